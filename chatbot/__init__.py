@@ -1,0 +1,1 @@
+"""Bots for Azure Communication Services Chat."""
