@@ -1,0 +1,115 @@
+"""What handlers want done: frozen wishes, carried out later by the outbox, each under its key.
+
+A wish names its thread only when that is not the thread of the event that caused it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NewType
+
+from chatbot.model import MessageId, Participant, ThreadId, UserId
+
+ActionKey = NewType("ActionKey", str)
+"""What makes a wish one and the same over retries and restarts: see `action_key`."""
+
+
+def action_key(
+    bot: UserId, thread: ThreadId | None, event_key: str, handler: str, ordinal: int, part: int = 0
+) -> ActionKey:
+    """The key of one wish: equal for every attempt of the same handler at the same event, and for nothing else.
+
+    Args:
+        bot: the bot's own user.
+        thread: the event's thread; None for events of the bot itself.
+        event_key: `Event.key`.
+        handler: the handler's qualified name.
+        ordinal: how many wishes this handler had before, for this event.
+        part: which piece of an over-long message, from 0.
+    """
+    parts = (bot, thread or "", event_key, handler, str(ordinal), str(part))
+    framed = b"".join(len(text.encode()).to_bytes(4, "big") + text.encode() for text in parts)
+    return ActionKey(hashlib.blake2b(framed, digest_size=16).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something to do in a thread; the base of all wishes."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendMessage(Action):
+    """Say something.
+
+    Args:
+        content: text or html; at most about 28 KB, longer text is split.
+        type: how `content` is to be read.
+        thread: where; None is the thread of the event.
+        display_name: the name to show; None is the bot's own.
+        metadata: text by text; keys under `chatbot.` are refused.
+    """
+
+    content: str
+    type: Literal["text", "html"] = "text"
+    thread: ThreadId | None = None
+    display_name: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EditMessage(Action):
+    """Replace the content of an own message: one on the service, or one still to be sent under a key."""
+
+    message: MessageId | ActionKey
+    content: str
+    thread: ThreadId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteMessage(Action):
+    """Take an own message back: one on the service, or one still to be sent under a key."""
+
+    message: MessageId | ActionKey
+    thread: ThreadId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SendReadReceipt(Action):
+    """Tell the people in the thread that the bot has read up to this message."""
+
+    message: MessageId
+    thread: ThreadId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AddParticipants(Action):
+    """Bring people into the thread."""
+
+    participants: tuple[Participant, ...]
+    thread: ThreadId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveParticipant(Action):
+    """Take someone out of the thread; the bot itself to leave it."""
+
+    user: UserId
+    thread: ThreadId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateTopic(Action):
+    """Give the thread another topic."""
+
+    topic: str
+    thread: ThreadId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """An action together with the key under which it is done once."""
+
+    key: ActionKey
+    action: Action

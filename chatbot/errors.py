@@ -1,0 +1,117 @@
+"""Everything that can go wrong, sorted by what the caller can do about it.
+
+An error's docstring is its explanation; the message names the value, the place and the remedy. Every error of the
+package is a `ChatbotError`. Nothing here imports anything, so that every floor may raise and catch these.
+"""
+
+from __future__ import annotations
+
+
+class ChatbotError(Exception):
+    """Something went wrong in chatbot; the subclasses say what can be done about it."""
+
+
+class ConfigError(ChatbotError):
+    """The configuration cannot be used as it stands: mend the file and start again.
+
+    Args:
+        problems: one sentence each, every one with its place (`bots.yaml:14:9: …`).
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class PluginError(ChatbotError):
+    """A plugin cannot be loaded as it is written: mend the plugin; the message names file and line."""
+
+
+class StateError(ChatbotError):
+    """Something was used at a time when it cannot be used; the message says when it can."""
+
+
+class StoreError(ChatbotError):
+    """The store cannot be read or written; nothing was changed. Free the disk, mend its rights, or restore it."""
+
+
+class StoreInUse(StoreError):
+    """Another process holds this store; only one may. Stop the other one or name another file."""
+
+
+class StoreTooNew(StoreError):
+    """The store was written by a newer chatbot; run that version, or name another file."""
+
+
+class CannotStore(StoreError):
+    """This value has no stored form; keep to dataclasses, pydantic models and JSON's own types."""
+
+
+class ServiceError(ChatbotError):
+    """The chat service did not do what was asked.
+
+    Args:
+        message: what was asked and what the service said.
+        status: the HTTP status, or None when there was no answer.
+        code: the service's own error code ("Forbidden", "NotFound", …), where it gave one.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class Rejected(ServiceError):
+    """The service understood and refused (400, 413, 422, …); the same request will be refused again."""
+
+
+class NotFound(ServiceError):
+    """The thread or message does not exist, or not any more (404)."""
+
+
+class Forbidden(ServiceError):
+    """This user may not do that (403): usually it is not, or no longer, in the thread."""
+
+
+class Unauthorized(ServiceError):
+    """The token or key was not accepted (401): it is expired, revoked, or of another resource."""
+
+
+class Throttled(ServiceError):
+    """A quota of the service is used up (429): the request was not carried out; wait, then ask again.
+
+    Args:
+        retry_after: seconds the service asked us to wait; None when it did not say.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, code: str | None = None) -> None:
+        super().__init__(message, status=429, code=code)
+        self.retry_after = retry_after
+
+
+class Unreachable(ServiceError):
+    """The request certainly never reached the service (refused, DNS, TLS): repeating it is safe."""
+
+
+class OutcomeUnknown(ServiceError):
+    """No usable answer came (timeout, reset, 5xx): the service may or may not have carried the request out.
+
+    Args:
+        retry_after: seconds the service asked us to wait; None when it did not say.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, status=status, code=code)
+        self.retry_after = retry_after
+
+
+class ProtocolError(ServiceError):
+    """The service answered something that is not its protocol; the message says what was expected."""

@@ -1,0 +1,169 @@
+"""What happened: frozen facts that pollers make and handlers receive.
+
+Every event knows its bot, and a `key` that is the same whenever the same thing is seen again: after a retry, a
+restart, or a second look. Reply keys are built on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from chatbot.model import ChatMessage, MessageId, Participant, Receipt, ThreadId, UserId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened to a bot; the base of all events.
+
+    Args:
+        bot: the bot's own user.
+        occurred_on: when, UTC; for messages by the service's clock.
+    """
+
+    bot: UserId
+    occurred_on: datetime
+
+    @property
+    def key(self) -> str:
+        """What identifies this event among all events of its thread (or of its bot)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadEvent(Event):
+    """Something that happened in one thread."""
+
+    thread: ThreadId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageEvent(ThreadEvent):
+    """Something that happened to a message."""
+
+    message: ChatMessage
+
+    @property
+    def key(self) -> str:
+        """Id and version of the message: each further change is an event of its own."""
+        return f"{self.message.id}@{self.message.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageReceived(MessageEvent):
+    """Somebody said something. If it was edited before the bot saw it, this carries the edited content."""
+
+    @property
+    def key(self) -> str:
+        """The message's id alone: an edit between two attempts does not make it another message."""
+        return self.message.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageEdited(MessageEvent):
+    """A message the bot has seen, or one older than its history, has new content."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageDeleted(MessageEvent):
+    """A message the bot has seen, or one older than its history, was taken back; its content is gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemEvent(MessageEvent):
+    """Something the service itself wrote into the thread."""
+
+    @property
+    def key(self) -> str:
+        """The id of the system message."""
+        return self.message.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticipantsAdded(SystemEvent):
+    """People came into the thread. The bot itself is never among them: its own arrival is `ThreadJoined`."""
+
+    participants: tuple[Participant, ...]
+    initiator: UserId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticipantsRemoved(SystemEvent):
+    """People left the thread, or were removed. The bot's own going is `ThreadLeft`."""
+
+    participants: tuple[Participant, ...]
+    initiator: UserId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicUpdated(SystemEvent):
+    """The thread has another topic."""
+
+    topic: str
+    initiator: UserId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadReceiptReceived(ThreadEvent):
+    """Somebody has read up to a message."""
+
+    receipt: Receipt
+
+    @property
+    def key(self) -> str:
+        """Who read what."""
+        return f"receipt:{self.receipt.reader}:{self.receipt.message}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadJoined(ThreadEvent):
+    """The bot is in a thread it was not in before.
+
+    Args:
+        arrival: the system message that lists the bot; None where the thread does not show it.
+    """
+
+    arrival: MessageId | None = None
+
+    @property
+    def key(self) -> str:
+        """The arrival, so that a second arrival is a second event."""
+        return f"joined:{self.arrival or ''}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadLeft(ThreadEvent):
+    """The bot is no longer in the thread, or the thread was deleted. Nothing can be said there any more.
+
+    Args:
+        is_deleted: the thread is gone, rather than the bot from it.
+        floor: where the ended stay had begun; tells one leaving from the next.
+    """
+
+    is_deleted: bool = False
+    floor: int = 0
+
+    @property
+    def key(self) -> str:
+        """The stay that ended."""
+        return f"left:{self.floor}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BotStarted(Event):
+    """The bot has begun to look."""
+
+    @property
+    def key(self) -> str:
+        """The moment of the start."""
+        return f"started:{self.occurred_on.isoformat()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BotStopping(Event):
+    """The bot has stopped looking and will end after this event."""
+
+    @property
+    def key(self) -> str:
+        """The moment of the stop."""
+        return f"stopping:{self.occurred_on.isoformat()}"

@@ -1,0 +1,202 @@
+"""What any store promises: it reads records, and it commits lists of writes, each list whole or not at all.
+
+Who calls it: a bot's lanes (one commit per handled event), its doorbell, and commands. All records of a bot are
+kept under its user id, which also tells the resources of the service apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from chatbot.actions import Action, ActionKey
+from chatbot.model import MessageId, ThreadId, UserId
+
+
+@dataclass(frozen=True, slots=True)
+class BotRecord:
+    """A bot's identity, made once and remembered.
+
+    Args:
+        name: the bot's name in bots.yaml.
+        resource: which resource of the service the user belongs to.
+        user: the bot's user there.
+        first_started_ms: the service's time of the first start, epoch ms: nothing older is ever answered unasked.
+    """
+
+    name: str
+    resource: str
+    user: UserId
+    first_started_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadRecord:
+    """What a bot knows of a thread.
+
+    Args:
+        floor: a message id; the thread starts above it.
+        base: a version; everything below it (less the slack) is settled.
+        seen: id to version, of everything with id or version above base less slack.
+        is_left: the bot is not in the thread any more.
+        receipt_due: the message up to which a receipt is owed.
+        receipt_sent: the message up to which one was sent.
+    """
+
+    thread: ThreadId
+    floor: int
+    base: int
+    seen: Mapping[int, int] = field(default_factory=dict, hash=False)
+    is_left: bool = False
+    receipt_due: MessageId | None = None
+    receipt_sent: MessageId | None = None
+
+
+class RowStatus(StrEnum):
+    """How far an outbox row has come."""
+
+    PENDING = "pending"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """One wish on its way.
+
+    Args:
+        key: what makes it one and the same; a second row with the same key is not added.
+        thread: where it is to be done.
+        action: what is to be done.
+        after: the highest version known in the thread when the wish was made: what proves it done is newer.
+        created_ms: when it was journalled, epoch ms.
+        position: the order of the wishes of a thread; given by the store.
+        message: the message it made, once known.
+        reason: why it failed, once it did.
+    """
+
+    key: ActionKey
+    thread: ThreadId
+    action: Action
+    after: int
+    created_ms: int
+    position: int = 0
+    status: RowStatus = RowStatus.PENDING
+    message: MessageId | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SaveBot:
+    """Remember a bot's identity; an existing record of the same name and resource is replaced."""
+
+    record: BotRecord
+
+
+@dataclass(frozen=True, slots=True)
+class SaveThread:
+    """Begin a thread, or begin it anew: replaces its record and its whole seen-set."""
+
+    record: ThreadRecord
+
+
+@dataclass(frozen=True, slots=True)
+class MoveBase:
+    """Everything below `base` is settled: forget what was seen with id and version at or below `below`."""
+
+    thread: ThreadId
+    base: int
+    below: int
+
+
+@dataclass(frozen=True, slots=True)
+class MarkSeen:
+    """These messages, in these versions, are dealt with."""
+
+    thread: ThreadId
+    seen: Mapping[int, int] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveThread:
+    """The bot is not in the thread any more; its pending rows there fail."""
+
+    thread: ThreadId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OweReceipt:
+    """A receipt up to this message is due."""
+
+    thread: ThreadId
+    message: MessageId
+
+
+@dataclass(frozen=True, slots=True)
+class SettleReceipt:
+    """A receipt up to this message was sent, or is not wanted by the service."""
+
+    thread: ThreadId
+    message: MessageId
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueue:
+    """Journal a wish. If a row of this key exists already, nothing is added."""
+
+    row: OutboxRow
+
+
+@dataclass(frozen=True, slots=True)
+class SettleRow:
+    """A wish is done, or will never be. A row of this key that is settled already stays as it is."""
+
+    key: ActionKey
+    status: RowStatus
+    message: MessageId | None = None
+    reason: str | None = None
+
+
+Write = (
+    SaveBot | SaveThread | MoveBase | MarkSeen | LeaveThread | OweReceipt | SettleReceipt | Enqueue | SettleRow
+)
+"""One change to a bot's records; a commit is a list of them."""
+
+
+class Store(Protocol):
+    """A bot's memory. Use it as `async with store:`; that opens it, and closes it after the last commit."""
+
+    async def __aenter__(self) -> Store:
+        """Open: take the lock, bring the schema up to date."""
+        ...
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Write what is still waiting, then close and give the lock back."""
+        ...
+
+    async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
+        """Make these changes durable, all of them or none; returns when they are.
+
+        Raises:
+            StoreError: nothing was changed; committing the same writes again later is safe.
+        """
+        ...
+
+    async def find_bot(self, name: str, resource: str) -> BotRecord | None:
+        """The identity remembered for this name at this resource."""
+        ...
+
+    async def threads(self, bot: UserId) -> Sequence[ThreadRecord]:
+        """All threads the bot was ever in, seen-sets included."""
+        ...
+
+    async def pending(self, bot: UserId) -> Sequence[OutboxRow]:
+        """All wishes still to be done, in the order of their threads."""
+        ...
+
+    async def row(self, bot: UserId, key: ActionKey) -> OutboxRow | None:
+        """The wish of this key, pending or settled; None if there is none (or it was pruned)."""
+        ...
