@@ -160,9 +160,7 @@ class SettleRow:
     reason: str | None = None
 
 
-Write = (
-    SaveBot | SaveThread | MoveBase | MarkSeen | LeaveThread | OweReceipt | SettleReceipt | Enqueue | SettleRow
-)
+Write = SaveBot | SaveThread | MoveBase | MarkSeen | LeaveThread | OweReceipt | SettleReceipt | Enqueue | SettleRow
 """One change to a bot's records; a commit is a list of them."""
 
 
