@@ -1,0 +1,118 @@
+"""Pydantic's findings as sentences for whoever wrote it: what stands there and what to write instead."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any, Final, get_args
+
+from pydantic import BaseModel, SecretStr
+from pydantic_core import ErrorDetails
+
+from chatbot.config.document import Document
+from chatbot.config.place import DataPath, Problem, printable
+from chatbot.config.schema import Config
+
+_KINDS: Final = {
+    "string_type": "{value} is not text{quoted}",
+    "int_type": "{value} is not a whole number",
+    "int_parsing": "{value} is not a whole number",
+    "int_from_float": "{value} is not a whole number",
+    "model_type": "{value} is not a mapping; write its keys below it, indented",
+    "dict_type": "{value} is not a mapping; write its keys below it, indented",
+    "tuple_type": "{value} is not a list; write each item on its own line, after a dash",
+    "too_short": "this is empty; it needs at least one",
+    "string_too_short": "this is empty",
+    "string_too_long": "this is longer than {max_length} characters",
+    "string_pattern_mismatch": "{value} is not an import path (like plugins.echo)",
+    "greater_than_equal": "{value} is too small; at least {ge}",
+    "less_than_equal": "{value} is too large; at most {le}",
+}
+
+
+def explain(details: ErrorDetails, document: Document, data: Any) -> Problem | None:
+    """Make a problem of one finding; None where the document has a problem of its own at the same value."""
+    path = _path(details["loc"], data)
+    if any(problem.path and problem.path == path[: len(problem.path)] for problem in document.problems):
+        return None
+    if details["type"] == "extra_forbidden":
+        return Problem(document.place(path, of_key=True), path, _unknown(path))
+    if details["type"] == "missing":
+        return Problem(document.place(path), path, "this is missing")
+    return Problem(document.place(path), path, _sentence(details))
+
+
+def _path(loc: tuple[int | str, ...], data: Any) -> DataPath:
+    """The steps that are in the data, plus the missing key at the end, without pydantic's own markers."""
+    path: list[str | int] = []
+    for index, step in enumerate(loc):
+        if isinstance(data, dict) and (step in data or index == len(loc) - 1) and step != "[key]":
+            path.append(step)
+            data = data.get(step)
+        elif isinstance(data, list) and isinstance(step, int):
+            path.append(step)
+            data = data[step]
+    return tuple(path)
+
+
+def _sentence(details: ErrorDetails) -> str:
+    context = details.get("ctx", {})
+    kind = details["type"]
+    if kind == "value_error":
+        return str(context["error"])
+    value = details["input"]
+    if kind == "literal_error":
+        expected = [word.strip("'") for word in str(context["expected"]).replace(" or ", ", ").split(", ")]
+        return f"{_shown(value)} is not {_one_of(expected)}{_suggestion(str(value), expected)}"
+    if isinstance(value, SecretStr):
+        return "a secret cannot stand here, because this is shown to people"
+    quoted = f' (put it in quotes: "{value}")' if isinstance(value, int | float) else ""
+    sentence = _KINDS.get(kind, details["msg"])
+    return sentence.format(value=_shown(value), quoted=quoted, **context)
+
+
+def _unknown(path: DataPath) -> str:
+    known = _keys_at(path[:-1])
+    hint = _suggestion(str(path[-1]), known) or f" (known are {', '.join(known)})"
+    return f"this key is not known{hint}"
+
+
+def _keys_at(path: DataPath) -> list[str]:
+    """The keys that the model behind this path takes."""
+    annotation: Any = Config
+    for step in path:
+        model = _model_in(annotation)
+        is_model = annotation is model  # otherwise it holds models, and the step only chooses one of them
+        annotation = model.model_fields[str(step)].annotation if is_model else model
+    return list(_model_in(annotation).model_fields)
+
+
+def _model_in(annotation: Any) -> Any:
+    """The model that an annotation is made of: `dict[str, M]`, `tuple[M, ...]`, `M | None`, or `M`."""
+    for part in get_args(annotation):
+        if (found := _model_in(part)) is not None:
+            return found
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _suggestion(word: str, known: Iterable[str]) -> str:
+    near = get_close_matches(word.lower(), known, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _one_of(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"one of {', '.join(words)}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return "a secret"
+    if isinstance(value, list | tuple):
+        return "a list"
+    if isinstance(value, dict):
+        return "a mapping"
+    if value is None:
+        return "nothing"
+    text = printable(json.dumps(value, ensure_ascii=False))
+    return text if len(text) <= 60 else text[:60] + "…"

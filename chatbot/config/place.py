@@ -1,0 +1,100 @@
+"""Where in a file something stands, and how it is shown to people: `bots.yaml:14:9`, the line, a caret."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from typing import Final
+
+_WIDEST: Final = 140
+_SECRETS: Final = re.compile(
+    r"""(?P<before>accesskey\s*=\s*|://[^/\s:@]*:)(?P<secret>[^\s;"'@]+)""", re.IGNORECASE
+)
+
+
+DataPath = tuple[str | int, ...]
+"""Where a value is in the data of a file: keys and indices from the top."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file's text, by lines.
+
+    Args:
+        name: the file as the user named it.
+    """
+
+    name: str
+    lines: tuple[str, ...] = field(repr=False)
+
+    @classmethod
+    def of(cls, name: str, text: str) -> Source:
+        """Split a text into its lines."""
+        return cls(name, tuple(text.splitlines()))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A stretch of one line.
+
+    Args:
+        line, column: counted from 1.
+        width: how many characters the caret underlines.
+    """
+
+    source: Source
+    line: int
+    column: int
+    width: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.source.name}:{self.line}:{self.column}"
+
+    def excerpt(self) -> str:
+        """The line with a caret below, indented; "" where the file has no such line. Secrets are masked."""
+        if not 1 <= self.line <= len(self.source.lines):
+            return ""
+        text = _mask(self.source.lines[self.line - 1])
+        start = min(self.column - 1, len(text))
+        stop = min(start + max(self.width, 1), max(len(text), start + 1))
+        first = max(0, min(start - 40, len(text) - _WIDEST))
+        shown = text[first : first + _WIDEST]
+        before = printable(text[first:start])
+        carets = "^" * max(1, _cells(printable(text[start : min(stop, first + _WIDEST)])))
+        number = f"{self.line:>5}"
+        return f"{number} | {printable(shown)}\n{' ' * len(number)} | {' ' * _cells(before)}{carets}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong in a file: where, in which value, and one sentence that says what to write instead."""
+
+    place: Place
+    path: DataPath
+    text: str
+
+    def __str__(self) -> str:
+        named = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.path).lstrip(
+            "."
+        )
+        sentence = f"{self.place}: {named}: {self.text}" if named else f"{self.place}: {self.text}"
+        excerpt = self.place.excerpt()
+        return f"{sentence}\n{excerpt}" if excerpt else sentence
+
+
+def printable(text: str) -> str:
+    """The text on one line, with tabs as a space and every other control character escaped."""
+    return "".join(" " if c == "\t" else c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _mask(text: str) -> str:
+    """Stars for what looks like a key or a password, one for one, so that carets below stay true."""
+    return _SECRETS.sub(lambda match: match["before"] + "*" * len(match["secret"]), text)
+
+
+def _cells(text: str) -> int:
+    """How many columns of a terminal the text takes."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )

@@ -1,0 +1,220 @@
+"""What may stand in bots.yaml: frozen models, one per mapping. Meaning and defaults are said at each field.
+
+Nothing here reads files or the environment; `load` does, and knows where each value stands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from chatbot.config.document import Document
+from chatbot.config.duration import Duration, format_duration, parse_duration
+from chatbot.config.place import DataPath, Problem
+from chatbot.model import ThreadId
+
+EMULATOR: Final = "emulator"
+"""The `service:` that is no resource of Azure's but the emulator inside the daemon's own process."""
+
+_CONNECTION_STRING: Final = re.compile(
+    r"(?=.*\bendpoint=https?://[^;\s]+)(?=.*\baccesskey=[^;\s]+)", re.IGNORECASE
+)
+# The service's quota: 200 times list messages per minute, user and thread.
+_FASTEST_POLL: Final = timedelta(milliseconds=300)
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def _name_of_bot(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+        message = (
+            f'"{name}" cannot name a bot: use letters, digits, - and _ (people see display_name)'
+        )
+        raise ValueError(message)
+    return name
+
+
+def _threads(value: object) -> object:
+    if value == "all" or (isinstance(value, list) and value and all(isinstance(t, str) for t in value)):
+        return value if value == "all" else tuple(value)
+    message = 'this must be all, or a list of thread ids ("19:…@thread.v2")'
+    raise ValueError(message)
+
+
+def _history(value: object) -> object:
+    if value in ("none", "all"):
+        return value
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        message = f"{error}; or write none, or all"
+        raise ValueError(message) from None
+
+
+def _plugin(value: object) -> object:
+    if isinstance(value, str):
+        return {"module": value}
+    if isinstance(value, dict):
+        return value
+    message = "this must be an import path (plugins.echo), or a mapping with module and settings"
+    raise ValueError(message)
+
+
+BotName = Annotated[str, BeforeValidator(_name_of_bot)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Threads = Annotated[Literal["all"] | tuple[ThreadId, ...], BeforeValidator(_threads)]
+History = Annotated[Literal["none", "all"] | timedelta, BeforeValidator(_history)]
+
+
+class PollConfig(_Settings):
+    """How often a thread is looked at.
+
+    Args:
+        interval: while people talk in it.
+        idle: while it is silent.
+    """
+
+    interval: Duration = timedelta(seconds=1)
+    idle: Duration = timedelta(seconds=30)
+
+    @field_validator("interval")
+    @classmethod
+    def _within_quota(cls, value: timedelta) -> timedelta:
+        if value < _FASTEST_POLL:
+            message = f"{format_duration(value)} is faster than the service's quota allows (at least 300ms)"
+            raise ValueError(message)
+        return value
+
+    @model_validator(mode="after")
+    def _idle_is_slower(self) -> Self:
+        if self.idle < self.interval:
+            idle, interval = format_duration(self.idle), format_duration(self.interval)
+            message = f"idle ({idle}) must not be shorter than interval ({interval})"
+            raise ValueError(message)
+        return self
+
+
+class PluginConfig(_Settings):
+    """One plugin of a bot.
+
+    Args:
+        module: its import path, or the name of an installed plugin (entry point group `chatbot.plugins`).
+        settings: what its factory takes.
+    """
+
+    module: Annotated[str, StringConstraints(pattern=r"^\w[\w.:-]*$")]
+    settings: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class BotConfig(_Settings):
+    """One bot.
+
+    Args:
+        display_name: what people see; its name in bots.yaml if not given.
+        threads: `all` it is in, or only these.
+        history: how far back a thread that it newly joins is read: `none`, `all`, or this long.
+        plugins: asked in this order.
+        ack: when people see that a message was read: when `received`, when `handled`, or only if a handler
+            says so (`manual`).
+    """
+
+    display_name: Text | None = None
+    threads: Threads = "all"
+    history: History = "none"
+    plugins: Annotated[
+        tuple[Annotated[PluginConfig, BeforeValidator(_plugin)], ...], Field(min_length=1, strict=False)
+    ]
+    ack: Literal["received", "handled", "manual"] = "handled"
+    poll: PollConfig = PollConfig()
+
+
+class LogConfig(_Settings):
+    """What is logged, and how: `auto` is console on a terminal and JSON lines otherwise."""
+
+    format: Literal["auto", "console", "json"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class EmulatorConfig(_Settings):
+    """The emulator inside the daemon, where `service: emulator`.
+
+    Args:
+        data: the file in which its users, threads and messages outlive a restart; relative to bots.yaml.
+        port: of its https endpoint; if not given, the one it had last time, or any if that is taken.
+    """
+
+    data: Text = ".chatbot/emulator.db"
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+
+
+class Config(_Settings):
+    """All of bots.yaml.
+
+    Args:
+        version: of the format; 1.
+        service: `emulator`, or the connection string of an Azure Communication Services resource.
+        store: where bots remember; a relative path starts beside bots.yaml.
+        drain_timeout: how long a stop waits for handlers and replies that are under way.
+    """
+
+    version: Literal[1]
+    service: SecretStr
+    store: SecretStr = SecretStr("sqlite:///chatbot.db")
+    bots: Annotated[dict[BotName, BotConfig], Field(min_length=1)]
+    log: LogConfig = LogConfig()
+    drain_timeout: Duration = timedelta(seconds=10)
+    emulator: EmulatorConfig = EmulatorConfig()
+
+    _path: Path = PrivateAttr()
+    _document: Document = PrivateAttr()
+
+    @field_validator("service")
+    @classmethod
+    def _known_service(cls, value: SecretStr) -> SecretStr:
+        text = value.get_secret_value()
+        if text != EMULATOR and not _CONNECTION_STRING.match(text):
+            message = "this must be emulator, or a connection string (endpoint=https://…;accesskey=…)"
+            raise ValueError(message)
+        return value
+
+    def come_from(self, path: Path, document: Document) -> Self:
+        """Note which file, and which places in it, these settings were read from; `load` does."""
+        self._path = path
+        self._document = document
+        return self
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    @property
+    def directory(self) -> Path:
+        """Where relative paths of the file start, and where plugins are looked for first; absolute."""
+        return self._path.absolute().parent
+
+    @property
+    def uses_emulator(self) -> bool:
+        """Whether the service is the emulator inside the daemon."""
+        return self.service.get_secret_value() == EMULATOR
+
+    def problem(self, path: DataPath, text: str) -> str:
+        """Say something about the value at this path, with its place in the file, for a `ConfigError`."""
+        return str(Problem(self._document.place(path), path, text))

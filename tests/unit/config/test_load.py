@@ -1,0 +1,193 @@
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from inline_snapshot import snapshot
+
+from chatbot.config import Config, load_config
+from chatbot.errors import ConfigError
+
+KEY = "c2VjcmV0IGtleQ=="
+AZURE = f"endpoint=https://my.communication.azure.com/;accesskey={KEY}"
+SMALL = """\
+version: 1
+service: ${ACS_CONNECTION_STRING:-emulator}
+bots:
+  echo:
+    plugins: [plugins.echo]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory that relative names of files mean."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def load(text: str, **environ: str) -> Config:
+    Path("bots.yaml").write_text(text)
+    return load_config(Path("bots.yaml"), environ)
+
+
+def refusal(text: str, **environ: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(text, **environ)
+    return list(caught.value.problems)
+
+
+def first_lines(problems: list[str]) -> list[str]:
+    return [problem.splitlines()[0] for problem in problems]
+
+
+def test_a_small_file_is_completed_with_defaults(folder: Path) -> None:
+    config = load(SMALL)
+
+    assert config.uses_emulator
+    assert config.directory == folder
+    assert config.store.get_secret_value() == "sqlite:///chatbot.db"
+    assert config.drain_timeout == timedelta(seconds=10)
+    assert (config.log.format, config.log.level) == ("auto", "info")
+    bot = config.bots["echo"]
+    assert (bot.threads, bot.history, bot.ack, bot.display_name) == ("all", "none", "handled", None)
+    assert (bot.poll.interval, bot.poll.idle) == (timedelta(seconds=1), timedelta(seconds=30))
+    assert [(plugin.module, dict(plugin.settings)) for plugin in bot.plugins] == [("plugins.echo", {})]
+
+
+def test_a_full_file_is_understood(folder: Path) -> None:
+    config = load(
+        """
+version: 1
+service: emulator
+store: sqlite:///memory/bots.db
+x-poll: &poll {interval: 500ms, idle: 1m}
+bots:
+  helpdesk:
+    display_name: Help desk
+    threads: ["19:abc@thread.v2"]
+    history: 2h
+    plugins:
+      - plugins.help
+      - module: plugins.faq
+        settings: {language: fr, depth: 3}
+    ack: received
+    poll: *poll
+log: {format: json, level: debug}
+drain_timeout: 2s
+emulator: {data: world.db, port: 8443}
+"""
+    )
+
+    bot = config.bots["helpdesk"]
+    assert (bot.display_name, bot.threads, bot.ack) == ("Help desk", ("19:abc@thread.v2",), "received")
+    assert bot.history == timedelta(hours=2)
+    assert bot.plugins[1].settings == {"language": "fr", "depth": 3}
+    assert bot.poll.interval == timedelta(milliseconds=500)
+    assert (config.emulator.data, config.emulator.port) == ("world.db", 8443)
+
+
+def test_the_same_file_runs_against_azure_when_the_variable_is_set(folder: Path) -> None:
+    config = load(SMALL, ACS_CONNECTION_STRING=AZURE)
+
+    assert not config.uses_emulator
+    assert config.service.get_secret_value() == AZURE
+
+
+def test_secrets_are_masked_wherever_the_settings_are_shown(folder: Path) -> None:
+    config = load(SMALL + "store: !secret env:STORE\n", ACS_CONNECTION_STRING=AZURE, STORE="sqlite:///x.db")
+
+    assert KEY not in repr(config)
+    assert KEY not in config.model_dump_json()
+    assert "x.db" not in repr(config)
+
+
+def test_all_mistakes_are_reported_at_once_in_order_with_place_line_and_caret(folder: Path) -> None:
+    problems = refusal(
+        """\
+version: 2
+servce: emulator
+bots:
+  helpdesk:
+    display_name: 42
+    threads: [1]
+    history: yesterday
+    plugin: [plugins.help]
+    poll: {interval: 1 sec, idle: 30s}
+    ack: handle
+  echo:
+    plugins: [plugins.echo, {module: 7, setings: {}}, 8]
+    display_name: ${NOPE}
+    poll: {interval: 2m, idle: 100ms}
+  "bad name!": {plugins: plugins.echo}
+log: {level: warn}
+drain_timeout: 5
+emulator: {port: 99999}
+"""
+    )
+
+    assert first_lines(problems) == snapshot()
+    assert problems[8].splitlines() == [
+        'bots.yaml:9:22: bots.helpdesk.poll.interval: "1 sec" is not a duration (try 1s)',
+        "    9 |     poll: {interval: 1 sec, idle: 30s}",
+        "      |                      ^^^^^",
+    ]
+
+
+def test_a_bad_connection_string_is_refused_without_showing_it(folder: Path) -> None:
+    problems = refusal(SMALL, ACS_CONNECTION_STRING=f"accesskey={KEY}")
+
+    assert first_lines(problems) == [
+        "bots.yaml:2:10: service: this must be emulator, or a connection string (endpoint=https://…;accesskey=…)"
+    ]
+    assert KEY not in "".join(problems)
+
+
+def test_a_secret_is_refused_where_people_would_see_it(folder: Path) -> None:
+    text = SMALL.replace("    plugins:", "    display_name: !secret env:NAME\n    plugins:")
+
+    assert first_lines(refusal(text, NAME="hidden")) == [
+        "bots.yaml:5:19: bots.echo.display_name: a secret cannot stand here, because this is shown to people"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "bots.yaml:1:1: this file is empty; it needs version, service and bots"),
+        ("# nothing\n", "bots.yaml:1:1: this file is empty; it needs version, service and bots"),
+        ("- a\n", "bots.yaml:1:1: a list is not a mapping; write its keys below it, indented"),
+        (
+            "version: 1\nservice: emulator\nbots: {}\n",
+            "bots.yaml:3:7: bots: this is empty; it needs at least one",
+        ),
+        ("version: 1\nservice: emulator\n", "bots.yaml:1:1: bots: this is missing"),
+    ],
+)
+def test_a_file_without_bots_is_refused(folder: Path, text: str, sentence: str) -> None:
+    assert first_lines(refusal(text)) == [sentence]
+
+
+def test_a_missing_file_is_refused_with_the_remedy(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^nope\.yaml: there is no such file; name your configuration"):
+        load_config(Path("nope.yaml"), {})
+
+
+def test_a_directory_and_a_binary_file_are_no_configuration(folder: Path) -> None:
+    (folder / "binary.yaml").write_bytes(b"a: 1\nb: \xff\xfe")
+
+    with pytest.raises(ConfigError, match=r"cannot be read: Is a directory"):
+        load_config(folder, {})
+    with pytest.raises(ConfigError, match=r"binary\.yaml:2: this is not UTF-8 text"):
+        load_config(Path("binary.yaml"), {})
+
+
+def test_a_later_finding_can_be_told_with_its_place(folder: Path) -> None:
+    config = load(SMALL)
+
+    problem = config.problem(("bots", "echo", "plugins", 0), "it does not import")
+
+    assert problem.splitlines() == [
+        "bots.yaml:5:15: bots.echo.plugins[0]: it does not import",
+        "    5 |     plugins: [plugins.echo]",
+        "      |               ^^^^^^^^^^^^",
+    ]

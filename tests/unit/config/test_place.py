@@ -1,0 +1,51 @@
+from chatbot.config.place import Place, Source, printable
+
+
+def excerpt(text: str, column: int, width: int = 1) -> str:
+    return Place(Source.of("f", text), 1, column, width).excerpt()
+
+
+def test_the_caret_stands_below_what_it_means() -> None:
+    assert excerpt("poll: {interval: 1 sec}", 18, 5) == (
+        "    1 | poll: {interval: 1 sec}\n"
+        "      |                  ^^^^^"
+    )  # fmt: skip
+
+
+def test_wide_characters_and_tabs_do_not_move_the_caret() -> None:
+    assert excerpt("名:\tx", 4) == "    1 | 名: x\n      |     ^"
+
+
+def test_control_characters_of_the_file_do_not_reach_the_terminal() -> None:
+    assert "\x1b" not in excerpt("name: \x1b[31mred", 7, 8)
+    assert printable("a\x1bb\x07\u202e") == "a\\x1bb\\x07\\u202e"
+
+
+def test_keys_and_passwords_are_masked_and_the_caret_stays_true() -> None:
+    line = "service: endpoint=https://x;accesskey=SECRET==;y"
+
+    shown = excerpt(line, 48)
+
+    assert shown == (
+        "    1 | service: endpoint=https://x;accesskey=********;y\n"
+        "      |                                                ^"
+    )
+    assert "hunter2" not in excerpt("store: postgresql://bot:hunter2@host/db", 1)
+
+
+def test_of_a_very_long_line_the_part_around_the_place_is_shown() -> None:
+    shown = excerpt("a" * 1000 + "HERE" + "b" * 1000, 1001, 4)
+
+    line, caret = shown.splitlines()
+    assert line[caret.index("^") : caret.index("^") + 4] == "HERE"
+    assert len(line) < 160
+
+
+def test_a_secret_cut_by_the_edge_of_a_long_line_stays_masked() -> None:
+    line = "x" * 200 + "accesskey=" + "S" * 300 + " end"
+
+    assert "S" not in excerpt(line, 512)
+
+
+def test_a_place_beyond_the_file_has_no_excerpt() -> None:
+    assert Place(Source.of("f", ""), 1, 1).excerpt() == ""
