@@ -40,7 +40,8 @@ def explain(details: ErrorDetails, document: Document, data: Any) -> Problem | N
         return Problem(document.place(path, of_key=True), path, _unknown(path))
     if details["type"] == "missing":
         return Problem(document.place(path), path, "this is missing")
-    return Problem(document.place(path), path, _sentence(details))
+    is_key = details["loc"][-1:] == ("[key]",)
+    return Problem(document.place(path, of_key=is_key), path, _sentence(details))
 
 
 def _path(loc: tuple[int | str, ...], data: Any) -> DataPath:

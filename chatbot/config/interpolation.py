@@ -59,9 +59,7 @@ def _variable(text: str, dollar: int, environ: Mapping[str, str], depth: int) ->
     end = _closing(text, name.end())
     operator = _OPERATOR.match(text, name.end())
     if operator is None and end != name.end():
-        message = (
-            f"${{{text[dollar + 2 : end]}}} is not understood (try ${{{name[0]}}} or ${{{name[0]}:-default}})"
-        )
+        message = f"${{{text[dollar + 2 : end]}}} is not understood (try ${{{name[0]}}} or ${{{name[0]}:-default}})"
         raise InterpolationError(message)
     mark = operator[0] if operator else ""
     return _value(name[0], mark, text[name.end() + len(mark) : end], environ, depth), end + 1

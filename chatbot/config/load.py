@@ -63,9 +63,7 @@ def _validate(document: Document) -> tuple[Config | None, list[Problem]]:
     if isinstance(data, dict):  # x-… at the top is a place for anchors, as in Compose files
         data = {key: value for key, value in data.items() if not key.startswith("x-")}
     if data is None:
-        problem = Problem(
-            Place(document.source, 1, 1), (), "this file is empty; it needs version, service and bots"
-        )
+        problem = Problem(Place(document.source, 1, 1), (), "this file is empty; it needs version, service and bots")
         return None, [problem]
     try:
         return Config.model_validate(data), []

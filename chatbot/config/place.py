@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 _WIDEST: Final = 140
-_SECRETS: Final = re.compile(
-    r"""(?P<before>accesskey\s*=\s*|://[^/\s:@]*:)(?P<secret>[^\s;"'@]+)""", re.IGNORECASE
-)
+_SECRETS: Final = re.compile(r"""(?P<before>accesskey\s*=\s*|://[^/\s:@]*:)(?P<secret>[^\s;"'@]+)""", re.IGNORECASE)
 
 
 DataPath = tuple[str | int, ...]
@@ -75,9 +73,7 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
-        named = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.path).lstrip(
-            "."
-        )
+        named = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.path).lstrip(".")
         sentence = f"{self.place}: {named}: {self.text}" if named else f"{self.place}: {self.text}"
         excerpt = self.place.excerpt()
         return f"{sentence}\n{excerpt}" if excerpt else sentence
@@ -95,6 +91,4 @@ def _mask(text: str) -> str:
 
 def _cells(text: str) -> int:
     """How many columns of a terminal the text takes."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

@@ -31,9 +31,7 @@ from chatbot.model import ThreadId
 EMULATOR: Final = "emulator"
 """The `service:` that is no resource of Azure's but the emulator inside the daemon's own process."""
 
-_CONNECTION_STRING: Final = re.compile(
-    r"(?=.*\bendpoint=https?://[^;\s]+)(?=.*\baccesskey=[^;\s]+)", re.IGNORECASE
-)
+_CONNECTION_STRING: Final = re.compile(r"(?=.*\bendpoint=https?://[^;\s]+)(?=.*\baccesskey=[^;\s]+)", re.IGNORECASE)
 # The service's quota: 200 times list messages per minute, user and thread.
 _FASTEST_POLL: Final = timedelta(milliseconds=300)
 
@@ -44,16 +42,16 @@ class _Settings(BaseModel):
 
 def _name_of_bot(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
-        message = (
-            f'"{name}" cannot name a bot: use letters, digits, - and _ (people see display_name)'
-        )
+        message = f'"{name}" cannot name a bot: use letters, digits, - and _ (people see display_name)'
         raise ValueError(message)
     return name
 
 
 def _threads(value: object) -> object:
-    if value == "all" or (isinstance(value, list) and value and all(isinstance(t, str) for t in value)):
-        return value if value == "all" else tuple(value)
+    if value == "all":
+        return value
+    if isinstance(value, list) and value and all(isinstance(thread, str) for thread in value):
+        return tuple(value)
     message = 'this must be all, or a list of thread ids ("19:…@thread.v2")'
     raise ValueError(message)
 
@@ -138,9 +136,7 @@ class BotConfig(_Settings):
     display_name: Text | None = None
     threads: Threads = "all"
     history: History = "none"
-    plugins: Annotated[
-        tuple[Annotated[PluginConfig, BeforeValidator(_plugin)], ...], Field(min_length=1, strict=False)
-    ]
+    plugins: Annotated[tuple[Annotated[PluginConfig, BeforeValidator(_plugin)], ...], Field(min_length=1, strict=False)]
     ack: Literal["received", "handled", "manual"] = "handled"
     poll: PollConfig = PollConfig()
 

@@ -1,3 +1,5 @@
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,7 +70,5 @@ def test_doubling_every_dollar_sign_keeps_any_text_as_it_is(text: str) -> None:
 
 @given(st.text(alphabet="${}:-?+V "))
 def test_any_text_is_either_replaced_or_refused(text: str) -> None:
-    try:
-        interpolate(text, ENVIRON)
-    except InterpolationError as error:
-        assert str(error)
+    with suppress(InterpolationError):
+        assert "${V}" not in interpolate(text.replace("$$", ""), ENVIRON)

@@ -125,7 +125,30 @@ emulator: {port: 99999}
 """
     )
 
-    assert first_lines(problems) == snapshot()
+    assert first_lines(problems) == snapshot(
+        [
+            "bots.yaml:1:1: service: this is missing",
+            "bots.yaml:1:10: version: 2 is not 1",
+            "bots.yaml:2:1: servce: this key is not known (did you mean service?)",
+            "bots.yaml:4:3: bots.helpdesk.plugins: this is missing",
+            'bots.yaml:5:19: bots.helpdesk.display_name: 42 is not text (put it in quotes: "42")',
+            'bots.yaml:6:14: bots.helpdesk.threads: this must be all, or a list of thread ids ("19:…@thread.v2")',
+            'bots.yaml:7:14: bots.helpdesk.history: "yesterday" is not a duration (try 1s, 500ms, 2m, 1h 30m or 30d); or write none, or all',  # noqa: E501
+            "bots.yaml:8:5: bots.helpdesk.plugin: this key is not known (did you mean plugins?)",
+            'bots.yaml:9:22: bots.helpdesk.poll.interval: "1 sec" is not a duration (try 1s)',
+            'bots.yaml:10:10: bots.helpdesk.ack: "handle" is not one of received, handled, manual (did you mean handled?)',  # noqa: E501
+            'bots.yaml:12:38: bots.echo.plugins[1].module: 7 is not text (put it in quotes: "7")',
+            "bots.yaml:12:41: bots.echo.plugins[1].setings: this key is not known (did you mean settings?)",
+            "bots.yaml:12:55: bots.echo.plugins[2]: this must be an import path (plugins.echo), or a mapping with module and settings",  # noqa: E501
+            "bots.yaml:13:19: bots.echo.display_name: the environment variable NOPE is not set (set it, or give a default: ${NOPE:-default})",  # noqa: E501
+            "bots.yaml:14:11: bots.echo.poll: idle (100ms) must not be shorter than interval (2m)",
+            'bots.yaml:15:3: bots.bad name!: "bad name!" cannot name a bot: use letters, digits, - and _ (people see display_name)',  # noqa: E501
+            'bots.yaml:15:26: bots.bad name!.plugins: "plugins.echo" is not a list; write each item on its own line, after a dash',  # noqa: E501
+            'bots.yaml:16:14: log.level: "warn" is not one of debug, info, warning, error (did you mean warning?)',
+            "bots.yaml:17:16: drain_timeout: 5 is not a duration (try 5s)",
+            "bots.yaml:18:18: emulator.port: 99999 is too large; at most 65535",
+        ]
+    )
     assert problems[8].splitlines() == [
         'bots.yaml:9:22: bots.helpdesk.poll.interval: "1 sec" is not a duration (try 1s)',
         "    9 |     poll: {interval: 1 sec, idle: 30s}",
