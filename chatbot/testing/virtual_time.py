@@ -1,0 +1,238 @@
+"""Virtual time: an event loop whose clock jumps to the next deadline instead of waiting for it.
+
+Production code is not touched: it asks its event loop for the time and for wake-ups, as ever. What it must not do is
+wait for the outside world, where time does not jump: a real socket, pipe or process is refused at once. Worker
+threads of anyio and asyncio are waited for while the virtual time stands still. When nothing is ready, nothing is
+scheduled and no thread works, nothing would ever happen again: that is an error that says who waits where, not a
+test that hangs.
+
+Who uses it: the pytest plugin, for the tests that ask for it, and the harness.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import inspect
+import selectors
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from datetime import UTC, datetime
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, TypeVarTuple, Unpack
+
+from chatbot.errors import ChatbotError, StateError
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+START: Final = datetime(2024, 1, 1, tzinfo=UTC)
+"""When a virtual clock starts: a Monday, at the first hour of a leap year, and before any real token's expiry."""
+
+THREAD_PATIENCE_SECONDS: Final = 60.0
+"""Real seconds that a worker thread may work while the virtual time stands still."""
+
+REFUSAL: Final = (
+    "a test on virtual time tried to wait for {what}, where time does not jump. Keep the test in its process "
+    "(chatbot.testing.chat does), or let it run in real time: without the virtual_time marker or fixture."
+)
+
+LIBRARIES: Final = ("/anyio/", "/asyncio/")
+"""Frames of these are not where a task's author looks for the place it waits at."""
+
+
+class Stuck(ChatbotError):
+    """Every task waits for something that no task, timer or thread will bring; the message names the places."""
+
+
+class JumpingSelector(selectors.DefaultSelector):
+    """Never waits for time to pass: when nothing is ready, its clock jumps to the next deadline."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.threads = 0
+        """How many calls the loop has given to threads and not had back."""
+
+    def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> selectors.SelectorKey:
+        """Admit the loop's own wake-up pipe, which comes first, and nothing else."""
+        if self.get_map():
+            raise StateError(REFUSAL.format(what=f"a real socket or pipe ({_describe(fileobj)})"))
+        return super().register(fileobj, events, data)
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Return what is ready; if nothing is, let threads finish, then jump by `timeout` seconds."""
+        ready = super().select(0)
+        if ready or timeout == 0:
+            return ready
+        ready = self._let_threads_finish()
+        if ready:
+            return ready
+        if timeout is None:
+            raise Stuck(_explain_stuck(asyncio.all_tasks(asyncio.get_running_loop())))
+        self.now += timeout
+        return []
+
+    def _let_threads_finish(self) -> list[tuple[selectors.SelectorKey, int]]:
+        give_up = time.monotonic() + THREAD_PATIENCE_SECONDS
+        while time.monotonic() < give_up:
+            busy = self.threads > 0 or _anyio_threads_at_work()
+            ready = super().select(0)  # after the look at the threads: one that just finished has rung by now
+            if ready or not busy:
+                return ready
+            ready = super().select(0.02)
+            if ready:
+                return ready
+        msg = f"a worker thread kept a test on virtual time waiting for {THREAD_PATIENCE_SECONDS:.0f} real seconds"
+        raise Stuck(msg)
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop on virtual time, beginning at 0 seconds."""
+
+    def __init__(self) -> None:
+        self._jumping = JumpingSelector()
+        super().__init__(self._jumping)
+        # A timer is due within this of its deadline. asyncio's nanosecond is lost in a float's rounding after half
+        # a year of virtual time, and a timer that is never quite due would spin for ever.
+        self._clock_resolution = 1e-6
+
+    def time(self) -> float:
+        """Virtual seconds since the loop was made."""
+        return self._jumping.now
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
+    ) -> asyncio.Future[T]:
+        """Let a thread do it, while the virtual time stands still."""
+        future = super().run_in_executor(executor, func, *args)
+        self._jumping.threads += 1
+        future.add_done_callback(self._count_back)
+        return future
+
+    def _count_back(self, _future: asyncio.Future[Any]) -> None:
+        self._jumping.threads -= 1
+
+    async def shutdown_default_executor(self, *args: Any, **options: Any) -> None:
+        """Let the executor's threads end; asyncio starts another thread to wait for them."""
+        self._jumping.threads += 1
+        try:
+            await super().shutdown_default_executor(*args, **options)
+        finally:
+            self._jumping.threads -= 1
+
+    async def _refuse(self, *_args: Any, **_options: Any) -> NoReturn:
+        """Refuse before a socket is open or a process runs that nobody would close."""
+        raise StateError(REFUSAL.format(what="a real connection, server or process"))
+
+    create_connection = create_server = create_datagram_endpoint = _refuse
+    create_unix_connection = create_unix_server = _refuse
+    subprocess_exec = subprocess_shell = _refuse
+
+    def run_until_complete(self, future: Any) -> Any:
+        """Run to the end of `future`; if it gets stuck, cancel it, so that it cleans up, and raise `Stuck`."""
+        task = asyncio.ensure_future(future, loop=self)
+        try:
+            return super().run_until_complete(task)
+        except Stuck:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                super().run_until_complete(task)
+            raise
+
+
+class VirtualClock:
+    """A wall clock on virtual time: `time.time()` for the emulator, the store and tokens.
+
+    Args:
+        loop: whose time it tells; without one, the running loop's at each call.
+        start: what it shows when the loop's time is 0.
+
+    Raises:
+        StateError: the loop is not on virtual time.
+    """
+
+    def __init__(self, loop: VirtualTimeLoop | None = None, *, start: datetime = START) -> None:
+        self._loop = loop
+        self._start = start.timestamp()
+
+    def __call__(self) -> float:
+        """Epoch seconds, like `time.time()`."""
+        loop = self._loop or virtual_loop()
+        if loop is None:
+            msg = (
+                "the virtual clock was asked for the time outside of a test on virtual time: mark the test "
+                "@pytest.mark.virtual_time, and ask inside it"
+            )
+            raise StateError(msg)
+        return self._start + loop.time()
+
+    def now(self) -> datetime:
+        """The same as an aware datetime, UTC."""
+        return datetime.fromtimestamp(self(), UTC)
+
+
+def virtual_loop() -> VirtualTimeLoop | None:
+    """The running loop if it is on virtual time, else None."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+    return loop if isinstance(loop, VirtualTimeLoop) else None
+
+
+def _anyio_threads_at_work() -> bool:
+    """Whether anyio has given work to a thread for the running loop. It tells nobody, but its threads can be seen."""
+    loop = asyncio.get_running_loop()
+    return any(
+        getattr(thread, "loop", None) is loop and thread.queue.unfinished_tasks  # type: ignore[attr-defined]
+        for thread in threading.enumerate()
+        if thread.name == "AnyIO worker thread"
+    )
+
+
+def _describe(fileobj: FileDescriptorLike) -> str:
+    return repr(fileobj) if not isinstance(fileobj, int) else f"file descriptor {fileobj}"
+
+
+def _explain_stuck(tasks: set[asyncio.Task[Any]]) -> str:
+    waiting = sorted(f"  {task.get_name()}: {_place(task)}" for task in tasks)
+    return (
+        "nothing is ready, nothing is scheduled and no thread is at work, so this test would wait for ever. "
+        "Waiting are:\n" + "\n".join(waiting)
+    )
+
+
+def _place(task: asyncio.Task[Any]) -> str:
+    """The innermost line that waits, outside of the libraries that do the waiting."""
+    frames = list(_frames(task.get_coro()))
+    own = [frame for frame in frames if not any(part in frame.f_code.co_filename for part in LIBRARIES)]
+    if not frames:
+        return "not started"
+    frame = (own or frames)[-1]
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+
+
+def _frames(waiting: object) -> Iterator[FrameType]:
+    """The frames of a suspended coroutine and of all that it awaits, outermost first."""
+    while waiting is not None:
+        if inspect.iscoroutine(waiting):
+            frame, waiting = waiting.cr_frame, waiting.cr_await
+        elif inspect.isasyncgen(waiting):
+            frame, waiting = waiting.ag_frame, waiting.ag_await
+        elif inspect.isgenerator(waiting):
+            frame, waiting = waiting.gi_frame, waiting.gi_yieldfrom
+        else:  # `async for` awaits a step of a generator, which has no frame but refers to what it steps
+            waiting = next(filter(inspect.isasyncgen, gc.get_referents(waiting)), None)
+            continue
+        if frame is not None:
+            yield frame
+
+
+__all__ = ["START", "Stuck", "VirtualClock", "VirtualTimeLoop", "virtual_loop"]

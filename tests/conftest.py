@@ -1,0 +1,61 @@
+"""What every test of the project lives in: no network, no home directory, no blocked loop, no left-over logging."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from blockbuster import blockbuster_ctx
+
+pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_blocking() -> Iterator[None]:
+    """Fail a test whose event loop is blocked by chatbot's own code: files, sockets, locks, SQL, `time.sleep`."""
+    # The virtual loop's frames lie below everything that runs on it, the tests' own code included.
+    with blockbuster_ctx("chatbot", excluded_modules=["chatbot.testing.virtual_time"]):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse every address but this machine's own."""
+    connect = socket.socket.connect
+
+    def connect_here(self: socket.socket, address: object) -> None:
+        if isinstance(address, tuple) and not _is_loopback(address[0]):
+            msg = f"a test tried to reach {address[0]!r}; tests reach loopback addresses only"
+            raise AssertionError(msg)
+        connect(self, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", connect_here)
+
+
+@pytest.fixture(autouse=True)
+def no_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Give the test an empty home, and take away what the person at the keyboard has configured."""
+    home = tmp_path_factory.getbasetemp() / "home"
+    home.mkdir(exist_ok=True)
+    for variable in ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA"):
+        monkeypatch.setenv(variable, str(home))
+    for variable in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "ACS_CONNECTION_STRING"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def default_logging() -> Iterator[None]:
+    """Forget what a test configured for structlog."""
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in {"localhost", ""}

@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+CHECKS = """
+    import asyncio, time
+    import pytest, pytest_asyncio
+    from chatbot.testing.virtual_time import VirtualTimeLoop
+
+    def is_virtual():
+        return isinstance(asyncio.get_running_loop(), VirtualTimeLoop)
+"""
+
+ASKING = """
+    @pytest.mark.virtual_time
+    async def test_marked():
+        await asyncio.sleep(3600)
+        assert is_virtual()
+
+    async def test_with_the_fixture(virtual_time):
+        began = virtual_time()
+        await asyncio.sleep(3600)
+        assert virtual_time() - began == 3600
+        assert str(virtual_time.now()) == "2024-01-01 01:00:00+00:00"
+
+    @pytest.fixture
+    def clock(virtual_time):
+        return virtual_time
+
+    async def test_with_a_fixture_of_the_fixture(clock):
+        assert is_virtual()
+
+    class TestGroup:
+        pytestmark = pytest.mark.virtual_time
+
+        async def test_in_a_marked_class(self):
+            assert is_virtual()
+
+        @pytest.mark.parametrize("number", [1, 2])
+        async def test_parametrised(self, number):
+            assert is_virtual()
+"""
+
+NOT_ASKING = """
+    @pytest.mark.asyncio
+    async def test_that_does_not_ask():
+        assert not is_virtual()
+
+    def test_sync():
+        pass
+"""
+
+
+QUIET = ("-p", "no:hypothesispytest", "-o", "asyncio_default_fixture_loop_scope=function")
+"""Makes the runs within runs quick, and keeps a warning of pytest-asyncio out of ours."""
+
+
+def write(pytester: pytest.Pytester, source: str) -> None:
+    """Make a user's test module, with the checks above at hand."""
+    pytester.makepyfile(f"{CHECKS}\n{source}")
+
+
+@pytest.mark.parametrize("mode", ["auto", "strict"])
+def test_only_tests_that_ask_run_on_virtual_time(pytester: pytest.Pytester, mode: str) -> None:
+    write(pytester, ASKING + NOT_ASKING)
+
+    result = pytester.runpytest(*QUIET, "--asyncio-mode", mode, "--strict-markers", "-v")
+
+    result.assert_outcomes(passed=8)
+    result.stdout.fnmatch_lines(["*::test_marked PASSED*", "*::test_parametrised[[]1[]] PASSED*"])
+
+
+def test_a_project_without_any_configuration_needs_none(pytester: pytest.Pytester) -> None:
+    write(pytester, ASKING + NOT_ASKING)
+
+    pytester.runpytest_subprocess().assert_outcomes(passed=8)
+
+
+@pytest.mark.parametrize("mode", ["auto", "strict"])
+def test_the_projects_own_loops_stay_where_they_are(pytester: pytest.Pytester, mode: str) -> None:
+    pytester.makeconftest(
+        """
+        import asyncio
+
+        class Mine(asyncio.SelectorEventLoop):
+            pass
+
+        def pytest_asyncio_loop_factories(config, item):
+            return {"mine": Mine, "plain": asyncio.new_event_loop}
+        """
+    )
+    write(
+        pytester,
+        ASKING
+        + """
+    @pytest.mark.asyncio
+    async def test_that_does_not_ask():
+        assert not is_virtual()
+        assert type(asyncio.get_running_loop()).__name__ in ("Mine", "_UnixSelectorEventLoop")
+""",
+    )
+
+    result = pytester.runpytest(*QUIET, "--asyncio-mode", mode, "-v")
+
+    result.assert_outcomes(passed=8)
+    result.stdout.fnmatch_lines(["*does_not_ask[[]mine[]] PASSED*", "*does_not_ask[[]plain[]] PASSED*"])
+
+
+def test_loops_that_outlive_a_test_do_not_mix(pytester: pytest.Pytester) -> None:
+    """With loops of the session, a fixture on one kind of loop must not reach a test on the other kind."""
+    pytester.makeini(
+        """
+        [pytest]
+        asyncio_mode = auto
+        asyncio_default_fixture_loop_scope = session
+        asyncio_default_test_loop_scope = session
+        """
+    )
+    write(
+        pytester,
+        """
+    @pytest.fixture(scope="session")
+    async def loop_of_the_session():
+        yield asyncio.get_running_loop()
+
+    async def test_before(loop_of_the_session):
+        assert loop_of_the_session is asyncio.get_running_loop()
+        assert not is_virtual()
+
+    @pytest.mark.virtual_time
+    async def test_virtual(loop_of_the_session):
+        assert loop_of_the_session is asyncio.get_running_loop()
+        assert is_virtual()
+
+    async def test_after(loop_of_the_session):
+        assert loop_of_the_session is asyncio.get_running_loop()
+        assert not is_virtual()
+""",
+    )
+
+    pytester.runpytest(*QUIET[:2]).assert_outcomes(passed=3)
+
+
+def test_async_fixtures_live_on_the_loop_of_the_test(pytester: pytest.Pytester) -> None:
+    write(
+        pytester,
+        """
+    @pytest_asyncio.fixture
+    async def loop():
+        yield asyncio.get_running_loop()
+        assert is_virtual()
+
+    @pytest.mark.virtual_time
+    async def test_it(loop):
+        assert loop is asyncio.get_running_loop()
+""",
+    )
+
+    pytester.runpytest(*QUIET, "--asyncio-mode", "strict").assert_outcomes(passed=1)
+
+
+def test_each_test_begins_at_the_same_time(pytester: pytest.Pytester) -> None:
+    write(
+        pytester,
+        """
+    @pytest.mark.parametrize("number", [1, 2])
+    async def test_it(virtual_time, number):
+        assert str(virtual_time.now()) == "2024-01-01 00:00:00+00:00"
+        await asyncio.sleep(60)
+""",
+    )
+
+    pytester.runpytest(*QUIET).assert_outcomes(passed=2)
+
+
+def test_a_hang_fails_the_test_and_spares_the_next_one(pytester: pytest.Pytester) -> None:
+    write(
+        pytester,
+        """
+    pytestmark = pytest.mark.virtual_time
+
+    async def test_hangs():
+        await asyncio.Event().wait()
+
+    async def test_next():
+        await asyncio.sleep(1)
+""",
+    )
+
+    result = pytester.runpytest(*QUIET)
+
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["E *Stuck: nothing is ready*", "E *test_*.py:* in test_hangs"])
+
+
+def test_without_pytest_asyncio_only_tests_that_ask_fail_and_say_why(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.virtual_time
+        async def test_asks():
+            pass
+
+        def test_sync():
+            pass
+        """
+    )
+
+    result = pytester.runpytest(*QUIET, "-p", "no:asyncio", "--strict-markers")
+
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*needs pytest-asyncio 1.5 or later*pip install 'chatbot[[]test[]]'*"])
+
+
+def test_what_cannot_have_virtual_time_is_refused(pytester: pytest.Pytester) -> None:
+    write(
+        pytester,
+        """
+    import unittest
+
+    @pytest.mark.virtual_time
+    def test_sync():
+        pass
+
+    @pytest.mark.virtual_time
+    class TestCase(unittest.IsolatedAsyncioTestCase):
+        async def test_case(self):
+            pass
+""",
+    )
+
+    result = pytester.runpytest(*QUIET)
+
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(["*is not a plain `async def` test function*"])
+
+
+def test_loops_of_the_tests_own_choice_are_refused(pytester: pytest.Pytester) -> None:
+    write(
+        pytester,
+        """
+    @pytest.mark.virtual_time
+    @pytest.mark.asyncio(loop_factories=["mine"])
+    async def test_it():
+        pass
+""",
+    )
+
+    result = pytester.runpytest(*QUIET)
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*also for loop_factories=[[]'mine'[]] of its own*"])
+
+
+def test_hypothesis_tests_can_have_virtual_time(pytester: pytest.Pytester) -> None:
+    write(
+        pytester,
+        """
+    from hypothesis import given, settings, strategies as st
+
+    @pytest.mark.virtual_time
+    @settings(max_examples=5, database=None)
+    @given(seconds=st.integers(0, 10**6))
+    async def test_it(seconds):
+        await asyncio.sleep(seconds)
+        assert is_virtual()
+""",
+    )
+
+    pytester.runpytest(*QUIET[2:]).assert_outcomes(passed=1)
+
+
+def test_the_plugin_costs_no_import_at_the_start_of_pytest() -> None:
+    code = (
+        "import sys, pytest; before = set(sys.modules); import chatbot.testing.pytest_plugin; "
+        "print(sorted(set(sys.modules) - before))"
+    )
+
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+    assert loaded.strip() == "['chatbot', 'chatbot.testing', 'chatbot.testing.pytest_plugin']"
