@@ -75,6 +75,7 @@ class OutboxRow:
         position: the order of the wishes of a thread; given by the store.
         message: the message it made, once known.
         reason: why it failed, once it did.
+        caused_by: whose doing caused the wish, as it may quote them; what `Store.forget` goes by.
     """
 
     key: ActionKey
@@ -86,6 +87,7 @@ class OutboxRow:
     status: RowStatus = RowStatus.PENDING
     message: MessageId | None = None
     reason: str | None = None
+    caused_by: UserId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +162,33 @@ class SettleRow:
     reason: str | None = None
 
 
-Write = SaveBot | SaveThread | MoveBase | MarkSeen | LeaveThread | OweReceipt | SettleReceipt | Enqueue | SettleRow
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """Delete the bot's settled rows that were journalled before this time, epoch ms; pending ones stay."""
+
+    before_ms: int
+
+
+Write = (
+    SaveBot
+    | SaveThread
+    | MoveBase
+    | MarkSeen
+    | LeaveThread
+    | OweReceipt
+    | SettleReceipt
+    | Enqueue
+    | SettleRow
+    | Prune
+)
 """One change to a bot's records; a commit is a list of them."""
 
 
 class Store(Protocol):
-    """A bot's memory. Use it as `async with store:`; that opens it, and closes it after the last commit."""
+    """A bot's memory. Use it as `async with store:`; that opens it, and closes it after the last commit.
+
+    Every method raises `StateError` while the store is not open, and `StoreError` when the memory cannot be read.
+    """
 
     async def __aenter__(self) -> Store:
         """Open: take the lock, bring the schema up to date."""
@@ -178,8 +201,12 @@ class Store(Protocol):
     async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
         """Make these changes durable, all of them or none; returns when they are.
 
+        Cancelled, it may or may not have happened, but never in part.
+
         Raises:
+            CannotStore: a value has no stored form; nothing was changed, and the same writes will fail again.
             StoreError: nothing was changed; committing the same writes again later is safe.
+            StateError: a write changes a thread that no `SaveThread` began; nothing was changed.
         """
         ...
 
@@ -197,4 +224,12 @@ class Store(Protocol):
 
     async def row(self, bot: UserId, key: ActionKey) -> OutboxRow | None:
         """The wish of this key, pending or settled; None if there is none (or it was pruned)."""
+        ...
+
+    async def forget(self, user: UserId) -> int:
+        """Erase a person, for every bot; returns how many records were changed.
+
+        Wishes this person caused, and wishes that name them, lose their text, names and people; what of them was
+        still to be said fails. The rows themselves stay, so that nothing already done is done again.
+        """
         ...

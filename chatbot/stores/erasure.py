@@ -1,0 +1,54 @@
+"""What is left of a wish once a person is forgotten. Pure; every store asks here, so that all forget alike.
+
+A wish that the person caused may quote them, and one that names them tells of them: either loses its text, names
+and people. The row stays with its key, so that what was done is not done again; what was still to be said fails.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Final
+
+from chatbot.actions import Action, AddParticipants, EditMessage, RemoveParticipant, SendMessage, UpdateTopic
+from chatbot.model import UserId
+from chatbot.stores.base import OutboxRow, RowStatus
+
+REASON: Final = "erased: the person was forgotten"
+"""Why a row failed whose wish was erased before it was carried out."""
+
+
+def erase(row: OutboxRow, user: UserId) -> OutboxRow:
+    """The row without this person; the very same row when it holds nothing of them."""
+    is_theirs = row.caused_by == user
+    action = _erase_action(row.action, user, is_theirs=is_theirs)
+    reason = REASON if row.reason is not None and _names(row.reason, user) else row.reason
+    if not is_theirs and action == row.action and reason == row.reason:
+        return row
+    if row.status is RowStatus.PENDING and action != row.action:
+        return replace(row, action=action, status=RowStatus.FAILED, reason=REASON, caused_by=None)
+    return replace(row, action=action, reason=reason, caused_by=None if is_theirs else row.caused_by)
+
+
+def _erase_action(action: Action, user: UserId, *, is_theirs: bool) -> Action:
+    match action:
+        case SendMessage():
+            texts = [action.content, action.display_name or "", *action.metadata, *action.metadata.values()]
+            if is_theirs or _names(" \n ".join(texts), user):
+                return SendMessage("", action.type, action.thread)
+        case EditMessage() if is_theirs or _names(action.content, user):
+            return replace(action, content="")
+        case UpdateTopic() if is_theirs or _names(action.topic, user):
+            return replace(action, topic="")
+        case AddParticipants():
+            return replace(action, participants=tuple(one for one in action.participants if one.user != user))
+        case RemoveParticipant() if action.user == user:
+            return replace(action, user=UserId(""))
+        case _:
+            pass
+    return action
+
+
+def _names(text: str, user: UserId) -> bool:
+    """Whether this person's id stands in a text; not merely as the beginning of somebody else's."""
+    return user in text and re.search(rf"(?<![\w:.-]){re.escape(user)}(?![\w-])", text) is not None

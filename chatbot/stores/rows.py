@@ -1,0 +1,159 @@
+"""Records as flat rows of numbers and texts: what a table holds, and what the store in memory holds as well.
+
+Pure. Encoding raises `CannotStore` with the value's place; decoding raises `StoreError` for what no chatbot wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from chatbot.actions import ActionKey
+from chatbot.errors import StateError, StoreError
+from chatbot.model import MessageId, ThreadId, UserId
+from chatbot.stores import codec
+from chatbot.stores.base import BotRecord, OutboxRow, RowStatus, ThreadRecord
+
+
+class BotRow(NamedTuple):
+    """A bot's identity."""
+
+    name: str
+    resource: str
+    user: str
+    first_started_ms: int
+
+
+class ThreadRow(NamedTuple):
+    """A thread, without its seen-set. Receipts are numbers: a later one is a greater one."""
+
+    id: str
+    floor: int
+    base: int
+    is_left: int
+    receipt_due: int | None
+    receipt_sent: int | None
+
+
+class WishRow(NamedTuple):
+    """A wish of the outbox, without its position."""
+
+    key: str
+    thread: str
+    action: str
+    after: int
+    created_ms: int
+    status: str
+    message: str | None
+    reason: str | None
+    caused_by: str | None
+
+
+def encode_bot(record: BotRecord) -> BotRow:
+    """The row of a bot's identity."""
+    return BotRow(
+        codec.text(record.name, "BotRecord.name"),
+        codec.text(record.resource, "BotRecord.resource"),
+        codec.text(record.user, "BotRecord.user"),
+        codec.integer(record.first_started_ms, "BotRecord.first_started_ms"),
+    )
+
+
+def decode_bot(row: BotRow) -> BotRecord:
+    """The identity of a row."""
+    return BotRecord(row.name, row.resource, UserId(row.user), row.first_started_ms)
+
+
+def encode_thread(record: ThreadRecord) -> ThreadRow:
+    """The row of a thread."""
+    due, sent = record.receipt_due, record.receipt_sent
+    return ThreadRow(
+        codec.text(record.thread, "ThreadRecord.thread"),
+        codec.integer(record.floor, "ThreadRecord.floor"),
+        codec.integer(record.base, "ThreadRecord.base"),
+        int(record.is_left),
+        None if due is None else codec.number(due, "ThreadRecord.receipt_due"),
+        None if sent is None else codec.number(sent, "ThreadRecord.receipt_sent"),
+    )
+
+
+def decode_thread(row: ThreadRow, seen: Mapping[int, int]) -> ThreadRecord:
+    """The thread of a row and its seen-set."""
+    return ThreadRecord(
+        ThreadId(row.id),
+        row.floor,
+        row.base,
+        seen,
+        bool(row.is_left),
+        None if row.receipt_due is None else MessageId(str(row.receipt_due)),
+        None if row.receipt_sent is None else MessageId(str(row.receipt_sent)),
+    )
+
+
+def encode_seen(seen: Mapping[int, int], place: str) -> list[tuple[int, int]]:
+    """The rows of a seen-set: id and version."""
+    return [
+        (codec.integer(id, f"key of {place}"), codec.integer(version, f"{place}[{id}]")) for id, version in seen.items()
+    ]
+
+
+def encode_wish(row: OutboxRow) -> WishRow:
+    """The row of a wish."""
+    return WishRow(
+        codec.text(row.key, "OutboxRow.key"),
+        codec.text(row.thread, "OutboxRow.thread"),
+        codec.encode_action(row.action),
+        codec.integer(row.after, "OutboxRow.after"),
+        codec.integer(row.created_ms, "OutboxRow.created_ms"),
+        RowStatus(row.status).value,
+        codec.optional_text(row.message, "OutboxRow.message"),
+        codec.diagnostic(row.reason),
+        codec.optional_text(row.caused_by, "OutboxRow.caused_by"),
+    )
+
+
+def decode_wish(row: WishRow, position: int) -> OutboxRow:
+    """The wish of a row.
+
+    Raises:
+        StoreError: naming the row's key; the store is damaged, or a newer chatbot wrote it.
+    """
+    try:
+        action = codec.decode_action(row.action)
+        status = RowStatus(row.status)
+    except StoreError as error:
+        msg = f"outbox row {row.key}: {error}"
+        raise type(error)(msg) from error
+    except ValueError as error:
+        msg = f"outbox row {row.key}: {error}; the store is damaged: restore a backup"
+        raise StoreError(msg) from error
+    return OutboxRow(
+        ActionKey(row.key),
+        ThreadId(row.thread),
+        action,
+        row.after,
+        row.created_ms,
+        position,
+        status,
+        None if row.message is None else MessageId(row.message),
+        row.reason,
+        None if row.caused_by is None else UserId(row.caused_by),
+    )
+
+
+def group_seen(rows: Iterable[tuple[str, int, int]]) -> dict[str, dict[int, int]]:
+    """Seen-sets by thread, from rows of thread, id and version."""
+    sets: dict[str, dict[int, int]] = {}
+    for thread, id, version in rows:
+        sets.setdefault(thread, {})[id] = version
+    return sets
+
+
+def unknown_thread(thread: str) -> StateError:
+    """The error of a write that changes a thread which was never begun."""
+    return StateError(f"thread {thread} is not in the store: commit a SaveThread for it first")
+
+
+def not_open() -> StateError:
+    """The error of using a store that is not open."""
+    return StateError("the store is not open: use it inside `async with store:`")
