@@ -1,1 +1,24 @@
-"""Where a bot's memory lives: `base` promises, `memory` and `sqlite` keep the promise, `codec` is their one format."""
+"""Where a bot's memory lives: `base` promises, `memory` and `sqlite` keep the promise, `codec` is their one format.
+
+The stores themselves are loaded when they are first named, so that bots and tests pay only for the one they use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from chatbot.stores.memory import MemoryStore as MemoryStore
+
+_HOMES = {"MemoryStore": "chatbot.stores.memory"}
+
+__all__ = ["MemoryStore"]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(home), name)

@@ -170,16 +170,7 @@ class Prune:
 
 
 Write = (
-    SaveBot
-    | SaveThread
-    | MoveBase
-    | MarkSeen
-    | LeaveThread
-    | OweReceipt
-    | SettleReceipt
-    | Enqueue
-    | SettleRow
-    | Prune
+    SaveBot | SaveThread | MoveBase | MarkSeen | LeaveThread | OweReceipt | SettleReceipt | Enqueue | SettleRow | Prune
 )
 """One change to a bot's records; a commit is a list of them."""
 

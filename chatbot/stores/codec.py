@@ -112,7 +112,7 @@ def decode_action(stored: str) -> Action:
         StoreError: it is not what any chatbot wrote.
     """
     form = _load(stored)
-    kind = _KINDS_BY_NAME.get(form.pop("do", None))
+    kind = _KINDS_BY_NAME.get(str(form.pop("do", None)))
     if kind is None:
         msg = "an action of no known kind"
         raise _damaged(msg)
@@ -187,6 +187,8 @@ def _encode_participants(value: object, place: str) -> list[dict[str, str]]:
 
 
 def _decode_participants(form: Any, place: str) -> tuple[Participant, ...]:
+    if not isinstance(form, list):
+        raise _not(form, place, "a list of Participant")
     return tuple(_decode_participant(one, place) for one in form)
 
 
@@ -240,7 +242,7 @@ _KINDS: Final = (
     _Kind("update_topic", UpdateTopic, {"topic": _TEXT, "thread": _TEXT_OR_NONE}),
 )
 _KINDS_BY_CLASS: Final = {kind.cls: kind for kind in _KINDS}
-_KINDS_BY_NAME: Final[Mapping[Any, _Kind]] = {kind.name: kind for kind in _KINDS}
+_KINDS_BY_NAME: Final = {kind.name: kind for kind in _KINDS}
 
 
 def _dump(form: dict[str, Any]) -> str:

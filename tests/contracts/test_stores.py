@@ -6,8 +6,15 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from chatbot.actions import ActionKey, AddParticipants, DeleteMessage, EditMessage, RemoveParticipant, SendMessage
-from chatbot.actions import UpdateTopic
+from chatbot.actions import (
+    ActionKey,
+    AddParticipants,
+    DeleteMessage,
+    EditMessage,
+    RemoveParticipant,
+    SendMessage,
+    UpdateTopic,
+)
 from chatbot.errors import CannotStore, StateError, StoreInUse
 from chatbot.model import MessageId, Participant, ThreadId, UserId
 from chatbot.stores.base import (
@@ -167,7 +174,7 @@ class TestThreads:
         async with reopen() as store:
             await store.commit(OTHER_BOT, [begin()])
 
-            with pytest.raises(StateError, match="thread 19:hall@thread.v2 is not in the store"):
+            with pytest.raises(StateError, match=r"thread 19:hall@thread\.v2 is not in the store"):
                 await store.commit(BOT, [begin(YARD), write])
 
             assert await store.threads(BOT) == []
