@@ -1,0 +1,22 @@
+"""An emulator of Azure Communication Services Chat and Identity, for any language's SDK.
+
+Shares nothing with the bot it serves: a shared model would share mistakes.
+"""
+
+from chatbot.emulator.app import Call, Emulator
+from chatbot.emulator.persistence import DataFileError, kept
+from chatbot.emulator.quirks import Quirks
+from chatbot.emulator.server import PortTakenError, Running, serve
+from chatbot.emulator.world import World
+
+__all__ = [
+    "Call",
+    "DataFileError",
+    "Emulator",
+    "PortTakenError",
+    "Quirks",
+    "Running",
+    "World",
+    "kept",
+    "serve",
+]

@@ -1,0 +1,95 @@
+"""Who is asking: HMAC signatures and Entra tokens on identity, access tokens on chat.
+
+The string to sign is `VERB \\n path?query \\n date;host;hash`. The Python SDK signs the decoded path, the
+JavaScript SDK the path as sent; both are accepted.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+import urllib.parse
+from email.utils import parsedate_to_datetime
+
+from chatbot.emulator.identities import CHAT_SCOPES, Claims, unauthorized, unverified_expiry
+from chatbot.emulator.problems import ServiceError, denied, forbidden
+from chatbot.emulator.request import Request
+from chatbot.emulator.world import World
+
+_HMAC = re.compile(r"HMAC-SHA256 SignedHeaders=([^&]*)&Signature=(.+)", re.ASCII | re.IGNORECASE)
+
+WRONG_HASH = "Request 'x-ms-content-sha256' differs from generated content hash."
+
+
+def identity(request: Request, world: World) -> None:
+    """Admit a request to identity, or 401."""
+    header = request.header(b"authorization")
+    if header[:7].lower() == "bearer ":
+        _entra(header[7:].strip(), request)
+        return
+    match = _HMAC.fullmatch(header)
+    if match is None:
+        raise denied()
+    signed_hash = request.header(b"x-ms-content-sha256")
+    actual = base64.b64encode(hashlib.sha256(request.body).digest()).decode()
+    if signed_hash != actual:
+        raise denied(WRONG_HASH)
+    names = [name.strip().lower() for name in match[1].split(";")]
+    if not {"host", "x-ms-content-sha256"} <= set(names) or not {"x-ms-date", "date"} & set(names):
+        raise denied()
+    _fresh(request, world)
+    values = ";".join(request.header(name.encode("latin-1")) for name in names)
+    key = _key(world)
+    for target in {request.target, urllib.parse.unquote(request.target)}:
+        text = f"{request.method}\n{target}\n{values}"
+        signature = base64.b64encode(hmac.digest(key, text.encode(), "sha256")).decode()
+        if hmac.compare_digest(signature.encode(), match[2].encode("latin-1", "replace")):
+            return
+    raise denied()
+
+
+def chat(request: Request, world: World, scopes: frozenset[str]) -> str:
+    """The user of a valid access token that has one of the scopes."""
+    claims = _claims(request, world)
+    if not claims.scopes & CHAT_SCOPES:
+        raise unauthorized()
+    if not claims.scopes & scopes:
+        raise forbidden(None)
+    return claims.user
+
+
+def _claims(request: Request, world: World) -> Claims:
+    header = request.header(b"authorization")
+    if header[:7].lower() != "bearer ":
+        raise unauthorized()
+    return world.identities.check(header[7:].strip(), request.now)
+
+
+def _entra(token: str, request: Request) -> None:
+    """Entra's signing keys are not here: any JWT that has not expired is taken for one."""
+    expires = unverified_expiry(token)
+    if expires is None or expires <= request.now // 1000:
+        raise ServiceError(401, "Unauthorized", "The provided access token is not valid.")
+
+
+def _fresh(request: Request, world: World) -> None:
+    skew = world.quirks.hmac_skew_seconds
+    if not skew:
+        return
+    try:
+        stamp = parsedate_to_datetime(request.header(b"x-ms-date") or request.header(b"date"))
+        off = abs(stamp.timestamp() - request.now / 1000)
+    except (ValueError, OverflowError) as error:
+        raise denied() from error
+    if off > skew:
+        raise denied()
+
+
+def _key(world: World) -> bytes:
+    try:
+        return base64.b64decode(world.resource.access_key, validate=True)
+    except binascii.Error:
+        return world.resource.access_key.encode()

@@ -1,0 +1,171 @@
+"""Users of the resource and their access tokens.
+
+A token is a signed JWT with the claims of a real one; it is checked by signature, expiry and the user's
+generation, which every revocation raises. Signed with the access key (HS256), so a new key makes old tokens
+worthless, as rotating the real keys does. (The format of real tokens is documented as not contractual.)
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from chatbot.emulator.problems import ServiceError, not_owned
+from chatbot.emulator.quirks import Quirks
+from chatbot.emulator.records import User
+from chatbot.emulator.state import State
+
+CHAT_SCOPES = frozenset({"chat", "chat.join", "chat.join.limited"})
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What the emulator reads from a token of its own."""
+
+    user: str
+    scopes: frozenset[str]
+    expires: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A fresh token and its expiry in milliseconds."""
+
+    text: str
+    expires: int
+
+
+class Identities:
+    """Creates and deletes users, issues, checks and revokes tokens."""
+
+    def __init__(self, state: State, quirks: Quirks) -> None:
+        self._state = state
+        self.quirks = quirks
+        self._known: dict[str, Claims] = {}
+
+    def create(self, now: int) -> User:
+        """A new user of the resource."""
+        user = User(id=self._state.new_user_id(), created=now)
+        self._state.put(user)
+        return user
+
+    def owned(self, user_id: str) -> User:
+        """The living user, or the refusal the service has for strangers."""
+        user = self._state.users.get(user_id)
+        if user is None or user.deleted is not None:
+            raise not_owned()
+        return user
+
+    def issue(self, user_id: str, scopes: Sequence[str], minutes: int, now: int) -> Token:
+        """A token for a user, valid for `minutes`."""
+        user = self.owned(user_id)
+        return self._mint(user.id, scopes, now + minutes * 60_000, now, user.generation)
+
+    def exchange(self, teams_user: str, expires_seconds: int, now: int) -> Token:
+        """A token for a Teams user, as good as the Entra token it came from; chat has no use for it."""
+        expires = min(expires_seconds * 1000, now + 86_400_000)
+        return self._mint(f"8:orgid:{teams_user}", ["teams.calls"], expires, now, 0)
+
+    def _mint(self, user: str, scopes: Sequence[str], expires: int, now: int, generation: int) -> Token:
+        issued = now // 1000
+        claims = {
+            "skypeid": user.removeprefix("8:"),
+            "scp": 1792,
+            "csi": str(issued),
+            "exp": expires // 1000,
+            "rgn": "amer",
+            "acsScope": ",".join(scopes),
+            "resourceId": self._state.resource.id,
+            "resourceLocation": "unitedstates",
+            "iat": issued,
+            "gen": generation,
+        }
+        return Token(self._sign(claims), expires)
+
+    def revoke(self, user_id: str, now: int) -> None:
+        """Make every token issued so far worthless."""
+        user = self.owned(user_id)
+        self._state.put(replace(user, generation=user.generation + 1, revoked=now))
+
+    def delete(self, user_id: str, now: int) -> User | None:
+        """Delete a user; None if it was deleted already and the quirk lets that pass."""
+        known = self._state.users.get(user_id)
+        if known is not None and known.deleted is not None and self.quirks.delete_user_again == "no-content":
+            return None
+        user = self.owned(user_id)
+        self._state.put(replace(user, generation=user.generation + 1, revoked=now, deleted=now))
+        return user
+
+    def check(self, token: str, now: int) -> Claims:
+        """The claims of a valid token; 401 otherwise."""
+        claims = self._known.get(token) or self._read(token)
+        if claims.expires <= now // 1000:
+            raise unauthorized()
+        user = self._state.users.get(claims.user)
+        if user is None or (claims.generation < user.generation and self._bites(user, claims, now)):
+            raise unauthorized()
+        return claims
+
+    def _bites(self, user: User, claims: Claims, now: int) -> bool:
+        delayed = user.deleted is None and claims.generation == user.generation - 1
+        return not delayed or now >= user.revoked + self.quirks.revocation_delay_seconds * 1000
+
+    def _sign(self, claims: dict[str, Any]) -> str:
+        kid = hashlib.sha1(self._key(), usedforsecurity=False).hexdigest().upper()
+        head = {"alg": "HS256", "kid": kid, "x5t": _pack(bytes.fromhex(kid)), "typ": "JWT"}
+        signed = ".".join(_pack(json.dumps(part, separators=(",", ":")).encode()) for part in (head, claims))
+        return f"{signed}.{self._signature(signed)}"
+
+    def _read(self, token: str) -> Claims:
+        signed, _, signature = token.rpartition(".")
+        if not token.isascii() or not hmac.compare_digest(signature, self._signature(signed)):
+            raise unauthorized()
+        payload = json.loads(_unpack(signed.partition(".")[2]))
+        claims = Claims(
+            user=f"8:{payload['skypeid']}",
+            scopes=frozenset(payload["acsScope"].split(",")),
+            expires=payload["exp"],
+            generation=payload["gen"],
+        )
+        if len(self._known) > 10_000:
+            self._known.clear()
+        self._known[token] = claims
+        return claims
+
+    def _signature(self, signed: str) -> str:
+        return _pack(hmac.digest(self._key(), signed.encode(), "sha256"))
+
+    def _key(self) -> bytes:
+        return b"token:" + self._state.resource.access_key.encode()
+
+
+def unauthorized() -> ServiceError:
+    """401 with an empty body, as reported for bad and for foreign tokens; expired ones are unknown (U3)."""
+    return ServiceError(401, "Unauthorized", None)
+
+
+def unverified_expiry(token: str) -> int | None:
+    """The `exp` of any JWT, unchecked; None if there is none.
+
+    For tokens of Entra, whose keys nobody has here.
+    """
+    parts = token.split(".")
+    try:
+        return int(json.loads(_unpack(parts[1]))["exp"])
+    except (ValueError, LookupError, TypeError, binascii.Error, RecursionError, OverflowError):
+        return None
+
+
+def _pack(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def _unpack(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

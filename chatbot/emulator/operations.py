@@ -1,0 +1,245 @@
+"""The operations of Chat: one function each, from a request to an answer."""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from chatbot.emulator import cursors, parsing
+from chatbot.emulator.bodies import Dialect, Json, dump, rejected, thread_item
+from chatbot.emulator.problems import bad_request
+from chatbot.emulator.request import Request, Response
+from chatbot.emulator.state import Room
+from chatbot.emulator.world import World
+
+_THREAD_ID = re.compile(r"19:[A-Za-z0-9_\-:]{1,200}@(?:thread\.(?:v2|skype|tacv2)|unq\.gbl\.spaces)")
+MAX_THREAD_PAGE = 100
+EMPTY_PAGE = b'{"value":[]}'
+
+Item = TypeVar("Item")
+
+
+@dataclass(slots=True)
+class Chat:
+    """What an operation works with."""
+
+    world: World
+    request: Request
+    dialect: Dialect
+
+    @property
+    def thread_id(self) -> str:
+        """The thread id of the path; 400 without a message if it is none (recorded)."""
+        text = self.request.segments[2]
+        if not _THREAD_ID.fullmatch(text):
+            raise bad_request()
+        return text
+
+    def room(self) -> Room:
+        """The thread's room."""
+        return self.world.room(self.thread_id, self.request.now)
+
+    def message_id(self) -> int:
+        """The message id of the path."""
+        return parsing.message_id(self.request.segments[4])
+
+    def link(self, path: str, query: str) -> str:
+        """A nextLink: absolute, path as recorded, the caller's api-version last."""
+        return f"{self.request.base}{path}?{query}&api-version={self.request.version}"
+
+
+def create_thread(chat: Chat) -> Response:
+    """POST /chat/threads."""
+    request = chat.request
+    room, refused = chat.world.threads.create(request.caller, parsing.plan(request), request.now)
+    body = {"chatThread": chat.dialect.thread(room.head), **rejected(refused)}
+    return Response(201, dump(body), [(b"location", f"{request.base}{_path(room)}".encode())])
+
+
+def list_threads(chat: Chat) -> Response:
+    """GET /chat/threads; a page may be short, only the missing nextLink ends the listing."""
+    request, quirks = chat.request, chat.world.quirks
+    size = parsing.page_size(request, MAX_THREAD_PAGE, quirks, MAX_THREAD_PAGE)
+    start = parsing.start_time(request)
+    cursor = None
+    state = request.query.get("syncstate")
+    if state:
+        try:
+            cursor = cursors.parse_thread_cursor(state)
+        except ValueError as error:
+            raise bad_request() from error
+    for room in chat.world.state.rooms_of.get(request.caller, {}).values():
+        if room.head.retention_days is not None:
+            chat.world.threads.expire(room, request.now)
+    page = chat.world.threads.page(request.caller, size, start=start, cursor=cursor)
+    body: dict[str, object] = {"value": [thread_item(room, request.now, quirks) for room in page.rooms]}
+    if page.next is not None:
+        asked = f"&startTime={cursors.echo_time(start)}" if start is not None else ""
+        asked += f"&maxPageSize={size}" if "maxpagesize" in request.query else ""
+        body["nextLink"] = chat.link("/chat/threads", f"syncState={cursors.thread_cursor(*page.next)}{asked}")
+    return Response(200, dump(body))
+
+
+def get_thread(chat: Chat) -> Response:
+    """GET /chat/threads/{id}."""
+    chat.room()
+    room = chat.world.threads.get(chat.thread_id, chat.request.caller)
+    return Response(200, dump(chat.dialect.thread(room.head)))
+
+
+def update_thread(chat: Chat) -> Response:
+    """PATCH /chat/threads/{id}."""
+    chat.room()
+    change = parsing.thread_change(chat.request)
+    chat.world.threads.update(chat.thread_id, chat.request.caller, chat.request.now, change)
+    return Response(204)
+
+
+def delete_thread(chat: Chat) -> Response:
+    """DELETE /chat/threads/{id}."""
+    chat.room()
+    chat.world.threads.delete(chat.thread_id, chat.request.caller, chat.request.now)
+    return Response(204)
+
+
+def send_message(chat: Chat) -> Response:
+    """POST …/messages."""
+    request, room = chat.request, chat.room()
+    message = chat.world.messages.send(room, request.caller, parsing.draft(request), request.now)
+    location = f"{request.base}{_path(room)}/messages/{message.id}".encode()
+    return Response(201, dump({"id": str(message.id)}), [(b"location", location)])
+
+
+def list_messages(chat: Chat) -> Response:
+    """GET …/messages, by descending version."""
+    request, quirks, room = chat.request, chat.world.quirks, chat.room()
+    size = parsing.page_size(request, quirks.default_page_size, quirks)
+    asked = parsing.start_time(request)
+    start = asked
+    if start is not None and quirks.start_time_precision == "seconds":
+        start -= start % 1000
+    cursor = _message_cursor(chat, room)
+    page = chat.world.messages.page(
+        room, request.caller, size, request.now, start=start or None, cursor=cursor
+    )
+    if page.next is None:
+        if not page.messages:
+            return Response(200, EMPTY_PAGE)
+        return Response(200, dump({"value": [chat.dialect.message(one) for one in page.messages]}))
+    state = cursors.message_cursor(room.head.id, *page.next)
+    query = f"syncState={state}&startTime={cursors.echo_time(asked or 0)}&maxPageSize={size}"
+    link = chat.link(f"/chat/threads/{room.head.id}/messages", query)
+    return Response(
+        200, dump({"value": [chat.dialect.message(one) for one in page.messages], "nextLink": link})
+    )
+
+
+def _message_cursor(chat: Chat, room: Room) -> tuple[int, int] | None:
+    text = chat.request.query.get("syncstate")
+    if not text:
+        return None
+    try:
+        last, newest = cursors.parse_message_cursor(text, room.head.id)
+    except ValueError as error:
+        raise bad_request() from error
+    seconds = chat.world.quirks.cursor_seconds
+    if seconds and chat.request.now - newest > seconds * 1000:
+        raise bad_request()
+    return last, newest
+
+
+def get_message(chat: Chat) -> Response:
+    """GET …/messages/{id}."""
+    number = chat.message_id()
+    message = chat.world.messages.get(chat.room(), chat.request.caller, number)
+    return Response(200, dump(chat.dialect.message(message)))
+
+
+def update_message(chat: Chat) -> Response:
+    """PATCH …/messages/{id}."""
+    number, request = chat.message_id(), chat.request
+    body = request.json()
+    content, metadata = parsing.text_of(body, "content"), parsing.metadata_of(body)
+    chat.world.messages.edit(chat.room(), request.caller, number, content, metadata, request.now)
+    return Response(204)
+
+
+def delete_message(chat: Chat) -> Response:
+    """DELETE …/messages/{id}."""
+    number = chat.message_id()
+    chat.world.messages.delete(chat.room(), chat.request.caller, number, chat.request.now)
+    return Response(204)
+
+
+def list_participants(chat: Chat) -> Response:
+    """GET …/participants."""
+    room = chat.room()
+    members = chat.world.participants.everyone(room, chat.request.caller)
+    return _skipped(
+        chat, room, "participants", members, chat.world.quirks.default_participants, chat.dialect.participant
+    )
+
+
+def add_participants(chat: Chat) -> Response:
+    """POST …/participants/:add."""
+    request, room = chat.request, chat.room()
+    body = request.json()
+    if not isinstance(body.get("participants"), list):
+        raise bad_request()
+    refused = chat.world.participants.add(room, request.caller, parsing.invited(body, request), request.now)
+    return Response(201, dump(rejected(refused)))
+
+
+def remove_participant(chat: Chat) -> Response:
+    """POST …/participants/:remove; the body is the identifier itself."""
+    request = chat.request
+    user = parsing.identifier(request.json())
+    chat.world.participants.remove(chat.room(), request.caller, user, request.now)
+    return Response(204)
+
+
+def send_receipt(chat: Chat) -> Response:
+    """POST …/readReceipts."""
+    request = chat.request
+    text = parsing.text_of(request.json(), "chatMessageId")
+    if text is None:
+        raise bad_request()
+    chat.world.receipts.send(chat.room(), request.caller, parsing.message_id(text), request.now)
+    return Response(200)
+
+
+def list_receipts(chat: Chat) -> Response:
+    """GET …/readReceipts."""
+    room = chat.room()
+    receipts = chat.world.receipts.latest(room, chat.request.caller)
+    return _skipped(
+        chat, room, "readReceipts", receipts, chat.world.quirks.default_receipts, chat.dialect.receipt
+    )
+
+
+def send_typing(chat: Chat) -> Response:
+    """POST …/typing."""
+    request = chat.request
+    name = parsing.text_of(request.json(), "senderDisplayName") or ""
+    chat.world.receipts.type(chat.room(), request.caller, name, request.now)
+    return Response(200)
+
+
+def _skipped(
+    chat: Chat, room: Room, noun: str, items: Sequence[Item], default: int, render: Callable[[Item], Json]
+) -> Response:
+    """A page by `skip` and `maxPageSize`; no nextLink when it ends exactly at the end (recorded)."""
+    size = parsing.page_size(chat.request, default, chat.world.quirks)
+    first = parsing.skip(chat.request)
+    body: Json = {"value": [render(item) for item in items[first : first + size]]}
+    if first + size < len(items):
+        path = f"/chat/threads/{room.head.id}/{noun}"
+        body["nextLink"] = chat.link(path, f"skip={first + size}&maxPageSize={size}")
+    return Response(200, dump(body))
+
+
+def _path(room: Room) -> str:
+    return "/chat/threads/" + urllib.parse.quote(room.head.id, safe="@")

@@ -1,0 +1,136 @@
+"""Who is in a thread: add, remove, list.
+
+One call makes one `participantAdded` message that names everybody it added. Teams users and telephone numbers
+are not admitted to plain threads: they come back as `invalidParticipants` with code 403 (azure-sdk-for-net
+issue 41885).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from chatbot.emulator.messages import Messages
+from chatbot.emulator.problems import ServiceError, bad_identifier, bad_request, forbidden, thread_not_found
+from chatbot.emulator.quirks import Quirks
+from chatbot.emulator.records import Listed, Member, no_metadata
+from chatbot.emulator.state import Room, State
+
+MAX_PARTICIPANTS = 250
+MAX_BATCH = 200
+MAX_HEARD = 20
+"""Receipts and typing work in threads of up to this many people (documented service limit)."""
+
+_ACS = re.compile(
+    r"8:(?:acs|spool|gcch-acs|dod-acs):[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}_[0-9a-zA-Z\-]{1,100}"
+)
+_ABROAD = re.compile(
+    r"(?:8:orgid:|8:gcch:|8:dod:|8:teamsvisitor:|28:orgid:|28:|4:\+?)[\w\-+.:]{1,200}", re.ASCII
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Invited:
+    """A participant somebody wants in a thread."""
+
+    user: str
+    display_name: str | None = None
+    share_history: int = 0
+    metadata: Mapping[str, str] = field(default_factory=no_metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A participant who was not admitted, and why."""
+
+    user: str
+    code: str
+    message: str
+
+
+class Participants:
+    """The operations on a thread's participants."""
+
+    def __init__(self, state: State, quirks: Quirks, messages: Messages) -> None:
+        self._state = state
+        self.quirks = quirks
+        self._messages = messages
+
+    def sift(self, invited: Sequence[Invited]) -> tuple[list[Invited], list[Rejected]]:
+        """Split into those who can be admitted and those who cannot.
+
+        A malformed id refuses the whole call.
+        """
+        if len(invited) > MAX_BATCH:
+            raise bad_request()
+        welcome: dict[str, Invited] = {}
+        rejected: list[Rejected] = []
+        for one in invited:
+            known = self._state.users.get(one.user)
+            if _ABROAD.fullmatch(one.user):
+                text = "Permissions check failed for the requested participant."
+                rejected.append(Rejected(one.user, "403", text))
+            elif not _ACS.fullmatch(one.user):
+                raise bad_identifier(one.user)
+            elif (known is None and self.quirks.unknown_participant == "invalid") or (
+                known and known.deleted
+            ):
+                rejected.append(Rejected(one.user, "404", "The participant was not found."))
+            else:
+                welcome.setdefault(one.user, one)
+        return list(welcome.values()), rejected
+
+    def add(self, room: Room, initiator: str, invited: Sequence[Invited], now: int) -> list[Rejected]:
+        """Add people; those already there stay as they are."""
+        self.admit(room, initiator)
+        welcome, rejected = self.sift(invited)
+        fresh = [one for one in welcome if room.member(one.user) is None]
+        if len(room.present()) + len(fresh) > MAX_PARTICIPANTS:
+            raise bad_request()
+        if fresh:
+            self.seat(room, initiator, fresh, now)
+        return rejected
+
+    def seat(self, room: Room, initiator: str, fresh: Sequence[Invited], now: int) -> None:
+        """File the memberships and announce them in one message."""
+        for one in fresh:
+            self._state.put(
+                Member(
+                    thread=room.head.id,
+                    user=one.user,
+                    joined=now,
+                    display_name=one.display_name,
+                    share_history=one.share_history,
+                    metadata=one.metadata,
+                )
+            )
+        people = tuple(Listed(one.user, one.display_name, one.share_history) for one in fresh)
+        self._messages.announce(room, "participantAdded", initiator, now, people=people)
+
+    def remove(self, room: Room, initiator: str, user: str, now: int) -> None:
+        """Remove somebody, or leave; the announcement is the last thing the removed one can read."""
+        self.admit(room, initiator)
+        member = room.member(user)
+        if member is None:
+            if not _ACS.fullmatch(user) and not _ABROAD.fullmatch(user):
+                raise bad_identifier(user)
+            if self.quirks.remove_stranger == "not-found":
+                raise ServiceError(404, "NotFound")
+            return
+        people = (Listed(user, member.display_name, member.share_history),)
+        notice = self._messages.announce(room, "participantRemoved", initiator, now, people=people)
+        self._state.put(replace(member, removed=notice.version))
+
+    def everyone(self, room: Room, reader: str) -> list[Member]:
+        """Everybody present, creator first; the one removed asks in vain (Communication issue 345)."""
+        self.admit(room, reader)
+        return room.present()
+
+    @staticmethod
+    def admit(room: Room, user: str) -> None:
+        """Refuse who is not a participant, and everybody once the thread is deleted."""
+        if room.member(user) is None:
+            raise forbidden()
+        if room.head.deleted is not None:
+            raise thread_not_found()

@@ -1,0 +1,145 @@
+"""What tests and demos do to the world without HTTP: create people, let them talk, look at what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from chatbot.emulator.identities import Token
+from chatbot.emulator.messages import Draft
+from chatbot.emulator.participants import Invited
+from chatbot.emulator.records import Member, Message, Receipt, Typing
+from chatbot.emulator.threads import Change, Plan
+from chatbot.emulator.world import World
+
+
+class People:
+    """A world with a clock, and plain methods for what people do in it."""
+
+    def __init__(self, world: World, clock: Callable[[], float]) -> None:
+        self.world = world
+        self.clock = clock
+
+    def now(self) -> int:
+        """The world's time in milliseconds since the epoch."""
+        return int(self.clock() * 1000)
+
+    def create_user(self) -> str:
+        """A new user's id."""
+        return self.world.identities.create(self.now()).id
+
+    def issue_token(self, user: str, scopes: Sequence[str] = ("chat",), minutes: int = 1440) -> Token:
+        """A token for a user."""
+        return self.world.identities.issue(user, scopes, minutes, self.now())
+
+    def revoke_tokens(self, user: str) -> None:
+        """Make a user's tokens worthless."""
+        self.world.identities.revoke(user, self.now())
+
+    def delete_user(self, user: str) -> None:
+        """Delete a user, who leaves all threads."""
+        self.world.delete_user(user, self.now())
+
+    def create_thread(
+        self,
+        creator: str,
+        topic: str = "thread",
+        others: Sequence[str] = (),
+        *,
+        names: Mapping[str, str] | None = None,
+    ) -> str:
+        """A new thread's id; `names` gives people display names."""
+        names = names or {}
+        people = tuple(Invited(user, names.get(user)) for user in (creator, *others))
+        return self.world.threads.create(creator, Plan(topic, people), self.now())[0].head.id
+
+    def set_topic(self, thread: str, editor: str, topic: str) -> None:
+        """Change a thread's topic."""
+        self.world.threads.update(thread, editor, self.now(), Change(topic))
+
+    def delete_thread(self, thread: str, deleter: str) -> None:
+        """Delete a thread."""
+        self.world.threads.delete(thread, deleter, self.now())
+
+    def send(
+        self,
+        thread: str,
+        sender: str,
+        content: str,
+        *,
+        type: str = "text",
+        display_name: str = "",
+        metadata: Mapping[str, str] | None = None,
+    ) -> int:
+        """Send a message as a participant; its id."""
+        room, now = self.world.room(thread, self.now()), self.now()
+        return self.world.messages.send(room, sender, Draft(content, type, display_name, metadata), now).id
+
+    def edit(
+        self,
+        thread: str,
+        editor: str,
+        message: int,
+        content: str | None = None,
+        *,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Edit a message."""
+        self.world.messages.edit(
+            self.world.room(thread, self.now()), editor, message, content, metadata, self.now()
+        )
+
+    def delete(self, thread: str, deleter: str, message: int) -> None:
+        """Delete a message."""
+        self.world.messages.delete(self.world.room(thread, self.now()), deleter, message, self.now())
+
+    def add(
+        self,
+        thread: str,
+        initiator: str,
+        *users: str,
+        display_name: str | None = None,
+        share_history: int = 0,
+    ) -> None:
+        """Add people to a thread."""
+        invited = [Invited(user, display_name, share_history) for user in users]
+        self.world.participants.add(self.world.room(thread, self.now()), initiator, invited, self.now())
+
+    def remove(self, thread: str, initiator: str, user: str) -> None:
+        """Remove somebody from a thread, or leave it."""
+        self.world.participants.remove(self.world.room(thread, self.now()), initiator, user, self.now())
+
+    def read(self, thread: str, reader: str, message: int) -> None:
+        """Send a read receipt."""
+        self.world.receipts.send(self.world.room(thread, self.now()), reader, message, self.now())
+
+    def type(self, thread: str, typist: str, display_name: str = "") -> None:
+        """Send a typing notification."""
+        self.world.receipts.type(self.world.room(thread, self.now()), typist, display_name, self.now())
+
+    def transcript(self, thread: str) -> list[Message]:
+        """Everything in a thread in the order it was first said, tombstones and system messages included."""
+        return [message for _, message in sorted(self.world.state.room(thread).messages.items())]
+
+    def texts(self, thread: str) -> list[tuple[str, str]]:
+        """Sender and content of every living message of people, oldest first."""
+        return [
+            (message.sender, message.text)
+            for message in self.transcript(thread)
+            if not message.is_system and message.deleted is None
+        ]
+
+    def participants(self, thread: str) -> list[Member]:
+        """Who is in a thread."""
+        return self.world.state.room(thread).present()
+
+    def receipts(self, thread: str) -> dict[str, Receipt]:
+        """The latest receipt of each user."""
+        return dict(self.world.state.room(thread).receipts)
+
+    def typing(self, thread: str) -> list[Typing]:
+        """The latest typing notifications in a thread, oldest first."""
+        return [one for one in self.world.receipts.typing if one.thread == thread]
+
+    def threads(self) -> list[str]:
+        """All thread ids, oldest first."""
+        return list(self.world.state.rooms)

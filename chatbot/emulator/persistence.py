@@ -1,0 +1,141 @@
+"""The data file: a journal of records, one JSON line each, so that a restarted emulator is the same service.
+
+A record is on its way to the disk before its request is answered: killing the process loses nothing that was
+acknowledged. A last line cut in half was never acknowledged and is dropped. Each start writes the journal
+anew, without what was superseded, to a file beside it, and puts that in its place in one step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from filelock import FileLock, Timeout
+
+from chatbot.emulator import records
+from chatbot.emulator.records import Listed, Member, Message, Receipt, Record, Repeat, Resource, Thread, User
+from chatbot.emulator.state import State
+from chatbot.emulator.world import World
+
+_CLASSES: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (Resource, User, Thread, Member, Message, Receipt, Repeat)
+}
+_FORMAT = 1
+
+
+class DataFileError(Exception):
+    """The data file cannot be used: it is no journal of the emulator, or another emulator has it open."""
+
+
+@contextlib.contextmanager
+def kept(world: World, path: Path) -> Iterator[World]:
+    """Fill the world from the file and keep every further change in it until the block ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{path}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        msg = f"{path} is in use by another emulator; stop that one, or choose another --data file"
+        raise DataFileError(msg) from error
+    with lock:
+        if path.exists():
+            _load(world.state, path)
+        _compact(world.state, path)
+        with path.open("ab", buffering=0) as file:
+            journal = _Journal(file)
+            world.state.listeners.append(journal)
+            try:
+                yield world
+            finally:
+                world.state.listeners.remove(journal)
+
+
+class _Journal:
+    """Writes records as they are put; unbuffered, so they survive the process."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def __call__(self, record: Record) -> None:
+        self._file.write(encode(record))
+
+
+def encode(record: Record) -> bytes:
+    """A record as a line: its class and the fields that differ from their defaults."""
+    values: dict[str, Any] = {}
+    for item in dataclasses.fields(record):
+        value = getattr(record, item.name)
+        if value != item.default and (value or not isinstance(value, Mapping)):
+            values[item.name] = dict(value) if isinstance(value, Mapping) else value
+    if isinstance(record, Message) and record.participants:
+        values["participants"] = [dataclasses.astuple(one) for one in record.participants]
+    return (
+        json.dumps([type(record).__name__, values], separators=(",", ":"), ensure_ascii=False).encode()
+        + b"\n"
+    )
+
+
+def decode(line: bytes) -> Record:
+    """The record of a line; ValueError if it is none."""
+    try:
+        name, values = json.loads(line)
+        if name == "Message" and "participants" in values:
+            values["participants"] = tuple(Listed(*one) for one in values["participants"])
+        record: Record = _CLASSES[name](**values)
+    except (KeyError, TypeError) as error:
+        msg = f"not a record: {line[:80]!r}"
+        raise ValueError(msg) from error
+    return record
+
+
+def _load(state: State, path: Path) -> None:
+    content = path.read_bytes()
+    lines = content.split(b"\n")
+    if lines[-1]:
+        lines[-1] = b""  # cut in half by a crash: it was never acknowledged
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            if number == 1:
+                _check(line)
+            else:
+                state.file(decode(line))
+        except ValueError as error:
+            msg = f"{path}:{number}: {error}; move the file away to begin afresh"
+            raise DataFileError(msg) from error
+
+
+def _check(line: bytes) -> None:
+    head = json.loads(line)
+    if not isinstance(head, dict) or head.get("chatbot-emulator") != _FORMAT:
+        msg = "this is no data file of the emulator"
+        raise ValueError(msg)
+
+
+def _compact(state: State, path: Path) -> None:
+    fresh = path.with_name(f"{path.name}.new")
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(json.dumps({"chatbot-emulator": _FORMAT}).encode() + b"\n")
+        for record in _everything(state):
+            file.write(encode(record))
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def _everything(state: State) -> Iterator[records.Record]:
+    yield state.resource
+    yield from state.users.values()
+    for room in state.rooms.values():
+        yield room.head
+        yield from room.members.values()
+        yield from room.timeline
+        yield from room.receipts.values()
+    yield from state.repeats.values()

@@ -1,0 +1,74 @@
+"""The service's refusals, by name, with the texts it was seen to use.
+
+Raised by the world, rendered by `bodies.py` into the envelope of chat or of identity. Sources are the
+recorded live test sessions of the official SDKs and, where those are silent, reports of users; statuses
+nobody ever reported are decided by a quirk and say so there.
+"""
+
+from __future__ import annotations
+
+NO_PERMISSION = "The initiator doesn't have the permission to perform the requested operation."
+
+
+class ServiceError(Exception):
+    """A refusal: an HTTP status, a code, perhaps a message and a target; `code` empty means an empty body."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str | None = None,
+        target: str | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        super().__init__(f"{status} {code}: {message}")
+        self.status = status
+        self.code = code
+        self.message = message
+        self.target = target
+        self.headers = headers
+
+
+def bad_request(message: str | None = None) -> ServiceError:
+    """Chat refuses what it cannot read, often without a message (Communication issue 379)."""
+    return ServiceError(400, "BadRequest", message)
+
+
+def thread_not_found() -> ServiceError:
+    """Recorded for a well-formed id nobody knows."""
+    return ServiceError(404, "NotFound", "The specified thread id was not found.")
+
+
+def message_not_found() -> ServiceError:
+    """Recorded for receipts of unknown messages: no message text."""
+    return ServiceError(404, "NotFound")
+
+
+def forbidden(message: str | None = NO_PERMISSION) -> ServiceError:
+    """The caller may not do this here."""
+    return ServiceError(403, "Forbidden", message)
+
+
+def bad_message_id(text: str) -> ServiceError:
+    """Recorded for ids that are not numbers."""
+    return bad_request(f"Value for MessageId ({text}) is not valid.")
+
+
+def bad_identifier(text: str) -> ServiceError:
+    """Recorded for participants that are no identifiers."""
+    return bad_request(f"Identifier format is invalid ({text}).")
+
+
+def validation(message: str, target: str) -> ServiceError:
+    """Identity's refusal of a value."""
+    return ServiceError(400, "ValidationError", message, target)
+
+
+def not_owned() -> ServiceError:
+    """Identity answers 401, not 404, for users it does not have (recorded)."""
+    return ServiceError(401, "IdentityNotOwned", "Provided identity doesn't belong to the resource.")
+
+
+def denied(message: str = "Denied by the resource provider.") -> ServiceError:
+    """Identity's refusal of a signature."""
+    return ServiceError(401, "Denied", message)

@@ -1,0 +1,163 @@
+"""What nobody outside Microsoft knows about the service, each as a named switch.
+
+The defaults are the readings best supported by the recorded sessions and the documentation; a bot should be
+right under every other value too, and can be tested so: `chatbot emulator --quirk start-time=exclusive`. The
+docstring of each switch says what is unknown; `U1` to `U12` number the open questions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def _switch(default: Any, doc: str) -> Any:
+    return field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quirks:
+    """Switches for every behaviour of the service that is not established."""
+
+    start_time: Literal["inclusive", "exclusive"] = _switch(
+        "inclusive", "U1: whether list_messages returns a message exactly at startTime"
+    )
+    start_time_field: Literal["version", "created"] = _switch(
+        "version", "U1: whether startTime is compared with a message's version or its creation"
+    )
+    start_time_precision: Literal["seconds", "milliseconds"] = _switch(
+        "seconds", "U1: whether startTime is floored to the second, as the nextLink echoes it"
+    )
+    thread_start_time: Literal["inclusive", "exclusive"] = _switch(
+        "inclusive", "U1: whether list_chat_threads returns a thread last active exactly at startTime"
+    )
+    error_envelope: Literal["CommunicationError", "error"] = _switch(
+        "CommunicationError",
+        "U2: the recorded envelope of chat errors, or the one the specification promises",
+    )
+    unauthorized_body: Literal["empty", "envelope"] = _switch("empty", "U3: the body of chat's 401")
+    www_authenticate: bool = _switch(True, "U3: whether 401 carries `WWW-Authenticate: Bearer`")
+    revocation_delay_seconds: int = _switch(
+        0, "U3: how long chat still accepts a revoked token (documented: up to 15 minutes)"
+    )
+    retry_after: Literal["none", "seconds", "milliseconds"] = _switch(
+        "none", "U4: whether 429 and 503 carry Retry-After, or x-ms-retry-after-ms"
+    )
+    quota_window: Literal["sliding", "fixed"] = _switch("sliding", "U4: how the service counts its quotas")
+    too_large_status: Literal[400, 413] = _switch(400, "U5: the status for a message above 28 KB")
+    page_size_over_max: Literal["clamp", "reject"] = _switch("clamp", "U5: maxPageSize above the maximum")
+    page_size_below_one: Literal["reject", "default"] = _switch("reject", "U5: maxPageSize of zero or less")
+    removed_reads: Literal["history", "forbidden"] = _switch(
+        "history", "U6: whether a removed participant can still read up to the removal (documented: yes)"
+    )
+    deleted_thread: Literal["not-found", "properties"] = _switch(
+        "not-found", "U6: whether get of a deleted thread is 404 or 200 with deletedOn"
+    )
+    edit_of_others: Literal["forbidden", "allowed"] = _switch("forbidden", "U6: editing another's message")
+    delete_of_others: Literal["forbidden", "allowed"] = _switch(
+        "forbidden", "U6: deleting another's message (reported possible in 2021 and 2022)"
+    )
+    edit_of_deleted: Literal["not-found", "bad-request"] = _switch("not-found", "U6: editing a tombstone")
+    delete_again: Literal["no-content", "not-found"] = _switch(
+        "no-content", "U6: deleting a deleted message or thread again"
+    )
+    tombstone_metadata: Literal["drop", "keep"] = _switch("drop", "U7: the metadata of a deleted message")
+    metadata_limit_bytes: int = _switch(
+        0, "U7: cap of a message's metadata, 0 for none but the message's own"
+    )
+    blank_content: Literal["accept", "reject"] = _switch("accept", "U7: a message of white space only")
+    identifier_kind: bool = _switch(False, "U8: whether identifiers carry `kind` since 2024-03-07")
+    attachments: bool = _switch(True, "U8: whether texts carry `attachments: []` since 2024-03-07")
+    default_page_size: int = _switch(
+        10, "U9: list_messages without maxPageSize (10 in 2021, 6 reported in 2024)"
+    )
+    default_participants: int = _switch(100, "U9: list_participants without maxPageSize")
+    default_receipts: int = _switch(100, "U9: list_read_receipts without maxPageSize")
+    link_after_last: bool = _switch(
+        False, "U10: whether a page that ends exactly at the last message has a nextLink to an empty page"
+    )
+    cursor_seconds: int = _switch(0, "U10: after how long a nextLink of messages is refused, 0 for never")
+    repeatability_seconds: int = _switch(86400, "U11: how long a repeatability-request-id is remembered")
+    repeatability_conflict: Literal["same", "conflict"] = _switch(
+        "same", "U11: a known repeatability-request-id with another body: the same thread, or 409"
+    )
+    equal_versions: bool = _switch(
+        False, "whether two changes within one millisecond may share a version (ids stay distinct)"
+    )
+    activity: Literal["messages", "changes"] = _switch(
+        "messages", "whether edits and deletions, too, bump lastMessageReceivedOn"
+    )
+    stampless_seconds: int = _switch(
+        0, "how long a fresh thread is listed without lastMessageReceivedOn (recorded in 8 cases)"
+    )
+    unknown_participant: Literal["invalid", "accept"] = _switch(
+        "invalid",
+        "whether a well-formed user id the resource does not know is reported in invalidParticipants",
+    )
+    remove_stranger: Literal["no-content", "not-found"] = _switch(
+        "no-content", "removing someone who is not in the thread"
+    )
+    delete_user_again: Literal["not-owned", "no-content"] = _switch(
+        "not-owned", "deleting a deleted identity: 401 like any unknown one, or 204"
+    )
+    empty_topic: Literal["reject", "accept"] = _switch(
+        "reject", "an empty topic (the SDKs refuse it themselves)"
+    )
+    unsupported_version: Literal["reject", "accept"] = _switch(
+        "reject", "U5: an api-version the service does not have, on chat"
+    )
+    hmac_skew_seconds: int = _switch(
+        0, "how far x-ms-date may be off, 0 for not checked (the service's tolerance is unknown)"
+    )
+
+    @classmethod
+    def parse(cls, switches: Iterable[str], base: Quirks | None = None) -> Quirks:
+        """Read `name=value` texts, names with dashes or underscores; ValueError says what is possible."""
+        changes: dict[str, Any] = {}
+        for switch in switches:
+            name, _, value = switch.partition("=")
+            key = name.strip().replace("-", "_")
+            changes[key] = _value(key, value.strip())
+        return dataclasses.replace(base or cls(), **changes)
+
+    @classmethod
+    def describe(cls) -> list[tuple[str, str, str]]:
+        """Name, possible values (default first) and meaning of every switch."""
+        return [
+            (item.name.replace("_", "-"), " | ".join(_choices(item.name)), str(item.metadata["doc"]))
+            for item in dataclasses.fields(cls)
+        ]
+
+
+def _choices(key: str) -> list[str]:
+    hint = typing.get_type_hints(Quirks)[key]
+    default = next(item.default for item in dataclasses.fields(Quirks) if item.name == key)
+    if hint is bool:
+        values = ["true", "false"]
+    elif hint is int:
+        return [str(default), "…"]
+    else:
+        values = [str(value) for value in typing.get_args(hint)]
+    first = str(default).lower() if hint is bool else str(default)
+    return [first, *(value for value in values if value != first)]
+
+
+def _value(key: str, text: str) -> Any:
+    hints = typing.get_type_hints(Quirks)
+    if key not in hints:
+        names = ", ".join(sorted(hints)).replace("_", "-")
+        msg = f"there is no quirk {key.replace('_', '-')!r}; there are: {names}"
+        raise ValueError(msg)
+    hint = hints[key]
+    if hint is bool and text.lower() in {"true", "false", "on", "off", "yes", "no"}:
+        return text.lower() in {"true", "on", "yes"}
+    if hint is int and text.isdecimal():
+        return int(text)
+    for choice in typing.get_args(hint):
+        if text == str(choice):
+            return choice
+    msg = f"quirk {key.replace('_', '-')} cannot be {text!r}; it can be: {' | '.join(_choices(key))}"
+    raise ValueError(msg)

@@ -1,0 +1,104 @@
+"""The service's paths: which operation a method on a path is, and what it asks of a token.
+
+Literals match in any case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chatbot.emulator import identity_operations as identity
+from chatbot.emulator import operations as chat
+from chatbot.emulator.request import Request, Response
+from chatbot.emulator.world import World
+
+ONLY_CHAT = frozenset({"chat"})
+JOINED = frozenset({"chat", "chat.join"})
+ANY_CHAT = frozenset({"chat", "chat.join", "chat.join.limited"})
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRoute:
+    """An operation of chat and the token scopes it takes (documented in the identity model's table)."""
+
+    name: str
+    run: Callable[[chat.Chat], Response]
+    scopes: frozenset[str] = ANY_CHAT
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityRoute:
+    """An operation of identity."""
+
+    name: str
+    run: Callable[[World, Request], Response]
+
+
+Route = ChatRoute | IdentityRoute
+
+_CHAT: dict[str, dict[str, ChatRoute]] = {
+    "threads": {
+        "POST": ChatRoute("create_thread", chat.create_thread, ONLY_CHAT),
+        "GET": ChatRoute("list_threads", chat.list_threads),
+    },
+    "thread": {
+        "GET": ChatRoute("get_thread", chat.get_thread),
+        "PATCH": ChatRoute("update_thread", chat.update_thread, ONLY_CHAT),
+        "DELETE": ChatRoute("delete_thread", chat.delete_thread, ONLY_CHAT),
+    },
+    "messages": {
+        "POST": ChatRoute("send_message", chat.send_message),
+        "GET": ChatRoute("list_messages", chat.list_messages),
+    },
+    "message": {
+        "GET": ChatRoute("get_message", chat.get_message),
+        "PATCH": ChatRoute("update_message", chat.update_message),
+        "DELETE": ChatRoute("delete_message", chat.delete_message),
+    },
+    "participants": {"GET": ChatRoute("list_participants", chat.list_participants)},
+    ":add": {"POST": ChatRoute("add_participants", chat.add_participants, JOINED)},
+    ":remove": {"POST": ChatRoute("remove_participant", chat.remove_participant, JOINED)},
+    "readreceipts": {
+        "POST": ChatRoute("send_read_receipt", chat.send_receipt),
+        "GET": ChatRoute("list_read_receipts", chat.list_receipts),
+    },
+    "typing": {"POST": ChatRoute("send_typing_notification", chat.send_typing)},
+}
+
+_IDENTITY: dict[str, dict[str, IdentityRoute]] = {
+    "identities": {"POST": IdentityRoute("create_user", identity.create_user)},
+    "identity": {"DELETE": IdentityRoute("delete_user", identity.delete_user)},
+    ":issueaccesstoken": {"POST": IdentityRoute("issue_token", identity.issue_token)},
+    ":revokeaccesstokens": {"POST": IdentityRoute("revoke_tokens", identity.revoke_tokens)},
+    "teams": {"POST": IdentityRoute("exchange_token", identity.exchange_token)},
+}
+
+OPERATIONS = tuple(
+    route.name
+    for methods in (*_CHAT.values(), *_IDENTITY.values())
+    for route in methods.values()  # type: ignore[attr-defined]
+)
+
+
+def find(segments: list[str]) -> dict[str, ChatRoute] | dict[str, IdentityRoute] | None:
+    """The methods of a path, or None if the service has no such path."""
+    count, head = len(segments), segments[0].lower()
+    if head == "chat" and 2 <= count <= 5 and segments[1].lower() == "threads":
+        if count <= 3:
+            return _CHAT["threads" if count == 2 else "thread"]
+        noun = segments[3].lower()
+        if count == 4:
+            return _CHAT.get(noun) if noun in {"messages", "participants", "readreceipts", "typing"} else None
+        if noun == "messages":
+            return _CHAT["message"]
+        action = segments[4].lower()
+        return _CHAT[action] if noun == "participants" and action in {":add", ":remove"} else None
+    if head == "identities" and count <= 3:
+        if count < 3:
+            return _IDENTITY["identities" if count == 1 else "identity"]
+        action = segments[2].lower()
+        return _IDENTITY[action] if action in {":issueaccesstoken", ":revokeaccesstokens"} else None
+    if head == "teamsuser" and count == 2 and segments[1].lower() == ":exchangeaccesstoken":
+        return _IDENTITY["teams"]
+    return None

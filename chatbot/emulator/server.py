@@ -1,0 +1,150 @@
+"""Serving an emulator on sockets: https for strangers' SDKs and, beside it, plain http for loopback callers.
+
+Uvicorn's protocol classes on sockets and listeners of our own, without `uvicorn.Server`: a taken port is an
+error of ours and no `sys.exit`, signals stay with whoever owns the process, stopping waits for no idle
+connection, and nothing outlives the `async with`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from chatbot.emulator.app import Emulator
+from chatbot.emulator.certificates import Authority, authority
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_GRACE_SECONDS = 0.2
+
+
+class PortTakenError(OSError):
+    """The port already belongs to another process; choose another one, or 0 for any that is free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A serving emulator.
+
+    Where strangers find it (`endpoint`), and where its own process does (`http_endpoint`).
+    """
+
+    emulator: Emulator
+    endpoint: str
+    http_endpoint: str
+    ca_file: Path | None
+
+    @property
+    def connection_string(self) -> str:
+        """The connection string for strangers' SDKs."""
+        return f"endpoint={self.endpoint}/;accesskey={self.emulator.access_key}"
+
+
+@contextlib.asynccontextmanager
+async def serve(
+    emulator: Emulator,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    tls: bool = True,
+    plain: bool = True,
+    public_host: str | None = None,
+    certificates: Path | None = None,
+) -> AsyncIterator[Running]:
+    """Serve until the block ends; entered when connections are accepted.
+
+    With TLS, `port` is the https port and plain http listens on a port of its own, on 127.0.0.1 only;
+    without, `port` is the http port. `certificates` is the directory of the certificate authority.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        main = stack.enter_context(_bind(host, port))
+        trust = authority(certificates) if tls else None
+        name = public_host or (host if host not in {"0.0.0.0", "::"} else "127.0.0.1")  # noqa: S104 -- compared only
+        context = _context(trust, {name, host, *_LOOPBACK}) if trust else None
+        endpoint = _url("https" if tls else "http", name, main)
+        plain_endpoint = endpoint
+        await stack.enter_async_context(_listening(emulator, main, context))
+        if tls and plain:
+            extra = stack.enter_context(_bind("127.0.0.1", 0))
+            await stack.enter_async_context(_listening(emulator, extra, None))
+            plain_endpoint = _url("http", "127.0.0.1", extra)
+        emulator.endpoint = endpoint
+        yield Running(emulator, endpoint, plain_endpoint, trust.ca_file if trust else None)
+
+
+@contextlib.asynccontextmanager
+async def _listening(
+    emulator: Emulator, sock: socket.socket, context: ssl.SSLContext | None
+) -> AsyncIterator[None]:
+    config = uvicorn.Config(
+        emulator,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=150,  # longer than any SDK keeps an idle connection
+    )
+    config.load()
+    state = ServerState()
+
+    def protocol() -> asyncio.Protocol:
+        made: asyncio.Protocol = config.http_protocol_class(config=config, server_state=state, app_state={})  # type: ignore[call-arg]
+        return made
+
+    server = await asyncio.get_running_loop().create_server(protocol, sock=sock, ssl=context, backlog=2048)
+    try:
+        yield
+    finally:
+        server.close()
+        await _drain(state)
+
+
+async def _drain(state: ServerState) -> None:
+    """Let answers in flight finish, briefly; then cut every connection."""
+    for connection in list(state.connections):
+        connection.shutdown()
+    tasks = set(state.tasks)
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=_GRACE_SECONDS)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+    for connection in list(state.connections):
+        if connection.transport is not None:
+            connection.transport.abort()
+    await asyncio.sleep(0)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            msg = f"port {port} of {host} is already in use"
+            raise PortTakenError(errno.EADDRINUSE, msg) from error
+        raise
+    sock.setblocking(False)
+    return sock
+
+
+def _context(trust: Authority, names: set[str]) -> ssl.SSLContext:
+    return trust.server_context(sorted(names - {"0.0.0.0", "::"}))  # noqa: S104 -- excluded
+
+
+def _url(scheme: str, name: str, sock: socket.socket) -> str:
+    shown = f"[{name}]" if ":" in name else name
+    return f"{scheme}://{shown}:{sock.getsockname()[1]}"

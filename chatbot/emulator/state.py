@@ -1,0 +1,185 @@
+"""The tables of the world: every record's latest state, and the orders in which the service lists them.
+
+The one owner of mutable state. It decides nothing: a change arrives through `put`, is filed, and is told to
+the listeners (journal, Event Grid). Putting a journal's records in order gives the same state again.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+from bisect import bisect_left
+from collections.abc import Callable
+
+from chatbot.emulator.problems import thread_not_found
+from chatbot.emulator.records import Member, Message, Receipt, Record, Repeat, Resource, Thread, User
+
+
+class Room:
+    """A thread with everything in it. `timeline` ascends by version; lists read it backwards."""
+
+    __slots__ = (
+        "fading",
+        "head",
+        "late",
+        "members",
+        "messages",
+        "moved",
+        "receipts",
+        "sequence",
+        "timeline",
+        "version",
+    )
+
+    def __init__(self, head: Thread) -> None:
+        self.head = head
+        self.members: dict[str, Member] = {}
+        self.messages: dict[int, Message] = {}
+        self.timeline: list[Message] = []
+        self.receipts: dict[str, Receipt] = {}
+        self.sequence = 0
+        self.version = 0
+        self.moved = 0
+        self.late = 0
+        self.fading: list[tuple[int, Message]] = []
+
+    def present(self) -> list[Member]:
+        """The current participants, in the order they joined."""
+        return [member for member in self.members.values() if member.removed is None]
+
+    def member(self, user: str) -> Member | None:
+        """The user's membership if it is current."""
+        member = self.members.get(user)
+        return member if member is not None and member.removed is None else None
+
+    def activity(self) -> int:
+        """When the thread last moved, in microseconds, for the order of people's lists."""
+        return max(self.head.deleted_activity, self.moved)
+
+    def file(self, message: Message) -> None:
+        """Add a message or replace its earlier state.
+
+        Which lists may still show until the new one is visible.
+        """
+        earlier = self.messages.get(message.id)
+        if earlier is not None:
+            del self.timeline[self._index(earlier)]
+            if message.visible > message.version:
+                self.fading.append((message.visible, earlier))
+        self.messages[message.id] = message
+        if not self.timeline or self.timeline[-1].version <= message.version:
+            self.timeline.append(message)
+        else:
+            self.timeline.insert(bisect_left(self.timeline, message.version, key=_version), message)
+        self.sequence = max(self.sequence, message.sequence)
+        self.version = max(self.version, message.version, message.id)
+        self.moved = max(self.moved, message.activity)
+        self.late = max(self.late, message.visible)
+
+    def _index(self, message: Message) -> int:
+        index = bisect_left(self.timeline, message.version, key=_version)
+        while self.timeline[index].id != message.id:
+            index += 1
+        return index
+
+
+def _version(message: Message) -> int:
+    return message.version
+
+
+class State:
+    """All tables, and the source of ids."""
+
+    def __init__(self, seed: int | None) -> None:
+        self.random: random.Random = random.SystemRandom() if seed is None else random.Random(seed)  # noqa: S311 -- repeatable tests
+        self.resource = Resource(id="", access_key="")
+        self.users: dict[str, User] = {}
+        self.rooms: dict[str, Room] = {}
+        self.repeats: dict[tuple[str, str], Repeat] = {}
+        self.rooms_of: dict[str, dict[str, Room]] = {}
+        self.listeners: list[Callable[[Record], None]] = []
+        self.activity = 0
+        self._lists: dict[str, list[Room]] = {}
+
+    def put(self, record: Record) -> None:
+        """File a record and tell the listeners."""
+        self.file(record)
+        for listener in self.listeners:
+            listener(record)
+
+    def file(self, record: Record) -> None:
+        """File a record silently, as when a journal is read."""
+        match record:
+            case Message():
+                room = self.rooms[record.thread]
+                room.file(record)
+                self._moved(room, record.activity)
+            case Receipt():
+                self.rooms[record.thread].receipts[record.user] = record
+            case Member():
+                self._seat(record)
+            case Thread():
+                self._head(record)
+            case User():
+                self.users[record.id] = record
+            case Repeat():
+                self.repeats[(record.user, record.key)] = record
+            case Resource():
+                self.resource = record
+
+    def _head(self, head: Thread) -> None:
+        room = self.rooms.get(head.id)
+        if room is None:
+            self.rooms[head.id] = Room(head)
+            return
+        room.head = head
+        self._moved(room, head.deleted_activity)
+
+    def _seat(self, member: Member) -> None:
+        room = self.rooms[member.thread]
+        earlier = room.members.get(member.user)
+        if earlier is not None and earlier.removed is not None and member.removed is None:
+            del room.members[member.user]
+        room.members[member.user] = member
+        self.rooms_of.setdefault(member.user, {})[member.thread] = room
+        self._lists.pop(member.user, None)
+
+    def _moved(self, room: Room, activity: int) -> None:
+        if activity:
+            self.activity = max(self.activity, activity)
+            for user in room.members:
+                self._lists.pop(user, None)
+
+    def next_activity(self, now: int) -> int:
+        """A new, world-wide unique stamp for the order of thread lists."""
+        return max(now * 1000, self.activity + 1)
+
+    def threads_of(self, user: str) -> list[Room]:
+        """The rooms a user is or was in, latest activity first."""
+        rooms = self._lists.get(user)
+        if rooms is None:
+            rooms = sorted(self.rooms_of.get(user, {}).values(), key=Room.activity, reverse=True)
+            self._lists[user] = rooms
+        return rooms
+
+    def room(self, thread: str) -> Room:
+        """The room of a thread id; a thread nobody knows is a ServiceError."""
+        room = self.rooms.get(thread)
+        if room is None:
+            raise thread_not_found()
+        return room
+
+    def new_guid(self) -> str:
+        """A random guid in the common notation."""
+        text = f"{self.random.getrandbits(128):032x}"
+        return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+    def new_user_id(self) -> str:
+        """An id of the recorded form `8:acs:{resource}_{8}-{4}-{4}-{12}`."""
+        text = f"{self.random.getrandbits(80):020x}"
+        return f"8:acs:{self.resource.id}_0000001c-{text[:4]}-{text[4:8]}-{text[8:]}"
+
+    def new_thread_id(self) -> str:
+        """An id of the recorded form `19:{43 base64url characters}1@thread.v2`."""
+        text = base64.urlsafe_b64encode(self.random.randbytes(32)).decode().rstrip("=")
+        return f"19:{text}1@thread.v2"

@@ -1,0 +1,185 @@
+"""Chat threads: create, read, list, change, delete.
+
+The creator joins automatically; a creation announces `participantAdded` and then `topicUpdated`. Deleted
+threads stay in people's lists with `deletedOn`, threads one was removed from without any mark (Communication
+issue 345).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from chatbot.emulator.messages import Messages
+from chatbot.emulator.participants import MAX_PARTICIPANTS, Invited, Participants, Rejected
+from chatbot.emulator.problems import ServiceError, bad_request, forbidden, thread_not_found
+from chatbot.emulator.quirks import Quirks
+from chatbot.emulator.records import Repeat, Thread, no_metadata
+from chatbot.emulator.state import Room, State
+
+MAX_METADATA_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A thread somebody wants to create."""
+
+    topic: str
+    participants: Sequence[Invited] = ()
+    metadata: Mapping[str, str] = field(default_factory=no_metadata)
+    retention_days: int | None = None
+    retention_set: bool = False
+    repeat_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What somebody wants to change about a thread; None leaves a field as it is."""
+
+    topic: str | None = None
+    metadata: Mapping[str, str] | None = None
+    retention_days: int | None = None
+    retention_set: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadPage:
+    """A page of rooms, latest activity first, and the cursor window (microseconds) if there is more."""
+
+    rooms: list[Room]
+    next: tuple[int, int] | None
+
+
+class Threads:
+    """The operations on threads."""
+
+    def __init__(self, state: State, quirks: Quirks, messages: Messages, participants: Participants) -> None:
+        self._state = state
+        self.quirks = quirks
+        self._messages = messages
+        self._participants = participants
+
+    def create(self, creator: str, plan: Plan, now: int) -> tuple[Room, list[Rejected]]:
+        """A new thread, or the one this repeatability key created before."""
+        digest = (
+            hashlib.sha256(repr(replace(plan, repeat_key="")).encode()).hexdigest() if plan.repeat_key else ""
+        )
+        repeated = self._repeated(creator, plan.repeat_key, digest, now)
+        if repeated is not None:
+            return repeated, self._participants.sift(plan.participants)[1]
+        self._topic(plan.topic)
+        self._room_for(plan.metadata)
+        own = next((one for one in plan.participants if one.user == creator), Invited(creator))
+        welcome, rejected = self._participants.sift(plan.participants)
+        others = [one for one in welcome if one.user != creator]
+        if len(others) + 1 > MAX_PARTICIPANTS:
+            raise bad_request()
+        head = Thread(
+            id=self._state.new_thread_id(),
+            topic=plan.topic,
+            created=now,
+            creator=creator,
+            metadata=plan.metadata,
+            retention_days=plan.retention_days,
+            retention_set=plan.retention_set,
+        )
+        self._state.put(head)
+        room = self._state.rooms[head.id]
+        self._participants.seat(room, creator, [own, *others], now)
+        self._messages.announce(room, "topicUpdated", creator, now, topic=plan.topic)
+        if plan.repeat_key:
+            self._state.put(Repeat(user=creator, key=plan.repeat_key, thread=head.id, at=now, digest=digest))
+        return room, rejected
+
+    def _repeated(self, creator: str, key: str, digest: str, now: int) -> Room | None:
+        repeat = self._state.repeats.get((creator, key)) if key else None
+        if repeat is None or now - repeat.at > self.quirks.repeatability_seconds * 1000:
+            return None
+        if repeat.digest != digest and self.quirks.repeatability_conflict == "conflict":
+            raise ServiceError(409, "Conflict")
+        return self._state.rooms[repeat.thread]
+
+    def get(self, thread: str, reader: str) -> Room:
+        """The thread's room for somebody who is in it."""
+        room = self._state.room(thread)
+        if room.head.deleted is not None:
+            if reader in room.members and self.quirks.deleted_thread == "properties":
+                return room
+            raise thread_not_found()
+        if room.member(reader) is None:
+            raise forbidden()
+        return room
+
+    def update(self, thread: str, editor: str, now: int, change: Change) -> None:
+        """Change topic, metadata (merged per key) or retention; only a topic is announced."""
+        room = self._state.room(thread)
+        Participants.admit(room, editor)
+        head = room.head
+        if change.topic is not None:
+            self._topic(change.topic)
+            head = replace(head, topic=change.topic)
+        if change.metadata is not None:
+            merged = {**head.metadata, **change.metadata}
+            head = replace(head, metadata={key: value for key, value in merged.items() if value != ""})
+            self._room_for(head.metadata)
+        if change.retention_set:
+            head = replace(head, retention_set=True, retention_days=change.retention_days)
+        self._state.put(head)
+        if change.topic is not None:
+            self._messages.announce(room, "topicUpdated", editor, now, topic=head.topic)
+
+    def delete(self, thread: str, deleter: str, now: int) -> None:
+        """Delete the thread for everybody; it stays listed, and its deletion counts as activity."""
+        room = self._state.room(thread)
+        if room.head.deleted is not None and deleter in room.members:
+            if self.quirks.delete_again == "not-found":
+                raise thread_not_found()
+            return
+        Participants.admit(room, deleter)
+        self._end(room, now)
+
+    def expire(self, room: Room, now: int) -> None:
+        """Delete a thread whose retention has run out."""
+        days = room.head.retention_days
+        if days is not None and room.head.deleted is None and now >= room.head.created + days * 86_400_000:
+            self._end(room, room.head.created + days * 86_400_000)
+
+    def page(
+        self, reader: str, size: int, *, start: int | None = None, cursor: tuple[int, int] | None = None
+    ) -> ThreadPage:
+        """A page of every thread the reader is or was in, deleted ones included."""
+        rooms = self._state.threads_of(reader)
+        if cursor is not None:
+            oldest, newest = cursor
+            older = bisect_left(rooms, -oldest + 1, key=_falling)
+            newer = bisect_left(rooms, -newest, key=_falling)
+            rooms = rooms[:newer] + rooms[max(older, newer) :]
+        if start is not None:
+            least = start * 1000 if self.quirks.thread_start_time == "inclusive" else (start + 1) * 1000
+            rooms = rooms[: bisect_left(rooms, -least + 1, key=_falling)]
+        chosen = rooms[:size]
+        if len(rooms) <= size:
+            return ThreadPage(chosen, None)
+        lowest, highest = chosen[-1].activity(), chosen[0].activity()
+        if cursor is not None:
+            lowest, highest = min(lowest, cursor[0]), max(highest, cursor[1])
+        return ThreadPage(chosen, (lowest, highest))
+
+    def _end(self, room: Room, when: int) -> None:
+        self._state.put(replace(room.head, deleted=when, deleted_activity=self._state.next_activity(when)))
+
+    def _topic(self, topic: str) -> None:
+        if not topic and self.quirks.empty_topic == "reject":
+            raise bad_request()
+
+    @staticmethod
+    def _room_for(metadata: Mapping[str, str]) -> None:
+        size = sum(len(key.encode()) + len(value.encode()) for key, value in metadata.items())
+        if size > MAX_METADATA_BYTES:
+            raise bad_request()
+
+
+def _falling(room: Room) -> int:
+    return -room.activity()
