@@ -6,7 +6,7 @@ import contextlib
 import json as jsonlib
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +23,9 @@ async def emulator(
     host: Annotated[str, Parameter(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="Port to listen on; 0 picks a free one.")] = 0,
     tls: Annotated[bool, Parameter(help="Serve https (and plain http beside it, on loopback).")] = False,
-    data: Annotated[Path | None, Parameter(help="File that keeps the state; without it, it ends with the process.")] = None,
+    data: Annotated[
+        Path | None, Parameter(help="File that keeps the state; without it, it ends with the process.")
+    ] = None,
     json: Annotated[bool, Parameter(negative="", help="Print one JSON object instead of words.")] = False,
 ) -> int:
     """Serve an emulator of Azure Communication Services Chat and Identity.
@@ -33,11 +35,9 @@ async def emulator(
     world = World()
     try:
         with kept(world, data) if data is not None else contextlib.nullcontext():
-            async with serve(Emulator(world), host=host, port=port, tls=tls) as running:
+            async with _stopping() as stopped, serve(Emulator(world), host=host, port=port, tls=tls) as running:
                 print(_as_json(running) if json else _as_text(running, data), flush=True)
-                async with _stop_signal() as signals:
-                    async for _ in signals:
-                        break
+                await stopped()
     except (PortTakenError, DataFileError) as error:
         print(_explain(error), file=sys.stderr)
         return EXIT_UNAVAILABLE
@@ -54,13 +54,15 @@ def _explain(error: Exception) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _stop_signal() -> AsyncIterator[AsyncIterator[int]]:
-    try:
-        receiver = anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM)
-    except NotImplementedError:  # Windows: Ctrl-C arrives as KeyboardInterrupt
-        await anyio.sleep_forever()
-    with receiver as signals:
-        yield signals
+async def _stopping() -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Catch SIGINT and SIGTERM within the block; what it yields waits for one."""
+    with contextlib.ExitStack() as stack:
+        wait: Callable[[], Awaitable[object]] = anyio.sleep_forever
+        # On Windows loops cannot catch signals; Ctrl-C arrives as KeyboardInterrupt there.
+        with contextlib.suppress(NotImplementedError):
+            signals = stack.enter_context(anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM))
+            wait = signals.__anext__
+        yield wait
 
 
 def _as_json(running: Running) -> str:

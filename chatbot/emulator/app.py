@@ -159,9 +159,7 @@ class Emulator(People):
     def _refuse(self, error: ServiceError, route: Route | None, request: Request) -> Response:
         headers = list(error.headers)
         is_chat = (
-            isinstance(route, ChatRoute)
-            if route
-            else request.segments[0].lower() not in {"identities", "teamsuser"}
+            isinstance(route, ChatRoute) if route else request.segments[0].lower() not in {"identities", "teamsuser"}
         )
         if not is_chat:
             return Response(error.status, identity_error(error), headers, _ERROR_JSON)
@@ -175,9 +173,7 @@ class Emulator(People):
 
     async def _answer(self, response: Response, route: Route | None, request: Request, send: Send) -> None:
         name = route.name if route else ""
-        self.calls.append(
-            Call(request.now, name, request.method, request.target, response.status, request.caller)
-        )
+        self.calls.append(Call(request.now, name, request.method, request.target, response.status, request.caller))
         await send(
             {
                 "type": "http.response.start",
@@ -187,9 +183,7 @@ class Emulator(People):
         )
         await send({"type": "http.response.body", "body": response.body or b""})
 
-    def _headers(
-        self, response: Response, route: Route | None, request: Request
-    ) -> list[tuple[bytes, bytes]]:
+    def _headers(self, response: Response, route: Route | None, request: Request) -> list[tuple[bytes, bytes]]:
         headers = [(b"date", self._date_header(request.now)), (b"ms-cv", self._vector())]
         if response.body is not None:
             headers.append((b"content-type", response.content_type))
@@ -200,9 +194,7 @@ class Emulator(People):
             headers += (versions.CHAT_HEADER, _CACHE, _EXPOSE)
         elif route is not None:
             if response.status < 400:
-                headers.append(
-                    versions.TEAMS_HEADER if route.name == "exchange_token" else versions.IDENTITY_HEADER
-                )
+                headers.append(versions.TEAMS_HEADER if route.name == "exchange_token" else versions.IDENTITY_HEADER)
             headers.append(_CONTEXT)
             self._echo(request, headers)
         headers.append((b"x-processing-time", b"%dms" % (self.now() - request.now)))

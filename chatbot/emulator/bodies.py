@@ -106,9 +106,7 @@ class Dialect:
             body["metadata"] = dict(head.metadata)
         if self.has_retention and head.retention_set:
             days = head.retention_days
-            policy = (
-                {"kind": "threadCreationDate", "deleteThreadAfterDays": days} if days else {"kind": "none"}
-            )
+            policy = {"kind": "threadCreationDate", "deleteThreadAfterDays": days} if days else {"kind": "none"}
             body["retentionPolicy"] = policy
         return body
 
@@ -148,9 +146,7 @@ def chat_error(error: ServiceError, quirks: Quirks) -> bytes:
     if error.message is not None:
         inner["Message"] = error.message
     inner["Details"] = []
-    return (
-        json.dumps({"CommunicationError": inner}, indent=2, ensure_ascii=False).replace("\n", "\r\n").encode()
-    )
+    return json.dumps({"CommunicationError": inner}, indent=2, ensure_ascii=False).replace("\n", "\r\n").encode()
 
 
 def identity_error(error: ServiceError) -> bytes:

@@ -206,9 +206,7 @@ class Messages:
     def _whole(chosen: list[Message], timeline: list[Message]) -> list[Message]:
         """Never cut between equal versions: the cursor could not tell them apart."""
         last = chosen[-1].version
-        if sum(message.version == last for message in chosen) == sum(
-            message.version == last for message in timeline
-        ):
+        if sum(message.version == last for message in chosen) == sum(message.version == last for message in timeline):
             return chosen
         shorter = [message for message in chosen if message.version != last]
         return shorter or [message for message in reversed(timeline) if message.version == last]
@@ -257,9 +255,7 @@ class Messages:
             message,
             version=version,
             sequence=room.sequence + 1,
-            activity=self._state.next_activity(now)
-            if self.quirks.activity == "changes"
-            else message.activity,
+            activity=self._state.next_activity(now) if self.quirks.activity == "changes" else message.activity,
             visible=version + self.stale_ms if self.stale_ms else 0,
         )
         self._state.put(changed)

@@ -122,9 +122,7 @@ def list_messages(chat: Chat) -> Response:
     if start is not None and quirks.start_time_precision == "seconds":
         start -= start % 1000
     cursor = _message_cursor(chat, room)
-    page = chat.world.messages.page(
-        room, request.caller, size, request.now, start=start or None, cursor=cursor
-    )
+    page = chat.world.messages.page(room, request.caller, size, request.now, start=start or None, cursor=cursor)
     if page.next is None:
         if not page.messages:
             return Response(200, EMPTY_PAGE)
@@ -132,9 +130,7 @@ def list_messages(chat: Chat) -> Response:
     state = cursors.message_cursor(room.head.id, *page.next)
     query = f"syncState={state}&startTime={cursors.echo_time(asked or 0)}&maxPageSize={size}"
     link = chat.link(f"/chat/threads/{room.head.id}/messages", query)
-    return Response(
-        200, dump({"value": [chat.dialect.message(one) for one in page.messages], "nextLink": link})
-    )
+    return Response(200, dump({"value": [chat.dialect.message(one) for one in page.messages], "nextLink": link}))
 
 
 def _message_cursor(chat: Chat, room: Room) -> tuple[int, int] | None:
@@ -215,9 +211,7 @@ def list_receipts(chat: Chat) -> Response:
     """GET …/readReceipts."""
     room = chat.room()
     receipts = chat.world.receipts.latest(room, chat.request.caller)
-    return _skipped(
-        chat, room, "readReceipts", receipts, chat.world.quirks.default_receipts, chat.dialect.receipt
-    )
+    return _skipped(chat, room, "readReceipts", receipts, chat.world.quirks.default_receipts, chat.dialect.receipt)
 
 
 def send_typing(chat: Chat) -> Response:

@@ -25,9 +25,7 @@ MAX_HEARD = 20
 _ACS = re.compile(
     r"8:(?:acs|spool|gcch-acs|dod-acs):[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}_[0-9a-zA-Z\-]{1,100}"
 )
-_ABROAD = re.compile(
-    r"(?:8:orgid:|8:gcch:|8:dod:|8:teamsvisitor:|28:orgid:|28:|4:\+?)[\w\-+.:]{1,200}", re.ASCII
-)
+_ABROAD = re.compile(r"(?:8:orgid:|8:gcch:|8:dod:|8:teamsvisitor:|28:orgid:|28:|4:\+?)[\w\-+.:]{1,200}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +71,7 @@ class Participants:
                 rejected.append(Rejected(one.user, "403", text))
             elif not _ACS.fullmatch(one.user):
                 raise bad_identifier(one.user)
-            elif (known is None and self.quirks.unknown_participant == "invalid") or (
-                known and known.deleted
-            ):
+            elif (known is None and self.quirks.unknown_participant == "invalid") or (known and known.deleted):
                 rejected.append(Rejected(one.user, "404", "The participant was not found."))
             else:
                 welcome.setdefault(one.user, one)

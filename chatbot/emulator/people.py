@@ -84,9 +84,7 @@ class People:
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         """Edit a message."""
-        self.world.messages.edit(
-            self.world.room(thread, self.now()), editor, message, content, metadata, self.now()
-        )
+        self.world.messages.edit(self.world.room(thread, self.now()), editor, message, content, metadata, self.now())
 
     def delete(self, thread: str, deleter: str, message: int) -> None:
         """Delete a message."""

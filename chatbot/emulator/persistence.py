@@ -74,10 +74,7 @@ def encode(record: Record) -> bytes:
             values[item.name] = dict(value) if isinstance(value, Mapping) else value
     if isinstance(record, Message) and record.participants:
         values["participants"] = [dataclasses.astuple(one) for one in record.participants]
-    return (
-        json.dumps([type(record).__name__, values], separators=(",", ":"), ensure_ascii=False).encode()
-        + b"\n"
-    )
+    return json.dumps([type(record).__name__, values], separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
 
 def decode(line: bytes) -> Record:

@@ -65,15 +65,11 @@ class Quirks:
         "no-content", "U6: deleting a deleted message or thread again"
     )
     tombstone_metadata: Literal["drop", "keep"] = _switch("drop", "U7: the metadata of a deleted message")
-    metadata_limit_bytes: int = _switch(
-        0, "U7: cap of a message's metadata, 0 for none but the message's own"
-    )
+    metadata_limit_bytes: int = _switch(0, "U7: cap of a message's metadata, 0 for none but the message's own")
     blank_content: Literal["accept", "reject"] = _switch("accept", "U7: a message of white space only")
     identifier_kind: bool = _switch(False, "U8: whether identifiers carry `kind` since 2024-03-07")
     attachments: bool = _switch(True, "U8: whether texts carry `attachments: []` since 2024-03-07")
-    default_page_size: int = _switch(
-        10, "U9: list_messages without maxPageSize (10 in 2021, 6 reported in 2024)"
-    )
+    default_page_size: int = _switch(10, "U9: list_messages without maxPageSize (10 in 2021, 6 reported in 2024)")
     default_participants: int = _switch(100, "U9: list_participants without maxPageSize")
     default_receipts: int = _switch(100, "U9: list_read_receipts without maxPageSize")
     link_after_last: bool = _switch(
@@ -103,9 +99,7 @@ class Quirks:
     delete_user_again: Literal["not-owned", "no-content"] = _switch(
         "not-owned", "deleting a deleted identity: 401 like any unknown one, or 204"
     )
-    empty_topic: Literal["reject", "accept"] = _switch(
-        "reject", "an empty topic (the SDKs refuse it themselves)"
-    )
+    empty_topic: Literal["reject", "accept"] = _switch("reject", "an empty topic (the SDKs refuse it themselves)")
     unsupported_version: Literal["reject", "accept"] = _switch(
         "reject", "U5: an api-version the service does not have, on chat"
     )

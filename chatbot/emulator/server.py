@@ -16,6 +16,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import uvicorn
 from uvicorn.server import ServerState
 
@@ -66,9 +68,9 @@ async def serve(
     """
     async with contextlib.AsyncExitStack() as stack:
         main = stack.enter_context(_bind(host, port))
-        trust = authority(certificates) if tls else None
+        trust = await anyio.to_thread.run_sync(authority, certificates) if tls else None
         name = public_host or (host if host not in {"0.0.0.0", "::"} else "127.0.0.1")  # noqa: S104 -- compared only
-        context = _context(trust, {name, host, *_LOOPBACK}) if trust else None
+        context = await anyio.to_thread.run_sync(_context, trust, {name, host, *_LOOPBACK}) if trust else None
         endpoint = _url("https" if tls else "http", name, main)
         plain_endpoint = endpoint
         await stack.enter_async_context(_listening(emulator, main, context))
@@ -81,9 +83,7 @@ async def serve(
 
 
 @contextlib.asynccontextmanager
-async def _listening(
-    emulator: Emulator, sock: socket.socket, context: ssl.SSLContext | None
-) -> AsyncIterator[None]:
+async def _listening(emulator: Emulator, sock: socket.socket, context: ssl.SSLContext | None) -> AsyncIterator[None]:
     config = uvicorn.Config(
         emulator,
         ws="none",

@@ -63,9 +63,7 @@ class Threads:
 
     def create(self, creator: str, plan: Plan, now: int) -> tuple[Room, list[Rejected]]:
         """A new thread, or the one this repeatability key created before."""
-        digest = (
-            hashlib.sha256(repr(replace(plan, repeat_key="")).encode()).hexdigest() if plan.repeat_key else ""
-        )
+        digest = hashlib.sha256(repr(replace(plan, repeat_key="")).encode()).hexdigest() if plan.repeat_key else ""
         repeated = self._repeated(creator, plan.repeat_key, digest, now)
         if repeated is not None:
             return repeated, self._participants.sift(plan.participants)[1]

@@ -1,0 +1,159 @@
+import asyncio
+import json
+import os
+import signal
+import socket
+import ssl
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from chatbot.emulator import DataFileError, Emulator, PortTakenError, World, kept, serve
+from tests.unit.emulator.asgi import Scene
+
+
+async def get(url: str, context: ssl.SSLContext | None = None) -> tuple[int, bytes]:
+    """A GET over a fresh connection."""
+    scheme, _, rest = url.partition("://")
+    authority, _, path = rest.partition("/")
+    host, _, port = authority.partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
+    writer.write(f"GET /{path} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    assert scheme == ("https" if context else "http")
+    return int(answer.split()[1]), answer
+
+
+async def test_https_and_http_are_served_at_once_with_a_kept_authority(tmp_path: Path) -> None:
+    for _ in range(2):
+        async with serve(Emulator(), certificates=tmp_path) as running:
+            assert running.ca_file == tmp_path / "ca.pem"
+            context = ssl.create_default_context(cafile=running.ca_file)
+            path = "/chat/threads?api-version=2024-03-07"
+
+            assert (await get(running.endpoint + path, context))[0] == 401
+            assert (await get(running.http_endpoint + path))[0] == 401
+            assert running.connection_string.startswith("endpoint=https://127.0.0.1:")
+
+    assert stat.S_IMODE((tmp_path / "ca.key").stat().st_mode) == 0o600
+    assert ssl.create_default_context(cafile=tmp_path / "ca.pem")
+
+
+async def test_a_taken_port_is_an_error_and_no_exit(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+
+        with pytest.raises(PortTakenError, match=r"port \d+ of 127.0.0.1 is already in use"):
+            async with serve(Emulator(), port=taken.getsockname()[1], certificates=tmp_path):
+                pass
+
+
+async def test_serving_ends_at_once_although_connections_are_open(tmp_path: Path) -> None:
+    async with serve(Emulator(), tls=False, certificates=tmp_path) as running:
+        host, _, port = running.endpoint.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /chat/threads HTTP/1.1\r\nhost: x\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        before = time.monotonic()
+
+    assert time.monotonic() - before < 0.5
+    with pytest.raises(OSError, match=r"."):
+        await asyncio.open_connection(host, int(port))
+    writer.close()
+
+
+def test_state_survives_a_restart(tmp_path: Path) -> None:
+    scene = Scene()
+    path = tmp_path / "deep" / "state"
+    with kept(World(), path) as world:
+        emulator = Emulator(world, clock=scene.clock)
+        ann, bob = emulator.create_user(), emulator.create_user()
+        thread = emulator.create_thread(ann, "lobby", [bob], names={ann: "Ann"})
+        number = emulator.send(thread, ann, "häßlich \U0001f600\u2028", metadata={"a": "1"})
+        emulator.edit(thread, ann, number, "schön")
+        emulator.delete(thread, ann, emulator.send(thread, ann, "oops"))
+        emulator.read(thread, bob, number)
+        emulator.remove(thread, ann, bob)
+        token = emulator.issue_token(ann).text
+        before = emulator.transcript(thread), emulator.receipts(thread), world.resource, world.state.activity
+
+    with kept(World(), path) as world:
+        again = Emulator(world, clock=scene.clock)
+        assert (again.transcript(thread), again.receipts(thread), world.resource, world.state.activity) == before
+        assert world.identities.check(token, again.now()).user == ann
+        scene.clock.advance(-86400)
+        assert again.send(thread, ann, "after a clock step") > before[0][-1].id
+
+
+def test_a_line_cut_in_half_is_dropped_and_a_damaged_one_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    with kept(World(), path) as world:
+        world.identities.create(1)
+    path.write_bytes(path.read_bytes() + b'["User",{"id":"8:acs')
+
+    with kept(World(), path) as world:
+        assert len(world.state.users) == 1
+    path.write_bytes(path.read_bytes() + b'["Nonsense",{}]\n')
+    with pytest.raises(DataFileError, match=r"state:4: not a record"), kept(World(), path):
+        pass
+
+
+def test_two_emulators_do_not_share_a_data_file(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+
+    with kept(World(), path), pytest.raises(DataFileError, match="in use by another emulator"), kept(World(), path):
+        pass
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    code = (
+        "import sys, cyclopts\n"
+        "from chatbot.cli.emulator import emulator\n"
+        "app = cyclopts.App(result_action='return_value')\n"
+        "app.default(emulator)\n"
+        "sys.exit(app(sys.argv[1:]))"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_tells_where_it_is_and_ends_with_zero(how: signal.Signals, tmp_path: Path) -> None:
+    with start("--json", "--data", str(tmp_path / "state")) as process:
+        assert process.stdout is not None
+        facts = json.loads(process.stdout.readline())
+        with socket.create_connection(("127.0.0.1", int(facts["endpoint"].rpartition(":")[2]))):
+            process.send_signal(how)
+            _, errors = process.communicate(timeout=5)
+
+    assert (process.returncode, errors) == (0, "")
+    assert facts["connection_string"].startswith(f"endpoint={facts['endpoint']}/;accesskey=")
+    assert facts["ca_file"] is None
+
+
+def test_a_taken_port_ends_the_command_with_one_sentence_and_69() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        with start("--port", str(port)) as process:
+            out, errors = process.communicate(timeout=10)
+
+    assert process.returncode == 69
+    assert out == ""
+    assert errors == (
+        f"The emulator cannot start: port {port} of 127.0.0.1 is already in use. "
+        "Choose another with --port, or --port 0 for any free one.\n"
+    )
