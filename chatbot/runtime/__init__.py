@@ -1,0 +1,1 @@
+"""What turns settings into running bots: adapters chosen, processes started, watched and stopped."""

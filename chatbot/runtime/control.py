@@ -1,0 +1,167 @@
+"""The directory `.chatbot/` beside bots.yaml: who runs here, how to reach it, and what is remembered for people.
+
+It admits one daemon. What lies in it lets whoever reads it speak to the service, so it is its owner's alone
+(0700, files 0600).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from filelock import FileLock, Timeout
+
+from chatbot.errors import StateError, StoreError, StoreInUse
+from chatbot.model import ThreadId, UserId
+
+DIRECTORY_NAME: Final = ".chatbot"
+
+
+@dataclass(frozen=True, slots=True)
+class RunningBot:
+    """A bot as people can find it."""
+
+    name: str
+    user_id: UserId
+    display_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What a running daemon tells other processes of the same user.
+
+    Args:
+        pid: its process.
+        endpoint: where the service is, for this machine; http on loopback for the emulator.
+        connection_string: how to reach the service, key included.
+        ca_file: the authority that signed the service's certificate; None if any system knows it.
+        lobby: a thread with all bots; None where there is none.
+        resource: which resource of the service it is; stays the same over restarts.
+    """
+
+    pid: int
+    endpoint: str
+    connection_string: str = field(repr=False)
+    resource: str
+    ca_file: str | None = None
+    bots: tuple[RunningBot, ...] = ()
+    lobby: ThreadId | None = None
+
+
+class ControlDirectory:
+    """Handles the directory; nothing is made before something is to be kept.
+
+    Args:
+        directory: where bots.yaml is.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / DIRECTORY_NAME
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Be the one daemon of this directory; at the end, what was published is taken back.
+
+        Raises:
+            StoreInUse: another one runs.
+            StoreError: the directory cannot be made or written.
+        """
+        self._make()
+        lock = self._lock(timeout=0.5)  # long enough for someone who only looks whether we run
+        try:
+            lock.acquire()
+        except Timeout:
+            other = self._read_run()
+            process = f"process {other.pid}" if other else "another process"
+            message = f"{self.path}: {process} runs the bots of this directory already; stop it first"
+            raise StoreInUse(message) from None
+        except OSError as error:
+            raise self._unusable(error) from error
+        try:
+            yield
+        finally:
+            self._run_file.unlink(missing_ok=True)
+            lock.release()
+
+    def publish(self, info: RunInfo) -> None:
+        """Let other processes find the daemon; only inside `hold`."""
+        self._write(self._run_file, asdict(info))
+
+    def running(self) -> RunInfo:
+        """What the running daemon published.
+
+        Raises:
+            StateError: none runs here, or it is not ready yet. What a killed one left behind does not count.
+        """
+        info = self._read_run()
+        if info is None or not self._is_held():
+            message = f"no bots run in {self.path.parent}; start them with `chatbot run` in another terminal"
+            raise StateError(message)
+        return info
+
+    def recall(self, name: str) -> dict[str, Any]:
+        """What `remember` kept under this name; empty if nothing."""
+        try:
+            kept = json.loads((self.path / f"{name}.json").read_text("utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except (OSError, ValueError) as error:
+            raise self._unusable(error) from error
+        return kept if isinstance(kept, dict) else {}
+
+    def remember(self, name: str, facts: dict[str, Any]) -> None:
+        """Keep some facts over restarts, in a file of this name."""
+        self._make()
+        self._write(self.path / f"{name}.json", facts)
+
+    @property
+    def _run_file(self) -> Path:
+        return self.path / "run.json"
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(mode=0o700, exist_ok=True)
+            self.path.chmod(0o700)
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _lock(self, *, timeout: float) -> FileLock:
+        return FileLock(self.path / "run.lock", timeout=timeout, mode=0o600)
+
+    def _is_held(self) -> bool:
+        """Whether a living process holds the directory: a lock dies with its holder, a pid may be anyone's."""
+        lock = self._lock(timeout=0)
+        try:
+            with lock:
+                return False
+        except Timeout:
+            return True
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _read_run(self) -> RunInfo | None:
+        facts = self.recall("run")
+        try:
+            bots = tuple(RunningBot(**bot) for bot in facts.pop("bots"))
+            return RunInfo(**facts, bots=bots)
+        except (KeyError, TypeError):  # not there, or another version's
+            return None
+
+    def _write(self, file: Path, facts: dict[str, Any]) -> None:
+        """Write whole or not at all: readers see the old file or the new one."""
+        beside = file.with_suffix(f".{os.getpid()}.new")
+        try:
+            with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
+                json.dump(facts, out, indent=2)
+            beside.replace(file)
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> StoreError:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        return StoreError(f"{self.path}: this directory cannot be used: {reason}; mend its rights, or remove it")

@@ -1,0 +1,180 @@
+"""Logs: for people on a terminal, one JSON object per line for machines. The only place that configures logging.
+
+Everything goes through one handler of the standard library's logging: our own structlog events, libraries that
+log, Python's warnings, and errors nobody caught. So with JSON every line is an object, whoever wrote it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Final, Literal, TextIO
+
+import structlog
+from structlog.typing import ExcInfo, Processor
+
+LogFormat = Literal["auto", "console", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+# They describe every single request, or repeat what we log ourselves.
+_CHATTY: Final = ("azure", "aiohttp.access", "asyncio", "uvicorn", "urllib3", "msrest", "filelock")
+
+
+def resolve_format(wanted: LogFormat, stream: TextIO) -> Literal["console", "json"]:
+    """What `auto` means for this stream: console on a terminal, JSON lines otherwise."""
+    if wanted == "auto":
+        return "console" if stream.isatty() else "json"
+    return wanted
+
+
+@contextmanager
+def logging_to(stream: TextIO, *, format: LogFormat = "auto", level: LogLevel = "info") -> Iterator[None]:
+    """Send every log line of the process to `stream`; what was configured before comes back at the end.
+
+    Args:
+        stream: usually `sys.stderr`.
+        format: `auto` looks whether the stream is a terminal.
+        level: the least that is written; libraries that talk too much are written from `warning` on.
+    """
+    handler = _Handler(stream)
+    renderers = _json() if resolve_format(format, stream) == "json" else _console(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*_common(), structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+        )
+    )
+    with _stdlib_through(handler, logging.getLevelName(level.upper())), _errors_through_logging():
+        before = structlog.get_config() if structlog.is_configured() else None
+        structlog.configure(
+            processors=[
+                structlog.stdlib.filter_by_level,
+                structlog.contextvars.merge_contextvars,
+                *_common(),
+                structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+            ],
+            wrapper_class=structlog.stdlib.BoundLogger,
+            logger_factory=structlog.stdlib.LoggerFactory(),
+            cache_logger_on_first_use=False,
+        )
+        try:
+            yield
+        finally:
+            structlog.reset_defaults()
+            if before is not None:
+                structlog.configure(**before)
+
+
+def _common() -> list[Processor]:
+    return [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+
+
+def _json() -> list[Processor]:
+    return [structlog.processors.format_exc_info, _event_first, structlog.processors.JSONRenderer()]
+
+
+def _console(stream: TextIO) -> list[Processor]:
+    return [
+        _escaped,
+        structlog.dev.ConsoleRenderer(
+            colors=stream.isatty() and sys.platform != "win32",
+            exception_formatter=_plain_traceback,
+            pad_event_to=0,
+        ),
+    ]
+
+
+def _event_first(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event} | dict(event)
+
+
+class _Escaped:
+    """A text that the console shows in quotes, with its control characters escaped."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return repr(self._text)
+
+
+def _escaped(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """No value may move the cursor or colour the terminal of whoever reads the log."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[key] = _one_line(value) if key == "event" else _Escaped(value)
+        elif not isinstance(value, str) and key != "exc_info" and not (shown := repr(value)).isprintable():
+            event[key] = _Escaped(shown)
+    return event
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _plain_traceback(stream: TextIO, exc_info: ExcInfo) -> None:
+    for line in "".join(traceback.format_exception(*exc_info)).splitlines():
+        stream.write(f"\n{_one_line(line)}")
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes lines; a record that cannot be formatted becomes a line that says so, never free text."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):  # whoever read our lines is gone; there is nobody to tell
+            return
+        fallback = logging.LogRecord(
+            record.name, logging.ERROR, record.pathname, record.lineno, "log.failed: %r", (error,), None
+        )
+        self.stream.write(self.format(fallback) + self.terminator)
+
+
+@contextmanager
+def _stdlib_through(handler: logging.Handler, level: int) -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, root_level = root.handlers[:], root.level
+    levels = {name: logging.getLogger(name).level for name in _CHATTY}
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for name, old in levels.items():
+            logging.getLogger(name).setLevel(old)
+        root.setLevel(root_level)
+        root.handlers[:] = handlers
+
+
+@contextmanager
+def _errors_through_logging() -> Iterator[None]:
+    """Errors that nobody caught, in any thread, and those of finalizers are log events, too."""
+    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
+    sys.excepthook = _log_uncaught("process.crashed")
+    threading.excepthook = lambda args: _log_error("thread.crashed", args.exc_value)
+    sys.unraisablehook = lambda args: _log_error("finalizer.failed", args.exc_value)
+    try:
+        yield
+    finally:
+        sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
+
+
+def _log_uncaught(event: str) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
+    return lambda _type, error, _traceback: _log_error(event, error)
+
+
+def _log_error(event: str, error: BaseException | None) -> None:
+    structlog.get_logger().error(event, exc_info=error)

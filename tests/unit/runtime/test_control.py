@@ -1,0 +1,107 @@
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chatbot.errors import StateError, StoreError, StoreInUse
+from chatbot.model import ThreadId, UserId
+from chatbot.runtime.control import ControlDirectory, RunInfo, RunningBot
+
+INFO = RunInfo(
+    pid=os.getpid(),
+    endpoint="http://127.0.0.1:1",
+    connection_string="endpoint=https://127.0.0.1:2/;accesskey=c2VjcmV0",
+    resource="guid",
+    ca_file="/somewhere/ca.pem",
+    bots=(RunningBot("echo", UserId("8:acs:1"), "Echo"),),
+    lobby=ThreadId("19:abc@thread.v2"),
+)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_other_processes_find_what_the_daemon_published(tmp_path: Path) -> None:
+    control = ControlDirectory(tmp_path)
+
+    with control.hold():
+        control.publish(INFO)
+
+        assert ControlDirectory(tmp_path).running() == INFO
+
+
+def test_the_directory_and_its_files_are_the_owners_alone(tmp_path: Path) -> None:
+    control = ControlDirectory(tmp_path)
+
+    with control.hold():
+        control.publish(INFO)
+        control.remember("people", {"Ann": "8:acs:2"})
+
+        assert mode(control.path) == 0o700
+        assert {mode(file) for file in control.path.iterdir()} == {0o600}
+
+
+def test_the_key_is_not_in_the_repr() -> None:
+    assert "c2VjcmV0" not in repr(INFO)
+
+
+def test_nothing_runs_where_nothing_was_started_and_nothing_is_made(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=r"no bots run in .*; start them with `chatbot run`"):
+        ControlDirectory(tmp_path).running()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stopped_daemon_is_not_running(tmp_path: Path) -> None:
+    control = ControlDirectory(tmp_path)
+    with control.hold():
+        control.publish(INFO)
+
+    with pytest.raises(StateError, match="no bots run"):
+        control.running()
+
+
+def test_what_a_killed_daemon_left_behind_does_not_count(tmp_path: Path) -> None:
+    script = f"""
+import os, pathlib
+from chatbot.runtime.control import ControlDirectory, RunInfo
+control = ControlDirectory(pathlib.Path({str(tmp_path)!r}))
+with control.hold():
+    control.publish(RunInfo(os.getppid(), "e", "c", "r"))  # a pid that lives
+    os._exit(9)
+"""
+    subprocess.run([sys.executable, "-c", script], check=False)
+    control = ControlDirectory(tmp_path)
+    assert (control.path / "run.json").exists()
+
+    with pytest.raises(StateError, match="no bots run"):
+        control.running()
+    with control.hold():
+        pass
+
+
+def test_a_second_daemon_is_refused_and_told_about_the_first(tmp_path: Path) -> None:
+    first, second = ControlDirectory(tmp_path), ControlDirectory(tmp_path)
+
+    with first.hold():
+        first.publish(INFO)
+        with pytest.raises(StoreInUse, match=rf"process {INFO.pid} runs the bots of this directory already"):
+            second.hold().__enter__()
+
+
+def test_what_is_remembered_outlives_the_daemon(tmp_path: Path) -> None:
+    ControlDirectory(tmp_path).remember("people", {"Ann": "8:acs:2"})
+
+    assert ControlDirectory(tmp_path).recall("people") == {"Ann": "8:acs:2"}
+    assert ControlDirectory(tmp_path).recall("nothing") == {}
+
+
+def test_a_directory_that_cannot_be_used_is_an_error_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / ".chatbot").write_text("in the way")
+
+    with pytest.raises(StoreError, match=r"this directory cannot be used: .*; mend its rights, or remove it"):
+        ControlDirectory(tmp_path).hold().__enter__()

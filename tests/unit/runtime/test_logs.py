@@ -1,0 +1,138 @@
+import io
+import json
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import structlog
+
+from chatbot.runtime.logs import logging_to, resolve_format
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def lines(write: Callable[[], object], **options: Any) -> list[str]:
+    stream = io.StringIO()
+    with logging_to(stream, **options):
+        write()
+    return stream.getvalue().splitlines()
+
+
+def objects(write: Callable[[], object], **options: Any) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in lines(write, format="json", **options)]
+
+
+def test_auto_is_console_on_a_terminal_and_json_otherwise() -> None:
+    assert resolve_format("auto", Terminal()) == "console"
+    assert resolve_format("auto", io.StringIO()) == "json"
+    assert resolve_format("json", Terminal()) == "json"
+
+
+def test_an_event_is_one_json_object_with_its_values() -> None:
+    (line,) = objects(lambda: structlog.get_logger().info("bot_started", bot="echo", user_id="8:acs:1"))
+
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {"level": "info", "event": "bot_started", "bot": "echo", "user_id": "8:acs:1"}
+
+
+def test_whoever_writes_every_line_is_a_json_object() -> None:
+    def everyone() -> None:
+        structlog.get_logger().info("ours.said", text="two\nlines\x1b[0m")
+        logging.getLogger("some.library").error("theirs: %s\nsecond", "x")
+        warnings.warn("careful", UserWarning, stacklevel=1)
+        logging.getLogger("some.library").info("%d", "not a number")
+        thread = threading.Thread(target=lambda: 1 / 0)
+        thread.start()
+        thread.join()
+        sys.excepthook(ValueError, ValueError("uncaught"), None)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        found = objects(everyone)
+
+    assert [(line["level"], line["event"].split(":")[0]) for line in found] == [
+        ("info", "ours.said"),
+        ("error", "theirs"),
+        ("warning", __file__),
+        ("error", "log.failed"),
+        ("error", "thread.crashed"),
+        ("error", "process.crashed"),
+    ]
+    assert "ZeroDivisionError" in found[4]["exception"]
+
+
+def test_the_level_holds_for_our_events_and_for_libraries() -> None:
+    def talk() -> None:
+        structlog.get_logger().info("ours.said")
+        logging.getLogger("some.library").info("theirs")
+        structlog.get_logger().warning("ours.warned")
+
+    assert [line["event"] for line in objects(talk, level="warning")] == ["ours.warned"]
+
+
+def test_libraries_that_describe_every_request_are_heard_from_warning_on() -> None:
+    def talk() -> None:
+        for name in ("azure.core.pipeline.policies.http_logging_policy", "asyncio", "uvicorn.access"):
+            logging.getLogger(name).info("chatter")
+            logging.getLogger(name).warning("trouble")
+
+    assert [line["event"] for line in objects(talk, level="debug")] == ["trouble"] * 3
+
+
+def test_nothing_in_an_event_can_reach_into_the_readers_terminal() -> None:
+    hostile = "\x1b]0;title\x07\u202e\nforged line"
+
+    def talk() -> None:
+        log = structlog.get_logger()
+        log.info("name.seen", name=hostile, names={"a": [hostile]}, short="\x1b", error=ValueError(hostile))
+        logging.getLogger("some.library").warning(hostile)
+        log.error("handler.failed", exc_info=ValueError(hostile))
+
+    found = lines(talk, format="console")
+
+    assert all(line.isprintable() for line in found)
+    assert not any(line.startswith("forged") for line in found[:2])
+
+
+def test_a_traceback_does_not_show_the_values_of_variables() -> None:
+    def fail() -> None:
+        secret = "hunter2"  # noqa: F841
+        try:
+            raise KeyError
+        except KeyError:
+            structlog.get_logger().exception("handler.failed")
+
+    assert "hunter2" not in "".join(lines(fail, format="json"))
+    assert "hunter2" not in "".join(lines(fail, format="console"))
+
+
+def test_what_was_configured_before_comes_back() -> None:
+    root = logging.getLogger()
+    before = (root.handlers[:], root.level, sys.excepthook, logging.getLogger("azure").level)
+
+    with logging_to(io.StringIO()):
+        assert root.handlers != before[0]
+
+    assert (root.handlers[:], root.level, sys.excepthook, logging.getLogger("azure").level) == before
+    assert not structlog.is_configured()
+
+
+def test_a_reader_who_went_away_does_no_harm() -> None:
+    class Gone(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise BrokenPipeError
+
+    with logging_to(Gone(), format="json"):
+        structlog.get_logger().info("anyone.there")
+
+
+@pytest.fixture(autouse=True)
+def _unconfigured() -> None:
+    structlog.reset_defaults()
