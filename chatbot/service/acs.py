@@ -1,0 +1,275 @@
+"""One Communication Services resource: what all its users share, and the identities in it.
+
+Opened once per process and endpoint: one connection pool, one TLS context, one identity client. `chat` gives each user
+a view of its own over it. Made by the runtime, by commands and by tests (these hand in the in-process transport).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import anyio
+from azure.communication.chat import __version__ as chat_sdk_version
+from azure.communication.identity import CommunicationUserIdentifier
+from azure.communication.identity.aio import CommunicationIdentityClient
+from azure.core.credentials import AccessToken, AzureKeyCredential
+from azure.core.exceptions import AzureError
+from azure.core.pipeline import AsyncPipeline
+from azure.core.pipeline.policies import UserAgentPolicy
+from azure.core.pipeline.transport import AsyncHttpResponse, AsyncHttpTransport, HttpRequest
+
+from chatbot.errors import ConfigError, ProtocolError, Rejected, StateError
+from chatbot.model import UserId
+from chatbot.service import failures
+from chatbot.service.chat import AcsChatService
+from chatbot.service.connection import ConnectionString, check_access_key, check_endpoint
+from chatbot.service.credentials import RenewingTokens, TokenSource
+from chatbot.service.network import open_transport, proxy_for
+from chatbot.service.policies import ChatPolicy, Timeouts
+from chatbot.service.token_endpoint import TokenEndpoint, read_token
+
+CHAT: Final = ("chat",)
+"""The scope a bot needs: everything in threads, creating and deleting them included."""
+
+_OURSELVES: Final = f"chatbot/{version('chatbot')}"
+_DEFAULT_TIMEOUTS: Final = Timeouts()
+
+
+class AcsResource:
+    """A Communication Services resource; an async context manager.
+
+    Args:
+        endpoint: `https://NAME.communication.azure.com`; http only to this machine.
+        access_key: the resource's key; without one, identities and tokens must come from elsewhere.
+        ca_file: a PEM file of authorities to trust beside the system's.
+        transport: carries all requests instead of an own connection pool; stays open at the end.
+        timeouts: how long a call may take.
+        clock: epoch seconds.
+
+    Raises:
+        ConfigError: endpoint or key cannot be used; the message does not show the key.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        access_key: str | None = None,
+        ca_file: Path | None = None,
+        transport: AsyncHttpTransport[Any, Any] | None = None,
+        timeouts: Timeouts = _DEFAULT_TIMEOUTS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._endpoint = check_endpoint(endpoint)
+        self._key = AzureKeyCredential(check_access_key(access_key)) if access_key is not None else None
+        self._ca_file = ca_file
+        self._given_transport = transport
+        self._timeouts = timeouts
+        self._clock = clock
+        self._proxy = proxy_for(self._endpoint)
+        self._opened = AsyncExitStack()
+        self._transport: AsyncHttpTransport[Any, Any] | None = None
+        self._identity: CommunicationIdentityClient | None = None
+
+    @classmethod
+    def from_connection_string(
+        cls,
+        text: str,
+        *,
+        ca_file: Path | None = None,
+        transport: AsyncHttpTransport[Any, Any] | None = None,
+        timeouts: Timeouts = _DEFAULT_TIMEOUTS,
+        clock: Callable[[], float] = time.time,
+    ) -> Self:
+        """Make a resource of `endpoint=…;accesskey=…`.
+
+        Raises:
+            ConfigError: a part is missing or cannot be used; the message does not show the key.
+        """
+        known = ConnectionString.parse(text)
+        return cls(
+            known.endpoint,
+            access_key=known.access_key,
+            ca_file=ca_file,
+            transport=transport,
+            timeouts=timeouts,
+            clock=clock,
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._endpoint}>"
+
+    @property
+    def endpoint(self) -> str:
+        """Scheme, host and port."""
+        return self._endpoint
+
+    async def __aenter__(self) -> Self:
+        transport = self._given_transport
+        if transport is None:
+            transport = await self._opened.enter_async_context(open_transport(self._ca_file))
+        self._transport = transport
+        if self._key is not None:
+            # Its pipeline is the SDK's own, which alone can sign; the client is not closed, the transport is.
+            self._identity = CommunicationIdentityClient(
+                self._endpoint,
+                self._key,
+                transport=transport,
+                retry_total=0,
+                permit_redirects=False,
+                user_agent=_OURSELVES,
+            )
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._transport = self._identity = None
+        await self._opened.aclose()
+
+    # Identities; the service counts these per resource: 1000 creations and tokens, 500 deletions per 30 s.
+
+    async def create_user(self) -> UserId:
+        """Create an identity (POST /identities)."""
+        async with self._identities("create a user") as (client, options):
+            user = await client.create_user(**options)
+            return UserId(_filled(user.raw_id))
+
+    async def issue_token(
+        self, user: UserId, *, scopes: Sequence[str] = CHAT, lifetime: timedelta | None = None
+    ) -> AccessToken:
+        """Issue an access token (POST /identities/{id}/:issueAccessToken).
+
+        Args:
+            user: whose token.
+            scopes: what it allows.
+            lifetime: 60 minutes to 24 hours; None is the service's default of 24 hours.
+        """
+        async with self._identities(f"issue a token of {user}") as (client, options):
+            issued: Any = await client.get_token(_known(user), list(scopes), token_expires_in=lifetime, **options)
+            # The annotation promises a number, but what comes is the service's text.
+            return read_token({"token": issued.token, "expiresOn": issued.expires_on})
+
+    async def revoke_tokens(self, user: UserId) -> None:
+        """Revoke all tokens of a user, within 15 minutes (POST /identities/{id}/:revokeAccessTokens)."""
+        async with self._identities(f"revoke the tokens of {user}") as (client, options):
+            await client.revoke_tokens(_known(user), **options)
+
+    async def delete_user(self, user: UserId) -> None:
+        """Delete an identity, for good and out of all its threads (DELETE /identities/{id})."""
+        async with self._identities(f"delete user {user}") as (client, options):
+            await client.delete_user(_known(user), **options)
+
+    # Tokens and chat
+
+    def minted_tokens(self, user: UserId, *, lifetime: timedelta | None = None) -> RenewingTokens:
+        """Tokens of a user that this resource issues with its access key.
+
+        Args:
+            user: whose tokens.
+            lifetime: of each token, 60 minutes to 24 hours; None is the service's default of 24 hours.
+        """
+
+        async def mint() -> AccessToken:
+            return await self.issue_token(user, lifetime=lifetime)
+
+        return RenewingTokens(mint, name=user, clock=self._clock)
+
+    def endpoint_tokens(self, url: str, user: UserId, *, authorization: str | None = None) -> RenewingTokens:
+        """Tokens of a user that an endpoint of the user's own gives out; see `token_endpoint` for its contract.
+
+        Args:
+            url: where to ask; https, or http to this machine.
+            user: whose tokens.
+            authorization: the `Authorization` header to show there.
+
+        Raises:
+            ConfigError: the address cannot be used.
+        """
+        endpoint = TokenEndpoint(
+            url,
+            user,
+            self._open_transport(),
+            scopes=CHAT,
+            authorization=authorization,
+            timeouts=self._timeouts,
+            clock=self._clock,
+        )
+        return RenewingTokens(endpoint.mint, name=user, clock=self._clock)
+
+    def chat(self, user: UserId, tokens: TokenSource) -> AcsChatService:
+        """One user's view of the chat, over the pool that all share.
+
+        Args:
+            user: whose view.
+            tokens: that user's tokens.
+        """
+        policy = ChatPolicy(
+            self._endpoint,
+            tokens,
+            user_agent=UserAgentPolicy(
+                user_agent=_OURSELVES, sdk_moniker=f"communication-chat/{chat_sdk_version}"
+            ).user_agent,
+            timeouts=self._timeouts,
+            proxy=self._proxy,
+            clock=self._clock,
+        )
+        pipeline = AsyncPipeline[HttpRequest, AsyncHttpResponse](self._open_transport(), [policy])
+        return AcsChatService(user, self._endpoint, tokens, pipeline)
+
+    def _open_transport(self) -> AsyncHttpTransport[Any, Any]:
+        if self._transport is None:
+            msg = f"{self!r} is not open: use it inside `async with`"
+            raise StateError(msg)
+        return self._transport
+
+    @asynccontextmanager
+    async def _identities(self, operation: str) -> AsyncIterator[tuple[CommunicationIdentityClient, dict[str, Any]]]:
+        """The identity client and the options of a call, with its failures translated."""
+        self._open_transport()
+        if self._identity is None:
+            msg = (
+                f"cannot {operation}: that needs the resource's access key, and {self._endpoint} was given without one"
+            )
+            raise ConfigError(msg)
+        options: dict[str, Any] = {
+            "connection_timeout": self._timeouts.connect,
+            "read_timeout": self._timeouts.read,
+            "proxy": self._proxy,
+        }
+        try:
+            with anyio.fail_after(self._timeouts.total):
+                yield self._identity, options
+        except AzureError as error:
+            raise failures.from_azure(operation, error, datetime.fromtimestamp(self._clock(), UTC)) from error
+        except (TimeoutError, OSError) as error:
+            raise failures.from_exception(operation, error) from error
+        except (ValueError, TypeError, AttributeError, KeyError, ProtocolError) as error:
+            msg = (
+                f"cannot {operation}: the identity service's answer is not its protocol ({failures.clean(str(error))})"
+            )
+            raise ProtocolError(msg) from error
+
+
+def _filled(raw_id: Any) -> str:
+    if isinstance(raw_id, str) and raw_id:
+        return raw_id
+    msg = f"expected a user id, found {type(raw_id).__name__}"
+    raise ProtocolError(msg)
+
+
+def _known(user: UserId) -> CommunicationUserIdentifier:
+    if not user.strip("."):
+        msg = f"{user!r} is no user id"
+        raise Rejected(msg)
+    return CommunicationUserIdentifier(user)

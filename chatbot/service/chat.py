@@ -1,0 +1,357 @@
+"""One user's chat, through the official SDK's aio clients: it makes every request, we read every answer.
+
+All clients share one pipeline, so that a client costs a few kilobytes and no connection of its own; the thread clients
+in use are kept, the least used one is forgotten when there are too many. Built by `AcsResource.chat`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, TypeVar, cast
+
+from azure.communication.chat import ChatParticipant, CommunicationIdentifier, identifier_from_raw_id
+from azure.communication.chat.aio import ChatClient, ChatThreadClient, CommunicationTokenCredential
+from azure.core.async_paging import AsyncItemPaged
+from azure.core.exceptions import AzureError
+from azure.core.pipeline import AsyncPipeline
+from azure.core.pipeline.policies import SansIOHTTPPolicy
+from azure.core.pipeline.transport import AsyncHttpResponse, HttpRequest
+
+from chatbot.errors import OutcomeUnknown, ProtocolError, Rejected
+from chatbot.model import ChatMessage, MessageId, Participant, Receipt, Thread, ThreadId, UserId
+from chatbot.service import failures, translate
+from chatbot.service.base import CreatedThread, FailedParticipant, MessagePage, ThreadPage
+from chatbot.service.credentials import TokenSource
+from chatbot.service.policies import Answer
+
+T = TypeVar("T")
+
+MAX_CLIENTS: Final = 2048
+"""How many thread clients are kept: about 10 MB. Building one anew costs about 30 µs."""
+
+PAGE_SIZE: Final = 100
+"""How many participants or receipts are asked for at once; the service's default is not documented."""
+
+_UNUSED: Final[SansIOHTTPPolicy[Any, Any]] = SansIOHTTPPolicy()
+_SHARED: Final[Mapping[str, Any]] = dict.fromkeys(
+    (
+        "user_agent_policy",
+        "headers_policy",
+        "proxy_policy",
+        "logging_policy",
+        "http_logging_policy",
+        "custom_hook_policy",
+        "redirect_policy",
+        "retry_policy",
+    ),
+    _UNUSED,
+)
+"""The policies a client would build for itself although the pipeline is given; with these it builds none."""
+
+
+class AcsChatService:
+    """One user's view of the chat service, as `ChatService` promises it.
+
+    Args:
+        user: whose view this is.
+        endpoint: the resource's endpoint.
+        tokens: the user's tokens.
+        pipeline: carries every request; ends in a `ChatPolicy`, which fills the `Answer` of each call.
+    """
+
+    def __init__(
+        self,
+        user: UserId,
+        endpoint: str,
+        tokens: TokenSource,
+        pipeline: AsyncPipeline[HttpRequest, AsyncHttpResponse],
+    ) -> None:
+        self._user = user
+        self._tokens = tokens
+        self._options: Mapping[str, Any] = {**_SHARED, "policies": [], "pipeline": pipeline}
+        # The SDK's annotation names its own class; any object with `get_token` serves, and ours is never asked by it.
+        self._client = ChatClient(endpoint, cast(CommunicationTokenCredential, tokens), **self._options)
+        self._threads: OrderedDict[ThreadId, ChatThreadClient] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._user}>"
+
+    @property
+    def user(self) -> UserId:
+        """Whose view this is."""
+        return self._user
+
+    async def renew_token(self) -> None:
+        """Get a new token now."""
+        await self._tokens.renew()
+
+    # Threads
+
+    async def create_thread(
+        self, topic: str, participants: Sequence[Participant] = (), *, repeatability_id: str | None = None
+    ) -> CreatedThread:
+        """Create a thread (POST /chat/threads)."""
+        answer = Answer("create a thread")
+        people = [_invited(person) for person in participants]
+        with _sdk(answer, is_write=True):
+            await self._client.create_chat_thread(
+                _required(topic, "a topic", answer),
+                thread_participants=people,
+                idempotency_token=repeatability_id,
+                answer=answer,
+            )
+            body = answer.json()
+            created = translate.thread(body.get("chatThread"), "chatThread")
+            return CreatedThread(created, translate.failed(body, participants))
+
+    async def get_thread(self, thread: ThreadId) -> Thread:
+        """Read a thread's properties (GET /chat/threads/{id})."""
+        answer = Answer(f"read thread {thread}")
+        with _sdk(answer):
+            await self._thread(thread, answer).get_properties(answer=answer)
+            return translate.thread(answer.json())
+
+    async def delete_thread(self, thread: ThreadId) -> None:
+        """Delete a thread for everyone (DELETE /chat/threads/{id})."""
+        answer = Answer(f"delete thread {thread}")
+        with _sdk(answer, is_write=True):
+            await self._client.delete_chat_thread(_segment(thread, "thread id", answer), answer=answer)
+
+    async def update_topic(self, thread: ThreadId, topic: str) -> None:
+        """Give a thread another topic (PATCH /chat/threads/{id})."""
+        answer = Answer(f"set the topic of thread {thread}")
+        with _sdk(answer, is_write=True):
+            client = self._thread(thread, answer)
+            await client.update_topic(_required(topic, "a topic", answer), answer=answer)
+
+    async def list_threads(
+        self, *, start_time: datetime | None = None, page_size: int | None = None, link: str | None = None
+    ) -> ThreadPage:
+        """Read one page of the user's threads (GET /chat/threads)."""
+        answer = Answer("list the threads")
+        with _sdk(answer):
+            listing = self._client.list_chat_threads(
+                results_per_page=page_size, start_time=_aware(start_time), answer=answer
+            )
+            items, next_link = await _one_page(listing, link, answer, translate.thread_item)
+            return ThreadPage(items, next_link, answer.server_time)
+
+    # Messages
+
+    async def send_message(
+        self,
+        thread: ThreadId,
+        content: str,
+        *,
+        type: Literal["text", "html"] = "text",
+        display_name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> MessageId:
+        """Say something (POST /chat/threads/{id}/messages)."""
+        answer = Answer(f"send a message to thread {thread}")
+        with _sdk(answer, is_write=True):
+            await self._thread(thread, answer).send_message(
+                _required(content, "a text", answer),
+                chat_message_type=type,
+                sender_display_name=display_name,
+                metadata=dict(metadata) if metadata else None,  # type: ignore[arg-type]  # the SDK's default is None
+                answer=answer,
+            )
+            return translate.sent(answer.json())
+
+    async def edit_message(
+        self,
+        thread: ThreadId,
+        message: MessageId,
+        *,
+        content: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Replace content, merge metadata (PATCH /chat/threads/{id}/messages/{id})."""
+        answer = Answer(f"edit message {message} of thread {thread}")
+        with _sdk(answer, is_write=True):
+            await self._thread(thread, answer).update_message(
+                _decimal(message, answer),
+                content,  # type: ignore[arg-type]  # the SDK's default is None
+                metadata=dict(metadata) if metadata is not None else None,  # type: ignore[arg-type]
+                answer=answer,
+            )
+
+    async def delete_message(self, thread: ThreadId, message: MessageId) -> None:
+        """Take a message back (DELETE /chat/threads/{id}/messages/{id})."""
+        answer = Answer(f"delete message {message} of thread {thread}")
+        with _sdk(answer, is_write=True):
+            await self._thread(thread, answer).delete_message(_decimal(message, answer), answer=answer)
+
+    async def get_message(self, thread: ThreadId, message: MessageId) -> ChatMessage:
+        """Read one message (GET /chat/threads/{id}/messages/{id})."""
+        answer = Answer(f"read message {message} of thread {thread}")
+        with _sdk(answer):
+            await self._thread(thread, answer).get_message(_decimal(message, answer), answer=answer)
+            return translate.message(answer.json())
+
+    async def list_messages(
+        self,
+        thread: ThreadId,
+        *,
+        start_time: datetime | None = None,
+        page_size: int | None = None,
+        link: str | None = None,
+    ) -> MessagePage:
+        """Read one page of a thread (GET /chat/threads/{id}/messages)."""
+        answer = Answer(f"list the messages of thread {thread}")
+        with _sdk(answer):
+            listing = self._thread(thread, answer).list_messages(
+                results_per_page=page_size, start_time=_aware(start_time), answer=answer
+            )
+            messages, next_link = await _one_page(listing, link, answer, translate.message)
+            return MessagePage(messages, next_link, answer.server_time)
+
+    # Participants, receipts, typing
+
+    async def add_participants(
+        self, thread: ThreadId, participants: Sequence[Participant]
+    ) -> tuple[FailedParticipant, ...]:
+        """Bring people in (POST /chat/threads/{id}/participants/:add); nobody to add is no request."""
+        if not participants:
+            return ()
+        answer = Answer(f"add participants to thread {thread}")
+        with _sdk(answer, is_write=True):
+            people = [_invited(person) for person in participants]
+            await self._thread(thread, answer).add_participants(people, answer=answer)
+            return translate.failed(answer.json(), participants)
+
+    async def remove_participant(self, thread: ThreadId, user: UserId) -> None:
+        """Take someone out (POST /chat/threads/{id}/participants/:remove)."""
+        answer = Answer(f"remove {user} from thread {thread}")
+        with _sdk(answer, is_write=True):
+            await self._thread(thread, answer).remove_participant(_identifier(user), answer=answer)
+
+    async def list_participants(self, thread: ThreadId) -> AsyncIterator[Participant]:
+        """Read who is in a thread (GET /chat/threads/{id}/participants), one request per page."""
+        answer = Answer(f"list the participants of thread {thread}")
+        listing = self._thread(thread, answer).list_participants(results_per_page=PAGE_SIZE, answer=answer)
+        async for person in _all_pages(listing, answer, translate.participant):
+            yield person
+
+    async def send_receipt(self, thread: ThreadId, message: MessageId) -> None:
+        """Tell that everything up to a message was read (POST /chat/threads/{id}/readReceipts)."""
+        answer = Answer(f"send a receipt to thread {thread}")
+        with _sdk(answer, is_write=True):
+            await self._thread(thread, answer).send_read_receipt(_decimal(message, answer), answer=answer)
+
+    async def list_receipts(self, thread: ThreadId) -> AsyncIterator[Receipt]:
+        """Read the latest receipt of each reader (GET /chat/threads/{id}/readReceipts), one request per page."""
+        answer = Answer(f"list the receipts of thread {thread}")
+        listing = self._thread(thread, answer).list_read_receipts(results_per_page=PAGE_SIZE, answer=answer)
+        async for receipt in _all_pages(listing, answer, translate.receipt):
+            yield receipt
+
+    async def send_typing(self, thread: ThreadId, *, display_name: str | None = None) -> None:
+        """Show that something is being written (POST /chat/threads/{id}/typing)."""
+        answer = Answer(f"send typing to thread {thread}")
+        with _sdk(answer, is_write=True):
+            await self._thread(thread, answer).send_typing_notification(sender_display_name=display_name, answer=answer)
+
+    def _thread(self, thread: ThreadId, answer: Answer) -> ChatThreadClient:
+        client = self._threads.get(thread)
+        if client is None:
+            segment = _segment(thread, "thread id", answer)
+            client = self._threads[thread] = self._client.get_chat_thread_client(segment, **self._options)
+            if len(self._threads) > MAX_CLIENTS:
+                self._threads.popitem(last=False)
+        else:
+            self._threads.move_to_end(thread)
+        return client
+
+
+@contextmanager
+def _sdk(answer: Answer, *, is_write: bool = False) -> Iterator[None]:
+    """Turn what the SDK itself finds wrong with an answer into our words; the policy did it for everything else.
+
+    A success that cannot be read is a defect of the service when we read, but when we wrote it leaves us in doubt.
+    """
+    try:
+        yield
+    except (AzureError, ProtocolError) as error:
+        reason = failures.clean(str(error)) if isinstance(error, AzureError) else str(error)
+        if is_write:
+            msg = f"cannot tell whether it was done to {answer.operation}: {reason}"
+            raise OutcomeUnknown(msg) from error
+        msg = reason if answer.operation in reason else f"cannot {answer.operation}: {reason}"
+        raise ProtocolError(msg) from error
+
+
+async def _one_page(
+    listing: AsyncItemPaged[Any], link: str | None, answer: Answer, item: Callable[[Any, str], T]
+) -> tuple[tuple[T, ...], str | None]:
+    await anext(listing.by_page(continuation_token=link))
+    return translate.page(answer.json(), item)
+
+
+async def _all_pages(listing: AsyncItemPaged[Any], answer: Answer, item: Callable[[Any, str], T]) -> AsyncIterator[T]:
+    link: str | None = None
+    met = set[str]()
+    while True:
+        with _sdk(answer):
+            values, link = await _one_page(listing, link, answer, item)
+        for value in values:
+            yield value
+        if link is None:
+            return
+        if link in met:
+            msg = f"cannot {answer.operation}: the service's pages lead in a circle"
+            raise ProtocolError(msg)
+        met.add(link)
+
+
+def _invited(person: Participant) -> ChatParticipant:
+    return ChatParticipant(
+        identifier=_identifier(person.user),
+        display_name=person.display_name,
+        share_history_time=_aware(person.share_history_time),
+    )
+
+
+def _identifier(user: UserId) -> CommunicationIdentifier:
+    identifier = identifier_from_raw_id(user)
+    # The SDK looks for properties["id"] when it matches failures, which only its own users have: others would end
+    # their addition, already done, in a KeyError.
+    cast(Any, identifier).properties = _Properties(identifier.properties)
+    return identifier
+
+
+class _Properties(dict[str, Any]):
+    """An identifier's properties as they are sent, with an empty `id` for whoever looks for one."""
+
+    def __missing__(self, key: str) -> str:
+        return ""
+
+
+def _aware(moment: datetime | None) -> datetime | None:
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
+def _required(text: str, what: str, answer: Answer) -> str:
+    if text:
+        return text
+    msg = f"cannot {answer.operation}: {what} is needed, and it is empty"
+    raise Rejected(msg)
+
+
+def _segment(text: str, what: str, answer: Answer) -> str:
+    """An id as one segment of a path: an empty one, or dots, would address something else."""
+    if text.strip("."):
+        return text
+    msg = f"cannot {answer.operation}: {text!r} is no {what}"
+    raise Rejected(msg)
+
+
+def _decimal(message: MessageId, answer: Answer) -> str:
+    if message.isascii() and message.isdigit():
+        return message
+    msg = f"cannot {answer.operation}: {message[:40]!r} is no message id; expected decimal digits"
+    raise Rejected(msg)

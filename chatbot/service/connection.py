@@ -1,0 +1,112 @@
+"""Where the service is and how to prove who asks: endpoints and connection strings, read with clear refusals.
+
+Plain http is spoken to this machine only, because every request carries a token. No error and no repr shows a key.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Final, Self
+from urllib.parse import SplitResult, urlsplit
+
+from chatbot.errors import ConfigError
+
+_SHAPE: Final = "endpoint=https://NAME.communication.azure.com/;accesskey=KEY"
+_HINT: Final = f"copy it from the resource's page in the Azure portal, it looks like {_SHAPE}"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionString:
+    """A connection string, understood.
+
+    Args:
+        endpoint: scheme, host and port, without a slash at the end.
+        access_key: the resource's key, base64.
+    """
+
+    endpoint: str
+    access_key: str = field(repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `endpoint=…;accesskey=…`; the names may come in any order and case, as the Azure SDKs have it.
+
+        Raises:
+            ConfigError: a part is missing or cannot be used; the message never shows the key.
+        """
+        fields: dict[str, str] = {}
+        for part in text.strip().split(";"):
+            name, _, value = part.partition("=")
+            if name.strip().lower() in ("endpoint", "accesskey"):
+                fields[name.strip().lower()] = value.strip()
+        for name in ("endpoint", "accesskey"):
+            if not fields.get(name):
+                msg = f"the connection string has no {name}=…; {_HINT}"
+                raise ConfigError(msg)
+        return cls(check_endpoint(fields["endpoint"]), check_access_key(fields["accesskey"]))
+
+
+def check_endpoint(text: str) -> str:
+    """Bring an endpoint to its one form, `scheme://host[:port]`.
+
+    Raises:
+        ConfigError: it is no http(s) address of a host, or it is plain http to another machine.
+    """
+    url = split_url(text if "://" in text else f"https://{text}")
+    if url is None or url.path not in ("", "/") or url.query or url.fragment:
+        msg = f"{_shown(text)} is not an endpoint of the chat service; expected https://NAME.communication.azure.com"
+        raise ConfigError(msg)
+    check_transport_security(url)
+    return f"{url.scheme}://{url.netloc.lower()}"
+
+
+def check_access_key(text: str) -> str:
+    """Check that a key is what the service signs with: base64. The error does not show it."""
+    try:
+        is_key = bool(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError):
+        is_key = False
+    if not is_key:
+        msg = f"the access key is not base64 ({len(text)} characters); copy it again, whole, with the = at its end"
+        raise ConfigError(msg)
+    return text
+
+
+def check_transport_security(url: SplitResult) -> None:
+    """Refuse plain http to anything but this machine.
+
+    Raises:
+        ConfigError: tokens would travel in clear text.
+    """
+    if url.scheme == "http" and not is_loopback(url.hostname or ""):
+        msg = f"http://{url.netloc} is not encrypted: use https://; http:// is for this machine only (127.0.0.1)"
+        raise ConfigError(msg)
+
+
+def split_url(text: str) -> SplitResult | None:
+    """Split an http(s) address of a host; None if it is something else, or holds a password or a bad port."""
+    try:
+        url = urlsplit(text.strip())
+        is_usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and "@" not in url.netloc
+    except ValueError:
+        return None
+    return url if is_usable else None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine."""
+    if host.lower() == "localhost" or host.lower().endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _shown(text: str) -> str:
+    """The address as an error may show it: without a name and password in front of the host, and not endless."""
+    scheme, separator, rest = text.rpartition("://")
+    return repr(f"{scheme}{separator}{rest.rpartition('@')[2]}"[:100])

@@ -1,0 +1,225 @@
+"""Where a user's access tokens come from, and when they are renewed.
+
+The SDK's own aio credential freezes the event loop when two callers meet an expired token, never notices that a token
+was revoked, and cannot use what the identity client returns (its expiry is text). So tokens are kept here: one source
+per user, one minting call at a time whoever asks, renewal ahead of expiry while others go on with the old token, and
+at once when the service refused it.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
+
+import anyio
+import structlog
+from azure.core.credentials import AccessToken
+
+from chatbot.errors import ConfigError, ServiceError, Unauthorized
+
+REFRESH_AHEAD_SECONDS: Final = 600.0
+"""Tokens are renewed this long before they expire, or when a tenth of their life is left, whichever is later."""
+
+RETRY_SECONDS: Final = 5.0
+"""After a failed renewal the next one waits this long, unless someone asks for it outright."""
+
+_FOREVER: Final = 253_402_300_799
+"""The end of the year 9999, for tokens that do not say when they expire."""
+
+_log = structlog.get_logger(__name__)
+
+
+class TokenSource(Protocol):
+    """Where one user's access tokens come from. Fit for the SDK as a credential, too."""
+
+    async def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
+        """A token to use now. The arguments are those of azure-core's credentials and are not needed here.
+
+        Raises:
+            ServiceError: there is none and none can be had.
+        """
+        ...
+
+    async def renew(self, rejected: str | None = None) -> None:
+        """Get a new token, whatever the old one's expiry says.
+
+        Args:
+            rejected: the token that the service refused; if another one is in place by now, nothing is done. None
+                renews in any case.
+
+        Raises:
+            ServiceError: none can be had.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Forget the token; the source cannot be used any more."""
+        ...
+
+
+class RenewingTokens:
+    """Tokens that some call mints; single flight, ahead of expiry.
+
+    While a token is still valid, one caller renews it and all others go on using it; a renewal that fails then is
+    logged, once, and tried again later. Without a valid token all wait for the one renewal and share its failure.
+
+    Args:
+        mint: gets a new token; raises a `ServiceError` if it cannot.
+        name: whose tokens these are, for logs and errors.
+        clock: epoch seconds.
+    """
+
+    def __init__(
+        self, mint: Callable[[], Awaitable[AccessToken]], *, name: str, clock: Callable[[], float] = time.time
+    ):
+        self._mint = mint
+        self._name = name
+        self._clock = clock
+        self._lock = anyio.Lock()
+        self._token: AccessToken | None = None
+        self._renew_at = 0.0
+        self._attempts = 0
+        self._failure: ServiceError | None = None
+        self._failed_at = 0.0
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._name}>"
+
+    async def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
+        """A token that is valid now; mints one if need be."""
+        now = self._clock()
+        token = self._token
+        if token is not None and now < self._renew_at:
+            return token
+        if token is not None and now < token.expires_on and (self._lock.statistics().locked or self._is_pausing()):
+            return token
+        attempts = self._attempts
+        async with self._lock:
+            if self._token is None or self._clock() >= self._renew_at:
+                await self._attempt_unless(attempts)
+            return self._usable()
+
+    async def renew(self, rejected: str | None = None) -> None:
+        """Mint a new token, unless the rejected one is not in use any more."""
+        attempts = self._attempts
+        async with self._lock:
+            if rejected is None:
+                self._failure = None
+            elif self._token is not None and self._token.token != rejected:
+                return
+            await self._attempt_unless(attempts if rejected is not None else self._attempts)
+            if self._failure is not None:
+                raise copy.copy(self._failure)
+
+    async def close(self) -> None:
+        """Forget the token and mint no other."""
+        self._token, self._renew_at, self._is_closed = None, 0.0, True
+
+    async def _attempt_unless(self, attempts: int) -> None:
+        """Mint once, unless somebody did so while we waited, or a failure is too recent. Holds the lock."""
+        if self._is_closed or self._attempts != attempts or self._is_pausing():
+            return
+        try:
+            token = await self._mint()
+        except ServiceError as error:
+            self._note_failure(error)
+        else:
+            self._keep(token)
+        self._attempts += 1
+
+    def _is_pausing(self) -> bool:
+        return self._failure is not None and self._failed_at <= self._clock() < self._failed_at + RETRY_SECONDS
+
+    def _keep(self, token: AccessToken) -> None:
+        now = self._clock()
+        ahead = min(REFRESH_AHEAD_SECONDS, (token.expires_on - now) / 10)
+        # A clock that runs ahead of the service's must not turn every call into a minting one.
+        self._renew_at = max(token.expires_on - ahead, now + RETRY_SECONDS)
+        self._token = token
+        if self._failure is not None:
+            _log.info("token.renewed", user=self._name)
+        self._failure = None
+
+    def _note_failure(self, error: ServiceError) -> None:
+        if self._failure is None:
+            _log.warning("token.renewal_failed", user=self._name, error=str(error), is_valid=self._is_valid())
+        self._failure, self._failed_at = error, self._clock()
+
+    def _is_valid(self) -> bool:
+        return self._token is not None and self._clock() < max(self._token.expires_on, self._renew_at)
+
+    def _usable(self) -> AccessToken:
+        if self._token is not None and (self._failure is None or self._is_valid()):
+            return self._token
+        if self._failure is not None:
+            raise copy.copy(self._failure)
+        msg = f"there is no token of {self._name} any more: its source was closed"
+        raise Unauthorized(msg)
+
+
+class StaticToken:
+    """One token, made elsewhere, that cannot be renewed.
+
+    Args:
+        token: the user access token, as the identity service or the Azure portal gives it out.
+        clock: epoch seconds.
+
+    Raises:
+        ConfigError: it is not a token.
+    """
+
+    def __init__(self, token: str, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._token = AccessToken(check_token(token.strip(), ConfigError), read_expiry(token.strip()) or _FOREVER)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} that expires at {self._token.expires_on}>"
+
+    async def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
+        """The token.
+
+        Raises:
+            Unauthorized: it has expired.
+        """
+        if self._clock() >= self._token.expires_on:
+            moment = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(self._token.expires_on))
+            msg = f"the access token expired at {moment} and cannot be renewed: configure a new one"
+            raise Unauthorized(msg)
+        return self._token
+
+    async def renew(self, rejected: str | None = None) -> None:
+        """Cannot be done.
+
+        Raises:
+            Unauthorized: always.
+        """
+        msg = "the access token was given as it is and cannot be renewed: configure a new one"
+        raise Unauthorized(msg)
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
+def check_token(token: str, error: type[Exception]) -> str:
+    """Check that a token can stand in a header; the error does not show it."""
+    if token and token.isascii() and token.isprintable() and " " not in token:
+        return token
+    msg = f"the access token is not one ({len(token)} characters); expected printable ASCII without spaces"
+    raise error(msg)
+
+
+def read_expiry(token: str) -> int | None:
+    """When a JWT expires, epoch seconds; None if the token is no JWT or does not say. Nothing is verified."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        return int(claims["exp"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None

@@ -1,0 +1,204 @@
+"""What went wrong between us and the service, sorted into the house's errors. Pure: `now` is an argument.
+
+The chat service answers errors as `{"CommunicationError": {"Code", "Message"}}` (recorded sessions, and reports of
+users until 2024), its REST specification promises `{"error": {"code", "message"}}`, and the identity service keeps
+that promise. Both are read here, from the text, because the SDK understands only the second. Bodies may be empty.
+
+The sorting that matters is what *certainly did not happen*: a refused connection, an unknown host, a failed TLS
+handshake and a connect timeout never carried a request; every other broken connection may have.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+import aiohttp
+from azure.core.exceptions import AzureError, HttpResponseError, ServiceRequestTimeoutError
+
+from chatbot.errors import (
+    Forbidden,
+    NotFound,
+    OutcomeUnknown,
+    ProtocolError,
+    Rejected,
+    ServiceError,
+    Throttled,
+    Unauthorized,
+    Unreachable,
+)
+
+MAX_TEXT: Final = 300
+"""How much of a service's words an error quotes, in characters."""
+
+_ENVELOPES: Final = frozenset({"error", "communicationerror", "chaterror"})
+_NEVER_SENT: Final = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ClientHttpProxyError,
+    ConnectionRefusedError,
+    socket.gaierror,
+    ssl.SSLCertVerificationError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """What the service itself said about a failure; both parts may be missing."""
+
+    code: str | None = None
+    message: str | None = None
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.code, self.message) if part)
+
+
+def from_status(operation: str, status: int, headers: Mapping[str, str], text: str, now: datetime) -> ServiceError:
+    """Translate an answer that is no success.
+
+    Args:
+        operation: what was asked, to complete "cannot …".
+        status: the HTTP status.
+        headers: the answer's headers, looked up by lower-case name; a case-insensitive mapping is expected.
+        text: the answer's body, whatever it holds.
+        now: our time, against which a `Retry-After` date counts if the answer has no `Date`.
+
+    Returns:
+        An error of the class that says what the caller can do.
+    """
+    complaint = read_complaint(text)
+    said = str(complaint)
+    message = f"cannot {operation}: the service answered {status}" + (f" ({said})" if said else "")
+    code = complaint.code
+    if status == 429:
+        return Throttled(message, retry_after=read_retry_after(headers, now), code=code)
+    if status == 408 or status >= 500:
+        return OutcomeUnknown(message, status=status, code=code, retry_after=read_retry_after(headers, now))
+    if 400 <= status < 500:
+        return _BY_STATUS.get(status, Rejected)(message, status=status, code=code)
+    return ProtocolError(f"{message}, which is neither success nor failure; is the endpoint right?", status=status)
+
+
+_BY_STATUS: Final[Mapping[int, type[ServiceError]]] = {401: Unauthorized, 403: Forbidden, 404: NotFound}
+
+
+def from_exception(operation: str, error: BaseException) -> ServiceError:
+    """Translate a failure of the network, or of the SDK, without a usable answer.
+
+    Args:
+        operation: what was asked, to complete "cannot …".
+        error: what azure-core's transport raised.
+
+    Returns:
+        `Unreachable` if the request certainly never left, else `OutcomeUnknown`.
+    """
+    reason = clean(str(error)) or type(error).__name__
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
+        remedy = "name the authority that signed it as ca_file or in SSL_CERT_FILE"
+        return Unreachable(f"cannot {operation}: the service's certificate is not trusted ({reason}); {remedy}")
+    if isinstance(error, ServiceRequestTimeoutError) or any(isinstance(c, _NEVER_SENT) for c in _causes(error)):
+        return Unreachable(f"cannot {operation}: the service cannot be reached ({reason})")
+    return OutcomeUnknown(f"cannot tell whether it was done to {operation}: no answer came ({reason})")
+
+
+def from_azure(operation: str, error: AzureError, now: datetime) -> ServiceError:
+    """Translate whatever an SDK client raised: an answer that is no success, or no answer at all."""
+    response: Any = error.response if isinstance(error, HttpResponseError) else None
+    if response is None:
+        return from_exception(operation, error)
+    status = int(response.status_code or 0)
+    if 200 <= status < 300:
+        return OutcomeUnknown(f"cannot {operation}: the service's answer cannot be read ({clean(str(error))})")
+    return from_status(operation, status, response.headers, _text_of(response), now)
+
+
+def read_complaint(text: str) -> Complaint:
+    """Find code and message in an error's body, in either envelope; anything else is an empty complaint."""
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        return Complaint()
+    for name, value in _items(body):
+        if name in _ENVELOPES:
+            fields = dict(_items(value))
+            return Complaint(_string(fields.get("code")), _string(fields.get("message")))
+    return Complaint()
+
+
+def read_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """How long the service asked us to wait, in seconds; None if it did not say, or nothing that makes sense.
+
+    Understood are `retry-after-ms` and `x-ms-retry-after-ms` (azure-core honours both) and `Retry-After` in seconds
+    or as an HTTP date, which is compared with the answer's own `Date`, so that our clock need not be right.
+    """
+    for name in ("retry-after-ms", "x-ms-retry-after-ms"):
+        if (milliseconds := _number(headers.get(name))) is not None:
+            return milliseconds / 1000
+    asked = headers.get("retry-after")
+    if (seconds := _number(asked)) is not None:
+        return seconds
+    until = read_http_date(asked)
+    if until is None:
+        return None
+    return max(0.0, (until - (read_http_date(headers.get("date")) or now)).total_seconds())
+
+
+def read_http_date(text: str | None) -> datetime | None:
+    """Read an HTTP date as an aware time in UTC; None if there is none or it is not one."""
+    if not text:
+        return None
+    try:
+        return parsedate_to_datetime(text).replace(tzinfo=UTC)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def clean(text: str) -> str:
+    """Make foreign words fit for one line of an error: printable, without line breaks, not endless."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MAX_TEXT]).split())
+    return line if len(line) <= MAX_TEXT else line[: MAX_TEXT - 1] + "…"
+
+
+def _items(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        yield from ((str(name).lower(), item) for name, item in value.items())
+
+
+def _string(value: Any) -> str | None:
+    return clean(value) or None if isinstance(value, str) else None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text) if text is not None else math.nan
+    except ValueError:
+        return None
+    return max(0.0, number) if math.isfinite(number) else None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what caused it, as azure-core (`inner_exception`), aiohttp (`os_error`) and Python tell it."""
+    waiting, met = [error], set[int]()
+    while waiting:
+        cause = waiting.pop()
+        if id(cause) in met:
+            continue
+        met.add(id(cause))
+        yield cause
+        for name in ("inner_exception", "os_error", "certificate_error", "__cause__"):
+            inner = getattr(cause, name, None)
+            if isinstance(inner, BaseException):
+                waiting.append(inner)
+
+
+def _text_of(response: Any) -> str:
+    try:
+        return str(response.text())
+    except (ValueError, AttributeError, LookupError):
+        return ""

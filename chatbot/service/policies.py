@@ -1,0 +1,190 @@
+"""The one policy of our pipeline: what azure-core spreads over a dozen, done once per request, shared by all clients.
+
+It keeps the user's token at home (nothing is sent to another host than the endpoint's), signs, names us, sets the
+timeouts, renews the token on a 401 and asks once more, and turns every failure into one of the house's errors. It does
+not retry, redirect or log: callers own the waiting, and one call is one request.
+
+The SDK's clients take options for policies on every call; ours is `answer`: an `Answer` that receives the response as
+it came, while the SDK is given an empty result to decode (its decoding is the larger part of a call's cost, and what it
+loses, nobody can get back).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, NoReturn
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import anyio
+from azure.core.exceptions import AzureError
+from azure.core.pipeline import PipelineRequest, PipelineResponse
+from azure.core.pipeline.policies import AsyncHTTPPolicy, ContentDecodePolicy
+from azure.core.pipeline.transport import AsyncHttpResponse, HttpRequest
+
+from chatbot.errors import OutcomeUnknown, ProtocolError, ServiceError, Throttled, Unauthorized, Unreachable
+from chatbot.service import failures, translate
+from chatbot.service.credentials import TokenSource
+
+_NOTHING: Final[Mapping[str, Any]] = {"value": [], "chatThread": {}}
+"""What the SDK gets to decode: no element, no property, valid for every operation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long a call may take, in seconds.
+
+    Args:
+        connect: until a connection stands, TLS included.
+        read: between two pieces of the answer.
+        total: for everything, so that an answer that drips for ever ends too.
+    """
+
+    connect: float = 10.0
+    read: float = 30.0
+    total: float = 60.0
+
+
+@dataclass(slots=True)
+class Answer:
+    """Receives one call's response.
+
+    Args:
+        operation: what is asked, to complete "cannot …".
+    """
+
+    operation: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    def json(self) -> translate.Json:
+        """The body as a JSON object.
+
+        Raises:
+            ProtocolError: it is something else.
+        """
+        return translate.read_json(self.body)
+
+    @property
+    def server_time(self) -> datetime | None:
+        """The answer's Date header."""
+        return failures.read_http_date(self.headers.get("date"))
+
+
+class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
+    """Sends one user's requests; shared by all of that user's clients.
+
+    Args:
+        endpoint: the only place requests may go to, `scheme://host[:port]`.
+        tokens: where the user's tokens come from.
+        user_agent: what we call ourselves.
+        timeouts: how long a call may take.
+        proxy: address of the proxy to go through, if any.
+        clock: epoch seconds.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        tokens: TokenSource,
+        *,
+        user_agent: str,
+        timeouts: Timeouts,
+        proxy: str | None,
+        clock: Callable[[], float],
+    ) -> None:
+        super().__init__()
+        self._home = f"{endpoint}/"
+        self._tokens = tokens
+        self._user_agent = user_agent
+        self._timeouts = timeouts
+        self._proxy = proxy
+        self._clock = clock
+
+    async def send(self, request: PipelineRequest[HttpRequest]) -> PipelineResponse[HttpRequest, AsyncHttpResponse]:
+        """Send a request and fill its `Answer`.
+
+        Raises:
+            ServiceError: every failure there is, of the class that says what can be done.
+        """
+        answer: Answer = request.context.options.pop("answer")
+        self._prepare(request, answer)
+        token = await self._token(answer)
+        response = await self._ask(request, token, answer)
+        if response.http_response.status_code == 401:
+            await self._renew(token, answer)
+            response = await self._ask(request, await self._token(answer), answer)
+        self._take(response.http_response, answer)
+        response.context[ContentDecodePolicy.CONTEXT_NAME] = _NOTHING
+        return response
+
+    def _prepare(self, request: PipelineRequest[HttpRequest], answer: Answer) -> None:
+        url = request.http_request.url
+        if not url.startswith(self._home) and not _is_same_place(url, self._home):
+            msg = (
+                f"cannot {answer.operation}: the service's link leads to {urlsplit(url).netloc[:100]!r}, "
+                f"and our token goes to {self._home} only"
+            )
+            raise ProtocolError(msg)
+        headers, options = request.http_request.headers, request.context.options
+        headers["User-Agent"] = self._user_agent
+        headers["x-ms-client-request-id"] = str(uuid4())
+        options["connection_timeout"] = self._timeouts.connect
+        options["read_timeout"] = self._timeouts.read
+        if self._proxy is not None:
+            options["proxy"] = self._proxy
+
+    async def _ask(
+        self, request: PipelineRequest[HttpRequest], token: str, answer: Answer
+    ) -> PipelineResponse[HttpRequest, AsyncHttpResponse]:
+        request.http_request.headers["Authorization"] = f"Bearer {token}"
+        try:
+            with anyio.fail_after(self._timeouts.total):
+                return await self.next.send(request)
+        except (AzureError, TimeoutError, OSError) as error:
+            raise failures.from_exception(answer.operation, error) from error
+
+    async def _token(self, answer: Answer) -> str:
+        try:
+            return (await self._tokens.get_token()).token
+        except ServiceError as error:
+            _raise_unsent(answer, error)
+
+    async def _renew(self, rejected: str, answer: Answer) -> None:
+        try:
+            await self._tokens.renew(rejected)
+        except ServiceError as error:
+            _raise_unsent(answer, error)
+
+    def _take(self, response: AsyncHttpResponse, answer: Answer) -> None:
+        if 200 <= response.status_code < 300:
+            answer.headers, answer.body = response.headers, response.body()
+            return
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        text = response.body().decode("utf-8-sig", "replace")
+        raise failures.from_status(answer.operation, response.status_code, response.headers, text, now)
+
+
+def _raise_unsent(answer: Answer, error: ServiceError) -> NoReturn:
+    """Without a token nothing was sent, or what was sent was refused: whatever befell the token, this was not done."""
+    message = f"cannot {answer.operation}: {error}"
+    if isinstance(error, Throttled):
+        raise Throttled(message, retry_after=error.retry_after, code=error.code) from error
+    if isinstance(error, Unreachable | OutcomeUnknown):
+        raise Unreachable(message, status=error.status, code=error.code) from error
+    raise Unauthorized(message, status=error.status, code=error.code) from error
+
+
+def _is_same_place(url: str, home: str) -> bool:
+    """Whether two addresses name the same scheme, host and port, in whatever spelling."""
+    try:
+        return _place(url) == _place(home)
+    except ValueError:
+        return False
+
+
+def _place(url: str) -> tuple[str, str | None, int | None, bool]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme), "@" in parts.netloc

@@ -1,0 +1,148 @@
+"""Tokens from an endpoint of the user's own, so that a bot needs no access key of the resource.
+
+The request is `POST` of the configured address with `Content-Type: application/json` and, if one is configured, an
+`Authorization` header, which is sent as it is:
+
+    {"user": "8:acs:…", "scopes": ["chat"]}
+
+The answer is 200 with
+
+    {"token": "eyJ…", "expiresOn": "2030-01-31T12:00:00Z"}
+
+where `expiresOn` is an ISO 8601 time, or epoch seconds as a number, and may be missing when the token is a JWT that
+says it itself. These are the names of the identity service's own `:issueAccessToken`, so that an endpoint can hand its
+answer on. 401 and 403 mean that the bot may not have tokens, 429 (with `Retry-After`) and 5xx that it should ask later.
+https is required, except to this machine. Redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import anyio
+from azure.core.credentials import AccessToken
+from azure.core.exceptions import AzureError
+from azure.core.pipeline.transport import AsyncHttpTransport, HttpRequest
+
+from chatbot.errors import ConfigError, ProtocolError
+from chatbot.model import UserId
+from chatbot.service import failures, translate
+from chatbot.service.connection import check_transport_security, split_url
+from chatbot.service.credentials import check_token, read_expiry
+from chatbot.service.network import proxy_for
+from chatbot.service.policies import Timeouts
+
+
+class TokenEndpoint:
+    """Asks an endpoint for one user's tokens; `mint` is what `RenewingTokens` takes.
+
+    Args:
+        url: where to ask; https, or http to this machine.
+        user: whose tokens.
+        transport: carries the request.
+        scopes: what the tokens are to allow.
+        authorization: the value of the `Authorization` header, such as "Bearer …"; None sends none.
+        timeouts: how long asking may take.
+        clock: epoch seconds.
+
+    Raises:
+        ConfigError: the address cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        user: UserId,
+        transport: AsyncHttpTransport[Any, Any],
+        *,
+        scopes: Sequence[str],
+        authorization: str | None,
+        timeouts: Timeouts,
+        clock: Callable[[], float],
+    ) -> None:
+        self._url = check_url(url)
+        self._host = urlsplit(self._url).netloc
+        self._user = user
+        self._transport = transport
+        self._scopes = tuple(scopes)
+        self._authorization = authorization
+        self._timeouts = timeouts
+        self._clock = clock
+        self._proxy = proxy_for(self._url)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {self._host} for {self._user}>"
+
+    async def mint(self) -> AccessToken:
+        """Ask for a token.
+
+        Raises:
+            ServiceError: the endpoint gave none.
+        """
+        operation = f"get a token of {self._user} from {self._host}"
+        response = await self._ask(operation)
+        text = response.body().decode("utf-8-sig", "replace")
+        if response.status_code != 200:
+            now = datetime.fromtimestamp(self._clock(), UTC)
+            raise failures.from_status(operation, response.status_code, response.headers, text, now)
+        try:
+            return read_token(translate.read_json(text))
+        except ProtocolError as error:
+            msg = f"cannot {operation}: {error}"
+            raise ProtocolError(msg) from error
+
+    async def _ask(self, operation: str) -> Any:
+        body = json.dumps({"user": self._user, "scopes": self._scopes})
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if self._authorization is not None:
+            headers["Authorization"] = self._authorization
+        options: dict[str, Any] = {
+            "connection_timeout": self._timeouts.connect,
+            "read_timeout": self._timeouts.read,
+            "proxy": self._proxy,
+        }
+        try:
+            with anyio.fail_after(self._timeouts.total):
+                return await self._transport.send(HttpRequest("POST", self._url, headers, data=body), **options)
+        except (AzureError, TimeoutError, OSError) as error:
+            raise failures.from_exception(operation, error) from error
+
+
+def read_token(body: translate.Json) -> AccessToken:
+    """Read `{"token", "expiresOn"}`.
+
+    Raises:
+        ProtocolError: there is no token in it, or nothing tells when it expires.
+    """
+    token, expires = body.get("token"), body.get("expiresOn")
+    if not isinstance(token, str):
+        msg = 'the answer has no "token"; expected {"token": "…", "expiresOn": "…"}'
+        raise ProtocolError(msg)
+    check_token(token, ProtocolError)
+    if isinstance(expires, int | float) and not isinstance(expires, bool):
+        return AccessToken(token, int(expires))
+    if expires is not None:
+        return AccessToken(token, int(translate.time(expires, "expiresOn").timestamp()))
+    known = read_expiry(token)
+    if known is None:
+        msg = 'the answer has no "expiresOn", and the token does not say when it expires either'
+        raise ProtocolError(msg)
+    return AccessToken(token, known)
+
+
+def check_url(text: str) -> str:
+    """Check the address of a token endpoint.
+
+    Raises:
+        ConfigError: it is no http(s) address, or plain http to another machine.
+    """
+    url = split_url(text)
+    if url is None:
+        msg = "the token endpoint is not an address such as https://HOST/PATH (with no name or password in it)"
+        raise ConfigError(msg)
+    check_transport_security(url)
+    return url.geturl()
