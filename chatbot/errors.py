@@ -1,10 +1,12 @@
 """Everything that can go wrong, sorted by what the caller can do about it.
 
 An error's docstring is its explanation; the message names the value, the place and the remedy. Every error of the
-package is a `ChatbotError`. Nothing here imports anything, so that every floor may raise and catch these.
+package is a `ChatbotError`. Nothing here imports anything of chatbot, so that every floor may raise and catch these.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class ChatbotError(Exception):
@@ -25,6 +27,21 @@ class ConfigError(ChatbotError):
 
 class PluginError(ChatbotError):
     """A plugin cannot be loaded as it is written: mend the plugin; the message names file and line."""
+
+
+class PluginSettingsError(PluginError):
+    """A plugin's settings are not what its model says: mend them in bots.yaml.
+
+    Args:
+        place: the plugin's factory, `file:line`.
+        problems: the path of each wrong setting below `settings`, and what is wrong with it.
+    """
+
+    def __init__(self, place: str, problems: Sequence[tuple[tuple[int | str, ...], str]]) -> None:
+        sentences = (f"settings.{'.'.join(map(str, path))}: {what}" for path, what in problems)
+        super().__init__(f"{place}: " + "; ".join(sentences))
+        self.place = place
+        self.problems = tuple(problems)
 
 
 class StateError(ChatbotError):

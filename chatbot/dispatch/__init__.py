@@ -1,0 +1,8 @@
+"""From an event to its handler: filters, typed commands, contexts, and the order in which handlers are asked."""
+
+from chatbot.dispatch.context import PASS, Context, Pass, SentMessage
+from chatbot.dispatch.dispatcher import Dispatcher
+from chatbot.dispatch.occasion import BotInfo, CommandInfo
+from chatbot.dispatch.outcome import Ack, Outcome
+
+__all__ = ["PASS", "Ack", "BotInfo", "CommandInfo", "Context", "Dispatcher", "Outcome", "Pass", "SentMessage"]

@@ -1,0 +1,264 @@
+"""Typed command arguments: a handler's parameters say what may be typed behind a command. Pure.
+
+Rules:
+    1. Words are separated by white space; quotes around a word ("…", '…', “…”) keep it together.
+    2. Positional parameters take one word each, in order; `*many` takes all the others; `Rest` takes the tail of
+       the message as it was typed.
+    3. Keyword-only parameters are options: `--name value`, `--name=value`; a bool is `--name` or `--no-name`.
+       They stand anywhere before a `Rest`; `--` ends them; a dash that a phone made of `--` counts as one.
+    4. What does not fit raises `BadArguments`, whose text is for the person who typed it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, get_args, get_origin
+
+from chatbot.dispatch.conversion import Conversion, conversion_for, plain_type
+from chatbot.errors import ChatbotError
+
+
+class BadArguments(ChatbotError):
+    """What was typed behind a command does not fit it; the message tells the person what does."""
+
+
+class _Tail:
+    """Marks the parameter that takes the tail of a command."""
+
+
+Rest = Annotated[str, _Tail()]
+"""The type of a last parameter that takes everything still to come: `text: Rest`."""
+
+_WORD: Final = re.compile(
+    r"""\s*(?:
+        "(?P<double>(?:[^"\\]|\\.)*)"(?=\s|$)
+      | '(?P<single>[^']*)'(?=\s|$)
+      | “(?P<curly>[^”]*)”(?=\s|$)
+      | (?P<bare>\S+)
+    )""",
+    re.VERBOSE | re.DOTALL,
+)
+_ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
+_OPTION: Final = re.compile(r"(?:--|—)(?P<name>[A-Za-z][\w-]*)(?:=(?P<value>.*))?\Z", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One parameter of a command.
+
+    Args:
+        name: the parameter's name.
+        conversion: how a word becomes its value.
+        is_required: it has no default.
+        is_option: it is keyword-only.
+        is_many: it is `*many`.
+        is_rest: it takes the tail.
+        is_flag: it is an option that is on or off.
+    """
+
+    name: str
+    conversion: Conversion
+    is_required: bool = True
+    is_option: bool = False
+    is_many: bool = False
+    is_rest: bool = False
+    is_flag: bool = False
+
+    @property
+    def label(self) -> str:
+        """What usages and complaints call it."""
+        return f"--{self.name.replace('_', '-')}" if self.is_option else self.name.upper()
+
+    @property
+    def usage(self) -> str:
+        """How it is typed: `COUNT`, `[SIDES]`, `TEXT…`, `[--loud]`, `[--color red|blue]`."""
+        shown = self.label
+        if self.is_option and not self.is_flag:
+            shown += " " + ("|".join(self.conversion.choices) or self.name.upper())
+        elif self.conversion.choices and not self.is_option:
+            shown = "|".join(self.conversion.choices)
+        if self.is_rest or self.is_many:
+            shown += "…"
+        return shown if self.is_required else f"[{shown}]"
+
+    def read(self, word: str) -> object:
+        """The value a word stands for."""
+        try:
+            return self.conversion.parse(word)
+        except ValueError:
+            msg = f'{self.label}: "{word}" is not {self.conversion.expects}.'
+            raise BadArguments(msg) from None
+
+
+def argument_for(parameter: inspect.Parameter) -> Argument | None:
+    """The argument that a parameter stands for; None when its type cannot be typed by a person."""
+    conversion = conversion_for(parameter.annotation)
+    if conversion is None or parameter.kind is inspect.Parameter.VAR_KEYWORD:
+        return None
+    is_option = parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    is_many = parameter.kind is inspect.Parameter.VAR_POSITIONAL
+    return Argument(
+        name=parameter.name,
+        conversion=conversion,
+        is_required=parameter.default is inspect.Parameter.empty and not is_many,
+        is_option=is_option,
+        is_many=is_many,
+        is_rest=is_rest(parameter.annotation),
+        is_flag=is_option and plain_type(parameter.annotation) is bool,
+    )
+
+
+def is_rest(annotation: object) -> bool:
+    """Whether it is `Rest`, or `Rest | None`."""
+    if get_origin(annotation) is Annotated:
+        return any(isinstance(mark, _Tail) for mark in get_args(annotation)[1:])
+    return any(is_rest(one) for one in get_args(annotation) if one is not annotation)
+
+
+@dataclass(slots=True)
+class Values:
+    """What a command's handler is called with, besides the context."""
+
+    positional: list[Any] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """All arguments of one command, in the order of the handler's parameters."""
+
+    command: str
+    arguments: tuple[Argument, ...] = ()
+
+    @property
+    def usage(self) -> str:
+        """How the command is typed: `/roll COUNT [SIDES] [--loud]`."""
+        return " ".join((f"/{self.command}", *(argument.usage for argument in self.arguments)))
+
+    def parse(self, typed: str) -> Values:
+        """The values of what was typed behind the command.
+
+        Raises:
+            BadArguments: it does not fit; the text says why and how the command is typed.
+        """
+        try:
+            return _Reading(self.arguments, typed).values()
+        except BadArguments as error:
+            msg = f"{error}\nUsage: {self.usage}"
+            raise BadArguments(msg) from None
+
+
+class _Reading:
+    """One pass over what was typed."""
+
+    def __init__(self, arguments: Sequence[Argument], typed: str) -> None:
+        self._positional = [one for one in arguments if not one.is_option]
+        self._options: Mapping[str, Argument] = {one.label: one for one in arguments if one.is_option}
+        self._typed = typed
+        self._at = 0
+        self._is_past_options = not self._options
+        self._values = Values()
+
+    def values(self) -> Values:
+        for argument in self._positional:
+            if argument.is_rest:
+                self._take_rest(argument)
+            elif argument.is_many:
+                self._values.positional += [argument.read(word) for word in self._words()]
+            elif not self._take_one(argument):
+                break
+        self._refuse_what_is_left()
+        for option in self._options.values():
+            if option.is_required and option.name not in self._values.options:
+                msg = f"{option.label} is missing."
+                raise BadArguments(msg)
+        return self._values
+
+    def _take_one(self, argument: Argument) -> bool:
+        word = next(self._words(), None)
+        if word is not None:
+            self._values.positional.append(argument.read(word))
+        elif argument.is_required:
+            msg = f"{argument.label} is missing."
+            raise BadArguments(msg)
+        return word is not None
+
+    def _take_rest(self, argument: Argument) -> None:
+        self._skip_options()
+        rest = self._typed[self._at :].strip()
+        self._at = len(self._typed)
+        if rest:
+            self._values.positional.append(argument.read(rest))
+        elif argument.is_required:
+            msg = f"{argument.label} is missing."
+            raise BadArguments(msg)
+
+    def _refuse_what_is_left(self) -> None:
+        for word in self._words():
+            msg = f'"{word}" is too much.'
+            raise BadArguments(msg)
+
+    def _words(self) -> Iterator[str]:
+        """The positional words still to come; options between them are taken on the way."""
+        while True:
+            self._skip_options()
+            word = self._next_word()
+            if word is None:
+                return
+            yield word
+
+    def _skip_options(self) -> None:
+        while not self._is_past_options:
+            before = self._at
+            word = self._next_word()
+            if word == "--":
+                self._is_past_options = True
+            elif word is None or not self._take_option(word, self._typed[before : self._at]):
+                self._at = before
+                return
+
+    def _take_option(self, word: str, source: str) -> bool:
+        found = _OPTION.match(word) if source.lstrip()[:1] not in "\"'“" else None
+        if found is None:
+            return False
+        label, value = f"--{found['name'].replace('_', '-').lower()}", found["value"]
+        if label not in self._options and self._take_negation(label, value):
+            return True
+        option = self._options.get(label)
+        if option is None:
+            raise BadArguments(_no_such_option(label, self._options))
+        if value is None and not option.is_flag:
+            value = self._next_word()
+            if value is None:
+                msg = f"{label} needs a value: {option.conversion.expects}."
+                raise BadArguments(msg)
+        self._values.options[option.name] = True if value is None else option.read(value)
+        return True
+
+    def _take_negation(self, label: str, value: str | None) -> bool:
+        option = self._options.get("--" + label.removeprefix("--no-"))
+        if not label.startswith("--no-") or option is None or not option.is_flag or value is not None:
+            return False
+        self._values.options[option.name] = False
+        return True
+
+    def _next_word(self) -> str | None:
+        found = _WORD.match(self._typed, self._at)
+        if found is None:
+            return None
+        if found["bare"] is not None and found["bare"][0] in '"“':
+            msg = f"A quote is not closed: {found['bare']}"
+            raise BadArguments(msg)
+        self._at = found.end()
+        if found["double"] is not None:
+            return _ESCAPED.sub(r"\1", found["double"])
+        return next(group for group in (found["single"], found["curly"], found["bare"]) if group is not None)
+
+
+def _no_such_option(label: str, options: Mapping[str, Argument]) -> str:
+    near = difflib.get_close_matches(label, options, n=1)
+    return f"There is no option {label}." + (f" Did you mean {near[0]}?" if near else "")

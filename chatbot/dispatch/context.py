@@ -1,0 +1,329 @@
+"""What a handler holds while it handles one event: the facts, and the pen to write down what should be done.
+
+A context never speaks to the service. What a handler asks for becomes wishes in a ledger; they are carried out
+after the event was committed, each once, and none of them if the handler fails.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, overload
+
+from typing_extensions import Self, TypeVar
+
+from chatbot.actions import (
+    Action,
+    ActionKey,
+    AddParticipants,
+    DeleteMessage,
+    EditMessage,
+    RemoveParticipant,
+    SendMessage,
+    UpdateTopic,
+    Wish,
+    action_key,
+)
+from chatbot.dispatch.occasion import BotInfo, CommandInfo, Occasion
+from chatbot.errors import StateError
+from chatbot.events import Event, MessageEvent, MessageReceived, ThreadEvent
+from chatbot.model import (
+    RESERVED_METADATA_PREFIX,
+    ChatMessage,
+    MessageId,
+    MessageType,
+    Participant,
+    ThreadId,
+    UserId,
+)
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+E = TypeVar("E", bound=Event, covariant=True, default=MessageReceived)
+
+
+class Pass(Enum):
+    """The type of `PASS`, for return annotations: `-> str | Pass`."""
+
+    PASS = "pass"
+
+
+PASS: Final = Pass.PASS
+"""Returned by a handler that does not want to answer after all: the next one that matches gets the event."""
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The wishes of one event, in the order they were made, each under a key that a retry makes again."""
+
+    occasion: Occasion
+    wishes: list[Wish] = field(default_factory=list)
+    is_acknowledged: bool = False
+    _ordinals: Counter[str] = field(default_factory=Counter)
+
+    def next_key(self, handler: str) -> ActionKey:
+        """The key of a handler's next wish."""
+        ordinal = self._ordinals[handler]
+        self._ordinals[handler] += 1
+        one = self.occasion
+        return action_key(one.bot.user, one.thread, one.event.key, handler, ordinal)
+
+    def add(self, handler: str, action: Action) -> ActionKey:
+        """Write down a wish and give its key."""
+        key = self.next_key(handler)
+        self.wishes.append(Wish(key, action))
+        return key
+
+
+@dataclass(frozen=True, slots=True)
+class SentMessage:
+    """A message that a handler asked for: it may still be edited or taken back while the handler runs.
+
+    Args:
+        key: names it for good; store it to edit or delete the message in a later event, with `ctx.edit(key, …)`.
+        thread: where it goes; None is the thread of the event.
+        is_empty: there was nothing to say, so nothing is sent.
+    """
+
+    key: ActionKey
+    thread: ThreadId | None
+    is_empty: bool
+    _ctx: Context[Any] = field(repr=False, compare=False)
+
+    async def edit(self, content: str) -> None:
+        """Replace its content, of the same type as before."""
+        await self._ctx.edit(self, content)
+
+    async def delete(self) -> None:
+        """Take it back."""
+        await self._ctx.delete(self)
+
+
+class Context(Generic[E]):
+    """What a handler holds: the event and its surroundings, and everything that it can ask for.
+
+    `Context` alone is `Context[MessageReceived]`. Everything asked for here is carried out after the handler has
+    ended well, in order, effectively once; nothing of it if the handler fails.
+
+    Args:
+        occasion: the event, and the bot it happened to.
+        handler: the qualified name of the handler.
+        ledger: where wishes are written; shared by the handlers of one event.
+    """
+
+    __slots__ = ("_handler", "_is_open", "_ledger", "_log", "_occasion")
+
+    def __init__(self, occasion: Occasion, *, handler: str, ledger: Ledger | None = None) -> None:
+        self._occasion = occasion
+        self._handler = handler
+        self._ledger = Ledger(occasion) if ledger is None else ledger
+        self._is_open = True
+        self._log: FilteringBoundLogger | None = None
+
+    def __enter__(self) -> Self:
+        """Open while the handler runs; what is asked for later is refused."""
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._is_open = False
+
+    def __repr__(self) -> str:
+        return f"<Context of {type(self._occasion.event).__name__} {self._occasion.event.key} in {self._handler}>"
+
+    @property
+    def event(self) -> E:
+        """What happened."""
+        return self._occasion.event  # type: ignore[return-value]  # whoever builds a context matches it with E
+
+    @property
+    def bot(self) -> BotInfo:
+        """Which bot this is."""
+        return self._occasion.bot
+
+    @property
+    def commands(self) -> tuple[CommandInfo, ...]:
+        """All commands of the bot, of all its plugins, in the order they were registered."""
+        return self._occasion.commands
+
+    @property
+    def thread(self: Context[ThreadEvent]) -> ThreadId:
+        """Where it happened."""
+        return self.event.thread
+
+    @property
+    def message(self: Context[MessageEvent]) -> ChatMessage:
+        """The message it is about."""
+        return self.event.message
+
+    @property
+    def sender(self: Context[MessageEvent]) -> Participant:
+        """Who wrote the message, or caused the system message."""
+        message = self.event.message
+        user = message.sender or message.initiator
+        if user is None:
+            msg = f"message {message.id} has no sender: the service named nobody; use ctx.message"
+            raise StateError(msg)
+        return Participant(user, message.sender_display_name)
+
+    @property
+    def text(self: Context[MessageEvent]) -> str:
+        """The message as plain text: html tags gone, entities decoded, blocks as newlines."""
+        return self._occasion.text
+
+    @property
+    def html(self: Context[MessageEvent]) -> str | None:
+        """The message's html as the service gave it; None if it was written as text."""
+        message = self.event.message
+        return message.content if message.type is MessageType.HTML else None
+
+    @property
+    def actions(self) -> list[Action]:
+        """What was asked for so far, by all handlers of this event."""
+        return [wish.action for wish in self._ledger.wishes]
+
+    @property
+    def log(self) -> FilteringBoundLogger:
+        """A logger that names bot, thread, event and handler on every line. Do not log people's words."""
+        if self._log is None:
+            import structlog  # noqa: PLC0415 -- only a handler that logs pays for it
+
+            one = self._occasion
+            bound = structlog.get_logger().bind(
+                bot=one.bot.name, thread=one.thread, event_key=one.event.key, handler=self._handler
+            )
+            self._log = bound
+        return self._log
+
+    @overload
+    async def reply(
+        self, text: str, *, thread: ThreadId | None = None, metadata: Mapping[str, str] | None = None
+    ) -> SentMessage: ...
+
+    @overload
+    async def reply(
+        self, *, html: str, thread: ThreadId | None = None, metadata: Mapping[str, str] | None = None
+    ) -> SentMessage: ...
+
+    async def reply(
+        self,
+        text: str | None = None,
+        *,
+        html: str | None = None,
+        thread: ThreadId | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> SentMessage:
+        """Say something; returns a handle to edit it or take it back. An empty reply is no reply.
+
+        Args:
+            text: what to say, as plain text.
+            html: what to say, as html; the service removes what it does not allow.
+            thread: where; by default in the thread of the event.
+            metadata: kept with the message by the service; keys under `chatbot.` are refused.
+
+        Raises:
+            ValueError: neither or both of text and html, or a reserved metadata key.
+            StateError: the event has no thread and none was named, or the handler has ended.
+        """
+        if (text is None) == (html is None):
+            msg = "reply() takes either a text or html=…"
+            raise ValueError(msg)
+        kind: Literal["text", "html"] = "text" if html is None else "html"
+        content = (text if html is None else html) or ""
+        self._where(thread)
+        action = SendMessage(content, type=kind, thread=thread, metadata=_checked(metadata or {}))
+        if not content.strip():
+            return SentMessage(self._ledger.next_key(self._handler), thread, True, self)
+        return SentMessage(self._wish(action), thread, False, self)
+
+    async def edit(
+        self, message: SentMessage | MessageId | ActionKey, content: str, *, thread: ThreadId | None = None
+    ) -> None:
+        """Replace the content of one of the bot's messages.
+
+        Args:
+            message: a handle, a handle's key from an earlier event, or the id of an own message.
+            content: the new content, of the same type as before.
+            thread: where the message is; by default the handle's thread, or that of the event.
+
+        Raises:
+            ValueError: nothing to say; take the message back with `delete` instead.
+            StateError: the event has no thread and none was named, the handler has ended, or the reply was empty,
+                so that there is nothing to edit.
+        """
+        if not content.strip():
+            msg = "edit() has nothing to say; an empty message cannot be sent, use delete()"
+            raise ValueError(msg)
+        target, where = _target(message, thread)
+        self._where(where)
+        self._wish(EditMessage(target, content, where))
+
+    async def delete(self, message: SentMessage | MessageId | ActionKey, *, thread: ThreadId | None = None) -> None:
+        """Take one of the bot's messages back; arguments and errors as for `edit`."""
+        target, where = _target(message, thread)
+        self._where(where)
+        self._wish(DeleteMessage(target, where))
+
+    async def add_participants(self, *people: Participant | UserId, thread: ThreadId | None = None) -> None:
+        """Bring people into the thread; whoever is in it already stays."""
+        self._where(thread)
+        everyone = tuple(one if isinstance(one, Participant) else Participant(one) for one in people)
+        if everyone:
+            self._wish(AddParticipants(everyone, thread))
+
+    async def remove_participant(self, who: Participant | UserId, *, thread: ThreadId | None = None) -> None:
+        """Take someone out of the thread."""
+        self._where(thread)
+        self._wish(RemoveParticipant(who.user if isinstance(who, Participant) else who, thread))
+
+    async def leave(self, *, thread: ThreadId | None = None) -> None:
+        """Take the bot itself out of the thread; what was asked for before is still done."""
+        await self.remove_participant(self.bot.user, thread=thread)
+
+    async def update_topic(self, topic: str, *, thread: ThreadId | None = None) -> None:
+        """Give the thread another topic."""
+        if not topic.strip():
+            msg = "update_topic() got an empty topic; the service takes none"
+            raise ValueError(msg)
+        self._where(thread)
+        self._wish(UpdateTopic(topic, thread))
+
+    async def acknowledge(self: Context[MessageEvent]) -> None:
+        """Show people that the message was read; only needed with `ack: manual`."""
+        self._check_open()
+        self._ledger.is_acknowledged = True
+
+    def _wish(self, action: Action) -> ActionKey:
+        self._check_open()
+        return self._ledger.add(self._handler, action)
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            msg = f"{self._handler} has ended: what it asks for now would be lost; await everything in the handler"
+            raise StateError(msg)
+
+    def _where(self, thread: ThreadId | None) -> None:
+        if thread is None and self._occasion.thread is None:
+            msg = f"{type(self._occasion.event).__name__} happens in no thread; say where: thread=…"
+            raise StateError(msg)
+
+
+def _target(
+    message: SentMessage | MessageId | ActionKey, thread: ThreadId | None
+) -> tuple[MessageId | ActionKey, ThreadId | None]:
+    if not isinstance(message, SentMessage):
+        return message, thread
+    if message.is_empty:
+        msg = "the reply was empty, so nothing was sent that could be changed; check sent.is_empty"
+        raise StateError(msg)
+    return message.key, message.thread
+
+
+def _checked(metadata: Mapping[str, str]) -> Mapping[str, str]:
+    for name in metadata:
+        if name.startswith(RESERVED_METADATA_PREFIX):
+            msg = f"metadata key {name!r} is reserved: choose one that does not begin with {RESERVED_METADATA_PREFIX}"
+            raise ValueError(msg)
+    return dict(metadata)

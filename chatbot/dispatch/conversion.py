@@ -1,0 +1,124 @@
+"""From what a person types to a typed value: numbers, yes and no, choices, dates, durations. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from enum import Enum
+from typing import Annotated, Any, Final, Literal, NewType, Union, get_args, get_origin
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """How one word becomes a value.
+
+    Args:
+        expects: what a person should type, as in "a whole number".
+        parse: gives the value; ValueError when the word is not one.
+        choices: all words there are, where they can be listed.
+    """
+
+    expects: str
+    parse: Callable[[str], object]
+    choices: tuple[str, ...] = ()
+
+
+CONVERTIBLE: Final = "str, int, float, bool, date, timedelta, UUID, an Enum or a Literal"
+"""What `conversion_for` knows, for error messages."""
+
+
+def conversion_for(annotation: object) -> Conversion | None:
+    """How a word becomes a value of this type; None when there is no way. `T | None` is read as `T`."""
+    plain = plain_type(annotation)
+    if get_origin(plain) is Literal:
+        return _choice({str(value): value for value in get_args(plain)})
+    if isinstance(plain, type) and issubclass(plain, Enum):
+        return _choice({member.name: member for member in plain})
+    if isinstance(plain, type):
+        return _BY_TYPE.get(plain)
+    return None
+
+
+def plain_type(annotation: object) -> object:
+    """The type without `Annotated`, `NewType` and `| None` around it."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return plain_type(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        others = [one for one in get_args(annotation) if one is not type(None)]
+        return plain_type(others[0]) if len(others) == 1 else annotation
+    if isinstance(annotation, NewType):
+        return plain_type(annotation.__supertype__)
+    return annotation
+
+
+def _choice(values: Mapping[str, object]) -> Conversion:
+    by_word = {word.casefold(): value for word, value in values.items()}
+    for value in values.values():
+        if isinstance(value, Enum):
+            by_word.setdefault(str(value.value).casefold(), value)
+    words = tuple(word.lower() if isinstance(value, Enum) else word for word, value in values.items())
+
+    def parse(word: str) -> object:
+        if word.casefold() not in by_word:
+            raise ValueError(word)
+        return by_word[word.casefold()]
+
+    return Conversion(f"one of {', '.join(words)}", parse, words)
+
+
+def _parse_float(word: str) -> float:
+    number = float(word)
+    if not math.isfinite(number):
+        raise ValueError(word)
+    return number
+
+
+_YES_AND_NO: Final = {
+    "yes": True, "y": True, "true": True, "on": True, "1": True,
+    "no": False, "n": False, "false": False, "off": False, "0": False,
+}  # fmt: skip
+
+
+def _parse_bool(word: str) -> bool:
+    if word.casefold() not in _YES_AND_NO:
+        raise ValueError(word)
+    return _YES_AND_NO[word.casefold()]
+
+
+_DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:w|d|h|m|s))+", re.IGNORECASE)
+_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(w|d|h|m|s)", re.IGNORECASE)
+_UNITS: Final = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+
+
+def parse_duration(word: str) -> timedelta:
+    """A duration such as `90s`, `1h30m`, `1.5d`: numbers with the units w, d, h, m and s.
+
+    Raises:
+        ValueError: it is not one, or longer than a timedelta can be.
+    """
+    if not _DURATION.fullmatch(word):
+        raise ValueError(word)
+    try:
+        return sum(
+            (timedelta(**{_UNITS[unit.lower()]: float(n)}) for n, unit in _DURATION_PART.findall(word)),
+            timedelta(),
+        )
+    except OverflowError as error:
+        raise ValueError(word) from error
+
+
+_BY_TYPE: Final[Mapping[Any, Conversion]] = {
+    str: Conversion("a text", str),
+    int: Conversion("a whole number", int),
+    float: Conversion("a number", _parse_float),
+    bool: Conversion("yes or no", _parse_bool),
+    date: Conversion("a date like 2026-01-31", date.fromisoformat),
+    timedelta: Conversion("a duration like 90s or 1h30m", parse_duration),
+    UUID: Conversion("a UUID", UUID),
+}

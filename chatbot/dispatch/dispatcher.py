@@ -1,0 +1,166 @@
+"""From one event to what is to be done: finds the handler that answers, and runs it.
+
+Rules:
+    1. Known commands come first, then all other handlers in the order of plugins and of registration.
+    2. The first match answers; `PASS` hands on to the next. What a passing handler asked for is kept.
+    3. An unknown `/x` is a message like any other; only if nobody answers it is a near command suggested.
+    4. A handler that fails leaves no wishes; trying again is up to the caller.
+It commits nothing, sends nothing and retries nothing: the bot's lane does.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, Protocol
+
+from chatbot.actions import SendMessage, SendReadReceipt
+from chatbot.dispatch.context import PASS, Context, Ledger
+from chatbot.dispatch.handler import Handler
+from chatbot.dispatch.occasion import BotInfo, CommandInfo, Occasion
+from chatbot.dispatch.origin import among_people, is_own
+from chatbot.dispatch.outcome import Ack, Outcome
+from chatbot.errors import PluginError
+from chatbot.events import Event, MessageReceived
+
+SUGGESTION: Final = "chatbot.suggestion"
+"""The name under which near commands are suggested."""
+
+RECEIPT: Final = "chatbot.receipt"
+"""The name under which read receipts are sent."""
+
+_NEAR: Final = 0.75  # /hepl is near /help, /hello is not: it may be meant for another bot in the thread
+
+
+class HandlerSource(Protocol):
+    """What has handlers: a plugin."""
+
+    def handlers(self) -> Sequence[Handler]:
+        """All handlers, ready to run, in their order."""
+        ...
+
+
+class Dispatcher:
+    """A bot's handlers, in order.
+
+    Args:
+        plugins: where the handlers come from, in the order of bots.yaml.
+        bot: who the bot is.
+        ack: when messages are shown as read, where a handler does not say.
+
+    Raises:
+        PluginError: two commands have the same name, or a handler cannot be prepared.
+    """
+
+    def __init__(self, plugins: Iterable[HandlerSource], *, bot: BotInfo, ack: Ack = Ack.HANDLED) -> None:
+        handlers = [handler for plugin in plugins for handler in plugin.handlers()]
+        self._bot = bot
+        self._ack = ack
+        self._commands = _by_name(handlers)
+        self._others = tuple(handler for handler in handlers if handler.info is None)
+        self._by_event: dict[type[Event], tuple[Handler, ...]] = {}
+        self._infos = tuple(handler.info for handler in self._commands.values() if handler.info)
+
+    @property
+    def commands(self) -> tuple[CommandInfo, ...]:
+        """All commands, in their order."""
+        return self._infos
+
+    def subscribes(self, event: type[Event]) -> bool:
+        """Whether any handler wants events of this class."""
+        return bool(self._handlers_of(event)) or (event is MessageReceived and bool(self._commands))
+
+    async def dispatch(self, event: Event) -> Outcome:
+        """Run the handler that wants the event, and give what it asked for.
+
+        Returns:
+            the wishes and the handler's name; or the handler's name and its error. Cancellation passes through.
+        """
+        if is_own(event, self._bot):
+            return Outcome()
+        everyone = Occasion(event, self._bot, self._infos)
+        concerning_people = among_people(event, self._bot)
+        people = everyone if concerning_people is event else self._occasion(concerning_people)
+        ledger = Ledger(everyone)
+        for handler in self._candidates(everyone):
+            occasion = everyone if handler.registration.from_bots else people
+            if occasion is None:
+                continue
+            try:
+                is_answered = await self._offer(handler, occasion, ledger)
+            except Exception as error:
+                return self._failed(handler, event, ledger, error)
+            if is_answered:
+                return self._done(handler, event, ledger, is_owed=True)
+        if people is not None:
+            self._suggest(people, ledger)
+        return self._done(None, event, ledger, is_owed=people is not None)
+
+    def _occasion(self, event: Event | None) -> Occasion | None:
+        return None if event is None else Occasion(event, self._bot, self._infos)
+
+    def _candidates(self, occasion: Occasion) -> Iterator[Handler]:
+        if isinstance(occasion.event, MessageReceived) and self._commands and occasion.command_line is not None:
+            command = self._commands.get(occasion.command_line.name)
+            if command is not None:
+                yield command
+        yield from self._handlers_of(type(occasion.event))
+
+    def _handlers_of(self, event: type[Event]) -> tuple[Handler, ...]:
+        known = self._by_event.get(event)
+        if known is None:
+            known = tuple(one for one in self._others if issubclass(event, one.registration.event))
+            self._by_event[event] = known
+        return known
+
+    async def _offer(self, handler: Handler, occasion: Occasion, ledger: Ledger) -> bool:
+        """Whether the handler took the event; what it asked for is in the ledger then."""
+        match = handler.match(occasion)
+        if match is None:
+            return False
+        with Context[Event](occasion, handler=handler.name, ledger=ledger) as ctx:
+            reply = await handler.answer(ctx, match)
+            if isinstance(reply, str):
+                await ctx.reply(reply)
+        return reply is not PASS
+
+    def _suggest(self, occasion: Occasion, ledger: Ledger) -> None:
+        if not isinstance(occasion.event, MessageReceived) or occasion.command_line is None:
+            return
+        name = occasion.command_line.name
+        for near in difflib.get_close_matches(name, self._commands, n=1, cutoff=_NEAR):
+            ledger.add(SUGGESTION, SendMessage(f"There is no /{name}. Did you mean /{near}?"))
+
+    def _done(self, handler: Handler | None, event: Event, ledger: Ledger, *, is_owed: bool) -> Outcome:
+        is_manual = self._ack_of(handler) is Ack.MANUAL
+        if ledger.is_acknowledged or (is_owed and not is_manual):
+            _add_receipt(event, ledger)
+        return Outcome(tuple(ledger.wishes), handler.name if handler else None)
+
+    def _failed(self, handler: Handler, event: Event, ledger: Ledger, error: Exception) -> Outcome:
+        receipt = Ledger(ledger.occasion)
+        if self._ack_of(handler) is Ack.RECEIVED:
+            _add_receipt(event, receipt)
+        return Outcome(tuple(receipt.wishes), handler.name, error)
+
+    def _ack_of(self, handler: Handler | None) -> Ack:
+        return (handler.registration.ack if handler else None) or self._ack
+
+
+def _add_receipt(event: Event, ledger: Ledger) -> None:
+    if isinstance(event, MessageReceived):
+        ledger.add(RECEIPT, SendReadReceipt(event.message.id))
+
+
+def _by_name(handlers: Iterable[Handler]) -> dict[str, Handler]:
+    commands: dict[str, Handler] = {}
+    for handler in handlers:
+        if handler.info is None:
+            continue
+        first = commands.setdefault(handler.info.name, handler)
+        if first is not handler:
+            msg = (
+                f"{handler.place}: command /{handler.info.name} is taken already, by {first.place}; rename one of them"
+            )
+            raise PluginError(msg)
+    return commands

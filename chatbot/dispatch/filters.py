@@ -1,0 +1,222 @@
+"""Which events a handler wants: filters are values, combined with `&`, `|` and `~`.
+
+A plain function from an event to a bool is a filter too. A filter that matches may find named texts (the groups of
+a `regex`), which the handler receives through parameters of the same names.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+from chatbot.dispatch.occasion import Occasion
+from chatbot.events import Event
+from chatbot.model import MessageType, ThreadId, UserId
+
+Found: TypeAlias = Mapping[str, str | None]
+"""The named texts of a match; None for a group that took no part in it."""
+
+NOTHING: Final[Found] = MappingProxyType({})
+"""A match that found no named texts."""
+
+
+class Filter(ABC):
+    """Says whether a handler wants an event; combine filters with `&`, `|` and `~`."""
+
+    __slots__ = ()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of the texts that a match may find."""
+        return frozenset()
+
+    @abstractmethod
+    def match(self, occasion: Occasion) -> Found | None:
+        """The named texts if the event matches, None if it does not."""
+
+    def __and__(self, other: FilterLike) -> Filter:
+        return _Both(self, as_filter(other))
+
+    def __rand__(self, other: FilterLike) -> Filter:
+        return _Both(as_filter(other), self)
+
+    def __or__(self, other: FilterLike) -> Filter:
+        return _Either(self, as_filter(other))
+
+    def __ror__(self, other: FilterLike) -> Filter:
+        return _Either(as_filter(other), self)
+
+    def __invert__(self) -> Filter:
+        return _Not(self)
+
+
+FilterLike: TypeAlias = Filter | Callable[[Event], bool]
+"""What stands where a filter is wanted."""
+
+
+def as_filter(value: FilterLike) -> Filter:
+    """A filter as it is, or a plain predicate as a filter.
+
+    Raises:
+        TypeError: it is neither. An async function is refused: what it returns would always be true.
+    """
+    if isinstance(value, Filter):
+        return value
+    if not callable(value):
+        msg = f"{value!r} is not a filter; use one of chatbot's filters or a function from an event to a bool"
+        raise TypeError(msg)
+    if inspect.iscoroutinefunction(value):
+        msg = f"the filter {value.__name__} is async; a filter is a plain function from an event to a bool"
+        raise TypeError(msg)
+    return _Predicate(value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Predicate(Filter):
+    predicate: Callable[[Event], bool]
+
+    def match(self, occasion: Occasion) -> Found | None:
+        return NOTHING if self.predicate(occasion.event) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Both(Filter):
+    first: Filter
+    second: Filter
+
+    @property
+    def names(self) -> frozenset[str]:
+        return self.first.names | self.second.names
+
+    def match(self, occasion: Occasion) -> Found | None:
+        first = self.first.match(occasion)
+        if first is None:
+            return None
+        second = self.second.match(occasion)
+        return None if second is None else {**first, **second}
+
+
+@dataclass(frozen=True, slots=True)
+class _Either(Filter):
+    first: Filter
+    second: Filter
+
+    @property
+    def names(self) -> frozenset[str]:
+        return self.first.names | self.second.names
+
+    def match(self, occasion: Occasion) -> Found | None:
+        first = self.first.match(occasion)
+        return self.second.match(occasion) if first is None else first
+
+
+@dataclass(frozen=True, slots=True)
+class _Not(Filter):
+    inner: Filter
+
+    def match(self, occasion: Occasion) -> Found | None:
+        return NOTHING if self.inner.match(occasion) is None else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Test(Filter):
+    """One of the filters below that need no more than a look."""
+
+    description: str
+    test: Callable[[Occasion], bool]
+
+    def __repr__(self) -> str:
+        return self.description
+
+    def match(self, occasion: Occasion) -> Found | None:
+        return NOTHING if self.test(occasion) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Regex(Filter):
+    pattern: re.Pattern[str]
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(self.pattern.groupindex)
+
+    def match(self, occasion: Occasion) -> Found | None:
+        found = self.pattern.search(occasion.text)
+        return None if found is None else found.groupdict()
+
+
+def text(
+    *equals: str,
+    startswith: str | tuple[str, ...] = "",
+    endswith: str | tuple[str, ...] = "",
+    contains: str = "",
+    ignore_case: bool = True,
+) -> Filter:
+    """Messages by their plain text; everything that is given must hold.
+
+    Args:
+        equals: the whole text, apart from white space around it, is one of these.
+        startswith: it begins with this, or with one of these.
+        endswith: it ends with this, or with one of these.
+        contains: it holds this somewhere.
+        ignore_case: whether "Hi" is "hi".
+    """
+
+    def fold(value: str) -> str:
+        return value.casefold() if ignore_case else value
+
+    def fold_all(values: str | tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(fold, (values,) if isinstance(values, str) else values))
+
+    wanted, begins, ends, inside = (
+        set(map(fold, equals)),
+        fold_all(startswith),
+        fold_all(endswith),
+        fold(contains),
+    )
+
+    def test(occasion: Occasion) -> bool:
+        said = fold(occasion.text.strip())
+        return (not wanted or said in wanted) and said.startswith(begins) and said.endswith(ends) and inside in said
+
+    return _Test(f"text({', '.join(map(repr, equals)) or '…'})", test)
+
+
+def regex(pattern: str | re.Pattern[str], flags: int = 0) -> Filter:
+    """Messages in whose plain text the pattern is found anywhere (anchor it with ^ and $ for less).
+
+    A handler's parameter with the name of a group receives what the group matched, converted to the parameter's
+    type; text that does not convert does not match. A group that took no part leaves the parameter its default.
+
+    Raises:
+        re.error: the pattern is not a regular expression.
+    """
+    return _Regex(re.compile(pattern, flags))
+
+
+def from_user(*users: UserId) -> Filter:
+    """Messages written by one of these."""
+    return _Test(f"from_user{users!r}", lambda one: one.message is not None and one.message.sender in users)
+
+
+def in_thread(*threads: ThreadId) -> Filter:
+    """Events of one of these threads."""
+    return _Test(f"in_thread{threads!r}", lambda occasion: occasion.thread in threads)
+
+
+mentioned: Final[Filter] = _Test("mentioned", lambda occasion: occasion.is_mentioned)
+"""Messages that hold the bot's display name as a whole word, with or without @."""
+
+is_html: Final[Filter] = _Test("is_html", lambda one: one.message is not None and one.message.type is MessageType.HTML)
+"""Messages that were written as html."""
+
+has_attachment: Final[Filter] = _Test("has_attachment", lambda one: bool(one.message and one.message.attachments))
+"""Messages with something attached."""
+
+has_text: Final[Filter] = _Test("has_text", lambda occasion: bool(occasion.text.strip()))
+"""Messages that say something, rather than only carry attachments."""

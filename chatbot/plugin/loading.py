@@ -1,0 +1,171 @@
+"""From a name in bots.yaml to a `Plugin`: the import, the factory and its settings, and every mistake in a sentence.
+
+A reference is the import path of a module below the configuration's directory (`plugins.echo`), or of an installed
+one, or the name of an entry point in the group `chatbot.plugins`. What an author did wrong is a `PluginError` that
+begins with the author's file and line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from chatbot.dispatch.place import at
+from chatbot.errors import PluginError
+from chatbot.plugin.plugin import Plugin
+from chatbot.plugin.settings import make_plugin
+
+ENTRY_POINTS: Final = "chatbot.plugins"
+"""The entry point group in which installed packages name their plugins."""
+
+_REFERENCE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def load_plugin(reference: str, *, base_dir: Path, settings: Mapping[str, Any] | None = None) -> Plugin:
+    """Import a plugin and check every handler of it.
+
+    Args:
+        reference: an import path, `plugins.echo`, or the name of an entry point.
+        base_dir: the directory of bots.yaml; it comes first on `sys.path`, and stays there.
+        settings: for a factory; None is none.
+
+    Raises:
+        PluginError: there is no such plugin, it cannot be imported, its settings do not fit, or a handler asks for
+            something that nobody can give.
+    """
+    _check_reference(reference)
+    base_dir = base_dir.resolve()
+    _put_first(base_dir)
+    plugin = make_plugin(*_find(reference, base_dir), settings)
+    plugin.handlers()
+    return plugin
+
+
+def _find(reference: str, base_dir: Path) -> tuple[object, str]:
+    """The object that is a plugin or makes one, and its place."""
+    installed = [] if _file_of(reference, base_dir) else list(entry_points(group=ENTRY_POINTS, name=reference))
+    if len(installed) > 1:
+        names = ", ".join(sorted(str(one.value) for one in installed))
+        msg = f"plugin {reference}: several installed packages offer it: {names}; name the module instead"
+        raise PluginError(msg)
+    if installed and ":" in installed[0].value:
+        module = _import(installed[0].module, base_dir)
+        return _attribute(module, installed[0].attr), _place(module)
+    module = _import(installed[0].module if installed else reference, base_dir)
+    return _attribute(module, "plugin"), _place(module)
+
+
+def _check_reference(reference: str) -> None:
+    if not _REFERENCE.fullmatch(reference):
+        msg = (
+            f"plugin {reference!r} is not an import path; name the module, with dots and without .py, as in"
+            " plugins.echo for plugins/echo.py beside bots.yaml"
+        )
+        raise PluginError(msg)
+    top = reference.partition(".")[0]
+    if top in sys.stdlib_module_names or top in ("chatbot", "__main__"):
+        owner = "chatbot itself" if top == "chatbot" else "Python itself"
+        msg = f"plugin {reference}: that is a module of {owner}, not a plugin; give your module another name"
+        raise PluginError(msg)
+
+
+def _put_first(base_dir: Path) -> None:
+    entry = str(base_dir)
+    if sys.path[:1] != [entry]:
+        sys.path[:] = [entry, *(one for one in sys.path if one != entry)]
+
+
+def _import(reference: str, base_dir: Path) -> ModuleType:
+    importlib.invalidate_caches()
+    _forget_namesakes(reference, base_dir)
+    try:
+        return importlib.import_module(reference)
+    except PluginError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{reference}.".startswith(f"{error.name}."):
+            raise PluginError(_no_such_module(reference, base_dir)) from None
+        msg = f"{_place_of_error(error)}: there is no module {error.name!r}; install it, or mend the import"
+        raise PluginError(msg) from error
+    except SyntaxError as error:
+        msg = f"{at(error.filename or reference, error.lineno)}: {error.msg}; mend the syntax"
+        raise PluginError(msg) from error
+    except (Exception, SystemExit) as error:
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        msg = f"{_place_of_error(error)}: importing {reference} failed: {what}; a plugin must import without that"
+        raise PluginError(msg) from error
+
+
+def _forget_namesakes(reference: str, base_dir: Path) -> None:
+    """Drop modules of the same name that came from elsewhere, so that base_dir's own are the ones found."""
+    expected = _file_of(reference, base_dir)
+    loaded = sys.modules.get(reference)
+    top = reference.partition(".")[0]
+    if expected is None or (loaded is not None and _is_file(loaded, expected)):
+        return
+    parent = sys.modules.get(top)
+    if loaded is None and (parent is None or _is_below(parent, base_dir)):
+        return
+    for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
+        del sys.modules[name]
+
+
+def _file_of(reference: str, base_dir: Path) -> Path | None:
+    stem = base_dir.joinpath(*reference.split("."))
+    for file in (stem / "__init__.py", stem.with_name(stem.name + ".py")):
+        if file.is_file():
+            return file
+    return None
+
+
+def _is_file(module: ModuleType, file: Path) -> bool:
+    return module.__file__ is not None and Path(module.__file__).resolve() == file.resolve()
+
+
+def _is_below(module: ModuleType, base_dir: Path) -> bool:
+    places = [module.__file__] if module.__file__ else list(getattr(module, "__path__", ()))
+    return any(Path(place).resolve().is_relative_to(base_dir) for place in places)
+
+
+def _attribute(module: ModuleType, name: str) -> object:
+    found = getattr(module, name, None)
+    if found is not None:
+        return found
+    plugins = [key for key, value in vars(module).items() if isinstance(value, Plugin)]
+    remedy = f"rename {plugins[0]!r} to `{name}`" if plugins else f'write `{name} = Plugin("{module.__name__}")`'
+    msg = f"{_place(module)}: the module {module.__name__} has no `{name}`; {remedy}"
+    raise PluginError(msg)
+
+
+def _place(module: ModuleType) -> str:
+    return at(module.__file__, None) if module.__file__ else module.__name__
+
+
+def _place_of_error(error: BaseException) -> str:
+    """The innermost line of somebody's own code, rather than of an installed package or of the import machinery."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_machinery(frame.filename)]
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    return at(own[-1].filename, own[-1].lineno) if own else "import"
+
+
+def _is_machinery(filename: str) -> bool:
+    return filename.startswith("<frozen") or filename in (__file__, inspect.getfile(importlib))
+
+
+def _no_such_module(reference: str, base_dir: Path) -> str:
+    known = [".".join(file.relative_to(base_dir).with_suffix("").parts) for file in base_dir.glob("*/*.py")]
+    known += [file.stem for file in base_dir.glob("*.py")]
+    known += [one.name for one in entry_points(group=ENTRY_POINTS)]
+    near = difflib.get_close_matches(reference, known, n=1)
+    expected = Path(*reference.split(".")).with_suffix(".py")
+    hint = f"did you mean {near[0]}?" if near else f"write {expected} there, or install the package that brings it"
+    return f"plugin {reference}: there is no such module in {at(str(base_dir), None)}, nor an installed one; {hint}"

@@ -1,0 +1,222 @@
+"""A plugin: handlers that belong together, noted down by decorators, in the order in which they are asked.
+
+A plugin is a value: it knows no bot and does nothing by itself. Decorators return the function unchanged, so that
+tests call it plainly. What only a look at the function can tell is checked when the plugin is loaded.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeAlias, TypeVar
+
+from chatbot.dispatch.context import Context
+from chatbot.dispatch.filters import Filter, FilterLike, as_filter, has_text
+from chatbot.dispatch.handler import Handler, Registration, prepare
+from chatbot.dispatch.middleware import Middleware, Reply
+from chatbot.dispatch.outcome import Ack
+from chatbot.dispatch.place import place_of, place_of_caller
+from chatbot.dispatch.signature import Function, check_async, check_middleware, refuse
+from chatbot.errors import PluginError
+from chatbot.events import Event, MessageReceived
+
+P = ParamSpec("P")
+R = TypeVar("R", bound=Reply)
+E = TypeVar("E", bound=Event)
+M = TypeVar("M", bound=Middleware)
+
+_COMMAND_NAME: Final = re.compile(r"[a-z0-9][\w-]*")
+
+
+class Registers(Protocol[E]):
+    """A decorator for handlers of one class of events; it returns the handler unchanged."""
+
+    def __call__(
+        self, handler: Callable[Concatenate[Context[E], P], Coroutine[Any, Any, R]], /
+    ) -> Callable[Concatenate[Context[E], P], Coroutine[Any, Any, R]]:
+        """Register the handler."""
+        ...
+
+
+class Plugin:
+    """Handlers that belong together.
+
+    Args:
+        name: what logs and messages call it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.place = place_of_caller()
+        self._parts: list[Registration | Plugin] = []
+        self._middleware: list[Middleware] = []
+
+    def __repr__(self) -> str:
+        return f"Plugin({self.name!r})"
+
+    def message(
+        self, filter: FilterLike | None = None, *, from_bots: bool = False, ack: Ack | None = None
+    ) -> Registers[MessageReceived]:
+        """Register a handler for messages with text that no command takes.
+
+        Args:
+            filter: which of them; all by default. Its named groups fill the handler's parameters of these names.
+            from_bots: whether other chatbots' messages count too; the bot's own never do.
+            ack: when messages it answers are shown as read; by default as the bot's `ack` says.
+        """
+        return self._registers(MessageReceived, filter, needs_text=True, from_bots=from_bots, ack=ack)
+
+    def command(
+        self,
+        name: str,
+        filter: FilterLike | None = None,
+        *,
+        from_bots: bool = False,
+        ack: Ack | None = None,
+    ) -> Registers[MessageReceived]:
+        """Register a handler for `/name`; its further parameters are what may be typed behind it.
+
+        Parameters may be str, int, float, bool, date, timedelta, UUID, an Enum or a Literal; `Rest` takes the tail,
+        `*many` all words, keyword-only ones are `--options`. What does not fit is answered with the usage. The
+        docstring's first line is shown by /help.
+
+        Args:
+            name: without the slash; people may type it in any case.
+            filter: which messages; a command that its filter refuses is a message like any other.
+            from_bots: whether other chatbots may command too.
+            ack: when messages it answers are shown as read; by default as the bot's `ack` says.
+
+        Raises:
+            PluginError: the name cannot be typed as a command, or the plugin has it already.
+        """
+        return self._registers(MessageReceived, filter, command=name, from_bots=from_bots, ack=ack)
+
+    def on(
+        self,
+        event: type[E],
+        filter: FilterLike | None = None,
+        *,
+        from_bots: bool = False,
+        ack: Ack | None = None,
+    ) -> Registers[E]:
+        """Register a handler for a class of events and its subclasses.
+
+        As with messages, the first handler that matches answers; `return PASS` hands on.
+
+        Args:
+            event: the class; `on(MessageReceived)` also gets messages without text, in its turn.
+            filter: which of them; all by default.
+            from_bots: whether what other chatbots did counts too, and other bots are among the participants.
+            ack: when messages it answers are shown as read; by default as the bot's `ack` says.
+        """
+        return self._registers(event, filter, from_bots=from_bots, ack=ack)
+
+    def middleware(self, function: M) -> M:
+        """Register a function around all handlers of this plugin and of those it includes; the first is outermost.
+
+        It is `async def around(ctx: Context[Event], proceed: Proceed) -> Reply` and returns what `await proceed()`
+        gave it, or something else instead.
+        """
+        check_middleware(function)
+        self._middleware.append(function)
+        return function
+
+    def include(self, other: Plugin) -> None:
+        """Take in another plugin's handlers at this place in the order, within this plugin's middleware.
+
+        Raises:
+            PluginError: it would include itself, or is included already.
+        """
+        place = place_of_caller()
+        if other is self or other.includes(self):
+            chain = f"{self.name!r} includes {other.name!r}" + (
+                "" if other is self else f", which includes {self.name!r}"
+            )
+            msg = f"{place}: plugins cannot include each other in a circle: {chain}; take out one of the includes"
+            raise PluginError(msg)
+        if self.includes(other):
+            msg = f"{place}: plugin {self.name!r} includes {other.name!r} already; take this include out"
+            raise PluginError(msg)
+        self._parts.append(other)
+
+    def includes(self, other: Plugin) -> bool:
+        """Whether it includes the other one, directly or through others."""
+        return any(part is other or part.includes(other) for part in self._parts if isinstance(part, Plugin))
+
+    def handlers(self) -> Sequence[Handler]:
+        """All handlers, those of included plugins too, resolved and ready to run, in their order.
+
+        Raises:
+            PluginError: a handler asks for something that nobody can give; file, line and remedy are named.
+        """
+        return self._prepared(())
+
+    def _prepared(self, outer: tuple[Middleware, ...]) -> list[Handler]:
+        around = (*outer, *self._middleware)
+        handlers: list[Handler] = []
+        for part in self._parts:
+            if isinstance(part, Plugin):
+                handlers += part._prepared(around)
+            else:
+                handlers.append(prepare(part, around))
+        return handlers
+
+    def _registers(
+        self,
+        event: type[E],
+        filter: FilterLike | None,
+        *,
+        needs_text: bool = False,
+        command: str | None = None,
+        from_bots: bool,
+        ack: Ack | None,
+    ) -> Registers[E]:
+        place = place_of_caller(2)
+        if not (isinstance(event, type) and issubclass(event, Event)):
+            msg = f"{place}: on() takes a class of events, such as ParticipantsAdded, not {event!r}"
+            raise PluginError(msg)
+        wanted = _wanted(filter, place, needs_text=needs_text)
+        name = None if command is None else _command_name(command, place)
+
+        def register(function: Function) -> Function:
+            one = Registration(function, event, wanted, name, from_bots, ack)
+            check_async(function, one.role)
+            self._refuse_second(one)
+            self._parts.append(one)
+            return function
+
+        return register
+
+    def _refuse_second(self, new: Registration) -> None:
+        for old in self._parts:
+            if isinstance(old, Registration) and old.command is not None and old.command == new.command:
+                refuse(
+                    new.function,
+                    f"command /{new.command} is taken already, by {place_of(old.function)}; rename one of them",
+                )
+
+
+def _wanted(filter: FilterLike | None, place: str, *, needs_text: bool) -> Filter | None:
+    if inspect.iscoroutinefunction(filter):
+        msg = (
+            f"{place}: {filter.__name__} stands where a filter is wanted, but it is async: a handler's decorator needs"
+            " its parentheses, as in @plugin.message(), and a filter is a plain function from an event to a bool"
+        )
+        raise PluginError(msg)
+    try:
+        wanted = None if filter is None else as_filter(filter)
+    except TypeError as error:
+        msg = f"{place}: {error}"
+        raise PluginError(msg) from None
+    if not needs_text:
+        return wanted
+    return has_text if wanted is None else has_text & wanted
+
+
+def _command_name(name: str, place: str) -> str:
+    folded = name.removeprefix("/").lower() if isinstance(name, str) else ""
+    if not _COMMAND_NAME.fullmatch(folded):
+        msg = f"{place}: {name!r} cannot be typed as a command; use letters, digits, - and _, as in 'roll'"
+        raise PluginError(msg)
+    return folded

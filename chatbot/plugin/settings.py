@@ -1,0 +1,116 @@
+"""A plugin's own settings: what a factory's pydantic model says of them, and what is wrong with those given."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from chatbot.dispatch.place import place_of
+from chatbot.errors import PluginError, PluginSettingsError
+from chatbot.plugin.plugin import Plugin
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+
+def make_plugin(found: object, place: str, settings: Mapping[str, Any] | None) -> Plugin:
+    """The plugin that a module's `plugin` is, or that it makes of its settings.
+
+    Args:
+        found: the module's `plugin`.
+        place: the module's file.
+        settings: what bots.yaml gives; None is none.
+
+    Raises:
+        PluginSettingsError: the settings are not what the factory's model says.
+        PluginError: it is neither a plugin nor a factory, or the factory fails.
+    """
+    if isinstance(found, Plugin):
+        if settings:
+            msg = (
+                f"{found.place}: plugin {found.name!r} takes no settings, but has {', '.join(map(repr, settings))}; take"
+                " them out, or make `plugin` a function that takes a pydantic model and returns the Plugin"
+            )
+            raise PluginError(msg)
+        return found
+    if isinstance(found, type) or not callable(found):
+        msg = f"{place}: `plugin` is {found!r}; it must be a Plugin, or a function that makes one of its settings"
+        raise PluginError(msg)
+    return _call(found, settings or {})
+
+
+def settings_model(factory: Callable[..., object]) -> type[BaseModel] | None:
+    """The pydantic model of a factory's settings; None if it takes none.
+
+    Raises:
+        PluginError: its parameter is anything else.
+    """
+    from pydantic import BaseModel  # noqa: PLC0415 -- only plugins with settings pay for it
+
+    if inspect.iscoroutinefunction(factory):
+        msg = f"{place_of(factory)}: the factory `plugin` is async; write a plain `def` that returns the Plugin"
+        raise PluginError(msg)
+    parameters = list(inspect.signature(factory).parameters.values())
+    if not parameters:
+        return None
+    try:
+        model = get_type_hints(factory).get(parameters[0].name)
+    except Exception as error:  # whatever an annotation's expression may raise
+        msg = f"{place_of(factory)}: the annotations of the factory `plugin` cannot be resolved: {error}"
+        raise PluginError(msg) from error
+    if len(parameters) > 1 or not (isinstance(model, type) and issubclass(model, BaseModel)):
+        msg = (
+            f"{place_of(factory)}: the factory `plugin` takes one parameter, its settings, typed as a pydantic model:"
+            " `def plugin(settings: Settings) -> Plugin`"
+        )
+        raise PluginError(msg)
+    return model
+
+
+def _call(factory: Callable[..., object], settings: Mapping[str, Any]) -> Plugin:
+    model = settings_model(factory)
+    place = place_of(factory)
+    if model is None and settings:
+        msg = f"{place}: this plugin takes no settings, but has {', '.join(map(repr, settings))}; take them out"
+        raise PluginError(msg)
+    arguments = [] if model is None else [_validated(model, settings, place)]
+    try:
+        made = factory(*arguments)
+    except PluginError:
+        raise
+    except Exception as error:
+        msg = f"{place}: the factory `plugin` failed: {type(error).__name__}: {error}"
+        raise PluginError(msg) from error
+    if not isinstance(made, Plugin):
+        msg = f"{place}: the factory `plugin` returned {made!r}; it must return a Plugin"
+        raise PluginError(msg)
+    return made
+
+
+def _validated(model: type[BaseModel], settings: Mapping[str, Any], place: str) -> BaseModel:
+    from pydantic import ValidationError  # noqa: PLC0415 -- see above
+
+    problems = _unknown(model, settings)
+    try:
+        valid = model.model_validate(dict(settings))
+    except ValidationError as error:
+        problems += [(one["loc"], one["msg"]) for one in error.errors(include_url=False)]
+    if problems:
+        raise PluginSettingsError(place, problems)
+    return valid
+
+
+def _unknown(model: type[BaseModel], settings: Mapping[str, Any]) -> list[tuple[tuple[int | str, ...], str]]:
+    """Settings that the model would silently ignore; one that says what to do with extras is left to do it."""
+    if model.model_config.get("extra") is not None:
+        return []
+    known = {name for field, info in model.model_fields.items() for name in (field, info.alias) if name}
+    problems: list[tuple[tuple[int | str, ...], str]] = []
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known)) or 'none'}"
+            problems.append(((name,), f"there is no such setting; {hint}"))
+    return problems
