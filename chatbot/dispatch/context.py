@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, overload
 
-from typing_extensions import Self, TypeVar
+from typing_extensions import TypeVar
 
 from chatbot.actions import (
     Action,
@@ -48,7 +48,7 @@ E = TypeVar("E", bound=Event, covariant=True, default=MessageReceived)
 class Pass(Enum):
     """The type of `PASS`, for return annotations: `-> str | Pass`."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105 -- not a password
 
 
 PASS: Final = Pass.PASS
@@ -187,15 +187,16 @@ class Context(Generic[E]):
     @property
     def log(self) -> FilteringBoundLogger:
         """A logger that names bot, thread, event and handler on every line. Do not log people's words."""
-        if self._log is None:
-            import structlog  # noqa: PLC0415 -- only a handler that logs pays for it
+        if self._log is not None:
+            return self._log
+        import structlog  # here, because only a handler that logs shall pay for it
 
-            one = self._occasion
-            bound = structlog.get_logger().bind(
-                bot=one.bot.name, thread=one.thread, event_key=one.event.key, handler=self._handler
-            )
-            self._log = bound
-        return self._log
+        one = self._occasion
+        log: FilteringBoundLogger = structlog.get_logger().bind(
+            bot=one.bot.name, thread=one.thread, event_key=one.event.key, handler=self._handler
+        )
+        self._log = log
+        return log
 
     @overload
     async def reply(

@@ -18,8 +18,6 @@ def place_of(function: object) -> str:
         plain = plain.func
     code = getattr(plain, "__code__", None)
     if code is None:
-        code = getattr(getattr(type(plain), "__call__", None), "__code__", None)
-    if code is None:
         return f"{plain!r}"
     return at(code.co_filename, code.co_firstlineno)
 

@@ -10,9 +10,14 @@ import re
 from html.parser import HTMLParser
 from typing import Final
 
-_BLOCKS: Final = frozenset(
-    "address article aside blockquote dd div dl dt figcaption figure footer form h1 h2 h3 h4 h5 h6 header hr li main"
-    " nav ol p pre section table tbody tfoot thead tr ul".split()
+_BLOCKS: Final = (
+    frozenset(
+        ("address", "article", "aside", "blockquote", "dd", "div", "dl", "dt", "figcaption", "figure", "footer", "form")
+    )
+    | frozenset(
+        ("h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "li", "main", "nav", "ol", "p", "pre", "section", "table")
+    )
+    | {"tbody", "tfoot", "thead", "tr", "ul"}
 )
 _UNREAD: Final = frozenset({"head", "script", "style", "title", "template"})
 _SPACES: Final = re.compile(r"[ \t\r\n\f]+")
@@ -74,7 +79,7 @@ class _Reader(HTMLParser):
             self._break()
             self._line += line
 
-    def parse_marked_section(self, i: int, report: bool = True) -> int:  # noqa: FBT001, FBT002 -- the base's signature
+    def parse_marked_section(self, i: int, report: bool = True) -> int:
         """Take `<![…` as a comment, as browsers do; the base class raises AssertionError on unknown ones."""
         return self.parse_bogus_comment(i, report)
 

@@ -112,7 +112,7 @@ def _hints(function: Function) -> dict[str, Any]:
             f"the annotation of {_culprit(function, str(error.name))} in {name_of(function)} cannot be resolved: there"
             f" is no {error.name!r} in the module; import it at the top of the file, not under TYPE_CHECKING",
         )
-    except Exception as error:  # whatever an annotation's expression may raise  # noqa: BLE001
+    except Exception as error:  # whatever an annotation's expression may raise
         refuse(function, f"the annotations of {name_of(function)} cannot be resolved: {error}")
 
 

@@ -29,9 +29,10 @@ def make_plugin(found: object, place: str, settings: Mapping[str, Any] | None) -
     """
     if isinstance(found, Plugin):
         if settings:
+            given = ", ".join(map(repr, settings))
             msg = (
-                f"{found.place}: plugin {found.name!r} takes no settings, but has {', '.join(map(repr, settings))}; take"
-                " them out, or make `plugin` a function that takes a pydantic model and returns the Plugin"
+                f"{found.place}: plugin {found.name!r} takes no settings, but has {given}; take them out, or make"
+                " `plugin` a function that takes a pydantic model and returns the Plugin"
             )
             raise PluginError(msg)
         return found
@@ -47,7 +48,7 @@ def settings_model(factory: Callable[..., object]) -> type[BaseModel] | None:
     Raises:
         PluginError: its parameter is anything else.
     """
-    from pydantic import BaseModel  # noqa: PLC0415 -- only plugins with settings pay for it
+    from pydantic import BaseModel  # here, because only plugins with settings shall pay for it
 
     if inspect.iscoroutinefunction(factory):
         msg = f"{place_of(factory)}: the factory `plugin` is async; write a plain `def` that returns the Plugin"
@@ -90,13 +91,14 @@ def _call(factory: Callable[..., object], settings: Mapping[str, Any]) -> Plugin
 
 
 def _validated(model: type[BaseModel], settings: Mapping[str, Any], place: str) -> BaseModel:
-    from pydantic import ValidationError  # noqa: PLC0415 -- see above
+    from pydantic import ValidationError  # here for the same reason
 
     problems = _unknown(model, settings)
     try:
         valid = model.model_validate(dict(settings))
     except ValidationError as error:
         problems += [(one["loc"], one["msg"]) for one in error.errors(include_url=False)]
+        raise PluginSettingsError(place, problems) from None
     if problems:
         raise PluginSettingsError(place, problems)
     return valid

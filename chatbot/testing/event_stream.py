@@ -1,0 +1,233 @@
+"""The fake event stream: events for handlers alone, with no service, no store and no waiting.
+
+What handlers asked for comes back as values. For the whole line, from the service to the outbox, use `chat`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar, overload
+
+from chatbot.actions import Action, SendMessage
+from chatbot.dispatch.context import Context
+from chatbot.dispatch.dispatcher import Dispatcher, HandlerSource
+from chatbot.dispatch.occasion import BotInfo, Occasion
+from chatbot.dispatch.outcome import Ack, Outcome
+from chatbot.errors import StateError
+from chatbot.events import (
+    Event,
+    MessageDeleted,
+    MessageEdited,
+    MessageReceived,
+    ParticipantsAdded,
+    ParticipantsRemoved,
+)
+from chatbot.model import Attachment, ChatMessage, MessageId, MessageType, Participant, ThreadId, UserId
+
+E = TypeVar("E", bound=Event)
+
+_START: Final = datetime(2026, 1, 1, 9, 0, tzinfo=UTC)
+_BETWEEN: Final = timedelta(seconds=1)
+_THREAD: Final = ThreadId("19:test@thread.v2")
+_BOT: Final = BotInfo(name="bot", user=UserId("8:acs:test_bot"), display_name="Bot")
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """What came of a piece of the stream.
+
+    Args:
+        outcomes: what came of each event, in order.
+    """
+
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def actions(self) -> list[Action]:
+        """Everything the handlers asked for, in order."""
+        return [action for outcome in self.outcomes for action in outcome.actions]
+
+    @property
+    def replies(self) -> list[str]:
+        """What was said, in order."""
+        return [action.content for action in self.actions if isinstance(action, SendMessage)]
+
+    @property
+    def handlers(self) -> list[str | None]:
+        """The qualified name of the handler that took each event; None where none did."""
+        return [outcome.handler for outcome in self.outcomes]
+
+
+class Author:
+    """Somebody in the stream's thread: what they do are events; made by `EventStream.user`."""
+
+    def __init__(self, stream: EventStream, participant: Participant) -> None:
+        self.participant = participant
+        self._stream = stream
+        self._last: ChatMessage | None = None
+
+    @property
+    def user(self) -> UserId:
+        """Who it is."""
+        return self.participant.user
+
+    def said(
+        self,
+        text: str = "",
+        *,
+        html: str | None = None,
+        attachments: tuple[Attachment, ...] = (),
+        metadata: Mapping[str, str] | None = None,
+    ) -> MessageReceived:
+        """They say something, as plain text or as html."""
+        now = self._stream.tick()
+        self._last = ChatMessage(
+            id=MessageId(str(_milliseconds(now))),
+            version=_milliseconds(now),
+            type=MessageType.TEXT if html is None else MessageType.HTML,
+            content=text if html is None else html,
+            created_on=now,
+            sender=self.user,
+            sender_display_name=self.participant.display_name,
+            attachments=attachments,
+            metadata=metadata or {},
+        )
+        return MessageReceived(message=self._last, **self._stream.place(now))
+
+    def edited(self, content: str) -> MessageEdited:
+        """They replace the content of what they said last."""
+        now = self._stream.tick()
+        self._last = replace(self._latest("edit"), content=content, version=_milliseconds(now), edited_on=now)
+        return MessageEdited(message=self._last, **self._stream.place(now))
+
+    def deleted(self) -> MessageDeleted:
+        """They take back what they said last."""
+        now = self._stream.tick()
+        gone = replace(self._latest("delete"), content="", version=_milliseconds(now), edited_on=None, deleted_on=now)
+        self._last = None
+        return MessageDeleted(message=gone, **self._stream.place(now))
+
+    def joined(self, *others: Author) -> ParticipantsAdded:
+        """They come into the thread, alone or together with others."""
+        message, people, place = self._membership(MessageType.PARTICIPANT_ADDED, others)
+        return ParticipantsAdded(message=message, participants=people, initiator=self.user, **place)
+
+    def left(self, *others: Author) -> ParticipantsRemoved:
+        """They leave the thread, alone or together with others."""
+        message, people, place = self._membership(MessageType.PARTICIPANT_REMOVED, others)
+        return ParticipantsRemoved(message=message, participants=people, initiator=self.user, **place)
+
+    def _latest(self, verb: str) -> ChatMessage:
+        if self._last is None:
+            msg = f"{self.participant.display_name} has said nothing to {verb}; put a said(…) before it"
+            raise StateError(msg)
+        return self._last
+
+    def _membership(
+        self, type: MessageType, others: tuple[Author, ...]
+    ) -> tuple[ChatMessage, tuple[Participant, ...], dict[str, Any]]:
+        now = self._stream.tick()
+        people = tuple(one.participant for one in (self, *others))
+        message = ChatMessage(
+            id=MessageId(str(_milliseconds(now))),
+            version=_milliseconds(now),
+            type=type,
+            created_on=now,
+            initiator=self.user,
+            participants=people,
+        )
+        return message, people, self._stream.place(now)
+
+
+class EventStream:
+    """Events of one thread, fed to handlers by `into`.
+
+    Args:
+        bot: who the bot is.
+        thread: where it happens.
+        start: when the first event happens, UTC; the others follow a second apart.
+    """
+
+    def __init__(self, *, bot: BotInfo = _BOT, thread: ThreadId = _THREAD, start: datetime = _START) -> None:
+        self.bot = bot
+        self.thread = thread
+        self._now = start
+        self._users = 0
+        self._events: list[Event] = []
+
+    def user(self, display_name: str | None) -> Author:
+        """Somebody new in the thread; None is somebody without a name."""
+        self._users += 1
+        return Author(self, Participant(UserId(f"8:acs:test_{self._users:08}"), display_name))
+
+    def sibling(self, display_name: str) -> Author:
+        """Another bot of the same daemon, new in the thread."""
+        author = self.user(display_name)
+        self.bot = replace(self.bot, siblings=self.bot.siblings | {author.user})
+        return author
+
+    def itself(self) -> Author:
+        """The bot: what it says must not come back to it."""
+        return Author(self, Participant(self.bot.user, self.bot.display_name))
+
+    def __iadd__(self, events: Event | Iterable[Event]) -> EventStream:
+        self._events += [events] if isinstance(events, Event) else events
+        return self
+
+    async def into(self, *plugins: HandlerSource, ack: Ack = Ack.HANDLED, should_raise: bool = True) -> Handled:
+        """Let these plugins handle what was added since the last time.
+
+        Args:
+            plugins: as in bots.yaml, in this order.
+            ack: when messages are shown as read.
+            should_raise: whether a handler's failure is raised here; otherwise it is its outcome's `error`.
+
+        Raises:
+            PluginError: a plugin is not as it should be.
+            Exception: what a handler raised.
+        """
+        dispatcher = Dispatcher(plugins, bot=self.bot, ack=ack)
+        events, self._events = self._events, []
+        outcomes: list[Outcome] = []
+        for event in events:
+            outcome = await dispatcher.dispatch(event)
+            if outcome.error is not None and should_raise:
+                raise outcome.error
+            outcomes.append(outcome)
+        return Handled(tuple(outcomes))
+
+    def tick(self) -> datetime:
+        """A second passes; gives the new time."""
+        self._now += _BETWEEN
+        return self._now
+
+    def place(self, now: datetime) -> dict[str, Any]:
+        """What every event of this stream has in common."""
+        return {"bot": self.bot.user, "thread": self.thread, "occurred_on": now}
+
+
+@overload
+def context(happened: str = "", *plugins: HandlerSource, bot: BotInfo = _BOT) -> Context[MessageReceived]: ...
+
+
+@overload
+def context(happened: E, *plugins: HandlerSource, bot: BotInfo = _BOT) -> Context[E]: ...
+
+
+def context(happened: str | Event = "", *plugins: HandlerSource, bot: BotInfo = _BOT) -> Context[Any]:
+    """A context to call a handler with, plainly: `await roll(context("/roll 2 6"), 2, 6)`.
+
+    Args:
+        happened: an event, or the text of a message from somebody named Ann.
+        plugins: whose commands `ctx.commands` shall list.
+        bot: who the bot is.
+    """
+    event = EventStream(bot=bot).user("Ann").said(happened) if isinstance(happened, str) else happened
+    commands = Dispatcher(plugins, bot=bot).commands
+    return Context(Occasion(event, bot, commands), handler="test")
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
