@@ -31,7 +31,8 @@ def action_key(
     """
     parts = (bot, thread or "", event_key, handler, str(ordinal), str(part))
     framed = b"".join(len(text.encode()).to_bytes(4, "big") + text.encode() for text in parts)
-    return ActionKey(hashlib.blake2b(framed, digest_size=16).hexdigest())
+    # The letter in front tells a key from a message id, which is decimal.
+    return ActionKey("k" + hashlib.blake2b(framed, digest_size=16).hexdigest())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,350 @@
+"""One bot: hears the doorbell, keeps the schedule, and gives turns to the lanes of its threads.
+
+Nothing here outlives `run`. Stopping is the end of the stream: no new look begins, turns finish the event in hand,
+outboxes drain, and `run` returns. A handler's failure is a log line; only what nobody foresaw ends `run` with an
+exception, and whoever supervises the bot starts it again.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import anyio
+
+from chatbot.actions import ActionKey, SendReadReceipt, Wish
+from chatbot.bot.lane import Lane
+from chatbot.bot.membership import Presence
+from chatbot.bot.planning import pieces_of, row_of, target_of
+from chatbot.bot.schedule import Schedule
+from chatbot.bot.settings import BotSettings
+from chatbot.bot.trouble import Trouble
+from chatbot.dispatch import Dispatcher
+from chatbot.errors import ServiceError, StoreError
+from chatbot.events import BotStarted, BotStopping, Event, ThreadEvent
+from chatbot.model import ThreadId, ThreadItem, UserId
+from chatbot.polling.doorbell import listen, rings
+from chatbot.service.base import ChatService
+from chatbot.service.budget import Budget, Operation
+from chatbot.stores.base import Enqueue, OutboxRow, Store, Write
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+FULL_WALK_SECONDS = 600.0
+"""How often the list of threads is read to its end: a few threads are listed out of order (recorded sessions)."""
+
+MAX_PAUSE = 30.0
+
+OnFailure = Callable[[Event | None, Exception], None]
+
+
+class Bot:
+    """One bot on one service.
+
+    Args:
+        name: its name in bots.yaml and in the logs.
+        service: its view of the service.
+        store: its memory, opened by the caller.
+        dispatcher: its handlers.
+        settings: how it is to behave.
+        display_name: the name its messages show.
+        first_started_ms: the service's time, epoch ms, of this identity's first start.
+        clock: wall time in epoch seconds.
+        on_failure: told of every failure of a handler (with its event) or of a turn; tests let them surface.
+        log: where it is said; bound to the bot here.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        service: ChatService,
+        store: Store,
+        dispatcher: Dispatcher,
+        settings: BotSettings | None = None,
+        display_name: str = "",
+        first_started_ms: int = 0,
+        clock: Callable[[], float] = time.time,
+        on_failure: OnFailure | None = None,
+        log: FilteringBoundLogger | None = None,
+    ) -> None:
+        self.name = name
+        self.service = service
+        self.user: UserId = service.user
+        self.dispatcher = dispatcher
+        self.settings = settings or BotSettings()
+        self.display_name = display_name or name
+        self.first_started_ms = first_started_ms
+        self.clock = clock
+        self.log = (log or _default_log()).bind(bot=name)
+        self.trouble = Trouble(self.log)
+        self.is_stopping = False
+        self._store = store
+        self._on_failure = on_failure
+        self._budget = Budget()
+        self._lanes: dict[ThreadId, Lane] = {}
+        self._schedule = Schedule()
+        self._working: set[ThreadId] = set()
+        self._rung: set[ThreadId] = set()
+        self._turned = anyio.Event()
+        self._woken = anyio.Event()
+        self._handlers = anyio.CapacityLimiter(self.settings.max_handlers)
+
+    # ── running ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def run(self, stopping: anyio.Event) -> None:
+        """Look, handle, commit and send until `stopping` is set; then finish what is in hand and return.
+
+        Raises:
+            StoreError: the store could not be read at the start.
+        """
+        self.is_stopping = False
+        await self._remember()
+        self.log.info("bot.started", user_id=self.user, threads=len(self._lanes))
+        await self._announce(BotStarted(bot=self.user, occurred_on=self._now()))
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._listen)
+            group.start_soon(self._give_turns)
+            await stopping.wait()
+            await self._announce(BotStopping(bot=self.user, occurred_on=self._now()))
+            self.is_stopping = True
+            await self._drain()
+            group.cancel_scope.cancel()
+        self.log.info("bot.stopped", unsent=sum(len(lane.outbox) for lane in self._lanes.values()))
+
+    async def _remember(self) -> None:
+        """Make a lane for every thread the store knows, with the wishes that were left pending there."""
+        rows: dict[ThreadId, list[OutboxRow]] = {}
+        for row in await self._store.pending(self.user):
+            rows.setdefault(row.thread, []).append(row)
+        now = anyio.current_time()
+        self._lanes, self._schedule = {}, Schedule()
+        for record in await self._store.threads(self.user):
+            if self._serves(record.thread):
+                self._lanes[record.thread] = Lane(self, record.thread, record, rows.get(record.thread, ()))
+                if not record.is_left:
+                    self._schedule.set(record.thread, now)
+        for thread in (self.settings.threads or frozenset()) - self._lanes.keys():
+            self._begin(thread, None)
+
+    def _serves(self, thread: ThreadId) -> bool:
+        return self.settings.threads is None or thread in self.settings.threads
+
+    def _begin(self, thread: ThreadId, stamp: datetime | None) -> None:
+        """A thread nobody knew: its first turn finds out whether the bot is in it."""
+        lane = Lane(self, thread, None)
+        lane.membership.probe(stamp)
+        self._lanes[thread] = lane
+        self._schedule.set(thread, anyio.current_time())
+
+    async def _drain(self) -> None:
+        """Wait for the turns in hand, then give turns only to the lanes that still owe something."""
+        self._schedule = Schedule()
+        while True:
+            owing = {thread for thread, lane in self._lanes.items() if not lane.is_settled}
+            if not self._working and not owing:
+                return
+            for thread in owing - self._working:
+                if thread not in self._schedule:
+                    self._schedule.set(thread, anyio.current_time())
+            self._woken.set()
+            await self._turned.wait()
+
+    # ── the doorbell ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _listen(self) -> None:
+        """Ask again and again which threads have moved."""
+        full_walk_at = anyio.current_time()
+        failures = 0
+        while not self.is_stopping:
+            now = anyio.current_time()
+            pause = self._budget.delay(Operation.LIST_THREADS, now) or self.settings.cadence.interval
+            try:
+                await self._ring(to_the_end=now >= full_walk_at)
+                self.trouble.over("list threads")
+                full_walk_at = now + FULL_WALK_SECONDS if now >= full_walk_at else full_walk_at
+                failures = 0
+            except ServiceError as error:
+                self.trouble.met("list threads", error)
+                failures += 1
+                pause = getattr(error, "retry_after", None) or self.jitter(min(MAX_PAUSE, 2.0 ** min(failures, 5)))
+            await anyio.sleep(pause)
+
+    async def _ring(self, *, to_the_end: bool) -> None:
+        self._budget.spend(Operation.LIST_THREADS, anyio.current_time())
+        async for item in listen(self.service, self._is_news, to_the_end=to_the_end):
+            lane = self._lanes.get(item.id)
+            if lane is None:
+                self._begin(item.id, item.last_activity)
+            elif lane.membership.presence is Presence.OUT:
+                lane.membership.probe(item.last_activity)
+            self.ring(item.id)
+
+    def _is_news(self, item: ThreadItem) -> bool:
+        """Whether a listed thread needs a look."""
+        lane = self._lanes.get(item.id)
+        if lane is None:
+            return item.deleted_on is None and self._serves(item.id)
+        if lane.membership.presence is Presence.OUT:
+            if item.deleted_on is not None:
+                return False
+            return lane.membership.is_worth_a_probe(item.last_activity, lane.looked_ms, anyio.current_time())
+        return item.deleted_on is not None or rings(item.last_activity, lane.looked_ms)
+
+    def ring(self, thread: ThreadId) -> None:
+        """Have a thread looked at as soon as possible."""
+        if thread in self._working:
+            self._rung.add(thread)
+        elif thread in self._lanes:
+            self._schedule.set(thread, anyio.current_time())
+            self._woken.set()
+
+    # ── turns ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _give_turns(self) -> None:
+        """Give a turn to every lane whose time has come, so many at a time."""
+        async with anyio.create_task_group() as group:
+            while True:
+                now = anyio.current_time()
+                while len(self._working) < self.settings.max_turns:
+                    thread = self._schedule.take(now)
+                    if thread is None:
+                        break
+                    self._working.add(thread)
+                    group.start_soon(self._turn, self._lanes[thread])
+                await self._wait_for_turns()
+
+    async def _wait_for_turns(self) -> None:
+        self._woken = anyio.Event()
+        due = self._schedule.next_due()
+        if due is None or len(self._working) >= self.settings.max_turns:
+            await self._woken.wait()
+            return
+        with anyio.move_on_after(max(0.0, due - anyio.current_time())):
+            await self._woken.wait()
+
+    async def _turn(self, lane: Lane) -> None:
+        """One turn of one lane; whatever nobody foresaw is said with its traceback and does not stop the others."""
+        pause: float | None = None
+        try:
+            pause = await lane.turn()
+        except Exception as error:
+            lane.log.exception("turn.failed")
+            self._tell(None, error)
+            pause = MAX_PAUSE
+        finally:
+            self._working.discard(lane.thread)
+        now = anyio.current_time()
+        if lane.thread in self._rung and pause is not None:
+            self._rung.discard(lane.thread)
+            pause = min(pause, self.settings.cadence.interval)
+        if pause is not None:
+            self._schedule.set(lane.thread, now + pause)
+        self._woken.set()
+        self._turned.set()
+        self._turned = anyio.Event()
+
+    # ── what lanes need ───────────────────────────────────────────────────────────────────────────────────────
+
+    async def handle(self, event: Event) -> tuple[Wish, ...]:
+        """Run the handlers on an event; a failing one is said in the log with its event, and wishes nothing."""
+        async with self._handlers:
+            outcome = await self.dispatcher.dispatch(event)
+        if outcome.error is not None:
+            self.log.error(
+                "handler.failed",
+                handler=outcome.handler,
+                event_type=type(event).__name__,
+                event_key=event.key,
+                thread=event.thread if isinstance(event, ThreadEvent) else None,
+                exc_info=outcome.error,
+            )
+            self._tell(event, outcome.error)
+        return outcome.wishes
+
+    def _tell(self, event: Event | None, error: Exception) -> None:
+        if self._on_failure is not None:
+            self._on_failure(event, error)
+
+    def rows_for(self, wishes: Sequence[Wish], thread: ThreadId | None) -> list[OutboxRow]:
+        """The rows that journal these wishes; receipts are not among them, the lane owes those."""
+        created_ms = int(self.clock() * 1000)
+        rows = []
+        for wish in wishes:
+            if isinstance(wish.action, SendReadReceipt):
+                continue
+            target = target_of(wish.action, thread)
+            lane = self._lanes.get(target) if target else None
+            if lane is None or target is None:
+                self.log.error("wish.dropped", action=type(wish.action).__name__, thread=target, reason="not in there")
+                continue
+            rows += [
+                row_of(piece, target, after=lane.cursor.top, created_ms=created_ms) for piece in pieces_of(wish)
+            ]
+        return rows
+
+    def take(self, rows: Sequence[OutboxRow]) -> None:
+        """Hand journalled rows to the outboxes of their threads."""
+        for row in rows:
+            self._lanes[row.thread].outbox.add(row)
+            if row.thread not in self._working:
+                self.ring(row.thread)
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        """Make writes durable."""
+        await self._store.commit(self.user, writes)
+        self.trouble.over("store")
+
+    async def find_row(self, key: ActionKey) -> OutboxRow | None:
+        """Read a row back, settled or not."""
+        return await self._store.row(self.user, key)
+
+    def jitter(self, pause: float) -> float:
+        """A pause of about this many seconds, so that lanes which failed together do not return together."""
+        return pause * random.uniform(0.75, 1.25)  # noqa: S311 - not a secret
+
+    async def _announce(self, event: Event) -> None:
+        """Let the handlers hear of the bot's own coming and going."""
+        rows = self.rows_for(await self.handle(event), None)
+        if not rows:
+            return
+        try:
+            await self.commit([Enqueue(row) for row in rows])
+        except StoreError as error:
+            self.trouble.met("store", error)
+            return
+        self.take(rows)
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self.clock(), UTC)
+
+    # ── what tests and health ask ─────────────────────────────────────────────────────────────────────────────
+
+    def is_settled(self, thread: ThreadId, version: int) -> bool:
+        """Whether everything in a thread up to a version was handled, and nothing is owed there."""
+        lane = self._lanes.get(thread)
+        if lane is None or thread in self._working:
+            return False
+        if lane.membership.presence is not Presence.IN:
+            return lane.membership.presence is Presence.OUT
+        return lane.cursor.top >= version and lane.is_settled
+
+    async def settled(self, thread: ThreadId, version: int) -> None:
+        """Wait until a thread is handled up to a version and nothing is owed there; hastens its next look."""
+        while not self.is_settled(thread, version):
+            self.ring(thread)
+            turned = self._turned
+            with anyio.move_on_after(self.settings.cadence.interval):
+                await turned.wait()
+
+
+def _default_log() -> FilteringBoundLogger:
+    # Imported here, because importing the package must not cost what a logging library costs.
+    import structlog
+
+    log: FilteringBoundLogger = structlog.get_logger("chatbot")
+    return log

@@ -1,0 +1,74 @@
+"""Where a thread starts for a bot that finds itself in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from chatbot.bot.settings import ALL_HISTORY
+from chatbot.model import MessageId, MessageType, ThreadId
+from chatbot.polling.sightings import lists
+from chatbot.service.base import ChatService
+
+PAGE_SIZE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """How the bot came into a thread.
+
+    Args:
+        message: the latest system message that lists it; None where the thread does not show one.
+        people: how many are in the thread, the bot included.
+        top: the newest version in the thread; whoever came since is not among `people`.
+    """
+
+    message: MessageId | None
+    people: int
+    top: int
+
+
+async def find_arrival(service: ChatService, thread: ThreadId, *, not_before_ms: int) -> Arrival:
+    """Find how the bot came in, and that it is in at all.
+
+    Listing the participants is the only sure test of membership: whether someone who was removed may still read
+    messages is not known (GitHub issue Azure/Communication#345).
+
+    Args:
+        not_before_ms: an arrival before this does not matter, so the reading stops there.
+
+    Raises:
+        Forbidden, NotFound: the bot is not in the thread, or the thread is gone.
+        ServiceError: as the service does.
+    """
+    people = 0
+    async for _ in service.list_participants(thread):
+        people += 1
+    top = 0
+    link: str | None = None
+    while True:
+        page = await service.list_messages(thread, page_size=PAGE_SIZE, link=link)
+        top = max([top, *(message.version for message in page.messages)])
+        for message in page.messages:
+            if lists(message, MessageType.PARTICIPANT_ADDED, service.user):
+                return Arrival(message.id, people, top)
+        if page.next_link is None or any(message.version < not_before_ms for message in page.messages):
+            return Arrival(None, people, top)
+        link = page.next_link
+
+
+def floor_of(arrival: MessageId | None, history: timedelta, *, first_started_ms: int) -> int:
+    """The id above which the thread begins for the bot.
+
+    Just below its arrival, but never before its identity's first start: a greeting sent before the bot noticed the
+    thread is answered, months of old talk are not. `history` moves that back by a duration, or to the beginning.
+
+    Args:
+        arrival: the system message that lists the bot; None if there is none since the first start.
+        history: how far back to read.
+        first_started_ms: the service's time of the bot's first start.
+    """
+    if history == ALL_HISTORY:
+        return 0
+    start = max(int(arrival) - 1 if arrival else 0, first_started_ms)
+    return max(0, start - int(history.total_seconds() * 1000))

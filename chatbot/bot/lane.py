@@ -1,0 +1,311 @@
+"""A thread's lane: look, and for each new event run the handler, commit, and let the outbox send, all in one task.
+
+A lane works in *turns*; between them a silent thread has no task at all. A turn never sleeps: whatever has to wait
+(a quota, a back-off, a proof) ends the turn with the time of the next one. What a turn left undone it meets again
+in the next, by the same way as after a crash: the cursor and the outbox know what is settled, and nothing else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import anyio
+
+from chatbot.bot.joining import find_arrival, floor_of
+from chatbot.bot.membership import Membership, Presence
+from chatbot.bot.planning import receipts_in
+from chatbot.bot.receipts import Receipts
+from chatbot.errors import Forbidden, NotFound, ServiceError, StoreError, Throttled
+from chatbot.events import ThreadEvent, ThreadJoined, ThreadLeft
+from chatbot.model import ChatMessage, MessageType, ThreadId
+from chatbot.outbox.outbox import Outbox
+from chatbot.polling.cursor import Change, Cursor, moment
+from chatbot.polling.poller import Look, brief_look, whole_look
+from chatbot.polling.sightings import event_of, lists, time_of
+from chatbot.service.budget import Budget, Operation
+from chatbot.stores.base import (
+    Enqueue,
+    LeaveThread,
+    MarkSeen,
+    MoveBase,
+    OutboxRow,
+    OweReceipt,
+    SaveThread,
+    ThreadRecord,
+    Write,
+)
+
+if TYPE_CHECKING:
+    from chatbot.bot.bot import Bot
+
+FIRST_PAUSE = 1.0
+MAX_PAUSE = 30.0
+
+
+class Lane:
+    """One thread of one bot.
+
+    Args:
+        bot: whose lane it is; gives service, store, dispatcher and settings.
+        thread: which thread.
+        record: what the store knows of it; None for a thread the bot was never in.
+        rows: wishes that an earlier process left pending here.
+    """
+
+    __slots__ = (
+        "_failures", "_lazy", "_marks", "_spoke_at", "_whole_at", "bot", "budget", "cursor", "log", "looked_ms",
+        "membership", "outbox", "receipts", "thread",
+    )  # fmt: skip
+
+    def __init__(
+        self, bot: Bot, thread: ThreadId, record: ThreadRecord | None, rows: Sequence[OutboxRow] = ()
+    ) -> None:
+        self.bot = bot
+        self.thread = thread
+        self.log = bot.log.bind(thread=thread)
+        self.budget = Budget()
+        self.looked_ms: int | None = None
+        self.membership = Membership(Presence.UNKNOWN)
+        if record is not None:
+            self.membership = Membership(Presence.OUT if record.is_left else Presence.IN, was_told=record.is_left)
+            self.looked_ms = record.base if record.is_left else None
+        self.cursor = self._cursor_of(record)
+        self.outbox = self._outbox(rows)
+        self.receipts = Receipts.of(record)
+        self._marks: dict[int, int] = {}
+        self._lazy: list[Write] = []
+        self._whole_at: float | None = None
+        self._spoke_at = anyio.current_time() - max(0.0, bot.clock() - self.cursor.top / 1000)
+        self._failures = 0
+
+    def _cursor_of(self, record: ThreadRecord | None) -> Cursor:
+        floor, base, seen = (record.floor, record.base, record.seen) if record else (0, 0, {})
+        return Cursor(floor, base, seen, slack_ms=self.bot.settings.slack_ms)
+
+    def _outbox(self, rows: Sequence[OutboxRow] = ()) -> Outbox:
+        return Outbox(
+            self.bot.service,
+            self.thread,
+            self.budget,
+            find_row=self.bot.find_row,
+            display_name=self.bot.display_name,
+            slack_ms=self.bot.settings.slack_ms,
+            log=self.log,
+            rows=rows,
+        )
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is owed: no wish, no receipt."""
+        return not self.outbox and not self.receipts.is_owed
+
+    # ── a turn ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def turn(self) -> float | None:
+        """Do what can be done now.
+
+        Returns:
+            Seconds until the next turn is due; None when none is needed before the doorbell rings.
+        """
+        try:
+            pause = await self._work()
+        except (ServiceError, StoreError) as error:
+            return self._back_off(error)
+        self._failures = 0
+        return pause
+
+    async def _work(self) -> float | None:
+        try:
+            return await self._work_inside()
+        except (Forbidden, NotFound) as error:
+            await self.leave(is_deleted=isinstance(error, NotFound))
+            return None
+
+    async def _work_inside(self) -> float | None:
+        """A turn as it goes while the bot is in the thread."""
+        if self.membership.presence is Presence.OUT:
+            return None
+        if not self.bot.is_stopping:
+            if self.membership.presence is Presence.UNKNOWN:
+                await self._join()
+            if not self.outbox.is_full:
+                delay = self.budget.delay(Operation.LIST_MESSAGES, anyio.current_time())
+                if delay:
+                    return delay
+                if await self._look():
+                    await self.leave(is_deleted=False)
+                    return None
+        wait = await self.outbox.flush()
+        wait = _sooner(wait, await self._send_receipt())
+        await self._write_lazily()
+        now = anyio.current_time()
+        self.budget.forget(now)
+        return wait if self.bot.is_stopping else _sooner(wait, self._beat(now))
+
+    def _beat(self, now: float) -> float:
+        return self.bot.settings.cadence.pause(now - self._spoke_at)
+
+    # ── looking ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _look(self) -> bool:
+        """Read what is new and handle it. True when the thread shows that the bot was removed."""
+        now = anyio.current_time()
+        since_whole = None if self._whole_at is None else now - self._whole_at
+        is_whole = self.bot.settings.cadence.is_whole_due(since_whole)
+        look = self._begin_look(is_whole)
+        self.budget.spend(Operation.LIST_MESSAGES, now)
+        async with aclosing(look.batches()) as batches:
+            async for batch in batches:
+                for message in self._in_order(batch):
+                    if self._shows_removal(message):
+                        return True
+                    if not await self._notice(message):
+                        return False
+        self.bot.trouble.over("read")
+        self.looked_ms = look.server_time_ms
+        if is_whole:
+            self._whole_at = now
+            self._rise(look.top)
+        return False
+
+    def _begin_look(self, is_whole: bool) -> Look:
+        if not is_whole:
+            return brief_look(self.bot.service, self.thread, self.cursor)
+        return whole_look(self.bot.service, self.thread, self.cursor, catch_up=self._whole_at is None)
+
+    def _in_order(self, batch: list[ChatMessage]) -> list[ChatMessage]:
+        """The batch in the order in which things happened."""
+        return sorted(batch, key=lambda message: moment(self.cursor.classify(message), message))
+
+    def _rise(self, top: int | None) -> None:
+        settled = self.cursor.finish_whole_look(top)
+        if settled is not None:
+            self._lazy = [write for write in self._lazy if not isinstance(write, MoveBase)]
+            self._lazy.append(MoveBase(self.thread, settled.base, settled.below))
+
+    def _shows_removal(self, message: ChatMessage) -> bool:
+        is_new = self.cursor.classify(message) is Change.RECEIVED
+        return is_new and lists(message, MessageType.PARTICIPANT_REMOVED, self.bot.user)
+
+    async def _notice(self, message: ChatMessage) -> bool:
+        """Deal with one message as a look showed it. False when the turn should go no further."""
+        change = self.cursor.classify(message)
+        if change is Change.NONE:
+            return True
+        if message.sender == self.bot.user and message.reply_key is not None:
+            self.outbox.confirm(message.reply_key, message.id)
+        event = event_of(change, message, bot=self.bot.user, thread=self.thread)
+        if event is None:
+            self._marks[message.number] = message.version
+            return True
+        self._spoke(message)
+        await self._handle(event, {message.number: message.version})
+        await self.outbox.flush()
+        return not self.bot.is_stopping and not self.outbox.is_full
+
+    def _spoke(self, message: ChatMessage) -> None:
+        """Note that the thread is alive, and that others used up its shared quota."""
+        now = anyio.current_time()
+        self._spoke_at = now
+        self.receipts.count_people(message)
+        age = self.bot.clock() - message.version / 1000
+        if message.is_said and age < 60:
+            self.budget.spend(Operation.WRITE_MESSAGE, now - max(0.0, age))
+
+    # ── handling ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _handle(self, event: ThreadEvent, seen: dict[int, int], *writes: Write) -> None:
+        """Run the handlers on an event and commit everything that came of it at once."""
+        wishes = await self.bot.handle(event)
+        rows = self.bot.rows_for(wishes, self.thread)
+        due = receipts_in(wishes, self.thread)
+        commit: list[Write] = [*writes, *(Enqueue(row) for row in rows)]
+        if due is not None:
+            commit.append(OweReceipt(self.thread, due))
+        await self._commit(commit, seen)
+        if due is not None:
+            self.receipts.owe(due)
+        self.bot.take(rows)
+
+    async def _commit(self, writes: Sequence[Write], seen: dict[int, int]) -> None:
+        """One transaction for all that is to be remembered; if it fails, what others left here stays waiting."""
+        lazy, self._lazy = [*self._lazy, *self.outbox.take_settlements()], []
+        marks, self._marks = self._marks, {}
+        marked = [MarkSeen(self.thread, {**marks, **seen})] if marks or seen else []
+        try:
+            await self.bot.commit([*lazy, *writes, *marked])
+        except BaseException:
+            self._lazy, self._marks = lazy, marks
+            raise
+        self.cursor.mark({**marks, **seen})
+
+    async def _write_lazily(self) -> None:
+        """Write what no event has taken along; a crash before this is healed by reading."""
+        self._lazy += self.outbox.take_settlements()
+        if self._lazy or self._marks:
+            await self._commit([], {})
+
+    async def _send_receipt(self) -> float | None:
+        """Send the newest receipt that is owed; returns the seconds to wait if it cannot be sent yet."""
+        wait, write = await self.receipts.send(self.bot.service, self.thread, self.budget, self.log)
+        if write is not None:
+            self._lazy.append(write)
+        return wait
+
+    # ── joining and leaving ───────────────────────────────────────────────────────────────────────────────────
+
+    async def _join(self) -> None:
+        """Find where the thread begins for the bot, and tell the handlers."""
+        first = self.bot.first_started_ms
+        arrival = await find_arrival(self.bot.service, self.thread, not_before_ms=first)
+        floor = floor_of(arrival.message, self.bot.settings.history, first_started_ms=first)
+        record = ThreadRecord(self.thread, floor=floor, base=floor)
+        joined_ms = int(arrival.message) if arrival.message else int(self.bot.clock() * 1000)
+        event = ThreadJoined(
+            bot=self.bot.user, thread=self.thread, occurred_on=time_of(joined_ms), arrival=arrival.message
+        )
+        self.cursor = self._cursor_of(record)
+        await self._handle(event, {}, SaveThread(record))
+        self.receipts = Receipts(people=arrival.people, counted=arrival.top)
+        self._whole_at, self._spoke_at = None, anyio.current_time()
+        self.membership.enter()
+        self.log.info("thread.joined", floor=floor, people=arrival.people)
+
+    async def leave(self, *, is_deleted: bool) -> None:
+        """The bot is not in the thread any more: settle everything and tell the handlers, once."""
+        now = anyio.current_time()
+        if self.membership.was_told:
+            self.membership.leave(now)
+            return
+        left_ms = self.looked_ms or int(self.bot.clock() * 1000)
+        event = ThreadLeft(
+            bot=self.bot.user,
+            thread=self.thread,
+            occurred_on=datetime.fromtimestamp(self.bot.clock(), UTC),
+            is_deleted=is_deleted,
+            floor=self.cursor.floor,
+        )
+        reason = "the thread was deleted" if is_deleted else "the bot is not in the thread any more"
+        record = ThreadRecord(self.thread, floor=self.cursor.floor, base=left_ms, is_left=True)
+        await self._handle(event, {}, SaveThread(record), LeaveThread(self.thread, reason))
+        self.outbox, self.receipts, self.looked_ms = self._outbox(), Receipts(), left_ms
+        self._lazy, self._marks = [], {}
+        self.membership.leave(now)
+        self.log.info("thread.left", is_deleted=is_deleted)
+
+    def _back_off(self, error: ServiceError | StoreError) -> float:
+        self._failures += 1
+        self.bot.trouble.met("store" if isinstance(error, StoreError) else "read", error)
+        pause = min(MAX_PAUSE, FIRST_PAUSE * 2 ** min(self._failures - 1, 5))
+        if isinstance(error, Throttled):
+            pause = error.retry_after or pause
+            self.budget.close(Operation.LIST_MESSAGES, anyio.current_time() + pause)
+            return pause
+        return self.bot.jitter(pause)
+
+
+def _sooner(a: float | None, b: float | None) -> float | None:
+    return b if a is None else a if b is None else min(a, b)

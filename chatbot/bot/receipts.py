@@ -1,0 +1,93 @@
+"""What a bot owes a thread in read receipts: the newest only, as a courtesy; the durable cursor is another thing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from chatbot.errors import ServiceError, Throttled
+from chatbot.model import ChatMessage, MessageId, MessageType, ThreadId
+from chatbot.service.base import ChatService
+from chatbot.service.budget import Budget, Operation
+from chatbot.stores.base import SettleReceipt, ThreadRecord
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+MAX_PEOPLE: Final = 20
+"""In larger threads the service keeps no receipts (service limits)."""
+
+THROTTLED_PAUSE: Final = 5.0
+
+
+class Receipts:
+    """The receipts of one thread.
+
+    Args:
+        due: the message up to which one is owed.
+        sent: the message up to which one was sent.
+        people: how many are in the thread, as far as known; 0 when unknown.
+        counted: the version up to which comings and goings are in `people` already.
+    """
+
+    __slots__ = ("_counted", "due", "people", "sent")
+
+    def __init__(
+        self, due: MessageId | None = None, sent: MessageId | None = None, *, people: int = 0, counted: int = 0
+    ) -> None:
+        self.due = due
+        self.sent = sent
+        self.people = people
+        self._counted = counted
+
+    @classmethod
+    def of(cls, record: ThreadRecord | None) -> Receipts:
+        """As the store remembers them."""
+        return cls(record.receipt_due, record.receipt_sent) if record else cls()
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether one is still to be sent."""
+        return self.due is not None and (self.sent is None or int(self.due) > int(self.sent))
+
+    def owe(self, message: MessageId) -> None:
+        """One is due up to this message; an older one than is due already changes nothing."""
+        if self.due is None or int(message) > int(self.due):
+            self.due = message
+
+    def count_people(self, message: ChatMessage) -> None:
+        """Keep count of the people by what a system message says."""
+        if not self.people or message.version <= self._counted:
+            return
+        if message.type is MessageType.PARTICIPANT_ADDED:
+            self.people += len(message.participants)
+        elif message.type is MessageType.PARTICIPANT_REMOVED:
+            self.people = max(1, self.people - len(message.participants))
+
+    async def send(
+        self, service: ChatService, thread: ThreadId, budget: Budget, log: FilteringBoundLogger
+    ) -> tuple[float | None, SettleReceipt | None]:
+        """Send what is owed. A refused receipt is said in the log and not repeated.
+
+        Returns:
+            Seconds to wait if none may be sent yet; and what to remember once one is settled.
+        """
+        if not self.is_owed or self.due is None:
+            return None, None
+        if self.people <= MAX_PEOPLE:
+            now = anyio.current_time()
+            delay = budget.delay(Operation.SEND_RECEIPT, now)
+            if delay:
+                return delay, None
+            budget.spend(Operation.SEND_RECEIPT, now)
+            try:
+                await service.send_receipt(thread, self.due)
+            except Throttled as error:
+                pause = error.retry_after or THROTTLED_PAUSE
+                budget.close(Operation.SEND_RECEIPT, now + pause)
+                return pause, None
+            except ServiceError as error:
+                log.info("receipt.refused", message=self.due, error=str(error))
+        self.sent = self.due
+        return None, SettleReceipt(thread, self.due)

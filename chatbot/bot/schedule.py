@@ -1,0 +1,48 @@
+"""Which thread is to be looked at when. Pure: times are arguments, in seconds of one monotonic clock."""
+
+from __future__ import annotations
+
+import heapq
+
+from chatbot.model import ThreadId
+
+
+class Schedule:
+    """Due times of threads; each thread has at most one, and an earlier one replaces a later one."""
+
+    __slots__ = ("_due", "_heap")
+
+    def __init__(self) -> None:
+        self._due: dict[ThreadId, float] = {}
+        self._heap: list[tuple[float, ThreadId]] = []
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def __contains__(self, thread: ThreadId) -> bool:
+        return thread in self._due
+
+    def set(self, thread: ThreadId, due: float) -> None:
+        """Look at the thread at `due`, or earlier if that was said before."""
+        if due < self._due.get(thread, float("inf")):
+            self._due[thread] = due
+            heapq.heappush(self._heap, (due, thread))
+
+    def drop(self, thread: ThreadId) -> None:
+        """Do not look at the thread."""
+        self._due.pop(thread, None)
+
+    def next_due(self) -> float | None:
+        """When the earliest thread is due; None when none is."""
+        while self._heap and self._due.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def take(self, now: float) -> ThreadId | None:
+        """Remove and return a thread that is due; None when none is."""
+        due = self.next_due()
+        if due is None or due > now:
+            return None
+        _, thread = heapq.heappop(self._heap)
+        del self._due[thread]
+        return thread

@@ -1,0 +1,265 @@
+"""One thread's outbox: does the journalled wishes in their order, within the quotas, each effectively once.
+
+It never sleeps: `flush` does what can be done now and says when to come again. It never writes to the store: what
+came of a wish is handed to the lane (`take_settlements`), which puts it into its next commit. A crash in between
+leaves the row pending, and a pending row that may have been tried is repeated only after a proof read.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from chatbot.actions import (
+    Action,
+    ActionKey,
+    AddParticipants,
+    DeleteMessage,
+    EditMessage,
+    RemoveParticipant,
+    SendMessage,
+    UpdateTopic,
+)
+from chatbot.errors import (
+    Forbidden,
+    NotFound,
+    OutcomeUnknown,
+    ProtocolError,
+    Rejected,
+    ServiceError,
+    Throttled,
+)
+from chatbot.model import REPLY_KEY, MessageId, ThreadId
+from chatbot.outbox.proof import read_proofs
+from chatbot.service.base import ChatService
+from chatbot.service.budget import Budget, Operation
+from chatbot.stores.base import OutboxRow, RowStatus, SettleRow
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+FULL: Final = 20
+"""Rows at which a lane stops looking: the backlog stays in the service, where it is safe."""
+
+SETTLE_SECONDS: Final = 3.0
+"""How long after an attempt of unknown outcome the thread is read for its proof."""
+
+MAX_PAUSE: Final = 60.0
+FIRST_PAUSE: Final = 1.0
+MAX_PARTIAL_TRIES: Final = 3
+REMEMBERED: Final = 64
+
+_OPERATIONS: Final[dict[type[Action], Operation]] = {
+    SendMessage: Operation.WRITE_MESSAGE,
+    EditMessage: Operation.WRITE_MESSAGE,
+    DeleteMessage: Operation.WRITE_MESSAGE,
+    AddParticipants: Operation.CHANGE_PARTICIPANTS,
+    RemoveParticipant: Operation.CHANGE_PARTICIPANTS,
+    UpdateTopic: Operation.UPDATE_THREAD,
+}
+
+FindRow = Callable[[ActionKey], Awaitable[OutboxRow | None]]
+
+
+class Outbox:
+    """The wishes of one thread on their way.
+
+    Args:
+        service: the bot's view of the service.
+        thread: where.
+        budget: the thread's quotas, shared with whoever else speaks for the bot there.
+        find_row: reads a settled row back from the store (an edit of a message sent long ago).
+        display_name: shown with messages that name no other.
+        slack_ms: see `polling.cursor`.
+        log: bound to bot and thread.
+        rows: what an earlier process left pending; each may have been tried, so each needs a proof.
+    """
+
+    def __init__(
+        self,
+        service: ChatService,
+        thread: ThreadId,
+        budget: Budget,
+        *,
+        find_row: FindRow,
+        display_name: str,
+        slack_ms: int,
+        log: FilteringBoundLogger,
+        rows: Iterable[OutboxRow] = (),
+    ) -> None:
+        self._service = service
+        self._thread = thread
+        self._budget = budget
+        self._find_row = find_row
+        self._display_name = display_name
+        self._slack_ms = slack_ms
+        self._log = log
+        self._rows: deque[OutboxRow] = deque(rows)
+        self._doubtful: set[ActionKey] = {row.key for row in self._rows}
+        self._proof_at = anyio.current_time() + SETTLE_SECONDS if self._rows else 0.0
+        self._not_before = 0.0
+        self._failures = 0
+        self._partial_tries = 0
+        self._sent: OrderedDict[ActionKey, MessageId] = OrderedDict()
+        self._settlements: list[SettleRow] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the lane should wait before it makes more work for the outbox."""
+        return len(self._rows) >= FULL
+
+    def add(self, row: OutboxRow) -> None:
+        """Take a wish that was just journalled; the same key a second time is the same wish."""
+        if all(row.key != other.key for other in self._rows):
+            self._rows.append(row)
+
+    def confirm(self, key: str, message: MessageId) -> None:
+        """The poller saw an own message with this key: if its row is still here, it is done."""
+        for row in self._rows:
+            if row.key == key:
+                self._settle(row, RowStatus.DONE, message)
+                return
+
+    def take_settlements(self) -> list[SettleRow]:
+        """What came of wishes since the last call; to be written with the lane's next commit."""
+        taken, self._settlements = self._settlements, []
+        return taken
+
+    async def flush(self) -> float | None:
+        """Do what can be done now.
+
+        Returns:
+            Seconds after which to come again; None when nothing is left to do.
+        """
+        while self._rows:
+            row = self._rows[0]
+            operation = _OPERATIONS[type(row.action)]
+            now = anyio.current_time()
+            pause = max(self._budget.delay(operation, now), self._not_before - now)
+            if row.key in self._doubtful:
+                pause = max(pause, self._proof_at - now)
+            if pause > 0:
+                return pause
+            try:
+                if row.key in self._doubtful:
+                    await self._prove()
+                else:
+                    self._budget.spend(operation, now)
+                    await self._do(row)
+                self._failures = 0
+            except ServiceError as error:
+                self._failed(row, operation, error)
+        return None
+
+    async def _prove(self) -> None:
+        """Find out which of the doubtful wishes were done after all; the others may be tried (again)."""
+        sends = [row for row in self._rows if row.key in self._doubtful and isinstance(row.action, SendMessage)]
+        if sends:
+            proofs = await read_proofs(self._service, self._thread, sends, slack_ms=self._slack_ms)
+            for row in sends:
+                if row.key in proofs:
+                    self._log.info("send.confirmed_by_reading", key=row.key, message=proofs[row.key])
+                    self._settle(row, RowStatus.DONE, proofs[row.key])
+        self._doubtful.clear()
+
+    async def _do(self, row: OutboxRow) -> None:
+        """Carry one wish out; everything but a send may safely be carried out twice."""
+        message: MessageId | None = None
+        match row.action:
+            case SendMessage() as send:
+                message = await self._service.send_message(
+                    self._thread,
+                    send.content,
+                    type=send.type,
+                    display_name=send.display_name or self._display_name,
+                    metadata={**send.metadata, REPLY_KEY: row.key},
+                )
+            case EditMessage(target, content):
+                message = await self._resolve(target)
+                await self._service.edit_message(self._thread, message, content=content)
+            case DeleteMessage(target):
+                message = await self._resolve(target)
+                await self._service.delete_message(self._thread, message)
+            case AddParticipants():
+                if not await self._add_participants(row, row.action):
+                    return
+            case RemoveParticipant(user):
+                await self._service.remove_participant(self._thread, user)
+            case UpdateTopic(topic):
+                await self._service.update_topic(self._thread, topic)
+            case _:
+                text = f"the outbox cannot do {type(row.action).__name__}"
+                raise Rejected(text)
+        self._settle(row, RowStatus.DONE, message)
+
+    async def _add_participants(self, row: OutboxRow, action: AddParticipants) -> bool:
+        """Add; whoever the service refused is tried again alone, up to a few times. True when all are in."""
+        failed = await self._service.add_participants(self._thread, action.participants)
+        if not failed:
+            self._partial_tries = 0
+            return True
+        self._partial_tries += 1
+        reasons = "; ".join(f"{person.user}: {person.code} {person.message}".strip() for person in failed)
+        if self._partial_tries >= MAX_PARTIAL_TRIES:
+            self._partial_tries = 0
+            raise Rejected(f"not added: {reasons}")  # noqa: EM102 - the reasons are the message
+        self._log.warning("participants.refused", count=len(failed), reasons=reasons)
+        refused = {person.user for person in failed}
+        remaining = tuple(person for person in action.participants if person.user in refused)
+        self._rows[0] = replace(row, action=replace(action, participants=remaining))
+        self._not_before = anyio.current_time() + FIRST_PAUSE * 2**self._partial_tries
+        return False
+
+    async def _resolve(self, target: MessageId | ActionKey) -> MessageId:
+        """The message's id on the service, of a message named by id or by the key it was sent under."""
+        if target.isdecimal():
+            return MessageId(target)
+        key = ActionKey(target)
+        if key in self._sent:
+            return self._sent[key]
+        row = await self._find_row(key)
+        if row is None or row.message is None:
+            text = "the message to change was never sent"
+            raise Rejected(text)
+        return row.message
+
+    def _settle(
+        self, row: OutboxRow, status: RowStatus, message: MessageId | None = None, reason: str | None = None
+    ) -> None:
+        self._rows.remove(row)
+        self._doubtful.discard(row.key)
+        if message is not None:
+            self._sent[row.key] = message
+            if len(self._sent) > REMEMBERED:
+                self._sent.popitem(last=False)
+        self._settlements.append(SettleRow(row.key, status, message, reason))
+        if status is RowStatus.DONE:
+            self._log.debug("action.done", action=type(row.action).__name__, key=row.key, message=message)
+
+    def _failed(self, row: OutboxRow, operation: Operation, error: ServiceError) -> None:
+        """Decide what an error means for the first row: gone, doubtful, or simply later."""
+        now = anyio.current_time()
+        if isinstance(error, NotFound) and isinstance(row.action, DeleteMessage | RemoveParticipant):
+            self._settle(row, RowStatus.DONE)
+            return
+        if isinstance(error, Rejected | NotFound | Forbidden):
+            self._log.error("action.refused", action=type(row.action).__name__, key=row.key, error=str(error))
+            self._settle(row, RowStatus.FAILED, reason=str(error))
+            return
+        self._failures += 1
+        pause = getattr(error, "retry_after", None) or min(MAX_PAUSE, FIRST_PAUSE * 2 ** (self._failures - 1))
+        self._not_before = now + pause
+        if isinstance(error, Throttled):
+            self._budget.close(operation, now + pause)
+        elif isinstance(error, OutcomeUnknown | ProtocolError) and row.key not in self._doubtful:
+            self._doubtful.add(row.key)
+            self._proof_at = now + SETTLE_SECONDS
+        if self._failures == 1:
+            self._log.warning("action.delayed", action=type(row.action).__name__, error=str(error))
