@@ -101,9 +101,12 @@ class ModelThread:
     messages: dict[int, ChatMessage] = field(default_factory=dict)
     stale_until: dict[int, tuple[int, ChatMessage | None]] = field(default_factory=dict)
     now: int = START
+    elapsed: int = 0
 
     def tick(self, milliseconds: int) -> None:
+        """Time passes; a negative step is the service's clock set back, while no less time passes."""
         self.now += milliseconds
+        self.elapsed += abs(milliseconds)
 
     def _next(self) -> int:
         self.last = max(self.now, self.last + 1)
@@ -111,7 +114,7 @@ class ModelThread:
 
     def _put(self, changed: ChatMessage, lag: int) -> None:
         if lag:
-            self.stale_until[changed.number] = (self.now + lag, self.messages.get(changed.number))
+            self.stale_until[changed.number] = (self.elapsed + lag, self.messages.get(changed.number))
         self.messages[changed.number] = changed
 
     def send(self, lag: int) -> None:
@@ -127,7 +130,7 @@ class ModelThread:
         shown = []
         for identifier, current in self.messages.items():
             until, before = self.stale_until.get(identifier, (0, None))
-            visible = before if until > self.now else current
+            visible = before if until > self.elapsed else current
             if visible is not None and visible.version > bound:
                 shown.append(visible)
         return shown
