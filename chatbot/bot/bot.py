@@ -282,9 +282,7 @@ class Bot:
             if lane is None or target is None:
                 self.log.error("wish.dropped", action=type(wish.action).__name__, thread=target, reason="not in there")
                 continue
-            rows += [
-                row_of(piece, target, after=lane.cursor.top, created_ms=created_ms) for piece in pieces_of(wish)
-            ]
+            rows += [row_of(piece, target, after=lane.cursor.top, created_ms=created_ms) for piece in pieces_of(wish)]
         return rows
 
     def take(self, rows: Sequence[OutboxRow]) -> None:

@@ -60,9 +60,7 @@ class Lane:
         "membership", "outbox", "receipts", "thread",
     )  # fmt: skip
 
-    def __init__(
-        self, bot: Bot, thread: ThreadId, record: ThreadRecord | None, rows: Sequence[OutboxRow] = ()
-    ) -> None:
+    def __init__(self, bot: Bot, thread: ThreadId, record: ThreadRecord | None, rows: Sequence[OutboxRow] = ()) -> None:
         self.bot = bot
         self.thread = thread
         self.log = bot.log.bind(thread=thread)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-MIN_INTERVAL: Final = 0.35
-"""Seconds; the fastest beat that stays below 200 looks a minute with room for proof reads."""
+MIN_INTERVAL: Final = 0.3
+"""Seconds; the fastest beat that stays within 200 looks a minute."""
 
 DECAY: Final = 8
 """A thread silent for t seconds is looked at again after t / DECAY."""

@@ -9,7 +9,7 @@ It decides nothing: what is new says the cursor, what happens then says the lane
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -75,7 +75,7 @@ class Look:
         self.top: int | None = None
         self.server_time_ms: int | None = None
 
-    async def batches(self) -> AsyncIterator[list[ChatMessage]]:
+    async def batches(self) -> AsyncGenerator[list[ChatMessage]]:
         """Read everything above the bound, older batches first; a message comes again if it changed meanwhile.
 
         Raises:
@@ -143,9 +143,7 @@ def _keep_newest(kept: dict[int, ChatMessage], messages: tuple[ChatMessage, ...]
 
 def whole_look(service: ChatService, thread: ThreadId, cursor: Cursor, *, catch_up: bool = False) -> Look:
     """A look at everything that is not settled, independent of how the service reads `startTime`."""
-    return Look(
-        service, thread, bound=cursor.low, page_size=CATCH_UP_PAGE_SIZE if catch_up else PAGE_SIZE
-    )
+    return Look(service, thread, bound=cursor.low, page_size=CATCH_UP_PAGE_SIZE if catch_up else PAGE_SIZE)
 
 
 def brief_look(service: ChatService, thread: ThreadId, cursor: Cursor) -> Look:
