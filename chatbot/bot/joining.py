@@ -70,5 +70,5 @@ def floor_of(arrival: MessageId | None, history: timedelta, *, first_started_ms:
     """
     if history == ALL_HISTORY:
         return 0
-    start = max(int(arrival) - 1 if arrival else 0, first_started_ms)
+    start = max(int(arrival or 0), first_started_ms) - 1
     return max(0, start - int(history.total_seconds() * 1000))

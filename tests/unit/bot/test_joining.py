@@ -20,8 +20,8 @@ def test_without_history_a_thread_begins_just_below_the_arrival() -> None:
 def test_an_arrival_before_the_first_start_does_not_open_months_of_old_talk() -> None:
     old = MessageId(str(FIRST - 90 * 24 * HOUR))
 
-    assert floor_of(old, NO_HISTORY, first_started_ms=FIRST) == FIRST
-    assert floor_of(None, NO_HISTORY, first_started_ms=FIRST) == FIRST
+    assert floor_of(old, NO_HISTORY, first_started_ms=FIRST) == FIRST - 1
+    assert floor_of(None, NO_HISTORY, first_started_ms=FIRST) == FIRST - 1
 
 
 def test_a_duration_moves_the_beginning_back_and_all_moves_it_to_the_very_first_message() -> None:
