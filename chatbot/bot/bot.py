@@ -288,7 +288,8 @@ class Bot:
     def take(self, rows: Sequence[OutboxRow]) -> None:
         """Hand journalled rows to the outboxes of their threads."""
         for row in rows:
-            self._lanes[row.thread].outbox.add(row)
+            lane = self._lanes[row.thread]
+            lane.outbox.add(row, lane.proofs)
             if row.thread not in self._working:
                 self.ring(row.thread)
 

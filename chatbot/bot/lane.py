@@ -7,7 +7,7 @@ in the next, by the same way as after a crash: the cursor and the outbox know wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from chatbot.bot.planning import receipts_in
 from chatbot.bot.receipts import Receipts
 from chatbot.errors import Forbidden, NotFound, ServiceError, StoreError, Throttled
 from chatbot.events import ThreadEvent, ThreadJoined, ThreadLeft
-from chatbot.model import ChatMessage, MessageType, ThreadId
+from chatbot.model import ChatMessage, MessageId, MessageType, ThreadId
 from chatbot.outbox.outbox import Outbox
 from chatbot.polling.cursor import Change, Cursor, moment
 from chatbot.polling.poller import Look, brief_look, whole_look
@@ -57,7 +57,7 @@ class Lane:
 
     __slots__ = (
         "_failures", "_lazy", "_marks", "_spoke_at", "_whole_at", "bot", "budget", "cursor", "log", "looked_ms",
-        "membership", "outbox", "receipts", "thread",
+        "membership", "outbox", "proofs", "receipts", "thread",
     )  # fmt: skip
 
     def __init__(self, bot: Bot, thread: ThreadId, record: ThreadRecord | None, rows: Sequence[OutboxRow] = ()) -> None:
@@ -73,6 +73,7 @@ class Lane:
         self.cursor = self._cursor_of(record)
         self.outbox = self._outbox(rows)
         self.receipts = Receipts.of(record)
+        self.proofs: Mapping[str, MessageId] = {}
         self._marks: dict[int, int] = {}
         self._lazy: list[Write] = []
         self._whole_at: float | None = None
@@ -157,11 +158,13 @@ class Lane:
         self.budget.spend(Operation.LIST_MESSAGES, now)
         async with aclosing(look.batches()) as batches:
             async for batch in batches:
+                self.proofs = look.keys
                 for message in self._in_order(batch):
                     if self._shows_removal(message):
                         return True
                     if not await self._notice(message):
                         return False
+        self.proofs = {}
         self.bot.trouble.over("read")
         self.looked_ms = look.server_time_ms
         if is_whole:
@@ -194,7 +197,7 @@ class Lane:
         if change is Change.NONE:
             return True
         if message.sender == self.bot.user and message.reply_key is not None:
-            self.outbox.confirm(message.reply_key, message.id)
+            await self._heal(await self.outbox.confirm(message))
         event = event_of(change, message, bot=self.bot.user, thread=self.thread)
         if event is None:
             self._marks[message.number] = message.version
@@ -203,6 +206,12 @@ class Lane:
         await self._handle(event, {message.number: message.version})
         await self.outbox.flush()
         return not self.bot.is_stopping and not self.outbox.is_full
+
+    async def _heal(self, rows: list[OutboxRow]) -> None:
+        if rows:
+            await self._commit([Enqueue(row) for row in rows], {})
+            for row in rows:
+                self.outbox.add(row)
 
     def _spoke(self, message: ChatMessage) -> None:
         """Note that the thread is alive, and that others used up its shared quota."""

@@ -8,7 +8,7 @@ leaves the row pending, and a pending row that may have been tried is repeated o
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -33,7 +33,7 @@ from chatbot.errors import (
     ServiceError,
     Throttled,
 )
-from chatbot.model import REPLY_KEY, MessageId, ThreadId
+from chatbot.model import REPLY_KEY, ChatMessage, MessageId, ThreadId
 from chatbot.outbox.proof import read_proofs
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Operation
@@ -77,6 +77,9 @@ class Outbox:
         slack_ms: see `polling.cursor`.
         log: bound to bot and thread.
         rows: what an earlier process left pending; each may have been tried, so each needs a proof.
+
+    Attributes:
+        doubles: how many doubles were healed here.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class Outbox:
         self._partial_tries = 0
         self._sent: OrderedDict[ActionKey, MessageId] = OrderedDict()
         self._settlements: list[SettleRow] = []
+        self.doubles = 0
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -115,17 +119,58 @@ class Outbox:
         """Whether the lane should wait before it makes more work for the outbox."""
         return len(self._rows) >= FULL
 
-    def add(self, row: OutboxRow) -> None:
-        """Take a wish that was just journalled; the same key a second time is the same wish."""
-        if all(row.key != other.key for other in self._rows):
-            self._rows.append(row)
+    def add(self, row: OutboxRow, proofs: Mapping[str, MessageId] | None = None) -> None:
+        """Take a wish that was just journalled; the same key a second time is the same wish.
 
-    def confirm(self, key: str, message: MessageId) -> None:
-        """The poller saw an own message with this key: if its row is still here, it is done."""
+        Args:
+            row: the journalled wish.
+            proofs: keys of own messages that were just read: such a wish is done already (the store forgot it, as
+                one restored from a backup does).
+        """
+        if any(row.key == other.key for other in self._rows):
+            return
+        self._rows.append(row)
+        if proofs and row.key in proofs:
+            self._settle(row, RowStatus.DONE, proofs[row.key])
+
+    async def confirm(self, message: ChatMessage) -> list[OutboxRow]:
+        """The poller saw an own message with a key: if its row is still here, it is done.
+
+        Returns:
+            Rows to journal: what heals a double, when another message has the same key. It became visible after a
+            stale read had shown nothing; the elder one stays, and gets what the younger one says.
+        """
+        key = ActionKey(message.reply_key or "")
         for row in self._rows:
             if row.key == key:
-                self._settle(row, RowStatus.DONE, message)
-                return
+                self._settle(row, RowStatus.DONE, message.id)
+                return []
+        known = self._sent.get(key)
+        if known == message.id:
+            return []
+        settled = await self._find_row(key)
+        other = known or (settled.message if settled else None)
+        if other is None or other == message.id or message.deleted_on:
+            return []
+        elder, younger = sorted((other, message.id), key=int)
+        self._sent[key] = elder
+        self.doubles += 1
+        self._log.warning("double.healed", key=key, kept=elder, deleted=younger)
+        return self._healing(key, elder, younger, message, settled)
+
+    def _healing(
+        self, key: ActionKey, elder: MessageId, younger: MessageId, seen: ChatMessage, row: OutboxRow | None
+    ) -> list[OutboxRow]:
+        wishes: list[Action] = [DeleteMessage(younger)]
+        said = row.action.content if row and isinstance(row.action, SendMessage) else seen.content
+        if seen.id == younger and seen.content != said:
+            wishes.insert(0, EditMessage(elder, seen.content))
+        return [
+            OutboxRow(
+                ActionKey(f"{key}.double.{younger}.{number}"), self._thread, wish, after=seen.version, created_ms=0
+            )
+            for number, wish in enumerate(wishes)
+        ]
 
     def take_settlements(self) -> list[SettleRow]:
         """What came of wishes since the last call; to be written with the lane's next commit."""

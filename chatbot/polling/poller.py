@@ -17,7 +17,7 @@ from typing import Final
 import anyio
 
 from chatbot.errors import ProtocolError
-from chatbot.model import ChatMessage, ThreadId
+from chatbot.model import ChatMessage, MessageId, ThreadId
 from chatbot.polling.cursor import Cursor
 from chatbot.polling.sightings import time_of
 from chatbot.service.base import ChatService, MessagePage
@@ -54,9 +54,11 @@ class Look:
     Attributes:
         top: the highest version shown; None while nothing was, or when the thread was too busy to be sure.
         server_time_ms: not later than the service's time at the first read; None if it did not say.
+        keys: reply keys of own messages, read so far, each with the eldest message that carries it. A walk goes from
+            new to old before anything is yielded, so whoever handles a message knows whether it was answered already.
     """
 
-    __slots__ = ("_bound", "_page_size", "_service", "_start_time", "_thread", "server_time_ms", "top")
+    __slots__ = ("_bound", "_page_size", "_service", "_start_time", "_thread", "keys", "server_time_ms", "top")
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class Look:
         self._bound = bound
         self._start_time = start_time
         self._page_size = page_size
+        self.keys: dict[str, MessageId] = {}
         self.top: int | None = None
         self.server_time_ms: int | None = None
 
@@ -127,6 +130,10 @@ class Look:
         page = await self._service.list_messages(
             self._thread, start_time=self._start_time, page_size=self._page_size, link=link
         )
+        for message in page.messages:
+            if message.sender == self._service.user and message.reply_key is not None:
+                elder = self.keys.setdefault(message.reply_key, message.id)
+                self.keys[message.reply_key] = min(elder, message.id, key=int)
         if self.server_time_ms is None and page.server_time is not None:
             # The Date header was written after the read, by at most the time the whole call took.
             taken = anyio.current_time() - begun
