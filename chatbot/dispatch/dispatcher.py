@@ -118,7 +118,8 @@ class Dispatcher:
         match = handler.match(occasion)
         if match is None:
             return False
-        with Context[Event](occasion, handler=handler.name, ledger=ledger) as ctx:
+        ctx: Context[Event] = Context(occasion, handler=handler.name, ledger=ledger)
+        with ctx:
             reply = await handler.answer(ctx, match)
             if isinstance(reply, str):
                 await ctx.reply(reply)
@@ -128,6 +129,8 @@ class Dispatcher:
         if not isinstance(occasion.event, MessageReceived) or occasion.command_line is None:
             return
         name = occasion.command_line.name
+        if name in self._commands:  # it is known, but its filter or itself did not want the message
+            return
         for near in difflib.get_close_matches(name, self._commands, n=1, cutoff=_NEAR):
             ledger.add(SUGGESTION, SendMessage(f"There is no /{name}. Did you mean /{near}?"))
 

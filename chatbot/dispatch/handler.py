@@ -174,7 +174,7 @@ def _bind_groups(
                 f"the filter finds {', '.join(sorted(names))}" if names else "no filter of it finds a text of this name"
             )
             refuse(function, _unfillable(function, one, has))
-        if argument is None or one.kind is one.VAR_POSITIONAL:
+        if argument is None or one.kind in (one.VAR_POSITIONAL, one.POSITIONAL_ONLY):
             refuse(function, _unfillable(function, one, f"a text that a filter found becomes {CONVERTIBLE}"))
         arguments[one.name] = (argument, one.default)
 

@@ -6,20 +6,26 @@ import functools
 import inspect
 import os
 import sys
+from typing import Final
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was deleted under us: then nothing lies below it
+        return os.devnull
+
+
+_HERE: Final = _working_directory() + os.sep  # asked once: asking again would be a system call on a running loop
 
 
 def place_of(function: object) -> str:
-    """Where a function is defined: the first line of its decorators, `file:line`.
-
-    The file is given relative to the working directory when it lies below it, as editors and terminals link it.
-    """
+    """Where a function is defined: the first line of its decorators, `file:line`."""
     plain = inspect.unwrap(function) if callable(function) else function
     while isinstance(plain, functools.partial):
         plain = plain.func
     code = getattr(plain, "__code__", None)
-    if code is None:
-        return f"{plain!r}"
-    return at(code.co_filename, code.co_firstlineno)
+    return f"{plain!r}" if code is None else at(code.co_filename, code.co_firstlineno)
 
 
 def place_of_caller(depth: int = 1) -> str:
@@ -29,11 +35,6 @@ def place_of_caller(depth: int = 1) -> str:
 
 
 def at(filename: str, line: int | None) -> str:
-    """`file:line`, the file relative to the working directory when it lies below it."""
-    below = os.path.relpath(filename) if os.path.isabs(filename) and _same_drive(filename) else filename
-    shown = filename if below.startswith("..") else below
+    """`file:line`, or the file alone; relative to where the program was started, as terminals link it."""
+    shown = filename.removeprefix(_HERE)
     return f"{shown}:{line}" if line else shown
-
-
-def _same_drive(filename: str) -> bool:
-    return os.path.splitdrive(filename)[0] == os.path.splitdrive(os.getcwd())[0]

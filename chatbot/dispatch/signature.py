@@ -14,7 +14,7 @@ from typing import Any, Literal, NoReturn, TypeAlias, Union, get_args, get_origi
 from chatbot.dispatch.context import Context, Pass
 from chatbot.dispatch.place import place_of
 from chatbot.errors import PluginError
-from chatbot.events import Event, MessageReceived
+from chatbot.events import Event, MessageReceived, ThreadEvent
 
 Function: TypeAlias = Callable[..., Any]
 
@@ -58,7 +58,7 @@ def read_signature(function: Function, event: type[Event], role: str) -> Signatu
         for one in inspect.signature(function).parameters.values()
     ]
     _check_context(function, parameters, event, role)
-    _check_return(function, hints, role)
+    _check_return(function, event, hints, role)
     return Signature(tuple(parameters[1:]))
 
 
@@ -160,8 +160,20 @@ def _events_of(annotation: object) -> tuple[type[Event], ...] | None:
     return events if all(isinstance(one, type) and issubclass(one, Event) for one in events) else None
 
 
-def _check_return(function: Function, hints: dict[str, Any], role: str) -> None:
-    if "return" in hints and not _may_be_returned(hints["return"]):
+def _says_something(annotation: object) -> bool:
+    return annotation is str or any(one is str for one in get_args(annotation))
+
+
+def _check_return(function: Function, event: type[Event], hints: dict[str, Any], role: str) -> None:
+    if "return" not in hints:
+        return
+    if not issubclass(event, ThreadEvent) and event is not Event and _says_something(hints["return"]):
+        refuse(
+            function,
+            f"{role} {name_of(function)} returns a reply, but {event.__name__} happens in no thread; return None, and"
+            " use ctx.reply(…, thread=…)",
+        )
+    if not _may_be_returned(hints["return"]):
         refuse(
             function,
             f"{role} {name_of(function)} returns {type_name(hints['return'])}; a {role} returns str (a reply), None,"

@@ -14,15 +14,17 @@ import re
 import sys
 import traceback
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from chatbot.dispatch.place import at
 from chatbot.errors import PluginError
 from chatbot.plugin.plugin import Plugin
 from chatbot.plugin.settings import make_plugin
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 ENTRY_POINTS: Final = "chatbot.plugins"
 """The entry point group in which installed packages name their plugins."""
@@ -52,7 +54,7 @@ def load_plugin(reference: str, *, base_dir: Path, settings: Mapping[str, Any] |
 
 def _find(reference: str, base_dir: Path) -> tuple[object, str]:
     """The object that is a plugin or makes one, and its place."""
-    installed = [] if _file_of(reference, base_dir) else list(entry_points(group=ENTRY_POINTS, name=reference))
+    installed = [] if _file_of(reference, base_dir) else _entry_points(reference)
     if len(installed) > 1:
         names = ", ".join(sorted(str(one.value) for one in installed))
         msg = f"plugin {reference}: several installed packages offer it: {names}; name the module instead"
@@ -62,6 +64,13 @@ def _find(reference: str, base_dir: Path) -> tuple[object, str]:
         return _attribute(module, installed[0].attr), _place(module)
     module = _import(installed[0].module if installed else reference, base_dir)
     return _attribute(module, "plugin"), _place(module)
+
+
+def _entry_points(*names: str) -> list[EntryPoint]:
+    from importlib.metadata import entry_points  # here, because it takes longer to import than all of chatbot
+
+    found = entry_points(group=ENTRY_POINTS)
+    return [one for one in found if not names or one.name in names]
 
 
 def _check_reference(reference: str) -> None:
@@ -164,7 +173,7 @@ def _is_machinery(filename: str) -> bool:
 def _no_such_module(reference: str, base_dir: Path) -> str:
     known = [".".join(file.relative_to(base_dir).with_suffix("").parts) for file in base_dir.glob("*/*.py")]
     known += [file.stem for file in base_dir.glob("*.py")]
-    known += [one.name for one in entry_points(group=ENTRY_POINTS)]
+    known += [one.name for one in _entry_points()]
     near = difflib.get_close_matches(reference, known, n=1)
     expected = Path(*reference.split(".")).with_suffix(".py")
     hint = f"did you mean {near[0]}?" if near else f"write {expected} there, or install the package that brings it"

@@ -148,6 +148,9 @@ class EventStream:
         bot: who the bot is.
         thread: where it happens.
         start: when the first event happens, UTC; the others follow a second apart.
+
+    Attributes:
+        events: what was added and is not handled yet.
     """
 
     def __init__(self, *, bot: BotInfo = _BOT, thread: ThreadId = _THREAD, start: datetime = _START) -> None:
@@ -155,7 +158,7 @@ class EventStream:
         self.thread = thread
         self._now = start
         self._users = 0
-        self._events: list[Event] = []
+        self.events: list[Event] = []
 
     def user(self, display_name: str | None) -> Author:
         """Somebody new in the thread; None is somebody without a name."""
@@ -173,7 +176,7 @@ class EventStream:
         return Author(self, Participant(self.bot.user, self.bot.display_name))
 
     def __iadd__(self, events: Event | Iterable[Event]) -> EventStream:
-        self._events += [events] if isinstance(events, Event) else events
+        self.events += [events] if isinstance(events, Event) else events
         return self
 
     async def into(self, *plugins: HandlerSource, ack: Ack = Ack.HANDLED, should_raise: bool = True) -> Handled:
@@ -189,7 +192,7 @@ class EventStream:
             Exception: what a handler raised.
         """
         dispatcher = Dispatcher(plugins, bot=self.bot, ack=ack)
-        events, self._events = self._events, []
+        events, self.events = self.events, []
         outcomes: list[Outcome] = []
         for event in events:
             outcome = await dispatcher.dispatch(event)

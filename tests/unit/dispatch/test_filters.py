@@ -1,0 +1,138 @@
+import re
+
+import pytest
+
+from chatbot import (
+    Attachment,
+    BotInfo,
+    Event,
+    Filter,
+    MessageReceived,
+    ThreadId,
+    UserId,
+    from_user,
+    has_attachment,
+    in_thread,
+    is_html,
+    mentioned,
+    regex,
+    text,
+)
+from chatbot.dispatch.filters import FilterLike, as_filter, has_text
+from chatbot.dispatch.occasion import Occasion
+from chatbot.testing import EventStream
+
+BOT = BotInfo("desk", UserId("8:acs:desk"), "Help desk")
+
+
+def matches(wanted: FilterLike, event: Event) -> bool:
+    return as_filter(wanted).match(Occasion(event, BOT)) is not None
+
+
+def said(words: str = "", html: str | None = None) -> MessageReceived:
+    return EventStream(bot=BOT).user("Ann").said(words, html=html)
+
+
+def is_long(event: Event) -> bool:
+    return isinstance(event, MessageReceived) and len(event.message.content) > 3
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (text("hi"), " Hi "),
+        (text("hi", "hello"), "hello"),
+        (text(startswith="!"), "!now"),
+        (text(startswith=("a", "b")), "Bee"),
+        (text(endswith="?"), "why?"),
+        (text(contains="bot"), "A Robot"),
+        (text("Hi", ignore_case=False), "Hi"),
+        (regex(r"\d+"), "route 66"),
+        (regex(re.compile("^HI", re.IGNORECASE)), "hi there"),
+        (mentioned, "help desk, are you there?"),
+        (mentioned, "ask @Help Desk"),
+        (mentioned, "(Help  desk)"),
+        (text("hi") | text("hello"), "hello"),
+        (text(startswith="a") & text(endswith="z"), "abcz"),
+        (~text("hi"), "hello"),
+        (is_long, "long enough"),
+        (text("long enough") & is_long, "long enough"),
+        (is_long & text("long enough"), "long enough"),
+        (is_long | text("hi"), "hi"),
+        (has_text, "x"),
+    ],
+)
+def test_a_filter_takes_what_it_describes(wanted: FilterLike, words: str) -> None:
+    assert matches(wanted, said(words))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (text("hi"), "hi there"),
+        (text("hi", startswith="x"), "hi"),
+        (text("Hi", ignore_case=False), "hi"),
+        (regex("^there"), "hi there"),
+        (mentioned, "the Help desks"),
+        (mentioned, "unhelp desk"),
+        (text("hi") & text("hello"), "hi"),
+        (text("hi") | text("hello"), "bye"),
+        (~text("hi"), "hi"),
+        (is_long, "no"),
+        (has_text, " \n"),
+        (is_html, "<p>hi</p>"),
+        (has_attachment, "none"),
+    ],
+)
+def test_a_filter_leaves_everything_else(wanted: FilterLike, words: str) -> None:
+    assert not matches(wanted, said(words))
+
+
+def test_text_filters_read_html_as_plain_text() -> None:
+    event = said(html="<p>fish &amp; chips</p>")
+
+    assert matches(text("fish & chips") & is_html, event)
+
+
+def test_users_threads_and_attachments_are_filtered_by_what_they_are() -> None:
+    stream = EventStream(thread=ThreadId("19:here@thread.v2"))
+    ann = stream.user("Ann")
+    event = ann.said(attachments=(Attachment("1", "file"),))
+
+    assert matches(from_user(ann.user) & in_thread(stream.thread) & has_attachment, event)
+    assert not matches(from_user(UserId("8:acs:somebody")), event)
+    assert not matches(in_thread(ThreadId("19:there@thread.v2")), event)
+
+
+def test_a_bot_without_a_display_name_is_never_mentioned() -> None:
+    assert not Occasion(said("hi"), BotInfo("x", UserId("8:acs:x"), " ")).is_mentioned
+
+
+def test_named_groups_of_combined_filters_come_together() -> None:
+    both = regex(r"(?P<from_>\w+) to") & regex(r"to (?P<to>\w+)")
+    either = regex(r"^at (?P<hour>\d+)") | both
+
+    assert both.match(Occasion(said("Rome to Oslo"), BOT)) == {"from_": "Rome", "to": "Oslo"}
+    assert either.match(Occasion(said("at 7"), BOT)) == {"hour": "7"}
+    assert either.names == {"from_", "to", "hour"}
+    assert (~both).names == frozenset()
+
+
+@pytest.mark.parametrize("wrong", ["hi", 3, None])
+def test_what_is_no_filter_is_refused(wrong: object) -> None:
+    with pytest.raises(TypeError, match="is not a filter"):
+        as_filter(wrong)  # type: ignore[arg-type]
+
+
+def test_an_async_predicate_is_refused_because_it_would_always_match() -> None:
+    async def is_good(event: Event) -> bool:
+        return False
+
+    with pytest.raises(TypeError, match="the filter is_good is async"):
+        as_filter(is_good)  # type: ignore[arg-type]
+
+
+def test_filters_are_values_that_tell_what_they_are() -> None:
+    assert isinstance(mentioned, Filter)
+    assert repr(mentioned) == "mentioned"
+    assert regex("a") == regex("a")
