@@ -4,18 +4,24 @@ Shares nothing with the bot it serves: a shared model would share mistakes.
 """
 
 from chatbot.emulator.app import Call, Emulator
+from chatbot.emulator.faults import ConnectionLost, Fault, Faults
 from chatbot.emulator.persistence import DataFileError, kept
 from chatbot.emulator.quirks import Quirks
+from chatbot.emulator.seed import SeedError
 from chatbot.emulator.server import PortTakenError, Running, serve
 from chatbot.emulator.world import World
 
 __all__ = [
     "Call",
+    "ConnectionLost",
     "DataFileError",
     "Emulator",
+    "Fault",
+    "Faults",
     "PortTakenError",
     "Quirks",
     "Running",
+    "SeedError",
     "World",
     "kept",
     "serve",

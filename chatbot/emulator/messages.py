@@ -100,7 +100,7 @@ class Messages:
             version=number,
             sequence=room.sequence + 1,
             activity=self._state.next_activity(now),
-            visible=number + self.stale_ms if self.stale_ms else 0,
+            visible=now + self.stale_ms if self.stale_ms else 0,
         )
         self._state.put(posted)
         return posted
@@ -256,7 +256,7 @@ class Messages:
             version=version,
             sequence=room.sequence + 1,
             activity=self._state.next_activity(now) if self.quirks.activity == "changes" else message.activity,
-            visible=version + self.stale_ms if self.stale_ms else 0,
+            visible=now + self.stale_ms if self.stale_ms else 0,
         )
         self._state.put(changed)
         return changed

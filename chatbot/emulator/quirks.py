@@ -46,6 +46,10 @@ class Quirks:
     retry_after: Literal["none", "seconds", "milliseconds"] = _switch(
         "none", "U4: whether 429 and 503 carry Retry-After, or x-ms-retry-after-ms"
     )
+    quota_rows: Literal["shared", "each"] = _switch(
+        "shared", "U4: whether operations in one row of the quota table (send, edit, delete) count together"
+    )
+    throttled_body: Literal["envelope", "empty"] = _switch("envelope", "U4: the body of 429 and 503")
     quota_window: Literal["sliding", "fixed"] = _switch("sliding", "U4: how the service counts its quotas")
     too_large_status: Literal[400, 413] = _switch(400, "U5: the status for a message above 28 KB")
     page_size_over_max: Literal["clamp", "reject"] = _switch("clamp", "U5: maxPageSize above the maximum")

@@ -23,6 +23,7 @@ from uvicorn.server import ServerState
 
 from chatbot.emulator.app import Emulator
 from chatbot.emulator.certificates import Authority, authority
+from chatbot.emulator.connections import Connection
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _GRACE_SECONDS = 0.2
@@ -86,6 +87,7 @@ async def serve(
 async def _listening(emulator: Emulator, sock: socket.socket, context: ssl.SSLContext | None) -> AsyncIterator[None]:
     config = uvicorn.Config(
         emulator,
+        http=Connection,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -97,11 +99,10 @@ async def _listening(emulator: Emulator, sock: socket.socket, context: ssl.SSLCo
     config.load()
     state = ServerState()
 
-    def protocol() -> asyncio.Protocol:
-        made: asyncio.Protocol = config.http_protocol_class(config=config, server_state=state, app_state={})  # type: ignore[call-arg]
-        return made
+    def connection() -> Connection:
+        return Connection(config=config, server_state=state, app_state={})
 
-    server = await asyncio.get_running_loop().create_server(protocol, sock=sock, ssl=context, backlog=2048)
+    server = await asyncio.get_running_loop().create_server(connection, sock=sock, ssl=context, backlog=2048)
     try:
         yield
     finally:
@@ -127,7 +128,8 @@ async def _drain(state: ServerState) -> None:
 
 def _bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # Named as TCP, because asyncio sets TCP_NODELAY on nothing else, and without it every answer waits 40 ms.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))

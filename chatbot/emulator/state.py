@@ -64,7 +64,7 @@ class Room:
         earlier = self.messages.get(message.id)
         if earlier is not None:
             del self.timeline[self._index(earlier)]
-            if message.visible > message.version:
+            if message.visible:
                 self.fading.append((message.visible, earlier))
         self.messages[message.id] = message
         if not self.timeline or self.timeline[-1].version <= message.version:

@@ -1,0 +1,187 @@
+"""Faults on request: what a network and a service can do to a client, repeatable by a seed.
+
+A fault is written `OPERATION:KIND[=VALUE][,NAME=VALUE…]`; `*` is every operation. Kinds:
+
+* a status from 400 to 599: refused, before anything took effect; `after=true` in its place takes effect first
+* `latency=SECONDS` or `latency=FROM..TO`: waits before anything happens * `refuse`: the request never arrived
+(a cut connection over sockets, where nobody can refuse a request) * `reset`: the connection breaks before the
+effect; `reset-after`: the effect took place, the answer is lost * `truncate`: half the body, then the
+connection breaks; `drip=SECONDS`: the body in pieces over that time * `hang`: no answer until the client
+gives up * `expired-token`: 401 as for an expired token; `revoked-token`: the caller's tokens are revoked for
+good * `skew=SECONDS`: the service's clock is off (may be negative), for this request * `stale=SECONDS`: what
+this request changes is shown in lists only so much later
+
+Names: `probability` (default 1), `skip` (matching calls to let pass first), `times` (strikes at most),
+`every` (strike only each n-th matching call), `retry-after` (seconds, on a status), `after`, `user`,
+`thread`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+KINDS = frozenset(
+    {
+        "status",
+        "latency",
+        "refuse",
+        "reset",
+        "reset-after",
+        "truncate",
+        "drip",
+        "hang",
+        "expired-token",
+        "revoked-token",
+        "skew",
+        "stale",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One rule of misfortune; see the module for the kinds."""
+
+    operation: str
+    kind: str
+    status: int = 0
+    seconds: float = 0.0
+    most_seconds: float | None = None
+    probability: float = 1.0
+    skip: int = 0
+    times: int | None = None
+    every: int = 1
+    retry_after: float | None = None
+    after: bool = False
+    user: str | None = None
+    thread: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Fault:
+        """Read a fault's text; ValueError says what is wrong with it."""
+        operation, colon, rest = text.partition(":")
+        first, *others = rest.split(",")
+        kind, _, value = first.partition("=")
+        if not colon or not operation:
+            msg = f"fault {text!r}: write OPERATION:KIND, as in send_message:503,probability=0.2 or *:latency=0.1"
+            raise ValueError(msg)
+        try:
+            fields = _kind(kind.strip(), value.strip())
+            for other in others:
+                name, _, setting = other.partition("=")
+                fields |= _setting(name.strip(), setting.strip())
+        except ValueError as error:
+            msg = f"fault {text!r}: {error}"
+            raise ValueError(msg) from error
+        return cls(operation=operation.strip(), **fields)  # type: ignore[arg-type]
+
+
+class ConnectionLost(ConnectionResetError):
+    """The connection breaks here; whoever carries the request makes it so."""
+
+
+class Faults:
+    """The rules in force and the dice; each rule counts its own matches and strikes."""
+
+    def __init__(self, rules: Iterable[Fault | str] = (), *, seed: int = 0) -> None:
+        self._random = random.Random(seed)  # noqa: S311 -- repeatable on purpose
+        self._rules: list[_Rule] = []
+        for rule in rules:
+            self.add(rule)
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    @property
+    def rules(self) -> list[Fault]:
+        """The rules in force."""
+        return [rule.fault for rule in self._rules]
+
+    def add(self, fault: Fault | str) -> Fault:
+        """Put a rule in force."""
+        rule = Fault.parse(fault) if isinstance(fault, str) else fault
+        self._rules.append(_Rule(rule))
+        return rule
+
+    def clear(self) -> None:
+        """Let there be no more misfortune."""
+        self._rules.clear()
+
+    def strike(self, operation: str, user: str, thread: str) -> list[Fault]:
+        """The faults that hit this request, with what is random about them drawn."""
+        struck: list[Fault] = []
+        for rule in self._rules:
+            if rule.strikes(operation, user, thread, self._random):
+                fault = rule.fault
+                if fault.most_seconds is not None:
+                    drawn = self._random.uniform(fault.seconds, fault.most_seconds)
+                    fault = dataclasses.replace(fault, seconds=drawn, most_seconds=None)
+                struck.append(fault)
+        return struck
+
+
+class _Rule:
+    """A fault and its counts."""
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        self._matches = 0
+        self._strikes = 0
+
+    def strikes(self, operation: str, user: str, thread: str, dice: random.Random) -> bool:
+        fault = self.fault
+        if fault.operation not in {"*", operation}:
+            return False
+        if fault.user not in {None, user} or fault.thread not in {None, thread}:
+            return False
+        self._matches += 1
+        if self._matches <= fault.skip or (self._matches - fault.skip) % fault.every:
+            return False
+        if fault.times is not None and self._strikes >= fault.times:
+            return False
+        if fault.probability < 1 and dice.random() >= fault.probability:
+            return False
+        self._strikes += 1
+        return True
+
+
+def _kind(kind: str, value: str) -> dict[str, object]:
+    if kind.isdecimal():
+        if not 400 <= int(kind) <= 599:
+            msg = f"{kind} is no error status (400 to 599)"
+            raise ValueError(msg)
+        return {"kind": "status", "status": int(kind)}
+    if kind not in KINDS - {"status"}:
+        msg = f"there is no kind {kind!r}; there are: a status, {', '.join(sorted(KINDS - {'status'}))}"
+        raise ValueError(msg)
+    if kind not in {"latency", "drip", "skew", "stale"}:
+        return {"kind": kind}
+    least, dots, most = value.partition("..")
+    return {"kind": kind, "seconds": float(least), "most_seconds": float(most) if dots else None}
+
+
+def _setting(name: str, value: str) -> dict[str, object]:
+    name = name.replace("-", "_")
+    match name:
+        case "probability":
+            chance = float(value)
+            if not 0 <= chance <= 1:
+                msg = f"probability is between 0 and 1, not {value}"
+                raise ValueError(msg)
+            return {name: chance}
+        case "skip" | "times" | "every":
+            if not value.isdecimal() or (name == "every" and int(value) < 1):
+                msg = f"{name} is a whole number, not {value!r}"
+                raise ValueError(msg)
+            return {name: int(value)}
+        case "retry_after":
+            return {name: float(value)}
+        case "after":
+            return {name: value.lower() in {"true", "yes", "on", "1", ""}}
+        case "user" | "thread":
+            return {name: value}
+    msg = f"there is no setting {name!r}; there are: after, every, probability, retry-after, skip, thread, times, user"
+    raise ValueError(msg)
