@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chatbot.stores.memory import MemoryStore as MemoryStore
+    from chatbot.stores.sqlite import SqliteStore as SqliteStore
+    from chatbot.stores.url import open_store as open_store
 
-_HOMES = {"MemoryStore": "chatbot.stores.memory"}
+_HOMES = {
+    "MemoryStore": "chatbot.stores.memory",
+    "SqliteStore": "chatbot.stores.sqlite",
+    "open_store": "chatbot.stores.url",
+}
 
-__all__ = ["MemoryStore"]
+__all__ = ["MemoryStore", "SqliteStore", "open_store"]
 
 
 def __getattr__(name: str) -> Any:

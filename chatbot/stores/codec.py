@@ -31,6 +31,7 @@ from chatbot.model import Participant, UserId
 VERSION: Final = 1
 """The version of the JSON form; it rises when an older chatbot could misread what a newer one wrote."""
 
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _INT64: Final = 2**63
 _DECIMAL: Final = re.compile("0|[1-9][0-9]{0,18}")
 
@@ -88,7 +89,7 @@ def diagnostic(value: str | None) -> str | None:
 
 
 def encode_action(action: Action) -> str:
-    """The stored form of an action; equal actions have equal forms.
+    """The stored form of an action.
 
     Raises:
         CannotStore: naming the field, as in `SendMessage.metadata['colour']`.
@@ -101,7 +102,7 @@ def encode_action(action: Action) -> str:
         encoded = encode(getattr(action, field), f"{kind.cls.__name__}.{field}")
         if encoded not in (None, {}):
             form[field] = encoded
-    return _dump(form)
+    return _ENCODER.encode(form)
 
 
 def decode_action(stored: str) -> Action:
@@ -126,14 +127,20 @@ def decode_action(stored: str) -> Action:
         raise _damaged(msg) from error
 
 
+def as_stored(part: str) -> str:
+    """How a piece of a text stands inside a stored form: what a search for it looks for."""
+    return _ENCODER.encode(part)[1:-1]
+
+
 def _free_text(value: object, place: str) -> str:
     if not isinstance(value, str):
         raise _not(value, place, "text")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        msg = f"{place} has half of a surrogate pair at {error.start}, which has no UTF-8 form; remove it"
-        raise CannotStore(msg) from None
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            msg = f"{place} has half of a surrogate pair at {error.start}, which has no UTF-8 form; remove it"
+            raise CannotStore(msg) from None
     return value
 
 
@@ -243,10 +250,6 @@ _KINDS: Final = (
 )
 _KINDS_BY_CLASS: Final = {kind.cls: kind for kind in _KINDS}
 _KINDS_BY_NAME: Final = {kind.name: kind for kind in _KINDS}
-
-
-def _dump(form: dict[str, Any]) -> str:
-    return json.dumps(form, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
 def _load(stored: str) -> dict[str, Any]:

@@ -141,9 +141,9 @@ def decode_wish(row: WishRow, position: int) -> OutboxRow:
     )
 
 
-def group_seen(rows: Iterable[tuple[str, int, int]]) -> dict[str, dict[int, int]]:
-    """Seen-sets by thread, from rows of thread, id and version."""
-    sets: dict[str, dict[int, int]] = {}
+def group_seen(rows: Iterable[tuple[int, int, int]]) -> dict[int, dict[int, int]]:
+    """Seen-sets by the key of their thread, from rows of key, id and version."""
+    sets: dict[int, dict[int, int]] = {}
     for thread, id, version in rows:
         sets.setdefault(thread, {})[id] = version
     return sets

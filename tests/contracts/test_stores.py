@@ -35,6 +35,7 @@ from chatbot.stores.base import (
     ThreadRecord,
 )
 from chatbot.stores.memory import MemoryStore
+from chatbot.stores.sqlite import SqliteStore
 
 BOT = UserId("8:acs:bot")
 OTHER_BOT = UserId("8:acs:other-bot")
@@ -60,11 +61,11 @@ async def only_thread(store: Store) -> ThreadRecord:
     return thread
 
 
-@pytest.fixture(params=["memory"])
+@pytest.fixture(params=["memory", "sqlite"])
 def reopen(request, tmp_path) -> Open:
     """Opens the one store of the test, whenever it is called."""
     memory = MemoryStore()
-    return {"memory": lambda: memory}[request.param]
+    return {"memory": lambda: memory, "sqlite": lambda: SqliteStore(tmp_path / "bot.db")}[request.param]
 
 
 class TestIdentities:

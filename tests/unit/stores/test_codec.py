@@ -68,7 +68,7 @@ def test_every_action_and_each_of_its_fields_has_a_stored_form():
 def test_the_stored_form_is_readable_and_carries_its_version():
     stored = codec.encode_action(SendMessage("grüß dich", metadata={"a": "1"}))
 
-    assert stored == '{"content":"grüß dich","do":"send_message","metadata":{"a":"1"},"type":"text","v":1}'
+    assert stored == '{"v":1,"do":"send_message","content":"grüß dich","type":"text","metadata":{"a":"1"}}'
 
 
 @pytest.mark.parametrize(

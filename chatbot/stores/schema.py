@@ -1,0 +1,119 @@
+"""The tables of the SQLite store, and how an older file's tables become today's. Only ever add to `MIGRATIONS`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from chatbot.errors import StoreError, StoreTooNew
+
+APPLICATION_ID: Final = int.from_bytes(b"chbt")
+"""What tells our files from other programs' SQLite databases (`PRAGMA application_id`)."""
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        """CREATE TABLE bot (
+            name TEXT NOT NULL,
+            resource TEXT NOT NULL,
+            user_id TEXT NOT NULL,
+            first_started_ms BIGINT NOT NULL,
+            PRIMARY KEY (name, resource)
+        )""",
+        """CREATE TABLE owner (
+            key INTEGER PRIMARY KEY,
+            user_id TEXT NOT NULL UNIQUE
+        )""",
+        """CREATE TABLE thread (
+            key INTEGER PRIMARY KEY,
+            owner BIGINT NOT NULL,
+            id TEXT NOT NULL,
+            floor BIGINT NOT NULL,
+            base BIGINT NOT NULL,
+            is_left SMALLINT NOT NULL,
+            receipt_due BIGINT,
+            receipt_sent BIGINT,
+            UNIQUE (owner, id)
+        )""",
+        """CREATE TABLE seen (
+            thread BIGINT NOT NULL,
+            message BIGINT NOT NULL,
+            version BIGINT NOT NULL,
+            PRIMARY KEY (thread, message)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE outbox (
+            position INTEGER PRIMARY KEY,
+            owner BIGINT NOT NULL,
+            key TEXT NOT NULL,
+            thread TEXT NOT NULL,
+            action TEXT NOT NULL,
+            after BIGINT NOT NULL,
+            created_ms BIGINT NOT NULL,
+            status TEXT NOT NULL,
+            message TEXT,
+            reason TEXT,
+            caused_by TEXT,
+            UNIQUE (owner, key)
+        )""",
+        "CREATE INDEX outbox_pending ON outbox (owner) WHERE status = 'pending'",
+        "CREATE INDEX outbox_settled ON outbox (owner, created_ms) WHERE status <> 'pending'",
+    ),
+)
+"""One entry per version of the schema, from 1: the statements that lead to it from the version before.
+
+A bot's user id is long and stands in `owner` once; narrow rows and indexes are what makes commits of many threads
+touch few pages.
+"""
+
+
+def migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
+    """Bring a file's tables up to date, in one transaction; a new file gets them all.
+
+    Args:
+        connection: in autocommit mode.
+        path: named in the errors.
+        migrations: as `MIGRATIONS`.
+
+    Raises:
+        StoreTooNew: the file has a version that this chatbot does not know.
+        StoreError: the file belongs to another program.
+    """
+    version = _number(connection, "user_version")
+    if version > len(migrations):
+        msg = (
+            f"{path} has version {version} of the store, and this chatbot knows up to {len(migrations)}: "
+            "run a newer chatbot, or name another file"
+        )
+        raise StoreTooNew(msg)
+    if not _is_ours(connection, version):
+        msg = f"{path} is another program's SQLite database, not a chatbot store: name another file"
+        raise StoreError(msg)
+    if version < len(migrations):
+        _apply(connection, migrations, version)
+
+
+def _apply(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]], version: int) -> None:
+    connection.execute("BEGIN EXCLUSIVE")
+    try:
+        for migration in migrations[version:]:
+            for statement in migration:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(migrations)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _is_ours(connection: sqlite3.Connection, version: int) -> bool:
+    application = _number(connection, "application_id")
+    if application or version:
+        return application == APPLICATION_ID
+    return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
+
+
+def _number(connection: sqlite3.Connection, pragma: str) -> int:
+    return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])

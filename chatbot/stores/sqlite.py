@@ -1,0 +1,224 @@
+"""The embedded store: one SQLite file, one process. Commits are grouped by the writer, reads go beside it.
+
+It needs a real event loop: its threads and virtual time do not mix (tests use `MemoryStore` there).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from chatbot.actions import ActionKey
+from chatbot.errors import StoreError
+from chatbot.model import UserId
+from chatbot.stores import codec, queries, rows
+from chatbot.stores.base import BotRecord, OutboxRow, ThreadRecord, Write
+from chatbot.stores.lock import StoreLock
+from chatbot.stores.sqlite_file import SqliteFile
+from chatbot.stores.statements import Statement, statements
+from chatbot.stores.writer import Job, Writer
+
+T = TypeVar("T")
+
+READERS: Final = 4
+"""How many reads may run at once, each with its own connection."""
+
+
+class SqliteStore:
+    """A `Store` in a file, which is made on first use. Its directory must exist.
+
+    Args:
+        path: the file; relative to the working directory. `-wal`, `-shm` and `.lock` lie beside it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._file = SqliteFile(Path(path).absolute())
+        self._writer: Writer | None = None
+        self._readers: _Readers | None = None
+        self._exits = AsyncExitStack()
+
+    async def __aenter__(self) -> SqliteStore:
+        """Open the file: take its lock, make it, bring its tables up to date.
+
+        Raises:
+            StoreInUse: another process has it.
+            StoreTooNew: a newer chatbot wrote it.
+            StoreError: it cannot be used.
+        """
+        lock = StoreLock(self._file.path)
+        transactions = _Transactions(self._file)
+        async with AsyncExitStack() as exits:
+            await anyio.to_thread.run_sync(self._file.check_directory)
+            await anyio.to_thread.run_sync(lock.acquire)
+            exits.push_async_callback(_shielded, lock.release)
+            await anyio.to_thread.run_sync(transactions.open)
+            exits.push_async_callback(_shielded, transactions.close)
+            readers = _Readers(self._file)
+            exits.push_async_callback(readers.close)
+            writer = Writer(transactions.write)
+            await anyio.to_thread.run_sync(writer.start)
+            exits.push_async_callback(writer.close)
+            self._exits = exits.pop_all()
+        self._writer, self._readers = writer, readers
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Write what was committed, then close the file."""
+        self._writer = self._readers = None
+        await self._exits.aclose()
+
+    async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
+        """Make these changes durable, together with those of others who wait; see `Store.commit`."""
+        writer = self._open_writer()
+        asked = statements(bot, writes)
+        if asked:
+            await writer.submit(partial(_execute, asked))
+
+    async def find_bot(self, name: str, resource: str) -> BotRecord | None:
+        """See `Store.find_bot`."""
+        return await self._read(partial(queries.find_bot, name=name, resource=resource))
+
+    async def threads(self, bot: UserId) -> Sequence[ThreadRecord]:
+        """See `Store.threads`."""
+        return await self._read(partial(queries.threads, bot=bot))
+
+    async def pending(self, bot: UserId) -> Sequence[OutboxRow]:
+        """See `Store.pending`."""
+        return await self._read(partial(queries.pending, bot=bot))
+
+    async def row(self, bot: UserId, key: ActionKey) -> OutboxRow | None:
+        """See `Store.row`."""
+        return await self._read(partial(queries.row, bot=bot, key=key))
+
+    async def forget(self, user: UserId) -> int:
+        """Erase a person, also from the free pages and the write-ahead log of the file; see `Store.forget`."""
+        writer = self._open_writer()
+        changed = await writer.submit(partial(queries.forget, user=UserId(codec.text(user, "user"))))
+        await anyio.to_thread.run_sync(self._file.empty_log)
+        return changed
+
+    def _open_writer(self) -> Writer:
+        if self._writer is None:
+            raise rows.not_open()
+        return self._writer
+
+    async def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        if self._readers is None:
+            raise rows.not_open()
+        return await self._readers.run(query)
+
+
+class _Transactions:
+    """Writes groups of jobs, each group one transaction, each job a savepoint in it. Lives in the writer's thread.
+
+    After trouble with the file the connection is dropped, and the next group opens it anew: once the trouble is
+    over, the store works again.
+    """
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+        self._connection: sqlite3.Connection | None = None
+
+    def open(self) -> None:
+        self._connection = self._file.prepare()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            with suppress(sqlite3.Error):  # an open transaction is rolled back, which is what is wanted
+                self._connection.close()
+            self._connection = None
+
+    def write(self, group: Sequence[Job[Any]]) -> None:
+        try:
+            self._file.check_in_place()
+            self._connection = self._connection or self._file.connect()
+            self._connection.execute("BEGIN IMMEDIATE")
+            for job in group:
+                _write_one(self._connection, job)
+            self._connection.execute("COMMIT")
+        except Exception as error:  # handed to the tasks that wait, which log or raise it
+            self.close()
+            for job in group:
+                job.error = self._error(error)
+                job.error.__cause__ = error
+
+    def _error(self, error: Exception) -> StoreError:
+        """A new error per job, as each is raised in a task of its own."""
+        return StoreError(str(error)) if isinstance(error, StoreError) else self._file.explain(error, "write")
+
+
+def _write_one(connection: sqlite3.Connection, job: Job[Any]) -> None:
+    """Write one job; a failure of its own is undone and noted, one of the file is raised."""
+    connection.execute("SAVEPOINT job")
+    try:
+        job.result = job.work(connection)
+    except Exception as error:
+        if _is_of_file(error) or not connection.in_transaction:
+            raise
+        connection.execute("ROLLBACK TO job")
+        job.error = error  # raised in the task that waits
+    connection.execute("RELEASE job")
+
+
+def _is_of_file(error: Exception) -> bool:
+    """Whether the file or the machine failed, so that the whole transaction is in doubt."""
+    kinds = (sqlite3.OperationalError, sqlite3.InternalError, MemoryError, OSError)
+    return isinstance(error, kinds) or type(error) is sqlite3.DatabaseError
+
+
+def _execute(asked: Sequence[Statement], connection: sqlite3.Connection) -> None:
+    for sql, values, thread in asked:
+        cursor = connection.execute(sql, values)
+        if thread is not None and cursor.rowcount == 0:
+            raise rows.unknown_thread(thread)
+
+
+class _Readers:
+    """Runs reads in worker threads, on connections of their own that are opened as needed."""
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+        self._turns = anyio.CapacityLimiter(READERS)
+        self._idle: list[sqlite3.Connection] = []
+
+    async def run(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        return await anyio.to_thread.run_sync(self._run, query, limiter=self._turns)
+
+    async def close(self) -> None:
+        """Wait for the reads that run, then close the connections. Cancellation waits."""
+        with anyio.CancelScope(shield=True):
+            for _ in range(READERS):
+                await self._turns.acquire_on_behalf_of(object())
+            await anyio.to_thread.run_sync(self._close)
+
+    def _close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+    def _run(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        connection = self._idle.pop() if self._idle else self._file.connect(for_reading=True)
+        try:
+            connection.execute("BEGIN")
+            result = query(connection)
+            connection.execute("COMMIT")
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, sqlite3.Error):
+                raise self._file.explain(error, "read") from error
+            raise
+        self._idle.append(connection)
+        return result
+
+
+async def _shielded(work: Callable[[], None]) -> None:
+    """Run something that blocks to its end, even when the task is being cancelled."""
+    with anyio.CancelScope(shield=True):
+        await anyio.to_thread.run_sync(work)

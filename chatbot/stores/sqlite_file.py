@@ -1,0 +1,201 @@
+"""The SQLite file: made for its owner alone, opened safely, and every trouble with it told in a sentence.
+
+Everything here blocks and is called from worker threads only.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from chatbot.errors import StoreError
+from chatbot.stores.schema import migrate
+
+BUSY_TIMEOUT_SECONDS: Final = 5.0
+"""How long another program may hold the file (a backup, the sqlite3 shell) before a commit fails."""
+
+CACHE_KIB: Final = 16_384
+"""Page cache per connection: the indexes of 10,000 threads."""
+
+CHECKPOINT_PAGES: Final = 8_000
+"""How long the write-ahead log grows (about 32 MB) before it is worked into the file.
+
+Pages that many threads change again and again are then written once: a third less time per commit than with
+SQLite's 1,000.
+"""
+
+_OWNER_ONLY: Final = 0o600
+
+_REMEDIES: Final = {
+    sqlite3.SQLITE_FULL: "the disk is full, or a quota is used up: free some space",
+    sqlite3.SQLITE_READONLY: "it is read-only: let this user write the file and its directory",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened: let this user read and write the file and its directory",
+    sqlite3.SQLITE_PERM: "it may not be opened: let this user read and write the file and its directory",
+    sqlite3.SQLITE_CORRUPT: "it is damaged: stop, and restore a backup (or try `sqlite3 FILE .recover`)",
+    sqlite3.SQLITE_NOTADB: "it is no SQLite database, or is damaged: restore a backup, or name another file",
+    sqlite3.SQLITE_BUSY: "another program has locked it: end that program",
+    sqlite3.SQLITE_LOCKED: "another program has locked it: end that program",
+    sqlite3.SQLITE_IOERR: "the disk refused: look for a full, failing or disconnected disk",
+    sqlite3.SQLITE_NOMEM: "there is no memory left",
+}
+
+
+class SqliteFile:
+    """One database file, by its absolute path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._identity: tuple[int, int] | None = None
+
+    def check_directory(self) -> None:
+        """Check that the file can have a place.
+
+        Raises:
+            StoreError: there is no such directory, or the path itself is one.
+        """
+        if not self.path.parent.is_dir():
+            msg = f"the store {self.path} has no directory to be in: create {self.path.parent}, or name another file"
+            raise StoreError(msg)
+        if self.path.is_dir():
+            msg = f"the store {self.path} is a directory: name a file in it"
+            raise StoreError(msg)
+
+    def prepare(self) -> sqlite3.Connection:
+        """Make the file if it is missing, its tables up to date, and everything beside it the owner's alone.
+
+        Returns:
+            A connection for writing.
+
+        Raises:
+            StoreError: it cannot be used; the text says why and what to do.
+        """
+        try:
+            self._create()
+            connection = self.connect()
+        except OSError as error:
+            msg = f"cannot open the store {self.path}: {error.strerror}: let this user read and write it"
+            raise StoreError(msg) from error
+        try:
+            migrate(connection, self.path)
+        except sqlite3.Error as error:
+            connection.close()
+            raise self.explain(error, "open") from error
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def connect(self, *, for_reading: bool = False) -> sqlite3.Connection:
+        """Open the file, which must exist; in autocommit mode, usable from one thread after another.
+
+        Raises:
+            StoreError: it cannot be opened.
+        """
+        try:
+            connection = sqlite3.connect(
+                f"{self.path.as_uri()}?mode=rw",
+                uri=True,
+                timeout=BUSY_TIMEOUT_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+        except sqlite3.Error as error:
+            raise self.explain(error, "open") from error
+        try:
+            _configure(connection, for_reading=for_reading)
+        except sqlite3.Error as error:
+            connection.close()
+            raise self.explain(error, "open") from error
+        return connection
+
+    def check_in_place(self) -> None:
+        """Check that the file is still where it was: what is written to a deleted file is gone with its last user.
+
+        Raises:
+            StoreError: it was moved, deleted or replaced.
+        """
+        if self._identify() != self._identity:
+            msg = (
+                f"the store {self.path} was moved, deleted or replaced while in use: "
+                "put the very same file back, or start again with what is there now"
+            )
+            raise StoreError(msg)
+
+    def empty_log(self) -> None:
+        """Move what the write-ahead log holds into the file, and leave nothing of it in the log.
+
+        Raises:
+            StoreError: another program is reading the file and keeps the log as it is.
+        """
+        connection = self.connect()
+        try:
+            is_busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except sqlite3.Error as error:
+            raise self.explain(error, "write") from error
+        finally:
+            connection.close()
+        if is_busy:
+            msg = f"the store {self.path} keeps its log while another program reads it: end that program, then repeat"
+            raise StoreError(msg)
+
+    def explain(self, error: Exception, doing: str) -> StoreError:
+        """Say in a sentence what happened and what to do.
+
+        Args:
+            error: what SQLite raised.
+            doing: "open", "read" or "write".
+        """
+        code: int | None = getattr(error, "sqlite_errorcode", None)
+        remedy = None if code is None else _REMEDIES.get(code & 0xFF)
+        name = getattr(error, "sqlite_errorname", type(error).__name__)
+        return StoreError(f"cannot {doing} the store {self.path}: {remedy or error} ({name})")
+
+    def _create(self) -> None:
+        is_new = not self.path.exists()
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, _OWNER_ONLY))
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError, PermissionError):
+                own(self.path.with_name(self.path.name + suffix))
+        if is_new:
+            _sync_directory(self.path.parent)
+        self._identity = self._identify()
+
+    def _identify(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+
+def own(path: Path) -> None:
+    """Take a file's rights from everybody but its owner."""
+    if os.name == "posix" and path.stat().st_mode & 0o077:
+        path.chmod(_OWNER_ONLY)
+
+
+def _configure(connection: sqlite3.Connection, *, for_reading: bool) -> None:
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    if for_reading:
+        connection.execute("PRAGMA query_only = ON")
+        return
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        msg = f"journal mode {mode}: its file system has no shared memory; use a local disk"
+        raise sqlite3.OperationalError(msg)
+    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    connection.execute("PRAGMA synchronous = FULL")  # an acknowledged commit outlives a power cut
+    connection.execute("PRAGMA secure_delete = ON")  # what was erased does not linger in free pages
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a new file's name outlive a power cut; a system whose directories cannot be opened does it itself."""
+    with suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,169 @@
+"""Writes as SQL: what a commit asks of a database. Pure; the texts are SQLite's and PostgreSQL's alike.
+
+Everything is checked and encoded here, before a transaction begins: only a thread that is not there, and the
+database itself, can make a statement fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from chatbot.model import ThreadId, UserId
+from chatbot.stores import codec, rows
+from chatbot.stores.base import (
+    Enqueue,
+    LeaveThread,
+    MarkSeen,
+    MoveBase,
+    OweReceipt,
+    Prune,
+    RowStatus,
+    SaveBot,
+    SaveThread,
+    SettleReceipt,
+    SettleRow,
+    ThreadRecord,
+    Write,
+)
+
+Value = str | int | None
+
+
+class Statement(NamedTuple):
+    """One statement, and the values of its question marks.
+
+    Args:
+        thread: the thread it changes; that it changes nothing means that this thread was never begun. None where
+            changing nothing is fine.
+    """
+
+    sql: str
+    values: tuple[Value, ...]
+    thread: str | None = None
+
+
+SAVE_BOT: Final = """
+    INSERT INTO bot (name, resource, user_id, first_started_ms) VALUES (?, ?, ?, ?)
+    ON CONFLICT (name, resource) DO UPDATE
+    SET user_id = excluded.user_id, first_started_ms = excluded.first_started_ms"""
+
+SAVE_OWNER: Final = """
+    INSERT INTO owner (user_id) VALUES (?) ON CONFLICT (user_id) DO NOTHING"""
+
+SAVE_THREAD: Final = """
+    INSERT INTO thread (owner, id, floor, base, is_left, receipt_due, receipt_sent)
+    VALUES ((SELECT key FROM owner WHERE user_id = ?), ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (owner, id) DO UPDATE
+    SET floor = excluded.floor, base = excluded.base, is_left = excluded.is_left,
+        receipt_due = excluded.receipt_due, receipt_sent = excluded.receipt_sent"""
+
+FORGET_SEEN: Final = """
+    DELETE FROM seen
+    WHERE thread = (SELECT key FROM thread WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND id = ?)"""
+
+MARK_SEEN: Final = """
+    INSERT INTO seen (thread, message, version)
+    SELECT key, CAST(? AS BIGINT), CAST(? AS BIGINT) FROM thread
+    WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND id = ?
+    ON CONFLICT (thread, message) DO UPDATE SET version = excluded.version"""
+
+MOVE_BASE: Final = """
+    UPDATE thread SET base = CASE WHEN base > ? THEN base ELSE ? END
+    WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND id = ?"""
+
+FORGET_SETTLED: Final = """
+    DELETE FROM seen
+    WHERE thread = (SELECT key FROM thread WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND id = ?)
+    AND message <= ? AND version <= ?"""
+
+LEAVE_THREAD: Final = """
+    UPDATE thread SET is_left = 1 WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND id = ?"""
+
+FAIL_PENDING: Final = """
+    UPDATE outbox SET status = 'failed', reason = ?
+    WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND thread = ? AND status = 'pending'"""
+
+OWE_RECEIPT: Final = """
+    UPDATE thread SET receipt_due = CASE WHEN receipt_due > ? THEN receipt_due ELSE ? END
+    WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND id = ?"""
+
+SETTLE_RECEIPT: Final = """
+    UPDATE thread SET receipt_sent = CASE WHEN receipt_sent > ? THEN receipt_sent ELSE ? END
+    WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND id = ?"""
+
+ENQUEUE: Final = """
+    INSERT INTO outbox (owner, key, thread, action, after, created_ms, status, message, reason, caused_by)
+    VALUES ((SELECT key FROM owner WHERE user_id = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (owner, key) DO NOTHING"""
+
+SETTLE_ROW: Final = """
+    UPDATE outbox SET status = ?, message = ?, reason = ?
+    WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND key = ? AND status = 'pending'"""
+
+PRUNE: Final = """
+    DELETE FROM outbox
+    WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND created_ms < ? AND status <> 'pending'"""
+
+
+def statements(bot: UserId, writes: Sequence[Write]) -> list[Statement]:
+    """What makes these writes, in their order.
+
+    Raises:
+        CannotStore: a value has no stored form; the text names its place.
+    """
+    owner = codec.text(bot, "bot")
+    return [statement for write in writes for statement in _statements(owner, write)]
+
+
+def _statements(bot: str, write: Write) -> Iterator[Statement]:
+    match write:
+        case SaveBot(record):
+            yield Statement(SAVE_BOT, rows.encode_bot(record))
+        case SaveThread(record):
+            yield from _save_thread(bot, record)
+        case MoveBase(thread, base, below):
+            to, limit = codec.integer(base, "MoveBase.base"), codec.integer(below, "MoveBase.below")
+            yield _change(thread, MOVE_BASE, to, to, bot, thread)
+            yield Statement(FORGET_SETTLED, (bot, thread, limit, limit))
+        case MarkSeen(thread, seen):
+            yield from _mark_seen(bot, thread, rows.encode_seen(seen, "MarkSeen.seen"))
+        case LeaveThread(thread, reason):
+            yield _change(thread, LEAVE_THREAD, bot, thread)
+            yield Statement(FAIL_PENDING, (codec.diagnostic(reason), bot, thread))
+        case OweReceipt(thread, message):
+            number = codec.number(message, "OweReceipt.message")
+            yield _change(thread, OWE_RECEIPT, number, number, bot, thread)
+        case SettleReceipt(thread, message):
+            number = codec.number(message, "SettleReceipt.message")
+            yield _change(thread, SETTLE_RECEIPT, number, number, bot, thread)
+        case Enqueue(row):
+            yield Statement(SAVE_OWNER, (bot,))
+            yield Statement(ENQUEUE, (bot, *rows.encode_wish(row)))
+        case SettleRow():
+            yield _settle_row(bot, write)
+        case Prune(before_ms):
+            yield Statement(PRUNE, (bot, codec.integer(before_ms, "Prune.before_ms")))
+
+
+def _save_thread(bot: str, record: ThreadRecord) -> Iterator[Statement]:
+    row = rows.encode_thread(record)
+    yield Statement(SAVE_OWNER, (bot,))
+    yield Statement(SAVE_THREAD, (bot, *row))
+    yield Statement(FORGET_SEEN, (bot, row.id))
+    yield from _mark_seen(bot, record.thread, rows.encode_seen(record.seen, "ThreadRecord.seen"))
+
+
+def _mark_seen(bot: str, thread: ThreadId, seen: list[tuple[int, int]]) -> Iterator[Statement]:
+    for id, version in seen:
+        yield _change(thread, MARK_SEEN, id, version, bot, thread)
+
+
+def _settle_row(bot: str, write: SettleRow) -> Statement:
+    message = codec.optional_text(write.message, "SettleRow.message")
+    status, reason = RowStatus(write.status).value, codec.diagnostic(write.reason)
+    return Statement(SETTLE_ROW, (status, message, reason, bot, codec.text(write.key, "SettleRow.key")))
+
+
+def _change(thread: ThreadId, sql: str, *values: Value) -> Statement:
+    return Statement(sql, values, codec.text(thread, "thread"))

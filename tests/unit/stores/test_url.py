@@ -1,0 +1,53 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from chatbot.errors import ConfigError
+from chatbot.stores import MemoryStore, SqliteStore, open_store
+
+
+@pytest.mark.parametrize("url", ["memory:", "memory://", "memory:///"])
+def test_memory_is_a_store(url):
+    assert isinstance(open_store(url, base_dir=Path("/bots")), MemoryStore)
+
+
+async def test_a_relative_file_lies_beside_the_configuration(tmp_path):
+    store = open_store("sqlite:///my bots.db", base_dir=tmp_path)
+
+    assert isinstance(store, SqliteStore)
+    assert not any(tmp_path.iterdir())
+    async with store:
+        assert (tmp_path / "my bots.db").exists()
+
+
+async def test_an_absolute_file_lies_where_it_says(tmp_path):
+    async with open_store(f"sqlite:///{tmp_path.as_posix()}/bots.db", base_dir=Path("elsewhere")):
+        assert (tmp_path / "bots.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("chatbot.db", "'chatbot.db' is no store URL: expected sqlite:///FILE or memory: (for a file of this name: 'sqlite:///chatbot.db')"),
+        ("", "'' is no store URL"),
+        ("redis://host", "'redis:…' is no store that there is: expected sqlite:///FILE or memory:"),
+        ("sqlite:chatbot.db", "'sqlite:chatbot.db' needs three slashes and a path: sqlite:///chatbot.db, or sqlite:////absolute/chatbot.db"),
+        ("sqlite://chatbot.db", "'sqlite://chatbot.db' needs three slashes"),
+        ("sqlite:///", "'sqlite:///' names no file: expected sqlite:///FILE, without options behind it"),
+        ("sqlite:///dir/", "'sqlite:///dir/' names no file"),
+        ("sqlite:///chatbot.db?mode=ro", "'sqlite:///chatbot.db?mode=ro' names no file"),
+        ("sqlite:///:memory:", "'sqlite:///:memory:' would lose everything at every restart unasked: write memory:"),
+        ("memory:shared", "'memory:shared' has something behind memory:, which takes nothing"),
+    ],
+)  # fmt: skip
+def test_other_urls_are_refused_with_what_would_be_right(url, sentence):
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        open_store(url, base_dir=Path())
+
+
+def test_a_refusal_does_not_tell_a_password():
+    with pytest.raises(ConfigError) as refusal:
+        open_store("postgresql://bot:hunter2@db/chat", base_dir=Path())
+
+    assert "hunter2" not in str(refusal.value)
