@@ -118,8 +118,7 @@ def prepare(registration: Registration, middleware: Sequence[Middleware] = ()) -
             _bind_command(arguments),
             CommandInfo(registration.command, arguments.usage, _summary(function)),
         )
-    name = f"{function.__module__}.{name_of(function)}"
-    return Handler(registration, name, bind, compose(middleware), info)
+    return Handler(registration, f"{function.__module__}.{function.__qualname__}", bind, compose(middleware), info)
 
 
 async def _say(text: str) -> Reply:

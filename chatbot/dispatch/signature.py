@@ -87,7 +87,7 @@ def check_middleware(function: Function) -> None:
 
 def name_of(function: Function) -> str:
     """What messages call a function."""
-    return getattr(function, "__qualname__", None) or repr(function)
+    return getattr(function, "__name__", None) or repr(function)
 
 
 def refuse(function: Function, reason: str) -> NoReturn:

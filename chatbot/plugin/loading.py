@@ -14,6 +14,8 @@ import re
 import sys
 import traceback
 from collections.abc import Mapping
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
@@ -33,7 +35,7 @@ _REFERENCE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 def load_plugin(reference: str, *, base_dir: Path, settings: Mapping[str, Any] | None = None) -> Plugin:
-    """Import a plugin and check every handler of it.
+    """Import a plugin and check every handler of it. Reads files: call it before the loop runs, or in a thread.
 
     Args:
         reference: an import path, `plugins.echo`, or the name of an entry point.
@@ -95,7 +97,7 @@ def _put_first(base_dir: Path) -> None:
 
 def _import(reference: str, base_dir: Path) -> ModuleType:
     importlib.invalidate_caches()
-    _forget_namesakes(reference, base_dir)
+    _anchor(reference, base_dir)
     try:
         return importlib.import_module(reference)
     except PluginError:
@@ -114,18 +116,30 @@ def _import(reference: str, base_dir: Path) -> ModuleType:
         raise PluginError(msg) from error
 
 
-def _forget_namesakes(reference: str, base_dir: Path) -> None:
-    """Drop modules of the same name that came from elsewhere, so that base_dir's own are the ones found."""
+def _anchor(reference: str, base_dir: Path) -> None:
+    """See to it that base_dir's own module is the one found, whatever else has its name.
+
+    Modules of that name that came from elsewhere are dropped. A directory without `__init__.py` becomes a package
+    here, because on `sys.path` any other directory of that name that has one would go before it.
+    """
     expected = _file_of(reference, base_dir)
-    loaded = sys.modules.get(reference)
-    top = reference.partition(".")[0]
-    if expected is None or (loaded is not None and _is_file(loaded, expected)):
+    if expected is None:
         return
-    parent = sys.modules.get(top)
-    if loaded is None and (parent is None or _is_below(parent, base_dir)):
-        return
-    for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
-        del sys.modules[name]
+    loaded, parts = sys.modules.get(reference), reference.split(".")
+    top = sys.modules.get(parts[0])
+    if (loaded and not _is_file(loaded, expected)) or (top and not _is_below(top, base_dir)):
+        for name in [name for name in sys.modules if f"{name}.".startswith(f"{parts[0]}.")]:
+            del sys.modules[name]
+    for length in range(1, len(parts)):
+        name, directory = ".".join(parts[:length]), base_dir.joinpath(*parts[:length])
+        if name not in sys.modules and not (directory / "__init__.py").is_file():
+            sys.modules[name] = _package(name, directory)
+
+
+def _package(name: str, directory: Path) -> ModuleType:
+    spec = ModuleSpec(name, None, is_package=True)
+    spec.submodule_search_locations = [str(directory)]
+    return module_from_spec(spec)
 
 
 def _file_of(reference: str, base_dir: Path) -> Path | None:

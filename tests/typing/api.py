@@ -1,0 +1,238 @@
+"""What an author writes, as type checkers see it. Checked by mypy --strict and pyright, never run.
+
+Every wrong line carries an ignore; an ignore that is not needed any more is itself an error, so that wrong handlers
+stay flagged.
+"""
+
+# pyright: reportUnnecessaryTypeIgnoreComment=true, reportUnusedFunction=false
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from enum import Enum
+from typing import Literal, assert_type
+from uuid import UUID
+
+from chatbot import (
+    PASS,
+    Ack,
+    BotStarted,
+    ChatMessage,
+    Context,
+    Event,
+    MessageDeleted,
+    MessageEdited,
+    MessageEvent,
+    MessageReceived,
+    Participant,
+    ParticipantsAdded,
+    ParticipantsRemoved,
+    Pass,
+    Plugin,
+    Proceed,
+    Reply,
+    Rest,
+    SendMessage,
+    SentMessage,
+    ThreadId,
+    TopicUpdated,
+    UserId,
+    from_user,
+    has_attachment,
+    in_thread,
+    is_html,
+    mentioned,
+    regex,
+    text,
+)
+from chatbot.testing import EventStream, context
+
+plugin = Plugin("typing")
+
+
+class Color(Enum):
+    RED = 1
+
+
+# Handlers as they should be.
+
+
+@plugin.message()
+async def echo(ctx: Context) -> str:
+    assert_type(ctx, Context[MessageReceived])
+    assert_type(ctx.event, MessageReceived)
+    assert_type(ctx.message, ChatMessage)
+    assert_type(ctx.sender, Participant)
+    assert_type(ctx.thread, ThreadId)
+    assert_type(ctx.text, str)
+    assert_type(ctx.html, str | None)
+    return ctx.text
+
+
+@plugin.message(mentioned & ~text("hi", startswith="!") | regex("(?P<number>[0-9]+)"), ack=Ack.MANUAL)
+async def combined(ctx: Context, number: int = 0) -> str | Pass | None:
+    await ctx.acknowledge()
+    return PASS if number else None
+
+
+@plugin.message(lambda event: isinstance(event, MessageReceived), from_bots=True)
+async def everyone(ctx: Context[MessageReceived]) -> None:
+    sent = await ctx.reply("hi")
+    assert_type(sent, SentMessage)
+    await sent.edit("hello")
+    await sent.delete()
+    await ctx.reply(html="<b>hi</b>", thread=ThreadId("19:x"), metadata={"a": "b"})
+    await ctx.edit(sent.key, "again")
+    await ctx.add_participants(UserId("8:acs:x"), Participant(UserId("8:acs:y"), "Y"))
+    await ctx.remove_participant(ctx.sender)
+    await ctx.update_topic("Lunch")
+    await ctx.leave()
+    ctx.log.info("greeting.sent", count=1)
+
+
+@plugin.command("roll")
+async def roll(ctx: Context, count: int, sides: int = 6) -> str:
+    """Roll COUNT dice of SIDES sides."""
+    return f"{count}d{sides}"
+
+
+@plugin.command("all", is_html | has_attachment | from_user(UserId("8:acs:x")) | in_thread(ThreadId("19:x")))
+async def every_type(
+    ctx: Context,
+    number: float,
+    day: date,
+    span: timedelta,
+    key: UUID,
+    color: Color,
+    size: Literal["s", "l"],
+    tail: Rest = "",
+    *,
+    is_loud: bool = False,
+) -> None: ...
+
+
+@plugin.on(ParticipantsAdded)
+async def welcome(ctx: Context[ParticipantsAdded]) -> str:
+    assert_type(ctx.event.participants, tuple[Participant, ...])
+    return "welcome"
+
+
+@plugin.on(MessageEdited)
+@plugin.on(MessageEdited, mentioned)
+async def edited(ctx: Context[MessageEdited]) -> str:
+    return ctx.text
+
+
+@plugin.on(MessageDeleted)
+async def wider_contexts_are_fine(ctx: Context[MessageEvent]) -> None: ...
+
+
+@plugin.on(TopicUpdated)
+async def topic(ctx: Context[Event]) -> None: ...
+
+
+@plugin.on(BotStarted)
+async def started(ctx: Context[BotStarted]) -> None: ...
+
+
+async def door(ctx: Context[ParticipantsAdded | ParticipantsRemoved]) -> str:
+    return str(len(ctx.event.participants))
+
+
+plugin.on(ParticipantsAdded)(door)
+plugin.on(ParticipantsRemoved)(door)
+
+
+@plugin.middleware
+async def around(ctx: Context[Event], proceed: Proceed) -> Reply:
+    return await proceed()
+
+
+plugin.include(Plugin("other"))
+
+
+# Tests as they should be: the decorated function is still the function.
+
+
+async def test_bot() -> None:
+    assert_type(await roll(context("/roll 2 6"), 2, 6), str)
+    assert_type(await echo(context("hi")), str)
+    assert_type(await welcome(context(EventStream().user("Ann").joined())), str)
+    assert_type(await combined(context("hi"), number=2), str | Pass | None)
+    stream = EventStream()
+    ann = stream.user("Ann")
+    stream += [ann.said("hi"), ann.edited("hello"), ann.left()]
+    stream += ann.deleted()
+    outcome = await stream.into(plugin)
+    assert outcome.actions == [SendMessage("hi")]
+
+
+# Mistakes that a type checker finds.
+
+
+@plugin.message()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+def not_async(ctx: Context) -> str:
+    return ctx.text
+
+
+@plugin.message()  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+async def wrong_return(ctx: Context) -> int:
+    return 1
+
+
+@plugin.message()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+async def wrong_first_parameter(ctx: str) -> str:
+    return ctx
+
+
+@plugin.message()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+async def no_parameter() -> None: ...
+
+
+@plugin.message()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+async def wrong_event(ctx: Context[ParticipantsAdded]) -> None: ...
+
+
+@plugin.on(ParticipantsAdded)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+async def bare_context(ctx: Context) -> None: ...
+
+
+@plugin.command("x")  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+async def returns_a_list(ctx: Context) -> list[str]:
+    return []
+
+
+@plugin.message("hi")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+async def text_is_no_filter(ctx: Context) -> None: ...
+
+
+plugin.on(str)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+
+
+@plugin.on(BotStarted)
+async def started_nowhere(ctx: Context[BotStarted]) -> None:
+    print(ctx.text)  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    print(ctx.thread)  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@plugin.on(ParticipantsAdded)
+async def not_of_this_event(ctx: Context[ParticipantsAdded]) -> None:
+    print(ctx.event.topic)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@plugin.message()
+async def wrong_calls(ctx: Context) -> None:
+    await ctx.reply()  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    await ctx.reply("a", html="b")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    ctx.reply("forgotten")  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+    plugin.message(mentioned & 3)  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue]
+
+
+@plugin.middleware  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+async def middleware_for_messages(ctx: Context, proceed: Proceed) -> Reply:
+    return await proceed()
+
+
+async def test_wrong_calls() -> None:
+    await roll(context("/roll"), "two")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await welcome(context("hi"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

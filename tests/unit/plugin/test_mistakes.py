@@ -1,0 +1,251 @@
+"""What an author writes wrong is refused before any event: with file and line, what it is, and what to write."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from chatbot import (
+    BotStarted,
+    Context,
+    Event,
+    MessageEdited,
+    MessageReceived,
+    ParticipantsAdded,
+    Plugin,
+    PluginError,
+    Rest,
+    regex,
+)
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+Mistake = Callable[[Any], object]  # a plugin of no type: the point is what the type checker would have told
+MISTAKES: dict[str, Mistake] = {}
+
+
+def says(reason: str) -> Callable[[Mistake], Mistake]:
+    def note(mistake: Mistake) -> Mistake:
+        MISTAKES[reason] = mistake
+        return mistake
+
+    return note
+
+
+@says("handler echo is not async; write `async def echo`")
+def sync_function(plugin: Any) -> None:
+    @plugin.message()
+    def echo(ctx: Context) -> str:
+        return ctx.text
+
+
+@says("handler echo yields; a handler returns its reply, or awaits ctx.reply() for each of several")
+def generator(plugin: Any) -> None:
+    @plugin.message()
+    async def echo(ctx: Context) -> AsyncIterator[str]:
+        yield ctx.text
+
+
+@says("handler echo takes no context; its first parameter is `ctx: Context`")
+def no_context(plugin: Any) -> None:
+    @plugin.message()
+    async def echo() -> None: ...
+
+
+@says("parameter 'ctx' of echo has no type; write `ctx: Context`")
+def untyped_context(plugin: Any) -> None:
+    @plugin.message()
+    async def echo(ctx) -> None: ...  # type: ignore[no-untyped-def]
+
+
+@says("parameter 'ctx' of echo is str; the first parameter of a handler is the context: write `ctx: Context`")
+def not_a_context(plugin: Any) -> None:
+    @plugin.message()
+    async def echo(ctx: str) -> None: ...
+
+
+@says(
+    "parameter 'ctx' of greet is Context[MessageReceived], but it is registered for ParticipantsAdded;"
+    " write `ctx: Context[ParticipantsAdded]`"
+)
+def wrong_event(plugin: Any) -> None:
+    @plugin.on(ParticipantsAdded)
+    async def greet(ctx: Context) -> None: ...
+
+
+@says(
+    "parameter 'ctx' of roll is Context[MessageEdited | ParticipantsAdded], but it is registered for MessageReceived;"
+    " write `ctx: Context`"
+)
+def wrong_events(plugin: Any) -> None:
+    @plugin.command("roll")
+    async def roll(ctx: Context[MessageEdited | ParticipantsAdded]) -> None: ...
+
+
+@says("handler count returns int; a handler returns str (a reply), None, or PASS (annotated `Pass`)")
+def wrong_return(plugin: Any) -> None:
+    @plugin.message()
+    async def count(ctx: Context) -> int:
+        return 1
+
+
+@says("handler wake returns a reply, but BotStarted happens in no thread; return None, and use ctx.reply(…, thread=…)")
+def reply_to_nobody(plugin: Any) -> None:
+    @plugin.on(BotStarted)
+    async def wake(ctx: Context[BotStarted]) -> str | None:
+        return "good morning"
+
+
+@says(
+    "the annotation of parameter 'price' in buy cannot be resolved: there is no 'Decimal' in the module;"
+    " import it at the top of the file, not under TYPE_CHECKING"
+)
+def unresolved(plugin: Any) -> None:
+    @plugin.command("buy")
+    async def buy(ctx: Context, price: Decimal) -> None: ...
+
+
+@says("the annotations of buy cannot be resolved: Forward reference must be an expression -- got 'no type'")
+def nonsense(plugin: Any) -> None:
+    @plugin.command("buy")
+    async def buy(ctx: Context, price: "no type") -> None: ...  # type: ignore[valid-type] # noqa: F722
+
+
+@says(
+    "parameter 'things' of buy is list[str], which nothing can fill; a command's arguments are"
+    " str, int, float, bool, date, timedelta, UUID, an Enum or a Literal, or Rest"
+)
+def unfillable(plugin: Any) -> None:
+    @plugin.command("buy")
+    async def buy(ctx: Context, things: list[str]) -> None: ...
+
+
+@says(
+    "parameter 'thing' of buy has no type; a command's arguments are"
+    " str, int, float, bool, date, timedelta, UUID, an Enum or a Literal, or Rest"
+)
+def untyped_argument(plugin: Any) -> None:
+    @plugin.command("buy")
+    async def buy(ctx: Context, thing) -> None: ...  # type: ignore[no-untyped-def]
+
+
+@says("parameter 'text' of say is Rest, which takes everything still to come; make it the last one")
+def rest_in_the_middle(plugin: Any) -> None:
+    @plugin.command("say")
+    async def say(ctx: Context, text: Rest, count: int) -> None: ...
+
+
+@says("parameter 'count' of echo is int, which nothing can fill; no filter of it finds a text of this name")
+def message_with_arguments(plugin: Any) -> None:
+    @plugin.message()
+    async def echo(ctx: Context, count: int) -> None: ...
+
+
+@says("parameter 'when' of remind is str, which nothing can fill; the filter finds who")
+def unknown_group(plugin: Any) -> None:
+    @plugin.message(regex("(?P<who>.*)"))
+    async def remind(ctx: Context, who: str, when: str) -> None: ...
+
+
+@says(
+    "parameter 'who' of remind is bytes, which nothing can fill; a text that a filter found becomes"
+    " str, int, float, bool, date, timedelta, UUID, an Enum or a Literal"
+)
+def inconvertible_group(plugin: Any) -> None:
+    @plugin.message(regex("(?P<who>.*)"))
+    async def remind(ctx: Context, who: bytes) -> None: ...
+
+
+@says("'roll dice' cannot be typed as a command; use letters, digits, - and _, as in 'roll'")
+def untypable_command(plugin: Any) -> None:
+    plugin.command("roll dice")
+
+
+@says(
+    "echo stands where a filter is wanted, but it is async: a handler's decorator needs its parentheses,"
+    " as in @plugin.message(), and a filter is a plain function from an event to a bool"
+)
+def forgotten_parentheses(plugin: Any) -> None:
+    @plugin.message
+    async def echo(ctx: Context) -> None: ...
+
+
+@says("'hi' is not a filter; use one of chatbot's filters or a function from an event to a bool")
+def text_as_a_filter(plugin: Any) -> None:
+    plugin.message("hi")
+
+
+@says("on() takes a class of events, such as ParticipantsAdded, not 'ParticipantsAdded'")
+def event_by_name(plugin: Any) -> None:
+    plugin.on("ParticipantsAdded")
+
+
+@says("middleware time_it is not async; write `async def time_it`")
+def sync_middleware(plugin: Any) -> None:
+    @plugin.middleware
+    def time_it(ctx: Context[Event], proceed: object) -> None: ...
+
+
+@says("middleware time_it takes two parameters: `async def time_it(ctx: Context[Event], proceed: Proceed)`")
+def middleware_without_proceed(plugin: Any) -> None:
+    @plugin.middleware
+    async def time_it(ctx: Context[Event]) -> None: ...
+
+
+@says("parameter 'ctx' of middleware time_it must take every event; write `ctx: Context[Event]`")
+def middleware_for_messages(plugin: Any) -> None:
+    @plugin.middleware
+    async def time_it(ctx: Context, proceed: object) -> None: ...
+
+
+@says("plugins cannot include each other in a circle: 'a' includes 'a'; take out one of the includes")
+def includes_itself(plugin: Any) -> None:
+    plugin.include(plugin)
+
+
+@says(
+    "plugins cannot include each other in a circle: 'b' includes 'a', which includes 'b'; take out one of the includes"
+)
+def circle(plugin: Any) -> None:
+    between, other = Plugin("between"), Plugin("b")
+    plugin.include(between)
+    between.include(other)
+    other.include(plugin)
+
+
+@says("plugin 'a' includes 'b' already; take this include out")
+def included_twice(plugin: Any) -> None:
+    other = Plugin("b")
+    plugin.include(other)
+    plugin.include(other)
+
+
+@pytest.mark.parametrize("reason", MISTAKES, ids=[mistake.__name__ for mistake in MISTAKES.values()])
+def test_a_mistake_is_refused_with_its_place_and_its_remedy(reason: str) -> None:
+    mistake, plugin = MISTAKES[reason], Plugin("a")
+
+    with pytest.raises(PluginError) as caught:  # noqa: PT012 -- some are refused at once, some when all is written
+        mistake(plugin)
+        plugin.handlers()
+
+    file, line, said = str(caught.value).split(":", 2)
+    assert file == "tests/unit/plugin/test_mistakes.py"
+    assert mistake.__code__.co_firstlineno < int(line) < mistake.__code__.co_firstlineno + 9
+    assert said.strip() == reason
+
+
+def test_the_second_command_of_a_name_is_refused_naming_the_first() -> None:
+    plugin = Plugin("a")
+
+    @plugin.command("roll")
+    async def roll(ctx: Context) -> None: ...
+
+    async def roll_again(ctx: Context[MessageReceived]) -> None: ...
+
+    with pytest.raises(
+        PluginError, match=r":\d+: command /roll is taken already, by tests/.*:\d+; rename one of them$"
+    ):
+        plugin.command("/ROLL")(roll_again)
