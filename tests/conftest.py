@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import platform
 import socket
 from collections.abc import Iterator
 
@@ -16,6 +17,7 @@ pytest_plugins = ["pytester"]
 @pytest.fixture(autouse=True, scope="session")
 def no_blocking() -> Iterator[None]:
     """Fail a test whose event loop is blocked by chatbot's own code: files, sockets, locks, SQL, `time.sleep`."""
+    platform.platform()  # asks a child process; the SDK wants it for its user agent, once per process
     # The virtual loop's frames lie below everything that runs on it, the tests' own code included.
     with blockbuster_ctx("chatbot", excluded_modules=["chatbot.testing.virtual_time"]):
         yield

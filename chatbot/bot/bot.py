@@ -92,6 +92,7 @@ class Bot:
         self._rung: set[ThreadId] = set()
         self._turned = anyio.Event()
         self._woken = anyio.Event()
+        self._summoned = anyio.Event()
         self._handlers = anyio.CapacityLimiter(self.settings.max_handlers)
 
     # ── running ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -172,7 +173,9 @@ class Bot:
                 self.trouble.met("list threads", error)
                 failures += 1
                 pause = getattr(error, "retry_after", None) or self.jitter(min(MAX_PAUSE, 2.0 ** min(failures, 5)))
-            await anyio.sleep(pause)
+            with anyio.move_on_after(pause):
+                await self._summoned.wait()
+            self._summoned = anyio.Event()
 
     async def _ring(self, *, to_the_end: bool) -> None:
         self._budget.spend(Operation.LIST_THREADS, anyio.current_time())
@@ -194,6 +197,10 @@ class Bot:
                 return False
             return lane.membership.is_worth_a_probe(item.last_activity, lane.looked_ms, anyio.current_time())
         return item.deleted_on is not None or rings(item.last_activity, lane.looked_ms)
+
+    def listen(self) -> None:
+        """Have the doorbell asked as soon as possible, rather than at its next beat."""
+        self._summoned.set()
 
     def ring(self, thread: ThreadId) -> None:
         """Have a thread looked at as soon as possible."""
@@ -336,9 +343,10 @@ class Bot:
         """Wait until a thread is handled up to a version and nothing is owed there; hastens its next look."""
         while not self.is_settled(thread, version):
             self.ring(thread)
-            turned = self._turned
+            # Rung for again only after a while: a turn that waits for a quota is over at once, with nothing done.
             with anyio.move_on_after(self.settings.cadence.interval):
-                await turned.wait()
+                while not self.is_settled(thread, version):
+                    await self._turned.wait()
 
 
 def _default_log() -> FilteringBoundLogger:

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeVar, cast
-from urllib.parse import urlsplit
 
 from azure.communication.chat import ChatParticipant, CommunicationIdentifier, identifier_from_raw_id
 from azure.communication.chat.aio import ChatClient, ChatThreadClient, CommunicationTokenCredential
@@ -105,7 +104,7 @@ class AcsChatService:
                 answer=answer,
             )
             body = answer.json()
-            created = translate.thread(body.get("chatThread"))
+            created = translate.thread(body.get("chatThread"), "chatThread")
             return CreatedThread(created, translate.failed(body, participants))
 
     async def get_thread(self, thread: ThreadId) -> Thread:
@@ -161,7 +160,7 @@ class AcsChatService:
                 metadata=dict(metadata) if metadata else None,  # type: ignore[arg-type]  # the SDK's default is None
                 answer=answer,
             )
-            return translate.message_id(answer.json(), "id")
+            return translate.sent(answer.json())
 
     async def edit_message(
         self,
@@ -287,16 +286,13 @@ def _sdk(answer: Answer, *, is_write: bool = False) -> Iterator[None]:
 
 
 async def _one_page(
-    listing: AsyncItemPaged[Any], link: str | None, answer: Answer, item: Callable[[Any], T]
+    listing: AsyncItemPaged[Any], link: str | None, answer: Answer, item: Callable[[Any, str], T]
 ) -> tuple[tuple[T, ...], str | None]:
-    if link is not None and not _is_address(link):
-        msg = "the link to the next page is no address"
-        raise ProtocolError(msg)
     await anext(listing.by_page(continuation_token=link))
     return translate.page(answer.json(), item)
 
 
-async def _all_pages(listing: AsyncItemPaged[Any], answer: Answer, item: Callable[[Any], T]) -> AsyncIterator[T]:
+async def _all_pages(listing: AsyncItemPaged[Any], answer: Answer, item: Callable[[Any, str], T]) -> AsyncIterator[T]:
     link: str | None = None
     met = set[str]()
     while True:
@@ -310,13 +306,6 @@ async def _all_pages(listing: AsyncItemPaged[Any], answer: Answer, item: Callabl
             msg = f"cannot {answer.operation}: the service's pages lead in a circle"
             raise ProtocolError(msg)
         met.add(link)
-
-
-def _is_address(link: str) -> bool:
-    try:
-        return bool(urlsplit(link).path)
-    except ValueError:
-        return False
 
 
 def _invited(person: Participant) -> ChatParticipant:

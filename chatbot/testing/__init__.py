@@ -1,5 +1,51 @@
-"""What the author of a bot tests it with: the real pipeline against the in-process service, no waiting."""
+"""What the author of a bot tests it with: the real pipeline against the in-process service, no waiting.
 
-from chatbot.testing.event_stream import Author, EventStream, Handled, context
+`chat` runs whole bots, with people who talk to them; `EventStream` calls the handlers alone. Names are loaded when
+they are first used, because pytest imports this package at each of its starts, for the plugin.
+"""
 
-__all__ = ["Author", "EventStream", "Handled", "context"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from chatbot.testing.event_stream import Author, EventStream, Handled, context
+    from chatbot.testing.harness import chat
+    from chatbot.testing.person import Person
+    from chatbot.testing.process import Failure
+    from chatbot.testing.room import Room
+    from chatbot.testing.virtual_time import Stuck, VirtualClock
+
+_HOMES: Final = {
+    "Author": "event_stream",
+    "EventStream": "event_stream",
+    "Failure": "process",
+    "Handled": "event_stream",
+    "Person": "person",
+    "Room": "room",
+    "Stuck": "virtual_time",
+    "VirtualClock": "virtual_time",
+    "chat": "harness",
+    "context": "event_stream",
+}
+
+__all__ = [
+    "Author",
+    "EventStream",
+    "Failure",
+    "Handled",
+    "Person",
+    "Room",
+    "Stuck",
+    "VirtualClock",
+    "chat",
+    "context",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

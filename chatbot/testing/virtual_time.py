@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import gc
 import inspect
+import os
 import selectors
 import threading
 import time
@@ -35,15 +36,28 @@ Ts = TypeVarTuple("Ts")
 START: Final = datetime(2024, 1, 1, tzinfo=UTC)
 """When a virtual clock starts: a Monday, at the first hour of a leap year, and before any real token's expiry."""
 
-THREAD_PATIENCE_SECONDS: Final = 60.0
-"""Real seconds that a worker thread may work while the virtual time stands still."""
+PATIENCE_SECONDS: Final = 20.0
+"""Real seconds for which the virtual time may stand still: threads work, or tasks that never wait for time."""
+
+ROUNDS_PER_LOOK: Final = 1024
+"""Rounds of the loop between two looks at the real time."""
 
 REFUSAL: Final = (
     "a test on virtual time tried to wait for {what}, where time does not jump. Keep the test in its process "
     "(chatbot.testing.chat does), or let it run in real time: without the virtual_time marker or fixture."
 )
 
-LIBRARIES: Final = ("/anyio/", "/asyncio/")
+IDLE: Final = "nothing is ready, nothing is scheduled and no thread is at work, so this test would wait for ever"
+BUSY: Final = (
+    f"for {PATIENCE_SECONDS:.0f} real seconds tasks have woken each other without any of them waiting for time to "
+    "pass, so the virtual time never moves on: an endless loop, or a great deal of work"
+)
+
+LIBRARIES: Final = (
+    f"{os.sep}anyio{os.sep}",
+    f"{os.sep}asyncio{os.sep}",
+    os.path.dirname(os.path.dirname(__file__)) + os.sep,
+)
 """Frames of these are not where a task's author looks for the place it waits at."""
 
 
@@ -57,6 +71,8 @@ class JumpingSelector(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self._rounds = 0
+        self._moved: float | None = None
         self.threads = 0
         """How many calls the loop has given to threads and not had back."""
 
@@ -70,17 +86,29 @@ class JumpingSelector(selectors.DefaultSelector):
         """Return what is ready; if nothing is, let threads finish, then jump by `timeout` seconds."""
         ready = super().select(0)
         if ready or timeout == 0:
+            self._look_for_progress()
             return ready
+        self._rounds, self._moved = 0, None
         ready = self._let_threads_finish()
         if ready:
             return ready
         if timeout is None:
-            raise Stuck(_explain_stuck(asyncio.all_tasks(asyncio.get_running_loop())))
+            raise Stuck(_explain_stuck(IDLE, asyncio.all_tasks(asyncio.get_running_loop())))
         self.now += timeout
         return []
 
+    def _look_for_progress(self) -> None:
+        """Notice tasks that wake each other for ever without a moment's pause: time then never moves on."""
+        self._rounds += 1
+        if self._rounds % ROUNDS_PER_LOOK:
+            return
+        now = time.monotonic()
+        self._moved = self._moved or now
+        if now - self._moved > PATIENCE_SECONDS:
+            raise Stuck(_explain_stuck(BUSY, asyncio.all_tasks(asyncio.get_running_loop())))
+
     def _let_threads_finish(self) -> list[tuple[selectors.SelectorKey, int]]:
-        give_up = time.monotonic() + THREAD_PATIENCE_SECONDS
+        give_up = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < give_up:
             busy = self.threads > 0 or _anyio_threads_at_work()
             ready = super().select(0)  # after the look at the threads: one that just finished has rung by now
@@ -89,7 +117,7 @@ class JumpingSelector(selectors.DefaultSelector):
             ready = super().select(0.02)
             if ready:
                 return ready
-        msg = f"a worker thread kept a test on virtual time waiting for {THREAD_PATIENCE_SECONDS:.0f} real seconds"
+        msg = f"a worker thread kept a test on virtual time waiting for {PATIENCE_SECONDS:.0f} real seconds"
         raise Stuck(msg)
 
 
@@ -201,20 +229,17 @@ def _describe(fileobj: FileDescriptorLike) -> str:
     return repr(fileobj) if not isinstance(fileobj, int) else f"file descriptor {fileobj}"
 
 
-def _explain_stuck(tasks: set[asyncio.Task[Any]]) -> str:
-    waiting = sorted(f"  {task.get_name()}: {_place(task)}" for task in tasks)
-    return (
-        "nothing is ready, nothing is scheduled and no thread is at work, so this test would wait for ever. "
-        "Waiting are:\n" + "\n".join(waiting)
-    )
+def _explain_stuck(reason: str, tasks: set[asyncio.Task[Any]]) -> str:
+    waiting = sorted(f"  {task.get_name()}: {place_of(task)}" for task in tasks)
+    return f"{reason}. Waiting are:\n" + "\n".join(waiting)
 
 
-def _place(task: asyncio.Task[Any]) -> str:
-    """The innermost line that waits, outside of the libraries that do the waiting."""
+def place_of(task: asyncio.Task[Any]) -> str:
+    """The innermost line at which a task waits, outside of chatbot and of the libraries that do the waiting."""
     frames = list(_frames(task.get_coro()))
-    own = [frame for frame in frames if not any(part in frame.f_code.co_filename for part in LIBRARIES)]
     if not frames:
         return "not started"
+    own = [frame for frame in frames if not any(part in frame.f_code.co_filename for part in LIBRARIES)]
     frame = (own or frames)[-1]
     return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
 
@@ -235,4 +260,4 @@ def _frames(waiting: object) -> Iterator[FrameType]:
             yield frame
 
 
-__all__ = ["START", "Stuck", "VirtualClock", "VirtualTimeLoop", "virtual_loop"]
+__all__ = ["START", "Stuck", "VirtualClock", "VirtualTimeLoop", "place_of", "virtual_loop"]

@@ -105,6 +105,18 @@ def test_a_hang_inside_an_async_generator_is_found() -> None:
         run(hang())
 
 
+def test_tasks_that_wake_each_other_for_ever_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def spin() -> None:
+        with anyio.fail_after(1):
+            while True:
+                await anyio.lowlevel.checkpoint()
+
+    monkeypatch.setattr("chatbot.testing.virtual_time.PATIENCE_SECONDS", 0.05)
+
+    with pytest.raises(Stuck, match=r"virtual time never moves on(.|\n)* in .*spin"):
+        run(spin())
+
+
 def test_what_hangs_can_clean_up() -> None:
     steps: list[str] = []
 

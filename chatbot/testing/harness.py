@@ -1,0 +1,251 @@
+"""The test harness: whole bots against the service in this process, with people who talk to them.
+
+Everything is real, the official SDK included, except the network, which is a function call into the emulator, and
+the waiting, which is skipped where a test runs on virtual time. `chat` is what authors of bots use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup
+
+from chatbot.bot import BotSettings
+from chatbot.dispatch import Ack
+from chatbot.emulator import Emulator, World
+from chatbot.model import UserId
+from chatbot.plugin import Plugin
+from chatbot.polling.cadence import Cadence
+from chatbot.stores import MemoryStore
+from chatbot.stores.base import Store
+from chatbot.testing.process import BotProcess, Failure, Part
+from chatbot.testing.room import Room
+from chatbot.testing.stage import Stage
+from chatbot.testing.transcripts import transcript
+from chatbot.testing.virtual_time import VirtualClock, place_of, virtual_loop
+
+VIRTUAL_PATIENCE: Final = timedelta(hours=1)
+REAL_PATIENCE: Final = timedelta(seconds=20)
+
+VIRTUAL_CADENCE: Final = Cadence(interval=300, idle=3600)
+"""Slow beats, so that a day of silence costs little: the harness rings whenever something has happened."""
+
+REAL_CADENCE: Final = Cadence(interval=0.2, idle=5)
+
+SHOWN_MESSAGES: Final = 40
+"""How much of the conversation a failing test shows."""
+
+
+class Harness:
+    """What the rooms of one chat share: the service, the bots' process, the failures, and an end to all patience.
+
+    Args:
+        stage: the service.
+        process: the bots.
+        group: where the process runs.
+        patience: how long nothing may come of anything.
+        raise_failures: let the failures of handlers fail the test.
+    """
+
+    def __init__(
+        self, emulator: Emulator, store: Store, parts: Sequence[Part], *, patience: timedelta, raise_failures: bool
+    ) -> None:
+        self.stage = Stage(emulator)
+        self.process = BotProcess(self.stage, store, parts, self._note_failure)
+        self.failures: list[Failure] = []
+        self.rooms: list[Room] = []
+        self._users: dict[str, UserId] = {}
+        self._raises_failures = raise_failures
+        self._surfaced = 0
+        self._patience = patience
+        self._deadline = anyio.current_time()
+        self._group: TaskGroup | None = None
+        self.be_patient()
+
+    def open_room(self, topic: str) -> Room:
+        """A further thread, which begins to exist when somebody comes in."""
+        self.rooms.append(Room(self, topic))
+        return self.rooms[-1]
+
+    def user_of(self, name: str) -> UserId:
+        """The user of a person."""
+        if name not in self._users:
+            self._users[name] = self.stage.create_user(name)
+        return self._users[name]
+
+    # ── failures ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _note_failure(self, failure: Failure) -> None:
+        self.failures.append(failure)
+
+    def surface(self) -> None:
+        """Raise what handlers have raised since the last time."""
+        fresh, self._surfaced = self.failures[self._surfaced :], len(self.failures)
+        if not fresh or not self._raises_failures:
+            return
+        for failure in fresh:
+            what = type(failure.event).__name__ if failure.event else "no event in particular"
+            failure.error.add_note(f"raised in bot {failure.bot!r} while it handled: {what}")
+        if len(fresh) == 1:
+            raise fresh[0].error
+        msg = f"{len(fresh)} handlers failed"
+        raise ExceptionGroup(msg, [failure.error for failure in fresh])
+
+    # ── time and process ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def run(self, group: TaskGroup) -> None:
+        """Watch over the chat, and start its bots."""
+        self._group = group
+        group.start_soon(self._watch, name="the harness's patience")
+        await self.start()
+
+    async def start(self) -> None:
+        """Start the bots' process."""
+        assert self._group is not None
+        await self.process.start(self._group)
+
+    async def settle(self) -> None:
+        """Wait for the bots in all rooms, then let failures surface."""
+        self.be_patient()
+        await self.process.settle([room.thread for room in self.rooms if room.messages])
+        self.be_patient()
+        self.surface()
+
+    def be_patient(self, seconds: float = 0.0) -> None:
+        """Begin to count anew how long nothing comes of anything, and add some seconds."""
+        self._deadline = anyio.current_time() + self._patience.total_seconds() + seconds
+
+    async def _watch(self) -> None:
+        """End the chat when it hangs, and say where."""
+        while anyio.current_time() < self._deadline:  # noqa: ASYNC110 -- it is time that is waited for
+            await anyio.sleep_until(self._deadline)
+        raise TimeoutError(self._explain_hang())
+
+    def _explain_hang(self) -> str:
+        kind = "virtual" if virtual_loop() else "real"
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        places = sorted({f"  {place_of(task)}" for task in tasks})
+        return (
+            f"nothing came of it within {self._patience} of {kind} time. "
+            "If that is no hang, give the chat more patience: chat(…, patience=timedelta(…)). Waiting are:\n"
+            + "\n".join(places)
+        )
+
+    def explain(self, error: BaseException) -> None:
+        """Show with a failing test what was said."""
+        for room in self.rooms:
+            if room.messages:
+                text = transcript(room.messages, self.stage.names, last=SHOWN_MESSAGES)
+                error.add_note(f"\nWhat was said:\n{text}")
+
+
+@asynccontextmanager
+async def chat(
+    *plugins: Plugin,
+    name: str = "bot",
+    bots: Mapping[str, Sequence[Plugin]] | None = None,
+    store: Store | None = None,
+    settings: BotSettings | None = None,
+    ack: Ack = Ack.HANDLED,
+    world: World | None = None,
+    quotas: bool = True,
+    raise_failures: bool = True,
+    patience: timedelta | None = None,
+) -> AsyncIterator[Room]:
+    """Run bots against the service in this process, and give the room where people talk to them.
+
+    ::
+
+        @pytest.mark.virtual_time
+        async def test_bot() -> None:
+            async with chat(plugin) as room:
+                ann = room.user("Ann")
+                await ann.says("hi", "/roll 2 6")
+                assert room.replies == ["hi", "2d6"]
+
+    Works on virtual time and in real time; only `Room.advance` needs virtual time. What is asserted inside is raised
+    as it is, with the conversation as a note.
+
+    Args:
+        plugins: the plugins of one bot, in their order.
+        name: that bot's name.
+        bots: further bots by name, each with its plugins.
+        store: the bots' memory; by default one in memory, which outlives a `restart` but not the chat.
+        settings: how the bots are to behave. By default they look rarely by themselves on virtual time, and often in
+            real time; either way they look at once when something was done in a room.
+        ack: when the bots confirm that they have read.
+        world: the service's world, to go on with that of an earlier chat, or with other `quirks`; by default a new
+            one, the same for every test.
+        quotas: let the service throttle as the real one does; people wait then, too.
+        raise_failures: let the failure of a handler fail the act that caused it. Else see `Room.failures`.
+        patience: how long nothing may come of an act; by default an hour of virtual time, or 20 s of real time.
+
+    Raises:
+        TimeoutError: something hangs; the message says where.
+        PluginError: a plugin cannot be used.
+    """
+    loop = virtual_loop()
+    settings = settings or BotSettings(cadence=VIRTUAL_CADENCE if loop else REAL_CADENCE)
+    harness = Harness(
+        Emulator(world or World(seed=0), clock=VirtualClock(loop) if loop else time.time, quotas=quotas),
+        store or MemoryStore(),
+        _parts(plugins, name, bots or {}, settings, ack),
+        patience=patience or (VIRTUAL_PATIENCE if loop else REAL_PATIENCE),
+        raise_failures=raise_failures,
+    )
+    with _unwrapping(), _explaining(harness):
+        async with harness.stage.resource, anyio.create_task_group() as group:
+            await harness.run(group)
+            yield harness.open_room("room")
+            harness.be_patient()
+            await harness.process.stop()
+            harness.surface()
+            group.cancel_scope.cancel()
+
+
+def _parts(
+    plugins: Sequence[Plugin], name: str, bots: Mapping[str, Sequence[Plugin]], settings: BotSettings, ack: Ack
+) -> list[Part]:
+    named = {name: plugins, **bots} if plugins else dict(bots)
+    if not named:
+        msg = "chat() was given no plugin: give it those of one bot, chat(plugin), or bots={'name': [plugin]}"
+        raise TypeError(msg)
+    return [Part(each, tuple(given), settings, ack) for each, given in named.items()]
+
+
+@contextmanager
+def _explaining(harness: Harness) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, asyncio.CancelledError):
+            harness.explain(_single(error))
+        raise
+
+
+@contextmanager
+def _unwrapping() -> Iterator[None]:
+    """Raise what a task group raises about a single thing as that thing."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error = _single(group)
+        if error is group:
+            raise
+        context = error.__context__
+        try:
+            raise error
+        finally:  # the group is no part of the story
+            error.__context__ = context
+
+
+def _single(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

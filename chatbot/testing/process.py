@@ -1,0 +1,174 @@
+"""The bots of a chat, run as one process would run them: it can be stopped, killed, and started again.
+
+Only what is in the store, and what is on the service, survives the end of a process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from chatbot.bot import Bot, BotSettings
+from chatbot.dispatch import Ack, BotInfo, Dispatcher
+from chatbot.events import Event
+from chatbot.model import ThreadId, UserId
+from chatbot.plugin import Plugin
+from chatbot.stores.base import BotRecord, SaveBot, Store
+from chatbot.testing.stage import Stage
+
+PRESENCE_SECONDS: Final = 0.25
+"""Between two questions whether a bot has noticed that it is in a thread, or is no longer: well within quota."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A handler that failed.
+
+    Args:
+        bot: the name of its bot.
+        event: what it was to handle; None if it was not a handler but the bot itself.
+        error: what it raised.
+    """
+
+    bot: str
+    event: Event | None
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one bot of a chat is made of."""
+
+    name: str
+    plugins: Sequence[Plugin]
+    settings: BotSettings
+    ack: Ack
+
+
+@dataclass(frozen=True, slots=True)
+class BotGuest:
+    """A bot as somebody who can be in a room."""
+
+    name: str
+    user: UserId
+
+
+class BotProcess:
+    """All bots of a chat.
+
+    Args:
+        stage: the service they use.
+        store: their memory; opened at every start.
+        parts: what they are made of.
+        on_failure: told of every failure.
+    """
+
+    def __init__(
+        self, stage: Stage, store: Store, parts: Sequence[Part], on_failure: Callable[[Failure], None]
+    ) -> None:
+        self.guests: dict[str, BotGuest] = {}
+        self._stage = stage
+        self._store = store
+        self._parts = parts
+        self._on_failure = on_failure
+        self._bots: Sequence[Bot] = ()
+        self._scope = anyio.CancelScope()
+        self._stopping = anyio.Event()
+        self._ended = anyio.Event()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there are bots that anything could be expected of."""
+        return bool(self._bots)
+
+    async def start(self, group: TaskGroup) -> None:
+        """Start all bots; returns when they are made."""
+        await group.start(self._run)
+
+    async def kill(self) -> None:
+        """End as `kill -9` does: at whatever the bots are doing, without another word to the service or the store."""
+        self._scope.cancel()
+        await self._ended.wait()
+
+    async def stop(self) -> None:
+        """End as SIGTERM does: stop looking, finish what is in hand, send what is owed."""
+        self._stopping.set()
+        await self._ended.wait()
+
+    async def settle(self, threads: Sequence[ThreadId]) -> None:
+        """Wait until all bots have handled what is in these threads, what they said to each other included."""
+        settled: dict[ThreadId, int] = {}
+        while self.is_running and settled != (versions := {one: self._stage.version(one) for one in threads}):
+            for thread, version in versions.items():
+                for bot in self._bots:
+                    await self._settle(bot, thread, version)
+            settled = versions
+
+    async def _settle(self, bot: Bot, thread: ThreadId, version: int) -> None:
+        await self._settle_presence(bot, thread)
+        if self._stage.is_in(thread, bot.user):
+            await bot.settled(thread, version)
+
+    async def _settle_presence(self, bot: Bot, thread: ThreadId) -> None:
+        """Wait until a bot knows whether it is in a thread. Nothing in the thread says so to one that is not."""
+        while self.is_running and not await self._knows_presence(bot, thread):
+            bot.listen()
+            bot.ring(thread)
+            await anyio.sleep(PRESENCE_SECONDS)
+
+    async def _knows_presence(self, bot: Bot, thread: ThreadId) -> bool:
+        is_in = self._stage.is_in(thread, bot.user)
+        for record in await self._store.threads(bot.user):
+            if record.thread == thread:
+                return record.is_left is not is_in
+        return not is_in
+
+    async def _run(self, *, task_status: TaskStatus[None]) -> None:
+        self._stopping, self._ended = anyio.Event(), anyio.Event()
+        try:
+            with anyio.CancelScope() as self._scope:
+                async with self._store, anyio.create_task_group() as group:
+                    self._bots = await self._make_bots()
+                    for bot in self._bots:
+                        group.start_soon(bot.run, self._stopping)
+                    task_status.started()
+        finally:
+            self._bots = ()
+            self._ended.set()
+
+    async def _make_bots(self) -> list[Bot]:
+        records = {part.name: await self._identity(part.name) for part in self._parts}
+        self.guests = {name: BotGuest(name, record.user) for name, record in records.items()}
+        return [self._make_bot(part, records) for part in self._parts]
+
+    def _make_bot(self, part: Part, records: Mapping[str, BotRecord]) -> Bot:
+        record = records[part.name]
+        others = frozenset(other.user for other in records.values()) - {record.user}
+        info = BotInfo(part.name, record.user, part.name, siblings=others)
+        return Bot(
+            name=part.name,
+            service=self._stage.new_service_of(record.user),
+            store=self._store,
+            dispatcher=Dispatcher(part.plugins, bot=info, ack=part.ack),
+            settings=part.settings,
+            display_name=part.name,
+            first_started_ms=record.first_started_ms,
+            clock=self._stage.clock,
+            on_failure=lambda event, error: self._on_failure(Failure(part.name, event, error)),
+        )
+
+    async def _identity(self, name: str) -> BotRecord:
+        """The identity the store remembers, or a new one."""
+        resource = self._stage.emulator.world.resource.id
+        known = await self._store.find_bot(name, resource)
+        if known is not None and self._stage.knows(known.user):
+            self._stage.names[known.user] = name
+            return known
+        user = self._stage.create_user(name)
+        record = BotRecord(name, resource, user, first_started_ms=int(self._stage.clock() * 1000))
+        await self._store.commit(user, [SaveBot(record)])
+        return record

@@ -1,0 +1,216 @@
+"""A room of the harness: one thread with people and bots in it, and what can be asserted about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from chatbot.emulator.records import Message
+from chatbot.errors import StateError
+from chatbot.model import MessageId, Participant, ThreadId, UserId
+from chatbot.testing.person import Guest, Person
+from chatbot.testing.process import BotGuest, Failure
+from chatbot.testing.transcripts import transcript
+from chatbot.testing.virtual_time import virtual_loop
+
+if TYPE_CHECKING:
+    from chatbot.emulator import Emulator
+    from chatbot.testing.harness import Harness
+    from chatbot.testing.stage import Stage
+
+REAL_TIME: Final = (
+    "advance() needs virtual time, and this test runs in real time: mark it @pytest.mark.virtual_time (or its module: "
+    "pytestmark = pytest.mark.virtual_time), or take the fixture virtual_time"
+)
+
+
+class Room:
+    """One thread of a chat. The first person who does something in it opens it, with all bots in it.
+
+    Made by `chat` and by `another`.
+    """
+
+    def __init__(self, harness: Harness, topic: str) -> None:
+        self._harness = harness
+        self._topic = topic
+        self._thread: ThreadId | None = None
+        self._people: dict[str, Person] = {}
+        self._door = anyio.Lock()
+
+    # ── who is there ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def user(self, name: str) -> Person:
+        """The person of this name; the same one at each call, and the same user in every room of the chat."""
+        if name not in self._people:
+            self._people[name] = Person(self, name, self._harness.user_of(name))
+        return self._people[name]
+
+    @property
+    def bot(self) -> BotGuest:
+        """The bot, or the first of several."""
+        return next(iter(self.bots.values()))
+
+    @property
+    def bots(self) -> Mapping[str, BotGuest]:
+        """All bots of the chat by name, for people to add and remove."""
+        return self._harness.process.guests
+
+    # ── what can be asserted ──────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def replies(self) -> list[str]:
+        """What the bots have said and not taken back, in the order in which it was said, as it reads now."""
+        bots = {guest.user for guest in self.bots.values()}
+        return [message.text for message in self._living() if message.sender in bots]
+
+    @property
+    def said(self) -> list[tuple[str, str]]:
+        """Name and text of everything that people and bots have said and not taken back."""
+        return [(self._name(message.sender), message.text) for message in self._living()]
+
+    @property
+    def people(self) -> list[str]:
+        """The names of all who are in the room, bots included, in the order in which they came."""
+        return [self._name(member.user) for member in self.emulator.participants(self.thread)]
+
+    @property
+    def read(self) -> dict[str, str]:
+        """By name: the text of the latest message that each one has confirmed to have read."""
+        texts = {message.id: message.text for message in self.messages}
+        receipts = self.emulator.receipts(self.thread).values()
+        return {self._name(receipt.user): texts[receipt.message] for receipt in receipts}
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """All messages as the service has them, oldest first, deleted ones and system messages included."""
+        return [] if self._thread is None else self.stage.messages(self._thread)
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Every failure of a handler, in all rooms: for chats with `raise_failures=False`."""
+        return list(self._harness.failures)
+
+    @property
+    def transcript(self) -> str:
+        """The whole conversation as text."""
+        return transcript(self.messages, self.stage.names)
+
+    def latest_for(self, user: UserId) -> MessageId:
+        """The id of the latest message that others said, for this user to read."""
+        others = [message for message in self.messages if not message.is_system and message.sender != user]
+        if not others:
+            msg = "nobody else has said anything yet that could be read"
+            raise StateError(msg)
+        return MessageId(str(others[-1].id))
+
+    def _living(self) -> list[Message]:
+        return [message for message in self.messages if not message.is_system and message.deleted is None]
+
+    def _name(self, user: str) -> str:
+        return self.stage.names.get(user, user)
+
+    # ── what stands behind ────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def thread(self) -> ThreadId:
+        """The thread on the service.
+
+        Raises:
+            StateError: nobody has come yet.
+        """
+        if self._thread is None:
+            msg = "nobody has come into the room yet: let somebody say something, or come in (await ann.joins())"
+            raise StateError(msg)
+        return self._thread
+
+    @property
+    def emulator(self) -> Emulator:
+        """The service, for faults, and for looking at what was asked of it (`emulator.calls`)."""
+        return self.stage.emulator
+
+    @property
+    def stage(self) -> Stage:
+        """Everybody's view of the service."""
+        return self._harness.stage
+
+    def another(self, topic: str = "another room") -> Room:
+        """A second thread with the same bots, for the same people or others."""
+        return self._harness.open_room(topic)
+
+    async def let_in(self, person: Person, *, anew: bool) -> None:
+        """Let a person in who was never here; with `anew`, also one who has left."""
+        async with self._door:
+            if self._thread is None:
+                await self._open(person)
+            elif self._is_absent(person.user, anew=anew):
+                await self._let_in(person)
+            else:
+                return
+        await self.settle()
+
+    def _is_absent(self, user: UserId, *, anew: bool) -> bool:
+        members = self.emulator.world.state.room(self.thread).members
+        return not self.stage.is_in(self.thread, user) and (anew or user not in members)
+
+    async def _open(self, person: Person) -> None:
+        everybody: list[Guest] = [person, *self.bots.values()]
+        participants = [Participant(guest.user, guest.name) for guest in everybody]
+        created = await person.service.create_thread(self._topic, participants)
+        self._thread = created.thread.id
+
+    async def _let_in(self, person: Person) -> None:
+        for host in self._people.values():
+            if self.stage.is_in(self.thread, host.user):
+                await host.service.add_participants(self.thread, [Participant(person.user, person.name)])
+                return
+        msg = f"nobody is left in the room who could let {person.name} in: somebody has to stay, or take another room"
+        raise StateError(msg)
+
+    # ── time and process ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def settle(self) -> None:
+        """Wait until all running bots have handled everything in all rooms and have nothing left to send.
+
+        Raises:
+            Exception: what a handler raised meanwhile, unless the chat has `raise_failures=False`.
+        """
+        await self._harness.settle()
+
+    async def advance(self, duration: timedelta | None = None, **units: float) -> None:
+        """Let time pass, at once, and wait until the bots are done with what came of it.
+
+        Args:
+            duration: how long; or in the units of `timedelta`: `advance(days=1, hours=2)`.
+            units: see there.
+
+        Raises:
+            StateError: the test runs in real time.
+        """
+        if virtual_loop() is None:
+            raise StateError(REAL_TIME)
+        seconds = (duration or timedelta(0)).total_seconds() + timedelta(**units).total_seconds()
+        self._harness.be_patient(seconds)
+        await anyio.sleep(seconds)
+        await self.settle()
+
+    async def restart(self) -> None:
+        """Kill the bots' process as `kill -9` does, and start it again: only what is durable survives."""
+        await self.kill()
+        await self.start()
+
+    async def kill(self) -> None:
+        """Kill the bots' process as `kill -9` does; people can go on talking."""
+        await self._harness.process.kill()
+
+    async def stop(self) -> None:
+        """Stop the bots' process as SIGTERM does: it finishes what is in hand; people can go on talking."""
+        await self._harness.process.stop()
+        self._harness.surface()
+
+    async def start(self) -> None:
+        """Start the bots' process again after `kill` or `stop`, and wait until it has caught up."""
+        await self._harness.start()
+        await self.settle()

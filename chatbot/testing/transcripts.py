@@ -1,0 +1,58 @@
+"""What was said in a thread, as text that people read: in failing tests, and wherever a conversation is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from chatbot.emulator.records import Message
+
+INDENT: Final = " " * len("00:00:00 ")
+"""Under the time of a line: where a text of several lines goes on."""
+
+
+def transcript(messages: Sequence[Message], names: Mapping[str, str], *, last: int | None = None) -> str:
+    """Write a conversation down, one line per message, in the order in which they were first said.
+
+    Args:
+        messages: everything in the thread, tombstones and system messages included.
+        names: user id to name; who has none appears under the id.
+        last: how many messages to show at most; the number of those left out is said.
+    """
+    shown = messages if last is None else messages[-last:] if last else ()
+    lines = [f"… {len(messages) - len(shown)} messages before"] if len(shown) < len(messages) else []
+    day: str | None = None
+    for message in shown:
+        said = datetime.fromtimestamp(message.id / 1000, UTC)
+        if f"{said:%F}" != day:
+            day = f"{said:%F}"
+            lines.append(f"── {said:%A} {day}")
+        lines += _lines(f"{said:%T} {_describe(message, names)}")
+    return "\n".join(lines)
+
+
+def _lines(text: str) -> Iterator[str]:
+    first, *rest = text.split("\n")
+    yield first
+    yield from (INDENT + line for line in rest)
+
+
+def _describe(message: Message, names: Mapping[str, str]) -> str:
+    who = names.get(message.sender, message.sender)
+    if not message.is_system:
+        return f"{who}: {_content(message)}"
+    if message.type == "topicUpdated":
+        return f'* {who} set the topic to "{message.topic}"'
+    listed = [names.get(one.user, one.user) for one in message.participants]
+    if listed == [who]:
+        return f"* {who} {'came' if message.type == 'participantAdded' else 'left'}"
+    verb = "added" if message.type == "participantAdded" else "removed"
+    return f"* {who} {verb} {', '.join(name for name in listed if name != who)}"
+
+
+def _content(message: Message) -> str:
+    if message.deleted is not None:
+        return "(deleted)"
+    kind = "" if message.type == "text" else f"({message.type}) "
+    return f"{kind}{message.text}{' (edited)' if message.edited is not None else ''}"
