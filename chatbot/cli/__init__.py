@@ -1,0 +1,32 @@
+"""The command line. One file per command, each a function that returns the exit code; loaded when it is called."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: what follows `chatbot`; by default those of the process.
+
+    Returns:
+        The exit code: 0 done, 1 crash, 2 usage, 69 something needed cannot be reached, 78 bad configuration,
+        130 Ctrl-C.
+    """
+    from chatbot.cli.boundary import guard
+
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    own = words[: words.index("--")] if "--" in words else words
+    is_debug = "--debug" in own
+    if is_debug:
+        words.remove("--debug")
+
+    def run() -> int:
+        from chatbot.cli.app import run_command
+
+        return run_command(words)
+
+    return guard(run, is_debug=is_debug)

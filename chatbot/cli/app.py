@@ -1,0 +1,59 @@
+"""The commands and their help. A command's module is imported when the command runs, so that --help is quick."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from cyclopts import App, CycloptsError
+
+EXIT_USAGE: Final = 2
+
+app: Final = App(
+    name="chatbot",
+    help="Bots for Azure Communication Services Chat: run them, try them, with or without Azure.",
+    help_epilogue=(
+        "Every command takes --help, and --debug to see where an unexpected error came from.\n\n"
+        "Exit codes: 0 done, 1 crash, 2 usage, 69 not reachable, 78 bad configuration, 130 Ctrl-C."
+    ),
+    help_format="plaintext",
+    help_on_error=False,
+    version=lambda: _version(),
+    result_action="return_value",
+    exit_on_error=False,
+    print_error=False,
+    suppress_keyboard_interrupt=False,
+)
+app["--help"].group = app["--version"].group = "Options"
+app.command("chatbot.cli.run:run", name="run", help="Run the bots of a bots.yaml until told to stop.", sort_key=1)
+app.command(
+    "chatbot.cli.check:check", name="check", help="Check a bots.yaml and its plugins, and start nothing.", sort_key=2
+)
+app.command("chatbot.cli.chat:chat", name="chat", help="Talk to running bots, as a person.", sort_key=3)
+app.command(
+    "chatbot.cli.emulator:emulator", name="emulator", help="Serve the chat service on this machine.", sort_key=4
+)
+
+
+def _version() -> str:
+    from importlib.metadata import version  # here, because --help should not wait for it
+
+    return f"chatbot {version('chatbot')}"
+
+
+def run_command(words: Sequence[str]) -> int:
+    """Run the command that these words name; a mistake in them is shown on stderr as one sentence."""
+    try:
+        result = app(words)
+    except CycloptsError as error:
+        return _refuse(error)
+    return result if isinstance(result, int) else 0
+
+
+def _refuse(error: CycloptsError) -> int:
+    import sys
+
+    path = " ".join(["chatbot", *(error.command_chain or ())])
+    print(f"{path}: {str(error).strip()}", file=sys.stderr)
+    print(f"Try `{path} --help`.", file=sys.stderr)
+    return EXIT_USAGE
