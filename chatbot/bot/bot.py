@@ -105,7 +105,7 @@ class Bot:
         """
         self.is_stopping = False
         await self._remember()
-        self.log.info("bot.started", user_id=self.user, threads=len(self._lanes))
+        self.log.info("bot_started", user_id=self.user, threads=len(self._lanes))
         await self._announce(BotStarted(bot=self.user, occurred_on=self._now()))
         async with anyio.create_task_group() as group:
             group.start_soon(self._listen)

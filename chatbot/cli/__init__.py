@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -16,17 +17,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 crash, 2 usage, 69 something needed cannot be reached, 78 bad configuration,
         130 Ctrl-C.
     """
-    from chatbot.cli.boundary import guard
+    from chatbot.cli.boundary import DEBUG, guard
 
     words = list(sys.argv[1:] if arguments is None else arguments)
-    own = words[: words.index("--")] if "--" in words else words
-    is_debug = "--debug" in own
-    if is_debug:
+    if "--debug" in (words[: words.index("--")] if "--" in words else words):
         words.remove("--debug")
+        os.environ[DEBUG] = "1"
 
     def run() -> int:
         from chatbot.cli.app import run_command
 
         return run_command(words)
 
-    return guard(run, is_debug=is_debug)
+    return guard(run)

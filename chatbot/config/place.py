@@ -53,7 +53,7 @@ class Place:
         """The line with a caret below, indented; "" where the file has no such line. Secrets are masked."""
         if not 1 <= self.line <= len(self.source.lines):
             return ""
-        text = _mask(self.source.lines[self.line - 1])
+        text = masked(self.source.lines[self.line - 1])
         start = min(self.column - 1, len(text))
         stop = min(start + max(self.width, 1), max(len(text), start + 1))
         first = max(0, min(start - 40, len(text) - _WIDEST))
@@ -84,8 +84,8 @@ def printable(text: str) -> str:
     return "".join(" " if c == "\t" else c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def _mask(text: str) -> str:
-    """Stars for what looks like a key or a password, one for one, so that carets below stay true."""
+def masked(text: str) -> str:
+    """The text with stars for what looks like a key or a password, one for one, so that carets below stay true."""
     return _SECRETS.sub(lambda match: match["before"] + "*" * len(match["secret"]), text)
 
 

@@ -1,0 +1,82 @@
+"""The emulator inside the daemon's process: where `service: emulator` leads `chatbot run`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Final
+from urllib.parse import urlsplit
+
+import anyio.to_thread
+import structlog
+
+from chatbot.config import Config
+from chatbot.emulator import DataFileError, Emulator, PortTakenError, Running, World, kept, serve
+from chatbot.errors import StateError, StoreError, StoreInUse
+from chatbot.runtime.connection import Connection
+from chatbot.runtime.control import ControlDirectory
+
+_NOTES: Final = "emulator"
+
+
+@contextmanager
+def world_of(config: Config) -> Iterator[World]:
+    """The emulated world of a bots.yaml, kept in its data file.
+
+    Raises:
+        StoreError: the file cannot be used.
+    """
+    file = config.directory / config.emulator.data
+    try:
+        with kept(World(), file) as world:
+            yield world
+    except DataFileError as error:
+        raise StoreInUse(str(error)) from error
+    except OSError as error:
+        message = f"{error.filename or file}: the emulator cannot write there: {error.strerror}; mend its rights"
+        raise StoreError(message) from error
+
+
+@asynccontextmanager
+async def served(world: World, config: Config, control: ControlDirectory) -> AsyncIterator[Connection]:
+    """Serve the world: https for other people's SDKs, http on loopback for ourselves.
+
+    Raises:
+        StateError: the port that bots.yaml asks for is taken.
+    """
+    async with _serving(Emulator(world), config, control) as running:
+        ca_file = running.ca_file
+        structlog.get_logger().warning(
+            "emulator_started",
+            endpoint=running.endpoint,
+            connection_string=running.connection_string,
+            ca_file=str(ca_file) if ca_file else None,
+            note="these bots talk to the emulator on this machine, not to Azure",
+        )
+        yield Connection(
+            endpoint=running.http_endpoint,
+            access_key=world.resource.access_key,
+            resource=world.resource.id,
+            connection_string=running.connection_string,
+            ca_file=ca_file,
+            is_emulator=True,
+        )
+
+
+@asynccontextmanager
+async def _serving(emulator: Emulator, config: Config, control: ControlDirectory) -> AsyncIterator[Running]:
+    """Serve at the port that was asked for; else at that of the last time; else, if that is taken, at any."""
+    wanted = config.emulator.port
+    last = (await anyio.to_thread.run_sync(control.recall, _NOTES)).get("port", 0)
+    async with AsyncExitStack() as stack:
+        try:
+            running = await stack.enter_async_context(serve(emulator, port=wanted or last))
+        except PortTakenError:
+            if wanted:
+                problem = f"port {wanted} is already in use; free it, or choose another"
+                raise StateError(config.problem(("emulator", "port"), problem)) from None
+            structlog.get_logger().warning("emulator.port_moved", taken=last)
+            running = await stack.enter_async_context(serve(emulator))
+        port = urlsplit(running.endpoint).port
+        await anyio.to_thread.run_sync(control.remember, _NOTES, {"port": port})
+        yield running

@@ -1,0 +1,89 @@
+"""`chatbot run`: the bots of a bots.yaml, until they are told to stop."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import anyio
+import structlog
+from cyclopts import Parameter
+
+from chatbot.cli.boundary import guard, to_stderr
+from chatbot.cli.embedded_emulator import served, world_of
+from chatbot.cli.greeting import greeting
+from chatbot.config import Config, load_config
+from chatbot.emulator import World
+from chatbot.runtime.assemble import Plugins, load_plugins
+from chatbot.runtime.connection import Connection
+from chatbot.runtime.control import ControlDirectory, RunInfo
+from chatbot.runtime.daemon import Daemon
+from chatbot.runtime.logs import logging_to, resolve_format
+
+Format = Literal["auto", "console", "json"]
+Level = Literal["debug", "info", "warning", "error"]
+
+
+def run(
+    config: Annotated[Path, Parameter(help="The configuration.")] = Path("bots.yaml"),
+    /,
+    *,
+    log_format: Annotated[
+        Format | None,
+        Parameter(help="For people, or one JSON object per line; auto looks whether stderr is a terminal."),
+    ] = None,
+    log_level: Annotated[Level | None, Parameter(help="The least that is logged.")] = None,
+) -> int:
+    """Run the bots of a bots.yaml until they are told to stop."""
+
+    def start() -> int:
+        settings = load_config(config, os.environ)
+        return _run(settings, load_plugins(settings), log_format, log_level)
+
+    if log_format != "json":
+        return guard(start)
+    with logging_to(sys.stderr, format="json"):
+        return guard(start, report=_log)
+
+
+def _run(config: Config, plugins: Plugins, log_format: Format | None, log_level: Level | None) -> int:
+    wanted = log_format or config.log.format
+    is_console = resolve_format(wanted, sys.stderr) == "console"
+    control = ControlDirectory(config.directory)
+
+    def ready(info: RunInfo) -> None:
+        structlog.get_logger().info("daemon.started", pid=info.pid, bots=[bot.name for bot in info.bots])
+        if is_console:
+            print(greeting(info, config), flush=True)
+
+    def begin() -> int:
+        with control.hold():
+            if config.uses_emulator:
+                with world_of(config) as world:
+                    anyio.run(_on_emulator, Daemon(config, plugins, control, on_ready=ready), world, config, control)
+            else:
+                connection = Connection.to_azure(config.service.get_secret_value())
+                anyio.run(_on_azure, Daemon(config, plugins, control, on_ready=ready), connection)
+        return 0
+
+    with logging_to(sys.stderr, format=wanted, level=log_level or config.log.level):
+        return guard(begin, report=to_stderr if is_console else _log)
+
+
+async def _on_emulator(daemon: Daemon, world: World, config: Config, control: ControlDirectory) -> None:
+    async with daemon.stopped_by_signals(), served(world, config, control) as connection:
+        await daemon.run(connection)
+
+
+async def _on_azure(daemon: Daemon, connection: Connection) -> None:
+    async with daemon.stopped_by_signals():
+        await daemon.run(connection)
+
+
+def _log(problems: list[str], error: Exception | None) -> None:
+    """Say what went wrong as log lines, where every line of stderr is one."""
+    log = structlog.get_logger()
+    for problem in problems:
+        log.error("daemon.failed", problem=problem, exc_info=error)

@@ -1,0 +1,136 @@
+"""The only place that chooses: from settings to plugins, identities and bots that can run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from chatbot.bot import ALL_HISTORY, NO_HISTORY, Bot, BotSettings
+from chatbot.config import BotConfig, Config
+from chatbot.dispatch import Ack, BotInfo, Dispatcher
+from chatbot.errors import ConfigError, PluginError, Throttled
+from chatbot.plugin import Plugin, load_plugin
+from chatbot.polling.cadence import Cadence
+from chatbot.runtime.connection import Connection
+from chatbot.service.acs import AcsResource
+from chatbot.service.base import ChatService
+from chatbot.stores.base import BotRecord, SaveBot, Store
+
+Plugins = Mapping[str, tuple[Plugin, ...]]
+"""The plugins of each bot, by its name in bots.yaml."""
+
+
+def load_plugins(config: Config) -> Plugins:
+    """Import every plugin and resolve every handler.
+
+    Raises:
+        ConfigError: some cannot be used; lists all of them, where bots.yaml names them and where they are wrong.
+    """
+    plugins: dict[str, tuple[Plugin, ...]] = {}
+    problems: list[str] = []
+    for name, bot in config.bots.items():
+        loaded = []
+        for index, plugin in enumerate(bot.plugins):
+            try:
+                loaded.append(load_plugin(plugin.module, base_dir=config.directory, settings=plugin.settings or None))
+            except PluginError as error:
+                problems.append(config.problem(("bots", name, "plugins", index), str(error)))
+        plugins[name] = tuple(loaded)
+    if problems:
+        raise ConfigError(*problems)
+    return plugins
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    name: str
+    config: BotConfig
+    record: BotRecord
+    service: ChatService
+
+    @property
+    def display_name(self) -> str:
+        return self.config.display_name or self.name
+
+
+async def assemble(
+    config: Config, plugins: Plugins, connection: Connection, resource: AcsResource, store: Store
+) -> list[Bot]:
+    """Make the bots; their users are created at the first start and remembered from then on.
+
+    Args:
+        plugins: from `load_plugins`.
+        connection: whose resource it is.
+        resource: opened by the caller.
+        store: opened by the caller.
+
+    Raises:
+        ServiceError: the service cannot be reached, or refuses one of them.
+        StoreError: the store cannot be read or written.
+    """
+    identities = [await _identity(name, bot, connection.resource, resource, store) for name, bot in config.bots.items()]
+    users = frozenset(identity.record.user for identity in identities)
+    bots = []
+    for identity in identities:
+        info = BotInfo(
+            identity.name,
+            identity.record.user,
+            identity.display_name,
+            siblings=users - {identity.record.user},
+        )
+        bots.append(
+            Bot(
+                name=identity.name,
+                service=identity.service,
+                store=store,
+                dispatcher=Dispatcher(plugins[identity.name], bot=info, ack=Ack(identity.config.ack)),
+                settings=bot_settings(identity.config),
+                display_name=identity.display_name,
+                first_started_ms=identity.record.first_started_ms,
+                log=structlog.get_logger(),
+            )
+        )
+    return bots
+
+
+def bot_settings(config: BotConfig) -> BotSettings:
+    """A bot's part of bots.yaml in the bot's own terms."""
+    return BotSettings(
+        threads=None if config.threads == "all" else frozenset(config.threads),
+        history=_history(config.history),
+        cadence=Cadence(
+            interval=config.poll.interval.total_seconds(),
+            idle=config.poll.idle.total_seconds(),
+        ),
+    )
+
+
+def _history(history: str | timedelta) -> timedelta:
+    if isinstance(history, timedelta):
+        return history
+    return ALL_HISTORY if history == "all" else NO_HISTORY
+
+
+async def _identity(name: str, config: BotConfig, key: str, resource: AcsResource, store: Store) -> _Identity:
+    record = await store.find_bot(name, key)
+    user = record.user if record else await resource.create_user()
+    service = resource.chat(user, resource.minted_tokens(user))
+    server_ms = await _server_ms(service)
+    if record is None:
+        record = BotRecord(name=name, resource=key, user=user, first_started_ms=server_ms)
+        await store.commit(user, [SaveBot(record)])
+        structlog.get_logger().info("bot.created", bot=name, user_id=user)
+    return _Identity(name, config, record, service)
+
+
+async def _server_ms(service: ChatService) -> int:
+    """The service's time, epoch ms; asking for it shows, before anything runs, that the bot may speak to it."""
+    try:
+        page = await service.list_threads(page_size=1)
+    except Throttled:  # it answers, and it knows us: that is all we need to go on
+        return int(time.time() * 1000)
+    return int((page.server_time.timestamp() if page.server_time else time.time()) * 1000)

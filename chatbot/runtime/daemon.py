@@ -1,0 +1,102 @@
+"""One process of bots: opens what they need, runs them until they are to stop, closes everything in order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import anyio
+import anyio.to_thread
+import structlog
+
+from chatbot.config import Config
+from chatbot.runtime.assemble import Plugins, assemble
+from chatbot.runtime.connection import Connection
+from chatbot.runtime.control import ControlDirectory, RunInfo, RunningBot
+from chatbot.runtime.lobby import open_lobby
+from chatbot.runtime.signals import stop_signals
+from chatbot.runtime.supervisor import supervise
+from chatbot.stores import open_store
+
+
+class Daemon:
+    """The bots of one bots.yaml.
+
+    Args:
+        config: what is to run.
+        plugins: the plugins of its bots, loaded.
+        control: its `.chatbot/`, held by the caller.
+        on_ready: told what runs, once other processes can find it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        plugins: Plugins,
+        control: ControlDirectory,
+        *,
+        on_ready: Callable[[RunInfo], None] = lambda _info: None,
+    ) -> None:
+        self._config = config
+        self._plugins = plugins
+        self._control = control
+        self._on_ready = on_ready
+        self._stopping = anyio.Event()
+        self._log = structlog.get_logger()
+
+    @asynccontextmanager
+    async def stopped_by_signals(self) -> AsyncIterator[None]:
+        """Let SIGTERM and Ctrl-C stop what runs in the block: the first one in order, a second one now."""
+        with anyio.CancelScope() as everything:
+
+            def ask(signal: str) -> None:
+                self._log.info("daemon.stopping", signal=signal)
+                self._stopping.set()
+
+            def insist(signal: str) -> None:
+                self._log.warning("daemon.cut", signal=signal)
+                everything.cancel()
+
+            with stop_signals(ask, insist):
+                yield
+
+    async def run(self, connection: Connection) -> None:
+        """Run the bots on a resource until they are to stop.
+
+        Raises:
+            ServiceError: the service cannot be reached at the start, or refuses us.
+            StoreError: the store cannot be opened, read or written.
+        """
+        store = open_store(self._config.store.get_secret_value(), base_dir=self._config.directory)
+        async with store, connection.open() as resource:
+            async with self._unless_stopped():
+                bots = await assemble(self._config, self._plugins, connection, resource, store)
+                has_lobby = connection.is_emulator
+                lobby = await open_lobby(bots, self._control, connection.resource) if has_lobby else None
+                info = RunInfo(
+                    pid=os.getpid(),
+                    endpoint=connection.endpoint,
+                    connection_string=connection.connection_string,
+                    resource=connection.resource,
+                    ca_file=str(connection.ca_file) if connection.ca_file else None,
+                    bots=tuple(RunningBot(bot.name, bot.user, bot.display_name) for bot in bots),
+                    lobby=lobby,
+                )
+                await anyio.to_thread.run_sync(self._control.publish, info)
+                self._on_ready(info)
+            if not self._stopping.is_set():
+                await supervise(bots, self._stopping, drain_seconds=self._config.drain_timeout.total_seconds())
+
+    @asynccontextmanager
+    async def _unless_stopped(self) -> AsyncIterator[None]:
+        """Give the block up when the stop comes; before bots run there is nothing to finish."""
+
+        async def give_up(scope: anyio.CancelScope) -> None:
+            await self._stopping.wait()
+            scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(give_up, group.cancel_scope)
+            yield
+            group.cancel_scope.cancel()
