@@ -7,7 +7,7 @@ from typing import Final
 
 from cyclopts import App, CycloptsError
 
-EXIT_USAGE: Final = 2
+from chatbot.cli.boundary import EXIT_USAGE
 
 app: Final = App(
     name="chatbot",

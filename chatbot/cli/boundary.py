@@ -14,6 +14,7 @@ from typing import Any, Final
 from chatbot.errors import ChatbotError, ConfigError, PluginError, ServiceError, StateError, StoreError
 
 EXIT_CRASH: Final = 1
+EXIT_USAGE: Final = 2
 EXIT_UNAVAILABLE: Final = 69
 EXIT_CONFIG: Final = 78
 EXIT_CTRL_C: Final = 130

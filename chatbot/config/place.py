@@ -59,9 +59,9 @@ class Place:
         first = max(0, min(start - 40, len(text) - _WIDEST))
         shown = text[first : first + _WIDEST]
         before = printable(text[first:start])
-        carets = "^" * max(1, _cells(printable(text[start : min(stop, first + _WIDEST)])))
+        carets = "^" * max(1, cells(printable(text[start : min(stop, first + _WIDEST)])))
         number = f"{self.line:>5}"
-        return f"{number} | {printable(shown)}\n{' ' * len(number)} | {' ' * _cells(before)}{carets}"
+        return f"{number} | {printable(shown)}\n{' ' * len(number)} | {' ' * cells(before)}{carets}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,6 @@ def masked(text: str) -> str:
     return _SECRETS.sub(lambda match: match["before"] + "*" * len(match["secret"]), text)
 
 
-def _cells(text: str) -> int:
+def cells(text: str) -> int:
     """How many columns of a terminal the text takes."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

@@ -1,0 +1,91 @@
+"""`chatbot chat`: talk to running bots from a second terminal, as a person."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+from cyclopts import Parameter, Token
+
+from chatbot.cli.boundary import EXIT_USAGE
+from chatbot.cli.person import Person, find_person
+from chatbot.cli.session import Session
+from chatbot.cli.terminal import Terminal
+from chatbot.config.duration import parse_duration
+from chatbot.config.place import printable
+from chatbot.model import ThreadId
+from chatbot.runtime.control import ControlDirectory, RunInfo
+from chatbot.runtime.logs import logging_to
+from chatbot.service.acs import AcsResource
+from chatbot.service.connection import ConnectionString
+
+
+def _duration(_type: Any, tokens: Sequence[Token]) -> timedelta:
+    return parse_duration(tokens[0].value)
+
+
+def chat(
+    config: Annotated[Path, Parameter(help="The configuration of the running bots.")] = Path("bots.yaml"),
+    /,
+    *,
+    as_: Annotated[
+        str | None, Parameter(name="--as", help="Your name; the same name is the same person the next time.")
+    ] = None,
+    thread: Annotated[str | None, Parameter(help="Talk in the thread with this id.")] = None,
+    new: Annotated[str | None, Parameter(help="Open a new thread with all the bots, about this topic.")] = None,
+    list_: Annotated[bool, Parameter(name="--list", negative="", help="List your threads, and leave.")] = False,
+    wait: Annotated[
+        timedelta, Parameter(converter=_duration, help="How long to wait for answers after the end of piped input.")
+    ] = timedelta(seconds=5),
+) -> int:
+    """Talk to running bots, as a person."""
+    if sum((thread is not None, new is not None, list_)) > 1:
+        print("chatbot chat: give only one of --thread, --new and --list", file=sys.stderr)
+        return EXIT_USAGE
+    info = ControlDirectory(config.absolute().parent).running()
+    with logging_to(sys.stderr, format="console", level="error"):
+        anyio.run(_chat, info, ControlDirectory(config.absolute().parent), as_ or _own_name(), thread, new, list_, wait)
+    return 0
+
+
+async def _chat(
+    info: RunInfo,
+    control: ControlDirectory,
+    name: str,
+    thread: str | None,
+    topic: str | None,
+    is_list: bool,
+    patience: timedelta,
+) -> None:
+    key = ConnectionString.parse(info.connection_string).access_key
+    async with AcsResource(info.endpoint, access_key=key) as resource:
+        person = await find_person(name, control, info, resource)
+        if is_list:
+            await _list(person)
+            return
+        if topic is not None:
+            chosen = await person.open_thread(topic)
+        else:
+            chosen = await (person.enter(ThreadId(thread)) if thread else person.usual_thread())
+        terminal = Terminal(f"{printable(name)}> ")
+        if terminal.is_interactive:
+            topic = (await person.service.get_thread(chosen)).topic
+            print(f"{printable(topic)}  {chosen}\nYou are {printable(name)}. Ctrl-D leaves.\n", flush=True)
+        await Session(person, chosen, terminal).run(patience)
+
+
+async def _list(person: Person) -> None:
+    async for item in person.threads():
+        print(f"{item.id}  {printable(item.topic)}")
+
+
+def _own_name() -> str:
+    try:
+        return getpass.getuser().capitalize()
+    except (OSError, KeyError, ImportError):  # a user without a name, as in some containers
+        return "Guest"

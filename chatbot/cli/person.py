@@ -1,0 +1,102 @@
+"""A person at the command line: a user of the service, made once, who finds or opens a thread with the bots."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import anyio.to_thread
+
+from chatbot.errors import Forbidden, NotFound, StateError
+from chatbot.model import Participant, ThreadId, ThreadItem, UserId
+from chatbot.runtime.control import ControlDirectory, RunInfo
+from chatbot.service.acs import AcsResource
+from chatbot.service.base import ChatService
+
+_NOTES = "people"
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Someone who talks to the bots.
+
+    Args:
+        name: what the bots, and others, see.
+        service: their view of the service.
+        info: the daemon whose bots they are.
+        resource: where to speak for a bot that is to let them in.
+    """
+
+    name: str
+    service: ChatService
+    info: RunInfo
+    resource: AcsResource
+
+    @property
+    def user(self) -> UserId:
+        """Their user."""
+        return self.service.user
+
+    async def threads(self) -> AsyncIterator[ThreadItem]:
+        """The threads they are in, newest activity first."""
+        link: str | None = None
+        while True:
+            page = await self.service.list_threads(link=link)
+            for item in page.items:
+                if item.deleted_on is None and await self.is_in(item.id):
+                    yield item
+            if page.next_link is None:
+                return
+            link = page.next_link
+
+    async def is_in(self, thread: ThreadId) -> bool:
+        """Whether they are in a thread."""
+        try:
+            async for _ in self.service.list_participants(thread):
+                return True
+        except (Forbidden, NotFound):
+            pass
+        return False
+
+    async def enter(self, thread: ThreadId) -> ThreadId:
+        """Be in a thread; a bot that is in it lets them in.
+
+        Raises:
+            StateError: no bot can.
+        """
+        if await self.is_in(thread):
+            return thread
+        for bot in self.info.bots:
+            service = self.resource.chat(bot.user_id, self.resource.minted_tokens(bot.user_id))
+            try:
+                await service.add_participants(thread, [Participant(self.user, self.name)])
+            except (Forbidden, NotFound):
+                continue
+            return thread
+        message = f"{thread}: {self.name} is not in this thread, and no bot of ours could let them in"
+        raise StateError(message)
+
+    async def open_thread(self, topic: str) -> ThreadId:
+        """Open a thread with all the bots."""
+        others = [Participant(bot.user_id, bot.display_name) for bot in self.info.bots]
+        made = await self.service.create_thread(topic, [Participant(self.user, self.name), *others])
+        return made.thread.id
+
+    async def usual_thread(self) -> ThreadId:
+        """The lobby where there is one; else where they talked last; else a new one."""
+        if self.info.lobby is not None:
+            return await self.enter(self.info.lobby)
+        async for item in self.threads():
+            return item.id
+        return await self.open_thread(f"{self.name} and the bots")
+
+
+async def find_person(name: str, control: ControlDirectory, info: RunInfo, resource: AcsResource) -> Person:
+    """The person of this name; their user is made the first time and remembered."""
+    people = await anyio.to_thread.run_sync(control.recall, _NOTES)
+    known = people.setdefault(info.resource, {})
+    if name not in known:
+        known[name] = await resource.create_user()
+        await anyio.to_thread.run_sync(control.remember, _NOTES, people)
+    user = UserId(known[name])
+    return Person(name, resource.chat(user, resource.minted_tokens(user)), info, resource)

@@ -1,0 +1,127 @@
+"""Lines that come in and lines that go out: on a terminal with a prompt that stays below, else plainly."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+
+from chatbot.cli.line_editor import LineEditor
+from chatbot.config.place import cells
+
+_CHUNK: Final = 65536
+
+
+class Terminal:
+    """A person's terminal, or pipes in its place.
+
+    Args:
+        prompt: what stands before the line that is typed.
+    """
+
+    def __init__(self, prompt: str) -> None:
+        self._prompt = prompt
+        self._drawn = ""
+        self._has_prompt = False
+        self._editor = LineEditor()
+        self.is_interactive = _can_edit()
+        self.has_colors = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    @property
+    def is_echoing(self) -> bool:
+        """Whether the terminal itself leaves on the screen what was typed."""
+        return sys.stdin.isatty() and not self.is_interactive
+
+    def show(self, text: str) -> None:
+        """Write lines above the prompt."""
+        self._erase()
+        sys.stdout.write(f"{text}\n")
+        self._draw()
+
+    def lines(self) -> AsyncIterator[str]:
+        """What the person types, line by line, until they end it (Ctrl-D, or the end of the pipe)."""
+        return self._edited_lines() if self.is_interactive else _plain_lines()
+
+    async def _edited_lines(self) -> AsyncIterator[str]:
+        with self._single_keys():
+            while not self._editor.is_done:
+                for line in self._editor.feed(await _read(sys.stdin.fileno())):
+                    self._hide()
+                    yield line
+                self._erase()
+                self._has_prompt = True
+                self._draw()
+
+    def _hide(self) -> None:
+        self._erase()
+        self._has_prompt = False
+        sys.stdout.flush()
+
+    def _erase(self) -> None:
+        if not self._has_prompt:
+            return
+        width = os.get_terminal_size(sys.stdout.fileno()).columns or 80
+        rows = max(0, cells(self._prompt + self._drawn) - 1) // width
+        sys.stdout.write((f"\x1b[{rows}A" if rows else "") + "\r\x1b[J")
+
+    def _draw(self) -> None:
+        if self._has_prompt:
+            self._drawn = self._editor.text
+            sys.stdout.write(self._prompt + self._drawn)
+        sys.stdout.flush()
+
+    @contextmanager
+    def _single_keys(self) -> Iterator[None]:
+        """Take every key as it comes while the block runs, instead of whole lines; Ctrl-C stays what it is."""
+        import termios  # not on Windows, where `is_interactive` is never true
+
+        stdin = sys.stdin.fileno()
+        before: list[Any] = termios.tcgetattr(stdin)
+        keys = termios.tcgetattr(stdin)
+        keys[3] &= ~(termios.ICANON | termios.ECHO)
+        termios.tcsetattr(stdin, termios.TCSADRAIN, keys)
+        try:
+            self._has_prompt = True
+            self._draw()
+            yield
+        finally:
+            self._hide()
+            termios.tcsetattr(stdin, termios.TCSADRAIN, before)
+
+
+def _can_edit() -> bool:
+    """Whether both ends are a terminal that can be told to hand over single keys."""
+    try:
+        import termios  # noqa: F401 - not on Windows; there, lines come whole
+    except ImportError:
+        return False
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+async def _plain_lines() -> AsyncIterator[str]:
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    rest = ""
+    while data := await _read(sys.stdin.fileno()):
+        *lines, rest = (rest + decode(data)).split("\n")
+        for line in lines:
+            yield line.removesuffix("\r")
+    if rest:
+        yield rest
+
+
+async def _read(descriptor: int) -> bytes:
+    """The next bytes, without blocking the loop; b"" at the end.
+
+    Not through `sys.stdin`, whose lock a thread that waits for input would hold while the interpreter ends.
+    """
+    try:
+        await anyio.wait_readable(descriptor)
+    except (NotImplementedError, OSError):  # loops cannot wait for files, nor on Windows for anything but sockets
+        return await anyio.to_thread.run_sync(os.read, descriptor, _CHUNK, abandon_on_cancel=True)
+    return os.read(descriptor, _CHUNK)
