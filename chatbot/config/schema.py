@@ -6,7 +6,7 @@ Nothing here reads files or the environment; `load` does, and knows where each v
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -26,12 +26,14 @@ from pydantic import (
 from chatbot.config.document import Document
 from chatbot.config.duration import Duration, format_duration, parse_duration
 from chatbot.config.place import DataPath, Problem
+from chatbot.errors import ConfigError
 from chatbot.model import ThreadId
+from chatbot.service.connection import ConnectionString
+from chatbot.stores import open_store
 
 EMULATOR: Final = "emulator"
 """The `service:` that is no resource of Azure's but the emulator inside the daemon's own process."""
 
-_CONNECTION_STRING: Final = re.compile(r"(?=.*\bendpoint=https?://[^;\s]+)(?=.*\baccesskey=[^;\s]+)", re.IGNORECASE)
 # The service's quota: 200 times list messages per minute, user and thread.
 _FASTEST_POLL: Final = timedelta(milliseconds=300)
 
@@ -73,6 +75,15 @@ def _plugin(value: object) -> object:
         return value
     message = "this must be an import path (plugins.echo), or a mapping with module and settings"
     raise ValueError(message)
+
+
+def _checked(read: Callable[[], object], remedy: str = "") -> None:
+    """Let whoever will use the value judge it; their refusal gets its place in the file."""
+    try:
+        read()
+    except ConfigError as error:
+        message = f"{error}{remedy}"
+        raise ValueError(message) from None
 
 
 BotName = Annotated[str, BeforeValidator(_name_of_bot)]
@@ -185,9 +196,14 @@ class Config(_Settings):
     @classmethod
     def _known_service(cls, value: SecretStr) -> SecretStr:
         text = value.get_secret_value()
-        if text != EMULATOR and not _CONNECTION_STRING.match(text):
-            message = "this must be emulator, or a connection string (endpoint=https://…;accesskey=…)"
-            raise ValueError(message)
+        if text != EMULATOR:
+            _checked(lambda: ConnectionString.parse(text), "; or write emulator")
+        return value
+
+    @field_validator("store")
+    @classmethod
+    def _known_store(cls, value: SecretStr) -> SecretStr:
+        _checked(lambda: open_store(value.get_secret_value(), base_dir=Path()))
         return value
 
     def come_from(self, path: Path, document: Document) -> Self:

@@ -160,7 +160,8 @@ def test_a_bad_connection_string_is_refused_without_showing_it(folder: Path) -> 
     problems = refusal(SMALL, ACS_CONNECTION_STRING=f"accesskey={KEY}")
 
     assert first_lines(problems) == [
-        "bots.yaml:2:10: service: this must be emulator, or a connection string (endpoint=https://…;accesskey=…)"
+        "bots.yaml:2:10: service: the connection string has no endpoint=…; copy it from the resource's page in the"
+        " Azure portal, it looks like endpoint=https://NAME.communication.azure.com/;accesskey=KEY; or write emulator"
     ]
     assert KEY not in "".join(problems)
 
@@ -171,6 +172,20 @@ def test_a_secret_is_refused_where_people_would_see_it(folder: Path) -> None:
     assert first_lines(refusal(text, NAME="hidden")) == [
         "bots.yaml:5:19: bots.echo.display_name: a secret cannot stand here, because this is shown to people"
     ]
+
+
+@pytest.mark.parametrize(
+    ("store", "sentence"),
+    [
+        ("chatbot.db", "bots.yaml:6:8: store: 'chatbot.db' is no store URL: expected "),
+        ("postgres://bot:hunter2@host/db", "bots.yaml:6:8: store: 'postgres:…' is no store that there is: expected "),
+    ],
+)
+def test_a_store_that_cannot_be_is_refused_without_its_password(folder: Path, store: str, sentence: str) -> None:
+    (problem,) = refusal(f"{SMALL}store: {store}\n")
+
+    assert problem.startswith(sentence)
+    assert "hunter2" not in problem
 
 
 @pytest.mark.parametrize(
