@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from chatbot.actions import Action, ActionKey
 from chatbot.model import ChatMessage, MessageId, Participant, Receipt, ThreadId, UserId
 
 
@@ -147,6 +148,26 @@ class ThreadLeft(ThreadEvent):
     def key(self) -> str:
         """The stay that ended."""
         return f"left:{self.floor}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionFailed(ThreadEvent):
+    """Something the bot was asked to do will never be done: the service refused it.
+
+    Args:
+        action: what was asked for.
+        action_key: the key it was asked under.
+        reason: what the service said.
+    """
+
+    action: Action
+    action_key: ActionKey
+    reason: str
+
+    @property
+    def key(self) -> str:
+        """The wish that failed."""
+        return f"failed:{self.action_key}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,12 +6,14 @@ kept under its user id, which also tells the resources of the service apart.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
 from chatbot.actions import Action, ActionKey
+from chatbot.events import Event
 from chatbot.model import MessageId, ThreadId, UserId
 
 
@@ -91,6 +93,48 @@ class OutboxRow:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An event whose handler failed for good, kept whole so that it can be tried again.
+
+    Args:
+        id: short, for people: see `letter_id`.
+        event: what happened.
+        handler: the qualified name of the handler that failed; empty when the process died in it.
+        error: type and text of the last failure, one line.
+        attempts: how often it was tried.
+        died_ms: when it was given up, epoch ms.
+        is_revived: somebody asked for another try.
+    """
+
+    id: str
+    event: Event
+    handler: str
+    error: str
+    attempts: int
+    died_ms: int
+    is_revived: bool = False
+
+
+def letter_id(bot: UserId, thread: ThreadId | None, event_key: str) -> str:
+    """The id of the dead letter of an event: the same whenever the same event dies again."""
+    text = "\n".join((bot, thread or "", event_key))
+    return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A handler that is about to run, noted while the last process had died in the middle of something.
+
+    Args:
+        event_key: the event it runs for.
+        count: which attempt it is, from 1.
+    """
+
+    event_key: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class SaveBot:
     """Remember a bot's identity; an existing record of the same name and resource is replaced."""
 
@@ -163,6 +207,52 @@ class SettleRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ReopenRow:
+    """A wish that had failed is to be tried again: it becomes the last pending one of its thread."""
+
+    key: ActionKey
+
+
+@dataclass(frozen=True, slots=True)
+class SaveDeadLetter:
+    """Keep an event that was given up; a letter of the same id is replaced."""
+
+    letter: DeadLetter
+
+
+@dataclass(frozen=True, slots=True)
+class ReviveDeadLetter:
+    """Ask for another try of a dead letter; unknown ids change nothing."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropDeadLetter:
+    """Forget a dead letter; unknown ids change nothing."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class BeginAttempt:
+    """A handler is about to run in this thread, which need not have been begun; replaces what was noted there.
+
+    Only written after the last process had died (`Store.was_killed`).
+    """
+
+    thread: ThreadId
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class EndAttempt:
+    """The noted handler has not killed the process."""
+
+    thread: ThreadId
+
+
+@dataclass(frozen=True, slots=True)
 class Prune:
     """Delete the bot's settled rows that were journalled before this time, epoch ms; pending ones stay."""
 
@@ -170,7 +260,22 @@ class Prune:
 
 
 Write = (
-    SaveBot | SaveThread | MoveBase | MarkSeen | LeaveThread | OweReceipt | SettleReceipt | Enqueue | SettleRow | Prune
+    SaveBot
+    | SaveThread
+    | MoveBase
+    | MarkSeen
+    | LeaveThread
+    | OweReceipt
+    | SettleReceipt
+    | Enqueue
+    | SettleRow
+    | ReopenRow
+    | SaveDeadLetter
+    | ReviveDeadLetter
+    | DropDeadLetter
+    | BeginAttempt
+    | EndAttempt
+    | Prune
 )
 """One change to a bot's records; a commit is a list of them."""
 
@@ -215,6 +320,19 @@ class Store(Protocol):
 
     async def row(self, bot: UserId, key: ActionKey) -> OutboxRow | None:
         """The wish of this key, pending or settled; None if there is none (or it was pruned)."""
+        ...
+
+    async def attempts(self, bot: UserId) -> Mapping[ThreadId, Attempt]:
+        """The handlers that were noted as about to run and never as ended."""
+        ...
+
+    async def dead_letters(self, bot: UserId) -> Sequence[DeadLetter]:
+        """Everything that was given up and not dropped, oldest first."""
+        ...
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether whoever had this store open before did not close it: a kill, a crash, a power failure."""
         ...
 
     async def forget(self, user: UserId) -> int:

@@ -1,39 +1,61 @@
-"""The stored form of values: actions as versioned JSON text, and the few kinds of value that columns hold.
+"""The stored form of values: actions and events as versioned JSON text, and the few kinds of value that columns hold.
 
 Pure, and strict in both directions. What has no stored form raises `CannotStore`, naming the value's place, before
 anything is written; a stored text that is not understood raises `StoreError`, never a half-read value. All stores
 go through here, the one in memory too, so that what a database could not hold fails in a test already.
-Error texts never show a text's content: it may be what somebody said.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
-from chatbot.actions import (
-    Action,
-    AddParticipants,
-    DeleteMessage,
-    EditMessage,
-    RemoveParticipant,
-    SendMessage,
-    SendReadReceipt,
-    UpdateTopic,
-)
+from chatbot import actions, events
+from chatbot.actions import Action
 from chatbot.errors import CannotStore, StoreError, StoreTooNew
-from chatbot.model import Participant, UserId
+from chatbot.events import Event
+from chatbot.stores.forms import Form, Kinds, not_of
 
 VERSION: Final = 1
 """The version of the JSON form; it rises when an older chatbot could misread what a newer one wrote."""
 
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+ACTIONS: Final = Kinds(
+    {
+        "send_message": actions.SendMessage,
+        "edit_message": actions.EditMessage,
+        "delete_message": actions.DeleteMessage,
+        "send_read_receipt": actions.SendReadReceipt,
+        "add_participants": actions.AddParticipants,
+        "remove_participant": actions.RemoveParticipant,
+        "update_topic": actions.UpdateTopic,
+    }
+)
+"""All actions, by the names they are stored under."""
+
+EVENTS: Final = Kinds(
+    {
+        "message_received": events.MessageReceived,
+        "message_edited": events.MessageEdited,
+        "message_deleted": events.MessageDeleted,
+        "participants_added": events.ParticipantsAdded,
+        "participants_removed": events.ParticipantsRemoved,
+        "topic_updated": events.TopicUpdated,
+        "read_receipt_received": events.ReadReceiptReceived,
+        "thread_joined": events.ThreadJoined,
+        "thread_left": events.ThreadLeft,
+        "action_failed": events.ActionFailed,
+        "bot_started": events.BotStarted,
+        "bot_stopping": events.BotStopping,
+    },
+    {Action: Form(ACTIONS.encode, ACTIONS.decode)},
+)
+"""All events, by the names they are stored under."""
+
 _INT64: Final = 2**63
 _DECIMAL: Final = re.compile("0|[1-9][0-9]{0,18}")
+_UTF8: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_ASCII: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))
 
 
 def text(value: object, place: str) -> str:
@@ -42,7 +64,7 @@ def text(value: object, place: str) -> str:
     Raises:
         CannotStore: no text, half of a surrogate pair in it (has no UTF-8 form), or a NUL (PostgreSQL has none).
     """
-    checked = _free_text(value, place)
+    checked = _utf8(value, place)
     if "\0" in checked:
         msg = f"{place} has a NUL character at {checked.index(chr(0))}; remove it"
         raise CannotStore(msg)
@@ -61,7 +83,7 @@ def integer(value: object, place: str) -> int:
         CannotStore: no integer, or more than 64 bits.
     """
     if not isinstance(value, int) or isinstance(value, bool):
-        raise _not(value, place, "an integer")
+        raise not_of(value, place, "an integer")
     if not -_INT64 <= value < _INT64:
         msg = f"{place} is {value}, which takes more than 64 bits; keep it below 2**63"
         raise CannotStore(msg)
@@ -74,7 +96,7 @@ def number(value: object, place: str) -> int:
     Raises:
         CannotStore: it is not epoch milliseconds in decimal.
     """
-    checked = _free_text(value, place)
+    checked = text(value, place)
     if not _DECIMAL.fullmatch(checked):
         msg = f"{place} is {checked[:40]!r}; expected a message id: epoch milliseconds in decimal"
         raise CannotStore(msg)
@@ -94,15 +116,15 @@ def encode_action(action: Action) -> str:
     Raises:
         CannotStore: naming the field, as in `SendMessage.metadata['colour']`.
     """
-    kind = _KINDS_BY_CLASS.get(type(action))
-    if kind is None:
-        raise _not(action, "action", "one of " + ", ".join(sorted(one.cls.__name__ for one in _KINDS)))
-    form: dict[str, Any] = {"v": VERSION, "do": kind.name}
-    for field, (encode, _) in kind.fields.items():
-        encoded = encode(getattr(action, field), f"{kind.cls.__name__}.{field}")
-        if encoded not in (None, {}):
-            form[field] = encoded
-    return _ENCODER.encode(form)
+    form = ACTIONS.encode(action, "action")
+    stored = _UTF8.encode({"v": VERSION, **form})
+    try:
+        stored.encode()
+    except UnicodeEncodeError:
+        for field, value in form.items():
+            _check_utf8(value, f"{type(action).__name__}.{field}")
+        raise
+    return stored
 
 
 def decode_action(stored: str) -> Action:
@@ -112,29 +134,33 @@ def decode_action(stored: str) -> Action:
         StoreTooNew: a newer chatbot wrote it.
         StoreError: it is not what any chatbot wrote.
     """
-    form = _load(stored)
-    kind = _KINDS_BY_NAME.get(str(form.pop("do", None)))
-    if kind is None:
-        msg = "an action of no known kind"
-        raise _damaged(msg)
-    if unknown := form.keys() - kind.fields.keys():
-        msg = f"unknown fields of {kind.name}: {', '.join(sorted(unknown))}"
-        raise _damaged(msg)
-    try:
-        return kind.cls(**{field: kind.fields[field][1](value, field) for field, value in form.items()})
-    except (CannotStore, TypeError, ValueError, AttributeError, KeyError) as error:
-        msg = f"an unreadable {kind.name} ({error})"
-        raise _damaged(msg) from error
+    action: Action = _decode(ACTIONS, stored, "action")
+    return action
 
 
-def as_stored(part: str) -> str:
-    """How a piece of a text stands inside a stored form: what a search for it looks for."""
-    return _ENCODER.encode(part)[1:-1]
+def encode_event(event: Event) -> str:
+    """The stored form of an event. It holds whatever a service can say, also what has no UTF-8 form.
+
+    Raises:
+        CannotStore: a field is not of its declared type.
+    """
+    return _ASCII.encode({"v": VERSION, **EVENTS.encode(event, "event")})
 
 
-def _free_text(value: object, place: str) -> str:
+def decode_event(stored: str) -> Event:
+    """The event of a stored form; errors as `decode_action`."""
+    event: Event = _decode(EVENTS, stored, "event")
+    return event
+
+
+def as_stored(part: str) -> tuple[str, str]:
+    """How a piece of a text stands inside a stored action, and inside a stored event: what a search looks for."""
+    return _UTF8.encode(part)[1:-1], _ASCII.encode(part)[1:-1]
+
+
+def _utf8(value: object, place: str) -> str:
     if not isinstance(value, str):
-        raise _not(value, place, "text")
+        raise not_of(value, place, "text")
     if not value.isascii():
         try:
             value.encode()
@@ -144,134 +170,37 @@ def _free_text(value: object, place: str) -> str:
     return value
 
 
-def _optional_free_text(value: object, place: str) -> str | None:
-    return None if value is None else _free_text(value, place)
+def _check_utf8(form: Any, place: str) -> None:
+    """Find the text that has no UTF-8 form, and say where it is."""
+    if isinstance(form, str):
+        _utf8(form, place)
+    elif isinstance(form, list):
+        for index, one in enumerate(form):
+            _check_utf8(one, f"{place}[{index}]")
+    elif isinstance(form, dict):
+        for key, one in form.items():
+            _utf8(key, f"a key of {place}")
+            _check_utf8(one, f"{place}[{key!r}]")
 
 
-def _texts(value: object, place: str) -> dict[str, str]:
-    if not isinstance(value, Mapping):
-        raise _not(value, place, "a mapping of text to text")
-    return {_free_text(key, f"key of {place}"): _free_text(item, f"{place}[{key!r}]") for key, item in value.items()}
-
-
-def _message_type(value: object, place: str) -> str:
-    if value not in ("text", "html"):
-        raise _not(value, place, "'text' or 'html'")
-    return str(value)
-
-
-def _encode_time(value: object, place: str) -> str:
-    if not isinstance(value, datetime):
-        raise _not(value, place, "a datetime")
-    if value.tzinfo is None:
-        msg = f"{place} is {value.isoformat()} without a time zone; give it one (datetime.now(UTC))"
-        raise CannotStore(msg)
-    return value.astimezone(UTC).isoformat()
-
-
-def _decode_time(value: str, place: str) -> datetime:
-    time = datetime.fromisoformat(value)
-    if time.tzinfo is None:
-        raise _not(value, place, "a time with its zone")
-    return time
-
-
-def _encode_participant(value: object, place: str) -> dict[str, str]:
-    if type(value) is not Participant:
-        raise _not(value, place, "a Participant")
-    form = {"user": _free_text(value.user, f"{place}.user")}
-    if value.display_name is not None:
-        form["display_name"] = _free_text(value.display_name, f"{place}.display_name")
-    if value.share_history_time is not None:
-        form["share_history_time"] = _encode_time(value.share_history_time, f"{place}.share_history_time")
-    return form
-
-
-def _encode_participants(value: object, place: str) -> list[dict[str, str]]:
-    if not isinstance(value, tuple):
-        raise _not(value, place, "a tuple of Participant")
-    return [_encode_participant(one, f"{place}[{index}]") for index, one in enumerate(value)]
-
-
-def _decode_participants(form: Any, place: str) -> tuple[Participant, ...]:
-    if not isinstance(form, list):
-        raise _not(form, place, "a list of Participant")
-    return tuple(_decode_participant(one, place) for one in form)
-
-
-def _decode_participant(form: dict[str, str], place: str) -> Participant:
-    if form.keys() - {"user", "display_name", "share_history_time"}:
-        raise _not(form, place, "a stored Participant")
-    name, shared = form.get("display_name"), form.get("share_history_time")
-    return Participant(
-        UserId(_free_text(form["user"], place)),
-        _optional_free_text(name, place),
-        None if shared is None else _decode_time(shared, place),
-    )
-
-
-_Form = tuple[Callable[[Any, str], Any], Callable[[Any, str], Any]]
-"""How a field becomes JSON, and how it comes back; both are given the value and its place."""
-
-_TEXT: Final[_Form] = (_free_text, _free_text)
-_TEXT_OR_NONE: Final[_Form] = (_optional_free_text, _optional_free_text)
-_TEXTS: Final[_Form] = (_texts, _texts)
-_TYPE: Final[_Form] = (_message_type, _message_type)
-_PARTICIPANTS: Final[_Form] = (_encode_participants, _decode_participants)
-
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """How one class of action is stored: under which name, and each of its fields in which form."""
-
-    name: str
-    cls: type[Action]
-    fields: Mapping[str, _Form]
-
-
-_KINDS: Final = (
-    _Kind(
-        "send_message",
-        SendMessage,
-        {
-            "content": _TEXT,
-            "type": _TYPE,
-            "thread": _TEXT_OR_NONE,
-            "display_name": _TEXT_OR_NONE,
-            "metadata": _TEXTS,
-        },
-    ),
-    _Kind("edit_message", EditMessage, {"message": _TEXT, "content": _TEXT, "thread": _TEXT_OR_NONE}),
-    _Kind("delete_message", DeleteMessage, {"message": _TEXT, "thread": _TEXT_OR_NONE}),
-    _Kind("send_read_receipt", SendReadReceipt, {"message": _TEXT, "thread": _TEXT_OR_NONE}),
-    _Kind("add_participants", AddParticipants, {"participants": _PARTICIPANTS, "thread": _TEXT_OR_NONE}),
-    _Kind("remove_participant", RemoveParticipant, {"user": _TEXT, "thread": _TEXT_OR_NONE}),
-    _Kind("update_topic", UpdateTopic, {"topic": _TEXT, "thread": _TEXT_OR_NONE}),
-)
-_KINDS_BY_CLASS: Final = {kind.cls: kind for kind in _KINDS}
-_KINDS_BY_NAME: Final = {kind.name: kind for kind in _KINDS}
-
-
-def _load(stored: str) -> dict[str, Any]:
+def _decode(kinds: Kinds, stored: str, what: str) -> Any:
     try:
         form: Any = json.loads(stored)
     except (ValueError, RecursionError) as error:
-        msg = "text that is not JSON"
-        raise _damaged(msg) from error
+        msg = f"the store holds no JSON where an {what} should be: {_DAMAGED}"
+        raise StoreError(msg) from error
     version = form.pop("v", None) if isinstance(form, dict) else None
     if not isinstance(version, int):
-        msg = "JSON without a version"
-        raise _damaged(msg)
+        msg = f"the store holds an {what} without a version: {_DAMAGED}"
+        raise StoreError(msg)
     if version > VERSION:
         msg = f"the store holds a value of form {version}; this chatbot reads up to {VERSION}: run a newer one"
         raise StoreTooNew(msg)
-    return dict(form)
+    try:
+        return kinds.decode(form, what)
+    except CannotStore as error:
+        msg = f"the store holds what is no {what} ({error}): {_DAMAGED}"
+        raise StoreError(msg) from error
 
 
-def _not(value: object, place: str, expected: str) -> CannotStore:
-    """Say what was expected; of the value only its type, as it may be what somebody said."""
-    return CannotStore(f"{place} is of type {type(value).__name__}; expected {expected}")
-
-
-def _damaged(what: str) -> StoreError:
-    return StoreError(f"the store holds {what}: it is damaged, or was not written by chatbot; restore a backup")
+_DAMAGED: Final = "it is damaged, or was not written by chatbot; restore a backup"

@@ -1,7 +1,8 @@
-"""What is left of a wish once a person is forgotten. Pure; every store asks here, so that all forget alike.
+"""What is left of a record once a person is forgotten. Pure; every store asks here, so that all forget alike.
 
 A wish that the person caused may quote them, and one that names them tells of them: either loses its text, names
 and people. The row stays with its key, so that what was done is not done again; what was still to be said fails.
+A dead letter that holds anything of the person is dropped: it could only be retried with what they said.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Final
 
 from chatbot.actions import Action, AddParticipants, EditMessage, RemoveParticipant, SendMessage, UpdateTopic
 from chatbot.model import UserId
-from chatbot.stores.base import OutboxRow, RowStatus
+from chatbot.stores.base import DeadLetter, OutboxRow, RowStatus
+from chatbot.stores.codec import EVENTS
 
 REASON: Final = "erased: the person was forgotten"
 """Why a row failed whose wish was erased before it was carried out."""
@@ -28,6 +30,19 @@ def erase(row: OutboxRow, user: UserId) -> OutboxRow:
     if row.status is RowStatus.PENDING and action != row.action:
         return replace(row, action=action, status=RowStatus.FAILED, reason=REASON, caused_by=None)
     return replace(row, action=action, reason=reason, caused_by=None if is_theirs else row.caused_by)
+
+
+def holds(letter: DeadLetter, user: UserId) -> bool:
+    """Whether a dead letter holds anything of this person."""
+    return _names(letter.error, user) or _holds(EVENTS.encode(letter.event, "event"), user)
+
+
+def _holds(form: object, user: UserId) -> bool:
+    if isinstance(form, str):
+        return _names(form, user)
+    if isinstance(form, dict):
+        return any(_holds(part, user) for item in form.items() for part in item)
+    return isinstance(form, list) and any(_holds(part, user) for part in form)
 
 
 def _erase_action(action: Action, user: UserId, *, is_theirs: bool) -> Action:

@@ -1,6 +1,6 @@
-"""What is read from a SQLite store, and the one change that must read first: forgetting a person.
+"""What is read from a SQLite store, and the changes that must read first: holding it, and forgetting a person.
 
-Functions of an open connection; they block, and run in worker threads, each in a transaction of its own.
+Functions of an open connection; they block, and run in worker threads.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-from chatbot.model import UserId
+from chatbot.model import ThreadId, UserId
 from chatbot.stores import codec, erasure, rows
-from chatbot.stores.base import BotRecord, OutboxRow, ThreadRecord
+from chatbot.stores.base import Attempt, BotRecord, DeadLetter, OutboxRow, ThreadRecord
 
 FIND_BOT: Final = """
     SELECT name, resource, user_id, first_started_ms FROM bot WHERE name = ? AND resource = ?"""
@@ -31,12 +31,40 @@ ROW: Final = """
     SELECT position, key, thread, action, after, created_ms, status, message, reason, caused_by FROM outbox
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND key = ?"""
 
-ABOUT: Final = """
+WISHES_ABOUT: Final = """
     SELECT position, key, thread, action, after, created_ms, status, message, reason, caused_by FROM outbox
     WHERE caused_by = ? OR action LIKE ? ESCAPE '!' OR reason LIKE ? ESCAPE '!' ORDER BY position"""
 
+ATTEMPTS: Final = """
+    SELECT thread, event_key, tries FROM attempt WHERE owner = (SELECT key FROM owner WHERE user_id = ?)"""
+
+DEAD_LETTERS: Final = """
+    SELECT id, event, handler, error, attempts, died_ms, is_revived FROM dead_letter
+    WHERE owner = (SELECT key FROM owner WHERE user_id = ?) ORDER BY died_ms, id"""
+
+LETTERS_ABOUT: Final = """
+    SELECT owner, id, event, handler, error, attempts, died_ms, is_revived FROM dead_letter
+    WHERE event LIKE ? ESCAPE '!' OR error LIKE ? ESCAPE '!'"""
+
+DROP_LETTER: Final = """
+    DELETE FROM dead_letter WHERE owner = ? AND id = ?"""
+
 REWRITE: Final = """
     UPDATE outbox SET action = ?, status = ?, reason = ?, caused_by = ? WHERE position = ?"""
+
+
+def hold(connection: sqlite3.Connection, pid: int) -> bool:
+    """Note who holds the store; whether the last holder had not let go of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    was_held = connection.execute("DELETE FROM holder").rowcount > 0
+    connection.execute("INSERT INTO holder (pid) VALUES (?)", (pid,))
+    connection.execute("COMMIT")
+    return was_held
+
+
+def let_go(connection: sqlite3.Connection) -> None:
+    """Note that nobody holds the store."""
+    connection.execute("DELETE FROM holder")
 
 
 def find_bot(connection: sqlite3.Connection, name: str, resource: str) -> BotRecord | None:
@@ -65,12 +93,25 @@ def row(connection: sqlite3.Connection, bot: str, key: str) -> OutboxRow | None:
     return None if found is None else _wish(found)
 
 
+def attempts(connection: sqlite3.Connection, bot: str) -> dict[ThreadId, Attempt]:
+    """The handlers that were noted as about to run, by their threads."""
+    return rows.decode_attempts(map(rows.AttemptRow._make, connection.execute(ATTEMPTS, (bot,))))
+
+
+def dead_letters(connection: sqlite3.Connection, bot: str) -> list[DeadLetter]:
+    """All dead letters of a bot, oldest first."""
+    return [rows.decode_letter(rows.LetterRow._make(row)) for row in connection.execute(DEAD_LETTERS, (bot,))]
+
+
 def forget(connection: sqlite3.Connection, user: UserId) -> int:
-    """Erase a person from the wishes of every bot; how many rows held something of them."""
-    in_action = f"%{_literally(codec.as_stored(user))}%"
-    in_reason = f"%{_literally(user)}%"
+    """Erase a person from the records of every bot; how many held something of them."""
+    in_action, in_event = codec.as_stored(user)
+    return _erase_wishes(connection, user, in_action) + _drop_letters(connection, user, in_event)
+
+
+def _erase_wishes(connection: sqlite3.Connection, user: UserId, in_action: str) -> int:
     changed = 0
-    for found in connection.execute(ABOUT, (user, in_action, in_reason)).fetchall():
+    for found in connection.execute(WISHES_ABOUT, (user, _with(in_action), _with(user))).fetchall():
         wish = _wish(found)
         erased = erasure.erase(wish, user)
         if erased is not wish:
@@ -80,11 +121,21 @@ def forget(connection: sqlite3.Connection, user: UserId) -> int:
     return changed
 
 
+def _drop_letters(connection: sqlite3.Connection, user: UserId, in_event: str) -> int:
+    dropped = 0
+    for owner, *row in connection.execute(LETTERS_ABOUT, (_with(in_event), _with(user))).fetchall():
+        letter = rows.decode_letter(rows.LetterRow._make(row))
+        if erasure.holds(letter, user):
+            connection.execute(DROP_LETTER, (owner, letter.id))
+            dropped += 1
+    return dropped
+
+
 def _wish(row: tuple[int, ...]) -> OutboxRow:
     position, *columns = row
     return rows.decode_wish(rows.WishRow._make(columns), position)
 
 
-def _literally(text: str) -> str:
-    """A text as the pattern of LIKE that only it fits."""
-    return text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
+def _with(text: str) -> str:
+    """The pattern of LIKE that fits whatever has this text in it."""
+    return "%" + text.replace("!", "!!").replace("%", "!%").replace("_", "!_") + "%"

@@ -5,14 +5,15 @@ Pure. Encoding raises `CannotStore` with the value's place; decoding raises `Sto
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from chatbot.actions import ActionKey
 from chatbot.errors import StateError, StoreError
 from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.stores import codec
-from chatbot.stores.base import BotRecord, OutboxRow, RowStatus, ThreadRecord
+from chatbot.stores.base import Attempt, BotRecord, DeadLetter, OutboxRow, RowStatus, ThreadRecord
 
 
 class BotRow(NamedTuple):
@@ -47,6 +48,26 @@ class WishRow(NamedTuple):
     message: str | None
     reason: str | None
     caused_by: str | None
+
+
+class LetterRow(NamedTuple):
+    """A dead letter."""
+
+    id: str
+    event: str
+    handler: str
+    error: str
+    attempts: int
+    died_ms: int
+    is_revived: int
+
+
+class AttemptRow(NamedTuple):
+    """A handler that is about to run."""
+
+    thread: str
+    event_key: str
+    tries: int
 
 
 def encode_bot(record: BotRecord) -> BotRow:
@@ -118,27 +139,66 @@ def decode_wish(row: WishRow, position: int) -> OutboxRow:
     Raises:
         StoreError: naming the row's key; the store is damaged, or a newer chatbot wrote it.
     """
+    with _named(f"outbox row {row.key}"):
+        return OutboxRow(
+            ActionKey(row.key),
+            ThreadId(row.thread),
+            codec.decode_action(row.action),
+            row.after,
+            row.created_ms,
+            position,
+            RowStatus(row.status),
+            None if row.message is None else MessageId(row.message),
+            row.reason,
+            None if row.caused_by is None else UserId(row.caused_by),
+        )
+
+
+def encode_letter(letter: DeadLetter) -> LetterRow:
+    """The row of a dead letter."""
+    return LetterRow(
+        codec.text(letter.id, "DeadLetter.id"),
+        codec.encode_event(letter.event),
+        codec.text(letter.handler, "DeadLetter.handler"),
+        codec.diagnostic(letter.error) or "",
+        codec.integer(letter.attempts, "DeadLetter.attempts"),
+        codec.integer(letter.died_ms, "DeadLetter.died_ms"),
+        int(letter.is_revived),
+    )
+
+
+def decode_letter(row: LetterRow) -> DeadLetter:
+    """The dead letter of a row; errors as `decode_wish`."""
+    with _named(f"dead letter {row.id}"):
+        event = codec.decode_event(row.event)
+    return DeadLetter(row.id, event, row.handler, row.error, row.attempts, row.died_ms, bool(row.is_revived))
+
+
+def encode_attempt(thread: ThreadId, attempt: Attempt) -> AttemptRow:
+    """The row of a handler that is about to run."""
+    return AttemptRow(
+        codec.text(thread, "BeginAttempt.thread"),
+        codec.text(attempt.event_key, "Attempt.event_key"),
+        codec.integer(attempt.count, "Attempt.count"),
+    )
+
+
+def decode_attempts(rows: Iterable[AttemptRow]) -> dict[ThreadId, Attempt]:
+    """The handlers of these rows, by their threads."""
+    return {ThreadId(row.thread): Attempt(row.event_key, row.tries) for row in rows}
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Say in an error which row could not be read."""
     try:
-        action = codec.decode_action(row.action)
-        status = RowStatus(row.status)
+        yield
     except StoreError as error:
-        msg = f"outbox row {row.key}: {error}"
+        msg = f"{what}: {error}"
         raise type(error)(msg) from error
     except ValueError as error:
-        msg = f"outbox row {row.key}: {error}; the store is damaged: restore a backup"
+        msg = f"{what}: {error}; the store is damaged: restore a backup"
         raise StoreError(msg) from error
-    return OutboxRow(
-        ActionKey(row.key),
-        ThreadId(row.thread),
-        action,
-        row.after,
-        row.created_ms,
-        position,
-        status,
-        None if row.message is None else MessageId(row.message),
-        row.reason,
-        None if row.caused_by is None else UserId(row.caused_by),
-    )
 
 
 def group_seen(rows: Iterable[tuple[int, int, int]]) -> dict[int, dict[int, int]]:

@@ -56,6 +56,25 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             caused_by TEXT,
             UNIQUE (owner, key)
         )""",
+        """CREATE TABLE dead_letter (
+            owner BIGINT NOT NULL,
+            id TEXT NOT NULL,
+            event TEXT NOT NULL,
+            handler TEXT NOT NULL,
+            error TEXT NOT NULL,
+            attempts BIGINT NOT NULL,
+            died_ms BIGINT NOT NULL,
+            is_revived SMALLINT NOT NULL,
+            PRIMARY KEY (owner, id)
+        )""",
+        """CREATE TABLE attempt (
+            owner BIGINT NOT NULL,
+            thread TEXT NOT NULL,
+            event_key TEXT NOT NULL,
+            tries BIGINT NOT NULL,
+            PRIMARY KEY (owner, thread)
+        )""",
+        "CREATE TABLE holder (pid BIGINT NOT NULL)",
         "CREATE INDEX outbox_pending ON outbox (owner) WHERE status = 'pending'",
         "CREATE INDEX outbox_settled ON outbox (owner, created_ms) WHERE status <> 'pending'",
     ),

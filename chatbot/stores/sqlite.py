@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,9 @@ import anyio.to_thread
 
 from chatbot.actions import ActionKey
 from chatbot.errors import StoreError
-from chatbot.model import UserId
+from chatbot.model import ThreadId, UserId
 from chatbot.stores import codec, queries, rows
-from chatbot.stores.base import BotRecord, OutboxRow, ThreadRecord, Write
+from chatbot.stores.base import Attempt, BotRecord, DeadLetter, OutboxRow, ThreadRecord, Write
 from chatbot.stores.lock import StoreLock
 from chatbot.stores.sqlite_file import SqliteFile
 from chatbot.stores.statements import Statement, statements
@@ -44,6 +44,7 @@ class SqliteStore:
         self._writer: Writer | None = None
         self._readers: _Readers | None = None
         self._exits = AsyncExitStack()
+        self._was_killed = False
 
     async def __aenter__(self) -> SqliteStore:
         """Open the file: take its lock, make it, bring its tables up to date.
@@ -59,7 +60,7 @@ class SqliteStore:
             await anyio.to_thread.run_sync(self._file.check_directory)
             await anyio.to_thread.run_sync(lock.acquire)
             exits.push_async_callback(_shielded, lock.release)
-            await anyio.to_thread.run_sync(transactions.open)
+            self._was_killed = await anyio.to_thread.run_sync(transactions.open)
             exits.push_async_callback(_shielded, transactions.close)
             readers = _Readers(self._file)
             exits.push_async_callback(readers.close)
@@ -98,6 +99,19 @@ class SqliteStore:
         """See `Store.row`."""
         return await self._read(partial(queries.row, bot=bot, key=key))
 
+    async def attempts(self, bot: UserId) -> Mapping[ThreadId, Attempt]:
+        """See `Store.attempts`."""
+        return await self._read(partial(queries.attempts, bot=bot))
+
+    async def dead_letters(self, bot: UserId) -> Sequence[DeadLetter]:
+        """See `Store.dead_letters`."""
+        return await self._read(partial(queries.dead_letters, bot=bot))
+
+    @property
+    def was_killed(self) -> bool:
+        """See `Store.was_killed`; a copy of a file that was in use says so too."""
+        return self._was_killed
+
     async def forget(self, user: UserId) -> int:
         """Erase a person, also from the free pages and the write-ahead log of the file; see `Store.forget`."""
         writer = self._open_writer()
@@ -127,10 +141,27 @@ class _Transactions:
         self._file = file
         self._connection: sqlite3.Connection | None = None
 
-    def open(self) -> None:
+    def open(self) -> bool:
+        """Open the file and note in it who holds it; whether its last holder had not let go of it."""
         self._connection = self._file.prepare()
+        try:
+            return queries.hold(self._connection, os.getpid())
+        except sqlite3.Error as error:
+            self._drop()
+            raise self._file.explain(error, "open") from error
 
     def close(self) -> None:
+        """Let go of the file; when that cannot be noted, the next holder takes this one for killed."""
+        with suppress(sqlite3.Error, StoreError):
+            queries.let_go(self._connected())
+        self._drop()
+
+    def _connected(self) -> sqlite3.Connection:
+        self._file.check_in_place()
+        self._connection = self._connection or self._file.connect()
+        return self._connection
+
+    def _drop(self) -> None:
         if self._connection is not None:
             with suppress(sqlite3.Error):  # an open transaction is rolled back, which is what is wanted
                 self._connection.close()
@@ -138,14 +169,13 @@ class _Transactions:
 
     def write(self, group: Sequence[Job[Any]]) -> None:
         try:
-            self._file.check_in_place()
-            self._connection = self._connection or self._file.connect()
-            self._connection.execute("BEGIN IMMEDIATE")
+            connection = self._connected()
+            connection.execute("BEGIN IMMEDIATE")
             for job in group:
-                _write_one(self._connection, job)
-            self._connection.execute("COMMIT")
+                _write_one(connection, job)
+            connection.execute("COMMIT")
         except Exception as error:  # handed to the tasks that wait, which log or raise it
-            self.close()
+            self._drop()
             for job in group:
                 job.error = self._error(error)
                 job.error.__cause__ = error

@@ -12,14 +12,20 @@ from typing import Final, NamedTuple
 from chatbot.model import ThreadId, UserId
 from chatbot.stores import codec, rows
 from chatbot.stores.base import (
+    BeginAttempt,
+    DropDeadLetter,
+    EndAttempt,
     Enqueue,
     LeaveThread,
     MarkSeen,
     MoveBase,
     OweReceipt,
     Prune,
+    ReopenRow,
+    ReviveDeadLetter,
     RowStatus,
     SaveBot,
+    SaveDeadLetter,
     SaveThread,
     SettleReceipt,
     SettleRow,
@@ -28,6 +34,7 @@ from chatbot.stores.base import (
 )
 
 Value = str | int | None
+ThreadWrite = SaveThread | MoveBase | MarkSeen | LeaveThread | OweReceipt | SettleReceipt
 
 
 class Statement(NamedTuple):
@@ -101,6 +108,32 @@ SETTLE_ROW: Final = """
     UPDATE outbox SET status = ?, message = ?, reason = ?
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND key = ? AND status = 'pending'"""
 
+REOPEN_ROW: Final = """
+    UPDATE outbox SET status = 'pending', reason = NULL, position = (SELECT MAX(position) + 1 FROM outbox)
+    WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND key = ? AND status = 'failed'"""
+
+SAVE_DEAD_LETTER: Final = """
+    INSERT INTO dead_letter (owner, id, event, handler, error, attempts, died_ms, is_revived)
+    VALUES ((SELECT key FROM owner WHERE user_id = ?), ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (owner, id) DO UPDATE
+    SET event = excluded.event, handler = excluded.handler, error = excluded.error, attempts = excluded.attempts,
+        died_ms = excluded.died_ms, is_revived = excluded.is_revived"""
+
+REVIVE_DEAD_LETTER: Final = """
+    UPDATE dead_letter SET is_revived = 1
+    WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND id = ?"""
+
+DROP_DEAD_LETTER: Final = """
+    DELETE FROM dead_letter WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND id = ?"""
+
+BEGIN_ATTEMPT: Final = """
+    INSERT INTO attempt (owner, thread, event_key, tries)
+    VALUES ((SELECT key FROM owner WHERE user_id = ?), ?, ?, ?)
+    ON CONFLICT (owner, thread) DO UPDATE SET event_key = excluded.event_key, tries = excluded.tries"""
+
+END_ATTEMPT: Final = """
+    DELETE FROM attempt WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND thread = ?"""
+
 PRUNE: Final = """
     DELETE FROM outbox
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND created_ms < ? AND status <> 'pending'"""
@@ -120,6 +153,33 @@ def _statements(bot: str, write: Write) -> Iterator[Statement]:
     match write:
         case SaveBot(record):
             yield Statement(SAVE_BOT, rows.encode_bot(record))
+        case Enqueue(row):
+            yield Statement(SAVE_OWNER, (bot,))
+            yield Statement(ENQUEUE, (bot, *rows.encode_wish(row)))
+        case SettleRow():
+            yield _settle_row(bot, write)
+        case ReopenRow(key):
+            yield Statement(REOPEN_ROW, (bot, codec.text(key, "ReopenRow.key")))
+        case Prune(before_ms):
+            yield Statement(PRUNE, (bot, codec.integer(before_ms, "Prune.before_ms")))
+        case SaveDeadLetter(letter):
+            yield Statement(SAVE_OWNER, (bot,))
+            yield Statement(SAVE_DEAD_LETTER, (bot, *rows.encode_letter(letter)))
+        case ReviveDeadLetter(id):
+            yield Statement(REVIVE_DEAD_LETTER, (bot, codec.text(id, "ReviveDeadLetter.id")))
+        case DropDeadLetter(id):
+            yield Statement(DROP_DEAD_LETTER, (bot, codec.text(id, "DropDeadLetter.id")))
+        case BeginAttempt(thread, attempt):
+            yield Statement(SAVE_OWNER, (bot,))
+            yield Statement(BEGIN_ATTEMPT, (bot, *rows.encode_attempt(thread, attempt)))
+        case EndAttempt(thread):
+            yield Statement(END_ATTEMPT, (bot, codec.text(thread, "EndAttempt.thread")))
+        case _:
+            yield from _thread_statements(bot, write)
+
+
+def _thread_statements(bot: str, write: ThreadWrite) -> Iterator[Statement]:
+    match write:
         case SaveThread(record):
             yield from _save_thread(bot, record)
         case MoveBase(thread, base, below):
@@ -137,13 +197,6 @@ def _statements(bot: str, write: Write) -> Iterator[Statement]:
         case SettleReceipt(thread, message):
             number = codec.number(message, "SettleReceipt.message")
             yield _change(thread, SETTLE_RECEIPT, number, number, bot, thread)
-        case Enqueue(row):
-            yield Statement(SAVE_OWNER, (bot,))
-            yield Statement(ENQUEUE, (bot, *rows.encode_wish(row)))
-        case SettleRow():
-            yield _settle_row(bot, write)
-        case Prune(before_ms):
-            yield Statement(PRUNE, (bot, codec.integer(before_ms, "Prune.before_ms")))
 
 
 def _save_thread(bot: str, record: ThreadRecord) -> Iterator[Statement]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import anyio
 import pytest
@@ -16,9 +17,15 @@ from chatbot.actions import (
     UpdateTopic,
 )
 from chatbot.errors import CannotStore, StateError, StoreInUse
-from chatbot.model import MessageId, Participant, ThreadId, UserId
+from chatbot.events import MessageReceived, ThreadLeft
+from chatbot.model import ChatMessage, MessageId, MessageType, Participant, ThreadId, UserId
 from chatbot.stores.base import (
+    Attempt,
+    BeginAttempt,
     BotRecord,
+    DeadLetter,
+    DropDeadLetter,
+    EndAttempt,
     Enqueue,
     LeaveThread,
     MarkSeen,
@@ -26,8 +33,11 @@ from chatbot.stores.base import (
     OutboxRow,
     OweReceipt,
     Prune,
+    ReopenRow,
+    ReviveDeadLetter,
     RowStatus,
     SaveBot,
+    SaveDeadLetter,
     SaveThread,
     SettleReceipt,
     SettleRow,
@@ -44,6 +54,9 @@ BOB = UserId("8:acs:bob")
 HALL = ThreadId("19:hall@thread.v2")
 YARD = ThreadId("19:yard@thread.v2")
 
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+LEFT = ThreadLeft(bot=BOT, thread=HALL, occurred_on=NOON)
+
 Open = Callable[[], Store]
 
 
@@ -54,6 +67,13 @@ def wish(key: str, text: str = "hello", **fields) -> OutboxRow:
 
 def begin(thread: ThreadId = HALL, **fields) -> SaveThread:
     return SaveThread(ThreadRecord(thread, **{"floor": 5, "base": 10} | fields))
+
+
+def letter(id: str, text: str = "hello", **fields) -> DeadLetter:
+    said = ChatMessage(id=MessageId("8"), version=8, type=MessageType.TEXT, created_on=NOON, content=text, sender=ANN)
+    event = MessageReceived(bot=BOT, thread=HALL, occurred_on=NOON, message=said)
+    values = {"event": event, "handler": "plugins.echo.echo", "error": "ValueError: no", "attempts": 3, "died_ms": 5}
+    return DeadLetter(id, **values | fields)
 
 
 async def only_thread(store: Store) -> ThreadRecord:
@@ -253,6 +273,77 @@ class TestOutbox:
             assert [row.key for row in await store.pending(BOT)] == ["old and pending"]
             assert await store.row(OTHER_BOT, ActionKey("old")) is not None
 
+    async def test_a_wish_that_failed_can_be_tried_again_as_the_last_one(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [Enqueue(wish("a", caused_by=ANN)), Enqueue(wish("b")), Enqueue(wish("c"))])
+            await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.FAILED, reason="refused")])
+            await store.commit(BOT, [SettleRow(ActionKey("c"), RowStatus.DONE)])
+
+            await store.commit(BOT, [ReopenRow(ActionKey(key)) for key in ("a", "b", "c", "unknown")])
+            await store.commit(BOT, [Enqueue(wish("d"))])
+
+            pending = await store.pending(BOT)
+            assert [row.key for row in pending] == ["b", "a", "d"]
+            assert replace(pending[1], position=0) == wish("a", caused_by=ANN)
+            assert (await store.row(BOT, ActionKey("c"))).status is RowStatus.DONE
+
+
+class TestDeadLetters:
+    async def test_dead_letters_come_back_whole_and_oldest_first(self, reopen):
+        letters = [letter("b", died_ms=2), letter("a", died_ms=3), letter("c", died_ms=1)]
+
+        async with reopen() as store:
+            await store.commit(BOT, [SaveDeadLetter(one) for one in letters])
+        async with reopen() as store:
+            assert await store.dead_letters(BOT) == [letters[2], letters[0], letters[1]]
+            assert await store.dead_letters(OTHER_BOT) == []
+
+    async def test_a_letter_of_the_same_id_replaces_the_first(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [SaveDeadLetter(letter("a", died_ms=1)), ReviveDeadLetter("a")])
+            await store.commit(BOT, [SaveDeadLetter(letter("a", died_ms=9, attempts=7))])
+
+            assert await store.dead_letters(BOT) == [letter("a", died_ms=9, attempts=7)]
+
+    async def test_letters_are_revived_and_dropped_by_their_bot_and_unknown_ones_do_not_matter(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [SaveDeadLetter(letter(id)) for id in "abc"])
+            await store.commit(OTHER_BOT, [SaveDeadLetter(letter("a"))])
+            await store.commit(BOT, [ReviveDeadLetter("a"), DropDeadLetter("b"), ReviveDeadLetter("x")])
+            await store.commit(BOT, [DropDeadLetter("x")])
+        async with reopen() as store:
+            assert await store.dead_letters(BOT) == [letter("a", is_revived=True), letter("c")]
+            assert await store.dead_letters(OTHER_BOT) == [letter("a")]
+
+    async def test_a_letter_is_stored_whatever_was_said(self, reopen):
+        poison = letter("a", text="half \ud83d of a \0 pair", error="ValueError: \ud83d")
+
+        async with reopen() as store:
+            await store.commit(BOT, [SaveDeadLetter(poison)])
+
+            assert await store.dead_letters(BOT) == [replace(poison, error="ValueError: \\ud83d")]
+
+
+class TestAttempts:
+    async def test_what_was_begun_and_not_ended_is_found_after_a_restart(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [BeginAttempt(HALL, Attempt("5", 1)), BeginAttempt(YARD, Attempt("6", 1))])
+            await store.commit(BOT, [BeginAttempt(HALL, Attempt("7", 2)), EndAttempt(YARD)])
+            await store.commit(OTHER_BOT, [BeginAttempt(YARD, Attempt("8", 3)), EndAttempt(HALL)])
+        async with reopen() as store:
+            assert await store.attempts(BOT) == {HALL: Attempt("7", 2)}
+            assert await store.attempts(OTHER_BOT) == {YARD: Attempt("8", 3)}
+            assert await store.attempts(ANN) == {}
+
+    async def test_a_store_that_was_closed_was_not_killed(self, reopen):
+        async with reopen() as store:
+            assert not store.was_killed
+        with pytest.raises(ZeroDivisionError):
+            async with reopen():
+                1 / 0  # noqa: B018
+        async with reopen() as store:
+            assert not store.was_killed
+
 
 class TestCommits:
     @pytest.mark.parametrize(
@@ -276,6 +367,14 @@ class TestCommits:
             (SaveBot(BotRecord("a", "b", BOT, "now")), "BotRecord.first_started_ms is of type str"),
             (begin(floor=None), "ThreadRecord.floor is of type NoneType"),
             (begin(seen={True: 1}), "key of ThreadRecord.seen is of type bool"),
+            (SaveDeadLetter(letter("a", event=None)), "event is of type NoneType; expected one of ActionFailed"),
+            (SaveDeadLetter(letter("a", attempts=None)), "DeadLetter.attempts is of type NoneType"),
+            (BeginAttempt(HALL, Attempt("5", "1")), "Attempt.count is of type str"),
+            (BeginAttempt(None, Attempt("5", 1)), "BeginAttempt.thread is of type NoneType"),
+            (EndAttempt(None), "EndAttempt.thread is of type NoneType"),
+            (ReopenRow(7), "ReopenRow.key is of type int"),
+            (ReviveDeadLetter(7), "ReviveDeadLetter.id is of type int"),
+            (DropDeadLetter(7), "DropDeadLetter.id is of type int"),
             (Prune("yesterday"), "Prune.before_ms is of type str"),
         ],
         ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
@@ -374,6 +473,8 @@ class TestOpening:
             lambda: store.threads(BOT),
             lambda: store.pending(BOT),
             lambda: store.row(BOT, ActionKey("a")),
+            lambda: store.attempts(BOT),
+            lambda: store.dead_letters(BOT),
             lambda: store.forget(ANN),
         ]
 
@@ -435,6 +536,17 @@ class TestForgetting:
             topic = await store.row(OTHER_BOT, ActionKey("topic"))
             assert (topic.action, topic.reason) == (UpdateTopic(""), "erased: the person was forgotten")
             assert [row.key for row in await store.pending(OTHER_BOT)] == ["other"]
+
+    async def test_dead_letters_that_hold_anything_of_a_person_are_dropped(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [SaveDeadLetter(letter("said"))])
+            await store.commit(OTHER_BOT, [SaveDeadLetter(replace(letter("told", error=f"{BOB} is gone"), event=LEFT))])
+
+            assert await store.forget(BOB) == 1
+            assert await store.dead_letters(OTHER_BOT) == []
+            assert await store.dead_letters(BOT) == [letter("said")]
+            assert await store.forget(ANN) == 1
+            assert await store.dead_letters(BOT) == []
 
     async def test_wishes_that_hold_no_words_are_still_carried_out(self, reopen):
         delete = wish("a", action=DeleteMessage(MessageId("8")), caused_by=ANN)

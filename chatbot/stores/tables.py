@@ -1,0 +1,228 @@
+"""The tables of the store in memory, and what each write does to them: dictionaries of encoded rows.
+
+The same rows as a database's tables hold, so that nothing lives here that could not live there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from chatbot.model import ThreadId, UserId
+from chatbot.stores import codec, erasure, rows
+from chatbot.stores.base import (
+    BeginAttempt,
+    DropDeadLetter,
+    EndAttempt,
+    Enqueue,
+    LeaveThread,
+    MarkSeen,
+    MoveBase,
+    OweReceipt,
+    Prune,
+    ReopenRow,
+    ReviveDeadLetter,
+    RowStatus,
+    SaveBot,
+    SaveDeadLetter,
+    SaveThread,
+    SettleReceipt,
+    SettleRow,
+    ThreadRecord,
+    Write,
+)
+
+Key = tuple[str, str]
+
+
+class Tables:
+    """All records of a store in memory.
+
+    Attributes:
+        bots: by name and resource; all others by the bot's user and an id of their own.
+        wishes: with their positions.
+    """
+
+    def __init__(self) -> None:
+        self.bots: dict[Key, rows.BotRow] = {}
+        self.threads: dict[Key, rows.ThreadRow] = {}
+        self.seen: dict[Key, dict[int, int]] = {}
+        self.wishes: dict[Key, tuple[int, rows.WishRow]] = {}
+        self.letters: dict[Key, rows.LetterRow] = {}
+        self.attempts: dict[Key, rows.AttemptRow] = {}
+        self._position = 0
+        self._undo = _Undo()
+
+    def apply(self, bot: UserId, writes: Sequence[Write]) -> None:
+        """Make these changes, all of them or none.
+
+        Raises:
+            CannotStore: a value has no stored form.
+            StateError: a thread was never begun.
+        """
+        owner = codec.text(bot, "bot")
+        with self._undo.on_error():
+            for write in writes:
+                self._apply(owner, write)
+
+    def forget(self, user: UserId) -> int:
+        """Erase a person; how many rows held something of them."""
+        changed = 0
+        for key, (position, row) in self.wishes.items():
+            wish = rows.decode_wish(row, position)
+            erased = erasure.erase(wish, user)
+            if erased is not wish:
+                self.wishes[key] = (position, rows.encode_wish(erased))
+                changed += 1
+        dropped = [key for key, row in self.letters.items() if erasure.holds(rows.decode_letter(row), user)]
+        for key in dropped:
+            del self.letters[key]
+        return changed + len(dropped)
+
+    def _apply(self, bot: str, write: Write) -> None:
+        match write:
+            case SaveBot(record):
+                row = rows.encode_bot(record)
+                self._undo.put(self.bots, (row.name, row.resource), row)
+            case Enqueue(wish):
+                self._enqueue(bot, rows.encode_wish(wish))
+            case SettleRow():
+                self._settle_row(bot, write)
+            case ReopenRow(key):
+                self._reopen((bot, codec.text(key, "ReopenRow.key")))
+            case Prune(before_ms):
+                self._prune(bot, codec.integer(before_ms, "Prune.before_ms"))
+            case SaveDeadLetter() | ReviveDeadLetter() | DropDeadLetter():
+                self._apply_letter(bot, write)
+            case BeginAttempt(thread, attempt):
+                self._undo.put(self.attempts, (bot, thread), rows.encode_attempt(thread, attempt))
+            case EndAttempt(thread):
+                self._undo.drop(self.attempts, (bot, codec.text(thread, "EndAttempt.thread")))
+            case SaveThread(record):
+                self._save_thread(bot, record)
+            case _:
+                self._apply_to_thread(bot, write)
+
+    def _apply_letter(self, bot: str, write: SaveDeadLetter | ReviveDeadLetter | DropDeadLetter) -> None:
+        match write:
+            case SaveDeadLetter(letter):
+                row = rows.encode_letter(letter)
+                self._undo.put(self.letters, (bot, row.id), row)
+            case ReviveDeadLetter(id):
+                at = (bot, codec.text(id, "ReviveDeadLetter.id"))
+                if at in self.letters:
+                    self._undo.put(self.letters, at, self.letters[at]._replace(is_revived=1))
+            case DropDeadLetter(id):
+                self._undo.drop(self.letters, (bot, codec.text(id, "DropDeadLetter.id")))
+
+    def _apply_to_thread(self, bot: str, write: MoveBase | MarkSeen | LeaveThread | OweReceipt | SettleReceipt) -> None:
+        match write:
+            case MarkSeen(thread, seen):
+                for id, version in rows.encode_seen(seen, "MarkSeen.seen"):
+                    self._undo.put(self._seen_of(bot, thread), id, version)
+            case MoveBase(thread, base, below):
+                self._move_base(bot, thread, codec.integer(base, "MoveBase.base"), below)
+            case LeaveThread(thread, reason):
+                self._change_thread(bot, thread, is_left=1)
+                self._fail_pending(bot, thread, codec.diagnostic(reason))
+            case OweReceipt(thread, message):
+                number = codec.number(message, "OweReceipt.message")
+                due = self._thread(bot, thread).receipt_due
+                self._change_thread(bot, thread, receipt_due=max(number, due or 0))
+            case SettleReceipt(thread, message):
+                number = codec.number(message, "SettleReceipt.message")
+                sent = self._thread(bot, thread).receipt_sent
+                self._change_thread(bot, thread, receipt_sent=max(number, sent or 0))
+
+    def _save_thread(self, bot: str, record: ThreadRecord) -> None:
+        row = rows.encode_thread(record)
+        seen = dict(rows.encode_seen(record.seen, "ThreadRecord.seen"))
+        self._undo.put(self.threads, (bot, row.id), row)
+        self._undo.put(self.seen, (bot, row.id), seen)
+
+    def _move_base(self, bot: str, thread: ThreadId, base: int, below: int) -> None:
+        self._change_thread(bot, thread, base=max(base, self._thread(bot, thread).base))
+        limit = codec.integer(below, "MoveBase.below")
+        seen = self._seen_of(bot, thread)
+        for id in [id for id, version in seen.items() if id <= limit and version <= limit]:
+            self._undo.drop(seen, id)
+
+    def _thread(self, bot: str, thread: ThreadId) -> rows.ThreadRow:
+        row = self.threads.get((bot, thread))
+        if row is None:
+            raise rows.unknown_thread(thread)
+        return row
+
+    def _seen_of(self, bot: str, thread: ThreadId) -> dict[int, int]:
+        self._thread(bot, thread)
+        return self.seen[bot, thread]
+
+    def _change_thread(self, bot: str, thread: ThreadId, **changes: Any) -> None:
+        self._undo.put(self.threads, (bot, thread), self._thread(bot, thread)._replace(**changes))
+
+    def _enqueue(self, bot: str, row: rows.WishRow) -> None:
+        if (bot, row.key) not in self.wishes:
+            self._undo.put(self.wishes, (bot, row.key), (self._next_position(), row))
+
+    def _settle_row(self, bot: str, write: SettleRow) -> None:
+        self._settle(
+            (bot, codec.text(write.key, "SettleRow.key")),
+            status=RowStatus(write.status).value,
+            message=codec.optional_text(write.message, "SettleRow.message"),
+            reason=codec.diagnostic(write.reason),
+        )
+
+    def _settle(self, at: Key, **changes: Any) -> None:
+        position, row = self.wishes.get(at, (0, None))
+        if row is not None and row.status == RowStatus.PENDING:
+            self._undo.put(self.wishes, at, (position, row._replace(**changes)))
+
+    def _reopen(self, at: Key) -> None:
+        _, row = self.wishes.get(at, (0, None))
+        if row is not None and row.status == RowStatus.FAILED:
+            pending = row._replace(status=RowStatus.PENDING.value, reason=None)
+            self._undo.put(self.wishes, at, (self._next_position(), pending))
+
+    def _fail_pending(self, bot: str, thread: ThreadId, reason: str | None) -> None:
+        for (owner, key), (_, row) in list(self.wishes.items()):
+            if owner == bot and row.thread == thread:
+                self._settle((owner, key), status=RowStatus.FAILED.value, reason=reason)
+
+    def _prune(self, bot: str, before_ms: int) -> None:
+        for at, (_, row) in list(self.wishes.items()):
+            if at[0] == bot and row.status != RowStatus.PENDING and row.created_ms < before_ms:
+                self._undo.drop(self.wishes, at)
+
+    def _next_position(self) -> int:
+        self._position += 1
+        return self._position
+
+
+class _Undo:
+    """What the tables held before the commit in hand touched them."""
+
+    def __init__(self) -> None:
+        self._before: list[tuple[dict[Any, Any], Any, Any]] = []
+
+    def put(self, table: dict[Any, Any], key: Any, value: Any) -> None:
+        self._before.append((table, key, table.get(key)))
+        table[key] = value
+
+    def drop(self, table: dict[Any, Any], key: Any) -> None:
+        if key in table:
+            self._before.append((table, key, table.pop(key)))
+
+    @contextmanager
+    def on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            for table, key, value in reversed(self._before):
+                if value is None:
+                    del table[key]
+                else:
+                    table[key] = value
+            raise
+        finally:
+            self._before.clear()
