@@ -36,7 +36,7 @@ class Answers:
         """The answer that says no."""
         headers = list(error.headers)
         if not _is_chat(route, request):
-            return Response(error.status, identity_error(error), headers, _ERROR_JSON)
+            return Response(error.status, identity_error(error), headers, _ERROR_JSON, error.is_versioned)
         quirks = self._world.quirks
         if error.status == 401:
             if quirks.www_authenticate:
@@ -70,7 +70,7 @@ class Answers:
         if isinstance(route, ChatRoute):
             headers += (versions.CHAT_HEADER, _CACHE, _EXPOSE)
         elif route is not None:
-            if response.status < 400:
+            if response.is_versioned:
                 headers.append(versions.TEAMS_HEADER if route.name == "exchange_token" else versions.IDENTITY_HEADER)
             headers.append(_CONTEXT)
             _echo(request, headers)

@@ -16,7 +16,7 @@ from chatbot.emulator.problems import ServiceError
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.records import Listed, Member, Message, Receipt, Thread
 from chatbot.emulator.state import Room
-from chatbot.emulator.versions import has_attachments, has_retention, has_thread_metadata, is_recent
+from chatbot.emulator.versions import has_attachments, has_metadata, has_retention, is_recent
 
 Json = dict[str, Any]
 
@@ -32,7 +32,7 @@ class Dialect:
 
     has_kind: bool
     has_attachments: bool
-    has_thread_metadata: bool
+    has_metadata: bool
     has_retention: bool
 
     @classmethod
@@ -42,7 +42,7 @@ class Dialect:
         return cls(
             has_kind=recent and quirks.identifier_kind,
             has_attachments=has_attachments(version) or (recent and quirks.attachments),
-            has_thread_metadata=has_thread_metadata(version),
+            has_metadata=has_metadata(version),
             has_retention=has_retention(version),
         )
 
@@ -88,7 +88,7 @@ class Dialect:
         if one.display_name is not None:
             body["displayName"] = one.display_name
         body["shareHistoryTime"] = wire_time(one.share_history)
-        if self.has_retention and isinstance(one, Member) and one.metadata:
+        if self.has_metadata and isinstance(one, Member) and one.metadata:
             body["metadata"] = dict(one.metadata)
         return body
 
@@ -102,7 +102,7 @@ class Dialect:
         }
         if head.deleted is not None:
             body["deletedOn"] = wire_time(head.deleted)
-        if self.has_thread_metadata and head.metadata:
+        if self.has_metadata and head.metadata:
             body["metadata"] = dict(head.metadata)
         if self.has_retention and head.retention_set:
             days = head.retention_days

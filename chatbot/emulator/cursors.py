@@ -30,9 +30,8 @@ def wire_time(millis: int) -> str:
 
 
 def precise_time(millis: int) -> str:
-    """Identity's format: seven digits of a second and a numeric offset."""
-    moment = _EPOCH + timedelta(milliseconds=millis)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond:06d}0+00:00"
+    """Identity's format: up to seven digits of a second, without trailing zeros, and a numeric offset."""
+    return _offset(millis * 1000)
 
 
 def http_date(seconds: int) -> str:

@@ -114,8 +114,9 @@ class Identities:
         return claims
 
     def _bites(self, user: User, claims: Claims, now: int) -> bool:
-        delayed = user.deleted is None and claims.generation == user.generation - 1
-        return not delayed or now >= user.revoked + self.quirks.revocation_delay_seconds * 1000
+        quirks = self.quirks
+        delay = quirks.revocation_delay_seconds if user.deleted is None else quirks.deletion_delay_seconds
+        return claims.generation < user.generation - 1 or now >= user.revoked + delay * 1000
 
     def _sign(self, claims: dict[str, Any]) -> str:
         kid = hashlib.sha1(self._key(), usedforsecurity=False).hexdigest().upper()

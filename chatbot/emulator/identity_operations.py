@@ -10,7 +10,7 @@ from chatbot.emulator import parsing
 from chatbot.emulator.bodies import dump
 from chatbot.emulator.cursors import precise_time
 from chatbot.emulator.identities import Token, unverified_expiry
-from chatbot.emulator.problems import ServiceError, validation
+from chatbot.emulator.problems import ServiceError, required, validation
 from chatbot.emulator.request import Request, Response
 from chatbot.emulator.world import World
 
@@ -53,25 +53,30 @@ def delete_user(world: World, request: Request) -> Response:
 def exchange_token(world: World, request: Request) -> Response:
     """POST /teamsUser/:exchangeAccessToken; the refusals were recorded."""
     body = request.json()
-    token, app, user = (_required(body, name) for name in ("token", "appId", "userId"))
+    token = _required(body, "token")
+    if request.version < "2022":  # the preview of October 2021 takes the token alone
+        return _exchanged(world, request, token, world.state.new_guid())
+    app, user = _required(body, "appId"), _required(body, "userId")
     if not _GUID.fullmatch(app):
         message = "Provided AppId has invalid format."
         raise validation(message, "appId")
     if not _GUID.fullmatch(user):
         message = "Provided UserId has invalid format."
         raise validation(message, "userId")
+    return _exchanged(world, request, token, user)
+
+
+def _exchanged(world: World, request: Request, token: str, user: str) -> Response:
     expires = unverified_expiry(token)
     if expires is None or expires <= request.now // 1000:
-        raise ServiceError(401, "InvalidAccessToken", "Provided access token is not valid.")
+        raise ServiceError(401, "InvalidAccessToken", "Provided access token is not valid.", is_versioned=False)
     return Response(200, dump(_token(world.identities.exchange(user, expires, request.now))))
 
 
 def _required(body: Mapping[str, Any], name: str) -> str:
     value = body.get(name)
     if not isinstance(value, str) or not value:
-        title = name[0].upper() + name[1:]
-        message = f"{title}: The {title} field is required."
-        raise validation(message, title)
+        raise required(name[0].upper() + name[1:])
     return value
 
 

@@ -11,12 +11,12 @@ from typing import Any
 from chatbot.emulator import cursors
 from chatbot.emulator.messages import Draft
 from chatbot.emulator.participants import Invited
-from chatbot.emulator.problems import bad_identifier, bad_message_id, bad_request, validation
+from chatbot.emulator.problems import bad_identifier, bad_message_id, bad_request, required, validation
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.records import NO_METADATA
 from chatbot.emulator.request import Request
 from chatbot.emulator.threads import Change, Plan
-from chatbot.emulator.versions import has_retention, has_thread_metadata
+from chatbot.emulator.versions import has_metadata, has_retention
 
 MIN_MINUTES, MAX_MINUTES = 60, 1440
 MAX_PAGE = 200
@@ -94,7 +94,7 @@ def invited(body: Mapping[str, Any], request: Request) -> list[Invited]:
 
 def _invited(one: Mapping[str, Any], request: Request) -> Invited:
     share = text_of(one, "shareHistoryTime")
-    metadata = metadata_of(one) if has_retention(request.version) else None
+    metadata = metadata_of(one) if has_metadata(request.version) else None
     return Invited(
         user=identifier(one.get("communicationIdentifier")),
         display_name=text_of(one, "displayName"),
@@ -110,7 +110,7 @@ def plan(request: Request) -> Plan:
     if topic is None:
         raise bad_request()
     days, is_set = retention(body) if has_retention(request.version) else (None, False)
-    metadata = metadata_of(body) if has_thread_metadata(request.version) else None
+    metadata = metadata_of(body) if has_metadata(request.version) else None
     return Plan(
         topic=topic,
         participants=tuple(invited(body, request)),
@@ -125,7 +125,7 @@ def thread_change(request: Request) -> Change:
     """What a PATCH of a thread changes."""
     body = request.json()
     days, is_set = retention(body) if has_retention(request.version) else (None, False)
-    metadata = metadata_of(body) if has_thread_metadata(request.version) else None
+    metadata = metadata_of(body) if has_metadata(request.version) else None
     return Change(text_of(body, "topic"), metadata, days, is_set)
 
 
@@ -193,8 +193,7 @@ def token_request(body: Mapping[str, Any], key: str) -> tuple[list[str], int]:
     """Scopes and minutes of a token; the three refusals of scopes were recorded."""
     scopes = body.get(key)
     if scopes is None:
-        message = "Scopes: The Scopes field is required."
-        raise validation(message, "Scopes")
+        raise required("Scopes")  # noqa: EM101 -- a field name, not a message
     if scopes == []:
         message = "Invalid scopes - Scopes field is required."
         raise validation(message, "scopes")

@@ -46,11 +46,13 @@ class People:
         others: Sequence[str] = (),
         *,
         names: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> str:
         """A new thread's id; `names` gives people display names."""
         names = names or {}
         people = tuple(Invited(user, names.get(user)) for user in (creator, *others))
-        return self.world.threads.create(creator, Plan(topic, people), self.now())[0].head.id
+        plan = Plan(topic, people, metadata=metadata or {})
+        return self.world.threads.create(creator, plan, self.now())[0].head.id
 
     def set_topic(self, thread: str, editor: str, topic: str) -> None:
         """Change a thread's topic."""
@@ -97,9 +99,10 @@ class People:
         *users: str,
         display_name: str | None = None,
         share_history: int = 0,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         """Add people to a thread."""
-        invited = [Invited(user, display_name, share_history) for user in users]
+        invited = [Invited(user, display_name, share_history, metadata or {}) for user in users]
         self.world.participants.add(self.world.room(thread, self.now()), initiator, invited, self.now())
 
     def remove(self, thread: str, initiator: str, user: str) -> None:

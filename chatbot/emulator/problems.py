@@ -11,7 +11,11 @@ NO_PERMISSION = "The initiator doesn't have the permission to perform the reques
 
 
 class ServiceError(Exception):
-    """A refusal: an HTTP status, a code, perhaps a message and a target; `code` empty means an empty body."""
+    """A refusal: an HTTP status, a code, perhaps a message and a target.
+
+    Identity's refusals of unreadable bodies and of tokens come before the api-version is read: they carry no
+    `api-supported-versions` (recorded), and are not `is_versioned`.
+    """
 
     def __init__(
         self,
@@ -20,6 +24,7 @@ class ServiceError(Exception):
         message: str | None = None,
         target: str | None = None,
         headers: tuple[tuple[bytes, bytes], ...] = (),
+        is_versioned: bool = True,
     ) -> None:
         super().__init__(f"{status} {code}: {message}")
         self.status = status
@@ -27,6 +32,7 @@ class ServiceError(Exception):
         self.message = message
         self.target = target
         self.headers = headers
+        self.is_versioned = is_versioned
 
 
 def bad_request(message: str | None = None) -> ServiceError:
@@ -62,6 +68,11 @@ def bad_identifier(text: str) -> ServiceError:
 def validation(message: str, target: str) -> ServiceError:
     """Identity's refusal of a value."""
     return ServiceError(400, "ValidationError", message, target)
+
+
+def required(name: str) -> ServiceError:
+    """Identity's refusal of a body that lacks a field."""
+    return ServiceError(400, "ValidationError", f"{name}: The {name} field is required.", name, is_versioned=False)
 
 
 def not_owned() -> ServiceError:

@@ -39,6 +39,11 @@ class Quirks:
         "U2: the recorded envelope of chat errors, or the one the specification promises",
     )
     unauthorized_body: Literal["empty", "envelope"] = _switch("empty", "U3: the body of chat's 401")
+    deletion_delay_seconds: int = _switch(
+        5,
+        "how long a deleted identity's token is still accepted and its threads keep it (in 18 recorded sessions it "
+        "deleted a thread a moment after its own deletion)",
+    )
     www_authenticate: bool = _switch(True, "U3: whether 401 carries `WWW-Authenticate: Bearer`")
     revocation_delay_seconds: int = _switch(
         0, "U3: how long chat still accepts a revoked token (documented: up to 15 minutes)"
@@ -77,7 +82,9 @@ class Quirks:
     default_participants: int = _switch(100, "U9: list_participants without maxPageSize")
     default_receipts: int = _switch(100, "U9: list_read_receipts without maxPageSize")
     link_after_last: bool = _switch(
-        False, "U10: whether a page that ends exactly at the last message has a nextLink to an empty page"
+        True,
+        "U10: whether a page that ends exactly at the last message has a nextLink to an empty page (three messages in "
+        "pages of one took four requests in all recorded sessions that list them)",
     )
     cursor_seconds: int = _switch(0, "U10: after how long a nextLink of messages is refused, 0 for never")
     repeatability_seconds: int = _switch(86400, "U11: how long a repeatability-request-id is remembered")

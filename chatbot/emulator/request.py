@@ -56,6 +56,7 @@ class Response:
     body: bytes | None = None
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     content_type: bytes = JSON_UTF8
+    is_versioned: bool = True
 
 
 def parse_path(raw: str) -> list[str]:

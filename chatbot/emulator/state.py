@@ -99,6 +99,7 @@ class State:
         self.rooms_of: dict[str, dict[str, Room]] = {}
         self.listeners: list[Callable[[Record], None]] = []
         self.activity = 0
+        self.leaving: dict[str, int] = {}
         self._lists: dict[str, list[Room]] = {}
 
     def put(self, record: Record) -> None:
@@ -122,6 +123,8 @@ class State:
                 self._head(record)
             case User():
                 self.users[record.id] = record
+                if record.deleted is not None:
+                    self.leaving[record.id] = record.deleted
             case Repeat():
                 self.repeats[(record.user, record.key)] = record
             case Resource():

@@ -41,20 +41,20 @@ CHAT_HEADER = (b"api-supported-versions", ", ".join(CHAT).encode())
 IDENTITY_HEADER = (b"api-supported-versions", ", ".join(IDENTITY).encode())
 TEAMS_HEADER = (b"api-supported-versions", ", ".join(TEAMS_EXCHANGE).encode())
 
-_THREAD_METADATA = frozenset(
+_METADATA = frozenset(
     {"2023-07-01-preview", "2023-11-15-preview", "2024-03-01-preview", "2024-06-05-preview", "2025-03-15"}
 )
 _RETENTION = frozenset({"2023-11-15-preview", "2024-06-05-preview", "2025-03-15"})
 _ATTACHMENTS = frozenset({"2023-07-01-preview", "2023-11-15-preview", "2024-03-01-preview"})
 
 
-def has_thread_metadata(version: str) -> bool:
-    """Whether threads carry metadata."""
-    return version in _THREAD_METADATA
+def has_metadata(version: str) -> bool:
+    """Whether threads and participants carry metadata."""
+    return version in _METADATA
 
 
 def has_retention(version: str) -> bool:
-    """Whether threads have a retention policy and participants metadata."""
+    """Whether threads have a retention policy."""
     return version in _RETENTION
 
 

@@ -60,15 +60,24 @@ class World:
         return self.state.resource
 
     def delete_user(self, user_id: str, now: int) -> None:
-        """Delete an identity; it leaves all its threads (web-chat-hero issue 177)."""
-        if self.identities.delete(user_id, now) is None:
-            return
-        for room in list(self.state.rooms_of.get(user_id, {}).values()):
-            if room.member(user_id) is not None and room.head.deleted is None:
-                self.participants.remove(room, user_id, user_id, now)
+        """Delete an identity; a little later it leaves all its threads (web-chat-hero issue 177)."""
+        self.identities.delete(user_id, now)
+        self.sweep(now)
+
+    def sweep(self, now: int) -> None:
+        """Let deleted users leave their threads once the deletion has got about."""
+        for user_id, deleted in list(self.state.leaving.items()):
+            if now < deleted + self.quirks.deletion_delay_seconds * 1000:
+                continue
+            del self.state.leaving[user_id]
+            for room in list(self.state.rooms_of.get(user_id, {}).values()):
+                if room.member(user_id) is not None and room.head.deleted is None:
+                    self.participants.remove(room, user_id, user_id, now)
 
     def room(self, thread_id: str, now: int) -> Room:
         """The room of a thread, deleted first if its retention ran out."""
+        if self.state.leaving:
+            self.sweep(now)
         room = self.state.room(thread_id)
         if room.head.retention_days is not None:
             self.threads.expire(room, now)

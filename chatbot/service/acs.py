@@ -6,6 +6,7 @@ a view of its own over it. Made by the runtime, by commands and by tests (these 
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,6 +17,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import anyio
+import anyio.to_thread
 from azure.communication.chat import __version__ as chat_sdk_version
 from azure.communication.identity import CommunicationUserIdentifier
 from azure.communication.identity.aio import CommunicationIdentityClient
@@ -112,6 +114,8 @@ class AcsResource:
         return self._endpoint
 
     async def __aenter__(self) -> Self:
+        # The SDK's user agent names the platform, which Python asks a subprocess for, once per process.
+        await anyio.to_thread.run_sync(platform.platform)
         transport = self._given_transport
         if transport is None:
             transport = await self._opened.enter_async_context(open_transport(self._ca_file))

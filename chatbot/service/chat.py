@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeVar, cast
+from urllib.parse import urlsplit
 
 from azure.communication.chat import ChatParticipant, CommunicationIdentifier, identifier_from_raw_id
 from azure.communication.chat.aio import ChatClient, ChatThreadClient, CommunicationTokenCredential
@@ -104,7 +105,7 @@ class AcsChatService:
                 answer=answer,
             )
             body = answer.json()
-            created = translate.thread(body.get("chatThread"), "chatThread")
+            created = translate.thread(body.get("chatThread"))
             return CreatedThread(created, translate.failed(body, participants))
 
     async def get_thread(self, thread: ThreadId) -> Thread:
@@ -160,7 +161,7 @@ class AcsChatService:
                 metadata=dict(metadata) if metadata else None,  # type: ignore[arg-type]  # the SDK's default is None
                 answer=answer,
             )
-            return translate.sent(answer.json())
+            return translate.message_id(answer.json(), "id")
 
     async def edit_message(
         self,
@@ -286,13 +287,16 @@ def _sdk(answer: Answer, *, is_write: bool = False) -> Iterator[None]:
 
 
 async def _one_page(
-    listing: AsyncItemPaged[Any], link: str | None, answer: Answer, item: Callable[[Any, str], T]
+    listing: AsyncItemPaged[Any], link: str | None, answer: Answer, item: Callable[[Any], T]
 ) -> tuple[tuple[T, ...], str | None]:
+    if link is not None and not _is_address(link):
+        msg = "the link to the next page is no address"
+        raise ProtocolError(msg)
     await anext(listing.by_page(continuation_token=link))
     return translate.page(answer.json(), item)
 
 
-async def _all_pages(listing: AsyncItemPaged[Any], answer: Answer, item: Callable[[Any, str], T]) -> AsyncIterator[T]:
+async def _all_pages(listing: AsyncItemPaged[Any], answer: Answer, item: Callable[[Any], T]) -> AsyncIterator[T]:
     link: str | None = None
     met = set[str]()
     while True:
@@ -306,6 +310,13 @@ async def _all_pages(listing: AsyncItemPaged[Any], answer: Answer, item: Callabl
             msg = f"cannot {answer.operation}: the service's pages lead in a circle"
             raise ProtocolError(msg)
         met.add(link)
+
+
+def _is_address(link: str) -> bool:
+    try:
+        return bool(urlsplit(link).path)
+    except ValueError:
+        return False
 
 
 def _invited(person: Participant) -> ChatParticipant:

@@ -126,7 +126,7 @@ def read_token(body: translate.Json) -> AccessToken:
     if isinstance(expires, int | float) and not isinstance(expires, bool):
         return AccessToken(token, int(expires))
     if expires is not None:
-        return AccessToken(token, int(translate.time(expires, "expiresOn").timestamp()))
+        return AccessToken(token, int(translate.time(body, "expiresOn").timestamp()))
     known = read_expiry(token)
     if known is None:
         msg = 'the answer has no "expiresOn", and the token does not say when it expires either'

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from chatbot.errors import ProtocolError
 from chatbot.model import (
@@ -31,10 +31,32 @@ from chatbot.service.base import FailedParticipant
 T = TypeVar("T")
 Json = dict[str, Any]
 
-_MAX_DIGITS: Final = 18
+MAX_DIGITS: Final = 18
 """Ids and versions fit a signed 64-bit integer, as stores need them."""
 
 _TYPES: Final = {kind.value: kind for kind in MessageType}
+_DECIMAL: Final = f"a decimal number of at most {MAX_DIGITS} digits, as text"
+_TIME: Final = "an ISO 8601 time"
+
+
+class UnexpectedShape(ProtocolError):
+    """Something in an answer is not what the protocol says.
+
+    Args:
+        place: where, as a path.
+        expected: what should be there.
+        found: what is there, in words that give nothing away.
+    """
+
+    def __init__(self, place: str, expected: str, found: str) -> None:
+        super().__init__(f"the service's answer is not its protocol: {place}: expected {expected}, found {found}")
+        self.place = place
+        self.expected = expected
+        self.found = found
+
+    def within(self, outer: str) -> Self:
+        """The same, seen from one level further out."""
+        return type(self)(f"{outer}.{self.place}", self.expected, self.found)
 
 
 def read_json(body: bytes | str) -> Json:
@@ -48,110 +70,101 @@ def read_json(body: bytes | str) -> Json:
     except (ValueError, RecursionError) as error:
         msg = f"the service's answer is not JSON ({len(body)} bytes); a JSON object was expected; is this the service?"
         raise ProtocolError(msg) from error
-    return _object(value, "answer")
+    return _object(value)
 
 
-def page(body: Json, item: Callable[[Any, str], T]) -> tuple[tuple[T, ...], str | None]:
+def page(body: Json, item: Callable[[Any], T]) -> tuple[tuple[T, ...], str | None]:
     """Read one page of any listing.
 
     Args:
         body: the page.
-        item: reads one element; gets it and its place.
+        item: reads one element.
 
     Returns:
         The elements in the service's order, and the link to the next page or None on the last.
     """
-    values = _list(body.get("value"), "value")
-    link = _text(body.get("nextLink"), "nextLink")
-    return tuple([item(value, f"value[{number}]") for number, value in enumerate(values)]), link
+    if "value" not in body:
+        place = "value"
+        raise UnexpectedShape(place, "a list", "nothing")
+    return _each(body, "value", item), _text(body, "nextLink")
 
 
-def message(value: Any, place: str = "message") -> ChatMessage:
+def message(value: Any) -> ChatMessage:
     """Read a ChatMessage; unknown types become `MessageType.OTHER`."""
-    raw = _object(value, place)
-    kind = _required_text(raw.get("type"), place, "type")
-    content = _object(raw.get("content") or {}, place, "content")
-    version = _number(raw.get("version"), place, "version")
-    people = content.get("participants")
-    files = content.get("attachments")
-    sequence = raw.get("sequenceId")
+    raw = _object(value)
+    content = _inner(raw, "content") or {}
     return ChatMessage(
-        id=_message_id(raw.get("id"), place, "id"),
-        version=version,
-        type=_TYPES.get(kind, MessageType.OTHER),
-        created_on=_required_time(raw.get("createdOn"), place, "createdOn"),
-        content=_text(content.get("message"), place, "content.message") or "",
-        sequence_id=_number(sequence, place, "sequenceId") if sequence is not None else 0,
-        sender=_user(raw.get("senderCommunicationIdentifier"), place, "senderCommunicationIdentifier"),
-        sender_display_name=_text(raw.get("senderDisplayName"), place, "senderDisplayName"),
-        initiator=_user(content.get("initiatorCommunicationIdentifier"), place, "initiatorCommunicationIdentifier"),
-        topic=_text(content.get("topic"), place, "content.topic"),
-        participants=_each(people, participant, f"{place}.content.participants") if people else (),
-        attachments=_each(files, attachment, f"{place}.content.attachments") if files else (),
-        metadata=_metadata(raw.get("metadata"), place),
-        edited_on=_time(raw.get("editedOn"), place, "editedOn"),
-        deleted_on=_time(raw.get("deletedOn"), place, "deletedOn"),
+        id=message_id(raw, "id"),
+        version=_number(raw, "version"),
+        type=_TYPES.get(_required(raw, "type"), MessageType.OTHER),
+        created_on=time(raw, "createdOn"),
+        content=_text(content, "message") or "",
+        sequence_id=_number(raw, "sequenceId") if "sequenceId" in raw else 0,
+        sender=_user(raw, "senderCommunicationIdentifier"),
+        sender_display_name=_text(raw, "senderDisplayName"),
+        initiator=_user(content, "initiatorCommunicationIdentifier"),
+        topic=_text(content, "topic"),
+        participants=_each(content, "participants", participant),
+        attachments=_each(content, "attachments", attachment),
+        metadata=_metadata(raw),
+        edited_on=_time(raw, "editedOn"),
+        deleted_on=_time(raw, "deletedOn"),
     )
 
 
-def participant(value: Any, place: str = "participant") -> Participant:
+def participant(value: Any) -> Participant:
     """Read a ChatParticipant."""
-    raw = _object(value, place)
+    raw = _object(value)
     return Participant(
-        user=_required_user(raw.get("communicationIdentifier"), place, "communicationIdentifier"),
-        display_name=_text(raw.get("displayName"), place, "displayName"),
-        share_history_time=_time(raw.get("shareHistoryTime"), place, "shareHistoryTime"),
+        user=_required_user(raw, "communicationIdentifier"),
+        display_name=_text(raw, "displayName"),
+        share_history_time=_time(raw, "shareHistoryTime"),
     )
 
 
-def attachment(value: Any, place: str = "attachment") -> Attachment:
+def attachment(value: Any) -> Attachment:
     """Read a ChatAttachment."""
-    raw = _object(value, place)
+    raw = _object(value)
     return Attachment(
-        id=_required_text(raw.get("id"), place, "id"),
-        type=_required_text(raw.get("attachmentType"), place, "attachmentType"),
-        name=_text(raw.get("name"), place, "name"),
-        url=_text(raw.get("url"), place, "url"),
-        preview_url=_text(raw.get("previewUrl"), place, "previewUrl"),
+        id=_required(raw, "id"),
+        type=_required(raw, "attachmentType"),
+        name=_text(raw, "name"),
+        url=_text(raw, "url"),
+        preview_url=_text(raw, "previewUrl"),
     )
 
 
-def thread(value: Any, place: str = "thread") -> Thread:
+def thread(value: Any) -> Thread:
     """Read a ChatThreadProperties."""
-    raw = _object(value, place)
+    raw = _object(value)
     return Thread(
-        id=ThreadId(_required_text(raw.get("id"), place, "id")),
-        topic=_text(raw.get("topic"), place, "topic") or "",
-        created_on=_required_time(raw.get("createdOn"), place, "createdOn"),
-        created_by=_user(raw.get("createdByCommunicationIdentifier"), place, "createdByCommunicationIdentifier"),
-        deleted_on=_time(raw.get("deletedOn"), place, "deletedOn"),
+        id=ThreadId(_required(raw, "id")),
+        topic=_text(raw, "topic") or "",
+        created_on=time(raw, "createdOn"),
+        created_by=_user(raw, "createdByCommunicationIdentifier"),
+        deleted_on=_time(raw, "deletedOn"),
     )
 
 
-def thread_item(value: Any, place: str = "thread") -> ThreadItem:
+def thread_item(value: Any) -> ThreadItem:
     """Read a ChatThreadItem."""
-    raw = _object(value, place)
+    raw = _object(value)
     return ThreadItem(
-        id=ThreadId(_required_text(raw.get("id"), place, "id")),
-        topic=_text(raw.get("topic"), place, "topic") or "",
-        last_activity=_time(raw.get("lastMessageReceivedOn"), place, "lastMessageReceivedOn"),
-        deleted_on=_time(raw.get("deletedOn"), place, "deletedOn"),
+        id=ThreadId(_required(raw, "id")),
+        topic=_text(raw, "topic") or "",
+        last_activity=_time(raw, "lastMessageReceivedOn"),
+        deleted_on=_time(raw, "deletedOn"),
     )
 
 
-def receipt(value: Any, place: str = "receipt") -> Receipt:
+def receipt(value: Any) -> Receipt:
     """Read a ChatMessageReadReceipt."""
-    raw = _object(value, place)
+    raw = _object(value)
     return Receipt(
-        reader=_required_user(raw.get("senderCommunicationIdentifier"), place, "senderCommunicationIdentifier"),
-        message=_message_id(raw.get("chatMessageId"), place, "chatMessageId"),
-        read_on=_required_time(raw.get("readOn"), place, "readOn"),
+        reader=_required_user(raw, "senderCommunicationIdentifier"),
+        message=message_id(raw, "chatMessageId"),
+        read_on=time(raw, "readOn"),
     )
-
-
-def sent(body: Json) -> MessageId:
-    """Read the answer to a send: the new message's id."""
-    return _message_id(body.get("id"), "answer", "id")
 
 
 def failed(body: Json, asked: Sequence[Participant]) -> tuple[FailedParticipant, ...]:
@@ -166,105 +179,127 @@ def failed(body: Json, asked: Sequence[Participant]) -> tuple[FailedParticipant,
     """
     only = asked[0].user if len(asked) == 1 else UserId("")
 
-    def read(value: Any, place: str) -> FailedParticipant:
-        raw = {name.lower(): item for name, item in _object(value, place).items()}
-        target = _text(raw.get("target"), place, "target")
-        return FailedParticipant(
-            user=UserId(target) if target else only,
-            code=_text(raw.get("code"), place, "code") or "",
-            message=_text(raw.get("message"), place, "message") or "",
-        )
+    def read(value: Any) -> FailedParticipant:
+        raw = {name.lower(): item for name, item in _object(value).items()}
+        target = _text(raw, "target")
+        user = UserId(target) if target else only
+        return FailedParticipant(user, code=_text(raw, "code") or "", message=_text(raw, "message") or "")
 
-    errors = body.get("invalidParticipants")
-    return _each(errors, read, "invalidParticipants") if errors else ()
+    return _each(body, "invalidParticipants", read)
 
 
-def time(value: Any, place: str) -> datetime:
+def message_id(raw: Json, name: str) -> MessageId:
+    """Read a message id: decimal text."""
+    _number(raw, name)
+    return MessageId(raw[name])
+
+
+def time(raw: Json, name: str) -> datetime:
     """Read an ISO 8601 time as an aware one in UTC; one without an offset is UTC."""
-    return _required_time(value, place)
-
-
-def _object(value: Any, *place: str) -> Json:
-    if isinstance(value, dict):
-        return value
-    raise _unexpected(value, place, "an object")
-
-
-def _list(value: Any, *place: str) -> list[Any]:
-    if isinstance(value, list):
-        return value
-    raise _unexpected(value, place, "a list")
-
-
-def _each(value: Any, item: Callable[[Any, str], T], place: str) -> tuple[T, ...]:
-    return tuple([item(element, f"{place}[{number}]") for number, element in enumerate(_list(value, place))])
-
-
-def _text(value: Any, *place: str) -> str | None:
-    """A string, with "" read as absent; half surrogate pairs, which no store and no terminal can write, replaced."""
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str):
-        raise _unexpected(value, place, "text")
-    return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _required_text(value: Any, *place: str) -> str:
-    text = _text(value, *place)
-    if text is None:
-        raise _unexpected(value, place, "text")
-    return text
-
-
-def _number(value: Any, *place: str) -> int:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS:
-        return int(value)
-    raise _unexpected(value, place, f"a decimal number of at most {_MAX_DIGITS} digits, as text", quote=True)
-
-
-def _message_id(value: Any, *place: str) -> MessageId:
-    _number(value, *place)
-    return MessageId(value)
-
-
-def _time(value: Any, *place: str) -> datetime | None:
-    return None if value is None else _required_time(value, *place)
-
-
-def _required_time(value: Any, *place: str) -> datetime:
+    value = raw.get(name)
     if isinstance(value, str):
         try:
             moment = datetime.fromisoformat(value)
+            if moment.tzinfo is UTC:
+                return moment
             return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
         except (ValueError, OverflowError):
             pass
-    raise _unexpected(value, place, "an ISO 8601 time", quote=True)
+    raise UnexpectedShape(name, _TIME, _quoted(value))
 
 
-def _user(value: Any, *place: str) -> UserId | None:
-    return None if value is None else _required_user(value, *place)
+def _time(raw: Json, name: str) -> datetime | None:
+    return None if raw.get(name) is None else time(raw, name)
 
 
-def _required_user(value: Any, *place: str) -> UserId:
-    raw = _object(value, *place)
-    known = raw.get("rawId")
-    if not known and isinstance(communication_user := raw.get("communicationUser"), dict):
-        known = communication_user.get("id")
-    return UserId(_required_text(known, *place, "rawId"))
+def _object(value: Any) -> Json:
+    if isinstance(value, dict):
+        return value
+    place = "it"
+    raise UnexpectedShape(place, "an object", _kind(value))
 
 
-def _metadata(value: Any, place: str) -> dict[str, str]:
-    if not value:
+def _inner(raw: Json, name: str) -> Json | None:
+    value = raw.get(name)
+    if value is None or isinstance(value, dict):
+        return value
+    raise UnexpectedShape(name, "an object", _kind(value))
+
+
+def _each(raw: Json, name: str, item: Callable[[Any], T]) -> tuple[T, ...]:
+    values = raw.get(name)
+    if not values and (values is None or isinstance(values, list)):
+        return ()
+    if not isinstance(values, list):
+        raise UnexpectedShape(name, "a list", _kind(values))
+    items = []
+    for value in values:
+        try:
+            items.append(item(value))
+        except UnexpectedShape as error:
+            place = f"{name}[{len(items)}]"
+            raise error.within(place) from None
+    return tuple(items)
+
+
+def _text(raw: Json, name: str) -> str | None:
+    """A string, with "" read as absent."""
+    value = raw.get(name)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise UnexpectedShape(name, "text", _kind(value))
+    return _whole(value)
+
+
+def _required(raw: Json, name: str) -> str:
+    text = _text(raw, name)
+    if text is None:
+        raise UnexpectedShape(name, "text", "nothing")
+    return text
+
+
+def _number(raw: Json, name: str) -> int:
+    value = raw.get(name)
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= MAX_DIGITS:
+        return int(value)
+    raise UnexpectedShape(name, _DECIMAL, _quoted(value))
+
+
+def _user(raw: Json, name: str) -> UserId | None:
+    return None if raw.get(name) is None else _required_user(raw, name)
+
+
+def _required_user(raw: Json, name: str) -> UserId:
+    inner = _inner(raw, name) or {}
+    known = inner.get("rawId")
+    if not known and isinstance(user := inner.get("communicationUser"), dict):
+        known = user.get("id")
+    if isinstance(known, str) and known:
+        return UserId(_whole(known))
+    place = f"{name}.rawId"
+    raise UnexpectedShape(place, "text", _kind(known))
+
+
+def _metadata(raw: Json) -> dict[str, str]:
+    entries = _inner(raw, "metadata")
+    if not entries:
         return {}
-    entries = _object(value, place, "metadata")
-    return {
-        _text(name, place, "metadata") or "": _text(entry, place, "metadata") or "" for name, entry in entries.items()
-    }
+    try:
+        return {_whole(name): _text(entries, name) or "" for name in entries}
+    except UnexpectedShape as error:
+        place = "metadata"
+        raise error.within(place) from None
 
 
-def _unexpected(value: Any, place: tuple[str, ...], expected: str, *, quote: bool = False) -> ProtocolError:
-    where = ".".join(place)
-    found = "nothing" if value is None else type(value).__name__
-    if quote and isinstance(value, str):
-        found = repr(value[:40])
-    return ProtocolError(f"the service's answer is not its protocol: {where}: expected {expected}, found {found}")
+def _whole(text: str) -> str:
+    """The same text without halves of surrogate pairs, which no store and no terminal can write."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else type(value).__name__
+
+
+def _quoted(value: Any) -> str:
+    return repr(value[:40]) if isinstance(value, str) else _kind(value)

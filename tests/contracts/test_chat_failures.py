@@ -1,0 +1,173 @@
+"""What `ChatService` promises when something fails: the right class, no repetition, no token to strangers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from chatbot.emulator import Quirks
+from chatbot.errors import (
+    Forbidden,
+    NotFound,
+    OutcomeUnknown,
+    ProtocolError,
+    Rejected,
+    ServiceError,
+    Throttled,
+    Unreachable,
+)
+from chatbot.model import MessageId, ThreadId
+from chatbot.service.chat import MAX_CLIENTS
+from chatbot.service.policies import Timeouts
+from chatbot.testing.transport import AsgiMessage
+from tests.contracts.chat_room import Fault, answering, raising, room
+
+
+@pytest.mark.parametrize("envelope", ["CommunicationError", "error"])
+async def test_a_refusal_says_why_in_either_envelope(envelope: Any) -> None:
+    async with room(Quirks(error_envelope=envelope)) as it:
+        with pytest.raises(NotFound, match="The specified thread id was not found") as caught:
+            await it.ann.get_thread(ThreadId("19:" + "x" * 43 + "1@thread.v2"))
+
+        assert (caught.value.status, caught.value.code) == (404, "NotFound")
+
+
+async def test_a_stranger_may_not_write() -> None:
+    async with room() as it:
+        user = await it.resource.create_user()
+
+        with pytest.raises(Forbidden):
+            await it.resource.chat(user, it.resource.minted_tokens(user)).send_message(it.thread, "hi")
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "wait"),
+    [
+        (raising(ConnectionRefusedError("down")), Unreachable, None),
+        (raising(ConnectionResetError("reset")), OutcomeUnknown, None),
+        (raising(TimeoutError()), OutcomeUnknown, None),
+        (answering(500, retry_after="2"), OutcomeUnknown, 2.0),
+        (answering(503), OutcomeUnknown, None),
+        (answering(408), OutcomeUnknown, None),
+        (answering(429, retry_after="7"), Throttled, 7.0),
+        (answering(429, x_ms_retry_after_ms="500"), Throttled, 0.5),
+        (answering(413), Rejected, None),
+        (answering(302, location="https://evil.example/"), OutcomeUnknown, None),
+        (answering(200, b'{"id": "1"}'), OutcomeUnknown, None),
+        (answering(201, b"<html>"), OutcomeUnknown, None),
+        (answering(201, b'{"id": "new"}'), OutcomeUnknown, None),
+    ],
+)
+async def test_a_send_that_fails_is_sorted_and_never_repeated(
+    fault: Fault, kind: type[ServiceError], wait: float | None
+) -> None:
+    async with room() as it:
+        it.weather.faults = [fault]
+
+        with pytest.raises(ServiceError) as caught:
+            await it.ann.send_message(it.thread, "hi")
+
+        assert type(caught.value) is kind
+        assert getattr(caught.value, "retry_after", None) == wait
+        assert len(it.weather.requests) == 1
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"value": {}}', b'{"value": [5]}', b'{"value": [], "nextLink": 5}'])
+async def test_a_page_that_is_none_breaks_the_protocol(body: bytes) -> None:
+    async with room() as it:
+        it.weather.faults = [answering(200, body)]
+
+        with pytest.raises(ProtocolError, match="cannot list the messages of thread 19:"):
+            await it.ann.list_messages(it.thread)
+
+
+@pytest.mark.parametrize("timeouts", [Timeouts(read=0.01), Timeouts(total=0.01)])
+async def test_an_answer_that_does_not_come_is_given_up(timeouts: Timeouts) -> None:
+    async def silence(scope: AsgiMessage, receive: Any, send: Any) -> None:
+        await anyio.sleep_forever()
+
+    async with room(timeouts=timeouts) as it:
+        it.weather.faults = [silence]
+
+        with pytest.raises(OutcomeUnknown, match="no answer came"):
+            await it.ann.send_message(it.thread, "hi")
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://evil.example/chat/threads/x/messages",
+        "http://acs.example/chat/threads/x/messages",
+        "https://acs.example:444/chat/threads/x/messages",
+        "https://acs.example@evil.example/chat",
+        "https://acs.example.evil.example/chat",
+        "https://me@acs.example/chat",
+        "https://[/chat",
+    ],
+)
+async def test_a_link_to_another_place_is_never_followed_with_our_token(link: str) -> None:
+    async with room() as it:
+        with pytest.raises(ProtocolError):
+            await it.ann.list_messages(it.thread, link=link)
+
+        assert it.weather.requests == []
+
+
+@pytest.mark.parametrize("place", ["https://ACS.example", "https://acs.example:443"])
+async def test_a_link_to_the_endpoint_in_another_spelling_is_followed(place: str) -> None:
+    async with room() as it:
+        page = await it.ann.list_messages(it.thread, link=f"{place}/chat/threads/{it.thread}/messages?maxPageSize=1")
+
+        assert len(page.messages) == 1
+
+
+@pytest.mark.parametrize("message", ["", "..", ".", "1/..", "12a", "１"])
+async def test_a_message_id_that_is_none_addresses_nothing(message: str) -> None:
+    """`DELETE …/messages/..` is `DELETE` of the thread."""
+    async with room() as it:
+        for call in (it.ann.delete_message, it.ann.get_message, it.ann.send_receipt, it.ann.edit_message):
+            with pytest.raises(Rejected, match="is no message id"):
+                await call(it.thread, MessageId(message))
+
+        assert it.weather.requests == []
+
+
+@pytest.mark.parametrize("thread", ["", ".", ".."])
+async def test_a_thread_id_that_is_none_addresses_nothing(thread: str) -> None:
+    async with room() as it:
+        for call in (it.ann.delete_thread, it.ann.get_thread, it.ann.list_messages):
+            with pytest.raises(Rejected, match="is no thread id"):
+                await call(ThreadId(thread))
+
+        assert it.weather.requests == []
+
+
+async def test_empty_texts_are_refused_before_they_are_sent() -> None:
+    async with room() as it:
+        with pytest.raises(Rejected, match="a text is needed"):
+            await it.ann.send_message(it.thread, "")
+        with pytest.raises(Rejected, match="a topic is needed"):
+            await it.ann.create_thread("")
+
+        assert it.weather.requests == []
+
+
+async def test_requests_name_the_sdk_and_us() -> None:
+    async with room() as it:
+        await it.bob.list_threads()
+
+        agents = [dict(request["headers"])[b"user-agent"].decode() for request in it.weather.requests]
+        assert len(agents) == 2
+        assert all(agent.startswith("chatbot/") and "azsdk-python-communication-" in agent for agent in agents)
+        assert all(b"x-ms-client-request-id" in dict(request["headers"]) for request in it.weather.requests)
+
+
+async def test_thread_clients_do_not_grow_without_bound() -> None:
+    async with room() as it:
+        for number in range(MAX_CLIENTS + 10):
+            it.weather.faults = [it.weather.emulator] if number == 0 else [answering(204)]
+            await it.ann.update_topic(ThreadId(f"19:{number}@thread.v2") if number else it.thread, "t")
+
+        assert len(it.ann._threads) == MAX_CLIENTS  # type: ignore[attr-defined]  # nothing else shows it
