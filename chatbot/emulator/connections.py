@@ -25,6 +25,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the transport, wrapped."""
+        # Not through uvicorn's configuration: that would silence its logger for the whole process.
+        self.access_log = False
         super().connection_made(_Gathering(transport))  # type: ignore[arg-type]
         self.app = _Cutting(self.app, transport)  # pyright: ignore[reportArgumentType] -- what the factory was given
 

@@ -91,7 +91,6 @@ async def _listening(emulator: Emulator, sock: socket.socket, context: ssl.SSLCo
         ws="none",
         lifespan="off",
         log_config=None,
-        access_log=False,
         server_header=False,
         date_header=False,
         timeout_keep_alive=150,  # longer than any SDK keeps an idle connection

@@ -447,8 +447,7 @@ async def replay_all() -> list[tuple[Session, list[Outcome]]]:
     results: list[tuple[Session, list[Outcome]]] = []
     for story in stories():
         replay = Replay(story)
-        for session in story:
-            results.append((session, await replay.run(session)))
+        results += [(session, await replay.run(session)) for session in story]
     return results
 
 
