@@ -8,34 +8,31 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-import anyio
 import anyio.to_thread
 from azure.communication.chat import __version__ as chat_sdk_version
-from azure.communication.identity import CommunicationUserIdentifier
-from azure.communication.identity.aio import CommunicationIdentityClient
 from azure.core.credentials import AccessToken, AzureKeyCredential
-from azure.core.exceptions import AzureError
 from azure.core.pipeline import AsyncPipeline
 from azure.core.pipeline.policies import UserAgentPolicy
 from azure.core.pipeline.transport import AsyncHttpResponse, AsyncHttpTransport, HttpRequest
 
-from chatbot.errors import ConfigError, ProtocolError, Rejected, StateError
+from chatbot.errors import ConfigError, StateError
 from chatbot.model import UserId
-from chatbot.service import failures
+from chatbot.service.base import ChatService
 from chatbot.service.chat import AcsChatService
 from chatbot.service.connection import ConnectionString, check_access_key, check_endpoint
 from chatbot.service.credentials import RenewingTokens, TokenSource
+from chatbot.service.identities import Identities
 from chatbot.service.network import open_transport, proxy_for
 from chatbot.service.policies import ChatPolicy, Timeouts
-from chatbot.service.token_endpoint import TokenEndpoint, read_token
+from chatbot.service.token_endpoint import TokenEndpoint
 
 CHAT: Final = ("chat",)
 """The scope a bot needs: everything in threads, creating and deleting them included."""
@@ -78,7 +75,7 @@ class AcsResource:
         self._proxy = proxy_for(self._endpoint)
         self._opened = AsyncExitStack()
         self._transport: AsyncHttpTransport[Any, Any] | None = None
-        self._identity: CommunicationIdentityClient | None = None
+        self._identities: Identities | None = None
 
     @classmethod
     def from_connection_string(
@@ -121,14 +118,14 @@ class AcsResource:
             transport = await self._opened.enter_async_context(open_transport(self._ca_file))
         self._transport = transport
         if self._key is not None:
-            # Its pipeline is the SDK's own, which alone can sign; the client is not closed, the transport is.
-            self._identity = CommunicationIdentityClient(
+            self._identities = Identities(
                 self._endpoint,
                 self._key,
-                transport=transport,
-                retry_total=0,
-                permit_redirects=False,
+                transport,
                 user_agent=_OURSELVES,
+                timeouts=self._timeouts,
+                proxy=self._proxy,
+                clock=self._clock,
             )
         return self
 
@@ -138,41 +135,34 @@ class AcsResource:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._transport = self._identity = None
+        self._transport = self._identities = None
         await self._opened.aclose()
 
-    # Identities; the service counts these per resource: 1000 creations and tokens, 500 deletions per 30 s.
+    # Identities
 
     async def create_user(self) -> UserId:
-        """Create an identity (POST /identities)."""
-        async with self._identities("create a user") as (client, options):
-            user = await client.create_user(**options)
-            return UserId(_filled(user.raw_id))
+        """Create an identity."""
+        return await self._with_key("create a user").create_user()
 
     async def issue_token(
         self, user: UserId, *, scopes: Sequence[str] = CHAT, lifetime: timedelta | None = None
     ) -> AccessToken:
-        """Issue an access token (POST /identities/{id}/:issueAccessToken).
+        """Issue an access token.
 
         Args:
             user: whose token.
             scopes: what it allows.
             lifetime: 60 minutes to 24 hours; None is the service's default of 24 hours.
         """
-        async with self._identities(f"issue a token of {user}") as (client, options):
-            issued: Any = await client.get_token(_known(user), list(scopes), token_expires_in=lifetime, **options)
-            # The annotation promises a number, but what comes is the service's text.
-            return read_token({"token": issued.token, "expiresOn": issued.expires_on})
+        return await self._with_key(f"issue a token of {user}").issue_token(user, scopes=scopes, lifetime=lifetime)
 
     async def revoke_tokens(self, user: UserId) -> None:
-        """Revoke all tokens of a user, within 15 minutes (POST /identities/{id}/:revokeAccessTokens)."""
-        async with self._identities(f"revoke the tokens of {user}") as (client, options):
-            await client.revoke_tokens(_known(user), **options)
+        """Revoke all tokens of a user; it may take up to 15 minutes to bite (Microsoft's documentation)."""
+        await self._with_key(f"revoke the tokens of {user}").revoke_tokens(user)
 
     async def delete_user(self, user: UserId) -> None:
-        """Delete an identity, for good and out of all its threads (DELETE /identities/{id})."""
-        async with self._identities(f"delete user {user}") as (client, options):
-            await client.delete_user(_known(user), **options)
+        """Delete an identity, for good and out of all its threads."""
+        await self._with_key(f"delete user {user}").delete_user(user)
 
     # Tokens and chat
 
@@ -211,19 +201,18 @@ class AcsResource:
         )
         return RenewingTokens(endpoint.mint, name=user, clock=self._clock)
 
-    def chat(self, user: UserId, tokens: TokenSource) -> AcsChatService:
+    def chat(self, user: UserId, tokens: TokenSource) -> ChatService:
         """One user's view of the chat, over the pool that all share.
 
         Args:
             user: whose view.
             tokens: that user's tokens.
         """
+        sdk = UserAgentPolicy(user_agent=_OURSELVES, sdk_moniker=f"communication-chat/{chat_sdk_version}")
         policy = ChatPolicy(
             self._endpoint,
             tokens,
-            user_agent=UserAgentPolicy(
-                user_agent=_OURSELVES, sdk_moniker=f"communication-chat/{chat_sdk_version}"
-            ).user_agent,
+            user_agent=sdk.user_agent,
             timeouts=self._timeouts,
             proxy=self._proxy,
             clock=self._clock,
@@ -237,43 +226,9 @@ class AcsResource:
             raise StateError(msg)
         return self._transport
 
-    @asynccontextmanager
-    async def _identities(self, operation: str) -> AsyncIterator[tuple[CommunicationIdentityClient, dict[str, Any]]]:
-        """The identity client and the options of a call, with its failures translated."""
+    def _with_key(self, operation: str) -> Identities:
         self._open_transport()
-        if self._identity is None:
-            msg = (
-                f"cannot {operation}: that needs the resource's access key, and {self._endpoint} was given without one"
-            )
+        if self._identities is None:
+            msg = f"cannot {operation}: that needs the access key of {self._endpoint}, and none was given"
             raise ConfigError(msg)
-        options: dict[str, Any] = {
-            "connection_timeout": self._timeouts.connect,
-            "read_timeout": self._timeouts.read,
-            "proxy": self._proxy,
-        }
-        try:
-            with anyio.fail_after(self._timeouts.total):
-                yield self._identity, options
-        except AzureError as error:
-            raise failures.from_azure(operation, error, datetime.fromtimestamp(self._clock(), UTC)) from error
-        except (TimeoutError, OSError) as error:
-            raise failures.from_exception(operation, error) from error
-        except (ValueError, TypeError, AttributeError, KeyError, ProtocolError) as error:
-            msg = (
-                f"cannot {operation}: the identity service's answer is not its protocol ({failures.clean(str(error))})"
-            )
-            raise ProtocolError(msg) from error
-
-
-def _filled(raw_id: Any) -> str:
-    if isinstance(raw_id, str) and raw_id:
-        return raw_id
-    msg = f"expected a user id, found {type(raw_id).__name__}"
-    raise ProtocolError(msg)
-
-
-def _known(user: UserId) -> CommunicationUserIdentifier:
-    if not user.strip("."):
-        msg = f"{user!r} is no user id"
-        raise Rejected(msg)
-    return CommunicationUserIdentifier(user)
+        return self._identities

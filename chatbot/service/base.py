@@ -3,7 +3,8 @@
 Every method raises a `ServiceError` whose class says what the caller can do: `Throttled` (wait), `Unauthorized`,
 `Forbidden`, `NotFound`, `Rejected` (do not repeat), `Unreachable` (certainly not done, repeat freely),
 `OutcomeUnknown` (perhaps done: read before repeating). No method retries by itself: one call is one request
-(or one request per page), so that the callers' budgets count what the service counts.
+(or one request per page), so that the callers' budgets count what the service counts. The one exception is a 401, which
+means certainly not done: the token is renewed and the call repeated, once.
 """
 
 from __future__ import annotations

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, Literal, TypeVar, cast
 from urllib.parse import urlsplit
 
-from azure.communication.chat import ChatParticipant, CommunicationIdentifier, identifier_from_raw_id
 from azure.communication.chat.aio import ChatClient, ChatThreadClient, CommunicationTokenCredential
 from azure.core.async_paging import AsyncItemPaged
 from azure.core.exceptions import AzureError
@@ -21,9 +20,9 @@ from azure.core.pipeline import AsyncPipeline
 from azure.core.pipeline.policies import SansIOHTTPPolicy
 from azure.core.pipeline.transport import AsyncHttpResponse, HttpRequest
 
-from chatbot.errors import OutcomeUnknown, ProtocolError, Rejected
+from chatbot.errors import OutcomeUnknown, ProtocolError
 from chatbot.model import ChatMessage, MessageId, Participant, Receipt, Thread, ThreadId, UserId
-from chatbot.service import failures, translate
+from chatbot.service import arguments, failures, translate
 from chatbot.service.base import CreatedThread, FailedParticipant, MessagePage, ThreadPage
 from chatbot.service.credentials import TokenSource
 from chatbot.service.policies import Answer
@@ -96,10 +95,10 @@ class AcsChatService:
     ) -> CreatedThread:
         """Create a thread (POST /chat/threads)."""
         answer = Answer("create a thread")
-        people = [_invited(person) for person in participants]
+        people = [arguments.invited(person) for person in participants]
         with _sdk(answer, is_write=True):
             await self._client.create_chat_thread(
-                _required(topic, "a topic", answer),
+                arguments.required(topic, "a topic", answer.operation),
                 thread_participants=people,
                 idempotency_token=repeatability_id,
                 answer=answer,
@@ -119,14 +118,16 @@ class AcsChatService:
         """Delete a thread for everyone (DELETE /chat/threads/{id})."""
         answer = Answer(f"delete thread {thread}")
         with _sdk(answer, is_write=True):
-            await self._client.delete_chat_thread(_segment(thread, "thread id", answer), answer=answer)
+            await self._client.delete_chat_thread(
+                arguments.segment(thread, "thread id", answer.operation), answer=answer
+            )
 
     async def update_topic(self, thread: ThreadId, topic: str) -> None:
         """Give a thread another topic (PATCH /chat/threads/{id})."""
         answer = Answer(f"set the topic of thread {thread}")
         with _sdk(answer, is_write=True):
             client = self._thread(thread, answer)
-            await client.update_topic(_required(topic, "a topic", answer), answer=answer)
+            await client.update_topic(arguments.required(topic, "a topic", answer.operation), answer=answer)
 
     async def list_threads(
         self, *, start_time: datetime | None = None, page_size: int | None = None, link: str | None = None
@@ -135,7 +136,7 @@ class AcsChatService:
         answer = Answer("list the threads")
         with _sdk(answer):
             listing = self._client.list_chat_threads(
-                results_per_page=page_size, start_time=_aware(start_time), answer=answer
+                results_per_page=page_size, start_time=arguments.aware(start_time), answer=answer
             )
             items, next_link = await _one_page(listing, link, answer, translate.thread_item)
             return ThreadPage(items, next_link, answer.server_time)
@@ -155,7 +156,7 @@ class AcsChatService:
         answer = Answer(f"send a message to thread {thread}")
         with _sdk(answer, is_write=True):
             await self._thread(thread, answer).send_message(
-                _required(content, "a text", answer),
+                arguments.required(content, "a text", answer.operation),
                 chat_message_type=type,
                 sender_display_name=display_name,
                 metadata=dict(metadata) if metadata else None,  # type: ignore[arg-type]  # the SDK's default is None
@@ -175,7 +176,7 @@ class AcsChatService:
         answer = Answer(f"edit message {message} of thread {thread}")
         with _sdk(answer, is_write=True):
             await self._thread(thread, answer).update_message(
-                _decimal(message, answer),
+                arguments.decimal(message, answer.operation),
                 content,  # type: ignore[arg-type]  # the SDK's default is None
                 metadata=dict(metadata) if metadata is not None else None,  # type: ignore[arg-type]
                 answer=answer,
@@ -185,13 +186,15 @@ class AcsChatService:
         """Take a message back (DELETE /chat/threads/{id}/messages/{id})."""
         answer = Answer(f"delete message {message} of thread {thread}")
         with _sdk(answer, is_write=True):
-            await self._thread(thread, answer).delete_message(_decimal(message, answer), answer=answer)
+            await self._thread(thread, answer).delete_message(
+                arguments.decimal(message, answer.operation), answer=answer
+            )
 
     async def get_message(self, thread: ThreadId, message: MessageId) -> ChatMessage:
         """Read one message (GET /chat/threads/{id}/messages/{id})."""
         answer = Answer(f"read message {message} of thread {thread}")
         with _sdk(answer):
-            await self._thread(thread, answer).get_message(_decimal(message, answer), answer=answer)
+            await self._thread(thread, answer).get_message(arguments.decimal(message, answer.operation), answer=answer)
             return translate.message(answer.json())
 
     async def list_messages(
@@ -206,7 +209,7 @@ class AcsChatService:
         answer = Answer(f"list the messages of thread {thread}")
         with _sdk(answer):
             listing = self._thread(thread, answer).list_messages(
-                results_per_page=page_size, start_time=_aware(start_time), answer=answer
+                results_per_page=page_size, start_time=arguments.aware(start_time), answer=answer
             )
             messages, next_link = await _one_page(listing, link, answer, translate.message)
             return MessagePage(messages, next_link, answer.server_time)
@@ -221,7 +224,7 @@ class AcsChatService:
             return ()
         answer = Answer(f"add participants to thread {thread}")
         with _sdk(answer, is_write=True):
-            people = [_invited(person) for person in participants]
+            people = [arguments.invited(person) for person in participants]
             await self._thread(thread, answer).add_participants(people, answer=answer)
             return translate.failed(answer.json(), participants)
 
@@ -229,7 +232,7 @@ class AcsChatService:
         """Take someone out (POST /chat/threads/{id}/participants/:remove)."""
         answer = Answer(f"remove {user} from thread {thread}")
         with _sdk(answer, is_write=True):
-            await self._thread(thread, answer).remove_participant(_identifier(user), answer=answer)
+            await self._thread(thread, answer).remove_participant(arguments.identifier(user), answer=answer)
 
     async def list_participants(self, thread: ThreadId) -> AsyncIterator[Participant]:
         """Read who is in a thread (GET /chat/threads/{id}/participants), one request per page."""
@@ -242,7 +245,9 @@ class AcsChatService:
         """Tell that everything up to a message was read (POST /chat/threads/{id}/readReceipts)."""
         answer = Answer(f"send a receipt to thread {thread}")
         with _sdk(answer, is_write=True):
-            await self._thread(thread, answer).send_read_receipt(_decimal(message, answer), answer=answer)
+            await self._thread(thread, answer).send_read_receipt(
+                arguments.decimal(message, answer.operation), answer=answer
+            )
 
     async def list_receipts(self, thread: ThreadId) -> AsyncIterator[Receipt]:
         """Read the latest receipt of each reader (GET /chat/threads/{id}/readReceipts), one request per page."""
@@ -260,7 +265,7 @@ class AcsChatService:
     def _thread(self, thread: ThreadId, answer: Answer) -> ChatThreadClient:
         client = self._threads.get(thread)
         if client is None:
-            segment = _segment(thread, "thread id", answer)
+            segment = arguments.segment(thread, "thread id", answer.operation)
             client = self._threads[thread] = self._client.get_chat_thread_client(segment, **self._options)
             if len(self._threads) > MAX_CLIENTS:
                 self._threads.popitem(last=False)
@@ -317,52 +322,3 @@ def _is_address(link: str) -> bool:
         return bool(urlsplit(link).path)
     except ValueError:
         return False
-
-
-def _invited(person: Participant) -> ChatParticipant:
-    return ChatParticipant(
-        identifier=_identifier(person.user),
-        display_name=person.display_name,
-        share_history_time=_aware(person.share_history_time),
-    )
-
-
-def _identifier(user: UserId) -> CommunicationIdentifier:
-    identifier = identifier_from_raw_id(user)
-    # The SDK looks for properties["id"] when it matches failures, which only its own users have: others would end
-    # their addition, already done, in a KeyError.
-    cast(Any, identifier).properties = _Properties(identifier.properties)
-    return identifier
-
-
-class _Properties(dict[str, Any]):
-    """An identifier's properties as they are sent, with an empty `id` for whoever looks for one."""
-
-    def __missing__(self, key: str) -> str:
-        return ""
-
-
-def _aware(moment: datetime | None) -> datetime | None:
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
-
-
-def _required(text: str, what: str, answer: Answer) -> str:
-    if text:
-        return text
-    msg = f"cannot {answer.operation}: {what} is needed, and it is empty"
-    raise Rejected(msg)
-
-
-def _segment(text: str, what: str, answer: Answer) -> str:
-    """An id as one segment of a path: an empty one, or dots, would address something else."""
-    if text.strip("."):
-        return text
-    msg = f"cannot {answer.operation}: {text!r} is no {what}"
-    raise Rejected(msg)
-
-
-def _decimal(message: MessageId, answer: Answer) -> str:
-    if message.isascii() and message.isdigit():
-        return message
-    msg = f"cannot {answer.operation}: {message[:40]!r} is no message id; expected decimal digits"
-    raise Rejected(msg)

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import aiohttp
@@ -149,6 +150,7 @@ def read_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     return max(0.0, (until - (read_http_date(headers.get("date")) or now)).total_seconds())
 
 
+@lru_cache(maxsize=64)
 def read_http_date(text: str | None) -> datetime | None:
     """Read an HTTP date as an aware time in UTC; None if there is none or it is not one."""
     if not text:

@@ -15,6 +15,7 @@ from chatbot.errors import (
     ConfigError,
     OutcomeUnknown,
     ProtocolError,
+    Rejected,
     ServiceError,
     StateError,
     Throttled,
@@ -24,6 +25,7 @@ from chatbot.errors import (
 from chatbot.model import ThreadId, UserId
 from chatbot.service.acs import AcsResource
 from chatbot.service.credentials import StaticToken
+from chatbot.service.policies import Timeouts
 from chatbot.testing.transport import AsgiTransport
 from tests.contracts.chat_room import Fault, Room, Weather, answering, opened, raising, room
 
@@ -130,6 +132,16 @@ async def test_a_wrong_access_key_is_refused_without_being_shown() -> None:
     assert "d3Jvbmc" not in f"{caught.value}{resource!r}"
 
 
+@pytest.mark.parametrize("user", ["", ".", ".."])
+async def test_a_user_id_that_is_none_addresses_nothing(user: str) -> None:
+    async with room() as it:
+        for call in (it.resource.delete_user, it.resource.revoke_tokens, it.resource.issue_token):
+            with pytest.raises(Rejected, match="is no user id"):
+                await call(UserId(user))
+
+        assert it.weather.requests == []
+
+
 @pytest.mark.parametrize("body", [b"{}", b'{"identity": {}}', b"[]", b"<html>"])
 async def test_an_identity_that_is_none_is_refused(body: bytes) -> None:
     async with room() as it:
@@ -141,7 +153,7 @@ async def test_an_identity_that_is_none_is_refused(body: bytes) -> None:
 
 async def test_without_an_access_key_there_are_no_identities() -> None:
     async with AcsResource("https://acs.example", transport=AsgiTransport(Emulator())) as resource:
-        with pytest.raises(ConfigError, match="needs the resource's access key"):
+        with pytest.raises(ConfigError, match="needs the access key of"):
             await resource.create_user()
 
 
@@ -199,3 +211,48 @@ async def test_a_server_that_hangs_up_leaves_the_outcome_unknown() -> None:
             with pytest.raises(OutcomeUnknown):
                 await resource.chat(UserId("8:acs:x"), StaticToken("t")).send_message(ThreadId("19:x"), "hi")
         group.cancel_scope.cancel()
+
+
+class Recorder(AsgiTransport):
+    """Keeps the options that requests are sent with."""
+
+    options: dict[str, Any]
+
+    async def send(self, request: Any, **options: Any) -> Any:
+        self.options = options
+        return await super().send(request, **options)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "proxy"), [("https://acs.example", "http://proxy:3128"), ("https://localhost", None)]
+)
+async def test_the_environment_s_proxy_is_taken_once_and_never_for_this_machine(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str, proxy: str | None
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    emulator = Emulator(endpoint=endpoint)
+    transport = Recorder(emulator)
+    resource = AcsResource.from_connection_string(emulator.connection_string, transport=transport)
+    monkeypatch.delenv("HTTPS_PROXY")
+
+    async with opened(resource, Weather(emulator)) as it:
+        assert transport.options.get("proxy") == proxy
+
+        await it.resource.create_user()
+
+        assert transport.options.get("proxy") == proxy
+
+
+async def test_every_call_has_its_timeouts() -> None:
+    emulator = Emulator(endpoint="https://acs.example")
+    transport = Recorder(emulator)
+    resource = AcsResource.from_connection_string(
+        emulator.connection_string, transport=transport, timeouts=Timeouts(connect=1, read=2)
+    )
+
+    async with opened(resource, Weather(emulator)) as it:
+        for call in (it.resource.create_user, it.ann.list_threads):
+            await call()
+
+            assert transport.options["connection_timeout"] == 1
+            assert transport.options["read_timeout"] == 2
