@@ -11,7 +11,7 @@ from chatbot.actions import (
     UpdateTopic,
 )
 from chatbot.dispatch.arguments import Rest
-from chatbot.dispatch.context import PASS, Context, Pass, SentMessage
+from chatbot.dispatch.context import Context, SentMessage
 from chatbot.dispatch.filters import (
     Filter,
     from_user,
@@ -22,9 +22,10 @@ from chatbot.dispatch.filters import (
     regex,
     text,
 )
-from chatbot.dispatch.middleware import Middleware, Proceed, Reply
+from chatbot.dispatch.middleware import Middleware, Proceed
 from chatbot.dispatch.occasion import BotInfo, CommandInfo
 from chatbot.dispatch.outcome import Ack
+from chatbot.dispatch.reply import PASS, Pass, Reply
 from chatbot.errors import ChatbotError, PluginError
 from chatbot.events import (
     BotStarted,

@@ -1,8 +1,9 @@
 """From an event to its handler: filters, typed commands, contexts, and the order in which handlers are asked."""
 
-from chatbot.dispatch.context import PASS, Context, Pass, SentMessage
+from chatbot.dispatch.context import Context, SentMessage
 from chatbot.dispatch.dispatcher import Dispatcher
 from chatbot.dispatch.occasion import BotInfo, CommandInfo
 from chatbot.dispatch.outcome import Ack, Outcome
+from chatbot.dispatch.reply import PASS, Pass
 
 __all__ = ["PASS", "Ack", "BotInfo", "CommandInfo", "Context", "Dispatcher", "Outcome", "Pass", "SentMessage"]

@@ -121,10 +121,15 @@ def is_rest(annotation: object) -> bool:
 
 @dataclass(slots=True)
 class Values:
-    """What a command's handler is called with, besides the context."""
+    """What was typed, by the names of the parameters; those that keep their default are not there.
 
-    positional: list[Any] = field(default_factory=list)
-    options: dict[str, Any] = field(default_factory=dict)
+    Args:
+        named: one value each.
+        many: the values of the parameter `*many`.
+    """
+
+    named: dict[str, Any] = field(default_factory=dict)
+    many: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +173,12 @@ class _Reading:
             if argument.is_rest:
                 self._take_rest(argument)
             elif argument.is_many:
-                self._values.positional += [argument.read(word) for word in self._words()]
+                self._values.many = [argument.read(word) for word in self._words()]
             elif not self._take_one(argument):
                 break
         self._refuse_what_is_left()
         for option in self._options.values():
-            if option.is_required and option.name not in self._values.options:
+            if option.is_required and option.name not in self._values.named:
                 msg = f"{option.label} is missing."
                 raise BadArguments(msg)
         return self._values
@@ -181,7 +186,7 @@ class _Reading:
     def _take_one(self, argument: Argument) -> bool:
         word = next(self._words(), None)
         if word is not None:
-            self._values.positional.append(argument.read(word))
+            self._values.named[argument.name] = argument.read(word)
         elif argument.is_required:
             msg = f"{argument.label} is missing."
             raise BadArguments(msg)
@@ -192,7 +197,7 @@ class _Reading:
         rest = self._typed[self._at :].strip()
         self._at = len(self._typed)
         if rest:
-            self._values.positional.append(argument.read(rest))
+            self._values.named[argument.name] = argument.read(rest)
         elif argument.is_required:
             msg = f"{argument.label} is missing."
             raise BadArguments(msg)
@@ -236,14 +241,14 @@ class _Reading:
             if value is None:
                 msg = f"{label} needs a value: {option.conversion.expects}."
                 raise BadArguments(msg)
-        self._values.options[option.name] = True if value is None else option.read(value)
+        self._values.named[option.name] = True if value is None else option.read(value)
         return True
 
     def _take_negation(self, label: str, value: str | None) -> bool:
         option = self._options.get("--" + label.removeprefix("--no-"))
         if not label.startswith("--no-") or option is None or not option.is_flag or value is not None:
             return False
-        self._values.options[option.name] = False
+        self._values.named[option.name] = False
         return True
 
     def _next_word(self) -> str | None:

@@ -6,11 +6,9 @@ after the event was committed, each once, and none of them if the handler fails.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, overload
 
 from typing_extensions import TypeVar
 
@@ -23,9 +21,8 @@ from chatbot.actions import (
     RemoveParticipant,
     SendMessage,
     UpdateTopic,
-    Wish,
-    action_key,
 )
+from chatbot.dispatch.ledger import Ledger
 from chatbot.dispatch.occasion import BotInfo, CommandInfo, Occasion
 from chatbot.errors import StateError
 from chatbot.events import Event, MessageEvent, MessageReceived, ThreadEvent
@@ -43,39 +40,6 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 E = TypeVar("E", bound=Event, covariant=True, default=MessageReceived)
-
-
-class Pass(Enum):
-    """The type of `PASS`, for return annotations: `-> str | Pass`."""
-
-    PASS = "pass"  # noqa: S105 -- not a password
-
-
-PASS: Final = Pass.PASS
-"""Returned by a handler that does not want to answer after all: the next one that matches gets the event."""
-
-
-@dataclass(slots=True)
-class Ledger:
-    """The wishes of one event, in the order they were made, each under a key that a retry makes again."""
-
-    occasion: Occasion
-    wishes: list[Wish] = field(default_factory=list)
-    is_acknowledged: bool = False
-    _ordinals: Counter[str] = field(default_factory=Counter)
-
-    def next_key(self, handler: str) -> ActionKey:
-        """The key of a handler's next wish."""
-        ordinal = self._ordinals[handler]
-        self._ordinals[handler] += 1
-        one = self.occasion
-        return action_key(one.bot.user, one.thread, one.event.key, handler, ordinal)
-
-    def add(self, handler: str, action: Action) -> ActionKey:
-        """Write down a wish and give its key."""
-        key = self.next_key(handler)
-        self.wishes.append(Wish(key, action))
-        return key
 
 
 @dataclass(frozen=True, slots=True)

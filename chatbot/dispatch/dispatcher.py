@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 from chatbot.actions import SendMessage, SendReadReceipt
-from chatbot.dispatch.context import PASS, Context, Ledger
+from chatbot.dispatch.context import Context
 from chatbot.dispatch.handler import Handler
+from chatbot.dispatch.ledger import Ledger
 from chatbot.dispatch.occasion import BotInfo, CommandInfo, Occasion
 from chatbot.dispatch.origin import among_people, is_own
 from chatbot.dispatch.outcome import Ack, Outcome
+from chatbot.dispatch.provider import Provisions
+from chatbot.dispatch.reply import PASS
 from chatbot.errors import PluginError
 from chatbot.events import Event, MessageReceived
 
@@ -41,7 +44,7 @@ class HandlerSource(Protocol):
 
 
 class Dispatcher:
-    """A bot's handlers, in order.
+    """A bot's handlers, in order. Enter it around all events: plugins may provide things that live that long.
 
     Args:
         plugins: where the handlers come from, in the order of bots.yaml.
@@ -60,6 +63,15 @@ class Dispatcher:
         self._others = tuple(handler for handler in handlers if handler.info is None)
         self._by_event: dict[type[Event], tuple[Handler, ...]] = {}
         self._infos = tuple(handler.info for handler in self._commands.values() if handler.info)
+        self._provisions = Provisions(one for handler in handlers for one in handler.needs.values())
+
+    async def __aenter__(self) -> Self:
+        """Make what plugins provide once per bot; what is made is torn down on exit, the last first."""
+        await self._provisions.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._provisions.__aexit__(*exc_info)
 
     @property
     def commands(self) -> tuple[CommandInfo, ...]:
@@ -120,7 +132,7 @@ class Dispatcher:
             return False
         ctx: Context[Event] = Context(occasion, handler=handler.name, ledger=ledger)
         with ctx:
-            reply = await handler.answer(ctx, match)
+            reply = await handler.answer(ctx, match, self._provisions)
             if isinstance(reply, str):
                 await ctx.reply(reply)
         return reply is not PASS

@@ -10,11 +10,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeAlias
 
-from chatbot.dispatch.context import Context, Pass
+from chatbot.dispatch.context import Context
+from chatbot.dispatch.reply import Reply
 from chatbot.events import Event
-
-Reply: TypeAlias = str | Pass | None
-"""What a handler returns: a text is a reply, None is none, PASS hands the event on."""
 
 Proceed: TypeAlias = Callable[[], Awaitable[Reply]]
 """Goes on to the next middleware, or to the handler."""

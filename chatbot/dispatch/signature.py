@@ -5,14 +5,16 @@ Names file and line, the parameter, and what to write instead. No event is neede
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, TypeAlias, Union, get_args, get_origin, get_type_hints
 
-from chatbot.dispatch.context import Context, Pass
+from chatbot.dispatch.context import Context
 from chatbot.dispatch.place import place_of
+from chatbot.dispatch.reply import Pass
 from chatbot.errors import PluginError
 from chatbot.events import Event, MessageReceived, ThreadEvent
 
@@ -52,7 +54,7 @@ def read_signature(function: Function, event: type[Event], role: str) -> Signatu
         PluginError: an annotation cannot be resolved, the first parameter is no Context that fits the event, or
             the annotated return is nothing that a handler may return.
     """
-    hints = _hints(function)
+    hints = hints_of(function)
     parameters = [
         one.replace(annotation=hints.get(one.name, one.annotation))
         for one in inspect.signature(function).parameters.values()
@@ -76,7 +78,7 @@ def check_middleware(function: Function) -> None:
             function,
             f"middleware {name} takes two parameters: `async def {name}(ctx: Context[Event], proceed: Proceed)`",
         )
-    accepted = _events_of(_hints(function).get(parameters[0].name))
+    accepted = events_of(hints_of(function).get(parameters[0].name))
     if accepted is None or Event not in accepted:
         refuse(
             function,
@@ -96,6 +98,13 @@ def refuse(function: Function, reason: str) -> NoReturn:
     raise PluginError(msg)
 
 
+def qualified_name(function: Function) -> str:
+    """The module and the name in it: what reply keys are built on, so that renaming a function is a new handler."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return f"{function.__module__}.{function.__qualname__}"
+
+
 def type_name(annotation: object) -> str:
     """A type as an author would have written it."""
     if isinstance(annotation, type) and not get_args(annotation):
@@ -103,7 +112,12 @@ def type_name(annotation: object) -> str:
     return str(annotation).replace("typing.", "")
 
 
-def _hints(function: Function) -> dict[str, Any]:
+def hints_of(function: Function) -> dict[str, Any]:
+    """The types that a function's annotations stand for.
+
+    Raises:
+        PluginError: one of them stands for nothing.
+    """
     try:
         return get_type_hints(function, include_extras=True)
     except NameError as error:
@@ -132,7 +146,7 @@ def _check_context(function: Function, parameters: list[inspect.Parameter], even
         refuse(function, f"{role} {name} takes no context; its first parameter is `ctx: {wanted}`")
     if first.annotation is first.empty:
         refuse(function, f"parameter {first.name!r} of {name} has no type; write `{first.name}: {wanted}`")
-    accepted = _events_of(first.annotation)
+    accepted = events_of(first.annotation)
     if accepted is None:
         refuse(
             function,
@@ -148,7 +162,7 @@ def _check_context(function: Function, parameters: list[inspect.Parameter], even
         )
 
 
-def _events_of(annotation: object) -> tuple[type[Event], ...] | None:
+def events_of(annotation: object) -> tuple[type[Event], ...] | None:
     """The events a context annotation accepts; None if it is no context."""
     if annotation is Context:
         return (MessageReceived,)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.filters import Filter, FilterLike, as_filter, has_text
 from chatbot.dispatch.handler import Handler, Registration, prepare
-from chatbot.dispatch.middleware import Middleware, Reply
+from chatbot.dispatch.middleware import Middleware
 from chatbot.dispatch.outcome import Ack
 from chatbot.dispatch.place import place_of, place_of_caller
+from chatbot.dispatch.provider import Scope, resolve_providers
+from chatbot.dispatch.reply import Reply
 from chatbot.dispatch.signature import Function, check_async, check_middleware, refuse
 from chatbot.errors import PluginError
 from chatbot.events import Event, MessageReceived
@@ -25,6 +27,7 @@ P = ParamSpec("P")
 R = TypeVar("R", bound=Reply)
 E = TypeVar("E", bound=Event)
 M = TypeVar("M", bound=Middleware)
+F = TypeVar("F", bound=Callable[..., AsyncIterator[object] | Coroutine[Any, Any, object]])
 
 _COMMAND_NAME: Final = re.compile(r"[a-z0-9][\w-]*")
 
@@ -51,6 +54,7 @@ class Plugin:
         self.place = place_of_caller()
         self._parts: list[Registration | Plugin] = []
         self._middleware: list[Middleware] = []
+        self._providers: list[Function] = []
 
     def __repr__(self) -> str:
         return f"Plugin({self.name!r})"
@@ -122,6 +126,16 @@ class Plugin:
         self._middleware.append(function)
         return function
 
+    def provide(self, function: F) -> F:
+        """Register what makes something that handlers ask for by its type, in this plugin and those it includes.
+
+        It is an `async def` whose return annotation says what it makes; one that yields it, annotated
+        `AsyncIterator[…]`, tears it down behind the `yield`. With a context as its first parameter it is called for
+        every handled event, without one once per bot. Further parameters are filled by other providers.
+        """
+        self._providers.append(function)
+        return function
+
     def include(self, other: Plugin) -> None:
         """Take in another plugin's handlers at this place in the order, within this plugin's middleware.
 
@@ -150,16 +164,17 @@ class Plugin:
         Raises:
             PluginError: a handler asks for something that nobody can give; file, line and remedy are named.
         """
-        return self._prepared(())
+        return self._prepared((), {})
 
-    def _prepared(self, outer: tuple[Middleware, ...]) -> list[Handler]:
+    def _prepared(self, outer: tuple[Middleware, ...], outer_scope: Scope) -> list[Handler]:
         around = (*outer, *self._middleware)
+        scope = resolve_providers(self._providers, outer_scope)
         handlers: list[Handler] = []
         for part in self._parts:
             if isinstance(part, Plugin):
-                handlers += part._prepared(around)
+                handlers += part._prepared(around, scope)
             else:
-                handlers.append(prepare(part, around))
+                handlers.append(prepare(part, around, scope))
         return handlers
 
     def _registers(

@@ -191,14 +191,14 @@ class EventStream:
             PluginError: a plugin is not as it should be.
             Exception: what a handler raised.
         """
-        dispatcher = Dispatcher(plugins, bot=self.bot, ack=ack)
         events, self.events = self.events, []
         outcomes: list[Outcome] = []
-        for event in events:
-            outcome = await dispatcher.dispatch(event)
-            if outcome.error is not None and should_raise:
-                raise outcome.error
-            outcomes.append(outcome)
+        async with Dispatcher(plugins, bot=self.bot, ack=ack) as dispatcher:
+            for event in events:
+                outcome = await dispatcher.dispatch(event)
+                if outcome.error is not None and should_raise:
+                    raise outcome.error
+                outcomes.append(outcome)
         return Handled(tuple(outcomes))
 
     def tick(self) -> datetime:

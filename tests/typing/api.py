@@ -8,6 +8,7 @@ stay flagged.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import date, timedelta
 from enum import Enum
 from typing import Literal, assert_type
@@ -148,6 +149,24 @@ async def around(ctx: Context[Event], proceed: Proceed) -> Reply:
     return await proceed()
 
 
+class Shop: ...
+
+
+@plugin.provide
+async def shop() -> AsyncIterator[Shop]:
+    yield Shop()
+
+
+@plugin.provide
+async def basket(ctx: Context[Event], shop: Shop) -> list[Shop]:
+    return [shop]
+
+
+@plugin.command("buy")
+async def buy(ctx: Context, shop: Shop, item: str) -> str:
+    return item
+
+
 plugin.include(Plugin("other"))
 
 
@@ -158,6 +177,8 @@ async def test_bot() -> None:
     assert_type(await roll(context("/roll 2 6"), 2, 6), str)
     assert_type(await echo(context("hi")), str)
     assert_type(await welcome(context(EventStream().user("Ann").joined())), str)
+    assert_type(await buy(context("/buy tea"), Shop(), "tea"), str)
+    assert_type(await basket(context(), Shop()), list[Shop])
     assert_type(await combined(context("hi"), number=2), str | Pass | None)
     stream = EventStream()
     ann = stream.user("Ann")
@@ -226,6 +247,11 @@ async def wrong_calls(ctx: Context) -> None:
     await ctx.reply("a", html="b")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     ctx.reply("forgotten")  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
     plugin.message(mentioned & 3)  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue]
+
+
+@plugin.provide  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+def sync_provider() -> Shop:
+    return Shop()
 
 
 @plugin.middleware  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]

@@ -69,7 +69,9 @@ def test_the_usage_is_made_of_the_signature(function: Callable[..., Any], usage:
 def test_what_is_typed_becomes_the_values_of_the_parameters(
     function: Callable[..., Any], typed: str, positional: list[object], options: dict[str, object]
 ) -> None:
-    assert arguments_of(function).parse(typed) == Values(positional, options)
+    names = [name for name, one in inspect.signature(function).parameters.items() if one.kind is not one.VAR_POSITIONAL]
+    named = dict(zip(names, positional, strict=False)) | options
+    assert arguments_of(function).parse(typed) == Values(named, [] if names else positional)
 
 
 @pytest.mark.parametrize(
@@ -106,14 +108,14 @@ def test_whatever_is_typed_is_understood_or_refused_in_words(typed: str) -> None
 
 @given(st.lists(st.integers(), max_size=5))
 def test_many_takes_all_words(numbers: list[int]) -> None:
-    assert arguments_of(total).parse(" ".join(map(str, numbers))).positional == numbers
+    assert arguments_of(total).parse(" ".join(map(str, numbers))).many == numbers
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
 def test_any_word_can_be_typed_in_quotes(word: str) -> None:
     quoted = '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
-    assert arguments_of(pair).parse(f"{quoted} x").positional == [word, "x"]
+    assert arguments_of(pair).parse(f"{quoted} x").named == {"first": word, "second": "x"}
 
 
 @pytest.mark.parametrize("annotation", [inspect.Parameter.empty, list[int], object])

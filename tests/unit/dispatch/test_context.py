@@ -17,7 +17,7 @@ from chatbot import (
     UpdateTopic,
     UserId,
 )
-from chatbot.dispatch.context import Ledger
+from chatbot.dispatch.ledger import Ledger
 from chatbot.dispatch.occasion import Occasion
 from chatbot.errors import StateError
 from chatbot.testing import EventStream, context

@@ -1,0 +1,106 @@
+"""Which of a handler's parameters comes from where: typed arguments of a command, or groups that a filter found.
+
+Decided once, when plugins are loaded; what nothing can fill is refused then.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from chatbot.dispatch.arguments import Argument, Arguments, BadArguments, Values, argument_for
+from chatbot.dispatch.conversion import CONVERTIBLE
+from chatbot.dispatch.filters import Found
+from chatbot.dispatch.occasion import Occasion
+from chatbot.dispatch.signature import Function, name_of, refuse, type_name
+
+Match: TypeAlias = Values | BadArguments
+"""What a matching handler is called with; or, of a command, what is wrong with what was typed."""
+
+Bind: TypeAlias = Callable[[Occasion, Found], Match | None]
+"""Makes a handler's arguments of an event and what the filter found in it; None if they do not convert."""
+
+
+def arguments_of(function: Function, command: str, parameters: Sequence[inspect.Parameter]) -> Arguments:
+    """What may be typed behind a command.
+
+    Raises:
+        PluginError: a parameter's type cannot be typed, or something stands behind a `Rest`.
+    """
+    arguments = tuple(_command_argument(function, one) for one in parameters)
+    for one in [one for one in arguments if not one.is_option][:-1]:
+        if one.is_rest:
+            refuse(
+                function,
+                f"parameter {one.name!r} of {name_of(function)} is Rest, which takes everything still to come;"
+                " make it the last one",
+            )
+    return Arguments(command, arguments)
+
+
+def bind_arguments(arguments: Arguments) -> Bind:
+    """Fill a command's parameters with what was typed."""
+
+    def bind(occasion: Occasion, found: Found) -> Match | None:
+        line = occasion.command_line
+        if line is None:
+            return None
+        try:
+            return arguments.parse(line.arguments)
+        except BadArguments as error:
+            return error
+
+    return bind
+
+
+def bind_groups(function: Function, names: frozenset[str], parameters: Sequence[inspect.Parameter]) -> Bind:
+    """Fill a message handler's parameters with the named texts that its filter found.
+
+    Raises:
+        PluginError: a parameter has no such text, or its type cannot be made of one.
+    """
+    arguments: dict[str, tuple[Argument, object]] = {}
+    for one in parameters:
+        if one.name not in names:
+            found = ", ".join(sorted(names))
+            has = f"the filter finds {found}" if names else "no filter of it finds a text of this name"
+            refuse(function, _unfillable(function, one, has))
+        argument = argument_for(one)
+        if argument is None or argument.is_many:
+            refuse(function, _unfillable(function, one, f"a text that a filter found becomes {CONVERTIBLE}"))
+        arguments[one.name] = (argument, one.default)
+
+    def bind(occasion: Occasion, found: Found) -> Match | None:
+        return _read_groups(arguments, found)
+
+    return bind
+
+
+def _read_groups(arguments: Mapping[str, tuple[Argument, object]], found: Found) -> Values | None:
+    named: dict[str, Any] = {}
+    for name, (argument, default) in arguments.items():
+        word = found.get(name)
+        if word is None and default is not inspect.Parameter.empty:
+            continue
+        try:
+            named[name] = argument.read(word or "")
+        except BadArguments:
+            return None
+    return Values(named)
+
+
+def _command_argument(function: Function, parameter: inspect.Parameter) -> Argument:
+    argument = argument_for(parameter)
+    if argument is None:
+        refuse(function, _unfillable(function, parameter, f"a command's arguments are {CONVERTIBLE}, or Rest"))
+    return argument
+
+
+def _unfillable(function: Function, parameter: inspect.Parameter, remedy: str) -> str:
+    if parameter.annotation is parameter.empty:
+        return f"parameter {parameter.name!r} of {name_of(function)} has no type; {remedy}"
+    return (
+        f"parameter {parameter.name!r} of {name_of(function)} is {type_name(parameter.annotation)},"
+        f" which nothing can fill; {remedy}"
+    )

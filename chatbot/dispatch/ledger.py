@@ -1,0 +1,38 @@
+"""The wishes of one event, in the order they were made; thrown away as a whole if a handler fails."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from chatbot.actions import Action, ActionKey, Wish, action_key
+from chatbot.dispatch.occasion import Occasion
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Wishes, each under a key that a retry makes again.
+
+    Args:
+        occasion: the event they belong to.
+        wishes: what was asked for.
+        is_acknowledged: a handler asked for the read receipt itself.
+    """
+
+    occasion: Occasion
+    wishes: list[Wish] = field(default_factory=list)
+    is_acknowledged: bool = False
+    _ordinals: Counter[str] = field(default_factory=Counter)
+
+    def next_key(self, handler: str) -> ActionKey:
+        """The key of a handler's next wish; a handler that runs twice for one event goes on counting."""
+        ordinal = self._ordinals[handler]
+        self._ordinals[handler] += 1
+        one = self.occasion
+        return action_key(one.bot.user, one.thread, one.event.key, handler, ordinal)
+
+    def add(self, handler: str, action: Action) -> ActionKey:
+        """Write down a wish and give its key."""
+        key = self.next_key(handler)
+        self.wishes.append(Wish(key, action))
+        return key

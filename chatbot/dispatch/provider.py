@@ -1,0 +1,199 @@
+"""Dependency injection by type: what handlers need besides the event, made by functions of the plugin's author.
+
+Rules:
+    1. A provider is an `async def` annotated with what it returns; one that yields it goes on after its `yield`, to
+       tear down, when the lifetime ends.
+    2. A provider whose first parameter is a context makes its thing anew for every handled event, and so does one
+       that needs such a thing. All others make it once per bot.
+    3. Handlers and providers ask for a thing by the type of a parameter. They see the providers of their own plugin
+       and of those that include it; the nearest one counts.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias, get_args, get_origin
+
+from chatbot.dispatch.context import Context
+from chatbot.dispatch.conversion import conversion_for
+from chatbot.dispatch.place import place_of
+from chatbot.dispatch.signature import Function, events_of, hints_of, name_of, refuse, type_name
+from chatbot.errors import StateError
+from chatbot.events import Event
+
+Needs: TypeAlias = Mapping[str, "Provider"]
+"""The parameters of a function that providers fill, by name."""
+
+Scope: TypeAlias = Mapping[object, "Provider"]
+"""The providers that a plugin's functions see, by the type of what they make."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Provider:
+    """An author's function that makes something, with its own needs resolved.
+
+    Args:
+        function: the author's.
+        needs: what it takes from other providers.
+        accepts: the events its context may be of; empty if it takes none.
+        is_per_event: whether it is called for every handled event, rather than once per bot.
+    """
+
+    function: Function
+    needs: Needs
+    accepts: tuple[type[Event], ...]
+    is_per_event: bool
+
+    def with_needed(self) -> Iterator[Provider]:
+        """What it needs, directly and through others, and then itself; some perhaps more than once."""
+        for needed in self.needs.values():
+            yield from needed.with_needed()
+        yield self
+
+
+class Provisions:
+    """What providers have made for a bot, and make for its events. Use it as `async with`, around all events.
+
+    Args:
+        providers: all that the bot's handlers need.
+    """
+
+    def __init__(self, providers: Iterable[Provider]) -> None:
+        self._providers = [one for each in providers for one in each.with_needed() if not one.is_per_event]
+        self._made: dict[Provider, Any] = {}
+        self._teardown = AsyncExitStack()
+
+    async def __aenter__(self) -> None:
+        """Make everything that lives as long as the bot; if one fails, those before it are torn down again."""
+        try:
+            for provider in self._providers:
+                if provider not in self._made:
+                    self._made[provider] = await _make(provider, self._made, None, self._teardown)
+        except BaseException:
+            await self.__aexit__()
+            raise
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._made = {}
+        await self._teardown.aclose()
+
+    @asynccontextmanager
+    async def for_event(self, needs: Needs, ctx: Context[Any]) -> AsyncIterator[dict[str, Any]]:
+        """The values of a handler's parameters; what was made for the event is torn down on exit.
+
+        Raises:
+            StateError: something should have been made once, but the dispatcher was not entered.
+        """
+        made = dict(self._made)
+        failure: Exception | None = None
+        async with AsyncExitStack() as stack:
+            for needed in needs.values():
+                for provider in needed.with_needed():
+                    if provider in made:
+                        continue
+                    if not provider.is_per_event:
+                        msg = f"{name_of(provider.function)} has not run: dispatch inside `async with dispatcher:`"
+                        raise StateError(msg)
+                    made[provider] = await _make(provider, made, ctx, stack)
+            try:
+                yield {name: made[provider] for name, provider in needs.items()}
+            except Exception as error:  # providers see it, and may not make it unseen
+                failure = error
+                raise
+        if failure is not None:
+            raise failure
+
+
+def needs_of(parameters: Iterable[inspect.Parameter], scope: Scope) -> Needs:
+    """Which parameters are filled by which provider."""
+    return {one.name: scope[one.annotation] for one in parameters if _is_provided(one.annotation, scope)}
+
+
+def resolve_providers(functions: Sequence[Function], outer: Scope) -> Scope:
+    """The providers that a plugin's functions see.
+
+    Args:
+        functions: the plugin's own.
+        outer: what the plugins that include it provide.
+
+    Raises:
+        PluginError: a provider makes nothing, something that is made twice or cannot be told from an argument, or
+            needs what nobody provides, or itself.
+    """
+    own: dict[object, Function] = {}
+    for function in functions:
+        made = _type_made_by(function)
+        if made in own:
+            refuse(function, f"{type_name(made)} is provided already, by {place_of(own[made])}; take out one of them")
+        own[made] = function
+    scope = {made: provider for made, provider in outer.items() if made not in own}
+    for made in own:
+        if made not in scope:
+            _resolve(made, own, scope, ())
+    return scope
+
+
+def _resolve(
+    made: object, own: Mapping[object, Function], scope: dict[object, Provider], path: tuple[object, ...]
+) -> None:
+    function = own[made]
+    if made in path:
+        circle = " needs ".join(map(type_name, (*path[path.index(made) :], made)))
+        refuse(function, f"providers cannot need each other in a circle: {circle}; take one parameter out")
+    hints, parameters = hints_of(function), list(inspect.signature(function).parameters.values())
+    accepts = events_of(hints.get(parameters[0].name)) if parameters else None
+    needs: dict[str, Provider] = {}
+    for parameter in parameters[1:] if accepts else parameters:
+        wanted = hints.get(parameter.name, parameter.empty)
+        if _is_provided(wanted, own) and wanted not in scope:
+            _resolve(wanted, own, scope, (*path, made))
+        if not _is_provided(wanted, scope):
+            shown = "no type" if wanted is parameter.empty else f"{type_name(wanted)}, which nobody provides"
+            refuse(
+                function,
+                f"parameter {parameter.name!r} of provider {name_of(function)} has {shown}; provide it, or take it out",
+            )
+        needs[parameter.name] = scope[wanted]
+    is_per_event = accepts is not None or any(one.is_per_event for one in needs.values())
+    scope[made] = Provider(function, needs, accepts or (), is_per_event)
+
+
+def _is_provided(wanted: object, scope: Mapping[object, object]) -> bool:
+    try:
+        return wanted in scope
+    except TypeError:  # an annotation that cannot be hashed, such as Annotated[int, {}]
+        return False
+
+
+def _type_made_by(function: Function) -> object:
+    name = name_of(function)
+    if not inspect.iscoroutinefunction(function) and not inspect.isasyncgenfunction(function):
+        refuse(function, f"provider {name} is not async; write `async def {name}`")
+    made = hints_of(function).get("return")
+    is_iterator = get_origin(made) in (AsyncIterator, AsyncGenerator)
+    if inspect.isasyncgenfunction(function) and not is_iterator:
+        refuse(function, f"provider {name} yields, so it returns AsyncIterator[…] of what it provides; annotate it so")
+    if is_iterator and not inspect.isasyncgenfunction(function):
+        refuse(function, f"provider {name} returns {type_name(made)}, but it never yields; yield what it provides once")
+    made = get_args(made)[0] if is_iterator else made
+    if made in (None, type(None), Any, object):
+        refuse(function, f"provider {name} does not say what it provides; annotate what it returns")
+    if conversion_for(made) is not None or events_of(made) is not None:
+        refuse(
+            function, f"provider {name} provides {type_name(made)}, which parameters are filled with already; wrap it"
+        )
+    return made
+
+
+async def _make(
+    provider: Provider, made: Mapping[Provider, Any], ctx: Context[Any] | None, teardown: AsyncExitStack
+) -> Any:
+    arguments = {name: made[needed] for name, needed in provider.needs.items()}
+    leading = (ctx,) if provider.accepts else ()
+    if not inspect.isasyncgenfunction(provider.function):
+        return await provider.function(*leading, **arguments)
+    lifetime: AbstractAsyncContextManager[Any] = asynccontextmanager(provider.function)(*leading, **arguments)
+    return await teardown.enter_async_context(lifetime)
