@@ -106,15 +106,16 @@ class Bot:
         self.is_stopping = False
         await self._remember()
         self.log.info("bot_started", user_id=self.user, threads=len(self._lanes))
-        await self._announce(BotStarted(bot=self.user, occurred_on=self._now()))
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._listen)
-            group.start_soon(self._give_turns)
-            await stopping.wait()
-            await self._announce(BotStopping(bot=self.user, occurred_on=self._now()))
-            self.is_stopping = True
-            await self._drain()
-            group.cancel_scope.cancel()
+        async with self.dispatcher:
+            await self._announce(BotStarted(bot=self.user, occurred_on=self._now()))
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._listen)
+                group.start_soon(self._give_turns)
+                await stopping.wait()
+                await self._announce(BotStopping(bot=self.user, occurred_on=self._now()))
+                self.is_stopping = True
+                await self._drain()
+                group.cancel_scope.cancel()
         self.log.info("bot.stopped", unsent=sum(len(lane.outbox) for lane in self._lanes.values()))
 
     async def _remember(self) -> None:

@@ -2,7 +2,8 @@
 
 Rules:
     1. A provider is an `async def` annotated with what it returns; one that yields it goes on after its `yield`, to
-       tear down, when the lifetime ends.
+       tear down, when the lifetime ends. A handler's exception is raised at the `yield` of what was made for its
+       event, so that a transaction can be rolled back; it cannot be hidden.
     2. A provider whose first parameter is a context makes its thing anew for every handled event, and so does one
        that needs such a thing. All others make it once per bot.
     3. Handlers and providers ask for a thing by the type of a parameter. They see the providers of their own plugin

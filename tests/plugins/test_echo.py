@@ -1,5 +1,7 @@
+import pytest
+
 from chatbot import SendMessage, SendReadReceipt
-from chatbot.testing import EventStream
+from chatbot.testing import EventStream, chat
 from plugins.echo import plugin
 
 
@@ -21,3 +23,12 @@ async def test_the_echo_command_says_its_text() -> None:
     handled = await stream.into(plugin)
 
     assert handled.replies == ['two "words"', "TEXT is missing.\nUsage: /echo TEXT…"]
+
+
+@pytest.mark.virtual_time
+async def test_a_person_gets_an_echo_and_sees_that_it_was_read() -> None:
+    async with chat(plugin, name="echo") as room:
+        await room.user("Ann").says("hi", "/echo hello")
+
+        assert room.replies == ["hi", "hello"]
+        assert room.read["echo"] == "/echo hello"

@@ -1,5 +1,7 @@
-from chatbot.testing import EventStream
-from plugins import echo, help
+import pytest
+
+from chatbot.testing import EventStream, chat
+from plugins import echo, help, welcome
 
 
 async def test_help_lists_the_commands_of_all_plugins() -> None:
@@ -20,3 +22,18 @@ async def test_help_explains_one_command() -> None:
 
     explained = "/echo TEXT…\nSay TEXT."
     assert handled.replies == [explained, explained, "There is no command /dance. Type /help for all of them."]
+
+
+@pytest.mark.virtual_time
+async def test_two_bots_in_one_room_answer_people_and_not_each_other() -> None:
+    async with chat(bots={"echo": [echo.plugin], "host": [help.plugin, welcome.plugin]}) as room:
+        ann, bob = room.user("Ann"), room.user("Bob")
+        await ann.says("/help", "hi")
+        await ann.adds(bob)
+
+        assert [text for name, text in room.said if name == "echo"] == ["/help", "hi"]
+        assert [text for name, text in room.said if name == "host"] == [
+            "Welcome, Ann!",
+            "/help [NAME] — List the commands, or explain one.",
+            "Welcome, Bob!",
+        ]
