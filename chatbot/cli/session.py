@@ -109,10 +109,11 @@ class Session:
             self._failures = 0
         except Throttled as error:
             await anyio.sleep(error.retry_after or 1.0)
-        except (Unreachable, OutcomeUnknown):
+        except (Unreachable, OutcomeUnknown) as error:
             self._failures += 1
             if self._failures == _MOST_FAILURES:
-                raise
+                message = f"{error}; perhaps the bots were stopped: look where `chatbot run` was started"
+                raise Unreachable(message) from error
 
     async def _messages(self) -> list[ChatMessage]:
         """What changed since the last look; at the first one, the newest page."""

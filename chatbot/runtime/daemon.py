@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
 import anyio.to_thread
 import structlog
 
+from chatbot.bot import Bot
 from chatbot.config import Config
+from chatbot.errors import OutcomeUnknown, ServiceError, Unauthorized, Unreachable
 from chatbot.runtime.assemble import Plugins, assemble
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control import ControlDirectory, RunInfo, RunningBot
@@ -71,22 +73,39 @@ class Daemon:
         store = open_store(self._config.store.get_secret_value(), base_dir=self._config.directory)
         async with store, connection.open() as resource:
             async with self._unless_stopped():
-                bots = await assemble(self._config, self._plugins, connection, resource, store)
-                has_lobby = connection.is_emulator
-                lobby = await open_lobby(bots, self._control, connection.resource) if has_lobby else None
-                info = RunInfo(
-                    pid=os.getpid(),
-                    endpoint=connection.endpoint,
-                    connection_string=connection.connection_string,
-                    resource=connection.resource,
-                    ca_file=str(connection.ca_file) if connection.ca_file else None,
-                    bots=tuple(RunningBot(bot.name, bot.user, bot.display_name) for bot in bots),
-                    lobby=lobby,
-                )
-                await anyio.to_thread.run_sync(self._control.publish, info)
-                self._on_ready(info)
+                try:
+                    bots = await assemble(self._config, self._plugins, connection, resource, store)
+                    await self._publish(bots, connection)
+                except ServiceError as error:
+                    raise self._explained(error) from error
             if not self._stopping.is_set():
                 await supervise(bots, self._stopping, drain_seconds=self._config.drain_timeout.total_seconds())
+
+    async def _publish(self, bots: Sequence[Bot], connection: Connection) -> None:
+        """Let people and commands find the bots."""
+        has_lobby = connection.is_emulator
+        info = RunInfo(
+            pid=os.getpid(),
+            endpoint=connection.endpoint,
+            connection_string=connection.connection_string,
+            resource=connection.resource,
+            ca_file=str(connection.ca_file) if connection.ca_file else None,
+            bots=tuple(RunningBot(bot.name, bot.user, bot.display_name) for bot in bots),
+            lobby=await open_lobby(bots, self._control, connection.resource) if has_lobby else None,
+        )
+        await anyio.to_thread.run_sync(self._control.publish, info)
+        self._on_ready(info)
+
+    def _explained(self, error: ServiceError) -> ServiceError:
+        """The same failure, with the place where the service is named and with what can be done."""
+        remedy = {
+            Unreachable: "check the endpoint, this machine's network and its proxy",
+            OutcomeUnknown: "try again; check this machine's network and its proxy",
+            Unauthorized: "copy the resource's connection string anew, and check this machine's clock",
+        }.get(type(error), "see what the service says about it")
+        return ServiceError(
+            self._config.problem(("service",), f"{error}; {remedy}"), status=error.status, code=error.code
+        )
 
     @asynccontextmanager
     async def _unless_stopped(self) -> AsyncIterator[None]:
