@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import pytest
+
+from chatbot.cli.boundary import DEBUG, guard
+from chatbot.errors import (
+    ChatbotError,
+    ConfigError,
+    PluginError,
+    StateError,
+    StoreInUse,
+    Unauthorized,
+    Unreachable,
+)
+
+
+def fail(error: BaseException) -> int:
+    def command() -> int:
+        raise error
+
+    return guard(command)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("bad"), 78),
+        (PluginError("bad"), 78),
+        (Unreachable("gone"), 69),
+        (Unauthorized("no"), 69),
+        (StoreInUse("busy"), 69),
+        (StateError("not now"), 69),
+        (ExceptionGroup("tasks", [ExceptionGroup("more", [Unreachable("gone")])]), 69),
+        (ChatbotError("unsorted"), 1),
+    ],
+)
+def test_an_expected_error_is_a_sentence_and_an_exit_code(
+    error: Exception, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fail(error) == code
+
+    written = capsys.readouterr().err
+    assert written.startswith("chatbot: ")
+    assert "Traceback" not in written
+
+
+def test_all_problems_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    fail(ConfigError("one", "two"))
+
+    assert capsys.readouterr().err == "chatbot: one\ntwo\n"
+
+
+def test_a_crash_is_a_sentence_that_names_the_file_of_its_traceback(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    assert fail(RuntimeError("boom\nmore")) == 1
+
+    (file,) = tmp_path.iterdir()
+    assert capsys.readouterr().err == f"chatbot: crashed: RuntimeError: boom; the traceback is in {file}\n"
+    assert "RuntimeError: boom" in file.read_text()
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DEBUG, "1")
+
+    assert fail(RuntimeError("boom")) == 1
+
+    written = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in written
+    assert written.endswith("chatbot: crashed: RuntimeError: boom\n")
+
+
+def test_ctrl_c_is_130(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fail(KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == ""
