@@ -9,27 +9,27 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
 
-from chatbot.actions import ActionKey, SendReadReceipt, Wish
+from chatbot.actions import ActionKey, SendReadReceipt
 from chatbot.bot.lane import Lane
 from chatbot.bot.membership import Presence
-from chatbot.bot.planning import pieces_of, row_of, target_of
+from chatbot.bot.planning import causer_of, pieces_of, row_of, target_of
 from chatbot.bot.schedule import Schedule
 from chatbot.bot.settings import BotSettings
 from chatbot.bot.trouble import Trouble
-from chatbot.dispatch import Dispatcher
+from chatbot.dispatch import Dispatcher, Outcome
 from chatbot.errors import ServiceError, StoreError
 from chatbot.events import BotStarted, BotStopping, Event, ThreadEvent
 from chatbot.model import ThreadId, ThreadItem, UserId
 from chatbot.polling.doorbell import listen, rings
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Operation
-from chatbot.stores.base import Enqueue, OutboxRow, Store, Write
+from chatbot.stores.base import Attempt, DeadLetter, Enqueue, OutboxRow, Prune, ReviveDeadLetter, Store, Write
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 FULL_WALK_SECONDS = 600.0
 """How often the list of threads is read to its end: a few threads are listed out of order (recorded sessions)."""
 
+PRUNE_SECONDS = 3600.0
 MAX_PAUSE = 30.0
 
 OnFailure = Callable[[Event | None, Exception], None]
@@ -83,6 +84,9 @@ class Bot:
         self.log = (log or _default_log()).bind(bot=name)
         self.trouble = Trouble(self.log)
         self.is_stopping = False
+        self.was_killed = False
+        self.one_suspect = anyio.Lock()
+        self._noted: Mapping[ThreadId, Attempt] = {}
         self._store = store
         self._on_failure = on_failure
         self._budget = Budget()
@@ -111,37 +115,65 @@ class Bot:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._listen)
                 group.start_soon(self._give_turns)
+                group.start_soon(self._prune)
                 await stopping.wait()
                 await self._announce(BotStopping(bot=self.user, occurred_on=self._now()))
                 self.is_stopping = True
                 await self._drain()
                 group.cancel_scope.cancel()
-        self.log.info("bot.stopped", unsent=sum(len(lane.outbox) for lane in self._lanes.values()))
+        self.log.info("bot.stopped", unsent=sum(len(lane.handling.outbox) for lane in self._lanes.values()))
 
     async def _remember(self) -> None:
         """Make a lane for every thread the store knows, with the wishes that were left pending there."""
         rows: dict[ThreadId, list[OutboxRow]] = {}
         for row in await self._store.pending(self.user):
             rows.setdefault(row.thread, []).append(row)
+        self.was_killed = self._store.was_killed
+        self._noted = await self._store.attempts(self.user)
         now = anyio.current_time()
         self._lanes, self._schedule = {}, Schedule()
         for record in await self._store.threads(self.user):
             if self._serves(record.thread):
-                self._lanes[record.thread] = Lane(self, record.thread, record, rows.get(record.thread, ()))
+                self._lanes[record.thread] = Lane(
+                    self,
+                    record.thread,
+                    record,
+                    rows=rows.get(record.thread, ()),
+                    noted=self._noted.get(record.thread),
+                )
                 if not record.is_left:
                     self._schedule.set(record.thread, now)
         for thread in (self.settings.threads or frozenset()) - self._lanes.keys():
             self._begin(thread, None)
+        for letter in await self._store.dead_letters(self.user):
+            if letter.is_revived:
+                self._revive(letter)
 
     def _serves(self, thread: ThreadId) -> bool:
         return self.settings.threads is None or thread in self.settings.threads
 
     def _begin(self, thread: ThreadId, stamp: datetime | None) -> None:
         """A thread nobody knew: its first turn finds out whether the bot is in it."""
-        lane = Lane(self, thread, None)
+        lane = Lane(self, thread, None, noted=self._noted.get(thread))
         lane.membership.probe(stamp)
         self._lanes[thread] = lane
         self._schedule.set(thread, anyio.current_time())
+
+    def _revive(self, letter: DeadLetter) -> bool:
+        lane = self._lanes.get(letter.event.thread) if isinstance(letter.event, ThreadEvent) else None
+        if lane is None:
+            return False
+        lane.revive(letter)
+        self.ring(lane.thread)
+        return True
+
+    async def revive(self, id: str) -> bool:
+        """Have a dead letter tried again; False when there is none of that id in a thread the bot is in."""
+        letters = {letter.id: letter for letter in await self._store.dead_letters(self.user)}
+        if id not in letters:
+            return False
+        await self.commit([ReviveDeadLetter(id)])
+        return self._revive(letters[id])
 
     async def _drain(self) -> None:
         """Wait for the turns in hand, then give turns only to the lanes that still owe something."""
@@ -155,6 +187,16 @@ class Bot:
                     self._schedule.set(thread, anyio.current_time())
             self._woken.set()
             await self._turned.wait()
+
+    async def _prune(self) -> None:
+        """Forget from time to time what was settled long ago."""
+        while True:
+            before_ms = int((self.clock() - self.settings.retention.total_seconds()) * 1000)
+            try:
+                await self.commit([Prune(before_ms)])
+            except StoreError as error:
+                self.trouble.met("store", error)
+            await anyio.sleep(PRUNE_SECONDS)
 
     # ── the doorbell ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -258,31 +300,43 @@ class Bot:
 
     # ── what lanes need ───────────────────────────────────────────────────────────────────────────────────────
 
-    async def handle(self, event: Event) -> tuple[Wish, ...]:
-        """Run the handlers on an event; a failing one is said in the log with its event, and wishes nothing."""
+    async def handle(self, event: Event) -> Outcome:
+        """Run the handlers on an event; a failing one is said in the log with its event."""
         async with self._handlers:
             outcome = await self.dispatcher.dispatch(event)
         if outcome.error is not None:
-            self.log.error(
-                "handler.failed",
-                handler=outcome.handler,
-                event_type=type(event).__name__,
-                event_key=event.key,
-                thread=event.thread if isinstance(event, ThreadEvent) else None,
-                exc_info=outcome.error,
-            )
-            self._tell(event, outcome.error)
-        return outcome.wishes
+            self._say_failure(event, outcome.handler, outcome.error)
+        return outcome
+
+    async def give_up(self, event: Event, failed: Outcome) -> Outcome:
+        """Let the error handlers have the last word on an event that will not be tried again."""
+        async with self._handlers:
+            outcome = await self.dispatcher.dispatch_failure(event, failed)
+        if outcome.error is not None and outcome.error is not failed.error:
+            self._say_failure(event, outcome.handler, outcome.error)
+        return outcome
+
+    def _say_failure(self, event: Event, handler: str | None, error: Exception) -> None:
+        self.log.error(
+            "handler.failed",
+            handler=handler,
+            event_type=type(event).__name__,
+            event_key=event.key,
+            thread=event.thread if isinstance(event, ThreadEvent) else None,
+            exc_info=error,
+        )
+        self._tell(event, error)
 
     def _tell(self, event: Event | None, error: Exception) -> None:
         if self._on_failure is not None:
             self._on_failure(event, error)
 
-    def rows_for(self, wishes: Sequence[Wish], thread: ThreadId | None) -> list[OutboxRow]:
-        """The rows that journal these wishes; receipts are not among them, the lane owes those."""
+    def rows_for(self, outcome: Outcome, event: Event) -> list[OutboxRow]:
+        """The rows that journal an outcome's wishes; receipts are not among them, the lane owes those."""
         created_ms = int(self.clock() * 1000)
-        rows = []
-        for wish in wishes:
+        thread = event.thread if isinstance(event, ThreadEvent) else None
+        rows: list[OutboxRow] = []
+        for wish in outcome.wishes:
             if isinstance(wish.action, SendReadReceipt):
                 continue
             target = target_of(wish.action, thread)
@@ -290,14 +344,18 @@ class Bot:
             if lane is None or target is None:
                 self.log.error("wish.dropped", action=type(wish.action).__name__, thread=target, reason="not in there")
                 continue
-            rows += [row_of(piece, target, after=lane.cursor.top, created_ms=created_ms) for piece in pieces_of(wish)]
+            after = lane.handling.cursor.top
+            rows += [
+                row_of(piece, target, after=after, created_ms=created_ms, caused_by=causer_of(event))
+                for piece in pieces_of(wish)
+            ]
         return rows
 
     def take(self, rows: Sequence[OutboxRow]) -> None:
         """Hand journalled rows to the outboxes of their threads."""
         for row in rows:
             lane = self._lanes[row.thread]
-            lane.outbox.add(row, lane.proofs)
+            lane.handling.outbox.add(row, lane.handling.proofs)
             if row.thread not in self._working:
                 self.ring(row.thread)
 
@@ -316,7 +374,7 @@ class Bot:
 
     async def _announce(self, event: Event) -> None:
         """Let the handlers hear of the bot's own coming and going."""
-        rows = self.rows_for(await self.handle(event), None)
+        rows = self.rows_for(await self.handle(event), event)
         if not rows:
             return
         try:
@@ -338,7 +396,7 @@ class Bot:
             return False
         if lane.membership.presence is not Presence.IN:
             return lane.membership.presence is Presence.OUT
-        return lane.cursor.top >= version and lane.is_settled
+        return lane.handling.cursor.top >= version and lane.is_settled
 
     async def settled(self, thread: ThreadId, version: int) -> None:
         """Wait until a thread is handled up to a version and nothing is owed there; hastens its next look."""

@@ -7,36 +7,27 @@ in the next, by the same way as after a crash: the cursor and the outbox know wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
 
+from chatbot.bot.attempts import TryAgain
+from chatbot.bot.handling import Handling
 from chatbot.bot.joining import find_arrival, floor_of
 from chatbot.bot.membership import Membership, Presence
-from chatbot.bot.planning import receipts_in
 from chatbot.bot.receipts import Receipts
 from chatbot.errors import Forbidden, NotFound, ServiceError, StoreError, Throttled
-from chatbot.events import ThreadEvent, ThreadJoined, ThreadLeft
-from chatbot.model import ChatMessage, MessageId, MessageType, ThreadId
+from chatbot.events import ActionFailed, ThreadJoined, ThreadLeft
+from chatbot.model import ChatMessage, MessageType, ThreadId
 from chatbot.outbox.outbox import Outbox
-from chatbot.polling.cursor import Change, Cursor, moment
+from chatbot.polling.cursor import Change, moment
 from chatbot.polling.poller import Look, brief_look, whole_look
 from chatbot.polling.sightings import event_of, lists, time_of
 from chatbot.service.budget import Budget, Operation
-from chatbot.stores.base import (
-    Enqueue,
-    LeaveThread,
-    MarkSeen,
-    MoveBase,
-    OutboxRow,
-    OweReceipt,
-    SaveThread,
-    ThreadRecord,
-    Write,
-)
+from chatbot.stores.base import Attempt, DeadLetter, LeaveThread, OutboxRow, SaveThread, ThreadRecord
 
 if TYPE_CHECKING:
     from chatbot.bot.bot import Bot
@@ -53,14 +44,23 @@ class Lane:
         thread: which thread.
         record: what the store knows of it; None for a thread the bot was never in.
         rows: wishes that an earlier process left pending here.
+        noted: an attempt that an earlier process noted before it died.
     """
 
     __slots__ = (
-        "_failures", "_lazy", "_marks", "_spoke_at", "_whole_at", "bot", "budget", "cursor", "log", "looked_ms",
-        "membership", "outbox", "proofs", "receipts", "thread",
+        "_failures", "_letters", "_spoke_at", "_whole_at", "bot", "budget", "handling", "log", "looked_ms",
+        "membership", "thread",
     )  # fmt: skip
 
-    def __init__(self, bot: Bot, thread: ThreadId, record: ThreadRecord | None, rows: Sequence[OutboxRow] = ()) -> None:
+    def __init__(
+        self,
+        bot: Bot,
+        thread: ThreadId,
+        record: ThreadRecord | None,
+        *,
+        rows: Sequence[OutboxRow] = (),
+        noted: Attempt | None = None,
+    ) -> None:
         self.bot = bot
         self.thread = thread
         self.log = bot.log.bind(thread=thread)
@@ -70,19 +70,11 @@ class Lane:
         if record is not None:
             self.membership = Membership(Presence.OUT if record.is_left else Presence.IN, was_told=record.is_left)
             self.looked_ms = record.base if record.is_left else None
-        self.cursor = self._cursor_of(record)
-        self.outbox = self._outbox(rows)
-        self.receipts = Receipts.of(record)
-        self.proofs: Mapping[str, MessageId] = {}
-        self._marks: dict[int, int] = {}
-        self._lazy: list[Write] = []
+        self.handling = Handling(bot, thread, record=record, noted=noted, outbox=self._outbox(rows), log=self.log)
+        self._letters: list[DeadLetter] = []
         self._whole_at: float | None = None
-        self._spoke_at = anyio.current_time() - max(0.0, bot.clock() - self.cursor.top / 1000)
+        self._spoke_at = anyio.current_time() - max(0.0, bot.clock() - self.handling.cursor.top / 1000)
         self._failures = 0
-
-    def _cursor_of(self, record: ThreadRecord | None) -> Cursor:
-        floor, base, seen = (record.floor, record.base, record.seen) if record else (0, 0, {})
-        return Cursor(floor, base, seen, slack_ms=self.bot.settings.slack_ms)
 
     def _outbox(self, rows: Sequence[OutboxRow] = ()) -> Outbox:
         return Outbox(
@@ -96,10 +88,14 @@ class Lane:
             rows=rows,
         )
 
+    def revive(self, letter: DeadLetter) -> None:
+        """Have a dead letter tried again in the next turn."""
+        self._letters.append(letter)
+
     @property
     def is_settled(self) -> bool:
-        """Whether nothing is owed: no wish, no receipt."""
-        return not self.outbox and not self.receipts.is_owed
+        """Whether nothing is owed: no wish, no receipt, no second try."""
+        return self.handling.is_settled and not self._letters
 
     # ── a turn ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -111,12 +107,16 @@ class Lane:
         """
         try:
             pause = await self._work()
+        except TryAgain as again:
+            return again.pause
         except (ServiceError, StoreError) as error:
             return self._back_off(error)
         self._failures = 0
         return pause
 
     async def _work(self) -> float | None:
+        if self.membership.presence is Presence.OUT:
+            return None
         try:
             return await self._work_inside()
         except (Forbidden, NotFound) as error:
@@ -125,27 +125,65 @@ class Lane:
 
     async def _work_inside(self) -> float | None:
         """A turn as it goes while the bot is in the thread."""
-        if self.membership.presence is Presence.OUT:
-            return None
+        pause: float | None = None
         if not self.bot.is_stopping:
-            if self.membership.presence is Presence.UNKNOWN:
-                await self._join()
-            if not self.outbox.is_full:
-                delay = self.budget.delay(Operation.LIST_MESSAGES, anyio.current_time())
-                if delay:
-                    return delay
-                if await self._look():
-                    await self.leave(is_deleted=False)
-                    return None
-        wait = await self.outbox.flush()
-        wait = _sooner(wait, await self._send_receipt())
-        await self._write_lazily()
-        now = anyio.current_time()
-        self.budget.forget(now)
-        return wait if self.bot.is_stopping else _sooner(wait, self._beat(now))
+            try:
+                pause = await self._receive()
+            except TryAgain as again:
+                pause = again.pause
+            if self.membership.presence is Presence.OUT:
+                return None
+        pause = _sooner(pause, await self._send())
+        self.budget.forget(anyio.current_time())
+        return pause if self.bot.is_stopping else _sooner(pause, self._beat())
 
-    def _beat(self, now: float) -> float:
-        return self.bot.settings.cadence.pause(now - self._spoke_at)
+    async def _receive(self) -> float | None:
+        """Join if need be, then look and handle. Returns the seconds to wait if it is too early for that."""
+        if self.membership.presence is Presence.UNKNOWN:
+            await self._join()
+        while self._letters:
+            await self.handling.revive(self._letters[0])
+            del self._letters[0]
+        if self.handling.outbox.is_full:
+            return None
+        delay = self.budget.delay(Operation.LIST_MESSAGES, anyio.current_time())
+        if delay:
+            return delay
+        if await self._look():
+            await self.leave(is_deleted=False)
+        return None
+
+    async def _send(self) -> float | None:
+        """Let the outbox send, then the receipt; returns the seconds after which there is more to do."""
+        pause = await self._flush()
+        wait, write = await self.handling.receipts.send(self.bot.service, self.thread, self.budget, self.log)
+        if write is not None:
+            self.handling.later(write)
+        await self.handling.write_lazily()
+        return _sooner(pause, wait)
+
+    async def _flush(self) -> float | None:
+        """Let the outbox send; what it had to give up is an event like any other, and a dead letter."""
+        pause = await self.handling.outbox.flush()
+        while (failure := self.handling.outbox.next_failure()) is not None:
+            row, reason = failure
+            event = ActionFailed(
+                bot=self.bot.user,
+                thread=self.thread,
+                occurred_on=self._now(),
+                action=row.action,
+                action_key=row.key,
+                reason=reason,
+            )
+            await self.handling.give_up_action(event)
+            self.handling.outbox.drop_failure()
+        return pause
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self.bot.clock(), UTC)
+
+    def _beat(self) -> float:
+        return self.bot.settings.cadence.pause(anyio.current_time() - self._spoke_at)
 
     # ── looking ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -158,109 +196,57 @@ class Lane:
         self.budget.spend(Operation.LIST_MESSAGES, now)
         async with aclosing(look.batches()) as batches:
             async for batch in batches:
-                self.proofs = look.keys
+                self.handling.proofs = look.keys
                 for message in self._in_order(batch):
                     if self._shows_removal(message):
                         return True
                     if not await self._notice(message):
                         return False
-        self.proofs = {}
+        self.handling.proofs = {}
         self.bot.trouble.over("read")
         self.looked_ms = look.server_time_ms
         if is_whole:
             self._whole_at = now
-            self._rise(look.top)
+            self.handling.rise(look.top)
         return False
 
     def _begin_look(self, is_whole: bool) -> Look:
         if not is_whole:
-            return brief_look(self.bot.service, self.thread, self.cursor)
-        return whole_look(self.bot.service, self.thread, self.cursor, catch_up=self._whole_at is None)
+            return brief_look(self.bot.service, self.thread, self.handling.cursor)
+        return whole_look(self.bot.service, self.thread, self.handling.cursor, catch_up=self._whole_at is None)
 
     def _in_order(self, batch: list[ChatMessage]) -> list[ChatMessage]:
         """The batch in the order in which things happened."""
-        return sorted(batch, key=lambda message: moment(self.cursor.classify(message), message))
-
-    def _rise(self, top: int | None) -> None:
-        settled = self.cursor.finish_whole_look(top)
-        if settled is not None:
-            self._lazy = [write for write in self._lazy if not isinstance(write, MoveBase)]
-            self._lazy.append(MoveBase(self.thread, settled.base, settled.below))
+        return sorted(batch, key=lambda message: moment(self.handling.cursor.classify(message), message))
 
     def _shows_removal(self, message: ChatMessage) -> bool:
-        is_new = self.cursor.classify(message) is Change.RECEIVED
+        is_new = self.handling.cursor.classify(message) is Change.RECEIVED
         return is_new and lists(message, MessageType.PARTICIPANT_REMOVED, self.bot.user)
 
     async def _notice(self, message: ChatMessage) -> bool:
         """Deal with one message as a look showed it. False when the turn should go no further."""
-        change = self.cursor.classify(message)
+        change = self.handling.cursor.classify(message)
         if change is Change.NONE:
             return True
         if message.sender == self.bot.user and message.reply_key is not None:
-            await self._heal(await self.outbox.confirm(message))
+            await self.handling.enqueue(await self.handling.outbox.confirm(message))
         event = event_of(change, message, bot=self.bot.user, thread=self.thread)
         if event is None:
-            self._marks[message.number] = message.version
+            self.handling.skip(message.number, message.version)
             return True
         self._spoke(message)
-        await self._handle(event, {message.number: message.version})
-        await self.outbox.flush()
-        return not self.bot.is_stopping and not self.outbox.is_full
-
-    async def _heal(self, rows: list[OutboxRow]) -> None:
-        if rows:
-            await self._commit([Enqueue(row) for row in rows], {})
-            for row in rows:
-                self.outbox.add(row)
+        await self.handling.handle(event, {message.number: message.version})
+        await self._flush()
+        return not self.bot.is_stopping and not self.handling.outbox.is_full
 
     def _spoke(self, message: ChatMessage) -> None:
         """Note that the thread is alive, and that others used up its shared quota."""
         now = anyio.current_time()
         self._spoke_at = now
-        self.receipts.count_people(message)
+        self.handling.receipts.count_people(message)
         age = self.bot.clock() - message.version / 1000
         if message.is_said and age < 60:
             self.budget.spend(Operation.WRITE_MESSAGE, now - max(0.0, age))
-
-    # ── handling ──────────────────────────────────────────────────────────────────────────────────────────────
-
-    async def _handle(self, event: ThreadEvent, seen: dict[int, int], *writes: Write) -> None:
-        """Run the handlers on an event and commit everything that came of it at once."""
-        wishes = await self.bot.handle(event)
-        rows = self.bot.rows_for(wishes, self.thread)
-        due = receipts_in(wishes, self.thread)
-        commit: list[Write] = [*writes, *(Enqueue(row) for row in rows)]
-        if due is not None:
-            commit.append(OweReceipt(self.thread, due))
-        await self._commit(commit, seen)
-        if due is not None:
-            self.receipts.owe(due)
-        self.bot.take(rows)
-
-    async def _commit(self, writes: Sequence[Write], seen: dict[int, int]) -> None:
-        """One transaction for all that is to be remembered; if it fails, what others left here stays waiting."""
-        lazy, self._lazy = [*self._lazy, *self.outbox.take_settlements()], []
-        marks, self._marks = self._marks, {}
-        marked = [MarkSeen(self.thread, {**marks, **seen})] if marks or seen else []
-        try:
-            await self.bot.commit([*lazy, *writes, *marked])
-        except BaseException:
-            self._lazy, self._marks = lazy, marks
-            raise
-        self.cursor.mark({**marks, **seen})
-
-    async def _write_lazily(self) -> None:
-        """Write what no event has taken along; a crash before this is healed by reading."""
-        self._lazy += self.outbox.take_settlements()
-        if self._lazy or self._marks:
-            await self._commit([], {})
-
-    async def _send_receipt(self) -> float | None:
-        """Send the newest receipt that is owed; returns the seconds to wait if it cannot be sent yet."""
-        wait, write = await self.receipts.send(self.bot.service, self.thread, self.budget, self.log)
-        if write is not None:
-            self._lazy.append(write)
-        return wait
 
     # ── joining and leaving ───────────────────────────────────────────────────────────────────────────────────
 
@@ -274,9 +260,9 @@ class Lane:
         event = ThreadJoined(
             bot=self.bot.user, thread=self.thread, occurred_on=time_of(joined_ms), arrival=arrival.message
         )
-        self.cursor = self._cursor_of(record)
-        await self._handle(event, {}, SaveThread(record))
-        self.receipts = Receipts(people=arrival.people, counted=arrival.top)
+        self.handling.begin(record)
+        self.handling.receipts = Receipts(people=arrival.people, counted=arrival.top)
+        await self.handling.handle(event, {}, SaveThread(record))
         self._whole_at, self._spoke_at = None, anyio.current_time()
         self.membership.enter()
         self.log.info("thread.joined", floor=floor, people=arrival.people)
@@ -291,15 +277,15 @@ class Lane:
         event = ThreadLeft(
             bot=self.bot.user,
             thread=self.thread,
-            occurred_on=datetime.fromtimestamp(self.bot.clock(), UTC),
+            occurred_on=self._now(),
             is_deleted=is_deleted,
-            floor=self.cursor.floor,
+            floor=self.handling.cursor.floor,
         )
         reason = "the thread was deleted" if is_deleted else "the bot is not in the thread any more"
-        record = ThreadRecord(self.thread, floor=self.cursor.floor, base=left_ms, is_left=True)
-        await self._handle(event, {}, SaveThread(record), LeaveThread(self.thread, reason))
-        self.outbox, self.receipts, self.looked_ms = self._outbox(), Receipts(), left_ms
-        self._lazy, self._marks = [], {}
+        record = ThreadRecord(self.thread, floor=self.handling.cursor.floor, base=left_ms, is_left=True)
+        await self.handling.handle(event, {}, SaveThread(record), LeaveThread(self.thread, reason))
+        self.handling.begin(record)
+        self.handling.outbox, self.looked_ms = self._outbox(), left_ms
         self.membership.leave(now)
         self.log.info("thread.left", is_deleted=is_deleted)
 

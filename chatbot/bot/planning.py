@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from chatbot.actions import Action, ActionKey, SendMessage, SendReadReceipt, Wish
-from chatbot.model import MessageId, ThreadId
+from chatbot.events import Event, MessageEvent
+from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.outbox.split import split
 from chatbot.stores.base import OutboxRow
 
@@ -37,6 +38,18 @@ def pieces_of(wish: Wish) -> Iterator[Wish]:
         yield Wish(key, replace(action, content=piece))
 
 
-def row_of(wish: Wish, thread: ThreadId, *, after: int, created_ms: int) -> OutboxRow:
+def causer_of(event: Event) -> UserId | None:
+    """The person whose doing an event was, as far as it says."""
+    return event.message.sender if isinstance(event, MessageEvent) else None
+
+
+def row_of(wish: Wish, thread: ThreadId, *, after: int, created_ms: int, caused_by: UserId | None = None) -> OutboxRow:
     """The row that journals a wish."""
-    return OutboxRow(key=wish.key, thread=thread, action=wish.action, after=after, created_ms=created_ms)
+    return OutboxRow(
+        key=wish.key,
+        thread=thread,
+        action=wish.action,
+        after=after,
+        created_ms=created_ms,
+        caused_by=caused_by,
+    )

@@ -25,6 +25,7 @@ class BotSettings:
         threads: the only threads to serve; None serves every thread the bot is in, found as they appear.
         history: how far before its arrival a newly joined thread is read.
         cadence: how often to look.
+        retention: how long settled wishes are kept, for edits of old messages and for proofs.
         slack_ms: how much later than its id says a message may become visible and still be handled.
         max_turns: lanes that are at work at one time.
         max_handlers: handlers that run at one time.
@@ -33,6 +34,7 @@ class BotSettings:
     threads: frozenset[ThreadId] | None = None
     history: timedelta = NO_HISTORY
     cadence: Cadence = field(default_factory=Cadence)
+    retention: timedelta = timedelta(days=30)
     slack_ms: int = DEFAULT_SLACK_MS
     max_turns: int = 64
     max_handlers: int = 32

@@ -3,7 +3,7 @@
 from chatbot.dispatch.context import Context, SentMessage
 from chatbot.dispatch.dispatcher import Dispatcher
 from chatbot.dispatch.occasion import BotInfo, CommandInfo
-from chatbot.dispatch.outcome import Ack, Outcome
+from chatbot.dispatch.outcome import Ack, Outcome, Retry
 from chatbot.dispatch.reply import PASS, Pass
 
-__all__ = ["PASS", "Ack", "BotInfo", "CommandInfo", "Context", "Dispatcher", "Outcome", "Pass", "SentMessage"]
+__all__ = ["PASS", "Ack", "BotInfo", "CommandInfo", "Context", "Dispatcher", "Outcome", "Pass", "Retry", "SentMessage"]

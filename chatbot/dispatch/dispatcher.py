@@ -108,6 +108,15 @@ class Dispatcher:
             self._suggest(people, ledger)
         return self._done(None, event, ledger, is_owed=people is not None)
 
+    async def dispatch_failure(self, event: Event, failed: Outcome) -> Outcome:
+        """What is done about an event whose handler will not be tried again.
+
+        Args:
+            event: what it failed on.
+            failed: what came of its last attempt.
+        """
+        return Outcome(failed.wishes, failed.handler)
+
     def _occasion(self, event: Event | None) -> Occasion | None:
         return None if event is None else Occasion(event, self._bot, self._infos)
 

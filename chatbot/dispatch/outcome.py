@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 
 from chatbot.actions import Action, Wish
@@ -20,6 +21,30 @@ class Ack(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Retry:
+    """How a failing handler is tried again, before its event becomes a dead letter.
+
+    Args:
+        attempts: how often it is run at most, the first time included.
+        first: the pause after the first failure; each further one is twice as long.
+        longest: the longest pause.
+    """
+
+    attempts: int = 3
+    first: timedelta = timedelta(seconds=1)
+    longest: timedelta = timedelta(seconds=30)
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            msg = f"Retry(attempts={self.attempts}): a handler runs at least once; use 1 for no second try"
+            raise ValueError(msg)
+
+    def pause(self, failures: int) -> float:
+        """Seconds to wait after so many failures."""
+        return min(self.longest.total_seconds(), self.first.total_seconds() * 2.0 ** min(failures - 1, 30))
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of one event.
 
@@ -28,11 +53,15 @@ class Outcome:
             them.
         handler: the qualified name of the handler that answered or failed; None if none wanted the event.
         error: why it failed; None if it did not.
+        retry: how often a failed handler is to be tried.
+        is_final: trying again cannot help.
     """
 
     wishes: tuple[Wish, ...] = ()
     handler: str | None = None
     error: Exception | None = None
+    retry: Retry = Retry()
+    is_final: bool = False
 
     @property
     def actions(self) -> list[Action]:

@@ -109,6 +109,7 @@ class Outbox:
         self._partial_tries = 0
         self._sent: OrderedDict[ActionKey, MessageId] = OrderedDict()
         self._settlements: list[SettleRow] = []
+        self._given_up: deque[tuple[OutboxRow, str]] = deque()
         self.doubles = 0
 
     def __len__(self) -> int:
@@ -176,6 +177,14 @@ class Outbox:
         """What came of wishes since the last call; to be written with the lane's next commit."""
         taken, self._settlements = self._settlements, []
         return taken
+
+    def next_failure(self) -> tuple[OutboxRow, str] | None:
+        """The eldest wish that was given up and not yet mourned, with the reason."""
+        return self._given_up[0] if self._given_up else None
+
+    def drop_failure(self) -> None:
+        """That one is mourned: it was committed as a dead letter."""
+        self._given_up.popleft()
 
     async def flush(self) -> float | None:
         """Do what can be done now.
@@ -297,6 +306,7 @@ class Outbox:
         if isinstance(error, Rejected | NotFound | Forbidden):
             self._log.error("action.refused", action=type(row.action).__name__, key=row.key, error=str(error))
             self._settle(row, RowStatus.FAILED, reason=str(error))
+            self._given_up.append((row, str(error)))
             return
         self._failures += 1
         pause = getattr(error, "retry_after", None) or min(MAX_PAUSE, FIRST_PAUSE * 2 ** (self._failures - 1))

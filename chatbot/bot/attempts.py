@@ -1,0 +1,91 @@
+"""How often the event in hand was tried, and what comes after a failure: another try, or a dead letter.
+
+In an unbroken process the count is kept here. After a process that died in the middle of something, each lane notes
+an attempt in the store *before* its handler runs, until one of its commits has succeeded: a handler that kills the
+process ends as a dead letter too. Such suspects run one at a time, so that only the guilty one is counted again.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import anyio
+
+from chatbot.events import ThreadEvent
+from chatbot.model import ThreadId
+from chatbot.stores.base import Attempt, BeginAttempt, EndAttempt, Write
+
+MAX_KILLS: Final = 3
+"""How often a process may die while one handler runs."""
+
+
+class TryAgain(Exception):
+    """The handler of the event in hand failed and is to be tried again after a pause.
+
+    Args:
+        pause: seconds.
+    """
+
+    def __init__(self, pause: float) -> None:
+        super().__init__(f"try again in {pause:g} s")
+        self.pause = pause
+
+
+class Attempts:
+    """The attempts at the event in hand, of one lane.
+
+    Args:
+        thread: whose lane.
+        noted: what an earlier process noted before it died.
+        is_suspicious: the last process died, and nothing was committed here since.
+    """
+
+    __slots__ = ("_event_key", "_failures", "_not_before", "_noted", "_thread", "is_suspicious")
+
+    def __init__(self, thread: ThreadId, noted: Attempt | None, *, is_suspicious: bool) -> None:
+        self._thread = thread
+        self._noted = noted
+        self._event_key = ""
+        self._failures = 0
+        self._not_before = 0.0
+        self.is_suspicious = is_suspicious or noted is not None
+
+    def check_pause(self, event: ThreadEvent) -> None:
+        """Let nobody try before its time.
+
+        Raises:
+            TryAgain: it is too early.
+        """
+        now = anyio.current_time()
+        if event.key == self._event_key and now < self._not_before:
+            raise TryAgain(self._not_before - now)
+
+    def kills(self, event: ThreadEvent) -> int:
+        """How often a process has died in the handler of this event."""
+        return self._noted.count if self._noted and self._noted.event_key == event.key else 0
+
+    def begin(self, event: ThreadEvent) -> BeginAttempt:
+        """What to write before the handler of a suspicious lane runs."""
+        self._noted = Attempt(event.key, self.kills(event) + 1)
+        return BeginAttempt(self._thread, self._noted)
+
+    def failed(self, event: ThreadEvent) -> int:
+        """Count a failure; returns which one it was, from 1."""
+        if event.key != self._event_key:
+            self._event_key, self._failures = event.key, 0
+        self._failures += 1
+        return self._failures
+
+    def wait(self, pause: float) -> TryAgain:
+        """What to raise so that the event is tried again after this pause."""
+        self._not_before = anyio.current_time() + pause
+        return TryAgain(pause)
+
+    def end(self) -> list[Write]:
+        """What to write in the commit that ends the attempt."""
+        return [EndAttempt(self._thread)] if self._noted is not None else []
+
+    def committed(self) -> None:
+        """That commit has succeeded: nothing here is suspicious any more."""
+        self._event_key, self._failures, self._not_before = "", 0, 0.0
+        self._noted, self.is_suspicious = None, False

@@ -1,0 +1,236 @@
+"""Handles the events of one thread: runs the handlers, and commits everything that came of it in one transaction.
+
+What was seen, the wishes, the receipt that is owed and, at last, the dead letter go together or not at all. If the
+commit fails nothing has happened, and the event is met again by the next look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from chatbot.actions import ActionKey
+from chatbot.bot.attempts import MAX_KILLS, Attempts
+from chatbot.bot.planning import receipts_in
+from chatbot.bot.receipts import Receipts
+from chatbot.dispatch import Outcome
+from chatbot.errors import CannotStore, Rejected
+from chatbot.events import ActionFailed, ThreadEvent
+from chatbot.model import MessageId, ThreadId
+from chatbot.outbox.outbox import Outbox
+from chatbot.polling.cursor import Cursor
+from chatbot.stores.base import (
+    Attempt,
+    DeadLetter,
+    DropDeadLetter,
+    Enqueue,
+    MarkSeen,
+    MoveBase,
+    OutboxRow,
+    OweReceipt,
+    ReopenRow,
+    RowStatus,
+    SaveDeadLetter,
+    ThreadRecord,
+    Write,
+    letter_id,
+)
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from chatbot.bot.bot import Bot
+
+
+class Handling:
+    """What a lane knows and owes, and how an event changes it.
+
+    Args:
+        bot: whose thread it is.
+        thread: which thread.
+        record: what the store knows of it.
+        noted: an attempt that an earlier process noted before it died.
+        outbox: the wishes on their way.
+        log: bound to bot and thread.
+
+    Attributes:
+        cursor: what was seen.
+        receipts: what is owed in receipts.
+        proofs: keys of own messages that the look in hand has shown, with the eldest message of each.
+    """
+
+    __slots__ = ("_bot", "_lazy", "_log", "_marks", "_thread", "attempts", "cursor", "outbox", "proofs", "receipts")
+
+    def __init__(
+        self,
+        bot: Bot,
+        thread: ThreadId,
+        *,
+        record: ThreadRecord | None,
+        noted: Attempt | None,
+        outbox: Outbox,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._bot = bot
+        self._thread = thread
+        self._log = log
+        self.outbox = outbox
+        self.attempts = Attempts(thread, noted, is_suspicious=bot.was_killed)
+        self.proofs: Mapping[str, MessageId] = {}
+        self.begin(record)
+
+    def begin(self, record: ThreadRecord | None) -> None:
+        """Begin the thread (anew) where the record says."""
+        floor, base, seen = (record.floor, record.base, record.seen) if record else (0, 0, {})
+        self.cursor = Cursor(floor, base, seen, slack_ms=self._bot.settings.slack_ms)
+        self.receipts = Receipts.of(record)
+        self._lazy: list[Write] = []
+        self._marks: dict[int, int] = {}
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is owed: no wish, no receipt."""
+        return not self.outbox and not self.receipts.is_owed
+
+    # ── one event ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def handle(self, event: ThreadEvent, seen: dict[int, int], *writes: Write) -> None:
+        """Run the handlers on an event and commit what came of it, `writes` included.
+
+        Raises:
+            TryAgain: the handler failed and may be tried again; nothing was committed.
+            StoreError: nothing was committed.
+        """
+        self.attempts.check_pause(event)
+        if not self.attempts.is_suspicious:
+            outcome = await self._bot.handle(event)
+        elif self.attempts.kills(event) >= MAX_KILLS:
+            outcome = self._killer()
+        else:
+            async with self._bot.one_suspect:
+                await self._bot.commit([self.attempts.begin(event)])
+                outcome = await self._bot.handle(event)
+        await self._conclude(event, outcome, seen, writes)
+
+    def _killer(self) -> Outcome:
+        text = f"the process died {MAX_KILLS} times while this was handled"
+        return Outcome(error=RuntimeError(text), is_final=True)
+
+    async def _conclude(
+        self, event: ThreadEvent, outcome: Outcome, seen: dict[int, int], writes: Sequence[Write]
+    ) -> None:
+        if outcome.error is None:
+            try:
+                await self._commit_outcome(event, outcome, seen, writes)
+            except CannotStore as error:
+                outcome = Outcome(handler=outcome.handler, error=error, is_final=True)
+            else:
+                return
+        assert outcome.error is not None
+        count = self.attempts.failed(event)
+        if not outcome.is_final and count < outcome.retry.attempts:
+            pause = self._bot.jitter(outcome.retry.pause(count))
+            self._log.warning("handler.retried", event_key=event.key, attempt=count, pause=round(pause, 1))
+            raise self.attempts.wait(pause)
+        count = max(count, self.attempts.kills(event))
+        last_words = await self._bot.give_up(event, outcome)
+        await self._commit_outcome(event, last_words, seen, [*writes, self._letter(event, outcome, count)])
+
+    def _letter(self, event: ThreadEvent, outcome: Outcome, attempts: int) -> SaveDeadLetter:
+        letter = DeadLetter(
+            id=letter_id(self._bot.user, self._thread, event.key),
+            event=event,
+            handler=outcome.handler or "",
+            error=f"{type(outcome.error).__name__}: {outcome.error}".splitlines()[0][:500],
+            attempts=attempts,
+            died_ms=int(self._bot.clock() * 1000),
+        )
+        self._log.error("event.buried", letter=letter.id, event_key=event.key, attempts=attempts)
+        return SaveDeadLetter(letter)
+
+    async def revive(self, letter: DeadLetter) -> None:
+        """Try a dead letter again, once: it is dropped if that succeeds and stays if it does not."""
+        assert isinstance(letter.event, ThreadEvent)
+        if isinstance(letter.event, ActionFailed):
+            await self._reopen(letter, letter.event.action_key)
+            return
+        outcome = await self._bot.handle(letter.event)
+        if outcome.error is None:
+            await self._commit_outcome(letter.event, outcome, {}, [DropDeadLetter(letter.id)])
+            self._log.info("letter.revived", letter=letter.id)
+        else:
+            again = self._letter(letter.event, outcome, letter.attempts + 1)
+            await self.commit([again], {})
+
+    async def _reopen(self, letter: DeadLetter, key: ActionKey) -> None:
+        row = await self._bot.find_row(key)
+        if row is not None and row.status is RowStatus.FAILED:
+            await self.commit([ReopenRow(key), DropDeadLetter(letter.id)], {})
+            self.outbox.add(replace(row, status=RowStatus.PENDING, reason=None))
+        else:
+            await self.commit([DropDeadLetter(letter.id)], {})
+        self._log.info("letter.revived", letter=letter.id)
+
+    async def give_up_action(self, event: ActionFailed) -> None:
+        """A wish will never be done: keep it as a dead letter, and let the handlers hear of it, once."""
+        failure = Rejected(event.reason)
+        letter = self._letter(event, Outcome(handler=type(event.action).__name__, error=failure), 1)
+        outcome = await self._bot.handle(event)
+        await self._commit_outcome(event, outcome, {}, [letter])
+
+    async def _commit_outcome(
+        self, event: ThreadEvent, outcome: Outcome, seen: dict[int, int], writes: Sequence[Write]
+    ) -> None:
+        rows = self._bot.rows_for(outcome, event)
+        due = receipts_in(outcome.wishes, self._thread)
+        commit: list[Write] = [*writes, *(Enqueue(row) for row in rows)]
+        if due is not None:
+            commit.append(OweReceipt(self._thread, due))
+        await self.commit([*commit, *self.attempts.end()], seen)
+        self.attempts.committed()
+        if due is not None:
+            self.receipts.owe(due)
+        self._bot.take(rows)
+
+    # ── commits ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def commit(self, writes: Sequence[Write], seen: dict[int, int]) -> None:
+        """One transaction for all that is to be remembered; if it fails, what others left here stays waiting."""
+        lazy, self._lazy = [*self._lazy, *self.outbox.take_settlements()], []
+        marks, self._marks = self._marks, {}
+        marked = [MarkSeen(self._thread, {**marks, **seen})] if marks or seen else []
+        try:
+            await self._bot.commit([*lazy, *writes, *marked])
+        except BaseException:
+            self._lazy, self._marks = lazy, marks
+            raise
+        self.cursor.mark({**marks, **seen})
+
+    async def write_lazily(self) -> None:
+        """Write what no event has taken along; a crash before this is healed by reading."""
+        self._lazy += self.outbox.take_settlements()
+        if self._lazy or self._marks:
+            await self.commit([], {})
+
+    def later(self, write: Write) -> None:
+        """Write this with the next commit; losing it in a crash costs a look, no more."""
+        self._lazy.append(write)
+
+    def skip(self, identifier: int, version: int) -> None:
+        """Remember, with the next commit, that this message needs no handler."""
+        self._marks[identifier] = version
+
+    def rise(self, top: int | None) -> None:
+        """A whole look was read and committed: the base may rise."""
+        settled = self.cursor.finish_whole_look(top)
+        if settled is not None:
+            self._lazy = [write for write in self._lazy if not isinstance(write, MoveBase)]
+            self.later(MoveBase(self._thread, settled.base, settled.below))
+
+    async def enqueue(self, rows: Sequence[OutboxRow]) -> None:
+        """Journal wishes that no event caused."""
+        if rows:
+            await self.commit([Enqueue(row) for row in rows], {})
+            for row in rows:
+                self.outbox.add(row)

@@ -1,0 +1,51 @@
+"""What the README shows is what happens: its Python runs, its bots.yaml is accepted."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A user's directory, with the README's files in it."""
+    for number, block in enumerate(blocks("python")):
+        named = re.match(r"# (\S+\.py)\n", block)
+        path = tmp_path / (named.group(1) if named else f"tests/test_block_{number}.py")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(block, encoding="utf-8")
+    # An editable install of chatbot also offers this repository's own `plugins`; the user's comes first.
+    (tmp_path / "plugins" / "__init__.py").touch()
+    (tmp_path / "bots.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
+    return tmp_path
+
+
+def run(project: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("ACS_", "PYTEST"))}
+    return subprocess.run(
+        [sys.executable, *command], cwd=project, env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_the_tests_of_the_readme_pass_in_a_project_with_one_line_of_configuration(project: Path) -> None:
+    finished = run(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "tests")
+
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "2 passed" in finished.stdout
+
+
+def test_the_configuration_of_the_readme_is_accepted(project: Path) -> None:
+    finished = run(project, "-m", "chatbot", "check")
+
+    assert finished.returncode == 0, finished.stdout + finished.stderr
