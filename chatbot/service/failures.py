@@ -81,6 +81,8 @@ def from_status(operation: str, status: int, headers: Mapping[str, str], text: s
         return Throttled(message, retry_after=read_retry_after(headers, now), code=code)
     if status == 408 or status >= 500:
         return OutcomeUnknown(message, status=status, code=code, retry_after=read_retry_after(headers, now))
+    if status == 401:
+        message += "; the token or key is expired, revoked, or of another resource: check it, and the endpoint"
     if 400 <= status < 500:
         return _BY_STATUS.get(status, Rejected)(message, status=status, code=code)
     return ProtocolError(f"{message}, which is neither success nor failure; is the endpoint right?", status=status)
@@ -104,7 +106,8 @@ def from_exception(operation: str, error: BaseException) -> ServiceError:
         remedy = "name the authority that signed it as ca_file or in SSL_CERT_FILE"
         return Unreachable(f"cannot {operation}: the service's certificate is not trusted ({reason}); {remedy}")
     if isinstance(error, ServiceRequestTimeoutError) or any(isinstance(c, _NEVER_SENT) for c in _causes(error)):
-        return Unreachable(f"cannot {operation}: the service cannot be reached ({reason})")
+        remedy = "check the endpoint, the network and the proxy"
+        return Unreachable(f"cannot {operation}: the service cannot be reached ({reason}); {remedy}")
     return OutcomeUnknown(f"cannot tell whether it was done to {operation}: no answer came ({reason})")
 
 

@@ -69,6 +69,13 @@ def test_a_status_says_what_can_be_done(status: int, kind: type[ServiceError]) -
     assert error.status == status
 
 
+def test_a_refused_token_and_a_service_out_of_reach_come_with_a_remedy() -> None:
+    cause = aiohttp.ClientConnectorError(HOST, ConnectionRefusedError(111, "refused"))
+
+    assert "of another resource: check it, and the endpoint" in str(refusal(401))
+    assert "check the endpoint" in str(failures.from_exception("do it", ServiceRequestError(cause, error=cause)))
+
+
 @pytest.mark.parametrize("text", [CHAT_ENVELOPE, SPEC_ENVELOPE])
 def test_both_envelopes_give_code_and_words(text: str) -> None:
     error = refusal(404, text)
