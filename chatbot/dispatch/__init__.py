@@ -1,9 +1,21 @@
 """From an event to its handler: filters, typed commands, contexts, and the order in which handlers are asked."""
 
 from chatbot.dispatch.context import Context, SentMessage
-from chatbot.dispatch.dispatcher import Dispatcher
+from chatbot.dispatch.dispatcher import Dispatcher, commands_of
 from chatbot.dispatch.occasion import BotInfo, CommandInfo
 from chatbot.dispatch.outcome import Ack, Outcome, Retry
 from chatbot.dispatch.reply import PASS, Pass
 
-__all__ = ["PASS", "Ack", "BotInfo", "CommandInfo", "Context", "Dispatcher", "Outcome", "Pass", "Retry", "SentMessage"]
+__all__ = [
+    "PASS",
+    "Ack",
+    "BotInfo",
+    "CommandInfo",
+    "Context",
+    "Dispatcher",
+    "Outcome",
+    "Pass",
+    "Retry",
+    "SentMessage",
+    "commands_of",
+]

@@ -59,7 +59,7 @@ class Dispatcher:
         handlers = [handler for plugin in plugins for handler in plugin.handlers()]
         self._bot = bot
         self._ack = ack
-        self._commands = _by_name(handlers)
+        self._commands = commands_of(handlers)
         self._others = tuple(handler for handler in handlers if handler.info is None)
         self._by_event: dict[type[Event], tuple[Handler, ...]] = {}
         self._infos = tuple(handler.info for handler in self._commands.values() if handler.info)
@@ -176,7 +176,12 @@ def _add_receipt(event: Event, ledger: Ledger) -> None:
         ledger.add(RECEIPT, SendReadReceipt(event.message.id))
 
 
-def _by_name(handlers: Iterable[Handler]) -> dict[str, Handler]:
+def commands_of(handlers: Iterable[Handler]) -> dict[str, Handler]:
+    """The commands among the handlers, by name, in their order.
+
+    Raises:
+        PluginError: two have the same name.
+    """
     commands: dict[str, Handler] = {}
     for handler in handlers:
         if handler.info is None:

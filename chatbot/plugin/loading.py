@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
+from chatbot.dispatch.dispatcher import commands_of
 from chatbot.dispatch.place import at
 from chatbot.errors import PluginError
 from chatbot.plugin.plugin import Plugin
@@ -50,7 +51,7 @@ def load_plugin(reference: str, *, base_dir: Path, settings: Mapping[str, Any] |
     base_dir = base_dir.resolve()
     _put_first(base_dir)
     plugin = make_plugin(*_find(reference, base_dir), settings)
-    plugin.handlers()
+    commands_of(plugin.handlers())
     return plugin
 
 

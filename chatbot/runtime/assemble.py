@@ -11,8 +11,8 @@ import structlog
 
 from chatbot.bot import ALL_HISTORY, NO_HISTORY, Bot, BotSettings
 from chatbot.config import BotConfig, Config
-from chatbot.dispatch import Ack, BotInfo, Dispatcher
-from chatbot.errors import ConfigError, PluginError, Throttled
+from chatbot.dispatch import Ack, BotInfo, Dispatcher, commands_of
+from chatbot.errors import ConfigError, PluginError, PluginSettingsError, Throttled
 from chatbot.plugin import Plugin, load_plugin
 from chatbot.polling.cadence import Cadence
 from chatbot.runtime.connection import Connection
@@ -37,8 +37,17 @@ def load_plugins(config: Config) -> Plugins:
         for index, plugin in enumerate(bot.plugins):
             try:
                 loaded.append(load_plugin(plugin.module, base_dir=config.directory, settings=plugin.settings or None))
+            except PluginSettingsError as error:
+                place = ("bots", name, "plugins", index, "settings")
+                problems += [
+                    config.problem((*place, *path), f"{what} ({error.place})") for path, what in error.problems
+                ]
             except PluginError as error:
                 problems.append(config.problem(("bots", name, "plugins", index), str(error)))
+        try:
+            commands_of(handler for plugin in loaded for handler in plugin.handlers())
+        except PluginError as error:
+            problems.append(config.problem(("bots", name, "plugins"), str(error)))
         plugins[name] = tuple(loaded)
     if problems:
         raise ConfigError(*problems)

@@ -1,0 +1,65 @@
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chatbot.config import load_config
+from chatbot.errors import ConfigError
+from chatbot.runtime.assemble import load_plugins
+
+ROLL = """\
+from chatbot import Context, Plugin
+plugin = Plugin("dice")
+@plugin.command("roll")
+async def roll(ctx: Context, count: int) -> str:
+    return str(count)
+"""
+
+FAQ = """\
+from chatbot import Plugin
+from pydantic import BaseModel
+class Settings(BaseModel):
+    limit: int = 3
+def plugin(settings: Settings) -> Plugin:
+    return Plugin("faq")
+"""
+
+
+@pytest.fixture(autouse=True)
+def imports_restored() -> Iterator[None]:
+    path, modules = list(sys.path), dict(sys.modules)
+    yield
+    sys.path[:] = path
+    for name in set(sys.modules) - set(modules):
+        del sys.modules[name]
+    sys.modules.update(modules)
+
+
+def problems(tmp_path: Path, plugins: str) -> list[str]:
+    file = tmp_path / "bots.yaml"
+    file.write_text(f"version: 1\nservice: emulator\nbots:\n  desk:\n    plugins:\n{plugins}")
+    with pytest.raises(ConfigError) as caught:
+        load_plugins(load_config(file, {}))
+    shown = [line.replace(f"{tmp_path}/", "") for line in str(caught.value).splitlines()]
+    return [line for line in shown if line.startswith("bots.yaml")]
+
+
+def test_two_plugins_of_a_bot_with_the_same_command_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text(ROLL)
+    (tmp_path / "two.py").write_text(ROLL)
+
+    assert problems(tmp_path, "      - one\n      - two\n") == [
+        "bots.yaml:6:7: bots.desk.plugins: two.py:3: command /roll is taken already, by one.py:3; rename one of them"
+    ]
+
+
+def test_wrong_settings_of_a_plugin_are_told_where_they_stand(tmp_path: Path) -> None:
+    (tmp_path / "faq.py").write_text(FAQ)
+
+    assert problems(tmp_path, "      - module: faq\n        settings: {limits: 1, limit: x}\n") == [
+        "bots.yaml:7:28: bots.desk.plugins[0].settings.limits: there is no such setting;"
+        " did you mean limit? (faq.py:5)",
+        "bots.yaml:7:38: bots.desk.plugins[0].settings.limit: Input should be a valid integer,"
+        " unable to parse string as an integer (faq.py:5)",
+    ]
