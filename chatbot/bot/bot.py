@@ -226,6 +226,8 @@ class Bot:
             lane = self._lanes.get(item.id)
             if lane is None:
                 self._begin(item.id, item.last_activity)
+            elif item.deleted_on is not None:
+                lane.end()
             elif lane.membership.presence is Presence.OUT:
                 lane.membership.probe(item.last_activity)
             self.ring(item.id)
@@ -290,8 +292,8 @@ class Bot:
             self._working.discard(lane.thread)
         now = anyio.current_time()
         if lane.thread in self._rung and pause is not None:
-            self._rung.discard(lane.thread)
             pause = min(pause, self.settings.cadence.interval)
+        self._rung.discard(lane.thread)
         if pause is not None:
             self._schedule.set(lane.thread, now + pause)
         self._woken.set()

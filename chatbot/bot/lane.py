@@ -48,7 +48,7 @@ class Lane:
     """
 
     __slots__ = (
-        "_failures", "_letters", "_spoke_at", "_whole_at", "bot", "budget", "handling", "log", "looked_ms",
+        "_failures", "_is_deleted", "_letters", "_spoke_at", "_whole_at", "bot", "budget", "handling", "log", "looked_ms",
         "membership", "thread",
     )  # fmt: skip
 
@@ -72,6 +72,7 @@ class Lane:
             self.looked_ms = record.base if record.is_left else None
         self.handling = Handling(bot, thread, record=record, noted=noted, outbox=self._outbox(rows), log=self.log)
         self._letters: list[DeadLetter] = []
+        self._is_deleted = False
         self._whole_at: float | None = None
         self._spoke_at = anyio.current_time() - max(0.0, bot.clock() - self.handling.cursor.top / 1000)
         self._failures = 0
@@ -87,6 +88,10 @@ class Lane:
             log=self.log,
             rows=rows,
         )
+
+    def end(self) -> None:
+        """The list of threads shows that this one was deleted; whether it can still be read is not known."""
+        self._is_deleted = True
 
     def revive(self, letter: DeadLetter) -> None:
         """Have a dead letter tried again in the next turn."""
@@ -116,6 +121,9 @@ class Lane:
 
     async def _work(self) -> float | None:
         if self.membership.presence is Presence.OUT:
+            return None
+        if self._is_deleted:
+            await self.leave(is_deleted=True)
             return None
         try:
             return await self._work_inside()
