@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import dataclasses
 import json as jsonlib
 import signal
 import sys
@@ -13,44 +15,127 @@ from typing import Annotated
 import anyio
 from cyclopts import Parameter
 
-from chatbot.emulator import DataFileError, Emulator, PortTakenError, Running, World, kept, serve
+from chatbot.emulator import (
+    DataFileError,
+    Emulator,
+    Faults,
+    PortTakenError,
+    Quirks,
+    Running,
+    SeedError,
+    World,
+    event_grid,
+    kept,
+    load_seed,
+    plant_seed,
+    serve,
+)
 
+EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 69
+EXIT_CONFIG = 78
 
 
 async def emulator(
     *,
-    host: Annotated[str, Parameter(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, Parameter(help="Address to listen on; 0.0.0.0 for a container.")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="Port to listen on; 0 picks a free one.")] = 0,
     tls: Annotated[bool, Parameter(help="Serve https (and plain http beside it, on loopback).")] = False,
+    public_host: Annotated[
+        str | None,
+        Parameter(
+            help="NAME or NAME:PORT by which others reach it: goes into certificate, links and connection string."
+        ),
+    ] = None,
+    certificates: Annotated[
+        Path | None, Parameter(help="Directory of the certificate authority; the user's data directory by default.")
+    ] = None,
     data: Annotated[
         Path | None, Parameter(help="File that keeps the state; without it, it ends with the process.")
+    ] = None,
+    seed: Annotated[
+        Path | None, Parameter(help="YAML file of users, threads and messages to begin with, if there are none yet.")
+    ] = None,
+    access_key: Annotated[
+        str | None, Parameter(help="The resource's key (base64), so that a connection string can be written down.")
+    ] = None,
+    quotas: Annotated[bool, Parameter(help="Enforce the service's rate limits.")] = True,
+    quirk: Annotated[
+        list[str] | None,
+        Parameter(help="NAME=VALUE: how to read what is unknown about the service; --list-quirks shows all."),
+    ] = None,
+    list_quirks: Annotated[bool, Parameter(negative="", help="Show every quirk and its values, and end.")] = False,
+    fault: Annotated[
+        list[str] | None,
+        Parameter(
+            help="OPERATION:KIND[=VALUE][,NAME=VALUE…], as in send_message:503,probability=0.1 or *:latency=0.2."
+        ),
+    ] = None,
+    fault_seed: Annotated[int, Parameter(help="Makes the chances of faults repeatable.")] = 0,
+    event_grid_webhook: Annotated[
+        str | None, Parameter(name="--event-grid", help="URL to which chat events are posted, after the handshake.")
     ] = None,
     json: Annotated[bool, Parameter(negative="", help="Print one JSON object instead of words.")] = False,
 ) -> int:
     """Serve an emulator of Azure Communication Services Chat and Identity.
 
     Any SDK of the service, in any language, works with the connection string it prints. Ctrl-C or SIGTERM end it.
+    Tests control and observe it under /emulator/ with the access key as bearer token.
     """
-    world = World()
+    if list_quirks:
+        print("\n".join(f"{name}={values}\n    {meaning}" for name, values, meaning in Quirks.describe()))
+        return 0
+    try:
+        world = World(quirks=Quirks.parse(quirk or []))
+        emulator = Emulator(world, quotas=quotas, faults=Faults(fault or [], seed=fault_seed))
+        _check_key(access_key)
+    except ValueError as error:
+        return _fail(f"{error}.", EXIT_USAGE)
     try:
         with kept(world, data) if data is not None else contextlib.nullcontext():
-            async with _stopping() as stopped, serve(Emulator(world), host=host, port=port, tls=tls) as running:
-                print(_as_json(running) if json else _as_text(running, data), flush=True)
+            _begin(emulator, seed, access_key)
+            async with (
+                _stopping() as stopped,
+                serve(
+                    emulator, host=host, port=port, tls=tls, public_host=public_host, certificates=certificates
+                ) as it,
+                event_grid(emulator, event_grid_webhook) if event_grid_webhook else contextlib.nullcontext(),
+            ):
+                print(_as_json(it) if json else _as_text(it, data), flush=True)
                 await stopped()
-    except (PortTakenError, DataFileError) as error:
-        print(_explain(error), file=sys.stderr)
-        return EXIT_UNAVAILABLE
+    except SeedError as error:
+        return _fail(f"The seed cannot be used: {error}.", EXIT_CONFIG)
+    except DataFileError as error:
+        return _fail(f"The emulator cannot start: {error}.", EXIT_UNAVAILABLE)
+    except PortTakenError as error:
+        advice = "Choose another with --port, or --port 0 for any free one."
+        return _fail(f"The emulator cannot start: {error.strerror}. {advice}", EXIT_UNAVAILABLE)
     except OSError as error:
-        print(f"The emulator cannot listen on {host} port {port}: {error.strerror or error}.", file=sys.stderr)
-        return EXIT_UNAVAILABLE
+        return _fail(f"The emulator cannot start: {error}.", EXIT_UNAVAILABLE)
     return 0
 
 
-def _explain(error: Exception) -> str:
-    if isinstance(error, PortTakenError):
-        return f"The emulator cannot start: {error.strerror}. Choose another with --port, or --port 0 for any free one."
-    return f"The emulator cannot start: {error}."
+def _begin(emulator: Emulator, seed: Path | None, access_key: str | None) -> None:
+    world = emulator.world
+    if access_key is not None and access_key != world.resource.access_key:
+        world.state.put(dataclasses.replace(world.resource, access_key=access_key))
+    if seed is not None:
+        document = load_seed(seed)
+        if not world.state.rooms:
+            plant_seed(emulator, document)
+
+
+def _check_key(access_key: str | None) -> None:
+    try:
+        base64.b64decode(access_key or "", validate=True)
+    except ValueError:
+        msg = f"--access-key must be base64, and {access_key!r} is not"
+        raise ValueError(msg) from None
+
+
+def _fail(sentence: str, code: int) -> int:
+    print(sentence, file=sys.stderr)
+    return code
 
 
 @contextlib.asynccontextmanager

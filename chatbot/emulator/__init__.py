@@ -4,10 +4,13 @@ Shares nothing with the bot it serves: a shared model would share mistakes.
 """
 
 from chatbot.emulator.app import Call, Emulator
+from chatbot.emulator.eventgrid import event_grid
 from chatbot.emulator.faults import ConnectionLost, Fault, Faults
 from chatbot.emulator.persistence import DataFileError, kept
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.seed import SeedError
+from chatbot.emulator.seed import load as load_seed
+from chatbot.emulator.seed import plant as plant_seed
 from chatbot.emulator.server import PortTakenError, Running, serve
 from chatbot.emulator.world import World
 
@@ -23,6 +26,9 @@ __all__ = [
     "Running",
     "SeedError",
     "World",
+    "event_grid",
     "kept",
+    "load_seed",
+    "plant_seed",
     "serve",
 ]

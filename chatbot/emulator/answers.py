@@ -6,8 +6,6 @@ its front door.
 
 from __future__ import annotations
 
-import base64
-
 from chatbot.emulator import versions
 from chatbot.emulator.bodies import chat_error, identity_error
 from chatbot.emulator.cursors import http_date
@@ -61,7 +59,8 @@ class Answers:
 
     def headers(self, response: Response, route: Route | None, request: Request, took_ms: int) -> Headers:
         """The headers of an answer."""
-        headers = [(b"date", self._date_header(request.now)), (b"ms-cv", self._vector())]
+        vector = self._world.state.new_vector().encode() + b".0"
+        headers = [(b"date", self._date_header(request.now)), (b"ms-cv", vector)]
         if response.body is not None:
             headers.append((b"content-type", response.content_type))
             headers.append((b"content-length", b"%d" % len(response.body)))
@@ -85,9 +84,6 @@ class Answers:
         if self._date[0] != second:
             self._date = (second, http_date(second).encode())
         return self._date[1]
-
-    def _vector(self) -> bytes:
-        return base64.b64encode(self._world.state.random.randbytes(16))[:22] + b".0"
 
 
 def _is_chat(route: Route | None, request: Request) -> bool:

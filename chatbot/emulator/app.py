@@ -62,6 +62,7 @@ class Emulator(People):
         self.has_quotas = quotas
         self.quotas = Quotas()
         self.faults = faults or Faults()
+        self.validations: dict[str, Callable[[], None]] = {}
         self.calls: deque[Call] = deque(maxlen=10_000)
         self._answers = Answers(self.world)
         self._control = Control(self)

@@ -65,6 +65,8 @@ class Control:
         return response, [(b"content-type", response.content_type), (b"content-length", length)]
 
     def _run(self, request: Request) -> Any:
+        if request.segments[1:] == ["eventgrid"]:
+            return self._validate(request)
         key = request.header(b"authorization").removeprefix("Bearer ").encode("latin-1")
         if not hmac.compare_digest(key, self._emulator.access_key.encode()):
             raise ServiceError(401, "Unauthorized", "Authorization: Bearer with the emulator's access key is required.")
@@ -77,6 +79,14 @@ class Control:
             return handler(request)
         except (ValueError, RecursionError) as error:
             raise ServiceError(400, "BadRequest", str(error)) from error
+
+    def _validate(self, request: Request) -> str:
+        """The manual handshake: whoever was sent the secret code opens its URL."""
+        opened = self._emulator.validations.get(request.query.get("code", ""))
+        if opened is None:
+            raise ServiceError(404, "NotFound", "No webhook waits for this code.")
+        opened()
+        return "Webhook successfully validated as a subscription endpoint."
 
     def _status(self, _: Request) -> Json:
         emulator = self._emulator

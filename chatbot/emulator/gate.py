@@ -17,15 +17,20 @@ Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
 
-def read(scope: Scope, base: str | None, fallback: str, now: int) -> Request:
-    """The request of a scope, its body still to come; links name `base`, or the host the request came to."""
+def read(scope: Scope, public: str | None, fallback: str, now: int) -> Request:
+    """The request of a scope, its body still to come.
+
+    Links name the public base for requests that came by its scheme (plain http beside https is the own machine's
+    way in), else the host the request came to.
+    """
     headers = dict(scope["headers"])
     raw = scope.get("raw_path")
     path = raw.decode("latin-1") if raw else scope["path"]
     query = scope.get("query_string", b"").decode("latin-1")
-    if base is None:
-        host = headers.get(b"host", b"").decode("latin-1")
-        base = f"{scope.get('scheme', 'https')}://{host}" if host else fallback
+    scheme, host = scope.get("scheme", "https"), headers.get(b"host", b"").decode("latin-1")
+    base = f"{scheme}://{host}" if host else fallback
+    if public is not None and public.startswith(f"{scheme}:"):
+        base = public
     return Request(
         method=scope["method"],
         segments=parse_path(path),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from chatbot.emulator.cursors import precise_time
 from chatbot.emulator.identities import Token
 from chatbot.emulator.messages import Draft
 from chatbot.emulator.participants import Invited
@@ -22,6 +23,10 @@ class People:
     def now(self) -> int:
         """The world's time in milliseconds since the epoch."""
         return int(self.clock() * 1000)
+
+    def iso_now(self) -> str:
+        """The world's time as ISO 8601."""
+        return precise_time(self.now())
 
     def create_user(self) -> str:
         """A new user's id."""

@@ -54,6 +54,7 @@ class Thread:
     metadata: Mapping[str, str] = field(default_factory=no_metadata)
     retention_days: int | None = None
     retention_set: bool = False
+    changed_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

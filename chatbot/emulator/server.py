@@ -64,22 +64,26 @@ async def serve(
 ) -> AsyncIterator[Running]:
     """Serve until the block ends; entered when connections are accepted.
 
-    With TLS, `port` is the https port and plain http listens on a port of its own, on 127.0.0.1 only;
-    without, `port` is the http port. `certificates` is the directory of the certificate authority.
+    With TLS, `port` is the https port and plain http listens on a port of its own, on 127.0.0.1 only; without, `port`
+    is the http port. `public_host` is a name, or a name and a port, by which others reach it. `certificates` is the
+    directory of the certificate authority.
     """
     async with contextlib.AsyncExitStack() as stack:
         main = stack.enter_context(_bind(host, port))
         trust = await anyio.to_thread.run_sync(authority, certificates) if tls else None
-        name = public_host or (host if host not in {"0.0.0.0", "::"} else "127.0.0.1")  # noqa: S104 -- compared only
+        own_name = host if host not in {"0.0.0.0", "::"} else "127.0.0.1"  # noqa: S104 -- compared only
+        name, public_port = _split(public_host) if public_host else (own_name, None)
         context = await anyio.to_thread.run_sync(_context, trust, {name, host, *_LOOPBACK}) if trust else None
-        endpoint = _url("https" if tls else "http", name, main)
+        endpoint = _url("https" if tls else "http", name, public_port or main.getsockname()[1])
         plain_endpoint = endpoint
         await stack.enter_async_context(_listening(emulator, main, context))
         if tls and plain:
             extra = stack.enter_context(_bind("127.0.0.1", 0))
             await stack.enter_async_context(_listening(emulator, extra, None))
-            plain_endpoint = _url("http", "127.0.0.1", extra)
+            plain_endpoint = _url("http", "127.0.0.1", extra.getsockname()[1])
         emulator.endpoint = endpoint
+        if public_host:
+            emulator.public_base = endpoint
         yield Running(emulator, endpoint, plain_endpoint, trust.ca_file if trust else None)
 
 
@@ -146,6 +150,14 @@ def _context(trust: Authority, names: set[str]) -> ssl.SSLContext:
     return trust.server_context(sorted(names - {"0.0.0.0", "::"}))  # noqa: S104 -- excluded
 
 
-def _url(scheme: str, name: str, sock: socket.socket) -> str:
+def _split(public_host: str) -> tuple[str, int | None]:
+    """Name and port of NAME or NAME:PORT."""
+    name, _, port = public_host.rpartition(":")
+    if not name or not port.isdecimal() or name.endswith(":"):
+        return public_host.strip("[]"), None
+    return name.strip("[]"), int(port)
+
+
+def _url(scheme: str, name: str, port: int) -> str:
     shown = f"[{name}]" if ":" in name else name
-    return f"{scheme}://{shown}:{sock.getsockname()[1]}"
+    return f"{scheme}://{shown}:{port}"

@@ -177,6 +177,10 @@ class State:
         text = f"{self.random.getrandbits(128):032x}"
         return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
+    def new_vector(self) -> str:
+        """A correlation vector's base: 22 characters of base64."""
+        return base64.b64encode(self.random.randbytes(16)).decode()[:22]
+
     def new_user_id(self) -> str:
         """An id of the recorded form `8:acs:{resource}_{8}-{4}-{4}-{12}`."""
         text = f"{self.random.getrandbits(80):020x}"

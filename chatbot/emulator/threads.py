@@ -114,7 +114,7 @@ class Threads:
         """Change topic, metadata (merged per key) or retention; only a topic is announced."""
         room = self._state.room(thread)
         Participants.admit(room, editor)
-        head = room.head
+        head = replace(room.head, changed_by=editor)
         if change.topic is not None:
             self._topic(change.topic)
             head = replace(head, topic=change.topic)
@@ -136,13 +136,13 @@ class Threads:
                 raise thread_not_found()
             return
         Participants.admit(room, deleter)
-        self._end(room, now)
+        self._end(room, deleter, now)
 
     def expire(self, room: Room, now: int) -> None:
         """Delete a thread whose retention has run out."""
         days = room.head.retention_days
         if days is not None and room.head.deleted is None and now >= room.head.created + days * 86_400_000:
-            self._end(room, room.head.created + days * 86_400_000)
+            self._end(room, room.head.creator, room.head.created + days * 86_400_000)
 
     def page(
         self, reader: str, size: int, *, start: int | None = None, cursor: tuple[int, int] | None = None
@@ -165,8 +165,9 @@ class Threads:
             lowest, highest = min(lowest, cursor[0]), max(highest, cursor[1])
         return ThreadPage(chosen, (lowest, highest))
 
-    def _end(self, room: Room, when: int) -> None:
-        self._state.put(replace(room.head, deleted=when, deleted_activity=self._state.next_activity(when)))
+    def _end(self, room: Room, by: str, when: int) -> None:
+        activity = self._state.next_activity(when)
+        self._state.put(replace(room.head, changed_by=by, deleted=when, deleted_activity=activity))
 
     def _topic(self, topic: str) -> None:
         if not topic and self.quirks.empty_topic == "reject":

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from chatbot.emulator import DataFileError, Emulator, PortTakenError, World, kept, serve
-from tests.unit.emulator.asgi import Scene
+from chatbot.emulator.certificates import authority
+from tests.unit.emulator.asgi import Scene, call
 
 
 async def get(url: str, context: ssl.SSLContext | None = None) -> tuple[int, bytes]:
@@ -157,3 +158,41 @@ def test_a_taken_port_ends_the_command_with_one_sentence_and_69() -> None:
         f"The emulator cannot start: port {port} of 127.0.0.1 is already in use. "
         "Choose another with --port, or --port 0 for any free one.\n"
     )
+
+
+async def test_a_public_host_goes_into_certificate_links_and_connection_string(tmp_path: Path) -> None:
+    emulator = Emulator()
+    user = emulator.create_user()
+    token = emulator.issue_token(user).text
+    for _ in range(2):
+        emulator.create_thread(user)
+    async with serve(
+        emulator, host="0.0.0.0", port=0, public_host="chat.example:8443", certificates=tmp_path
+    ) as running:
+        assert running.endpoint == "https://chat.example:8443"
+        assert running.connection_string.startswith("endpoint=https://chat.example:8443/;accesskey=")
+        ours = running.http_endpoint
+        answer = await call(
+            emulator, "GET", "/chat/threads?maxPageSize=1", token=token, headers={"host": "10.0.0.1:443"}
+        )
+        assert answer.json["nextLink"].startswith("https://chat.example:8443/chat/threads?")
+        assert (await get(f"{ours}/chat/threads"))[0] == 400
+    context = authority(tmp_path).server_context(["chat.example"])
+    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
+def test_a_command_line_that_makes_no_sense_is_one_sentence(tmp_path: Path) -> None:
+    seed = tmp_path / "seed.yaml"
+    seed.write_text("people: []")
+    for arguments, code, sentence in (
+        (["--quirk", "start-time=never"], 2, "quirk start-time cannot be 'never'; it can be: inclusive | exclusive.\n"),
+        (["--fault", "*:explode"], 2, "there is no kind 'explode'"),
+        (["--access-key", "?"], 2, "--access-key must be base64, and '?' is not.\n"),
+        (["--seed", str(seed)], 78, "The seed cannot be used: unknown key 'people'; a seed has users and threads.\n"),
+        (["--data", str(tmp_path)], 69, "The emulator cannot start: "),
+    ):
+        with start(*arguments) as process:
+            out, errors = process.communicate(timeout=10)
+        assert (process.returncode, out) == (code, "")
+        assert sentence in errors
+        assert errors.count("\n") == 1
