@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from chatbot.emulator import DataFileError, Emulator, PortTakenError, World, kept, serve
-from chatbot.emulator.certificates import authority
 from tests.unit.emulator.asgi import Scene, call
 
 
@@ -166,19 +165,23 @@ async def test_a_public_host_goes_into_certificate_links_and_connection_string(t
     token = emulator.issue_token(user).text
     for _ in range(2):
         emulator.create_thread(user)
-    async with serve(
-        emulator, host="0.0.0.0", port=0, public_host="chat.example:8443", certificates=tmp_path
-    ) as running:
-        assert running.endpoint == "https://chat.example:8443"
-        assert running.connection_string.startswith("endpoint=https://chat.example:8443/;accesskey=")
-        ours = running.http_endpoint
-        answer = await call(
-            emulator, "GET", "/chat/threads?maxPageSize=1", token=token, headers={"host": "10.0.0.1:443"}
-        )
-        assert answer.json["nextLink"].startswith("https://chat.example:8443/chat/threads?")
-        assert (await get(f"{ours}/chat/threads"))[0] == 400
-    context = authority(tmp_path).server_context(["chat.example"])
-    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+    path, headers = "/chat/threads?maxPageSize=1", {"host": "10.0.0.1:443"}
+
+    async with serve(emulator, host="0.0.0.0", public_host="chat.example", certificates=tmp_path) as running:
+        answer = await call(emulator, "GET", path, token=token, headers=headers)
+        port = running.endpoint.rpartition(":")[2]
+        context = ssl.create_default_context(cafile=running.ca_file)
+        _, writer = await asyncio.open_connection("127.0.0.1", int(port), ssl=context, server_hostname="chat.example")
+        writer.close()
+
+    assert running.endpoint == f"https://chat.example:{port}"
+    assert running.connection_string.startswith(f"endpoint=https://chat.example:{port}/;accesskey=")
+    assert answer.json["nextLink"].startswith(f"https://chat.example:{port}/chat/threads?")
+
+
+async def test_a_public_host_may_name_the_port_that_a_container_maps() -> None:
+    async with serve(Emulator(), tls=False, public_host="chat.example:8443") as running:
+        assert running.endpoint == "http://chat.example:8443"
 
 
 def test_a_command_line_that_makes_no_sense_is_one_sentence(tmp_path: Path) -> None:
