@@ -24,10 +24,11 @@ from chatbot.dispatch.filters import (
 )
 from chatbot.dispatch.middleware import Middleware, Proceed
 from chatbot.dispatch.occasion import BotInfo, CommandInfo
-from chatbot.dispatch.outcome import Ack
+from chatbot.dispatch.outcome import Ack, Retry
 from chatbot.dispatch.reply import PASS, Pass, Reply
 from chatbot.errors import ChatbotError, PluginError
 from chatbot.events import (
+    ActionFailed,
     BotStarted,
     BotStopping,
     Event,
@@ -50,6 +51,7 @@ __all__ = [
     "PASS",
     "Ack",
     "Action",
+    "ActionFailed",
     "AddParticipants",
     "Attachment",
     "BotInfo",
@@ -80,6 +82,7 @@ __all__ = [
     "RemoveParticipant",
     "Reply",
     "Rest",
+    "Retry",
     "SendMessage",
     "SendReadReceipt",
     "SentMessage",

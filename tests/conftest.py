@@ -14,12 +14,22 @@ from blockbuster import blockbuster_ctx
 pytest_plugins = ["pytester"]
 
 
+_TRACEBACKS = {
+    "linecache.py": {"checkcache", "updatecache"},
+    "rich/traceback.py": {"_render_stack", "__rich_console__"},
+}
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_blocking() -> Iterator[None]:
     """Fail a test whose event loop is blocked by chatbot's own code: files, sockets, locks, SQL, `time.sleep`."""
     platform.platform()  # asks a child process; the SDK wants it for its user agent, once per process
     # The virtual loop's frames lie below everything that runs on it, the tests' own code included.
-    with blockbuster_ctx("chatbot", excluded_modules=["chatbot.testing.virtual_time"]):
+    with blockbuster_ctx("chatbot", excluded_modules=["chatbot.testing.virtual_time"]) as blocking:
+        # A traceback in the log shows source lines: read on the loop, at the rare moment of a failure.
+        for function in ("os.stat", "io.TextIOWrapper.read", "io.BufferedReader.read"):
+            for file, names in _TRACEBACKS.items():
+                blocking.functions[function].can_block_in(file, names)
         yield
 
 

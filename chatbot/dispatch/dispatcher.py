@@ -5,13 +5,15 @@ Rules:
     2. The first match answers; `PASS` hands on to the next. What a passing handler asked for is kept.
     3. An unknown `/x` is a message like any other; only if nobody answers it is a near command suggested.
     4. A handler that fails leaves no wishes; trying again is up to the caller.
-It commits nothing, sends nothing and retries nothing: the bot's lane does.
+It commits nothing, sends nothing and retries nothing: the bot's lane does, and comes back with `dispatch_failure`
+when an event will not be tried again.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Final, Protocol, Self
 
 from chatbot.actions import SendMessage, SendReadReceipt
@@ -20,9 +22,9 @@ from chatbot.dispatch.handler import Handler
 from chatbot.dispatch.ledger import Ledger
 from chatbot.dispatch.occasion import BotInfo, CommandInfo, Occasion
 from chatbot.dispatch.origin import among_people, is_own
-from chatbot.dispatch.outcome import Ack, Outcome
+from chatbot.dispatch.outcome import Ack, Outcome, Retry
 from chatbot.dispatch.provider import Provisions
-from chatbot.dispatch.reply import PASS
+from chatbot.dispatch.reply import PASS, Reply
 from chatbot.errors import PluginError
 from chatbot.events import Event, MessageReceived
 
@@ -60,6 +62,7 @@ class Dispatcher:
         self._bot = bot
         self._ack = ack
         self._commands = commands_of(handlers)
+        self._by_name = {handler.name: handler for handler in reversed(handlers)}
         self._others = tuple(handler for handler in handlers if handler.info is None)
         self._by_event: dict[type[Event], tuple[Handler, ...]] = {}
         self._infos = tuple(handler.info for handler in self._commands.values() if handler.info)
@@ -95,7 +98,7 @@ class Dispatcher:
         people = everyone if concerning_people is event else self._occasion(concerning_people)
         ledger = Ledger(everyone)
         for handler in self._candidates(everyone):
-            occasion = everyone if handler.registration.from_bots else people
+            occasion = everyone if handler.registration.options.from_bots else people
             if occasion is None:
                 continue
             try:
@@ -109,12 +112,27 @@ class Dispatcher:
         return self._done(None, event, ledger, is_owed=people is not None)
 
     async def dispatch_failure(self, event: Event, failed: Outcome) -> Outcome:
-        """What is done about an event whose handler will not be tried again.
+        """What the error handlers want done about an event whose handler will not be tried again.
+
+        The first one for the error answers, those of the handler's own plugin before those that include it; `PASS`
+        hands on. If one fails itself, its error is the outcome's, and its wishes are dropped.
 
         Args:
             event: what it failed on.
             failed: what came of its last attempt.
         """
+        handler = self._by_name.get(failed.handler or "")
+        occasion = Occasion(event, self._bot, self._infos)
+        ledger = Ledger(occasion)
+        for one in handler.errors if handler and failed.error else ():
+            if failed.error is None or not isinstance(failed.error, one.errors):
+                continue
+            try:
+                reply = await self._run(one.name, occasion, ledger, partial(one.answer, error=failed.error))
+            except Exception as error:
+                return Outcome(failed.wishes, one.name, error)
+            if reply is not PASS:
+                return self._done(handler, event, ledger, is_owed=True)
         return Outcome(failed.wishes, failed.handler)
 
     def _occasion(self, event: Event | None) -> Occasion | None:
@@ -139,12 +157,19 @@ class Dispatcher:
         match = handler.match(occasion)
         if match is None:
             return False
-        ctx: Context[Event] = Context(occasion, handler=handler.name, ledger=ledger)
+        answer = partial(handler.answer, match=match, provisions=self._provisions)
+        return await self._run(handler.name, occasion, ledger, answer) is not PASS
+
+    async def _run(
+        self, name: str, occasion: Occasion, ledger: Ledger, answer: Callable[[Context[Event]], Awaitable[Reply]]
+    ) -> Reply:
+        """Give a function its context, and take what it returns as a reply."""
+        ctx: Context[Event] = Context(occasion, handler=name, ledger=ledger)
         with ctx:
-            reply = await handler.answer(ctx, match, self._provisions)
+            reply = await answer(ctx)
             if isinstance(reply, str):
                 await ctx.reply(reply)
-        return reply is not PASS
+        return reply
 
     def _suggest(self, occasion: Occasion, ledger: Ledger) -> None:
         if not isinstance(occasion.event, MessageReceived) or occasion.command_line is None:
@@ -165,10 +190,11 @@ class Dispatcher:
         receipt = Ledger(ledger.occasion)
         if self._ack_of(handler) is Ack.RECEIVED:
             _add_receipt(event, receipt)
-        return Outcome(tuple(receipt.wishes), handler.name, error)
+        retry = handler.registration.options.retry or Retry()
+        return Outcome(tuple(receipt.wishes), handler.name, error, retry)
 
     def _ack_of(self, handler: Handler | None) -> Ack:
-        return (handler.registration.ack if handler else None) or self._ack
+        return (handler.registration.options.ack if handler else None) or self._ack
 
 
 def _add_receipt(event: Event, ledger: Ledger) -> None:

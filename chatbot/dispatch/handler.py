@@ -4,22 +4,43 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import takewhile
 from typing import Any
+
+import anyio
 
 from chatbot.dispatch.arguments import BadArguments, Values
 from chatbot.dispatch.binding import Bind, Match, arguments_of, bind_arguments, bind_groups
 from chatbot.dispatch.context import Context
+from chatbot.dispatch.error_handler import ErrorHandler
 from chatbot.dispatch.filters import Filter
 from chatbot.dispatch.middleware import Middleware, compose
 from chatbot.dispatch.occasion import CommandInfo, Occasion
-from chatbot.dispatch.outcome import Ack
+from chatbot.dispatch.outcome import Ack, Retry
 from chatbot.dispatch.place import place_of
 from chatbot.dispatch.provider import Needs, Provisions, Scope, needs_of
 from chatbot.dispatch.reply import Pass, Reply
 from chatbot.dispatch.signature import Function, name_of, qualified_name, read_signature, refuse
 from chatbot.events import Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a handler is treated.
+
+    Args:
+        from_bots: whether it also gets what other bots did.
+        ack: when messages it handles are shown as read; None leaves it to the bot.
+        retry: how often it is tried when it fails; None is as usual.
+        timeout: how long it may run; None is as long as it likes.
+    """
+
+    from_bots: bool = False
+    ack: Ack | None = None
+    retry: Retry | None = None
+    timeout: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +52,34 @@ class Registration:
         event: the class of events it is for.
         filter: which of them; None is all.
         command: the command's name without the slash; None if it is none.
-        from_bots: whether it also gets what other bots did.
-        ack: when messages it handles are shown as read; None leaves it to the bot.
+        options: how it is treated.
     """
 
     function: Function
     event: type[Event]
     filter: Filter | None = None
     command: str | None = None
-    from_bots: bool = False
-    ack: Ack | None = None
+    options: Options = Options()
 
     @property
     def role(self) -> str:
         """What messages call it."""
         return "handler" if self.command is None else "command"
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a plugin, and those that include it, put around its handlers.
+
+    Args:
+        middleware: outermost first.
+        providers: what handlers may ask for.
+        errors: who hears of failures, the nearest first.
+    """
+
+    middleware: tuple[Middleware, ...] = ()
+    providers: Scope = field(default_factory=dict)
+    errors: tuple[ErrorHandler, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +93,7 @@ class Handler:
         needs: the parameters that providers fill.
         leading: the parameters that are given by position, up to the first that keeps its default.
         around: the middleware, as one.
+        errors: who hears of it when it keeps failing, the nearest first.
         info: what people are told of it, if it is a command.
     """
 
@@ -68,6 +103,7 @@ class Handler:
     needs: Needs
     leading: tuple[str, ...]
     around: Middleware
+    errors: tuple[ErrorHandler, ...]
     info: CommandInfo | None
 
     @property
@@ -86,9 +122,19 @@ class Handler:
         """Call the function, through its middleware.
 
         Raises:
+            TimeoutError: it took longer than its timeout, and was cancelled.
             TypeError: it returned something that is no reply.
+            Exception: what it raised itself.
         """
+        limit = self.registration.options.timeout
+        if limit is None:
+            return await self._answer(ctx, match, provisions)
+        with anyio.move_on_after(limit.total_seconds()):
+            return await self._answer(ctx, match, provisions)
+        msg = f"{self.place}: {self.name} did not end within {limit.total_seconds():g} s"
+        raise TimeoutError(msg)
 
+    async def _answer(self, ctx: Context[Any], match: Match, provisions: Provisions) -> Reply:
         async def proceed() -> Reply:
             if isinstance(match, BadArguments):
                 return str(match)
@@ -110,20 +156,19 @@ class Handler:
         return reply
 
 
-def prepare(registration: Registration, middleware: Sequence[Middleware] = (), scope: Scope | None = None) -> Handler:
+def prepare(registration: Registration, surroundings: Surroundings) -> Handler:
     """A handler that is ready to run.
 
     Args:
         registration: what the author asked for.
-        middleware: around it, outermost first.
-        scope: the providers it sees.
+        surroundings: what its plugin, and those that include it, put around it.
 
     Raises:
         PluginError: the function asks for something that nobody can give.
     """
     function = registration.function
     parameters = read_signature(function, registration.event, registration.role).parameters
-    needs = needs_of(parameters, scope or {})
+    needs = needs_of(parameters, surroundings.providers)
     _check_contexts(registration, needs)
     others = [one for one in parameters if one.name not in needs]
     bind, info = _binding(registration, others)
@@ -133,7 +178,8 @@ def prepare(registration: Registration, middleware: Sequence[Middleware] = (), s
         bind,
         needs,
         _leading(parameters),
-        compose(middleware),
+        compose(surroundings.middleware),
+        surroundings.errors,
         info,
     )
 

@@ -40,10 +40,10 @@ def check_async(function: Function, role: str) -> None:
     if inspect.isasyncgenfunction(function):
         refuse(
             function,
-            f"{role} {name} yields; a {role} returns its reply, or awaits ctx.reply() for each of several",
+            f"{role} {name} yields; let it return its reply, or await ctx.reply() for each of several",
         )
     if not callable(function):
-        refuse(function, f"{function!r} is no {role}; a {role} is an `async def` function")
+        refuse(function, f"{function!r} is no {role}; write an `async def` function")
     refuse(function, f"{role} {name} is not async; write `async def {name}`")
 
 
@@ -60,7 +60,7 @@ def read_signature(function: Function, event: type[Event], role: str) -> Signatu
         for one in inspect.signature(function).parameters.values()
     ]
     _check_context(function, parameters, event, role)
-    _check_return(function, event, hints, role)
+    check_return(function, event, hints, role)
     return Signature(tuple(parameters[1:]))
 
 
@@ -150,7 +150,7 @@ def _check_context(function: Function, parameters: list[inspect.Parameter], even
     if accepted is None:
         refuse(
             function,
-            f"parameter {first.name!r} of {name} is {type_name(first.annotation)}; the first parameter of a {role}"
+            f"parameter {first.name!r} of {name} is {type_name(first.annotation)}; its first parameter"
             f" is the context: write `ctx: {wanted}`",
         )
     if not issubclass(event, accepted):
@@ -178,7 +178,12 @@ def _says_something(annotation: object) -> bool:
     return annotation is str or any(one is str for one in get_args(annotation))
 
 
-def _check_return(function: Function, event: type[Event], hints: dict[str, Any], role: str) -> None:
+def check_return(function: Function, event: type[Event], hints: dict[str, Any], role: str) -> None:
+    """Refuse an annotated return that is no reply, or a reply to an event that happens in no thread.
+
+    Raises:
+        PluginError: it is so.
+    """
     if "return" not in hints:
         return
     if not issubclass(event, ThreadEvent) and event is not Event and _says_something(hints["return"]):
@@ -190,7 +195,7 @@ def _check_return(function: Function, event: type[Event], hints: dict[str, Any],
     if not _may_be_returned(hints["return"]):
         refuse(
             function,
-            f"{role} {name_of(function)} returns {type_name(hints['return'])}; a {role} returns str (a reply), None,"
+            f"{role} {name_of(function)} returns {type_name(hints['return'])}; it may return str (a reply), None,"
             " or PASS (annotated `Pass`)",
         )
 

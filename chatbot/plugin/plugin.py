@@ -9,15 +9,17 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
+from datetime import timedelta
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, overload
 
 from chatbot.dispatch.context import Context
+from chatbot.dispatch.error_handler import ErrorHandler, prepare_error_handler
 from chatbot.dispatch.filters import Filter, FilterLike, as_filter, has_text
-from chatbot.dispatch.handler import Handler, Registration, prepare
+from chatbot.dispatch.handler import Handler, Options, Registration, Surroundings, prepare
 from chatbot.dispatch.middleware import Middleware
-from chatbot.dispatch.outcome import Ack
+from chatbot.dispatch.outcome import Ack, Retry
 from chatbot.dispatch.place import place_of, place_of_caller
-from chatbot.dispatch.provider import Scope, resolve_providers
+from chatbot.dispatch.provider import resolve_providers
 from chatbot.dispatch.reply import Reply
 from chatbot.dispatch.signature import Function, check_async, check_middleware, refuse
 from chatbot.errors import PluginError
@@ -26,6 +28,7 @@ from chatbot.events import Event, MessageReceived
 P = ParamSpec("P")
 R = TypeVar("R", bound=Reply)
 E = TypeVar("E", bound=Event)
+X = TypeVar("X", bound=Exception)
 M = TypeVar("M", bound=Middleware)
 F = TypeVar("F", bound=Callable[..., AsyncIterator[object] | Coroutine[Any, Any, object]])
 
@@ -42,6 +45,16 @@ class Registers(Protocol[E]):
         ...
 
 
+class RegistersError(Protocol[X]):
+    """A decorator for error handlers; it returns the function unchanged."""
+
+    def __call__(
+        self, handler: Callable[[Context[Event], X], Coroutine[Any, Any, R]], /
+    ) -> Callable[[Context[Event], X], Coroutine[Any, Any, R]]:
+        """Register the error handler."""
+        ...
+
+
 class Plugin:
     """Handlers that belong together.
 
@@ -55,12 +68,19 @@ class Plugin:
         self._parts: list[Registration | Plugin] = []
         self._middleware: list[Middleware] = []
         self._providers: list[Function] = []
+        self._errors: list[ErrorHandler] = []
 
     def __repr__(self) -> str:
         return f"Plugin({self.name!r})"
 
     def message(
-        self, filter: FilterLike | None = None, *, from_bots: bool = False, ack: Ack | None = None
+        self,
+        filter: FilterLike | None = None,
+        *,
+        from_bots: bool = False,
+        ack: Ack | None = None,
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
     ) -> Registers[MessageReceived]:
         """Register a handler for messages with text that no command takes.
 
@@ -68,8 +88,15 @@ class Plugin:
             filter: which of them; all by default. Its named groups fill the handler's parameters of these names.
             from_bots: whether other chatbots' messages count too; the bot's own never do.
             ack: when messages it answers are shown as read; by default as the bot's `ack` says.
+            retry: how often it is tried when it fails; by default three times.
+            timeout: how long it may run before it is cancelled and counts as failed; by default as long as it likes.
         """
-        return self._registers(MessageReceived, filter, needs_text=True, from_bots=from_bots, ack=ack)
+        return self._registers(
+            MessageReceived,
+            filter,
+            needs_text=True,
+            options=Options(from_bots=from_bots, ack=ack, retry=retry, timeout=timeout),
+        )
 
     def command(
         self,
@@ -78,6 +105,8 @@ class Plugin:
         *,
         from_bots: bool = False,
         ack: Ack | None = None,
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
     ) -> Registers[MessageReceived]:
         """Register a handler for `/name`; its further parameters are what may be typed behind it.
 
@@ -90,11 +119,18 @@ class Plugin:
             filter: which messages; a command that its filter refuses is a message like any other.
             from_bots: whether other chatbots may command too.
             ack: when messages it answers are shown as read; by default as the bot's `ack` says.
+            retry: how often it is tried when it fails; by default three times.
+            timeout: how long it may run before it is cancelled and counts as failed; by default as long as it likes.
 
         Raises:
             PluginError: the name cannot be typed as a command, or the plugin has it already.
         """
-        return self._registers(MessageReceived, filter, command=name, from_bots=from_bots, ack=ack)
+        return self._registers(
+            MessageReceived,
+            filter,
+            command=name,
+            options=Options(from_bots=from_bots, ack=ack, retry=retry, timeout=timeout),
+        )
 
     def on(
         self,
@@ -103,6 +139,8 @@ class Plugin:
         *,
         from_bots: bool = False,
         ack: Ack | None = None,
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
     ) -> Registers[E]:
         """Register a handler for a class of events and its subclasses.
 
@@ -113,8 +151,11 @@ class Plugin:
             filter: which of them; all by default.
             from_bots: whether what other chatbots did counts too, and other bots are among the participants.
             ack: when messages it answers are shown as read; by default as the bot's `ack` says.
+            retry: how often it is tried when it fails; by default three times.
+            timeout: how long it may run before it is cancelled and counts as failed; by default as long as it likes.
         """
-        return self._registers(event, filter, from_bots=from_bots, ack=ack)
+        options = Options(from_bots=from_bots, ack=ack, retry=retry, timeout=timeout)
+        return self._registers(event, filter, options=options)
 
     def middleware(self, function: M) -> M:
         """Register a function around all handlers of this plugin and of those it includes; the first is outermost.
@@ -135,6 +176,29 @@ class Plugin:
         """
         self._providers.append(function)
         return function
+
+    @overload
+    def error(self) -> RegistersError[Exception]: ...
+
+    @overload
+    def error(self, *errors: type[X]) -> RegistersError[X]: ...
+
+    def error(self, *errors: type[Exception]) -> RegistersError[Any]:
+        """Register who has the last word when a handler of this plugin, or of one it includes, keeps failing.
+
+        It is `async def sorry(ctx: Context[Event], error: ValueError) -> Reply`, called once, after the last retry
+        and before the event becomes a dead letter. What the handler itself had asked for is gone. The first one for
+        the error answers, those of the nearest plugin first; `return PASS` hands on.
+
+        Args:
+            errors: the exceptions it is for; all by default.
+        """
+
+        def register(function: Function) -> Function:
+            self._errors.append(prepare_error_handler(function, errors or (Exception,)))
+            return function
+
+        return register
 
     def include(self, other: Plugin) -> None:
         """Take in another plugin's handlers at this place in the order, within this plugin's middleware.
@@ -164,17 +228,20 @@ class Plugin:
         Raises:
             PluginError: a handler asks for something that nobody can give; file, line and remedy are named.
         """
-        return self._prepared((), {})
+        return self._prepared(Surroundings())
 
-    def _prepared(self, outer: tuple[Middleware, ...], outer_scope: Scope) -> list[Handler]:
-        around = (*outer, *self._middleware)
-        scope = resolve_providers(self._providers, outer_scope)
+    def _prepared(self, outer: Surroundings) -> list[Handler]:
+        around = Surroundings(
+            (*outer.middleware, *self._middleware),
+            resolve_providers(self._providers, outer.providers),
+            (*self._errors, *outer.errors),
+        )
         handlers: list[Handler] = []
         for part in self._parts:
             if isinstance(part, Plugin):
-                handlers += part._prepared(around, scope)
+                handlers += part._prepared(around)
             else:
-                handlers.append(prepare(part, around, scope))
+                handlers.append(prepare(part, around))
         return handlers
 
     def _registers(
@@ -184,18 +251,20 @@ class Plugin:
         *,
         needs_text: bool = False,
         command: str | None = None,
-        from_bots: bool,
-        ack: Ack | None,
+        options: Options,
     ) -> Registers[E]:
         place = place_of_caller(2)
         if not (isinstance(event, type) and issubclass(event, Event)):
             msg = f"{place}: on() takes a class of events, such as ParticipantsAdded, not {event!r}"
             raise PluginError(msg)
+        if options.timeout is not None and not _is_time(options.timeout):
+            msg = f"{place}: timeout={options.timeout!r} is not a time; write timeout=timedelta(seconds=60)"
+            raise PluginError(msg)
         wanted = _wanted(filter, place, needs_text=needs_text)
         name = None if command is None else _command_name(command, place)
 
         def register(function: Function) -> Function:
-            one = Registration(function, event, wanted, name, from_bots, ack)
+            one = Registration(function, event, wanted, name, options)
             check_async(function, one.role)
             self._refuse_second(one)
             self._parts.append(one)
@@ -227,6 +296,10 @@ def _wanted(filter: FilterLike | None, place: str, *, needs_text: bool) -> Filte
     if not needs_text:
         return wanted
     return has_text if wanted is None else has_text & wanted
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, timedelta) and value > timedelta()
 
 
 def _command_name(name: str, place: str) -> str:

@@ -185,7 +185,8 @@ class EventStream:
         Args:
             plugins: as in bots.yaml, in this order.
             ack: when messages are shown as read.
-            should_raise: whether a handler's failure is raised here; otherwise it is its outcome's `error`.
+            should_raise: whether a handler's failure is raised here. If not, it is its outcome's `error`, and the
+                error handlers have the last word, as after the last retry.
 
         Raises:
             PluginError: a plugin is not as it should be.
@@ -198,6 +199,9 @@ class EventStream:
                 outcome = await dispatcher.dispatch(event)
                 if outcome.error is not None and should_raise:
                     raise outcome.error
+                if outcome.error is not None:
+                    last_words = await dispatcher.dispatch_failure(event, outcome)
+                    outcome = replace(outcome, wishes=last_words.wishes, error=last_words.error or outcome.error)
                 outcomes.append(outcome)
         return Handled(tuple(outcomes))
 

@@ -33,6 +33,7 @@ from chatbot import (
     Proceed,
     Reply,
     Rest,
+    Retry,
     SendMessage,
     SentMessage,
     ThreadId,
@@ -167,6 +168,24 @@ async def buy(ctx: Context, shop: Shop, item: str) -> str:
     return item
 
 
+@plugin.error(ValueError)
+async def sorry(ctx: Context[Event], error: ValueError) -> str:
+    return str(error)
+
+
+@plugin.error()
+async def whatever(ctx: Context[Event], error: Exception) -> None: ...
+
+
+@plugin.error(KeyError)
+async def wider_errors_are_fine(ctx: Context[Event], error: LookupError) -> Reply:
+    return PASS
+
+
+@plugin.message(text("slow"), retry=Retry(attempts=1), timeout=timedelta(seconds=5))
+async def slow(ctx: Context) -> None: ...
+
+
 plugin.include(Plugin("other"))
 
 
@@ -247,6 +266,18 @@ async def wrong_calls(ctx: Context) -> None:
     await ctx.reply("a", html="b")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     ctx.reply("forgotten")  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
     plugin.message(mentioned & 3)  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue]
+
+
+@plugin.error(ValueError)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+async def another_error(ctx: Context[Event], error: KeyError) -> None: ...
+
+
+@plugin.error(ValueError)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+async def error_without_parameter(ctx: Context[Event]) -> None: ...
+
+
+@plugin.message(timeout=60)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+async def seconds_are_no_timedelta(ctx: Context) -> None: ...
 
 
 @plugin.provide  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]

@@ -42,7 +42,7 @@ def sync_function(plugin: Any) -> None:
         return ctx.text
 
 
-@says("handler echo yields; a handler returns its reply, or awaits ctx.reply() for each of several")
+@says("handler echo yields; let it return its reply, or await ctx.reply() for each of several")
 def generator(plugin: Any) -> None:
     @plugin.message()
     async def echo(ctx: Context) -> AsyncIterator[str]:
@@ -61,7 +61,7 @@ def untyped_context(plugin: Any) -> None:
     async def echo(ctx) -> None: ...  # type: ignore[no-untyped-def]
 
 
-@says("parameter 'ctx' of echo is str; the first parameter of a handler is the context: write `ctx: Context`")
+@says("parameter 'ctx' of echo is str; its first parameter is the context: write `ctx: Context`")
 def not_a_context(plugin: Any) -> None:
     @plugin.message()
     async def echo(ctx: str) -> None: ...
@@ -85,7 +85,7 @@ def wrong_events(plugin: Any) -> None:
     async def roll(ctx: Context[MessageEdited | ParticipantsAdded]) -> None: ...
 
 
-@says("handler count returns int; a handler returns str (a reply), None, or PASS (annotated `Pass`)")
+@says("handler count returns int; it may return str (a reply), None, or PASS (annotated `Pass`)")
 def wrong_return(plugin: Any) -> None:
     @plugin.message()
     async def count(ctx: Context) -> int:

@@ -1,0 +1,75 @@
+"""The last word on an event whose handler keeps failing: an apology, a note to an operator."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+
+from chatbot.dispatch.context import Context
+from chatbot.dispatch.reply import Reply
+from chatbot.dispatch.signature import (
+    Function,
+    check_async,
+    check_return,
+    events_of,
+    hints_of,
+    name_of,
+    qualified_name,
+    refuse,
+    type_name,
+)
+from chatbot.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorHandler:
+    """An author's function that hears of failures, checked once, at load.
+
+    Args:
+        function: the author's.
+        name: its qualified name; reply keys are built on it.
+        errors: the exceptions it is for.
+    """
+
+    function: Function
+    name: str
+    errors: tuple[type[Exception], ...]
+
+    async def answer(self, ctx: Context[Event], error: Exception) -> Reply:
+        """Call the function."""
+        reply: Reply = await self.function(ctx, error)
+        return reply
+
+
+def prepare_error_handler(function: Function, errors: tuple[type[Exception], ...]) -> ErrorHandler:
+    """An error handler that is ready to run.
+
+    Raises:
+        PluginError: it is not async, does not take a `Context[Event]` and the error, or returns no reply.
+    """
+    role, name = "error handler", name_of(function)
+    check_async(function, role)
+    for error in errors:
+        if not (isinstance(error, type) and issubclass(error, Exception)):
+            refuse(
+                function, f"{role} {name} is registered for {error!r}; name classes of exceptions, as in error(OSError)"
+            )
+    hints, parameters = hints_of(function), list(inspect.signature(function).parameters.values())
+    shown = errors[0].__name__
+    if len(parameters) != 2:
+        refuse(function, f"{role} {name} takes two parameters: `async def {name}(ctx: Context[Event], error: {shown})`")
+    accepted = events_of(hints.get(parameters[0].name))
+    if accepted is None or Event not in accepted:
+        refuse(
+            function,
+            f"parameter {parameters[0].name!r} of {role} {name} must take every event; write `ctx: Context[Event]`",
+        )
+    wanted = hints.get(parameters[1].name, Exception)
+    if isinstance(wanted, type) and not all(issubclass(error, wanted) for error in errors):
+        refuse(
+            function,
+            f"parameter {parameters[1].name!r} of {role} {name} is {type_name(wanted)}, but it is registered for"
+            f" {', '.join(error.__name__ for error in errors)}",
+        )
+    check_return(function, Event, hints, role)
+    return ErrorHandler(function, qualified_name(function), errors)
