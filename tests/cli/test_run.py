@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import stat
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from chatbot.cli import main
-from tests.cli.conftest import Demo, Run, Running, chat, copy_of_the_clone
+from tests.cli.conftest import PATIENCE, Demo, Run, Running, chat, copy_of_the_clone
 
 SLOW_PLUGIN = """
 import anyio
@@ -169,3 +170,20 @@ def test_a_key_that_is_refused_ends_the_start_and_is_not_shown(demo: Demo, refus
     assert problem.startswith("bots.yaml:3:10: service: cannot create a user: the service answered 401")
     assert "; copy the resource's connection string anew, and check this machine's clock\n" in problem
     assert "c2VjcmV0" not in problem
+
+
+def test_a_stop_ends_a_start_that_waits_for_a_silent_service(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "small.py").write_text(SMALL_PLUGIN)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        (tmp_path / "bots.yaml").write_text(
+            f"version: 1\nbots: {{small: {{plugins: [small]}}}}\nservice: endpoint={endpoint};accesskey=c2VjcmV0\n"
+        )
+        bots = run(tmp_path)
+        silent.settimeout(PATIENCE)
+        connection, _ = silent.accept()
+
+        with connection:
+            assert bots.stop() == 0
+
+    assert [json.loads(line)["event"] for line in bots.lines] == ["daemon.stopping"]
