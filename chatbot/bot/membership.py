@@ -51,8 +51,9 @@ class Membership:
         self._probed_stamp = stamp
 
     def enter(self) -> None:
-        """The bot is in."""
+        """The bot is in. Its next probe, once it is out again, may come at the very stamp of this one."""
         self.presence, self.was_told, self._probes = Presence.IN, False, 0
+        self._probed_stamp = None
 
     def leave(self, now: float) -> None:
         """The bot is out, and the handlers know."""

@@ -24,11 +24,12 @@ from chatbot.plugin import Plugin
 from chatbot.polling.cadence import Cadence
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import Store
+from chatbot.testing.patient_store import patient
 from chatbot.testing.process import BotProcess, Failure, Part
 from chatbot.testing.room import Room
 from chatbot.testing.stage import Stage
 from chatbot.testing.transcripts import transcript
-from chatbot.testing.virtual_time import VirtualClock, place_of, virtual_loop
+from chatbot.testing.virtual_time import VirtualClock, virtual_loop, waiting_places
 
 VIRTUAL_PATIENCE: Final = timedelta(hours=1)
 REAL_PATIENCE: Final = timedelta(seconds=20)
@@ -85,17 +86,20 @@ class Harness:
         self.failures.append(failure)
 
     def surface(self) -> None:
-        """Raise what handlers have raised since the last time."""
+        """Raise what handlers have raised since the last time: of each event the latest failure, retries or not."""
         fresh, self._surfaced = self.failures[self._surfaced :], len(self.failures)
-        if not fresh or not self._raises_failures:
+        if not self._raises_failures:
             return
-        for failure in fresh:
+        latest = {(failure.bot, failure.event and failure.event.key): failure for failure in fresh}
+        for failure in latest.values():
             what = type(failure.event).__name__ if failure.event else "no event in particular"
             failure.error.add_note(f"raised in bot {failure.bot!r} while it handled: {what}")
-        if len(fresh) == 1:
-            raise fresh[0].error
-        msg = f"{len(fresh)} handlers failed"
-        raise ExceptionGroup(msg, [failure.error for failure in fresh])
+        errors = [failure.error for failure in latest.values()]
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            msg = f"{len(errors)} handlers failed"
+            raise ExceptionGroup(msg, errors)
 
     # ── time and process ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -113,7 +117,7 @@ class Harness:
     async def settle(self) -> None:
         """Wait for the bots in all rooms, then let failures surface."""
         self.be_patient()
-        await self.process.settle([room.thread for room in self.rooms if room.messages])
+        await self.process.settle([room.thread for room in self.rooms if room.is_open])
         self.be_patient()
         self.surface()
 
@@ -129,18 +133,15 @@ class Harness:
 
     def _explain_hang(self) -> str:
         kind = "virtual" if virtual_loop() else "real"
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        places = sorted({f"  {place_of(task)}" for task in tasks})
         return (
-            f"nothing came of it within {self._patience} of {kind} time. "
-            "If that is no hang, give the chat more patience: chat(…, patience=timedelta(…)). Waiting are:\n"
-            + "\n".join(places)
+            f"nothing came of it within {self._patience} of {kind} time. If that is no hang, give the chat more "
+            "patience: chat(…, patience=timedelta(…)). Waiting are:\n" + waiting_places(asyncio.all_tasks())
         )
 
     def explain(self, error: BaseException) -> None:
         """Show with a failing test what was said."""
         for room in self.rooms:
-            if room.messages:
+            if room.is_open:
                 text = transcript(room.messages, self.stage.names, last=SHOWN_MESSAGES)
                 error.add_note(f"\nWhat was said:\n{text}")
 
@@ -192,9 +193,10 @@ async def chat(
     """
     loop = virtual_loop()
     settings = settings or BotSettings(cadence=VIRTUAL_CADENCE if loop else REAL_CADENCE)
+    store = store or MemoryStore()
     harness = Harness(
         Emulator(world or World(seed=0), clock=VirtualClock(loop) if loop else time.time, quotas=quotas),
-        store or MemoryStore(),
+        patient(store, loop) if loop else store,
         _parts(plugins, name, bots or {}, settings, ack),
         patience=patience or (VIRTUAL_PATIENCE if loop else REAL_PATIENCE),
         raise_failures=raise_failures,

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
 
 import anyio
+import structlog
 from anyio.abc import TaskGroup, TaskStatus
 
 from chatbot.bot import Bot, BotSettings
@@ -19,6 +21,9 @@ from chatbot.model import ThreadId, UserId
 from chatbot.plugin import Plugin
 from chatbot.stores.base import BotRecord, SaveBot, Store
 from chatbot.testing.stage import Stage
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 PRESENCE_SECONDS: Final = 0.25
 """Between two questions whether a bot has noticed that it is in a thread, or is no longer: well within quota."""
@@ -76,6 +81,7 @@ class BotProcess:
         self._parts = parts
         self._on_failure = on_failure
         self._bots: Sequence[Bot] = ()
+        self._waiting: set[anyio.CancelScope] = set()
         self._scope = anyio.CancelScope()
         self._stopping = anyio.Event()
         self._ended = anyio.Event()
@@ -100,7 +106,18 @@ class BotProcess:
         await self._ended.wait()
 
     async def settle(self, threads: Sequence[ThreadId]) -> None:
-        """Wait until all bots have handled what is in these threads, what they said to each other included."""
+        """Wait until all bots have handled what is in these threads, what they said to each other included.
+
+        Returns when the process ends, too: nothing is to be expected of it then.
+        """
+        with anyio.CancelScope() as scope:
+            self._waiting.add(scope)
+            try:
+                await self._settle_all(threads)
+            finally:
+                self._waiting.discard(scope)
+
+    async def _settle_all(self, threads: Sequence[ThreadId]) -> None:
         settled: dict[ThreadId, int] = {}
         while self.is_running and settled != (versions := {one: self._stage.version(one) for one in threads}):
             for thread, version in versions.items():
@@ -115,7 +132,7 @@ class BotProcess:
 
     async def _settle_presence(self, bot: Bot, thread: ThreadId) -> None:
         """Wait until a bot knows whether it is in a thread. Nothing in the thread says so to one that is not."""
-        while self.is_running and not await self._knows_presence(bot, thread):
+        while not await self._knows_presence(bot, thread):
             bot.listen()
             bot.ring(thread)
             await anyio.sleep(PRESENCE_SECONDS)
@@ -139,6 +156,8 @@ class BotProcess:
         finally:
             self._bots = ()
             self._ended.set()
+            for scope in self._waiting:
+                scope.cancel()
 
     async def _make_bots(self) -> list[Bot]:
         records = {part.name: await self._identity(part.name) for part in self._parts}
@@ -159,6 +178,7 @@ class BotProcess:
             first_started_ms=record.first_started_ms,
             clock=self._stage.clock,
             on_failure=lambda event, error: self._on_failure(Failure(part.name, event, error)),
+            log=_log(self._stage),
         )
 
     async def _identity(self, name: str) -> BotRecord:
@@ -172,3 +192,19 @@ class BotProcess:
         record = BotRecord(name, resource, user, first_started_ms=int(self._stage.clock() * 1000))
         await self._store.commit(user, [SaveBot(record)])
         return record
+
+
+def _log(stage: Stage) -> FilteringBoundLogger:
+    """The project's own logging where it has configured any, or else plain lines with the chat's time."""
+    if structlog.is_configured():
+        return structlog.get_logger("chatbot")  # type: ignore[no-any-return]
+
+    def stamp(_logger: object, _method: str, event: EventDict) -> EventDict:
+        event["timestamp"] = f"{datetime.fromtimestamp(stage.clock(), UTC):%F %T}"
+        return event
+
+    renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    processors: list[Processor] = [structlog.processors.add_log_level, stamp, renderer]
+    return structlog.wrap_logger(  # type: ignore[no-any-return]
+        structlog.PrintLogger(), processors=processors, wrapper_class=structlog.make_filtering_bound_logger("info")
+    )

@@ -30,8 +30,9 @@ NO_PYTEST_ASYNCIO = (
     "active here: pip install 'chatbot[test]'"
 )
 NOT_ASYNC = (
-    "this test asks for virtual time, but it is not a plain `async def` test function, which is the only kind that "
-    "can have it. Make it one (no unittest.TestCase, no sync function), or remove the virtual_time marker or fixture."
+    "this test asks for virtual time and cannot have it: only an `async def` test function can (no sync function, no "
+    "unittest.TestCase), and it asks as a whole (by a marker on the function, its class or module, or by the "
+    "fixture), not by marks=… of one of its parameters"
 )
 OTHER_LOOPS = (
     "this test asks for virtual time and also for loop_factories={names!r} of its own; it can have only one of "

@@ -90,7 +90,7 @@ class Room:
 
     @property
     def failures(self) -> list[Failure]:
-        """Every failure of a handler, in all rooms: for chats with `raise_failures=False`."""
+        """Every failed attempt of a handler, in all rooms: for chats with `raise_failures=False`."""
         return list(self._harness.failures)
 
     @property
@@ -125,6 +125,11 @@ class Room:
             msg = "nobody has come into the room yet: let somebody say something, or come in (await ann.joins())"
             raise StateError(msg)
         return self._thread
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody has come."""
+        return self._thread is not None
 
     @property
     def emulator(self) -> Emulator:

@@ -19,11 +19,13 @@ import os
 import selectors
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from datetime import UTC, datetime
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, TypeVarTuple, Unpack
+
+import anyio
 
 from chatbot.errors import ChatbotError, StateError
 
@@ -54,11 +56,10 @@ BUSY: Final = (
 )
 
 LIBRARIES: Final = (
-    f"{os.sep}anyio{os.sep}",
-    f"{os.sep}asyncio{os.sep}",
-    os.path.dirname(os.path.dirname(__file__)) + os.sep,
+    contextlib.__file__,
+    *(os.path.dirname(file) + os.sep for file in (asyncio.__file__, anyio.__file__, os.path.dirname(__file__))),
 )
-"""Frames of these are not where a task's author looks for the place it waits at."""
+"""Where the code lies that does the waiting; it is not what people look for when they ask where a task waits."""
 
 
 class Stuck(ChatbotError):
@@ -74,7 +75,7 @@ class JumpingSelector(selectors.DefaultSelector):
         self._rounds = 0
         self._moved: float | None = None
         self.threads = 0
-        """How many calls the loop has given to threads and not had back."""
+        """How much work is with threads and not yet back."""
 
     def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> selectors.SelectorKey:
         """Admit the loop's own wake-up pipe, which comes first, and nothing else."""
@@ -93,7 +94,7 @@ class JumpingSelector(selectors.DefaultSelector):
         if ready:
             return ready
         if timeout is None:
-            raise Stuck(_explain_stuck(IDLE, asyncio.all_tasks(asyncio.get_running_loop())))
+            raise _stuck(IDLE)
         self.now += timeout
         return []
 
@@ -105,7 +106,7 @@ class JumpingSelector(selectors.DefaultSelector):
         now = time.monotonic()
         self._moved = self._moved or now
         if now - self._moved > PATIENCE_SECONDS:
-            raise Stuck(_explain_stuck(BUSY, asyncio.all_tasks(asyncio.get_running_loop())))
+            raise _stuck(BUSY)
 
     def _let_threads_finish(self) -> list[tuple[selectors.SelectorKey, int]]:
         give_up = time.monotonic() + PATIENCE_SECONDS
@@ -147,13 +148,19 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def _count_back(self, _future: asyncio.Future[Any]) -> None:
         self._jumping.threads -= 1
 
-    async def shutdown_default_executor(self, *args: Any, **options: Any) -> None:
-        """Let the executor's threads end; asyncio starts another thread to wait for them."""
+    @contextlib.contextmanager
+    def work_outside(self) -> Iterator[None]:
+        """Let the virtual time stand still inside of this block, for threads that the loop cannot see."""
         self._jumping.threads += 1
         try:
-            await super().shutdown_default_executor(*args, **options)
+            yield
         finally:
             self._jumping.threads -= 1
+
+    async def shutdown_default_executor(self, *args: Any, **options: Any) -> None:
+        """Let the executor's threads end; asyncio starts another thread to wait for them."""
+        with self.work_outside():
+            await super().shutdown_default_executor(*args, **options)
 
     async def _refuse(self, *_args: Any, **_options: Any) -> NoReturn:
         """Refuse before a socket is open or a process runs that nobody would close."""
@@ -229,19 +236,25 @@ def _describe(fileobj: FileDescriptorLike) -> str:
     return repr(fileobj) if not isinstance(fileobj, int) else f"file descriptor {fileobj}"
 
 
-def _explain_stuck(reason: str, tasks: set[asyncio.Task[Any]]) -> str:
-    waiting = sorted(f"  {task.get_name()}: {place_of(task)}" for task in tasks)
-    return f"{reason}. Waiting are:\n" + "\n".join(waiting)
+def _stuck(reason: str) -> Stuck:
+    return Stuck(f"{reason}. Waiting are:\n{waiting_places(asyncio.all_tasks())}")
 
 
-def place_of(task: asyncio.Task[Any]) -> str:
-    """The innermost line at which a task waits, outside of chatbot and of the libraries that do the waiting."""
+def waiting_places(tasks: Iterable[asyncio.Task[Any]]) -> str:
+    """Where tasks wait, a line each: those of tests and bots; if there are none, those inside of libraries."""
+    places = [(task.get_name(), *_place(task)) for task in tasks]
+    own = [place for place in places if place[1]]
+    return "\n".join(sorted(f"  {name}: {line}" for name, _, line in own or places))
+
+
+def _place(task: asyncio.Task[Any]) -> tuple[bool, str]:
+    """Whether a task waits in code that is not a library's, and the innermost line of it, or else of the library."""
     frames = list(_frames(task.get_coro()))
+    own = [frame for frame in frames if not frame.f_code.co_filename.startswith(LIBRARIES)]
     if not frames:
-        return "not started"
-    own = [frame for frame in frames if not any(part in frame.f_code.co_filename for part in LIBRARIES)]
+        return False, "not started"
     frame = (own or frames)[-1]
-    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+    return bool(own), f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
 
 
 def _frames(waiting: object) -> Iterator[FrameType]:
@@ -260,4 +273,4 @@ def _frames(waiting: object) -> Iterator[FrameType]:
             yield frame
 
 
-__all__ = ["START", "Stuck", "VirtualClock", "VirtualTimeLoop", "place_of", "virtual_loop"]
+__all__ = ["START", "Stuck", "VirtualClock", "VirtualTimeLoop", "virtual_loop", "waiting_places"]

@@ -166,6 +166,33 @@ def test_other_tasks_run_on_while_a_thread_works() -> None:
     assert run(work())
 
 
+def test_time_stands_still_for_threads_that_are_told_of() -> None:
+    async def work() -> float:
+        loop, done = virtual_loop(), asyncio.Event()
+        assert loop is not None
+        thread = threading.Timer(0.05, loop.call_soon_threadsafe, [done.set])
+        thread.start()
+        with loop.work_outside():
+            await done.wait()
+        thread.join()
+        return anyio.current_time()
+
+    assert run(work()) == 0
+
+
+def test_work_outside_that_never_ends_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        loop = virtual_loop()
+        assert loop is not None
+        with loop.work_outside():
+            await anyio.sleep(1)
+
+    monkeypatch.setattr("chatbot.testing.virtual_time.PATIENCE_SECONDS", 0.05)
+
+    with pytest.raises(Stuck, match="worker thread"):
+        run(work())
+
+
 async def connect() -> None:
     await asyncio.open_connection("127.0.0.1", 9)
 

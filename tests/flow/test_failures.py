@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import pytest
+
+from chatbot import Context, Plugin
+from chatbot.testing import chat
+
+pytestmark = pytest.mark.virtual_time
+
+
+def fragile() -> Plugin:
+    plugin = Plugin("fragile")
+
+    @plugin.message()
+    async def echo(ctx: Context) -> str:
+        await ctx.reply("half an answer")
+        if ctx.text == "bad":
+            msg = "cannot digest this"
+            raise ValueError(msg)
+        return ctx.text
+
+    return plugin
+
+
+def echo() -> Plugin:
+    plugin = Plugin("echo")
+
+    @plugin.message()
+    async def repeat(ctx: Context) -> str:
+        return ctx.text
+
+    return plugin
+
+
+async def test_a_failing_handler_fails_the_act_that_caused_it() -> None:
+    async with chat(fragile()) as room:
+        with pytest.raises(ValueError, match="cannot digest this") as caught:
+            await room.user("Ann").says("bad")
+
+        assert caught.value.__notes__ == ["raised in bot 'bot' while it handled: MessageReceived"]
+
+
+async def test_a_failing_handler_says_nothing_and_hurts_nothing_else() -> None:
+    async with chat(fragile(), raise_failures=False) as room:
+        await room.user("Ann").says("bad", "good")
+
+        assert room.replies == ["half an answer", "good"]
+        assert {(one.bot, str(one.error)) for one in room.failures} == {("bot", "cannot digest this")}
+
+
+async def test_a_failing_handler_hurts_no_other_thread_and_no_other_bot() -> None:
+    async with chat(bots={"fragile": [fragile()], "echo": [echo()]}, raise_failures=False) as room:
+        other = room.another()
+        await room.user("Ann").says("bad")
+        await other.user("Bob").says("good")
+
+        assert room.replies == ["bad"]
+        assert sorted(other.replies) == ["good", "good", "half an answer"]
+
+
+async def test_a_failed_event_is_not_handled_again_after_a_restart() -> None:
+    async with chat(fragile(), raise_failures=False) as room:
+        await room.user("Ann").says("bad")
+        attempts = len(room.failures)
+        await room.restart()
+
+        assert len(room.failures) == attempts
+
+
+async def test_a_handler_that_succeeds_when_it_is_tried_again_answers_after_all() -> None:
+    plugin = Plugin("hesitant")
+    seen: list[str] = []
+
+    @plugin.message()
+    async def hesitate(ctx: Context) -> str:
+        seen.append(ctx.text)
+        if len(seen) == 1:
+            msg = "not yet"
+            raise ValueError(msg)
+        return ctx.text
+
+    async with chat(plugin, raise_failures=False) as room:
+        await room.user("Ann").says("hi")
+
+        assert seen == ["hi", "hi"]
+        assert room.replies == ["hi"]
