@@ -43,6 +43,7 @@ async def served(world: World, config: Config, control: ControlDirectory) -> Asy
 
     Raises:
         StateError: the port that bots.yaml asks for is taken.
+        StoreError: its certificate authority cannot be kept.
     """
     async with _serving(Emulator(world), config, control) as running:
         ca_file = running.ca_file
@@ -77,6 +78,10 @@ async def _serving(emulator: Emulator, config: Config, control: ControlDirectory
                 raise StateError(config.problem(("emulator", "port"), problem)) from None
             structlog.get_logger().warning("emulator.port_moved", taken=last)
             running = await stack.enter_async_context(serve(emulator))
+        except OSError as error:
+            remedy = "mend its rights, or set HOME to a directory of yours"
+            message = f"{error.filename}: the emulator cannot keep its certificates there: {error.strerror}; {remedy}"
+            raise StoreError(message) from error
         port = urlsplit(running.endpoint).port
         await anyio.to_thread.run_sync(control.remember, _NOTES, {"port": port})
         yield running

@@ -11,7 +11,7 @@ import anyio
 import structlog
 from cyclopts import Parameter
 
-from chatbot.cli.boundary import guard, to_stderr
+from chatbot.cli.boundary import EXIT_CRASH, guard, to_stderr
 from chatbot.cli.embedded_emulator import served, world_of
 from chatbot.cli.greeting import greeting
 from chatbot.config import Config, load_config
@@ -59,14 +59,14 @@ def _run(config: Config, plugins: Plugins, log_format: Format | None, log_level:
             print(greeting(info, config), flush=True)
 
     def begin() -> int:
+        daemon = Daemon(config, plugins, control, on_ready=ready)
         with control.hold():
             if config.uses_emulator:
                 with world_of(config) as world:
-                    anyio.run(_on_emulator, Daemon(config, plugins, control, on_ready=ready), world, config, control)
+                    anyio.run(_on_emulator, daemon, world, config, control)
             else:
-                connection = Connection.to_azure(config.service.get_secret_value())
-                anyio.run(_on_azure, Daemon(config, plugins, control, on_ready=ready), connection)
-        return 0
+                anyio.run(_on_azure, daemon, Connection.to_azure(config.service.get_secret_value()))
+        return EXIT_CRASH if daemon.was_cut else 0
 
     with logging_to(sys.stderr, format=wanted, level=log_level or config.log.level):
         return guard(begin, report=to_stderr if is_console else _log)

@@ -20,7 +20,10 @@ LOOK_SECONDS: Final = 0.5
 RECEIPTS_SECONDS: Final = 2.1
 """Between two looks at the receipts: the service allows five in ten seconds."""
 
-QUIET_SECONDS: Final = 1.5
+RECEIPTS_AFTER: Final = 1.2
+"""Until the first look at the receipts of one's words: bots that answer have read them by then."""
+
+QUIET_SECONDS: Final = 1.0
 """When input has ended and bots have answered, the talk is over once nothing came for so long."""
 
 EARLIER: Final = 5
@@ -81,6 +84,7 @@ class Session:
             except OutcomeUnknown:
                 self._show([Line("(perhaps", f"not sent: {line})", Tone.CHANGED)])
             self._sent_at = anyio.current_time()
+            self._receipts_at = max(self._receipts_at, self._sent_at + RECEIPTS_AFTER)
             return
 
     async def _listen_on(self, patience: float) -> None:
@@ -133,9 +137,9 @@ class Session:
 
     async def _look_at_receipts(self) -> None:
         now = anyio.current_time()
-        if not self._awaits_receipts or self._unread is None or now - self._receipts_at < RECEIPTS_SECONDS:
+        if not self._awaits_receipts or self._unread is None or now < self._receipts_at:
             return
-        self._receipts_at = now
+        self._receipts_at = now + RECEIPTS_SECONDS
         receipts = [receipt async for receipt in self._service.list_receipts(self._thread)]
         self._show(self._transcript.reads(receipts, self._unread))
 

@@ -190,6 +190,7 @@ class Config(_Settings):
     emulator: EmulatorConfig = EmulatorConfig()
 
     _path: Path = PrivateAttr()
+    _directory: Path = PrivateAttr()
     _document: Document = PrivateAttr()
 
     @field_validator("service")
@@ -209,6 +210,7 @@ class Config(_Settings):
     def come_from(self, path: Path, document: Document) -> Self:
         """Note which file, and which places in it, these settings were read from; `load` does."""
         self._path = path
+        self._directory = path.absolute().parent
         self._document = document
         return self
 
@@ -220,7 +222,7 @@ class Config(_Settings):
     @property
     def directory(self) -> Path:
         """Where relative paths of the file start, and where plugins are looked for first; absolute."""
-        return self._path.absolute().parent
+        return self._directory
 
     @property
     def uses_emulator(self) -> bool:

@@ -93,9 +93,7 @@ class Dispatcher:
         """
         if is_own(event, self._bot):
             return Outcome()
-        everyone = Occasion(event, self._bot, self._infos)
-        concerning_people = among_people(event, self._bot)
-        people = everyone if concerning_people is event else self._occasion(concerning_people)
+        everyone, people = self._views(event)
         ledger = Ledger(everyone)
         for handler in self._candidates(everyone):
             occasion = everyone if handler.registration.options.from_bots else people
@@ -121,22 +119,30 @@ class Dispatcher:
             event: what it failed on.
             failed: what came of its last attempt.
         """
-        handler = self._by_name.get(failed.handler or "")
-        occasion = Occasion(event, self._bot, self._infos)
+        error, handler = failed.error, self._by_name.get(failed.handler or "")
+        if error is None or handler is None:
+            return Outcome(failed.wishes, failed.handler)
+        everyone, people = self._views(event)
+        occasion = everyone if handler.registration.options.from_bots else people or everyone
         ledger = Ledger(occasion)
-        for one in handler.errors if handler and failed.error else ():
-            if failed.error is None or not isinstance(failed.error, one.errors):
+        for one in handler.errors:
+            if not isinstance(error, one.errors):
                 continue
             try:
-                reply = await self._run(one.name, occasion, ledger, partial(one.answer, error=failed.error))
-            except Exception as error:
-                return Outcome(failed.wishes, one.name, error)
+                reply = await self._run(one.name, occasion, ledger, partial(one.answer, error=error))
+            except Exception as worse:
+                return Outcome(failed.wishes, one.name, worse)
             if reply is not PASS:
                 return self._done(handler, event, ledger, is_owed=True)
-        return Outcome(failed.wishes, failed.handler)
+        return self._done(handler, event, ledger, is_owed=bool(failed.wishes))
 
-    def _occasion(self, event: Event | None) -> Occasion | None:
-        return None if event is None else Occasion(event, self._bot, self._infos)
+    def _views(self, event: Event) -> tuple[Occasion, Occasion | None]:
+        """The event as handlers with `from_bots` see it, and as the others do; None if they do not."""
+        everyone = Occasion(event, self._bot, self._infos)
+        concerning_people = among_people(event, self._bot)
+        if concerning_people is event:
+            return everyone, everyone
+        return everyone, Occasion(concerning_people, self._bot, self._infos) if concerning_people else None
 
     def _candidates(self, occasion: Occasion) -> Iterator[Handler]:
         if isinstance(occasion.event, MessageReceived) and self._commands and occasion.command_line is not None:

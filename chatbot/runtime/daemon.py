@@ -44,6 +44,7 @@ class Daemon:
         self._plugins = plugins
         self._control = control
         self._on_ready = on_ready
+        self.was_cut = False
         self._stopping = anyio.Event()
         self._log = structlog.get_logger()
 
@@ -58,6 +59,7 @@ class Daemon:
 
             def insist(signal: str) -> None:
                 self._log.warning("daemon.cut", signal=signal)
+                self.was_cut = True
                 everything.cancel()
 
             with stop_signals(ask, insist):

@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from chatbot.testing.event_stream import Author, EventStream, Handled, context
+    from chatbot.testing.author import Author
+    from chatbot.testing.event_stream import EventStream, Handled, context
     from chatbot.testing.harness import chat
     from chatbot.testing.person import Person
     from chatbot.testing.process import Failure
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from chatbot.testing.virtual_time import Stuck, VirtualClock
 
 _HOMES: Final = {
-    "Author": "event_stream",
+    "Author": "author",
     "EventStream": "event_stream",
     "Failure": "process",
     "Handled": "event_stream",

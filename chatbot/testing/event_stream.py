@@ -5,7 +5,7 @@ What handlers asked for comes back as values. For the whole line, from the servi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar, overload
@@ -15,16 +15,9 @@ from chatbot.dispatch.context import Context
 from chatbot.dispatch.dispatcher import Dispatcher, HandlerSource
 from chatbot.dispatch.occasion import BotInfo, Occasion
 from chatbot.dispatch.outcome import Ack, Outcome
-from chatbot.errors import StateError
-from chatbot.events import (
-    Event,
-    MessageDeleted,
-    MessageEdited,
-    MessageReceived,
-    ParticipantsAdded,
-    ParticipantsRemoved,
-)
-from chatbot.model import Attachment, ChatMessage, MessageId, MessageType, Participant, ThreadId, UserId
+from chatbot.events import BotStarted, BotStopping, Event, MessageReceived, ThreadJoined, ThreadLeft
+from chatbot.model import Participant, ThreadId, UserId
+from chatbot.testing.author import Author
 
 E = TypeVar("E", bound=Event)
 
@@ -60,87 +53,6 @@ class Handled:
         return [outcome.handler for outcome in self.outcomes]
 
 
-class Author:
-    """Somebody in the stream's thread: what they do are events; made by `EventStream.user`."""
-
-    def __init__(self, stream: EventStream, participant: Participant) -> None:
-        self.participant = participant
-        self._stream = stream
-        self._last: ChatMessage | None = None
-
-    @property
-    def user(self) -> UserId:
-        """Who it is."""
-        return self.participant.user
-
-    def said(
-        self,
-        text: str = "",
-        *,
-        html: str | None = None,
-        attachments: tuple[Attachment, ...] = (),
-        metadata: Mapping[str, str] | None = None,
-    ) -> MessageReceived:
-        """They say something, as plain text or as html."""
-        now = self._stream.tick()
-        self._last = ChatMessage(
-            id=MessageId(str(_milliseconds(now))),
-            version=_milliseconds(now),
-            type=MessageType.TEXT if html is None else MessageType.HTML,
-            content=text if html is None else html,
-            created_on=now,
-            sender=self.user,
-            sender_display_name=self.participant.display_name,
-            attachments=attachments,
-            metadata=metadata or {},
-        )
-        return MessageReceived(message=self._last, **self._stream.place(now))
-
-    def edited(self, content: str) -> MessageEdited:
-        """They replace the content of what they said last."""
-        now = self._stream.tick()
-        self._last = replace(self._latest("edit"), content=content, version=_milliseconds(now), edited_on=now)
-        return MessageEdited(message=self._last, **self._stream.place(now))
-
-    def deleted(self) -> MessageDeleted:
-        """They take back what they said last."""
-        now = self._stream.tick()
-        gone = replace(self._latest("delete"), content="", version=_milliseconds(now), edited_on=None, deleted_on=now)
-        self._last = None
-        return MessageDeleted(message=gone, **self._stream.place(now))
-
-    def joined(self, *others: Author) -> ParticipantsAdded:
-        """They come into the thread, alone or together with others."""
-        message, people, place = self._membership(MessageType.PARTICIPANT_ADDED, others)
-        return ParticipantsAdded(message=message, participants=people, initiator=self.user, **place)
-
-    def left(self, *others: Author) -> ParticipantsRemoved:
-        """They leave the thread, alone or together with others."""
-        message, people, place = self._membership(MessageType.PARTICIPANT_REMOVED, others)
-        return ParticipantsRemoved(message=message, participants=people, initiator=self.user, **place)
-
-    def _latest(self, verb: str) -> ChatMessage:
-        if self._last is None:
-            msg = f"{self.participant.display_name} has said nothing to {verb}; put a said(…) before it"
-            raise StateError(msg)
-        return self._last
-
-    def _membership(
-        self, type: MessageType, others: tuple[Author, ...]
-    ) -> tuple[ChatMessage, tuple[Participant, ...], dict[str, Any]]:
-        now = self._stream.tick()
-        people = tuple(one.participant for one in (self, *others))
-        message = ChatMessage(
-            id=MessageId(str(_milliseconds(now))),
-            version=_milliseconds(now),
-            type=type,
-            created_on=now,
-            initiator=self.user,
-            participants=people,
-        )
-        return message, people, self._stream.place(now)
-
-
 class EventStream:
     """Events of one thread, fed to handlers by `into`.
 
@@ -174,6 +86,22 @@ class EventStream:
     def itself(self) -> Author:
         """The bot: what it says must not come back to it."""
         return Author(self, Participant(self.bot.user, self.bot.display_name))
+
+    def bot_joined(self) -> ThreadJoined:
+        """The bot comes into the thread."""
+        return ThreadJoined(**self.place(self.tick()))
+
+    def bot_left(self, *, is_deleted: bool = False) -> ThreadLeft:
+        """The bot leaves the thread, or the thread is deleted."""
+        return ThreadLeft(is_deleted=is_deleted, **self.place(self.tick()))
+
+    def bot_started(self) -> BotStarted:
+        """The bot begins to look."""
+        return BotStarted(bot=self.bot.user, occurred_on=self.tick())
+
+    def bot_stopping(self) -> BotStopping:
+        """The bot has stopped looking, and will end."""
+        return BotStopping(bot=self.bot.user, occurred_on=self.tick())
 
     def __iadd__(self, events: Event | Iterable[Event]) -> EventStream:
         self.events += [events] if isinstance(events, Event) else events
@@ -234,7 +162,3 @@ def context(happened: str | Event = "", *plugins: HandlerSource, bot: BotInfo = 
     event = EventStream(bot=bot).user("Ann").said(happened) if isinstance(happened, str) else happened
     commands = Dispatcher(plugins, bot=bot).commands
     return Context(Occasion(event, bot, commands), handler="test")
-
-
-def _milliseconds(moment: datetime) -> int:
-    return round(moment.timestamp() * 1000)

@@ -77,7 +77,7 @@ def test_an_alias_that_contains_itself_is_refused() -> None:
     assert problems("a: &a [*a]") == ["f.yaml:1:4: a[0]: this alias contains itself"]
 
 
-@pytest.mark.parametrize("text", ["[" * 100 + "]" * 100, "[" * 100_000])
+@pytest.mark.parametrize("text", ["[" * 100 + "]" * 100, "[" * 2_000])
 def test_what_is_nested_beyond_measure_is_refused(text: str) -> None:
     assert "nested too deeply" in problems(text)[0]
 

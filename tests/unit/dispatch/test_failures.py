@@ -4,7 +4,19 @@ from typing import Any
 import anyio
 import pytest
 
-from chatbot import PASS, Ack, Context, Event, Pass, Plugin, PluginError, Retry, SendMessage, SendReadReceipt
+from chatbot import (
+    PASS,
+    Ack,
+    Context,
+    Event,
+    ParticipantsAdded,
+    Pass,
+    Plugin,
+    PluginError,
+    Retry,
+    SendMessage,
+    SendReadReceipt,
+)
 from chatbot.dispatch import Dispatcher
 from chatbot.testing import EventStream, Handled
 
@@ -78,6 +90,35 @@ async def test_the_nearest_plugins_error_handler_goes_first() -> None:
     assert (await stream.into(inner, should_raise=False)).replies == ["near"]
     stream += stream.user("Ann").said("hi")
     assert (await stream.into(outer, should_raise=False)).replies == ["near"]
+
+
+async def test_what_a_passing_error_handler_asked_for_is_done_even_if_nobody_answers() -> None:
+    plugin = Plugin("a")
+
+    @plugin.error()
+    async def note(ctx: Context[Event], error: Exception) -> Pass:
+        await ctx.reply("noted")
+        return PASS
+
+    assert (await failing(plugin, ValueError())).actions == [SendMessage("noted")]
+
+
+async def test_error_handlers_see_the_event_as_its_handler_saw_it() -> None:
+    plugin = Plugin("a")
+
+    @plugin.on(ParticipantsAdded)
+    async def greet(ctx: Context[ParticipantsAdded]) -> None:
+        raise ValueError
+
+    @plugin.error()
+    async def sorry(ctx: Context[Event], error: Exception) -> str:
+        assert isinstance(ctx.event, ParticipantsAdded)
+        return str(len(ctx.event.participants))
+
+    stream = EventStream()
+    stream += stream.user("Ann").joined(stream.sibling("Helper"))
+
+    assert (await stream.into(plugin, should_raise=False)).replies == ["1"]
 
 
 async def test_without_an_error_handler_a_failure_leaves_nothing_to_do() -> None:

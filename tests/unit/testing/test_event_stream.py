@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from chatbot import Ack, Context, MessageEdited, MessageId, Plugin, SendMessage, SendReadReceipt, UserId
+from chatbot import Ack, Context, Event, MessageEdited, MessageId, Plugin, SendMessage, SendReadReceipt, UserId
 from chatbot.errors import StateError
 from chatbot.testing import EventStream, context
 
@@ -88,6 +88,25 @@ def test_everybody_is_somebody_else_and_every_message_another() -> None:
     assert len({one.user for one in people}) == 4
     assert len({one.said("hi").message.id for one in people}) == 4
     assert stream.bot.siblings == {people[2].user}
+
+
+async def test_every_kind_of_event_can_happen_in_a_stream() -> None:
+    stream, everything = EventStream(), Plugin("everything")
+
+    @everything.on(Event)
+    async def note(ctx: Context[Event]) -> None: ...
+
+    ann = stream.user("Ann")
+    events: list[Event] = [stream.bot_started(), stream.bot_joined(), ann.joined(), ann.said("hi"), ann.edited("hello")]
+    events += [ann.read(MessageId("17")), ann.deleted(), ann.renamed("Lunch"), ann.left(), stream.bot_left()]
+    events += [stream.bot_stopping()]
+    stream += events
+
+    handled = await stream.into(everything)
+
+    assert len({event.key for event in events}) == len(events)
+    assert all(one is not None for one in handled.handlers)
+    assert [event.occurred_on for event in events] == sorted(event.occurred_on for event in events)
 
 
 def test_a_context_is_made_of_a_text_or_of_an_event() -> None:

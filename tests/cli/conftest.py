@@ -1,0 +1,133 @@
+"""A directory like a fresh clone's, and bots that run in it as a process of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[2]
+PATIENCE: Final = 20.0
+"""Seconds; how long a busy machine may take for anything here."""
+
+
+class Running:
+    """`chatbot run --log-format json` in a directory, with what it has logged."""
+
+    def __init__(self, directory: Path, *, home: Path | None = None) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "chatbot", "run", "--log-format", "json"],
+            cwd=directory,
+            env=os.environ | ({"HOME": str(home), "XDG_DATA_HOME": str(home)} if home else {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self._arrived: queue.Queue[str | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self._arrived.put(line)
+        self._arrived.put(None)
+
+    def event(self, name: str, **values: object) -> dict[str, Any]:
+        """The first log line of this name with these values, waiting for it if need be."""
+        for line in self.lines:
+            if _fits(found := json.loads(line), name, values):
+                return found
+        while (arrived := self._arrived.get(timeout=PATIENCE)) is not None:
+            self.lines.append(arrived)
+            if _fits(found := json.loads(arrived), name, values):
+                return found
+        pytest.fail(f"no {name} {values} in:\n{''.join(self.lines)}")
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal, and return the exit code; `lines` is complete then."""
+        self.process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for its own end, and return the exit code."""
+        code = self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        while (line := self._arrived.get(timeout=PATIENCE)) is not None:
+            self.lines.append(line)
+        return code
+
+    def close(self) -> None:
+        """Leave nothing behind, whatever the test did."""
+        self.process.kill()
+        self.process.communicate()
+        self._reader.join()
+
+
+def _fits(line: dict[str, Any], name: str, values: dict[str, object]) -> bool:
+    return line["event"] == name and all(line.get(key) == value for key, value in values.items())
+
+
+Run = Callable[[Path], Running]
+"""Starts the bots of a directory."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The project's own bots, running; shared by all tests that leave them as they are."""
+
+    directory: Path
+    bots: Running
+    home: Path
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """Start the bots of a fresh clone, once for all."""
+    directory = copy_of_the_clone(tmp_path_factory.mktemp("demo"))
+    home = tmp_path_factory.mktemp("home_of_demo")
+    running = Running(directory, home=home)
+    running.event("daemon.started")
+    yield Demo(directory, running, home)
+    running.close()
+
+
+def copy_of_the_clone(directory: Path) -> Path:
+    """Put the project's own bots.yaml and plugins into a directory."""
+    shutil.copy(ROOT / "bots.yaml", directory)
+    shutil.copytree(ROOT / "plugins", directory / "plugins", ignore=shutil.ignore_patterns("__pycache__"))
+    return directory
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    """Start bots; they are gone after the test."""
+    started: list[Running] = []
+
+    def start(directory: Path) -> Running:
+        started.append(Running(directory))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+def chat(directory: Path, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+    """Run `chatbot chat` in a directory, with this typed into a pipe, to its end."""
+    command = [sys.executable, "-m", "chatbot", "chat", *arguments]
+    return subprocess.run(
+        command, cwd=directory, input=typed, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )

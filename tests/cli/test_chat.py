@@ -1,0 +1,139 @@
+"""Talking to running bots from a second terminal: through a pipe, and through a real terminal."""
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from chatbot.cli import main
+from tests.cli.conftest import PATIENCE, Demo, Run, chat, copy_of_the_clone
+
+
+def test_through_a_pipe_people_send_see_answers_receipts_and_leave(demo: Demo) -> None:
+    talk = chat(demo.directory, "--as", "Ann", typed="hi\n/help\n\x1b[31mred [bold]x\nlast, without newline")
+
+    assert talk.returncode == 0
+    assert talk.stderr == ""
+    lines = talk.stdout.splitlines()
+    assert {"Help desk: Welcome, Ann!", "Ann: hi", "Echo: hi", "Echo: last, without newline"} <= set(lines)
+    assert "Echo: \\x1b[31mred [bold]x" in lines
+    assert any(line.startswith("Help desk: /help") for line in lines)
+    assert {"✓ read by Echo", "✓ read by Help desk"} <= set(lines)
+    assert talk.stdout.replace("\n", "").isprintable()
+
+
+def test_the_same_name_is_the_same_person_and_threads_can_be_chosen(demo: Demo) -> None:
+    assert "Echo: one" in chat(demo.directory, "--as", "Cleo", "--new", "About x", typed="one\n").stdout
+    listed = chat(demo.directory, "--as", "Cleo", "--list").stdout
+
+    again = chat(demo.directory, "--as", "Cleo", "--thread", listed.split()[0], typed="two\n").stdout
+
+    assert re.fullmatch(r"19:\S+@thread\.v2  About x\n", listed)
+    assert "Cleo: one" in again
+    assert "Echo: two" in again
+
+
+def test_a_thread_that_neither_person_nor_bot_is_in_is_refused(demo: Demo) -> None:
+    refused = chat(demo.directory, "--as", "Bob", "--thread", "19:" + "x" * 43 + "1@thread.v2")
+
+    assert refused.returncode == 69
+    assert "Bob is not in this thread, and no bot of ours could let them in" in refused.stderr
+
+
+def test_where_no_bots_run_people_are_told_how_to_start_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["chat"]) == 69
+
+    sentence = f"chatbot: no bots run in {tmp_path}; start them with `chatbot run` in another terminal\n"
+    assert capsys.readouterr().err == sentence
+
+
+def test_on_a_terminal_the_prompt_stays_below_what_arrives(demo: Demo) -> None:
+    terminal = Terminal(demo.directory, "chat", "--as", "Ann")
+    terminal.expect("Ann> ")
+
+    terminal.type(b"helo\x7flo\r")
+    terminal.expect("Ann: \x1b[0mhello")
+    terminal.type(b"half a line")
+    terminal.expect("Echo: \x1b[0mhello")
+    terminal.expect("Ann> half a line")
+    terminal.type(b"\x15\x04")
+
+    assert terminal.ended() == 0
+
+
+def test_ctrl_c_leaves_with_130_and_gives_the_terminal_back(demo: Demo) -> None:
+    terminal = Terminal(demo.directory, "chat", "--as", "Ann")
+    terminal.expect("Ann> ")
+
+    terminal.type(b"\x03")
+
+    assert terminal.ended() == 130
+
+
+def test_when_the_bots_are_gone_people_are_told(tmp_path: Path, run: Run) -> None:
+    bots = run(copy_of_the_clone(tmp_path))
+    bots.event("daemon.started")
+    terminal = Terminal(tmp_path, "chat", "--as", "Ann")
+    terminal.expect("Ann> ")
+
+    bots.stop(signal.SIGKILL)
+    terminal.expect("perhaps the bots were stopped: look where `chatbot run` was started")
+
+    assert terminal.ended() == 69
+
+
+class Terminal:
+    """A command on a pseudo terminal of its own, as a person would have it."""
+
+    def __init__(self, directory: Path, *arguments: str) -> None:
+        self._fd, child = pty.openpty()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "chatbot", *arguments],
+            cwd=directory,
+            stdin=child,
+            stdout=child,
+            stderr=child,
+            start_new_session=True,
+            preexec_fn=_own_terminal,
+        )
+        os.close(child)
+        self._shown = ""
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._fd, keys)
+
+    def expect(self, text: str) -> None:
+        """Wait until this is shown; what was shown before it does not count again."""
+        deadline = time.monotonic() + PATIENCE
+        while text not in self._shown:
+            ready, _, _ = select.select([self._fd], [], [], max(0, deadline - time.monotonic()))
+            assert ready, f"{text!r} does not come; shown: {self._shown!r}"
+            try:
+                self._shown += os.read(self._fd, 65536).decode()
+            except OSError:
+                pytest.fail(f"{text!r} did not come before the end; shown: {self._shown!r}")
+        self._shown = self._shown.partition(text)[2]
+
+    def ended(self) -> int:
+        code = self._process.wait(PATIENCE)
+        os.close(self._fd)
+        return code
+
+
+def _own_terminal() -> None:
+    """Make the pseudo terminal the one whose Ctrl-C reaches the process."""
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -1,0 +1,67 @@
+"""What people read who do not know what to type, or typed it wrong."""
+
+import subprocess
+import sys
+
+import pytest
+
+from chatbot.cli import main
+
+
+def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in ("run", "check", "chat", "emulator", "--version", "Exit codes"))
+
+
+@pytest.mark.parametrize("command", ["run", "check", "chat", "emulator"])
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+
+    assert f"Usage: chatbot {command}" in capsys.readouterr().out
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+
+    assert capsys.readouterr().out.startswith("chatbot 0.")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["runn"], 'Unknown command "runn". Did you mean "run"?'),
+        (["run", "--log-fromat", "json"], "chatbot run: "),
+        (["run", "--log-format", "yaml"], "chatbot run: "),
+        (["chat", "--new", "x", "--list"], "chatbot chat: give only one of --thread, --new and --list"),
+        (["chat", "--wait", "5 sec"], '"5 sec" is not a duration (try 5s)'),
+    ],
+)
+def test_wrong_words_are_2_with_a_sentence(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+
+    written = capsys.readouterr().err
+    assert sentence in written
+    assert "Traceback" not in written
+
+
+def test_help_loads_nothing_that_only_commands_need() -> None:
+    script = """
+import sys
+from chatbot.cli import main
+main(["--help"])
+heavy = {"azure", "aiohttp", "yaml", "pydantic", "structlog", "uvicorn", "anyio"} & set(sys.modules)
+sys.exit(", ".join(sorted(heavy)))
+"""
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    assert loaded.stderr.strip() == ""
+
+
+def test_a_reader_who_has_enough_is_no_error() -> None:
+    piped = subprocess.run(
+        f"{sys.executable} -m chatbot --help | true", shell=True, capture_output=True, text=True, check=False
+    )
+
+    assert piped.stderr == ""

@@ -1,0 +1,189 @@
+"""The daemon as a process: what it logs, what it leaves behind, how it stops."""
+
+import json
+import signal
+import socket
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from chatbot.cli import main
+from tests.cli.conftest import PATIENCE, Demo, Run, Running, chat, copy_of_the_clone
+
+SLOW_PLUGIN = """
+import anyio
+from chatbot import Context, Plugin, ThreadJoined
+
+plugin = Plugin("slow")
+
+@plugin.on(ThreadJoined)
+async def settle_in(ctx: Context[ThreadJoined]) -> str:
+    ctx.log.info("handler.begun")
+    await anyio.sleep(60)
+    return "done"
+"""
+SLOW_BOTS = """\
+version: 1
+service: emulator
+store: "memory:"
+drain_timeout: {drain_timeout}
+bots:
+  slow: {{plugins: [slow], poll: {{interval: 300ms}}}}
+"""
+
+
+def test_the_first_start_creates_bots_and_lobby_and_says_so_line_by_line(demo: Demo) -> None:
+    bots = demo.bots
+    emulator = bots.event("emulator_started")
+    users = {name: bots.event("bot_started", bot=name)["user_id"] for name in ("echo", "helpdesk")}
+    control = demo.directory / ".chatbot"
+    published = json.loads((control / "run.json").read_text())
+
+    assert emulator["level"] == "warning"
+    assert emulator["endpoint"].startswith("https://127.0.0.1:")
+    assert emulator["connection_string"].startswith(f"endpoint={emulator['endpoint']}/;accesskey=")
+    assert Path(emulator["ca_file"]).is_relative_to(demo.home)
+    assert all(user.startswith("8:acs:") for user in users.values())
+    assert published["pid"] == bots.process.pid
+    assert published["endpoint"].startswith("http://127.0.0.1:")
+    assert published["connection_string"] == emulator["connection_string"]
+    assert {bot["name"]: bot["user_id"] for bot in published["bots"]} == users
+    assert published["lobby"].startswith("19:")
+    assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in (control, *control.glob("*.json"))} == {0}
+
+
+def test_a_restarted_demo_goes_on_where_it_was_and_idle_bots_stop_within_a_second(tmp_path: Path, run: Run) -> None:
+    copy_of_the_clone(tmp_path)
+    starts, talks, seconds = [], [], []
+    for word, number in (("before", signal.SIGINT), ("after", signal.SIGTERM)):
+        bots = run(tmp_path)
+        starts.append([bots.event("emulator_started")["connection_string"], bots.event("bot_started")["user_id"]])
+        bots.event("daemon.started")
+        talks.append(chat(tmp_path, "--as", "Ann", typed=f"{word}\n").stdout)
+        begun = time.monotonic()
+        assert bots.stop(number) == 0
+        seconds.append(time.monotonic() - begun)
+        assert all(isinstance(json.loads(line), dict) for line in bots.lines)
+
+    assert {json.loads(line)["event"] for line in bots.lines}.isdisjoint({"bot.created", "lobby.created"})
+    assert starts[0][0] == starts[1][0]
+    assert starts[0][1] in {json.loads(line).get("user_id") for line in bots.lines}
+    assert "Echo: before" in talks[0]
+    assert [talks[1].count(f"Echo: {word}") for word in ("before", "after")] == [1, 1]
+    assert max(seconds) < 1
+    assert not (tmp_path / ".chatbot" / "run.json").exists()
+
+
+def test_a_second_daemon_in_the_same_directory_is_refused(
+    demo: Demo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(demo.directory)  # undone afterwards, which loading a plugin does not do
+
+    assert main(["run", str(demo.directory / "bots.yaml"), "--log-format", "console"]) == 69
+
+    sentence = f"process {demo.bots.process.pid} runs the bots of this directory already; stop it first"
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.fixture
+def slow(tmp_path: Path, run: Run) -> Callable[[str], Running]:
+    """A daemon whose one handler is at work, and will be for a minute."""
+
+    def start(drain_timeout: str) -> Running:
+        (tmp_path / "slow.py").write_text(SLOW_PLUGIN)
+        (tmp_path / "bots.yaml").write_text(SLOW_BOTS.format(drain_timeout=drain_timeout))
+        bots = run(tmp_path)
+        bots.event("handler.begun")
+        return bots
+
+    return start
+
+
+def test_a_stop_waits_for_handlers_until_the_drain_timeout(slow: Callable[[str], Running]) -> None:
+    bots = slow("500ms")
+    begun = time.monotonic()
+
+    assert bots.stop() == 0
+
+    assert 0.5 <= time.monotonic() - begun < 3
+    assert bots.event("bots.cut")["bots"] == ["slow"]
+
+
+def test_a_second_signal_stops_now_and_says_that_it_was_not_in_order(slow: Callable[[str], Running]) -> None:
+    bots = slow("1h")
+    bots.process.send_signal(signal.SIGTERM)
+    bots.event("daemon.stopping")
+
+    assert bots.stop() == 1
+
+    assert bots.event("daemon.cut")["signal"] == "SIGTERM"
+
+
+SMALL_PLUGIN = "from chatbot import Plugin\nplugin = Plugin('small')\n"
+
+
+@pytest.fixture
+def refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], str]:
+    """Start a bot, in this process, whose settings cannot work out; returns the one problem that it logs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "small.py").write_text(SMALL_PLUGIN)
+
+    def start(settings: str) -> str:
+        (tmp_path / "bots.yaml").write_text(f"version: 1\nbots: {{small: {{plugins: [small]}}}}\n{settings}\n")
+        assert main(["run", "--log-format", "json"]) == 69
+        (line,) = map(json.loads, capsys.readouterr().err.splitlines())
+        assert "exception" not in line
+        problem: str = line["problem"]
+        return problem
+
+    return start
+
+
+def test_a_port_that_is_taken_is_refused_where_it_is_asked_for(demo: Demo, refusal: Callable[[str], str]) -> None:
+    port = demo.bots.event("emulator_started")["endpoint"].rpartition(":")[2]
+
+    problem = refusal(f"service: emulator\nemulator: {{port: {port}}}")
+
+    assert problem.startswith(
+        f"bots.yaml:4:18: emulator.port: port {port} is already in use; free it, or choose another"
+    )
+
+
+def test_an_endpoint_that_nobody_answers_ends_the_start(refusal: Callable[[str], str]) -> None:
+    problem = refusal("service: endpoint=https://localhost:1;accesskey=c2VjcmV0")
+
+    assert problem.startswith("bots.yaml:3:10: service: cannot create a user: the service cannot be reached")
+    assert "; check the endpoint, this machine's network and its proxy\n" in problem
+
+
+def test_a_key_that_is_refused_ends_the_start_and_is_not_shown(demo: Demo, refusal: Callable[[str], str]) -> None:
+    endpoint = json.loads((demo.directory / ".chatbot" / "run.json").read_text())["endpoint"]
+
+    problem = refusal(f"service: endpoint={endpoint};accesskey=c2VjcmV0")
+
+    assert problem.startswith("bots.yaml:3:10: service: cannot create a user: the service answered 401")
+    assert "; copy the resource's connection string anew, and check this machine's clock\n" in problem
+    assert "c2VjcmV0" not in problem
+
+
+def test_a_stop_ends_a_start_that_waits_for_a_silent_service(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "small.py").write_text(SMALL_PLUGIN)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        (tmp_path / "bots.yaml").write_text(
+            f"version: 1\nbots: {{small: {{plugins: [small]}}}}\nservice: endpoint={endpoint};accesskey=c2VjcmV0\n"
+        )
+        bots = run(tmp_path)
+        silent.settimeout(PATIENCE)
+        connection, _ = silent.accept()
+
+        with connection:
+            assert bots.stop() == 0
+
+    assert [json.loads(line)["event"] for line in bots.lines] == ["daemon.stopping"]
