@@ -30,10 +30,7 @@ class StoreLock:
         try:
             self._lock.acquire()
         except Timeout as error:
-            msg = (
-                f"the store {self._store} is in use by another process{self._holder()}: "
-                "stop that one first, or name another file"
-            )
+            msg = f"the store {self._store} is in use by {self._holder()}: stop that one first, or name another file"
             raise StoreInUse(msg) from error
         except OSError as error:
             msg = f"cannot lock the store: {self._path}: {error.strerror}: let this user write {self._path.parent}"
@@ -47,9 +44,7 @@ class StoreLock:
 
     def _holder(self) -> str:
         try:
-            text = self._path.read_text().strip()
+            pid = int(self._path.read_text())
         except (OSError, ValueError):
-            return ""
-        if not text.isdecimal():
-            return ""
-        return " (this one, twice)" if int(text) == os.getpid() else f" (pid {text})"
+            return "another process"
+        return "this process already" if pid == os.getpid() else f"another process (pid {pid})"

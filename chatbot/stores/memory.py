@@ -23,6 +23,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._tables = Tables()
+        self._is_entered = False
         self._is_open = False
         self._has_holder = False
         self._was_killed = False
@@ -33,22 +34,24 @@ class MemoryStore:
         Raises:
             StoreInUse: it is open already.
         """
-        if self._is_open:
-            msg = "this MemoryStore is open already: use one `async with` block at a time, or `kill` it"
+        if self._is_entered:
+            msg = "this MemoryStore is in use already: end the one `async with` block before the next begins"
             raise StoreInUse(msg)
         self._was_killed = self._has_holder
-        self._is_open = self._has_holder = True
+        self._is_entered = self._is_open = self._has_holder = True
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Close; the contents stay."""
         if self._is_open:
             self._is_open = self._has_holder = False
+        self._is_entered = False
 
     def kill(self) -> None:
         """End as a killed process does: at once, with what is committed, and without closing.
 
-        Whoever still uses the store gets `StateError`. Opened again, it says `was_killed`.
+        Whoever still uses the store in this `async with` block gets `StateError`, as a dead process writes nothing.
+        Opened again after the block, it says `was_killed`.
         """
         self._is_open = False
 

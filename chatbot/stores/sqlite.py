@@ -37,10 +37,11 @@ class SqliteStore:
 
     Args:
         path: the file; relative to the working directory. `-wal`, `-shm` and `.lock` lie beside it.
+        busy_seconds: how long another program may lock the file (a backup, the sqlite3 shell) before a commit fails.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._file = SqliteFile(Path(path).absolute())
+    def __init__(self, path: str | os.PathLike[str], *, busy_seconds: float = 5.0) -> None:
+        self._file = SqliteFile(Path(path).absolute(), busy_seconds=busy_seconds)
         self._writer: Writer | None = None
         self._readers: _Readers | None = None
         self._exits = AsyncExitStack()
@@ -54,10 +55,9 @@ class SqliteStore:
             StoreTooNew: a newer chatbot wrote it.
             StoreError: it cannot be used.
         """
-        lock = StoreLock(self._file.path)
-        transactions = _Transactions(self._file)
         async with AsyncExitStack() as exits:
-            await anyio.to_thread.run_sync(self._file.check_directory)
+            await anyio.to_thread.run_sync(self._file.find)
+            lock, transactions = StoreLock(self._file.path), _Transactions(self._file)
             await anyio.to_thread.run_sync(lock.acquire)
             exits.push_async_callback(_shielded, lock.release)
             self._was_killed = await anyio.to_thread.run_sync(transactions.open)

@@ -14,9 +14,6 @@ from typing import Final
 from chatbot.errors import StoreError
 from chatbot.stores.schema import migrate
 
-BUSY_TIMEOUT_SECONDS: Final = 5.0
-"""How long another program may hold the file (a backup, the sqlite3 shell) before a commit fails."""
-
 CACHE_KIB: Final = 16_384
 """Page cache per connection: the indexes of 10,000 threads."""
 
@@ -26,6 +23,9 @@ CHECKPOINT_PAGES: Final = 8_000
 Pages that many threads change again and again are then written once: a third less time per commit than with
 SQLite's 1,000.
 """
+
+LOG_BYTES: Final = 64 * 1024 * 1024
+"""What the write-ahead log is cut to after one huge commit has made it longer."""
 
 _OWNER_ONLY: Final = 0o600
 
@@ -44,18 +44,25 @@ _REMEDIES: Final = {
 
 
 class SqliteFile:
-    """One database file, by its absolute path."""
+    """One database file.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: absolute.
+        busy_seconds: how long another program may lock it before a statement fails.
+    """
+
+    def __init__(self, path: Path, *, busy_seconds: float) -> None:
         self.path = path
+        self._busy_seconds = busy_seconds
         self._identity: tuple[int, int] | None = None
 
-    def check_directory(self) -> None:
-        """Check that the file can have a place.
+    def find(self) -> None:
+        """Follow links to the file itself, so that it has one lock by whatever name; check that it can be there.
 
         Raises:
             StoreError: there is no such directory, or the path itself is one.
         """
+        self.path = self.path.resolve()
         if not self.path.parent.is_dir():
             msg = f"the store {self.path} has no directory to be in: create {self.path.parent}, or name another file"
             raise StoreError(msg)
@@ -98,7 +105,7 @@ class SqliteFile:
             connection = sqlite3.connect(
                 f"{self.path.as_uri()}?mode=rw",
                 uri=True,
-                timeout=BUSY_TIMEOUT_SECONDS,
+                timeout=self._busy_seconds,
                 isolation_level=None,
                 check_same_thread=False,
             )
@@ -187,6 +194,7 @@ def _configure(connection: sqlite3.Connection, *, for_reading: bool) -> None:
         msg = f"journal mode {mode}: its file system has no shared memory; use a local disk"
         raise sqlite3.OperationalError(msg)
     connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
     connection.execute("PRAGMA synchronous = FULL")  # an acknowledged commit outlives a power cut
     connection.execute("PRAGMA secure_delete = ON")  # what was erased does not linger in free pages
 

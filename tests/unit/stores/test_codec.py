@@ -3,7 +3,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatbot import actions, events
@@ -189,6 +189,7 @@ def test_no_event_is_left_out_here():
     assert {type(event) for event in ALL_EVENTS} == set(codec.EVENTS.named.values())
 
 
+@settings(max_examples=30)
 @given(content=st.text(), metadata=st.dictionaries(st.text(), st.text()), time=times)
 def test_an_event_is_stored_whatever_somebody_said(content, metadata, time):
     """Or a message that cannot be stored could not be buried as a dead letter either."""
@@ -207,6 +208,7 @@ json_values = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(st.dictionaries(st.sampled_from(["kind", "participants", "thread", "x"]), json_values))
 def test_damage_never_passes_for_another_value(fields):
     form = {"v": 1, "kind": "add_participants"} | fields
