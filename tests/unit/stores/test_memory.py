@@ -44,7 +44,7 @@ def test_a_store_costs_only_what_it_needs_to_load():
     """A bot in memory loads no database, and what only names the protocol loads no store."""
     code = (
         "import sys, chatbot.stores.base\n"
-        "assert not {'sqlite3', 'filelock', 'anyio', 'chatbot.stores.memory'} & set(sys.modules)\n"
+        "assert not {'sqlite3', 'filelock', 'chatbot.stores.memory'} & set(sys.modules)\n"
         "from chatbot.stores import MemoryStore\n"
         "assert not {'sqlite3', 'filelock'} & set(sys.modules)\n"
     )
