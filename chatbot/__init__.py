@@ -1,51 +1,58 @@
-"""Bots for Azure Communication Services Chat."""
+"""Bots for Azure Communication Services Chat.
 
-from chatbot.actions import (
-    Action,
-    AddParticipants,
-    DeleteMessage,
-    EditMessage,
-    RemoveParticipant,
-    SendMessage,
-    SendReadReceipt,
-    UpdateTopic,
-)
-from chatbot.dispatch.arguments import Rest
-from chatbot.dispatch.context import Context, SentMessage
-from chatbot.dispatch.filters import (
-    Filter,
-    from_user,
-    has_attachment,
-    in_thread,
-    is_html,
-    mentioned,
-    regex,
-    text,
-)
-from chatbot.dispatch.middleware import Middleware, Proceed
-from chatbot.dispatch.occasion import BotInfo, CommandInfo
-from chatbot.dispatch.outcome import Ack, Retry
-from chatbot.dispatch.reply import PASS, Pass, Reply
-from chatbot.errors import ChatbotError, PluginError
-from chatbot.events import (
-    ActionFailed,
-    BotStarted,
-    BotStopping,
-    Event,
-    MessageDeleted,
-    MessageEdited,
-    MessageEvent,
-    MessageReceived,
-    ParticipantsAdded,
-    ParticipantsRemoved,
-    ReadReceiptReceived,
-    ThreadEvent,
-    ThreadJoined,
-    ThreadLeft,
-    TopicUpdated,
-)
-from chatbot.model import Attachment, ChatMessage, MessageId, Participant, ThreadId, UserId
-from chatbot.plugin import Plugin
+The names below are loaded when the first of them is asked for: `chatbot --help` needs none, and answers at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from chatbot.actions import (
+        Action,
+        AddParticipants,
+        DeleteMessage,
+        EditMessage,
+        RemoveParticipant,
+        SendMessage,
+        SendReadReceipt,
+        UpdateTopic,
+    )
+    from chatbot.dispatch.arguments import Rest
+    from chatbot.dispatch.context import Context, SentMessage
+    from chatbot.dispatch.filters import (
+        Filter,
+        from_user,
+        has_attachment,
+        in_thread,
+        is_html,
+        mentioned,
+        regex,
+        text,
+    )
+    from chatbot.dispatch.middleware import Middleware, Proceed
+    from chatbot.dispatch.occasion import BotInfo, CommandInfo
+    from chatbot.dispatch.outcome import Ack, Retry
+    from chatbot.dispatch.reply import PASS, Pass, Reply
+    from chatbot.errors import ChatbotError, PluginError
+    from chatbot.events import (
+        ActionFailed,
+        BotStarted,
+        BotStopping,
+        Event,
+        MessageDeleted,
+        MessageEdited,
+        MessageEvent,
+        MessageReceived,
+        ParticipantsAdded,
+        ParticipantsRemoved,
+        ReadReceiptReceived,
+        ThreadEvent,
+        ThreadJoined,
+        ThreadLeft,
+        TopicUpdated,
+    )
+    from chatbot.model import Attachment, ChatMessage, MessageId, Participant, ThreadId, UserId
+    from chatbot.plugin import Plugin
 
 __all__ = [
     "PASS",
@@ -101,3 +108,32 @@ __all__ = [
     "regex",
     "text",
 ]
+
+_ROOMS = (
+    "chatbot.actions",
+    "chatbot.dispatch.arguments",
+    "chatbot.dispatch.context",
+    "chatbot.dispatch.filters",
+    "chatbot.dispatch.middleware",
+    "chatbot.dispatch.occasion",
+    "chatbot.dispatch.outcome",
+    "chatbot.dispatch.reply",
+    "chatbot.errors",
+    "chatbot.events",
+    "chatbot.model",
+    "chatbot.plugin",
+)
+
+if not TYPE_CHECKING:  # type checkers know the names from above, and flag those that do not exist
+
+    def __getattr__(name: str) -> Any:
+        if name in __all__:
+            for room in map(import_module, _ROOMS):
+                if hasattr(room, name):
+                    globals()[name] = value = getattr(room, name)
+                    return value
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

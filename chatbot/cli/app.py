@@ -25,14 +25,32 @@ app: Final = App(
     suppress_keyboard_interrupt=False,
 )
 app["--help"].group = app["--version"].group = "Options"
-app.command("chatbot.cli.run:run", name="run", help="Run the bots of a bots.yaml until told to stop.", sort_key=1)
-app.command(
-    "chatbot.cli.check:check", name="check", help="Check a bots.yaml and its plugins, and start nothing.", sort_key=2
-)
-app.command("chatbot.cli.chat:chat", name="chat", help="Talk to running bots, as a person.", sort_key=3)
-app.command(
-    "chatbot.cli.emulator:emulator", name="emulator", help="Serve the chat service on this machine.", sort_key=4
-)
+
+_COMMANDS: Final = {
+    "run": (
+        "Run the bots of a bots.yaml until told to stop.",
+        "SIGTERM or Ctrl-C let answers that are under way go out first; a second one stops at once. With `service: "
+        "emulator` the chat service runs in the same process, and there is a lobby in which to talk to the bots.",
+    ),
+    "check": (
+        "Check a bots.yaml and its plugins, and start nothing.",
+        "Loads every plugin, resolves every handler, and shows what it found, with file and line; or all that is "
+        "wrong.",
+    ),
+    "chat": (
+        "Talk to running bots, as a person.",
+        "Type lines and see what comes; Ctrl-D leaves. You come into the lobby; where there is none, back to where you "
+        "talked last. Piped lines are sent, and answers waited for a moment: echo hello | chatbot chat",
+    ),
+    "emulator": (
+        "Serve the chat service on this machine.",
+        "Any SDK of Azure Communication Services, in any language, works with the connection string that it prints.",
+    ),
+}
+for _position, (_name, _help) in enumerate(_COMMANDS.items()):
+    app.command(
+        f"chatbot.cli.{_name}:{_name}", name=_name, help="\n\n".join(_help), sort_key=_position, help_epilogue=""
+    )
 
 
 def _version() -> str:

@@ -16,7 +16,7 @@ from chatbot.cli.boundary import EXIT_USAGE
 from chatbot.cli.person import Person, find_person
 from chatbot.cli.session import Session
 from chatbot.cli.terminal import Terminal
-from chatbot.config.duration import parse_duration
+from chatbot.config.duration import format_duration, parse_duration
 from chatbot.config.place import printable
 from chatbot.model import ThreadId
 from chatbot.runtime.control import ControlDirectory, RunInfo
@@ -38,9 +38,16 @@ def chat(
     ] = None,
     thread: Annotated[str | None, Parameter(help="Talk in the thread with this id.")] = None,
     new: Annotated[str | None, Parameter(help="Open a new thread with all the bots, about this topic.")] = None,
-    list_: Annotated[bool, Parameter(name="--list", negative="", help="List your threads, and leave.")] = False,
+    list_: Annotated[
+        bool, Parameter(name="--list", negative="", show_default=False, help="List your threads, and leave.")
+    ] = False,
     wait: Annotated[
-        timedelta, Parameter(converter=_duration, help="How long to wait for answers after the end of piped input.")
+        timedelta,
+        Parameter(
+            converter=_duration,
+            show_default=format_duration,
+            help="How long to wait for answers after the end of piped input.",
+        ),
     ] = timedelta(seconds=5),
 ) -> int:
     """Talk to running bots, as a person."""

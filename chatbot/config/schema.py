@@ -77,6 +77,21 @@ def _plugin(value: object) -> object:
     raise ValueError(message)
 
 
+def _whole_number(value: object) -> object:
+    """What came from a variable is text, which may be a number; pydantic would take `true` for one, too."""
+    if isinstance(value, bool):
+        message = f"{str(value).lower()} is not a whole number"
+        raise ValueError(message)
+    return value
+
+
+def _version(value: object) -> object:
+    if value != 1 or isinstance(value, bool):
+        message = "this is no version of the format that this chatbot reads; write version: 1"
+        raise ValueError(message)
+    return value
+
+
 def _checked(read: Callable[[], object], remedy: str = "") -> None:
     """Let whoever will use the value judge it; their refusal gets its place in the file."""
     try:
@@ -168,7 +183,7 @@ class EmulatorConfig(_Settings):
     """
 
     data: Text = ".chatbot/emulator.db"
-    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    port: Annotated[int, BeforeValidator(_whole_number), Field(ge=1, le=65535)] | None = None
 
 
 class Config(_Settings):
@@ -181,7 +196,7 @@ class Config(_Settings):
         drain_timeout: how long a stop waits for handlers and replies that are under way.
     """
 
-    version: Literal[1]
+    version: Annotated[Literal[1], BeforeValidator(_version)]
     service: SecretStr
     store: SecretStr = SecretStr("sqlite:///chatbot.db")
     bots: Annotated[dict[BotName, BotConfig], Field(min_length=1)]

@@ -128,7 +128,7 @@ emulator: {port: 99999}
     assert first_lines(problems) == snapshot(
         [
             "bots.yaml:1:1: service: this is missing",
-            "bots.yaml:1:10: version: 2 is not 1",
+            "bots.yaml:1:10: version: this is no version of the format that this chatbot reads; write version: 1",
             "bots.yaml:2:1: servce: this key is not known (did you mean service?)",
             "bots.yaml:4:3: bots.helpdesk.plugins: this is missing",
             'bots.yaml:5:19: bots.helpdesk.display_name: 42 is not text (put it in quotes: "42")',
@@ -172,6 +172,19 @@ def test_a_secret_is_refused_where_people_would_see_it(folder: Path) -> None:
     assert first_lines(refusal(text, NAME="hidden")) == [
         "bots.yaml:5:19: bots.echo.display_name: a secret cannot stand here, because this is shown to people"
     ]
+
+
+@pytest.mark.parametrize(
+    ("port", "sentence"),
+    [("${PORT}", None), ("true", "true is not a whole number"), ("http", '"http" is not a whole number')],
+)
+def test_a_number_may_come_from_a_variable(folder: Path, port: str, sentence: str | None) -> None:
+    text = f"{SMALL}emulator:\n  port: {port}\n"
+
+    if sentence is None:
+        assert load(text, PORT="8443").emulator.port == 8443
+    else:
+        assert first_lines(refusal(text)) == [f"bots.yaml:7:9: emulator.port: {sentence}"]
 
 
 @pytest.mark.parametrize(

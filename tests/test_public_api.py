@@ -1,0 +1,49 @@
+"""What `import chatbot` offers, and what it costs."""
+
+import ast
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import chatbot
+
+
+def promised() -> dict[str, str]:
+    """Every name that type checkers are told of, and the room it lives in."""
+    tree = ast.parse(Path(chatbot.__file__).read_text("utf-8"))
+    return {
+        alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("chatbot.")
+        for alias in node.names
+    }
+
+
+def test_type_checkers_and_programs_are_told_of_the_same_names() -> None:
+    assert sorted(promised()) == sorted(chatbot.__all__)
+
+
+@pytest.mark.parametrize(("name", "room"), promised().items())
+def test_every_name_is_what_its_room_says(name: str, room: str) -> None:
+    assert getattr(chatbot, name) is getattr(import_module(room), name)
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'chatbot' has no attribute 'Plugn'"):
+        chatbot.Plugn  # noqa: B018
+
+
+@pytest.mark.parametrize("statement", ["import chatbot", "from chatbot import *"])
+def test_importing_chatbot_loads_nothing_that_a_plugin_does_not_need(statement: str) -> None:
+    script = f"""
+import sys
+{statement}
+heavy = {{"azure", "aiohttp", "yaml", "pydantic", "structlog", "starlette", "uvicorn", "cyclopts", "rich"}}
+sys.exit(", ".join(sorted(heavy & set(sys.modules))))
+"""
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    assert loaded.stderr.strip() == ""
