@@ -42,6 +42,9 @@ _WORD: Final = re.compile(
     )""",
     re.VERBOSE | re.DOTALL,
 )
+_SHOWN: Final = 40
+"""How much of a word that does not fit is said back."""
+
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 _OPTION: Final = re.compile(r"(?:--|—)(?P<name>[A-Za-z][\w-]*)(?:=(?P<value>.*))?\Z", re.DOTALL)
 
@@ -90,7 +93,7 @@ class Argument:
         try:
             return self.conversion.parse(word)
         except ValueError:
-            msg = f'{self.label}: "{word}" is not {self.conversion.expects}.'
+            msg = f'{self.label}: "{_shown(word)}" is not {self.conversion.expects}.'
             raise BadArguments(msg) from None
 
 
@@ -204,7 +207,7 @@ class _Reading:
 
     def _refuse_what_is_left(self) -> None:
         for word in self._words():
-            msg = f'"{word}" is too much.'
+            msg = f'"{_shown(word)}" is too much.'
             raise BadArguments(msg)
 
     def _words(self) -> Iterator[str]:
@@ -256,7 +259,7 @@ class _Reading:
         if found is None:
             return None
         if found["bare"] is not None and found["bare"][0] in '"“':
-            msg = f"A quote is not closed: {found['bare']}"
+            msg = f"A quote is not closed: {_shown(found['bare'])}"
             raise BadArguments(msg)
         self._at = found.end()
         if found["double"] is not None:
@@ -264,6 +267,10 @@ class _Reading:
         return next(group for group in (found["single"], found["curly"], found["bare"]) if group is not None)
 
 
+def _shown(word: str) -> str:
+    return word if len(word) <= _SHOWN else f"{word[:_SHOWN]}…"
+
+
 def _no_such_option(label: str, options: Mapping[str, Argument]) -> str:
     near = difflib.get_close_matches(label, options, n=1)
-    return f"There is no option {label}." + (f" Did you mean {near[0]}?" if near else "")
+    return f"There is no option {_shown(label)}." + (f" Did you mean {near[0]}?" if near else "")

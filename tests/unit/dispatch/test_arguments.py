@@ -1,5 +1,6 @@
 import contextlib
 import inspect
+import time
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -97,6 +98,24 @@ def test_what_does_not_fit_is_explained_with_the_usage(function: Callable[..., A
         arguments.parse(typed)
 
     assert str(caught.value) == f"{reason}\nUsage: {arguments.usage}"
+
+
+def test_what_is_said_back_of_a_long_word_is_short() -> None:
+    with pytest.raises(BadArguments) as caught:
+        arguments_of(roll).parse("9" * 20_000)
+
+    assert str(caught.value).startswith(f'COUNT: "{"9" * 40}…" is not a whole number.')
+
+
+@pytest.mark.parametrize("piece", ["' ", '" ', "'a", '"a"b ', "“", "“a", "--", "-- ", "—a ", "\\", '"\\', "a "])
+@pytest.mark.parametrize("function", [roll, add, total, say, shout])
+def test_refusing_takes_no_longer_than_the_length_asks_for(function: Callable[..., Any], piece: str) -> None:
+    began = time.process_time()
+
+    with contextlib.suppress(BadArguments):
+        arguments_of(function).parse(piece * (28_000 // len(piece)))
+
+    assert time.process_time() - began < 1
 
 
 @given(st.text(max_size=40))

@@ -2,6 +2,8 @@ from datetime import UTC, datetime
 
 import anyio
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chatbot import (
     PASS,
@@ -299,6 +301,30 @@ async def test_mentions_are_told_by_the_bots_display_name() -> None:
         return "yes?"
 
     assert await replies(talk("hi", "hi @Help desk!"), plugin) == ["yes?"]
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(
+        st.tuples(st.text(alphabet=st.sampled_from("/rol 26<p>&;\"'\n-—x"), max_size=20), st.booleans()), max_size=20
+    )
+)
+def test_nothing_that_people_say_breaks_a_bot(said: list[tuple[str, bool]]) -> None:
+    plugin = Plugin("a")
+
+    @plugin.command("roll")
+    async def roll(ctx: Context, count: int, *, loud: bool = False) -> str:
+        return str(count)
+
+    @plugin.message(mentioned | regex("(?P<word>x)"))
+    async def words(ctx: Context, word: str = "") -> str:
+        return word
+
+    stream = EventStream(bot=BOT)
+    ann = stream.user("Ann")
+    stream += [ann.said(html=words) if is_html else ann.said(words) for words, is_html in said]
+
+    assert len(anyio.run(stream.into, plugin).outcomes) == len(said)
 
 
 async def test_a_filter_may_restrict_a_command() -> None:

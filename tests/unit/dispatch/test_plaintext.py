@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +28,13 @@ from chatbot.dispatch.plaintext import plain_text
         ("<p>never closed", "never closed"),
         ("1 < 2 & 3 > 2", "1 < 2 & 3 > 2"),
         ("<![if broken]>text<![endif]>", "text"),
+        ("a<!-- <b>no</b> > -->b<!DOCTYPE html><?xml?>c<!-- never closed", "abc"),
+        ('<a title="1 > 0" href=x>a</a> <img title="alt=b" ALT=\'c &amp; d\'>', "a c & d"),
+        ("<a title=don't>a</a> it's", "a it's"),
+        ("<b", "<b"),
+        ("<p>a<script>if (1 < 2) {}</SCRIPT>b<style>never closed", "ab"),
+        ("x <3 y <- z", "x <3 y <- z"),
+        ("<pre>a &lt;\n  b</pre>  c", "a <\n  b\nc"),
         ("", ""),
     ],
 )
@@ -36,6 +45,18 @@ def test_html_reads_as_a_person_would_read_it(html: str, text: str) -> None:
 @given(st.text(alphabet="<>![]-&#;/ abp\n'\"=", max_size=60))
 def test_no_html_is_too_broken_to_read(html: str) -> None:
     plain_text(html)
+
+
+HOSTILE = "< |<a |<a b=|<a b='|<a \"|<!|<!--|<![|</|<?|&|&#|<script>|<pre>|<p>|a |'|<a b=\"|<br>|<title>|<|=|<a =|<a = "
+
+
+@pytest.mark.parametrize("piece", HOSTILE.split("|"))
+def test_reading_takes_no_longer_than_the_length_asks_for(piece: str) -> None:
+    began = time.process_time()
+
+    plain_text(piece * (28_000 // len(piece)))
+
+    assert time.process_time() - began < 1
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="<&\x00\xa0", exclude_categories=["Cs", "Z", "C"])))
