@@ -1,0 +1,277 @@
+"""Real processes: the emulator with its faults, and `chatbot run`, started again whenever it has ended.
+
+Every process started here is ended here, at the latest with the block it belongs to; no other is touched.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import anyio
+from anyio.abc import Process
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from chatbot.service.acs import AcsResource
+
+ROOT: Final = Path(__file__).parents[2]
+PLUGIN: Final = Path(__file__).with_name("checkable.py")
+LONGEST_LINE: Final = 1_000_000
+
+BOTS_YAML: Final = """\
+version: 1
+service: {service}
+store: sqlite:///chatbot.db
+drain_timeout: {drain}
+bots:
+  echo:
+    plugins: [checkable]
+    poll: {{interval: {interval}, idle: {idle}}}
+log: {{format: json, level: info}}
+"""
+
+
+async def _end(process: Process) -> None:
+    """Let nothing be left behind."""
+    with anyio.CancelScope(shield=True):
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        await process.aclose()
+
+
+async def _open(*arguments: str, **pipes: Any) -> Process:
+    return await anyio.open_process([sys.executable, "-m", "chatbot", *arguments], cwd=ROOT, **pipes)
+
+
+# ── the service ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Service:
+    """The emulator in a process of its own, as tests control and observe it.
+
+    Args:
+        process: it.
+        endpoint: where it is.
+        connection_string: how to reach it, key included.
+        session: for its control API.
+    """
+
+    def __init__(self, process: Process, endpoint: str, connection_string: str, session: aiohttp.ClientSession) -> None:
+        self.endpoint = endpoint
+        self.connection_string = connection_string
+        self._process = process
+        self._session = session
+
+    def resource(self) -> AcsResource:
+        """The resource, for people who talk there with the SDK."""
+        return AcsResource.from_connection_string(self.connection_string)
+
+    async def put_faults(self, faults: Sequence[str]) -> None:
+        """Put these faults in force in the place of all others."""
+        await self._ask("PUT", "faults", {"faults": list(faults)})
+
+    async def threads(self) -> list[str]:
+        """All threads there are."""
+        return list((await self._ask("GET", "threads"))["threads"])
+
+    async def messages(self, thread: str) -> list[dict[str, Any]]:
+        """All messages of a thread, deleted ones included, as the emulator itself has them."""
+        return list((await self._ask("GET", f"threads/{thread}"))["messages"])
+
+    @property
+    def memory(self) -> float:
+        """What the process holds at the moment, in MiB."""
+        return memory_of(self._process.pid)
+
+    async def _ask(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        async with self._session.request(method, f"{self.endpoint}/emulator/{path}", json=body) as response:
+            response.raise_for_status()
+            return dict(await response.json())
+
+
+@asynccontextmanager
+async def running_service(*, seed: int = 0, data: Path | None = None) -> AsyncGenerator[Service]:
+    """Run the emulator until the block ends.
+
+    Args:
+        seed: of its faults.
+        data: the file that keeps its state; without it, the state is in memory.
+    """
+    kept = ["--data", str(data)] if data else []
+    process = await _open("emulator", "--json", "--fault-seed", str(seed), *kept, stderr=None)
+    try:
+        assert process.stdout is not None
+        with anyio.fail_after(30):
+            line = await BufferedByteReceiveStream(process.stdout).receive_until(b"\n", LONGEST_LINE)
+        facts = json.loads(line)
+        key = facts["connection_string"].partition("accesskey=")[2]
+        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as session:
+            yield Service(process, facts["endpoint"], facts["connection_string"], session)
+    finally:
+        await _end(process)
+
+
+# ── the bots ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(slots=True)
+class Daemon:
+    """`chatbot run` of one directory: one process after the other, as systemd does with `Restart=always`.
+
+    Args:
+        directory: where bots.yaml, the plugin, the store and the log are.
+
+    Attributes:
+        codes: the exit code of each process that has ended; negative is the signal that ended it.
+        said: how often each log event was said.
+    """
+
+    directory: Path
+    codes: list[int] = field(default_factory=list)
+    said: Counter[str] = field(default_factory=Counter)
+    _process: Process | None = None
+    _ready: anyio.Event = field(default_factory=anyio.Event)
+    _ended: anyio.Event = field(default_factory=anyio.Event)
+    _told: anyio.Event = field(default_factory=anyio.Event)
+    _is_wanted: bool = True
+
+    @classmethod
+    def set_up(
+        cls, directory: Path, service: str, *, interval: str = "1s", idle: str = "10s", drain: str = "10s"
+    ) -> Daemon:
+        """Write what it runs: a bot with the `checkable` plugin.
+
+        Args:
+            directory: where.
+            service: the connection string.
+            interval: between two looks at a thread that speaks.
+            idle: between two looks at a silent one.
+            drain: how long a stop may take.
+        """
+        text = BOTS_YAML.format(service=service, interval=interval, idle=idle, drain=drain)
+        (directory / "bots.yaml").write_text(text)
+        shutil.copy(PLUGIN, directory)
+        return cls(directory)
+
+    @property
+    def store(self) -> Path:
+        """Its store."""
+        return self.directory / "chatbot.db"
+
+    @property
+    def log(self) -> Path:
+        """All that its processes have logged."""
+        return self.directory / "daemon.log"
+
+    @property
+    def user(self) -> str:
+        """The bot's user, once it has run."""
+        return str(json.loads((self.directory / ".chatbot" / "run.json").read_text())["bots"][0]["user_id"])
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a process."""
+        return self._process is not None
+
+    @property
+    def memory(self) -> float:
+        """What the running process holds at the moment, in MiB; 0 if none runs."""
+        return memory_of(self._process.pid) if self._process else 0.0
+
+    async def keep_running(self) -> None:
+        """Start it, and start it again whenever it has ended, until it was stopped."""
+        self._is_wanted = True
+        while self._is_wanted:
+            await self.run_once()
+
+    async def run_once(self) -> int:
+        """Run one process to its end; returns its exit code."""
+        self._ended = anyio.Event()
+        process = await _open("run", str(self.directory / "bots.yaml"), stdout=None)
+        self._process = process
+        try:
+            await self._read(process)
+            self.codes.append(await process.wait())
+        finally:
+            self._process = None
+            await _end(process)
+            self._ready = anyio.Event()
+            self._ended.set()
+        return self.codes[-1]
+
+    async def ready(self) -> None:
+        """Wait until a process has its bots running."""
+        await self._ready.wait()
+
+    async def has_said(self, event: str) -> None:
+        """Wait until its log has had this event."""
+        while not self.said[event]:
+            await self._told.wait()
+
+    async def ended(self) -> None:
+        """Wait until the process that runs has ended."""
+        await self._ended.wait()
+
+    def kill(self) -> bool:
+        """`kill -9` the process that runs; False if none does."""
+        return self._signal(signal.SIGKILL)
+
+    def terminate(self) -> bool:
+        """Ask the process that runs to end; it is started again if `keep_running` runs."""
+        return self._signal(signal.SIGTERM)
+
+    async def stop(self) -> int:
+        """Ask the process to end, for good; returns its exit code."""
+        self._is_wanted = False
+        ended = self._ended
+        self.terminate()
+        await ended.wait()
+        return self.codes[-1]
+
+    def _signal(self, number: signal.Signals) -> bool:
+        if self._process is None:
+            return False
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)
+        return True
+
+    async def _read(self, process: Process) -> None:
+        """Follow the log to its end."""
+        assert process.stderr is not None
+        lines = BufferedByteReceiveStream(process.stderr)
+        with self.log.open("ab") as log, suppress(anyio.EndOfStream, anyio.IncompleteRead):
+            while True:
+                line = await lines.receive_until(b"\n", LONGEST_LINE)
+                log.write(line + b"\n")
+                self._note(line)
+
+    def _note(self, line: bytes) -> None:
+        try:
+            said = json.loads(line)["event"]
+        except (ValueError, KeyError):
+            said = "(no log event)"
+        self.said[said] += 1
+        self._told.set()
+        self._told = anyio.Event()
+        if said == "daemon.started":
+            self._ready.set()
+
+
+def memory_of(pid: int) -> float:
+    """What a process holds in memory, in MiB; 0 where the system does not tell."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    resident = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")]
+    return int(resident[0]) / 1024 if resident else 0.0

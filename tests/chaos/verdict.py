@@ -1,0 +1,133 @@
+"""What a thread must look like when people have talked to the `checkable` bot, and what is wrong with it. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+_ASKED = re.compile(r"(?:/(?P<command>\w+) |say )(?P<number>\d+)(?P<anew> anew)?(?: .*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A message that can be seen in a thread.
+
+    Args:
+        id: when it was made.
+        is_bot: whether the bot said it.
+        text: how it reads now.
+    """
+
+    id: int
+    is_bot: bool
+    text: str
+
+    @classmethod
+    def living(cls, messages: Iterable[dict[str, Any]], bot: str) -> list[Self]:
+        """What people can see of a transcript of the emulator, eldest first."""
+        said = [
+            cls(message["id"], message["sender"] == bot, message["text"])
+            for message in messages
+            if message["type"] in {"text", "html"} and "deleted" not in message
+        ]
+        return sorted(said, key=lambda one: one.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of some threads; all but the first four ought to be 0.
+
+    Args:
+        sent: messages of people.
+        buried: of those, the ones whose handler never succeeds.
+        expected: replies that there must be.
+        visible: replies that there are.
+        missing: replies that there are not.
+        doubled: replies that are there more than once, or twice over.
+        unexpected: replies that nobody asked for.
+        disordered: replies that stand before the reply to an earlier message.
+    """
+
+    sent: int = 0
+    buried: int = 0
+    expected: int = 0
+    visible: int = 0
+    missing: int = 0
+    doubled: int = 0
+    unexpected: int = 0
+    disordered: int = 0
+
+    def __add__(self, other: Verdict) -> Verdict:
+        return Verdict(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the promise was kept."""
+        return not (self.missing or self.doubled or self.unexpected or self.disordered)
+
+
+def judge(said: Sequence[Said], *, has_order: bool = True) -> Verdict:
+    """Judge one thread.
+
+    Args:
+        said: all that is visible, eldest first.
+        has_order: whether the service showed the messages of people in their order, so that the replies must keep it.
+    """
+    asked = [one.text for one in said if not one.is_bot]
+    replies = [one.text for one in said if one.is_bot]
+    wanted = {text: place for place, texts in enumerate(map(replies_to, asked)) for text in texts}
+    possible = {reply_before_correction(text) for text in asked} - {None}
+    counts = Counter(replies)
+    return Verdict(
+        sent=len(asked),
+        buried=sum(not replies_to(text) for text in asked),
+        expected=len(wanted),
+        visible=len(replies),
+        missing=len(wanted.keys() - counts.keys()),
+        doubled=sum(count - 1 for count in counts.values()),
+        unexpected=len(counts.keys() - wanted.keys() - possible),
+        disordered=_disorder([wanted[text] for text in replies if _has_place(text, wanted)]) if has_order else 0,
+    )
+
+
+def replies_to(text: str) -> tuple[str, ...]:
+    """What the bot must have answered to a message as it reads now; nothing where its handler never succeeds.
+
+    Raises:
+        ValueError: nobody says this to the checkable bot.
+    """
+    asked = _ASKED.fullmatch(text)
+    if asked is None:
+        message = f"{text!r} is nothing that the checkable bot is asked"
+        raise ValueError(message)
+    number = asked["number"]
+    match asked["command"]:
+        case "two":
+            return f"{number} a", f"{number} b"
+        case "fix":
+            return (f"{number} fixed",)
+        case "poison" | "die":
+            return ()
+    return (f"{number} anew" if asked["anew"] else number,)
+
+
+def reply_before_correction(text: str) -> str | None:
+    """What the bot may have answered before a message was corrected."""
+    asked = _ASKED.fullmatch(text)
+    return asked["number"] if asked and asked["anew"] else None
+
+
+def _has_place(text: str, wanted: dict[str, int]) -> bool:
+    """The reply to a correction stands where the correction was seen, not where the message was."""
+    return text in wanted and not text.endswith(" anew")
+
+
+def _disorder(places: Iterable[int]) -> int:
+    furthest, count = -1, 0
+    for place in places:
+        count += place < furthest
+        furthest = max(furthest, place)
+    return count
