@@ -119,6 +119,8 @@ class Bot:
                 await stopping.wait()
                 await self._announce(BotStopping(bot=self.user, occurred_on=self._now()))
                 self.is_stopping = True
+                for thread in self._working:
+                    self._lanes[thread].interrupt()
                 await self._drain()
                 group.cancel_scope.cancel()
         self.log.info("bot.stopped", unsent=sum(len(lane.handling.outbox) for lane in self._lanes.values()))

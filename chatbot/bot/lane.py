@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import anyio
@@ -19,12 +20,13 @@ from chatbot.bot.handling import Handling
 from chatbot.bot.joining import find_arrival, floor_of
 from chatbot.bot.membership import Membership, Presence
 from chatbot.bot.receipts import Receipts
+from chatbot.bot.settings import NO_HISTORY
 from chatbot.errors import Forbidden, NotFound, ServiceError, StoreError, Throttled
 from chatbot.events import ActionFailed, ThreadJoined, ThreadLeft
 from chatbot.model import ChatMessage, MessageType, ThreadId
 from chatbot.outbox.outbox import Outbox
 from chatbot.polling.cursor import Change, moment
-from chatbot.polling.poller import Look, brief_look, whole_look
+from chatbot.polling.poller import Interrupted, Look, brief_look, whole_look
 from chatbot.polling.sightings import event_of, lists, time_of
 from chatbot.service.budget import Budget, Operation
 from chatbot.stores.base import Attempt, DeadLetter, LeaveThread, OutboxRow, SaveThread, ThreadRecord
@@ -34,6 +36,14 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE = 1.0
 MAX_PAUSE = 30.0
+
+
+class Ending(Enum):
+    """How a look ended."""
+
+    READ = "read"
+    STOPPED = "stopped"
+    REMOVED = "removed"
 
 
 class Lane:
@@ -48,8 +58,21 @@ class Lane:
     """
 
     __slots__ = (
-        "_failures", "_is_deleted", "_letters", "_spoke_at", "_whole_at", "bot", "budget", "handling", "log", "looked_ms",
-        "membership", "thread",
+        "_arrived",
+        "_failures",
+        "_is_deleted",
+        "_is_new",
+        "_letters",
+        "_looking",
+        "_spoke_at",
+        "_whole_at",
+        "bot",
+        "budget",
+        "handling",
+        "log",
+        "looked_ms",
+        "membership",
+        "thread",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +96,9 @@ class Lane:
         self.handling = Handling(bot, thread, record=record, noted=noted, outbox=self._outbox(rows), log=self.log)
         self._letters: list[DeadLetter] = []
         self._is_deleted = False
+        self._is_new = record is None
+        self._arrived = 0
+        self._looking: Look | None = None
         self._whole_at: float | None = None
         self._spoke_at = anyio.current_time() - max(0.0, bot.clock() - self.handling.cursor.top / 1000)
         self._failures = 0
@@ -88,6 +114,11 @@ class Lane:
             log=self.log,
             rows=rows,
         )
+
+    def interrupt(self) -> None:
+        """End the look that is under way, if it is waiting for the service; a handler is left to finish."""
+        if self._looking is not None:
+            self._looking.interrupt()
 
     def end(self) -> None:
         """The list of threads shows that this one was deleted; whether it can still be read is not known."""
@@ -139,8 +170,8 @@ class Lane:
                 pause = await self._receive()
             except TryAgain as again:
                 pause = again.pause
-            if self.membership.presence is Presence.OUT:
-                return None
+            if self.membership.presence is not Presence.IN:
+                return pause
         pause = _sooner(pause, await self._send())
         self.budget.forget(anyio.current_time())
         return pause if self.bot.is_stopping else _sooner(pause, self._beat())
@@ -159,6 +190,9 @@ class Lane:
             return delay
         if await self._look():
             await self.leave(is_deleted=False)
+            # It may have been brought back since: the next turn asks.
+            self.membership.probe(None)
+            return 0.0
         return None
 
     async def _send(self) -> float | None:
@@ -200,35 +234,47 @@ class Lane:
         now = anyio.current_time()
         since_whole = None if self._whole_at is None else now - self._whole_at
         is_whole = self.bot.settings.cadence.is_whole_due(since_whole)
-        look = self._begin_look(is_whole)
-        self.budget.spend(Operation.LIST_MESSAGES, now)
+        look = self._looking = self._begin_look(is_whole)
+        end = Ending.STOPPED
+        try:
+            end = await self._read(look)
+        except Interrupted:
+            self.log.debug("look.interrupted")
+        finally:
+            self._looking, self.handling.proofs = None, {}
+        if end is Ending.READ:
+            self.bot.trouble.over("read")
+            self.looked_ms = look.server_time_ms
+            if is_whole:
+                self._whole_at = now
+                self.handling.rise(look.top)
+        return end is Ending.REMOVED
+
+    async def _read(self, look: Look) -> Ending:
+        """Handle what a look shows, batch by batch."""
         async with aclosing(look.batches()) as batches:
             async for batch in batches:
                 self.handling.proofs = look.keys
                 for message in self._in_order(batch):
                     if self._shows_removal(message):
-                        return True
+                        return Ending.REMOVED
                     if not await self._notice(message):
-                        return False
-        self.handling.proofs = {}
-        self.bot.trouble.over("read")
-        self.looked_ms = look.server_time_ms
-        if is_whole:
-            self._whole_at = now
-            self.handling.rise(look.top)
-        return False
+                        return Ending.STOPPED
+        return Ending.READ
 
     def _begin_look(self, is_whole: bool) -> Look:
         if not is_whole:
-            return brief_look(self.bot.service, self.thread, self.handling.cursor)
-        return whole_look(self.bot.service, self.thread, self.handling.cursor, catch_up=self._whole_at is None)
+            return brief_look(self.bot.service, self.thread, self.handling.cursor, self.budget)
+        return whole_look(
+            self.bot.service, self.thread, self.handling.cursor, self.budget, catch_up=self._whole_at is None
+        )
 
     def _in_order(self, batch: list[ChatMessage]) -> list[ChatMessage]:
         """The batch in the order in which things happened."""
         return sorted(batch, key=lambda message: moment(self.handling.cursor.classify(message), message))
 
     def _shows_removal(self, message: ChatMessage) -> bool:
-        is_new = self.handling.cursor.classify(message) is Change.RECEIVED
+        is_new = self.handling.cursor.classify(message) is Change.RECEIVED and message.number > self._arrived
         return is_new and lists(message, MessageType.PARTICIPANT_REMOVED, self.bot.user)
 
     async def _notice(self, message: ChatMessage) -> bool:
@@ -262,7 +308,9 @@ class Lane:
         """Find where the thread begins for the bot, and tell the handlers."""
         first = self.bot.first_started_ms
         arrival = await find_arrival(self.bot.service, self.thread, not_before_ms=first)
-        floor = floor_of(arrival.message, self.bot.settings.history, first_started_ms=first)
+        # History is for threads that are new to the bot; one that it comes back to begins at its return.
+        history = self.bot.settings.history if self._is_new else NO_HISTORY
+        floor = floor_of(arrival.message, history, first_started_ms=max(first, self.handling.cursor.top))
         record = ThreadRecord(self.thread, floor=floor, base=floor)
         joined_ms = int(arrival.message) if arrival.message else int(self.bot.clock() * 1000)
         event = ThreadJoined(
@@ -272,6 +320,7 @@ class Lane:
         self.handling.receipts = Receipts(people=arrival.people, counted=arrival.top)
         await self.handling.handle(event, {}, SaveThread(record))
         self._whole_at, self._spoke_at = None, anyio.current_time()
+        self._is_new, self._arrived = False, int(arrival.message or 0)
         self.membership.enter()
         self.log.info("thread.joined", floor=floor, people=arrival.people)
 

@@ -16,11 +16,12 @@ from typing import Final
 
 import anyio
 
-from chatbot.errors import ProtocolError
+from chatbot.errors import ProtocolError, Throttled
 from chatbot.model import ChatMessage, MessageId, ThreadId
 from chatbot.polling.cursor import Cursor
 from chatbot.polling.sightings import time_of
 from chatbot.service.base import ChatService, MessagePage
+from chatbot.service.budget import Budget, Operation
 
 PAGE_SIZE: Final = 50
 """Messages a page; pages under 50 could miss messages in November 2021 (communication-ui-library PR 1183)."""
@@ -34,8 +35,15 @@ HELD_PAGES: Final = 10
 MAX_WALKS: Final = 8
 """Walks of one look; in a thread so busy that these do not suffice, the base just does not rise this time."""
 
+THROTTLED_PAUSES: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds to wait when the service throttles a page and does not say how long; then the look gives up."""
+
 RECENT_MS: Final = 2_000
 """How far below the newest known version a brief look begins; covers second precision and lag of `startTime`."""
+
+
+class Interrupted(Exception):
+    """The look was told to end while it was reading; what it yielded before remains true."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,8 @@ class Look:
     Args:
         bound: the version down to which to read.
         start_time: passed to the service as a mere optimisation; None for a whole look.
+        budget: the thread's quotas. A look waits for them between its pages, and for the end of a throttling: a deep
+            walk cannot be continued later, only begun again.
 
     Attributes:
         top: the highest version shown; None while nothing was, or when the thread was too busy to be sure.
@@ -58,7 +68,10 @@ class Look:
             new to old before anything is yielded, so whoever handles a message knows whether it was answered already.
     """
 
-    __slots__ = ("_bound", "_page_size", "_service", "_start_time", "_thread", "keys", "server_time_ms", "top")
+    __slots__ = (
+        "_bound", "_budget", "_is_interrupted", "_page_size", "_reading", "_service", "_start_time", "_thread",
+        "keys", "server_time_ms", "top",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -66,12 +79,16 @@ class Look:
         thread: ThreadId,
         *,
         bound: int,
+        budget: Budget,
         start_time: datetime | None = None,
         page_size: int = PAGE_SIZE,
     ) -> None:
         self._service = service
         self._thread = thread
         self._bound = bound
+        self._budget = budget
+        self._is_interrupted = False
+        self._reading = anyio.CancelScope()
         self._start_time = start_time
         self._page_size = page_size
         self.keys: dict[str, MessageId] = {}
@@ -125,19 +142,47 @@ class Look:
         # What is newer than the walk is out of turn here; the next walk shows it in its place.
         return [message for message in kept.values() if message.version <= top]
 
+    def interrupt(self) -> None:
+        """End the look at its next read, or in the read that is under way."""
+        self._is_interrupted = True
+        self._reading.cancel()
+
     async def _fetch(self, link: str | None) -> MessagePage:
+        """Read one page, when the quota allows it."""
+        throttled: Throttled | None = None
+        for pause in THROTTLED_PAUSES:
+            self._reading = anyio.CancelScope()
+            if self._is_interrupted:
+                raise Interrupted
+            with self._reading:
+                delay = self._budget.delay(Operation.LIST_MESSAGES, anyio.current_time())
+                if delay:
+                    await anyio.sleep(delay)
+                try:
+                    return self._take(await self._ask(link))
+                except Throttled as error:
+                    throttled = error
+                    until = anyio.current_time() + (error.retry_after or pause)
+                    self._budget.close(Operation.LIST_MESSAGES, until)
+        raise Interrupted if self._is_interrupted or throttled is None else throttled
+
+    async def _ask(self, link: str | None) -> MessagePage:
         begun = anyio.current_time()
+        self._budget.spend(Operation.LIST_MESSAGES, begun)
         page = await self._service.list_messages(
             self._thread, start_time=self._start_time, page_size=self._page_size, link=link
         )
-        for message in page.messages:
-            if message.sender == self._service.user and message.reply_key is not None:
-                elder = self.keys.setdefault(message.reply_key, message.id)
-                self.keys[message.reply_key] = min(elder, message.id, key=int)
         if self.server_time_ms is None and page.server_time is not None:
             # The Date header was written after the read, by at most the time the whole call took.
             taken = anyio.current_time() - begun
             self.server_time_ms = int((page.server_time.timestamp() - taken) * 1000)
+        return page
+
+    def _take(self, page: MessagePage) -> MessagePage:
+        for message in page.messages:
+            if message.sender == self._service.user and message.reply_key is not None:
+                elder = self.keys.setdefault(message.reply_key, message.id)
+                self.keys[message.reply_key] = min(elder, message.id, key=int)
         return page
 
 
@@ -148,13 +193,16 @@ def _keep_newest(kept: dict[int, ChatMessage], messages: tuple[ChatMessage, ...]
             kept[message.number] = message
 
 
-def whole_look(service: ChatService, thread: ThreadId, cursor: Cursor, *, catch_up: bool = False) -> Look:
+def whole_look(
+    service: ChatService, thread: ThreadId, cursor: Cursor, budget: Budget, *, catch_up: bool = False
+) -> Look:
     """A look at everything that is not settled, independent of how the service reads `startTime`."""
-    return Look(service, thread, bound=cursor.low, page_size=CATCH_UP_PAGE_SIZE if catch_up else PAGE_SIZE)
+    page_size = CATCH_UP_PAGE_SIZE if catch_up else PAGE_SIZE
+    return Look(service, thread, bound=cursor.low, budget=budget, page_size=page_size)
 
 
-def brief_look(service: ChatService, thread: ThreadId, cursor: Cursor) -> Look:
+def brief_look(service: ChatService, thread: ThreadId, cursor: Cursor, budget: Budget) -> Look:
     """A look for the newest only, whose page is empty when nothing happened. It never moves the base."""
     bound = max(cursor.top - RECENT_MS, cursor.low)
     start_time = time_of(max(bound, 0) // 1000 * 1000)
-    return Look(service, thread, bound=bound, start_time=start_time)
+    return Look(service, thread, bound=bound, budget=budget, start_time=start_time)
