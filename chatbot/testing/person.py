@@ -8,6 +8,7 @@ import anyio
 
 from chatbot.errors import StateError, Throttled
 from chatbot.model import MessageId, Participant, UserId
+from chatbot.testing.virtual_time import virtual_loop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from chatbot.testing.room import Room
 
 T = TypeVar("T")
+
+ACT_SECONDS: Final = 1.0
+"""How long an act takes on virtual time. Nobody says two things in a millisecond, and versions are milliseconds."""
 
 THROTTLED_SECONDS: Final = 1.0
 """How long a person waits before trying again, when the service does not say."""
@@ -141,6 +145,8 @@ class Person:
     async def _act(self, act: Callable[[], Awaitable[T]]) -> T:
         """Do something on the service and let the bots deal with it. People, too, wait when they are throttled."""
         await self._room.let_in(self, anew=False)
+        if virtual_loop() is not None:
+            await anyio.sleep(ACT_SECONDS)
         while True:
             try:
                 done = await act()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -183,6 +184,15 @@ class Room:
             Exception: what a handler raised meanwhile, unless the chat has `raise_failures=False`.
         """
         await self._harness.settle()
+
+    @contextmanager
+    def not_waiting(self) -> Iterator[None]:
+        """Let nobody wait for the bots inside of this block: for services that are away, and bots that are slow."""
+        was_waiting, self._harness.is_waiting = self._harness.is_waiting, False
+        try:
+            yield
+        finally:
+            self._harness.is_waiting = was_waiting
 
     async def advance(self, duration: timedelta | None = None, **units: float) -> None:
         """Let time pass, at once, and wait until the bots are done with what came of it.

@@ -87,6 +87,7 @@ async def test_a_kill_while_a_reply_is_on_its_way_doubles_nothing() -> None:
         await ann.joins()
         async with anyio.create_task_group() as group:
             group.start_soon(ann.says, "hi")
+            await anyio.sleep(1)
             while not room.replies:
                 await anyio.lowlevel.checkpoint()
             await room.kill()

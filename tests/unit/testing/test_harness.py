@@ -46,8 +46,8 @@ async def test_a_failed_assertion_comes_out_as_itself_with_the_conversation() ->
         "── Monday 2024-01-01",
         "00:00:00 * Ann added bot",
         '00:00:00 * Ann set the topic to "room"',
-        "00:00:00 Ann: hi",
-        "00:00:00 bot: hi",
+        "00:00:01 Ann: hi",
+        "00:00:01 bot: hi",
     ]
 
 
