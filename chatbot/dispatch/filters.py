@@ -70,6 +70,10 @@ def as_filter(value: FilterLike) -> Filter:
     if not callable(value):
         msg = f"{value!r} is not a filter; use one of chatbot's filters or a function from an event to a bool"
         raise TypeError(msg)
+    makers: tuple[object, ...] = (text, regex, from_user, in_thread)
+    if value in makers:
+        msg = f"{value.__name__} makes filters; call it, as in {value.__name__}(…)"
+        raise TypeError(msg)
     if inspect.iscoroutinefunction(value):
         msg = f"the filter {value.__name__} is async; a filter is a plain function from an event to a bool"
         raise TypeError(msg)

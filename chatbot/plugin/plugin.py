@@ -10,9 +10,8 @@ import inspect
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import timedelta
-from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
-from chatbot.dispatch.context import Context
 from chatbot.dispatch.error_handler import ErrorHandler, prepare_error_handler
 from chatbot.dispatch.filters import Filter, FilterLike, as_filter, has_text
 from chatbot.dispatch.handler import Handler, Options, Registration, Surroundings, prepare
@@ -20,39 +19,17 @@ from chatbot.dispatch.middleware import Middleware
 from chatbot.dispatch.outcome import Ack, Retry
 from chatbot.dispatch.place import place_of, place_of_caller
 from chatbot.dispatch.provider import resolve_providers
-from chatbot.dispatch.reply import Reply
 from chatbot.dispatch.signature import Function, check_async, check_middleware, refuse
 from chatbot.errors import PluginError
 from chatbot.events import Event, MessageReceived
+from chatbot.plugin.registers import Registers, RegistersError
 
-P = ParamSpec("P")
-R = TypeVar("R", bound=Reply)
 E = TypeVar("E", bound=Event)
 X = TypeVar("X", bound=Exception)
 M = TypeVar("M", bound=Middleware)
 F = TypeVar("F", bound=Callable[..., AsyncIterator[object] | Coroutine[Any, Any, object]])
 
 _COMMAND_NAME: Final = re.compile(r"[a-z0-9][\w-]*")
-
-
-class Registers(Protocol[E]):
-    """A decorator for handlers of one class of events; it returns the handler unchanged."""
-
-    def __call__(
-        self, handler: Callable[Concatenate[Context[E], P], Coroutine[Any, Any, R]], /
-    ) -> Callable[Concatenate[Context[E], P], Coroutine[Any, Any, R]]:
-        """Register the handler."""
-        ...
-
-
-class RegistersError(Protocol[X]):
-    """A decorator for error handlers; it returns the function unchanged."""
-
-    def __call__(
-        self, handler: Callable[[Context[Event], X], Coroutine[Any, Any, R]], /
-    ) -> Callable[[Context[Event], X], Coroutine[Any, Any, R]]:
-        """Register the error handler."""
-        ...
 
 
 class Plugin:

@@ -1,4 +1,5 @@
 import re
+from typing import Any
 
 import pytest
 
@@ -122,6 +123,12 @@ def test_named_groups_of_combined_filters_come_together() -> None:
 def test_what_is_no_filter_is_refused(wrong: object) -> None:
     with pytest.raises(TypeError, match="is not a filter"):
         as_filter(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("maker", [text, regex, from_user, in_thread])
+def test_what_makes_filters_is_not_taken_for_one(maker: Any) -> None:
+    with pytest.raises(TypeError, match=rf"{maker.__name__} makes filters; call it, as in {maker.__name__}\("):
+        as_filter(maker)
 
 
 def test_an_async_predicate_is_refused_because_it_would_always_match() -> None:
