@@ -10,8 +10,13 @@ from collections.abc import Iterator
 import pytest
 import structlog
 from blockbuster import blockbuster_ctx
+from hypothesis import settings
 
 pytest_plugins = ["pytester"]
+
+# How long an example takes says more about the machine's other work than about ours.
+settings.register_profile("chatbot", deadline=None)
+settings.load_profile("chatbot")
 
 
 _TRACEBACKS = {

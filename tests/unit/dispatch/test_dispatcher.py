@@ -303,7 +303,7 @@ async def test_mentions_are_told_by_the_bots_display_name() -> None:
     assert await replies(talk("hi", "hi @Help desk!"), plugin) == ["yes?"]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.tuples(st.text(alphabet=st.sampled_from("/rol 26<p>&;\"'\n-—x"), max_size=20), st.booleans()), max_size=20
