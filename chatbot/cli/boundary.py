@@ -39,10 +39,11 @@ def guard(command: Callable[[], int], *, report: Report | None = None) -> int:
         if sys.stderr.isatty():
             print(file=sys.stderr)
         return EXIT_CTRL_C
-    except BrokenPipeError:  # whoever read our output has read enough; Python must not try to flush the rest
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_PIPE
     except Exception as error:  # the outermost place: whatever it is, it is told here
+        if all(isinstance(leaf, BrokenPipeError) for leaf in leaves(error)):
+            # Whoever read our output has read enough; Python must not try to flush the rest.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return EXIT_PIPE
         is_debug = bool(os.environ.get(DEBUG))
         problems, code = explain(error, is_debug=is_debug)
         (report or to_stderr)(problems, error if is_debug else None)

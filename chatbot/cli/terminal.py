@@ -36,7 +36,7 @@ class Terminal:
     @property
     def is_echoing(self) -> bool:
         """Whether the terminal itself leaves on the screen what was typed."""
-        return sys.stdin.isatty() and not self.is_interactive
+        return sys.stdin is not None and sys.stdin.isatty() and not self.is_interactive
 
     def show(self, text: str) -> None:
         """Write lines above the prompt."""
@@ -101,10 +101,12 @@ def _can_edit() -> bool:
         import termios  # noqa: F401 - not on Windows; there, lines come whole
     except ImportError:
         return False
-    return sys.stdin.isatty() and sys.stdout.isatty()
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
 
 
 async def _plain_lines() -> AsyncIterator[str]:
+    if sys.stdin is None:  # closed by whoever started us
+        return
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
     rest = ""
     while data := await _read(sys.stdin.fileno()):

@@ -42,10 +42,11 @@ def logging_to(stream: TextIO, *, format: LogFormat = "auto", level: LogLevel = 
         level: the least that is written; libraries that talk too much are written from `warning` on.
     """
     handler = _Handler(stream)
-    renderers = _json() if resolve_format(format, stream) == "json" else _console(stream)
+    is_json = resolve_format(format, stream) == "json"
+    renderers = _json() if is_json else _console(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*_common(), structlog.stdlib.add_logger_name],
+            foreign_pre_chain=[*_common(is_json=is_json), structlog.stdlib.add_logger_name],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
@@ -55,7 +56,7 @@ def logging_to(stream: TextIO, *, format: LogFormat = "auto", level: LogLevel = 
             processors=[
                 structlog.stdlib.filter_by_level,
                 structlog.contextvars.merge_contextvars,
-                *_common(),
+                *_common(is_json=is_json),
                 structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
             ],
             wrapper_class=structlog.stdlib.BoundLogger,
@@ -70,10 +71,11 @@ def logging_to(stream: TextIO, *, format: LogFormat = "auto", level: LogLevel = 
                 structlog.configure(**before)
 
 
-def _common() -> list[Processor]:
+def _common(*, is_json: bool) -> list[Processor]:
+    stamp = structlog.processors.TimeStamper(fmt="iso" if is_json else "%H:%M:%S", utc=is_json)
     return [
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        stamp,
         structlog.processors.StackInfoRenderer(),
     ]
 
@@ -89,6 +91,7 @@ def _console(stream: TextIO) -> list[Processor]:
             colors=stream.isatty() and sys.platform != "win32",
             exception_formatter=_plain_traceback,
             pad_event_to=0,
+            sort_keys=False,
         ),
     ]
 

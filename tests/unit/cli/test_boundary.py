@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,32 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], monkeypat
     written = capsys.readouterr().err
     assert "Traceback (most recent call last)" in written
     assert written.endswith("chatbot: crashed: RuntimeError: boom\n")
+
+
+def test_a_reader_who_went_away_is_no_crash(capfd: pytest.CaptureFixture[str]) -> None:
+    script = """
+import os, sys
+from chatbot.cli.boundary import guard
+
+def write_on():
+    while True:
+        print("more", flush=True)
+
+def in_a_group():
+    try:
+        write_on()
+    except OSError as error:
+        raise ExceptionGroup("tasks", [error])
+
+sys.exit(guard(COMMAND))
+"""
+    for command in ("write_on", "in_a_group"):
+        writer = subprocess.Popen([sys.executable, "-c", script.replace("COMMAND", command)], stdout=subprocess.PIPE)
+        assert writer.stdout is not None
+        writer.stdout.close()
+        assert writer.wait(20) == 141
+
+    assert capfd.readouterr().err == ""
 
 
 def test_ctrl_c_is_130(capsys: pytest.CaptureFixture[str]) -> None:
