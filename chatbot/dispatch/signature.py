@@ -89,7 +89,7 @@ def check_middleware(function: Function) -> None:
 
 def name_of(function: Function) -> str:
     """What messages call a function."""
-    return getattr(function, "__name__", None) or repr(function)
+    return getattr(_without_partial(function), "__name__", None) or repr(function)
 
 
 def refuse(function: Function, reason: str) -> NoReturn:
@@ -100,9 +100,14 @@ def refuse(function: Function, reason: str) -> NoReturn:
 
 def qualified_name(function: Function) -> str:
     """The module and the name in it: what reply keys are built on, so that renaming a function is a new handler."""
+    plain = _without_partial(function)
+    return f"{plain.__module__}.{plain.__qualname__}"
+
+
+def _without_partial(function: Function) -> Function:
     while isinstance(function, functools.partial):
         function = function.func
-    return f"{function.__module__}.{function.__qualname__}"
+    return function
 
 
 def type_name(annotation: object) -> str:
@@ -119,7 +124,7 @@ def hints_of(function: Function) -> dict[str, Any]:
         PluginError: one of them stands for nothing.
     """
     try:
-        return get_type_hints(function, include_extras=True)
+        return get_type_hints(_without_partial(function), include_extras=True)
     except NameError as error:
         refuse(
             function,

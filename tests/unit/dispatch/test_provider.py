@@ -1,6 +1,6 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
@@ -193,6 +193,22 @@ async def test_nothing_is_made_that_no_handler_needs() -> None:
         return ctx.text
 
     assert (await talk("hi").into(plugin)).replies == ["hi"]
+
+
+async def test_arguments_of_any_annotation_stand_beside_what_is_provided() -> None:
+    plugin = Plugin("a")
+
+    @plugin.provide
+    async def shop() -> Shop:
+        return Shop("corner")
+
+    @plugin.command("buy")
+    async def buy(
+        ctx: Context, count: Annotated[int, {"cannot": "be hashed"}], shop: Shop, *, gift: bool = False
+    ) -> str:
+        return f"{count} {shop.name} {gift}"
+
+    assert (await talk("/buy 2 --gift").into(plugin)).replies == ["2 corner True"]
 
 
 async def test_a_dispatcher_that_was_not_entered_says_so() -> None:

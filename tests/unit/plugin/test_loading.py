@@ -239,6 +239,18 @@ def test_a_module_beside_the_configuration_goes_before_an_entry_point(tmp_path: 
     assert load_plugin("echo", base_dir=tmp_path).place.endswith("echo.py:4")
 
 
+def test_an_entry_point_that_two_packages_offer_is_refused(tmp_path: Path) -> None:
+    for name in ("acme", "bolt"):
+        site = tmp_path / f"site-{name}"
+        write(site, f"{name}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        write(site, f"{name}-1.0.dist-info/entry_points.txt", f"[chatbot.plugins]\ndice = {name}_dice\n")
+        sys.path.append(str(site))
+
+    assert refused(tmp_path, "dice") == (
+        "plugin dice: several installed packages offer it: acme_dice, bolt_dice; name the module instead"
+    )
+
+
 def test_importing_chatbot_loads_nothing_heavy() -> None:
     heavy = ("azure", "yaml", "pydantic", "aiohttp", "structlog", "starlette", "cyclopts", "rich", "importlib.metadata")
     code = f"import sys, chatbot, chatbot.plugin; print([one for one in {heavy} if one in sys.modules])"

@@ -1,4 +1,4 @@
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Literal, NoReturn
 
 import pytest
@@ -140,6 +140,21 @@ async def test_a_handler_may_be_decorated_and_may_be_a_method() -> None:
     stream += stream.user("Ann").said("/hi Ann Lee")
 
     assert (await stream.into(plugin)).replies == ["Hi Ann Lee!"]
+
+
+async def test_a_handler_may_be_a_partial_which_is_named_by_its_function() -> None:
+    plugin = Plugin("a")
+
+    async def say(words: str, ctx: Context) -> str:
+        return words
+
+    plugin.message()(partial(say, "hello"))
+    stream = EventStream()
+    stream += stream.user("Ann").said("hi")
+    (outcome,) = (await stream.into(plugin)).outcomes
+
+    assert outcome.handler == f"{__name__}.{say.__qualname__}"
+    assert plugin.handlers()[0].place.startswith("tests/unit/plugin/test_plugin.py:")
 
 
 def test_a_plugin_knows_its_name_and_where_it_was_made() -> None:
