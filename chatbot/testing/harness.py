@@ -141,7 +141,10 @@ class Harness:
         )
 
     def explain(self, error: BaseException) -> None:
-        """Show with a failing test what was said."""
+        """Show with a failing test what was said, and which handlers failed without failing it."""
+        for failure in self.failures:
+            if failure.error is not error:
+                error.add_note(f"\nIn bot {failure.bot!r} a handler failed: {failure.error!r}")
         for room in self.rooms:
             if room.is_open:
                 text = transcript(room.messages, self.stage.names, last=SHOWN_MESSAGES)

@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from chatbot import BotStopping, Context, Plugin, PluginError
+from chatbot import BotStopping, Context, Plugin, PluginError, Retry
 from chatbot.errors import Forbidden, StateError, StoreError
 from chatbot.stores import MemoryStore, SqliteStore
 from chatbot.stores.base import Store
@@ -49,6 +49,25 @@ async def test_a_failed_assertion_comes_out_as_itself_with_the_conversation() ->
         "00:00:01 Ann: hi",
         "00:00:01 bot: hi",
     ]
+
+
+@virtual
+async def test_a_failed_assertion_tells_of_handlers_that_failed() -> None:
+    plugin = Plugin("fragile")
+
+    @plugin.message(retry=Retry(1))
+    async def fail(ctx: Context) -> None:
+        raise ValueError(ctx.text)
+
+    async def test() -> None:
+        async with chat(plugin, raise_failures=False) as room:
+            await room.user("Ann").says("hi")
+            assert room.replies == ["hi"]
+
+    with pytest.raises(AssertionError) as caught:
+        await test()
+
+    assert caught.value.__notes__[0] == "\nIn bot 'bot' a handler failed: ValueError('hi')"
 
 
 @virtual
