@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from datetime import timedelta
 
 import pytest
 
@@ -82,11 +81,11 @@ async def test_a_store_restored_from_a_backup_doubles_no_reply() -> None:
     async with chat(echo(), store=store) as room:
         ann = room.user("Ann")
         await ann.says("one")
-        backup = copy.deepcopy(store.__dict__)
+        backup = copy.deepcopy(store._tables)
         await ann.says("two", "three")
 
         await room.kill()
-        store.__dict__.update(copy.deepcopy(backup), _is_open=False)
+        store._tables = backup
         await room.start()
         await ann.says("four")
 
