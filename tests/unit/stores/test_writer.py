@@ -98,7 +98,8 @@ async def test_only_so_many_jobs_are_with_the_writer_and_the_others_wait_their_t
         disk.gate.set()
     await writer.close()
 
-    assert disk.groups[:2] == [[0], [1, 2]]
+    # The place that the first job gives back may be taken before the next group is.
+    assert disk.groups[:2] in ([[0], [1, 2]], [[0], [1, 2, 3]])
     assert [value for group in disk.groups for value in group] == list(range(8))
     assert max(map(len, disk.groups)) <= 3
 
