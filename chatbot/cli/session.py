@@ -67,7 +67,7 @@ class Session:
             async for line in self._terminal.lines():
                 await self._say(line)
             group.cancel_scope.cancel()
-        if not self._terminal.is_interactive:
+        if self._sent_at and not self._terminal.is_interactive:
             await self._listen_on(patience.total_seconds())
 
     async def _say(self, line: str) -> None:
@@ -92,7 +92,7 @@ class Session:
         with anyio.move_on_after(patience):
             while True:
                 await self._look()
-                is_answered = self._heard_at > self._sent_at > 0 and not self._awaits_receipts
+                is_answered = self._heard_at > self._sent_at and not self._awaits_receipts
                 if is_answered and anyio.current_time() - self._heard_at >= QUIET_SECONDS:
                     return
                 await anyio.sleep(LOOK_SECONDS)
