@@ -19,10 +19,9 @@ from chatbot.cli.terminal import Terminal
 from chatbot.config.duration import format_duration, parse_duration
 from chatbot.config.place import printable
 from chatbot.model import ThreadId
+from chatbot.runtime.connection import Connection
 from chatbot.runtime.control import ControlDirectory, RunInfo
 from chatbot.runtime.logs import logging_to
-from chatbot.service.acs import AcsResource
-from chatbot.service.connection import ConnectionString
 
 
 def _duration(_type: Any, tokens: Sequence[Token]) -> timedelta:
@@ -69,8 +68,7 @@ async def _chat(
     is_list: bool,
     patience: timedelta,
 ) -> None:
-    key = ConnectionString.parse(info.connection_string).access_key
-    async with AcsResource(info.endpoint, access_key=key) as resource:
+    async with Connection.to_running(info).open() as resource:
         person = await find_person(name, control, info, resource)
         if is_list:
             await _list(person)

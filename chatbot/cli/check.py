@@ -45,7 +45,7 @@ def _report(config: Config, plugins: Plugins) -> Iterator[str]:
 def _service(config: Config) -> str:
     if config.uses_emulator:
         return "the emulator, in the bots' own process"
-    return Connection.to_azure(config.service.get_secret_value()).endpoint
+    return Connection.of(config).endpoint
 
 
 def _settings(bot: BotConfig) -> str:

@@ -65,7 +65,7 @@ def _run(config: Config, plugins: Plugins, log_format: Format | None, log_level:
                 with world_of(config) as world:
                     anyio.run(_on_emulator, daemon, world, config, control)
             else:
-                anyio.run(_on_azure, daemon, Connection.to_azure(config.service.get_secret_value()))
+                anyio.run(_on_azure, daemon, Connection.of(config))
         return EXIT_CRASH if daemon.was_cut else 0
 
     with logging_to(sys.stderr, format=wanted, level=log_level or config.log.level):

@@ -192,12 +192,14 @@ class Config(_Settings):
     Args:
         version: of the format; 1.
         service: `emulator`, or the connection string of an Azure Communication Services resource.
+        ca_file: a PEM file of certificate authorities to trust beside the system's; relative to bots.yaml.
         store: where bots remember; a relative path starts beside bots.yaml.
         drain_timeout: how long a stop waits for handlers and replies that are under way.
     """
 
     version: Annotated[Literal[1], BeforeValidator(_version)]
     service: SecretStr
+    ca_file: Text | None = None
     store: SecretStr = SecretStr("sqlite:///chatbot.db")
     bots: Annotated[dict[BotName, BotConfig], Field(min_length=1)]
     log: LogConfig = LogConfig()

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
+from chatbot.config import Config
+from chatbot.runtime.control import RunInfo
 from chatbot.service.acs import AcsResource
 from chatbot.service.connection import ConnectionString
 
@@ -32,16 +34,25 @@ class Connection:
     is_emulator: bool = False
 
     @classmethod
-    def to_azure(cls, connection_string: str) -> Self:
-        """The resource that a connection string names.
+    def of(cls, config: Config) -> Self:
+        """The resource that bots.yaml names by its connection string.
 
         Raises:
             ConfigError: it names none.
         """
+        connection_string = config.service.get_secret_value()
         known = ConnectionString.parse(connection_string)
-        host = urlsplit(known.endpoint).netloc
-        return cls(known.endpoint, known.access_key, host, connection_string)
+        ca_file = config.directory / config.ca_file if config.ca_file else None
+        return cls(known.endpoint, known.access_key, urlsplit(known.endpoint).netloc, connection_string, ca_file)
+
+    @classmethod
+    def to_running(cls, info: RunInfo) -> Self:
+        """The resource whose bots run, as their daemon published it."""
+        key = ConnectionString.parse(info.connection_string).access_key
+        ca_file = Path(info.ca_file) if info.ca_file else None
+        return cls(info.endpoint, key, info.resource, info.connection_string, ca_file)
 
     def open(self) -> AcsResource:
         """The resource, to be used as a context manager."""
-        return AcsResource(self.endpoint, access_key=self.access_key)
+        ca_file = self.ca_file if self.endpoint.startswith("https:") else None  # our own emulator: plain http
+        return AcsResource(self.endpoint, access_key=self.access_key, ca_file=ca_file)

@@ -93,19 +93,25 @@ def test_when_the_bots_are_gone_people_are_told(tmp_path: Path, run: Run) -> Non
     assert terminal.ended() == 69
 
 
+ON_ITS_OWN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # now Ctrl-C typed there is a signal here
+os.execv(sys.executable, [sys.executable, "-m", "chatbot", *sys.argv[1:]])
+"""
+
+
 class Terminal:
     """A command on a pseudo terminal of its own, as a person would have it."""
 
     def __init__(self, directory: Path, *arguments: str) -> None:
         self._fd, child = pty.openpty()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "chatbot", *arguments],
+            [sys.executable, "-c", ON_ITS_OWN_TERMINAL, *arguments],
             cwd=directory,
             stdin=child,
             stdout=child,
             stderr=child,
             start_new_session=True,
-            preexec_fn=_own_terminal,
         )
         os.close(child)
         self._shown = ""
@@ -129,11 +135,3 @@ class Terminal:
         code = self._process.wait(PATIENCE)
         os.close(self._fd)
         return code
-
-
-def _own_terminal() -> None:
-    """Make the pseudo terminal the one whose Ctrl-C reaches the process."""
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)

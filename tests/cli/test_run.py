@@ -73,6 +73,24 @@ def test_a_restarted_demo_goes_on_where_it_was_after_either_signal(tmp_path: Pat
     assert not (tmp_path / ".chatbot" / "run.json").exists()
 
 
+def test_with_the_variable_set_the_same_file_runs_on_a_real_endpoint(
+    demo: Demo, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = demo.bots.event("emulator_started")
+    monkeypatch.setenv("ACS_CONNECTION_STRING", service["connection_string"])
+    with (copy_of_the_clone(tmp_path) / "bots.yaml").open("a") as file:
+        file.write(f"\nca_file: {service['ca_file']}\n")
+
+    bots = run(tmp_path)
+    bots.event("daemon.started")
+    talk = chat(tmp_path, "--as", "Ann", typed="hello\n").stdout
+
+    assert bots.stop() == 0
+    assert "Echo: hello" in talk
+    assert "emulator_started" not in {json.loads(line)["event"] for line in bots.lines}
+    assert not (tmp_path / ".chatbot" / "emulator.db").exists()
+
+
 def test_a_second_daemon_in_the_same_directory_is_refused(
     demo: Demo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,6 +60,7 @@ def test_a_full_file_is_understood(folder: Path) -> None:
 version: 1
 service: emulator
 store: sqlite:///memory/bots.db
+ca_file: our-ca.pem
 x-poll: &poll {interval: 500ms, idle: 1m}
 bots:
   helpdesk:
@@ -83,6 +84,7 @@ emulator: {data: world.db, port: 8443}
     assert bot.history == timedelta(hours=2)
     assert bot.plugins[1].settings == {"language": "fr", "depth": 3}
     assert bot.poll.interval == timedelta(milliseconds=500)
+    assert config.ca_file == "our-ca.pem"
     assert (config.emulator.data, config.emulator.port) == ("world.db", 8443)
 
 
