@@ -97,6 +97,9 @@ class BotProcess:
 
     async def kill(self) -> None:
         """End as `kill -9` does: at whatever the bots are doing, without another word to the service or the store."""
+        kill = getattr(self._store, "kill", None)  # a store that can be left as a killed process leaves it
+        if kill is not None and self.is_running:
+            kill()
         self._scope.cancel()
         await self._ended.wait()
 

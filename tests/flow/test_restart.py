@@ -65,6 +65,16 @@ async def test_a_kill_during_a_handler_makes_it_run_again_but_reply_once() -> No
         assert room.replies == ["hi"]
 
 
+async def test_a_store_tells_a_kill_from_a_stop() -> None:
+    store = MemoryStore()
+    async with chat(echo(), store=store) as room:
+        await room.restart()
+        assert store.was_killed
+        await room.stop()
+        await room.start()
+        assert not store.was_killed
+
+
 async def test_a_stop_lets_the_handler_in_hand_finish_and_its_reply_go_out() -> None:
     handled: list[str] = []
     async with chat(echo(handled, seconds=60)) as room:
