@@ -123,29 +123,25 @@ class BotProcess:
     async def _settle_all(self, threads: Sequence[ThreadId]) -> None:
         settled: dict[ThreadId, int] = {}
         while self.is_running and settled != (versions := {one: self._stage.version(one) for one in threads}):
-            for thread, version in versions.items():
-                for bot in self._bots:
-                    await self._settle(bot, thread, version)
+            for bot in self._bots:
+                await self._settle_presence(bot, threads)
+                for thread, version in versions.items():
+                    if self._stage.is_in(thread, bot.user):
+                        await bot.settled(thread, version)
             settled = versions
 
-    async def _settle(self, bot: Bot, thread: ThreadId, version: int) -> None:
-        await self._settle_presence(bot, thread)
-        if self._stage.is_in(thread, bot.user):
-            await bot.settled(thread, version)
-
-    async def _settle_presence(self, bot: Bot, thread: ThreadId) -> None:
-        """Wait until a bot knows whether it is in a thread. Nothing in the thread says so to one that is not."""
-        while not await self._knows_presence(bot, thread):
+    async def _settle_presence(self, bot: Bot, threads: Sequence[ThreadId]) -> None:
+        """Wait until a bot knows which threads it is in. Nothing in a thread says so to one that is not."""
+        while mistaken := await self._mistaken(bot, threads):
             bot.listen()
-            bot.ring(thread)
+            for thread in mistaken:
+                bot.ring(thread)
             await anyio.sleep(PRESENCE_SECONDS)
 
-    async def _knows_presence(self, bot: Bot, thread: ThreadId) -> bool:
-        is_in = self._stage.is_in(thread, bot.user)
-        for record in await self._store.threads(bot.user):
-            if record.thread == thread:
-                return record.is_left is not is_in
-        return not is_in
+    async def _mistaken(self, bot: Bot, threads: Sequence[ThreadId]) -> list[ThreadId]:
+        """The threads that a bot is in without knowing it, or that it believes to be in and is not."""
+        believed = {record.thread for record in await self._store.threads(bot.user) if not record.is_left}
+        return [one for one in threads if (one in believed) is not self._stage.is_in(one, bot.user)]
 
     async def _run(self, *, task_status: TaskStatus[None]) -> None:
         self._stopping, self._ended = anyio.Event(), anyio.Event()

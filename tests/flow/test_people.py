@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import anyio
 import pytest
 
 from chatbot import Context, ParticipantsAdded, ParticipantsRemoved, Plugin, ThreadJoined, ThreadLeft, TopicUpdated
@@ -127,6 +128,16 @@ async def test_a_bot_finds_every_thread_it_is_added_to() -> None:
             await each.user("Ann").says(f"hello {number}")
 
         assert [each.replies[-1] for each in rooms] == [f"hello {number}" for number in range(5)]
+
+
+async def test_a_bot_serves_many_threads_at_once() -> None:
+    async with chat(host()) as room:
+        rooms = [room.another(f"room {number}") for number in range(40)]
+        async with anyio.create_task_group() as group:
+            for number, each in enumerate(rooms):
+                group.start_soon(each.user(f"Person {number}").says, f"hello {number}")
+
+        assert [each.replies[-1] for each in rooms] == [f"hello {number}" for number in range(40)]
 
 
 async def test_what_was_said_before_a_bot_was_added_is_not_answered() -> None:
