@@ -95,7 +95,7 @@ class Emulator(People):
             route = gate.route(request, self.world.quirks)
             self._admit(route, request)
             if self.faults:
-                struck = self.faults.strike(route.name, request.caller, _thread(route, request))
+                struck = self.faults.strike(route.name, request.caller, _thread(route, request), request.now)
                 await misfortune.before(struck, request, self.world, self._answers, receive)
             response = self._run(route, request, struck)
         except ServiceError as error:

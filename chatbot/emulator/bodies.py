@@ -77,7 +77,9 @@ class Dialect:
         if not message.is_system:
             extra: Json = {"attachments": []} if self.has_attachments and message.deleted is None else {}
             return {"message": message.text, **extra}
-        initiator = {"initiatorCommunicationIdentifier": self.identifier(message.sender)}
+        initiator: Json = {}
+        if message.sender:
+            initiator["initiatorCommunicationIdentifier"] = self.identifier(message.sender)
         if message.type == "topicUpdated":
             return {"topic": message.topic, **initiator}
         return {"participants": [self.participant(one) for one in message.participants], **initiator}

@@ -2,18 +2,19 @@
 
 A fault is written `OPERATION:KIND[=VALUE][,NAME=VALUE…]`; `*` is every operation. Kinds:
 
-* a status from 400 to 599: refused, before anything took effect; `after=true` in its place takes effect first
-* `latency=SECONDS` or `latency=FROM..TO`: waits before anything happens * `refuse`: the request never arrived
-(a cut connection over sockets, where nobody can refuse a request) * `reset`: the connection breaks before the
-effect; `reset-after`: the effect took place, the answer is lost * `truncate`: half the body, then the
-connection breaks; `drip=SECONDS`: the body in pieces over that time * `hang`: no answer until the client
-gives up * `expired-token`: 401 as for an expired token; `revoked-token`: the caller's tokens are revoked for
-good * `skew=SECONDS`: the service's clock is off (may be negative), for this request * `stale=SECONDS`: what
-this request changes is shown in lists only so much later
+* a status from 400 to 599: refused before anything took effect; with `after=true` it takes effect first
+* `latency=SECONDS` or `latency=FROM..TO`: waits before anything happens
+* `refuse`: the request never arrived (a cut connection over sockets, where nobody can refuse a request)
+* `reset`: the connection breaks before the effect; `reset-after`: the effect took place, the answer is lost
+* `truncate`: half the body, then the connection breaks; `drip=SECONDS`: the body in pieces over that time
+* `hang`: no answer until the client gives up
+* `expired-token`: 401 as for an expired token; `revoked-token`: the caller's tokens are revoked for good
+* `skew=SECONDS`: the service's clock is off (may be negative), for this request
+* `stale=SECONDS`: what this request changes is shown in lists only so much later
 
-Names: `probability` (default 1), `skip` (matching calls to let pass first), `times` (strikes at most),
-`every` (strike only each n-th matching call), `retry-after` (seconds, on a status), `after`, `user`,
-`thread`.
+Names: `probability` (default 1), `skip` (matching calls to let pass first), `times` (strikes at most), `every` (strike
+only each n-th matching call), `begin` and `end` (seconds since the first request after the rule was put in force),
+`retry-after` (seconds, on a status), `after`, `user`, `thread`.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class Fault:
     after: bool = False
     user: str | None = None
     thread: str | None = None
+    begin_seconds: float = 0.0
+    end_seconds: float | None = None
 
     @classmethod
     def parse(cls, text: str) -> Fault:
@@ -110,11 +113,11 @@ class Faults:
         """Let there be no more misfortune."""
         self._rules.clear()
 
-    def strike(self, operation: str, user: str, thread: str) -> list[Fault]:
+    def strike(self, operation: str, user: str, thread: str, now: int) -> list[Fault]:
         """The faults that hit this request, with what is random about them drawn."""
         struck: list[Fault] = []
         for rule in self._rules:
-            if rule.strikes(operation, user, thread, self._random):
+            if rule.in_force(now) and rule.strikes(operation, user, thread, self._random):
                 fault = rule.fault
                 if fault.most_seconds is not None:
                     drawn = self._random.uniform(fault.seconds, fault.most_seconds)
@@ -130,6 +133,15 @@ class _Rule:
         self.fault = fault
         self._matches = 0
         self._strikes = 0
+        self._since: int | None = None
+
+    def in_force(self, now: int) -> bool:
+        """Whether the rule's time has begun and not ended."""
+        if self._since is None:
+            self._since = now
+        elapsed = (now - self._since) / 1000
+        end = self.fault.end_seconds
+        return elapsed >= self.fault.begin_seconds and (end is None or elapsed < end)
 
     def strikes(self, operation: str, user: str, thread: str, dice: random.Random) -> bool:
         fault = self.fault
@@ -179,9 +191,12 @@ def _setting(name: str, value: str) -> dict[str, object]:
             return {name: int(value)}
         case "retry_after":
             return {name: float(value)}
+        case "begin" | "end":
+            return {f"{name}_seconds": float(value)}
         case "after":
             return {name: value.lower() in {"true", "yes", "on", "1", ""}}
         case "user" | "thread":
             return {name: value}
-    msg = f"there is no setting {name!r}; there are: after, every, probability, retry-after, skip, thread, times, user"
+    names = "after, begin, end, every, probability, retry-after, skip, thread, times, user"
+    msg = f"there is no setting {name!r}; there are: {names}"
     raise ValueError(msg)

@@ -228,7 +228,7 @@ class Messages:
         member = room.members.get(reader)
         if member is None:
             raise forbidden()
-        if room.head.deleted is not None:
+        if room.head.deleted is not None and self.quirks.deleted_thread_messages == "not-found":
             raise thread_not_found()
         if member.removed is not None and self.quirks.removed_reads == "forbidden":
             raise forbidden()
@@ -255,7 +255,7 @@ class Messages:
             message,
             version=version,
             sequence=room.sequence + 1,
-            activity=self._state.next_activity(now) if self.quirks.activity == "changes" else message.activity,
+            activity=self._state.next_activity(now) if self.quirks.activity != "messages" else message.activity,
             visible=now + self.stale_ms if self.stale_ms else 0,
         )
         self._state.put(changed)

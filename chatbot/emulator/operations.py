@@ -63,7 +63,7 @@ def list_threads(chat: Chat) -> Response:
     """GET /chat/threads; a page may be short, only the missing nextLink ends the listing."""
     request, quirks = chat.request, chat.world.quirks
     size = parsing.page_size(request, MAX_THREAD_PAGE, quirks, MAX_THREAD_PAGE)
-    start = parsing.start_time(request)
+    start = parsing.start_time(request, quirks)
     cursor = None
     state = request.query.get("syncstate")
     if state:
@@ -108,7 +108,7 @@ def delete_thread(chat: Chat) -> Response:
 def send_message(chat: Chat) -> Response:
     """POST …/messages."""
     request, room = chat.request, chat.room()
-    message = chat.world.messages.send(room, request.caller, parsing.draft(request), request.now)
+    message = chat.world.messages.send(room, request.caller, parsing.draft(request, chat.world.quirks), request.now)
     location = f"{request.base}{_path(room)}/messages/{message.id}".encode()
     return Response(201, dump({"id": str(message.id)}), [(b"location", location)])
 
@@ -117,7 +117,7 @@ def list_messages(chat: Chat) -> Response:
     """GET …/messages, by descending version."""
     request, quirks, room = chat.request, chat.world.quirks, chat.room()
     size = parsing.page_size(request, quirks.default_page_size, quirks)
-    asked = parsing.start_time(request)
+    asked = parsing.start_time(request, quirks)
     start = asked
     if start is not None and quirks.start_time_precision == "seconds":
         start -= start % 1000
@@ -227,7 +227,7 @@ def _skipped(
 ) -> Response:
     """A page by `skip` and `maxPageSize`; no nextLink when it ends exactly at the end (recorded)."""
     size = parsing.page_size(chat.request, default, chat.world.quirks)
-    first = parsing.skip(chat.request)
+    first = parsing.skip(chat.request, chat.world.quirks)
     body: Json = {"value": [render(item) for item in items[first : first + size]]}
     if first + size < len(items):
         path = f"/chat/threads/{room.head.id}/{noun}"

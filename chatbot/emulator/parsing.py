@@ -13,13 +13,14 @@ from chatbot.emulator.messages import Draft
 from chatbot.emulator.participants import Invited
 from chatbot.emulator.problems import bad_identifier, bad_message_id, bad_request, required, validation
 from chatbot.emulator.quirks import Quirks
-from chatbot.emulator.records import NO_METADATA
+from chatbot.emulator.records import NO_METADATA, SYSTEM_TYPES
 from chatbot.emulator.request import Request
 from chatbot.emulator.threads import Change, Plan
 from chatbot.emulator.versions import has_metadata, has_retention
 
 MIN_MINUTES, MAX_MINUTES = 60, 1440
 MAX_PAGE = 200
+_SYSTEM_TYPES = frozenset(one.lower() for one in SYSTEM_TYPES)
 SCOPES = frozenset({"chat", "chat.join", "chat.join.limited", "voip", "voip.join"})
 
 
@@ -50,11 +51,13 @@ def metadata_of(body: Mapping[str, Any]) -> dict[str, str] | None:
     return {key: item or "" for key, item in value.items()}
 
 
-def draft(request: Request) -> Draft:
+def draft(request: Request, quirks: Quirks) -> Draft:
     """The body of a send; without a type it is a text (recorded)."""
     body = request.json()
     content = text_of(body, "content")
     kind = (text_of(body, "type") or "text").lower()
+    if kind in _SYSTEM_TYPES and quirks.system_type == "text":
+        kind = "text"
     if content is None or kind not in {"text", "html"}:
         raise bad_request()
     return Draft(content, kind, text_of(body, "senderDisplayName") or "", metadata_of(body))
@@ -161,18 +164,25 @@ def page_size(request: Request, default: int, quirks: Quirks, maximum: int = MAX
     return min(size, maximum)
 
 
-def skip(request: Request) -> int:
+def skip(request: Request, quirks: Quirks) -> int:
     """`skip`, not negative."""
     count = _integer(request.query.get("skip") or "0")
-    if count < 0:
+    if count < 0 and quirks.negative_skip == "reject":
         raise bad_request()
-    return count
+    return max(0, count)
 
 
-def start_time(request: Request) -> int | None:
+def start_time(request: Request, quirks: Quirks) -> int | None:
     """`startTime` in milliseconds, None if absent."""
     text = request.query.get("starttime")
-    return _time(text) if text else None
+    if not text:
+        return None
+    try:
+        return cursors.parse_time(text)
+    except ValueError as error:
+        if quirks.bad_start_time == "ignore":
+            return None
+        raise bad_request() from error
 
 
 def _time(text: str) -> int:

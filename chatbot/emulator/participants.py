@@ -115,7 +115,8 @@ class Participants:
                 raise ServiceError(404, "NotFound")
             return
         people = (Listed(user, member.display_name, member.share_history),)
-        notice = self._messages.announce(room, "participantRemoved", initiator, now, people=people)
+        named = "" if initiator == user and self.quirks.leave_initiator == "absent" else initiator
+        notice = self._messages.announce(room, "participantRemoved", named, now, people=people)
         self._state.put(replace(member, removed=notice.version))
 
     def everyone(self, room: Room, reader: str) -> list[Member]:

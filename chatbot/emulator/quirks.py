@@ -65,6 +65,12 @@ class Quirks:
     deleted_thread: Literal["not-found", "properties"] = _switch(
         "not-found", "U6: whether get of a deleted thread is 404 or 200 with deletedOn"
     )
+    deleted_thread_messages: Literal["not-found", "readable"] = _switch(
+        "not-found", "U6: whether a deleted thread's messages can still be listed and got"
+    )
+    delete_thread_by: Literal["participants", "creator"] = _switch(
+        "participants", "who may delete a thread: whoever is in it, or its creator alone"
+    )
     edit_of_others: Literal["forbidden", "allowed"] = _switch("forbidden", "U6: editing another's message")
     delete_of_others: Literal["forbidden", "allowed"] = _switch(
         "forbidden", "U6: deleting another's message (reported possible in 2021 and 2022)"
@@ -78,6 +84,14 @@ class Quirks:
     blank_content: Literal["accept", "reject"] = _switch("accept", "U7: a message of white space only")
     identifier_kind: bool = _switch(False, "U8: whether identifiers carry `kind` since 2024-03-07")
     attachments: bool = _switch(True, "U8: whether texts carry `attachments: []` since 2024-03-07")
+    negative_skip: Literal["reject", "zero"] = _switch("reject", "U5: a negative skip")
+    bad_start_time: Literal["reject", "ignore"] = _switch("reject", "U5: a startTime that is no time")
+    system_type: Literal["reject", "text"] = _switch(
+        "reject", "sending a message of a type of the service's own: refused, or stored as text"
+    )
+    leave_initiator: Literal["self", "absent"] = _switch(
+        "self", "U12: whether participantRemoved names an initiator when somebody leaves"
+    )
     default_page_size: int = _switch(10, "U9: list_messages without maxPageSize (10 in 2021, 6 reported in 2024)")
     default_participants: int = _switch(100, "U9: list_participants without maxPageSize")
     default_receipts: int = _switch(100, "U9: list_read_receipts without maxPageSize")
@@ -94,8 +108,14 @@ class Quirks:
     equal_versions: bool = _switch(
         False, "whether two changes within one millisecond may share a version (ids stay distinct)"
     )
-    activity: Literal["messages", "changes"] = _switch(
-        "messages", "whether edits and deletions, too, bump lastMessageReceivedOn"
+    activity: Literal["messages", "changes", "everything"] = _switch(
+        "messages",
+        "whether edits and deletions (changes), and receipts and typing too (everything), bump lastMessageReceivedOn",
+    )
+    phantom_threads: int = _switch(
+        0,
+        "how many conversations the service hides before each thread of a list: pages become short or empty although "
+        "more follow (recorded: 94, 96 and 0 of 100 with a nextLink)",
     )
     stampless_seconds: int = _switch(
         0, "how long a fresh thread is listed without lastMessageReceivedOn (recorded in 8 cases)"

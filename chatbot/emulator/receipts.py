@@ -7,9 +7,11 @@ sees them (documented limit; azure-sdk-for-net issue 31413).
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 from chatbot.emulator.participants import MAX_HEARD, Participants
 from chatbot.emulator.problems import message_not_found
+from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.records import Receipt, Typing
 from chatbot.emulator.state import Room, State
 
@@ -17,8 +19,9 @@ from chatbot.emulator.state import Room, State
 class Receipts:
     """The operations on receipts and typing; `typing` keeps the latest notifications for tests to look at."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, quirks: Quirks) -> None:
         self._state = state
+        self.quirks = quirks
         self.typing: deque[Typing] = deque(maxlen=1000)
 
     def send(self, room: Room, reader: str, number: int, now: int) -> None:
@@ -29,6 +32,7 @@ class Receipts:
         earlier = room.receipts.get(reader)
         if earlier is None or earlier.message <= number:
             self._state.put(Receipt(thread=room.head.id, user=reader, message=number, read=now))
+            self._bump(room, now)
 
     def latest(self, room: Room, reader: str) -> list[Receipt]:
         """One receipt per user, or none at all in a large thread."""
@@ -42,3 +46,8 @@ class Receipts:
         Participants.admit(room, typist)
         if len(room.present()) <= MAX_HEARD:
             self.typing.append(Typing(thread=room.head.id, user=typist, display_name=display_name, at=now))
+            self._bump(room, now)
+
+    def _bump(self, room: Room, now: int) -> None:
+        if self.quirks.activity == "everything":
+            self._state.put(replace(room.head, activity=self._state.next_activity(now)))

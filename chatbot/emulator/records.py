@@ -43,14 +43,17 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """The head of a chat thread; what happens in it are its messages."""
+    """The head of a chat thread; what happens in it are its messages.
+
+    `activity` (microseconds) is set by what moves the thread in people's lists and is no message: its deletion.
+    """
 
     id: str
     topic: str
     created: int
     creator: str
     deleted: int | None = None
-    deleted_activity: int = 0
+    activity: int = 0
     metadata: Mapping[str, str] = field(default_factory=no_metadata)
     retention_days: int | None = None
     retention_set: bool = False

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import random
+import uuid
 from bisect import bisect_left
 from collections.abc import Callable
+from typing import NamedTuple
 
 from chatbot.emulator.problems import thread_not_found
 from chatbot.emulator.records import Member, Message, Receipt, Record, Repeat, Resource, Thread, User
@@ -54,7 +56,7 @@ class Room:
 
     def activity(self) -> int:
         """When the thread last moved, in microseconds, for the order of people's lists."""
-        return max(self.head.deleted_activity, self.moved)
+        return max(self.head.activity, self.moved)
 
     def file(self, message: Message) -> None:
         """Add a message or replace its earlier state.
@@ -87,6 +89,17 @@ def _version(message: Message) -> int:
     return message.version
 
 
+class Slot(NamedTuple):
+    """A place in somebody's list of threads; without a room, the service shows nothing there."""
+
+    activity: int
+    room: Room | None
+
+    def rank(self) -> int:
+        """What lists ascend by: the latest activity first."""
+        return -self.activity
+
+
 class State:
     """All tables, and the source of ids."""
 
@@ -100,7 +113,7 @@ class State:
         self.listeners: list[Callable[[Record], None]] = []
         self.activity = 0
         self.leaving: dict[str, int] = {}
-        self._lists: dict[str, list[Room]] = {}
+        self._lists: dict[str, list[Slot]] = {}
 
     def put(self, record: Record) -> None:
         """File a record and tell the listeners."""
@@ -136,7 +149,7 @@ class State:
             self.rooms[head.id] = Room(head)
             return
         room.head = head
-        self._moved(room, head.deleted_activity)
+        self._moved(room, head.activity)
 
     def _seat(self, member: Member) -> None:
         room = self.rooms[member.thread]
@@ -157,13 +170,14 @@ class State:
         """A new, world-wide unique stamp for the order of thread lists."""
         return max(now * 1000, self.activity + 1)
 
-    def threads_of(self, user: str) -> list[Room]:
+    def threads_of(self, user: str) -> list[Slot]:
         """The rooms a user is or was in, latest activity first."""
-        rooms = self._lists.get(user)
-        if rooms is None:
-            rooms = sorted(self.rooms_of.get(user, {}).values(), key=Room.activity, reverse=True)
-            self._lists[user] = rooms
-        return rooms
+        slots = self._lists.get(user)
+        if slots is None:
+            slots = [Slot(room.activity(), room) for room in self.rooms_of.get(user, {}).values()]
+            slots.sort(key=Slot.rank)
+            self._lists[user] = slots
+        return slots
 
     def room(self, thread: str) -> Room:
         """The room of a thread id; a thread nobody knows is a ServiceError."""
@@ -174,17 +188,16 @@ class State:
 
     def new_guid(self) -> str:
         """A random guid in the common notation."""
-        text = f"{self.random.getrandbits(128):032x}"
-        return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+        return str(uuid.UUID(int=self.random.getrandbits(128), version=4))
 
     def new_vector(self) -> str:
         """A correlation vector's base: 22 characters of base64."""
         return base64.b64encode(self.random.randbytes(16)).decode()[:22]
 
     def new_user_id(self) -> str:
-        """An id of the recorded form `8:acs:{resource}_{8}-{4}-{4}-{12}`."""
-        text = f"{self.random.getrandbits(80):020x}"
-        return f"8:acs:{self.resource.id}_0000001c-{text[:4]}-{text[4:8]}-{text[8:]}"
+        """An id of the recorded form `8:acs:{resource}_0000001c-8f4e-af9f-2c8a-084822002b21`."""
+        text = f"{self.random.getrandbits(96):024x}"
+        return f"8:acs:{self.resource.id}_0000001c-{text[:4]}-{text[4:8]}-{text[8:12]}-{text[12:]}"
 
     def new_thread_id(self) -> str:
         """An id of the recorded form `19:{43 base64url characters}1@thread.v2`."""

@@ -17,7 +17,7 @@ from chatbot.emulator.participants import MAX_PARTICIPANTS, Invited, Participant
 from chatbot.emulator.problems import ServiceError, bad_request, forbidden, thread_not_found
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.records import Repeat, Thread, no_metadata
-from chatbot.emulator.state import Room, State
+from chatbot.emulator.state import Room, Slot, State
 
 MAX_METADATA_BYTES = 1024
 
@@ -136,6 +136,8 @@ class Threads:
                 raise thread_not_found()
             return
         Participants.admit(room, deleter)
+        if self.quirks.delete_thread_by == "creator" and deleter != room.head.creator:
+            raise forbidden()
         self._end(room, deleter, now)
 
     def expire(self, room: Room, now: int) -> None:
@@ -148,26 +150,35 @@ class Threads:
         self, reader: str, size: int, *, start: int | None = None, cursor: tuple[int, int] | None = None
     ) -> ThreadPage:
         """A page of every thread the reader is or was in, deleted ones included."""
-        rooms = self._state.threads_of(reader)
+        slots = self._slots(reader)
         if cursor is not None:
             oldest, newest = cursor
-            older = bisect_left(rooms, -oldest + 1, key=_falling)
-            newer = bisect_left(rooms, -newest, key=_falling)
-            rooms = rooms[:newer] + rooms[max(older, newer) :]
+            older = bisect_left(slots, -oldest + 1, key=Slot.rank)
+            newer = bisect_left(slots, -newest, key=Slot.rank)
+            slots = slots[:newer] + slots[max(older, newer) :]
         if start is not None:
             least = start * 1000 if self.quirks.thread_start_time == "inclusive" else (start + 1) * 1000
-            rooms = rooms[: bisect_left(rooms, -least + 1, key=_falling)]
-        chosen = rooms[:size]
-        if len(rooms) <= size:
-            return ThreadPage(chosen, None)
-        lowest, highest = chosen[-1].activity(), chosen[0].activity()
+            slots = slots[: bisect_left(slots, -least + 1, key=Slot.rank)]
+        chosen = slots[:size]
+        rooms = [slot.room for slot in chosen if slot.room is not None]
+        if len(slots) <= size:
+            return ThreadPage(rooms, None)
+        lowest, highest = chosen[-1].activity, chosen[0].activity
         if cursor is not None:
             lowest, highest = min(lowest, cursor[0]), max(highest, cursor[1])
-        return ThreadPage(chosen, (lowest, highest))
+        return ThreadPage(rooms, (lowest, highest))
+
+    def _slots(self, reader: str) -> list[Slot]:
+        """What the service pages through: the reader's threads, and conversations it does not show."""
+        slots = self._state.threads_of(reader)
+        if not self.quirks.phantom_threads:
+            return slots
+        phantoms = range(self.quirks.phantom_threads, 0, -1)
+        return [one for slot in slots for one in (*(Slot(slot.activity + place, None) for place in phantoms), slot)]
 
     def _end(self, room: Room, by: str, when: int) -> None:
         activity = self._state.next_activity(when)
-        self._state.put(replace(room.head, changed_by=by, deleted=when, deleted_activity=activity))
+        self._state.put(replace(room.head, changed_by=by, deleted=when, activity=activity))
 
     def _topic(self, topic: str) -> None:
         if not topic and self.quirks.empty_topic == "reject":
@@ -178,7 +189,3 @@ class Threads:
         size = sum(len(key.encode()) + len(value.encode()) for key, value in metadata.items())
         if size > MAX_METADATA_BYTES:
             raise bad_request()
-
-
-def _falling(room: Room) -> int:
-    return -room.activity()

@@ -41,7 +41,7 @@ class World:
         self.messages = Messages(self.state, self._quirks)
         self.participants = Participants(self.state, self._quirks, self.messages)
         self.threads = Threads(self.state, self._quirks, self.messages, self.participants)
-        self.receipts = Receipts(self.state)
+        self.receipts = Receipts(self.state, self._quirks)
 
     @property
     def quirks(self) -> Quirks:
@@ -51,7 +51,7 @@ class World:
     @quirks.setter
     def quirks(self, quirks: Quirks) -> None:
         self._quirks = quirks
-        for part in (self.identities, self.messages, self.participants, self.threads):
+        for part in (self.identities, self.messages, self.participants, self.threads, self.receipts):
             part.quirks = quirks
 
     @property

@@ -400,6 +400,8 @@ class Comparison:
         for mine, match in zip(ID.findall(own), ID.finditer(theirs), strict=False):
             if match[0] not in self._known and mine not in self._known.values():
                 self._known[match[0]] = mine
+                if _id_form(match[0]) != _id_form(mine):
+                    self._differs(f"{place}: form of the id", match[0], mine)
                 unified = unified.replace(match[0], mine)
         if TIME.sub(_form, unified) != TIME.sub(_form, own):
             self._differs(place, theirs, own)
@@ -428,6 +430,11 @@ class Comparison:
 
 def _form(match: re.Match[str]) -> str:
     return re.sub(r"\d", "9", re.sub(r"\.\d+", ".9", match[0]))
+
+
+def _id_form(text: str) -> str:
+    """User ids by their groups, thread ids by their length."""
+    return re.sub(r"[\w\-]", "x", text) if text.startswith("19:") else re.sub(r"[0-9a-f]", "x", text)
 
 
 def _version(exchange: dict[str, Any]) -> str:
