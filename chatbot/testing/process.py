@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from chatbot.bot import Bot, BotSettings
 from chatbot.dispatch import Ack, BotInfo, Dispatcher
+from chatbot.errors import StateError
 from chatbot.events import Event
 from chatbot.model import ThreadId, UserId
 from chatbot.plugin import Plugin
@@ -92,7 +93,14 @@ class BotProcess:
         return bool(self._bots)
 
     async def start(self, group: TaskGroup) -> None:
-        """Start all bots; returns when they are made."""
+        """Start all bots; returns when they are made.
+
+        Raises:
+            StateError: they are running.
+        """
+        if self.is_running:
+            msg = "the bots are running already: end them first, with kill() or stop(), or use restart()"
+            raise StateError(msg)
         await group.start(self._run)
 
     async def kill(self) -> None:
@@ -100,6 +108,8 @@ class BotProcess:
         kill = getattr(self._store, "kill", None)  # a store that can be left as a killed process leaves it
         if kill is not None and self.is_running:
             kill()
+        self._bots = ()
+        self._stop_waiting()
         self._scope.cancel()
         await self._ended.wait()
 
@@ -147,16 +157,25 @@ class BotProcess:
         self._stopping, self._ended = anyio.Event(), anyio.Event()
         try:
             with anyio.CancelScope() as self._scope:
-                async with self._store, anyio.create_task_group() as group:
-                    self._bots = await self._make_bots()
-                    for bot in self._bots:
-                        group.start_soon(bot.run, self._stopping)
-                    task_status.started()
+                async with self._store:
+                    await self._run_bots(task_status)
+        finally:
+            self._ended.set()
+
+    async def _run_bots(self, task_status: TaskStatus[None]) -> None:
+        try:
+            async with anyio.create_task_group() as group:
+                self._bots = await self._make_bots()
+                for bot in self._bots:
+                    group.start_soon(bot.run, self._stopping)
+                task_status.started()
         finally:
             self._bots = ()
-            self._ended.set()
-            for scope in self._waiting:
-                scope.cancel()
+            self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        for scope in self._waiting:
+            scope.cancel()
 
     async def _make_bots(self) -> list[Bot]:
         records = {part.name: await self._identity(part.name) for part in self._parts}

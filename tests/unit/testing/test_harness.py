@@ -273,6 +273,31 @@ async def test_nobody_waits_for_a_bot_that_is_down() -> None:
 
 
 @virtual
+async def test_bots_that_run_cannot_be_started() -> None:
+    async with chat(echo()) as room:
+        with pytest.raises(StateError, match="running already"):
+            await room.start()
+
+
+@virtual
+async def test_a_kill_at_any_moment_ends_the_acts_that_wait() -> None:
+    """Whatever the bots and those who wait for them are doing: nothing is left waiting, nothing is lost."""
+    async with chat(echo()) as room:
+        ann = room.user("Ann")
+        await ann.joins()
+        for steps in range(0, 120, 7):
+            async with anyio.create_task_group() as group:
+                group.start_soon(ann.says, str(steps))
+                await anyio.sleep(1)
+                for _ in range(steps):
+                    await anyio.lowlevel.checkpoint()
+                await room.kill()
+            await room.start()
+
+        assert room.replies == [str(steps) for steps in range(0, 120, 7)]
+
+
+@virtual
 async def test_a_killed_bot_stays_down_at_the_end() -> None:
     async with chat(echo()) as room:
         await room.user("Ann").says("one")
