@@ -19,8 +19,20 @@ Headers = list[tuple[bytes, bytes]]
 _ERROR_JSON = b"application/json"
 _CACHE = (b"x-cache", b"CONFIG_NOCACHE")
 _EXPOSE = (b"access-control-expose-headers", b"*")
+_ANY_ORIGIN = ((b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"Location"))
 _CONTEXT = (b"request-context", b"appId=")
 _HSTS = (b"strict-transport-security", b"max-age=2592000")
+
+
+def preflight(request: Request) -> Response:
+    """The answer to a browser that asks whether it may send a request."""
+    headers = [
+        (b"access-control-allow-origin", b"*"),
+        (b"access-control-allow-methods", b"GET, POST, PATCH, DELETE"),
+        (b"access-control-allow-headers", request.headers.get(b"access-control-request-headers", b"*")),
+        (b"access-control-max-age", b"3600"),
+    ]
+    return Response(204, None, headers)
 
 
 class Answers:
@@ -67,7 +79,8 @@ class Answers:
         elif response.status != 204:
             headers.append((b"content-length", b"0"))
         if isinstance(route, ChatRoute):
-            headers += (versions.CHAT_HEADER, _CACHE, _EXPOSE)
+            headers += (versions.CHAT_HEADER, _CACHE)
+            headers += _ANY_ORIGIN if b"origin" in request.headers else (_EXPOSE,)
         elif route is not None:
             if response.is_versioned:
                 headers.append(versions.TEAMS_HEADER if route.name == "exchange_token" else versions.IDENTITY_HEADER)

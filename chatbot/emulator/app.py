@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from chatbot.emulator import auth, gate, misfortune
-from chatbot.emulator.answers import Answers
+from chatbot.emulator.answers import Answers, preflight
 from chatbot.emulator.bodies import Dialect
 from chatbot.emulator.control import Control
 from chatbot.emulator.faults import Fault, Faults
@@ -91,6 +91,10 @@ class Emulator(People):
             request.body = await gate.body(receive)
             if request.segments[0] == "emulator":
                 await misfortune.deliver((), *self._control.answer(request), send)
+                return
+            if request.method == "OPTIONS" and b"access-control-request-method" in request.headers:
+                response = preflight(request)
+                await misfortune.deliver((), response, response.headers, send)
                 return
             route = gate.route(request, self.world.quirks)
             self._admit(route, request)

@@ -1,12 +1,16 @@
-"""Seeds: users, threads and messages from a document, so that a demo or a test begins in the middle of a
-story.
+"""Seeds: users, threads and messages from a document, so that a demo or a test begins in the middle of a story.
 
-users: [ann, bob] threads: - topic: Lobby creator: ann participants: [bob] messages: - {from: ann, text:
-"Hello"} - {from: bob, text: "<b>Hi</b>", type: html, metadata: {mood: good}}
+    users: [ann, bob]
+    threads:
+      - topic: Lobby
+        creator: ann
+        participants: [bob]
+        messages:
+          - {from: ann, text: "Hello"}
+          - {from: bob, text: "<b>Hi</b>", type: html, metadata: {mood: good}}
 
-Names are display names and stand for users throughout the document. Each planting makes new users and
-threads; the command plants into an empty world only, so that a restarted emulator with a data file does not
-grow.
+Names are display names and stand for users throughout the document. Each planting makes new users and threads; the
+command plants into an empty world only, so that a restarted emulator with a data file does not grow.
 """
 
 from __future__ import annotations

@@ -225,3 +225,18 @@ async def test_a_thread_holds_250_people_and_a_batch_200() -> None:
     full = await scene("POST", "/participants/:add", {"participants": listed[200:]})
 
     assert (too_many.status, fine.status, full.status) == (400, 201, 400)
+
+
+async def test_browsers_are_let_in_as_recorded() -> None:
+    scene = Scene()
+    asked = {"origin": "https://app.example", "access-control-request-method": "POST"}
+    wanted = {"access-control-request-headers": "authorization,content-type"}
+
+    preflight = await call(scene.emulator, "OPTIONS", scene.path, headers=asked | wanted)
+    answer = await scene("GET", headers={"origin": "https://app.example"})
+
+    assert preflight.status == 204
+    assert preflight.headers["access-control-allow-headers"] == "authorization,content-type"
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert answer.headers["access-control-expose-headers"] == "Location"
+    assert (await scene("GET")).headers["access-control-expose-headers"] == "*"
