@@ -6,7 +6,7 @@ import codecs
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import anyio
@@ -122,8 +122,7 @@ async def _read(descriptor: int) -> bytes:
 
     Not through `sys.stdin`, whose lock a thread that waits for input would hold while the interpreter ends.
     """
-    try:
+    # Loops cannot wait for files, nor on Windows for anything but sockets; then the thread waits.
+    with suppress(NotImplementedError, OSError):
         await anyio.wait_readable(descriptor)
-    except (NotImplementedError, OSError):  # loops cannot wait for files, nor on Windows for anything but sockets
-        return await anyio.to_thread.run_sync(os.read, descriptor, _CHUNK, abandon_on_cancel=True)
-    return os.read(descriptor, _CHUNK)
+    return await anyio.to_thread.run_sync(os.read, descriptor, _CHUNK, abandon_on_cancel=True)

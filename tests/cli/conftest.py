@@ -13,9 +13,11 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pytest
+
+from chatbot.cli import main
 
 ROOT: Final = Path(__file__).parents[2]
 PATIENCE: Final = 20.0
@@ -84,6 +86,17 @@ Run = Callable[[Path], Running]
 """Starts the bots of a directory."""
 
 
+class Talk(NamedTuple):
+    """How a talk went."""
+
+    code: int
+    out: str
+    err: str
+
+
+Chat = Callable[..., Talk]
+
+
 @dataclass(frozen=True)
 class Demo:
     """The project's own bots, running; shared by all tests that leave them as they are."""
@@ -125,9 +138,17 @@ def run() -> Iterator[Run]:
         one.close()
 
 
-def chat(directory: Path, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-    """Run `chatbot chat` in a directory, with this typed into a pipe, to its end."""
-    command = [sys.executable, "-m", "chatbot", "chat", *arguments]
-    return subprocess.run(
-        command, cwd=directory, input=typed, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+@pytest.fixture
+def chat(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Chat:
+    """Run `chatbot chat`, in this process, for the bots of a directory, with this typed into a pipe, to its end."""
+
+    def talk(directory: Path, *arguments: str, typed: str = "") -> Talk:
+        read, write = os.pipe()
+        os.write(write, typed.encode())
+        os.close(write)
+        with open(read) as stdin, monkeypatch.context() as patched:
+            patched.setattr(sys, "stdin", stdin)
+            code = main(["chat", str(directory / "bots.yaml"), *arguments])
+        return Talk(code, *capsys.readouterr())
+
+    return talk

@@ -13,38 +13,38 @@ from pathlib import Path
 import pytest
 
 from chatbot.cli import main
-from tests.cli.conftest import PATIENCE, Demo, Run, chat, copy_of_the_clone
+from tests.cli.conftest import PATIENCE, Chat, Demo, Run, copy_of_the_clone
 
 
-def test_through_a_pipe_people_send_see_answers_receipts_and_leave(demo: Demo) -> None:
+def test_through_a_pipe_people_send_see_answers_receipts_and_leave(demo: Demo, chat: Chat) -> None:
     talk = chat(demo.directory, "--as", "Ann", typed="hi\n/help\n\x1b[31mred [bold]x\nlast, without newline")
 
-    assert talk.returncode == 0
-    assert talk.stderr == ""
-    lines = talk.stdout.splitlines()
+    assert talk.code == 0
+    assert talk.err == ""
+    lines = talk.out.splitlines()
     assert {"Help desk: Welcome, Ann!", "Ann: hi", "Echo: hi", "Echo: last, without newline"} <= set(lines)
     assert "Echo: \\x1b[31mred [bold]x" in lines
     assert any(line.startswith("Help desk: /help") for line in lines)
     assert {"✓ read by Echo", "✓ read by Help desk"} <= set(lines)
-    assert talk.stdout.replace("\n", "").isprintable()
+    assert talk.out.replace("\n", "").isprintable()
 
 
-def test_the_same_name_is_the_same_person_and_threads_can_be_chosen(demo: Demo) -> None:
-    first = chat(demo.directory, "--as", "Cleo", "--new", "About x", typed="one\n").stdout
+def test_the_same_name_is_the_same_person_and_threads_can_be_chosen(demo: Demo, chat: Chat) -> None:
+    first = chat(demo.directory, "--as", "Cleo", "--new", "About x", typed="one\n").out
 
-    listed = chat(demo.directory, "--as", "Cleo", "--list").stdout
-    again = chat(demo.directory, "--as", "Cleo", "--thread", listed.split()[0]).stdout
+    listed = chat(demo.directory, "--as", "Cleo", "--list").out
+    again = chat(demo.directory, "--as", "Cleo", "--thread", listed.split()[0]).out
 
     assert "Echo: one" in first
     assert re.fullmatch(r"19:\S+@thread\.v2  About x\n", listed)
     assert "Cleo: one" in again
 
 
-def test_a_thread_that_neither_person_nor_bot_is_in_is_refused(demo: Demo) -> None:
+def test_a_thread_that_neither_person_nor_bot_is_in_is_refused(demo: Demo, chat: Chat) -> None:
     refused = chat(demo.directory, "--as", "Bob", "--thread", "19:" + "x" * 43 + "1@thread.v2")
 
-    assert refused.returncode == 69
-    assert "Bob is not in this thread, and no bot of ours could let them in" in refused.stderr
+    assert refused.code == 69
+    assert "Bob is not in this thread, and no bot of ours could let them in" in refused.err
 
 
 def test_where_no_bots_run_people_are_told_how_to_start_them(

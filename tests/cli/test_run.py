@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chatbot.cli import main
-from tests.cli.conftest import PATIENCE, Demo, Run, Running, chat, copy_of_the_clone
+from tests.cli.conftest import PATIENCE, Chat, Demo, Run, Running, copy_of_the_clone
 
 SLOW_PLUGIN = """
 import anyio
@@ -54,14 +54,14 @@ def test_the_first_start_creates_bots_and_lobby_and_says_so_line_by_line(demo: D
     assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in (control, *control.glob("*.json"))} == {0}
 
 
-def test_a_restarted_demo_goes_on_where_it_was_after_either_signal(tmp_path: Path, run: Run) -> None:
+def test_a_restarted_demo_goes_on_where_it_was_after_either_signal(tmp_path: Path, run: Run, chat: Chat) -> None:
     copy_of_the_clone(tmp_path)
     starts, talks = [], []
     for word, number in (("before", signal.SIGINT), ("after", signal.SIGTERM)):
         bots = run(tmp_path)
         starts.append([bots.event("emulator_started")["connection_string"], bots.event("bot_started")["user_id"]])
         bots.event("daemon.started")
-        talks.append(chat(tmp_path, "--as", "Ann", typed=f"{word}\n").stdout)
+        talks.append(chat(tmp_path, "--as", "Ann", typed=f"{word}\n").out)
         assert bots.stop(number) == 0
         assert all(isinstance(json.loads(line), dict) for line in bots.lines)
 
@@ -74,7 +74,7 @@ def test_a_restarted_demo_goes_on_where_it_was_after_either_signal(tmp_path: Pat
 
 
 def test_with_the_variable_set_the_same_file_runs_on_a_real_endpoint(
-    demo: Demo, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    demo: Demo, tmp_path: Path, run: Run, chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = demo.bots.event("emulator_started")
     monkeypatch.setenv("ACS_CONNECTION_STRING", service["connection_string"])
@@ -83,7 +83,7 @@ def test_with_the_variable_set_the_same_file_runs_on_a_real_endpoint(
 
     bots = run(tmp_path)
     bots.event("daemon.started")
-    talk = chat(tmp_path, "--as", "Ann", typed="hello\n").stdout
+    talk = chat(tmp_path, "--as", "Ann", typed="hello\n").out
 
     assert bots.stop() == 0
     assert "Echo: hello" in talk
