@@ -2,11 +2,13 @@
 
 In an unbroken process the count is kept here. After a process that died in the middle of something, each lane notes
 an attempt in the store *before* its handler runs, until one of its commits has succeeded: a handler that kills the
-process ends as a dead letter too. Such suspects run one at a time, so that only the guilty one is counted again.
+process ends as a dead letter too. Such suspects run one at a time, so that only the guilty one is counted again, and
+only while their handlers run: one that waits for its next try when the process is killed is not to blame.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import anyio
@@ -68,6 +70,12 @@ class Attempts:
         """What to write before the handler of a suspicious lane runs."""
         self._noted = Attempt(event.key, self.kills(event) + 1)
         return BeginAttempt(self._thread, self._noted)
+
+    def survived(self) -> Write:
+        """What to write when the handler has failed but the process lives: this attempt was no kill."""
+        noted = self._noted
+        self._noted = replace(noted, count=noted.count - 1) if noted and noted.count > 1 else None
+        return BeginAttempt(self._thread, self._noted) if self._noted else EndAttempt(self._thread)
 
     def failed(self, event: ThreadEvent) -> int:
         """Count a failure; returns which one it was, from 1."""

@@ -111,6 +111,8 @@ class Handling:
             async with self._bot.one_suspect:
                 await self._bot.commit([self.attempts.begin(event)])
                 outcome = await self._bot.handle(event)
+                if outcome.error is not None:
+                    await self._bot.commit([self.attempts.survived()])
         await self._conclude(event, outcome, seen, writes)
 
     def _killer(self) -> Outcome:
