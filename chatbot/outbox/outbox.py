@@ -37,7 +37,7 @@ from chatbot.model import REPLY_KEY, ChatMessage, MessageId, ThreadId
 from chatbot.outbox.proof import read_proofs
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Operation
-from chatbot.stores.base import OutboxRow, RowStatus, SettleRow
+from chatbot.stores.base import OutboxRow, RepointRow, RowStatus, SettleRow
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -108,7 +108,7 @@ class Outbox:
         self._failures = 0
         self._partial_tries = 0
         self._sent: OrderedDict[ActionKey, MessageId] = OrderedDict()
-        self._settlements: list[SettleRow] = []
+        self._settlements: list[SettleRow | RepointRow] = []
         self._given_up: deque[tuple[OutboxRow, str]] = deque()
         self.doubles = 0
 
@@ -139,7 +139,10 @@ class Outbox:
 
         Returns:
             Rows to journal: what heals a double, when another message has the same key. It became visible after a
-            stale read had shown nothing; the elder one stays, and gets what the younger one says.
+            stale read had shown nothing; the elder one stays, and gets what the younger one was edited to.
+
+        Raises:
+            ServiceError: the other message cannot be read now; nothing was changed.
         """
         key = ActionKey(message.reply_key or "")
         for row in self._rows:
@@ -153,27 +156,35 @@ class Outbox:
         other = known or (settled.message if settled else None)
         if other is None or other == message.id or message.deleted_on:
             return []
-        elder, younger = sorted((other, message.id), key=int)
-        self._sent[key] = elder
-        self.doubles += 1
-        self._log.warning("double.healed", key=key, kept=elder, deleted=younger)
-        return self._healing(key, elder, younger, message, settled)
+        try:
+            return self._heal(key, message, await self._service.get_message(self._thread, other))
+        except (NotFound, Forbidden):  # of two, one is gone: that is none too many
+            return []
 
-    def _healing(
-        self, key: ActionKey, elder: MessageId, younger: MessageId, seen: ChatMessage, row: OutboxRow | None
-    ) -> list[OutboxRow]:
-        wishes: list[Action] = [DeleteMessage(younger)]
-        said = row.action.content if row and isinstance(row.action, SendMessage) else seen.content
-        if seen.id == younger and seen.content != said:
-            wishes.insert(0, EditMessage(elder, seen.content))
+    def _heal(self, key: ActionKey, seen: ChatMessage, other: ChatMessage) -> list[OutboxRow]:
+        elder, younger = sorted((seen, other), key=lambda message: message.number)
+        wishes: list[Action] = []
+        if other.deleted_on is not None:  # the reply was taken back, this one with it
+            elder, younger = other, seen
+        elif _was_edited_last(younger, elder) and not self._edits(key):
+            wishes.append(EditMessage(elder.id, younger.content))
+        wishes.append(DeleteMessage(younger.id))
+        self._sent[key] = elder.id
+        self._settlements.append(RepointRow(key, elder.id))
+        self.doubles += 1
+        self._log.warning("double.healed", key=key, kept=elder.id, deleted=younger.id)
         return [
             OutboxRow(
-                ActionKey(f"{key}.double.{younger}.{number}"), self._thread, wish, after=seen.version, created_ms=0
+                ActionKey(f"{key}.double.{younger.id}.{number}"), self._thread, wish, after=seen.version, created_ms=0
             )
             for number, wish in enumerate(wishes)
         ]
 
-    def take_settlements(self) -> list[SettleRow]:
+    def _edits(self, key: ActionKey) -> bool:
+        """Whether an edit of this message is still to be done; it will find the one that stays."""
+        return any(isinstance(row.action, EditMessage) and row.action.message == key for row in self._rows)
+
+    def take_settlements(self) -> list[SettleRow | RepointRow]:
         """What came of wishes since the last call; to be written with the lane's next commit."""
         taken, self._settlements = self._settlements, []
         return taken
@@ -318,3 +329,8 @@ class Outbox:
             self._proof_at = now + SETTLE_SECONDS
         if self._failures == 1:
             self._log.warning("action.delayed", action=type(row.action).__name__, error=str(error))
+
+
+def _was_edited_last(message: ChatMessage, other: ChatMessage) -> bool:
+    """Whether of two doubles this one shows the newer content."""
+    return message.edited_on is not None and (other.edited_on is None or message.version > other.version)

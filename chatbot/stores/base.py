@@ -207,6 +207,14 @@ class SettleRow:
 
 
 @dataclass(frozen=True, slots=True)
+class RepointRow:
+    """A wish that is done had made two messages, and this one stays. Rows that are not done stay as they are."""
+
+    key: ActionKey
+    message: MessageId
+
+
+@dataclass(frozen=True, slots=True)
 class ReopenRow:
     """A wish that had failed is to be tried again: it becomes the last pending one of its thread."""
 
@@ -269,6 +277,7 @@ Write = (
     | SettleReceipt
     | Enqueue
     | SettleRow
+    | RepointRow
     | ReopenRow
     | SaveDeadLetter
     | ReviveDeadLetter

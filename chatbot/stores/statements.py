@@ -22,6 +22,7 @@ from chatbot.stores.base import (
     OweReceipt,
     Prune,
     ReopenRow,
+    RepointRow,
     ReviveDeadLetter,
     RowStatus,
     SaveBot,
@@ -108,6 +109,10 @@ SETTLE_ROW: Final = """
     UPDATE outbox SET status = ?, message = ?, reason = ?
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND key = ? AND status = 'pending'"""
 
+REPOINT_ROW: Final = """
+    UPDATE outbox SET message = ?
+    WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND key = ? AND status = 'done'"""
+
 REOPEN_ROW: Final = """
     UPDATE outbox SET status = 'pending', reason = NULL, position = (SELECT MAX(position) + 1 FROM outbox)
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND key = ? AND status = 'failed'"""
@@ -158,6 +163,10 @@ def _statements(bot: str, write: Write) -> Iterator[Statement]:
             yield Statement(ENQUEUE, (bot, *rows.encode_wish(row)))
         case SettleRow():
             yield _settle_row(bot, write)
+        case RepointRow(key, message):
+            yield Statement(
+                REPOINT_ROW, (codec.text(message, "RepointRow.message"), bot, codec.text(key, "RepointRow.key"))
+            )
         case ReopenRow(key):
             yield Statement(REOPEN_ROW, (bot, codec.text(key, "ReopenRow.key")))
         case Prune(before_ms):

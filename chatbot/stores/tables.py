@@ -22,6 +22,7 @@ from chatbot.stores.base import (
     OweReceipt,
     Prune,
     ReopenRow,
+    RepointRow,
     ReviveDeadLetter,
     RowStatus,
     SaveBot,
@@ -89,6 +90,8 @@ class Tables:
                 self._enqueue(bot, rows.encode_wish(wish))
             case SettleRow():
                 self._settle_row(bot, write)
+            case RepointRow(key, message):
+                self._repoint((bot, codec.text(key, "RepointRow.key")), codec.text(message, "RepointRow.message"))
             case ReopenRow(key):
                 self._reopen((bot, codec.text(key, "ReopenRow.key")))
             case Prune(before_ms):
@@ -177,6 +180,11 @@ class Tables:
         position, row = self.wishes.get(at, (0, None))
         if row is not None and row.status == RowStatus.PENDING:
             self._undo.put(self.wishes, at, (position, row._replace(**changes)))
+
+    def _repoint(self, at: Key, message: str) -> None:
+        position, row = self.wishes.get(at, (0, None))
+        if row is not None and row.status == RowStatus.DONE:
+            self._undo.put(self.wishes, at, (position, row._replace(message=message)))
 
     def _reopen(self, at: Key) -> None:
         _, row = self.wishes.get(at, (0, None))

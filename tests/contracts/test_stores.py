@@ -34,6 +34,7 @@ from chatbot.stores.base import (
     OweReceipt,
     Prune,
     ReopenRow,
+    RepointRow,
     ReviveDeadLetter,
     RowStatus,
     SaveBot,
@@ -245,6 +246,14 @@ class TestOutbox:
 
             row = await store.row(BOT, ActionKey("a"))
             assert (row.status, row.message, row.reason) == (RowStatus.FAILED, None, "refused (403)")
+
+    async def test_a_done_row_can_point_to_the_message_that_stays_of_two(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [Enqueue(wish("a")), Enqueue(wish("b"))])
+            await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.DONE, MessageId("9"))])
+            await store.commit(BOT, [RepointRow(ActionKey(key), MessageId("8")) for key in ("a", "b", "gone")])
+
+            assert [(await store.row(BOT, ActionKey(key))).message for key in ("a", "b")] == ["8", None]
 
     async def test_settling_a_row_that_is_gone_changes_nothing(self, reopen):
         async with reopen() as store:
