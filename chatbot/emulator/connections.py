@@ -45,7 +45,7 @@ class _Cutting:
             # Lets what was written leave, then resets instead of closing politely.
             await asyncio.sleep(0)
             sock = self._transport.get_extra_info("socket")
-            if sock is not None:
+            if sock is not None and sock.fileno() >= 0:  # else the client was quicker
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self._transport.abort()
             while (await receive())["type"] != "http.disconnect":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from chatbot.emulator import DataFileError, Emulator, PortTakenError, World, kept, serve
+from chatbot.emulator import DataFileError, Emulator, Faults, PortTakenError, World, kept, serve
 from tests.unit.emulator.asgi import Scene, call
 
 
@@ -196,3 +196,24 @@ def test_a_command_line_that_makes_no_sense_is_one_sentence(tmp_path: Path) -> N
         assert (process.returncode, out) == (code, "")
         assert sentence in errors
         assert errors.count("\n") == 1
+
+
+async def test_a_client_that_is_gone_before_a_fault_cuts_its_connection_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    faults = Faults(["list_threads:latency=0.05", "list_threads:reset"])
+    emulator = Emulator(faults=faults)
+    token = emulator.issue_token(emulator.create_user()).text
+    async with serve(emulator, tls=False) as running:
+        host, _, port = running.endpoint.removeprefix("http://").partition(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        head = f"GET /chat/threads?api-version=2024-03-07 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n"
+        writer.write(head.encode())
+        await writer.drain()
+        writer.close()
+        while not emulator.calls:  # noqa: ASYNC110 -- a deque has no event
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+
+    assert emulator.calls[-1].status == 0
+    assert caplog.text == ""
