@@ -14,7 +14,7 @@ NOT_FOR_BOTS = {"blank-content", "empty-topic", "metadata-limit-bytes", "hmac-sk
 """Switches whose other value would need a number or a text of its own to be another reading."""
 
 NUMBERS = {"deletion-delay-seconds": 60, "revocation-delay-seconds": 900, "default-page-size": 6}
-NUMBERS |= {"default-participants": 1, "default-receipts": 1, "repeatability-seconds": 1, "stampless-seconds": 3}
+NUMBERS |= {"phantom-threads": 150, "stampless-seconds": 3}
 
 
 def readings() -> list[str]:
@@ -22,7 +22,9 @@ def readings() -> list[str]:
     found = ["", "start-time=exclusive start-time-field=created start-time-precision=milliseconds"]
     for name, values, _ in Quirks.describe():
         if name not in NOT_FOR_BOTS:
-            others = [str(NUMBERS[name])] if name in NUMBERS else values.split(" | ")[1:]
+            others = values.split(" | ")[1:]
+            if others == ["…"]:
+                others = [str(NUMBERS.get(name, 1))]
             found += [f"{name}={value}" for value in others]
     return found
 
