@@ -11,7 +11,7 @@ import anyio
 import structlog
 from cyclopts import Parameter
 
-from chatbot.cli.boundary import EXIT_CRASH, guard, to_stderr
+from chatbot.cli.boundary import EXIT_CRASH, Report, guard, to_stderr
 from chatbot.cli.embedded_emulator import served, world_of
 from chatbot.cli.greeting import greeting
 from chatbot.config import Config, load_config
@@ -40,7 +40,10 @@ def run(
 
     def start() -> int:
         settings = load_config(config, os.environ)
-        return _run(settings, load_plugins(settings), log_format, log_level)
+        wanted = log_format or settings.log.format
+        with logging_to(sys.stderr, format=wanted, level=log_level or settings.log.level):
+            # Until something runs, people are told plainly, unless they asked for nothing but JSON.
+            return guard(lambda: _run(settings, load_plugins(settings), wanted), report=_report(wanted == "json"))
 
     if log_format != "json":
         return guard(start)
@@ -48,9 +51,8 @@ def run(
         return guard(start, report=_log)
 
 
-def _run(config: Config, plugins: Plugins, log_format: Format | None, log_level: Level | None) -> int:
-    wanted = log_format or config.log.format
-    is_console = resolve_format(wanted, sys.stderr) == "console"
+def _run(config: Config, plugins: Plugins, log_format: Format) -> int:
+    is_console = resolve_format(log_format, sys.stderr) == "console"
     control = ControlDirectory(config.directory)
 
     def ready(info: RunInfo) -> None:
@@ -68,8 +70,7 @@ def _run(config: Config, plugins: Plugins, log_format: Format | None, log_level:
                 anyio.run(_on_azure, daemon, Connection.of(config))
         return EXIT_CRASH if daemon.was_cut else 0
 
-    with logging_to(sys.stderr, format=wanted, level=log_level or config.log.level):
-        return guard(begin, report=to_stderr if is_console else _log)
+    return guard(begin, report=_report(not is_console))
 
 
 async def _on_emulator(daemon: Daemon, world: World, config: Config, control: ControlDirectory) -> None:
@@ -80,6 +81,10 @@ async def _on_emulator(daemon: Daemon, world: World, config: Config, control: Co
 async def _on_azure(daemon: Daemon, connection: Connection) -> None:
     async with daemon.stopped_by_signals():
         await daemon.run(connection)
+
+
+def _report(is_json: bool) -> Report:
+    return _log if is_json else to_stderr
 
 
 def _log(problems: list[str], error: Exception | None) -> None:

@@ -1,5 +1,6 @@
 """`chatbot check`, in this process: it starts nothing."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -123,10 +124,12 @@ def test_plugins_that_cannot_be_used_are_78_with_both_places(
     assert "Traceback" not in written
 
 
-def test_with_json_logs_a_bad_file_is_told_in_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import json
+def test_with_json_logs_what_is_wrong_is_told_in_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (folder / "bots.yaml").read_text()
+    (folder / "bots.yaml").write_text(text.replace("[checked]", "[nope]") + "log: {format: json}\n")
 
     assert main(["run", "nope.yaml", "--log-format", "json"]) == 78
+    assert main(["run"]) == 78
 
-    (line,) = capsys.readouterr().err.splitlines()
-    assert json.loads(line)["problem"].startswith("nope.yaml: there is no such file")
+    problems = [json.loads(line)["problem"] for line in capsys.readouterr().err.splitlines()]
+    assert [problem.partition(": ")[0] for problem in problems] == ["nope.yaml", "bots.yaml:6:15"]
