@@ -1,0 +1,26 @@
+import dataclasses
+import inspect
+from pathlib import Path
+
+from chatbot.cli.emulator import emulator
+from chatbot.emulator import Quirks
+from chatbot.emulator.faults import KINDS
+from chatbot.emulator.routes import OPERATIONS
+
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "emulator.md").read_text()
+
+
+def test_every_quirk_fault_operation_and_option_is_in_the_document() -> None:
+    for name, values, meaning in Quirks.describe():
+        assert f"| `{name}` | {values.replace('|', '·')} | {meaning} |" in DOCUMENT
+    for kind in KINDS - {"status"}:
+        assert f"`{kind}" in DOCUMENT
+    for operation in OPERATIONS:
+        assert f"`{operation}`" in DOCUMENT
+    spelled = {"event_grid_webhook": "event-grid", "quotas": "no-quotas"}
+    for name in inspect.signature(emulator).parameters:
+        assert f"--{spelled.get(name, name.replace('_', '-'))}" in DOCUMENT
+
+
+def test_the_switches_are_all_documented_with_their_open_question() -> None:
+    assert len(dataclasses.fields(Quirks)) == len(Quirks.describe()) >= 50
