@@ -56,6 +56,10 @@ class StoreInUse(StoreError):
     """Another process holds this store; only one may. Stop the other one or name another file."""
 
 
+class StoreConflict(StoreError):
+    """Somebody else has changed a state since it was read; nothing was changed. Read it again, and do it over."""
+
+
 class StoreTooNew(StoreError):
     """The store was written by a newer chatbot; run that version, or name another file."""
 

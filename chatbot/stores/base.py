@@ -15,6 +15,7 @@ from typing import Protocol
 from chatbot.actions import Action, ActionKey
 from chatbot.events import Event
 from chatbot.model import MessageId, ThreadId, UserId
+from chatbot.stores.conversation import ConversationWrite, DialogRecord, StateKey, StoredState, TimerRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,7 @@ class MarkSeen:
 
 @dataclass(frozen=True, slots=True)
 class LeaveThread:
-    """The bot is not in the thread any more; its pending rows there fail."""
+    """The bot is not in the thread any more: its pending rows there fail, its dialogs and timers there end."""
 
     thread: ThreadId
     reason: str
@@ -262,7 +263,10 @@ class EndAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Prune:
-    """Delete the bot's settled rows that were journalled before this time, epoch ms; pending ones stay."""
+    """Delete the bot's settled rows that were journalled before this time, epoch ms; pending ones stay.
+
+    So do results of that age, and dialogs that have waited for nobody since.
+    """
 
     before_ms: int
 
@@ -285,6 +289,7 @@ Write = (
     | BeginAttempt
     | EndAttempt
     | Prune
+    | ConversationWrite
 )
 """One change to a bot's records; a commit is a list of them."""
 
@@ -311,6 +316,7 @@ class Store(Protocol):
         Raises:
             CannotStore: a value has no stored form; nothing was changed, and the same writes will fail again.
             StoreError: nothing was changed; committing the same writes again later is safe.
+            StoreConflict: a state was changed since it was read; nothing was changed.
             StateError: a write changes a thread that no `SaveThread` began; nothing was changed.
         """
         ...
@@ -339,6 +345,22 @@ class Store(Protocol):
         """Everything that was given up and not dropped, oldest first."""
         ...
 
+    async def state(self, bot: UserId, key: StateKey) -> StoredState | None:
+        """A state as it was last committed; None if there is none."""
+        ...
+
+    async def dialogs(self, bot: UserId) -> Sequence[DialogRecord]:
+        """All dialogs that have begun and not ended, in the order in which they began to wait."""
+        ...
+
+    async def timers(self, bot: UserId) -> Sequence[TimerRecord]:
+        """All timers that were not dropped, the earliest first."""
+        ...
+
+    async def result(self, bot: UserId, key: str) -> str | None:
+        """What came of something that was done once; None if it was not done (or was pruned)."""
+        ...
+
     @property
     def was_killed(self) -> bool:
         """Whether whoever had this store open before did not close it: a kill, a crash, a power failure."""
@@ -348,6 +370,7 @@ class Store(Protocol):
         """Erase a person, for every bot; returns how many records were changed.
 
         Wishes this person caused, and wishes that name them, lose their text, names and people; what of them was
-        still to be said fails. The rows themselves stay, so that nothing already done is done again.
+        still to be said fails. The rows themselves stay, so that nothing already done is done again. This person's
+        state, dialogs and timers go; where the state of others names them, the name goes.
         """
         ...

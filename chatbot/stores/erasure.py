@@ -2,7 +2,8 @@
 
 A wish that the person caused may quote them, and one that names them tells of them: either loses its text, names
 and people. The row stays with its key, so that what was done is not done again; what was still to be said fails.
-A dead letter that holds anything of the person is dropped: it could only be retried with what they said.
+A dead letter that holds anything of the person is dropped: it could only be retried with what they said. So are
+their dialogs, timers and state; in the state of others, and in results, a word takes the place of their id.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from chatbot.actions import Action, AddParticipants, EditMessage, RemoveParticip
 from chatbot.model import UserId
 from chatbot.stores.base import DeadLetter, OutboxRow, RowStatus
 from chatbot.stores.codec import EVENTS
+from chatbot.stores.conversation_rows import DialogRow, StateKeyRow, StateRow, TimerRow
 
 REASON: Final = "erased: the person was forgotten"
 """Why a row failed whose wish was erased before it was carried out."""
@@ -30,6 +32,33 @@ def erase(row: OutboxRow, user: UserId) -> OutboxRow:
     if row.status is RowStatus.PENDING and action != row.action:
         return replace(row, action=action, status=RowStatus.FAILED, reason=REASON, caused_by=None)
     return replace(row, action=action, reason=reason, caused_by=None if is_theirs else row.caused_by)
+
+
+NOBODY: Final = "erased"
+"""What stands where the id of a forgotten person stood."""
+
+
+def erase_state(key: StateKeyRow, row: StateRow, user: UserId) -> StateRow | None:
+    """A state without this person; None if it was theirs."""
+    if key.person == user:
+        return None
+    value = erase_name(row.value, user)
+    return row if value == row.value else StateRow(value, row.version + 1)
+
+
+def erase_name(text: str, user: UserId) -> str:
+    """A text without this person's id."""
+    return _id_of(user).sub(NOBODY, text) if user in text else text
+
+
+def holds_dialog(row: DialogRow, user: UserId) -> bool:
+    """Whether a dialog is this person's, or holds anything of them."""
+    return row.person == user or _names(row.event, user) or _names(row.journal, user)
+
+
+def holds_timer(row: TimerRow, user: UserId) -> bool:
+    """Whether a timer was set for this person, or holds anything of them."""
+    return row.caused_by == user or _names(row.payload, user)
 
 
 def holds(letter: DeadLetter, user: UserId) -> bool:
@@ -66,4 +95,8 @@ def _erase_action(action: Action, user: UserId, *, is_theirs: bool) -> Action:
 
 def _names(text: str, user: UserId) -> bool:
     """Whether this person's id stands in a text; not merely as the beginning of somebody else's."""
-    return user in text and re.search(rf"(?<![\w:.-]){re.escape(user)}(?![\w-])", text) is not None
+    return user in text and _id_of(user).search(text) is not None
+
+
+def _id_of(user: UserId) -> re.Pattern[str]:
+    return re.compile(rf"(?<![\w:.-]){re.escape(user)}(?![\w-])")

@@ -9,7 +9,7 @@ import sqlite3
 from typing import Final
 
 from chatbot.model import ThreadId, UserId
-from chatbot.stores import codec, erasure, rows
+from chatbot.stores import codec, conversation_queries, erasure, rows
 from chatbot.stores.base import Attempt, BotRecord, DeadLetter, OutboxRow, ThreadRecord
 
 FIND_BOT: Final = """
@@ -106,7 +106,8 @@ def dead_letters(connection: sqlite3.Connection, bot: str) -> list[DeadLetter]:
 def forget(connection: sqlite3.Connection, user: UserId) -> int:
     """Erase a person from the records of every bot; how many held something of them."""
     in_action, in_event = codec.as_stored(user)
-    return _erase_wishes(connection, user, in_action) + _drop_letters(connection, user, in_event)
+    changed = _erase_wishes(connection, user, in_action) + _drop_letters(connection, user, in_event)
+    return changed + conversation_queries.forget(connection, user, _with(in_event))
 
 
 def _erase_wishes(connection: sqlite3.Connection, user: UserId, in_action: str) -> int:

@@ -139,7 +139,7 @@ def decode_wish(row: WishRow, position: int) -> OutboxRow:
     Raises:
         StoreError: naming the row's key; the store is damaged, or a newer chatbot wrote it.
     """
-    with _named(f"outbox row {row.key}"):
+    with named(f"outbox row {row.key}"):
         return OutboxRow(
             ActionKey(row.key),
             ThreadId(row.thread),
@@ -169,7 +169,7 @@ def encode_letter(letter: DeadLetter) -> LetterRow:
 
 def decode_letter(row: LetterRow) -> DeadLetter:
     """The dead letter of a row; errors as `decode_wish`."""
-    with _named(f"dead letter {row.id}"):
+    with named(f"dead letter {row.id}"):
         event = codec.decode_event(row.event)
     return DeadLetter(row.id, event, row.handler, row.error, row.attempts, row.died_ms, bool(row.is_revived))
 
@@ -189,7 +189,7 @@ def decode_attempts(rows: Iterable[AttemptRow]) -> dict[ThreadId, Attempt]:
 
 
 @contextmanager
-def _named(what: str) -> Iterator[None]:
+def named(what: str) -> Iterator[None]:
     """Say in an error which row could not be read."""
     try:
         yield

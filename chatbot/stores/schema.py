@@ -74,6 +74,46 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             tries BIGINT NOT NULL,
             PRIMARY KEY (owner, thread)
         )""",
+        """CREATE TABLE state (
+            owner BIGINT NOT NULL,
+            thread TEXT NOT NULL,
+            person TEXT NOT NULL,
+            name TEXT NOT NULL,
+            value TEXT NOT NULL,
+            version BIGINT NOT NULL,
+            PRIMARY KEY (owner, thread, person, name)
+        )""",
+        """CREATE TABLE dialog (
+            owner BIGINT NOT NULL,
+            id TEXT NOT NULL,
+            thread TEXT NOT NULL,
+            person TEXT NOT NULL,
+            handler TEXT NOT NULL,
+            event TEXT NOT NULL,
+            journal TEXT NOT NULL,
+            event_key TEXT NOT NULL,
+            is_waiting SMALLINT NOT NULL,
+            deadline_ms BIGINT,
+            changed_ms BIGINT NOT NULL,
+            PRIMARY KEY (owner, id)
+        )""",
+        """CREATE TABLE timer (
+            owner BIGINT NOT NULL,
+            id TEXT NOT NULL,
+            handler TEXT NOT NULL,
+            due_ms BIGINT NOT NULL,
+            thread TEXT NOT NULL,
+            payload TEXT NOT NULL,
+            caused_by TEXT NOT NULL,
+            PRIMARY KEY (owner, id)
+        )""",
+        """CREATE TABLE result (
+            owner BIGINT NOT NULL,
+            key TEXT NOT NULL,
+            value TEXT NOT NULL,
+            created_ms BIGINT NOT NULL,
+            PRIMARY KEY (owner, key)
+        )""",
         "CREATE TABLE holder (pid BIGINT NOT NULL)",
         "CREATE INDEX outbox_pending ON outbox (owner) WHERE status = 'pending'",
         "CREATE INDEX outbox_settled ON outbox (owner, created_ms) WHERE status <> 'pending'",

@@ -19,11 +19,13 @@ import anyio.to_thread
 from chatbot.actions import ActionKey
 from chatbot.errors import StoreError
 from chatbot.model import ThreadId, UserId
-from chatbot.stores import codec, queries, rows
+from chatbot.stores import codec, conversation_queries, queries, rows
 from chatbot.stores.base import Attempt, BotRecord, DeadLetter, OutboxRow, ThreadRecord, Write
+from chatbot.stores.conversation import DialogRecord, StateKey, StoredState, TimerRecord
 from chatbot.stores.lock import StoreLock
 from chatbot.stores.sqlite_file import SqliteFile
-from chatbot.stores.statements import Statement, statements
+from chatbot.stores.statement import Statement
+from chatbot.stores.statements import statements
 from chatbot.stores.writer import Job, Writer
 
 T = TypeVar("T")
@@ -106,6 +108,22 @@ class SqliteStore:
     async def dead_letters(self, bot: UserId) -> Sequence[DeadLetter]:
         """See `Store.dead_letters`."""
         return await self._read(partial(queries.dead_letters, bot=bot))
+
+    async def state(self, bot: UserId, key: StateKey) -> StoredState | None:
+        """See `Store.state`."""
+        return await self._read(partial(conversation_queries.state, bot=bot, key=key))
+
+    async def dialogs(self, bot: UserId) -> Sequence[DialogRecord]:
+        """See `Store.dialogs`."""
+        return await self._read(partial(conversation_queries.dialogs, bot=bot))
+
+    async def timers(self, bot: UserId) -> Sequence[TimerRecord]:
+        """See `Store.timers`."""
+        return await self._read(partial(conversation_queries.timers, bot=bot))
+
+    async def result(self, bot: UserId, key: str) -> str | None:
+        """See `Store.result`."""
+        return await self._read(partial(conversation_queries.result, bot=bot, key=key))
 
     @property
     def was_killed(self) -> bool:
@@ -205,10 +223,10 @@ def _is_of_file(error: Exception) -> bool:
 
 
 def _execute(asked: Sequence[Statement], connection: sqlite3.Connection) -> None:
-    for sql, values, thread in asked:
+    for sql, values, unless in asked:
         cursor = connection.execute(sql, values)
-        if thread is not None and cursor.rowcount == 0:
-            raise rows.unknown_thread(thread)
+        if unless is not None and cursor.rowcount == 0:
+            raise unless
 
 
 class _Readers:

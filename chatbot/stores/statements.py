@@ -7,7 +7,7 @@ database itself, can make a statement fail.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from chatbot.model import ThreadId, UserId
 from chatbot.stores import codec, rows
@@ -33,23 +33,10 @@ from chatbot.stores.base import (
     ThreadRecord,
     Write,
 )
+from chatbot.stores.conversation_statements import conversation_statements, leave_statements, prune_statements
+from chatbot.stores.statement import Statement, Value
 
-Value = str | int | None
 ThreadWrite = SaveThread | MoveBase | MarkSeen | LeaveThread | OweReceipt | SettleReceipt
-
-
-class Statement(NamedTuple):
-    """One statement, and the values of its question marks.
-
-    Args:
-        thread: the thread it changes; that it changes nothing means that this thread was never begun. None where
-            changing nothing is fine.
-    """
-
-    sql: str
-    values: tuple[Value, ...]
-    thread: str | None = None
-
 
 SAVE_BOT: Final = """
     INSERT INTO bot (name, resource, user_id, first_started_ms) VALUES (?, ?, ?, ?)
@@ -170,7 +157,9 @@ def _statements(bot: str, write: Write) -> Iterator[Statement]:
         case ReopenRow(key):
             yield Statement(REOPEN_ROW, (bot, codec.text(key, "ReopenRow.key")))
         case Prune(before_ms):
-            yield Statement(PRUNE, (bot, codec.integer(before_ms, "Prune.before_ms")))
+            limit = codec.integer(before_ms, "Prune.before_ms")
+            yield Statement(PRUNE, (bot, limit))
+            yield from prune_statements(bot, limit)
         case SaveDeadLetter(letter):
             yield Statement(SAVE_OWNER, (bot,))
             yield Statement(SAVE_DEAD_LETTER, (bot, *rows.encode_letter(letter)))
@@ -183,8 +172,11 @@ def _statements(bot: str, write: Write) -> Iterator[Statement]:
             yield Statement(BEGIN_ATTEMPT, (bot, *rows.encode_attempt(thread, attempt)))
         case EndAttempt(thread):
             yield Statement(END_ATTEMPT, (bot, codec.text(thread, "EndAttempt.thread")))
-        case _:
+        case SaveThread() | MoveBase() | MarkSeen() | LeaveThread() | OweReceipt() | SettleReceipt():
             yield from _thread_statements(bot, write)
+        case _:
+            yield Statement(SAVE_OWNER, (bot,))
+            yield from conversation_statements(bot, write)
 
 
 def _thread_statements(bot: str, write: ThreadWrite) -> Iterator[Statement]:
@@ -200,6 +192,7 @@ def _thread_statements(bot: str, write: ThreadWrite) -> Iterator[Statement]:
         case LeaveThread(thread, reason):
             yield _change(thread, LEAVE_THREAD, bot, thread)
             yield Statement(FAIL_PENDING, (codec.diagnostic(reason), bot, thread))
+            yield from leave_statements(bot, thread)
         case OweReceipt(thread, message):
             number = codec.number(message, "OweReceipt.message")
             yield _change(thread, OWE_RECEIPT, number, number, bot, thread)
@@ -228,4 +221,4 @@ def _settle_row(bot: str, write: SettleRow) -> Statement:
 
 
 def _change(thread: ThreadId, sql: str, *values: Value) -> Statement:
-    return Statement(sql, values, codec.text(thread, "thread"))
+    return Statement(sql, values, rows.unknown_thread(codec.text(thread, "thread")))

@@ -33,6 +33,7 @@ from chatbot.stores.base import (
     ThreadRecord,
     Write,
 )
+from chatbot.stores.conversation_tables import ConversationTables
 
 Key = tuple[str, str]
 
@@ -43,6 +44,7 @@ class Tables:
     Attributes:
         bots: by name and resource; all others by the bot's user and an id of their own.
         wishes: with their positions.
+        conversations: state, dialogs, timers and results.
     """
 
     def __init__(self) -> None:
@@ -54,12 +56,14 @@ class Tables:
         self.attempts: dict[Key, rows.AttemptRow] = {}
         self._position = 0
         self._undo = _Undo()
+        self.conversations = ConversationTables(self._undo)
 
     def apply(self, bot: UserId, writes: Sequence[Write]) -> None:
         """Make these changes, all of them or none.
 
         Raises:
             CannotStore: a value has no stored form.
+            StoreConflict: a state was changed since it was read.
             StateError: a thread was never begun.
         """
         owner = codec.text(bot, "bot")
@@ -79,7 +83,7 @@ class Tables:
         dropped = [key for key, row in self.letters.items() if erasure.holds(rows.decode_letter(row), user)]
         for key in dropped:
             del self.letters[key]
-        return changed + len(dropped)
+        return changed + len(dropped) + self.conversations.forget(user)
 
     def _apply(self, bot: str, write: Write) -> None:
         match write:
@@ -104,8 +108,10 @@ class Tables:
                 self._undo.drop(self.attempts, (bot, codec.text(thread, "EndAttempt.thread")))
             case SaveThread(record):
                 self._save_thread(bot, record)
-            case _:
+            case MarkSeen() | MoveBase() | LeaveThread() | OweReceipt() | SettleReceipt():
                 self._apply_to_thread(bot, write)
+            case _:
+                self.conversations.apply(bot, write)
 
     def _apply_letter(self, bot: str, write: SaveDeadLetter | ReviveDeadLetter | DropDeadLetter) -> None:
         match write:
@@ -129,6 +135,7 @@ class Tables:
             case LeaveThread(thread, reason):
                 self._change_thread(bot, thread, is_left=1)
                 self._fail_pending(bot, thread, codec.diagnostic(reason))
+                self.conversations.leave(bot, thread)
             case OweReceipt(thread, message):
                 number = codec.number(message, "OweReceipt.message")
                 due = self._thread(bot, thread).receipt_due
@@ -201,6 +208,7 @@ class Tables:
         for at, (_, row) in list(self.wishes.items()):
             if at[0] == bot and row.status != RowStatus.PENDING and row.created_ms < before_ms:
                 self._undo.drop(self.wishes, at)
+        self.conversations.prune(bot, before_ms)
 
     def _next_position(self) -> int:
         self._position += 1
