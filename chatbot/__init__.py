@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         SendReadReceipt,
         UpdateTopic,
     )
+    from chatbot.conversation import BotState, ProfileState, State, UserState, migration
     from chatbot.dispatch.arguments import Rest
     from chatbot.dispatch.context import Context, SentMessage
     from chatbot.dispatch.filters import (
@@ -63,6 +64,7 @@ __all__ = [
     "Attachment",
     "BotInfo",
     "BotStarted",
+    "BotState",
     "BotStopping",
     "ChatMessage",
     "ChatbotError",
@@ -85,6 +87,7 @@ __all__ = [
     "Plugin",
     "PluginError",
     "Proceed",
+    "ProfileState",
     "ReadReceiptReceived",
     "RemoveParticipant",
     "Reply",
@@ -93,6 +96,7 @@ __all__ = [
     "SendMessage",
     "SendReadReceipt",
     "SentMessage",
+    "State",
     "ThreadEvent",
     "ThreadId",
     "ThreadJoined",
@@ -100,17 +104,20 @@ __all__ = [
     "TopicUpdated",
     "UpdateTopic",
     "UserId",
+    "UserState",
     "from_user",
     "has_attachment",
     "in_thread",
     "is_html",
     "mentioned",
+    "migration",
     "regex",
     "text",
 ]
 
 _ROOMS = (
     "chatbot.actions",
+    "chatbot.conversation",
     "chatbot.dispatch.arguments",
     "chatbot.dispatch.context",
     "chatbot.dispatch.filters",

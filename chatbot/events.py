@@ -6,7 +6,7 @@ restart, or a second look. Reply keys are built on it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from chatbot.actions import Action, ActionKey
@@ -168,6 +168,68 @@ class ActionFailed(ThreadEvent):
     def key(self) -> str:
         """The wish that failed."""
         return f"failed:{self.action_key}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerFired(ThreadEvent):
+    """The time has come that a handler set with `ctx.later`.
+
+    Args:
+        timer: the qualified name of the function to call.
+        id: which of its timers.
+        due: when it was to be; `occurred_on` is later where the bot was not running.
+        payload: JSON text; what the function is called with.
+        caused_by: whose doing the event was that it was set for.
+    """
+
+    timer: str
+    id: str
+    due: datetime
+    payload: str = field(default="{}", repr=False)
+    caused_by: UserId | None = None
+
+    @property
+    def key(self) -> str:
+        """Which timer, and when it was to be."""
+        return f"timer:{self.id}@{self.due.isoformat()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleFired(Event):
+    """The time has come that `@plugin.every` or `@plugin.cron` says. It happens in no thread.
+
+    Args:
+        schedule: the qualified name of the function to call.
+        due: when it was to be: after a time without the bot, the first time that was missed.
+    """
+
+    schedule: str
+    due: datetime
+
+    @property
+    def key(self) -> str:
+        """Which schedule, and when it was to be."""
+        return f"schedule:{self.schedule}@{self.due.isoformat()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DialogTimedOut(ThreadEvent):
+    """Somebody has not answered in time.
+
+    Args:
+        dialog: which dialog waits.
+        user: for whom.
+        step: for the answer to which step of it.
+    """
+
+    dialog: str
+    user: UserId
+    step: int
+
+    @property
+    def key(self) -> str:
+        """Which step of which dialog."""
+        return f"overdue:{self.dialog}@{self.step}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import Final
 
 import anyio
 
-from chatbot.events import ThreadEvent
+from chatbot.events import Event
 from chatbot.model import ThreadId
 from chatbot.stores.base import Attempt, BeginAttempt, EndAttempt, Write
 
@@ -52,7 +52,7 @@ class Attempts:
         self._not_before = 0.0
         self.is_suspicious = is_suspicious or noted is not None
 
-    def check_pause(self, event: ThreadEvent) -> None:
+    def check_pause(self, event: Event) -> None:
         """Let nobody try before its time.
 
         Raises:
@@ -62,11 +62,11 @@ class Attempts:
         if event.key == self._event_key and now < self._not_before:
             raise TryAgain(self._not_before - now)
 
-    def kills(self, event: ThreadEvent) -> int:
+    def kills(self, event: Event) -> int:
         """How often a process has died in the handler of this event."""
         return self._noted.count if self._noted and self._noted.event_key == event.key else 0
 
-    def begin(self, event: ThreadEvent) -> BeginAttempt:
+    def begin(self, event: Event) -> BeginAttempt:
         """What to write before the handler of a suspicious lane runs."""
         self._noted = Attempt(event.key, self.kills(event) + 1)
         return BeginAttempt(self._thread, self._noted)
@@ -77,7 +77,7 @@ class Attempts:
         self._noted = replace(noted, count=noted.count - 1) if noted and noted.count > 1 else None
         return BeginAttempt(self._thread, self._noted) if self._noted else EndAttempt(self._thread)
 
-    def failed(self, event: ThreadEvent) -> int:
+    def failed(self, event: Event) -> int:
         """Count a failure; returns which one it was, from 1."""
         if event.key != self._event_key:
             self._event_key, self._failures = event.key, 0

@@ -22,6 +22,7 @@ from chatbot.bot.planning import causer_of, pieces_of, row_of, target_of
 from chatbot.bot.schedule import Schedule
 from chatbot.bot.settings import BotSettings
 from chatbot.bot.trouble import Trouble
+from chatbot.conversation import Memory
 from chatbot.dispatch import Dispatcher, Outcome
 from chatbot.errors import ServiceError, StoreError
 from chatbot.events import BotStarted, BotStopping, Event, ThreadEvent
@@ -307,10 +308,13 @@ class Bot:
     async def handle(self, event: Event) -> Outcome:
         """Run the handlers on an event; a failing one is said in the log with its event."""
         async with self._handlers:
-            outcome = await self.dispatcher.dispatch(event)
+            outcome = await self.dispatcher.dispatch(event, self._memory(event))
         if outcome.error is not None:
             self._say_failure(event, outcome.handler, outcome.error)
         return outcome
+
+    def _memory(self, event: Event) -> Memory:
+        return Memory(event, self._store, now_ms=int(self.clock() * 1000))
 
     async def give_up(self, event: Event, failed: Outcome) -> Outcome:
         """Let the error handlers have the last word on an event that will not be tried again."""
@@ -378,11 +382,12 @@ class Bot:
 
     async def _announce(self, event: Event) -> None:
         """Let the handlers hear of the bot's own coming and going."""
-        rows = self.rows_for(await self.handle(event), event)
-        if not rows:
+        outcome = await self.handle(event)
+        rows = self.rows_for(outcome, event)
+        if not rows and not outcome.writes:
             return
         try:
-            await self.commit([Enqueue(row) for row in rows])
+            await self.commit([*outcome.writes, *(Enqueue(row) for row in rows)])
         except StoreError as error:
             self.trouble.met("store", error)
             return

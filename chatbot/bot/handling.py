@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from chatbot.actions import ActionKey
-from chatbot.bot.attempts import MAX_KILLS, Attempts
 from chatbot.bot.planning import receipts_in
 from chatbot.bot.receipts import Receipts
+from chatbot.bot.trials import Trials
 from chatbot.dispatch import Outcome
-from chatbot.errors import CannotStore, Rejected
+from chatbot.errors import Rejected
 from chatbot.events import ActionFailed, ThreadEvent
 from chatbot.model import MessageId, ThreadId
 from chatbot.outbox.outbox import Outbox
@@ -31,10 +31,8 @@ from chatbot.stores.base import (
     OweReceipt,
     ReopenRow,
     RowStatus,
-    SaveDeadLetter,
     ThreadRecord,
     Write,
-    letter_id,
 )
 
 if TYPE_CHECKING:
@@ -58,9 +56,10 @@ class Handling:
         cursor: what was seen.
         receipts: what is owed in receipts.
         proofs: keys of own messages that the look in hand has shown, with the eldest message of each.
+        trials: runs the handlers.
     """
 
-    __slots__ = ("_bot", "_lazy", "_log", "_marks", "_thread", "attempts", "cursor", "outbox", "proofs", "receipts")
+    __slots__ = ("_bot", "_lazy", "_log", "_marks", "_thread", "cursor", "outbox", "proofs", "receipts", "trials")
 
     def __init__(
         self,
@@ -76,7 +75,7 @@ class Handling:
         self._thread = thread
         self._log = log
         self.outbox = outbox
-        self.attempts = Attempts(thread, noted, is_suspicious=bot.was_killed)
+        self.trials = Trials(bot, thread, noted, log)
         self.proofs: Mapping[str, MessageId] = {}
         self.begin(record)
 
@@ -102,54 +101,9 @@ class Handling:
             TryAgain: the handler failed and may be tried again; nothing was committed.
             StoreError: nothing was committed.
         """
-        self.attempts.check_pause(event)
-        if not self.attempts.is_suspicious:
-            outcome = await self._bot.handle(event)
-        elif self.attempts.kills(event) >= MAX_KILLS:
-            outcome = self._killer()
-        else:
-            async with self._bot.one_suspect:
-                await self._bot.commit([self.attempts.begin(event)])
-                outcome = await self._bot.handle(event)
-                if outcome.error is not None:
-                    await self._bot.commit([self.attempts.survived()])
-        await self._conclude(event, outcome, seen, writes)
-
-    def _killer(self) -> Outcome:
-        text = f"the process died {MAX_KILLS} times while this was handled"
-        return Outcome(error=RuntimeError(text), is_final=True)
-
-    async def _conclude(
-        self, event: ThreadEvent, outcome: Outcome, seen: dict[int, int], writes: Sequence[Write]
-    ) -> None:
-        if outcome.error is None:
-            try:
-                await self._commit_outcome(event, outcome, seen, writes)
-            except CannotStore as error:
-                outcome = Outcome(handler=outcome.handler, error=error, is_final=True)
-            else:
-                return
-        assert outcome.error is not None
-        count = self.attempts.failed(event)
-        if not outcome.is_final and count < outcome.retry.attempts:
-            pause = self._bot.jitter(outcome.retry.pause(count))
-            self._log.warning("handler.retried", event_key=event.key, attempt=count, pause=round(pause, 1))
-            raise self.attempts.wait(pause)
-        count = max(count, self.attempts.kills(event))
-        last_words = await self._bot.give_up(event, outcome)
-        await self._commit_outcome(event, last_words, seen, [*writes, self._letter(event, outcome, count)])
-
-    def _letter(self, event: ThreadEvent, outcome: Outcome, attempts: int) -> SaveDeadLetter:
-        letter = DeadLetter(
-            id=letter_id(self._bot.user, self._thread, event.key),
-            event=event,
-            handler=outcome.handler or "",
-            error=f"{type(outcome.error).__name__}: {outcome.error}".splitlines()[0][:500],
-            attempts=attempts,
-            died_ms=int(self._bot.clock() * 1000),
+        await self.trials.run(
+            event, lambda outcome, further: self._commit_outcome(event, outcome, seen, [*writes, *further])
         )
-        self._log.error("event.buried", letter=letter.id, event_key=event.key, attempts=attempts)
-        return SaveDeadLetter(letter)
 
     async def revive(self, letter: DeadLetter) -> None:
         """Try a dead letter again, once: it is dropped if that succeeds and stays if it does not."""
@@ -162,7 +116,7 @@ class Handling:
             await self._commit_outcome(letter.event, outcome, {}, [DropDeadLetter(letter.id)])
             self._log.info("letter.revived", letter=letter.id)
         else:
-            again = self._letter(letter.event, outcome, letter.attempts + 1)
+            again = self.trials.letter(letter.event, outcome, letter.attempts + 1)
             await self.commit([again], {})
 
     async def _reopen(self, letter: DeadLetter, key: ActionKey) -> None:
@@ -177,7 +131,7 @@ class Handling:
     async def give_up_action(self, event: ActionFailed) -> None:
         """A wish will never be done: keep it as a dead letter, and let the handlers hear of it, once."""
         failure = Rejected(event.reason)
-        letter = self._letter(event, Outcome(handler=type(event.action).__name__, error=failure), 1)
+        letter = self.trials.letter(event, Outcome(handler=type(event.action).__name__, error=failure), 1)
         outcome = await self._bot.handle(event)
         await self._commit_outcome(event, outcome, {}, [letter])
 
@@ -186,11 +140,11 @@ class Handling:
     ) -> None:
         rows = self._bot.rows_for(outcome, event)
         due = receipts_in(outcome.wishes, self._thread)
-        commit: list[Write] = [*writes, *(Enqueue(row) for row in rows)]
+        commit: list[Write] = [*writes, *outcome.writes, *(Enqueue(row) for row in rows)]
         if due is not None:
             commit.append(OweReceipt(self._thread, due))
-        await self.commit([*commit, *self.attempts.end()], seen)
-        self.attempts.committed()
+        await self.commit([*commit, *self.trials.attempts.end()], seen)
+        self.trials.attempts.committed()
         if due is not None:
             self.receipts.owe(due)
         self._bot.take(rows)

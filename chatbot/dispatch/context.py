@@ -22,6 +22,7 @@ from chatbot.actions import (
     SendMessage,
     UpdateTopic,
 )
+from chatbot.conversation.memory import Memory
 from chatbot.dispatch.ledger import Ledger
 from chatbot.dispatch.occasion import BotInfo, CommandInfo, Occasion
 from chatbot.errors import StateError
@@ -83,7 +84,7 @@ class Context(Generic[E]):
     def __init__(self, occasion: Occasion, *, handler: str, ledger: Ledger | None = None) -> None:
         self._occasion = occasion
         self._handler = handler
-        self._ledger = Ledger(occasion) if ledger is None else ledger
+        self._ledger = Ledger(occasion, Memory(occasion.event)) if ledger is None else ledger
         self._is_open = True
         self._log: FilteringBoundLogger | None = None
 

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Final, Protocol, Self
 
 from chatbot.actions import SendMessage, SendReadReceipt
+from chatbot.conversation.memory import Memory
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.handler import Handler
 from chatbot.dispatch.ledger import Ledger
@@ -25,7 +26,7 @@ from chatbot.dispatch.origin import among_people, is_own
 from chatbot.dispatch.outcome import Ack, Outcome, Retry
 from chatbot.dispatch.provider import Provisions
 from chatbot.dispatch.reply import PASS, Reply
-from chatbot.errors import PluginError
+from chatbot.errors import CannotStore, PluginError
 from chatbot.events import Event, MessageReceived
 
 SUGGESTION: Final = "chatbot.suggestion"
@@ -85,8 +86,12 @@ class Dispatcher:
         """Whether any handler wants events of this class."""
         return bool(self._handlers_of(event)) or (event is MessageReceived and bool(self._commands))
 
-    async def dispatch(self, event: Event) -> Outcome:
+    async def dispatch(self, event: Event, memory: Memory | None = None) -> Outcome:
         """Run the handler that wants the event, and give what it asked for.
+
+        Args:
+            event: what happened.
+            memory: what handlers remember; without one, those that ask for state fail.
 
         Returns:
             the wishes and the handler's name; or the handler's name and its error. Cancellation passes through.
@@ -94,7 +99,7 @@ class Dispatcher:
         if is_own(event, self._bot):
             return Outcome()
         everyone, people = self._views(event)
-        ledger = Ledger(everyone)
+        ledger = Ledger(everyone, memory or Memory(event))
         for handler in self._candidates(everyone):
             occasion = everyone if handler.registration.options.from_bots else people
             if occasion is None:
@@ -124,7 +129,7 @@ class Dispatcher:
             return Outcome(failed.wishes, failed.handler)
         everyone, people = self._views(event)
         occasion = everyone if handler.registration.options.from_bots else people or everyone
-        ledger = Ledger(occasion)
+        ledger = Ledger(occasion, Memory(event))
         for one in handler.errors:
             if not isinstance(error, one.errors):
                 continue
@@ -163,7 +168,7 @@ class Dispatcher:
         match = handler.match(occasion)
         if match is None:
             return False
-        answer = partial(handler.answer, match=match, provisions=self._provisions)
+        answer = partial(handler.answer, match=match, provisions=self._provisions, memory=ledger.memory)
         return await self._run(handler.name, occasion, ledger, answer) is not PASS
 
     async def _run(
@@ -190,10 +195,15 @@ class Dispatcher:
         is_manual = self._ack_of(handler) is Ack.MANUAL
         if ledger.is_acknowledged or (is_owed and not is_manual):
             _add_receipt(event, ledger)
-        return Outcome(tuple(ledger.wishes), handler.name if handler else None)
+        name = handler.name if handler else None
+        try:
+            writes = tuple(ledger.memory.writes())
+        except CannotStore as error:
+            return Outcome(handler=name, error=error, is_final=True)
+        return Outcome(tuple(ledger.wishes), name, writes=writes)
 
     def _failed(self, handler: Handler, event: Event, ledger: Ledger, error: Exception) -> Outcome:
-        receipt = Ledger(ledger.occasion)
+        receipt = Ledger(ledger.occasion, ledger.memory)
         if self._ack_of(handler) is Ack.RECEIVED:
             _add_receipt(event, receipt)
         retry = handler.registration.options.retry or Retry()

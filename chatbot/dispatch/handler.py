@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 
+from chatbot.conversation.memory import Memory
 from chatbot.dispatch.arguments import BadArguments, Values
 from chatbot.dispatch.binding import Bind, Match, arguments_of, bind_arguments, bind_groups
 from chatbot.dispatch.context import Context
@@ -21,6 +22,7 @@ from chatbot.dispatch.occasion import CommandInfo, Occasion
 from chatbot.dispatch.outcome import Ack, Retry
 from chatbot.dispatch.place import place_of
 from chatbot.dispatch.provider import Needs, Provisions, Scope, needs_of
+from chatbot.dispatch.remembering import States, states_of
 from chatbot.dispatch.reply import Pass, Reply
 from chatbot.dispatch.signature import Function, name_of, qualified_name, read_signature, refuse
 from chatbot.events import Event
@@ -91,6 +93,7 @@ class Handler:
         name: the function's qualified name; reply keys are built on it.
         bind: makes the function's arguments of what the filter found.
         needs: the parameters that providers fill.
+        states: the parameters that are state.
         leading: the parameters that are given by position, up to the first that keeps its default.
         around: the middleware, as one.
         errors: who hears of it when it keeps failing, the nearest first.
@@ -101,6 +104,7 @@ class Handler:
     name: str
     bind: Bind
     needs: Needs
+    states: States
     leading: tuple[str, ...]
     around: Middleware
     errors: tuple[ErrorHandler, ...]
@@ -118,7 +122,7 @@ class Handler:
         found = self.registration.filter.match(occasion)
         return None if found is None else self.bind(occasion, found)
 
-    async def answer(self, ctx: Context[Any], match: Match, provisions: Provisions) -> Reply:
+    async def answer(self, ctx: Context[Any], match: Match, provisions: Provisions, memory: Memory) -> Reply:
         """Call the function, through its middleware.
 
         Raises:
@@ -128,20 +132,21 @@ class Handler:
         """
         limit = self.registration.options.timeout
         if limit is None:
-            return await self._answer(ctx, match, provisions)
+            return await self._answer(ctx, match, provisions, memory)
         with anyio.move_on_after(limit.total_seconds()):
-            return await self._answer(ctx, match, provisions)
+            return await self._answer(ctx, match, provisions, memory)
         msg = f"{self.place}: {self.name} did not end within {limit.total_seconds():g} s"
         raise TimeoutError(msg)
 
-    async def _answer(self, ctx: Context[Any], match: Match, provisions: Provisions) -> Reply:
+    async def _answer(self, ctx: Context[Any], match: Match, provisions: Provisions, memory: Memory) -> Reply:
         async def proceed() -> Reply:
             if isinstance(match, BadArguments):
                 return str(match)
+            states = {name: await memory.state(kind) for name, kind in self.states.items()}
             if not self.needs:
-                return await self._call(ctx, match, {})
+                return await self._call(ctx, match, states)
             async with provisions.for_event(self.needs, ctx) as provided:
-                return await self._call(ctx, match, provided)
+                return await self._call(ctx, match, {**states, **provided})
 
         reply = await self.around(ctx, proceed)
         if reply is None or isinstance(reply, str | Pass):
@@ -170,13 +175,15 @@ def prepare(registration: Registration, surroundings: Surroundings) -> Handler:
     parameters = read_signature(function, registration.event, registration.role).parameters
     needs = needs_of(parameters, surroundings.providers)
     _check_contexts(registration, needs)
-    others = [one for one in parameters if one.name not in needs]
+    states = states_of(function, registration.event, [one for one in parameters if one.name not in needs])
+    others = [one for one in parameters if one.name not in needs and one.name not in states]
     bind, info = _binding(registration, others)
     return Handler(
         registration,
         qualified_name(function),
         bind,
         needs,
+        states,
         _leading(parameters),
         compose(surroundings.middleware),
         surroundings.errors,

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from chatbot.actions import Action, ActionKey, Wish, action_key
+from chatbot.conversation.memory import Memory
 from chatbot.dispatch.occasion import Occasion
 
 
@@ -15,11 +16,13 @@ class Ledger:
 
     Args:
         occasion: the event they belong to.
+        memory: what its handlers remember; as short-lived as the wishes.
         wishes: what was asked for.
         is_acknowledged: a handler asked for the read receipt itself.
     """
 
     occasion: Occasion
+    memory: Memory
     wishes: list[Wish] = field(default_factory=list)
     is_acknowledged: bool = False
     _ordinals: Counter[str] = field(default_factory=Counter)

@@ -7,6 +7,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from chatbot.actions import Action, Wish
+from chatbot.stores.base import Write
 
 
 class Ack(StrEnum):
@@ -55,6 +56,7 @@ class Outcome:
         error: why it failed; None if it did not.
         retry: how often a failed handler is to be tried.
         is_final: trying again cannot help.
+        writes: what is to be remembered, together with the wishes.
     """
 
     wishes: tuple[Wish, ...] = ()
@@ -62,6 +64,7 @@ class Outcome:
     error: Exception | None = None
     retry: Retry = Retry()
     is_final: bool = False
+    writes: tuple[Write, ...] = ()
 
     @property
     def actions(self) -> list[Action]:

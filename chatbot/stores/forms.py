@@ -73,8 +73,8 @@ def _form_of(hint: Any, kinds: Mapping[type, Form]) -> Form:
     """
     if isinstance(hint, NewType):
         return _form_of(hint.__supertype__, kinds)
-    if hint in _PLAIN:
-        return _PLAIN[hint]
+    if hint in PLAIN:
+        return PLAIN[hint]
     if hint in kinds:
         return kinds[hint]
     if isinstance(hint, type) and is_dataclass(hint):
@@ -205,7 +205,7 @@ def _decode_time(value: object, place: str) -> datetime:
     return time
 
 
-_PLAIN: Final[Mapping[Any, Form]] = {
+PLAIN: Final[Mapping[Any, Form]] = {
     str: Form(_text, _text),
     int: Form(_integer, _integer),
     bool: Form(_boolean, _boolean),

@@ -11,12 +11,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar, overload
 
 from chatbot.actions import Action, SendMessage
+from chatbot.conversation import Memory
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.dispatcher import Dispatcher, HandlerSource
 from chatbot.dispatch.occasion import BotInfo, Occasion
 from chatbot.dispatch.outcome import Ack, Outcome
 from chatbot.events import BotStarted, BotStopping, Event, MessageReceived, ThreadJoined, ThreadLeft
 from chatbot.model import Participant, ThreadId, UserId
+from chatbot.stores import MemoryStore
 from chatbot.testing.author import Author
 
 E = TypeVar("E", bound=Event)
@@ -61,6 +63,8 @@ class EventStream:
         thread: where it happens.
         start: when the first event happens, UTC; the others follow a second apart.
 
+    State is remembered from one event to the next, and from one `into` to the next.
+
     Attributes:
         events: what was added and is not handled yet.
     """
@@ -70,6 +74,7 @@ class EventStream:
         self.thread = thread
         self._now = start
         self._users = 0
+        self._store = MemoryStore()
         self.events: list[Event] = []
 
     def user(self, display_name: str | None) -> Author:
@@ -122,9 +127,9 @@ class EventStream:
         """
         events, self.events = self.events, []
         outcomes: list[Outcome] = []
-        async with Dispatcher(plugins, bot=self.bot, ack=ack) as dispatcher:
+        async with self._store, Dispatcher(plugins, bot=self.bot, ack=ack) as dispatcher:
             for event in events:
-                outcome = await dispatcher.dispatch(event)
+                outcome = await self._dispatch(dispatcher, event)
                 if outcome.error is not None and should_raise:
                     raise outcome.error
                 if outcome.error is not None:
@@ -132,6 +137,13 @@ class EventStream:
                     outcome = replace(outcome, wishes=last_words.wishes, error=last_words.error or outcome.error)
                 outcomes.append(outcome)
         return Handled(tuple(outcomes))
+
+    async def _dispatch(self, dispatcher: Dispatcher, event: Event) -> Outcome:
+        memory = Memory(event, self._store, now_ms=int(event.occurred_on.timestamp() * 1000))
+        outcome = await dispatcher.dispatch(event, memory)
+        if outcome.error is None:
+            await self._store.commit(self.bot.user, outcome.writes)
+        return outcome
 
     def tick(self) -> datetime:
         """A second passes; gives the new time."""

@@ -17,6 +17,7 @@ from chatbot import (
     UpdateTopic,
     UserId,
 )
+from chatbot.conversation import Memory
 from chatbot.dispatch.ledger import Ledger
 from chatbot.dispatch.occasion import Occasion
 from chatbot.errors import StateError
@@ -104,7 +105,7 @@ async def test_the_same_wishes_have_the_same_keys_in_every_attempt_and_different
 
     for handler in ("a", "a", "b"):
         occasion = Occasion(event, BOT)
-        ledger = Ledger(occasion)
+        ledger = Ledger(occasion, Memory(occasion.event))
         for text in ("one", "two"):
             ledger.add(handler, SendMessage(text))
         keys.append([wish.key for wish in ledger.wishes])

@@ -175,6 +175,11 @@ ALL_EVENTS = [
     events.ThreadJoined(**WHERE, arrival=MESSAGE.id),
     events.ThreadLeft(**WHERE, is_deleted=True, floor=5),
     events.ActionFailed(**WHERE, action=SendMessage("hi"), action_key=ActionKey("k"), reason="refused (403)"),
+    events.TimerFired(
+        **WHERE, timer="a.remind", id="t", due=MESSAGE.created_on, payload='{"x":1}', caused_by=UserId("8:ann")
+    ),
+    events.DialogTimedOut(**WHERE, dialog="d", user=UserId("8:ann"), step=3),
+    events.ScheduleFired(**WHO, schedule="a.sweep", due=MESSAGE.created_on),
     events.BotStarted(**WHO),
     events.BotStopping(**WHO),
 ]

@@ -1,0 +1,115 @@
+"""Runs handlers on an event until it is done with: tried again after failures, at last buried as a dead letter.
+
+Whoever lends it a way to commit says what else belongs into the transaction. If a commit finds that a state was
+changed since the handler read it, the handler runs again at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from chatbot.bot.attempts import MAX_KILLS, Attempts
+from chatbot.dispatch import Outcome
+from chatbot.errors import CannotStore, StoreConflict
+from chatbot.events import Event
+from chatbot.model import ThreadId
+from chatbot.stores.base import Attempt, DeadLetter, SaveDeadLetter, Write, letter_id
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from chatbot.bot.bot import Bot
+
+MAX_CONFLICTS: Final = 10
+"""How often a handler runs again at once, before its conflict counts as trouble with the store."""
+
+Commit: TypeAlias = Callable[[Outcome, Sequence[Write]], Awaitable[None]]
+"""Commits what came of an event, together with these writes."""
+
+
+class Trials:
+    """The handling of events, one after the other.
+
+    Args:
+        bot: whose events.
+        thread: where they happen; None is in none.
+        noted: an attempt that an earlier process noted before it died.
+        log: bound to bot and thread.
+    """
+
+    __slots__ = ("_bot", "_log", "_thread", "attempts")
+
+    def __init__(self, bot: Bot, thread: ThreadId | None, noted: Attempt | None, log: FilteringBoundLogger) -> None:
+        self._bot = bot
+        self._thread = thread
+        self._log = log
+        self.attempts = Attempts(thread or ThreadId(""), noted, is_suspicious=bot.was_killed)
+
+    async def run(self, event: Event, commit: Commit) -> None:
+        """Run the handlers on an event and have what came of it committed.
+
+        Raises:
+            TryAgain: the handler failed and may be tried again; nothing was committed.
+            StoreError: nothing was committed.
+        """
+        self.attempts.check_pause(event)
+        for _ in range(MAX_CONFLICTS):
+            try:
+                await self._run(event, commit)
+            except StoreConflict as conflict:
+                self._log.info("handler.rerun", event_key=event.key, reason=str(conflict))
+                if self.attempts.is_suspicious:
+                    await self._bot.commit([self.attempts.survived()])
+            else:
+                return
+        await self._run(event, commit)
+
+    async def _run(self, event: Event, commit: Commit) -> None:
+        if not self.attempts.is_suspicious:
+            outcome = await self._bot.handle(event)
+        elif self.attempts.kills(event) >= MAX_KILLS:
+            outcome = _killer()
+        else:
+            async with self._bot.one_suspect:
+                await self._bot.commit([self.attempts.begin(event)])
+                outcome = await self._bot.handle(event)
+                if outcome.error is not None:
+                    await self._bot.commit([self.attempts.survived()])
+        await self._conclude(event, outcome, commit)
+
+    async def _conclude(self, event: Event, outcome: Outcome, commit: Commit) -> None:
+        if outcome.error is None:
+            try:
+                await commit(outcome, [])
+            except CannotStore as error:
+                outcome = Outcome(handler=outcome.handler, error=error, is_final=True)
+            else:
+                return
+        assert outcome.error is not None
+        count = self.attempts.failed(event)
+        if not outcome.is_final and count < outcome.retry.attempts:
+            pause = self._bot.jitter(outcome.retry.pause(count))
+            self._log.warning("handler.retried", event_key=event.key, attempt=count, pause=round(pause, 1))
+            raise self.attempts.wait(pause)
+        count = max(count, self.attempts.kills(event))
+        last_words = await self._bot.give_up(event, outcome)
+        await commit(last_words, [self.letter(event, outcome, count)])
+
+    def letter(self, event: Event, outcome: Outcome, attempts: int) -> SaveDeadLetter:
+        """What keeps an event that is given up."""
+        letter = DeadLetter(
+            id=letter_id(self._bot.user, self._thread, event.key),
+            event=event,
+            handler=outcome.handler or "",
+            error=f"{type(outcome.error).__name__}: {outcome.error}".splitlines()[0][:500],
+            attempts=attempts,
+            died_ms=int(self._bot.clock() * 1000),
+        )
+        self._log.error("event.buried", letter=letter.id, event_key=event.key, attempts=attempts)
+        return SaveDeadLetter(letter)
+
+
+def _killer() -> Outcome:
+    text = f"the process died {MAX_KILLS} times while this was handled"
+    return Outcome(error=RuntimeError(text), is_final=True)

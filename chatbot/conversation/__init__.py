@@ -1,0 +1,7 @@
+"""What outlives a handler: state, dialogs and timers."""
+
+from chatbot.conversation.memory import Memory
+from chatbot.conversation.migrations import migration
+from chatbot.conversation.state import BotState, ProfileState, State, UserState
+
+__all__ = ["BotState", "Memory", "ProfileState", "State", "UserState", "migration"]
