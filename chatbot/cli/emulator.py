@@ -62,13 +62,16 @@ async def emulator(
     quotas: Annotated[bool, Parameter(help="Enforce the service's rate limits.")] = True,
     quirk: Annotated[
         list[str] | None,
-        Parameter(help="NAME=VALUE: how to read what is unknown about the service; --list-quirks shows all."),
+        Parameter(
+            negative="", help="NAME=VALUE: how to read what is unknown about the service; --list-quirks shows all."
+        ),
     ] = None,
     list_quirks: Annotated[bool, Parameter(negative="", help="Show every quirk and its values, and end.")] = False,
     fault: Annotated[
         list[str] | None,
         Parameter(
-            help="OPERATION:KIND[=VALUE][,NAME=VALUE…], as in send_message:503,probability=0.1 or *:latency=0.2."
+            negative="",
+            help="OPERATION:KIND[=VALUE][,NAME=VALUE…], as in send_message:503,probability=0.1 or *:latency=0.2.",
         ),
     ] = None,
     fault_seed: Annotated[int, Parameter(help="Makes the chances of faults repeatable.")] = 0,

@@ -14,7 +14,7 @@ import re
 import urllib.parse
 from email.utils import parsedate_to_datetime
 
-from chatbot.emulator.identities import CHAT_SCOPES, Claims, unauthorized, unverified_expiry
+from chatbot.emulator.identities import CHAT_SCOPES, TEAMS_USER, Claims, unauthorized, unverified_expiry
 from chatbot.emulator.problems import ServiceError, denied, forbidden
 from chatbot.emulator.request import Request
 from chatbot.emulator.world import World
@@ -54,6 +54,8 @@ def identity(request: Request, world: World) -> None:
 def chat(request: Request, world: World, scopes: frozenset[str]) -> str:
     """The user of a valid access token that has one of the scopes."""
     claims = _claims(request, world)
+    if claims.user.startswith(TEAMS_USER):
+        raise forbidden(None)  # reported for tokens of Teams users (azure-sdk-for-js issue 24499)
     if not claims.scopes & CHAT_SCOPES:
         raise unauthorized()
     if not claims.scopes & scopes:

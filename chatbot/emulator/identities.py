@@ -21,6 +21,7 @@ from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.records import User
 from chatbot.emulator.state import State
 
+TEAMS_USER = "8:orgid:"
 CHAT_SCOPES = frozenset({"chat", "chat.join", "chat.join.limited"})
 
 
@@ -71,7 +72,7 @@ class Identities:
     def exchange(self, teams_user: str, expires_seconds: int, now: int) -> Token:
         """A token for a Teams user, as good as the Entra token it came from; chat has no use for it."""
         expires = min(expires_seconds * 1000, now + 86_400_000)
-        return self._mint(f"8:orgid:{teams_user}", ["teams.calls"], expires, now, 0)
+        return self._mint(f"{TEAMS_USER}{teams_user}", ["teams.calls"], expires, now, 0)
 
     def _mint(self, user: str, scopes: Sequence[str], expires: int, now: int, generation: int) -> Token:
         issued = now // 1000
@@ -108,6 +109,8 @@ class Identities:
         claims = self._known.get(token) or self._read(token)
         if claims.expires <= now // 1000:
             raise unauthorized()
+        if claims.user.startswith(TEAMS_USER):
+            return claims
         user = self._state.users.get(claims.user)
         if user is None or (claims.generation < user.generation and self._bites(user, claims, now)):
             raise unauthorized()
