@@ -80,6 +80,10 @@ class Service:
         """Put these faults in force in the place of all others."""
         await self._ask("PUT", "faults", {"faults": list(faults)})
 
+    async def add_faults(self, faults: Sequence[str]) -> None:
+        """Put these faults in force, too."""
+        await self._ask("POST", "faults", {"faults": list(faults)})
+
     async def threads(self) -> list[str]:
         """All threads there are."""
         return list((await self._ask("GET", "threads"))["threads"])

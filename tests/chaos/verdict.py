@@ -38,7 +38,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of some threads; all but the first four ought to be 0.
+    """What came of some threads; all but `sent`, `buried`, `expected` and `visible` ought to be 0.
 
     Args:
         sent: messages of people.
@@ -49,6 +49,7 @@ class Verdict:
         doubled: replies that are there more than once, or twice over.
         unexpected: replies that nobody asked for.
         disordered: replies that stand before the reply to an earlier message.
+        unanswered: messages that miss a reply.
     """
 
     sent: int = 0
@@ -59,6 +60,7 @@ class Verdict:
     doubled: int = 0
     unexpected: int = 0
     disordered: int = 0
+    unanswered: int = 0
 
     def __add__(self, other: Verdict) -> Verdict:
         return Verdict(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
@@ -89,6 +91,7 @@ def judge(said: Sequence[Said], *, has_order: bool = True) -> Verdict:
         missing=len(wanted.keys() - counts.keys()),
         doubled=sum(count - 1 for count in counts.values()),
         unexpected=len(counts.keys() - wanted.keys() - possible),
+        unanswered=sum(not counts.keys() >= set(replies_to(text)) for text in asked),
         disordered=_disorder([wanted[text] for text in replies if _has_place(text, wanted)]) if has_order else 0,
     )
 

@@ -1,0 +1,124 @@
+"""`python -m tests.soak`: kill a real daemon for some minutes, under load and faults, and count what came of it.
+
+Everything runs on this machine, on 127.0.0.1, in processes of its own that end with it. Exit code 0: nothing was
+lost, doubled or out of order; 1: something was, and the directory with log, store and guilty threads is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import anyio
+import structlog
+from rich.console import Console
+from rich.table import Table
+
+from tests.chaos.processes import Daemon, running_service
+from tests.soak.soak import SETTLE_SECONDS, STALE_SECONDS, Findings, Plan, Soak, size_of
+
+PROGRESS_SECONDS = 15
+
+
+def main() -> int:
+    """Run it as the command line says."""
+    plan, has_data = _arguments()
+    logging.basicConfig(level=logging.ERROR)
+    structlog.configure(logger_factory=structlog.stdlib.LoggerFactory(), processors=[structlog.stdlib.filter_by_level])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside, we end our processes, too
+    directory = Path(tempfile.mkdtemp(prefix="chatbot-soak-"))
+    is_clean = False
+    try:
+        is_clean = anyio.run(_soak, plan, directory, has_data)
+    except KeyboardInterrupt:
+        print("ended before its time", file=sys.stderr)
+    finally:
+        if is_clean:
+            shutil.rmtree(directory)
+        else:
+            print(f"log, store and guilty threads are in {directory}", file=sys.stderr)
+    return 0 if is_clean else 1
+
+
+def _arguments() -> tuple[Plan, bool]:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Kill a real daemon, and count.")
+    parser.add_argument("--minutes", type=float, default=3.0, help="how long people talk (%(default)s)")
+    parser.add_argument("--threads", type=int, default=200, help="threads, each with a person (%(default)s)")
+    parser.add_argument("--kills", type=int, default=24, help="how often to kill -9 the daemon (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of everything random (%(default)s)")
+    parser.add_argument("--data", action="store_true", help="let the emulator keep its state in a file, too")
+    given = parser.parse_args()
+    return Plan(given.minutes * 60, given.threads, given.kills, given.seed), given.data
+
+
+async def _soak(plan: Plan, directory: Path, has_data: bool) -> bool:
+    begun = anyio.current_time()
+    data = directory / "emulator.db" if has_data else None
+    with anyio.fail_after(plan.seconds * 2 + 2 * SETTLE_SECONDS + STALE_SECONDS):
+        async with running_service(seed=plan.seed, data=data) as service:
+            daemon = Daemon.set_up(directory, service.connection_string, interval="2s", idle="10s")
+            soak = Soak(plan, service, daemon)
+            async with anyio.create_task_group() as group:
+                group.start_soon(_show_progress, soak, daemon, begun)
+                findings = await soak.run()
+                group.cancel_scope.cancel()
+    _report(plan, findings, daemon, soak.kills, anyio.current_time() - begun)
+    return findings.is_clean
+
+
+async def _show_progress(soak: Soak, daemon: Daemon, begun: float) -> None:
+    while True:
+        await anyio.sleep(PROGRESS_SECONDS)
+        seen = await soak.judge()
+        print(
+            f"{anyio.current_time() - begun:4.0f} s: {seen.sent} sent, {seen.visible} replies, {seen.missing} missing, "
+            f"{seen.doubled} double at the moment, {soak.kills} kills, {daemon.memory:.0f} MiB",
+            flush=True,
+        )
+
+
+def _report(plan: Plan, findings: Findings, daemon: Daemon, kills: int, seconds: float) -> None:
+    seen = findings.verdict
+    rows: list[tuple[str, object]] = [
+        ("threads, each with a person", plan.threads),
+        ("messages sent", seen.sent),
+        ("messages handled", seen.sent - seen.buried - seen.unanswered + findings.dead),
+        ("replies expected", seen.expected),
+        ("replies visible", seen.visible),
+        ("replies missing", seen.missing),
+        ("replies doubled", seen.doubled),
+        ("replies nobody asked for", seen.unexpected),
+        ("replies out of order", seen.disordered),
+        ("dead letters: deserved", findings.dead),
+        ("dead letters: undeserved, missing", f"{findings.buried_alive}, {findings.forgotten}"),
+        ("sends found done by reading", daemon.said["send.confirmed_by_reading"]),
+        ("doubles healed on the way", daemon.said["double.healed"]),
+        ("kills -9", kills),
+        ("deaths by a handler", daemon.codes.count(9)),
+        ("stops asked for, the last one included", findings.terms + 1),
+        ("exit code of the last one", findings.exit_code),
+        ("processes that could not start", sum(code not in (0, 9, -9) for code in daemon.codes)),
+        ("turns that failed unforeseen, bots that died", f"{daemon.said['turn.failed']}, {daemon.said['bot.died']}"),
+        ("daemon's memory: first, last begun, last ended", _mib(findings.memory)),
+        ("store's size", _mib([size_of(daemon.store)])),
+        ("emulator's memory, which keeps all: start, end", _mib(findings.service_memory)),
+        ("sends people were in doubt of", findings.doubts),
+        ("seconds", round(seconds)),
+    ]
+    table = Table(title=f"soak, seed {plan.seed}: {'clean' if findings.is_clean else 'NOT CLEAN'}", show_header=False)
+    for name, value in rows:
+        table.add_row(name, str(value))
+    Console().print(table)
+
+
+def _mib(values: list[float]) -> str:
+    return ", ".join(f"{value:.0f}" for value in values) + " MiB"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

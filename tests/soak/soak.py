@@ -1,0 +1,254 @@
+"""The soak: hundreds of threads, a service full of faults, and a real daemon that is killed again and again."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import anyio
+
+from chatbot.events import MessageEvent
+from chatbot.model import UserId
+from chatbot.stores import SqliteStore
+from tests.chaos.processes import Daemon, Service
+from tests.chaos.verdict import Said, Verdict, judge, replies_to
+from tests.soak.people import Person
+
+FAULTS: Final = (
+    "*:latency=0..0.4,probability=0.1",
+    "*:expired-token,probability=0.002",
+    "issue_token:500,probability=0.1",
+    "list_threads:503,probability=0.03",
+    "list_messages:500,probability=0.02",
+    "list_messages:reset,probability=0.01",
+    "list_messages:truncate,probability=0.01",
+    "list_messages:429,probability=0.01",
+    "list_participants:503,probability=0.1",
+    "create_thread:reset-after,probability=0.1",
+    "send_message:429,probability=0.02",
+    "send_message:503,probability=0.02",
+    "send_message:reset,probability=0.02",
+    "send_message:reset-after,probability=0.04",
+    "send_message:504,after=true,probability=0.02",
+    "update_message:reset-after,probability=0.05",
+    "update_message:503,probability=0.05",
+    "delete_message:reset-after,probability=0.1",
+    "send_read_receipt:500,probability=0.05",
+)
+"""What the service does to everybody, beside its own quotas."""
+
+STALE_REPLIES: Final = "send_message:stale=0.5..8,probability=0.1,user={bot}"
+"""Replies that lists show late: later than a proof is waited for, so that some are said twice and must be healed."""
+
+STALE_WORDS: Final = "send_message:stale=0.5..8,probability=0.3,thread={thread}"
+"""Words of people that lists show late, in some threads; there, order is not asked for."""
+
+STALE_SHARE: Final = 0.05
+KILLING_SHARE: Final = 0.7
+"""The part of the time in which there are kills; in the rest one process lives long enough for its memory to tell."""
+
+SETTLE_SECONDS: Final = 150.0
+"""How long the daemon may take, once everybody is silent, to have everything done."""
+
+LOOK_SECONDS: Final = 3.0
+
+STALE_SECONDS: Final = 10.0
+"""How long after that something said earlier may still become visible."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done.
+
+    Args:
+        seconds: how long people talk.
+        threads: how many threads, each with a person of its own.
+        kills: how often the daemon is killed.
+        seed: of everything random, the service's faults included.
+    """
+
+    seconds: float
+    threads: int
+    kills: int
+    seed: int
+
+
+@dataclass(slots=True)
+class Findings:
+    """What came of it.
+
+    Args:
+        verdict: of all threads together.
+        dead: messages whose handler never succeeds, and that are dead letters.
+        buried_alive: dead letters that ought not to be.
+        forgotten: messages whose handler never succeeds, and that are no dead letters.
+        terms: how often the daemon was asked to stop and started again.
+        doubts: how often people could not tell whether they had said something.
+        exit_code: of the last process, which was asked to stop.
+        memory: what the daemon held, in MiB: the first process, the last one when it had caught up, and at its end.
+        service_memory: what the emulator held, in MiB, at the start and at the end.
+    """
+
+    verdict: Verdict = field(default_factory=Verdict)
+    dead: int = 0
+    buried_alive: int = 0
+    forgotten: int = 0
+    terms: int = 0
+    doubts: int = 0
+    exit_code: int | None = None
+    memory: list[float] = field(default_factory=list)
+    service_memory: list[float] = field(default_factory=list)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether every promise was kept."""
+        return self.verdict.is_clean and not self.buried_alive and not self.forgotten and self.exit_code == 0
+
+
+class Soak:
+    """One run.
+
+    Args:
+        plan: what is to be done.
+        service: where; no faults are in force yet.
+        daemon: who is tried; not started yet.
+    """
+
+    def __init__(self, plan: Plan, service: Service, daemon: Daemon) -> None:
+        self.findings = Findings()
+        self.kills = 0
+        self.people: list[Person] = []
+        self._plan = plan
+        self._service = service
+        self._daemon = daemon
+        self._bot = UserId("")
+        self._late: set[str] = set()
+        self._dice = random.Random(plan.seed)
+
+    async def run(self) -> Findings:
+        """Do it all; returns when everything has settled, or does not settle."""
+        async with self._service.resource() as resource, anyio.create_task_group() as group:
+            group.start_soon(self._daemon.keep_running)
+            await self._daemon.ready()
+            self._bot = UserId(self._daemon.user)
+            self.findings.service_memory.append(self._service.memory)
+            await self._service.put_faults([*FAULTS, STALE_REPLIES.format(bot=self._bot)])
+            self.people = [
+                Person(resource, random.Random(f"{self._plan.seed} {number}")) for number in range(self._plan.threads)
+            ]
+            await self._talk_and_kill()
+            await self._settle()
+            self.findings.exit_code = await self._daemon.stop()
+        await self._examine()
+        if not self.findings.is_clean:
+            await self._keep_evidence()
+        return self.findings
+
+    # ── people and kills ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def _talk_and_kill(self) -> None:
+        end = anyio.current_time() + self._plan.seconds
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._kill, anyio.current_time() + self._plan.seconds * KILLING_SHARE)
+            for person in self.people:
+                group.start_soon(self._live, person, end)
+
+    async def _live(self, person: Person, end: float) -> None:
+        """A person's time; some come while the bot is being killed already."""
+        number = self.people.index(person)
+        await anyio.sleep(self._plan.seconds * KILLING_SHARE / 2 * number / len(self.people))
+        thread = await person.come(self._bot)
+        if self._late_share(number):
+            self._late.add(thread)
+            await self._service.add_faults([STALE_WORDS.format(thread=thread)])
+        if number in (1, 2):
+            await person.say("/poison {}" if number == 1 else "/die {}")
+        await person.talk(end)
+
+    def _late_share(self, number: int) -> bool:
+        every = int(1 / STALE_SHARE)
+        return number % every == every - 1
+
+    async def _kill(self, end: float) -> None:
+        """Kill at random moments, so many times; now and then ask to stop instead."""
+        self.findings.memory.append(self._daemon.memory)
+        while self.kills < self._plan.kills:
+            gap = max(0.2, (end - anyio.current_time()) / (self._plan.kills - self.kills))
+            await anyio.sleep(self._dice.uniform(0, 2 * gap))
+            if self._dice.random() < 0.1:
+                self.findings.terms += self._daemon.terminate()
+            else:
+                self.kills += self._daemon.kill()
+
+    # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _settle(self) -> None:
+        """Wait until all is done, then see whether it stays so."""
+        await self._daemon.ready()
+        self.findings.memory.append(self._daemon.memory)
+        await self._become_clean(SETTLE_SECONDS)
+        await anyio.sleep(STALE_SECONDS)
+        await self._become_clean(SETTLE_SECONDS / 3)  # what became visible only now is to be healed
+        self.findings.memory.append(self._daemon.memory)
+
+    async def _become_clean(self, patience: float) -> None:
+        with anyio.move_on_after(patience):
+            while not (await self.judge()).is_clean:  # noqa: ASYNC110 -- another process is waited for
+                await anyio.sleep(LOOK_SECONDS)
+
+    async def judge(self) -> Verdict:
+        """What can be seen at the moment."""
+        verdict = Verdict()
+        for thread in await self._service.threads():
+            said = Said.living(await self._service.messages(thread), self._bot)
+            verdict += judge(said, has_order=thread not in self._late)
+        return verdict
+
+    async def _examine(self) -> None:
+        """What can be seen at the end, on the service and in the store."""
+        findings = self.findings
+        findings.verdict = await self.judge()
+        findings.service_memory.append(self._service.memory)
+        findings.doubts = sum(person.doubts for person in self.people)
+        buried = await self._buried()
+        wanted = await self._deadly(await self._service.threads())
+        findings.dead = len(buried & wanted)
+        findings.buried_alive = len(buried - wanted)
+        findings.forgotten = len(wanted - buried)
+
+    async def _keep_evidence(self) -> None:
+        """Write down what is in the threads that are not as they ought to be."""
+        evidence: dict[str, object] = {}
+        for thread in await self._service.threads():
+            messages = await self._service.messages(thread)
+            verdict = judge(Said.living(messages, self._bot), has_order=thread not in self._late)
+            if not verdict.is_clean:
+                evidence[thread] = {"verdict": str(verdict), "messages": messages}
+        (self._daemon.directory / "threads.json").write_text(json.dumps(evidence, indent=1))
+
+    async def _buried(self) -> set[tuple[str, int]]:
+        async with SqliteStore(self._daemon.store) as store:
+            letters = await store.dead_letters(self._bot)
+        return {
+            (letter.event.thread, letter.event.message.number)
+            if isinstance(letter.event, MessageEvent)
+            else (letter.event.key, 0)
+            for letter in letters
+        }
+
+    async def _deadly(self, threads: Sequence[str]) -> set[tuple[str, int]]:
+        return {
+            (thread, one.id)
+            for thread in threads
+            for one in Said.living(await self._service.messages(thread), self._bot)
+            if not one.is_bot and not replies_to(one.text)
+        }
+
+
+def size_of(store: Path) -> float:
+    """What a store takes on the disk, in MiB."""
+    return sum(file.stat().st_size for file in store.parent.glob(f"{store.name}*")) / 2**20
