@@ -89,8 +89,8 @@ class Handling:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing is owed: no wish, no receipt."""
-        return not self.outbox and not self.receipts.is_owed
+        """Whether nothing is owed: no wish, no receipt that is worth waiting for."""
+        return not self.outbox and not self.receipts.is_worth_waiting_for
 
     # ── one event ─────────────────────────────────────────────────────────────────────────────────────────────
 

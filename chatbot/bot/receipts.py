@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from chatbot.errors import ServiceError, Throttled
+from chatbot.errors import Forbidden, NotFound, Rejected, ServiceError, Throttled
 from chatbot.model import ChatMessage, MessageId, MessageType, ThreadId
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Operation
@@ -19,6 +19,8 @@ MAX_PEOPLE: Final = 20
 """In larger threads the service keeps no receipts (service limits)."""
 
 THROTTLED_PAUSE: Final = 5.0
+FIRST_PAUSE: Final = 2.0
+MAX_PAUSE: Final = 60.0
 
 
 class Receipts:
@@ -31,7 +33,7 @@ class Receipts:
         counted: the version up to which comings and goings are in `people` already.
     """
 
-    __slots__ = ("_counted", "due", "people", "sent")
+    __slots__ = ("_counted", "_stumbles", "due", "people", "sent")
 
     def __init__(
         self, due: MessageId | None = None, sent: MessageId | None = None, *, people: int = 0, counted: int = 0
@@ -40,6 +42,7 @@ class Receipts:
         self.sent = sent
         self.people = people
         self._counted = counted
+        self._stumbles = 0
 
     @classmethod
     def of(cls, record: ThreadRecord | None) -> Receipts:
@@ -50,6 +53,11 @@ class Receipts:
     def is_owed(self) -> bool:
         """Whether one is still to be sent."""
         return self.due is not None and (self.sent is None or int(self.due) > int(self.sent))
+
+    @property
+    def is_worth_waiting_for(self) -> bool:
+        """Whether one is still to be sent and nothing stood in its way so far: a courtesy holds up no stop."""
+        return self.is_owed and not self._stumbles
 
     def owe(self, message: MessageId) -> None:
         """One is due up to this message; an older one than is due already changes nothing."""
@@ -65,10 +73,15 @@ class Receipts:
         elif message.type is MessageType.PARTICIPANT_REMOVED:
             self.people = max(1, self.people - len(message.participants))
 
+    def _stumbled(self) -> float:
+        """The seconds to wait after something went wrong that need not go wrong again."""
+        self._stumbles += 1
+        return min(MAX_PAUSE, FIRST_PAUSE * 2 ** min(self._stumbles - 1, 8))
+
     async def send(
         self, service: ChatService, thread: ThreadId, budget: Budget, log: FilteringBoundLogger
     ) -> tuple[float | None, SettleReceipt | None]:
-        """Send what is owed. A refused receipt is said in the log and not repeated.
+        """Send what is owed. One that is refused is said in the log; one that got lost is sent again.
 
         Returns:
             Seconds to wait if none may be sent yet; and what to remember once one is settled.
@@ -87,7 +100,12 @@ class Receipts:
                 pause = error.retry_after or THROTTLED_PAUSE
                 budget.close(Operation.SEND_RECEIPT, now + pause)
                 return pause, None
-            except ServiceError as error:
+            except (Rejected, NotFound, Forbidden) as error:
                 log.info("receipt.refused", message=self.due, error=str(error))
-        self.sent = self.due
+            except ServiceError as error:
+                pause = self._stumbled()
+                budget.close(Operation.SEND_RECEIPT, now + pause)
+                log.debug("receipt.delayed", message=self.due, error=str(error))
+                return pause, None
+        self.sent, self._stumbles = self.due, 0
         return None, SettleReceipt(thread, self.due)
