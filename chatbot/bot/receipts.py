@@ -76,7 +76,7 @@ class Receipts:
     def _stumbled(self) -> float:
         """The seconds to wait after something went wrong that need not go wrong again."""
         self._stumbles += 1
-        return min(MAX_PAUSE, FIRST_PAUSE * 2 ** min(self._stumbles - 1, 8))
+        return min(MAX_PAUSE, FIRST_PAUSE * 2.0 ** min(self._stumbles - 1, 8))
 
     async def send(
         self, service: ChatService, thread: ThreadId, budget: Budget, log: FilteringBoundLogger
