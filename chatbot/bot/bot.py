@@ -24,7 +24,7 @@ from chatbot.bot.settings import BotSettings
 from chatbot.bot.trouble import Trouble
 from chatbot.conversation import Memory
 from chatbot.dispatch import Dispatcher, Outcome
-from chatbot.errors import ServiceError, StoreError
+from chatbot.errors import ServiceError, StoreError, Throttled
 from chatbot.events import BotStarted, BotStopping, Event, ThreadEvent
 from chatbot.model import ThreadId, ThreadItem, UserId
 from chatbot.polling.doorbell import listen, rings
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 FULL_WALK_SECONDS = 600.0
 """How often the list of threads is read to its end: a few threads are listed out of order (recorded sessions)."""
 
-PRUNE_SECONDS = 3600.0
+PRUNE_SECONDS = 60.0
 MAX_PAUSE = 30.0
 
 OnFailure = Callable[[Event | None, Exception], None]
@@ -209,7 +209,7 @@ class Bot:
         failures = 0
         while not self.is_stopping:
             now = anyio.current_time()
-            pause = self._budget.delay(Operation.LIST_THREADS, now) or self.settings.cadence.interval
+            pause = self.settings.cadence.interval
             try:
                 await self._ring(to_the_end=now >= full_walk_at)
                 self.trouble.over("list threads")
@@ -219,13 +219,14 @@ class Bot:
                 self.trouble.met("list threads", error)
                 failures += 1
                 pause = getattr(error, "retry_after", None) or self.jitter(min(MAX_PAUSE, 2.0 ** min(failures, 5)))
+                if isinstance(error, Throttled):
+                    self._budget.close(Operation.LIST_THREADS, anyio.current_time() + pause)
             with anyio.move_on_after(pause):
                 await self._summoned.wait()
             self._summoned = anyio.Event()
 
     async def _ring(self, *, to_the_end: bool) -> None:
-        self._budget.spend(Operation.LIST_THREADS, anyio.current_time())
-        async for item in listen(self.service, self._is_news, to_the_end=to_the_end):
+        async for item in listen(self.service, self._is_news, self._budget, to_the_end=to_the_end):
             lane = self._lanes.get(item.id)
             if lane is None:
                 self._begin(item.id, item.last_activity)

@@ -264,7 +264,9 @@ class Lane:
 
     def _begin_look(self, is_whole: bool) -> Look:
         if not is_whole:
-            return brief_look(self.bot.service, self.thread, self.handling.cursor, self.budget)
+            return brief_look(
+                self.bot.service, self.thread, self.handling.cursor, self.budget, looked_ms=self.looked_ms
+            )
         return whole_look(
             self.bot.service, self.thread, self.handling.cursor, self.budget, catch_up=self._whole_at is None
         )

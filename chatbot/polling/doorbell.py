@@ -10,8 +10,11 @@ from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from typing import Final
 
+import anyio
+
 from chatbot.model import ThreadItem
 from chatbot.service.base import ChatService
+from chatbot.service.budget import Budget, Operation
 
 CERTAINTY_MS: Final = 2_000
 """How much older than the last look a stamp must be to mean: nothing since."""
@@ -33,12 +36,14 @@ def rings(stamp: datetime | None, looked_ms: int | None) -> bool:
 
 
 async def listen(
-    service: ChatService, is_news: Callable[[ThreadItem], bool], *, to_the_end: bool = False
+    service: ChatService, is_news: Callable[[ThreadItem], bool], budget: Budget, *, to_the_end: bool = False
 ) -> AsyncIterator[ThreadItem]:
     """Yield the threads that are news, reading on only while pages hold any.
 
     Args:
+        service: whose threads.
         is_news: asked once for every listed thread; a thread that moves meanwhile may be listed twice.
+        budget: the user's quotas; every page waits for its turn.
         to_the_end: read all pages, for the few threads that the service lists out of order.
 
     Raises:
@@ -46,6 +51,8 @@ async def listen(
     """
     link: str | None = None
     while True:
+        await anyio.sleep(budget.delay(Operation.LIST_THREADS, anyio.current_time()))
+        budget.spend(Operation.LIST_THREADS, anyio.current_time())
         page = await service.list_threads(page_size=PAGE_SIZE, link=link)
         news = [item for item in page.items if is_news(item)]
         for item in news:

@@ -39,7 +39,7 @@ THROTTLED_PAUSES: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds to wait when the service throttles a page and does not say how long; then the look gives up."""
 
 RECENT_MS: Final = 2_000
-"""How far below the newest known version a brief look begins; covers second precision and lag of `startTime`."""
+"""How far before the last look a brief one begins; covers the precision of `startTime` and of the service's clock."""
 
 
 class Interrupted(Exception):
@@ -201,8 +201,19 @@ def whole_look(
     return Look(service, thread, bound=cursor.low, budget=budget, page_size=page_size)
 
 
-def brief_look(service: ChatService, thread: ThreadId, cursor: Cursor, budget: Budget) -> Look:
-    """A look for the newest only, whose page is empty when nothing happened. It never moves the base."""
-    bound = max(cursor.top - RECENT_MS, cursor.low)
+def brief_look(
+    service: ChatService, thread: ThreadId, cursor: Cursor, budget: Budget, *, looked_ms: int | None = None
+) -> Look:
+    """A look for the newest only, whose page is empty when nothing happened. It never moves the base.
+
+    Args:
+        service: whose view.
+        thread: where.
+        cursor: what was seen.
+        budget: the thread's quotas.
+        looked_ms: the service's time, epoch ms, at which the last look began: what was there then was seen then.
+    """
+    since = cursor.top if looked_ms is None else looked_ms
+    bound = max(since - RECENT_MS, cursor.low)
     start_time = time_of(max(bound, 0) // 1000 * 1000)
     return Look(service, thread, bound=bound, budget=budget, start_time=start_time)
