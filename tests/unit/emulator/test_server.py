@@ -217,3 +217,26 @@ async def test_a_client_that_is_gone_before_a_fault_cuts_its_connection_is_no_er
 
     assert emulator.calls[-1].status == 0
     assert caplog.text == ""
+
+
+async def test_serving_ends_although_an_answer_is_still_hanging() -> None:
+    asked = asyncio.Event()
+
+    def clock() -> float:
+        asked.set()
+        return 1_750_000_000.0
+
+    emulator = Emulator(clock=clock)
+    user = emulator.create_user()
+    token = emulator.issue_token(user).text
+    emulator.faults.add("list_threads:hang")
+    async with serve(emulator, tls=False) as running:
+        host, _, port = running.endpoint.removeprefix("http://").partition(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        path = "/chat/threads?api-version=2024-03-07"
+        asked.clear()
+        writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n".encode())
+        await asked.wait()
+
+    assert not emulator.calls
+    writer.close()
