@@ -17,6 +17,7 @@ import anyio
 
 from chatbot.actions import ActionKey, SendReadReceipt
 from chatbot.bot.lane import Lane
+from chatbot.bot.line import LaneLine
 from chatbot.bot.membership import Presence
 from chatbot.bot.planning import causer_of, pieces_of, row_of, target_of
 from chatbot.bot.schedule import Schedule
@@ -309,7 +310,7 @@ class Bot:
     async def handle(self, event: Event) -> Outcome:
         """Run the handlers on an event; a failing one is said in the log with its event."""
         async with self._handlers:
-            outcome = await self.dispatcher.dispatch(event, self._memory(event))
+            outcome = await self.dispatcher.dispatch(event, self._memory(event), line=self._line(event))
         if outcome.error is not None:
             self._say_failure(event, outcome.handler, outcome.error)
         return outcome
@@ -320,10 +321,14 @@ class Bot:
     async def give_up(self, event: Event, failed: Outcome) -> Outcome:
         """Let the error handlers have the last word on an event that will not be tried again."""
         async with self._handlers:
-            outcome = await self.dispatcher.dispatch_failure(event, failed)
+            outcome = await self.dispatcher.dispatch_failure(event, failed, line=self._line(event))
         if outcome.error is not None and outcome.error is not failed.error:
             self._say_failure(event, outcome.handler, outcome.error)
         return outcome
+
+    def _line(self, event: Event) -> LaneLine | None:
+        lane = self._lanes.get(event.thread) if isinstance(event, ThreadEvent) else None
+        return LaneLine(lane, event) if lane is not None else None
 
     def _say_failure(self, event: Event, handler: str | None, error: Exception) -> None:
         self.log.error(

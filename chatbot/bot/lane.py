@@ -23,7 +23,7 @@ from chatbot.bot.receipts import Receipts
 from chatbot.bot.settings import NO_HISTORY
 from chatbot.errors import Forbidden, NotFound, ServiceError, StoreError, Throttled
 from chatbot.events import ActionFailed, ThreadJoined, ThreadLeft
-from chatbot.model import ChatMessage, MessageType, ThreadId
+from chatbot.model import ChatMessage, MessageType, Participant, ThreadId
 from chatbot.outbox.outbox import Outbox
 from chatbot.polling.cursor import Change, moment
 from chatbot.polling.poller import Interrupted, Look, brief_look, whole_look
@@ -72,6 +72,8 @@ class Lane:
         "log",
         "looked_ms",
         "membership",
+        "people",
+        "people_at",
         "thread",
     )  # fmt: skip
 
@@ -89,6 +91,8 @@ class Lane:
         self.log = bot.log.bind(thread=thread)
         self.budget = Budget()
         self.looked_ms: int | None = None
+        self.people: tuple[Participant, ...] | None = None
+        self.people_at = 0.0
         self.membership = Membership(Presence.UNKNOWN)
         if record is not None:
             self.membership = Membership(Presence.OUT if record.is_left else Presence.IN, was_told=record.is_left)
@@ -300,6 +304,8 @@ class Lane:
         now = anyio.current_time()
         self._spoke_at = now
         self.handling.receipts.count_people(message)
+        if message.participants:
+            self.people = None
         age = self.bot.clock() - message.version / 1000
         if message.is_said and age < 60:
             self.budget.spend(Operation.WRITE_MESSAGE, now - max(0.0, age))

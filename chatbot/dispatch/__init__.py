@@ -2,6 +2,7 @@
 
 from chatbot.dispatch.context import Context, SentMessage
 from chatbot.dispatch.dispatcher import Dispatcher, commands_of
+from chatbot.dispatch.line import Line, NoLine
 from chatbot.dispatch.occasion import BotInfo, CommandInfo
 from chatbot.dispatch.outcome import Ack, Outcome, Retry
 from chatbot.dispatch.reply import PASS, Pass
@@ -13,6 +14,8 @@ __all__ = [
     "CommandInfo",
     "Context",
     "Dispatcher",
+    "Line",
+    "NoLine",
     "Outcome",
     "Pass",
     "Retry",

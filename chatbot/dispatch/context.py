@@ -1,12 +1,14 @@
 """What a handler holds while it handles one event: the facts, and the pen to write down what should be done.
 
 A context never speaks to the service. What a handler asks for becomes wishes in a ledger; they are carried out
-after the event was committed, each once, and none of them if the handler fails.
+after the event was committed, each once, and none of them if the handler fails. The few things that cannot wait
+(typing, who is there, a text that grows) go over the bot's open line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, overload
 
@@ -24,11 +26,14 @@ from chatbot.actions import (
 )
 from chatbot.conversation.memory import Memory
 from chatbot.dispatch.ledger import Ledger
+from chatbot.dispatch.line import writing
 from chatbot.dispatch.occasion import BotInfo, CommandInfo, Occasion
+from chatbot.dispatch.quote import quoted
 from chatbot.errors import StateError
 from chatbot.events import Event, MessageEvent, MessageReceived, ThreadEvent
 from chatbot.model import (
     RESERVED_METADATA_PREFIX,
+    Attachment,
     ChatMessage,
     MessageId,
     MessageType,
@@ -145,6 +150,11 @@ class Context(Generic[E]):
         return message.content if message.type is MessageType.HTML else None
 
     @property
+    def attachments(self: Context[MessageEvent]) -> tuple[Attachment, ...]:
+        """What is attached to the message: names and links, never the bytes."""
+        return self.event.message.attachments
+
+    @property
     def actions(self) -> list[Action]:
         """What was asked for so far, by all handlers of this event."""
         return [wish.action for wish in self._ledger.wishes]
@@ -165,12 +175,22 @@ class Context(Generic[E]):
 
     @overload
     async def reply(
-        self, text: str, *, thread: ThreadId | None = None, metadata: Mapping[str, str] | None = None
+        self,
+        text: str,
+        *,
+        quote: bool = False,
+        thread: ThreadId | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> SentMessage: ...
 
     @overload
     async def reply(
-        self, *, html: str, thread: ThreadId | None = None, metadata: Mapping[str, str] | None = None
+        self,
+        *,
+        html: str,
+        quote: bool = False,
+        thread: ThreadId | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> SentMessage: ...
 
     async def reply(
@@ -178,6 +198,7 @@ class Context(Generic[E]):
         text: str | None = None,
         *,
         html: str | None = None,
+        quote: bool = False,
         thread: ThreadId | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> SentMessage:
@@ -186,12 +207,14 @@ class Context(Generic[E]):
         Args:
             text: what to say, as plain text.
             html: what to say, as html; the service removes what it does not allow.
+            quote: whether the beginning of the event's message stands above it.
             thread: where; by default in the thread of the event.
             metadata: kept with the message by the service; keys under `chatbot.` are refused.
 
         Raises:
             ValueError: neither or both of text and html, or a reserved metadata key.
-            StateError: the event has no thread and none was named, or the handler has ended.
+            StateError: the event has no thread and none was named, it has no message to quote, or the handler has
+                ended.
         """
         if (text is None) == (html is None):
             msg = "reply() takes either a text or html=…"
@@ -199,10 +222,55 @@ class Context(Generic[E]):
         kind: Literal["text", "html"] = "text" if html is None else "html"
         content = (text if html is None else html) or ""
         self._where(thread)
+        if quote and content.strip():
+            content = quoted(self._quotable(), content, kind)
         action = SendMessage(content, type=kind, thread=thread, metadata=_checked(metadata or {}))
         if not content.strip():
             return SentMessage(self._ledger.next_key(self._handler), thread, True, self)
         return SentMessage(self._wish(action), thread, False, self)
+
+    async def stream(self: Context[ThreadEvent], source: AsyncIterable[str]) -> SentMessage:
+        """Say a text while it is still being made: one message, edited within the thread's quota as pieces arrive.
+
+        The first send is journalled before it is made, so that another attempt finds its message and edits that one;
+        the final text is a wish like any other, and comes out whole. Texts too long for one message go on in
+        further ones. What is shown before the end ends with an ellipsis. What the handler asked for before becomes
+        visible after it, as that waits for the commit.
+
+        Args:
+            source: the pieces, such as the tokens of a language model; read to its end.
+
+        Raises:
+            StateError: the handler has ended.
+            Exception: what the source raises; what was shown then stays until another attempt replaces it.
+        """
+        self._check_open()
+        key = self._ledger.next_key(self._handler)
+        actions = await self._ledger.line.stream(key, source)
+        for number, action in enumerate(actions):
+            own = number == 0 and isinstance(action, SendMessage)
+            self._ledger.put(key if own else ActionKey(f"{key}.final.{number}"), action)
+        return SentMessage(key, None, not actions, self)
+
+    @asynccontextmanager
+    async def typing(self: Context[ThreadEvent]) -> AsyncIterator[None]:
+        """Show people that the bot is writing, for as long as the block lasts: `async with ctx.typing():`.
+
+        A courtesy within the quota: it may fail without a word, threads of more than 20 people never see it, and
+        handlers in an event stream show nothing.
+        """
+        self._check_open()
+        async with writing(self._ledger.line):
+            yield
+
+    async def participants(self: Context[ThreadEvent]) -> Sequence[Participant]:
+        """Who is in the thread, the bot included. Read from the service when it may have changed.
+
+        Raises:
+            ServiceError: the service does not say.
+        """
+        self._check_open()
+        return await self._ledger.line.participants()
 
     async def edit(
         self, message: SentMessage | MessageId | ActionKey, content: str, *, thread: ThreadId | None = None
@@ -264,6 +332,12 @@ class Context(Generic[E]):
     def _wish(self, action: Action) -> ActionKey:
         self._check_open()
         return self._ledger.add(self._handler, action)
+
+    def _quotable(self) -> str:
+        if not isinstance(self._occasion.event, MessageEvent):
+            msg = f"{type(self._occasion.event).__name__} has no message that reply(quote=True) could quote"
+            raise StateError(msg)
+        return self._occasion.text
 
     def _check_open(self) -> None:
         if not self._is_open:

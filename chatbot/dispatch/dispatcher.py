@@ -21,6 +21,7 @@ from chatbot.conversation.memory import Memory
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.handler import Handler
 from chatbot.dispatch.ledger import Ledger
+from chatbot.dispatch.line import Line, NoLine
 from chatbot.dispatch.occasion import BotInfo, CommandInfo, Occasion
 from chatbot.dispatch.origin import among_people, is_own
 from chatbot.dispatch.outcome import Ack, Outcome, Retry
@@ -86,12 +87,13 @@ class Dispatcher:
         """Whether any handler wants events of this class."""
         return bool(self._handlers_of(event)) or (event is MessageReceived and bool(self._commands))
 
-    async def dispatch(self, event: Event, memory: Memory | None = None) -> Outcome:
+    async def dispatch(self, event: Event, memory: Memory | None = None, *, line: Line | None = None) -> Outcome:
         """Run the handler that wants the event, and give what it asked for.
 
         Args:
             event: what happened.
             memory: what handlers remember; without one, those that ask for state fail.
+            line: for what handlers do while they run; without one they are alone with the event.
 
         Returns:
             the wishes and the handler's name; or the handler's name and its error. Cancellation passes through.
@@ -99,7 +101,7 @@ class Dispatcher:
         if is_own(event, self._bot):
             return Outcome()
         everyone, people = self._views(event)
-        ledger = Ledger(everyone, memory or Memory(event))
+        ledger = Ledger(everyone, memory or Memory(event), line=line or NoLine())
         for handler in self._candidates(everyone):
             occasion = everyone if handler.registration.options.from_bots else people
             if occasion is None:
@@ -114,7 +116,7 @@ class Dispatcher:
             self._suggest(people, ledger)
         return self._done(None, event, ledger, is_owed=people is not None)
 
-    async def dispatch_failure(self, event: Event, failed: Outcome) -> Outcome:
+    async def dispatch_failure(self, event: Event, failed: Outcome, *, line: Line | None = None) -> Outcome:
         """What the error handlers want done about an event whose handler will not be tried again.
 
         The first one for the error answers, those of the handler's own plugin before those that include it; `PASS`
@@ -123,13 +125,14 @@ class Dispatcher:
         Args:
             event: what it failed on.
             failed: what came of its last attempt.
+            line: as for `dispatch`.
         """
         error, handler = failed.error, self._by_name.get(failed.handler or "")
         if error is None or handler is None:
             return Outcome(failed.wishes, failed.handler)
         everyone, people = self._views(event)
         occasion = everyone if handler.registration.options.from_bots else people or everyone
-        ledger = Ledger(occasion, Memory(event))
+        ledger = Ledger(occasion, Memory(event), line=line or NoLine())
         for one in handler.errors:
             if not isinstance(error, one.errors):
                 continue

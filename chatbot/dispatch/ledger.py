@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from chatbot.actions import Action, ActionKey, Wish, action_key
 from chatbot.conversation.memory import Memory
+from chatbot.dispatch.line import Line, NoLine
 from chatbot.dispatch.occasion import Occasion
 
 
@@ -19,12 +20,14 @@ class Ledger:
         memory: what its handlers remember; as short-lived as the wishes.
         wishes: what was asked for.
         is_acknowledged: a handler asked for the read receipt itself.
+        line: for what is done at once; not part of the wishes.
     """
 
     occasion: Occasion
     memory: Memory
     wishes: list[Wish] = field(default_factory=list)
     is_acknowledged: bool = False
+    line: Line = field(default_factory=NoLine)
     _ordinals: Counter[str] = field(default_factory=Counter)
 
     def next_key(self, handler: str) -> ActionKey:
@@ -37,5 +40,9 @@ class Ledger:
     def add(self, handler: str, action: Action) -> ActionKey:
         """Write down a wish and give its key."""
         key = self.next_key(handler)
-        self.wishes.append(Wish(key, action))
+        self.put(key, action)
         return key
+
+    def put(self, key: ActionKey, action: Action) -> None:
+        """Write down a wish whose key is known."""
+        self.wishes.append(Wish(key, action))

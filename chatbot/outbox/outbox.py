@@ -184,6 +184,10 @@ class Outbox:
         """Whether an edit of this message is still to be done; it will find the one that stays."""
         return any(isinstance(row.action, EditMessage) and row.action.message == key for row in self._rows)
 
+    def message_of(self, key: ActionKey) -> MessageId | None:
+        """The message that was sent under this key not long ago."""
+        return self._sent.get(key)
+
     def take_settlements(self) -> list[SettleRow | RepointRow]:
         """What came of wishes since the last call; to be written with the lane's next commit."""
         taken, self._settlements = self._settlements, []

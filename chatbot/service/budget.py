@@ -27,7 +27,10 @@ class Operation(Enum):
     LIST_THREADS = "list threads"
     LIST_MESSAGES = "list messages"
     WRITE_MESSAGE = "send, edit and delete messages"
+    STREAM_MESSAGE = "the part of sends and edits that streams may use"
     SEND_RECEIPT = "send read receipts"
+    SEND_TYPING = "send typing notifications"
+    LIST_PARTICIPANTS = "list participants"
     CHANGE_PARTICIPANTS = "add and remove participants"
     UPDATE_THREAD = "update thread"
 
@@ -36,7 +39,10 @@ QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
     Operation.LIST_THREADS: (Window(50, 10),),
     Operation.LIST_MESSAGES: (Window(50, 10), Window(200, 60)),
     Operation.WRITE_MESSAGE: (Window(10, 10), Window(30, 60)),
+    Operation.STREAM_MESSAGE: (Window(3, 10), Window(10, 60)),  # our own rule: a third of WRITE_MESSAGE
     Operation.SEND_RECEIPT: (Window(10, 10), Window(30, 60)),
+    Operation.SEND_TYPING: (Window(5, 10), Window(15, 60)),
+    Operation.LIST_PARTICIPANTS: (Window(10, 10),),
     Operation.CHANGE_PARTICIPANTS: (Window(10, 10), Window(30, 60)),
     Operation.UPDATE_THREAD: (Window(5, 10),),
 }
@@ -55,14 +61,21 @@ class Budget:
         self._spent: dict[Operation, deque[float]] = {}
         self._closed_until: dict[Operation, float] = {}
 
-    def delay(self, operation: Operation, now: float) -> float:
-        """Seconds until this operation may be asked of the service; 0 when it may be now."""
+    def delay(self, operation: Operation, now: float, *, spare: int = 0) -> float:
+        """Seconds until this operation may be asked of the service; 0 when it may be now.
+
+        Args:
+            operation: which one.
+            now: the time.
+            spare: how many more must be possible besides it, for whoever comes first.
+        """
         ready = self._closed_until.get(operation, now)
         spent = self._spent.get(operation)
         if spent:
             for window in QUOTAS[operation]:
-                if len(spent) >= window.limit:
-                    ready = max(ready, spent[-window.limit] + window.seconds + JITTER)
+                limit = window.limit - spare
+                if len(spent) >= limit:
+                    ready = max(ready, spent[-limit] + window.seconds + JITTER)
         return max(0.0, ready - now)
 
     def spend(self, operation: Operation, at: float) -> None:

@@ -5,7 +5,7 @@ What handlers asked for comes back as values. For the whole line, from the servi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar, overload
@@ -14,6 +14,8 @@ from chatbot.actions import Action, SendMessage
 from chatbot.conversation import Memory
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.dispatcher import Dispatcher, HandlerSource
+from chatbot.dispatch.ledger import Ledger
+from chatbot.dispatch.line import Line, NoLine
 from chatbot.dispatch.occasion import BotInfo, Occasion
 from chatbot.dispatch.outcome import Ack, Outcome
 from chatbot.events import BotStarted, BotStopping, Event, MessageReceived, ThreadJoined, ThreadLeft
@@ -55,8 +57,18 @@ class Handled:
         return [outcome.handler for outcome in self.outcomes]
 
 
+class _People(NoLine):
+    """The line of handlers in a stream: they can ask who is there; typing is not noted, streams are whole."""
+
+    def __init__(self, people: Sequence[Participant]) -> None:
+        self._people = people
+
+    async def participants(self) -> Sequence[Participant]:
+        return self._people
+
+
 class EventStream:
-    """Events of one thread, fed to handlers by `into`.
+    """Events of one thread, fed to handlers by `into`. Handlers find the bot and all its users in the thread.
 
     Args:
         bot: who the bot is.
@@ -73,14 +85,14 @@ class EventStream:
         self.bot = bot
         self.thread = thread
         self._now = start
-        self._users = 0
+        self._people: list[Participant] = []
         self._store = MemoryStore()
         self.events: list[Event] = []
 
     def user(self, display_name: str | None) -> Author:
         """Somebody new in the thread; None is somebody without a name."""
-        self._users += 1
-        return Author(self, Participant(UserId(f"8:acs:test_{self._users:08}"), display_name))
+        self._people.append(Participant(UserId(f"8:acs:test_{len(self._people) + 1:08}"), display_name))
+        return Author(self, self._people[-1])
 
     def sibling(self, display_name: str) -> Author:
         """Another bot of the same daemon, new in the thread."""
@@ -127,20 +139,21 @@ class EventStream:
         """
         events, self.events = self.events, []
         outcomes: list[Outcome] = []
+        line = _People([Participant(self.bot.user, self.bot.display_name), *self._people])
         async with self._store, Dispatcher(plugins, bot=self.bot, ack=ack) as dispatcher:
             for event in events:
-                outcome = await self._dispatch(dispatcher, event)
+                outcome = await self._dispatch(dispatcher, event, line)
                 if outcome.error is not None and should_raise:
                     raise outcome.error
                 if outcome.error is not None:
-                    last_words = await dispatcher.dispatch_failure(event, outcome)
+                    last_words = await dispatcher.dispatch_failure(event, outcome, line=line)
                     outcome = replace(outcome, wishes=last_words.wishes, error=last_words.error or outcome.error)
                 outcomes.append(outcome)
         return Handled(tuple(outcomes))
 
-    async def _dispatch(self, dispatcher: Dispatcher, event: Event) -> Outcome:
+    async def _dispatch(self, dispatcher: Dispatcher, event: Event, line: Line) -> Outcome:
         memory = Memory(event, self._store, now_ms=int(event.occurred_on.timestamp() * 1000))
-        outcome = await dispatcher.dispatch(event, memory)
+        outcome = await dispatcher.dispatch(event, memory, line=line)
         if outcome.error is None:
             await self._store.commit(self.bot.user, outcome.writes)
         return outcome
@@ -156,21 +169,30 @@ class EventStream:
 
 
 @overload
-def context(happened: str = "", *plugins: HandlerSource, bot: BotInfo = _BOT) -> Context[MessageReceived]: ...
+def context(
+    happened: str = "", *plugins: HandlerSource, bot: BotInfo = _BOT, people: Iterable[Participant] = ()
+) -> Context[MessageReceived]: ...
 
 
 @overload
-def context(happened: E, *plugins: HandlerSource, bot: BotInfo = _BOT) -> Context[E]: ...
+def context(
+    happened: E, *plugins: HandlerSource, bot: BotInfo = _BOT, people: Iterable[Participant] = ()
+) -> Context[E]: ...
 
 
-def context(happened: str | Event = "", *plugins: HandlerSource, bot: BotInfo = _BOT) -> Context[Any]:
+def context(
+    happened: str | Event = "", *plugins: HandlerSource, bot: BotInfo = _BOT, people: Iterable[Participant] = ()
+) -> Context[Any]:
     """A context to call a handler with, plainly: `await roll(context("/roll 2 6"), 2, 6)`.
 
     Args:
         happened: an event, or the text of a message from somebody named Ann.
         plugins: whose commands `ctx.commands` shall list.
         bot: who the bot is.
+        people: who is in the thread, besides Ann and the bot.
     """
-    event = EventStream(bot=bot).user("Ann").said(happened) if isinstance(happened, str) else happened
-    commands = Dispatcher(plugins, bot=bot).commands
-    return Context(Occasion(event, bot, commands), handler="test")
+    ann = EventStream(bot=bot).user("Ann")
+    event = ann.said(happened) if isinstance(happened, str) else happened
+    occasion = Occasion(event, bot, Dispatcher(plugins, bot=bot).commands)
+    everybody = [Participant(bot.user, bot.display_name), ann.participant, *people]
+    return Context(occasion, handler="test", ledger=Ledger(occasion, Memory(event), line=_People(everybody)))
