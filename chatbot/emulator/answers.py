@@ -72,7 +72,8 @@ class Answers:
     def headers(self, response: Response, route: Route | None, request: Request, took_ms: int) -> Headers:
         """The headers of an answer."""
         vector = self._world.state.new_vector().encode() + b".0"
-        headers = [(b"date", self._date_header(request.now)), (b"ms-cv", vector)]
+        date = self._date_header(request.now - self._world.quirks.date_behind_seconds * 1000)
+        headers = [(b"date", date), (b"ms-cv", vector)]
         if response.body is not None:
             headers.append((b"content-type", response.content_type))
             headers.append((b"content-length", b"%d" % len(response.body)))

@@ -7,6 +7,7 @@ token, quota, faults, operation.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ from chatbot.emulator.quotas import Quotas
 from chatbot.emulator.request import Request, Response
 from chatbot.emulator.routes import ChatRoute, Route
 from chatbot.emulator.world import World
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,9 @@ class Emulator(People):
         except ConnectionError:
             self._note(route, request, 0)
             raise
+        except OSError as error:  # the data file cannot be written, so nothing is acknowledged
+            _log.warning("emulator.state_not_kept: %s", error)
+            response = self._answers.refusal(self._answers.throttled(503, 1), route, request)
         self._note(route, request, response.status)
         headers = self._answers.headers(response, route, request, max(0, self.now() - request.now))
         await misfortune.deliver(struck, response, headers, send)

@@ -128,7 +128,7 @@ def thread_item(room: Room, now: int, quirks: Quirks) -> Json:
     if head.deleted is not None:
         body["deletedOn"] = wire_time(head.deleted)
     if now >= head.created + quirks.stampless_seconds * 1000:
-        body["lastMessageReceivedOn"] = wire_time(room.activity() // 1000)
+        body["lastMessageReceivedOn"] = wire_time(room.activity() // 1000 - quirks.stamp_behind_seconds * 1000)
     return body
 
 

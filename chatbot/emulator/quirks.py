@@ -112,6 +112,12 @@ class Quirks:
         "messages",
         "whether edits and deletions (changes), and receipts and typing too (everything), bump lastMessageReceivedOn",
     )
+    stamp_behind_seconds: int = _switch(
+        0, "by how much lastMessageReceivedOn is earlier than the last message (recorded: up to a second)"
+    )
+    date_behind_seconds: int = _switch(
+        0, "by how much the Date header is behind the clock that makes ids (recorded: up to a second)"
+    )
     phantom_threads: int = _switch(
         0,
         "how many conversations the service hides before each thread of a list: pages become short or empty although "

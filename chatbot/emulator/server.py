@@ -134,7 +134,9 @@ def _bind(host: str, port: int) -> socket.socket:
     # Named as TCP, because asyncio sets TCP_NODELAY on nothing else, and without it every answer waits 40 ms.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Windows would let two processes have the port; elsewhere a port is free as soon as its last owner is gone.
+        option = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
+        sock.setsockopt(socket.SOL_SOCKET, option, 1)
         sock.bind((host, port))
     except OSError as error:
         sock.close()

@@ -177,3 +177,14 @@ async def test_over_sockets_the_connection_really_breaks(tls: bool, tmp_path: Pa
     assert reset == b""
     assert cut.startswith(b"HTTP/1.1 200")
     assert not cut.endswith(b"}")
+
+
+async def test_what_cannot_be_kept_is_not_acknowledged() -> None:
+    scene = Scene()
+
+    def full(_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    scene.emulator.world.listen(full)
+
+    assert (await send(scene)).status == 503

@@ -249,3 +249,13 @@ async def test_an_outage_can_begin_and_end() -> None:
         scene.clock.advance(5)
 
     assert statuses == [200, 200, 503, 503, 200, 200]
+
+
+async def test_stamps_and_dates_can_be_behind_the_ids() -> None:
+    scene = Scene(stamp_behind_seconds=1, date_behind_seconds=2)
+    scene.emulator.send(scene.thread, scene.ann, "x")
+
+    listed = await scene("GET", "/chat/threads")
+
+    assert listed.json["value"][0]["lastMessageReceivedOn"] == "2025-06-15T15:06:49Z"
+    assert listed.headers["date"] == "Sun, 15 Jun 2025 15:06:48 GMT"
