@@ -48,6 +48,10 @@ class StateError(ChatbotError):
     """Something was used at a time when it cannot be used; the message says when it can."""
 
 
+class UnknownName(ChatbotError):
+    """Nothing has the name or id that was given; the message says how to see what there is."""
+
+
 class StoreError(ChatbotError):
     """The store cannot be read or written; nothing was changed. Free the disk, mend its rights, or restore it."""
 

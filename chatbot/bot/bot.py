@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from chatbot.actions import ActionKey, SendReadReceipt
+from chatbot.bot import aftercare
 from chatbot.bot.lane import Lane
 from chatbot.bot.line import LaneLine
 from chatbot.bot.membership import Presence
@@ -31,7 +32,7 @@ from chatbot.model import ThreadId, ThreadItem, UserId
 from chatbot.polling.doorbell import listen, rings
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Operation
-from chatbot.stores.base import Attempt, DeadLetter, Enqueue, OutboxRow, Prune, ReviveDeadLetter, Store, Write
+from chatbot.stores.base import Attempt, Enqueue, OutboxRow, Prune, Store, Write
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -59,6 +60,11 @@ class Bot:
         clock: wall time in epoch seconds.
         on_failure: told of every failure of a handler (with its event) or of a turn; tests let them surface.
         log: where it is said; bound to the bot here.
+
+    Attributes:
+        lanes: the lane of each thread that is known.
+        working: the lanes that are at work, each with the number of its turn.
+        turned: set, and made anew, whenever a turn has ended.
     """
 
     def __init__(
@@ -92,11 +98,12 @@ class Bot:
         self._store = store
         self._on_failure = on_failure
         self._budget = Budget()
-        self._lanes: dict[ThreadId, Lane] = {}
+        self.lanes: dict[ThreadId, Lane] = {}
         self._schedule = Schedule()
-        self._working: set[ThreadId] = set()
+        self.working: dict[ThreadId, int] = {}
+        self._turns = 0
         self._rung: set[ThreadId] = set()
-        self._turned = anyio.Event()
+        self.turned = anyio.Event()
         self._woken = anyio.Event()
         self._summoned = anyio.Event()
         self._handlers = anyio.CapacityLimiter(self.settings.max_handlers)
@@ -111,7 +118,7 @@ class Bot:
         """
         self.is_stopping = False
         await self._remember()
-        self.log.info("bot_started", user_id=self.user, threads=len(self._lanes))
+        self.log.info("bot_started", user_id=self.user, threads=len(self.lanes))
         async with self.dispatcher:
             await self._announce(BotStarted(bot=self.user, occurred_on=self._now()))
             async with anyio.create_task_group() as group:
@@ -121,11 +128,11 @@ class Bot:
                 await stopping.wait()
                 await self._announce(BotStopping(bot=self.user, occurred_on=self._now()))
                 self.is_stopping = True
-                for thread in self._working:
-                    self._lanes[thread].interrupt()
+                for thread in self.working:
+                    self.lanes[thread].interrupt()
                 await self._drain()
                 group.cancel_scope.cancel()
-        self.log.info("bot.stopped", unsent=sum(len(lane.handling.outbox) for lane in self._lanes.values()))
+        self.log.info("bot.stopped", unsent=sum(len(lane.handling.outbox) for lane in self.lanes.values()))
 
     async def _remember(self) -> None:
         """Make a lane for every thread the store knows, with the wishes that were left pending there."""
@@ -135,10 +142,10 @@ class Bot:
         self.was_killed = self._store.was_killed
         self._noted = await self._store.attempts(self.user)
         now = anyio.current_time()
-        self._lanes, self._schedule = {}, Schedule()
+        self.lanes, self._schedule = {}, Schedule()
         for record in await self._store.threads(self.user):
             if self._serves(record.thread):
-                self._lanes[record.thread] = Lane(
+                self.lanes[record.thread] = Lane(
                     self,
                     record.thread,
                     record,
@@ -147,11 +154,11 @@ class Bot:
                 )
                 if not record.is_left:
                     self._schedule.set(record.thread, now)
-        for thread in (self.settings.threads or frozenset()) - self._lanes.keys():
+        for thread in (self.settings.threads or frozenset()) - self.lanes.keys():
             self._begin(thread, None)
         for letter in await self._store.dead_letters(self.user):
-            if letter.is_revived:
-                self._revive(letter)
+            if letter.is_revived and not aftercare.hand_over(self, letter):
+                self.log.warning("letter.waits", letter=letter.id, reason="the bot is not in its thread")
 
     def _serves(self, thread: ThreadId) -> bool:
         return self.settings.threads is None or thread in self.settings.threads
@@ -160,37 +167,28 @@ class Bot:
         """A thread nobody knew: its first turn finds out whether the bot is in it."""
         lane = Lane(self, thread, None, noted=self._noted.get(thread))
         lane.membership.probe(stamp)
-        self._lanes[thread] = lane
+        self.lanes[thread] = lane
         self._schedule.set(thread, anyio.current_time())
-
-    def _revive(self, letter: DeadLetter) -> bool:
-        lane = self._lanes.get(letter.event.thread) if isinstance(letter.event, ThreadEvent) else None
-        if lane is None:
-            return False
-        lane.revive(letter)
-        self.ring(lane.thread)
-        return True
 
     async def revive(self, id: str) -> bool:
         """Have a dead letter tried again; False when there is none of that id in a thread the bot is in."""
-        letters = {letter.id: letter for letter in await self._store.dead_letters(self.user)}
-        if id not in letters:
-            return False
-        await self.commit([ReviveDeadLetter(id)])
-        return self._revive(letters[id])
+        for letter in await self._store.dead_letters(self.user):
+            if letter.id == id:
+                return await aftercare.revive(self, letter)
+        return False
 
     async def _drain(self) -> None:
         """Wait for the turns in hand, then give turns only to the lanes that still owe something."""
         self._schedule = Schedule()
         while True:
-            owing = {thread for thread, lane in self._lanes.items() if not lane.is_settled}
-            if not self._working and not owing:
+            owing = {thread for thread, lane in self.lanes.items() if not lane.handling.is_settled}
+            if not self.working and not owing:
                 return
-            for thread in owing - self._working:
+            for thread in owing - self.working.keys():
                 if thread not in self._schedule:
                     self._schedule.set(thread, anyio.current_time())
             self._woken.set()
-            await self._turned.wait()
+            await self.turned.wait()
 
     async def _prune(self) -> None:
         """Forget from time to time what was settled long ago."""
@@ -228,7 +226,7 @@ class Bot:
 
     async def _ring(self, *, to_the_end: bool) -> None:
         async for item in listen(self.service, self._is_news, self._budget, to_the_end=to_the_end):
-            lane = self._lanes.get(item.id)
+            lane = self.lanes.get(item.id)
             if lane is None:
                 self._begin(item.id, item.last_activity)
             elif item.deleted_on is not None:
@@ -239,7 +237,7 @@ class Bot:
 
     def _is_news(self, item: ThreadItem) -> bool:
         """Whether a listed thread needs a look."""
-        lane = self._lanes.get(item.id)
+        lane = self.lanes.get(item.id)
         if lane is None:
             return item.deleted_on is None and self._serves(item.id)
         if lane.membership.presence is Presence.OUT:
@@ -254,9 +252,9 @@ class Bot:
 
     def ring(self, thread: ThreadId) -> None:
         """Have a thread looked at as soon as possible."""
-        if thread in self._working:
+        if thread in self.working:
             self._rung.add(thread)
-        elif thread in self._lanes:
+        elif thread in self.lanes:
             self._schedule.set(thread, anyio.current_time())
             self._woken.set()
 
@@ -267,18 +265,19 @@ class Bot:
         async with anyio.create_task_group() as group:
             while True:
                 now = anyio.current_time()
-                while len(self._working) < self.settings.max_turns:
+                while len(self.working) < self.settings.max_turns:
                     thread = self._schedule.take(now)
                     if thread is None:
                         break
-                    self._working.add(thread)
-                    group.start_soon(self._turn, self._lanes[thread])
+                    self._turns += 1
+                    self.working[thread] = self._turns
+                    group.start_soon(self._turn, self.lanes[thread])
                 await self._wait_for_turns()
 
     async def _wait_for_turns(self) -> None:
         self._woken = anyio.Event()
         due = self._schedule.next_due()
-        if due is None or len(self._working) >= self.settings.max_turns:
+        if due is None or len(self.working) >= self.settings.max_turns:
             await self._woken.wait()
             return
         with anyio.move_on_after(max(0.0, due - anyio.current_time())):
@@ -294,7 +293,7 @@ class Bot:
             self._tell(None, error)
             pause = MAX_PAUSE
         finally:
-            self._working.discard(lane.thread)
+            del self.working[lane.thread]
         now = anyio.current_time()
         if lane.thread in self._rung and pause is not None:
             pause = min(pause, self.settings.cadence.interval)
@@ -302,8 +301,8 @@ class Bot:
         if pause is not None:
             self._schedule.set(lane.thread, now + pause)
         self._woken.set()
-        self._turned.set()
-        self._turned = anyio.Event()
+        self.turned.set()
+        self.turned = anyio.Event()
 
     # ── what lanes need ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -327,7 +326,7 @@ class Bot:
         return outcome
 
     def _line(self, event: Event) -> LaneLine | None:
-        lane = self._lanes.get(event.thread) if isinstance(event, ThreadEvent) else None
+        lane = self.lanes.get(event.thread) if isinstance(event, ThreadEvent) else None
         return LaneLine(lane, event) if lane is not None else None
 
     def _say_failure(self, event: Event, handler: str | None, error: Exception) -> None:
@@ -354,7 +353,7 @@ class Bot:
             if isinstance(wish.action, SendReadReceipt):
                 continue
             target = target_of(wish.action, thread)
-            lane = self._lanes.get(target) if target else None
+            lane = self.lanes.get(target) if target else None
             if lane is None or target is None:
                 self.log.error("wish.dropped", action=type(wish.action).__name__, thread=target, reason="not in there")
                 continue
@@ -368,15 +367,15 @@ class Bot:
     def take(self, rows: Sequence[OutboxRow]) -> None:
         """Hand journalled rows to the outboxes of their threads."""
         for row in rows:
-            lane = self._lanes[row.thread]
+            lane = self.lanes[row.thread]
             lane.handling.outbox.add(row, lane.handling.proofs)
-            if row.thread not in self._working:
+            if row.thread not in self.working:
                 self.ring(row.thread)
 
-    async def commit(self, writes: Sequence[Write]) -> None:
-        """Make writes durable."""
+    async def commit(self, writes: Sequence[Write], *, place: str = "") -> None:
+        """Make writes durable; `place` is whose trouble with the store is over then."""
         await self._store.commit(self.user, writes)
-        self.trouble.over("store")
+        self.trouble.over("store", place=place)
 
     async def find_row(self, key: ActionKey) -> OutboxRow | None:
         """Read a row back, settled or not."""
@@ -406,8 +405,8 @@ class Bot:
 
     def is_settled(self, thread: ThreadId, version: int) -> bool:
         """Whether everything in a thread up to a version was handled, and nothing is owed there."""
-        lane = self._lanes.get(thread)
-        if lane is None or thread in self._working:
+        lane = self.lanes.get(thread)
+        if lane is None or thread in self.working:
             return False
         if lane.membership.presence is not Presence.IN:
             return lane.membership.presence is Presence.OUT
@@ -420,7 +419,7 @@ class Bot:
             # Rung for again only after a while: a turn that waits for a quota is over at once, with nothing done.
             with anyio.move_on_after(self.settings.cadence.interval):
                 while not self.is_settled(thread, version):
-                    await self._turned.wait()
+                    await self.turned.wait()
 
 
 def _default_log() -> FilteringBoundLogger:

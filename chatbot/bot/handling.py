@@ -15,7 +15,7 @@ from chatbot.bot.planning import receipts_in
 from chatbot.bot.receipts import Receipts
 from chatbot.bot.trials import Trials
 from chatbot.dispatch import Outcome
-from chatbot.errors import Rejected
+from chatbot.errors import CannotStore, Rejected
 from chatbot.events import ActionFailed, ThreadEvent
 from chatbot.model import MessageId, ThreadId
 from chatbot.outbox.outbox import Outbox
@@ -111,13 +111,18 @@ class Handling:
         if isinstance(letter.event, ActionFailed):
             await self._reopen(letter, letter.event.action_key)
             return
+        # Noted before it runs: if its handler kills the process, the next process does not try it again by itself.
+        await self.commit([SaveDeadLetter(replace(letter, attempts=letter.attempts + 1, is_revived=False))], {})
         outcome = await self._bot.handle(letter.event)
         if outcome.error is None:
-            await self._commit_outcome(letter.event, outcome, {}, [DropDeadLetter(letter.id)])
-            self._log.info("letter.revived", letter=letter.id)
-        else:
-            again = self.trials.letter(letter.event, outcome, letter.attempts + 1)
-            await self.commit([again], {})
+            try:
+                await self._commit_outcome(letter.event, outcome, {}, [DropDeadLetter(letter.id)])
+            except CannotStore as error:
+                outcome = Outcome(handler=outcome.handler, error=error)
+            else:
+                self._log.info("letter.revived", letter=letter.id)
+                return
+        await self.commit([self.trials.letter(letter.event, outcome, letter.attempts + 1)], {})
 
     async def _reopen(self, letter: DeadLetter, key: ActionKey) -> None:
         row = await self._bot.find_row(key)
@@ -157,7 +162,7 @@ class Handling:
         marks, self._marks = self._marks, {}
         marked = [MarkSeen(self._thread, {**marks, **seen})] if marks or seen else []
         try:
-            await self._bot.commit([*lazy, *writes, *marked])
+            await self._bot.commit([*lazy, *writes, *marked], place=self._thread)
         except BaseException:
             self._lazy, self._marks = lazy, marks
             raise

@@ -7,7 +7,7 @@ in the next, by the same way as after a crash: the cursor and the outbox know wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from enum import Enum
@@ -23,12 +23,13 @@ from chatbot.bot.receipts import Receipts
 from chatbot.bot.settings import NO_HISTORY
 from chatbot.errors import Forbidden, NotFound, ServiceError, StoreError, Throttled
 from chatbot.events import ActionFailed, ThreadJoined, ThreadLeft
-from chatbot.model import ChatMessage, MessageType, Participant, ThreadId
+from chatbot.model import ChatMessage, MessageType, Participant, ThreadId, UserId
 from chatbot.outbox.outbox import Outbox
 from chatbot.polling.cursor import Change, moment
 from chatbot.polling.poller import Interrupted, Look, brief_look, whole_look
 from chatbot.polling.sightings import event_of, lists, time_of
 from chatbot.service.budget import Budget, Operation
+from chatbot.stores import erasure
 from chatbot.stores.base import Attempt, DeadLetter, LeaveThread, OutboxRow, SaveThread, ThreadRecord
 
 if TYPE_CHECKING:
@@ -130,7 +131,17 @@ class Lane:
 
     def revive(self, letter: DeadLetter) -> None:
         """Have a dead letter tried again in the next turn."""
+        self.drop_letters(lambda waiting: waiting.id == letter.id)
         self._letters.append(letter)
+
+    def drop_letters(self, is_meant: Callable[[DeadLetter], bool]) -> None:
+        """Do not try these again."""
+        self._letters = [letter for letter in self._letters if not is_meant(letter)]
+
+    def forget(self, user: UserId) -> None:
+        """Erase a person from what waits here to be said or tried; the store has forgotten them already."""
+        self.drop_letters(lambda letter: erasure.holds(letter, user))
+        self.handling.outbox.forget(user)
 
     @property
     def is_settled(self) -> bool:
@@ -185,8 +196,9 @@ class Lane:
         if self.membership.presence is Presence.UNKNOWN:
             await self._join()
         while self._letters:
-            await self.handling.revive(self._letters[0])
-            del self._letters[0]
+            letter = self._letters[0]
+            await self.handling.revive(letter)
+            self._letters = [other for other in self._letters if other is not letter]
         if self.handling.outbox.is_full:
             return None
         delay = self.budget.delay(Operation.LIST_MESSAGES, anyio.current_time())
@@ -222,7 +234,7 @@ class Lane:
                 reason=reason,
             )
             await self.handling.give_up_action(event)
-            self.handling.outbox.drop_failure()
+            self.handling.outbox.drop_failure(failure)
         return pause
 
     def _now(self) -> datetime:
@@ -247,7 +259,7 @@ class Lane:
         finally:
             self._looking, self.handling.proofs = None, {}
         if end is Ending.READ:
-            self.bot.trouble.over("read")
+            self.bot.trouble.over("read", place=self.thread)
             self.looked_ms = look.server_time_ms
             if is_whole:
                 self._whole_at = now
@@ -335,6 +347,7 @@ class Lane:
     async def leave(self, *, is_deleted: bool) -> None:
         """The bot is not in the thread any more: settle everything and tell the handlers, once."""
         now = anyio.current_time()
+        self.bot.trouble.over("read", place=self.thread)
         if self.membership.was_told:
             self.membership.leave(now)
             return
@@ -351,12 +364,14 @@ class Lane:
         await self.handling.handle(event, {}, SaveThread(record), LeaveThread(self.thread, reason))
         self.handling.begin(record)
         self.handling.outbox, self.looked_ms = self._outbox(), left_ms
+        self._letters.clear()  # those stay in the store
         self.membership.leave(now)
         self.log.info("thread.left", is_deleted=is_deleted)
 
     def _back_off(self, error: ServiceError | StoreError) -> float:
         self._failures += 1
-        self.bot.trouble.met("store" if isinstance(error, StoreError) else "read", error)
+        work = "store" if isinstance(error, StoreError) else "read"
+        self.bot.trouble.met(work, error, place=self.thread)
         pause = min(MAX_PAUSE, FIRST_PAUSE * 2 ** min(self._failures - 1, 5))
         if isinstance(error, Throttled):
             pause = error.retry_after or pause

@@ -52,6 +52,34 @@ for _position, (_name, _help) in enumerate(_COMMANDS.items()):
         f"chatbot.cli.{_name}:{_name}", name=_name, help="\n\n".join(_help), sort_key=_position, help_epilogue=""
     )
 
+_GROUPS: Final = {
+    "dead-letters": (
+        "See, retry and drop what the bots have given up.",
+        {
+            "list": ("list_letters", "List what was given up, oldest first, without what people wrote."),
+            "show": ("show_letter", "Show one dead letter whole, with what was written."),
+            "retry": ("retry_letters", "Try a dead letter again, or all: now, or at the bots' next start."),
+            "drop": ("drop_letters", "Forget a dead letter, or all."),
+        },
+    ),
+    "state": (
+        "What the bots remember.",
+        {"forget": ("forget", "Erase a person: what they wrote, and what was said about them.")},
+    ),
+}
+for _group, (_help_of_group, _members) in _GROUPS.items():
+    _sub = App(
+        name=_group,
+        help=f"{_help_of_group}\n\nAsks the running bots; where none run, it looks into their store itself.",
+        help_epilogue="",
+        sort_key=len(_COMMANDS),
+    )
+    _sub["--help"].group = "Options"
+    for _position, (_name, (_function, _text)) in enumerate(_members.items()):
+        _module = _group.replace("-", "_")
+        _sub.command(f"chatbot.cli.{_module}:{_function}", name=_name, help=_text, sort_key=_position, help_epilogue="")
+    app.command(_sub)
+
 
 def _version() -> str:
     from importlib.metadata import version  # here, because --help should not wait for it

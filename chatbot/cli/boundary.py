@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from chatbot.errors import ChatbotError, ConfigError, PluginError, ServiceError, StateError, StoreError
+from chatbot.errors import ChatbotError, ConfigError, PluginError, ServiceError, StateError, StoreError, UnknownName
 
 EXIT_CRASH: Final = 1
 EXIT_USAGE: Final = 2
@@ -63,6 +63,8 @@ def exit_code(error: ChatbotError) -> int:
     """What an expected error means to whoever started us."""
     if isinstance(error, ConfigError | PluginError):
         return EXIT_CONFIG
+    if isinstance(error, UnknownName):
+        return EXIT_USAGE
     return EXIT_UNAVAILABLE if isinstance(error, ServiceError | StateError | StoreError) else EXIT_CRASH
 
 

@@ -34,6 +34,9 @@ from chatbot.stores import open_store
 EMULATOR: Final = "emulator"
 """The `service:` that is no resource of Azure's but the emulator inside the daemon's own process."""
 
+# Edits of a message that was sent find it by its row.
+_SHORTEST_RETENTION: Final = timedelta(hours=1)
+
 # The service's quota: 200 times list messages per minute, user and thread.
 _FASTEST_POLL: Final = timedelta(milliseconds=300)
 
@@ -195,6 +198,7 @@ class Config(_Settings):
         ca_file: a PEM file of certificate authorities to trust beside the system's; relative to bots.yaml.
         store: where bots remember; a relative path starts beside bots.yaml.
         drain_timeout: how long a stop waits for handlers and replies that are under way.
+        retention: how long the store keeps what was said and done; what is still to be done, and dead letters, stay.
     """
 
     version: Annotated[Literal[1], BeforeValidator(_version)]
@@ -204,6 +208,7 @@ class Config(_Settings):
     bots: Annotated[dict[BotName, BotConfig], Field(min_length=1)]
     log: LogConfig = LogConfig()
     drain_timeout: Duration = timedelta(seconds=10)
+    retention: Duration = timedelta(days=30)
     emulator: EmulatorConfig = EmulatorConfig()
 
     _path: Path = PrivateAttr()
@@ -216,6 +221,14 @@ class Config(_Settings):
         text = value.get_secret_value()
         if text != EMULATOR:
             _checked(lambda: ConnectionString.parse(text), "; or write emulator")
+        return value
+
+    @field_validator("retention")
+    @classmethod
+    def _long_enough(cls, value: timedelta) -> timedelta:
+        if value < _SHORTEST_RETENTION:
+            message = f"{format_duration(value)} is too short to edit what was just said (at least 1h)"
+            raise ValueError(message)
         return value
 
     @field_validator("store")

@@ -33,10 +33,11 @@ from chatbot.errors import (
     ServiceError,
     Throttled,
 )
-from chatbot.model import REPLY_KEY, ChatMessage, MessageId, ThreadId
+from chatbot.model import REPLY_KEY, ChatMessage, MessageId, ThreadId, UserId
 from chatbot.outbox.proof import read_proofs
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Operation
+from chatbot.stores import erasure
 from chatbot.stores.base import OutboxRow, RepointRow, RowStatus, SettleRow
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Outbox:
             proofs: keys of own messages that were just read: such a wish is done already (the store forgot it, as
                 one restored from a backup does).
         """
-        if any(row.key == other.key for other in self._rows):
+        if self._holds(row):
             return
         self._rows.append(row)
         if proofs and row.key in proofs:
@@ -197,9 +198,20 @@ class Outbox:
         """The eldest wish that was given up and not yet mourned, with the reason."""
         return self._given_up[0] if self._given_up else None
 
-    def drop_failure(self) -> None:
+    def drop_failure(self, failure: tuple[OutboxRow, str]) -> None:
         """That one is mourned: it was committed as a dead letter."""
-        self._given_up.popleft()
+        if failure in self._given_up:
+            self._given_up.remove(failure)
+
+    def forget(self, user: UserId) -> None:
+        """Drop the wishes that tell of a person, as the store did; one that is under way is not repeated."""
+        erased = (erasure.erase(row, user) for row in self._rows)
+        self._rows = deque(row for row in erased if row.status is RowStatus.PENDING)
+        self._given_up = deque(one for one in self._given_up if erasure.erase(one[0], user) is one[0])
+        self._doubtful &= {row.key for row in self._rows}
+
+    def _holds(self, row: OutboxRow) -> bool:
+        return any(row.key == other.key for other in self._rows)
 
     async def flush(self) -> float | None:
         """Do what can be done now.
@@ -280,6 +292,8 @@ class Outbox:
             self._partial_tries = 0
             raise Rejected(f"not added: {reasons}")  # noqa: EM102 - the reasons are the message
         self._log.warning("participants.refused", count=len(failed), reasons=reasons)
+        if not self._holds(row):  # a person was forgotten meanwhile
+            return False
         refused = {person.user for person in failed}
         remaining = tuple(person for person in action.participants if person.user in refused)
         self._rows[0] = replace(row, action=replace(action, participants=remaining))
@@ -302,7 +316,7 @@ class Outbox:
     def _settle(
         self, row: OutboxRow, status: RowStatus, message: MessageId | None = None, reason: str | None = None
     ) -> None:
-        self._rows.remove(row)
+        self._rows = deque(other for other in self._rows if other.key != row.key)
         self._doubtful.discard(row.key)
         if message is not None:
             self._sent[row.key] = message
@@ -315,6 +329,8 @@ class Outbox:
     def _failed(self, row: OutboxRow, operation: Operation, error: ServiceError) -> None:
         """Decide what an error means for the first row: gone, doubtful, or simply later."""
         now = anyio.current_time()
+        if not self._holds(row):  # a person was forgotten meanwhile
+            return
         if isinstance(error, NotFound) and isinstance(row.action, DeleteMessage | RemoveParticipant):
             self._settle(row, RowStatus.DONE)
             return

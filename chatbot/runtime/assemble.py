@@ -97,7 +97,7 @@ async def assemble(
                 service=identity.service,
                 store=store,
                 dispatcher=Dispatcher(plugins[identity.name], bot=info, ack=Ack(identity.config.ack)),
-                settings=bot_settings(identity.config),
+                settings=bot_settings(identity.config, retention=config.retention),
                 display_name=identity.display_name,
                 first_started_ms=identity.record.first_started_ms,
                 log=structlog.get_logger(),
@@ -106,8 +106,8 @@ async def assemble(
     return bots
 
 
-def bot_settings(config: BotConfig) -> BotSettings:
-    """A bot's part of bots.yaml in the bot's own terms."""
+def bot_settings(config: BotConfig, *, retention: timedelta) -> BotSettings:
+    """A bot's part of bots.yaml, and what it says for all bots, in the bot's own terms."""
     return BotSettings(
         threads=None if config.threads == "all" else frozenset(config.threads),
         history=_history(config.history),
@@ -115,6 +115,7 @@ def bot_settings(config: BotConfig) -> BotSettings:
             interval=config.poll.interval.total_seconds(),
             idle=config.poll.idle.total_seconds(),
         ),
+        retention=retention,
     )
 
 

@@ -104,6 +104,11 @@ class ControlDirectory:
             raise StateError(message)
         return info
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a daemon runs here, ready or not."""
+        return self.path.is_dir() and self._is_held()
+
     def recall(self, name: str) -> dict[str, Any]:
         """What `remember` kept under this name; empty if nothing."""
         try:
@@ -118,6 +123,10 @@ class ControlDirectory:
         """Keep some facts over restarts, in a file of this name."""
         self._make()
         self._write(self.path / f"{name}.json", facts)
+
+    def forget(self, name: str) -> None:
+        """Keep the facts of this name no longer."""
+        (self.path / f"{name}.json").unlink(missing_ok=True)
 
     @property
     def _run_file(self) -> Path:

@@ -14,6 +14,8 @@ from chatbot.bot import Bot
 from chatbot.config import Config
 from chatbot.errors import OutcomeUnknown, ServiceError, Unauthorized, Unreachable
 from chatbot.runtime.assemble import Plugins, assemble
+from chatbot.runtime.caretaker import Caretaker
+from chatbot.runtime.channel import listening
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control import ControlDirectory, RunInfo, RunningBot
 from chatbot.runtime.lobby import open_lobby
@@ -74,14 +76,16 @@ class Daemon:
         """
         store = open_store(self._config.store.get_secret_value(), base_dir=self._config.directory)
         async with store, connection.open() as resource:
-            async with self._unless_stopped():
-                try:
-                    bots = await assemble(self._config, self._plugins, connection, resource, store)
+            bots: list[Bot] = []
+            async with self._unless_stopped(), self._explaining():
+                bots = await assemble(self._config, self._plugins, connection, resource, store)
+            if self._stopping.is_set():
+                return
+            async with listening(self._control, Caretaker(store, bots).answer, config=self._config.path):
+                async with self._unless_stopped(), self._explaining():
                     await self._publish(bots, connection)
-                except ServiceError as error:
-                    raise self._explained(error) from error
-            if not self._stopping.is_set():
-                await supervise(bots, self._stopping, drain_seconds=self._config.drain_timeout.total_seconds())
+                if not self._stopping.is_set():
+                    await supervise(bots, self._stopping, drain_seconds=self._config.drain_timeout.total_seconds())
 
     async def _publish(self, bots: Sequence[Bot], connection: Connection) -> None:
         """Let people and commands find the bots."""
@@ -98,8 +102,15 @@ class Daemon:
         await anyio.to_thread.run_sync(self._control.publish, info)
         self._on_ready(info)
 
+    @asynccontextmanager
+    async def _explaining(self) -> AsyncIterator[None]:
+        """Raise the service's failures with the place where it is named, and with what can be done."""
+        try:
+            yield
+        except ServiceError as error:
+            raise self._explained(error) from error
+
     def _explained(self, error: ServiceError) -> ServiceError:
-        """The same failure, with the place where the service is named and with what can be done."""
         remedy = {
             Unreachable: "check the endpoint, this machine's network and its proxy",
             OutcomeUnknown: "try again; check this machine's network and its proxy",

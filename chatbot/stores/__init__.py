@@ -12,14 +12,16 @@ if TYPE_CHECKING:
     from chatbot.stores.memory import MemoryStore as MemoryStore
     from chatbot.stores.sqlite import SqliteStore as SqliteStore
     from chatbot.stores.url import open_store as open_store
+    from chatbot.stores.url import visit_store as visit_store
 
 _HOMES = {
     "MemoryStore": "chatbot.stores.memory",
     "SqliteStore": "chatbot.stores.sqlite",
     "open_store": "chatbot.stores.url",
+    "visit_store": "chatbot.stores.url",
 }
 
-__all__ = ["MemoryStore", "SqliteStore", "open_store"]
+__all__ = ["MemoryStore", "SqliteStore", "open_store", "visit_store"]
 
 
 def __getattr__(name: str) -> Any:

@@ -325,6 +325,10 @@ class Store(Protocol):
         """The identity remembered for this name at this resource."""
         ...
 
+    async def bots(self) -> Sequence[BotRecord]:
+        """All identities ever remembered, by name; also of bots and resources that nobody runs any more."""
+        ...
+
     async def threads(self, bot: UserId) -> Sequence[ThreadRecord]:
         """All threads the bot was ever in, seen-sets included."""
         ...

@@ -70,6 +70,11 @@ class MemoryStore:
         row = (await self._opened()).bots.get((name, resource))
         return None if row is None else rows.decode_bot(row)
 
+    async def bots(self) -> Sequence[BotRecord]:
+        """See `Store.bots`."""
+        found = (await self._opened()).bots
+        return [rows.decode_bot(found[key]) for key in sorted(found)]
+
     async def threads(self, bot: UserId) -> Sequence[ThreadRecord]:
         """See `Store.threads`."""
         tables = await self._opened()

@@ -15,6 +15,9 @@ from chatbot.stores.base import Attempt, BotRecord, DeadLetter, OutboxRow, Threa
 FIND_BOT: Final = """
     SELECT name, resource, user_id, first_started_ms FROM bot WHERE name = ? AND resource = ?"""
 
+BOTS: Final = """
+    SELECT name, resource, user_id, first_started_ms FROM bot ORDER BY name, resource"""
+
 THREADS: Final = """
     SELECT key, id, floor, base, is_left, receipt_due, receipt_sent FROM thread
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) ORDER BY key"""
@@ -71,6 +74,11 @@ def find_bot(connection: sqlite3.Connection, name: str, resource: str) -> BotRec
     """The identity remembered for this name at this resource."""
     row = connection.execute(FIND_BOT, (name, resource)).fetchone()
     return None if row is None else rows.decode_bot(rows.BotRow._make(row))
+
+
+def bots(connection: sqlite3.Connection) -> list[BotRecord]:
+    """All identities, by name."""
+    return [rows.decode_bot(rows.BotRow._make(row)) for row in connection.execute(BOTS)]
 
 
 def threads(connection: sqlite3.Connection, bot: str) -> list[ThreadRecord]:

@@ -40,10 +40,13 @@ class SqliteStore:
     Args:
         path: the file; relative to the working directory. `-wal`, `-shm` and `.lock` lie beside it.
         busy_seconds: how long another program may lock the file (a backup, the sqlite3 shell) before a commit fails.
+        is_visit: only a look, or a small change, between two runs of bots: what the file tells of the end of the
+            last run (`was_killed`) stays as it is, for the next run to read.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, busy_seconds: float = 5.0) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, busy_seconds: float = 5.0, is_visit: bool = False) -> None:
         self._file = SqliteFile(Path(path).absolute(), busy_seconds=busy_seconds)
+        self._is_visit = is_visit
         self._writer: Writer | None = None
         self._readers: _Readers | None = None
         self._exits = AsyncExitStack()
@@ -59,7 +62,7 @@ class SqliteStore:
         """
         async with AsyncExitStack() as exits:
             await anyio.to_thread.run_sync(self._file.find)
-            lock, transactions = StoreLock(self._file.path), _Transactions(self._file)
+            lock, transactions = StoreLock(self._file.path), _Transactions(self._file, is_visit=self._is_visit)
             await anyio.to_thread.run_sync(lock.acquire)
             exits.push_async_callback(_shielded, lock.release)
             self._was_killed = await anyio.to_thread.run_sync(transactions.open)
@@ -88,6 +91,10 @@ class SqliteStore:
     async def find_bot(self, name: str, resource: str) -> BotRecord | None:
         """See `Store.find_bot`."""
         return await self._read(partial(queries.find_bot, name=name, resource=resource))
+
+    async def bots(self) -> Sequence[BotRecord]:
+        """See `Store.bots`."""
+        return await self._read(queries.bots)
 
     async def threads(self, bot: UserId) -> Sequence[ThreadRecord]:
         """See `Store.threads`."""
@@ -155,13 +162,16 @@ class _Transactions:
     over, the store works again.
     """
 
-    def __init__(self, file: SqliteFile) -> None:
+    def __init__(self, file: SqliteFile, *, is_visit: bool) -> None:
         self._file = file
+        self._is_visit = is_visit
         self._connection: sqlite3.Connection | None = None
 
     def open(self) -> bool:
         """Open the file and note in it who holds it; whether its last holder had not let go of it."""
         self._connection = self._file.prepare()
+        if self._is_visit:
+            return False
         try:
             return queries.hold(self._connection, os.getpid())
         except sqlite3.Error as error:
@@ -170,8 +180,9 @@ class _Transactions:
 
     def close(self) -> None:
         """Let go of the file; when that cannot be noted, the next holder takes this one for killed."""
-        with suppress(sqlite3.Error, StoreError):
-            queries.let_go(self._connected())
+        if not self._is_visit:
+            with suppress(sqlite3.Error, StoreError):
+                queries.let_go(self._connected())
         self._drop()
 
     def _connected(self) -> sqlite3.Connection:

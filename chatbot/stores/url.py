@@ -25,6 +25,25 @@ def open_store(url: str, *, base_dir: Path) -> Store:
     Raises:
         ConfigError: the URL names no store that there is.
     """
+    return _open(url, base_dir, is_visit=False)
+
+
+def visit_store(url: str, *, base_dir: Path) -> Store | None:
+    """The store of a URL for a short visit between two runs; None when nothing was ever kept there.
+
+    Args:
+        url: see `open_store`.
+        base_dir: see there.
+
+    Raises:
+        ConfigError: the URL names no store that there is.
+    """
+    scheme, _, rest = url.partition(":")
+    is_kept = scheme == "sqlite" and (base_dir / _path(url, rest)).exists()
+    return _open(url, base_dir, is_visit=True) if is_kept else None
+
+
+def _open(url: str, base_dir: Path, *, is_visit: bool) -> Store:
     scheme, colon, rest = url.partition(":")
     if not colon:
         problem = f"{url!r} is no store URL: expected {FORMS} (for a file of this name: {'sqlite:///' + url!r})"
@@ -32,7 +51,7 @@ def open_store(url: str, *, base_dir: Path) -> Store:
     if scheme == "memory":
         return _memory(rest)
     if scheme == "sqlite":
-        return SqliteStore(base_dir / _path(url, rest))
+        return SqliteStore(base_dir / _path(url, rest), is_visit=is_visit)
     # the rest of a foreign URL may hold a password
     problem = f"{scheme + ':…'!r} is no store that there is: expected {FORMS}"
     raise ConfigError(problem)

@@ -101,6 +101,7 @@ class TestIdentities:
             assert await store.find_bot("helpdesk", "contoso") == mine
             assert await store.find_bot("helpdesk", "fabrikam") == twin
             assert await store.find_bot("lobby", "contoso") is None
+            assert await store.bots() == [mine, twin]
 
     async def test_a_second_record_of_the_same_name_replaces_the_first(self, reopen):
         first = BotRecord("helpdesk", "contoso", BOT, 1234)
@@ -479,6 +480,7 @@ class TestOpening:
         uses = [
             lambda: store.commit(BOT, []),
             lambda: store.find_bot("a", "b"),
+            lambda: store.bots(),
             lambda: store.threads(BOT),
             lambda: store.pending(BOT),
             lambda: store.row(BOT, ActionKey("a")),

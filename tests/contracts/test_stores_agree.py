@@ -118,7 +118,7 @@ async def take(store, step) -> object:
 
 async def look(store) -> list[object]:
     """Everything a store answers; of positions only the order counts."""
-    answers: list[object] = [await store.find_bot("desk", "contoso"), store.was_killed]
+    answers: list[object] = [await store.find_bot("desk", "contoso"), await store.bots(), store.was_killed]
     for bot in BOTS:
         answers.append({record.thread: record for record in await store.threads(bot)})
         answers.append([replace(row, position=0) for row in await store.pending(bot)])

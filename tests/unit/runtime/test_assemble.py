@@ -89,9 +89,10 @@ def test_every_plugin_that_cannot_be_used_is_reported_where_it_is_named(folder: 
 def test_settings_of_bots_yaml_become_the_bots_own(folder: Path) -> None:
     bots = config_of(folder).bots
 
-    echo, helpdesk = bot_settings(bots["echo"]), bot_settings(bots["helpdesk"])
+    echo, helpdesk = (bot_settings(bots[name], retention=timedelta(days=7)) for name in ("echo", "helpdesk"))
 
     assert (echo.threads, echo.history, echo.cadence.interval, echo.cadence.idle) == (None, NO_HISTORY, 1.0, 30.0)
+    assert echo.retention == timedelta(days=7)
     assert (helpdesk.threads, helpdesk.history) == (frozenset({"19:a@thread.v2"}), timedelta(hours=2))
     assert (helpdesk.cadence.interval, helpdesk.cadence.idle) == (0.5, 5.0)
 
@@ -99,7 +100,7 @@ def test_settings_of_bots_yaml_become_the_bots_own(folder: Path) -> None:
 def test_all_of_history_is_its_own_setting(folder: Path) -> None:
     config = config_of(folder, TWO_BOTS.replace("history: 2h", "history: all"))
 
-    assert bot_settings(config.bots["helpdesk"]).history == ALL_HISTORY
+    assert bot_settings(config.bots["helpdesk"], retention=timedelta(days=30)).history == ALL_HISTORY
 
 
 async def test_bots_users_are_made_once_and_remembered_with_the_services_time(folder: Path) -> None:

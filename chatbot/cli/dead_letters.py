@@ -1,0 +1,126 @@
+"""`chatbot dead-letters`: what the bots have given up; to see it, to try it again, or to let it go."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from chatbot.cli.boundary import EXIT_UNAVAILABLE
+from chatbot.cli.consult import consult
+from chatbot.cli.table import table
+from chatbot.config.place import printable
+
+Config = Annotated[Path, Parameter(help="The configuration of the bots.")]
+Letter = Annotated[str, Parameter(help="The id of a dead letter, as the list shows it.")]
+Letters = Annotated[str, Parameter(help="The id of a dead letter, or all.")]
+BotName = Annotated[str | None, Parameter(help="Only those of the bot with this name.")]
+Format = Annotated[Literal["text", "json"], Parameter(help="For people, or for programs.")]
+
+_OUTCOMES = {
+    "now": "is tried again now",
+    "at the next start": "will be tried again at the next start",
+    "not in the thread": "cannot be tried: the bot is not in its thread; drop it, or bring the bot back and retry",
+}
+
+
+def list_letters(config: Config = Path("bots.yaml"), /, *, bot: BotName = None, format: Format = "text") -> int:
+    """List dead letters."""
+    answer = consult(config, {"ask": "dead-letters list", "bot": bot})
+    _show(answer, format, _listing(answer))
+    return 0
+
+
+def show_letter(
+    id: Letter, config: Config = Path("bots.yaml"), /, *, bot: BotName = None, format: Format = "text"
+) -> int:
+    """Show one dead letter."""
+    answer = consult(config, {"ask": "dead-letters show", "id": id, "bot": bot})
+    _show(answer["letter"], format, _portrait(answer["letter"]))
+    return 0
+
+
+def retry_letters(
+    id: Letters, config: Config = Path("bots.yaml"), /, *, bot: BotName = None, format: Format = "text"
+) -> int:
+    """Try dead letters again."""
+    answer = consult(config, {"ask": "dead-letters retry", "id": id, "bot": bot})
+    _show(answer, format, _sentences(answer, lambda letter: _OUTCOMES[letter["outcome"]]))
+    is_stuck = any(letter["outcome"] == "not in the thread" for letter in answer["letters"])
+    return EXIT_UNAVAILABLE if is_stuck else 0
+
+
+def drop_letters(
+    id: Letters, config: Config = Path("bots.yaml"), /, *, bot: BotName = None, format: Format = "text"
+) -> int:
+    """Forget dead letters."""
+    answer = consult(config, {"ask": "dead-letters drop", "id": id, "bot": bot})
+    _show(answer, format, _sentences(answer, lambda _letter: "is dropped"))
+    return 0
+
+
+def _show(answer: Mapping[str, Any], format: str, lines: Iterable[str]) -> None:
+    print(json.dumps(answer, indent=2) if format == "json" else "\n".join(lines))
+
+
+def _listing(answer: Mapping[str, Any]) -> Iterator[str]:
+    letters = answer["letters"]
+    if not letters:
+        yield "No dead letters."
+        return
+    if answer["left_out"]:
+        yield f"({answer['left_out']} older ones are not shown; name a bot to see fewer bots' letters)"
+    rows = [_row(letter) for letter in letters]
+    yield from table(("ID", "BOT", "DIED (UTC)", "TRIES", "EVENT", "HANDLER", "ERROR", "THREAD"), rows)
+
+
+def _row(letter: Mapping[str, Any]) -> tuple[str, ...]:
+    waits = " (to be retried)" if letter["is_revived"] else ""
+    return (
+        letter["id"],
+        letter["bot"],
+        _time(letter["died_ms"]),
+        str(letter["attempts"]),
+        letter["event"],
+        letter["handler"] or "-",
+        letter["error"] + waits,
+        letter["thread"] or "-",
+    )
+
+
+def _portrait(letter: Mapping[str, Any]) -> Iterator[str]:
+    """Every fact on a line of its own, and last, below each other, the lines that were written."""
+    waits = "; it waits to be tried again" if letter["is_revived"] else ""
+    facts = {
+        "letter": letter["id"],
+        "bot": f"{letter['bot']}  {letter['user']}  at {letter['resource']}",
+        "died": f"{_time(letter['died_ms'])} UTC, tries: {letter['attempts']}{waits}",
+        "thread": letter["thread"],
+        "event": letter["event"],
+        "message": letter.get("message"),
+        "from": " ".join(filter(None, (letter.get("sender"), letter.get("sender_name")))),
+        "wish": letter.get("wish"),
+        "handler": letter["handler"],
+        "error": letter["error"],
+    }
+    for name, fact in facts.items():
+        if fact:
+            yield f"{name:<8} {printable(fact)}"
+    for number, line in enumerate((letter.get("text") or "").splitlines()):
+        yield f"{'text' if number == 0 else '':<8} {printable(line)}"
+
+
+def _sentences(answer: Mapping[str, Any], say: Callable[[Mapping[str, Any]], str]) -> Iterator[str]:
+    for letter in answer["letters"]:
+        where = f" (thread {letter['thread']})" if letter["thread"] else ""
+        yield f"{printable(letter['id'])} of {printable(letter['bot'])}{printable(where)} {say(letter)}"
+    if not answer["letters"]:
+        yield "No dead letters."
+
+
+def _time(epoch_ms: int) -> str:
+    return f"{datetime.fromtimestamp(epoch_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"

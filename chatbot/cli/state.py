@@ -1,0 +1,35 @@
+"""`chatbot state`: what the bots remember of people."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from chatbot.cli.boundary import EXIT_UNAVAILABLE
+from chatbot.cli.consult import consult
+from chatbot.config.place import printable
+
+
+def forget(
+    user: Annotated[str, Parameter(help="The person's id, as threads and logs show it: 8:acs:… or the like.")],
+    config: Annotated[Path, Parameter(help="The configuration of the bots.")] = Path("bots.yaml"),
+    /,
+    *,
+    format: Annotated[Literal["text", "json"], Parameter(help="For people, or for programs.")] = "text",
+) -> int:
+    """Erase a person from what the bots remember; what stands in the threads themselves is the service's."""
+    answer = consult(config, {"ask": "state forget", "user": user})
+    records, is_complete = answer["records"], answer["is_complete"]
+    if format == "json":
+        print(json.dumps(answer, indent=2))
+    else:
+        if records:
+            print(f"{printable(user)} is erased: {records} record{'s' * (records != 1)} changed or dropped.")
+        else:
+            print(f"Nothing of {printable(user)} is remembered.")
+        if not is_complete:
+            print("A handler is still at work and may write more: repeat this in a moment.")
+    return 0 if is_complete else EXIT_UNAVAILABLE
