@@ -31,6 +31,7 @@ from chatbot.stores.base import (
     OweReceipt,
     ReopenRow,
     RowStatus,
+    SaveDeadLetter,
     ThreadRecord,
     Write,
 )
