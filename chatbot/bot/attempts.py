@@ -2,13 +2,12 @@
 
 In an unbroken process the count is kept here. After a process that died in the middle of something, each lane notes
 an attempt in the store *before* its handler runs, until one of its commits has succeeded: a handler that kills the
-process ends as a dead letter too. Such suspects run one at a time, so that only the guilty one is counted again, and
-only while their handlers run: one that waits for its next try when the process is killed is not to blame.
+process ends as a dead letter too. Whatever was running when the process died again runs alone from then on, so that
+only the guilty one is counted further; one that waits for its next try when the process is killed is not to blame.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 import anyio
@@ -42,11 +41,12 @@ class Attempts:
         is_suspicious: the last process died, and nothing was committed here since.
     """
 
-    __slots__ = ("_event_key", "_failures", "_not_before", "_noted", "_thread", "is_suspicious")
+    __slots__ = ("_event_key", "_failures", "_has_begun", "_not_before", "_noted", "_thread", "is_suspicious")
 
     def __init__(self, thread: ThreadId, noted: Attempt | None, *, is_suspicious: bool) -> None:
         self._thread = thread
         self._noted = noted
+        self._has_begun = False
         self._event_key = ""
         self._failures = 0
         self._not_before = 0.0
@@ -63,19 +63,18 @@ class Attempts:
             raise TryAgain(self._not_before - now)
 
     def kills(self, event: Event) -> int:
-        """How often a process has died in the handler of this event."""
+        """How often an earlier process has died in the handler of this event; ours can do so only once."""
         return self._noted.count if self._noted and self._noted.event_key == event.key else 0
 
     def begin(self, event: Event) -> BeginAttempt:
         """What to write before the handler of a suspicious lane runs."""
-        self._noted = Attempt(event.key, self.kills(event) + 1)
-        return BeginAttempt(self._thread, self._noted)
+        self._has_begun = True
+        return BeginAttempt(self._thread, Attempt(event.key, self.kills(event) + 1))
 
-    def survived(self) -> Write:
+    def survived(self, event: Event) -> Write:
         """What to write when the handler has failed but the process lives: this attempt was no kill."""
-        noted = self._noted
-        self._noted = replace(noted, count=noted.count - 1) if noted and noted.count > 1 else None
-        return BeginAttempt(self._thread, self._noted) if self._noted else EndAttempt(self._thread)
+        kills = self.kills(event)
+        return BeginAttempt(self._thread, Attempt(event.key, kills)) if kills else EndAttempt(self._thread)
 
     def failed(self, event: Event) -> int:
         """Count a failure; returns which one it was, from 1."""
@@ -91,9 +90,9 @@ class Attempts:
 
     def end(self) -> list[Write]:
         """What to write in the commit that ends the attempt."""
-        return [EndAttempt(self._thread)] if self._noted is not None else []
+        return [EndAttempt(self._thread)] if self._has_begun or self._noted else []
 
     def committed(self) -> None:
         """That commit has succeeded: nothing here is suspicious any more."""
         self._event_key, self._failures, self._not_before = "", 0, 0.0
-        self._noted, self.is_suspicious = None, False
+        self._noted, self._has_begun, self.is_suspicious = None, False, False

@@ -7,6 +7,7 @@ changed since the handler read it, the handler runs again at once.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from chatbot.bot.attempts import MAX_KILLS, Attempts
@@ -60,7 +61,7 @@ class Trials:
             except StoreConflict as conflict:
                 self._log.info("handler.rerun", event_key=event.key, reason=str(conflict))
                 if self.attempts.is_suspicious:
-                    await self._bot.commit([self.attempts.survived()])
+                    await self._bot.commit([self.attempts.survived(event)])
             else:
                 return
         await self._run(event, commit)
@@ -71,12 +72,18 @@ class Trials:
         elif self.attempts.kills(event) >= MAX_KILLS:
             outcome = _killer()
         else:
-            async with self._bot.one_suspect:
-                await self._bot.commit([self.attempts.begin(event)])
-                outcome = await self._bot.handle(event)
-                if outcome.error is not None:
-                    await self._bot.commit([self.attempts.survived()])
+            # Alone only what was running at a kill before: others shall not wait for each other's slow handlers.
+            async with self._bot.one_suspect if self.attempts.kills(event) else nullcontext():
+                outcome = await self._watched(event)
         await self._conclude(event, outcome, commit)
+
+    async def _watched(self, event: Event) -> Outcome:
+        """Run the handlers with a note in the store that is there for as long as they run."""
+        await self._bot.commit([self.attempts.begin(event)])
+        outcome = await self._bot.handle(event)
+        if outcome.error is not None:
+            await self._bot.commit([self.attempts.survived(event)])
+        return outcome
 
     async def _conclude(self, event: Event, outcome: Outcome, commit: Commit) -> None:
         if outcome.error is None:

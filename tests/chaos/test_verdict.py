@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.verdict import Said, Verdict, judge
+from tests.chaos.verdict import Said, Verdict, judge, longest_wait
 
 
 def talk(*said: str) -> list[Said]:
@@ -46,6 +46,13 @@ def test_a_correction_may_be_answered_beside_the_message_or_in_its_place() -> No
 
 def test_order_is_not_asked_of_replies_where_the_service_showed_the_messages_out_of_order() -> None:
     assert judge(talk("say 1", "say 2", ">2", ">1"), has_order=False).is_clean
+
+
+def test_the_longest_wait_is_that_of_the_reply_that_took_longest() -> None:
+    said = [Said(0, False, "say 1"), Said(1_000, False, "/two 2"), Said(1_500, True, "1"), Said(4_000, True, "2 b")]
+
+    assert longest_wait(said) == 3.0
+    assert longest_wait([]) == 0.0
 
 
 def test_verdicts_of_threads_add_up() -> None:

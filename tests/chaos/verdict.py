@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -96,6 +96,13 @@ def judge(said: Sequence[Said], *, has_order: bool = True) -> Verdict:
     )
 
 
+def longest_wait(said: Sequence[Said]) -> float:
+    """How many seconds the reply that came latest after its message took, corrections left aside."""
+    asked = {text: one.id for one in said if not one.is_bot for text in replies_to(one.text)}
+    waits = [one.id - asked[one.text] for one in said if one.is_bot and _has_place(one.text, asked)]
+    return max(waits, default=0) / 1000
+
+
 def replies_to(text: str) -> tuple[str, ...]:
     """What the bot must have answered to a message as it reads now; nothing where its handler never succeeds.
 
@@ -123,7 +130,7 @@ def reply_before_correction(text: str) -> str | None:
     return asked["number"] if asked and asked["anew"] else None
 
 
-def _has_place(text: str, wanted: dict[str, int]) -> bool:
+def _has_place(text: str, wanted: Mapping[str, int]) -> bool:
     """The reply to a correction stands where the correction was seen, not where the message was."""
     return text in wanted and not text.endswith(" anew")
 

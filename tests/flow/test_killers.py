@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import anyio
 import pytest
 
 from chatbot import Context, Plugin, Retry
+from chatbot.errors import StoreError
+from chatbot.model import UserId
 from chatbot.stores import MemoryStore
+from chatbot.stores.base import Write
 from chatbot.testing import chat
 
 pytestmark = pytest.mark.virtual_time
@@ -60,4 +65,61 @@ async def test_a_handler_that_waits_for_its_next_try_is_not_blamed_when_the_proc
         await room.start()
 
         assert room.replies == ["steady"]
+        assert await store.dead_letters(room.bot.user) == []
+
+
+async def test_after_a_kill_threads_do_not_wait_for_the_slow_handlers_of_others() -> None:
+    plugin = Plugin("slow")
+
+    @plugin.message()
+    async def think(ctx: Context) -> str:
+        await anyio.sleep(60)
+        return "at last"
+
+    async with chat(plugin) as room:
+        rooms = [room.another(str(number)) for number in range(10)]
+        for one in rooms:
+            await one.user("Ann").joins()
+        await room.kill()
+        for one in rooms:
+            await one.user("Ann").says("hi")
+        begun = room.stage.clock()
+
+        await room.start()
+
+        assert [one.replies for one in rooms] == [["at last"]] * 10
+        assert room.stage.clock() - begun < 120
+
+
+class FullDisk(MemoryStore):
+    """A store that can be told to refuse a number of commits."""
+
+    refusals = 0
+
+    async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            msg = "the disk is full"
+            raise StoreError(msg)
+        await super().commit(bot, writes)
+
+
+async def test_a_store_that_refuses_after_a_kill_is_no_killer() -> None:
+    plugin, store = Plugin("echo"), FullDisk()
+
+    @plugin.message()
+    async def echo(ctx: Context) -> str:
+        return ctx.text
+
+    async with chat(plugin, store=store) as room:
+        ann = room.user("Ann")
+        await ann.joins()
+        await room.kill()
+        await ann.says("hi")
+
+        store.refusals = 8
+        await room.start()
+
+        assert store.refusals == 0
+        assert room.replies == ["hi"]
         assert await store.dead_letters(room.bot.user) == []

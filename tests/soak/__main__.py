@@ -94,6 +94,7 @@ def _report(plan: Plan, findings: Findings, daemon: Daemon, kills: int, seconds:
         ("replies doubled", seen.doubled),
         ("replies nobody asked for", seen.unexpected),
         ("replies out of order", seen.disordered),
+        ("slowest reply, seconds", round(findings.wait)),
         ("dead letters: deserved", findings.dead),
         ("dead letters: undeserved, missing", f"{findings.buried_alive}, {findings.forgotten}"),
         ("sends found done by reading", daemon.said["send.confirmed_by_reading"]),

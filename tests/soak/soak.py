@@ -15,7 +15,7 @@ from chatbot.events import MessageEvent
 from chatbot.model import UserId
 from chatbot.stores import SqliteStore
 from tests.chaos.processes import Daemon, Service
-from tests.chaos.verdict import Said, Verdict, judge, replies_to
+from tests.chaos.verdict import Said, Verdict, judge, longest_wait, replies_to
 from tests.soak.people import Person
 
 FAULTS: Final = (
@@ -88,6 +88,7 @@ class Findings:
         forgotten: messages whose handler never succeeds, and that are no dead letters.
         terms: how often the daemon was asked to stop and started again.
         doubts: how often people could not tell whether they had said something.
+        wait: how many seconds the slowest reply took; quotas and restarts make people wait.
         exit_code: of the last process, which was asked to stop.
         memory: what the daemon held, in MiB: the first process, the last one when it had caught up, and at its end.
         service_memory: what the emulator held, in MiB, at the start and at the end.
@@ -99,6 +100,7 @@ class Findings:
     forgotten: int = 0
     terms: int = 0
     doubts: int = 0
+    wait: float = 0.0
     exit_code: int | None = None
     memory: list[float] = field(default_factory=list)
     service_memory: list[float] = field(default_factory=list)
@@ -206,6 +208,7 @@ class Soak:
         for thread in await self._service.threads():
             said = Said.living(await self._service.messages(thread), self._bot)
             verdict += judge(said, has_order=thread not in self._late)
+            self.findings.wait = max(self.findings.wait, longest_wait(said))
         return verdict
 
     async def _examine(self) -> None:
