@@ -1,7 +1,6 @@
 """The outside of an answer: the service's headers, and refusals in the envelope of chat or identity.
 
-Headers as recorded in November 2023. Not sent although the service does: `X-Azure-Ref`, which is a trace of
-its front door.
+Headers as recorded in November 2023.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ def preflight(request: Request) -> Response:
         (b"access-control-allow-headers", request.headers.get(b"access-control-request-headers", b"*")),
         (b"access-control-max-age", b"3600"),
     ]
-    return Response(204, None, headers)
+    return Response(204, None, headers, is_beside=True)
 
 
 class Answers:
@@ -80,7 +79,7 @@ class Answers:
         elif response.status != 204:
             headers.append((b"content-length", b"0"))
         if isinstance(route, ChatRoute):
-            headers += (versions.CHAT_HEADER, _CACHE)
+            headers += (versions.CHAT_HEADER, _CACHE, (b"x-azure-ref", b"0" + vector))
             headers += _ANY_ORIGIN if b"origin" in request.headers else (_EXPOSE,)
         elif route is not None:
             if response.is_versioned:

@@ -42,6 +42,14 @@ class Call:
     user: str
 
 
+@dataclass(slots=True)
+class _Asked:
+    """What became known of a request on its way: its operation, and the faults that struck it."""
+
+    route: Route | None = None
+    struck: Sequence[Fault] = ()
+
+
 class Emulator(People):
     """An ASGI application over a `World`.
 
@@ -88,34 +96,38 @@ class Emulator(People):
             await _decline(scope, receive, send)
             return
         request = gate.read(scope, self.public_base, self.endpoint, self.now())
-        route: Route | None = None
-        struck: Sequence[Fault] = ()
+        asked = _Asked()
         try:
             request.body = await gate.body(receive)
-            if request.segments[0] == "emulator":
-                await misfortune.deliver((), *self._control.answer(request), send)
-                return
-            if request.method == "OPTIONS" and b"access-control-request-method" in request.headers:
-                response = preflight(request)
-                await misfortune.deliver((), response, response.headers, send)
-                return
-            route = gate.route(request, self.world.quirks)
-            self._admit(route, request)
-            if self.faults:
-                struck = self.faults.strike(route.name, request.caller, _thread(route, request), request.now)
-                await misfortune.before(struck, request, self.world, self._answers, receive)
-            response = self._run(route, request, struck)
+            response = self._beside(request) or await self._operate(request, asked, receive)
         except ServiceError as error:
-            response = self._answers.refusal(error, route, request)
+            response = self._answers.refusal(error, asked.route, request)
         except ConnectionError:
-            self._note(route, request, 0)
+            self._note(asked.route, request, 0)
             raise
         except OSError as error:  # the data file cannot be written, so nothing is acknowledged
             _log.warning("emulator.state_not_kept: %s", error)
-            response = self._answers.refusal(self._answers.throttled(503, 1), route, request)
-        self._note(route, request, response.status)
-        headers = self._answers.headers(response, route, request, max(0, self.now() - request.now))
-        await misfortune.deliver(struck, response, headers, send)
+            response = self._answers.refusal(self._answers.throttled(503, 1), asked.route, request)
+        if not response.is_beside:
+            self._note(asked.route, request, response.status)
+        headers = self._answers.headers(response, asked.route, request, max(0, self.now() - request.now))
+        await misfortune.deliver(asked.struck, response, headers, send)
+
+    def _beside(self, request: Request) -> Response | None:
+        """What is not the service: the control API, and browsers that ask whether they may ask."""
+        if request.segments[0] == "emulator":
+            return self._control.answer(request)
+        if request.method == "OPTIONS" and b"access-control-request-method" in request.headers:
+            return preflight(request)
+        return None
+
+    async def _operate(self, request: Request, asked: _Asked, receive: Receive) -> Response:
+        route = asked.route = gate.route(request, self.world.quirks)
+        self._admit(route, request)
+        if self.faults:
+            asked.struck = self.faults.strike(route.name, request.caller, _thread(route, request), request.now)
+            await misfortune.before(asked.struck, request, self.world, self._answers, receive)
+        return self._run(route, request, asked.struck)
 
     def _admit(self, route: Route, request: Request) -> None:
         """Find out who asks, and whether that one asks too often."""
@@ -130,15 +142,17 @@ class Emulator(People):
                 raise self._answers.throttled(429, wait)
 
     def _run(self, route: Route, request: Request, struck: Sequence[Fault]) -> Response:
+        messages = self.world.messages
+        stale_ms = messages.stale_ms
         if struck:
-            self.world.messages.stale_ms = misfortune.staleness(struck)
+            messages.stale_ms = max(stale_ms, misfortune.staleness(struck))
         try:
             if isinstance(route, ChatRoute):
                 response = route.run(Chat(self.world, request, self._dialect(request.version)))
             else:
                 response = route.run(self.world, request)
         finally:
-            self.world.messages.stale_ms = 0
+            messages.stale_ms = stale_ms
         misfortune.after(struck, self._answers)
         return response
 

@@ -9,6 +9,7 @@ Whoever has the access key may: `Authorization: Bearer {access key}`. All bodies
 * `GET|PUT|POST|DELETE /emulator/faults`: the rules as texts; POST adds, PUT replaces, DELETE ends them
 * `GET|PATCH /emulator/quirks`: `{"start-time": "exclusive"}`
 * `PUT  /emulator/quotas`: `{"enabled": false}`
+* `PUT  /emulator/clock`: `{"offset": 3600}`, seconds; what tokens, quotas and retention are judged by
 * `POST /emulator/seed`: a seed document (`seed.py`) as JSON; answers what it created
 """
 
@@ -51,18 +52,17 @@ class Control:
             ("GET", "quirks"): self._quirks,
             ("PATCH", "quirks"): self._set_quirks,
             ("PUT", "quotas"): self._set_quotas,
+            ("PUT", "clock"): self._set_clock,
             ("POST", "seed"): self._seed,
         }
 
-    def answer(self, request: Request) -> tuple[Response, list[tuple[bytes, bytes]]]:
-        """The answer and its headers."""
+    def answer(self, request: Request) -> Response:
+        """The answer, a refusal too."""
         try:
-            response = Response(200, dump(self._run(request)))
+            return Response(200, dump(self._run(request)), is_beside=True)
         except ServiceError as error:
             body: Json = {"error": {"code": error.code, "message": error.message}}
-            response = Response(error.status, dump(body))
-        length = b"%d" % len(response.body or b"")
-        return response, [(b"content-type", response.content_type), (b"content-length", length)]
+            return Response(error.status, dump(body), is_beside=True)
 
     def _run(self, request: Request) -> Any:
         if request.segments[1:] == ["eventgrid"]:
@@ -171,6 +171,14 @@ class Control:
         self._emulator.has_quotas = wanted
         self._emulator.quotas.clear()
         return {"enabled": wanted}
+
+    def _set_clock(self, request: Request) -> Json:
+        offset = _document(request).get("offset")
+        if isinstance(offset, bool) or not isinstance(offset, int | float) or abs(offset) > 3_000_000_000:
+            msg = 'write {"offset": 3600}: seconds by which the service\'s clock shall be off'
+            raise ValueError(msg)
+        self._emulator.offset_seconds = float(offset)
+        return {"now": self._emulator.now()}
 
     def _seed(self, request: Request) -> Json:
         return seed.plant(self._emulator, _document(request))

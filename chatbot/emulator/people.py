@@ -19,10 +19,11 @@ class People:
     def __init__(self, world: World, clock: Callable[[], float]) -> None:
         self.world = world
         self.clock = clock
+        self.offset_seconds = 0.0
 
     def now(self) -> int:
-        """The world's time in milliseconds since the epoch."""
-        return int(self.clock() * 1000)
+        """The world's time in milliseconds since the epoch: the clock's, and the offset somebody set."""
+        return int((self.clock() + self.offset_seconds) * 1000)
 
     def iso_now(self) -> str:
         """The world's time as ISO 8601."""

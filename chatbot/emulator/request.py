@@ -50,13 +50,17 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """What is answered. `body` None is no body at all: no content type, and on 204 no content length."""
+    """What is answered. `body` None is no body at all: no content type, and on 204 no content length.
+
+    `is_versioned`: the service's answer names its api-versions. `is_beside`: it is not the service's answer.
+    """
 
     status: int
     body: bytes | None = None
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     content_type: bytes = JSON_UTF8
     is_versioned: bool = True
+    is_beside: bool = False
 
 
 def parse_path(raw: str) -> list[str]:

@@ -131,3 +131,17 @@ def test_a_seed_file_that_is_no_yaml_is_explained(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(SeedError, match=r"seed\.yaml"):
             load(path)
+
+
+async def test_the_clock_can_be_put_forward_so_that_tokens_expire() -> None:
+    scene = Scene()
+    token = scene.token(scene.ann)
+
+    moved = await control(scene, "PUT", "clock", {"offset": 86400})
+
+    assert moved.json == {"now": 1_750_086_410_000}
+    assert (await call(scene.emulator, "GET", scene.path, token=token)).status == 401
+    assert (await control(scene, "PUT", "clock", {"offset": 0})).status == 200
+    assert (await call(scene.emulator, "GET", scene.path, token=token)).status == 200
+    for nonsense in ({}, {"offset": "1"}, {"offset": True}, {"offset": 1e300}):
+        assert (await control(scene, "PUT", "clock", nonsense)).status == 400
