@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from chatbot.actions import (
         Action,
+        ActionKey,
         AddParticipants,
         DeleteMessage,
         EditMessage,
@@ -60,6 +61,7 @@ __all__ = [
     "Ack",
     "Action",
     "ActionFailed",
+    "ActionKey",
     "AddParticipants",
     "Attachment",
     "BotInfo",

@@ -49,3 +49,16 @@ def test_the_configuration_of_the_readme_is_accepted(project: Path) -> None:
     finished = run(project, "-m", "chatbot", "check")
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
+def test_every_plugin_of_the_readme_can_be_loaded(project: Path) -> None:
+    names = [path.stem for path in sorted((project / "plugins").glob("[a-z]*.py"))]
+    (project / "bots.yaml").write_text(
+        "version: 1\nservice: emulator\nbots:\n"
+        + "".join(f"  {name}:\n    plugins: [plugins.{name}]\n" for name in names)
+    )
+
+    finished = run(project, "-m", "chatbot", "check")
+
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert names == ["dice", "story"]

@@ -150,6 +150,11 @@ class Context(Generic[E]):
         return message.content if message.type is MessageType.HTML else None
 
     @property
+    def is_mentioned(self: Context[MessageEvent]) -> bool:
+        """Whether the message holds the bot's display name, as the filter `mentioned` asks."""
+        return self._occasion.is_mentioned
+
+    @property
     def attachments(self: Context[MessageEvent]) -> tuple[Attachment, ...]:
         """What is attached to the message: names and links, never the bytes."""
         return self.event.message.attachments
