@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 import hmac
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -185,11 +184,11 @@ class Control:
 
 
 def _document(request: Request) -> Json:
-    value = json.loads(request.body or b"{}")
-    if not isinstance(value, dict):
+    try:
+        return request.json()
+    except ServiceError as error:
         msg = "the body must be a JSON object"
-        raise ValueError(msg)
-    return value
+        raise ValueError(msg) from error
 
 
 def _text(value: object) -> str:

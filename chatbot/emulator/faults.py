@@ -20,6 +20,7 @@ only each n-th matching call), `begin` and `end` (seconds since the first reques
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -172,7 +173,15 @@ def _kind(kind: str, value: str) -> dict[str, object]:
     if kind not in {"latency", "drip", "skew", "stale"}:
         return {"kind": kind}
     least, dots, most = value.partition("..")
-    return {"kind": kind, "seconds": float(least), "most_seconds": float(most) if dots else None}
+    return {"kind": kind, "seconds": _seconds(least), "most_seconds": _seconds(most) if dots else None}
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not math.isfinite(seconds) or abs(seconds) > 1e9:
+        msg = f"{text} is no number of seconds"
+        raise ValueError(msg)
+    return seconds
 
 
 def _setting(name: str, value: str) -> dict[str, object]:
@@ -190,9 +199,9 @@ def _setting(name: str, value: str) -> dict[str, object]:
                 raise ValueError(msg)
             return {name: int(value)}
         case "retry_after":
-            return {name: float(value)}
+            return {name: _seconds(value)}
         case "begin" | "end":
-            return {f"{name}_seconds": float(value)}
+            return {f"{name}_seconds": _seconds(value)}
         case "after":
             return {name: value.lower() in {"true", "yes", "on", "1", ""}}
         case "user" | "thread":

@@ -50,6 +50,7 @@ class Identities:
         self._state = state
         self.quirks = quirks
         self._known: dict[str, Claims] = {}
+        self._known_for = state.resource
 
     def create(self, now: int) -> User:
         """A new user of the resource."""
@@ -106,6 +107,8 @@ class Identities:
 
     def check(self, token: str, now: int) -> Claims:
         """The claims of a valid token; 401 otherwise."""
+        if self._known_for is not self._state.resource:
+            self._known, self._known_for = {}, self._state.resource
         claims = self._known.get(token) or self._read(token)
         if claims.expires <= now // 1000:
             raise unauthorized()

@@ -71,7 +71,7 @@ async def test_faults_quirks_and_quotas_can_be_changed_while_it_runs() -> None:
     assert (await control(scene, "GET", "status")).json["quotas"] is True
 
 
-@pytest.mark.parametrize("body", [b"[]", b"{", b'"x"', b"\xff"])
+@pytest.mark.parametrize("body", [b"[]", b"{", b'"x"', b"\xff", b'{"users": ["\\ud800"]}', b'{"a": NaN}'])
 async def test_nonsense_is_a_400(body: bytes) -> None:
     scene = Scene()
 

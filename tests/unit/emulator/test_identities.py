@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import json
 
 import pytest
@@ -167,3 +168,14 @@ async def test_scopes_allow_what_the_documented_table_says(scope: str, create: i
     sent = await call(scene.emulator, "POST", f"{scene.path}/messages", {"content": "x"}, token=token)
 
     assert (created.status, added.status, sent.status) == (create, add, send)
+
+
+async def test_a_new_access_key_makes_old_tokens_worthless() -> None:
+    scene = Scene()
+    token = scene.token(scene.ann)
+    state = scene.emulator.world.state
+
+    assert (await call(scene.emulator, "GET", scene.path, token=token)).status == 200
+    state.put(dataclasses.replace(state.resource, access_key=base64.b64encode(b"new").decode()))
+    assert (await call(scene.emulator, "GET", scene.path, token=token)).status == 401
+    assert (await scene("GET")).status == 200

@@ -240,3 +240,27 @@ async def test_serving_ends_although_an_answer_is_still_hanging() -> None:
 
     assert not emulator.calls
     writer.close()
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /identities HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
+        b"POST /identities HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET /chat/threads?\x00 HTTP/1.1\r\nhost: x\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http_is_a_400_or_the_end_of_the_connection(noise: bytes) -> None:
+    async with serve(Emulator(), tls=False) as running:
+        host, _, port = running.endpoint.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(noise)
+        writer.write_eof()
+        answer = await reader.read()
+        writer.close()
+
+        assert answer == b"" or answer.split()[1].startswith(b"4")
+        assert (await get(f"{running.endpoint}/chat/threads"))[0] == 400
