@@ -27,6 +27,10 @@ app: Final = App(
 app["--help"].group = app["--version"].group = "Options"
 
 _COMMANDS: Final = {
+    "new": (
+        "Make a plugin, its test, and its bot in a bots.yaml.",
+        "All three are small and work at once: change them into what you want.",
+    ),
     "run": (
         "Run the bots of a bots.yaml until told to stop.",
         "SIGTERM or Ctrl-C let answers that are under way go out first; a second one stops at once. With `service: "

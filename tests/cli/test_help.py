@@ -15,7 +15,7 @@ def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(command in shown for command in ("run", "check", "chat", "emulator", "--version", "Exit codes"))
 
 
-@pytest.mark.parametrize("command", ["run", "check", "chat", "emulator"])
+@pytest.mark.parametrize("command", ["new", "run", "check", "chat", "emulator"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
 

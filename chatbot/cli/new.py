@@ -1,0 +1,146 @@
+"""`chatbot new`: a plugin, its test and its bot in a bots.yaml, to begin with."""
+
+from __future__ import annotations
+
+import keyword
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from chatbot.config import load_config
+from chatbot.config.entry import with_bot
+from chatbot.errors import ConfigError
+
+_PLUGIN = '''"""What {name} does."""
+
+from chatbot import Context, Plugin
+
+plugin = Plugin("{name}")
+
+
+@plugin.command("{command}")
+async def hello(ctx: Context, name: str = "") -> str:
+    """Greet NAME, or whoever asks."""
+    return f"Hello, {{name or ctx.sender.display_name or 'there'}}!"
+
+
+@plugin.message()
+async def echo(ctx: Context) -> str:
+    """Say everything back; put something better here."""
+    return ctx.text
+'''
+
+_TEST = """import pytest
+
+from chatbot.testing import chat
+from plugins.{module} import plugin
+
+
+@pytest.mark.virtual_time
+async def test_{module}_greets_and_says_everything_back() -> None:
+    async with chat(plugin) as room:
+        await room.user("Ann").says("/{command}", "/{command} Bob", "good day")
+
+        assert room.replies == ["Hello, Ann!", "Hello, Bob!", "good day"]
+"""
+
+_BOTS = """\
+# Start the bots:              chatbot run
+# Talk to them:                chatbot chat
+# See whether all is right:    chatbot check
+
+version: 1
+service: ${{ACS_CONNECTION_STRING:-emulator}}
+store: sqlite:///chatbot.db
+
+bots:
+  {name}:
+"""
+
+_RESERVED = {*keyword.kwlist, "true", "false", "null", "none"}
+"""What Python or YAML would read as something else than a name."""
+
+_CONFTEST = '"""Lets the tests import `plugins` from this directory, however pytest is started."""\n'
+
+
+def new(
+    name: Annotated[str, Parameter(help="What the plugin and its bot are called, such as dice.")],
+    /,
+    *,
+    config: Annotated[Path, Parameter(help="The configuration to add the bot to; made if there is none.")] = Path(
+        "bots.yaml"
+    ),
+) -> int:
+    """Make a plugin, its test, and its bot in a bots.yaml."""
+    directory = config.parent
+    module = _module_of(name)
+    files = {
+        directory / "plugins" / f"{module}.py": _PLUGIN.format(name=name, command=_command_of(name)),
+        directory / "tests" / f"test_{module}.py": _TEST.format(module=module, command=_command_of(name)),
+    }
+    for path in files:
+        if path.exists():
+            msg = f"{path}: this exists already; take another name, or move it away"
+            raise ConfigError(msg)
+    if not (directory / "plugins" / "__init__.py").exists():
+        files[directory / "plugins" / "__init__.py"] = '"""The bots\' plugins."""\n'
+    if not _finds_plugins(directory):
+        files[directory / "conftest.py"] = _CONFTEST
+    files[config] = _configured(config, name, module)
+    _write(files)
+    print(f"Made {', '.join(str(path) for path in files)}.")
+    print(f"Run its test:  {_shown(sys.executable)} -m pytest {directory / 'tests' / f'test_{module}.py'}")
+    print(f"Run the bot:   chatbot run {config}")
+    return 0
+
+
+def _configured(config: Path, name: str, module: str) -> str:
+    """The configuration with the bot in it; one that is there must be right before it is touched."""
+    lines = [f"display_name: {name.replace('-', ' ').replace('_', ' ').capitalize()}", f"plugins: [plugins.{module}]"]
+    if not config.exists():
+        return _BOTS.format(name=name) + "".join(f"    {line}\n" for line in lines)
+    load_config(config, os.environ)
+    return with_bot(config.read_text("utf-8-sig"), name, lines, file=str(config))
+
+
+def _module_of(name: str) -> str:
+    module = name.replace("-", "_").lower()
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name) or module in _RESERVED:
+        msg = f"{name!r} cannot name a plugin: use letters, digits, - and _, and begin with a letter, as in dice"
+        raise ConfigError(msg)
+    return module
+
+
+def _command_of(name: str) -> str:
+    return name.lower()
+
+
+def _finds_plugins(directory: Path) -> bool:
+    """Whether tests can import from here already: by a conftest.py, or by what pytest was told."""
+    if (directory / "conftest.py").exists():
+        return True
+    told = (directory / name for name in ("pyproject.toml", "pytest.ini", "tox.ini", "setup.cfg"))
+    return any(file.exists() and "pythonpath" in file.read_text("utf-8", errors="replace") for file in told)
+
+
+def _write(files: Mapping[Path, str]) -> None:
+    for path, content in files.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, encoding="utf-8")
+        except OSError as error:
+            msg = f"{path}: this cannot be written: {os.strerror(error.errno or 0)}"
+            raise ConfigError(msg) from None
+
+
+def _shown(executable: str) -> str:
+    """The interpreter as a person would type it."""
+    try:
+        return str(Path(executable).relative_to(Path.cwd()))
+    except ValueError:
+        return "python"

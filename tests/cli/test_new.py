@@ -1,0 +1,134 @@
+"""`chatbot new`: what it makes is green at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chatbot.cli import main
+from tests.cli.conftest import copy_of_the_clone
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory, to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def python(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a module of Python's as a person would, in that directory."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("ACS_", "PYTEST"))}
+    return subprocess.run(
+        [sys.executable, *command], cwd=folder, env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def everything_in(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {str(path.relative_to(folder)): path.read_text() for path in files}
+
+
+# `pytest` itself, whose directory is not on the path, as it is with `python -m pytest`.
+PYTEST = ("-c", "import sys, pytest; sys.path.remove(''); sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider']))")
+
+
+def test_in_an_empty_directory_the_new_bot_loads_and_its_test_passes(folder: Path) -> None:
+    assert main(["new", "dice"]) == 0
+    assert main(["new", "lost-and-found"]) == 0
+
+    tested = python(folder, *PYTEST)
+    checked = python(folder, "-m", "chatbot", "check")
+    assert "2 passed" in tested.stdout, tested.stdout + tested.stderr
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "bots.yaml: all right, 2 bots" in checked.stdout
+    assert "/lost-and-found [NAME]" in checked.stdout
+    assert sorted(everything_in(folder)) == [
+        "bots.yaml",
+        "conftest.py",
+        "plugins/__init__.py",
+        "plugins/dice.py",
+        "plugins/lost_and_found.py",
+        "tests/test_dice.py",
+        "tests/test_lost_and_found.py",
+    ]
+
+
+def test_in_a_directory_with_bots_everything_that_was_there_stays(folder: Path) -> None:
+    before = everything_in(copy_of_the_clone(folder))
+
+    assert main(["new", "dice"]) == 0
+
+    after = everything_in(folder)
+    assert all(after[name] == text for name, text in before.items() if name != "bots.yaml")
+    assert [line for line in after["bots.yaml"].splitlines() if line not in before["bots.yaml"].splitlines()] == [
+        "  dice:",
+        "    display_name: Dice",
+        "    plugins: [plugins.dice]",
+    ]
+    checked = python(folder, "-m", "chatbot", "check")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_a_project_that_tells_pytest_its_path_gets_no_conftest(folder: Path) -> None:
+    (folder / "pyproject.toml").write_text('[tool.pytest.ini_options]\npythonpath = ["."]\n')
+
+    assert main(["new", "dice"]) == 0
+
+    assert not (folder / "conftest.py").exists()
+    assert "1 passed" in python(folder, *PYTEST).stdout
+
+
+def test_another_configuration_has_its_plugins_beside_itself(folder: Path) -> None:
+    (folder / "site").mkdir()
+
+    assert main(["new", "dice", "--config", "site/bots.yaml"]) == 0
+
+    assert "site/plugins/dice.py" in everything_in(folder)
+    assert python(folder, "-m", "chatbot", "check", "site/bots.yaml").returncode == 0
+
+
+@pytest.mark.parametrize("name", ["2fast", "a b", "../up", "class", "null", "True", "ü", "x" * 65, "a.b"])
+def test_what_cannot_name_a_plugin_is_78_and_nothing_is_made(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["new", name]) == 78
+
+    assert "cannot name a plugin" in capsys.readouterr().err
+    assert everything_in(folder) == {}
+
+
+def test_a_name_that_is_taken_is_78_and_nothing_is_changed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["new", "dice"])
+    before = everything_in(folder)
+
+    assert main(["new", "dice"]) == 78
+    assert "plugins/dice.py: this exists already" in capsys.readouterr().err
+    (folder / "plugins" / "dice.py").rename(folder / "plugins" / "other.py")
+    (folder / "tests" / "test_dice.py").unlink()
+    assert main(["new", "dice"]) == 78
+    assert "there is a bot 'dice' already" in capsys.readouterr().err
+
+    (folder / "plugins" / "other.py").rename(folder / "plugins" / "dice.py")
+    assert {name: text for name, text in before.items() if name != "tests/test_dice.py"} == everything_in(folder)
+
+
+def test_a_configuration_with_mistakes_is_not_touched(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "bots.yaml").write_text("version: 1\nbotz: {}\n")
+
+    assert main(["new", "dice"]) == 78
+
+    assert "bots.yaml:2" in capsys.readouterr().err
+    assert everything_in(folder) == {"bots.yaml": "version: 1\nbotz: {}\n"}
+
+
+def test_a_place_that_cannot_be_written_to_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "plugins").write_text("not a directory")
+
+    assert main(["new", "dice"]) == 78
+
+    assert "this cannot be written" in capsys.readouterr().err
