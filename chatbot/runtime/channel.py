@@ -32,6 +32,7 @@ MAX_GUESTS: Final = 16
 
 IDLE_SECONDS: Final = 30.0
 ACCEPT_PAUSE: Final = 1.0
+DISMISS_SECONDS: Final = 1.0
 FACTS: Final = "control"
 
 Answer = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
@@ -137,10 +138,10 @@ class _Reception:
         try:
             async with guest:
                 if self._guests > MAX_GUESTS:
-                    await _tell(guest, _refusal("too many commands ask at the same time; try again in a moment"))
+                    await _dismiss(guest, "too many commands ask at the same time; try again in a moment")
                     return
                 await self._converse(guest)
-        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
             pass  # the guest has left; nobody is there to be told
         except Exception:
             self._log.exception("control.failed")
@@ -154,7 +155,7 @@ class _Reception:
                 with anyio.fail_after(IDLE_SECONDS):
                     line = await stream.receive_until(b"\n", MAX_QUESTION)
             except anyio.DelimiterNotFound:
-                await _tell(guest, _refusal(f"a question is one line of at most {MAX_QUESTION} bytes"))
+                await _dismiss(guest, f"a question is one line of at most {MAX_QUESTION} bytes")
                 return
             except (anyio.IncompleteRead, anyio.EndOfStream, TimeoutError):
                 return
@@ -187,6 +188,15 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 def _refusal(text: str, kind: str = StateError.__name__) -> dict[str, Any]:
     return {"error": text, "kind": kind}
+
+
+async def _dismiss(guest: SocketStream, text: str) -> None:
+    """Refuse, and listen a moment longer: to close over what nobody has read would take the refusal back."""
+    with anyio.move_on_after(DISMISS_SECONDS):
+        await _tell(guest, _refusal(text))
+        await guest.send_eof()
+        while True:
+            await guest.receive()
 
 
 async def _tell(guest: SocketStream, reply: Mapping[str, Any]) -> None:

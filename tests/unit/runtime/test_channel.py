@@ -1,0 +1,266 @@
+"""The channel between a daemon and commands, over real sockets."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from anyio.abc import SocketStream
+
+from chatbot.errors import CannotStore, StateError, StoreError, UnknownName
+from chatbot.runtime import channel
+from chatbot.runtime.asking import ask, find_daemon
+from chatbot.runtime.channel import MAX_GUESTS, MAX_QUESTION, Address, listening
+from chatbot.runtime.control import ControlDirectory
+
+LONG = "d" * 120
+"""A directory in which no socket can be: its path would be too long."""
+
+
+async def echo(question: Mapping[str, Any]) -> Mapping[str, Any]:
+    match question.get("ask"):
+        case "fail":
+            message = "out of luck"
+            raise RuntimeError(message)
+        case "unknown":
+            message = "who?"
+            raise UnknownName(message)
+        case "full":
+            message = "the disk is full"
+            raise StoreError(message)
+        case "unstorable":
+            message = "no form"
+            raise CannotStore(message)
+        case "much":
+            return {"much": "x" * channel.MAX_ANSWER}
+    return {"heard": dict(question)}
+
+
+@pytest.fixture(params=["socket", "loopback"])
+def control(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ControlDirectory]:
+    """A directory held by a daemon, where there can be a socket and where there can't."""
+    with held(tmp_path / "d" if request.param == "socket" else tmp_path / LONG) as control:
+        yield control
+
+
+@pytest.fixture
+def long_control(tmp_path: Path) -> Iterator[ControlDirectory]:
+    with held(tmp_path / LONG) as control:
+        yield control
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[ControlDirectory]:
+    directory.mkdir(exist_ok=True)
+    control = ControlDirectory(directory)
+    with control.hold():
+        yield control
+
+
+@asynccontextmanager
+async def daemon(control: ControlDirectory) -> AsyncIterator[Address]:
+    """Somebody who listens there."""
+    async with listening(control, echo, config=config_of(control)):
+        yield await anyio.to_thread.run_sync(found, control)
+
+
+def config_of(control: ControlDirectory) -> Path:
+    return control.path.parent / "bots.yaml"
+
+
+def found(control: ControlDirectory) -> Address:
+    address = find_daemon(control, config_of(control))
+    assert address is not None
+    return address
+
+
+async def connect(address: Address) -> SocketStream:
+    if address.path:
+        return await anyio.connect_unix(address.path)
+    return await anyio.connect_tcp("127.0.0.1", address.port)
+
+
+async def exchange(address: Address, sent: bytes) -> list[dict[str, Any]]:
+    """Send bytes and their end; all replies."""
+    sent = sent.replace(b"TOKEN", address.token.encode())
+    received = b""
+    async with await connect(address) as stream:
+        with anyio.fail_after(20):
+            await stream.send(sent)
+            await stream.send_eof()
+            try:
+                while True:
+                    received += await stream.receive()
+            except anyio.EndOfStream:
+                pass
+    return [json.loads(line) for line in received.splitlines()]
+
+
+async def test_a_question_is_answered(control: ControlDirectory) -> None:
+    async with daemon(control) as address:
+        assert await ask(address, {"ask": "x", "text": "ä\n\ud800"}) == {"heard": {"ask": "x", "text": "ä\n\ud800"}}
+
+
+async def test_where_it_listens_is_the_owners_alone_and_gone_at_the_end(control: ControlDirectory) -> None:
+    def files() -> dict[str, int]:
+        return {path.name: stat.S_IMODE(path.stat().st_mode) for path in control.path.glob("control*")}
+
+    async with daemon(control):
+        there = await anyio.to_thread.run_sync(files)
+
+    assert "control.json" in there
+    assert set(there.values()) == {0o600}
+    assert not await anyio.to_thread.run_sync(files)
+
+
+async def test_a_path_too_long_for_a_socket_is_no_obstacle(long_control: ControlDirectory) -> None:
+    async with daemon(long_control) as address:
+        assert not address.path
+        assert address.port
+        assert len(address.token) == 64
+
+
+async def test_on_loopback_nobody_is_answered_who_does_not_know_the_token(long_control: ControlDirectory) -> None:
+    async with daemon(long_control) as address:
+        for token in (b'"', b'"' + b"0" * 64, b'"\\ud800'):
+            (reply,) = await exchange(address, b'{"ask": "x", "token": ' + token + b'"}\n')
+            assert reply["error"].startswith("the token is wrong")
+        (reply,) = await exchange(address, b'{"ask": "x"}\n')
+        assert reply["error"].startswith("the token is wrong")
+
+
+async def test_several_questions_are_answered_in_their_order(control: ControlDirectory) -> None:
+    async with daemon(control) as address:
+        asked = b"".join(b'{"ask": "%d", "token": "TOKEN"}\n' % number for number in range(3))
+
+        replies = await exchange(address, asked)
+
+    assert [reply["answer"]["heard"]["ask"] for reply in replies] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\n",
+        b"hello\n",
+        b"\xff\xfe\x00\n",
+        b"[]\n",
+        b"null\n",
+        b"[" * 60_000 + b"\n",
+        b'{"a":' * 10_000 + b"\n",
+        b"1" * 60_000 + b"\n",
+        b'{"ask": 1' + b"0" * 5_000 + b"}\n",
+        b"GET / HTTP/1.1\r\n",
+    ],
+)
+async def test_what_is_no_question_is_answered_with_an_error(control: ControlDirectory, sent: bytes) -> None:
+    async with daemon(control) as address:
+        replies = await exchange(address, sent)
+
+        assert [set(reply) for reply in replies] == [{"error", "kind"}]
+
+
+async def test_a_line_without_end_is_refused_and_the_next_guest_served(control: ControlDirectory) -> None:
+    async with daemon(control) as address:
+        (reply,) = await exchange(address, b"x" * (MAX_QUESTION + 10))
+
+        assert "at most 65536 bytes" in reply["error"]
+        assert await ask(address, {}) == {"heard": {}}
+
+
+async def test_half_a_question_is_not_answered(control: ControlDirectory) -> None:
+    async with daemon(control) as address:
+        assert await exchange(address, b'{"ask": "x"') == []
+
+
+@pytest.mark.parametrize(
+    ("word", "error", "text"),
+    [
+        ("unknown", UnknownName, "who?"),
+        ("full", StoreError, "the disk is full"),
+        ("unstorable", StoreError, "no form"),
+        ("fail", StateError, "this went wrong: RuntimeError; the log of the bots has more"),
+        ("much", StateError, "the answer is too long; ask for less"),
+    ],
+)
+async def test_what_goes_wrong_there_is_raised_here(
+    control: ControlDirectory, word: str, error: type[Exception], text: str
+) -> None:
+    async with daemon(control) as address:
+        with pytest.raises(error) as caught:
+            await ask(address, {"ask": word})
+
+        assert str(caught.value) == text
+        assert await ask(address, {}) == {"heard": {}}
+
+
+async def test_too_many_guests_are_sent_away_and_come_again(control: ControlDirectory) -> None:
+    async with daemon(control) as address:
+        async with AsyncExitStack() as guests:
+            for _ in range(MAX_GUESTS):
+                guest = await guests.enter_async_context(await connect(address))
+                await guest.send(json.dumps({"token": address.token}).encode() + b"\n")
+                await guest.receive()
+
+            with pytest.raises(StateError, match="too many commands ask at the same time"):
+                await ask(address, {})
+
+        while True:
+            try:
+                assert await ask(address, {}) == {"heard": {}}
+            except StateError:  # they have left, but it was not noticed yet
+                continue
+            break
+
+
+def test_where_no_daemon_runs_there_is_none_to_ask(tmp_path: Path) -> None:
+    control = ControlDirectory(tmp_path)
+
+    assert find_daemon(control, tmp_path / "bots.yaml") is None
+    assert not control.path.exists()
+
+
+def test_what_a_killed_daemon_left_behind_does_not_count(tmp_path: Path) -> None:
+    with held(tmp_path) as control:
+        pass
+    leave_behind(control)
+
+    assert find_daemon(control, config_of(control)) is None
+
+
+async def test_what_a_killed_daemon_left_behind_is_no_obstacle(control: ControlDirectory) -> None:
+    await anyio.to_thread.run_sync(leave_behind, control)
+
+    async with daemon(control) as address:
+        assert await ask(address, {}) == {"heard": {}}
+
+
+def leave_behind(control: ControlDirectory) -> None:
+    (control.path / "control.sock").touch()
+    control.remember("control", {"path": "/x", "port": 0, "token": "", "config": str(config_of(control))})
+
+
+def test_a_daemon_that_is_not_ready_is_told_from_none(tmp_path: Path) -> None:
+    with held(tmp_path) as control, pytest.raises(StateError, match="they are starting or stopping; try again"):
+        find_daemon(control, config_of(control))
+
+
+async def test_the_daemon_of_another_file_is_not_meant(control: ControlDirectory) -> None:
+    async with daemon(control):
+        other = config_of(control).with_name("staging.yaml")
+        assert await anyio.to_thread.run_sync(find_daemon, control, other) is None
+
+
+async def test_a_daemon_that_left_meanwhile_is_told_in_a_sentence(control: ControlDirectory) -> None:
+    async with daemon(control) as address:
+        pass
+
+    with pytest.raises(StateError, match="the running bots do not answer"):
+        await ask(address, {})
