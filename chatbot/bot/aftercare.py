@@ -50,9 +50,9 @@ async def drop(bot: Bot, letter: DeadLetter) -> None:
     Raises:
         StoreError: it could not be dropped.
     """
-    await bot.commit([DropDeadLetter(letter.id)])
-    for lane in bot.lanes.values():
+    for lane in bot.lanes.values():  # first, so that a try that is under way does not bring the letter back
         lane.drop_letters(lambda waiting: waiting.id == letter.id)
+    await bot.commit([DropDeadLetter(letter.id)])
 
 
 def forget(bot: Bot, user: UserId) -> None:

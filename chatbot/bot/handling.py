@@ -6,7 +6,7 @@ commit fails nothing has happened, and the event is met again by the next look.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -106,8 +106,13 @@ class Handling:
             event, lambda outcome, further: self._commit_outcome(event, outcome, seen, [*writes, *further])
         )
 
-    async def revive(self, letter: DeadLetter) -> None:
-        """Try a dead letter again, once: it is dropped if that succeeds and stays if it does not."""
+    async def revive(self, letter: DeadLetter, *, is_wanted: Callable[[DeadLetter], bool]) -> None:
+        """Try a dead letter again, once: it is dropped if that succeeds and stays if it does not.
+
+        Args:
+            letter: what to try.
+            is_wanted: whether it is to stay if it fails; it may be dropped while its handler runs.
+        """
         assert isinstance(letter.event, ThreadEvent)
         if isinstance(letter.event, ActionFailed):
             await self._reopen(letter, letter.event.action_key)
@@ -123,7 +128,8 @@ class Handling:
             else:
                 self._log.info("letter.revived", letter=letter.id)
                 return
-        await self.commit([self.trials.letter(letter.event, outcome, letter.attempts + 1)], {})
+        if is_wanted(letter):
+            await self.commit([self.trials.letter(letter.event, outcome, letter.attempts + 1)], {})
 
     async def _reopen(self, letter: DeadLetter, key: ActionKey) -> None:
         row = await self._bot.find_row(key)

@@ -130,9 +130,12 @@ class Lane:
         self._is_deleted = True
 
     def revive(self, letter: DeadLetter) -> None:
-        """Have a dead letter tried again in the next turn."""
-        self.drop_letters(lambda waiting: waiting.id == letter.id)
-        self._letters.append(letter)
+        """Have a dead letter tried again in the next turn; asked twice meanwhile, it is tried once."""
+        if not self._awaits(letter):
+            self._letters.append(letter)
+
+    def _awaits(self, letter: DeadLetter) -> bool:
+        return any(waiting.id == letter.id for waiting in self._letters)
 
     def drop_letters(self, is_meant: Callable[[DeadLetter], bool]) -> None:
         """Do not try these again."""
@@ -197,7 +200,7 @@ class Lane:
             await self._join()
         while self._letters:
             letter = self._letters[0]
-            await self.handling.revive(letter)
+            await self.handling.revive(letter, is_wanted=self._awaits)
             self._letters = [other for other in self._letters if other is not letter]
         if self.handling.outbox.is_full:
             return None

@@ -1,0 +1,287 @@
+"""What people ask of running bots afterwards: other tries of dead letters, and to forget somebody."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from chatbot import Context, Plugin
+from chatbot.bot import Bot
+from chatbot.emulator import Fault
+from chatbot.errors import UnknownName
+from chatbot.runtime.caretaker import Caretaker
+from chatbot.stores import MemoryStore
+from chatbot.testing import Room, chat
+
+pytestmark = pytest.mark.virtual_time
+
+
+class Picky:
+    """A plugin that fails on every `bad` until it is mended, and answers slowly where it is asked to."""
+
+    def __init__(self) -> None:
+        self.plugin = Plugin("picky")
+        self.is_mended = False
+        self.tries = 0
+        self.begun = anyio.Event()
+
+        @self.plugin.message()
+        async def answer(ctx: Context) -> str:
+            if ctx.text.startswith("bad"):
+                self.tries += 1
+                if not self.is_mended:
+                    msg = f"cannot digest {ctx.text}"
+                    raise ValueError(msg)
+            if ctx.text == "slow":
+                self.begun.set()
+                await anyio.sleep(5)
+            return f"echo {ctx.text}"
+
+
+def caretaker_of(room: Room, store: MemoryStore) -> Caretaker:
+    return Caretaker(store, bots_of(room))
+
+
+def bots_of(room: Room) -> list[Bot]:
+    return list(room._harness.process._bots)
+
+
+async def letter_ids(room: Room, store: MemoryStore) -> list[str]:
+    return [letter.id for letter in await store.dead_letters(room.bot.user)]
+
+
+async def test_a_dead_letter_is_tried_again_while_the_bot_runs() -> None:
+    picky, store = Picky(), MemoryStore()
+    async with chat(picky.plugin, store=store, raise_failures=False) as room:
+        await room.user("Ann").says("bad luck", "hi")
+        (letter,) = await letter_ids(room, store)
+        picky.is_mended = True
+
+        answer = await caretaker_of(room, store).answer({"ask": "dead-letters retry", "id": letter})
+        await room.settle()
+
+        assert [one["outcome"] for one in answer["letters"]] == ["now"]
+        assert room.replies == ["echo hi", "echo bad luck"]
+        assert await letter_ids(room, store) == []
+
+
+async def test_a_letter_that_fails_again_stays_and_counts_the_try() -> None:
+    picky, store = Picky(), MemoryStore()
+    async with chat(picky.plugin, store=store, raise_failures=False) as room:
+        await room.user("Ann").says("bad luck")
+        before = picky.tries
+
+        for _ in range(2):
+            await caretaker_of(room, store).answer({"ask": "dead-letters retry", "id": "all"})
+            await room.settle()
+
+        (letter,) = await store.dead_letters(room.bot.user)
+        assert picky.tries == before + 2
+        assert (letter.attempts, letter.is_revived) == (before + 2, False)
+
+
+async def test_asked_twice_at_once_a_letter_is_tried_once() -> None:
+    picky, store = Picky(), MemoryStore()
+    async with chat(picky.plugin, store=store, raise_failures=False) as room:
+        await room.user("Ann").says("bad luck")
+        picky.is_mended, before = True, picky.tries
+
+        for _ in range(2):
+            await caretaker_of(room, store).answer({"ask": "dead-letters retry", "id": "all"})
+        await room.settle()
+
+        assert picky.tries == before + 1
+        assert room.replies == ["echo bad luck"]
+
+
+async def test_what_the_service_refused_is_sent_after_all_when_its_letter_is_retried() -> None:
+    store = MemoryStore()
+    async with chat(Picky().plugin, store=store, raise_failures=False) as room:
+        await room.user("Ann").says("one")
+        room.emulator.faults.add(Fault.parse(f"send_message:400,times=1,user={room.bot.user}"))
+        await room.user("Ann").says("two")
+        assert room.replies == ["echo one"]
+
+        await caretaker_of(room, store).answer({"ask": "dead-letters retry", "id": "all"})
+        await room.settle()
+
+        assert room.replies == ["echo one", "echo two"]
+        assert await letter_ids(room, store) == []
+
+
+async def test_a_letter_of_a_thread_the_bot_was_taken_out_of_is_not_tried_and_said_so() -> None:
+    picky, store = Picky(), MemoryStore()
+    async with chat(picky.plugin, store=store, raise_failures=False) as room:
+        await room.user("Ann").says("bad luck")
+        await room.user("Ann").removes(room.bot)
+        before = picky.tries
+
+        answer = await caretaker_of(room, store).answer({"ask": "dead-letters retry", "id": "all"})
+        await room.settle()
+
+        assert [one["outcome"] for one in answer["letters"]] == ["not in the thread"]
+        assert picky.tries == before
+        assert len(await letter_ids(room, store)) == 1
+
+
+async def test_a_letter_marked_while_the_bots_were_down_is_tried_at_the_next_start() -> None:
+    picky, store = Picky(), MemoryStore()
+    async with chat(picky.plugin, store=store, raise_failures=False) as room:
+        await room.user("Ann").says("bad luck")
+        await room.stop()
+        async with store:
+            answer = await Caretaker(store).answer({"ask": "dead-letters retry", "id": "all"})
+            listed = await Caretaker(store).answer({"ask": "dead-letters list"})
+        assert [one["outcome"] for one in answer["letters"]] == ["at the next start"]
+        assert [one["is_revived"] for one in listed["letters"]] == [True]
+
+        picky.is_mended = True
+        await room.start()
+        await room.user("Ann").says("hi")
+
+        assert room.replies == ["echo bad luck", "echo hi"]
+
+
+async def test_a_letter_whose_retry_killed_the_process_is_not_tried_again_unasked() -> None:
+    """The next start must not run what killed the last one."""
+    store, begun = MemoryStore(), anyio.Event()
+    plugin = Plugin("killer")
+    tries = 0
+
+    @plugin.message()
+    async def answer(ctx: Context) -> str:
+        nonlocal tries
+        tries += 1
+        if tries <= 3:
+            msg = "no luck"
+            raise ValueError(msg)
+        begun.set()
+        await anyio.sleep(3600)  # killed in here
+        return "never"
+
+    async with chat(plugin, store=store, raise_failures=False) as room:
+        await room.user("Ann").says("die")
+        await caretaker_of(room, store).answer({"ask": "dead-letters retry", "id": "all"})
+        await begun.wait()
+        await room.restart()
+
+        assert tries == 4
+        assert len(await letter_ids(room, store)) == 1
+
+
+async def test_a_stop_does_not_wait_for_letters_that_were_not_begun() -> None:
+    """They are marked in the store: the next start tries them."""
+    picky, store = Picky(), MemoryStore()
+    async with chat(picky.plugin, store=store, raise_failures=False) as room:
+        await room.user("Ann").says("bad luck")
+        picky.is_mended = True
+        room.emulator.faults.add(f"*:refuse,user={room.bot.user}")
+        with room.not_waiting():
+            await room.user("Ann").says("hi")
+            await room.advance(seconds=10)
+            (bot,) = bots_of(room)
+            bot.is_stopping = True  # between the request and its turn
+            await caretaker_of(room, store).answer({"ask": "dead-letters retry", "id": "all"})
+            await room.stop()
+            room.emulator.faults.clear()
+        await room.start()
+
+        assert room.replies == ["echo bad luck", "echo hi"]
+
+
+async def test_a_dropped_letter_is_gone_also_where_it_waited_for_its_try() -> None:
+    picky, store = Picky(), MemoryStore()
+    async with chat(picky.plugin, store=store, raise_failures=False) as room:
+        await room.user("Ann").says("bad luck")
+        caretaker = caretaker_of(room, store)
+
+        await caretaker.answer({"ask": "dead-letters retry", "id": "all"})
+        await caretaker.answer({"ask": "dead-letters drop", "id": "all"})
+        await room.settle()
+
+        assert await letter_ids(room, store) == []
+
+
+# ── forgetting ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_what_was_still_to_be_said_to_a_forgotten_person_is_never_said() -> None:
+    store = MemoryStore()
+    async with chat(Picky().plugin, store=store) as room:
+        ann, ben = room.user("Ann"), room.user("Ben")
+        await ann.says("one")
+        await ben.says("two")
+        room.emulator.faults.add(f"send_message:503,user={room.bot.user}")
+        with room.not_waiting():
+            await ann.says("my secret")
+            await ben.says("three")
+            await room.advance(minutes=10)
+            answer = await caretaker_of(room, store).answer({"ask": "state forget", "user": ann.user})
+        room.emulator.faults.clear()
+        await room.settle()
+        await room.restart()
+
+        assert answer["is_complete"]
+        assert answer["records"] == 2
+        assert room.replies == ["echo one", "echo two", "echo three"]
+        assert "secret" not in str(store._tables.__dict__)
+
+
+async def test_a_person_is_forgotten_whose_message_a_handler_has_in_hand() -> None:
+    picky, store = Picky(), MemoryStore()
+    async with chat(picky.plugin, store=store) as room:
+        ann = room.user("Ann")
+        await ann.says("one")
+        with room.not_waiting():
+            await ann.says("slow")
+        await picky.begun.wait()
+
+        answer = await caretaker_of(room, store).answer({"ask": "state forget", "user": ann.user})
+
+        assert answer["is_complete"]
+        assert ann.user not in str(store._tables.wishes)
+        assert "echo slow" not in str(store._tables.wishes)
+
+
+async def test_a_handler_that_works_for_too_long_is_said() -> None:
+    store, begun = MemoryStore(), anyio.Event()
+    plugin = Plugin("slow")
+
+    @plugin.message()
+    async def answer(ctx: Context) -> str:
+        begun.set()
+        await anyio.sleep(50)
+        return "done"
+
+    async with chat(plugin, store=store) as room:
+        with room.not_waiting():
+            await room.user("Ann").says("slow")
+        await begun.wait()
+
+        answer_ = await caretaker_of(room, store).answer({"ask": "state forget", "user": room.user("Ann").user})
+
+        assert not answer_["is_complete"]
+
+
+async def test_a_letter_of_a_forgotten_person_is_not_tried() -> None:
+    picky, store = Picky(), MemoryStore()
+    async with chat(picky.plugin, store=store, raise_failures=False) as room:
+        await room.user("Ann").says("bad luck")
+        picky.is_mended, caretaker = True, caretaker_of(room, store)
+        await caretaker.answer({"ask": "dead-letters retry", "id": "all"})
+        await caretaker.answer({"ask": "state forget", "user": room.user("Ann").user})
+        await room.settle()
+
+        assert room.replies in ([], ["echo bad luck"])  # it may have been in hand already
+        assert await letter_ids(room, store) == []
+
+
+async def test_a_bot_cannot_be_forgotten_and_a_name_is_no_id() -> None:
+    store = MemoryStore()
+    async with chat(Picky().plugin, store=store) as room:
+        await room.user("Ann").says("one")
+        caretaker = caretaker_of(room, store)
+
+        for user in (room.bot.user, "Ann", "", " ", "8:acs:x y"):
+            with pytest.raises(UnknownName):
+                await caretaker.answer({"ask": "state forget", "user": user})
