@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from chatbot.dispatch.arguments import Argument, Arguments, BadArguments, Values, argument_for
-from chatbot.dispatch.conversion import CONVERTIBLE
+from chatbot.dispatch.conversion import CONVERTIBLE, plain_type
 from chatbot.dispatch.filters import Found
 from chatbot.dispatch.occasion import Occasion
 from chatbot.dispatch.signature import Function, name_of, refuse, type_name
+from chatbot.model import Participant
 
 Match: TypeAlias = Values | BadArguments
 """What a matching handler is called with; or, of a command, what is wrong with what was typed."""
@@ -67,8 +68,11 @@ def bind_groups(function: Function, names: frozenset[str], parameters: Sequence[
             has = f"the filter finds {found}" if names else "no filter of it finds a text of this name"
             refuse(function, _unfillable(function, one, has))
         argument = argument_for(one)
-        if argument is None or argument.is_many:
-            refuse(function, _unfillable(function, one, f"a text that a filter found becomes {CONVERTIBLE}"))
+        if argument is None or argument.is_many or plain_type(one.annotation) is Participant:
+            refuse(
+                function,
+                _unfillable(function, one, f"a text that a filter found becomes {CONVERTIBLE}"),
+            )
         arguments[one.name] = (argument, one.default)
 
     def bind(occasion: Occasion, found: Found) -> Match | None:
@@ -93,7 +97,9 @@ def _read_groups(arguments: Mapping[str, tuple[Argument, object]], found: Found)
 def _command_argument(function: Function, parameter: inspect.Parameter) -> Argument:
     argument = argument_for(parameter)
     if argument is None:
-        refuse(function, _unfillable(function, parameter, f"a command's arguments are {CONVERTIBLE}, or Rest"))
+        refuse(
+            function, _unfillable(function, parameter, f"a command's arguments are {CONVERTIBLE}, Participant, or Rest")
+        )
     return argument
 
 

@@ -12,6 +12,8 @@ from enum import Enum
 from typing import Annotated, Any, Final, Literal, NewType, Union, get_args, get_origin
 from uuid import UUID
 
+from chatbot.model import Participant
+
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
@@ -26,6 +28,13 @@ class Conversion:
     expects: str
     parse: Callable[[str], object]
     choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Somebody:
+    """A name that was typed where a `Participant` is wanted; whose it is can only be told in the thread."""
+
+    name: str
 
 
 CONVERTIBLE: Final = "str, int, float, bool, date, timedelta, UUID, an Enum or a Literal"
@@ -113,6 +122,12 @@ def parse_duration(word: str) -> timedelta:
         raise ValueError(word) from error
 
 
+def _parse_somebody(word: str) -> Somebody:
+    if not word.strip("@ "):
+        raise ValueError(word)
+    return Somebody(word.strip())
+
+
 _BY_TYPE: Final[Mapping[Any, Conversion]] = {
     str: Conversion("a text", str),
     int: Conversion("a whole number", int),
@@ -121,4 +136,5 @@ _BY_TYPE: Final[Mapping[Any, Conversion]] = {
     date: Conversion("a date like 2026-01-31", date.fromisoformat),
     timedelta: Conversion("a duration like 90s or 1h30m", parse_duration),
     UUID: Conversion("a UUID", UUID),
+    Participant: Conversion("the name of somebody here", _parse_somebody),
 }

@@ -25,6 +25,7 @@ from chatbot.dispatch.provider import Needs, Provisions, Scope, needs_of
 from chatbot.dispatch.remembering import States, states_of
 from chatbot.dispatch.reply import Pass, Reply
 from chatbot.dispatch.signature import Function, name_of, qualified_name, read_signature, refuse
+from chatbot.dispatch.somebody import People, names_in
 from chatbot.events import Event
 
 
@@ -140,19 +141,29 @@ class Handler:
 
     async def _answer(self, ctx: Context[Any], match: Match, provisions: Provisions, memory: Memory) -> Reply:
         async def proceed() -> Reply:
-            if isinstance(match, BadArguments):
-                return str(match)
+            values = await self._with_people(ctx, match)
+            if isinstance(values, BadArguments):
+                return str(values)
             states = {name: await memory.state(kind) for name, kind in self.states.items()}
             if not self.needs:
-                return await self._call(ctx, match, states)
+                return await self._call(ctx, values, states)
             async with provisions.for_event(self.needs, ctx) as provided:
-                return await self._call(ctx, match, {**states, **provided})
+                return await self._call(ctx, values, {**states, **provided})
 
         reply = await self.around(ctx, proceed)
         if reply is None or isinstance(reply, str | Pass):
             return reply
         msg = f"{self.place}: {self.name} returned {type(reply).__name__}; a handler returns str, None or PASS"
         raise TypeError(msg)
+
+    async def _with_people(self, ctx: Context[Any], match: Match) -> Match:
+        """The match, with people in the place of their names."""
+        if isinstance(match, BadArguments) or not any(names_in(match)):
+            return match
+        try:
+            return People(await ctx.participants()).fill(match)
+        except BadArguments as error:
+            return BadArguments(f"{error}\nUsage: {self.info.usage}" if self.info else str(error))
 
     async def _call(self, ctx: Context[Any], values: Values, provided: Mapping[str, Any]) -> Reply:
         named = {**values.named, **provided}

@@ -87,9 +87,9 @@ class Plugin:
     ) -> Registers[MessageReceived]:
         """Register a handler for `/name`; its further parameters are what may be typed behind it.
 
-        Parameters may be str, int, float, bool, date, timedelta, UUID, an Enum or a Literal; `Rest` takes the tail,
-        `*many` all words, keyword-only ones are `--options`. What does not fit is answered with the usage. The
-        docstring's first line is shown by /help.
+        Parameters may be str, int, float, bool, date, timedelta, UUID, an Enum or a Literal; a `Participant` is
+        somebody in the thread, typed by name. `Rest` takes the tail, `*many` all words, keyword-only ones are
+        `--options`. What does not fit is answered with the usage. The docstring's first line is shown by /help.
 
         Args:
             name: without the slash; people may type it in any case.

@@ -116,7 +116,7 @@ def nonsense(plugin: Any) -> None:
 
 @says(
     "parameter 'things' of buy is list[str], which nothing can fill; a command's arguments are"
-    " str, int, float, bool, date, timedelta, UUID, an Enum or a Literal, or Rest"
+    " str, int, float, bool, date, timedelta, UUID, an Enum or a Literal, Participant, or Rest"
 )
 def unfillable(plugin: Any) -> None:
     @plugin.command("buy")
@@ -125,7 +125,7 @@ def unfillable(plugin: Any) -> None:
 
 @says(
     "parameter 'thing' of buy has no type; a command's arguments are"
-    " str, int, float, bool, date, timedelta, UUID, an Enum or a Literal, or Rest"
+    " str, int, float, bool, date, timedelta, UUID, an Enum or a Literal, Participant, or Rest"
 )
 def untyped_argument(plugin: Any) -> None:
     @plugin.command("buy")
