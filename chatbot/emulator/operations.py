@@ -71,9 +71,7 @@ def list_threads(chat: Chat) -> Response:
             cursor = cursors.parse_thread_cursor(state)
         except ValueError as error:
             raise bad_request() from error
-    for room in chat.world.state.rooms_of.get(request.caller, {}).values():
-        if room.head.retention_days is not None:
-            chat.world.threads.expire(room, request.now)
+    chat.world.expire(request.now)
     page = chat.world.threads.page(request.caller, size, start=start, cursor=cursor)
     body: dict[str, object] = {"value": [thread_item(room, request.now, quirks) for room in page.rooms]}
     if page.next is not None:

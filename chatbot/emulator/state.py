@@ -24,6 +24,7 @@ class Room:
         "fading",
         "head",
         "late",
+        "listed",
         "members",
         "messages",
         "moved",
@@ -43,6 +44,7 @@ class Room:
         self.version = 0
         self.moved = 0
         self.late = 0
+        self.listed = 0
         self.fading: list[tuple[int, Message]] = []
 
     def present(self) -> list[Member]:
@@ -85,6 +87,18 @@ class Room:
         return index
 
 
+def _enter(slots: list[Slot], room: Room) -> None:
+    slot = Slot(room.listed, room)
+    slots.insert(bisect_left(slots, slot.rank(), key=Slot.rank), slot)
+
+
+def _leave(slots: list[Slot], room: Room) -> None:
+    index = bisect_left(slots, -room.listed, key=Slot.rank)
+    while slots[index].room is not room:
+        index += 1
+    del slots[index]
+
+
 def _version(message: Message) -> int:
     return message.version
 
@@ -101,7 +115,10 @@ class Slot(NamedTuple):
 
 
 class State:
-    """All tables, and the source of ids."""
+    """All tables, and the source of ids.
+
+    `lists` has the threads each user is or was in, latest activity first.
+    """
 
     def __init__(self, seed: int | None) -> None:
         self.random: random.Random = random.SystemRandom() if seed is None else random.Random(seed)  # noqa: S311 -- repeatable tests
@@ -113,7 +130,8 @@ class State:
         self.listeners: list[Callable[[Record], None]] = []
         self.activity = 0
         self.leaving: dict[str, int] = {}
-        self._lists: dict[str, list[Slot]] = {}
+        self.retained: set[str] = set()
+        self.lists: dict[str, list[Slot]] = {}
 
     def put(self, record: Record) -> None:
         """File a record and tell the listeners."""
@@ -127,7 +145,7 @@ class State:
             case Message():
                 room = self.rooms[record.thread]
                 room.file(record)
-                self._moved(room, record.activity)
+                self._moved(room)
             case Receipt():
                 self.rooms[record.thread].receipts[record.user] = record
             case Member():
@@ -146,38 +164,39 @@ class State:
     def _head(self, head: Thread) -> None:
         room = self.rooms.get(head.id)
         if room is None:
-            self.rooms[head.id] = Room(head)
-            return
+            room = self.rooms[head.id] = Room(head)
         room.head = head
-        self._moved(room, head.activity)
+        if head.retention_days is not None and head.deleted is None:
+            self.retained.add(head.id)
+        else:
+            self.retained.discard(head.id)
+        self._moved(room)
 
     def _seat(self, member: Member) -> None:
         room = self.rooms[member.thread]
         earlier = room.members.get(member.user)
-        if earlier is not None and earlier.removed is not None and member.removed is None:
+        if earlier is None:
+            self.rooms_of.setdefault(member.user, {})[member.thread] = room
+            _enter(self.lists.setdefault(member.user, []), room)
+        elif earlier.removed is not None and member.removed is None:
             del room.members[member.user]
         room.members[member.user] = member
-        self.rooms_of.setdefault(member.user, {})[member.thread] = room
-        self._lists.pop(member.user, None)
 
-    def _moved(self, room: Room, activity: int) -> None:
-        if activity:
-            self.activity = max(self.activity, activity)
-            for user in room.members:
-                self._lists.pop(user, None)
+    def _moved(self, room: Room) -> None:
+        """Bring the room to its new place in everybody's list."""
+        activity = room.activity()
+        self.activity = max(self.activity, activity)
+        if activity == room.listed:
+            return
+        for user in room.members:
+            _leave(self.lists[user], room)
+        room.listed = activity
+        for user in room.members:
+            _enter(self.lists[user], room)
 
     def next_activity(self, now: int) -> int:
         """A new, world-wide unique stamp for the order of thread lists."""
         return max(now * 1000, self.activity + 1)
-
-    def threads_of(self, user: str) -> list[Slot]:
-        """The rooms a user is or was in, latest activity first."""
-        slots = self._lists.get(user)
-        if slots is None:
-            slots = [Slot(room.activity(), room) for room in self.rooms_of.get(user, {}).values()]
-            slots.sort(key=Slot.rank)
-            self._lists[user] = slots
-        return slots
 
     def room(self, thread: str) -> Room:
         """The room of a thread id; a thread nobody knows is a ServiceError."""

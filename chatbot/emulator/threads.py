@@ -170,7 +170,7 @@ class Threads:
 
     def _slots(self, reader: str) -> list[Slot]:
         """What the service pages through: the reader's threads, and conversations it does not show."""
-        slots = self._state.threads_of(reader)
+        slots = self._state.lists.get(reader, [])
         if not self.quirks.phantom_threads:
             return slots
         phantoms = range(self.quirks.phantom_threads, 0, -1)

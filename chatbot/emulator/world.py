@@ -74,6 +74,13 @@ class World:
                 if room.member(user_id) is not None and room.head.deleted is None:
                     self.participants.remove(room, user_id, user_id, now)
 
+    def expire(self, now: int) -> None:
+        """Delete every thread whose retention has run out, and let deleted users go."""
+        if self.state.leaving:
+            self.sweep(now)
+        for thread_id in list(self.state.retained):
+            self.threads.expire(self.state.rooms[thread_id], now)
+
     def room(self, thread_id: str, now: int) -> Room:
         """The room of a thread, deleted first if its retention ran out."""
         if self.state.leaving:

@@ -1,3 +1,5 @@
+import random
+
 from tests.unit.emulator.asgi import Scene, call, make
 
 
@@ -240,3 +242,27 @@ async def test_browsers_are_let_in_as_recorded() -> None:
     assert answer.headers["access-control-allow-origin"] == "*"
     assert answer.headers["access-control-expose-headers"] == "Location"
     assert (await scene("GET")).headers["access-control-expose-headers"] == "*"
+
+
+async def test_lists_of_threads_stay_in_order_whatever_moves_them() -> None:
+    emulator, clock = make()
+    dice, ann, bob = random.Random(3), emulator.create_user(), emulator.create_user()
+    threads = [emulator.create_thread(ann, str(number)) for number in range(20)]
+    for _ in range(300):
+        clock.advance(dice.choice([-2.0, 0, 0, 1.0]))
+        thread = dice.choice(threads)
+        room = emulator.world.state.room(thread)
+        match dice.randrange(6):
+            case 0 if room.head.deleted is None and len(threads) > 5:
+                emulator.delete_thread(thread, ann)
+            case 1 if room.head.deleted is None:
+                emulator.add(thread, ann, bob)
+            case 2 if room.head.deleted is None:
+                emulator.remove(thread, ann, bob)
+            case _ if room.head.deleted is None:
+                emulator.send(thread, ann, "x")
+    for user in (ann, bob):
+        slots = emulator.world.state.lists[user]
+        assert [slot.activity for slot in slots] == sorted({slot.activity for slot in slots}, reverse=True)
+        assert {slot.room.head.id for slot in slots} == set(emulator.world.state.rooms_of[user])
+        assert all(slot.activity == slot.room.activity() for slot in slots)

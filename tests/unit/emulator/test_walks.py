@@ -140,6 +140,8 @@ def test_a_journal_read_back_is_the_same_world(story: list[tuple[str, int, float
     assert theirs.timeline == ours.timeline
     assert (theirs.head, theirs.members, theirs.receipts) == (ours.head, ours.members, ours.receipts)
     assert (theirs.sequence, theirs.version, theirs.activity()) == (ours.sequence, ours.version, ours.activity())
+    shown = [(slot.activity, slot.room.head.id) for slot in again.state.lists[stage.ann] if slot.room]
+    assert shown == [(ours.activity(), stage.thread)]
     assert again.state.activity == stage.emulator.world.state.activity
 
 
