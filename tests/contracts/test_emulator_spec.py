@@ -71,7 +71,9 @@ async def _run(program: Path, emulator: Emulator, file: Path, header: str) -> st
     async with serve(emulator, tls=False) as running:
         options = ["--url", running.endpoint, "-H", header, "--checks", CHECKS, "--max-examples", "25", "--seed", "1"]
         result = await anyio.run_process(
-            [str(program), "run", str(file), *options, "--phases", "examples,coverage,fuzzing"], check=False
+            [str(program), "run", str(file), *options, "--phases", "examples,coverage,fuzzing"],
+            check=False,
+            cwd=file.parent,  # it keeps a cache where it runs
         )
     report = result.stdout.decode() + result.stderr.decode()
     assert result.returncode == 0, report
