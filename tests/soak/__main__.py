@@ -1,7 +1,7 @@
 """`python -m tests.soak`: kill a real daemon for some minutes, under load and faults, and count what came of it.
 
 Everything runs on this machine, on 127.0.0.1, in processes of its own that end with it. Exit code 0: nothing was
-lost, doubled or out of order; 1: something was, and the directory with log, store and guilty threads is kept.
+lost, doubled or out of order; 1: something was, and the directory with log, store and threads is kept.
 """
 
 from __future__ import annotations
@@ -27,38 +27,39 @@ PROGRESS_SECONDS = 15
 
 def main() -> int:
     """Run it as the command line says."""
-    plan, has_data = _arguments()
+    plan, options = _arguments()
     logging.basicConfig(level=logging.ERROR)
     structlog.configure(logger_factory=structlog.stdlib.LoggerFactory(), processors=[structlog.stdlib.filter_by_level])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside, we end our processes, too
     directory = Path(tempfile.mkdtemp(prefix="chatbot-soak-"))
     is_clean = False
     try:
-        is_clean = anyio.run(_soak, plan, directory, has_data)
+        is_clean = anyio.run(_soak, plan, options, directory)
     except KeyboardInterrupt:
         print("ended before its time", file=sys.stderr)
     finally:
-        if is_clean:
+        if is_clean and not options.keep:
             shutil.rmtree(directory)
         else:
-            print(f"log, store and guilty threads are in {directory}", file=sys.stderr)
+            print(f"log, store and threads are in {directory}", file=sys.stderr)
     return 0 if is_clean else 1
 
 
-def _arguments() -> tuple[Plan, bool]:
+def _arguments() -> tuple[Plan, argparse.Namespace]:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Kill a real daemon, and count.")
     parser.add_argument("--minutes", type=float, default=3.0, help="how long people talk (%(default)s)")
     parser.add_argument("--threads", type=int, default=200, help="threads, each with a person (%(default)s)")
     parser.add_argument("--kills", type=int, default=24, help="how often to kill -9 the daemon (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of everything random (%(default)s)")
     parser.add_argument("--data", action="store_true", help="let the emulator keep its state in a file, too")
+    parser.add_argument("--keep", action="store_true", help="keep log, store and threads, also of a clean run")
     given = parser.parse_args()
-    return Plan(given.minutes * 60, given.threads, given.kills, given.seed), given.data
+    return Plan(given.minutes * 60, given.threads, given.kills, given.seed), given
 
 
-async def _soak(plan: Plan, directory: Path, has_data: bool) -> bool:
+async def _soak(plan: Plan, options: argparse.Namespace, directory: Path) -> bool:
     begun = anyio.current_time()
-    data = directory / "emulator.db" if has_data else None
+    data = directory / "emulator.db" if options.data else None
     with anyio.fail_after(plan.seconds * 2 + 2 * SETTLE_SECONDS + STALE_SECONDS):
         async with running_service(seed=plan.seed, data=data) as service:
             daemon = Daemon.set_up(directory, service.connection_string, interval="2s", idle="10s")
@@ -66,6 +67,8 @@ async def _soak(plan: Plan, directory: Path, has_data: bool) -> bool:
             async with anyio.create_task_group() as group:
                 group.start_soon(_show_progress, soak, daemon, begun)
                 findings = await soak.run()
+                if options.keep or not findings.is_clean:
+                    await soak.keep_evidence(directory / "threads.json")
                 group.cancel_scope.cancel()
     _report(plan, findings, daemon, soak.kills, anyio.current_time() - begun)
     return findings.is_clean

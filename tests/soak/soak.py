@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import anyio
 
@@ -146,8 +146,6 @@ class Soak:
             await self._settle()
             self.findings.exit_code = await self._daemon.stop()
         await self._examine()
-        if not self.findings.is_clean:
-            await self._keep_evidence()
         return self.findings
 
     # ── people and kills ──────────────────────────────────────────────────────────────────────────────────────
@@ -223,15 +221,21 @@ class Soak:
         findings.buried_alive = len(buried - wanted)
         findings.forgotten = len(wanted - buried)
 
-    async def _keep_evidence(self) -> None:
-        """Write down what is in the threads that are not as they ought to be."""
-        evidence: dict[str, object] = {}
+    async def keep_evidence(self, file: Path) -> None:
+        """Write down what is in the threads, those that are not as they ought to be first."""
+        evidence: dict[str, dict[str, Any]] = {}
         for thread in await self._service.threads():
             messages = await self._service.messages(thread)
-            verdict = judge(Said.living(messages, self._bot), has_order=thread not in self._late)
-            if not verdict.is_clean:
-                evidence[thread] = {"verdict": str(verdict), "messages": messages}
-        (self._daemon.directory / "threads.json").write_text(json.dumps(evidence, indent=1))
+            said = Said.living(messages, self._bot)
+            verdict = judge(said, has_order=thread not in self._late)
+            evidence[thread] = {
+                "is_clean": verdict.is_clean,
+                "verdict": str(verdict),
+                "longest_wait": longest_wait(said),
+                "messages": messages,
+            }
+        ordered = sorted(evidence.items(), key=lambda item: (item[1]["is_clean"], -item[1]["longest_wait"]))
+        await anyio.Path(file).write_text(json.dumps(dict(ordered), indent=1))
 
     async def _buried(self) -> set[tuple[str, int]]:
         async with SqliteStore(self._daemon.store) as store:
