@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import anyio
 
-from chatbot import Context, MessageEdited, Plugin
+from chatbot import Context, MessageEdited, Plugin, State
 
 plugin = Plugin("checkable")
 _shaken: set[str] = set()
+
+
+@dataclass(frozen=True)
+class Count:
+    """How often a thread was counted in."""
+
+    value: int = 0
 
 
 @plugin.message()
@@ -40,6 +49,25 @@ async def fix(ctx: Context, number: int) -> None:
     """Answer, and correct the answer."""
     draft = await ctx.reply(f"{number} draft")
     await draft.edit(f"{number} fixed")
+
+
+@plugin.command("count")
+async def count(ctx: Context, counted: State[Count], number: int) -> str:
+    """Answer which count of the thread this is."""
+    counted.value = Count(counted.value.value + 1)
+    return f"{number} is {counted.value.value}"
+
+
+@plugin.command("tell")
+async def tell(ctx: Context, number: int) -> None:
+    """Answer in one message that grows."""
+    await ctx.stream(_told(number))
+
+
+async def _told(number: int) -> AsyncIterator[str]:
+    for word in (str(number), " once", " upon", " a", " time"):
+        yield word
+        await anyio.sleep(0.3)
 
 
 @plugin.command("shaky")

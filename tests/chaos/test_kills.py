@@ -48,7 +48,7 @@ async def _chatter(talk: Talk, dice: random.Random) -> None:
     """Messages at their own pace: as many as the thread's quota has room for, with their answers."""
     for number in range(MESSAGES):
         await anyio.sleep(dice.uniform(0, 2.5))
-        await talk.say(dice.choice(("say {}", "/two {}", "/fix {}")).format(number))
+        await talk.say(dice.choice(("say {}", "/two {}", "/fix {}", "/count {}", "/tell {}")).format(number))
 
 
 @pytest.mark.parametrize("how", ["exit", "kill"])

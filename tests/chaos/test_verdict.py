@@ -13,9 +13,11 @@ def talk(*said: str) -> list[Said]:
 
 
 def test_a_thread_in_which_everything_was_answered_once_and_in_order_is_clean() -> None:
-    verdict = judge(talk("say 1", "/two 2", ">1", ">2 a", "/fix 3", ">2 b", ">3 fixed", "/poison 4", "/die 5 kill"))
+    said = talk("say 1", "/two 2", ">1", ">2 a", "/fix 3", ">2 b", ">3 fixed", "/poison 4", "/die 5 kill")
+    more = talk("/count 6", ">6 is 1", "/tell 7", "/count 8", ">7 once upon a time", ">8 is 2")
+    verdict = judge(said) + judge(more)
 
-    assert verdict == Verdict(sent=5, buried=2, expected=4, visible=4)
+    assert verdict == Verdict(sent=8, buried=2, expected=7, visible=7)
     assert verdict.is_clean
 
 
@@ -28,6 +30,8 @@ def test_a_thread_in_which_everything_was_answered_once_and_in_order_is_clean() 
         (["say 1", ">1", ">1"], "doubled"),
         (["say 1", ">1", ">7"], "unexpected"),
         (["say 1", "say 2", ">2", ">1"], "disordered"),
+        (["/count 1", ">1 is 1", "/count 2", ">2 is 1"], "missing"),
+        (["/tell 1", ">1 once …"], "missing"),
         (["say 1 anew", ">1"], "missing"),
         (["say 1 anew", ">1", ">1 anew", ">1"], "doubled"),
     ],

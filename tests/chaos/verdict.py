@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -80,35 +81,45 @@ def judge(said: Sequence[Said], *, has_order: bool = True) -> Verdict:
     """
     asked = [one.text for one in said if not one.is_bot]
     replies = [one.text for one in said if one.is_bot]
-    wanted = {text: place for place, texts in enumerate(map(replies_to, asked)) for text in texts}
+    answers = answers_to(asked)
+    wanted = {text: place for place, texts in enumerate(answers) for text in texts}
     possible = {reply_before_correction(text) for text in asked} - {None}
     counts = Counter(replies)
     return Verdict(
         sent=len(asked),
-        buried=sum(not replies_to(text) for text in asked),
+        buried=sum(not texts for texts in answers),
         expected=len(wanted),
         visible=len(replies),
         missing=len(wanted.keys() - counts.keys()),
         doubled=sum(count - 1 for count in counts.values()),
         unexpected=len(counts.keys() - wanted.keys() - possible),
-        unanswered=sum(not counts.keys() >= set(replies_to(text)) for text in asked),
+        unanswered=sum(not counts.keys() >= set(texts) for texts in answers),
         disordered=_disorder([wanted[text] for text in replies if _has_place(text, wanted)]) if has_order else 0,
     )
 
 
 def longest_wait(said: Sequence[Said]) -> float:
     """How many seconds the reply that came latest after its message took, corrections left aside."""
-    asked = {text: one.id for one in said if not one.is_bot for text in replies_to(one.text)}
+    people = [one for one in said if not one.is_bot]
+    answers = answers_to([one.text for one in people])
+    asked = {text: one.id for one, texts in zip(people, answers, strict=True) for text in texts}
     waits = [one.id - asked[one.text] for one in said if one.is_bot and _has_place(one.text, asked)]
     return max(waits, default=0) / 1000
 
 
-def replies_to(text: str) -> tuple[str, ...]:
-    """What the bot must have answered to a message as it reads now; nothing where its handler never succeeds.
+def answers_to(asked: Sequence[str]) -> list[tuple[str, ...]]:
+    """What the bot must have answered to each message of a thread as it reads now.
+
+    Nothing where its handler never succeeds. Counts go by the order of the messages.
 
     Raises:
         ValueError: nobody says this to the checkable bot.
     """
+    counts = itertools.count(1)
+    return [_answer_to(text, counts) for text in asked]
+
+
+def _answer_to(text: str, counts: Iterator[int]) -> tuple[str, ...]:
     asked = _ASKED.fullmatch(text)
     if asked is None:
         message = f"{text!r} is nothing that the checkable bot is asked"
@@ -119,6 +130,10 @@ def replies_to(text: str) -> tuple[str, ...]:
             return f"{number} a", f"{number} b"
         case "fix":
             return (f"{number} fixed",)
+        case "count":
+            return (f"{number} is {next(counts)}",)
+        case "tell":
+            return (f"{number} once upon a time",)
         case "poison" | "die":
             return ()
     return (f"{number} anew" if asked["anew"] else number,)

@@ -15,8 +15,8 @@ from chatbot.events import MessageEvent
 from chatbot.model import UserId
 from chatbot.stores import SqliteStore
 from tests.chaos.processes import Daemon, Service
-from tests.chaos.verdict import Said, Verdict, judge, longest_wait, replies_to
-from tests.soak.people import Person
+from tests.chaos.verdict import Said, Verdict, answers_to, judge, longest_wait
+from tests.soak.people import WITHOUT_ORDER, Person
 
 FAULTS: Final = (
     "*:latency=0..0.4,probability=0.1",
@@ -162,14 +162,15 @@ class Soak:
         number = self.people.index(person)
         await anyio.sleep(self._plan.seconds * KILLING_SHARE / 2 * number / len(self.people))
         thread = await person.come(self._bot)
-        if self._late_share(number):
+        if self._is_late(number):
             self._late.add(thread)
+            person.asks = WITHOUT_ORDER
             await self._service.add_faults([STALE_WORDS.format(thread=thread)])
         if number in (1, 2):
             await person.say("/poison {}" if number == 1 else "/die {}")
         await person.talk(end)
 
-    def _late_share(self, number: int) -> bool:
+    def _is_late(self, number: int) -> bool:
         every = int(1 / STALE_SHARE)
         return number % every == every - 1
 
@@ -248,12 +249,12 @@ class Soak:
         }
 
     async def _deadly(self, threads: Sequence[str]) -> set[tuple[str, int]]:
-        return {
-            (thread, one.id)
-            for thread in threads
-            for one in Said.living(await self._service.messages(thread), self._bot)
-            if not one.is_bot and not replies_to(one.text)
-        }
+        deadly: set[tuple[str, int]] = set()
+        for thread in threads:
+            said = [one for one in Said.living(await self._service.messages(thread), self._bot) if not one.is_bot]
+            answers = answers_to([one.text for one in said])
+            deadly |= {(thread, one.id) for one, texts in zip(said, answers, strict=True) if not texts}
+        return deadly
 
 
 def size_of(store: Path) -> float:
