@@ -50,6 +50,10 @@ SETTLE_SECONDS: Final = 3.0
 """How long after an attempt of unknown outcome the thread is read for its proof."""
 
 MAX_PAUSE: Final = 60.0
+
+MAX_THROTTLED_PAUSE: Final = 10.0
+"""The shortest window of the quotas: after so long something may be free again."""
+
 FIRST_PAUSE: Final = 1.0
 MAX_PARTIAL_TRIES: Final = 3
 REMEMBERED: Final = 64
@@ -106,7 +110,7 @@ class Outbox:
         self._doubtful: set[ActionKey] = {row.key for row in self._rows}
         self._proof_at = anyio.current_time() + SETTLE_SECONDS if self._rows else 0.0
         self._not_before = 0.0
-        self._failures = 0
+        self._failures = [0, 0]  # since something last succeeded: others, and throttlings
         self._partial_tries = 0
         self._sent: OrderedDict[ActionKey, MessageId] = OrderedDict()
         self._settlements: list[SettleRow | RepointRow] = []
@@ -234,7 +238,7 @@ class Outbox:
                 else:
                     self._budget.spend(operation, now)
                     await self._do(row)
-                self._failures = 0
+                self._failures = [0, 0]
             except ServiceError as error:
                 self._failed(row, operation, error)
         return None
@@ -339,16 +343,28 @@ class Outbox:
             self._settle(row, RowStatus.FAILED, reason=str(error))
             self._given_up.append((row, str(error)))
             return
-        self._failures += 1
-        pause = getattr(error, "retry_after", None) or min(MAX_PAUSE, FIRST_PAUSE * 2 ** (self._failures - 1))
+        self._failures[isinstance(error, Throttled)] += 1
+        pause = pause_after(error, self._failures[isinstance(error, Throttled)])
         self._not_before = now + pause
         if isinstance(error, Throttled):
             self._budget.close(operation, now + pause)
         elif isinstance(error, OutcomeUnknown | ProtocolError) and row.key not in self._doubtful:
             self._doubtful.add(row.key)
             self._proof_at = now + SETTLE_SECONDS
-        if self._failures == 1:
+        if sum(self._failures) == 1:
             self._log.warning("action.delayed", action=type(row.action).__name__, error=str(error))
+
+
+def pause_after(error: ServiceError, failures: int) -> float:
+    """Seconds until a wish is tried again.
+
+    Args:
+        error: what came of the last try.
+        failures: how many of its kind there were in a row, from 1.
+    """
+    longest = MAX_THROTTLED_PAUSE if isinstance(error, Throttled) else MAX_PAUSE
+    asked: float | None = getattr(error, "retry_after", None)
+    return asked or min(longest, FIRST_PAUSE * 2.0 ** min(failures - 1, 10))
 
 
 def _was_edited_last(message: ChatMessage, other: ChatMessage) -> bool:
