@@ -252,10 +252,15 @@ class Outbox:
                 if row.key in proofs:
                     self._log.info("send.confirmed_by_reading", key=row.key, message=proofs[row.key])
                     self._settle(row, RowStatus.DONE, proofs[row.key])
+        first = self._rows[0] if self._rows else None
+        if first is not None and first.key in self._doubtful and isinstance(first.action, UpdateTopic):
+            thread = await self._service.get_thread(self._thread)
+            if thread.topic == first.action.topic:
+                self._settle(first, RowStatus.DONE)
         self._doubtful.clear()
 
     async def _do(self, row: OutboxRow) -> None:
-        """Carry one wish out; everything but a send may safely be carried out twice."""
+        """Carry one wish out; everything but a send and a topic may safely be carried out twice."""
         message: MessageId | None = None
         match row.action:
             case SendMessage() as send:
