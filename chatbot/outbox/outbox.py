@@ -257,7 +257,9 @@ class Outbox:
             thread = await self._service.get_thread(self._thread)
             if thread.topic == first.action.topic:
                 self._settle(first, RowStatus.DONE)
-        self._doubtful.clear()
+        # Whether a later topic was given shows only once all before it are.
+        later = (row.key for row in self._rows if row is not first and isinstance(row.action, UpdateTopic))
+        self._doubtful.intersection_update(later)
 
     async def _do(self, row: OutboxRow) -> None:
         """Carry one wish out; everything but a send and a topic may safely be carried out twice."""
