@@ -47,6 +47,7 @@ def test_a_small_file_is_completed_with_defaults(folder: Path) -> None:
     assert config.directory == folder
     assert config.store.get_secret_value() == "sqlite:///chatbot.db"
     assert config.drain_timeout == timedelta(seconds=10)
+    assert config.retention == timedelta(days=30)
     assert (config.log.format, config.log.level) == ("auto", "info")
     bot = config.bots["echo"]
     assert (bot.threads, bot.history, bot.ack, bot.display_name) == ("all", "none", "handled", None)
@@ -244,3 +245,17 @@ def test_a_later_finding_can_be_told_with_its_place(folder: Path) -> None:
         "    5 |     plugins: [plugins.echo]",
         "      |               ^^^^^^^^^^^^",
     ]
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ("10m", "10m is too short to edit what was just said (at least 1h)"),
+        ("0s", "0s is too short to edit what was just said (at least 1h)"),
+        ("a month", '"a month" is not a duration (try 1s, 500ms, 2m, 1h 30m or 30d)'),
+    ],
+)
+def test_a_retention_that_would_break_edits_is_refused(folder: Path, written: str, problem: str) -> None:
+    problems = refusal(f"version: 1\nservice: emulator\nbots: {{a: {{plugins: [x]}}}}\nretention: {written}\n")
+
+    assert first_lines(problems) == [f"bots.yaml:4:12: retention: {problem}"]

@@ -1,0 +1,216 @@
+"""`chatbot dead-letters` and `chatbot state`, beside a daemon and without one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from chatbot.cli import main
+from tests.cli.conftest import Chat, Run, Running
+
+PLUGIN = """
+from pathlib import Path
+from chatbot import Context, Plugin, Retry
+
+plugin = Plugin("picky")
+
+@plugin.message(retry=Retry(1))
+async def answer(ctx: Context) -> str:
+    if ctx.text.startswith("bad") and not Path("mended").exists():
+        raise ValueError(f"cannot digest {ctx.text}")
+    return f"echo {ctx.text}"
+"""
+BOTS = """
+version: 1
+service: emulator
+bots:
+  picky: {plugins: [picky], poll: {interval: 300ms}}
+"""
+
+
+Chatbot = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def chatbot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Chatbot:
+    """Run a command, in this process, where the bots are; its exit code, and what it said."""
+
+    def run(*words: str) -> tuple[int, str]:
+        monkeypatch.chdir(tmp_path)
+        capsys.readouterr()
+        code = main(list(words))
+        return code, capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def bots(tmp_path: Path, run: Run, chat: Chat, chatbot: Chatbot) -> Running:
+    """A bot that has given up one message."""
+    (tmp_path / "picky.py").write_text(PLUGIN)
+    (tmp_path / "bots.yaml").write_text(BOTS)
+    running = run(tmp_path)
+    running.event("daemon.started")
+    chat(tmp_path, "--as", "Ann", "--wait", "0s", typed="hello\nbad \x1b[2J luck\n")
+    running.event("event.buried")
+    while not letters(chatbot):  # it is kept a moment after it was said
+        pass
+    return running
+
+
+def letters(chatbot: Chatbot) -> list[dict[str, str]]:
+    code, listed = chatbot("dead-letters", "list", "--format", "json")
+    assert code == 0
+    found: list[dict[str, str]] = json.loads(listed)["letters"]
+    return found
+
+
+def test_dead_letters_are_seen_shown_and_retried_while_the_daemon_runs(
+    bots: Running, tmp_path: Path, chatbot: Chatbot
+) -> None:
+    _, listed = chatbot("dead-letters", "list")
+    (letter,) = letters(chatbot)
+    _, shown = chatbot("dead-letters", "show", letter["id"])
+
+    head = ["ID", "BOT", "DIED", "(UTC)", "TRIES", "EVENT", "HANDLER", "ERROR", "THREAD"]
+    assert listed.splitlines()[0].split() == head
+    assert letter["id"] in listed
+    assert "ValueError" in listed
+    assert "luck" not in listed
+    assert "luck" not in json.dumps(letter)
+    assert "text     bad \\x1b[2J luck\n" in shown
+    assert "error    ValueError: cannot digest bad \\x1b[2J luck\n" in shown
+    assert "\x1b" not in shown
+
+    (tmp_path / "mended").touch()
+    code, retried = chatbot("dead-letters", "retry", letter["id"])
+    bots.event("letter.revived", letter=letter["id"])
+
+    assert code == 0
+    assert retried.endswith("is tried again now\n")
+    assert chatbot("dead-letters", "list") == (0, "No dead letters.\n")
+
+
+def test_a_letter_marked_while_no_daemon_runs_is_tried_at_the_next_start(
+    bots: Running, tmp_path: Path, run: Run, chatbot: Chatbot
+) -> None:
+    assert bots.stop() == 0
+    (letter,) = letters(chatbot)
+
+    code, retried = chatbot("dead-letters", "retry", "all", "--bot", "picky")
+
+    assert code == 0
+    assert retried.endswith("will be tried again at the next start\n")
+    assert "(to be retried)" in chatbot("dead-letters", "list")[1]
+    (tmp_path / "mended").touch()
+    run(tmp_path).event("letter.revived", letter=letter["id"])
+
+
+def test_a_letter_is_dropped_with_and_without_a_daemon(bots: Running, chatbot: Chatbot) -> None:
+    (letter,) = letters(chatbot)
+
+    assert chatbot("dead-letters", "drop", letter["id"])[1].endswith("is dropped\n")
+    assert letters(chatbot) == []
+    assert bots.stop() == 0
+    assert letters(chatbot) == []
+    assert chatbot("dead-letters", "drop", "all") == (0, "No dead letters.\n")
+
+
+def test_a_person_is_forgotten_while_the_daemon_runs(bots: Running, tmp_path: Path, chatbot: Chatbot) -> None:
+    (letter,) = letters(chatbot)
+    ann: str = json.loads(chatbot("dead-letters", "show", letter["id"], "--format", "json")[1])["sender"]
+
+    assert chatbot("state", "forget", ann) == (0, f"{ann} is erased: 2 records changed or dropped.\n")
+
+    assert letters(chatbot) == []
+    assert chatbot("state", "forget", ann) == (0, f"Nothing of {ann} is remembered.\n")
+    assert bots.stop() == 0
+    kept = b"".join(path.read_bytes() for path in tmp_path.glob("chatbot.db*"))
+    assert ann.encode() not in kept
+    assert b"hello" not in kept
+
+
+def test_after_a_kill_commands_see_the_store_and_the_next_daemon_is_heard(
+    bots: Running, tmp_path: Path, run: Run, chatbot: Chatbot
+) -> None:
+    bots.process.kill()
+    bots.ended()
+
+    (letter,) = letters(chatbot)
+
+    (tmp_path / "mended").touch()
+    again = run(tmp_path)
+    again.event("daemon.started")
+    assert chatbot("dead-letters", "retry", letter["id"])[1].endswith("is tried again now\n")
+    again.event("letter.revived")
+
+
+# ── in this process ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bots.yaml").write_text(BOTS)
+    return tmp_path
+
+
+def test_looking_where_nothing_was_ever_kept_makes_no_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dead-letters", "list"]) == 0
+
+    assert capsys.readouterr().out == "No dead letters.\n"
+    assert [path.name for path in folder.iterdir()] == ["bots.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["dead-letters", "show", "nope"], "there is no dead letter 'nope'; `chatbot dead-letters list` shows those"),
+        (["dead-letters", "list", "--bot", "nope"], "no bot 'nope' is remembered here; there are: none"),
+        (["state", "forget", "Ann"], "'Ann' is not a user's id: expected one like 8:acs:…"),
+    ],
+)
+def test_a_name_that_nothing_has_is_a_mistake_of_usage(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
+) -> None:
+    assert main(words) == 2
+
+    assert capsys.readouterr().err.startswith(f"chatbot: {sentence}")
+
+
+def test_a_store_that_somebody_else_has_open_is_said_in_a_sentence(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    holder = "import anyio, sys; from chatbot.stores import SqliteStore\n"
+    holder += (
+        "async def hold():\n async with SqliteStore('chatbot.db'):\n  print('held', flush=True); sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{holder}anyio.run(hold)"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+
+        assert main(["dead-letters", "list"]) == 69
+
+        sentence = f"is in use by another process (pid {process.pid}): stop that one first, or name another file"
+        assert sentence in capsys.readouterr().err
+        process.communicate("")
+
+
+def test_a_directory_without_a_configuration_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["dead-letters", "list"]) == 78
+
+    assert "bots.yaml: there is no such file" in capsys.readouterr().err
