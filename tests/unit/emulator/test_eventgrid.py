@@ -139,3 +139,35 @@ async def test_the_handshake_can_be_finished_by_opening_the_validation_url() -> 
             async with session.get(urls[0]) as answer:
                 assert json.loads(await answer.text()).startswith("Webhook successfully validated")
             await done.wait()
+
+
+async def test_a_webhook_that_is_late_is_asked_again_and_one_that_refuses_is_not() -> None:
+    scene = Scene()
+    seen: list[str] = []
+    done = anyio.Event()
+
+    async def handler(request: web.Request) -> web.Response:
+        (event,) = await request.json()
+        seen.append(event["eventType"].rpartition(".")[2])
+        if len(seen) == 1:
+            return web.Response(status=500)
+        if len(seen) == 2:
+            return web.json_response({"validationResponse": event["data"]["validationCode"]})
+        if len(seen) == 4:
+            done.set()
+        return web.Response(status=400)
+
+    async with webhook(handler) as url, event_grid(scene.emulator, url, waits_seconds=[0.001]):
+        scene.emulator.send(scene.thread, scene.ann, "hi")
+        with anyio.fail_after(5):
+            await done.wait()
+
+    validation = "SubscriptionValidationEvent"
+    assert seen == [validation, validation, "ChatMessageReceivedInThread", "ChatMessageReceived"]
+
+
+async def test_without_a_webhook_the_emulator_works_and_ends() -> None:
+    scene = Scene()
+
+    async with event_grid(scene.emulator, "http://127.0.0.1:9/nobody", waits_seconds=[0.001]):
+        assert (await scene("POST", "/messages", {"content": "x"})).status == 201

@@ -1,6 +1,6 @@
 import random
 
-from tests.unit.emulator.asgi import Scene, call, make
+from tests.unit.emulator.asgi import Scene, call, make, signed
 
 
 async def test_a_created_thread_is_answered_as_recorded() -> None:
@@ -266,3 +266,16 @@ async def test_lists_of_threads_stay_in_order_whatever_moves_them() -> None:
         assert [slot.activity for slot in slots] == sorted({slot.activity for slot in slots}, reverse=True)
         assert {slot.room.head.id for slot in slots} == set(emulator.world.state.rooms_of[user])
         assert all(slot.activity == slot.room.activity() for slot in slots)
+
+
+async def test_a_thread_whose_retention_ran_out_is_listed_as_deleted() -> None:
+    scene = Scene()
+    policy = {"kind": "threadCreationDate", "deleteThreadAfterDays": 30}
+    await scene("PATCH", "", {"retentionPolicy": policy}, version="2025-03-15")
+    await signed(scene.emulator, "DELETE", f"/identities/{scene.bob}")
+    scene.clock.advance(31 * 86400)
+
+    (listed,) = (await scene("GET", "/chat/threads")).json["value"]
+
+    assert listed["deletedOn"] == "2025-07-15T15:06:40Z"
+    assert scene.emulator.world.state.leaving == {}
