@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     )
     from chatbot.conversation import BotState, ProfileState, State, UserState, migration
     from chatbot.dispatch.arguments import Rest
-    from chatbot.dispatch.context import Context, SentMessage
+    from chatbot.dispatch.context import Context, SentMessage, TimerId
     from chatbot.dispatch.filters import (
         Filter,
         from_user,
@@ -48,9 +48,11 @@ if TYPE_CHECKING:
         ParticipantsAdded,
         ParticipantsRemoved,
         ReadReceiptReceived,
+        ScheduleFired,
         ThreadEvent,
         ThreadJoined,
         ThreadLeft,
+        TimerFired,
         TopicUpdated,
     )
     from chatbot.model import Attachment, ChatMessage, MessageId, Participant, ThreadId, UserId
@@ -95,6 +97,7 @@ __all__ = [
     "Reply",
     "Rest",
     "Retry",
+    "ScheduleFired",
     "SendMessage",
     "SendReadReceipt",
     "SentMessage",
@@ -103,6 +106,8 @@ __all__ = [
     "ThreadId",
     "ThreadJoined",
     "ThreadLeft",
+    "TimerFired",
+    "TimerId",
     "TopicUpdated",
     "UpdateTopic",
     "UserId",

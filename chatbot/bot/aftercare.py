@@ -24,6 +24,9 @@ def lane_of(bot: Bot, letter: DeadLetter) -> Lane | None:
 
 def hand_over(bot: Bot, letter: DeadLetter) -> bool:
     """Let the lane of a letter that is marked for another try have it; False when the bot is not in its thread."""
+    if not isinstance(letter.event, ThreadEvent):
+        bot.own.revive(letter)
+        return True
     lane = lane_of(bot, letter)
     if lane is None:
         return False
@@ -38,7 +41,7 @@ async def revive(bot: Bot, letter: DeadLetter) -> bool:
     Raises:
         StoreError: it could not be marked; nothing will be tried.
     """
-    if lane_of(bot, letter) is None:
+    if isinstance(letter.event, ThreadEvent) and lane_of(bot, letter) is None:
         return False
     await bot.commit([ReviveDeadLetter(letter.id)])
     return hand_over(bot, letter)
@@ -52,11 +55,13 @@ async def drop(bot: Bot, letter: DeadLetter) -> None:
     """
     for lane in bot.lanes.values():  # first, so that a try that is under way does not bring the letter back
         lane.drop_letters(lambda waiting: waiting.id == letter.id)
+    bot.own.drop_letter(letter.id)
     await bot.commit([DropDeadLetter(letter.id)])
 
 
 def forget(bot: Bot, user: UserId) -> None:
-    """Erase a person from what the lanes hold in memory: wishes on their way, letters that wait for their try."""
+    """Erase a person from what is held in memory: wishes on their way, letters that wait for their try, timers."""
+    bot.conversations.forget(user)
     for lane in bot.lanes.values():
         lane.forget(user)
 

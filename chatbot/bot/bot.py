@@ -20,11 +20,12 @@ from chatbot.bot import aftercare
 from chatbot.bot.lane import Lane
 from chatbot.bot.line import LaneLine
 from chatbot.bot.membership import Presence
+from chatbot.bot.own_lane import NOWHERE, OwnLane
 from chatbot.bot.planning import causer_of, pieces_of, row_of, target_of
 from chatbot.bot.schedule import Schedule
 from chatbot.bot.settings import BotSettings
 from chatbot.bot.trouble import Trouble
-from chatbot.conversation import Memory
+from chatbot.conversation import Conversations
 from chatbot.dispatch import Dispatcher, Outcome
 from chatbot.errors import ServiceError, StoreError, Throttled
 from chatbot.events import BotStarted, BotStopping, Event, ThreadEvent
@@ -32,7 +33,7 @@ from chatbot.model import ThreadId, ThreadItem, UserId
 from chatbot.polling.doorbell import listen, rings
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Operation
-from chatbot.stores.base import Attempt, Enqueue, OutboxRow, Prune, Store, Write
+from chatbot.stores.base import Attempt, OutboxRow, Prune, Store, Write
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -41,6 +42,10 @@ FULL_WALK_SECONDS = 600.0
 """How often the list of threads is read to its end: a few threads are listed out of order (recorded sessions)."""
 
 PRUNE_SECONDS = 60.0
+
+MAX_SLEEP = 3600.0
+"""How long the bot trusts its clock before it looks again when the next timer is due."""
+
 MAX_PAUSE = 30.0
 
 OnFailure = Callable[[Event | None, Exception], None]
@@ -63,6 +68,8 @@ class Bot:
 
     Attributes:
         lanes: the lane of each thread that is known.
+        own: the lane of what happens in no thread.
+        conversations: what is going on beyond the event in hand.
         working: the lanes that are at work, each with the number of its turn.
         turned: set, and made anew, whenever a turn has ended.
     """
@@ -95,10 +102,12 @@ class Bot:
         self.was_killed = False
         self.one_suspect = anyio.Lock()
         self._noted: Mapping[ThreadId, Attempt] = {}
+        self.conversations = Conversations(self.user, store, clock=clock)
         self._store = store
         self._on_failure = on_failure
         self._budget = Budget()
         self.lanes: dict[ThreadId, Lane] = {}
+        self.own = OwnLane(self, None)
         self._schedule = Schedule()
         self.working: dict[ThreadId, int] = {}
         self._turns = 0
@@ -120,13 +129,15 @@ class Bot:
         await self._remember()
         self.log.info("bot_started", user_id=self.user, threads=len(self.lanes))
         async with self.dispatcher:
-            await self._announce(BotStarted(bot=self.user, occurred_on=self._now()))
+            await self.own.announce(BotStarted(bot=self.user, occurred_on=self._now()))
             async with anyio.create_task_group() as group:
                 group.start_soon(self._listen)
                 group.start_soon(self._give_turns)
                 group.start_soon(self._prune)
+                group.start_soon(self._keep_time)
+                group.start_soon(self.own.run)
                 await stopping.wait()
-                await self._announce(BotStopping(bot=self.user, occurred_on=self._now()))
+                await self.own.announce(BotStopping(bot=self.user, occurred_on=self._now()))
                 self.is_stopping = True
                 for thread in self.working:
                     self.lanes[thread].interrupt()
@@ -141,6 +152,8 @@ class Bot:
             rows.setdefault(row.thread, []).append(row)
         self.was_killed = self._store.was_killed
         self._noted = await self._store.attempts(self.user)
+        await self.conversations.load(self.dispatcher.schedules)
+        self.own = OwnLane(self, self._noted.get(NOWHERE))
         now = anyio.current_time()
         self.lanes, self._schedule = {}, Schedule()
         for record in await self._store.threads(self.user):
@@ -182,7 +195,7 @@ class Bot:
         self._schedule = Schedule()
         while True:
             owing = {thread for thread, lane in self.lanes.items() if not lane.handling.is_settled}
-            if not self.working and not owing:
+            if not self.working and not owing and not self.own.is_working:
                 return
             for thread in owing - self.working.keys():
                 if thread not in self._schedule:
@@ -199,6 +212,20 @@ class Bot:
             except StoreError as error:
                 self.trouble.met("store", error)
             await anyio.sleep(PRUNE_SECONDS)
+
+    async def _keep_time(self) -> None:
+        """Ring what is due, each in the lane where it is to be handled."""
+        while True:
+            changed = self.conversations.changed
+            for place in self.conversations.ring():
+                if place is None:
+                    self.own.wake()
+                else:
+                    self.ring(place)
+            due = self.conversations.next_due_ms()
+            pause = MAX_SLEEP if due is None else due / 1000 - self.clock()
+            with anyio.move_on_after(max(0.0, min(MAX_SLEEP, pause))):
+                await changed.wait()
 
     # ── the doorbell ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -301,6 +328,10 @@ class Bot:
         if pause is not None:
             self._schedule.set(lane.thread, now + pause)
         self._woken.set()
+        self.tell_turned()
+
+    def tell_turned(self) -> None:
+        """Let whoever waits for lanes look again."""
         self.turned.set()
         self.turned = anyio.Event()
 
@@ -309,13 +340,10 @@ class Bot:
     async def handle(self, event: Event) -> Outcome:
         """Run the handlers on an event; a failing one is said in the log with its event."""
         async with self._handlers:
-            outcome = await self.dispatcher.dispatch(event, self._memory(event), line=self._line(event))
+            outcome = await self.dispatcher.dispatch(event, self.conversations.open(event), line=self._line(event))
         if outcome.error is not None:
             self._say_failure(event, outcome.handler, outcome.error)
         return outcome
-
-    def _memory(self, event: Event) -> Memory:
-        return Memory(event, self._store, now_ms=int(self.clock() * 1000))
 
     async def give_up(self, event: Event, failed: Outcome) -> Outcome:
         """Let the error handlers have the last word on an event that will not be tried again."""
@@ -374,7 +402,7 @@ class Bot:
 
     async def commit(self, writes: Sequence[Write], *, place: str = "") -> None:
         """Make writes durable; `place` is whose trouble with the store is over then."""
-        await self._store.commit(self.user, writes)
+        await self.conversations.commit(writes)
         self.trouble.over("store", place=place)
 
     async def find_row(self, key: ActionKey) -> OutboxRow | None:
@@ -385,19 +413,6 @@ class Bot:
         """A pause of about this many seconds, so that lanes which failed together do not return together."""
         return pause * random.uniform(0.75, 1.25)  # noqa: S311 - not a secret
 
-    async def _announce(self, event: Event) -> None:
-        """Let the handlers hear of the bot's own coming and going."""
-        outcome = await self.handle(event)
-        rows = self.rows_for(outcome, event)
-        if not rows and not outcome.writes:
-            return
-        try:
-            await self.commit([*outcome.writes, *(Enqueue(row) for row in rows)])
-        except StoreError as error:
-            self.trouble.met("store", error)
-            return
-        self.take(rows)
-
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self.clock(), UTC)
 
@@ -406,11 +421,22 @@ class Bot:
     def is_settled(self, thread: ThreadId, version: int) -> bool:
         """Whether everything in a thread up to a version was handled, and nothing is owed there."""
         lane = self.lanes.get(thread)
-        if lane is None or thread in self.working:
+        if lane is None or thread in self.working or not self.is_at_rest:
             return False
         if lane.membership.presence is not Presence.IN:
             return lane.membership.presence is Presence.OUT
-        return lane.handling.cursor.top >= version and lane.is_settled
+        return not self.conversations.is_due(thread) and lane.handling.cursor.top >= version and lane.is_settled
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing is to be handled that is of no thread."""
+        return not self.own.is_working and not self.conversations.is_due(None)
+
+    async def at_rest(self) -> None:
+        """Wait until nothing is to be handled that is of no thread."""
+        while not self.is_at_rest:
+            with anyio.move_on_after(self.settings.cadence.interval):
+                await self.turned.wait()
 
     async def settled(self, thread: ThreadId, version: int) -> None:
         """Wait until a thread is handled up to a version and nothing is owed there; hastens its next look."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from chatbot.actions import Action, ActionKey, SendMessage, SendReadReceipt, Wish
+from chatbot.conversation.kind import person_of
 from chatbot.events import Event, MessageEvent
 from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.outbox.split import split
@@ -40,7 +41,7 @@ def pieces_of(wish: Wish) -> Iterator[Wish]:
 
 def causer_of(event: Event) -> UserId | None:
     """The person whose doing an event was, as far as it says."""
-    return event.message.sender if isinstance(event, MessageEvent) else None
+    return event.message.sender if isinstance(event, MessageEvent) else person_of(event)
 
 
 def row_of(wish: Wish, thread: ThreadId, *, after: int, created_ms: int, caused_by: UserId | None = None) -> OutboxRow:

@@ -1,27 +1,47 @@
 """A bot's memory as it is open to the handlers of one event: what they read, and what they leave to be committed.
 
-Nothing is written here. What was left goes into the event's own commit, or nowhere if a handler fails.
+What was left goes into the event's own commit, or nowhere if a handler fails. Only the result of something that is
+to be done once is written at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from chatbot.conversation.kind import Kind, person_of
+from chatbot.conversation.once import perform, result_form
 from chatbot.conversation.state import Remembered
 from chatbot.errors import StateError
 from chatbot.events import Event, ThreadEvent
-from chatbot.model import UserId
 from chatbot.stores.base import Write
-from chatbot.stores.conversation import SaveState, StateKey, StoredState
+from chatbot.stores.conversation import (
+    DropTimer,
+    SaveResult,
+    SaveState,
+    SetTimer,
+    StateKey,
+    StoredState,
+    TimerRecord,
+)
+from chatbot.stores.value_forms import from_json, to_json
 
 
-class Reads(Protocol):
-    """What is read of a store."""
+class Source(Protocol):
+    """Where a bot's memory is kept."""
 
-    async def state(self, bot: UserId, key: StateKey) -> StoredState | None:
+    async def state(self, key: StateKey) -> StoredState | None:
         """A state as it was last committed."""
+        ...
+
+    async def result(self, key: str) -> str | None:
+        """What came of something that was done once."""
+        ...
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        """Make writes durable, all of them or none."""
         ...
 
 
@@ -39,15 +59,21 @@ class Memory:
 
     Args:
         event: which.
-        store: what is remembered; None for handlers that are run without a bot.
-        now_ms: the time, epoch ms.
+        source: where it is kept; None for handlers that are called without a bot.
+        now_ms: the time, epoch ms; by default that of the event.
     """
 
-    def __init__(self, event: Event, store: Reads | None = None, *, now_ms: int = 0) -> None:
+    def __init__(self, event: Event, source: Source | None = None, *, now_ms: int | None = None) -> None:
         self._event = event
-        self._store = store
-        self._now_ms = now_ms
+        self._source = source
+        self._now_ms = int(event.occurred_on.timestamp() * 1000) if now_ms is None else now_ms
         self._opened: dict[StateKey, _Opened] = {}
+        self._writes: list[Write] = []
+
+    @property
+    def now(self) -> datetime:
+        """The time, UTC."""
+        return datetime.fromtimestamp(self._now_ms / 1000, UTC)
 
     async def state(self, kind: Kind) -> Remembered[Any]:
         """The state that a handler asks for; all handlers of one event share it.
@@ -55,15 +81,44 @@ class Memory:
         Raises:
             StateError: the event is nobody's doing, or what is stored cannot be read.
         """
-        if self._store is None:
-            msg = f"there is no memory here to hold a {kind.handle.__name__}: use chat() or EventStream"
-            raise StateError(msg)
+        source = self._open_source(f"hold a {kind.handle.__name__}")
         key = self._key(kind)
         if key not in self._opened:
-            found = await self._store.state(self._event.bot, key)
+            found = await source.state(key)
             value = kind.load(None if found is None else found.value)
             self._opened[key] = _Opened(kind, kind.handle(value), found)
         return self._opened[key].handle
+
+    def set_timer(self, id: str, handler: str, due: datetime, payload: str) -> None:
+        """Have a timer's function called when it is time.
+
+        Raises:
+            StateError: the event happens in no thread.
+        """
+        event = self._event
+        if not isinstance(event, ThreadEvent):
+            msg = f"timers ring in a thread, and {type(event).__name__} happens in none; use @plugin.every or cron"
+            raise StateError(msg)
+        due_ms = int(due.timestamp() * 1000)
+        self._writes.append(SetTimer(TimerRecord(id, handler, due_ms, event.thread, payload, person_of(event))))
+
+    def drop_timer(self, id: str) -> None:
+        """Have a timer not ring."""
+        self._writes.append(DropTimer(id))
+
+    async def once(self, key: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function, unless it was called under this key before; give its result, now or then.
+
+        Raises:
+            CannotStore: the result cannot be remembered; what the function did is done.
+        """
+        source, form = self._open_source("remember what was done once"), result_form(function)
+        stored = await source.result(key)
+        if stored is not None:
+            return form.decode(from_json(stored), "the result")
+        result = await perform(function, *args, **kwargs)
+        await source.commit([SaveResult(key, to_json(form.encode(result, "the result")), self._now_ms)])
+        return result
 
     def writes(self) -> list[Write]:
         """What is to be committed.
@@ -71,7 +126,14 @@ class Memory:
         Raises:
             CannotStore: a handler left a value that cannot be stored; names the field.
         """
-        return [write for key, opened in self._opened.items() if (write := self._save(key, opened)) is not None]
+        saves = [self._save(key, opened) for key, opened in self._opened.items()]
+        return [*self._writes, *(save for save in saves if save is not None)]
+
+    def _open_source(self, purpose: str) -> Source:
+        if self._source is None:
+            msg = f"there is no memory here to {purpose}: use chat() or EventStream"
+            raise StateError(msg)
+        return self._source
 
     def _save(self, key: StateKey, opened: _Opened) -> SaveState | None:
         value, found = opened.kind.dump(opened.handle.peek()), opened.found

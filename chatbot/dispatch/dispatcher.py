@@ -4,7 +4,8 @@ Rules:
     1. Known commands come first, then all other handlers in the order of plugins and of registration.
     2. The first match answers; `PASS` hands on to the next. What a passing handler asked for is kept.
     3. An unknown `/x` is a message like any other; only if nobody answers it is a near command suggested.
-    4. A handler that fails leaves no wishes; trying again is up to the caller.
+    4. Timers and schedules call the function they name, and no other.
+    5. A handler that fails leaves no wishes; trying again is up to the caller.
 It commits nothing, sends nothing and retries nothing: the bot's lane does, and comes back with `dispatch_failure`
 when an event will not be tried again.
 """
@@ -12,12 +13,13 @@ when an event will not be tried again.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, Protocol, Self
 
 from chatbot.actions import SendMessage, SendReadReceipt
 from chatbot.conversation.memory import Memory
+from chatbot.conversation.schedules import Schedule
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.handler import Handler
 from chatbot.dispatch.ledger import Ledger
@@ -25,10 +27,11 @@ from chatbot.dispatch.line import Line, NoLine
 from chatbot.dispatch.occasion import BotInfo, CommandInfo, Occasion
 from chatbot.dispatch.origin import among_people, is_own
 from chatbot.dispatch.outcome import Ack, Outcome, Retry
+from chatbot.dispatch.payload import Payload
 from chatbot.dispatch.provider import Provisions
 from chatbot.dispatch.reply import PASS, Reply
-from chatbot.errors import CannotStore, PluginError
-from chatbot.events import Event, MessageReceived
+from chatbot.errors import CannotStore, PluginError, StateError
+from chatbot.events import Event, MessageReceived, ScheduleFired, TimerFired
 
 SUGGESTION: Final = "chatbot.suggestion"
 """The name under which near commands are suggested."""
@@ -65,7 +68,9 @@ class Dispatcher:
         self._ack = ack
         self._commands = commands_of(handlers)
         self._by_name = {handler.name: handler for handler in reversed(handlers)}
-        self._others = tuple(handler for handler in handlers if handler.info is None)
+        self._timed = timed_of(handlers)
+        self._others = tuple(one for one in handlers if one.info is None and not one.registration.is_called_by_name)
+        self._payloads = {name: one.payload for name, one in self._timed.items() if one.payload is not None}
         self._by_event: dict[type[Event], tuple[Handler, ...]] = {}
         self._infos = tuple(handler.info for handler in self._commands.values() if handler.info)
         self._provisions = Provisions(one for handler in handlers for one in handler.needs.values())
@@ -82,6 +87,17 @@ class Dispatcher:
     def commands(self) -> tuple[CommandInfo, ...]:
         """All commands, in their order."""
         return self._infos
+
+    @property
+    def timers(self) -> Mapping[str, Payload]:
+        """What the bot's timers are called with, by the qualified names of their functions."""
+        return self._payloads
+
+    @property
+    def schedules(self) -> Mapping[str, Schedule]:
+        """When schedules are due, by the qualified names of their functions."""
+        schedules = {name: one.registration.schedule for name, one in self._timed.items()}
+        return {name: schedule for name, schedule in schedules.items() if schedule is not None}
 
     def subscribes(self, event: type[Event]) -> bool:
         """Whether any handler wants events of this class."""
@@ -100,6 +116,9 @@ class Dispatcher:
         """
         if is_own(event, self._bot):
             return Outcome()
+        name = _called(event)
+        if name is not None and name not in self._timed:
+            return Outcome(handler=name, error=_nobody(event, name), is_final=True)
         everyone, people = self._views(event)
         ledger = Ledger(everyone, memory or Memory(event), line=line or NoLine())
         for handler in self._candidates(everyone):
@@ -146,13 +165,19 @@ class Dispatcher:
 
     def _views(self, event: Event) -> tuple[Occasion, Occasion | None]:
         """The event as handlers with `from_bots` see it, and as the others do; None if they do not."""
-        everyone = Occasion(event, self._bot, self._infos)
+        everyone = Occasion(event, self._bot, self._infos, self._payloads)
         concerning_people = among_people(event, self._bot)
         if concerning_people is event:
             return everyone, everyone
-        return everyone, Occasion(concerning_people, self._bot, self._infos) if concerning_people else None
+        if concerning_people is None:
+            return everyone, None
+        return everyone, Occasion(concerning_people, self._bot, self._infos, self._payloads)
 
     def _candidates(self, occasion: Occasion) -> Iterator[Handler]:
+        name = _called(occasion.event)
+        if name is not None:
+            yield self._timed[name]
+            return
         if isinstance(occasion.event, MessageReceived) and self._commands and occasion.command_line is not None:
             command = self._commands.get(occasion.command_line.name)
             if command is not None:
@@ -216,9 +241,47 @@ class Dispatcher:
         return (handler.registration.options.ack if handler else None) or self._ack
 
 
+def _called(event: Event) -> str | None:
+    """The function that an event calls by its name; None if whoever matches gets it."""
+    match event:
+        case TimerFired():
+            return event.timer
+        case ScheduleFired():
+            return event.schedule
+        case _:
+            return None
+
+
+def _nobody(event: Event, name: str) -> StateError:
+    return StateError(
+        f"{type(event).__name__} calls {name}, which is no timer or schedule of this bot any more: put the function"
+        " back, then revive this letter"
+    )
+
+
 def _add_receipt(event: Event, ledger: Ledger) -> None:
     if isinstance(event, MessageReceived):
         ledger.add(RECEIPT, SendReadReceipt(event.message.id))
+
+
+def timed_of(handlers: Iterable[Handler]) -> dict[str, Handler]:
+    """The timers and schedules among the handlers, by their qualified names.
+
+    Raises:
+        PluginError: two have the same name, so that what is stored would not say which is meant.
+    """
+    timed: dict[str, Handler] = {}
+    for handler in handlers:
+        if not handler.registration.is_called_by_name:
+            continue
+        first = timed.setdefault(handler.name, handler)
+        if first is not handler:
+            msg = (
+                f"{handler.place}: {handler.registration.role} {handler.name} stands for two functions, the other at"
+                f" {first.place}; give them different names, and register each once"
+            )
+            raise PluginError(msg)
+    return timed
 
 
 def commands_of(handlers: Iterable[Handler]) -> dict[str, Handler]:

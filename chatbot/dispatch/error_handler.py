@@ -6,6 +6,7 @@ import inspect
 from dataclasses import dataclass
 
 from chatbot.dispatch.context import Context
+from chatbot.dispatch.place import qualified_name
 from chatbot.dispatch.reply import Reply
 from chatbot.dispatch.signature import (
     Function,
@@ -14,7 +15,6 @@ from chatbot.dispatch.signature import (
     events_of,
     hints_of,
     name_of,
-    qualified_name,
     refuse,
     type_name,
 )

@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 
 from chatbot.conversation.memory import Memory
+from chatbot.conversation.schedules import Schedule
 from chatbot.dispatch.arguments import BadArguments, Values
 from chatbot.dispatch.binding import Bind, Match, arguments_of, bind_arguments, bind_groups
 from chatbot.dispatch.context import Context
@@ -20,13 +21,14 @@ from chatbot.dispatch.filters import Filter
 from chatbot.dispatch.middleware import Middleware, compose
 from chatbot.dispatch.occasion import CommandInfo, Occasion
 from chatbot.dispatch.outcome import Ack, Retry
-from chatbot.dispatch.place import place_of
+from chatbot.dispatch.payload import Payload, bind_payload, payload_of
+from chatbot.dispatch.place import place_of, qualified_name
 from chatbot.dispatch.provider import Needs, Provisions, Scope, needs_of
 from chatbot.dispatch.remembering import States, states_of
 from chatbot.dispatch.reply import Pass, Reply
-from chatbot.dispatch.signature import Function, name_of, qualified_name, read_signature, refuse
+from chatbot.dispatch.signature import Function, name_of, read_signature, refuse
 from chatbot.dispatch.somebody import People, names_in
-from chatbot.events import Event
+from chatbot.events import Event, ScheduleFired, TimerFired
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,7 @@ class Registration:
         filter: which of them; None is all.
         command: the command's name without the slash; None if it is none.
         options: how it is treated.
+        schedule: when it is due, if it is due again and again.
     """
 
     function: Function
@@ -63,11 +66,19 @@ class Registration:
     filter: Filter | None = None
     command: str | None = None
     options: Options = Options()
+    schedule: Schedule | None = None
 
     @property
     def role(self) -> str:
         """What messages call it."""
+        if self.event is TimerFired:
+            return "timer"
         return "handler" if self.command is None else "command"
+
+    @property
+    def is_called_by_name(self) -> bool:
+        """Whether its events name it, so that no other handler is asked."""
+        return self.event in (TimerFired, ScheduleFired)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +110,7 @@ class Handler:
         around: the middleware, as one.
         errors: who hears of it when it keeps failing, the nearest first.
         info: what people are told of it, if it is a command.
+        payload: what it is called with, if it is a timer.
     """
 
     registration: Registration
@@ -110,6 +122,7 @@ class Handler:
     around: Middleware
     errors: tuple[ErrorHandler, ...]
     info: CommandInfo | None
+    payload: Payload | None = None
 
     @property
     def place(self) -> str:
@@ -188,7 +201,8 @@ def prepare(registration: Registration, surroundings: Surroundings) -> Handler:
     _check_contexts(registration, needs)
     states = states_of(function, registration.event, [one for one in parameters if one.name not in needs])
     others = [one for one in parameters if one.name not in needs and one.name not in states]
-    bind, info = _binding(registration, others)
+    payload = payload_of(function, others) if registration.event is TimerFired else None
+    bind, info = (bind_payload(payload), None) if payload else _binding(registration, others)
     return Handler(
         registration,
         qualified_name(function),
@@ -199,6 +213,7 @@ def prepare(registration: Registration, surroundings: Surroundings) -> Handler:
         compose(surroundings.middleware),
         surroundings.errors,
         info,
+        payload,
     )
 
 

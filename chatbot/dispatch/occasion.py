@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from chatbot.dispatch.plaintext import plain_text
 from chatbot.events import Event, MessageEvent, ThreadEvent
 from chatbot.model import ChatMessage, MessageType, ThreadId, UserId
+
+if TYPE_CHECKING:
+    from chatbot.dispatch.payload import Payload
 
 _COMMAND: Final = re.compile(r"/([^\s/]+)(?:\s+|$)(.*)\Z", re.DOTALL)
 
@@ -67,11 +71,13 @@ class Occasion:
         event: what happened.
         bot: to which bot.
         commands: all commands of the bot, in their order.
+        timers: what the bot's timers take, by the qualified names of their functions.
     """
 
     event: Event
     bot: BotInfo
     commands: tuple[CommandInfo, ...] = ()
+    timers: Mapping[str, Payload] = field(default_factory=dict)
 
     @property
     def thread(self) -> ThreadId | None:

@@ -6,7 +6,8 @@ import functools
 import inspect
 import os
 import sys
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 
 def _working_directory() -> str:
@@ -26,6 +27,19 @@ def place_of(function: object) -> str:
         plain = plain.func
     code = getattr(plain, "__code__", None)
     return f"{plain!r}" if code is None else at(code.co_filename, code.co_firstlineno)
+
+
+def qualified_name(function: Callable[..., Any]) -> str:
+    """The module and the name in it: what reply keys are built on, so that renaming a function is a new handler."""
+    plain = without_partial(function)
+    return f"{plain.__module__}.{plain.__qualname__}"
+
+
+def without_partial(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that a partial function calls."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
 
 
 def place_of_caller(depth: int = 1) -> str:

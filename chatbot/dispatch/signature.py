@@ -5,7 +5,6 @@ Names file and line, the parameter, and what to write instead. No event is neede
 
 from __future__ import annotations
 
-import functools
 import inspect
 import types
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from chatbot.dispatch.context import Context
-from chatbot.dispatch.place import place_of
+from chatbot.dispatch.place import place_of, without_partial
 from chatbot.dispatch.reply import Pass
 from chatbot.errors import PluginError
 from chatbot.events import Event, MessageReceived, ThreadEvent
@@ -89,25 +88,13 @@ def check_middleware(function: Function) -> None:
 
 def name_of(function: Function) -> str:
     """What messages call a function."""
-    return getattr(_without_partial(function), "__name__", None) or repr(function)
+    return getattr(without_partial(function), "__name__", None) or repr(function)
 
 
 def refuse(function: Function, reason: str) -> NoReturn:
     """Raise a `PluginError` that begins with the function's place."""
     msg = f"{place_of(function)}: {reason}"
     raise PluginError(msg)
-
-
-def qualified_name(function: Function) -> str:
-    """The module and the name in it: what reply keys are built on, so that renaming a function is a new handler."""
-    plain = _without_partial(function)
-    return f"{plain.__module__}.{plain.__qualname__}"
-
-
-def _without_partial(function: Function) -> Function:
-    while isinstance(function, functools.partial):
-        function = function.func
-    return function
 
 
 def type_name(annotation: object) -> str:
@@ -124,7 +111,7 @@ def hints_of(function: Function) -> dict[str, Any]:
         PluginError: one of them stands for nothing.
     """
     try:
-        return get_type_hints(_without_partial(function), include_extras=True)
+        return get_type_hints(without_partial(function), include_extras=True)
     except NameError as error:
         refuse(
             function,

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, overload
 
+from chatbot.conversation.schedules import Cron, Every, Schedule
+from chatbot.dispatch.context import Context
 from chatbot.dispatch.error_handler import ErrorHandler, prepare_error_handler
 from chatbot.dispatch.filters import Filter, FilterLike, as_filter, has_text
 from chatbot.dispatch.handler import Handler, Options, Registration, Surroundings, prepare
@@ -19,15 +21,24 @@ from chatbot.dispatch.middleware import Middleware
 from chatbot.dispatch.outcome import Ack, Retry
 from chatbot.dispatch.place import place_of, place_of_caller
 from chatbot.dispatch.provider import resolve_providers
+from chatbot.dispatch.reply import Reply
 from chatbot.dispatch.signature import Function, check_async, check_middleware, refuse
 from chatbot.errors import PluginError
-from chatbot.events import Event, MessageReceived
+from chatbot.events import DialogTimedOut, Event, MessageReceived, ScheduleFired, TimerFired
 from chatbot.plugin.registers import Registers, RegistersError
 
 E = TypeVar("E", bound=Event)
+P = ParamSpec("P")
+R = TypeVar("R", bound=Reply)
 X = TypeVar("X", bound=Exception)
 M = TypeVar("M", bound=Middleware)
 F = TypeVar("F", bound=Callable[..., AsyncIterator[object] | Coroutine[Any, Any, object]])
+
+_CALLED_BY_NAME: Final[Mapping[type[Event], str]] = {
+    TimerFired: "a timer calls the function it was set for; decorate that with @plugin.timer",
+    ScheduleFired: "a schedule calls its own function; decorate that with @plugin.every or @plugin.cron",
+    DialogTimedOut: "the dialog that waits gets it; `await talk.ask(…)` raises DialogTimeout there",
+}
 
 _COMMAND_NAME: Final = re.compile(r"[a-z0-9][\w-]*")
 
@@ -131,8 +142,70 @@ class Plugin:
             retry: how often it is tried when it fails; by default three times.
             timeout: how long it may run before it is cancelled and counts as failed; by default as long as it likes.
         """
+        if event in _CALLED_BY_NAME:
+            msg = f"{place_of_caller()}: on({event.__name__}) gets nothing: {_CALLED_BY_NAME[event]}"
+            raise PluginError(msg)
         options = Options(from_bots=from_bots, ack=ack, retry=retry, timeout=timeout)
         return self._registers(event, filter, options=options)
+
+    @overload
+    def timer(
+        self, function: Callable[Concatenate[Context[TimerFired], P], Coroutine[Any, Any, R]], /
+    ) -> Callable[Concatenate[Context[TimerFired], P], Coroutine[Any, Any, R]]: ...
+
+    @overload
+    def timer(self, *, retry: Retry | None = None, timeout: timedelta | None = None) -> Registers[TimerFired]: ...
+
+    def timer(self, function: Any = None, *, retry: Retry | None = None, timeout: timedelta | None = None) -> Any:
+        """Register a function that `ctx.later` may have called: `@plugin.timer`.
+
+        Its parameters behind the context are what it is called with, besides state and what is provided. It is stored
+        by its qualified name: a timer whose function was renamed meanwhile becomes a dead letter.
+
+        Args:
+            function: given by the decorator without parentheses.
+            retry: how often it is tried when it fails; by default three times.
+            timeout: how long it may run before it is cancelled and counts as failed; by default as long as it likes.
+        """
+        register = self._registers(TimerFired, None, options=Options(retry=retry, timeout=timeout))
+        return register if function is None else register(function)
+
+    def every(
+        self, period: timedelta, *, retry: Retry | None = None, timeout: timedelta | None = None
+    ) -> Registers[ScheduleFired]:
+        """Register a function to be called again and again, first one period after the bot's first start with it.
+
+        It happens in no thread: `ctx.reply(…, thread=…)`. The beat goes on over restarts; what was missed while the
+        bot was not running is called once.
+
+        Args:
+            period: at least a second.
+            retry: how often it is tried when it fails; by default three times.
+            timeout: how long it may run before it is cancelled and counts as failed; by default as long as it likes.
+
+        Raises:
+            PluginError: the period is too short.
+        """
+        return self._scheduled(lambda: Every(period), Options(retry=retry, timeout=timeout))
+
+    def cron(
+        self, expression: str, *, tz: str = "UTC", retry: Retry | None = None, timeout: timedelta | None = None
+    ) -> Registers[ScheduleFired]:
+        """Register a function to be called by the clock: `@plugin.cron("0 9 * * 1-5", tz="Europe/Paris")`.
+
+        It happens in no thread: `ctx.reply(…, thread=…)`. What was missed while the bot was not running is called
+        once. A time that a clock change skips is called right after it; one that comes twice, the first time.
+
+        Args:
+            expression: minute, hour, day of month, month, day of week, as cron has them.
+            tz: the time zone of the clock, by its name in the IANA database.
+            retry: how often it is tried when it fails; by default three times.
+            timeout: how long it may run before it is cancelled and counts as failed; by default as long as it likes.
+
+        Raises:
+            PluginError: the expression or the time zone is none.
+        """
+        return self._scheduled(lambda: Cron(expression, tz), Options(retry=retry, timeout=timeout))
 
     def middleware(self, function: M) -> M:
         """Register a function around all handlers of this plugin and of those it includes; the first is outermost.
@@ -221,6 +294,14 @@ class Plugin:
                 handlers.append(prepare(part, around))
         return handlers
 
+    def _scheduled(self, make: Callable[[], Schedule], options: Options) -> Registers[ScheduleFired]:
+        try:
+            schedule = make()
+        except (ValueError, TypeError) as error:
+            msg = f"{place_of_caller(2)}: {error}"
+            raise PluginError(msg) from None
+        return self._registers(ScheduleFired, None, options=options, schedule=schedule)
+
     def _registers(
         self,
         event: type[E],
@@ -229,8 +310,9 @@ class Plugin:
         needs_text: bool = False,
         command: str | None = None,
         options: Options,
+        schedule: Schedule | None = None,
     ) -> Registers[E]:
-        place = place_of_caller(2)
+        place = place_of_caller(3 if schedule else 2)
         if not (isinstance(event, type) and issubclass(event, Event)):
             msg = f"{place}: on() takes a class of events, such as ParticipantsAdded, not {event!r}"
             raise PluginError(msg)
@@ -241,7 +323,7 @@ class Plugin:
         name = None if command is None else _command_name(command, place)
 
         def register(function: Function) -> Function:
-            one = Registration(function, event, wanted, name, options)
+            one = Registration(function, event, wanted, name, options, schedule)
             check_async(function, one.role)
             self._refuse_second(one)
             self._parts.append(one)

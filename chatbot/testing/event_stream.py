@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar, overload
 
 from chatbot.actions import Action, SendMessage
-from chatbot.conversation import Memory
+from chatbot.conversation import Conversations, Memory
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.dispatcher import Dispatcher, HandlerSource
 from chatbot.dispatch.ledger import Ledger
@@ -152,10 +152,10 @@ class EventStream:
         return Handled(tuple(outcomes))
 
     async def _dispatch(self, dispatcher: Dispatcher, event: Event, line: Line) -> Outcome:
-        memory = Memory(event, self._store, now_ms=int(event.occurred_on.timestamp() * 1000))
-        outcome = await dispatcher.dispatch(event, memory, line=line)
+        conversations = Conversations(self.bot.user, self._store, clock=lambda: event.occurred_on.timestamp())
+        outcome = await dispatcher.dispatch(event, conversations.open(event), line=line)
         if outcome.error is None:
-            await self._store.commit(self.bot.user, outcome.writes)
+            await conversations.commit(outcome.writes)
         return outcome
 
     def tick(self) -> datetime:
@@ -193,6 +193,7 @@ def context(
     """
     ann = EventStream(bot=bot).user("Ann")
     event = ann.said(happened) if isinstance(happened, str) else happened
-    occasion = Occasion(event, bot, Dispatcher(plugins, bot=bot).commands)
+    dispatcher = Dispatcher(plugins, bot=bot)
+    occasion = Occasion(event, bot, dispatcher.commands, dispatcher.timers)
     everybody = [Participant(bot.user, bot.display_name), ann.participant, *people]
     return Context(occasion, handler="test", ledger=Ledger(occasion, Memory(event), line=_People(everybody)))

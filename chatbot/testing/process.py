@@ -131,6 +131,8 @@ class BotProcess:
                 self._waiting.discard(scope)
 
     async def _settle_all(self, threads: Sequence[ThreadId]) -> None:
+        for bot in self._bots:
+            await bot.at_rest()
         settled: dict[ThreadId, int] = {}
         while self.is_running and settled != (versions := {one: self._stage.version(one) for one in threads}):
             for bot in self._bots:

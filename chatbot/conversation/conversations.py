@@ -1,0 +1,185 @@
+"""What a bot has going on beyond the event in hand: its timers, and its memory for events to come.
+
+One for each bot. It learns of everything through the bot's commits, so that it knows what the store knows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import anyio
+
+from chatbot.conversation.agenda import Agenda
+from chatbot.conversation.memory import Memory
+from chatbot.conversation.schedules import Schedule
+from chatbot.events import Event, ScheduleFired, TimerFired
+from chatbot.model import ThreadId, UserId
+from chatbot.stores.base import LeaveThread, Store, Write
+from chatbot.stores.conversation import DropTimer, SetTimer, StateKey, StoredState, TimerRecord
+
+SCHEDULE: Final = "schedule:"
+"""What the ids of timers begin with that belong to a schedule; the handler's name follows."""
+
+
+class Conversations:
+    """The conversations of one bot.
+
+    Args:
+        bot: the bot's own user.
+        store: its memory, opened by the caller.
+        clock: wall time in epoch seconds.
+
+    Attributes:
+        changed: set when something is due earlier than before; replaced by then.
+    """
+
+    def __init__(self, bot: UserId, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+        self.bot = bot
+        self.changed = anyio.Event()
+        self._store = store
+        self._clock = clock
+        self._schedules: Mapping[str, Schedule] = {}
+        self._timers: dict[str, TimerRecord] = {}
+        self._agenda = Agenda()
+        self._rung: dict[ThreadId | None, list[str]] = {}
+
+    # ── memory ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def now_ms(self) -> int:
+        """The time, epoch ms."""
+        return int(self._clock() * 1000)
+
+    def open(self, event: Event) -> Memory:
+        """What the handlers of an event remember."""
+        return Memory(event, self, now_ms=self.now_ms)
+
+    async def state(self, key: StateKey) -> StoredState | None:
+        """A state as it was last committed."""
+        return await self._store.state(self.bot, key)
+
+    async def result(self, key: str) -> str | None:
+        """What came of something that was done once."""
+        return await self._store.result(self.bot, key)
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        """Make writes durable, all of them or none, and learn what they say."""
+        await self._store.commit(self.bot, writes)
+        for write in writes:
+            self._learn(write)
+
+    def _learn(self, write: Write) -> None:
+        match write:
+            case SetTimer(record):
+                self._set(record)
+            case DropTimer(id):
+                self._drop(id)
+            case LeaveThread(thread):
+                for record in [one for one in self._timers.values() if one.thread == thread]:
+                    self._drop(record.id)
+            case _:
+                pass
+
+    # ── timers ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def load(self, schedules: Mapping[str, Schedule]) -> None:
+        """Begin with what the store remembers, and with these schedules, by the names of their handlers.
+
+        A schedule that was due meanwhile is due now, once. One that is new, or was changed, begins now.
+        """
+        self._schedules = schedules
+        self._timers, self._agenda, self._rung = {}, Agenda(), {}
+        for record in await self._store.timers(self.bot):
+            self._set(record)
+        await self.commit([*self._end_old_schedules(), *self._begin_new_schedules()])
+
+    def forget(self, user: UserId) -> None:
+        """Let go of what was set for a person, or names them; the store has forgotten it already."""
+        for record in list(self._timers.values()):
+            if record.caused_by == user or user in record.payload:
+                self._drop(record.id)
+
+    def _end_old_schedules(self) -> list[Write]:
+        known = {SCHEDULE + name for name in self._schedules}
+        return [DropTimer(id) for id in self._timers if id.startswith(SCHEDULE) and id not in known]
+
+    def _begin_new_schedules(self) -> list[Write]:
+        writes: list[Write] = []
+        for name, schedule in self._schedules.items():
+            known = self._timers.get(SCHEDULE + name)
+            if known is None or known.payload != schedule.text:
+                writes += self._next(name, schedule.next_due(self.now_ms))
+        return writes
+
+    def _next(self, name: str, due_ms: int | None) -> list[Write]:
+        if due_ms is None:
+            return [DropTimer(SCHEDULE + name)]
+        return [SetTimer(TimerRecord(SCHEDULE + name, name, due_ms, payload=self._schedules[name].text))]
+
+    def _set(self, record: TimerRecord) -> None:
+        self._drop(record.id)
+        self._timers[record.id] = record
+        earliest = self._agenda.next_due()
+        self._agenda.set(record.id, record.due_ms)
+        if earliest is None or record.due_ms < earliest:
+            self.changed.set()
+            self.changed = anyio.Event()
+
+    def _drop(self, id: str) -> None:
+        record = self._timers.pop(id, None)
+        self._agenda.drop(id)
+        if record is not None and id in self._rung.get(record.thread, ()):
+            self._rung[record.thread].remove(id)
+
+    def next_due_ms(self) -> int | None:
+        """When the next timer will ring, epoch ms; None when none will."""
+        return self._agenda.next_due()
+
+    def ring(self) -> set[ThreadId | None]:
+        """Have everything rung that is due; returns where something is to be handled, None for nowhere."""
+        places = set()
+        while (id := self._agenda.take(self.now_ms)) is not None:
+            place = self._timers[id].thread
+            self._rung.setdefault(place, []).append(id)
+            places.add(place)
+        return places
+
+    def is_due(self, thread: ThreadId | None) -> bool:
+        """Whether something is to be handled there, or to be rung anywhere."""
+        due = self._agenda.next_due()
+        return bool(self._rung.get(thread)) or (due is not None and due <= self.now_ms)
+
+    def take_due(self, thread: ThreadId | None) -> tuple[Event, list[Write]] | None:
+        """What has rung first there, and what is to be committed with it; it stays until that was."""
+        for id in self._rung.get(thread, ()):
+            record = self._timers[id]
+            return self._event_of(record), self._settle(record)
+        return None
+
+    def _event_of(self, record: TimerRecord) -> Event:
+        now, due = _time_of(self.now_ms), _time_of(record.due_ms)
+        if record.thread is None:
+            return ScheduleFired(bot=self.bot, occurred_on=now, schedule=record.handler, due=due)
+        return TimerFired(
+            bot=self.bot,
+            thread=record.thread,
+            occurred_on=now,
+            timer=record.handler,
+            id=record.id,
+            due=due,
+            payload=record.payload,
+            caused_by=record.caused_by,
+        )
+
+    def _settle(self, record: TimerRecord) -> list[Write]:
+        schedule = self._schedules.get(record.handler) if record.thread is None else None
+        if schedule is None:
+            return [DropTimer(record.id)]
+        return self._next(record.handler, schedule.next_due(self.now_ms, record.due_ms))
+
+
+def _time_of(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)

@@ -1,0 +1,102 @@
+"""Schedules: when something that happens again and again is due next. Pure.
+
+Rules:
+    1. `Every` keeps its beat: what was missed is made up for once, and the beat goes on as if nothing had been.
+    2. `Cron` goes by the clock on the wall of its time zone, as Debian's cron does: a time that a clock change skips
+       is due right after the change, one that comes twice is due the first time, and what is due every hour or every
+       minute is due in both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeAlias
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+
+SHORTEST: Final = timedelta(seconds=1)
+"""The shortest period: the service's own times are no finer."""
+
+_FIELDS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """Due again and again, so far apart; first one period after the bot's first start with it.
+
+    Args:
+        period: at least a second.
+
+    Raises:
+        ValueError: it is shorter.
+    """
+
+    period: timedelta
+
+    def __post_init__(self) -> None:
+        if self.period < SHORTEST:
+            msg = f"every({self.period}) is more often than every second; give a timedelta of at least {SHORTEST}"
+            raise ValueError(msg)
+
+    @property
+    def text(self) -> str:
+        """What it is stored and shown as."""
+        return f"every {self.period.total_seconds():g} s"
+
+    def next_due(self, after_ms: int, last_ms: int | None = None) -> int | None:
+        """The first time after `after_ms`, on the beat of `last_ms`; epoch ms."""
+        period = self.period // timedelta(milliseconds=1)
+        start = after_ms if last_ms is None else last_ms
+        return start + period * max(1, (after_ms - start) // period + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """Due when a clock on the wall says so.
+
+    Args:
+        expression: minute, hour, day of month, month, day of week, as cron has them: `0 9 * * 1-5`.
+        tz: the time zone of the clock, as in `Europe/Paris`.
+
+    Raises:
+        ValueError: the expression or the zone is none, or it would never be due.
+    """
+
+    expression: str
+    tz: str = "UTC"
+
+    def __post_init__(self) -> None:
+        try:
+            ZoneInfo(self.tz)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            msg = f"{self.tz!r} is no time zone; give one of the IANA database, as in 'Europe/Paris'"
+            raise ValueError(msg) from None
+        shown = f"{self.expression!r} is no cron expression"
+        if len(self.expression.split()) != _FIELDS:
+            msg = f"{shown}; give minute, hour, day of month, month, day of week, as in '0 9 * * 1-5'"
+            raise ValueError(msg)
+        try:
+            due = self.next_due(0)
+        except CronSimError as error:
+            msg = f"{shown}: {str(error).lower()}; an example is '0 9 * * 1-5'"
+            raise ValueError(msg) from None
+        if due is None:
+            msg = f"{self.expression!r} is never due: there is no such day"
+            raise ValueError(msg)
+
+    @property
+    def text(self) -> str:
+        """What it is stored and shown as."""
+        return f"cron {self.expression} {self.tz}"
+
+    def next_due(self, after_ms: int, last_ms: int | None = None) -> int | None:
+        """The first time after `after_ms`; epoch ms. None if it will not be due any more."""
+        after = datetime.fromtimestamp(after_ms // 1000, UTC).astimezone(ZoneInfo(self.tz))
+        due = next(CronSim(self.expression, after), None)
+        return None if due is None else round(due.timestamp() * 1000)
+
+
+Schedule: TypeAlias = Every | Cron
+"""When something that happens again and again is due."""
