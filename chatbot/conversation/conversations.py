@@ -94,7 +94,9 @@ class Conversations:
         self._timers, self._agenda, self._rung = {}, Agenda(), {}
         for record in await self._store.timers(self.bot):
             self._set(record)
-        await self.commit([*self._end_old_schedules(), *self._begin_new_schedules()])
+        writes = [*self._end_old_schedules(), *self._begin_new_schedules()]
+        if writes:
+            await self.commit(writes)
 
     def forget(self, user: UserId) -> None:
         """Let go of what was set for a person, or names them; the store has forgotten it already."""
