@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -66,10 +66,11 @@ class Cron:
 
     expression: str
     tz: str = "UTC"
+    _zone: ZoneInfo = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         try:
-            ZoneInfo(self.tz)
+            object.__setattr__(self, "_zone", ZoneInfo(self.tz))  # read from its file here, not when it is due
         except (ZoneInfoNotFoundError, ValueError, OSError):
             msg = f"{self.tz!r} is no time zone; give one of the IANA database, as in 'Europe/Paris'"
             raise ValueError(msg) from None
@@ -93,7 +94,7 @@ class Cron:
 
     def next_due(self, after_ms: int, last_ms: int | None = None) -> int | None:
         """The first time after `after_ms`; epoch ms. None if it will not be due any more."""
-        after = datetime.fromtimestamp(after_ms // 1000, UTC).astimezone(ZoneInfo(self.tz))
+        after = datetime.fromtimestamp(after_ms // 1000, UTC).astimezone(self._zone)
         due = next(CronSim(self.expression, after), None)
         return None if due is None else round(due.timestamp() * 1000)
 

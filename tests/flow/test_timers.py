@@ -205,9 +205,12 @@ def scheduled() -> Plugin:
     return plugin
 
 
+SCHEDULED = scheduled()  # here, as time zones are read from files, which a running loop shall not wait for
+
+
 @pytest.mark.virtual_time
 async def test_schedules_are_called_on_their_beat_and_by_the_clock() -> None:
-    async with chat(scheduled()) as room:  # from Monday, 1 January 2024, 00:00 UTC
+    async with chat(SCHEDULED) as room:  # from Monday, 1 January 2024, 00:00 UTC
         await room.user("Ann").joins()
         await room.advance(hours=13)
 
@@ -216,7 +219,7 @@ async def test_schedules_are_called_on_their_beat_and_by_the_clock() -> None:
 
 @pytest.mark.virtual_time
 async def test_schedules_missed_without_the_bot_are_called_once_and_go_on_in_their_beat() -> None:
-    async with chat(scheduled()) as room:
+    async with chat(SCHEDULED) as room:
         await room.user("Ann").joins()
         await room.kill()
         await room.advance(days=2, hours=1)
