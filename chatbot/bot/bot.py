@@ -20,11 +20,13 @@ from chatbot.bot import aftercare
 from chatbot.bot.lane import Lane
 from chatbot.bot.line import LaneLine
 from chatbot.bot.membership import Presence
+from chatbot.bot.observer import Observer, Unobserved
 from chatbot.bot.own_lane import NOWHERE, OwnLane
 from chatbot.bot.planning import causer_of, pieces_of, row_of, target_of
 from chatbot.bot.schedule import Schedule
 from chatbot.bot.settings import BotSettings
 from chatbot.bot.trouble import Trouble
+from chatbot.bot.watch import Watch
 from chatbot.conversation import Conversations
 from chatbot.dispatch import Dispatcher, Outcome
 from chatbot.errors import ServiceError, StoreError, Throttled
@@ -64,6 +66,7 @@ class Bot:
         first_started_ms: the service's time, epoch ms, of this identity's first start.
         clock: wall time in epoch seconds.
         on_failure: told of every failure of a handler (with its event) or of a turn; tests let them surface.
+        observer: hears what the bot does, for metrics.
         log: where it is said; bound to the bot here.
 
     Attributes:
@@ -86,6 +89,7 @@ class Bot:
         first_started_ms: int = 0,
         clock: Callable[[], float] = time.time,
         on_failure: OnFailure | None = None,
+        observer: Observer | None = None,
         log: FilteringBoundLogger | None = None,
     ) -> None:
         self.name = name
@@ -98,6 +102,7 @@ class Bot:
         self.clock = clock
         self.log = (log or _default_log()).bind(bot=name)
         self.trouble = Trouble(self.log)
+        self.watch = Watch(observer or Unobserved())
         self.is_stopping = False
         self.was_killed = False
         self.one_suspect = anyio.Lock()
@@ -105,7 +110,7 @@ class Bot:
         self.conversations = Conversations(self.user, store, clock=clock)
         self._store = store
         self._on_failure = on_failure
-        self._budget = Budget()
+        self.budget = Budget()
         self.lanes: dict[ThreadId, Lane] = {}
         self.own = OwnLane(self, None)
         self._schedule = Schedule()
@@ -233,6 +238,7 @@ class Bot:
         """Ask again and again which threads have moved."""
         full_walk_at = anyio.current_time()
         failures = 0
+        self.watch.doorbell()
         while not self.is_stopping:
             now = anyio.current_time()
             pause = self.settings.cadence.interval
@@ -246,13 +252,14 @@ class Bot:
                 failures += 1
                 pause = getattr(error, "retry_after", None) or self.jitter(min(MAX_PAUSE, 2.0 ** min(failures, 5)))
                 if isinstance(error, Throttled):
-                    self._budget.close(Operation.LIST_THREADS, anyio.current_time() + pause)
+                    self.budget.close(Operation.LIST_THREADS, anyio.current_time() + pause)
+            self.watch.doorbell(pause)
             with anyio.move_on_after(pause):
                 await self._summoned.wait()
             self._summoned = anyio.Event()
 
     async def _ring(self, *, to_the_end: bool) -> None:
-        async for item in listen(self.service, self._is_news, self._budget, to_the_end=to_the_end):
+        async for item in listen(self.service, self._is_news, self.budget, to_the_end=to_the_end):
             lane = self.lanes.get(item.id)
             if lane is None:
                 self._begin(item.id, item.last_activity)
@@ -264,6 +271,7 @@ class Bot:
 
     def _is_news(self, item: ThreadItem) -> bool:
         """Whether a listed thread needs a look."""
+        self.watch.doorbell()
         lane = self.lanes.get(item.id)
         if lane is None:
             return item.deleted_on is None and self._serves(item.id)
@@ -313,6 +321,7 @@ class Bot:
     async def _turn(self, lane: Lane) -> None:
         """One turn of one lane; whatever nobody foresaw is said with its traceback and does not stop the others."""
         pause: float | None = None
+        self.watch.at_work(lane.thread)
         try:
             pause = await lane.turn()
         except Exception as error:
@@ -321,6 +330,7 @@ class Bot:
             pause = MAX_PAUSE
         finally:
             del self.working[lane.thread]
+            self.watch.at_rest(lane.thread)
         now = anyio.current_time()
         if lane.thread in self._rung and pause is not None:
             pause = min(pause, self.settings.cadence.interval)
@@ -339,8 +349,11 @@ class Bot:
 
     async def handle(self, event: Event) -> Outcome:
         """Run the handlers on an event; a failing one is said in the log with its event."""
+        begun = anyio.current_time()
         async with self._handlers:
-            outcome = await self.dispatcher.dispatch(event, self.conversations.open(event), line=self._line(event))
+            with self.watch.handling(event):
+                outcome = await self.dispatcher.dispatch(event, self.conversations.open(event), line=self._line(event))
+        self.watch.handled(outcome, begun)
         if outcome.error is not None:
             self._say_failure(event, outcome.handler, outcome.error)
         return outcome
@@ -417,6 +430,10 @@ class Bot:
         return datetime.fromtimestamp(self.clock(), UTC)
 
     # ── what tests and health ask ─────────────────────────────────────────────────────────────────────────────
+
+    def next_turn(self) -> tuple[ThreadId, float] | None:
+        """The thread whose turn is due first, and when; None while none waits for one."""
+        return self._schedule.first()
 
     def is_settled(self, thread: ThreadId, version: int) -> bool:
         """Whether everything in a thread up to a version was handled, and nothing is owed there."""

@@ -76,6 +76,7 @@ class Lane:
         "people",
         "people_at",
         "thread",
+        "unhandled_ms",
     )  # fmt: skip
 
     def __init__(
@@ -92,6 +93,7 @@ class Lane:
         self.log = bot.log.bind(thread=thread)
         self.budget = Budget()
         self.looked_ms: int | None = None
+        self.unhandled_ms: int | None = None
         self.people: tuple[Participant, ...] | None = None
         self.people_at = 0.0
         self.membership = Membership(Presence.UNKNOWN)
@@ -286,6 +288,7 @@ class Lane:
         async with aclosing(look.batches()) as batches:
             async for batch in batches:
                 self.handling.proofs = look.keys
+                self.bot.watch.at_work(self.thread)
                 for message in self._in_order(batch):
                     if self._shows_removal(message):
                         return Ending.REMOVED
@@ -322,7 +325,11 @@ class Lane:
             self.handling.skip(message.number, message.version)
             return True
         self._spoke(message)
+        if self.unhandled_ms is None:
+            self.unhandled_ms = message.version
+            self.bot.watch.noticed(self.bot.clock() - message.version / 1000)
         await self.handling.handle(event, {message.number: message.version})
+        self.unhandled_ms = None
         await self._flush()
         return not self.bot.is_stopping and not self.handling.outbox.is_full
 
@@ -363,6 +370,7 @@ class Lane:
         """The bot is not in the thread any more: settle everything and tell the handlers, once."""
         now = anyio.current_time()
         self.bot.trouble.over("read", place=self.thread)
+        self.unhandled_ms = None
         if self.membership.was_told:
             self.membership.leave(now)
             return

@@ -34,9 +34,14 @@ class Schedule:
 
     def next_due(self) -> float | None:
         """When the earliest thread is due; None when none is."""
+        first = self.first()
+        return first[1] if first is not None else None
+
+    def first(self) -> tuple[ThreadId, float] | None:
+        """The earliest thread, and when it is due; None when none is."""
         while self._heap and self._due.get(self._heap[0][1]) != self._heap[0][0]:
             heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
+        return (self._heap[0][1], self._heap[0][0]) if self._heap else None
 
     def take(self, now: float) -> ThreadId | None:
         """Remove and return a thread that is due; None when none is."""

@@ -113,6 +113,7 @@ class Trials:
             attempts=attempts,
             died_ms=int(self._bot.clock() * 1000),
         )
+        self._bot.watch.buried()
         self._log.error("event.buried", letter=letter.id, event_key=event.key, attempts=attempts)
         return SaveDeadLetter(letter)
 

@@ -41,6 +41,11 @@ _COMMANDS: Final = {
         "Loads every plugin, resolves every handler, and shows what it found, with file and line; or all that is "
         "wrong.",
     ),
+    "status": (
+        "Show how running bots are doing.",
+        "Threads, lags, quotas, dead letters, the latest failures. Exits with 69 when they are not healthy or not "
+        "ready.",
+    ),
     "chat": (
         "Talk to running bots, as a person.",
         "Type lines and see what comes; Ctrl-D leaves. You come into the lobby; where there is none, back to where you "

@@ -25,6 +25,7 @@ from pydantic import (
 
 from chatbot.config.document import Document
 from chatbot.config.duration import Duration, format_duration, parse_duration
+from chatbot.config.listen import parse_listen
 from chatbot.config.place import DataPath, Problem
 from chatbot.errors import ConfigError
 from chatbot.model import ThreadId
@@ -189,6 +190,17 @@ class EmulatorConfig(_Settings):
     port: Annotated[int, BeforeValidator(_whole_number), Field(ge=1, le=65535)] | None = None
 
 
+class ServerConfig(_Settings):
+    """The status server: /healthz, /readyz, /status and /metrics; there is none unless this is given.
+
+    Args:
+        listen: `HOST:PORT`, or only a port of this machine's own 127.0.0.1. Whoever reaches it can read, without a
+            password, how the bots are doing; so another address than loopback must be asked for by name.
+    """
+
+    listen: Annotated[tuple[str, int], BeforeValidator(parse_listen)]
+
+
 class Config(_Settings):
     """All of bots.yaml.
 
@@ -198,6 +210,7 @@ class Config(_Settings):
         ca_file: a PEM file of certificate authorities to trust beside the system's; relative to bots.yaml.
         store: where bots remember; a relative path starts beside bots.yaml.
         drain_timeout: how long a stop waits for handlers and replies that are under way.
+        server: where to ask how the bots are doing; None is nowhere.
         retention: how long the store keeps what was said and done; what is still to be done, and dead letters, stay.
     """
 
@@ -208,6 +221,7 @@ class Config(_Settings):
     bots: Annotated[dict[BotName, BotConfig], Field(min_length=1)]
     log: LogConfig = LogConfig()
     drain_timeout: Duration = timedelta(seconds=10)
+    server: ServerConfig | None = None
     retention: Duration = timedelta(days=30)
     emulator: EmulatorConfig = EmulatorConfig()
 

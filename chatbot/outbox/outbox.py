@@ -121,6 +121,11 @@ class Outbox:
         return len(self._rows)
 
     @property
+    def oldest_ms(self) -> int | None:
+        """When the oldest wish was journalled, epoch ms; None if none is on its way."""
+        return min((row.created_ms for row in self._rows if row.created_ms), default=None)
+
+    @property
     def is_full(self) -> bool:
         """Whether the lane should wait before it makes more work for the outbox."""
         return len(self._rows) >= FULL

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -16,6 +16,8 @@ from chatbot.errors import ConfigError, PluginError, PluginSettingsError, Thrott
 from chatbot.plugin import Plugin, load_plugin
 from chatbot.polling.cadence import Cadence
 from chatbot.runtime.connection import Connection
+from chatbot.runtime.observe.calls import CountedService, CountedTokens
+from chatbot.runtime.observe.tally import Tally
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
 from chatbot.stores.base import BotRecord, SaveBot, Store
@@ -67,7 +69,12 @@ class _Identity:
 
 
 async def assemble(
-    config: Config, plugins: Plugins, connection: Connection, resource: AcsResource, store: Store
+    config: Config,
+    plugins: Plugins,
+    connection: Connection,
+    resource: AcsResource,
+    store: Store,
+    tallies: MutableMapping[str, Tally] | None = None,
 ) -> list[Bot]:
     """Make the bots; their users are created at the first start and remembered from then on.
 
@@ -76,12 +83,17 @@ async def assemble(
         connection: whose resource it is.
         resource: opened by the caller.
         store: opened by the caller.
+        tallies: filled with the counts of each bot, by its name.
 
     Raises:
         ServiceError: the service cannot be reached, or refuses one of them.
         StoreError: the store cannot be read or written.
     """
-    identities = [await _identity(name, bot, connection.resource, resource, store) for name, bot in config.bots.items()]
+    tallies = {} if tallies is None else tallies
+    identities = []
+    for name, bot in config.bots.items():
+        tally = tallies[name] = Tally()
+        identities.append(await _identity(name, bot, connection.resource, resource, store, tally))
     users = frozenset(identity.record.user for identity in identities)
     bots = []
     for identity in identities:
@@ -100,6 +112,7 @@ async def assemble(
                 settings=bot_settings(identity.config, retention=config.retention),
                 display_name=identity.display_name,
                 first_started_ms=identity.record.first_started_ms,
+                observer=tallies[identity.name],
                 log=structlog.get_logger(),
             )
         )
@@ -125,10 +138,13 @@ def _history(history: str | timedelta) -> timedelta:
     return ALL_HISTORY if history == "all" else NO_HISTORY
 
 
-async def _identity(name: str, config: BotConfig, key: str, resource: AcsResource, store: Store) -> _Identity:
+async def _identity(
+    name: str, config: BotConfig, key: str, resource: AcsResource, store: Store, tally: Tally
+) -> _Identity:
     record = await store.find_bot(name, key)
     user = record.user if record else await resource.create_user()
-    service = resource.chat(user, resource.minted_tokens(user))
+    tokens = CountedTokens(resource.minted_tokens(user), tally)
+    service = CountedService(resource.chat(user, tokens), tally)
     server_ms = await _server_ms(service)
     if record is None:
         record = BotRecord(name=name, resource=key, user=user, first_started_ms=server_ms)

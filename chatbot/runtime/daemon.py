@@ -12,13 +12,18 @@ import structlog
 
 from chatbot.bot import Bot
 from chatbot.config import Config
-from chatbot.errors import OutcomeUnknown, ServiceError, Unauthorized, Unreachable
+from chatbot.errors import OutcomeUnknown, ServiceError, StateError, Unauthorized, Unreachable
 from chatbot.runtime.assemble import Plugins, assemble
 from chatbot.runtime.caretaker import Caretaker
 from chatbot.runtime.channel import listening
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control import ControlDirectory, RunInfo, RunningBot
+from chatbot.runtime.desk import Desk
 from chatbot.runtime.lobby import open_lobby
+from chatbot.runtime.observe.pages import pages
+from chatbot.runtime.observe.serving import CannotListen, serve_pages
+from chatbot.runtime.observe.status import Observatory
+from chatbot.runtime.observe.tally import Tally
 from chatbot.runtime.signals import stop_signals
 from chatbot.runtime.supervisor import supervise
 from chatbot.stores import open_store
@@ -77,15 +82,32 @@ class Daemon:
         store = open_store(self._config.store.get_secret_value(), base_dir=self._config.directory)
         async with store, connection.open() as resource:
             bots: list[Bot] = []
+            tallies: dict[str, Tally] = {}
             async with self._unless_stopped(), self._explaining():
-                bots = await assemble(self._config, self._plugins, connection, resource, store)
+                bots = await assemble(self._config, self._plugins, connection, resource, store, tallies)
             if self._stopping.is_set():
                 return
-            async with listening(self._control, Caretaker(store, bots).answer, config=self._config.path):
+            desk = Desk(Caretaker(store, bots), Observatory(bots, tallies, store, connection))
+            async with listening(self._control, desk.answer, config=self._config.path), self._status_served(desk):
                 async with self._unless_stopped(), self._explaining():
                     await self._publish(bots, connection)
                 if not self._stopping.is_set():
                     await supervise(bots, self._stopping, drain_seconds=self._config.drain_timeout.total_seconds())
+
+    @asynccontextmanager
+    async def _status_served(self, desk: Desk) -> AsyncIterator[None]:
+        """Serve the status pages while the block runs, if bots.yaml says where."""
+        if self._config.server is None:
+            yield
+            return
+        host, port = self._config.server.listen
+        try:
+            serving = serve_pages(pages(desk.observatory), host, port)
+        except CannotListen as error:
+            raise StateError(self._config.problem(("server", "listen"), str(error))) from error
+        async with serving as address:
+            self._log.info("status.served", address=address)
+            yield
 
     async def _publish(self, bots: Sequence[Bot], connection: Connection) -> None:
         """Let people and commands find the bots."""

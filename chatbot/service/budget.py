@@ -78,6 +78,15 @@ class Budget:
                     ready = max(ready, spent[-limit] + window.seconds + JITTER)
         return max(0.0, ready - now)
 
+    def left(self, operation: Operation, now: float) -> int:
+        """How many requests of this operation may be made at once."""
+        if self._closed_until.get(operation, now) > now:
+            return 0
+        spent = self._spent.get(operation, ())
+        return min(
+            max(0, window.limit - sum(at + window.seconds > now for at in spent)) for window in QUOTAS[operation]
+        )
+
     def spend(self, operation: Operation, at: float) -> None:
         """Count one request, ours or (for shared quotas) anybody's."""
         longest = QUOTAS[operation][-1]

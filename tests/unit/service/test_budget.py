@@ -54,3 +54,21 @@ def test_whoever_waits_as_told_is_never_above_any_quota(operation: Operation, pa
         for index, at in enumerate(sent):
             inside = [other for other in sent[: index + 1] if other > at - window.seconds]
             assert len(inside) <= window.limit
+
+
+def test_what_is_left_is_the_least_that_any_window_leaves() -> None:
+    budget = Budget()
+    for at in range(8):
+        budget.spend(Operation.WRITE_MESSAGE, float(at))
+
+    assert budget.left(Operation.WRITE_MESSAGE, 8.0) == 2
+    assert budget.left(Operation.WRITE_MESSAGE, 30.0) == 10
+    assert budget.left(Operation.LIST_MESSAGES, 8.0) == 50
+
+
+def test_nothing_is_left_of_what_the_service_has_closed() -> None:
+    budget = Budget()
+    budget.close(Operation.LIST_THREADS, 10.0)
+
+    assert budget.left(Operation.LIST_THREADS, 9.0) == 0
+    assert budget.left(Operation.LIST_THREADS, 10.0) == 50

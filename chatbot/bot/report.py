@@ -1,0 +1,109 @@
+"""How a bot is doing, at one moment, as frozen data: for health checks, for metrics, and for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from chatbot.bot.membership import Presence
+from chatbot.bot.pulse import PATIENCE
+from chatbot.model import UserId
+from chatbot.service.budget import QUOTAS, Budget
+
+if TYPE_CHECKING:
+    from chatbot.bot.bot import Bot
+
+
+@dataclass(frozen=True, slots=True)
+class RunningHandler:
+    """A handler that has not ended.
+
+    Args:
+        thread: where; empty for events that are in no thread.
+        event: the kind of event.
+    """
+
+    thread: str
+    event: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BotReport:
+    """One bot at one moment.
+
+    Args:
+        threads: in how many the bot is.
+        lag: seconds by which the latest poller is behind its beat.
+        missed: the pollers whose beat was missed, with the seconds since it was due.
+        oldest_unhandled: age in seconds of the oldest message that was seen and is not handled; None if none is.
+        outbox: wishes that are on their way.
+        outbox_age: seconds since the oldest of them was wished; None if there are none.
+        quota_left: requests that the service still allows, by operation, where the fewest are left.
+        running: handlers that have not ended, the longest first.
+        troubles: what does not work at the moment, with the kind of failure.
+        doubles: replies that were there twice, and are no more.
+    """
+
+    name: str
+    user: UserId
+    threads: int
+    lag: float
+    missed: Mapping[str, float]
+    oldest_unhandled: float | None
+    outbox: int
+    outbox_age: float | None
+    quota_left: Mapping[str, int]
+    running: tuple[RunningHandler, ...]
+    troubles: Mapping[str, str]
+    doubles: int
+
+
+def report(bot: Bot, now: float) -> BotReport:
+    """How a bot is doing.
+
+    Args:
+        now: seconds of the event loop's clock.
+    """
+    wall = bot.clock()
+    lanes = [lane for lane in bot.lanes.values() if lane.membership.presence is Presence.IN]
+    late = {} if bot.is_stopping else _late(bot, now)
+    unhandled = [lane.unhandled_ms for lane in lanes if lane.unhandled_ms is not None]
+    wished = [made for lane in bot.lanes.values() if (made := lane.handling.outbox.oldest_ms) is not None]
+    return BotReport(
+        name=bot.name,
+        user=bot.user,
+        threads=len(lanes),
+        lag=max(late.values(), default=0.0),
+        missed={poller: seconds for poller, seconds in late.items() if seconds > PATIENCE},
+        oldest_unhandled=_age(unhandled, wall),
+        outbox=sum(len(lane.handling.outbox) for lane in bot.lanes.values()),
+        outbox_age=_age(wished, wall),
+        quota_left=_quota_left([bot.budget, *(lane.budget for lane in lanes)], now),
+        running=_running(bot, now),
+        troubles=bot.trouble.current,
+        doubles=sum(lane.handling.outbox.doubles for lane in bot.lanes.values()),
+    )
+
+
+def _late(bot: Bot, now: float) -> dict[str, float]:
+    """Pollers that are at work for too long, and the thread that waits longest for its turn."""
+    late = bot.watch.pulse.late(now)
+    waiting = bot.next_turn()
+    if waiting is not None and waiting[1] < now:
+        late[waiting[0]] = now - waiting[1]
+    return late
+
+
+def _age(stamps_ms: list[int], wall: float) -> float | None:
+    return max(0.0, wall - min(stamps_ms) / 1000) if stamps_ms else None
+
+
+def _quota_left(budgets: list[Budget], now: float) -> dict[str, int]:
+    return {operation.value: min(budget.left(operation, now) for budget in budgets) for operation in QUOTAS}
+
+
+def _running(bot: Bot, now: float) -> tuple[RunningHandler, ...]:
+    found = [RunningHandler(place, event, seconds) for place, (event, seconds) in bot.watch.pulse.running(now).items()]
+    return tuple(sorted(found, key=lambda one: -one.seconds))

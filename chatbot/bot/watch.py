@@ -1,0 +1,63 @@
+"""A bot as it is watched: its pulse, and whoever hears what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import anyio
+
+from chatbot.bot.observer import EventBuried, EventHandled, EventNoticed, Observer
+from chatbot.bot.pulse import DOORBELL, Pulse
+from chatbot.dispatch import Outcome
+from chatbot.events import Event, ThreadEvent
+from chatbot.model import ThreadId
+
+
+class Watch:
+    """Keeps the pulse of a bot and tells its observer.
+
+    Args:
+        observer: who hears.
+    """
+
+    __slots__ = ("_observer", "pulse")
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self.pulse = Pulse()
+
+    def doorbell(self, pause: float = 0.0) -> None:
+        """The doorbell was heard, and will be again after this pause, in seconds."""
+        self.pulse.promise(DOORBELL, anyio.current_time() + pause)
+
+    def at_work(self, thread: ThreadId) -> None:
+        """The lane of this thread is at work, and was just heard."""
+        self.pulse.promise(thread, anyio.current_time())
+
+    def at_rest(self, thread: ThreadId) -> None:
+        """The lane's turn has ended."""
+        self.pulse.retire(thread)
+
+    @contextmanager
+    def handling(self, event: Event) -> Iterator[None]:
+        """Handlers run while the block does."""
+        place = event.thread if isinstance(event, ThreadEvent) else ""
+        self.pulse.begin(place, type(event).__name__, anyio.current_time())
+        try:
+            yield
+        finally:
+            self.pulse.end(place, anyio.current_time())
+
+    def handled(self, outcome: Outcome, begun: float) -> None:
+        """Handlers have run, or waited to run, since `begun`."""
+        error = type(outcome.error).__name__ if outcome.error is not None else None
+        self._observer.note(EventHandled(outcome.handler, anyio.current_time() - begun, error))
+
+    def noticed(self, latency: float) -> None:
+        """A look has shown a change that is so many seconds old."""
+        self._observer.note(EventNoticed(max(0.0, latency)))
+
+    def buried(self) -> None:
+        """An event became a dead letter."""
+        self._observer.note(EventBuried())

@@ -1,0 +1,135 @@
+"""The status as Prometheus reads it: the text of /metrics. Times are seconds, names follow Prometheus' conventions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from chatbot.runtime.observe.status import BotStatus, Status
+from chatbot.runtime.observe.tally import BOUNDS, Distribution
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+_GAUGES: Final[Mapping[str, tuple[str, Callable[[BotStatus], float | None]]]] = {
+    "chatbot_threads": ("Threads the bot is in.", lambda bot: bot.report.threads),
+    "chatbot_poll_lag_seconds": ("How far the latest poller is behind its beat.", lambda bot: bot.report.lag),
+    "chatbot_missed_beats": ("Pollers that have missed their beat.", lambda bot: len(bot.report.missed)),
+    "chatbot_oldest_unhandled_seconds": (
+        "Age of the oldest message that was seen and is not handled.",
+        lambda bot: bot.report.oldest_unhandled or 0.0,
+    ),
+    "chatbot_handlers_running": ("Handlers that have not ended.", lambda bot: len(bot.report.running)),
+    "chatbot_handler_longest_seconds": (
+        "How long the handler has run that runs for longest.",
+        lambda bot: bot.report.running[0].seconds if bot.report.running else 0.0,
+    ),
+    "chatbot_outbox_rows": ("Wishes that are on their way.", lambda bot: bot.report.outbox),
+    "chatbot_outbox_oldest_seconds": ("Age of the oldest of them.", lambda bot: bot.report.outbox_age or 0.0),
+    "chatbot_troubles": ("Kinds of work that fail at the moment.", lambda bot: len(bot.report.troubles)),
+    "chatbot_doubles_healed": ("Replies that were there twice, since the bot started.", lambda bot: bot.report.doubles),
+    "chatbot_dead_letters": ("Dead letters that wait to be seen to.", lambda bot: bot.dead_letters),
+}
+
+
+class _Snapshot(Collector):
+    """What one status says."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+
+    def collect(self) -> Iterable[Metric]:
+        yield from self._of_process()
+        for name, (text, read) in _GAUGES.items():
+            gauge = GaugeMetricFamily(name, text, labels=["bot"])
+            for bot in self._status.bots:
+                value = read(bot)
+                if value is not None:
+                    gauge.add_metric([bot.report.name], value)
+            yield gauge
+        yield self._token_life()
+        yield self._quotas()
+        yield from self._counters()
+        yield from self._histograms()
+
+    def _of_process(self) -> Iterable[Metric]:
+        status = self._status
+        info = GaugeMetricFamily("chatbot_info", "Which chatbot this is.", labels=["version"])
+        info.add_metric([status.version], 1)
+        yield info
+        yield GaugeMetricFamily("chatbot_emulator", "1 where the bots talk to the emulator.", int(status.is_emulator))
+        yield GaugeMetricFamily("chatbot_ready", "1 while store and tokens can be used.", int(not status.unready))
+        yield GaugeMetricFamily("chatbot_tasks", "Tasks of the event loop.", status.tasks)
+        if status.memory is not None:
+            yield GaugeMetricFamily("chatbot_memory_bytes", "Resident memory.", status.memory)
+
+    def _token_life(self) -> Metric:
+        gauge = GaugeMetricFamily("chatbot_token_seconds_left", "Until the bot's token expires.", labels=["bot"])
+        for bot in self._status.bots:
+            if bot.counts.token_expires_on is not None:
+                gauge.add_metric([bot.report.name], bot.counts.token_expires_on - self._status.now)
+        return gauge
+
+    def _quotas(self) -> Metric:
+        gauge = GaugeMetricFamily(
+            "chatbot_quota_left",
+            "Requests that the service allows at once, in the thread where the fewest are left.",
+            labels=["bot", "operation"],
+        )
+        for bot in self._status.bots:
+            for operation, left in bot.report.quota_left.items():
+                gauge.add_metric([bot.report.name, operation], left)
+        return gauge
+
+    def _counters(self) -> Iterable[Metric]:
+        calls = CounterMetricFamily(
+            "chatbot_service_calls", "Calls of the service, by how they ended.", labels=["bot", "operation", "outcome"]
+        )
+        buried = CounterMetricFamily("chatbot_dead_letters_made", "Events that were given up.", labels=["bot"])
+        for bot in self._status.bots:
+            for (operation, outcome), count in bot.counts.calls.items():
+                calls.add_metric([bot.report.name, operation, outcome], count)
+            buried.add_metric([bot.report.name], bot.counts.buried)
+        yield calls
+        yield buried
+
+    def _histograms(self) -> Iterable[Metric]:
+        detection = HistogramMetricFamily(
+            "chatbot_detection_seconds", "From a change on the service to its sight.", labels=["bot"]
+        )
+        handlers = HistogramMetricFamily(
+            "chatbot_handler_seconds", "How long handlers took.", labels=["bot", "handler", "outcome"]
+        )
+        calls = HistogramMetricFamily(
+            "chatbot_service_call_seconds", "How long calls of the service took.", labels=["bot", "operation"]
+        )
+        for bot in self._status.bots:
+            name = bot.report.name
+            _add(detection, [name], bot.counts.detection)
+            for labels, taken in bot.counts.handlers.items():
+                _add(handlers, [name, *labels], taken)
+            for operation, taken in bot.counts.call_seconds.items():
+                _add(calls, [name, operation], taken)
+        yield from (detection, handlers, calls)
+
+
+def _add(histogram: HistogramMetricFamily, labels: list[str], taken: Distribution) -> None:
+    buckets, below = [], 0
+    for bound, count in zip([*map(str, BOUNDS), "+Inf"], taken.counts, strict=True):
+        below += count
+        buckets.append((bound, float(below)))
+    histogram.add_metric(labels, buckets, taken.total)
+
+
+def render(status: Status) -> bytes:
+    """The text; reads what the system tells of the process, so it belongs into a thread."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    registry.register(_Snapshot(status))
+    return generate_latest(registry)

@@ -1,0 +1,95 @@
+"""An ASGI application on a socket of our own, as long as a block runs.
+
+Uvicorn's protocol class without `uvicorn.Server`: a taken port is an error of ours and no `sys.exit`, signals stay
+with the daemon, and nothing outlives the block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final
+
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+_GRACE_SECONDS: Final = 0.5
+_MOST_CONNECTIONS: Final = 64
+_IDLE_SECONDS: Final = 20
+
+
+class CannotListen(OSError):
+    """Nobody can listen there; the text says why and what to do."""
+
+
+def serve_pages(app: Starlette, host: str, port: int) -> AbstractAsyncContextManager[str]:
+    """Listen now; serve while the block runs, which is given the address as `http://HOST:PORT`.
+
+    Args:
+        host: an IP address of this machine.
+        port: 0 is any free one.
+
+    Raises:
+        CannotListen: the port is taken, or the address is not this machine's, or not for this user.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Named as TCP, because asyncio sets TCP_NODELAY on nothing else.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        message = f"nobody can listen at {host}:{port}: {error.strerror}; free it, or choose another"
+        raise CannotListen(message) from error
+    return _serving(app, listener)
+
+
+@asynccontextmanager
+async def _serving(app: Starlette, listener: socket.socket) -> AsyncIterator[str]:
+    config = uvicorn.Config(
+        app,
+        http=H11Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        server_header=False,
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_keep_alive=_IDLE_SECONDS,
+    )
+    config.load()
+    state = ServerState()
+
+    def connection() -> H11Protocol:
+        protocol = H11Protocol(config=config, server_state=state, app_state={})
+        # Not through uvicorn's configuration: that would silence its logger for the whole process.
+        protocol.access_log = False
+        return protocol
+
+    host, port = listener.getsockname()[:2]
+    server = await asyncio.get_running_loop().create_server(connection, sock=listener)
+    try:
+        yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    finally:
+        server.close()
+        await _end(state)
+
+
+async def _end(state: ServerState) -> None:
+    """Let answers in flight finish, briefly; then cut every connection."""
+    for connection in list(state.connections):
+        connection.shutdown()
+    if tasks := set(state.tasks):
+        _, late = await asyncio.wait(tasks, timeout=_GRACE_SECONDS)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+    for connection in list(state.connections):
+        if connection.transport is not None:
+            connection.transport.abort()
+    await asyncio.sleep(0)

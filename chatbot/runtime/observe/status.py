@@ -1,0 +1,190 @@
+"""How everything in the process is doing, at one moment: what /status shows, and what metrics are made of."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+
+from chatbot.bot import Bot
+from chatbot.bot.report import BotReport, report
+from chatbot.errors import StoreError
+from chatbot.runtime.connection import Connection
+from chatbot.runtime.observe.tally import Counts, Tally
+from chatbot.stores.base import DropDeadLetter, Store
+
+_VERSION: Final = version("chatbot")  # reads files, so not on the loop
+
+
+@dataclass(frozen=True, slots=True)
+class BotStatus:
+    """One bot.
+
+    Args:
+        report: how it is doing.
+        counts: what it has done.
+        dead_letters: how many wait to be seen to; None when the store cannot tell.
+    """
+
+    report: BotReport
+    counts: Counts
+    dead_letters: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The process.
+
+    Args:
+        started_on: epoch seconds.
+        now: epoch seconds.
+        tasks: of the event loop.
+        memory: resident bytes; None where the system does not tell.
+        unready: why the bots cannot work as they should, one text a reason.
+    """
+
+    version: str
+    pid: int
+    started_on: float
+    now: float
+    endpoint: str
+    is_emulator: bool
+    tasks: int
+    memory: int | None
+    bots: tuple[BotStatus, ...]
+    unready: tuple[str, ...]
+
+    @property
+    def missed(self) -> Mapping[str, Mapping[str, float]]:
+        """The pollers that have missed their beat, by bot, with the seconds since it was due."""
+        return {bot.report.name: bot.report.missed for bot in self.bots if bot.report.missed}
+
+
+class Observatory:
+    """Watches the bots of a process.
+
+    Args:
+        bots: those that run.
+        tallies: their counts, by name.
+        store: their memory.
+        connection: the service they use.
+    """
+
+    def __init__(self, bots: Sequence[Bot], tallies: Mapping[str, Tally], store: Store, connection: Connection) -> None:
+        self._bots = bots
+        self._tallies = tallies
+        self._store = store
+        self._connection = connection
+        self._started_on = time.time()
+
+    @property
+    def is_emulator(self) -> bool:
+        """Whether the service is the emulator."""
+        return self._connection.is_emulator
+
+    def missed(self) -> Mapping[str, Mapping[str, float]]:
+        """The pollers that have missed their beat: see `Status.missed`."""
+        now = anyio.current_time()
+        reports = [report(bot, now) for bot in self._bots]
+        return {one.name: one.missed for one in reports if one.missed}
+
+    async def unready(self) -> tuple[str, ...]:
+        """Why the bots cannot work as they should; asks the store to write something that changes nothing."""
+        reasons = []
+        now = time.time()
+        for bot in self._bots:
+            expires = self._tallies[bot.name].token_expires_on
+            if expires is None or expires <= now or "Unauthorized" in bot.trouble.current.values():
+                reasons.append(f"{bot.name} has no valid token")
+        try:
+            await self._store.commit(self._bots[0].user, [DropDeadLetter("")])
+        except StoreError as error:
+            reasons.append(f"the store cannot be written: {error}")
+        return tuple(reasons)
+
+    async def look(self) -> Status:
+        """Everything, now."""
+        now = anyio.current_time()
+        reports = [report(bot, now) for bot in self._bots]
+        bots = [
+            BotStatus(one, self._tallies[one.name].read(), await self._dead_letters(bot))
+            for one, bot in zip(reports, self._bots, strict=True)
+        ]
+        return Status(
+            version=_VERSION,
+            pid=os.getpid(),
+            started_on=self._started_on,
+            now=time.time(),
+            endpoint=self._connection.endpoint,
+            is_emulator=self._connection.is_emulator,
+            tasks=len(anyio.get_running_tasks()),
+            memory=await anyio.to_thread.run_sync(_resident_bytes),
+            bots=tuple(bots),
+            unready=await self.unready(),
+        )
+
+    async def _dead_letters(self, bot: Bot) -> int | None:
+        try:
+            return len(await self._store.dead_letters(bot.user))
+        except StoreError:
+            return None
+
+
+def _resident_bytes() -> int | None:
+    if sys.platform != "linux":
+        return None
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def as_json(status: Status) -> dict[str, Any]:
+    """The status for programs; no text of people is in it."""
+    return {
+        "version": status.version,
+        "pid": status.pid,
+        "uptime_seconds": round(status.now - status.started_on, 1),
+        "service": {"endpoint": status.endpoint, "is_emulator": status.is_emulator},
+        "is_healthy": not status.missed,
+        "is_ready": not status.unready,
+        "unready": list(status.unready),
+        "tasks": status.tasks,
+        "memory_bytes": status.memory,
+        "bots": [_bot_as_json(bot, status.now) for bot in status.bots],
+    }
+
+
+def _bot_as_json(bot: BotStatus, now: float) -> dict[str, Any]:
+    report, counts = bot.report, bot.counts
+    expires = counts.token_expires_on
+    return {
+        "name": report.name,
+        "user": report.user,
+        "threads": report.threads,
+        "lag_seconds": round(report.lag, 1),
+        "missed": {poller: round(seconds, 1) for poller, seconds in report.missed.items()},
+        "oldest_unhandled_seconds": _rounded(report.oldest_unhandled),
+        "outbox": {"rows": report.outbox, "oldest_seconds": _rounded(report.outbox_age)},
+        "quota_left": dict(report.quota_left),
+        "running": [
+            {"thread": one.thread, "event": one.event, "seconds": round(one.seconds, 1)} for one in report.running
+        ],
+        "troubles": dict(report.troubles),
+        "last_failures": [
+            {"seconds_ago": round(now - one.at, 1), "handler": one.handler, "error": one.error}
+            for one in counts.failures
+        ],
+        "dead_letters": bot.dead_letters,
+        "token_seconds_left": None if expires is None else round(expires - now),
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)

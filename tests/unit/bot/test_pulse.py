@@ -1,0 +1,44 @@
+from chatbot.bot.pulse import DOORBELL, Pulse
+
+
+def test_a_poller_is_late_from_the_time_it_had_promised_on() -> None:
+    pulse = Pulse()
+    pulse.promise(DOORBELL, until=30.0)
+
+    assert pulse.late(30.0) == {}
+    assert pulse.late(31.5) == {DOORBELL: 1.5}
+
+
+def test_whoever_is_heard_again_is_late_no_more() -> None:
+    pulse = Pulse()
+    pulse.promise("19:a", until=0.0)
+    pulse.promise("19:a", until=60.0)
+
+    assert pulse.late(50.0) == {}
+
+
+def test_a_turn_that_has_ended_cannot_be_late() -> None:
+    pulse = Pulse()
+    pulse.promise("19:a", until=0.0)
+    pulse.retire("19:a")
+
+    assert pulse.late(1000.0) == {}
+
+
+def test_a_long_handler_is_listed_and_makes_nobody_late() -> None:
+    pulse = Pulse()
+    pulse.promise("19:a", until=0.0)
+    pulse.begin("19:a", "MessageReceived", now=1.0)
+
+    assert pulse.late(1000.0) == {}
+    assert pulse.running(1000.0) == {"19:a": ("MessageReceived", 999.0)}
+
+
+def test_after_the_handler_the_beat_counts_from_its_end() -> None:
+    pulse = Pulse()
+    pulse.promise("19:a", until=0.0)
+    pulse.begin("19:a", "MessageReceived", now=1.0)
+    pulse.end("19:a", now=1000.0)
+
+    assert pulse.running(1001.0) == {}
+    assert pulse.late(1001.0) == {"19:a": 1.0}

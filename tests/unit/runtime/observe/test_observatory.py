@@ -1,0 +1,197 @@
+"""The status and its pages over a real bot on the emulator, in this process and in virtual time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from chatbot.bot import Bot
+from chatbot.config import load_config
+from chatbot.emulator import Emulator
+from chatbot.errors import StoreError, Throttled
+from chatbot.model import UserId
+from chatbot.runtime.assemble import assemble, load_plugins
+from chatbot.runtime.connection import Connection
+from chatbot.runtime.observe.pages import pages
+from chatbot.runtime.observe.status import Observatory
+from chatbot.runtime.observe.tally import Tally
+from chatbot.service.acs import AcsResource
+from chatbot.stores import MemoryStore
+from chatbot.stores.base import Write
+from chatbot.testing.transport import AsgiTransport
+
+pytestmark = pytest.mark.virtual_time
+
+PLUGIN = "from chatbot import Plugin\nplugin = Plugin('watched')\n"
+
+
+class FullStore(MemoryStore):
+    """A memory that can be told that its disk is full."""
+
+    is_full = False
+
+    async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
+        if self.is_full:
+            text = "the disk is full"
+            raise StoreError(text)
+        await super().commit(bot, writes)
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+@dataclass(frozen=True)
+class Site:
+    bot: Bot
+    store: FullStore
+    tally: Tally
+    observatory: Observatory
+
+    async def get(self, path: str) -> Answer:
+        """A page, asked for without a socket."""
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b"", "scheme": "http"}
+        await pages(self.observatory)(scope, receive, send)
+        return Answer(sent[0]["status"], b"".join(one.get("body", b"") for one in sent).decode())
+
+
+Open = Callable[[], AbstractAsyncContextManager[Site]]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Open:
+    (tmp_path / "watched.py").write_text(PLUGIN)
+    (tmp_path / "bots.yaml").write_text("version: 1\nservice: emulator\nbots: {echo: {plugins: [watched]}}\n")
+    config = load_config(tmp_path / "bots.yaml", {})
+    plugins = load_plugins(config)
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Site]:
+        emulator, store, tallies = Emulator(), FullStore(), dict[str, Tally]()
+        connection = Connection(
+            endpoint="https://emulator.invalid",
+            access_key=emulator.access_key,
+            resource=emulator.world.resource.id,
+            connection_string=emulator.connection_string,
+            is_emulator=True,
+        )
+        transport = AsgiTransport(emulator)
+        resource = AcsResource(connection.endpoint, access_key=connection.access_key, transport=transport)
+        async with resource, store:
+            (bot,) = await assemble(config, plugins, connection, resource, store, tallies)
+            yield Site(bot, store, tallies["echo"], Observatory([bot], tallies, store, connection))
+
+    return opened
+
+
+async def test_a_bot_that_polls_is_healthy_and_one_that_died_in_silence_is_not(site: Open) -> None:
+    async with site() as here:
+        async with anyio.create_task_group() as group:
+            group.start_soon(here.bot.run, anyio.Event())
+            await anyio.sleep(3600)
+            while_alive = await here.get("/healthz")
+            group.cancel_scope.cancel()
+        await anyio.sleep(3600)
+        afterwards = await here.get("/healthz")
+
+    assert (while_alive.status, while_alive.json) == (200, {"is_healthy": True, "missed": {}})
+    assert afterwards.status == 503
+    assert "doorbell" in afterwards.json["missed"]["echo"]
+
+
+async def test_a_stopped_bot_misses_no_beat(site: Open) -> None:
+    async with site() as here:
+        stopping = anyio.Event()
+        async with anyio.create_task_group() as group:
+            group.start_soon(here.bot.run, stopping)
+            await anyio.sleep(60)
+            stopping.set()
+        await anyio.sleep(3600)
+
+        assert (await here.get("/healthz")).status == 200
+
+
+async def test_ready_says_no_while_the_store_cannot_be_written(site: Open) -> None:
+    async with site() as here:
+        before = await here.get("/readyz")
+        here.store.is_full = True
+        meanwhile = await here.get("/readyz")
+        here.store.is_full = False
+        after = await here.get("/readyz")
+
+    assert (before.status, before.json) == (200, {"is_ready": True, "unready": [], "is_emulator": True})
+    assert meanwhile.status == 503
+    assert meanwhile.json["unready"] == ["the store cannot be written: the disk is full"]
+    assert after.status == 200
+
+
+async def test_ready_says_no_while_a_bot_has_no_valid_token(site: Open) -> None:
+    async with site() as here:
+        here.tally.token_expires_on = 1.0
+
+        answer = await here.get("/readyz")
+
+    assert answer.status == 503
+    assert answer.json["unready"] == ["echo has no valid token"]
+
+
+async def test_metrics_are_text_that_prometheus_reads_and_say_that_this_is_the_emulator(site: Open) -> None:
+    async with site() as here:
+        here.tally.called("send_message", "throttled", 0.2)
+        answer = await here.get("/metrics")
+
+    families = {family.name: family for family in text_string_to_metric_families(answer.text)}
+    values = {(s.name, *sorted(s.labels.values())): s.value for family in families.values() for s in family.samples}
+    assert values["chatbot_emulator",] == 1
+    assert values["chatbot_ready",] == 1
+    assert values["chatbot_quota_left", "echo", "list threads"] == 50
+    assert values["chatbot_service_calls_total", "echo", "send_message", "throttled"] == 1
+    assert values["chatbot_service_call_seconds_bucket", "0.3", "echo", "send_message"] == 1
+    assert values["chatbot_service_call_seconds_bucket", "0.1", "echo", "send_message"] == 0
+    assert values["chatbot_token_seconds_left", "echo"] > 80_000
+    assert {
+        "chatbot_poll_lag_seconds",
+        "chatbot_detection_seconds",
+        "chatbot_oldest_unhandled_seconds",
+        "chatbot_handler_seconds",
+        "chatbot_outbox_rows",
+        "chatbot_outbox_oldest_seconds",
+        "chatbot_dead_letters",
+        "chatbot_tasks",
+    } <= set(families)
+
+
+async def test_what_fails_at_the_moment_is_in_the_status(site: Open) -> None:
+    async with site() as here:
+        here.bot.trouble.met("read", Throttled("later"), place="19:a")
+
+        (bot,) = (await here.get("/status")).json["bots"]
+
+    assert bot["troubles"] == {"read": "Throttled"}
+
+
+async def test_there_is_nothing_else_to_ask_for(site: Open) -> None:
+    async with site() as here:
+        assert (await here.get("/")).status == 404

@@ -1,0 +1,63 @@
+from chatbot.bot.observer import EventBuried, EventHandled, EventNoticed
+from chatbot.errors import OutcomeUnknown, ServiceError, Throttled
+from chatbot.runtime.observe.calls import outcome_of
+from chatbot.runtime.observe.tally import BOUNDS, MOST_FAILURES, Failure, Tally
+
+
+def test_facts_become_counts() -> None:
+    tally = Tally(clock=lambda: 100.0)
+    for fact in (
+        EventNoticed(0.5),
+        EventHandled("bot.echo", 0.02),
+        EventHandled("bot.echo", 2.0, "ValueError"),
+        EventHandled(None, 0.0),
+        EventBuried(),
+    ):
+        tally.note(fact)
+
+    counts = tally.read()
+
+    assert (counts.detection.count, counts.detection.total) == (1, 0.5)
+    assert {key: taken.count for key, taken in counts.handlers.items()} == {
+        ("bot.echo", "succeeded"): 1,
+        ("bot.echo", "failed"): 1,
+        ("", "succeeded"): 1,
+    }
+    assert counts.buried == 1
+    assert counts.failures == (Failure(100.0, "bot.echo", "ValueError"),)
+
+
+def test_a_bound_belongs_to_its_own_bucket_and_more_than_all_to_the_last() -> None:
+    tally = Tally()
+    tally.note(EventNoticed(BOUNDS[0]))
+    tally.note(EventNoticed(BOUNDS[-1] + 1))
+
+    counts = tally.read().detection.counts
+
+    assert (counts[0], counts[-1], sum(counts)) == (1, 1, 2)
+
+
+def test_only_the_latest_failures_are_kept() -> None:
+    tally = Tally()
+    for number in range(MOST_FAILURES + 5):
+        tally.note(EventHandled(f"handler{number}", 0.0, "ValueError"))
+
+    assert [one.handler for one in tally.read().failures] == [f"handler{n}" for n in range(5, MOST_FAILURES + 5)]
+
+
+def test_calls_are_counted_by_how_they_ended() -> None:
+    tally = Tally()
+    tally.called("send_message", "ok", 0.1)
+    tally.called("send_message", outcome_of(Throttled("later")), 0.2)
+    tally.called("send_message", outcome_of(OutcomeUnknown("perhaps")), 0.3)
+    tally.called("send_message", outcome_of(ServiceError("no")), 0.4)
+
+    counts = tally.read()
+
+    assert counts.calls == {
+        ("send_message", "ok"): 1,
+        ("send_message", "throttled"): 1,
+        ("send_message", "outcome_unknown"): 1,
+        ("send_message", "service_error"): 1,
+    }
+    assert counts.call_seconds["send_message"].count == 4
