@@ -11,15 +11,17 @@ import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from chatbot.emulator.app import Emulator
 from chatbot.emulator.happenings import Happenings
 from chatbot.emulator.records import Record
+
+if TYPE_CHECKING:
+    import aiohttp
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ async def event_grid(
     emulator: Emulator, webhook: str, *, waits_seconds: Sequence[float] = WAITS_SECONDS
 ) -> AsyncIterator[None]:
     """Post every chat event that happens within the block to `webhook`."""
+    import aiohttp  # here, because it takes half as long to load as all the rest, and few need it
+
     send, receive = anyio.create_memory_object_stream[dict[str, Any]](_QUEUE)
     happenings = Happenings(emulator.world.state)
     listener = _Listener(emulator, happenings, send)
@@ -126,6 +130,8 @@ class _Delivery:
 
     async def _post(self, event: dict[str, Any], kind: str) -> tuple[int, bytes]:
         """Status and body; 599 if there was no answer."""
+        from aiohttp import ClientError
+
         headers = {
             "content-type": "application/json; charset=utf-8",
             "aeg-event-type": kind,
@@ -137,7 +143,7 @@ class _Delivery:
         try:
             async with self._session.post(self._webhook, data=json.dumps([event]), headers=headers) as answer:
                 return answer.status, await answer.read()
-        except (aiohttp.ClientError, TimeoutError, OSError):
+        except (ClientError, TimeoutError, OSError):
             return 599, b""
 
     def _waits(self) -> Iterator[float]:
