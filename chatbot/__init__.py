@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from chatbot.dispatch.context import Context, SentMessage, TimerId
     from chatbot.dispatch.filters import (
         Filter,
+        admin,
         from_user,
         has_attachment,
         in_thread,
@@ -112,6 +113,7 @@ __all__ = [
     "UpdateTopic",
     "UserId",
     "UserState",
+    "admin",
     "from_user",
     "has_attachment",
     "in_thread",

@@ -28,7 +28,7 @@ from chatbot.config.duration import Duration, format_duration, parse_duration
 from chatbot.config.listen import parse_listen
 from chatbot.config.place import DataPath, Problem
 from chatbot.errors import ConfigError
-from chatbot.model import ThreadId
+from chatbot.model import ThreadId, UserId
 from chatbot.service.connection import ConnectionString
 from chatbot.stores import open_store
 
@@ -59,6 +59,13 @@ def _threads(value: object) -> object:
     if isinstance(value, list) and value and all(isinstance(thread, str) for thread in value):
         return tuple(value)
     message = 'this must be all, or a list of thread ids ("19:…@thread.v2")'
+    raise ValueError(message)
+
+
+def _users(value: object) -> object:
+    if isinstance(value, list) and value and all(isinstance(user, str) and ":" in user for user in value):
+        return tuple(value)
+    message = 'this must be a list of user ids ("8:acs:…")'
     raise ValueError(message)
 
 
@@ -108,6 +115,7 @@ def _checked(read: Callable[[], object], remedy: str = "") -> None:
 BotName = Annotated[str, BeforeValidator(_name_of_bot)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Threads = Annotated[Literal["all"] | tuple[ThreadId, ...], BeforeValidator(_threads)]
+Users = Annotated[tuple[UserId, ...], BeforeValidator(_users)]
 History = Annotated[Literal["none", "all"] | timedelta, BeforeValidator(_history)]
 
 
@@ -151,6 +159,18 @@ class PluginConfig(_Settings):
     settings: Mapping[str, Any] = Field(default_factory=dict)
 
 
+class RateConfig(_Settings):
+    """How many answers each person gets in a thread.
+
+    Args:
+        messages: so many,
+        per: in so much time.
+    """
+
+    messages: Annotated[int, BeforeValidator(_whole_number), Field(ge=1)]
+    per: Duration = timedelta(minutes=1)
+
+
 class BotConfig(_Settings):
     """One bot.
 
@@ -161,6 +181,9 @@ class BotConfig(_Settings):
         plugins: asked in this order.
         ack: when people see that a message was read: when `received`, when `handled`, or only if a handler
             says so (`manual`).
+        admins: user ids; for whom the filter `admin` holds, and whom no limit concerns.
+        allow: user ids; if given, nobody but these and the admins is heard.
+        rate_limit: how many answers each person gets in a thread; if not given, as many as the service takes.
     """
 
     display_name: Text | None = None
@@ -169,6 +192,9 @@ class BotConfig(_Settings):
     plugins: Annotated[tuple[Annotated[PluginConfig, BeforeValidator(_plugin)], ...], Field(min_length=1, strict=False)]
     ack: Literal["received", "handled", "manual"] = "handled"
     poll: PollConfig = PollConfig()
+    admins: Users = ()
+    allow: Users | None = None
+    rate_limit: RateConfig | None = None
 
 
 class LogConfig(_Settings):

@@ -1,5 +1,6 @@
 """From an event to its handler: filters, typed commands, contexts, and the order in which handlers are asked."""
 
+from chatbot.dispatch.access import Access, Rate
 from chatbot.dispatch.context import Context, SentMessage
 from chatbot.dispatch.dispatcher import Dispatcher, commands_of
 from chatbot.dispatch.line import Line, NoLine
@@ -9,6 +10,7 @@ from chatbot.dispatch.reply import PASS, Pass
 
 __all__ = [
     "PASS",
+    "Access",
     "Ack",
     "BotInfo",
     "CommandInfo",
@@ -18,6 +20,7 @@ __all__ = [
     "NoLine",
     "Outcome",
     "Pass",
+    "Rate",
     "Retry",
     "SentMessage",
     "commands_of",

@@ -5,7 +5,8 @@ Rules:
     2. The first match answers; `PASS` hands on to the next. What a passing handler asked for is kept.
     3. An unknown `/x` is a message like any other; only if nobody answers it is a near command suggested.
     4. Timers and schedules call the function they name, and no other.
-    5. A handler that fails leaves no wishes; trying again is up to the caller.
+    5. Whoever may not be answered is not: see `access`.
+    6. A handler that fails leaves no wishes; trying again is up to the caller.
 It commits nothing, sends nothing and retries nothing: the bot's lane does, and comes back with `dispatch_failure`
 when an event will not be tried again.
 """
@@ -20,6 +21,7 @@ from typing import Final, Protocol, Self
 from chatbot.actions import SendMessage, SendReadReceipt
 from chatbot.conversation.memory import Memory
 from chatbot.conversation.schedules import Schedule
+from chatbot.dispatch.access import Access, Admission, Doorkeeper
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.handler import Handler
 from chatbot.dispatch.ledger import Ledger
@@ -39,6 +41,9 @@ SUGGESTION: Final = "chatbot.suggestion"
 RECEIPT: Final = "chatbot.receipt"
 """The name under which read receipts are sent."""
 
+LIMIT: Final = "chatbot.limit"
+"""The name under which people are told that they ask too much."""
+
 _NEAR: Final = 0.75  # /hepl is near /help, /hello is not: it may be meant for another bot in the thread
 
 
@@ -57,15 +62,24 @@ class Dispatcher:
         plugins: where the handlers come from, in the order of bots.yaml.
         bot: who the bot is.
         ack: when messages are shown as read, where a handler does not say.
+        access: who may use the bot, and how much.
 
     Raises:
         PluginError: two commands have the same name, or a handler cannot be prepared.
     """
 
-    def __init__(self, plugins: Iterable[HandlerSource], *, bot: BotInfo, ack: Ack = Ack.HANDLED) -> None:
+    def __init__(
+        self,
+        plugins: Iterable[HandlerSource],
+        *,
+        bot: BotInfo,
+        ack: Ack = Ack.HANDLED,
+        access: Access | None = None,
+    ) -> None:
         handlers = [handler for plugin in plugins for handler in plugin.handlers()]
         self._bot = bot
         self._ack = ack
+        self._door = Doorkeeper(bot, access or Access())
         self._commands = commands_of(handlers)
         self._by_name = {handler.name: handler for handler in reversed(handlers)}
         self._timed = timed_of(handlers)
@@ -82,6 +96,11 @@ class Dispatcher:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._provisions.__aexit__(*exc_info)
+
+    @property
+    def bot(self) -> BotInfo:
+        """Whose handlers these are."""
+        return self._bot
 
     @property
     def commands(self) -> tuple[CommandInfo, ...]:
@@ -119,17 +138,27 @@ class Dispatcher:
         name = _called(event)
         if name is not None and name not in self._timed:
             return Outcome(handler=name, error=_nobody(event, name), is_final=True)
+        admission = self._door.admit(event)
+        if admission is Admission.UNINVITED:
+            return Outcome()
         everyone, people = self._views(event)
         ledger = Ledger(everyone, memory or Memory(event), line=line or NoLine())
         for handler in self._candidates(everyone):
             occasion = everyone if handler.registration.options.from_bots else people
             if occasion is None:
                 continue
+            if admission is not Admission.WELCOME:
+                if handler.match(occasion) is None:
+                    continue
+                self._refuse(event, admission, ledger)
+                return self._done(None, event, ledger, is_owed=True)
             try:
                 is_answered = await self._offer(handler, occasion, ledger)
             except Exception as error:
                 return self._failed(handler, event, ledger, error)
             if is_answered:
+                if ledger.wishes:
+                    self._door.note_answer(event)
                 return self._done(handler, event, ledger, is_owed=True)
         if people is not None:
             self._suggest(people, ledger)
@@ -162,6 +191,18 @@ class Dispatcher:
             if reply is not PASS:
                 return self._done(handler, event, ledger, is_owed=True)
         return self._done(handler, event, ledger, is_owed=bool(failed.wishes))
+
+    def _refuse(self, event: Event, admission: Admission, ledger: Ledger) -> None:
+        """Say once that somebody goes beyond the limits: to them; or in the log, where they seem to be no person."""
+        if not self._door.should_tell(event, admission):
+            return
+        if admission is Admission.TOO_MUCH:
+            ledger.add(LIMIT, SendMessage("That is a lot at once. Please give me a moment, and then ask again."))
+            return
+        import structlog  # here, because only who logs shall pay for it
+
+        thread, sender = ledger.occasion.thread, getattr(ledger.occasion.message, "sender", None)
+        structlog.get_logger("chatbot").warning("loop.broken", bot=self._bot.name, thread=thread, sender=sender)
 
     def _views(self, event: Event) -> tuple[Occasion, Occasion | None]:
         """The event as handlers with `from_bots` see it, and as the others do; None if they do not."""

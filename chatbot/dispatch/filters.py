@@ -224,3 +224,6 @@ has_attachment: Final[Filter] = _Test("has_attachment", lambda one: bool(one.mes
 
 has_text: Final[Filter] = _Test("has_text", lambda occasion: bool(occasion.text.strip()))
 """Messages that say something, rather than only carry attachments."""
+
+admin: Final[Filter] = _Test("admin", lambda one: one.message is not None and one.message.sender in one.bot.admins)
+"""Messages of the bot's `admins` in bots.yaml."""

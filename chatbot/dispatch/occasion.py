@@ -27,12 +27,14 @@ class BotInfo:
         user: its user on the service.
         display_name: what people see, and mention.
         siblings: the daemon's other bots, which must not set each other off.
+        admins: who may do what only admins may.
     """
 
     name: str
     user: UserId
     display_name: str
     siblings: frozenset[UserId] = frozenset()
+    admins: frozenset[UserId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

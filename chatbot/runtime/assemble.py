@@ -11,7 +11,7 @@ import structlog
 
 from chatbot.bot import ALL_HISTORY, NO_HISTORY, Bot, BotSettings
 from chatbot.config import BotConfig, Config
-from chatbot.dispatch import Ack, BotInfo, Dispatcher, commands_of
+from chatbot.dispatch import Access, Ack, BotInfo, Dispatcher, Rate, commands_of
 from chatbot.errors import ConfigError, PluginError, PluginSettingsError, Throttled
 from chatbot.plugin import Plugin, load_plugin
 from chatbot.polling.cadence import Cadence
@@ -102,13 +102,16 @@ async def assemble(
             identity.record.user,
             identity.display_name,
             siblings=users - {identity.record.user},
+            admins=frozenset(identity.config.admins),
         )
         bots.append(
             Bot(
                 name=identity.name,
                 service=identity.service,
                 store=store,
-                dispatcher=Dispatcher(plugins[identity.name], bot=info, ack=Ack(identity.config.ack)),
+                dispatcher=Dispatcher(
+                    plugins[identity.name], bot=info, ack=Ack(identity.config.ack), access=access(identity.config)
+                ),
                 settings=bot_settings(identity.config, retention=config.retention),
                 display_name=identity.display_name,
                 first_started_ms=identity.record.first_started_ms,
@@ -129,6 +132,15 @@ def bot_settings(config: BotConfig, *, retention: timedelta) -> BotSettings:
             idle=config.poll.idle.total_seconds(),
         ),
         retention=retention,
+    )
+
+
+def access(config: BotConfig) -> Access:
+    """Who may use a bot."""
+    limit = config.rate_limit
+    return Access(
+        allow=None if config.allow is None else frozenset(config.allow),
+        rate=None if limit is None else Rate(limit.messages, limit.per),
     )
 
 

@@ -17,7 +17,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from chatbot.bot import BotSettings
-from chatbot.dispatch import Ack
+from chatbot.dispatch import Ack, Rate
 from chatbot.emulator import Emulator, World
 from chatbot.model import UserId
 from chatbot.plugin import Plugin
@@ -25,7 +25,7 @@ from chatbot.polling.cadence import Cadence
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import Store
 from chatbot.testing.patient_store import patient
-from chatbot.testing.process import BotProcess, Failure, Part
+from chatbot.testing.process import BotProcess, Failure, Manners, Part
 from chatbot.testing.room import Room
 from chatbot.testing.stage import Stage
 from chatbot.testing.transcripts import transcript
@@ -62,7 +62,6 @@ class Harness:
         self.failures: list[Failure] = []
         self.rooms: list[Room] = []
         self.is_waiting = True
-        self._users: dict[str, UserId] = {}
         self._raises_failures = raise_failures
         self._surfaced = 0
         self._patience = patience
@@ -77,9 +76,7 @@ class Harness:
 
     def user_of(self, name: str) -> UserId:
         """The user of a person."""
-        if name not in self._users:
-            self._users[name] = self.stage.create_user(name)
-        return self._users[name]
+        return self.stage.person(name)
 
     # ── failures ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -159,6 +156,9 @@ async def chat(
     store: Store | None = None,
     settings: BotSettings | None = None,
     ack: Ack = Ack.HANDLED,
+    admins: Sequence[str] = (),
+    allow: Sequence[str] | None = None,
+    rate: Rate | None = None,
     world: World | None = None,
     quotas: bool = True,
     raise_failures: bool = True,
@@ -186,6 +186,9 @@ async def chat(
         settings: how the bots are to behave. By default they look rarely by themselves on virtual time, and often in
             real time; either way they look at once when something was done in a room.
         ack: when the bots confirm that they have read.
+        admins: the names of the people who are the bots' admins.
+        allow: the names of the only people, besides admins, whom the bots hear; by default everybody.
+        rate: how many answers each person gets in a thread; by default as many as they like.
         world: the service's world, to go on with that of an earlier chat, or with other `quirks`; by default a new
             one, the same for every test.
         quotas: let the service throttle as the real one does; people wait then, too.
@@ -202,7 +205,7 @@ async def chat(
     harness = Harness(
         Emulator(world or World(seed=0), clock=VirtualClock(loop) if loop else time.time, quotas=quotas),
         patient(store, loop) if loop else store,
-        _parts(plugins, name, bots or {}, settings, ack),
+        _parts(plugins, name, bots or {}, Manners(settings, ack, admins, allow, rate)),
         patience=patience or (VIRTUAL_PATIENCE if loop else REAL_PATIENCE),
         raise_failures=raise_failures,
     )
@@ -216,14 +219,12 @@ async def chat(
             group.cancel_scope.cancel()
 
 
-def _parts(
-    plugins: Sequence[Plugin], name: str, bots: Mapping[str, Sequence[Plugin]], settings: BotSettings, ack: Ack
-) -> list[Part]:
+def _parts(plugins: Sequence[Plugin], name: str, bots: Mapping[str, Sequence[Plugin]], manners: Manners) -> list[Part]:
     named = {name: plugins, **bots} if plugins else dict(bots)
     if not named:
         msg = "chat() was given no plugin: give it those of one bot, chat(plugin), or bots={'name': [plugin]}"
         raise TypeError(msg)
-    return [Part(each, tuple(given), settings, ack) for each, given in named.items()]
+    return [Part(each, tuple(given), manners) for each, given in named.items()]
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import structlog
 from anyio.abc import TaskGroup, TaskStatus
 
 from chatbot.bot import Bot, BotSettings
-from chatbot.dispatch import Ack, BotInfo, Dispatcher
+from chatbot.dispatch import Access, Ack, BotInfo, Dispatcher, Rate
 from chatbot.errors import StateError
 from chatbot.events import Event
 from chatbot.model import ThreadId, UserId
@@ -46,13 +46,23 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Manners:
+    """How the bots of a chat behave, and towards whom; people are named."""
+
+    settings: BotSettings
+    ack: Ack
+    admins: Sequence[str] = ()
+    allow: Sequence[str] | None = None
+    rate: Rate | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """What one bot of a chat is made of."""
 
     name: str
     plugins: Sequence[Plugin]
-    settings: BotSettings
-    ack: Ack
+    manners: Manners
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,19 +197,25 @@ class BotProcess:
     def _make_bot(self, part: Part, records: Mapping[str, BotRecord]) -> Bot:
         record = records[part.name]
         others = frozenset(other.user for other in records.values()) - {record.user}
-        info = BotInfo(part.name, record.user, part.name, siblings=others)
+        manners = part.manners
+        info = BotInfo(part.name, record.user, part.name, siblings=others, admins=self._users(manners.admins))
+        allow = None if manners.allow is None else self._users(manners.allow)
+        access = Access(allow=allow, rate=manners.rate)
         return Bot(
             name=part.name,
             service=self._stage.new_service_of(record.user),
             store=self._store,
-            dispatcher=Dispatcher(part.plugins, bot=info, ack=part.ack),
-            settings=part.settings,
+            dispatcher=Dispatcher(part.plugins, bot=info, ack=manners.ack, access=access),
+            settings=manners.settings,
             display_name=part.name,
             first_started_ms=record.first_started_ms,
             clock=self._stage.clock,
             on_failure=lambda event, error: self._on_failure(Failure(part.name, event, error)),
             log=_log(self._stage),
         )
+
+    def _users(self, names: Sequence[str]) -> frozenset[UserId]:
+        return frozenset(map(self._stage.person, names))
 
     async def _identity(self, name: str) -> BotRecord:
         """The identity the store remembers, or a new one."""

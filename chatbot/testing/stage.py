@@ -27,6 +27,7 @@ class Stage:
             emulator.connection_string, transport=AsgiTransport(emulator), clock=emulator.clock
         )
         self.names: dict[str, str] = {}
+        self._people: dict[str, UserId] = {}
         self._services: dict[UserId, ChatService] = {}
 
     def clock(self) -> float:
@@ -38,6 +39,12 @@ class Stage:
         user = UserId(self.emulator.create_user())
         self.names[user] = name
         return user
+
+    def person(self, name: str) -> UserId:
+        """The user of the person of this name; the same one at each call."""
+        if name not in self._people:
+            self._people[name] = self.create_user(name)
+        return self._people[name]
 
     def knows(self, user: UserId) -> bool:
         """Whether this user exists on the service."""

@@ -74,6 +74,9 @@ bots:
         settings: {language: fr, depth: 3}
     ack: received
     poll: *poll
+    admins: ["8:acs:ann"]
+    allow: ["8:acs:bob", "8:orgid:cem"]
+    rate_limit: {messages: 5, per: 10s}
 log: {format: json, level: debug}
 drain_timeout: 2s
 emulator: {data: world.db, port: 8443}
@@ -85,6 +88,9 @@ emulator: {data: world.db, port: 8443}
     assert bot.history == timedelta(hours=2)
     assert bot.plugins[1].settings == {"language": "fr", "depth": 3}
     assert bot.poll.interval == timedelta(milliseconds=500)
+    assert (bot.admins, bot.allow) == (("8:acs:ann",), ("8:acs:bob", "8:orgid:cem"))
+    assert bot.rate_limit is not None
+    assert (bot.rate_limit.messages, bot.rate_limit.per) == (5, timedelta(seconds=10))
     assert config.ca_file == "our-ca.pem"
     assert (config.emulator.data, config.emulator.port) == ("world.db", 8443)
 
@@ -259,3 +265,20 @@ def test_a_retention_that_would_break_edits_is_refused(folder: Path, written: st
     problems = refusal(f"version: 1\nservice: emulator\nbots: {{a: {{plugins: [x]}}}}\nretention: {written}\n")
 
     assert first_lines(problems) == [f"bots.yaml:4:12: retention: {problem}"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("admins: ann", 'bots.echo.admins: this must be a list of user ids ("8:acs:…")'),
+        ("allow: [Ann]", 'bots.echo.allow: this must be a list of user ids ("8:acs:…")'),
+        ("allow: []", 'bots.echo.allow: this must be a list of user ids ("8:acs:…")'),
+        ("rate_limit: {messages: 0}", "bots.echo.rate_limit.messages: "),
+        ("rate_limit: 5", "bots.echo.rate_limit: "),
+    ],
+)
+def test_a_wrong_access_setting_is_refused_with_its_place(setting: str, complaint: str, folder: Path) -> None:
+    (problem,) = first_lines(refusal(f"{SMALL}    {setting}\n"))
+
+    assert problem.startswith("bots.yaml:6:")
+    assert complaint in problem

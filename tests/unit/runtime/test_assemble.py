@@ -8,9 +8,11 @@ import pytest
 
 from chatbot.bot import ALL_HISTORY, NO_HISTORY, Bot
 from chatbot.config import Config, load_config
+from chatbot.dispatch import Access, Rate
 from chatbot.emulator import Emulator
 from chatbot.errors import ConfigError
-from chatbot.runtime.assemble import assemble, bot_settings, load_plugins
+from chatbot.model import UserId
+from chatbot.runtime.assemble import access, assemble, bot_settings, load_plugins
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control import ControlDirectory
 from chatbot.runtime.lobby import open_lobby
@@ -165,3 +167,22 @@ async def test_a_deleted_lobby_is_followed_by_a_new_one(folder: Path) -> None:
         await bots[0].service.delete_thread(thread)
 
         assert await open_lobby(bots, control, "here") != thread
+
+
+def test_who_may_use_a_bot_is_what_its_settings_say(folder: Path) -> None:
+    settings = 'allow: ["8:acs:a"], rate_limit: {messages: 5, per: 10s}'
+    config = config_of(folder, TWO_BOTS.replace("display_name: Echo", settings))
+
+    assert access(config.bots["echo"]) == Access(
+        allow=frozenset({UserId("8:acs:a")}), rate=Rate(5, timedelta(seconds=10))
+    )
+    assert access(config.bots["helpdesk"]) == Access()
+
+
+async def test_a_bot_knows_its_admins(folder: Path) -> None:
+    config = await loaded(folder, TWO_BOTS.replace("display_name: Echo", 'admins: ["8:acs:a"]'))
+
+    async with assembled(config, Emulator(), MemoryStore()) as bots:
+        admins = [bot.dispatcher.bot.admins for bot in bots]
+
+    assert admins == [{"8:acs:a"}, frozenset()]
