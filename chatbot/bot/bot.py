@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -30,8 +30,8 @@ from chatbot.bot.watch import Watch
 from chatbot.conversation import Conversations
 from chatbot.dispatch import Dispatcher, Outcome
 from chatbot.errors import ServiceError, StoreError, Throttled
-from chatbot.events import BotStarted, BotStopping, Event, ThreadEvent
-from chatbot.model import ThreadId, ThreadItem, UserId
+from chatbot.events import BotStarted, BotStopping, Event, MessageEvent, ThreadEvent
+from chatbot.model import MessageId, ThreadId, ThreadItem, UserId
 from chatbot.polling.doorbell import listen, rings
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Operation
@@ -399,6 +399,8 @@ class Bot:
                 self.log.error("wish.dropped", action=type(wish.action).__name__, thread=target, reason="not in there")
                 continue
             after = lane.handling.cursor.top
+            if isinstance(event, MessageEvent) and target == thread:
+                after = max(after, event.message.version)  # an answer is newer than what it answers
             rows += [
                 row_of(piece, target, after=after, created_ms=created_ms, caused_by=causer_of(event))
                 for piece in pieces_of(wish)
@@ -417,6 +419,10 @@ class Bot:
         """Make writes durable; `place` is whose trouble with the store is over then."""
         await self.conversations.commit(writes)
         self.trouble.over("store", place=place)
+
+    async def find_made(self, messages: Collection[MessageId]) -> frozenset[MessageId]:
+        """Which of these messages are known to come of wishes."""
+        return await self._store.made(self.user, messages)
 
     async def find_row(self, key: ActionKey) -> OutboxRow | None:
         """Read a row back, settled or not."""

@@ -8,7 +8,7 @@ leaves the row pending, and a pending row that may have been tried is repeated o
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -34,7 +34,7 @@ from chatbot.errors import (
     Throttled,
 )
 from chatbot.model import REPLY_KEY, ChatMessage, MessageId, ThreadId, UserId
-from chatbot.outbox.proof import read_proofs
+from chatbot.outbox.proof import match_proofs, nameless_graves, read_own
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Operation
 from chatbot.stores import erasure
@@ -68,6 +68,7 @@ _OPERATIONS: Final[dict[type[Action], Operation]] = {
 }
 
 FindRow = Callable[[ActionKey], Awaitable[OutboxRow | None]]
+FindMade = Callable[[Collection[MessageId]], Awaitable[frozenset[MessageId]]]
 
 
 class Outbox:
@@ -78,6 +79,7 @@ class Outbox:
         thread: where.
         budget: the thread's quotas, shared with whoever else speaks for the bot there.
         find_row: reads a settled row back from the store (an edit of a message sent long ago).
+        find_made: tells of messages whether the store knows them to come of settled wishes.
         display_name: shown with messages that name no other.
         slack_ms: see `polling.cursor`.
         log: bound to bot and thread.
@@ -94,6 +96,7 @@ class Outbox:
         budget: Budget,
         *,
         find_row: FindRow,
+        find_made: FindMade,
         display_name: str,
         slack_ms: int,
         log: FilteringBoundLogger,
@@ -103,6 +106,7 @@ class Outbox:
         self._thread = thread
         self._budget = budget
         self._find_row = find_row
+        self._find_made = find_made
         self._display_name = display_name
         self._slack_ms = slack_ms
         self._log = log
@@ -166,6 +170,9 @@ class Outbox:
         other = known or (settled.message if settled else None)
         if other is None or other == message.id or message.deleted_on:
             return []
+        younger = max(other, message.id, key=int)
+        if await self._find_row(_healing_key(key, younger)) is not None:  # it is being done already
+            return []
         try:
             return self._heal(key, message, await self._service.get_message(self._thread, other))
         except (NotFound, Forbidden):  # of two, one is gone: that is none too many
@@ -184,9 +191,7 @@ class Outbox:
         self.doubles += 1
         self._log.warning("double.healed", key=key, kept=elder.id, deleted=younger.id)
         return [
-            OutboxRow(
-                ActionKey(f"{key}.double.{younger.id}.{number}"), self._thread, wish, after=seen.version, created_ms=0
-            )
+            OutboxRow(_healing_key(key, younger.id, number), self._thread, wish, after=seen.version, created_ms=0)
             for number, wish in enumerate(wishes)
         ]
 
@@ -252,7 +257,8 @@ class Outbox:
         """Find out which of the doubtful wishes were done after all; the others may be tried (again)."""
         sends = [row for row in self._rows if row.key in self._doubtful and isinstance(row.action, SendMessage)]
         if sends:
-            proofs = await read_proofs(self._service, self._thread, sends, slack_ms=self._slack_ms)
+            own = await read_own(self._service, self._thread, sends, slack_ms=self._slack_ms)
+            proofs = match_proofs(own, sends, made=await self._made_of(nameless_graves(own)))
             for row in sends:
                 if row.key in proofs:
                     self._log.info("send.confirmed_by_reading", key=row.key, message=proofs[row.key])
@@ -265,6 +271,13 @@ class Outbox:
         # Whether a later topic was given shows only once all before it are.
         later = (row.key for row in self._rows if row is not first and isinstance(row.action, UpdateTopic))
         self._doubtful.intersection_update(later)
+
+    async def _made_of(self, messages: Collection[MessageId]) -> frozenset[MessageId]:
+        """Which of these messages come of wishes that are done, or are being deleted by one."""
+        if not messages:
+            return frozenset()
+        targets = {MessageId(row.action.message) for row in self._rows if isinstance(row.action, DeleteMessage)}
+        return await self._find_made(messages) | targets | frozenset(self._sent.values())
 
     async def _do(self, row: OutboxRow) -> None:
         """Carry one wish out; everything but a send and a topic may safely be carried out twice."""
@@ -365,6 +378,10 @@ class Outbox:
             self._proof_at = now + SETTLE_SECONDS
         if sum(self._failures) == 1:
             self._log.warning("action.delayed", action=type(row.action).__name__, error=str(error))
+
+
+def _healing_key(key: ActionKey, younger: MessageId, number: int = 0) -> ActionKey:
+    return ActionKey(f"{key}.double.{younger}.{number}")
 
 
 def pause_after(error: ServiceError, failures: int) -> float:

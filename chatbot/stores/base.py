@@ -7,7 +7,7 @@ kept under its user id, which also tells the resources of the service apart.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -339,6 +339,10 @@ class Store(Protocol):
 
     async def row(self, bot: UserId, key: ActionKey) -> OutboxRow | None:
         """The wish of this key, pending or settled; None if there is none (or it was pruned)."""
+        ...
+
+    async def made(self, bot: UserId, messages: Collection[MessageId]) -> frozenset[MessageId]:
+        """Those of these messages that a settled wish is known to have made, changed or deleted."""
         ...
 
     async def attempts(self, bot: UserId) -> Mapping[ThreadId, Attempt]:

@@ -6,13 +6,13 @@ memory after a restart. It commits at once, on the loop, without a thread, so it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import anyio.lowlevel
 
 from chatbot.actions import ActionKey
 from chatbot.errors import StoreInUse
-from chatbot.model import ThreadId, UserId
+from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.stores import conversation_rows, rows
 from chatbot.stores.base import Attempt, BotRecord, DeadLetter, OutboxRow, RowStatus, ThreadRecord, Write
 from chatbot.stores.conversation import DialogRecord, StateKey, StoredState, TimerRecord
@@ -98,6 +98,12 @@ class MemoryStore:
         """See `Store.row`."""
         found = (await self._opened()).wishes.get((bot, key))
         return None if found is None else rows.decode_wish(found[1], found[0])
+
+    async def made(self, bot: UserId, messages: Collection[MessageId]) -> frozenset[MessageId]:
+        """See `Store.made`."""
+        wishes = (await self._opened()).wishes
+        known = {row.message for (owner, _), (_, row) in wishes.items() if owner == bot}
+        return frozenset(message for message in messages if message in known)
 
     async def attempts(self, bot: UserId) -> Mapping[ThreadId, Attempt]:
         """See `Store.attempts`."""

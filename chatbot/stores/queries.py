@@ -5,10 +5,12 @@ Functions of an open connection; they block, and run in worker threads.
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Collection
 from typing import Final
 
-from chatbot.model import ThreadId, UserId
+from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.stores import codec, conversation_queries, erasure, rows
 from chatbot.stores.base import Attempt, BotRecord, DeadLetter, OutboxRow, ThreadRecord
 
@@ -37,6 +39,10 @@ ROW: Final = """
 WISHES_ABOUT: Final = """
     SELECT position, key, thread, action, after, created_ms, status, message, reason, caused_by FROM outbox
     WHERE caused_by = ? OR action LIKE ? ESCAPE '!' OR reason LIKE ? ESCAPE '!' ORDER BY position"""
+
+MADE: Final = """
+    SELECT DISTINCT message FROM outbox
+    WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND message IN (SELECT value FROM json_each(?))"""
 
 ATTEMPTS: Final = """
     SELECT thread, event_key, tries FROM attempt WHERE owner = (SELECT key FROM owner WHERE user_id = ?)"""
@@ -99,6 +105,12 @@ def row(connection: sqlite3.Connection, bot: str, key: str) -> OutboxRow | None:
     """The wish of this key."""
     found = connection.execute(ROW, (bot, key)).fetchone()
     return None if found is None else _wish(found)
+
+
+def made(connection: sqlite3.Connection, bot: str, messages: Collection[MessageId]) -> frozenset[MessageId]:
+    """Those of these messages that a wish has made, changed or deleted; reads all wishes, so ask seldom."""
+    known = connection.execute(MADE, (bot, json.dumps(list(messages))))
+    return frozenset(MessageId(message) for (message,) in known)
 
 
 def attempts(connection: sqlite3.Connection, bot: str) -> dict[ThreadId, Attempt]:

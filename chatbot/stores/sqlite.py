@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import anyio.to_thread
 
 from chatbot.actions import ActionKey
 from chatbot.errors import StoreError
-from chatbot.model import ThreadId, UserId
+from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.stores import codec, conversation_queries, queries, rows
 from chatbot.stores.base import Attempt, BotRecord, DeadLetter, OutboxRow, ThreadRecord, Write
 from chatbot.stores.conversation import DialogRecord, StateKey, StoredState, TimerRecord
@@ -107,6 +107,10 @@ class SqliteStore:
     async def row(self, bot: UserId, key: ActionKey) -> OutboxRow | None:
         """See `Store.row`."""
         return await self._read(partial(queries.row, bot=bot, key=key))
+
+    async def made(self, bot: UserId, messages: Collection[MessageId]) -> frozenset[MessageId]:
+        """See `Store.made`."""
+        return await self._read(partial(queries.made, bot=bot, messages=messages))
 
     async def attempts(self, bot: UserId) -> Mapping[ThreadId, Attempt]:
         """See `Store.attempts`."""

@@ -256,6 +256,16 @@ class TestOutbox:
 
             assert [(await store.row(BOT, ActionKey(key))).message for key in ("a", "b")] == ["8", None]
 
+    async def test_messages_of_settled_wishes_are_known_to_their_bot(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [Enqueue(wish("a")), Enqueue(wish("b")), Enqueue(wish("c"))])
+            await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.DONE, MessageId("8"))])
+            await store.commit(BOT, [SettleRow(ActionKey("b"), RowStatus.DONE, MessageId("9"))])
+            asked = [MessageId(id) for id in ("7", "8")]
+
+            assert await store.made(BOT, asked) == {"8"}
+            assert await store.made(OTHER_BOT, asked) == await store.made(BOT, []) == frozenset()
+
     async def test_settling_a_row_that_is_gone_changes_nothing(self, reopen):
         async with reopen() as store:
             await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.DONE)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import anyio
 import pytest
 
 from chatbot import Context, MessageReceived, Plugin
@@ -247,3 +248,36 @@ async def test_a_return_between_two_looks_is_a_return_all_the_same() -> None:
         await ann.says("two")
 
         assert room.replies == ["echo one", "echo two"]
+
+
+def thinker() -> Plugin:
+    """Shows that it thinks, answers, and takes the former back."""
+    plugin = Plugin("thinker")
+
+    @plugin.message()
+    async def think(ctx: Context) -> None:
+        thinking = await ctx.reply("thinking")
+        await ctx.reply(f"answer to {ctx.text}")
+        await thinking.delete()
+
+    return plugin
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+async def test_a_message_that_the_bot_took_back_is_no_proof_of_another_one(is_killed: bool) -> None:
+    async with chat(thinker()) as room:
+        ann = room.user("Ann")
+        await ann.joins()
+        await room.kill()
+        await ann.says("one", "two")
+        room.emulator.faults.add(f"send_message:reset,skip=3,times=1,user={room.bot.user}")  # the second answer
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(room.start)
+            await anyio.sleep(2)  # of virtual time: it is lost by now, and not yet looked for
+            if is_killed:
+                await room.kill()
+        if is_killed:
+            await room.start()
+
+        assert room.replies == ["answer to one", "answer to two"]

@@ -41,3 +41,10 @@ def test_a_reply_that_somebody_deleted_at_once_is_not_said_again() -> None:
 
 def test_a_tombstone_older_than_the_row_proves_nothing() -> None:
     assert match_proofs([own(99, is_deleted=True)], [row("k1")]) == {}
+
+
+def test_a_tombstone_of_another_row_proves_nothing() -> None:
+    graves = [own(101, is_deleted=True), own(102, is_deleted=True)]
+
+    assert match_proofs(graves, [row("k1")], made={MessageId("101")}) == {"k1": "102"}
+    assert match_proofs(graves, [row("k1")], made={MessageId("101"), MessageId("102")}) == {}
