@@ -75,6 +75,7 @@ class Bot:
         conversations: what is going on beyond the event in hand.
         working: the lanes that are at work, each with the number of its turn.
         turned: set, and made anew, whenever a turn has ended.
+        has_walked: the list of threads was read to its end since the start.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Bot:
         self.trouble = Trouble(self.log)
         self.watch = Watch(observer or Unobserved())
         self.is_stopping = False
+        self.has_walked = False
         self.was_killed = False
         self.one_suspect = anyio.Lock()
         self._noted: Mapping[ThreadId, Attempt] = {}
@@ -130,7 +132,7 @@ class Bot:
         Raises:
             StoreError: the store could not be read at the start.
         """
-        self.is_stopping = False
+        self.is_stopping = self.has_walked = False
         await self._remember()
         self.log.info("bot_started", user_id=self.user, threads=len(self.lanes))
         async with self.dispatcher:
@@ -245,6 +247,7 @@ class Bot:
             try:
                 await self._ring(to_the_end=now >= full_walk_at)
                 self.trouble.over("list threads")
+                self.has_walked = True
                 full_walk_at = now + FULL_WALK_SECONDS if now >= full_walk_at else full_walk_at
                 failures = 0
             except ServiceError as error:

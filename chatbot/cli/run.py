@@ -16,11 +16,13 @@ from chatbot.cli.embedded_emulator import served, world_of
 from chatbot.cli.greeting import greeting
 from chatbot.config import Config, load_config
 from chatbot.emulator import World
+from chatbot.errors import ConfigError
 from chatbot.runtime.assemble import Plugins, load_plugins
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control import ControlDirectory, RunInfo
 from chatbot.runtime.daemon import Daemon
 from chatbot.runtime.logs import logging_to, resolve_format
+from chatbot.runtime.systemd import Supervisor
 
 Format = Literal["auto", "console", "json"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -35,15 +37,25 @@ def run(
         Parameter(help="For people, or one JSON object per line; auto looks whether stderr is a terminal."),
     ] = None,
     log_level: Annotated[Level | None, Parameter(help="The least that is logged.")] = None,
+    once: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Handle what is waiting, then stop: for cron and CI.")
+    ] = False,
+    require_azure: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Refuse to run on the emulator.")
+    ] = False,
 ) -> int:
     """Run the bots of a bots.yaml until they are told to stop."""
 
     def start() -> int:
         settings = load_config(config, os.environ)
+        if require_azure:
+            _refuse_emulator(settings)
         wanted = log_format or settings.log.format
         with logging_to(sys.stderr, format=wanted, level=log_level or settings.log.level):
             # Until something runs, people are told plainly, unless they asked for nothing but JSON.
-            return guard(lambda: _run(settings, load_plugins(settings), wanted), report=_report(wanted == "json"))
+            return guard(
+                lambda: _run(settings, load_plugins(settings), wanted, is_once=once), report=_report(wanted == "json")
+            )
 
     if log_format != "json":
         return guard(start)
@@ -51,7 +63,14 @@ def run(
         return guard(start, report=_log)
 
 
-def _run(config: Config, plugins: Plugins, log_format: Format) -> int:
+def _refuse_emulator(config: Config) -> None:
+    """Stop where a variable that nobody set would make the bots serve nobody, in silence."""
+    if config.uses_emulator:
+        what = "this is the emulator, and --require-azure was given; set the connection string of your resource"
+        raise ConfigError(config.problem(("service",), what))
+
+
+def _run(config: Config, plugins: Plugins, log_format: Format, *, is_once: bool) -> int:
     is_console = resolve_format(log_format, sys.stderr) == "console"
     control = ControlDirectory(config.directory)
 
@@ -61,7 +80,8 @@ def _run(config: Config, plugins: Plugins, log_format: Format) -> int:
             print(greeting(info, config), flush=True)
 
     def begin() -> int:
-        daemon = Daemon(config, plugins, control, on_ready=ready)
+        supervisor = Supervisor.of(os.environ)
+        daemon = Daemon(config, plugins, control, on_ready=ready, is_once=is_once, supervisor=supervisor)
         with control.hold():
             if config.uses_emulator:
                 with world_of(config) as world:

@@ -11,6 +11,7 @@ import anyio.to_thread
 import structlog
 
 from chatbot.bot import Bot
+from chatbot.bot.once import caught_up
 from chatbot.config import Config
 from chatbot.errors import OutcomeUnknown, ServiceError, StateError, Unauthorized, Unreachable
 from chatbot.runtime.assemble import Plugins, assemble
@@ -26,6 +27,7 @@ from chatbot.runtime.observe.status import Observatory
 from chatbot.runtime.observe.tally import Tally
 from chatbot.runtime.signals import stop_signals
 from chatbot.runtime.supervisor import supervise
+from chatbot.runtime.systemd import Supervisor
 from chatbot.stores import open_store
 
 
@@ -37,6 +39,8 @@ class Daemon:
         plugins: the plugins of its bots, loaded.
         control: its `.chatbot/`, held by the caller.
         on_ready: told what runs, once other processes can find it.
+        is_once: stop by itself when everything that was waiting is handled.
+        supervisor: what started the process; told when it is ready, alive and stopping.
     """
 
     def __init__(
@@ -46,11 +50,15 @@ class Daemon:
         control: ControlDirectory,
         *,
         on_ready: Callable[[RunInfo], None] = lambda _info: None,
+        is_once: bool = False,
+        supervisor: Supervisor | None = None,
     ) -> None:
         self._config = config
         self._plugins = plugins
         self._control = control
         self._on_ready = on_ready
+        self._is_once = is_once
+        self._supervisor = supervisor or Supervisor()
         self.was_cut = False
         self._stopping = anyio.Event()
         self._log = structlog.get_logger()
@@ -62,7 +70,7 @@ class Daemon:
 
             def ask(signal: str) -> None:
                 self._log.info("daemon.stopping", signal=signal)
-                self._stopping.set()
+                self._stop()
 
             def insist(signal: str) -> None:
                 self._log.warning("daemon.cut", signal=signal)
@@ -92,7 +100,25 @@ class Daemon:
                 async with self._unless_stopped(), self._explaining():
                     await self._publish(bots, connection)
                 if not self._stopping.is_set():
-                    await supervise(bots, self._stopping, drain_seconds=self._config.drain_timeout.total_seconds())
+                    await self._supervise(bots, desk)
+
+    async def _supervise(self, bots: Sequence[Bot], desk: Desk) -> None:
+        async with anyio.create_task_group() as beside:
+            beside.start_soon(self._supervisor.watch, desk.observatory.missed)
+            if self._is_once:
+                beside.start_soon(self._stop_when_done, bots)
+            await supervise(bots, self._stopping, drain_seconds=self._config.drain_timeout.total_seconds())
+            beside.cancel_scope.cancel()
+
+    async def _stop_when_done(self, bots: Sequence[Bot]) -> None:
+        for bot in bots:
+            await caught_up(bot)
+        self._log.info("daemon.finished")
+        self._stop()
+
+    def _stop(self) -> None:
+        self._supervisor.stopping()
+        self._stopping.set()
 
     @asynccontextmanager
     async def _status_served(self, desk: Desk) -> AsyncIterator[None]:
@@ -122,6 +148,7 @@ class Daemon:
             lobby=await open_lobby(bots, self._control, connection.resource) if has_lobby else None,
         )
         await anyio.to_thread.run_sync(self._control.publish, info)
+        self._supervisor.ready(f"Running {len(bots)} bots")
         self._on_ready(info)
 
     @asynccontextmanager

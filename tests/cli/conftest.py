@@ -27,9 +27,9 @@ PATIENCE: Final = 20.0
 class Running:
     """`chatbot run --log-format json` in a directory, with what it has logged."""
 
-    def __init__(self, directory: Path, *, home: Path | None = None) -> None:
+    def __init__(self, directory: Path, *arguments: str, home: Path | None = None) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "chatbot", "run", "--log-format", "json"],
+            [sys.executable, "-m", "chatbot", "run", "--log-format", "json", *arguments],
             cwd=directory,
             env=os.environ | ({"HOME": str(home), "XDG_DATA_HOME": str(home)} if home else {}),
             stdout=subprocess.PIPE,
@@ -82,8 +82,8 @@ def _fits(line: dict[str, Any], name: str, values: dict[str, object]) -> bool:
     return line["event"] == name and all(line.get(key) == value for key, value in values.items())
 
 
-Run = Callable[[Path], Running]
-"""Starts the bots of a directory."""
+Run = Callable[..., Running]
+"""Starts the bots of a directory, with these options."""
 
 
 class Talk(NamedTuple):
@@ -129,8 +129,8 @@ def run() -> Iterator[Run]:
     """Start bots; they are gone after the test."""
     started: list[Running] = []
 
-    def start(directory: Path) -> Running:
-        started.append(Running(directory))
+    def start(directory: Path, *arguments: str) -> Running:
+        started.append(Running(directory, *arguments))
         return started[-1]
 
     yield start

@@ -1,0 +1,73 @@
+"""Tells systemd how the daemon is doing: ready, stopping, and alive. Nothing is needed for it but a datagram socket.
+
+The protocol is sd_notify(3): lines of NAME=VALUE to the socket that NOTIFY_SOCKET names. Elsewhere, where nobody named
+one, nothing is sent.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import Final, Self
+
+import anyio
+import structlog
+
+_BEATS_PER_LIMIT: Final = 3
+"""So often within the time after which systemd would kill us; systemd asks for two at least (sd_watchdog_enabled)."""
+
+
+class Supervisor:
+    """What started the process and wants to hear of it.
+
+    Args:
+        address: of its socket; "" if nobody wants to hear.
+        watchdog_seconds: within which it wants a sign of life; None if it does not.
+    """
+
+    def __init__(self, address: str = "", watchdog_seconds: float | None = None) -> None:
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
+        self._watchdog_seconds = watchdog_seconds if address else None
+        self._log = structlog.get_logger()
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> Self:
+        """The one that the environment names; a watchdog that is meant for another process is not ours."""
+        limit, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
+        is_watched = limit.isdecimal() and int(limit) > 0 and pid in ("", str(os.getpid()))
+        address = environ.get("NOTIFY_SOCKET", "") if hasattr(socket, "AF_UNIX") else ""
+        return cls(address, int(limit) / 1_000_000 if is_watched else None)
+
+    def ready(self, status: str) -> None:
+        """Everything runs."""
+        self._tell("READY=1", f"STATUS={status}")
+
+    def stopping(self) -> None:
+        """The end has begun."""
+        self._tell("STOPPING=1", "STATUS=Finishing what is in hand")
+
+    async def watch(self, missed: Callable[[], Mapping[str, object]]) -> None:
+        """Give signs of life until cancelled, as long as no poller has missed its beat.
+
+        Args:
+            missed: the pollers that have.
+        """
+        if self._watchdog_seconds is None:
+            return
+        while True:
+            if not (silent := missed()):
+                self._tell("WATCHDOG=1")
+            else:
+                self._log.error("watchdog.withheld", missed=silent)
+            await anyio.sleep(self._watchdog_seconds / _BEATS_PER_LIMIT)
+
+    def _tell(self, *lines: str) -> None:
+        if not self._address:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.setblocking(False)
+                sender.sendto("\n".join(lines).encode(), self._address)
+        except OSError as error:
+            self._log.warning("supervisor.unreachable", error=str(error))

@@ -1,0 +1,97 @@
+"""The unit and the manifests run what there is, and never the emulator in silence."""
+
+from __future__ import annotations
+
+import configparser
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from chatbot.cli.app import app
+from chatbot.config import Config, load_config
+from chatbot.errors import ConfigError
+
+DOCS = Path(__file__).parents[3] / "docs" / "deployment"
+AZURE = "endpoint=https://my.communication.azure.com/;accesskey=c2VjcmV0"
+
+
+def unit() -> configparser.SectionProxy:
+    parser = configparser.RawConfigParser(strict=False)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(DOCS / "systemd" / "chatbot.service")
+    return parser["Service"]
+
+
+def manifests() -> dict[str, Any]:
+    documents = yaml.safe_load_all((DOCS / "kubernetes" / "chatbot.yaml").read_text())
+    return {document["kind"]: document for document in documents}
+
+
+def container() -> dict[str, Any]:
+    (only,) = manifests()["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert isinstance(only, dict)
+    return only
+
+
+def config_of_manifest(tmp_path: Path, environ: dict[str, str]) -> Config:
+    file = tmp_path / "bots.yaml"
+    file.write_text(manifests()["ConfigMap"]["data"]["bots.yaml"])
+    return load_config(file, environ)
+
+
+def commands() -> list[list[str]]:
+    return [shlex.split(unit()["ExecStart"]), container()["command"]]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_is_one_that_there_is_and_refuses_the_emulator(command: list[str]) -> None:
+    _, bound, *_ = app.parse_args(command[1:])
+
+    assert Path(command[0]).name == "chatbot"
+    assert bound.arguments["require_azure"] is True
+    assert bound.arguments["log_format"] == "json"
+
+
+def test_the_manifests_configuration_says_what_to_set_where_nothing_is_set(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="set it to the connection string of your Communication Services resource"):
+        config_of_manifest(tmp_path, {})
+
+
+def test_the_manifests_probes_ask_the_port_that_its_configuration_serves(tmp_path: Path) -> None:
+    config = config_of_manifest(tmp_path, {"ACS_CONNECTION_STRING": AZURE})
+    ports = {port["name"]: port["containerPort"] for port in container()["ports"]}
+
+    assert config.server is not None
+    assert config.server.listen == ("0.0.0.0", ports["status"])
+    assert {container()[f"{name}Probe"]["httpGet"]["path"] for name in ("liveness", "readiness", "startup")} == {
+        "/healthz",
+        "/readyz",
+    }
+
+
+def test_both_wait_longer_for_the_end_than_the_bots_take_for_it(tmp_path: Path) -> None:
+    drain = config_of_manifest(tmp_path, {"ACS_CONNECTION_STRING": AZURE}).drain_timeout.total_seconds()
+    grace = manifests()["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+
+    assert int(unit()["TimeoutStopSec"]) > drain
+    assert grace > drain
+
+
+def test_both_run_as_an_ordinary_user_on_a_read_only_file_system_and_one_at_a_time() -> None:
+    deployment = manifests()["Deployment"]["spec"]
+
+    assert unit()["User"] == "chatbot"
+    assert unit()["ProtectSystem"] == "strict"
+    assert deployment["template"]["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert container()["securityContext"]["readOnlyRootFilesystem"] is True
+    assert deployment["replicas"] == 1
+    assert deployment["strategy"] == {"type": "Recreate"}
+
+
+def test_systemd_starts_again_what_may_mend_itself_and_nothing_else() -> None:
+    assert unit()["Type"] == "notify"
+    assert unit()["Restart"] == "on-failure"
+    assert unit()["RestartPreventExitStatus"].split() == ["2", "78"]

@@ -1,0 +1,92 @@
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from chatbot.runtime.systemd import Supervisor
+
+
+@pytest.fixture
+def ear(tmp_path: Path) -> Iterator[socket.socket]:
+    """The socket of a supervisor, as systemd has it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(tmp_path / "notify"))
+        listening.settimeout(10)
+        yield listening
+
+
+def environ(ear: socket.socket, **more: str) -> dict[str, str]:
+    return {"NOTIFY_SOCKET": ear.getsockname(), **more}
+
+
+def test_ready_and_stopping_are_each_one_datagram(ear: socket.socket) -> None:
+    supervisor = Supervisor.of(environ(ear))
+
+    supervisor.ready("Running 2 bots")
+    supervisor.stopping()
+
+    assert ear.recv(1000).splitlines() == [b"READY=1", b"STATUS=Running 2 bots"]
+    assert ear.recv(1000).splitlines()[0] == b"STOPPING=1"
+
+
+def test_an_abstract_address_is_understood() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(f"\0chatbot-test-{os.getpid()}")
+        listening.settimeout(10)
+
+        Supervisor.of({"NOTIFY_SOCKET": f"@chatbot-test-{os.getpid()}"}).stopping()
+
+        assert listening.recv(1000).startswith(b"STOPPING=1")
+
+
+async def test_a_sign_of_life_is_given_again_and_again(ear: socket.socket) -> None:
+    supervisor = Supervisor.of(environ(ear, WATCHDOG_USEC="3000", WATCHDOG_PID=str(os.getpid())))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(supervisor.watch, dict)
+        heard = [await anyio.to_thread.run_sync(ear.recv, 1000) for _ in range(3)]
+        group.cancel_scope.cancel()
+
+    assert heard == [b"WATCHDOG=1"] * 3
+
+
+async def test_none_is_given_once_a_poller_has_missed_its_beat(ear: socket.socket) -> None:
+    supervisor = Supervisor.of(environ(ear, WATCHDOG_USEC="3000"))
+    asked = 0
+
+    def missed() -> dict[str, float]:
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            group.cancel_scope.cancel()
+        return {"echo": 400.0}
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(supervisor.watch, missed)
+
+    ear.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        ear.recv(1000)
+
+
+@pytest.mark.parametrize("watchdog", [{}, {"WATCHDOG_USEC": "3000", "WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "0"}])
+async def test_a_watchdog_that_is_not_ours_hears_nothing(ear: socket.socket, watchdog: dict[str, str]) -> None:
+    await Supervisor.of(environ(ear, **watchdog)).watch(dict)  # returns at once
+
+    ear.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        ear.recv(1000)
+
+
+def test_without_a_supervisor_nothing_is_sent_and_nothing_fails() -> None:
+    supervisor = Supervisor.of({})
+
+    supervisor.ready("Running")
+    supervisor.stopping()
+
+
+def test_a_supervisor_that_is_gone_does_not_end_the_bots(tmp_path: Path) -> None:
+    Supervisor.of({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).stopping()
