@@ -226,6 +226,12 @@ class Daemon:
         """Wait until the process that runs has ended."""
         await self._ended.wait()
 
+    async def ask(self, *command: str) -> dict[str, Any]:
+        """What `chatbot COMMAND… bots.yaml --format json` answers, beside the running daemon."""
+        process = [sys.executable, "-m", "chatbot", *command, str(self.directory / "bots.yaml"), "--format", "json"]
+        answer = await anyio.run_process(process, cwd=ROOT)
+        return dict(json.loads(answer.stdout))
+
     def kill(self) -> bool:
         """`kill -9` the process that runs; False if none does."""
         return self._signal(signal.SIGKILL)

@@ -50,6 +50,7 @@ def test_a_correction_may_be_answered_beside_the_message_or_in_its_place() -> No
 
 def test_order_is_not_asked_of_replies_where_the_service_showed_the_messages_out_of_order() -> None:
     assert judge(talk("say 1", "say 2", ">2", ">1"), has_order=False).is_clean
+    assert judge(talk("/count 1", "/count 2", ">2 is 1", ">1 is 2"), has_order=False).is_clean
 
 
 def test_the_longest_wait_is_that_of_the_reply_that_took_longest() -> None:

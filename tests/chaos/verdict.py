@@ -82,6 +82,9 @@ def judge(said: Sequence[Said], *, has_order: bool = True) -> Verdict:
     asked = [one.text for one in said if not one.is_bot]
     replies = [one.text for one in said if one.is_bot]
     answers = answers_to(asked)
+    if not has_order:
+        replies = [_without_count(text) for text in replies]
+        answers = [tuple(map(_without_count, texts)) for texts in answers]
     wanted = {text: place for place, texts in enumerate(answers) for text in texts}
     possible = {reply_before_correction(text) for text in asked} - {None}
     counts = Counter(replies)
@@ -143,6 +146,10 @@ def reply_before_correction(text: str) -> str | None:
     """What the bot may have answered before a message was corrected."""
     asked = _ASKED.fullmatch(text)
     return asked["number"] if asked and asked["anew"] else None
+
+
+def _without_count(text: str) -> str:
+    return re.sub(r" is \d+$", " is one", text)
 
 
 def _has_place(text: str, wanted: Mapping[str, int]) -> bool:

@@ -98,6 +98,7 @@ def _report(plan: Plan, findings: Findings, daemon: Daemon, kills: int, seconds:
         ("replies nobody asked for", seen.unexpected),
         ("replies out of order", seen.disordered),
         ("slowest reply, seconds", round(findings.wait)),
+        ("buried by bad luck, revived by command", findings.revived),
         ("dead letters: deserved", findings.dead),
         ("dead letters: undeserved, missing", f"{findings.buried_alive}, {findings.forgotten}"),
         ("sends found done by reading", daemon.said["send.confirmed_by_reading"]),

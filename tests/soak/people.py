@@ -19,11 +19,8 @@ T = TypeVar("T")
 PAUSE_SECONDS: Final = 12.0
 """Between two outbursts of one person, on average: with the replies well within the thread's quota of 30 a minute."""
 
-WITHOUT_ORDER: Final = ("say {}",) * 5 + ("/two {}", "/two {}", "/fix {}", "/fix {}", "/shaky {}", "/tell {}")
-"""What people ask where the service may show their messages out of order."""
-
-WITH_ORDER: Final = (*WITHOUT_ORDER, "/count {}", "/count {}")
-"""What they ask anywhere else; counts go by the order."""
+ASKS: Final = ("say {}",) * 5 + ("/two {}", "/fix {}", "/count {}") * 2 + ("/shaky {}", "/tell {}")
+"""What people ask for."""
 
 
 class Person:
@@ -35,13 +32,11 @@ class Person:
 
     Attributes:
         thread: where they talk, once they have opened it.
-        asks: what they ask for.
         doubts: how often they could not tell whether something was done.
     """
 
     def __init__(self, resource: AcsResource, dice: random.Random) -> None:
         self.thread: ThreadId | None = None
-        self.asks = WITH_ORDER
         self.doubts = 0
         self._resource = resource
         self._dice = dice
@@ -66,7 +61,7 @@ class Person:
                 return
             await anyio.sleep(pause)
             for _ in range(self._dice.choice((1, 1, 1, 1, 2, 4))):
-                await self.say(self._dice.choice(self.asks))
+                await self.say(self._dice.choice(ASKS))
 
     async def say(self, form: str) -> None:
         """Say something with the next number in it; some plain words are corrected a little later."""
