@@ -97,7 +97,7 @@ def _report(plan: Plan, findings: Findings, daemon: Daemon, kills: int, seconds:
         ("replies doubled", seen.doubled),
         ("replies nobody asked for", seen.unexpected),
         ("replies out of order", seen.disordered),
-        ("slowest reply, seconds", round(findings.wait)),
+        ("slowest reply, seconds, kills included", round(findings.wait)),
         ("buried by bad luck, revived by command", findings.revived),
         ("dead letters: deserved", findings.dead),
         ("dead letters: undeserved, missing", f"{findings.buried_alive}, {findings.forgotten}"),
