@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ import anyio
 
 from chatbot.actions import ActionKey, SendReadReceipt
 from chatbot.bot import aftercare
+from chatbot.bot.crew import Crew
 from chatbot.bot.lane import Lane
 from chatbot.bot.line import LaneLine
 from chatbot.bot.membership import Presence
@@ -28,7 +29,7 @@ from chatbot.bot.settings import BotSettings
 from chatbot.bot.trouble import Trouble
 from chatbot.bot.watch import Watch
 from chatbot.conversation import Conversations
-from chatbot.dispatch import Dispatcher, Outcome
+from chatbot.dispatch import Dispatcher, HandlerSource, Outcome
 from chatbot.errors import ServiceError, StoreError, Throttled
 from chatbot.events import BotStarted, BotStopping, Event, MessageEvent, ThreadEvent
 from chatbot.model import MessageId, ThreadId, ThreadItem, UserId
@@ -96,7 +97,7 @@ class Bot:
         self.name = name
         self.service = service
         self.user: UserId = service.user
-        self.dispatcher = dispatcher
+        self.crew = Crew(dispatcher)
         self.settings = settings or BotSettings()
         self.display_name = display_name or name
         self.first_started_ms = first_started_ms
@@ -135,7 +136,7 @@ class Bot:
         self.is_stopping = self.has_walked = False
         await self._remember()
         self.log.info("bot_started", user_id=self.user, threads=len(self.lanes))
-        async with self.dispatcher:
+        async with self.crew:
             await self.own.announce(BotStarted(bot=self.user, occurred_on=self._now()))
             async with anyio.create_task_group() as group:
                 group.start_soon(self._listen)
@@ -152,6 +153,19 @@ class Bot:
                 group.cancel_scope.cancel()
         self.log.info("bot.stopped", unsent=sum(len(lane.handling.outbox) for lane in self.lanes.values()))
 
+    async def take_on(self, plugins: Iterable[HandlerSource]) -> None:
+        """Have the next events handled by these plugins; events in hand are finished by those they began with.
+
+        Raises:
+            PluginError: they do not go together; nothing is changed.
+            Exception: what they need cannot be made; nothing is changed.
+        """
+        old = self.crew.dispatcher
+        new = old.remade(plugins)
+        await self.crew.replace(new)
+        if new.schedules != old.schedules:
+            await self.conversations.load(new.schedules)
+
     async def _remember(self) -> None:
         """Make a lane for every thread the store knows, with the wishes that were left pending there."""
         rows: dict[ThreadId, list[OutboxRow]] = {}
@@ -159,7 +173,7 @@ class Bot:
             rows.setdefault(row.thread, []).append(row)
         self.was_killed = self._store.was_killed
         self._noted = await self._store.attempts(self.user)
-        await self.conversations.load(self.dispatcher.schedules)
+        await self.conversations.load(self.crew.dispatcher.schedules)
         self.own = OwnLane(self, self._noted.get(NOWHERE))
         now = anyio.current_time()
         self.lanes, self._schedule = {}, Schedule()
@@ -354,8 +368,9 @@ class Bot:
         """Run the handlers on an event; a failing one is said in the log with its event."""
         begun = anyio.current_time()
         async with self._handlers:
-            with self.watch.handling(event):
-                outcome = await self.dispatcher.dispatch(event, self.conversations.open(event), line=self._line(event))
+            with self.watch.handling(event), self.crew.at_work() as dispatcher:
+                memory = self.conversations.open(event)
+                outcome = await dispatcher.dispatch(event, memory, line=self._line(event))
         self.watch.handled(outcome, begun)
         if outcome.error is not None:
             self._say_failure(event, outcome.handler, outcome.error)
@@ -364,7 +379,8 @@ class Bot:
     async def give_up(self, event: Event, failed: Outcome) -> Outcome:
         """Let the error handlers have the last word on an event that will not be tried again."""
         async with self._handlers:
-            outcome = await self.dispatcher.dispatch_failure(event, failed, line=self._line(event))
+            with self.crew.at_work() as dispatcher:
+                outcome = await dispatcher.dispatch_failure(event, failed, line=self._line(event))
         if outcome.error is not None and outcome.error is not failed.error:
             self._say_failure(event, outcome.handler, outcome.error)
         return outcome

@@ -43,6 +43,10 @@ def run(
     require_azure: Annotated[
         bool, Parameter(negative="", show_default=False, help="Refuse to run on the emulator.")
     ] = False,
+    reload: Annotated[
+        bool,
+        Parameter(negative="", show_default=False, help="Swap plugins when their files change, while the bots run."),
+    ] = False,
 ) -> int:
     """Run the bots of a bots.yaml until they are told to stop."""
 
@@ -54,7 +58,8 @@ def run(
         with logging_to(sys.stderr, format=wanted, level=log_level or settings.log.level):
             # Until something runs, people are told plainly, unless they asked for nothing but JSON.
             return guard(
-                lambda: _run(settings, load_plugins(settings), wanted, is_once=once), report=_report(wanted == "json")
+                lambda: _run(settings, load_plugins(settings), wanted, is_once=once, reloads=reload),
+                report=_report(wanted == "json"),
             )
 
     if log_format != "json":
@@ -70,7 +75,7 @@ def _refuse_emulator(config: Config) -> None:
         raise ConfigError(config.problem(("service",), what))
 
 
-def _run(config: Config, plugins: Plugins, log_format: Format, *, is_once: bool) -> int:
+def _run(config: Config, plugins: Plugins, log_format: Format, *, is_once: bool, reloads: bool) -> int:
     is_console = resolve_format(log_format, sys.stderr) == "console"
     control = ControlDirectory(config.directory)
 
@@ -81,7 +86,9 @@ def _run(config: Config, plugins: Plugins, log_format: Format, *, is_once: bool)
 
     def begin() -> int:
         supervisor = Supervisor.of(os.environ)
-        daemon = Daemon(config, plugins, control, on_ready=ready, is_once=is_once, supervisor=supervisor)
+        daemon = Daemon(
+            config, plugins, control, on_ready=ready, is_once=is_once, reloads=reloads, supervisor=supervisor
+        )
         with control.hold():
             if config.uses_emulator:
                 with world_of(config) as world:

@@ -2,7 +2,7 @@
 
 from chatbot.dispatch.access import Access, Rate
 from chatbot.dispatch.context import Context, SentMessage
-from chatbot.dispatch.dispatcher import Dispatcher, commands_of
+from chatbot.dispatch.dispatcher import Dispatcher, HandlerSource, commands_of
 from chatbot.dispatch.line import Line, NoLine
 from chatbot.dispatch.occasion import BotInfo, CommandInfo
 from chatbot.dispatch.outcome import Ack, Outcome, Retry
@@ -16,6 +16,7 @@ __all__ = [
     "CommandInfo",
     "Context",
     "Dispatcher",
+    "HandlerSource",
     "Line",
     "NoLine",
     "Outcome",

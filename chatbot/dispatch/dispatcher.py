@@ -97,6 +97,16 @@ class Dispatcher:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._provisions.__aexit__(*exc_info)
 
+    def remade(self, plugins: Iterable[HandlerSource]) -> Dispatcher:
+        """Other plugins for the same bot, which knows its people still.
+
+        Raises:
+            PluginError: as for this one.
+        """
+        other = Dispatcher(plugins, bot=self._bot, ack=self._ack)
+        other._door = self._door
+        return other
+
     @property
     def bot(self) -> BotInfo:
         """Whose handlers these are."""

@@ -25,6 +25,7 @@ from chatbot.runtime.observe.pages import pages
 from chatbot.runtime.observe.serving import CannotListen, serve_pages
 from chatbot.runtime.observe.status import Observatory
 from chatbot.runtime.observe.tally import Tally
+from chatbot.runtime.reloading import Reloader
 from chatbot.runtime.signals import stop_signals
 from chatbot.runtime.supervisor import supervise
 from chatbot.runtime.systemd import Supervisor
@@ -41,6 +42,7 @@ class Daemon:
         on_ready: told what runs, once other processes can find it.
         is_once: stop by itself when everything that was waiting is handled.
         supervisor: what started the process; told when it is ready, alive and stopping.
+        reloads: swap plugins when their files change.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Daemon:
         on_ready: Callable[[RunInfo], None] = lambda _info: None,
         is_once: bool = False,
         supervisor: Supervisor | None = None,
+        reloads: bool = False,
     ) -> None:
         self._config = config
         self._plugins = plugins
@@ -59,6 +62,7 @@ class Daemon:
         self._on_ready = on_ready
         self._is_once = is_once
         self._supervisor = supervisor or Supervisor()
+        self._reloads = reloads
         self.was_cut = False
         self._stopping = anyio.Event()
         self._log = structlog.get_logger()
@@ -107,6 +111,8 @@ class Daemon:
             beside.start_soon(self._supervisor.watch, desk.observatory.missed)
             if self._is_once:
                 beside.start_soon(self._stop_when_done, bots)
+            if self._reloads:
+                beside.start_soon(Reloader(self._config, self._plugins, bots).run)
             await supervise(bots, self._stopping, drain_seconds=self._config.drain_timeout.total_seconds())
             beside.cancel_scope.cancel()
 

@@ -183,6 +183,6 @@ async def test_a_bot_knows_its_admins(folder: Path) -> None:
     config = await loaded(folder, TWO_BOTS.replace("display_name: Echo", 'admins: ["8:acs:a"]'))
 
     async with assembled(config, Emulator(), MemoryStore()) as bots:
-        admins = [bot.dispatcher.bot.admins for bot in bots]
+        admins = [bot.crew.dispatcher.bot.admins for bot in bots]
 
     assert admins == [{"8:acs:a"}, frozenset()]

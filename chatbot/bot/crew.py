@@ -1,0 +1,106 @@
+"""A bot's handlers, which may be replaced between two events.
+
+What plugins provide is made and torn down by one task for each generation of handlers. The old generation is left
+when the last event that it has in hand is handled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from chatbot.dispatch import Dispatcher
+
+
+class _Shift:
+    """One generation of handlers."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self.dispatcher = dispatcher
+        self._in_hand = 0
+        self._retired = anyio.Event()
+        self._idle = anyio.Event()
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        async with self.dispatcher:
+            task_status.started()
+            await self._retired.wait()
+            while self._in_hand:
+                self._idle = anyio.Event()
+                await self._idle.wait()
+
+    def retire(self) -> None:
+        self._retired.set()
+
+    @contextmanager
+    def at_work(self) -> Iterator[Dispatcher]:
+        self._in_hand += 1
+        try:
+            yield self.dispatcher
+        finally:
+            self._in_hand -= 1
+            self._idle.set()
+
+
+class Crew:
+    """The handlers of a bot. Use it as `async with`, around all events.
+
+    Args:
+        dispatcher: the first ones.
+    """
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._shift = _Shift(dispatcher)
+        self._group: TaskGroup | None = None
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """The present ones."""
+        return self._shift.dispatcher
+
+    async def __aenter__(self) -> Self:
+        """Make what they need; what fails is raised as it is."""
+        group = anyio.create_task_group()
+        await group.__aenter__()
+        shift = _Shift(self.dispatcher)
+        try:
+            await group.start(shift.run)
+        except BaseException:
+            await group.__aexit__(None, None, None)
+            raise
+        self._shift, self._group = shift, group
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Tear down what was made; what fails then is raised as it is."""
+        group, self._group = self._group, None
+        assert group is not None
+        self._shift.retire()
+        try:
+            await group.__aexit__(None, None, None)
+        except BaseExceptionGroup as errors:
+            if len(errors.exceptions) > 1:
+                raise
+            raise errors.exceptions[0] from None
+
+    @contextmanager
+    def at_work(self) -> Iterator[Dispatcher]:
+        """The present ones, kept until the block that uses them ends."""
+        with self._shift.at_work() as dispatcher:
+            yield dispatcher
+
+    async def replace(self, dispatcher: Dispatcher) -> None:
+        """Have the next events handled by others; those in hand are finished by the present ones.
+
+        Raises:
+            Exception: what the new ones need cannot be made; the present ones stay.
+        """
+        shift = _Shift(dispatcher)
+        if self._group is not None:
+            await self._group.start(shift.run)
+        old, self._shift = self._shift, shift
+        old.retire()
