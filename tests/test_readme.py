@@ -20,8 +20,8 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A user's directory, with the README's files in it."""
-    for number, block in enumerate(blocks("python")):
-        named = re.match(r"# (\S+\.py)\n", block)
+    for number, block in enumerate(blocks("python") + blocks("text")):
+        named = re.match(r"# (\S+\.(?:py|chat))\n", block)
         path = tmp_path / (named.group(1) if named else f"tests/test_block_{number}.py")
         path.parent.mkdir(exist_ok=True)
         path.write_text(block, encoding="utf-8")
@@ -42,7 +42,7 @@ def test_the_tests_of_the_readme_pass_in_a_project_with_one_line_of_configuratio
     finished = run(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "tests")
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "2 passed" in finished.stdout
+    assert "3 passed" in finished.stdout
 
 
 def test_the_configuration_of_the_readme_is_accepted(project: Path) -> None:

@@ -7,6 +7,9 @@ pytest-asyncio chooses event loops through the hook `pytest_asyncio_loop_factori
 *every* async test of the project and cannot decline one. So the implementation is registered only while a test that
 asks is being generated. The plugin is loaded at every start of pytest where chatbot is installed: nothing but pytest
 may be imported before a test asks.
+
+A file `*.chat` is a test, too: a conversation, written down (`chatbot.testing.script` has the rules). It runs on
+virtual time, on a loop of its own, and needs no pytest-asyncio.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ import pytest
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+    from pathlib import Path
 
+    from chatbot.testing.chat_file import ChatFile
     from chatbot.testing.virtual_time import VirtualClock
 
 NAME = "virtual_time"
@@ -57,6 +62,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", f"{NAME}: run this async test on virtual time, where nothing waits (chatbot.testing)"
     )
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ChatFile | None:
+    """Take the files that are conversations."""
+    if file_path.suffix != ".chat":
+        return None
+    from chatbot.testing.chat_file import ChatFile
+
+    return ChatFile.from_parent(parent, path=file_path)
 
 
 @pytest.fixture(name=NAME)

@@ -1,0 +1,241 @@
+"""A script: a conversation in a readable text file, which is a test of the bots in it.
+
+::
+
+    plugins: plugins.echo, plugins.help
+    # The bot is called after its first plugin, unless a line `bot: Name` above says otherwise.
+
+    Ann: hello
+    Echo: hello
+    * Ann edits: hello you
+    (1 day later)
+    Ann: a message
+      of two lines
+
+Rules: headers come first; a line is what somebody says, `* ` what somebody does, `( )` what passes; further lines of a
+text begin with two spaces; `#` at the beginning of a line is a comment. All mistakes are told at once, with file and
+line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Final
+
+from chatbot.errors import ConfigError
+from chatbot.testing.step import UNITS, Step, Verb, as_written, final_replies, find_target
+
+HEADERS: Final = ("plugins", "bot", "settings")
+
+EXPECTED: Final = (
+    'expected "Ann: hello", "* Ann joins", "(1 day later)", or "# …" for a comment; further lines of a message begin '
+    "with two spaces"
+)
+ACTS: Final = (
+    'expected "* NAME" and one of: joins, leaves, adds NAME, removes NAME, edits: TEXT, edits "OLD TEXT": TEXT, '
+    'deletes, deletes "OLD TEXT", sets the topic: TEXT'
+)
+PASSING: Final = 'expected "(restart)", or a time as in "(1 day later)" and "(2 hours, 30 minutes later)"'
+
+_SAID: Final = re.compile(r"([^\s:*(#][^:]*?)\s*:(?:\s+(.*))?")
+_CAME: Final = re.compile(r"\*\s+(.+?)\s+(joins|leaves)")
+_LISTED: Final = re.compile(r"\*\s+(.+?)\s+(adds|removes)\s+(.+)")
+_DELETED: Final = re.compile(r'\*\s+(.+?)\s+(deletes)(?:\s+"(.*)")?')
+_WRITTEN: Final = re.compile(r'\*\s+(.+?)\s+(edits|sets the topic)(?:\s+"(.*)")?\s*:\s*(.*)')
+_PART: Final = re.compile(rf"(\d+) ({'|'.join(UNITS)})s?")
+_SETTINGS: Final = re.compile(r"([\w.]+)\s+(\{.*\})")
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A bot of the conversation.
+
+    Args:
+        name: what the lines call it.
+        plugins: the references of its plugins, as in bots.yaml.
+        settings: those of the plugins that have some.
+        number: the line of the file.
+    """
+
+    name: str
+    plugins: tuple[str, ...]
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A whole conversation.
+
+    Args:
+        file: where it comes from, for messages.
+        roles: its bots.
+        steps: what happens: people's part is done, the bots' part is expected.
+    """
+
+    file: str
+    roles: tuple[Role, ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def bots(self) -> list[str]:
+        """The bots' names."""
+        return [role.name for role in self.roles]
+
+    def __str__(self) -> str:
+        heads = [f"bot: {role.name}\nplugins: {', '.join(role.plugins)}\n" for role in self.roles]
+        return "".join([*heads, "\n", *(f"{step}\n" for step in self.steps)])
+
+
+def parse_script(text: str, file: str) -> Script:
+    """Read a conversation.
+
+    Args:
+        text: of the file.
+        file: its name, for messages.
+
+    Raises:
+        ConfigError: some lines cannot be understood; every one is told with its number and what is expected.
+    """
+    return _Reader(file).read(text)
+
+
+class _Reader:
+    """Reads one file, line by line."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._problems: list[str] = []
+        self._roles: list[Role] = []
+        self._steps: list[Step] = []
+        self._blanks = 0
+
+    def read(self, text: str) -> Script:
+        for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
+            self._line(number, line.rstrip())
+        self._check()
+        if self._problems:
+            raise ConfigError(*self._problems)
+        return Script(self._file, tuple(self._named(role) for role in self._roles), tuple(self._steps))
+
+    def _refuse(self, number: int, what: str) -> None:
+        self._problems.append(f"{self._file}:{number}: {what}")
+
+    def _line(self, number: int, line: str) -> None:
+        if not line:
+            self._blanks += 1
+        elif line.startswith(("  ", "\t")):
+            self._continue(number, line.removeprefix("\t") if line.startswith("\t") else line[2:])
+        elif not line.startswith("#"):
+            self._blanks = 0
+            self._begin(number, line)
+
+    def _continue(self, number: int, line: str) -> None:
+        last = self._steps[-1] if self._steps else None
+        if last is None or last.verb not in (Verb.SAYS, Verb.EDITS):
+            self._refuse(number, f"{line.strip()!r} goes on with a message, and there is none above; {EXPECTED}")
+            return
+        self._steps[-1] = replace(last, text=last.text + "\n" * (self._blanks + 1) + line)
+        self._blanks = 0
+
+    def _begin(self, number: int, line: str) -> None:
+        if line.startswith("("):
+            self._passes(number, line)
+        elif line.startswith("*"):
+            self._does(number, line)
+        elif (said := _SAID.fullmatch(line)) is None:
+            self._refuse(number, f"{line!r} is no line of a conversation; {EXPECTED}")
+        elif said[1] in HEADERS:
+            self._header(number, said[1], (said[2] or "").strip())
+        else:
+            self._steps.append(Step(Verb.SAYS, said[1], said[2] or "", number=number))
+
+    # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _passes(self, number: int, line: str) -> None:
+        inner = line.strip("()").strip()
+        if inner == Verb.RESTARTS:
+            self._steps.append(Step(Verb.RESTARTS, number=number))
+            return
+        parts = [_PART.fullmatch(part) for part in re.split(r",\s*(?:and\s+)?|\s+and\s+", inner.removesuffix(" later"))]
+        if not inner.endswith(" later") or not line.endswith(")") or not all(parts):
+            self._refuse(number, f"{line!r} is nothing that passes; {PASSING}")
+            return
+        try:
+            duration = sum((int(part[1]) * UNITS[part[2]] for part in parts if part), timedelta(0))
+        except OverflowError:
+            self._refuse(number, f"{line!r} is longer than time is counted; {PASSING}")
+            return
+        self._steps.append(Step(Verb.WAITS, duration=duration, number=number))
+
+    def _does(self, number: int, line: str) -> None:
+        if came := _CAME.fullmatch(line):
+            step = Step(Verb(came[2]), came[1], number=number)
+        elif written := _WRITTEN.fullmatch(line):
+            step = Step(Verb(written[2]), written[1], written[4], written[3], number=number)
+        elif deleted := _DELETED.fullmatch(line):
+            step = Step(Verb(deleted[2]), deleted[1], target=deleted[3], number=number)
+        elif listed := _LISTED.fullmatch(line):
+            step = Step(Verb(listed[2]), listed[1], listed[3], number=number)
+        else:
+            self._refuse(number, f"{line!r} is nothing that can be done; {ACTS}")
+            return
+        self._steps.append(step)
+
+    # ── headers ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _header(self, number: int, name: str, value: str) -> None:
+        if self._steps:
+            self._refuse(number, f"`{name}:` comes too late: headers stand above the conversation")
+        elif name == "bot":
+            self._roles.append(Role(value, (), number=number))
+        elif name == "plugins":
+            self._plugins(number, tuple(one.strip() for one in value.split(",") if one.strip()))
+        else:
+            self._settings(number, value)
+
+    def _plugins(self, number: int, references: tuple[str, ...]) -> None:
+        if not self._roles:
+            self._roles.append(Role("", (), number=number))
+        role = self._roles[-1]
+        self._roles[-1] = replace(role, plugins=(*role.plugins, *references), number=number)
+
+    def _settings(self, number: int, value: str) -> None:
+        import yaml  # here, because few files have settings, and pytest loads this for every one
+
+        given = _SETTINGS.fullmatch(value)
+        try:
+            settings = yaml.safe_load(given[2]) if given else None
+        except yaml.YAMLError:
+            settings = None
+        role = self._roles[-1] if self._roles else Role("", ())
+        if given is None or settings is None or given[1] not in role.plugins:
+            expected = "settings: plugins.faq {language: fr}, below the `plugins:` that names plugins.faq"
+            self._refuse(number, f"{value!r} are no settings of a plugin; expected {expected}")
+            return
+        self._roles[-1] = replace(role, settings={**role.settings, given[1]: settings})
+
+    def _named(self, role: Role) -> Role:
+        """A bot without a name is called after its first plugin."""
+        return role if role.name else replace(role, name=role.plugins[0].rpartition(".")[2].capitalize())
+
+    # ── the whole ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _check(self) -> None:
+        if not self._roles:
+            self._refuse(1, "no bot takes part; name its plugins first, as in plugins: plugins.echo, plugins.help")
+        for role in self._roles:
+            if not role.plugins:
+                self._refuse(role.number, "this bot has no plugins; add a line, as in plugins: plugins.echo")
+        for place, step in enumerate(self._steps):
+            self._check_step(step, self._steps[:place])
+
+    def _check_step(self, step: Step, before: Sequence[Step]) -> None:
+        if step.verb is Verb.SAYS and not as_written(step.text):
+            self._refuse(step.number, f"{step.who} says nothing; write the text behind the colon, or below it")
+        elif step.verb in (Verb.EDITS, Verb.DELETES) and find_target(final_replies(before, step.who), step) is None:
+            what = "nothing yet" if step.target is None else f"nothing that begins with the line {step.target!r}"
+            self._refuse(step.number, f"{step.who} has said {what} that could be changed; put what they say above it")

@@ -1,0 +1,166 @@
+"""Conversations in files, as tests in a user's project that has no configuration at all."""
+
+from __future__ import annotations
+
+import pytest
+
+import chatbot.testing.performance  # noqa: F401 -- a run within a run forgets what it was the first to import
+
+BOT = """
+from datetime import timedelta
+from chatbot import Context, ParticipantsAdded, Plugin, TimerFired
+
+plugin = Plugin("bot")
+
+@plugin.on(ParticipantsAdded)
+async def greet(ctx: Context[ParticipantsAdded]) -> str:
+    return "hello, " + ", ".join(one.display_name for one in ctx.event.participants)
+
+@plugin.command("fail")
+async def fail(ctx: Context) -> str:
+    raise RuntimeError("no luck")
+
+@plugin.command("topic")
+async def topic(ctx: Context, name: str) -> None:
+    await ctx.update_topic(name)
+
+@plugin.command("remind")
+async def remind(ctx: Context) -> str:
+    await ctx.later(timedelta(hours=1), ring)
+    return "I will"
+
+@plugin.timer
+async def ring(ctx: Context[TimerFired]) -> str:
+    return "it is time"
+
+@plugin.command("html")
+async def html(ctx: Context) -> None:
+    await ctx.reply(html="<b>bold</b> &amp; more")
+
+@plugin.message()
+async def echo(ctx: Context) -> str:
+    return ctx.text
+"""
+
+GREETED = "plugins: parlour.talker\nTalker: hello, Ann\nAnn: hi\nTalker: hi\n"
+
+QUIET = ("-p", "no:hypothesispytest", "-o", "asyncio_default_fixture_loop_scope=function")
+
+
+@pytest.fixture(autouse=True)
+def project(pytester: pytest.Pytester) -> None:
+    """A plugin of a name that nothing else has."""
+    pytester.mkpydir("parlour")
+    (pytester.path / "parlour" / "talker.py").write_text(BOT, encoding="utf-8")
+
+
+def run(pytester: pytest.Pytester, conversation: str, *arguments: str) -> pytest.RunResult:
+    (pytester.path / "tests").mkdir(exist_ok=True)
+    (pytester.path / "tests" / "talk.chat").write_text(conversation, encoding="utf-8")
+    return pytester.runpytest(*QUIET, *arguments)
+
+
+def test_a_whole_conversation_is_a_test_and_needs_no_configuration(pytester: pytest.Pytester) -> None:
+    conversation = """\
+plugins: parlour.talker
+
+* Ann joins
+Talker: hello, Ann
+Ann: hi
+Talker: hi
+* Ben joins
+Talker: hello, Ben
+Ben: old
+Talker: old
+* Ben deletes
+Ann: first
+Talker: first
+Ann: second
+Talker: second
+* Ann edits "first": changed
+* Ann adds Cat, Dan
+Talker: hello, Cat, Dan
+* Ann removes Cat
+* Ben leaves
+Ann: /html
+Talker: bold & more
+Ann: /topic Lunch
+* Talker sets the topic: Lunch
+* Ann sets the topic: Dinner
+Ann: /remind
+Talker: I will
+(restart)
+(59 minutes later)
+(2 minutes later)
+Talker: it is time
+* Ann removes Talker
+Ann: alone
+"""
+    result = run(pytester, conversation, "-v")
+
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["tests/talk.chat::conversation PASSED*"])
+
+
+def test_what_a_bot_says_otherwise_is_shown_with_the_lines_of_the_file(pytester: pytest.Pytester) -> None:
+    result = run(pytester, "plugins: parlour.talker\nTalker: hello, Ann\nAnn: hi\nTalker: ho\nAnn: bye\n")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "tests/talk.chat:4: the bots said something else (- expected, + happened)",
+            "  3  Ann: hi",
+            "- 4  Talker: ho",
+            "+    Talker: hi",
+            "  5  Ann: bye",
+            "+    Talker: bye",
+        ]
+    )
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_a_handler_that_fails_fails_the_test_with_its_own_error_and_the_line(pytester: pytest.Pytester) -> None:
+    result = run(pytester, "plugins: parlour.talker\nAnn: /fail\n")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*RuntimeError: no luck", "*at tests/talk.chat:2: Ann: /fail"])
+
+
+def test_a_line_that_is_wrong_is_an_error_of_collection(pytester: pytest.Pytester) -> None:
+    result = run(pytester, "plugins: parlour.talker\nhello\n")
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["tests/talk.chat:2: 'hello' is no line of a conversation; expected*"])
+
+
+def test_a_file_that_is_no_text_is_refused(pytester: pytest.Pytester) -> None:
+    (pytester.path / "binary.chat").write_bytes(b"\xff\xfe\x00")
+
+    result = pytester.runpytest(*QUIET)
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["binary.chat: this is not text in UTF-8*save it as UTF-8"])
+
+
+def test_a_plugin_that_is_not_there_is_told_with_the_line_that_names_it(pytester: pytest.Pytester) -> None:
+    result = run(pytester, "# no such plugin\nplugins: parlour.talkr\nAnn: hi\n")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["tests/talk.chat:2: plugin parlour.talkr: there is no such module*"])
+
+
+def test_a_plugin_is_looked_for_beside_the_file_and_above_it(pytester: pytest.Pytester) -> None:
+    inner = pytester.path / "part" / "tests"
+    inner.mkdir(parents=True)
+    (pytester.path / "part" / "nearby.py").write_text(BOT, encoding="utf-8")
+    (inner / "talk.chat").write_text("plugins: nearby\nNearby: hello, Ann\nAnn: hi\nNearby: hi\n", encoding="utf-8")
+
+    pytester.runpytest(*QUIET).assert_outcomes(passed=1)
+
+
+def test_conversations_need_no_pytest_asyncio_and_leave_other_tests_in_real_time(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_sync(): pass")
+
+    result = run(pytester, GREETED, "-p", "no:asyncio", "-W", "default")
+
+    result.assert_outcomes(passed=2)
