@@ -41,6 +41,11 @@ _COMMANDS: Final = {
         "Loads every plugin, resolves every handler, and shows what it found, with file and line; or all that is "
         "wrong.",
     ),
+    "schema": (
+        "Print the JSON Schema of bots.yaml, for editors.",
+        "With the settings of the plugins that this bots.yaml names. Keep it beside the file, as bots.schema.json, and "
+        "write into the file's first line: # yaml-language-server: $schema=bots.schema.json",
+    ),
     "status": (
         "Show how running bots are doing.",
         "Threads, lags, quotas, dead letters, the latest failures. Exits with 69 when they are not healthy or not "

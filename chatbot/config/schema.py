@@ -213,7 +213,7 @@ class EmulatorConfig(_Settings):
     """
 
     data: Text = ".chatbot/emulator.db"
-    port: Annotated[int, BeforeValidator(_whole_number), Field(ge=1, le=65535)] | None = None
+    port: Annotated[int, Field(ge=1, le=65535), BeforeValidator(_whole_number)] | None = None
 
 
 class ServerConfig(_Settings):
@@ -235,7 +235,10 @@ class Config(_Settings):
         service: `emulator`, or the connection string of an Azure Communication Services resource.
         ca_file: a PEM file of certificate authorities to trust beside the system's; relative to bots.yaml.
         store: where bots remember; a relative path starts beside bots.yaml.
+        bots: each by its name, which logs and the store know it by.
+        log: what is logged, and how.
         drain_timeout: how long a stop waits for handlers and replies that are under way.
+        emulator: the one inside the daemon, where `service: emulator`.
         server: where to ask how the bots are doing; None is nowhere.
         retention: how long the store keeps what was said and done; what is still to be done, and dead letters, stay.
     """

@@ -24,10 +24,12 @@ from chatbot.dispatch.dispatcher import commands_of
 from chatbot.dispatch.place import at
 from chatbot.errors import PluginError
 from chatbot.plugin.plugin import Plugin
-from chatbot.plugin.settings import make_plugin
+from chatbot.plugin.settings import make_plugin, settings_model
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+    from pydantic import BaseModel
 
 ENTRY_POINTS: Final = "chatbot.plugins"
 """The entry point group in which installed packages name their plugins."""
@@ -53,6 +55,19 @@ def load_plugin(reference: str, *, base_dir: Path, settings: Mapping[str, Any] |
     plugin = make_plugin(*_find(reference, base_dir), settings)
     commands_of(plugin.handlers())
     return plugin
+
+
+def plugin_settings(reference: str, *, base_dir: Path) -> type[BaseModel] | None:
+    """The model of a plugin's settings; None if it takes none. Imports it, as `load_plugin` does.
+
+    Raises:
+        PluginError: there is no such plugin, it cannot be imported, or its factory is wrong.
+    """
+    _check_reference(reference)
+    base_dir = base_dir.resolve()
+    _put_first(base_dir)
+    found, _ = _find(reference, base_dir)
+    return None if isinstance(found, Plugin) or not callable(found) else settings_model(found)
 
 
 def _find(reference: str, base_dir: Path) -> tuple[object, str]:

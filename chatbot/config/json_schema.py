@@ -1,0 +1,108 @@
+"""bots.yaml as a JSON Schema (draft 2020-12), for editors: what may stand where, what it means, what is the default."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from chatbot.config import schema as models
+from chatbot.config.duration import format_duration
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+_VARIABLE: Final = r"\$\{"
+_DURATION: Final = r"^\s*(\d+(\.\d+)?(ms|d|h|m|s)\s*)+$"
+_ARGUMENT: Final = re.compile(r"^    (\w[\w, ]*): (.*(?:\n {8}.*)*)", re.MULTILINE)
+_Json = dict[str, Any]
+
+
+class _Generator(GenerateJsonSchema):
+    """Writes durations as `parse_duration` reads them."""
+
+    def timedelta_schema(self, schema: core_schema.TimedeltaSchema) -> JsonSchemaValue:
+        return {"type": "string", "pattern": f"{_VARIABLE}|{_DURATION}", "examples": ["500ms", "2m", "1h 30m"]}
+
+    def encode_default(self, dft: Any) -> Any:
+        return format_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
+
+
+def json_schema(plugins: Mapping[str, type[BaseModel] | None]) -> dict[str, Any]:
+    """The schema.
+
+    Args:
+        plugins: the settings of each plugin that is known, by the name under which bots.yaml knows it; None takes none.
+    """
+    made: _Json = models.Config.model_json_schema(schema_generator=_Generator)
+    definitions = made["$defs"]
+    _describe(made, models.Config)
+    for name, definition in definitions.items():
+        _describe(definition, getattr(models, name))
+    definitions["ServerConfig"]["properties"]["listen"] |= {"type": ["string", "integer"]}
+    for key in ("maxItems", "minItems", "prefixItems"):
+        definitions["ServerConfig"]["properties"]["listen"].pop(key, None)
+    definitions["BotConfig"]["properties"]["plugins"]["items"] = _plugin(definitions, plugins)
+    made["patternProperties"] = {"^x-": {"description": "A place for YAML anchors."}}
+    _let_variables_in(made)
+    return {"$schema": DIALECT, "title": "bots.yaml", **made}
+
+
+def _plugin(definitions: _Json, plugins: Mapping[str, type[BaseModel] | None]) -> _Json:
+    """One plugin: its name, or a mapping whose settings depend on it."""
+    definitions["PluginConfig"]["allOf"] = [
+        {
+            "if": {"properties": {"module": {"const": name}}},
+            "then": {"properties": {"settings": _settings(definitions, name, model)}},
+        }
+        for name, model in plugins.items()
+    ]
+    names = {"type": "string", "examples": sorted(plugins)}
+    return {"anyOf": [names, {"$ref": "#/$defs/PluginConfig"}]}
+
+
+def _settings(definitions: _Json, name: str, model: type[BaseModel] | None) -> _Json:
+    if model is None:
+        return {"type": "object", "maxProperties": 0, "description": f"{name} takes no settings."}
+    made = model.model_json_schema(schema_generator=_Generator, ref_template=f"#/$defs/{name}.{{model}}")
+    for inner, definition in made.pop("$defs", {}).items():
+        definitions[f"{name}.{inner}"] = definition
+    if model.model_config.get("extra") is None:  # what the plugin's loader refuses, too
+        made["additionalProperties"] = False
+    return made
+
+
+def _describe(definition: _Json, model: type[BaseModel]) -> None:
+    """Take the meaning of each field out of the docstring, where it is written."""
+    text = inspect.getdoc(model) or ""
+    definition["description"] = text.partition("\n\nArgs:")[0]
+    for names, meaning in _ARGUMENT.findall(text):
+        for name in names.split(", "):
+            if name in definition["properties"]:
+                definition["properties"][name]["description"] = re.sub(r"\s+", " ", meaning)
+
+
+def _let_variables_in(made: _Json) -> None:
+    """Whatever is not text may also be a `${VARIABLE}`, which is read before it is checked."""
+    for holder, key in list(_scalars(made)):
+        leaf = holder[key]
+        beside = {name: leaf.pop(name) for name in ("default", "description", "title") if name in leaf}
+        holder[key] = {"anyOf": [leaf, {"type": "string", "pattern": _VARIABLE}], **beside}
+
+
+def _scalars(node: object) -> Iterator[tuple[Any, Any]]:
+    """Where the schemas of numbers, switches and choices are."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        if isinstance(value, dict) and key != "if" and _is_scalar(value):
+            yield node, key
+        elif key != "if":
+            yield from _scalars(value)
+
+
+def _is_scalar(value: _Json) -> bool:
+    return value.get("type") in ("integer", "number", "boolean") or "enum" in value or "const" in value
