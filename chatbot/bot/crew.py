@@ -83,9 +83,10 @@ class Crew:
         try:
             await group.__aexit__(None, None, None)
         except BaseExceptionGroup as errors:
-            if len(errors.exceptions) > 1:
+            first, *others = errors.exceptions
+            if others:
                 raise
-            raise errors.exceptions[0] from None
+            raise first from None
 
     @contextmanager
     def at_work(self) -> Iterator[Dispatcher]:

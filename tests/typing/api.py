@@ -39,6 +39,7 @@ from chatbot import (
     ThreadId,
     TopicUpdated,
     UserId,
+    admin,
     from_user,
     has_attachment,
     in_thread,
@@ -231,6 +232,34 @@ async def no_parameter() -> None: ...
 
 @plugin.message()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 async def wrong_event(ctx: Context[ParticipantsAdded]) -> None: ...
+
+
+async def tokens() -> AsyncIterator[str]:
+    yield "one"
+
+
+@plugin.command("ask", admin & ~mentioned)
+async def what_cannot_wait(ctx: Context, whom: Participant, *others: Participant) -> None:
+    async with ctx.typing():
+        sent = await ctx.stream(tokens())
+    await sent.edit(", ".join(str(one.display_name) for one in await ctx.participants()))
+    await ctx.reply(str(whom.display_name), quote=True)
+    names: list[str | None] = [one.name for one in ctx.attachments]
+    print(names, ctx.is_mentioned)
+
+
+@plugin.command("wrong")
+async def streams_what_is_no_text(ctx: Context) -> None:
+    await ctx.stream("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await ctx.stream(tokens)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    async with ctx.typing:  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues]
+        pass
+
+
+@plugin.on(BotStarted)
+async def nowhere_to_type(ctx: Context[BotStarted]) -> None:
+    async with ctx.typing():  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+        pass
 
 
 @plugin.on(ParticipantsAdded)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
