@@ -41,6 +41,11 @@ _COMMANDS: Final = {
         "Loads every plugin, resolves every handler, and shows what it found, with file and line; or all that is "
         "wrong.",
     ),
+    "config": (
+        "Show the configuration as it is in force.",
+        "Every setting with its value and where it came from: file, line and column, the variable, or a default. "
+        "Secrets are not shown.",
+    ),
     "schema": (
         "Print the JSON Schema of bots.yaml, for editors.",
         "With the settings of the plugins that this bots.yaml names. Keep it beside the file, as bots.schema.json, and "

@@ -298,6 +298,11 @@ class Config(_Settings):
         return self._directory
 
     @property
+    def document(self) -> Document:
+        """What the file says, and where each value stands in it."""
+        return self._document
+
+    @property
     def uses_emulator(self) -> bool:
         """Whether the service is the emulator inside the daemon."""
         return self.service.get_secret_value() == EMULATOR

@@ -1,0 +1,92 @@
+"""The configuration as it is in force: every value, and where it came from. Nothing that is secret is in it. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from pydantic import BaseModel, SecretStr
+
+from chatbot.config.document import Document
+from chatbot.config.duration import format_duration
+from chatbot.config.place import DataPath, masked
+from chatbot.config.schema import Config
+
+MASK: Final = "********"
+_VARIABLES: Final = re.compile(r"\$\{?([A-Za-z_]\w*)|!secret\s+env:(\w+)", re.ASCII)
+_SECRETIVE: Final = re.compile(r"key|token|secret|password|passwd|credential|authorization", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One value.
+
+    Args:
+        path: where it is in the settings.
+        shown: as JSON's own types; secrets are stars.
+        source: `FILE:LINE:COLUMN`, with the variables that are named there; or `default`.
+    """
+
+    path: DataPath
+    shown: Any
+    source: str
+
+
+def effective(config: Config, document: Document) -> Iterator[Value]:
+    """Every value, in the order of the settings.
+
+    Args:
+        document: the file that the configuration was read from.
+    """
+    yield from _values(config, (), document)
+
+
+def _values(value: Any, path: DataPath, document: Document) -> Iterator[Value]:
+    if isinstance(value, BaseModel):
+        value = {name: getattr(value, name) for name in type(value).model_fields}
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _values(inner, (*path, key), document)
+    elif isinstance(value, tuple | list) and value and path[-1] != "listen":
+        for index, inner in enumerate(value):
+            yield from _values(inner, (*path, index), document)
+    else:
+        source, variables = _source(path, document)
+        yield Value(path, _shown(value, path, variables), source)
+
+
+def _shown(value: Any, path: DataPath, variables: tuple[str, ...]) -> Any:
+    if isinstance(value, SecretStr):
+        text = value.get_secret_value()
+        # Of these two, what is no secret helps to see which service and which store are meant.
+        return masked(text) if path in (("service",), ("store",)) else MASK
+    if isinstance(value, timedelta):
+        return format_duration(value)
+    if path[-1] == "listen" and isinstance(value, tuple):
+        host, port = value
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    own = path[path.index("settings") + 1 :] if "settings" in path else ()  # names of a plugin's author
+    is_secretive = any(_SECRETIVE.search(str(name)) for name in (*own, *variables))
+    if is_secretive and isinstance(value, str) and value:
+        return MASK
+    return dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
+
+
+def _source(path: DataPath, document: Document) -> tuple[str, tuple[str, ...]]:
+    """Where a value stands, and which variables stand there; a plugin's name may stand without its key."""
+    place = document.values.get(path)
+    if place is None and path[-1] == "module":
+        place = document.values.get(path[:-1])
+    if place is None:
+        return "default", ()
+    first, *rest = [*place.source.lines[place.line - 1 :], ""]
+    written = first[place.column - 1 :]
+    if written[:1] in ("|", ">", '"', "'") and place.width == 1:  # of several lines; where it ends is not known
+        written = "\n".join([written, *rest])
+    else:
+        written = written[: place.width]
+    variables = tuple(dict.fromkeys(first or second for first, second in _VARIABLES.findall(written)))
+    return " ".join([str(place), *(f"${{{name}}}" for name in variables)]), variables
