@@ -104,15 +104,19 @@ class Service:
 
 
 @asynccontextmanager
-async def running_service(*, seed: int = 0, data: Path | None = None) -> AsyncGenerator[Service]:
+async def running_service(
+    *, seed: int = 0, data: Path | None = None, quirks: Sequence[str] = ()
+) -> AsyncGenerator[Service]:
     """Run the emulator until the block ends.
 
     Args:
         seed: of its faults.
         data: the file that keeps its state; without it, the state is in memory.
+        quirks: how it reads what is unknown of the service, `NAME=VALUE` each.
     """
-    kept = ["--data", str(data)] if data else []
-    process = await _open("emulator", "--json", "--fault-seed", str(seed), *kept, stderr=None)
+    options = ["--data", str(data)] if data else []
+    options += [word for quirk in quirks for word in ("--quirk", quirk)]
+    process = await _open("emulator", "--json", "--fault-seed", str(seed), *options, stderr=None)
     try:
         assert process.stdout is not None
         with anyio.fail_after(30):

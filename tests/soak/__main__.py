@@ -52,6 +52,12 @@ def _arguments() -> tuple[Plan, argparse.Namespace]:
     parser.add_argument("--kills", type=int, default=24, help="how often to kill -9 the daemon (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of everything random (%(default)s)")
     parser.add_argument("--data", action="store_true", help="let the emulator keep its state in a file, too")
+    parser.add_argument(
+        "--quirk",
+        action="append",
+        default=[],
+        help="NAME=VALUE: how the emulator reads what is unknown of the service; `chatbot emulator --list-quirks`",
+    )
     parser.add_argument("--keep", action="store_true", help="keep log, store and threads, also of a clean run")
     given = parser.parse_args()
     return Plan(given.minutes * 60, given.threads, given.kills, given.seed), given
@@ -61,7 +67,7 @@ async def _soak(plan: Plan, options: argparse.Namespace, directory: Path) -> boo
     begun = anyio.current_time()
     data = directory / "emulator.db" if options.data else None
     with anyio.fail_after(plan.seconds * 2 + 2 * SETTLE_SECONDS + STALE_SECONDS):
-        async with running_service(seed=plan.seed, data=data) as service:
+        async with running_service(seed=plan.seed, data=data, quirks=options.quirk) as service:
             daemon = Daemon.set_up(directory, service.connection_string, interval="2s", idle="10s")
             soak = Soak(plan, service, daemon)
             async with anyio.create_task_group() as group:
