@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         SendReadReceipt,
         UpdateTopic,
     )
-    from chatbot.conversation import BotState, ProfileState, State, UserState, migration
+    from chatbot.conversation import BotState, Dialog, ProfileState, State, UserState, migration
     from chatbot.dispatch.arguments import Rest
     from chatbot.dispatch.context import Context, SentMessage, TimerId
     from chatbot.dispatch.filters import (
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from chatbot.dispatch.occasion import BotInfo, CommandInfo
     from chatbot.dispatch.outcome import Ack, Retry
     from chatbot.dispatch.reply import PASS, Pass, Reply
-    from chatbot.errors import ChatbotError, PluginError
+    from chatbot.errors import ChatbotError, DialogCancelled, DialogTimeout, PluginError
     from chatbot.events import (
         ActionFailed,
         BotStarted,
@@ -76,6 +76,9 @@ __all__ = [
     "CommandInfo",
     "Context",
     "DeleteMessage",
+    "Dialog",
+    "DialogCancelled",
+    "DialogTimeout",
     "EditMessage",
     "Event",
     "Filter",

@@ -52,6 +52,18 @@ class UnknownName(ChatbotError):
     """Nothing has the name or id that was given; the message says how to see what there is."""
 
 
+class DialogTimeout(ChatbotError, TimeoutError):
+    """No answer came in time. Raised by `talk.ask`; a dialog that does not catch it ends with a word of regret."""
+
+
+class DialogCancelled(ChatbotError):
+    """The person does not want to go on. Raised by `talk.ask`; a dialog that does not catch it just ends."""
+
+
+class DialogDiverged(StateError):
+    """A dialog's code was changed while it was under way, so that its journal does not lead anywhere any more."""
+
+
 class StoreError(ChatbotError):
     """The store cannot be read or written; nothing was changed. Free the disk, mend its rights, or restore it."""
 

@@ -205,18 +205,16 @@ class Lane:
             letter = self._letters[0]
             await self.handling.revive(letter, is_wanted=self._awaits)
             self._letters = [other for other in self._letters if other is not letter]
-        await self._ring()
         if self.handling.outbox.is_full:
             return None
         delay = self.budget.delay(Operation.LIST_MESSAGES, anyio.current_time())
-        if delay:
-            return delay
-        if await self._look():
+        if not delay and await self._look():
             await self.leave(is_deleted=False)
             # It may have been brought back since: the next turn asks.
             self.membership.probe(None)
             return 0.0
-        return None
+        await self._ring()  # after the look: an answer that came while nobody looked is still an answer
+        return delay or None
 
     async def _ring(self) -> None:
         """Handle what is due here."""

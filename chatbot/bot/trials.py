@@ -101,7 +101,7 @@ class Trials:
             raise self.attempts.wait(pause)
         count = max(count, self.attempts.kills(event))
         last_words = await self._bot.give_up(event, outcome)
-        await commit(last_words, [self.letter(event, outcome, count)])
+        await commit(last_words, [*outcome.writes, self.letter(event, outcome, count)])
 
     def letter(self, event: Event, outcome: Outcome, attempts: int) -> SaveDeadLetter:
         """What keeps an event that is given up."""

@@ -1,4 +1,4 @@
-"""What a bot has going on beyond the event in hand: its timers, and its memory for events to come.
+"""What a bot has going on beyond the event in hand: dialogs that wait, timers, and the memory for events to come.
 
 One for each bot. It learns of everything through the bot's commits, so that it knows what the store knows.
 """
@@ -7,18 +7,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
 import anyio
 
+from chatbot.conversation import journal
 from chatbot.conversation.agenda import Agenda
 from chatbot.conversation.memory import Memory
 from chatbot.conversation.schedules import Schedule
-from chatbot.events import Event, ScheduleFired, TimerFired
+from chatbot.events import DialogTimedOut, Event, MessageReceived, ScheduleFired, TimerFired
 from chatbot.model import ThreadId, UserId
 from chatbot.stores.base import LeaveThread, Store, Write
-from chatbot.stores.conversation import DropTimer, SetTimer, StateKey, StoredState, TimerRecord
+from chatbot.stores.conversation import (
+    DialogRecord,
+    DropDialog,
+    DropTimer,
+    SaveDialog,
+    SetTimer,
+    StateKey,
+    StoredState,
+    TimerRecord,
+)
 
 SCHEDULE: Final = "schedule:"
 """What the ids of timers begin with that belong to a schedule; the handler's name follows."""
@@ -42,6 +53,8 @@ class Conversations:
         self._store = store
         self._clock = clock
         self._schedules: Mapping[str, Schedule] = {}
+        self._dialogs: dict[str, DialogRecord] = {}
+        self._by_person: dict[tuple[ThreadId, UserId | None], list[str]] = {}
         self._timers: dict[str, TimerRecord] = {}
         self._agenda = Agenda()
         self._rung: dict[ThreadId | None, list[str]] = {}
@@ -55,7 +68,26 @@ class Conversations:
 
     def open(self, event: Event) -> Memory:
         """What the handlers of an event remember."""
-        return Memory(event, self, now_ms=self.now_ms)
+        return Memory(event, self, pending=self._pending(event), now_ms=self.now_ms)
+
+    def _pending(self, event: Event) -> DialogRecord | None:
+        """The dialog that an event concerns: one that has taken it before, else the one that asked last."""
+        if isinstance(event, DialogTimedOut):
+            record = self._dialogs.get(event.dialog)
+            return record if record and (record.event_key == event.key or record.is_waiting) else None
+        if not isinstance(event, MessageReceived):
+            return None
+        ids = self._by_person.get((event.thread, event.message.sender), ())
+        records = [self._dialogs[id] for id in ids]
+        taken = [record for record in records if record.event_key == event.key]
+        waiting = [record for record in records if record.is_waiting]
+        found = taken or waiting
+        return found[-1] if found else None
+
+    def dialogs_like(self, record: DialogRecord) -> list[str]:
+        """The ids of other dialogs of the same function with the same person in the same thread."""
+        ids = self._by_person.get((record.thread, record.user), ())
+        return [id for id in ids if id != record.id and self._dialogs[id].handler == record.handler]
 
     async def state(self, key: StateKey) -> StoredState | None:
         """A state as it was last committed."""
@@ -80,8 +112,33 @@ class Conversations:
             case LeaveThread(thread):
                 for record in [one for one in self._timers.values() if one.thread == thread]:
                     self._drop(record.id)
+                for dialog in [one for one in self._dialogs.values() if one.thread == thread]:
+                    self._drop_dialog(dialog.id)
+            case SaveDialog(dialog):
+                self._save_dialog(dialog)
+            case DropDialog(id):
+                self._drop_dialog(id)
             case _:
                 pass
+
+    # ── dialogs ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _save_dialog(self, record: DialogRecord) -> None:
+        self._drop_dialog(record.id)
+        self._dialogs[record.id] = record
+        self._by_person.setdefault((record.thread, record.user), []).append(record.id)
+        if record.is_waiting and record.deadline_ms is not None:
+            self._note_due(record.id, record.deadline_ms)
+
+    def _drop_dialog(self, id: str) -> None:
+        record = self._dialogs.pop(id, None)
+        if record is None:
+            return
+        person = (record.thread, record.user)
+        self._by_person[person].remove(id)
+        if not self._by_person[person]:
+            del self._by_person[person]
+        self._cross_out(id, record.thread)
 
     # ── timers ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -92,6 +149,9 @@ class Conversations:
         """
         self._schedules = schedules
         self._timers, self._agenda, self._rung = {}, Agenda(), {}
+        self._dialogs, self._by_person = {}, {}
+        for dialog in await self._store.dialogs(self.bot):
+            self._save_dialog(dialog)
         for record in await self._store.timers(self.bot):
             self._set(record)
         writes = [*self._end_old_schedules(), *self._begin_new_schedules()]
@@ -99,7 +159,10 @@ class Conversations:
             await self.commit(writes)
 
     def forget(self, user: UserId) -> None:
-        """Let go of what was set for a person, or names them; the store has forgotten it already."""
+        """Let go of what concerns a person, or names them; the store has forgotten it already."""
+        for dialog in list(self._dialogs.values()):
+            if dialog.user == user or user in dialog.journal:
+                self._drop_dialog(dialog.id)
         for record in list(self._timers.values()):
             if record.caused_by == user or user in record.payload:
                 self._drop(record.id)
@@ -124,17 +187,24 @@ class Conversations:
     def _set(self, record: TimerRecord) -> None:
         self._drop(record.id)
         self._timers[record.id] = record
-        earliest = self._agenda.next_due()
-        self._agenda.set(record.id, record.due_ms)
-        if earliest is None or record.due_ms < earliest:
-            self.changed.set()
-            self.changed = anyio.Event()
+        self._note_due(record.id, record.due_ms)
 
     def _drop(self, id: str) -> None:
         record = self._timers.pop(id, None)
+        if record is not None:
+            self._cross_out(id, record.thread)
+
+    def _note_due(self, id: str, due_ms: int) -> None:
+        earliest = self._agenda.next_due()
+        self._agenda.set(id, due_ms)
+        if earliest is None or due_ms < earliest:
+            self.changed.set()
+            self.changed = anyio.Event()
+
+    def _cross_out(self, id: str, place: ThreadId | None) -> None:
         self._agenda.drop(id)
-        if record is not None and id in self._rung.get(record.thread, ()):
-            self._rung[record.thread].remove(id)
+        if id in self._rung.get(place, ()):
+            self._rung[place].remove(id)
 
     def next_due_ms(self) -> int | None:
         """When the next timer will ring, epoch ms; None when none will."""
@@ -144,7 +214,7 @@ class Conversations:
         """Have everything rung that is due; returns where something is to be handled, None for nowhere."""
         places = set()
         while (id := self._agenda.take(self.now_ms)) is not None:
-            place = self._timers[id].thread
+            place = (self._timers.get(id) or self._dialogs[id]).thread
             self._rung.setdefault(place, []).append(id)
             places.add(place)
         return places
@@ -157,9 +227,22 @@ class Conversations:
     def take_due(self, thread: ThreadId | None) -> tuple[Event, list[Write]] | None:
         """What has rung first there, and what is to be committed with it; it stays until that was."""
         for id in self._rung.get(thread, ()):
-            record = self._timers[id]
+            record = self._timers.get(id)
+            if record is None:
+                return self._overdue(self._dialogs[id])
             return self._event_of(record), self._settle(record)
         return None
+
+    def _overdue(self, record: DialogRecord) -> tuple[Event, list[Write]]:
+        event = DialogTimedOut(
+            bot=self.bot,
+            thread=record.thread,
+            occurred_on=_time_of(self.now_ms),
+            dialog=record.id,
+            user=record.user,
+            step=journal.steps(record.journal) - 1,
+        )
+        return event, [SaveDialog(replace(record, deadline_ms=None))]
 
     def _event_of(self, record: TimerRecord) -> Event:
         now, due = _time_of(self.now_ms), _time_of(record.due_ms)

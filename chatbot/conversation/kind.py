@@ -40,6 +40,11 @@ class Kind:
     migrations: tuple[Migration, ...]
 
     @property
+    def id(self) -> str:
+        """Tells it from all other kinds, also of the same class."""
+        return f"{self.handle.__name__}:{self.name}"
+
+    @property
     def version(self) -> int:
         """The version of the class."""
         return len(self.migrations) + 1

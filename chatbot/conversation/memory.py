@@ -7,18 +7,26 @@ to be done once is written at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from chatbot.actions import Wish
+from chatbot.conversation import journal, talk
+from chatbot.conversation.journal import Entry
 from chatbot.conversation.kind import Kind, person_of
 from chatbot.conversation.once import perform, result_form
+from chatbot.conversation.performance import Performance
 from chatbot.conversation.state import Remembered
+from chatbot.conversation.talk import Function
 from chatbot.errors import StateError
-from chatbot.events import Event, ThreadEvent
+from chatbot.events import Event, MessageReceived, ThreadEvent
 from chatbot.stores.base import Write
 from chatbot.stores.conversation import (
+    DialogRecord,
+    DropDialog,
     DropTimer,
+    SaveDialog,
     SaveResult,
     SaveState,
     SetTimer,
@@ -44,6 +52,10 @@ class Source(Protocol):
         """Make writes durable, all of them or none."""
         ...
 
+    def dialogs_like(self, record: DialogRecord) -> list[str]:
+        """The ids of other dialogs of the same function with the same person in the same thread."""
+        ...
+
 
 @dataclass(slots=True)
 class _Opened:
@@ -60,10 +72,26 @@ class Memory:
     Args:
         event: which.
         source: where it is kept; None for handlers that are called without a bot.
+        pending: the dialog that the event concerns: one that waits for it, or that has taken it before.
         now_ms: the time, epoch ms; by default that of the event.
+
+    Attributes:
+        wishes: what dialogs have said.
     """
 
-    def __init__(self, event: Event, source: Source | None = None, *, now_ms: int | None = None) -> None:
+    def __init__(
+        self,
+        event: Event,
+        source: Source | None = None,
+        *,
+        pending: DialogRecord | None = None,
+        now_ms: int | None = None,
+    ) -> None:
+        self.pending = pending
+        self._resumed: DialogRecord | None = None
+        self._text = ""
+        self.wishes: list[Wish] = []
+        self._performance: Performance | None = None
         self._event = event
         self._source = source
         self._now_ms = int(event.occurred_on.timestamp() * 1000) if now_ms is None else now_ms
@@ -105,6 +133,90 @@ class Memory:
     def drop_timer(self, id: str) -> None:
         """Have a timer not ring."""
         self._writes.append(DropTimer(id))
+
+    def resume(self, text: str) -> DialogRecord:
+        """Have the pending dialog go on: whoever is called next holds it.
+
+        Args:
+            text: the message as plain text.
+        """
+        assert self.pending is not None
+        self._resumed, self._text = self.pending, text
+        return self.pending
+
+    async def talk(self, handler: str, text: str, cancel_words: tuple[str, ...], function: Function) -> Any:
+        """Hold a dialog with whoever sent the message: the one that was resumed, or a new one.
+
+        Args:
+            handler: the qualified name of the dialog's function.
+            text: the message as plain text.
+            cancel_words: what the person says when they do not want to go on.
+            function: the dialog's, with all its other arguments.
+
+        Returns:
+            What the function returned, if it is no text; a text was said.
+
+        Raises:
+            DialogDiverged: the dialog's code was changed while it was under way.
+        """
+        source = self._open_source("hold a dialog")
+        record, is_new = self._resumed, self._resumed is None
+        if record is None:
+            assert isinstance(self._event, MessageReceived)
+            record = talk.begun(self._event, handler, self._now_ms)
+        performance = Performance(
+            record,
+            talk.entries_for(record, self._event, text, cancel_words),
+            self._event.key,
+            self._now_ms,
+            save=lambda current: source.commit([SaveDialog(current)]),
+            enter=self._enter_part,
+        )
+        self._performance = performance
+        reply = await talk.hold(performance, function)
+        self.wishes += performance.wishes
+        if performance.is_refused:
+            return None
+        if is_new and (performance.is_suspended or performance.has_begun):
+            self._writes += [DropDialog(id) for id in source.dialogs_like(record)]
+        if performance.is_suspended:
+            performance.note_states(self._states_read())
+            self._writes.append(SaveDialog(performance.current))
+        elif not is_new or performance.has_begun:
+            self._writes.append(DropDialog(record.id))
+        return reply
+
+    def take_wishes(self) -> list[Wish]:
+        """What dialogs have said since the last time."""
+        wishes, self.wishes = self.wishes, []
+        return wishes
+
+    def parked(self) -> list[Write]:
+        """What to commit if the event is given up while a dialog was held: so that it goes on if it is revived."""
+        performance = self._performance
+        if performance is None and self._resumed is not None:  # nobody was found to hold it
+            entries = talk.entries_for(self._resumed, self._event, self._text, ())
+            rest = replace(self._resumed, event_key=self._event.key, is_waiting=False, deadline_ms=None)
+            return [SaveDialog(replace(rest, journal=journal.dump(entries), changed_ms=self._now_ms))]
+        if performance is None or performance.is_refused or (self._resumed is None and not performance.has_begun):
+            return []
+        return [SaveDialog(performance.at_rest)]
+
+    def _enter_part(self, entry: Entry | None) -> None:
+        """Show a dialog the states as they were in a part of it; None is the last part, and shows them as they are."""
+        for opened in self._opened.values():
+            if entry is None:
+                stored = None if opened.found is None else opened.found.value
+            else:
+                stored = entry.states.get(opened.kind.id)
+            opened.handle.reset(opened.kind.load(stored))
+
+    def _states_read(self) -> dict[str, str | None]:
+        return {
+            opened.kind.id: None if opened.found is None else opened.found.value
+            for opened in self._opened.values()
+            if opened.handle.was_read
+        }
 
     async def once(self, key: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function, unless it was called under this key before; give its result, now or then.

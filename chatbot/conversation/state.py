@@ -39,6 +39,10 @@ class Remembered(Generic[T]):
     def value(self, value: T) -> None:
         self._value = value
 
+    def reset(self, value: T) -> None:
+        """Begin anew with this value, as if nobody had read it."""
+        self._value, self.was_read = value, False
+
     def peek(self) -> T:
         """The value, for whoever commits it: not counted as read."""
         return self._value

@@ -1,7 +1,8 @@
 """From one event to what is to be done: finds the handler that answers, and runs it.
 
 Rules:
-    1. Known commands come first, then all other handlers in the order of plugins and of registration.
+    1. A word that cancels a dialog comes first, then known commands, then the dialog that waits for this person, then
+       all other handlers in the order of plugins and of registration.
     2. The first match answers; `PASS` hands on to the next. What a passing handler asked for is kept.
     3. An unknown `/x` is a message like any other; only if nobody answers it is a near command suggested.
     4. Timers and schedules call the function they name, and no other.
@@ -19,9 +20,13 @@ from functools import partial
 from typing import Final, Protocol, Self
 
 from chatbot.actions import SendMessage, SendReadReceipt
+from chatbot.conversation.answers import is_cancel
 from chatbot.conversation.memory import Memory
 from chatbot.conversation.schedules import Schedule
+from chatbot.conversation.talk import LOST
 from chatbot.dispatch.access import Access, Admission, Doorkeeper
+from chatbot.dispatch.arguments import BadArguments
+from chatbot.dispatch.binding import Match
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.handler import Handler
 from chatbot.dispatch.ledger import Ledger
@@ -32,11 +37,15 @@ from chatbot.dispatch.outcome import Ack, Outcome, Retry
 from chatbot.dispatch.payload import Payload
 from chatbot.dispatch.provider import Provisions
 from chatbot.dispatch.reply import PASS, Reply
-from chatbot.errors import CannotStore, PluginError, StateError
-from chatbot.events import Event, MessageReceived, ScheduleFired, TimerFired
+from chatbot.errors import CannotStore, DialogDiverged, PluginError, StateError
+from chatbot.events import DialogTimedOut, Event, MessageReceived, ScheduleFired, TimerFired
+from chatbot.stores.conversation import DialogRecord
 
 SUGGESTION: Final = "chatbot.suggestion"
 """The name under which near commands are suggested."""
+
+LOST_DIALOG: Final = "chatbot.dialog"
+"""The name under which people are told that a dialog cannot go on."""
 
 RECEIPT: Final = "chatbot.receipt"
 """The name under which read receipts are sent."""
@@ -153,12 +162,12 @@ class Dispatcher:
             return Outcome()
         everyone, people = self._views(event)
         ledger = Ledger(everyone, memory or Memory(event), line=line or NoLine())
-        for handler in self._candidates(everyone):
-            occasion = everyone if handler.registration.options.from_bots else people
+        for handler in self._candidates(everyone, ledger.memory.pending):
+            occasion = everyone if handler and handler.registration.options.from_bots else people
             if occasion is None:
                 continue
             if admission is not Admission.WELCOME:
-                if handler.match(occasion) is None:
+                if handler is not None and handler.match(occasion) is None:
                     continue
                 self._refuse(event, admission, ledger)
                 return self._done(None, event, ledger, is_owed=True)
@@ -186,13 +195,12 @@ class Dispatcher:
             line: as for `dispatch`.
         """
         error, handler = failed.error, self._by_name.get(failed.handler or "")
-        if error is None or handler is None:
-            return Outcome(failed.wishes, failed.handler)
         everyone, people = self._views(event)
-        occasion = everyone if handler.registration.options.from_bots else people or everyone
+        is_for_bots = handler is not None and handler.registration.options.from_bots
+        occasion = everyone if is_for_bots else people or everyone
         ledger = Ledger(occasion, Memory(event), line=line or NoLine())
-        for one in handler.errors:
-            if not isinstance(error, one.errors):
+        for one in handler.errors if handler and error else ():
+            if error is None or not isinstance(error, one.errors):
                 continue
             try:
                 reply = await self._run(one.name, occasion, ledger, partial(one.answer, error=error))
@@ -200,6 +208,10 @@ class Dispatcher:
                 return Outcome(failed.wishes, one.name, worse)
             if reply is not PASS:
                 return self._done(handler, event, ledger, is_owed=True)
+        if isinstance(error, DialogDiverged):
+            ledger.add(LOST_DIALOG, SendMessage(LOST))
+        elif handler is None:
+            return Outcome(failed.wishes, failed.handler)
         return self._done(handler, event, ledger, is_owed=bool(failed.wishes))
 
     def _refuse(self, event: Event, admission: Admission, ledger: Ledger) -> None:
@@ -224,16 +236,29 @@ class Dispatcher:
             return everyone, None
         return everyone, Occasion(concerning_people, self._bot, self._infos, self._payloads)
 
-    def _candidates(self, occasion: Occasion) -> Iterator[Handler]:
+    def _candidates(self, occasion: Occasion, pending: DialogRecord | None) -> Iterator[Handler | None]:
+        """Who is asked, in order; None is the pending dialog."""
         name = _called(occasion.event)
         if name is not None:
             yield self._timed[name]
             return
+        is_first = pending is not None and self._is_first(occasion, pending)
+        if is_first:
+            yield None
         if isinstance(occasion.event, MessageReceived) and self._commands and occasion.command_line is not None:
             command = self._commands.get(occasion.command_line.name)
             if command is not None:
                 yield command
+        if pending is not None and not is_first and occasion.text.strip():
+            yield None
         yield from self._handlers_of(type(occasion.event))
+
+    def _is_first(self, occasion: Occasion, pending: DialogRecord) -> bool:
+        """Whether the pending dialog comes before the commands."""
+        if isinstance(occasion.event, DialogTimedOut) or occasion.event.key == pending.event_key:
+            return True
+        handler = self._by_name.get(pending.handler)
+        return handler is not None and is_cancel(occasion.text, handler.cancel_words)
 
     def _handlers_of(self, event: type[Event]) -> tuple[Handler, ...]:
         known = self._by_event.get(event)
@@ -242,13 +267,32 @@ class Dispatcher:
             self._by_event[event] = known
         return known
 
-    async def _offer(self, handler: Handler, occasion: Occasion, ledger: Ledger) -> bool:
+    async def _offer(self, handler: Handler | None, occasion: Occasion, ledger: Ledger) -> bool:
         """Whether the handler took the event; what it asked for is in the ledger then."""
-        match = handler.match(occasion)
+        match: Match | None
+        if handler is None:
+            handler, match = self._resumed(ledger.memory.resume(occasion.text))
+        else:
+            match = handler.match(occasion)
         if match is None:
             return False
         answer = partial(handler.answer, match=match, provisions=self._provisions, memory=ledger.memory)
-        return await self._run(handler.name, occasion, ledger, answer) is not PASS
+        reply = await self._run(handler.name, occasion, ledger, answer)
+        ledger.wishes += ledger.memory.take_wishes()
+        return reply is not PASS
+
+    def _resumed(self, pending: DialogRecord) -> tuple[Handler, Match]:
+        """The handler that goes on with a dialog, and what it was called with when that began."""
+        handler = self._by_name.get(pending.handler)
+        if handler is not None and handler.is_dialog:
+            match = handler.match(Occasion(pending.event, self._bot, self._infos, self._payloads))
+            if match is not None and not isinstance(match, BadArguments):
+                return handler, match
+        msg = (
+            f"the dialog {pending.handler} was removed, or takes other arguments, while {pending.id} was under way;"
+            " put the code back and revive this letter, or drop it"
+        )
+        raise DialogDiverged(msg)
 
     async def _run(
         self, name: str, occasion: Occasion, ledger: Ledger, answer: Callable[[Context[Event]], Awaitable[Reply]]
@@ -278,15 +322,18 @@ class Dispatcher:
         try:
             writes = tuple(ledger.memory.writes())
         except CannotStore as error:
-            return Outcome(handler=name, error=error, is_final=True)
+            return Outcome(handler=name, error=error, is_final=True, writes=tuple(ledger.memory.parked()))
         return Outcome(tuple(ledger.wishes), name, writes=writes)
 
-    def _failed(self, handler: Handler, event: Event, ledger: Ledger, error: Exception) -> Outcome:
-        receipt = Ledger(ledger.occasion, ledger.memory)
+    def _failed(self, handler: Handler | None, event: Event, ledger: Ledger, error: Exception) -> Outcome:
+        memory, receipt = ledger.memory, Ledger(ledger.occasion, ledger.memory)
+        name = handler.name if handler else memory.pending.handler if memory.pending else None
+        handler = handler or self._by_name.get(name or "")
         if self._ack_of(handler) is Ack.RECEIVED:
             _add_receipt(event, receipt)
-        retry = handler.registration.options.retry or Retry()
-        return Outcome(tuple(receipt.wishes), handler.name, error, retry)
+        retry = (handler.registration.options.retry if handler else None) or Retry()
+        is_final = isinstance(error, CannotStore | DialogDiverged)
+        return Outcome(tuple(receipt.wishes), name, error, retry, is_final, tuple(memory.parked()))
 
     def _ack_of(self, handler: Handler | None) -> Ack:
         return (handler.registration.options.ack if handler else None) or self._ack

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import takewhile
@@ -11,11 +11,14 @@ from typing import Any
 
 import anyio
 
+from chatbot.conversation.dialog import Dialog
 from chatbot.conversation.memory import Memory
 from chatbot.conversation.schedules import Schedule
+from chatbot.conversation.talk import CANCEL_WORDS
 from chatbot.dispatch.arguments import BadArguments, Values
 from chatbot.dispatch.binding import Bind, Match, arguments_of, bind_arguments, bind_groups
 from chatbot.dispatch.context import Context
+from chatbot.dispatch.conversion import plain_type
 from chatbot.dispatch.error_handler import ErrorHandler
 from chatbot.dispatch.filters import Filter
 from chatbot.dispatch.middleware import Middleware, compose
@@ -29,6 +32,7 @@ from chatbot.dispatch.reply import Pass, Reply
 from chatbot.dispatch.signature import Function, name_of, read_signature, refuse
 from chatbot.dispatch.somebody import People, names_in
 from chatbot.events import Event, ScheduleFired, TimerFired
+from chatbot.model import Participant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +93,13 @@ class Surroundings:
         middleware: outermost first.
         providers: what handlers may ask for.
         errors: who hears of failures, the nearest first.
+        cancel_words: what people say to a dialog that they do not want to go on with.
     """
 
     middleware: tuple[Middleware, ...] = ()
     providers: Scope = field(default_factory=dict)
     errors: tuple[ErrorHandler, ...] = ()
+    cancel_words: tuple[str, ...] = CANCEL_WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +117,8 @@ class Handler:
         errors: who hears of it when it keeps failing, the nearest first.
         info: what people are told of it, if it is a command.
         payload: what it is called with, if it is a timer.
+        is_dialog: whether it holds a dialog.
+        cancel_words: what people say when they do not want to go on with it.
     """
 
     registration: Registration
@@ -123,6 +131,8 @@ class Handler:
     errors: tuple[ErrorHandler, ...]
     info: CommandInfo | None
     payload: Payload | None = None
+    is_dialog: bool = False
+    cancel_words: tuple[str, ...] = CANCEL_WORDS
 
     @property
     def place(self) -> str:
@@ -159,9 +169,9 @@ class Handler:
                 return str(values)
             states = {name: await memory.state(kind) for name, kind in self.states.items()}
             if not self.needs:
-                return await self._call(ctx, values, states)
+                return await self._call(ctx, values, states, memory)
             async with provisions.for_event(self.needs, ctx) as provided:
-                return await self._call(ctx, values, {**states, **provided})
+                return await self._call(ctx, values, {**states, **provided}, memory)
 
         reply = await self.around(ctx, proceed)
         if reply is None or isinstance(reply, str | Pass):
@@ -178,10 +188,17 @@ class Handler:
         except BadArguments as error:
             return BadArguments(f"{error}\nUsage: {self.info.usage}" if self.info else str(error))
 
-    async def _call(self, ctx: Context[Any], values: Values, provided: Mapping[str, Any]) -> Reply:
+    async def _call(self, ctx: Context[Any], values: Values, provided: Mapping[str, Any], memory: Memory) -> Reply:
         named = {**values.named, **provided}
         first = [named.pop(name) for name in takewhile(named.__contains__, self.leading)]
-        reply: Reply = await self.registration.function(ctx, *first, *values.many, **named)
+
+        def call(leading: Context[Any] | Dialog) -> Coroutine[Any, Any, Any]:
+            called: Coroutine[Any, Any, Any] = self.registration.function(leading, *first, *values.many, **named)
+            return called
+
+        reply: Reply = await (
+            memory.talk(self.name, ctx.text, self.cancel_words, call) if self.is_dialog else call(ctx)
+        )
         return reply
 
 
@@ -196,11 +213,14 @@ def prepare(registration: Registration, surroundings: Surroundings) -> Handler:
         PluginError: the function asks for something that nobody can give.
     """
     function = registration.function
-    parameters = read_signature(function, registration.event, registration.role).parameters
+    signature = read_signature(function, registration.event, registration.role)
+    parameters = signature.parameters
     needs = needs_of(parameters, surroundings.providers)
     _check_contexts(registration, needs)
     states = states_of(function, registration.event, [one for one in parameters if one.name not in needs])
     others = [one for one in parameters if one.name not in needs and one.name not in states]
+    if signature.is_dialog:
+        _check_no_people(function, others)
     payload = payload_of(function, others) if registration.event is TimerFired else None
     bind, info = (bind_payload(payload), None) if payload else _binding(registration, others)
     return Handler(
@@ -214,6 +234,8 @@ def prepare(registration: Registration, surroundings: Surroundings) -> Handler:
         surroundings.errors,
         info,
         payload,
+        signature.is_dialog,
+        surroundings.cancel_words,
     )
 
 
@@ -225,6 +247,17 @@ def _binding(registration: Registration, parameters: Sequence[inspect.Parameter]
     arguments = arguments_of(function, registration.command, parameters)
     summary = (inspect.getdoc(function) or "").partition("\n")[0].strip()
     return bind_arguments(arguments), CommandInfo(registration.command, arguments.usage, summary)
+
+
+def _check_no_people(function: Function, parameters: Sequence[inspect.Parameter]) -> None:
+    """A dialog's arguments are read anew for every answer; who is in the thread may be others by then."""
+    for one in parameters:
+        if plain_type(one.annotation) is Participant:
+            refuse(
+                function,
+                f"parameter {one.name!r} of {name_of(function)} is a Participant, but a dialog outlives who is in the"
+                " thread; take a str, or begin with a command that takes a Context",
+            )
 
 
 def _leading(parameters: Sequence[inspect.Parameter]) -> tuple[str, ...]:

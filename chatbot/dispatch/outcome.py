@@ -56,7 +56,7 @@ class Outcome:
         error: why it failed; None if it did not.
         retry: how often a failed handler is to be tried.
         is_final: trying again cannot help.
-        writes: what is to be remembered, together with the wishes.
+        writes: what is to be remembered, together with the wishes; or, of a failure, if the event is given up.
     """
 
     wishes: tuple[Wish, ...] = ()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, TypeAlias, Union, get_args, get_origin, get_type_hints
 
+from chatbot.conversation.dialog import Dialog
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.place import place_of, without_partial
 from chatbot.dispatch.reply import Pass
@@ -22,9 +23,15 @@ Function: TypeAlias = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A handler's parameters behind the context, their annotations resolved to types."""
+    """What a handler takes.
+
+    Args:
+        parameters: those behind the context, their annotations resolved to types.
+        is_dialog: in place of the context it takes a dialog.
+    """
 
     parameters: tuple[inspect.Parameter, ...]
+    is_dialog: bool = False
 
 
 def check_async(function: Function, role: str) -> None:
@@ -58,9 +65,13 @@ def read_signature(function: Function, event: type[Event], role: str) -> Signatu
         one.replace(annotation=hints.get(one.name, one.annotation))
         for one in inspect.signature(function).parameters.values()
     ]
-    _check_context(function, parameters, event, role)
+    is_dialog = bool(parameters) and parameters[0].annotation is Dialog
+    if is_dialog:
+        _check_dialog(function, event, role)
+    else:
+        _check_context(function, parameters, event, role)
     check_return(function, event, hints, role)
-    return Signature(tuple(parameters[1:]))
+    return Signature(tuple(parameters[1:]), is_dialog)
 
 
 def check_middleware(function: Function) -> None:
@@ -151,6 +162,15 @@ def _check_context(function: Function, parameters: list[inspect.Parameter], even
             function,
             f"parameter {first.name!r} of {name} is Context[{names}], but it is registered for {event.__name__};"
             f" write `{first.name}: {wanted}`",
+        )
+
+
+def _check_dialog(function: Function, event: type[Event], role: str) -> None:
+    if event is not MessageReceived:
+        refuse(
+            function,
+            f"{role} {name_of(function)} takes a Dialog, but it is registered for {event.__name__}, which nobody said:"
+            " dialogs begin with a message or a command",
         )
 
 

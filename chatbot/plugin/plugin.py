@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast, overload
 
 from chatbot.conversation.schedules import Cron, Every, Schedule
 from chatbot.dispatch.context import Context
@@ -25,7 +25,7 @@ from chatbot.dispatch.reply import Reply
 from chatbot.dispatch.signature import Function, check_async, check_middleware, refuse
 from chatbot.errors import PluginError
 from chatbot.events import DialogTimedOut, Event, MessageReceived, ScheduleFired, TimerFired
-from chatbot.plugin.registers import Registers, RegistersError
+from chatbot.plugin.registers import Registers, RegistersError, RegistersMessages
 
 E = TypeVar("E", bound=Event)
 P = ParamSpec("P")
@@ -48,11 +48,17 @@ class Plugin:
 
     Args:
         name: what logs and messages call it.
+        cancel_words: what people say to its dialogs when they do not want to go on; case does not matter. By default
+            those of the plugin that includes it, or `cancel` and `/cancel`.
+
+    Raises:
+        PluginError: the words are not several texts.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, cancel_words: Sequence[str] | None = None) -> None:
         self.name = name
         self.place = place_of_caller()
+        self._cancel_words = _checked_words(cancel_words, self.place)
         self._parts: list[Registration | Plugin] = []
         self._middleware: list[Middleware] = []
         self._providers: list[Function] = []
@@ -69,7 +75,7 @@ class Plugin:
         ack: Ack | None = None,
         retry: Retry | None = None,
         timeout: timedelta | None = None,
-    ) -> Registers[MessageReceived]:
+    ) -> RegistersMessages:
         """Register a handler for messages with text that no command takes.
 
         Args:
@@ -79,12 +85,13 @@ class Plugin:
             retry: how often it is tried when it fails; by default three times.
             timeout: how long it may run before it is cancelled and counts as failed; by default as long as it likes.
         """
-        return self._registers(
+        registers = self._registers(
             MessageReceived,
             filter,
             needs_text=True,
             options=Options(from_bots=from_bots, ack=ack, retry=retry, timeout=timeout),
         )
+        return cast("RegistersMessages", registers)  # it takes both, and leaves the rest to the load
 
     def command(
         self,
@@ -95,7 +102,7 @@ class Plugin:
         ack: Ack | None = None,
         retry: Retry | None = None,
         timeout: timedelta | None = None,
-    ) -> Registers[MessageReceived]:
+    ) -> RegistersMessages:
         """Register a handler for `/name`; its further parameters are what may be typed behind it.
 
         Parameters may be str, int, float, bool, date, timedelta, UUID, an Enum or a Literal; a `Participant` is
@@ -113,12 +120,13 @@ class Plugin:
         Raises:
             PluginError: the name cannot be typed as a command, or the plugin has it already.
         """
-        return self._registers(
+        registers = self._registers(
             MessageReceived,
             filter,
             command=name,
             options=Options(from_bots=from_bots, ack=ack, retry=retry, timeout=timeout),
         )
+        return cast("RegistersMessages", registers)  # it takes both, and leaves the rest to the load
 
     def on(
         self,
@@ -285,6 +293,7 @@ class Plugin:
             (*outer.middleware, *self._middleware),
             resolve_providers(self._providers, outer.providers),
             (*self._errors, *outer.errors),
+            self._cancel_words or outer.cancel_words,
         )
         handlers: list[Handler] = []
         for part in self._parts:
@@ -338,6 +347,13 @@ class Plugin:
                     new.function,
                     f"command /{new.command} is taken already, by {place_of(old.function)}; rename one of them",
                 )
+
+
+def _checked_words(words: Sequence[str] | None, place: str) -> tuple[str, ...]:
+    if isinstance(words, str) or not all(isinstance(word, str) and word.strip() for word in words or ()):
+        msg = f"{place}: cancel_words is {words!r}; give several words, as in cancel_words=('cancel', 'stop')"
+        raise PluginError(msg)
+    return tuple(words or ())
 
 
 def _wanted(filter: FilterLike | None, place: str, *, needs_text: bool) -> Filter | None:

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
+from chatbot.conversation.dialog import Dialog
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.reply import Reply
-from chatbot.events import Event
+from chatbot.events import Event, MessageReceived
 
 P = ParamSpec("P")
 R = TypeVar("R", bound=Reply)
@@ -24,6 +25,24 @@ class Registers(Protocol[E]):
     def __call__(
         self, handler: Callable[Concatenate[Context[E], P], Coroutine[Any, Any, R]], /
     ) -> Callable[Concatenate[Context[E], P], Coroutine[Any, Any, R]]:
+        """Register the handler."""
+        ...
+
+
+class RegistersMessages(Protocol):
+    """A decorator for handlers of messages, which may hold dialogs; it returns the handler unchanged."""
+
+    @overload
+    def __call__(
+        self, handler: Callable[Concatenate[Context[MessageReceived], P], Coroutine[Any, Any, R]], /
+    ) -> Callable[Concatenate[Context[MessageReceived], P], Coroutine[Any, Any, R]]: ...
+
+    @overload
+    def __call__(
+        self, handler: Callable[Concatenate[Dialog, P], Coroutine[Any, Any, R]], /
+    ) -> Callable[Concatenate[Dialog, P], Coroutine[Any, Any, R]]: ...
+
+    def __call__(self, handler: Any, /) -> Any:
         """Register the handler."""
         ...
 

@@ -75,7 +75,7 @@ class EventStream:
         thread: where it happens.
         start: when the first event happens, UTC; the others follow a second apart.
 
-    State is remembered from one event to the next, and from one `into` to the next.
+    State and dialogs are remembered from one event to the next, and from one `into` to the next. Timers do not ring.
 
     Attributes:
         events: what was added and is not handled yet.
@@ -87,6 +87,8 @@ class EventStream:
         self._now = start
         self._people: list[Participant] = []
         self._store = MemoryStore()
+        self._clock = start.timestamp()
+        self._conversations = Conversations(bot.user, self._store, clock=lambda: self._clock)
         self.events: list[Event] = []
 
     def user(self, display_name: str | None) -> Author:
@@ -152,10 +154,10 @@ class EventStream:
         return Handled(tuple(outcomes))
 
     async def _dispatch(self, dispatcher: Dispatcher, event: Event, line: Line) -> Outcome:
-        conversations = Conversations(self.bot.user, self._store, clock=lambda: event.occurred_on.timestamp())
-        outcome = await dispatcher.dispatch(event, conversations.open(event), line=line)
+        self._clock = event.occurred_on.timestamp()
+        outcome = await dispatcher.dispatch(event, self._conversations.open(event), line=line)
         if outcome.error is None:
-            await conversations.commit(outcome.writes)
+            await self._conversations.commit(outcome.writes)
         return outcome
 
     def tick(self) -> datetime:

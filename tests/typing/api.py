@@ -9,6 +9,7 @@ stay flagged.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from enum import Enum
 from typing import Literal, assert_type
@@ -18,8 +19,10 @@ from chatbot import (
     PASS,
     Ack,
     BotStarted,
+    BotState,
     ChatMessage,
     Context,
+    Dialog,
     Event,
     MessageDeleted,
     MessageEdited,
@@ -31,14 +34,20 @@ from chatbot import (
     Pass,
     Plugin,
     Proceed,
+    ProfileState,
     Reply,
     Rest,
     Retry,
+    ScheduleFired,
     SendMessage,
     SentMessage,
+    State,
     ThreadId,
+    TimerFired,
+    TimerId,
     TopicUpdated,
     UserId,
+    UserState,
     admin,
     from_user,
     has_attachment,
@@ -208,29 +217,114 @@ async def test_bot() -> None:
     assert outcome.actions == [SendMessage("hi")]
 
 
+# State, dialogs and timers.
+
+
+@dataclass
+class Cart:
+    items: dict[str, int] = field(default_factory=dict)
+
+
+async def price(item: str) -> int:
+    return len(item)
+
+
+@plugin.command("add")
+async def add(ctx: Context, cart: State[Cart], item: str, count: int = 1) -> str:
+    cart.value = Cart({**cart.value.items, item: count})
+    assert_type(cart.value, Cart)
+    timer = await ctx.later(timedelta(days=1), follow_up, item=item)
+    await ctx.cancel(timer)
+    assert_type(timer, TimerId)
+    assert_type(await ctx.once("price", price, item), int)
+    assert_type(await ctx.once("length", len, item), int)
+    return item
+
+
+@plugin.timer
+async def follow_up(ctx: Context[TimerFired], item: str, cart: State[Cart]) -> str:
+    return f"{item} {ctx.event.due}"
+
+
+@plugin.timer(timeout=timedelta(seconds=5))
+async def slow_timer(ctx: Context[TimerFired]) -> None: ...
+
+
+@plugin.every(timedelta(hours=1))
+async def beat(ctx: Context[ScheduleFired], all: BotState[Cart]) -> None: ...
+
+
+@plugin.cron("0 9 * * 1-5", tz="Europe/Paris")
+async def morning(ctx: Context[ScheduleFired]) -> None: ...
+
+
+@plugin.command("order")
+async def order(talk: Dialog, item: str, mine: UserState[Cart], everywhere: ProfileState[Cart]) -> str:
+    assert_type(await talk.ask("Name?"), str)
+    assert_type(await talk.ask("How many?", validate=int), int)
+    sizes: list[Literal["s", "l"]] = ["s", "l"]
+    assert_type(await talk.ask("Size?", choices=sizes, timeout=timedelta(minutes=5)), Literal["s", "l"])
+    assert_type(await talk.confirm("Sure?"), bool)
+    assert_type(await talk.run(len, item), int)
+    return item
+
+
+@plugin.message(text("dialog"))
+async def dialog_on_message(talk: Dialog) -> None:
+    await talk.say(html="<b>hi</b>")
+
+
 # Mistakes that a type checker finds.
 
 
-@plugin.message()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+@plugin.on(ParticipantsAdded)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+async def dialog_with_nobody(talk: Dialog) -> None: ...
+
+
+@plugin.timer  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+async def timer_of_a_message(ctx: Context) -> None: ...
+
+
+@plugin.every(timedelta(hours=1))
+async def schedule_in_a_thread(ctx: Context[ScheduleFired]) -> None:
+    print(ctx.thread)  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@plugin.every(60)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+async def seconds_are_no_period(ctx: Context[ScheduleFired]) -> None: ...
+
+
+@plugin.message()
+async def wrong_state(ctx: Context, cart: State[Cart]) -> None:
+    cart.value = "pear"  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+    await ctx.once("price", price, 2)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+@plugin.message()
+async def wrong_question(talk: Dialog) -> None:
+    await talk.ask("Size?", choices=[1, 2])  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+
+
+@plugin.message()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
 def not_async(ctx: Context) -> str:
     return ctx.text
 
 
-@plugin.message()  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+@plugin.message()  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportCallIssue]
 async def wrong_return(ctx: Context) -> int:
     return 1
 
 
-@plugin.message()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+@plugin.message()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
 async def wrong_first_parameter(ctx: str) -> str:
     return ctx
 
 
-@plugin.message()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+@plugin.message()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
 async def no_parameter() -> None: ...
 
 
-@plugin.message()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+@plugin.message()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
 async def wrong_event(ctx: Context[ParticipantsAdded]) -> None: ...
 
 
@@ -266,7 +360,7 @@ async def nowhere_to_type(ctx: Context[BotStarted]) -> None:
 async def bare_context(ctx: Context) -> None: ...
 
 
-@plugin.command("x")  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+@plugin.command("x")  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportCallIssue]
 async def returns_a_list(ctx: Context) -> list[str]:
     return []
 
