@@ -164,7 +164,7 @@ class Bot:
         new = old.remade(plugins)
         await self.crew.replace(new)
         if new.schedules != old.schedules:
-            await self.conversations.load(new.schedules)
+            await self.conversations.reschedule(new.schedules)
 
     async def _remember(self) -> None:
         """Make a lane for every thread the store knows, with the wishes that were left pending there."""

@@ -145,15 +145,19 @@ class Conversations:
     async def load(self, schedules: Mapping[str, Schedule]) -> None:
         """Begin with what the store remembers, and with these schedules, by the names of their handlers.
 
-        A schedule that was due meanwhile is due now, once. One that is new, or was changed, begins now.
+        A schedule that was due meanwhile is due now, once.
         """
-        self._schedules = schedules
         self._timers, self._agenda, self._rung = {}, Agenda(), {}
         self._dialogs, self._by_person = {}, {}
         for dialog in await self._store.dialogs(self.bot):
             self._save_dialog(dialog)
         for record in await self._store.timers(self.bot):
             self._set(record)
+        await self.reschedule(schedules)
+
+    async def reschedule(self, schedules: Mapping[str, Schedule]) -> None:
+        """Go on with these schedules: one that is new, or was changed, begins now; one that is gone ends."""
+        self._schedules = schedules
         writes = [*self._end_old_schedules(), *self._begin_new_schedules()]
         if writes:
             await self.commit(writes)
