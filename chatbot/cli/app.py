@@ -61,6 +61,14 @@ _COMMANDS: Final = {
         "Type lines and see what comes; Ctrl-D leaves. You come into the lobby; where there is none, back to where you "
         "talked last. Piped lines are sent, and answers waited for a moment: echo hello | chatbot chat",
     ),
+    "record": (
+        "Write a thread with running bots down, as a conversation that is a test.",
+        "People become Ann, Ben, …; their ids, e-mail addresses and phone numbers are masked.",
+    ),
+    "replay": (
+        "Perform a conversation again, with other plugins, and show where the replies are others.",
+        "In virtual time, on an emulator of its own: nobody gets a message. Exits with 1 if any reply is another one.",
+    ),
     "emulator": (
         "Serve the chat service on this machine.",
         "Any SDK of Azure Communication Services, in any language, works with the connection string that it prints.",

@@ -60,7 +60,7 @@ def _load(script: Script, role: Role, reference: str, near: Path, root: Path) ->
     try:
         return load_plugin(reference, base_dir=next(having, root), settings=role.settings.get(reference))
     except PluginError as error:
-        msg = f"{script.file}:{role.number}: {error}"
+        msg = f"{script.file}:{role.number}: {error}" if role.number else str(error)
         raise ConfigError(msg) from error
 
 

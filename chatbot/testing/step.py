@@ -5,7 +5,7 @@ The same words are read from `.chat` files, written by recordings, and shown whe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
@@ -85,21 +85,26 @@ def as_written(text: str) -> str:
     return "\n".join(line.rstrip() for line in lines).strip()
 
 
+def as_it_read(steps: Iterable[Step], bots: Container[str]) -> list[Step]:
+    """The steps with what these bots have said as it read in the end, where they had said it first."""
+    read: list[Step] = []
+    for step in steps:
+        if step.who not in bots or step.verb not in (Verb.EDITS, Verb.DELETES):
+            read.append(step)
+            continue
+        places = [place for place, one in enumerate(read) if one.who == step.who and one.verb is Verb.SAYS]
+        found = find_target([read[place] for place in places], step)
+        if found is not None and step.verb is Verb.EDITS:
+            read[places[found]] = replace(read[places[found]], text=step.text)
+        elif found is not None:
+            del read[places[found]]
+    return read
+
+
 def final_replies(steps: Iterable[Step], who: str) -> list[Step]:
     """What somebody has said and not taken back, in order, as it read in the end."""
-    said: list[Step] = []
-    for step in steps:
-        if step.who != who:
-            continue
-        if step.verb is Verb.SAYS:
-            said.append(step)
-        elif step.verb in (Verb.EDITS, Verb.DELETES):
-            place = find_target(said, step)
-            if place is not None and step.verb is Verb.EDITS:
-                said[place] = replace(said[place], text=step.text)
-            elif place is not None:
-                del said[place]
-    return said
+    own = as_it_read((step for step in steps if step.who == who), {who})
+    return [step for step in own if step.verb is Verb.SAYS]
 
 
 def find_target(said: list[Step], step: Step) -> int | None:

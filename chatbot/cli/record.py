@@ -1,0 +1,127 @@
+"""`chatbot record`: write a thread with running bots down as a conversation that is a test."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+from cyclopts import Parameter
+
+from chatbot.cli.recording import recorded
+from chatbot.config import Config, load_config
+from chatbot.errors import ConfigError, Forbidden, NotFound, StateError, Throttled, UnknownName
+from chatbot.model import ChatMessage, ThreadId, UserId
+from chatbot.runtime.connection import Connection
+from chatbot.runtime.control import ControlDirectory, RunInfo
+from chatbot.runtime.logs import logging_to
+from chatbot.service.base import ChatService, MessagePage
+from chatbot.testing.script import HEADERS, Role, Script
+from chatbot.testing.step import Verb
+
+_NOTE = """\
+# Recorded with `chatbot record`. The names, ids, e-mail addresses and phone numbers of those who take part are masked;
+# other names, and what people tell about themselves, are not: read it before you give it to anybody.
+"""
+
+
+def record(
+    config: Annotated[Path, Parameter(help="The configuration of the running bots.")] = Path("bots.yaml"),
+    /,
+    *,
+    thread: Annotated[
+        str | None, Parameter(help="The id of the thread; the lobby if not given, where there is one.")
+    ] = None,
+    output: Annotated[
+        Path | None, Parameter(name=["--output", "-o"], help="The file to write, such as tests/talk.chat.")
+    ] = None,
+) -> int:
+    """Write a thread down, with personal data masked."""
+    info = ControlDirectory(config.absolute().parent).running()
+    chosen = ThreadId(thread) if thread else info.lobby
+    if chosen is None:
+        msg = "there is no lobby to record; name a thread with --thread (`chatbot chat --list` shows yours)"
+        raise UnknownName(msg)
+    if output is not None and output.exists():
+        msg = f"{output}: this exists already; name another file, or move it away"
+        raise ConfigError(msg)
+    with logging_to(sys.stderr, format="console", level="error"):
+        settings = load_config(config, os.environ)
+        messages = anyio.run(_read, info, chosen)
+    text = _written(messages, info, settings)
+    if output is None:
+        print(text, end="")
+    else:
+        _write(output, text)
+        print(f"Wrote {output}. Try it: chatbot replay {output}")
+    return 0
+
+
+def _written(messages: list[ChatMessage], info: RunInfo, config: Config) -> str:
+    names = _names(info)
+    steps = recorded(messages, {UserId(bot.user_id): names[bot.name] for bot in info.bots})
+    speakers = {step.who for step in steps} | {name for step in steps for name in step.others}
+    taking_part = [bot.name for bot in info.bots if names[bot.name] in speakers] or [bot.name for bot in info.bots]
+    if not any(step.verb is Verb.SAYS for step in steps):
+        msg = "nobody has said anything in this thread, or all of it was taken back; there is nothing to record"
+        raise StateError(msg)
+    plugins = {name: config.bots[name].plugins for name in taking_part if name in config.bots}
+    roles = tuple(Role(names[name], tuple(one.module for one in given)) for name, given in plugins.items())
+    notes = (
+        f"# {one.module} has settings in {config.path.name}; if it needs them here, write below its `plugins:` line\n"
+        f"#   settings: {one.module} {{…}}\n"
+        for given in plugins.values()
+        for one in given
+        if one.settings
+    )
+    return _NOTE + "".join(notes) + str(Script("", roles, tuple(steps)))
+
+
+def _names(info: RunInfo) -> Mapping[str, str]:
+    """What each bot is called in the file: as people see it, if that can stand there and tells it from the others."""
+    shown = {bot.name: re.sub(r"[:*(#,\s]+", " ", bot.display_name).strip() for bot in info.bots}
+    every = list(shown.values())
+    return {
+        name: display if display and every.count(display) == 1 and display not in HEADERS else name
+        for name, display in shown.items()
+    }
+
+
+async def _read(info: RunInfo, thread: ThreadId) -> list[ChatMessage]:
+    """Everything in a thread, as a bot that is in it sees it."""
+    async with Connection.to_running(info).open() as resource:
+        for bot in info.bots:
+            service = resource.chat(bot.user_id, resource.minted_tokens(bot.user_id))
+            try:
+                return [message async for page in _pages(service, thread) for message in page.messages]
+            except (Forbidden, NotFound):
+                continue
+    msg = f"{thread}: none of the running bots is in this thread; `chatbot chat --list` shows those that you are in"
+    raise UnknownName(msg)
+
+
+async def _pages(service: ChatService, thread: ThreadId) -> AsyncIterator[MessagePage]:
+    link: str | None = None
+    while True:
+        try:
+            page = await service.list_messages(thread, link=link)
+        except Throttled as error:
+            await anyio.sleep(error.retry_after or 1.0)
+            continue
+        yield page
+        link = page.next_link
+        if link is None:
+            return
+
+
+def _write(output: Path, text: str) -> None:
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        msg = f"{output}: this cannot be written: {os.strerror(error.errno or 0)}"
+        raise ConfigError(msg) from None

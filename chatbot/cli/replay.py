@@ -1,0 +1,87 @@
+"""`chatbot replay`: yesterday's conversation with today's code, and where the replies are others."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from chatbot.config.place import printable
+from chatbot.errors import ConfigError, UnknownName
+from chatbot.runtime.logs import logging_to
+from chatbot.testing.difference import difference
+from chatbot.testing.performance import Performance, perform
+from chatbot.testing.script import Script, parse_script
+from chatbot.testing.step import Step, as_it_read, final_replies
+
+EXIT_DIFFERENT = 1
+
+
+def replay(
+    file: Annotated[Path, Parameter(help="The conversation: recorded, or written by hand.")],
+    /,
+    *,
+    plugin: Annotated[
+        tuple[str, ...],
+        Parameter(help="A plugin to answer instead of those that the file names; give it once for each."),
+    ] = (),
+    bot: Annotated[
+        str | None, Parameter(help="Which bot of the file gets these plugins, where it has several.")
+    ] = None,
+) -> int:
+    """Perform a conversation in virtual time; exit 1 if any reply is another one."""
+    script = parse_script(_read(file), str(file))
+    if plugin:
+        script = _recast(script, plugin, bot)
+    with logging_to(sys.stderr, format="console", level="error"):
+        done = perform(script, near=file.absolute().parent, root=Path.cwd(), raise_failures=False)
+    lines = list(_report(script, done))
+    if not lines:
+        count = sum(len(final_replies(script.steps, bot)) for bot in script.bots)
+        print(f"{file}: {count} repl{'y' if count == 1 else 'ies'}, all the same")
+        return 0
+    print("\n".join(printable(line) for line in lines))
+    return EXIT_DIFFERENT
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        msg = f"{file}: this cannot be read: {os.strerror(error.errno or 0)}; name a file that `chatbot record` wrote"
+        raise ConfigError(msg) from None
+    except UnicodeDecodeError:
+        msg = f"{file}: this is not text in UTF-8; name a file that `chatbot record` wrote"
+        raise ConfigError(msg) from None
+
+
+def _recast(script: Script, plugins: tuple[str, ...], bot: str | None) -> Script:
+    """The same conversation with other plugins for one bot."""
+    chosen = bot or (script.bots[0] if len(script.bots) == 1 else None)
+    if chosen not in script.bots:
+        what = f"there is no bot {bot!r} in it" if bot else "it has several bots"
+        msg = f"{script.file}: {what}; say with --bot which one gets the plugins: {', '.join(script.bots)}"
+        raise UnknownName(msg)
+    roles = (replace(role, plugins=plugins, number=0) if role.name == chosen else role for role in script.roles)
+    return replace(script, roles=tuple(roles))
+
+
+def _report(script: Script, done: Performance) -> Iterator[str]:
+    """What is different, a bot after the other. How the bots' replies mix with what others say does not count:
+    people do not wait for bots, and in a replay they do."""
+    for bot in script.bots:
+        before, now = final_replies(script.steps, bot), final_replies(done.steps, bot)
+        if [one.key for one in before] != [one.key for one in now]:
+            yield f"{script.file}: {bot} answers otherwise (- before, + now)"
+            yield from difference(_shown(script, script.steps, bot), _shown(script, done.steps, bot))
+    for failure in done.failures:
+        yield f"{script.file}: a handler of {failure.bot} failed: {failure.error!r}"
+
+
+def _shown(script: Script, steps: Sequence[Step], bot: str) -> list[Step]:
+    return [one for one in as_it_read(steps, script.bots) if one.who == bot or one.who not in script.bots]

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from chatbot.cli import main
+
+PLUGIN = """
+from chatbot import Context, Plugin
+plugin = Plugin("answerer")
+@plugin.message()
+async def answer(ctx: Context) -> str:
+    {line}
+"""
+
+TALK = "bot: Bo\nplugins: played.old\nAnn: a\nAnn: b\nBo: a\nBo: draft\n* Bo edits: b\n"
+
+
+class Replayed(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Replay = Callable[..., Replayed]
+
+
+@pytest.fixture
+def replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Replay]:
+    """Replay a conversation in a project with an old plugin and a few new ones."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "played").mkdir()
+    lines = {"old": "return ctx.text", "new": "return ctx.text.upper()", "broken": "raise RuntimeError('no luck')"}
+    for name, line in lines.items():
+        (tmp_path / "played" / f"{name}.py").write_text(PLUGIN.format(line=line), encoding="utf-8")
+
+    def run(talk: str, *arguments: str) -> Replayed:
+        (tmp_path / "talk.chat").write_text(talk, encoding="utf-8")
+        return Replayed(main(["replay", "talk.chat", *arguments]), *capsys.readouterr())
+
+    yield run
+    for name in [name for name in sys.modules if name.partition(".")[0] == "played"]:
+        del sys.modules[name]
+
+
+def test_the_same_replies_are_no_difference_whenever_they_came_and_however_they_began(replay: Replay) -> None:
+    assert replay(TALK) == (0, "talk.chat: 2 replies, all the same\n", "")
+
+
+def test_other_replies_of_new_code_are_shown_with_the_lines_of_the_file(replay: Replay) -> None:
+    done = replay("bot: Bo\nplugins: played.old\nAnn: a\nBo: a\nAnn: 1\nBo: 1\n", "--plugin", "played.new")
+
+    assert done.code == 1
+    assert done.out.splitlines() == [
+        "talk.chat: Bo answers otherwise (- before, + now)",
+        "  3  Ann: a",
+        "- 4  Bo: a",
+        "+    Bo: A",
+        "  5  Ann: 1",
+        "  6  Bo: 1",
+    ]
+
+
+def test_a_handler_that_fails_is_a_difference(replay: Replay) -> None:
+    done = replay("bot: Bo\nplugins: played.old\nAnn: a\n", "--plugin", "played.broken")
+
+    assert done.code == 1
+    assert "talk.chat: a handler of Bo failed: RuntimeError('no luck')" in done.out
+
+
+def test_with_several_bots_one_is_chosen(replay: Replay) -> None:
+    talk = "bot: Bo\nplugins: played.old\nbot: Cy\nplugins: played.old\nAnn: a\nBo: a\nCy: a\n"
+
+    assert replay(talk, "--plugin", "played.new")[0] == 2
+    assert replay(talk, "--plugin", "played.new", "--bot", "Di").err.endswith("which one gets the plugins: Bo, Cy\n")
+    assert "Cy answers otherwise" in replay(talk, "--plugin", "played.new", "--bot", "Cy").out
+
+
+@pytest.mark.parametrize(
+    ("talk", "arguments", "problem"),
+    [
+        ("hello\n", (), "talk.chat:1: 'hello' is no line of a conversation"),
+        (TALK, ("--plugin", "played.newer"), "plugin played.newer: there is no such module"),
+        (TALK.replace("old", "older"), (), "talk.chat:2: plugin played.older: there is no such module"),
+    ],
+)
+def test_what_cannot_be_replayed_is_refused(
+    replay: Replay, talk: str, arguments: tuple[str, ...], problem: str
+) -> None:
+    done = replay(talk, *arguments)
+
+    assert done.code == 78
+    assert problem in done.err
+
+
+def test_a_file_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", "nowhere.chat"]) == 78
+    assert "nowhere.chat: this cannot be read: No such file or directory" in capsys.readouterr().err
