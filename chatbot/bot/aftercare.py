@@ -31,7 +31,7 @@ def hand_over(bot: Bot, letter: DeadLetter) -> bool:
     if lane is None:
         return False
     lane.revive(letter)
-    bot.ring(lane.thread)
+    bot.turns.ring(lane.thread)
     return True
 
 
@@ -75,9 +75,9 @@ async def turns_in_hand(bot: Bot, *, patience: float) -> bool:
     Returns:
         Whether they all ended in time.
     """
-    turns = dict(bot.working)
+    turns = dict(bot.turns.working)
     with anyio.move_on_after(patience):
-        while any(bot.working.get(thread) == turn for thread, turn in turns.items()):
-            await bot.turned.wait()
+        while any(bot.turns.working.get(thread) == turn for thread, turn in turns.items()):
+            await bot.turns.ended.wait()
         return True
     return False

@@ -20,36 +20,31 @@ from chatbot.bot import aftercare
 from chatbot.bot.crew import Crew
 from chatbot.bot.lane import Lane
 from chatbot.bot.line import LaneLine
+from chatbot.bot.listening import Listening
 from chatbot.bot.membership import Presence
 from chatbot.bot.observer import Observer, Unobserved
 from chatbot.bot.own_lane import NOWHERE, OwnLane
 from chatbot.bot.planning import causer_of, pieces_of, row_of, target_of
-from chatbot.bot.schedule import Schedule
 from chatbot.bot.settings import BotSettings
 from chatbot.bot.trouble import Trouble
+from chatbot.bot.turns import Turns
 from chatbot.bot.watch import Watch
 from chatbot.conversation import Conversations
 from chatbot.dispatch import Dispatcher, HandlerSource, Outcome
-from chatbot.errors import ServiceError, StoreError, Throttled
+from chatbot.errors import StoreError
 from chatbot.events import BotStarted, BotStopping, Event, MessageEvent, ThreadEvent
-from chatbot.model import MessageId, ThreadId, ThreadItem, UserId
-from chatbot.polling.doorbell import listen, rings
+from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.service.base import ChatService
-from chatbot.service.budget import Budget, Operation
+from chatbot.service.budget import Budget
 from chatbot.stores.base import Attempt, OutboxRow, Prune, Store, Write
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-FULL_WALK_SECONDS = 600.0
-"""How often the list of threads is read to its end: a few threads are listed out of order (recorded sessions)."""
-
 PRUNE_SECONDS = 60.0
 
 MAX_SLEEP = 3600.0
 """How long the bot trusts its clock before it looks again when the next timer is due."""
-
-MAX_PAUSE = 30.0
 
 OnFailure = Callable[[Event | None, Exception], None]
 
@@ -74,9 +69,8 @@ class Bot:
         lanes: the lane of each thread that is known.
         own: the lane of what happens in no thread.
         conversations: what is going on beyond the event in hand.
-        working: the lanes that are at work, each with the number of its turn.
-        turned: set, and made anew, whenever a turn has ended.
-        has_walked: the list of threads was read to its end since the start.
+        listening: what hears the doorbell.
+        turns: what gives the lanes their turns.
     """
 
     def __init__(
@@ -106,7 +100,6 @@ class Bot:
         self.trouble = Trouble(self.log)
         self.watch = Watch(observer or Unobserved())
         self.is_stopping = False
-        self.has_walked = False
         self.was_killed = False
         self.one_suspect = anyio.Lock()
         self._noted: Mapping[ThreadId, Attempt] = {}
@@ -116,13 +109,8 @@ class Bot:
         self.budget = Budget()
         self.lanes: dict[ThreadId, Lane] = {}
         self.own = OwnLane(self, None)
-        self._schedule = Schedule()
-        self.working: dict[ThreadId, int] = {}
-        self._turns = 0
-        self._rung: set[ThreadId] = set()
-        self.turned = anyio.Event()
-        self._woken = anyio.Event()
-        self._summoned = anyio.Event()
+        self.listening = Listening(self)
+        self.turns = Turns(self)
         self._handlers = anyio.CapacityLimiter(self.settings.max_handlers)
 
     # ── running ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -139,15 +127,15 @@ class Bot:
         async with self.crew:
             await self.own.announce(BotStarted(bot=self.user, occurred_on=self._now()))
             async with anyio.create_task_group() as group:
-                group.start_soon(self._listen)
-                group.start_soon(self._give_turns)
+                group.start_soon(self.listening.run)
+                group.start_soon(self.turns.run)
                 group.start_soon(self._prune)
                 group.start_soon(self._keep_time)
                 group.start_soon(self.own.run)
                 await stopping.wait()
                 await self.own.announce(BotStopping(bot=self.user, occurred_on=self._now()))
                 self.is_stopping = True
-                for thread in self.working:
+                for thread in self.turns.working:
                     self.lanes[thread].interrupt()
                 await self._drain()
                 group.cancel_scope.cancel()
@@ -175,10 +163,10 @@ class Bot:
         self._noted = await self._store.attempts(self.user)
         await self.conversations.load(self.crew.dispatcher.schedules)
         self.own = OwnLane(self, self._noted.get(NOWHERE))
-        now = anyio.current_time()
-        self.lanes, self._schedule = {}, Schedule()
+        self.lanes = {}
+        self.turns.forget()
         for record in await self._store.threads(self.user):
-            if self._serves(record.thread):
+            if self.serves(record.thread):
                 self.lanes[record.thread] = Lane(
                     self,
                     record.thread,
@@ -187,22 +175,23 @@ class Bot:
                     noted=self._noted.get(record.thread),
                 )
                 if not record.is_left:
-                    self._schedule.set(record.thread, now)
+                    self.turns.ring(record.thread)
         for thread in (self.settings.threads or frozenset()) - self.lanes.keys():
-            self._begin(thread, None)
+            self.begin(thread, None)
         for letter in await self._store.dead_letters(self.user):
             if letter.is_revived and not aftercare.hand_over(self, letter):
                 self.log.warning("letter.waits", letter=letter.id, reason="the bot is not in its thread")
 
-    def _serves(self, thread: ThreadId) -> bool:
+    def serves(self, thread: ThreadId) -> bool:
+        """Whether bots.yaml wants the bot in this thread."""
         return self.settings.threads is None or thread in self.settings.threads
 
-    def _begin(self, thread: ThreadId, stamp: datetime | None) -> None:
+    def begin(self, thread: ThreadId, stamp: datetime | None) -> None:
         """A thread nobody knew: its first turn finds out whether the bot is in it."""
         lane = Lane(self, thread, None, noted=self._noted.get(thread))
         lane.membership.probe(stamp)
         self.lanes[thread] = lane
-        self._schedule.set(thread, anyio.current_time())
+        self.turns.ring(thread)
 
     async def revive(self, id: str) -> bool:
         """Have a dead letter tried again; False when there is none of that id in a thread the bot is in."""
@@ -213,16 +202,13 @@ class Bot:
 
     async def _drain(self) -> None:
         """Wait for the turns in hand, then give turns only to the lanes that still owe something."""
-        self._schedule = Schedule()
+        self.turns.forget()
         while True:
             owing = {thread for thread, lane in self.lanes.items() if not lane.handling.is_settled}
-            if not self.working and not owing and not self.own.is_working:
+            if not self.turns.working and not owing and not self.own.is_working:
                 return
-            for thread in owing - self.working.keys():
-                if thread not in self._schedule:
-                    self._schedule.set(thread, anyio.current_time())
-            self._woken.set()
-            await self.turned.wait()
+            self.turns.give_again(owing)
+            await self.turns.ended.wait()
 
     async def _prune(self) -> None:
         """Forget from time to time what was settled long ago."""
@@ -242,125 +228,11 @@ class Bot:
                 if place is None:
                     self.own.wake()
                 else:
-                    self.ring(place)
+                    self.turns.ring(place)
             due = self.conversations.next_due_ms()
             pause = MAX_SLEEP if due is None else due / 1000 - self.clock()
             with anyio.move_on_after(max(0.0, min(MAX_SLEEP, pause))):
                 await changed.wait()
-
-    # ── the doorbell ──────────────────────────────────────────────────────────────────────────────────────────
-
-    async def _listen(self) -> None:
-        """Ask again and again which threads have moved."""
-        full_walk_at = anyio.current_time()
-        failures = 0
-        self.watch.doorbell()
-        while not self.is_stopping:
-            now = anyio.current_time()
-            pause = self.settings.cadence.interval
-            try:
-                await self._ring(to_the_end=now >= full_walk_at)
-                self.trouble.over("list threads")
-                self.has_walked = True
-                full_walk_at = now + FULL_WALK_SECONDS if now >= full_walk_at else full_walk_at
-                failures = 0
-            except ServiceError as error:
-                self.trouble.met("list threads", error)
-                failures += 1
-                pause = getattr(error, "retry_after", None) or self.jitter(min(MAX_PAUSE, 2.0 ** min(failures, 5)))
-                if isinstance(error, Throttled):
-                    self.budget.close(Operation.LIST_THREADS, anyio.current_time() + pause)
-            self.watch.doorbell(pause)
-            with anyio.move_on_after(pause):
-                await self._summoned.wait()
-            self._summoned = anyio.Event()
-
-    async def _ring(self, *, to_the_end: bool) -> None:
-        async for item in listen(self.service, self._is_news, self.budget, to_the_end=to_the_end):
-            lane = self.lanes.get(item.id)
-            if lane is None:
-                self._begin(item.id, item.last_activity)
-            elif item.deleted_on is not None:
-                lane.end()
-            elif lane.membership.presence is Presence.OUT:
-                lane.membership.probe(item.last_activity)
-            self.ring(item.id)
-
-    def _is_news(self, item: ThreadItem) -> bool:
-        """Whether a listed thread needs a look."""
-        self.watch.doorbell()
-        lane = self.lanes.get(item.id)
-        if lane is None:
-            return item.deleted_on is None and self._serves(item.id)
-        if lane.membership.presence is Presence.OUT:
-            if item.deleted_on is not None:
-                return False
-            return lane.membership.is_worth_a_probe(item.last_activity, lane.looked_ms, anyio.current_time())
-        return item.deleted_on is not None or rings(item.last_activity, lane.looked_ms)
-
-    def listen(self) -> None:
-        """Have the doorbell asked as soon as possible, rather than at its next beat."""
-        self._summoned.set()
-
-    def ring(self, thread: ThreadId) -> None:
-        """Have a thread looked at as soon as possible."""
-        if thread in self.working:
-            self._rung.add(thread)
-        elif thread in self.lanes:
-            self._schedule.set(thread, anyio.current_time())
-            self._woken.set()
-
-    # ── turns ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-    async def _give_turns(self) -> None:
-        """Give a turn to every lane whose time has come, so many at a time."""
-        async with anyio.create_task_group() as group:
-            while True:
-                now = anyio.current_time()
-                while len(self.working) < self.settings.max_turns:
-                    thread = self._schedule.take(now)
-                    if thread is None:
-                        break
-                    self._turns += 1
-                    self.working[thread] = self._turns
-                    group.start_soon(self._turn, self.lanes[thread])
-                await self._wait_for_turns()
-
-    async def _wait_for_turns(self) -> None:
-        self._woken = anyio.Event()
-        due = self._schedule.next_due()
-        if due is None or len(self.working) >= self.settings.max_turns:
-            await self._woken.wait()
-            return
-        with anyio.move_on_after(max(0.0, due - anyio.current_time())):
-            await self._woken.wait()
-
-    async def _turn(self, lane: Lane) -> None:
-        """One turn of one lane; whatever nobody foresaw is said with its traceback and does not stop the others."""
-        pause: float | None = None
-        self.watch.at_work(lane.thread)
-        try:
-            pause = await lane.turn()
-        except Exception as error:
-            lane.log.exception("turn.failed")
-            self._tell(None, error)
-            pause = MAX_PAUSE
-        finally:
-            del self.working[lane.thread]
-            self.watch.at_rest(lane.thread)
-        now = anyio.current_time()
-        if lane.thread in self._rung and pause is not None:
-            pause = min(pause, self.settings.cadence.interval)
-        self._rung.discard(lane.thread)
-        if pause is not None:
-            self._schedule.set(lane.thread, now + pause)
-        self._woken.set()
-        self.tell_turned()
-
-    def tell_turned(self) -> None:
-        """Let whoever waits for lanes look again."""
-        self.turned.set()
-        self.turned = anyio.Event()
 
     # ── what lanes need ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -398,9 +270,10 @@ class Bot:
             thread=event.thread if isinstance(event, ThreadEvent) else None,
             exc_info=error,
         )
-        self._tell(event, error)
+        self.tell(event, error)
 
-    def _tell(self, event: Event | None, error: Exception) -> None:
+    def tell(self, event: Event | None, error: Exception) -> None:
+        """Let who asked for it hear of a failure."""
         if self._on_failure is not None:
             self._on_failure(event, error)
 
@@ -431,8 +304,8 @@ class Bot:
         for row in rows:
             lane = self.lanes[row.thread]
             lane.handling.outbox.add(row, lane.handling.proofs)
-            if row.thread not in self.working:
-                self.ring(row.thread)
+            if row.thread not in self.turns.working:
+                self.turns.ring(row.thread)
 
     async def commit(self, writes: Sequence[Write], *, place: str = "") -> None:
         """Make writes durable; `place` is whose trouble with the store is over then."""
@@ -456,14 +329,10 @@ class Bot:
 
     # ── what tests and health ask ─────────────────────────────────────────────────────────────────────────────
 
-    def next_turn(self) -> tuple[ThreadId, float] | None:
-        """The thread whose turn is due first, and when; None while none waits for one."""
-        return self._schedule.first()
-
     def is_settled(self, thread: ThreadId, version: int) -> bool:
         """Whether everything in a thread up to a version was handled, and nothing is owed there."""
         lane = self.lanes.get(thread)
-        if lane is None or thread in self.working or not self.is_at_rest:
+        if lane is None or thread in self.turns.working or not self.is_at_rest:
             return False
         if lane.membership.presence is not Presence.IN:
             return lane.membership.presence is Presence.OUT
@@ -478,16 +347,16 @@ class Bot:
         """Wait until nothing is to be handled that is of no thread."""
         while not self.is_at_rest:
             with anyio.move_on_after(self.settings.cadence.interval):
-                await self.turned.wait()
+                await self.turns.ended.wait()
 
     async def settled(self, thread: ThreadId, version: int) -> None:
         """Wait until a thread is handled up to a version and nothing is owed there; hastens its next look."""
         while not self.is_settled(thread, version):
-            self.ring(thread)
+            self.turns.ring(thread)
             # Rung for again only after a while: a turn that waits for a quota is over at once, with nothing done.
             with anyio.move_on_after(self.settings.cadence.interval):
                 while not self.is_settled(thread, version):
-                    await self.turned.wait()
+                    await self.turns.ended.wait()
 
 
 def _default_log() -> FilteringBoundLogger:

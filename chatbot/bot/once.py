@@ -20,12 +20,12 @@ async def caught_up(bot: Bot) -> None:
     """
     while not is_caught_up(bot):
         with anyio.move_on_after(bot.settings.cadence.interval):
-            await bot.turned.wait()
+            await bot.turns.ended.wait()
 
 
 def is_caught_up(bot: Bot) -> bool:
     """Whether nothing of what was waiting is left."""
-    if not bot.has_walked or bot.working or not bot.is_at_rest:
+    if not bot.listening.has_walked or bot.turns.working or not bot.is_at_rest:
         return False
     return all(_is_done(bot, lane) for lane in bot.lanes.values())
 

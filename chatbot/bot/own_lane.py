@@ -90,7 +90,7 @@ class OwnLane:
             return self._bot.jitter(STORE_PAUSE)
         finally:
             self.is_working = False
-            self._bot.tell_turned()
+            self._bot.turns.tell()
         return None
 
     async def _handle(self, event: Event, writes: Sequence[Write]) -> None:

@@ -90,7 +90,7 @@ def report(bot: Bot, now: float) -> BotReport:
 def _late(bot: Bot, now: float) -> dict[str, float]:
     """Pollers that are at work for too long, and the thread that waits longest for its turn."""
     late = bot.watch.pulse.late(now)
-    waiting = bot.next_turn()
+    waiting = bot.turns.next()
     if waiting is not None and waiting[1] < now:
         late[waiting[0]] = now - waiting[1]
     return late

@@ -155,9 +155,9 @@ class BotProcess:
     async def _settle_presence(self, bot: Bot, threads: Sequence[ThreadId]) -> None:
         """Wait until a bot knows which threads it is in. Nothing in a thread says so to one that is not."""
         while mistaken := await self._mistaken(bot, threads):
-            bot.listen()
+            bot.listening.summon()
             for thread in mistaken:
-                bot.ring(thread)
+                bot.turns.ring(thread)
             await anyio.sleep(PRESENCE_SECONDS)
 
     async def _mistaken(self, bot: Bot, threads: Sequence[ThreadId]) -> list[ThreadId]:

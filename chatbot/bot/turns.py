@@ -1,0 +1,109 @@
+"""Gives the lanes of a bot their turns: when their time has come, or when they were rung for, so many at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from chatbot.bot.schedule import Schedule
+from chatbot.model import ThreadId
+
+if TYPE_CHECKING:
+    from chatbot.bot.bot import Bot
+    from chatbot.bot.lane import Lane
+
+UNFORESEEN_PAUSE: Final = 30.0
+"""Seconds a lane rests after something nobody foresaw."""
+
+
+class Turns:
+    """The turns of one bot's lanes.
+
+    Args:
+        bot: whose.
+
+    Attributes:
+        working: the lanes that are at work, each with the number of its turn.
+        ended: set, and made anew, whenever a turn has ended.
+    """
+
+    def __init__(self, bot: Bot) -> None:
+        self._bot = bot
+        self._schedule = Schedule()
+        self._count = 0
+        self._rung: set[ThreadId] = set()
+        self._woken = anyio.Event()
+        self.working: dict[ThreadId, int] = {}
+        self.ended = anyio.Event()
+
+    def forget(self) -> None:
+        """Let nobody wait for a turn any more; turns in hand go on."""
+        self._schedule = Schedule()
+
+    def ring(self, thread: ThreadId) -> None:
+        """Give a lane its turn as soon as possible; one at work gets another soon after."""
+        if thread in self.working:
+            self._rung.add(thread)
+        elif thread in self._bot.lanes:
+            self._schedule.set(thread, anyio.current_time())
+            self._woken.set()
+
+    def give_again(self, threads: Iterable[ThreadId]) -> None:
+        """Give a turn to those of these lanes that are not at work and wait for none."""
+        for thread in threads:
+            if thread not in self.working and thread not in self._schedule:
+                self._schedule.set(thread, anyio.current_time())
+        self._woken.set()
+
+    def next(self) -> tuple[ThreadId, float] | None:
+        """The thread whose turn is due first, and when; None while none waits for one."""
+        return self._schedule.first()
+
+    def tell(self) -> None:
+        """Let whoever waits for lanes look again."""
+        self.ended.set()
+        self.ended = anyio.Event()
+
+    async def run(self) -> None:
+        """Give turns for ever."""
+        limit = self._bot.settings.max_turns
+        async with anyio.create_task_group() as group:
+            while True:
+                now = anyio.current_time()
+                while len(self.working) < limit and (thread := self._schedule.take(now)) is not None:
+                    self._count += 1
+                    self.working[thread] = self._count
+                    group.start_soon(self._turn, self._bot.lanes[thread])
+                await self._wait(is_full=len(self.working) >= limit)
+
+    async def _wait(self, *, is_full: bool) -> None:
+        self._woken = anyio.Event()
+        due = self._schedule.next_due()
+        if due is None or is_full:
+            await self._woken.wait()
+            return
+        with anyio.move_on_after(max(0.0, due - anyio.current_time())):
+            await self._woken.wait()
+
+    async def _turn(self, lane: Lane) -> None:
+        """One turn of one lane; whatever nobody foresaw is said with its traceback and does not stop the others."""
+        pause: float | None = None
+        self._bot.watch.at_work(lane.thread)
+        try:
+            pause = await lane.turn()
+        except Exception as error:
+            lane.log.exception("turn.failed")
+            self._bot.tell(None, error)
+            pause = UNFORESEEN_PAUSE
+        finally:
+            del self.working[lane.thread]
+            self._bot.watch.at_rest(lane.thread)
+        if lane.thread in self._rung and pause is not None:
+            pause = min(pause, self._bot.settings.cadence.interval)
+        self._rung.discard(lane.thread)
+        if pause is not None:
+            self._schedule.set(lane.thread, anyio.current_time() + pause)
+        self._woken.set()
+        self.tell()
