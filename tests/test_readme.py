@@ -42,7 +42,7 @@ def test_the_tests_of_the_readme_pass_in_a_project_with_one_line_of_configuratio
     finished = run(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "tests")
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "3 passed" in finished.stdout
+    assert "4 passed" in finished.stdout
 
 
 def test_the_configuration_of_the_readme_is_accepted(project: Path) -> None:

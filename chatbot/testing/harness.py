@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Final
@@ -47,18 +47,26 @@ class Harness:
     """What the rooms of one chat share: the service, the bots' process, the failures, and an end to all patience.
 
     Args:
-        stage: the service.
-        process: the bots.
-        group: where the process runs.
+        emulator: the service.
+        store: the bots' memory.
+        parts: what the bots are made of.
         patience: how long nothing may come of anything.
         raise_failures: let the failures of handlers fail the test.
+        process: makes what runs the bots.
     """
 
     def __init__(
-        self, emulator: Emulator, store: Store, parts: Sequence[Part], *, patience: timedelta, raise_failures: bool
+        self,
+        emulator: Emulator,
+        store: Store,
+        parts: Sequence[Part],
+        *,
+        patience: timedelta,
+        raise_failures: bool,
+        process: Callable[[Stage, Store, Sequence[Part], Callable[[Failure], None]], BotProcess] = BotProcess,
     ) -> None:
         self.stage = Stage(emulator)
-        self.process = BotProcess(self.stage, store, parts, self._note_failure)
+        self.process = process(self.stage, store, parts, self._note_failure)
         self.failures: list[Failure] = []
         self.rooms: list[Room] = []
         self.is_waiting = True
@@ -209,6 +217,13 @@ async def chat(
         patience=patience or (VIRTUAL_PATIENCE if loop else REAL_PATIENCE),
         raise_failures=raise_failures,
     )
+    async with playing(harness) as room:
+        yield room
+
+
+@asynccontextmanager
+async def playing(harness: Harness) -> AsyncIterator[Room]:
+    """Run the bots, and give the room where people talk to them; in the end, stop them."""
     with _unwrapping(), _explaining(harness):
         async with harness.stage.resource, anyio.create_task_group() as group:
             await harness.run(group)

@@ -143,16 +143,19 @@ class Person:
         return chosen
 
     async def _act(self, act: Callable[[], Awaitable[T]]) -> T:
-        """Do something on the service and let the bots deal with it. People, too, wait when they are throttled."""
+        """Do something on the service and let the bots deal with it."""
         await self._room.let_in(self, anew=False)
         if virtual_loop() is not None:
             await anyio.sleep(ACT_SECONDS)
-        while True:
-            try:
-                done = await act()
-            except Throttled as throttled:
-                await anyio.sleep(throttled.retry_after or THROTTLED_SECONDS)
-            else:
-                break
+        done = await patiently(act)
         await self._room.settle()
         return done
+
+
+async def patiently(act: Callable[[], Awaitable[T]]) -> T:
+    """Do something on the service, again and again while it throttles: people, too, wait then."""
+    while True:
+        try:
+            return await act()
+        except Throttled as throttled:
+            await anyio.sleep(throttled.retry_after or THROTTLED_SECONDS)

@@ -20,6 +20,7 @@ from chatbot.errors import StateError
 from chatbot.events import Event
 from chatbot.model import ThreadId, UserId
 from chatbot.plugin import Plugin
+from chatbot.service.base import ChatService
 from chatbot.stores.base import BotRecord, SaveBot, Store
 from chatbot.testing.stage import Stage
 
@@ -115,13 +116,19 @@ class BotProcess:
 
     async def kill(self) -> None:
         """End as `kill -9` does: at whatever the bots are doing, without another word to the service or the store."""
+        if self.is_running:
+            self.die()
+        self._scope.cancel()
+        await self._ended.wait()
+
+    def die(self) -> None:
+        """Begin to end as `kill -9` does; whoever is one of the bots' tasks gets no further than its next await."""
         kill = getattr(self._store, "kill", None)  # a store that can be left as a killed process leaves it
-        if kill is not None and self.is_running:
+        if kill is not None:
             kill()
         self._bots = ()
         self._stop_waiting()
         self._scope.cancel()
-        await self._ended.wait()
 
     async def stop(self) -> None:
         """End as SIGTERM does: stop looking, finish what is in hand, send what is owed."""
@@ -203,19 +210,37 @@ class BotProcess:
         access = Access(allow=allow, rate=manners.rate)
         return Bot(
             name=part.name,
-            service=self._stage.new_service_of(record.user),
-            store=self._store,
-            dispatcher=Dispatcher(part.plugins, bot=info, ack=manners.ack, access=access),
+            service=self.service_of(record.user),
+            store=self.memory(),
+            dispatcher=self.dispatcher(part, info, access),
             settings=manners.settings,
             display_name=part.name,
             first_started_ms=record.first_started_ms,
             clock=self._stage.clock,
             on_failure=lambda event, error: self._on_failure(Failure(part.name, event, error)),
-            log=_log(self._stage),
+            log=self.log(),
         )
 
     def _users(self, names: Sequence[str]) -> frozenset[UserId]:
         return frozenset(map(self._stage.person, names))
+
+    # ── what bots are made with ───────────────────────────────────────────────────────────────────────────────
+
+    def service_of(self, user: UserId) -> ChatService:
+        """A bot's view of the service."""
+        return self._stage.new_service_of(user)
+
+    def memory(self) -> Store:
+        """The memory of all bots."""
+        return self._store
+
+    def dispatcher(self, part: Part, info: BotInfo, access: Access) -> Dispatcher:
+        """A bot's handlers."""
+        return Dispatcher(part.plugins, bot=info, ack=part.manners.ack, access=access)
+
+    def log(self) -> FilteringBoundLogger:
+        """Where the bots say what they do."""
+        return _log(self._stage)
 
     async def _identity(self, name: str) -> BotRecord:
         """The identity the store remembers, or a new one."""
@@ -226,7 +251,7 @@ class BotProcess:
             return known
         user = self._stage.create_user(name)
         record = BotRecord(name, resource, user, first_started_ms=int(self._stage.clock() * 1000))
-        await self._store.commit(user, [SaveBot(record)])
+        await self.memory().commit(user, [SaveBot(record)])
         return record
 
 

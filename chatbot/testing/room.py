@@ -12,7 +12,7 @@ import anyio
 from chatbot.emulator.records import Message
 from chatbot.errors import StateError
 from chatbot.model import MessageId, Participant, ThreadId, UserId
-from chatbot.testing.person import Guest, Person
+from chatbot.testing.person import Guest, Person, patiently
 from chatbot.testing.process import BotGuest, Failure
 from chatbot.testing.transcripts import transcript
 from chatbot.testing.virtual_time import virtual_loop
@@ -164,16 +164,16 @@ class Room:
     async def _open(self, person: Person) -> None:
         everybody: list[Guest] = [person, *self.bots.values()]
         participants = [Participant(guest.user, guest.name) for guest in everybody]
-        created = await person.service.create_thread(self._topic, participants)
+        created = await patiently(lambda: person.service.create_thread(self._topic, participants))
         self._thread = created.thread.id
 
     async def _let_in(self, person: Person) -> None:
-        for host in self._people.values():
-            if self.stage.is_in(self.thread, host.user):
-                await host.service.add_participants(self.thread, [Participant(person.user, person.name)])
-                return
-        msg = f"nobody is left in the room who could let {person.name} in: somebody has to stay, or take another room"
-        raise StateError(msg)
+        host = next((one for one in self._people.values() if self.stage.is_in(self.thread, one.user)), None)
+        if host is None:
+            msg = f"nobody is left in the room who could let {person.name} in: somebody has to stay, or take another"
+            raise StateError(msg)
+        guest = Participant(person.user, person.name)
+        await patiently(lambda: host.service.add_participants(self.thread, [guest]))
 
     # ── time and process ──────────────────────────────────────────────────────────────────────────────────────
 

@@ -225,6 +225,17 @@ async def test_who_has_left_cannot_speak_but_can_come_back() -> None:
 
 
 @virtual
+async def test_people_who_are_let_in_wait_when_the_service_throttles_it() -> None:
+    async with chat(echo()) as room:
+        ann, bob = room.user("Ann"), room.user("Bob")
+        await ann.joins()
+        room.emulator.faults.add(f"add_participants:429,times=2,user={ann.user}")
+        await bob.joins()
+
+        assert "Bob" in room.people
+
+
+@virtual
 async def test_somebody_has_to_be_there_to_let_others_in() -> None:
     async with chat(echo()) as room:
         await room.user("Ann").joins()

@@ -1,0 +1,175 @@
+"""Bots that die when their hour has come: at a chosen write, send, acknowledgement or read, as `kill -9` ends them.
+
+A `MortalProcess` is started again after such a death, as a supervisor does, and remembers over all of its lives what
+its handlers have handled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, cast
+
+import anyio
+import structlog
+from anyio.abc import TaskStatus
+
+from chatbot.conversation import Memory
+from chatbot.dispatch import Access, Ack, BotInfo, Dispatcher, Outcome
+from chatbot.dispatch.line import Line
+from chatbot.emulator import Fault
+from chatbot.events import Event, ThreadEvent
+from chatbot.model import ThreadId, UserId
+from chatbot.plugin import Plugin
+from chatbot.service.base import ChatService
+from chatbot.stores.base import Store
+from chatbot.stores.conversation import StateKey
+from chatbot.testing.fate import Fate, FatefulService, FatefulStore
+from chatbot.testing.process import BotProcess, Failure, Part
+from chatbot.testing.stage import Stage
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+
+class MortalProcess(BotProcess):
+    """The bots of a chat, which die at the points that their fate has chosen, and are started again.
+
+    Args:
+        stage: the service they use.
+        store: their memory.
+        parts: what they are made of; their plugins are those of `plugins`.
+        on_failure: told of every failure.
+        fate: where they die.
+        plugins: makes the plugins anew for every life, so that nothing in the process's memory survives its death.
+        faults: what the service does to the bots, and to nobody else.
+        is_silent: let the bots write no log.
+
+    Attributes:
+        handled: what the handlers were given, the latest time of each: bot, event key, event.
+        states: the states that were ever written.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        store: Store,
+        parts: Sequence[Part],
+        on_failure: Callable[[Failure], None],
+        *,
+        fate: Fate,
+        plugins: Callable[[Part], Sequence[Plugin]],
+        faults: Sequence[Fault] = (),
+        is_silent: bool = True,
+    ) -> None:
+        super().__init__(stage, store, parts, on_failure)
+        self.handled: dict[tuple[UserId, str], Event] = {}
+        self.states: dict[tuple[UserId, StateKey], None] = {}
+        self._fate = fate
+        self._plugins = plugins
+        self._faults = faults
+        self._is_silent = is_silent
+        self._afflicted: set[UserId] = set()
+        self._has_died = False
+        self._is_up = anyio.Event()
+        self._is_up.set()
+        fate.rule(self._perish)
+
+    # ── dying and rising ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _perish(self) -> None:
+        self._has_died = not self._stopping.is_set()  # whoever dies while being stopped stays down
+        if self._has_died:
+            self._is_up = anyio.Event()
+        self.die()
+
+    async def kill(self) -> None:
+        """See `BotProcess.kill`; nobody starts the bots again."""
+        self._has_died = False
+        self._is_up.set()
+        await super().kill()
+
+    async def settle(self, threads: Sequence[ThreadId]) -> None:
+        """See `BotProcess.settle`; bots that die meanwhile are waited for in their next life."""
+        deaths = -1
+        while deaths != len(self._fate.deaths):
+            await self._is_up.wait()
+            deaths = len(self._fate.deaths)
+            await super().settle(threads)
+
+    async def _run(self, *, task_status: TaskStatus[None]) -> None:
+        birth = _Birth(task_status, self)
+        while True:
+            self._has_died = False
+            await super()._run(task_status=cast("TaskStatus[None]", birth))
+            if not self._has_died:
+                self._is_up.set()
+                return
+
+    def rise(self) -> None:
+        """The bots are made: people may expect something of them."""
+        for guest in self.guests.values():
+            if guest.user not in self._afflicted:
+                self._afflicted.add(guest.user)
+                for fault in self._faults:
+                    self._stage.emulator.faults.add(dataclasses.replace(fault, user=fault.user or guest.user))
+        self._is_up.set()
+
+    # ── what bots are made with ───────────────────────────────────────────────────────────────────────────────
+
+    def service_of(self, user: UserId) -> ChatService:
+        """A bot's view of the service, every call of which is two points: before, and after its effect."""
+        return cast("ChatService", FatefulService(super().service_of(user), self._fate))
+
+    def memory(self) -> Store:
+        """The memory of all bots, every commit of which is two points."""
+        return cast("Store", FatefulStore(super().memory(), self._fate, self.states))
+
+    def dispatcher(self, part: Part, info: BotInfo, access: Access) -> Dispatcher:
+        """A bot's handlers, made anew."""
+        return _Witness(self._plugins(part), info, part.manners.ack, access, self.handled)
+
+    def log(self) -> FilteringBoundLogger:
+        """Hundreds of lives would fill a log with the same few lines."""
+        if not self._is_silent:
+            return super().log()
+        silence = structlog.make_filtering_bound_logger("critical")
+        return structlog.wrap_logger(structlog.ReturnLogger(), processors=[], wrapper_class=silence)  # type: ignore[no-any-return]
+
+
+class _Birth:
+    """Tells the first time that the process has started, and each time that it is up."""
+
+    def __init__(self, status: TaskStatus[None], process: MortalProcess) -> None:
+        self._status: TaskStatus[None] | None = status
+        self._process = process
+
+    def started(self, _value: None = None) -> None:
+        self._process.rise()
+        if self._status is not None:
+            self._status.started()
+            self._status = None
+
+
+class _Witness(Dispatcher):
+    """A dispatcher that writes down what its handlers were given."""
+
+    def __init__(
+        self,
+        plugins: Sequence[Plugin],
+        info: BotInfo,
+        ack: Ack,
+        access: Access,
+        handled: dict[tuple[UserId, str], Event],
+    ) -> None:
+        super().__init__(plugins, bot=info, ack=ack, access=access)
+        self._user = info.user
+        self._handled = handled
+
+    async def dispatch(self, event: Event, memory: Memory | None = None, *, line: Line | None = None) -> Outcome:
+        outcome = await super().dispatch(event, memory, line=line)
+        if isinstance(event, ThreadEvent):
+            key = self._user, f"{event.thread} {type(event).__name__} {event.key}"
+            self._handled.pop(key, None)
+            self._handled[key] = event
+        return outcome

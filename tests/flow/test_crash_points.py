@@ -1,0 +1,220 @@
+"""A bot that is killed at every point of a conversation, and nobody can tell.
+
+`pytest -s tests/flow/test_crash_points.py` prints how many points there were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from chatbot import (
+    Context,
+    MessageDeleted,
+    MessageEdited,
+    ParticipantsAdded,
+    ParticipantsRemoved,
+    Plugin,
+    Retry,
+    State,
+    ThreadJoined,
+)
+from chatbot.errors import StateError
+from chatbot.model import UserId
+from chatbot.stores import MemoryStore
+from chatbot.stores.base import Enqueue, Write
+from chatbot.testing import Room
+from chatbot.testing.crash_points import crash_points
+from chatbot.testing.fate import Kind
+
+virtual = pytest.mark.virtual_time
+pytestmark = pytest.mark.timeout(300)
+
+FAULTS = [
+    "*:refuse,probability=0.3",
+    "*:reset-after,probability=0.3",
+    "send_message:503,after=true,times=3",
+    "send_message:stale=20,every=2",
+]
+
+
+@dataclass
+class Tally:
+    count: int = 0
+
+
+def waiter() -> Plugin:
+    """Does a bit of everything that leaves a trace."""
+    plugin = Plugin("waiter")
+
+    @plugin.on(ThreadJoined)
+    async def greet(ctx: Context[ThreadJoined]) -> str:
+        return "what can I get you?"
+
+    @plugin.message()
+    async def take_order(ctx: Context, orders: State[Tally]) -> str:
+        orders.value.count += 1
+        return f"order {orders.value.count}: {ctx.text}"
+
+    @plugin.command("bill")
+    async def bill(ctx: Context) -> None:
+        sent = await ctx.reply("adding up")
+        await sent.edit("5.50")
+
+    @plugin.command("gossip")
+    async def gossip(ctx: Context) -> None:
+        sent = await ctx.reply("have you heard")
+        await sent.delete()
+        await ctx.reply("forget it")
+
+    @plugin.command("drop", retry=Retry(attempts=2))
+    async def drop(ctx: Context) -> None:
+        msg = "broken"
+        raise ValueError(msg)
+
+    @plugin.on(MessageEdited)
+    async def change(ctx: Context[MessageEdited]) -> str:
+        return f"{ctx.text} instead"
+
+    @plugin.on(MessageDeleted)
+    async def cancel(ctx: Context[MessageDeleted]) -> str:
+        return "cancelled"
+
+    @plugin.on(ParticipantsAdded)
+    async def welcome(ctx: Context[ParticipantsAdded]) -> str:
+        return "welcome"
+
+    @plugin.on(ParticipantsRemoved)
+    async def see_off(ctx: Context[ParticipantsRemoved]) -> str:
+        return "goodbye"
+
+    return plugin
+
+
+def forgetful() -> Plugin:
+    """Counts in the memory of its process instead of in a `State`."""
+    plugin = Plugin("forgetful")
+    orders: list[str] = []
+
+    @plugin.message()
+    async def take_order(ctx: Context) -> str:
+        orders.append(ctx.text)
+        return f"order {len(orders)}: {ctx.text}"
+
+    return plugin
+
+
+class Careless(MemoryStore):
+    """Acknowledges every wish and forgets it at once."""
+
+    async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
+        await super().commit(bot, [write for write in writes if not isinstance(write, Enqueue)])
+
+
+async def evening(room: Room) -> None:
+    """Everything that people and operators do."""
+    ann, ben = room.user("Ann"), room.user("Ben")
+    await ann.says("tea", "/gossip")
+    await ann.edits("coffee")
+    await ben.says("/drop")
+    await ben.deletes()
+    await room.stop()
+    await ann.says("cake", "/bill")
+    await room.start()
+    await ben.leaves()
+
+
+async def order(room: Room) -> None:
+    await room.user("Ann").says("tea")
+
+
+async def two_orders(room: Room) -> None:
+    await room.user("Ann").says("tea", "cake")
+
+
+async def moving(room: Room) -> None:
+    """The bot comes and goes, and rooms end."""
+    ann = room.user("Ann")
+    await ann.joins()
+    await ann.removes(room.bot)
+    await ann.says("nobody hears this")
+    await ann.adds(room.bot)
+    await ann.says("cake")
+    elsewhere = room.another("elsewhere")
+    await elsewhere.user("Ben").joins()
+    await elsewhere.user("Ben").closes()
+
+
+@virtual
+async def test_a_kill_at_any_point_of_a_conversation_leaves_no_trace() -> None:
+    report = await crash_points(evening, waiter)
+
+    print(f"\n{report}")
+    assert report.is_clean, report
+    assert not report.unreached
+
+
+@virtual
+async def test_a_kill_at_any_point_leaves_no_trace_where_the_bot_comes_and_goes() -> None:
+    report = await crash_points(moving, waiter)
+
+    print(f"\n{report}")
+    assert report.is_clean, report
+    assert not report.unreached
+
+
+@virtual
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_kill_at_any_point_leaves_no_trace_while_the_service_stumbles(fault: str) -> None:
+    report = await crash_points(order, waiter, faults=[fault])
+
+    print(f"\n{report}")
+    assert report.is_clean, report
+    assert not report.unreached
+
+
+@virtual
+async def test_a_plugin_that_remembers_in_its_process_only_is_found_out() -> None:
+    report = await crash_points(two_orders, forgetful)
+
+    wrong = {sentence for violation in report.violations for sentence in violation.wrong}
+    assert wrong == {"missing: bot: 'order 2: cake'", "unexpected: bot: 'order 1: cake'"}
+
+
+@virtual
+async def test_a_store_that_acknowledges_and_forgets_is_found_out_where_it_matters() -> None:
+    report = await crash_points(order, waiter, store=Careless)
+
+    lost = [violation for violation in report.violations if "missing: bot: 'order 1: tea'" in violation.wrong]
+    first, last = lost[0].point, lost[-1].point
+    assert first is not None
+    assert last is not None
+    assert (first.kind, first.is_after) == (Kind.COMMIT, True)
+    assert (last.kind, last.is_after) == (Kind.SEND, False)
+
+
+@virtual
+async def test_a_violation_names_its_point_and_fault_and_shows_what_was_said() -> None:
+    report = await crash_points(order, waiter, store=Careless, faults=["send_message:429,times=1"])
+
+    text = str(report)
+    assert ", before a send (send_message), under send_message:429,times=1:" in text
+    assert "00:00:01 Ann: tea" in text
+    assert f"{report.count} crash points in {report.runs} runs" in text
+
+
+@virtual
+async def test_the_run_without_a_kill_must_succeed() -> None:
+    async def script(room: Room) -> None:
+        await room.user("Ann").says("tea")
+        assert room.replies == ["wine"]
+
+    with pytest.raises(AssertionError):
+        await crash_points(script, waiter)
+
+
+async def test_crash_points_need_virtual_time() -> None:
+    with pytest.raises(StateError, match="virtual_time"):
+        await crash_points(order, waiter)
