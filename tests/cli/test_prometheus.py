@@ -98,7 +98,8 @@ def test_a_real_prometheus_scrapes_the_bots_and_understands_rules_and_dashboard(
         file.write("\nserver: {listen: '127.0.0.1:0'}\n")
     bots = run(tmp_path)
     server = prometheus(bots.event("status.served")["address"].removeprefix("http://"))
-    chat(tmp_path, "--as", "Ann", typed="hello\n")
+    bots.event("daemon.started")
+    assert chat(tmp_path, "--as", "Ann", typed="hello\n").code == 0
 
     sent = 'chatbot_service_calls_total{bot="echo",operation="send_message",outcome="ok"}'
     server.awaits(lambda: server.query(sent) == {"echo": 1.0})
