@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     )
     from chatbot.conversation import BotState, Dialog, ProfileState, State, UserState, migration
     from chatbot.dispatch.arguments import Rest
-    from chatbot.dispatch.context import Context, SentMessage, TimerId
+    from chatbot.dispatch.context import Context, TimerId
     from chatbot.dispatch.filters import (
         Filter,
         admin,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from chatbot.dispatch.occasion import BotInfo, CommandInfo
     from chatbot.dispatch.outcome import Ack, Retry
     from chatbot.dispatch.reply import PASS, Pass, Reply
+    from chatbot.dispatch.sent import SentMessage
     from chatbot.errors import ChatbotError, DialogCancelled, DialogTimeout, PluginError
     from chatbot.events import (
         ActionFailed,
@@ -137,6 +138,7 @@ _ROOMS = (
     "chatbot.dispatch.occasion",
     "chatbot.dispatch.outcome",
     "chatbot.dispatch.reply",
+    "chatbot.dispatch.sent",
     "chatbot.errors",
     "chatbot.events",
     "chatbot.model",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, NewType, ParamSpec, Self, overload
 
@@ -33,6 +32,7 @@ from chatbot.dispatch.occasion import BotInfo, CommandInfo, Occasion
 from chatbot.dispatch.place import qualified_name
 from chatbot.dispatch.quote import quoted
 from chatbot.dispatch.reply import Reply
+from chatbot.dispatch.sent import SentMessage, target_of
 from chatbot.errors import StateError
 from chatbot.events import Event, MessageEvent, MessageReceived, ThreadEvent
 from chatbot.model import (
@@ -55,30 +55,6 @@ T = TypeVar("T")
 
 TimerId = NewType("TimerId", str)
 """Names what `Context.later` was asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class SentMessage:
-    """A message that a handler asked for: it may still be edited or taken back while the handler runs.
-
-    Args:
-        key: names it for good; store it to edit or delete the message in a later event, with `ctx.edit(key, …)`.
-        thread: where it goes; None is the thread of the event.
-        is_empty: there was nothing to say, so nothing is sent.
-    """
-
-    key: ActionKey
-    thread: ThreadId | None
-    is_empty: bool
-    _ctx: Context[Any] = field(repr=False, compare=False)
-
-    async def edit(self, content: str) -> None:
-        """Replace its content, of the same type as before."""
-        await self._ctx.edit(self, content)
-
-    async def delete(self) -> None:
-        """Take it back."""
-        await self._ctx.delete(self)
 
 
 class Context(Generic[E]):
@@ -304,13 +280,13 @@ class Context(Generic[E]):
         if not content.strip():
             msg = "edit() has nothing to say; an empty message cannot be sent, use delete()"
             raise ValueError(msg)
-        target, where = _target(message, thread)
+        target, where = target_of(message, thread)
         self._where(where)
         self._wish(EditMessage(target, content, where))
 
     async def delete(self, message: SentMessage | MessageId | ActionKey, *, thread: ThreadId | None = None) -> None:
         """Take one of the bot's messages back; arguments and errors as for `edit`."""
-        target, where = _target(message, thread)
+        target, where = target_of(message, thread)
         self._where(where)
         self._wish(DeleteMessage(target, where))
 
@@ -430,17 +406,6 @@ class Context(Generic[E]):
         if thread is None and self._occasion.thread is None:
             msg = f"{type(self._occasion.event).__name__} happens in no thread; say where: thread=…"
             raise StateError(msg)
-
-
-def _target(
-    message: SentMessage | MessageId | ActionKey, thread: ThreadId | None
-) -> tuple[MessageId | ActionKey, ThreadId | None]:
-    if not isinstance(message, SentMessage):
-        return message, thread
-    if message.is_empty:
-        msg = "the reply was empty, so nothing was sent that could be changed; check sent.is_empty"
-        raise StateError(msg)
-    return message.key, message.thread
 
 
 def _checked(metadata: Mapping[str, str]) -> Mapping[str, str]:
