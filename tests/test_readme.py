@@ -42,7 +42,7 @@ def test_the_tests_of_the_readme_pass_in_a_project_with_one_line_of_configuratio
     finished = run(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "tests")
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "4 passed" in finished.stdout
+    assert "5 passed" in finished.stdout
 
 
 def test_the_configuration_of_the_readme_is_accepted(project: Path) -> None:
@@ -61,4 +61,4 @@ def test_every_plugin_of_the_readme_can_be_loaded(project: Path) -> None:
     finished = run(project, "-m", "chatbot", "check")
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert names == ["dice", "story"]
+    assert names == ["dice", "story", "tea"]

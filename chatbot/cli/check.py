@@ -13,7 +13,10 @@ from cyclopts import Parameter
 from chatbot.config import BotConfig, Config, load_config
 from chatbot.config.duration import format_duration
 from chatbot.config.place import masked, printable
+from chatbot.conversation.replayable import findings
 from chatbot.dispatch.handler import Handler
+from chatbot.dispatch.place import at
+from chatbot.errors import ConfigError
 from chatbot.plugin import Plugin
 from chatbot.runtime.assemble import Plugins, load_plugins
 from chatbot.runtime.connection import Connection
@@ -25,6 +28,9 @@ def check(config: Annotated[Path, Parameter(help="The configuration.")] = Path("
     with logging_to(sys.stderr, format="console", level="warning"):
         settings = load_config(config, os.environ)
         plugins = load_plugins(settings)
+        problems = sorted({problem for loaded in plugins.values() for one in loaded for problem in _unsteady(one)})
+    if problems:
+        raise ConfigError(*problems)
     print("\n".join(_report(settings, plugins)))
     return 0
 
@@ -56,6 +62,18 @@ def _settings(bot: BotConfig) -> str:
     return f"{shown}{threads}, history {history}, ack {bot.ack}, poll {poll}"
 
 
+def _unsteady(plugin: Plugin) -> Iterator[str]:
+    """What would break the replay of a plugin's dialogs, and so end them when a person answers."""
+    for handler in plugin.handlers():
+        if not handler.is_dialog:
+            continue
+        for one in findings(handler.registration.function, handler.needs):
+            yield (
+                f"{at(one.file, one.line)}: {one.call} may come out differently when the dialog"
+                f" {handler.name.rpartition('.')[2]} is run again for an answer; {one.remedy}"
+            )
+
+
 def _plugin(plugin: Plugin) -> Iterator[str]:
     yield f"  {plugin.name}  {plugin.place.rpartition(':')[0]}"
     rows = [_handler(handler) for handler in plugin.handlers()]
@@ -66,6 +84,7 @@ def _plugin(plugin: Plugin) -> Iterator[str]:
 
 def _handler(handler: Handler) -> tuple[str, str]:
     """What makes it run, and where it is."""
-    event = handler.registration.event.__name__
+    schedule = handler.registration.schedule
+    event = schedule.text if schedule else handler.registration.event.__name__
     what = handler.info.usage if handler.info else f"{event} → {handler.name.rpartition('.')[2]}"
     return printable(what), handler.place

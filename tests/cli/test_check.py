@@ -133,3 +133,57 @@ def test_with_json_logs_what_is_wrong_is_told_in_json(folder: Path, capsys: pyte
 
     problems = [json.loads(line)["problem"] for line in capsys.readouterr().err.splitlines()]
     assert [problem.partition(": ")[0] for problem in problems] == ["nope.yaml", "bots.yaml:6:15"]
+
+
+DIALOGS = """
+import time
+from datetime import timedelta
+
+from chatbot import Context, Dialog, Plugin, ScheduleFired, TimerFired
+
+plugin = Plugin("dialogs")
+
+@plugin.command("order")
+async def order(talk: Dialog, item: str) -> str:
+    count = await talk.ask("How many?", validate=int)
+    return f"{count} {item} at {time.time()}"
+
+@plugin.timer
+async def remind(ctx: Context[TimerFired], what: str) -> str:
+    return what
+
+@plugin.every(timedelta(hours=1))
+async def beat(ctx: Context[ScheduleFired]) -> None: ...
+
+@plugin.cron("0 9 * * 1-5", tz="Europe/Paris")
+async def morning(ctx: Context[ScheduleFired]) -> None: ...
+"""
+
+
+def test_a_dialog_that_would_not_do_the_same_again_is_found(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "checked.py").write_text(DIALOGS)
+
+    assert main(["check"]) == 78
+
+    shown = capsys.readouterr()
+    assert "all right" not in shown.out
+    assert (
+        "checked.py:12: time.time() may come out differently when the dialog order is run again for an answer;"
+        " use `await talk.now()`" in shown.err
+    )
+
+
+def test_timers_and_schedules_are_listed_with_when_they_are_due(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "checked.py").write_text(DIALOGS.replace("time.time()", "noon"))
+
+    assert main(["check"]) == 0
+
+    lines = capsys.readouterr().out.replace(f"{folder}/", "").splitlines()[-4:]
+    assert [line.partition("  checked.py")[0].strip() for line in lines] == [
+        "/order ITEM",
+        "TimerFired → remind",
+        "every 3600 s → beat",
+        "cron 0 9 * * 1-5 Europe/Paris → morning",
+    ]
