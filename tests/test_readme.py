@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(180)
+"""These start several processes each, which a busy machine does slowly."""
+
 README = Path(__file__).parent.parent / "README.md"
 
 
@@ -34,7 +37,7 @@ def project(tmp_path: Path) -> Path:
 def run(project: Path, *command: str) -> subprocess.CompletedProcess[str]:
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("ACS_", "PYTEST"))}
     return subprocess.run(
-        [sys.executable, *command], cwd=project, env=environ, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *command], cwd=project, env=environ, capture_output=True, text=True, timeout=150, check=False
     )
 
 
@@ -42,7 +45,7 @@ def test_the_tests_of_the_readme_pass_in_a_project_with_one_line_of_configuratio
     finished = run(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "tests")
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "5 passed" in finished.stdout
+    assert "8 passed" in finished.stdout
 
 
 def test_the_configuration_of_the_readme_is_accepted(project: Path) -> None:
@@ -61,4 +64,41 @@ def test_every_plugin_of_the_readme_can_be_loaded(project: Path) -> None:
     finished = run(project, "-m", "chatbot", "check")
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert names == ["dice", "story", "tea"]
+    assert names == ["dice", "shopping", "story", "tea"]
+
+
+def test_the_example_has_a_bot_and_its_test_in_25_lines() -> None:
+    example = blocks("python")[0]
+
+    assert all(word in example for word in ("plugin.message", "plugin.command", "Dialog", "async def test_bot"))
+    assert len(example.splitlines()) <= 25
+
+
+def test_the_tutorial_leads_from_nothing_to_a_bot_that_is_tested(tmp_path: Path) -> None:
+    """Its files are written and its commands run, in the order in which they are read."""
+    section = README.read_text(encoding="utf-8").split("\n## From nothing to a tested bot")[1].split("\n## ")[0]
+    steps = re.findall(r"^```(sh|python|text)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("ACS_", "PYTEST"))}
+
+    shown = []
+    for language, block in steps:
+        if language == "sh":
+            command = ["sh", "-euc", block]
+            finished = subprocess.run(
+                command,
+                cwd=tmp_path,
+                env=environ | {"PATH": path},
+                capture_output=True,
+                text=True,
+                timeout=150,
+                check=False,
+            )
+            assert finished.returncode == 0, finished.stdout + finished.stderr
+            shown.append(finished.stdout)
+        else:
+            (tmp_path / block.split()[1]).write_text(block, encoding="utf-8")
+
+    assert "1 passed" in shown[0]
+    assert "2 passed" in shown[1]
+    assert "bots.yaml: all right, 1 bot" in shown[1]
