@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     )
     from chatbot.conversation import BotState, Dialog, ProfileState, State, UserState, migration
     from chatbot.dispatch.arguments import Rest
-    from chatbot.dispatch.context import Context, TimerId
+    from chatbot.dispatch.context import Context
+    from chatbot.dispatch.durable import TimerId
     from chatbot.dispatch.filters import (
         Filter,
         admin,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         ActionFailed,
         BotStarted,
         BotStopping,
+        DialogTimedOut,
         Event,
         MessageDeleted,
         MessageEdited,
@@ -79,6 +81,7 @@ __all__ = [
     "DeleteMessage",
     "Dialog",
     "DialogCancelled",
+    "DialogTimedOut",
     "DialogTimeout",
     "EditMessage",
     "Event",
@@ -133,6 +136,7 @@ _ROOMS = (
     "chatbot.conversation",
     "chatbot.dispatch.arguments",
     "chatbot.dispatch.context",
+    "chatbot.dispatch.durable",
     "chatbot.dispatch.filters",
     "chatbot.dispatch.middleware",
     "chatbot.dispatch.occasion",

@@ -252,7 +252,8 @@ class Bot:
         """Let the error handlers have the last word on an event that will not be tried again."""
         async with self._handlers:
             with self.crew.at_work() as dispatcher:
-                outcome = await dispatcher.dispatch_failure(event, failed, line=self._line(event))
+                memory = self.conversations.open(event)
+                outcome = await dispatcher.dispatch_failure(event, failed, memory, line=self._line(event))
         if outcome.error is not None and outcome.error is not failed.error:
             self._say_failure(event, outcome.handler, outcome.error)
         return outcome

@@ -6,7 +6,7 @@ commit fails nothing has happened, and the event is met again by the next look.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -105,6 +105,24 @@ class Handling:
         await self.trials.run(
             event, lambda outcome, further: self._commit_outcome(event, outcome, seen, [*writes, *further])
         )
+
+    async def ring(self, flush: Callable[[], Awaitable[object]]) -> None:
+        """Handle what is due here, as long as what comes of it can be taken.
+
+        Args:
+            flush: lets the outbox send.
+
+        Raises:
+            TryAgain, StoreError: as `handle`.
+        """
+        while not self.outbox.is_full and not self._bot.is_stopping:
+            due = self._bot.conversations.take_due(self._thread)
+            if due is None:
+                return
+            event, writes = due
+            assert isinstance(event, ThreadEvent)
+            await self.handle(event, {}, *writes)
+            await flush()
 
     async def revive(self, letter: DeadLetter, *, is_wanted: Callable[[DeadLetter], bool]) -> None:
         """Try a dead letter again, once: it is dropped if that succeeds and stays if it does not.

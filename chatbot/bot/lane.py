@@ -22,7 +22,7 @@ from chatbot.bot.membership import Membership, Presence
 from chatbot.bot.receipts import Receipts
 from chatbot.bot.settings import NO_HISTORY
 from chatbot.errors import Forbidden, NotFound, ServiceError, StoreError, Throttled
-from chatbot.events import ActionFailed, ThreadEvent, ThreadJoined, ThreadLeft
+from chatbot.events import ActionFailed, ThreadJoined, ThreadLeft
 from chatbot.model import ChatMessage, MessageType, Participant, ThreadId, UserId
 from chatbot.outbox.outbox import Outbox
 from chatbot.polling.cursor import Change, moment
@@ -213,19 +213,8 @@ class Lane:
             # It may have been brought back since: the next turn asks.
             self.membership.probe(None)
             return 0.0
-        await self._ring()  # after the look: an answer that came while nobody looked is still an answer
+        await self.handling.ring(self._flush)  # after the look: who has answered has not run out of time
         return delay or None
-
-    async def _ring(self) -> None:
-        """Handle what is due here."""
-        while not self.handling.outbox.is_full and not self.bot.is_stopping:
-            due = self.bot.conversations.take_due(self.thread)
-            if due is None:
-                return
-            event, writes = due
-            assert isinstance(event, ThreadEvent)
-            await self.handling.handle(event, {}, *writes)
-            await self._flush()
 
     async def _send(self) -> float | None:
         """Let the outbox send, then the receipt; returns the seconds after which there is more to do."""

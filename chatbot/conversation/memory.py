@@ -177,7 +177,7 @@ class Memory:
         self.wishes += performance.wishes
         if performance.is_refused:
             return None
-        if is_new and (performance.is_suspended or performance.has_begun):
+        if record.event_key == record.event.key == self._event.key and performance.has_begun:
             self._writes += [DropDialog(id) for id in source.dialogs_like(record)]
         if performance.is_suspended:
             performance.note_states(self._states_read())
@@ -190,6 +190,11 @@ class Memory:
         """What dialogs have said since the last time."""
         wishes, self.wishes = self.wishes, []
         return wishes
+
+    @property
+    def has_talked(self) -> bool:
+        """Whether a dialog has done anything for this event, so that nobody else can have it."""
+        return self._performance is not None and self._performance.has_begun
 
     def parked(self) -> list[Write]:
         """What to commit if the event is given up while a dialog was held: so that it goes on if it is revived."""

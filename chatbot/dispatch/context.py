@@ -7,10 +7,9 @@ after the event was committed, each once, and none of them if the handler fails.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, NewType, ParamSpec, Self, overload
+from typing import TYPE_CHECKING, Generic, Literal, ParamSpec, Self, overload
 
 from typing_extensions import TypeVar
 
@@ -23,15 +22,13 @@ from chatbot.actions import (
     RemoveParticipant,
     SendMessage,
     UpdateTopic,
-    action_key,
 )
 from chatbot.conversation.memory import Memory
+from chatbot.dispatch.durable import Durable
 from chatbot.dispatch.ledger import Ledger
 from chatbot.dispatch.line import writing
 from chatbot.dispatch.occasion import BotInfo, CommandInfo, Occasion
-from chatbot.dispatch.place import qualified_name
 from chatbot.dispatch.quote import quoted
-from chatbot.dispatch.reply import Reply
 from chatbot.dispatch.sent import SentMessage, target_of
 from chatbot.errors import StateError
 from chatbot.events import Event, MessageEvent, MessageReceived, ThreadEvent
@@ -53,11 +50,8 @@ E = TypeVar("E", bound=Event, covariant=True, default=MessageReceived)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-TimerId = NewType("TimerId", str)
-"""Names what `Context.later` was asked for."""
 
-
-class Context(Generic[E]):
+class Context(Durable, Generic[E]):
     """What a handler holds: the event and its surroundings, and everything that it can ask for.
 
     `Context` alone is `Context[MessageReceived]`. Everything asked for here is carried out after the handler has
@@ -69,13 +63,10 @@ class Context(Generic[E]):
         ledger: where wishes are written; shared by the handlers of one event.
     """
 
-    __slots__ = ("_handler", "_is_open", "_ledger", "_log", "_occasion")
+    __slots__ = ("_log",)
 
     def __init__(self, occasion: Occasion, *, handler: str, ledger: Ledger | None = None) -> None:
-        self._occasion = occasion
-        self._handler = handler
-        self._ledger = Ledger(occasion, Memory(occasion.event)) if ledger is None else ledger
-        self._is_open = True
+        super().__init__(occasion, handler, Ledger(occasion, Memory(occasion.event)) if ledger is None else ledger)
         self._log: FilteringBoundLogger | None = None
 
     def __enter__(self) -> Self:
@@ -319,74 +310,6 @@ class Context(Generic[E]):
         self._check_open()
         self._ledger.is_acknowledged = True
 
-    async def later(
-        self, when: timedelta | datetime, timer: Callable[..., Coroutine[Any, Any, Reply]], /, **payload: object
-    ) -> TimerId:
-        """Have a `@plugin.timer` function called in this thread when the time has come; durable, like a reply.
-
-        After a time without the bot, what was missed is called once, as soon as the bot is back.
-
-        Args:
-            when: how long from now, or a datetime with a time zone; one in the past is due at once.
-            timer: the function.
-            payload: what it is called with, besides its context; stored as its parameters are typed.
-
-        Returns:
-            What `cancel` takes; it can be kept in a state.
-
-        Raises:
-            StateError: the function is no timer of this bot, or the event happens in no thread.
-            ValueError: a datetime without a time zone.
-            TypeError: the function takes other arguments.
-            CannotStore: an argument is not of its declared type.
-        """
-        self._check_open()
-        name = qualified_name(timer)
-        takes = self._occasion.timers.get(name)
-        if takes is None:
-            msg = f"{name} is no timer of this bot; decorate it with @plugin.timer, in a plugin that the bot has"
-            raise StateError(msg)
-        memory = self._ledger.memory
-        due = memory.now + when if isinstance(when, timedelta) else when
-        if due.tzinfo is None:
-            msg = f"later() got {due.isoformat()} without a time zone; give it one (datetime.now(UTC), ZoneInfo(…))"
-            raise ValueError(msg)
-        id = TimerId(self._ledger.next_key(self._handler))
-        memory.set_timer(id, name, due, takes.encode(payload))
-        return id
-
-    async def cancel(self, timer: TimerId) -> None:
-        """Have what `later` was asked for not happen; what has happened already stays."""
-        self._check_open()
-        self._ledger.memory.drop_timer(timer)
-
-    @overload
-    async def once(self, key: str, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
-
-    @overload
-    async def once(self, key: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
-
-    async def once(self, key: str, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Do something outside of the chat once for this event, however often the handler is tried: a charge, a mail.
-
-        The result is remembered before the handler goes on, and given to later tries in place of a second call. If
-        the process dies between the effect and that, the function is called again: at least once, and rarely more.
-
-        Args:
-            key: names what is done; one handler may do several things.
-            function: async or not; its result is stored as its return annotation says, else as plain JSON.
-            args: what it is called with.
-            kwargs: likewise.
-
-        Raises:
-            CannotStore: the result is not what it is annotated as.
-            Exception: what the function raised; it will be called again by the next try.
-        """
-        self._check_open()
-        one = self._occasion
-        name = action_key(one.bot.user, one.thread, one.event.key, f"{self._handler}:{key}", 0)
-        return await self._ledger.memory.once(name, function, *args, **kwargs)
-
     def _wish(self, action: Action) -> ActionKey:
         self._check_open()
         return self._ledger.add(self._handler, action)
@@ -396,11 +319,6 @@ class Context(Generic[E]):
             msg = f"{type(self._occasion.event).__name__} has no message that reply(quote=True) could quote"
             raise StateError(msg)
         return self._occasion.text
-
-    def _check_open(self) -> None:
-        if not self._is_open:
-            msg = f"{self._handler} has ended: what it asks for now would be lost; await everything in the handler"
-            raise StateError(msg)
 
     def _where(self, thread: ThreadId | None) -> None:
         if thread is None and self._occasion.thread is None:

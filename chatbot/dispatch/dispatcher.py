@@ -27,6 +27,7 @@ from chatbot.conversation.talk import LOST
 from chatbot.dispatch.access import Access, Admission, Doorkeeper
 from chatbot.dispatch.arguments import BadArguments
 from chatbot.dispatch.binding import Match
+from chatbot.dispatch.calls import called_by, nobody_called, timed_of
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.handler import Handler
 from chatbot.dispatch.ledger import Ledger
@@ -37,8 +38,8 @@ from chatbot.dispatch.outcome import Ack, Outcome, Retry
 from chatbot.dispatch.payload import Payload
 from chatbot.dispatch.provider import Provisions
 from chatbot.dispatch.reply import PASS, Reply
-from chatbot.errors import CannotStore, DialogDiverged, PluginError, StateError
-from chatbot.events import DialogTimedOut, Event, MessageReceived, ScheduleFired, TimerFired
+from chatbot.errors import CannotStore, DialogDiverged, PluginError
+from chatbot.events import DialogTimedOut, Event, MessageReceived
 from chatbot.stores.conversation import DialogRecord
 
 SUGGESTION: Final = "chatbot.suggestion"
@@ -154,9 +155,9 @@ class Dispatcher:
         """
         if is_own(event, self._bot):
             return Outcome()
-        name = _called(event)
+        name = called_by(event)
         if name is not None and name not in self._timed:
-            return Outcome(handler=name, error=_nobody(event, name), is_final=True)
+            return Outcome(handler=name, error=nobody_called(event, name), is_final=True)
         admission = self._door.admit(event)
         if admission is Admission.UNINVITED:
             return Outcome()
@@ -183,7 +184,9 @@ class Dispatcher:
             self._suggest(people, ledger)
         return self._done(None, event, ledger, is_owed=people is not None)
 
-    async def dispatch_failure(self, event: Event, failed: Outcome, *, line: Line | None = None) -> Outcome:
+    async def dispatch_failure(
+        self, event: Event, failed: Outcome, memory: Memory | None = None, *, line: Line | None = None
+    ) -> Outcome:
         """What the error handlers want done about an event whose handler will not be tried again.
 
         The first one for the error answers, those of the handler's own plugin before those that include it; `PASS`
@@ -192,13 +195,14 @@ class Dispatcher:
         Args:
             event: what it failed on.
             failed: what came of its last attempt.
+            memory: as for `dispatch`.
             line: as for `dispatch`.
         """
         error, handler = failed.error, self._by_name.get(failed.handler or "")
         everyone, people = self._views(event)
         is_for_bots = handler is not None and handler.registration.options.from_bots
         occasion = everyone if is_for_bots else people or everyone
-        ledger = Ledger(occasion, Memory(event), line=line or NoLine())
+        ledger = Ledger(occasion, memory or Memory(event), line=line or NoLine())
         for one in handler.errors if handler and error else ():
             if error is None or not isinstance(error, one.errors):
                 continue
@@ -238,7 +242,7 @@ class Dispatcher:
 
     def _candidates(self, occasion: Occasion, pending: DialogRecord | None) -> Iterator[Handler | None]:
         """Who is asked, in order; None is the pending dialog."""
-        name = _called(occasion.event)
+        name = called_by(occasion.event)
         if name is not None:
             yield self._timed[name]
             return
@@ -339,47 +343,9 @@ class Dispatcher:
         return (handler.registration.options.ack if handler else None) or self._ack
 
 
-def _called(event: Event) -> str | None:
-    """The function that an event calls by its name; None if whoever matches gets it."""
-    match event:
-        case TimerFired():
-            return event.timer
-        case ScheduleFired():
-            return event.schedule
-        case _:
-            return None
-
-
-def _nobody(event: Event, name: str) -> StateError:
-    return StateError(
-        f"{type(event).__name__} calls {name}, which is no timer or schedule of this bot any more: put the function"
-        " back, then revive this letter"
-    )
-
-
 def _add_receipt(event: Event, ledger: Ledger) -> None:
     if isinstance(event, MessageReceived):
         ledger.add(RECEIPT, SendReadReceipt(event.message.id))
-
-
-def timed_of(handlers: Iterable[Handler]) -> dict[str, Handler]:
-    """The timers and schedules among the handlers, by their qualified names.
-
-    Raises:
-        PluginError: two have the same name, so that what is stored would not say which is meant.
-    """
-    timed: dict[str, Handler] = {}
-    for handler in handlers:
-        if not handler.registration.is_called_by_name:
-            continue
-        first = timed.setdefault(handler.name, handler)
-        if first is not handler:
-            msg = (
-                f"{handler.place}: {handler.registration.role} {handler.name} stands for two functions, the other at"
-                f" {first.place}; give them different names, and register each once"
-            )
-            raise PluginError(msg)
-    return timed
 
 
 def commands_of(handlers: Iterable[Handler]) -> dict[str, Handler]:

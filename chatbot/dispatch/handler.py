@@ -28,7 +28,7 @@ from chatbot.dispatch.payload import Payload, bind_payload, payload_of
 from chatbot.dispatch.place import place_of, qualified_name
 from chatbot.dispatch.provider import Needs, Provisions, Scope, needs_of
 from chatbot.dispatch.remembering import States, states_of
-from chatbot.dispatch.reply import Pass, Reply
+from chatbot.dispatch.reply import PASS, Pass, Reply
 from chatbot.dispatch.signature import Function, name_of, read_signature, refuse
 from chatbot.dispatch.somebody import People, names_in
 from chatbot.events import Event, ScheduleFired, TimerFired
@@ -196,10 +196,12 @@ class Handler:
             called: Coroutine[Any, Any, Any] = self.registration.function(leading, *first, *values.many, **named)
             return called
 
-        reply: Reply = await (
-            memory.talk(self.name, ctx.text, self.cancel_words, call) if self.is_dialog else call(ctx)
-        )
-        return reply
+        reply: Reply
+        if not self.is_dialog:
+            reply = await call(ctx)
+            return reply
+        reply = await memory.talk(self.name, ctx.text, self.cancel_words, call)
+        return None if reply is PASS and memory.has_talked else reply
 
 
 def prepare(registration: Registration, surroundings: Surroundings) -> Handler:

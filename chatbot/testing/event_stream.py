@@ -148,7 +148,8 @@ class EventStream:
                 if outcome.error is not None and should_raise:
                     raise outcome.error
                 if outcome.error is not None:
-                    last_words = await dispatcher.dispatch_failure(event, outcome, line=line)
+                    memory = self._conversations.open(event)
+                    last_words = await dispatcher.dispatch_failure(event, outcome, memory, line=line)
                     outcome = replace(outcome, wishes=last_words.wishes, error=last_words.error or outcome.error)
                 outcomes.append(outcome)
         return Handled(tuple(outcomes))

@@ -204,6 +204,44 @@ async def test_a_message_handler_may_hold_a_dialog_or_pass() -> None:
         assert room.replies == ["second", "First?", "first pass", "First?"]
 
 
+@pytest.mark.virtual_time
+async def test_a_dialog_that_has_asked_passes_to_nobody() -> None:
+    plugin = Plugin("messages")
+
+    @plugin.message()
+    async def first(talk: Dialog) -> Pass:
+        await talk.ask("First?")
+        return PASS
+
+    @plugin.message()
+    async def second(ctx: Context) -> str:
+        return "second"
+
+    async with chat(plugin) as room:
+        await room.user("Ann").says("a", "b")
+
+        assert room.replies == ["First?"]
+
+
+@pytest.mark.virtual_time
+async def test_a_dialog_begun_anew_replaces_the_old_one_also_if_it_fails_at_first() -> None:
+    troubles = ["first", "second"]
+
+    async def order(talk: Dialog) -> str:
+        number = await talk.run(len, talk.event.message.id)
+        if len(troubles) == 1:
+            raise RuntimeError(troubles.pop())
+        return f"{number > 0} {await talk.ask('Which?')}"
+
+    async with chat(plugin_of(order), raise_failures=False) as room:
+        ann = room.user("Ann")
+        await ann.says("/talk")
+        troubles.pop()
+        await ann.says("/talk", "this", "more")
+
+        assert room.replies == ["Which?", "Which?", "True this", "echo more"]
+
+
 # ── effects and state ─────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -10,6 +10,7 @@ import pytest
 from chatbot import (
     BotState,
     Context,
+    Event,
     Plugin,
     PluginError,
     Retry,
@@ -362,3 +363,26 @@ async def test_what_is_done_once_is_not_done_again_by_a_retry_but_by_the_next_ev
 
         assert room.replies == ["bill 1 7", "bill 2 7"]
         assert charged == [5, 5]
+
+
+@pytest.mark.virtual_time
+async def test_an_error_handler_may_set_a_timer_and_do_something_once() -> None:
+    plugin = Plugin("failing")
+
+    @plugin.timer
+    async def ring(ctx: Context[TimerFired], what: str) -> str:
+        return f"ring {what}"
+
+    @plugin.message(retry=Retry(attempts=1))
+    async def fail(ctx: Context) -> None:
+        raise RuntimeError("no")
+
+    @plugin.error(RuntimeError)
+    async def sorry(ctx: Context[Event], error: RuntimeError) -> None:
+        await ctx.later(timedelta(minutes=1), ring, what=await ctx.once("word", str, error))
+
+    async with chat(plugin, raise_failures=False) as room:
+        await room.user("Ann").says("a")
+        await room.advance(minutes=2)
+
+        assert room.replies == ["ring no"]

@@ -1,0 +1,111 @@
+"""What a handler asks for that outlives it, or is done but once: timers, and effects outside of the chat."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime, timedelta
+from typing import Any, NewType, ParamSpec, TypeVar, overload
+
+from chatbot.actions import action_key
+from chatbot.dispatch.ledger import Ledger
+from chatbot.dispatch.occasion import Occasion
+from chatbot.dispatch.place import qualified_name
+from chatbot.dispatch.reply import Reply
+from chatbot.errors import StateError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+TimerId = NewType("TimerId", str)
+"""Names what `later` was asked for."""
+
+
+class Durable:
+    """The durable part of a context.
+
+    Args:
+        occasion: the event, and the bot it happened to.
+        handler: the qualified name of the handler.
+        ledger: where wishes are written, with the memory of the event.
+    """
+
+    __slots__ = ("_handler", "_is_open", "_ledger", "_occasion")
+
+    def __init__(self, occasion: Occasion, handler: str, ledger: Ledger) -> None:
+        self._occasion = occasion
+        self._handler = handler
+        self._ledger = ledger
+        self._is_open = True
+
+    async def later(
+        self, when: timedelta | datetime, timer: Callable[..., Coroutine[Any, Any, Reply]], /, **payload: object
+    ) -> TimerId:
+        """Have a `@plugin.timer` function called in this thread when the time has come; durable, like a reply.
+
+        After a time without the bot, what was missed is called once, as soon as the bot is back.
+
+        Args:
+            when: how long from now, or a datetime with a time zone; one in the past is due at once.
+            timer: the function.
+            payload: what it is called with, besides its context; stored as its parameters are typed.
+
+        Returns:
+            What `cancel` takes; it can be kept in a state.
+
+        Raises:
+            StateError: the function is no timer of this bot, or the event happens in no thread.
+            ValueError: a datetime without a time zone.
+            TypeError: the function takes other arguments.
+            CannotStore: an argument is not of its declared type.
+        """
+        self._check_open()
+        name = qualified_name(timer)
+        takes = self._occasion.timers.get(name)
+        if takes is None:
+            msg = f"{name} is no timer of this bot; decorate it with @plugin.timer, in a plugin that the bot has"
+            raise StateError(msg)
+        memory = self._ledger.memory
+        due = memory.now + when if isinstance(when, timedelta) else when
+        if due.tzinfo is None:
+            msg = f"later() got {due.isoformat()} without a time zone; give it one (datetime.now(UTC), ZoneInfo(…))"
+            raise ValueError(msg)
+        id = TimerId(self._ledger.next_key(self._handler))
+        memory.set_timer(id, name, due, takes.encode(payload))
+        return id
+
+    async def cancel(self, timer: TimerId) -> None:
+        """Have what `later` was asked for not happen; what has happened already stays."""
+        self._check_open()
+        self._ledger.memory.drop_timer(timer)
+
+    @overload
+    async def once(self, key: str, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+    @overload
+    async def once(self, key: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+    async def once(self, key: str, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Do something outside of the chat once for this event, however often the handler is tried: a charge, a mail.
+
+        The result is remembered before the handler goes on, and given to later tries in place of a second call. If
+        the process dies between the effect and that, the function is called again: at least once, and rarely more.
+
+        Args:
+            key: names what is done; one handler may do several things.
+            function: async or not; its result is stored as its return annotation says, else as plain JSON.
+            args: what it is called with.
+            kwargs: likewise.
+
+        Raises:
+            CannotStore: the result is not what it is annotated as.
+            Exception: what the function raised; it will be called again by the next try.
+        """
+        self._check_open()
+        one = self._occasion
+        name = action_key(one.bot.user, one.thread, one.event.key, f"{self._handler}:{key}", 0)
+        return await self._ledger.memory.once(name, function, *args, **kwargs)
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            msg = f"{self._handler} has ended: what it asks for now would be lost; await everything in the handler"
+            raise StateError(msg)

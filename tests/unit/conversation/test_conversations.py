@@ -1,0 +1,151 @@
+"""What a bot has going on: learnt through its commits, the same as the store knows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from chatbot import BotInfo, DialogTimedOut, ScheduleFired, TimerFired, UserId
+from chatbot.conversation import Conversations, talk
+from chatbot.conversation.journal import Entry, Step, dump
+from chatbot.conversation.schedules import Every
+from chatbot.events import MessageReceived
+from chatbot.stores import MemoryStore
+from chatbot.stores.base import LeaveThread, SaveThread, ThreadRecord
+from chatbot.stores.conversation import DialogRecord, DropTimer, SaveDialog, SetTimer, TimerRecord
+from chatbot.testing import EventStream
+
+BOT = BotInfo("bot", UserId("8:acs:test_bot"), "Bot")
+STREAM = EventStream(bot=BOT)
+ANN, BOB = STREAM.user("Ann"), STREAM.user("Bob")
+HOURLY = Every(timedelta(hours=1))
+HOUR = 3_600_000
+
+
+class Clock:
+    """Epoch seconds, as a test says."""
+
+    def __init__(self) -> None:
+        self.ms = 1000
+
+    def __call__(self) -> float:
+        return self.ms / 1000
+
+
+def waiting(event: MessageReceived, deadline_ms: int | None = None, **fields: object) -> DialogRecord:
+    record = talk.begun(event, "shop.order", 0)
+    journal = dump([Entry(Step.BEGAN), Entry(Step.ASKED, "mark")])
+    return replace(record, journal=journal, is_waiting=True, deadline_ms=deadline_ms, **fields)  # type: ignore[arg-type]
+
+
+def timer(id: str, due_ms: int, **fields: object) -> TimerRecord:
+    values = {"thread": STREAM.thread, "caused_by": ANN.user} | fields
+    return TimerRecord(id, "shop.remind", due_ms, **values)  # type: ignore[arg-type]
+
+
+async def test_what_is_due_rings_in_its_place_and_stays_until_it_is_committed() -> None:
+    store, clock = MemoryStore(), Clock()
+    async with store:
+        conversations = Conversations(BOT.user, store, clock=clock)
+        await conversations.load({"shop.sweep": HOURLY})
+        changed = conversations.changed
+        await conversations.commit([SetTimer(timer("k1", 5000)), SetTimer(timer("k2", 4000))])
+        assert changed.is_set()
+        assert conversations.ring() == set()
+        assert conversations.take_due(STREAM.thread) is None
+
+        clock.ms = HOUR + 1000
+        assert conversations.is_due(None)
+        assert conversations.ring() == {None, STREAM.thread}
+        for _ in range(2):
+            due = conversations.take_due(STREAM.thread)
+            assert due is not None
+            event, writes = due
+            assert isinstance(event, TimerFired)
+            assert (event.id, writes) == ("k2", [DropTimer("k2")])
+        await conversations.commit(writes)
+        assert conversations.is_due(STREAM.thread)
+        scheduled = conversations.take_due(None)
+        assert scheduled is not None
+        assert isinstance(scheduled[0], ScheduleFired)
+        await conversations.commit(scheduled[1])
+        assert conversations.take_due(None) is None
+        assert conversations.next_due_ms() == 2 * HOUR + 1000
+
+        again = Conversations(BOT.user, store, clock=clock)
+        await again.load({"shop.sweep": HOURLY})
+        assert again.ring() == {STREAM.thread}
+        assert again.next_due_ms() == 2 * HOUR + 1000
+
+
+async def test_a_schedule_that_is_gone_ends_and_a_changed_one_begins_anew() -> None:
+    store, clock = MemoryStore(), Clock()
+    async with store:
+        conversations = Conversations(BOT.user, store, clock=clock)
+        await conversations.load({"shop.sweep": HOURLY, "shop.count": HOURLY})
+        clock.ms += 10 * HOUR
+        await conversations.reschedule({"shop.sweep": Every(timedelta(hours=2))})
+
+        assert [(one.handler, one.due_ms) for one in await store.timers(BOT.user)] == [("shop.sweep", 12 * HOUR + 1000)]
+        assert conversations.ring() == set()
+
+
+async def test_the_dialog_that_asked_last_gets_a_message_and_only_of_its_person() -> None:
+    store, clock = MemoryStore(), Clock()
+    older, newer = waiting(ANN.said("/a"), changed_ms=1), waiting(ANN.said("/b"), changed_ms=2)
+    async with store:
+        conversations = Conversations(BOT.user, store, clock=clock)
+        await conversations.load({})
+        await conversations.commit([SaveDialog(newer), SaveDialog(older)])
+        assert conversations.open(ANN.said("x")).pending == older
+        assert conversations.open(BOB.said("x")).pending is None
+        assert conversations.open(ANN.edited("y")).pending is None
+
+        again = Conversations(BOT.user, store, clock=clock)
+        await again.load({})
+        assert again.open(ANN.said("x")).pending == newer
+        assert again.open(newer.event).pending == newer
+        assert again.open(older.event).pending == older
+        assert again.dialogs_like(newer) == [older.id]
+
+
+async def test_an_overdue_dialog_is_told_once() -> None:
+    store, clock = MemoryStore(), Clock()
+    record = waiting(ANN.said("/a"), deadline_ms=2000)
+    async with store:
+        conversations = Conversations(BOT.user, store, clock=clock)
+        await conversations.commit([SaveDialog(record)])
+        clock.ms = 2000
+        assert conversations.ring() == {STREAM.thread}
+        due = conversations.take_due(STREAM.thread)
+        assert due is not None
+        event, writes = due
+        assert isinstance(event, DialogTimedOut)
+        assert event.key == f"overdue:{record.id}@1"
+        assert conversations.open(event).pending == record
+        await conversations.commit(writes)
+
+        assert conversations.take_due(STREAM.thread) is None
+        assert conversations.next_due_ms() is None
+
+
+async def test_whoever_is_forgotten_and_threads_that_are_left_have_nothing_going_on() -> None:
+    store, clock = MemoryStore(), Clock()
+    async with store:
+        conversations = Conversations(BOT.user, store, clock=clock)
+        begin = SaveThread(ThreadRecord(STREAM.thread, 0, 0))
+        hers, his = waiting(ANN.said("/a")), waiting(BOB.said("/b"), deadline_ms=9000)
+        named = timer("k2", 3000, caused_by=BOB.user, payload=f'{{"who":"{ANN.user}"}}')
+        await conversations.commit([begin, SaveDialog(hers), SaveDialog(his)])
+        await conversations.commit(
+            [SetTimer(timer("k1", 2000)), SetTimer(named), SetTimer(timer("k3", 4000, caused_by=None))]
+        )
+        conversations.forget(ANN.user)
+
+        assert conversations.open(ANN.said("x")).pending is None
+        assert conversations.open(BOB.said("x")).pending == his
+        assert conversations.next_due_ms() == 4000
+
+        await conversations.commit([LeaveThread(STREAM.thread, "removed")])
+        assert conversations.open(BOB.said("x")).pending is None
+        assert conversations.next_due_ms() is None
