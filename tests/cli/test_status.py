@@ -1,6 +1,7 @@
 """The status server and `chatbot status`, over a real daemon."""
 
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -36,6 +37,9 @@ class Site(Running):
             return error.code, error.read().decode()
 
 
+PATIENCE_SECONDS = 20
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     directory = copy_of_the_clone(tmp_path_factory.mktemp("status"))
@@ -59,6 +63,9 @@ def test_a_running_daemon_is_healthy_and_ready_and_says_that_it_is_the_emulator(
 def test_status_and_metrics_tell_of_a_failure_without_its_text(site: Site, chat: Chat) -> None:
     chat(site.directory, "--as", "Ann", "--wait", "1s", typed="hello\n/fail\n")
     site.event("event.buried")
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while '"dead_letters":1' not in site.get("/status")[1] and time.monotonic() < deadline:
+        time.sleep(0.05)  # it is said before it is committed
 
     code, text = site.get("/status")
     _, metrics = site.get("/metrics")
