@@ -30,13 +30,10 @@ def main() -> int:
     plan, options = _arguments()
     logging.basicConfig(level=logging.ERROR)
     structlog.configure(logger_factory=structlog.stdlib.LoggerFactory(), processors=[structlog.stdlib.filter_by_level])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside, we end our processes, too
     directory = Path(tempfile.mkdtemp(prefix="chatbot-soak-"))
     is_clean = False
     try:
         is_clean = anyio.run(_soak, plan, options, directory)
-    except KeyboardInterrupt:
-        print("ended before its time", file=sys.stderr)
     finally:
         if is_clean and not options.keep:
             shutil.rmtree(directory)
@@ -70,14 +67,26 @@ async def _soak(plan: Plan, options: argparse.Namespace, directory: Path) -> boo
         async with running_service(seed=plan.seed, data=data, quirks=options.quirk) as service:
             daemon = Daemon.set_up(directory, service.connection_string, interval="2s", idle="10s")
             soak = Soak(plan, service, daemon)
+            findings: Findings | None = None
             async with anyio.create_task_group() as group:
+                group.start_soon(_end_when_asked, group.cancel_scope)
                 group.start_soon(_show_progress, soak, daemon, begun)
                 findings = await soak.run()
                 if options.keep or not findings.is_clean:
                     await soak.keep_evidence(directory / "threads.json")
                 group.cancel_scope.cancel()
+            if findings is None:
+                print("ended before its time", file=sys.stderr)
+                return False
     _report(plan, findings, daemon, soak.kills, anyio.current_time() - begun)
     return findings.is_clean
+
+
+async def _end_when_asked(everything: anyio.CancelScope) -> None:
+    """Ended from outside, we end our processes, too."""
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        await anext(signals)
+        everything.cancel()
 
 
 async def _show_progress(soak: Soak, daemon: Daemon, begun: float) -> None:

@@ -51,6 +51,9 @@ STALE_SHARE: Final = 0.05
 KILLING_SHARE: Final = 0.7
 """The part of the time in which there are kills; in the rest one process lives long enough for its memory to tell."""
 
+CATCH_UP_SECONDS: Final = 15.0
+"""How long after the last kill the last process is measured for the first time."""
+
 SETTLE_SECONDS: Final = 150.0
 """How long the daemon may take, once everybody is silent, to have everything done."""
 
@@ -91,7 +94,7 @@ class Findings:
         doubts: how often people could not tell whether they had said something.
         wait: how many seconds the slowest reply took; quotas and restarts make people wait.
         exit_code: of the last process, which was asked to stop.
-        memory: what the daemon held, in MiB: the first process, the last one when it had caught up, and at its end.
+        memory: what the daemon held, in MiB: the first process; the last one soon after its start, and at its end.
         service_memory: what the emulator held, in MiB, at the start and at the end.
     """
 
@@ -185,13 +188,15 @@ class Soak:
                 self.findings.terms += self._daemon.terminate()
             else:
                 self.kills += self._daemon.kill()
+        await self._daemon.ready()
+        await anyio.sleep(CATCH_UP_SECONDS)
+        self.findings.memory.append(self._daemon.memory)
 
     # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _settle(self) -> None:
         """Wait until all is done, then see whether it stays so."""
         await self._daemon.ready()
-        self.findings.memory.append(self._daemon.memory)
         await anyio.sleep(STALE_SECONDS)  # what was running at three kills is buried at the first look
         await self._revive_unlucky()
         await self._become_clean(SETTLE_SECONDS)
