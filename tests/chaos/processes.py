@@ -148,7 +148,7 @@ class Daemon:
     codes: list[int] = field(default_factory=list)
     said: Counter[str] = field(default_factory=Counter)
     _process: Process | None = None
-    _ready: anyio.Event = field(default_factory=anyio.Event)
+    _is_ready: bool = False
     _ended: anyio.Event = field(default_factory=anyio.Event)
     _told: anyio.Event = field(default_factory=anyio.Event)
     _is_wanted: bool = True
@@ -213,13 +213,14 @@ class Daemon:
         finally:
             self._process = None
             await _end(process)
-            self._ready = anyio.Event()
+            self._is_ready = False
             self._ended.set()
         return self.codes[-1]
 
     async def ready(self) -> None:
-        """Wait until a process has its bots running."""
-        await self._ready.wait()
+        """Wait until a process has its bots running; not all get so far."""
+        while not self._is_ready:
+            await self._told.wait()
 
     async def has_said(self, event: str) -> None:
         """Wait until its log has had this event."""
@@ -275,10 +276,9 @@ class Daemon:
         except (ValueError, KeyError):
             said = "(no log event)"
         self.said[said] += 1
+        self._is_ready = self._is_ready or said == "daemon.started"
         self._told.set()
         self._told = anyio.Event()
-        if said == "daemon.started":
-            self._ready.set()
 
 
 def memory_of(pid: int) -> float:
