@@ -12,7 +12,7 @@ import pytest
 from chatbot.events import MessageReceived
 from tests.chaos.stage import Talk, chaos
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 KILLS = 6
 MESSAGES = 5
