@@ -1,4 +1,4 @@
-"""How many idle list_messages the emulator answers per second of a core: `python -m tests.benchmarks.emulator`.
+"""How many idle list_messages the emulator answers per second of a core.
 
 The client is another process with twenty connections kept alive; what is counted is the processor time of the server's
 process, so that the client, and whatever else the machine does, does not count.
@@ -7,14 +7,17 @@ process, so that the client, and whatever else the machine does, does not count.
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
+import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from chatbot.emulator import Emulator, serve
+from tests.benchmarks.frame import Frame, Report, Row, ratio
+
+TITLE = "The emulator: idle list_messages per second of a core"
 
 CONNECTIONS = 20
 REQUESTS = 3000
@@ -38,7 +41,7 @@ async def load(host: str, port: int, request: bytes, ca_file: str, requests: int
 
 
 async def measure(*, tls: bool, quotas: bool = False, requests: int = REQUESTS) -> float:
-    """Requests per second of processor time."""
+    """Return requests per second of the server's processor time."""
     emulator = Emulator(quotas=quotas)
     user = emulator.create_user()
     thread = emulator.create_thread(user)
@@ -54,7 +57,7 @@ async def measure(*, tls: bool, quotas: bool = False, requests: int = REQUESTS) 
             )
             arguments = [host, port, head, str(running.ca_file or ""), str(requests)]
             begun = time.process_time()
-            client = await asyncio.create_subprocess_exec(sys.executable, "-m", __spec__.name, *arguments)
+            client = await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.benchmarks.emulator", *arguments)
             code = await client.wait()
             used = time.process_time() - begun
     if code:
@@ -62,19 +65,19 @@ async def measure(*, tls: bool, quotas: bool = False, requests: int = REQUESTS) 
     return len(emulator.calls) / used
 
 
-def main() -> None:
-    """Measure and print, as people or (`--json`) programs like it; with other arguments, be the client."""
-    if len(sys.argv) > 2:
-        host, port, head, ca_file, requests = sys.argv[1:]
-        asyncio.run(load(host, int(port), head.encode(), ca_file, int(requests)))
-        return
-    results = {name: asyncio.run(measure(tls=name == "https")) for name in ("http", "https")}
-    if sys.argv[1:] == ["--json"]:
-        print(json.dumps(results))
-        return
-    for name, rate in results.items():
-        print(f"{name:5} {rate:8.0f} idle list_messages per second and core, {1e6 / rate:.0f} µs each")
+def run(frame: Frame) -> Report:
+    """Measure http and https."""
+    requests = CONNECTIONS * 5 if frame.quick else REQUESTS
+    rates = frame.interleaved(
+        {
+            "http": lambda: asyncio.run(measure(tls=False, requests=requests)),
+            "https": lambda: asyncio.run(measure(tls=True, requests=requests)),
+        }
+    )
+    plain, secured = (statistics.median(rates[name]) for name in ("http", "https"))
+    return Report([Row("http", plain, "/s", "https", secured, ratio(rates["http"], rates["https"]))])
 
 
-if __name__ == "__main__":
-    main()
+if __name__ == "__main__":  # the client
+    host, port, request, ca_file, requests = sys.argv[1:]
+    asyncio.run(load(host, int(port), request.encode(), ca_file, int(requests)))

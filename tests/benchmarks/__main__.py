@@ -1,0 +1,62 @@
+"""`python -m tests.benchmarks [NAME …]`: measure, print a table, and keep the figures.
+
+Everything runs on this machine, on 127.0.0.1, in processes that end with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks import registry, results
+from tests.benchmarks.frame import CACHE, ROOT, Frame, Report
+
+
+def main() -> int:
+    """Run what the command line names."""
+    benchmarks = registry.found()
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks", description="Measure chatbot beside its rivals."
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(benchmarks)} (all)")
+    parser.add_argument("--quick", action="store_true", help="only see whether they run: the figures mean nothing")
+    parser.add_argument(
+        "--out", type=Path, help="where results and plots go (docs/benchmarks; quick: .benchmarks/quick)"
+    )
+    given = parser.parse_args()
+    if unknown := [name for name in given.names if name not in benchmarks]:
+        parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(benchmarks)}")
+    directory: Path = given.out or (CACHE / "quick" if given.quick else ROOT / "docs" / "benchmarks")
+    for name in given.names or benchmarks:
+        report = _run(name, benchmarks[name], is_quick=given.quick)
+        results.write(directory, {name: (benchmarks[name].TITLE, report)})
+        _show(benchmarks[name].TITLE, report)
+    print(f"results and plots are in {directory}")
+    return 0
+
+
+def _run(name: str, benchmark: registry.Benchmark, *, is_quick: bool) -> Report:
+    begun = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{name} {time.monotonic() - begun:4.0f} s  {text}", file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryDirectory(prefix=f"chatbot-{name}-") as workdir:
+        return benchmark.run(Frame(is_quick, Path(workdir), say))
+
+
+def _show(title: str, report: Report) -> None:
+    table = Table(*results.HEADINGS, title=title, title_justify="left")
+    for row in report.rows:
+        table.add_row(*results.cells(row))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

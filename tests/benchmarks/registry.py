@@ -1,0 +1,31 @@
+"""Which benchmarks there are: the modules of this package that have a TITLE."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import Protocol, cast
+
+from tests.benchmarks.frame import Frame, Report
+
+
+class Benchmark(Protocol):
+    """A module that measures something."""
+
+    TITLE: str
+
+    def run(self, frame: Frame) -> Report:
+        """Measure."""
+        ...
+
+
+def found() -> dict[str, Benchmark]:
+    """Return the benchmarks by name, in the order of the alphabet."""
+    names = [
+        name
+        for _, name, _ in pkgutil.iter_modules([str(Path(__file__).parent)])
+        if not name.startswith(("test_", "__"))
+    ]
+    modules = {name: importlib.import_module(f"tests.benchmarks.{name}") for name in sorted(names)}
+    return {name: cast("Benchmark", module) for name, module in modules.items() if hasattr(module, "TITLE")}
