@@ -8,9 +8,7 @@ in the next, by the same way as after a crash: the cursor and the outbox know wh
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
 from datetime import UTC, datetime
-from enum import Enum
 from typing import TYPE_CHECKING
 
 import anyio
@@ -18,16 +16,15 @@ import anyio
 from chatbot.bot.attempts import TryAgain
 from chatbot.bot.handling import Handling
 from chatbot.bot.joining import find_arrival, floor_of
+from chatbot.bot.looking import Looking
 from chatbot.bot.membership import Membership, Presence
 from chatbot.bot.receipts import Receipts
 from chatbot.bot.settings import NO_HISTORY
 from chatbot.errors import Forbidden, NotFound, ServiceError, StoreError, Throttled
 from chatbot.events import ActionFailed, ThreadJoined, ThreadLeft
-from chatbot.model import ChatMessage, MessageType, Participant, ThreadId, UserId
+from chatbot.model import Participant, ThreadId, UserId
 from chatbot.outbox.outbox import Outbox
-from chatbot.polling.cursor import Change, moment
-from chatbot.polling.poller import Interrupted, Look, brief_look, whole_look
-from chatbot.polling.sightings import event_of, lists, time_of
+from chatbot.polling.sightings import time_of
 from chatbot.service.budget import Budget, Operation
 from chatbot.stores import erasure
 from chatbot.stores.base import Attempt, DeadLetter, LeaveThread, OutboxRow, SaveThread, ThreadRecord
@@ -37,14 +34,6 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE = 1.0
 MAX_PAUSE = 30.0
-
-
-class Ending(Enum):
-    """How a look ended."""
-
-    READ = "read"
-    STOPPED = "stopped"
-    REMOVED = "removed"
 
 
 class Lane:
@@ -59,24 +48,19 @@ class Lane:
     """
 
     __slots__ = (
-        "_arrived",
         "_failures",
         "_is_deleted",
         "_is_new",
         "_letters",
-        "_looking",
-        "_spoke_at",
-        "_whole_at",
         "bot",
         "budget",
         "handling",
         "log",
-        "looked_ms",
+        "looking",
         "membership",
         "people",
         "people_at",
         "thread",
-        "unhandled_ms",
     )  # fmt: skip
 
     def __init__(
@@ -92,22 +76,16 @@ class Lane:
         self.thread = thread
         self.log = bot.log.bind(thread=thread)
         self.budget = Budget()
-        self.looked_ms: int | None = None
-        self.unhandled_ms: int | None = None
         self.people: tuple[Participant, ...] | None = None
         self.people_at = 0.0
         self.membership = Membership(Presence.UNKNOWN)
         if record is not None:
             self.membership = Membership(Presence.OUT if record.is_left else Presence.IN, was_told=record.is_left)
-            self.looked_ms = record.base if record.is_left else None
         self.handling = Handling(bot, thread, record=record, noted=noted, outbox=self._outbox(rows), log=self.log)
+        self.looking = Looking(self, looked_ms=record.base if record is not None and record.is_left else None)
         self._letters: list[DeadLetter] = []
         self._is_deleted = False
         self._is_new = record is None
-        self._arrived = 0
-        self._looking: Look | None = None
-        self._whole_at: float | None = None
-        self._spoke_at = anyio.current_time() - max(0.0, bot.clock() - self.handling.cursor.top / 1000)
         self._failures = 0
 
     def _outbox(self, rows: Sequence[OutboxRow] = ()) -> Outbox:
@@ -125,8 +103,7 @@ class Lane:
 
     def interrupt(self) -> None:
         """End the look that is under way, if it is waiting for the service; a handler is left to finish."""
-        if self._looking is not None:
-            self._looking.interrupt()
+        self.looking.interrupt()
 
     def end(self) -> None:
         """The list of threads shows that this one was deleted; whether it can still be read is not known."""
@@ -208,24 +185,24 @@ class Lane:
         if self.handling.outbox.is_full:
             return None
         delay = self.budget.delay(Operation.LIST_MESSAGES, anyio.current_time())
-        if not delay and await self._look():
+        if not delay and await self.looking.run():
             await self.leave(is_deleted=False)
             # It may have been brought back since: the next turn asks.
             self.membership.probe(None)
             return 0.0
-        await self.handling.ring(self._flush)  # after the look: who has answered has not run out of time
+        await self.handling.ring(self.flush)  # after the look: who has answered has not run out of time
         return delay or None
 
     async def _send(self) -> float | None:
         """Let the outbox send, then the receipt; returns the seconds after which there is more to do."""
-        pause = await self._flush()
+        pause = await self.flush()
         wait, write = await self.handling.receipts.send(self.bot.service, self.thread, self.budget, self.log)
         if write is not None:
             self.handling.later(write)
         await self.handling.write_lazily()
         return _sooner(pause, wait)
 
-    async def _flush(self) -> float | None:
+    async def flush(self) -> float | None:
         """Let the outbox send; what it had to give up is an event like any other, and a dead letter."""
         pause = await self.handling.outbox.flush()
         while (failure := self.handling.outbox.next_failure()) is not None:
@@ -246,91 +223,7 @@ class Lane:
         return datetime.fromtimestamp(self.bot.clock(), UTC)
 
     def _beat(self) -> float:
-        return self.bot.settings.cadence.pause(anyio.current_time() - self._spoke_at)
-
-    # ── looking ───────────────────────────────────────────────────────────────────────────────────────────────
-
-    async def _look(self) -> bool:
-        """Read what is new and handle it. True when the thread shows that the bot was removed."""
-        now = anyio.current_time()
-        since_whole = None if self._whole_at is None else now - self._whole_at
-        is_whole = self.bot.settings.cadence.is_whole_due(since_whole)
-        look = self._looking = self._begin_look(is_whole)
-        end = Ending.STOPPED
-        try:
-            end = await self._read(look)
-        except Interrupted:
-            self.log.debug("look.interrupted")
-        finally:
-            self._looking, self.handling.proofs = None, {}
-        if end is Ending.READ:
-            self.bot.trouble.over("read", place=self.thread)
-            self.looked_ms = look.server_time_ms
-            if is_whole:
-                self._whole_at = now
-                self.handling.rise(look.top)
-        return end is Ending.REMOVED
-
-    async def _read(self, look: Look) -> Ending:
-        """Handle what a look shows, batch by batch."""
-        async with aclosing(look.batches()) as batches:
-            async for batch in batches:
-                self.handling.proofs = look.keys
-                self.bot.watch.at_work(self.thread)
-                for message in self._in_order(batch):
-                    if self._shows_removal(message):
-                        return Ending.REMOVED
-                    if not await self._notice(message):
-                        return Ending.STOPPED
-        return Ending.READ
-
-    def _begin_look(self, is_whole: bool) -> Look:
-        if not is_whole:
-            return brief_look(
-                self.bot.service, self.thread, self.handling.cursor, self.budget, looked_ms=self.looked_ms
-            )
-        return whole_look(
-            self.bot.service, self.thread, self.handling.cursor, self.budget, catch_up=self._whole_at is None
-        )
-
-    def _in_order(self, batch: list[ChatMessage]) -> list[ChatMessage]:
-        """The batch in the order in which things happened."""
-        return sorted(batch, key=lambda message: moment(self.handling.cursor.classify(message), message))
-
-    def _shows_removal(self, message: ChatMessage) -> bool:
-        is_new = self.handling.cursor.classify(message) is Change.RECEIVED and message.number > self._arrived
-        return is_new and lists(message, MessageType.PARTICIPANT_REMOVED, self.bot.user)
-
-    async def _notice(self, message: ChatMessage) -> bool:
-        """Deal with one message as a look showed it. False when the turn should go no further."""
-        change = self.handling.cursor.classify(message)
-        if change is Change.NONE:
-            return True
-        if message.sender == self.bot.user and message.reply_key is not None:
-            await self.handling.enqueue(await self.handling.outbox.confirm(message))
-        event = event_of(change, message, bot=self.bot.user, thread=self.thread)
-        if event is None:
-            self.handling.skip(message.number, message.version)
-            return True
-        self._spoke(message)
-        if self.unhandled_ms is None:
-            self.unhandled_ms = message.version
-            self.bot.watch.noticed(self.bot.clock() - message.version / 1000)
-        await self.handling.handle(event, {message.number: message.version})
-        self.unhandled_ms = None
-        await self._flush()
-        return not self.bot.is_stopping and not self.handling.outbox.is_full
-
-    def _spoke(self, message: ChatMessage) -> None:
-        """Note that the thread is alive, and that others used up its shared quota."""
-        now = anyio.current_time()
-        self._spoke_at = now
-        self.handling.receipts.count_people(message)
-        if message.participants:
-            self.people = None
-        age = self.bot.clock() - message.version / 1000
-        if message.is_said and age < 60:
-            self.budget.spend(Operation.WRITE_MESSAGE, now - max(0.0, age))
+        return self.bot.settings.cadence.pause(anyio.current_time() - self.looking.spoke_at)
 
     # ── joining and leaving ───────────────────────────────────────────────────────────────────────────────────
 
@@ -349,8 +242,8 @@ class Lane:
         self.handling.begin(record)
         self.handling.receipts = Receipts(people=arrival.people, counted=arrival.top)
         await self.handling.handle(event, {}, SaveThread(record))
-        self._whole_at, self._spoke_at = None, anyio.current_time()
-        self._is_new, self._arrived = False, int(arrival.message or 0)
+        self.looking.begin(arrived=int(arrival.message or 0))
+        self._is_new = False
         self.membership.enter()
         self.log.info("thread.joined", floor=floor, people=arrival.people)
 
@@ -358,11 +251,11 @@ class Lane:
         """The bot is not in the thread any more: settle everything and tell the handlers, once."""
         now = anyio.current_time()
         self.bot.trouble.over("read", place=self.thread)
-        self.unhandled_ms = None
+        self.looking.unhandled_ms = None
         if self.membership.was_told:
             self.membership.leave(now)
             return
-        left_ms = self.looked_ms or int(self.bot.clock() * 1000)
+        left_ms = self.looking.looked_ms or int(self.bot.clock() * 1000)
         event = ThreadLeft(
             bot=self.bot.user,
             thread=self.thread,
@@ -374,7 +267,7 @@ class Lane:
         record = ThreadRecord(self.thread, floor=self.handling.cursor.floor, base=left_ms, is_left=True)
         await self.handling.handle(event, {}, SaveThread(record), LeaveThread(self.thread, reason))
         self.handling.begin(record)
-        self.handling.outbox, self.looked_ms = self._outbox(), left_ms
+        self.handling.outbox, self.looking.looked_ms = self._outbox(), left_ms
         self._letters.clear()  # those stay in the store
         self.membership.leave(now)
         self.log.info("thread.left", is_deleted=is_deleted)

@@ -90,5 +90,5 @@ class Listening:
         if lane.membership.presence is Presence.OUT:
             if item.deleted_on is not None:
                 return False
-            return lane.membership.is_worth_a_probe(item.last_activity, lane.looked_ms, anyio.current_time())
-        return item.deleted_on is not None or rings(item.last_activity, lane.looked_ms)
+            return lane.membership.is_worth_a_probe(item.last_activity, lane.looking.looked_ms, anyio.current_time())
+        return item.deleted_on is not None or rings(item.last_activity, lane.looking.looked_ms)

@@ -33,6 +33,6 @@ def is_caught_up(bot: Bot) -> bool:
 def _is_done(bot: Bot, lane: Lane) -> bool:
     if lane.membership.presence is Presence.OUT:
         return True
-    is_read = lane.membership.presence is Presence.IN and lane.looked_ms is not None
-    is_handled = lane.unhandled_ms is None and not bot.conversations.is_due(lane.thread)
+    is_read = lane.membership.presence is Presence.IN and lane.looking.looked_ms is not None
+    is_handled = lane.looking.unhandled_ms is None and not bot.conversations.is_due(lane.thread)
     return is_read and is_handled and lane.is_settled

@@ -69,7 +69,7 @@ def report(bot: Bot, now: float) -> BotReport:
     wall = bot.clock()
     lanes = [lane for lane in bot.lanes.values() if lane.membership.presence is Presence.IN]
     late = {} if bot.is_stopping else _late(bot, now)
-    unhandled = [lane.unhandled_ms for lane in lanes if lane.unhandled_ms is not None]
+    unhandled = [lane.looking.unhandled_ms for lane in lanes if lane.looking.unhandled_ms is not None]
     wished = [made for lane in bot.lanes.values() if (made := lane.handling.outbox.oldest_ms) is not None]
     return BotReport(
         name=bot.name,

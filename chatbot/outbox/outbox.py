@@ -34,6 +34,8 @@ from chatbot.errors import (
     Throttled,
 )
 from chatbot.model import REPLY_KEY, ChatMessage, MessageId, ThreadId, UserId
+from chatbot.outbox.back_off import FIRST_PAUSE, BackOff
+from chatbot.outbox.healing import heal, healing_key
 from chatbot.outbox.proof import match_proofs, nameless_graves, read_own
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Operation
@@ -49,12 +51,6 @@ FULL: Final = 20
 SETTLE_SECONDS: Final = 3.0
 """How long after an attempt of unknown outcome the thread is read for its proof."""
 
-MAX_PAUSE: Final = 60.0
-
-MAX_THROTTLED_PAUSE: Final = 10.0
-"""The shortest window of the quotas: after so long something may be free again."""
-
-FIRST_PAUSE: Final = 1.0
 MAX_PARTIAL_TRIES: Final = 3
 REMEMBERED: Final = 64
 
@@ -113,8 +109,7 @@ class Outbox:
         self._rows: deque[OutboxRow] = deque(rows)
         self._doubtful: set[ActionKey] = {row.key for row in self._rows}
         self._proof_at = anyio.current_time() + SETTLE_SECONDS if self._rows else 0.0
-        self._not_before = 0.0
-        self._failures = [0, 0]  # since something last succeeded: others, and throttlings
+        self._back_off = BackOff()
         self._partial_tries = 0
         self._sent: OrderedDict[ActionKey, MessageId] = OrderedDict()
         self._settlements: list[SettleRow | RepointRow] = []
@@ -171,7 +166,7 @@ class Outbox:
         if other is None or other == message.id or message.deleted_on:
             return []
         younger = max(other, message.id, key=int)
-        if await self._find_row(_healing_key(key, younger)) is not None:  # it is being done already
+        if await self._find_row(healing_key(key, younger)) is not None:  # it is being done already
             return []
         try:
             return self._heal(key, message, await self._service.get_message(self._thread, other))
@@ -179,21 +174,12 @@ class Outbox:
             return []
 
     def _heal(self, key: ActionKey, seen: ChatMessage, other: ChatMessage) -> list[OutboxRow]:
-        elder, younger = sorted((seen, other), key=lambda message: message.number)
-        wishes: list[Action] = []
-        if other.deleted_on is not None:  # the reply was taken back, this one with it
-            elder, younger = other, seen
-        elif _was_edited_last(younger, elder) and not self._edits(key):
-            wishes.append(EditMessage(elder.id, younger.content))
-        wishes.append(DeleteMessage(younger.id))
-        self._sent[key] = elder.id
-        self._settlements.append(RepointRow(key, elder.id))
+        healing = heal(key, seen, other, is_edited_soon=self._edits(key))
+        self._sent[key] = healing.kept
+        self._settlements.append(RepointRow(key, healing.kept))
         self.doubles += 1
-        self._log.warning("double.healed", key=key, kept=elder.id, deleted=younger.id)
-        return [
-            OutboxRow(_healing_key(key, younger.id, number), self._thread, wish, after=seen.version, created_ms=0)
-            for number, wish in enumerate(wishes)
-        ]
+        self._log.warning("double.healed", key=key, kept=healing.kept, deleted=healing.deleted)
+        return [OutboxRow(own, self._thread, wish, after=seen.version, created_ms=0) for own, wish in healing.wishes]
 
     def _edits(self, key: ActionKey) -> bool:
         """Whether an edit of this message is still to be done; it will find the one that stays."""
@@ -237,7 +223,7 @@ class Outbox:
             row = self._rows[0]
             operation = _OPERATIONS[type(row.action)]
             now = anyio.current_time()
-            pause = max(self._budget.delay(operation, now), self._not_before - now)
+            pause = max(self._budget.delay(operation, now), self._back_off.pause(now))
             if row.key in self._doubtful:
                 pause = max(pause, self._proof_at - now)
             if pause > 0:
@@ -248,7 +234,7 @@ class Outbox:
                 else:
                     self._budget.spend(operation, now)
                     await self._do(row)
-                self._failures = [0, 0]
+                self._back_off.succeeded()
             except ServiceError as error:
                 self._failed(row, operation, error)
         return None
@@ -326,7 +312,7 @@ class Outbox:
         refused = {person.user for person in failed}
         remaining = tuple(person for person in action.participants if person.user in refused)
         self._rows[0] = replace(row, action=replace(action, participants=remaining))
-        self._not_before = anyio.current_time() + FIRST_PAUSE * 2**self._partial_tries
+        self._back_off.wait(FIRST_PAUSE * 2**self._partial_tries, anyio.current_time())
         return False
 
     async def _resolve(self, target: MessageId | ActionKey) -> MessageId:
@@ -368,34 +354,11 @@ class Outbox:
             self._settle(row, RowStatus.FAILED, reason=str(error))
             self._given_up.append((row, str(error)))
             return
-        self._failures[isinstance(error, Throttled)] += 1
-        pause = pause_after(error, self._failures[isinstance(error, Throttled)])
-        self._not_before = now + pause
+        pause = self._back_off.failed(error, now)
         if isinstance(error, Throttled):
             self._budget.close(operation, now + pause)
         elif isinstance(error, OutcomeUnknown | ProtocolError) and row.key not in self._doubtful:
             self._doubtful.add(row.key)
             self._proof_at = now + SETTLE_SECONDS
-        if sum(self._failures) == 1:
+        if self._back_off.is_first:
             self._log.warning("action.delayed", action=type(row.action).__name__, error=str(error))
-
-
-def _healing_key(key: ActionKey, younger: MessageId, number: int = 0) -> ActionKey:
-    return ActionKey(f"{key}.double.{younger}.{number}")
-
-
-def pause_after(error: ServiceError, failures: int) -> float:
-    """Seconds until a wish is tried again.
-
-    Args:
-        error: what came of the last try.
-        failures: how many of its kind there were in a row, from 1.
-    """
-    longest = MAX_THROTTLED_PAUSE if isinstance(error, Throttled) else MAX_PAUSE
-    asked: float | None = getattr(error, "retry_after", None)
-    return asked or min(longest, FIRST_PAUSE * 2.0 ** min(failures - 1, 10))
-
-
-def _was_edited_last(message: ChatMessage, other: ChatMessage) -> bool:
-    """Whether of two doubles this one shows the newer content."""
-    return message.edited_on is not None and (other.edited_on is None or message.version > other.version)

@@ -1,0 +1,149 @@
+"""A lane's looks: read what is new in the thread, put it in order, and have it handled."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import anyio
+
+from chatbot.model import ChatMessage, MessageType
+from chatbot.polling.cursor import Change, moment
+from chatbot.polling.poller import Interrupted, Look, brief_look, whole_look
+from chatbot.polling.sightings import event_of, lists
+from chatbot.service.budget import Operation
+
+if TYPE_CHECKING:
+    from chatbot.bot.lane import Lane
+
+
+class Ending(Enum):
+    """How a look ended."""
+
+    READ = "read"
+    STOPPED = "stopped"
+    REMOVED = "removed"
+
+
+class Looking:
+    """The looks of one lane, one after the other.
+
+    Args:
+        lane: whose.
+        looked_ms: the service's time at which the thread was last known to be read; None if it was not.
+
+    Attributes:
+        looked_ms: the service's time at the start of the last look that read everything.
+        spoke_at: when somebody last spoke in the thread, in seconds of the event loop's clock.
+        unhandled_ms: the version of the message that was seen and is not handled yet.
+    """
+
+    __slots__ = ("_arrived", "_bot", "_lane", "_look", "_whole_at", "looked_ms", "spoke_at", "unhandled_ms")
+
+    def __init__(self, lane: Lane, *, looked_ms: int | None) -> None:
+        self._lane = lane
+        self._bot = lane.bot
+        self._look: Look | None = None
+        self._arrived = 0
+        self._whole_at: float | None = None
+        self.looked_ms = looked_ms
+        self.unhandled_ms: int | None = None
+        self.spoke_at = anyio.current_time() - max(0.0, lane.bot.clock() - lane.handling.cursor.top / 1000)
+
+    def begin(self, *, arrived: int) -> None:
+        """The bot came into the thread, by the system message of this id."""
+        self._arrived = arrived
+        self._whole_at, self.spoke_at = None, anyio.current_time()
+
+    def interrupt(self) -> None:
+        """End the look that is under way, if it is waiting for the service; a handler is left to finish."""
+        if self._look is not None:
+            self._look.interrupt()
+
+    async def run(self) -> bool:
+        """Read what is new and have it handled. True when the thread shows that the bot was removed.
+
+        Raises:
+            ServiceError: the thread cannot be read now.
+            TryAgain, StoreError: as `Handling.handle`.
+        """
+        now = anyio.current_time()
+        since_whole = None if self._whole_at is None else now - self._whole_at
+        is_whole = self._bot.settings.cadence.is_whole_due(since_whole)
+        look = self._look = self._begin_look(is_whole)
+        end = Ending.STOPPED
+        try:
+            end = await self._read(look)
+        except Interrupted:
+            self._lane.log.debug("look.interrupted")
+        finally:
+            self._look, self._lane.handling.proofs = None, {}
+        if end is Ending.READ:
+            self._bot.trouble.over("read", place=self._lane.thread)
+            self.looked_ms = look.server_time_ms
+            if is_whole:
+                self._whole_at = now
+                self._lane.handling.rise(look.top)
+        return end is Ending.REMOVED
+
+    def _begin_look(self, is_whole: bool) -> Look:
+        service, thread, budget = self._bot.service, self._lane.thread, self._lane.budget
+        cursor = self._lane.handling.cursor
+        if is_whole:
+            return whole_look(service, thread, cursor, budget, catch_up=self._whole_at is None)
+        return brief_look(service, thread, cursor, budget, looked_ms=self.looked_ms)
+
+    async def _read(self, look: Look) -> Ending:
+        """Handle what a look shows, batch by batch."""
+        async with aclosing(look.batches()) as batches:
+            async for batch in batches:
+                self._lane.handling.proofs = look.keys
+                self._bot.watch.at_work(self._lane.thread)
+                for message in self._in_order(batch):
+                    if self._shows_removal(message):
+                        return Ending.REMOVED
+                    if not await self._notice(message):
+                        return Ending.STOPPED
+        return Ending.READ
+
+    def _in_order(self, batch: list[ChatMessage]) -> list[ChatMessage]:
+        """The batch in the order in which things happened."""
+        cursor = self._lane.handling.cursor
+        return sorted(batch, key=lambda message: moment(cursor.classify(message), message))
+
+    def _shows_removal(self, message: ChatMessage) -> bool:
+        is_new = self._lane.handling.cursor.classify(message) is Change.RECEIVED and message.number > self._arrived
+        return is_new and lists(message, MessageType.PARTICIPANT_REMOVED, self._bot.user)
+
+    async def _notice(self, message: ChatMessage) -> bool:
+        """Deal with one message as a look showed it. False when the turn should go no further."""
+        handling = self._lane.handling
+        change = handling.cursor.classify(message)
+        if change is Change.NONE:
+            return True
+        if message.sender == self._bot.user and message.reply_key is not None:
+            await handling.enqueue(await handling.outbox.confirm(message))
+        event = event_of(change, message, bot=self._bot.user, thread=self._lane.thread)
+        if event is None:
+            handling.skip(message.number, message.version)
+            return True
+        self._spoke(message)
+        if self.unhandled_ms is None:
+            self.unhandled_ms = message.version
+            self._bot.watch.noticed(self._bot.clock() - message.version / 1000)
+        await handling.handle(event, {message.number: message.version})
+        self.unhandled_ms = None
+        await self._lane.flush()
+        return not self._bot.is_stopping and not handling.outbox.is_full
+
+    def _spoke(self, message: ChatMessage) -> None:
+        """Note that the thread is alive, and that others used up its shared quota."""
+        now = anyio.current_time()
+        self.spoke_at = now
+        self._lane.handling.receipts.count_people(message)
+        if message.participants:
+            self._lane.people = None
+        age = self._bot.clock() - message.version / 1000
+        if message.is_said and age < 60:
+            self._lane.budget.spend(Operation.WRITE_MESSAGE, now - max(0.0, age))

@@ -1,0 +1,45 @@
+"""How long a wish waits before it is tried again."""
+
+from __future__ import annotations
+
+import pytest
+
+from chatbot.errors import OutcomeUnknown, ServiceError, Throttled, Unreachable
+from chatbot.outbox.back_off import BackOff
+
+
+@pytest.mark.parametrize(
+    ("error", "longest"), [(OutcomeUnknown("lost"), 60.0), (Unreachable("down"), 60.0), (Throttled("slow down"), 10.0)]
+)
+def test_it_doubles_up_to_a_limit_however_long_an_outage_lasts(error: ServiceError, longest: float) -> None:
+    back_off = BackOff()
+    pauses = [back_off.failed(error, 0.0) for _ in range(5_000)]
+
+    assert pauses[:4] == [1.0, 2.0, 4.0, 8.0]
+    assert set(pauses[6:]) == {longest}
+
+
+def test_what_the_service_asks_for_is_done() -> None:
+    back_off = BackOff()
+
+    assert back_off.failed(Throttled("slow down", retry_after=25.0), 100.0) == 25.0
+    assert back_off.pause(110.0) == 15.0
+
+
+def test_throttlings_do_not_make_the_first_pause_after_another_failure_longer() -> None:
+    back_off = BackOff()
+    for _ in range(3):
+        back_off.failed(Throttled("slow down"), 0.0)
+
+    assert back_off.failed(Unreachable("down"), 0.0) == 1.0
+    assert not back_off.is_first
+
+
+def test_what_succeeded_makes_the_next_failure_a_first_one() -> None:
+    back_off = BackOff()
+    for _ in range(3):
+        back_off.failed(Unreachable("down"), 0.0)
+    back_off.succeeded()
+
+    assert back_off.failed(Unreachable("down"), 0.0) == 1.0
+    assert back_off.is_first
