@@ -30,7 +30,7 @@ def peer(name: str, *requirements: str) -> Path:
     if stamp.exists() and stamp.read_text() == wanted:
         return python
     venv.create(home, with_pip=True, clear=True)
-    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]
+    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:

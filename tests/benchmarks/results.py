@@ -40,7 +40,7 @@ def write(directory: Path, title_and_reports: Mapping[str, tuple[str, Report]]) 
 def cells(row: Row) -> tuple[str, ...]:
     """Return a row as it is read, in the order of `HEADINGS`."""
     rival_value = _figure(row.rival_value, row.unit) if row.rival else ""
-    ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+    ratio = "" if row.ratio is None else f"{row.ratio:.2f}" if row.ratio >= 0.1 else f"{row.ratio:.2g}"
     return (row.name, _figure(row.value, row.unit), row.rival, rival_value, ratio, row.target, row.note)
 
 

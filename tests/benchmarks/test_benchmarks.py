@@ -3,6 +3,7 @@ import math
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,11 @@ def test_contenders_take_turns_in_every_round(tmp_path: Path) -> None:
     calls: list[str] = []
     frame = Frame(quick=False, workdir=tmp_path)
 
-    found = frame.interleaved({name: lambda name=name: calls.append(name) or len(calls) for name in "abc"}, rounds=4)
+    def call(name: str) -> int:
+        calls.append(name)
+        return len(calls)
+
+    found = frame.interleaved({name: partial(call, name) for name in "abc"}, rounds=4)
 
     assert [sorted(calls[start : start + 3]) for start in range(0, 12, 3)] == [["a", "b", "c"]] * 4
     assert sorted(number for numbers in found.values() for number in numbers) == list(range(1, 13))
