@@ -14,6 +14,7 @@ from cyclopts import Parameter, Token
 
 from chatbot.cli.boundary import EXIT_USAGE
 from chatbot.cli.person import Person, find_person
+from chatbot.cli.reach import reach
 from chatbot.cli.session import Session
 from chatbot.cli.terminal import Terminal
 from chatbot.config.duration import format_duration, parse_duration
@@ -55,12 +56,14 @@ def chat(
         return EXIT_USAGE
     info = ControlDirectory(config.absolute().parent).running()
     with logging_to(sys.stderr, format="console", level="error"):
-        anyio.run(_chat, info, ControlDirectory(config.absolute().parent), as_ or _own_name(), thread, new, list_, wait)
+        control, way = ControlDirectory(config.absolute().parent), reach(info, config)
+        anyio.run(_chat, info, way, control, as_ or _own_name(), thread, new, list_, wait)
     return 0
 
 
 async def _chat(
     info: RunInfo,
+    way: Connection,
     control: ControlDirectory,
     name: str,
     thread: str | None,
@@ -68,7 +71,7 @@ async def _chat(
     is_list: bool,
     patience: timedelta,
 ) -> None:
-    async with Connection.to_running(info).open() as resource:
+    async with way.open() as resource:
         person = await find_person(name, control, info, resource)
         if is_list:
             await _list(person)

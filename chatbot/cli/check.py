@@ -51,7 +51,8 @@ def _report(config: Config, plugins: Plugins) -> Iterator[str]:
 def _service(config: Config) -> str:
     if config.uses_emulator:
         return "the emulator, in the bots' own process"
-    return Connection.of(config).endpoint
+    connection = Connection.of(config)
+    return f"{connection.endpoint}, {connection.way}"
 
 
 def _settings(bot: BotConfig) -> str:

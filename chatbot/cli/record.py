@@ -12,6 +12,7 @@ from typing import Annotated
 import anyio
 from cyclopts import Parameter
 
+from chatbot.cli.reach import reach
 from chatbot.cli.recording import recorded
 from chatbot.config import Config, load_config
 from chatbot.errors import ConfigError, Forbidden, NotFound, StateError, Throttled, UnknownName
@@ -51,7 +52,7 @@ def record(
         raise ConfigError(msg)
     with logging_to(sys.stderr, format="console", level="error"):
         settings = load_config(config, os.environ)
-        messages = anyio.run(_read, info, chosen)
+        messages = anyio.run(_read, info, reach(info, config), settings, chosen)
     text = _written(messages, info, settings)
     if output is None:
         print(text, end="")
@@ -91,11 +92,12 @@ def _names(info: RunInfo) -> Mapping[str, str]:
     }
 
 
-async def _read(info: RunInfo, thread: ThreadId) -> list[ChatMessage]:
+async def _read(info: RunInfo, way: Connection, config: Config, thread: ThreadId) -> list[ChatMessage]:
     """Everything in a thread, as a bot that is in it sees it."""
-    async with Connection.to_running(info).open() as resource:
+    async with way.open() as resource:
         for bot in info.bots:
-            service = resource.chat(bot.user_id, resource.minted_tokens(bot.user_id))
+            tokens = way.tokens(resource, bot.user_id, config.bots.get(bot.name))
+            service = resource.chat(bot.user_id, tokens)
             try:
                 return [message async for page in _pages(service, thread) for message in page.messages]
             except (Forbidden, NotFound):

@@ -2,5 +2,16 @@
 
 from chatbot.config.load import load_config
 from chatbot.config.schema import BotConfig, Config, EmulatorConfig, LogConfig, PluginConfig, PollConfig
+from chatbot.config.service import EntraConfig, ServiceConfig
 
-__all__ = ["BotConfig", "Config", "EmulatorConfig", "LogConfig", "PluginConfig", "PollConfig", "load_config"]
+__all__ = [
+    "BotConfig",
+    "Config",
+    "EmulatorConfig",
+    "EntraConfig",
+    "LogConfig",
+    "PluginConfig",
+    "PollConfig",
+    "ServiceConfig",
+    "load_config",
+]

@@ -61,7 +61,10 @@ def _values(value: Any, path: DataPath, document: Document) -> Iterator[Value]:
 def _shown(value: Any, path: DataPath, variables: tuple[str, ...]) -> Any:
     if isinstance(value, SecretStr):
         text = value.get_secret_value()
-        # Of these two, what is no secret helps to see which service and which store are meant.
+        # Of these, what is no secret helps to see which service, store and endpoint are meant.
+        if path == ("service", "token_endpoint", "url"):
+            address, mark, _ = text.partition("?")
+            return f"{address}?{MASK}" if mark else address
         return masked(text) if path in (("service",), ("store",)) else MASK
     if isinstance(value, timedelta):
         return format_duration(value)

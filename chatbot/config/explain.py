@@ -48,6 +48,8 @@ def _path(loc: tuple[int | str, ...], data: Any) -> DataPath:
     """The steps that are in the data, plus the missing key at the end, without pydantic's own markers."""
     path: list[str | int] = []
     for index, step in enumerate(loc):
+        if str(step).startswith("<"):  # the tag of one kind of `service`
+            continue
         if isinstance(data, dict) and (step in data or index == len(loc) - 1) and step != "[key]":
             path.append(step)
             data = data.get(step)

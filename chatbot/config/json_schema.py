@@ -14,6 +14,7 @@ from pydantic_core import core_schema
 
 from chatbot.config import schema as models
 from chatbot.config.duration import format_duration
+from chatbot.config.settings import Settings
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _VARIABLE: Final = r"\$\{"
@@ -41,11 +42,14 @@ def json_schema(plugins: Mapping[str, type[BaseModel] | None]) -> dict[str, Any]
     made: _Json = models.Config.model_json_schema(schema_generator=_Generator)
     definitions = made["$defs"]
     _describe(made, models.Config)
+    known = {model.__name__: model for model in Settings.__subclasses__()}
     for name, definition in definitions.items():
-        _describe(definition, getattr(models, name))
+        _describe(definition, known[name])
     definitions["ServerConfig"]["properties"]["listen"] |= {"type": ["string", "integer"]}
     for key in ("maxItems", "minItems", "prefixItems"):
         definitions["ServerConfig"]["properties"]["listen"].pop(key, None)
+    entra = definitions["EntraConfig"]["properties"]["credential"]
+    definitions["ServiceConfig"]["properties"]["entra"]["anyOf"].append({"enum": entra["enum"]})
     definitions["BotConfig"]["properties"]["plugins"]["items"] = _plugin(definitions, plugins)
     made["patternProperties"] = {"^x-": {"description": "A place for YAML anchors."}}
     _let_variables_in(made)

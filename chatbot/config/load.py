@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from chatbot.config.document import Document, read_document
 from chatbot.config.explain import explain
+from chatbot.config.identity import contradictions
 from chatbot.config.place import Place, Problem
 from chatbot.config.schema import Config
 from chatbot.errors import ConfigError
@@ -66,7 +67,8 @@ def _validate(document: Document) -> tuple[Config | None, list[Problem]]:
         problem = Problem(Place(document.source, 1, 1), (), "this file is empty; it needs version, service and bots")
         return None, [problem]
     try:
-        return Config.model_validate(data), []
+        config = Config.model_validate(data)
+        return config, list(contradictions(config, document))
     except ValidationError as error:
         found = (explain(details, document, data) for details in error.errors(include_url=False))
         return None, [one for one in found if one is not None]

@@ -8,7 +8,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 _WIDEST: Final = 140
-_SECRETS: Final = re.compile(r"""(?P<before>accesskey\s*=\s*|://[^/\s:@]*:)(?P<secret>[^\s;"'@]+)""", re.IGNORECASE)
+_SECRETS: Final = re.compile(
+    r"""(?P<before>accesskey\s*=\s*|://[^/\s:@]*:)(?P<secret>[^\s;"'@]+)"""
+    r"""|(?P<parameter>[?&](?:code|sig|key|token)=)(?P<argument>[^\s;"'&,}]+)"""
+    r"""|(?P<name>\b(?:authorization|token)\s*:\s*+)(?!!secret\b|["']?\$|[{&*])(?P<value>[^,}\n]+)""",
+    re.IGNORECASE,
+)
 
 
 DataPath = tuple[str | int, ...]
@@ -86,7 +91,12 @@ def printable(text: str) -> str:
 
 def masked(text: str) -> str:
     """The text with stars for what looks like a key or a password, one for one, so that carets below stay true."""
-    return _SECRETS.sub(lambda match: match["before"] + "*" * len(match["secret"]), text)
+    return _SECRETS.sub(_stars, text)
+
+
+def _stars(match: re.Match[str]) -> str:
+    before, secret = (group for group in match.groups() if group is not None)
+    return f"{before}{'*' * len(secret)}"
 
 
 def cells(text: str) -> int:

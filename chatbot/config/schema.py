@@ -6,15 +6,13 @@ Nothing here reads files or the environment; `load` does, and knows where each v
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     SecretStr,
@@ -27,7 +25,8 @@ from chatbot.config.document import Document
 from chatbot.config.duration import Duration, format_duration, parse_duration
 from chatbot.config.listen import parse_listen
 from chatbot.config.place import DataPath, Problem
-from chatbot.errors import ConfigError
+from chatbot.config.service import Service, ServiceConfig
+from chatbot.config.settings import Secret, Settings, Text, checked
 from chatbot.model import ThreadId, UserId
 from chatbot.service.connection import ConnectionString
 from chatbot.stores import open_store
@@ -40,10 +39,6 @@ _SHORTEST_RETENTION: Final = timedelta(hours=1)
 
 # The service's quota: 200 times list messages per minute, user and thread.
 _FASTEST_POLL: Final = timedelta(milliseconds=300)
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 def _name_of_bot(name: str) -> str:
@@ -88,6 +83,13 @@ def _plugin(value: object) -> object:
     raise ValueError(message)
 
 
+def _user(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"\d+:\S+", value):
+        return value
+    message = 'this is not the id of a user ("8:acs:…"); `chatbot identity create` makes one and prints it'
+    raise ValueError(message)
+
+
 def _whole_number(value: object) -> object:
     """What came from a variable is text, which may be a number; pydantic would take `true` for one, too."""
     if isinstance(value, bool):
@@ -103,23 +105,13 @@ def _version(value: object) -> object:
     return value
 
 
-def _checked(read: Callable[[], object], remedy: str = "") -> None:
-    """Let whoever will use the value judge it; their refusal gets its place in the file."""
-    try:
-        read()
-    except ConfigError as error:
-        message = f"{error}{remedy}"
-        raise ValueError(message) from None
-
-
 BotName = Annotated[str, BeforeValidator(_name_of_bot)]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Threads = Annotated[Literal["all"] | tuple[ThreadId, ...], BeforeValidator(_threads)]
 Users = Annotated[tuple[UserId, ...], BeforeValidator(_users)]
 History = Annotated[Literal["none", "all"] | timedelta, BeforeValidator(_history)]
 
 
-class PollConfig(_Settings):
+class PollConfig(Settings):
     """How often a thread is looked at.
 
     Args:
@@ -147,7 +139,7 @@ class PollConfig(_Settings):
         return self
 
 
-class PluginConfig(_Settings):
+class PluginConfig(Settings):
     """One plugin of a bot.
 
     Args:
@@ -159,7 +151,7 @@ class PluginConfig(_Settings):
     settings: Mapping[str, Any] = Field(default_factory=dict)
 
 
-class RateConfig(_Settings):
+class RateConfig(Settings):
     """How many answers each person gets in a thread.
 
     Args:
@@ -171,7 +163,7 @@ class RateConfig(_Settings):
     per: Duration = timedelta(minutes=1)
 
 
-class BotConfig(_Settings):
+class BotConfig(Settings):
     """One bot.
 
     Args:
@@ -184,6 +176,9 @@ class BotConfig(_Settings):
         admins: user ids; for whom the filter `admin` holds, and whom no limit concerns.
         allow: user ids; if given, nobody but these and the admins is heard.
         rate_limit: how many answers each person gets in a thread; if not given, as many as the service takes.
+        user: the id of its user in the service; needed where nothing may make users, else one is made at the first
+            start and remembered.
+        token: an access token of that user, as `!secret`, where `service` names nothing that gives tokens out.
     """
 
     display_name: Text | None = None
@@ -195,16 +190,18 @@ class BotConfig(_Settings):
     admins: Users = ()
     allow: Users | None = None
     rate_limit: RateConfig | None = None
+    user: Annotated[UserId | None, BeforeValidator(_user)] = None
+    token: Secret | None = None
 
 
-class LogConfig(_Settings):
+class LogConfig(Settings):
     """What is logged, and how: `auto` is console on a terminal and JSON lines otherwise."""
 
     format: Literal["auto", "console", "json"] = "auto"
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class EmulatorConfig(_Settings):
+class EmulatorConfig(Settings):
     """The emulator inside the daemon, where `service: emulator`.
 
     Args:
@@ -216,7 +213,7 @@ class EmulatorConfig(_Settings):
     port: Annotated[int, Field(ge=1, le=65535), BeforeValidator(_whole_number)] | None = None
 
 
-class ServerConfig(_Settings):
+class ServerConfig(Settings):
     """The status server: /healthz, /readyz, /status and /metrics; there is none unless this is given.
 
     Args:
@@ -227,12 +224,13 @@ class ServerConfig(_Settings):
     listen: Annotated[tuple[str, int], BeforeValidator(parse_listen)]
 
 
-class Config(_Settings):
+class Config(Settings):
     """All of bots.yaml.
 
     Args:
         version: of the format; 1.
-        service: `emulator`, or the connection string of an Azure Communication Services resource.
+        service: `emulator`, the connection string of an Azure Communication Services resource, or, where there is to
+            be no access key, a mapping with the resource's endpoint and how the bots come by their tokens.
         ca_file: a PEM file of certificate authorities to trust beside the system's; relative to bots.yaml.
         store: where bots remember; a relative path starts beside bots.yaml.
         bots: each by its name, which logs and the store know it by.
@@ -244,7 +242,7 @@ class Config(_Settings):
     """
 
     version: Annotated[Literal[1], BeforeValidator(_version)]
-    service: SecretStr
+    service: Service
     ca_file: Text | None = None
     store: SecretStr = SecretStr("sqlite:///chatbot.db")
     bots: Annotated[dict[BotName, BotConfig], Field(min_length=1)]
@@ -260,10 +258,9 @@ class Config(_Settings):
 
     @field_validator("service")
     @classmethod
-    def _known_service(cls, value: SecretStr) -> SecretStr:
-        text = value.get_secret_value()
-        if text != EMULATOR:
-            _checked(lambda: ConnectionString.parse(text), "; or write emulator")
+    def _known_service(cls, value: SecretStr | ServiceConfig) -> SecretStr | ServiceConfig:
+        if isinstance(value, SecretStr) and (text := value.get_secret_value()) != EMULATOR:
+            checked(lambda: ConnectionString.parse(text), "; or write emulator")
         return value
 
     @field_validator("retention")
@@ -277,7 +274,7 @@ class Config(_Settings):
     @field_validator("store")
     @classmethod
     def _known_store(cls, value: SecretStr) -> SecretStr:
-        _checked(lambda: open_store(value.get_secret_value(), base_dir=Path()))
+        checked(lambda: open_store(value.get_secret_value(), base_dir=Path()))
         return value
 
     def come_from(self, path: Path, document: Document) -> Self:
@@ -305,7 +302,7 @@ class Config(_Settings):
     @property
     def uses_emulator(self) -> bool:
         """Whether the service is the emulator inside the daemon."""
-        return self.service.get_secret_value() == EMULATOR
+        return isinstance(self.service, SecretStr) and self.service.get_secret_value() == EMULATOR
 
     def problem(self, path: DataPath, text: str) -> str:
         """Say something about the value at this path, with its place in the file, for a `ConfigError`."""

@@ -93,7 +93,7 @@ async def assemble(
     identities = []
     for name, bot in config.bots.items():
         tally = tallies[name] = Tally()
-        identities.append(await _identity(name, bot, connection.resource, resource, store, tally))
+        identities.append(await _identity(name, bot, connection, resource, store, tally))
     users = frozenset(identity.record.user for identity in identities)
     bots = []
     for identity in identities:
@@ -151,15 +151,17 @@ def _history(history: str | timedelta) -> timedelta:
 
 
 async def _identity(
-    name: str, config: BotConfig, key: str, resource: AcsResource, store: Store, tally: Tally
+    name: str, config: BotConfig, connection: Connection, resource: AcsResource, store: Store, tally: Tally
 ) -> _Identity:
-    record = await store.find_bot(name, key)
-    user = record.user if record else await resource.create_user()
-    tokens = CountedTokens(resource.minted_tokens(user), tally)
+    record = await store.find_bot(name, connection.resource)
+    user = config.user or (record.user if record else await resource.create_user())
+    tokens = CountedTokens(connection.tokens(resource, user, config), tally)
     service = CountedService(resource.chat(user, tokens), tally)
     server_ms = await _server_ms(service)
-    if record is None:
-        record = BotRecord(name=name, resource=key, user=user, first_started_ms=server_ms)
+    if record is None or record.user != user:
+        if record is not None:
+            structlog.get_logger().warning("bot.user_changed", bot=name, before=record.user, user_id=user)
+        record = BotRecord(name=name, resource=connection.resource, user=user, first_started_ms=server_ms)
         await store.commit(user, [SaveBot(record)])
         structlog.get_logger().info("bot.created", bot=name, user_id=user)
     return _Identity(name, config, record, service)

@@ -38,7 +38,7 @@ class RunInfo:
     Args:
         pid: its process.
         endpoint: where the service is, for this machine; http on loopback for the emulator.
-        connection_string: how to reach the service, key included.
+        connection_string: how to reach the service, key included; None where the daemon has no key.
         ca_file: the authority that signed the service's certificate; None if any system knows it.
         lobby: a thread with all bots; None where there is none.
         resource: which resource of the service it is; stays the same over restarts.
@@ -46,7 +46,7 @@ class RunInfo:
 
     pid: int
     endpoint: str
-    connection_string: str = field(repr=False)
+    connection_string: str | None = field(repr=False)
     resource: str
     ca_file: str | None = None
     bots: tuple[RunningBot, ...] = ()

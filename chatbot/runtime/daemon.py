@@ -13,7 +13,7 @@ import structlog
 from chatbot.bot import Bot
 from chatbot.bot.once import caught_up
 from chatbot.config import Config
-from chatbot.errors import OutcomeUnknown, ServiceError, StateError, Unauthorized, Unreachable
+from chatbot.errors import Forbidden, OutcomeUnknown, ServiceError, StateError, Unauthorized, Unreachable
 from chatbot.runtime.assemble import Plugins, assemble
 from chatbot.runtime.caretaker import Caretaker
 from chatbot.runtime.channel import listening
@@ -95,13 +95,13 @@ class Daemon:
         async with store, connection.open() as resource:
             bots: list[Bot] = []
             tallies: dict[str, Tally] = {}
-            async with self._unless_stopped(), self._explaining():
+            async with self._unless_stopped(), self._explaining(connection):
                 bots = await assemble(self._config, self._plugins, connection, resource, store, tallies)
             if self._stopping.is_set():
                 return
             desk = Desk(Caretaker(store, bots), Observatory(bots, tallies, store, connection))
             async with listening(self._control, desk.answer, config=self._config.path), self._status_served(desk):
-                async with self._unless_stopped(), self._explaining():
+                async with self._unless_stopped(), self._explaining(connection):
                     await self._publish(bots, connection)
                 if not self._stopping.is_set():
                     await self._supervise(bots, desk)
@@ -158,18 +158,19 @@ class Daemon:
         self._on_ready(info)
 
     @asynccontextmanager
-    async def _explaining(self) -> AsyncIterator[None]:
+    async def _explaining(self, connection: Connection) -> AsyncIterator[None]:
         """Raise the service's failures with the place where it is named, and with what can be done."""
         try:
             yield
         except ServiceError as error:
-            raise self._explained(error) from error
+            raise self._explained(error, connection) from error
 
-    def _explained(self, error: ServiceError) -> ServiceError:
+    def _explained(self, error: ServiceError, connection: Connection) -> ServiceError:
         remedy = {
             Unreachable: "check the endpoint, this machine's network and its proxy",
             OutcomeUnknown: "try again; check this machine's network and its proxy",
-            Unauthorized: "copy the resource's connection string anew, and check this machine's clock",
+            Unauthorized: connection.remedy,
+            Forbidden: connection.remedy,
         }.get(type(error), "see what the service says about it")
         return ServiceError(
             self._config.problem(("service",), f"{error}; {remedy}"), status=error.status, code=error.code

@@ -29,6 +29,7 @@ from chatbot.service.base import ChatService
 from chatbot.service.chat import AcsChatService
 from chatbot.service.connection import ConnectionString, check_access_key, check_endpoint
 from chatbot.service.credentials import RenewingTokens, TokenSource
+from chatbot.service.entra import Entra, EntraCredential
 from chatbot.service.identities import Identities
 from chatbot.service.network import open_transport, proxy_for
 from chatbot.service.policies import ChatPolicy, Timeouts
@@ -46,7 +47,8 @@ class AcsResource:
 
     Args:
         endpoint: `https://NAME.communication.azure.com`; http only to this machine.
-        access_key: the resource's key; without one, identities and tokens must come from elsewhere.
+        access_key: the resource's key; without one or `entra`, users and their tokens must come from elsewhere.
+        entra: who we are to Microsoft Entra ID, in place of a key.
         ca_file: a PEM file of authorities to trust beside the system's.
         transport: carries all requests instead of an own connection pool; stays open at the end.
         timeouts: how long a call may take.
@@ -61,6 +63,7 @@ class AcsResource:
         endpoint: str,
         *,
         access_key: str | None = None,
+        entra: Entra | None = None,
         ca_file: Path | None = None,
         transport: AsyncHttpTransport[Any, Any] | None = None,
         timeouts: Timeouts = _DEFAULT_TIMEOUTS,
@@ -68,6 +71,7 @@ class AcsResource:
     ) -> None:
         self._endpoint = check_endpoint(endpoint)
         self._key = AzureKeyCredential(check_access_key(access_key)) if access_key is not None else None
+        self._entra = entra
         self._ca_file = ca_file
         self._given_transport = transport
         self._timeouts = timeouts
@@ -113,21 +117,31 @@ class AcsResource:
     async def __aenter__(self) -> Self:
         # The SDK's user agent names the platform, which Python asks a subprocess for, once per process.
         await anyio.to_thread.run_sync(platform.platform)
-        transport = self._given_transport
-        if transport is None:
-            transport = await self._opened.enter_async_context(open_transport(self._ca_file))
+        async with AsyncExitStack() as opening:
+            transport = self._given_transport
+            if transport is None:
+                transport = await opening.enter_async_context(open_transport(self._ca_file))
+            credential: AzureKeyCredential | EntraCredential | None = self._key
+            if self._entra is not None:
+                credential = await opening.enter_async_context(self._entra.open(transport))
+            if credential is not None:
+                self._identities = self._admitted_as(credential, transport)
+            self._opened = opening.pop_all()
         self._transport = transport
-        if self._key is not None:
-            self._identities = Identities(
-                self._endpoint,
-                self._key,
-                transport,
-                user_agent=_OURSELVES,
-                timeouts=self._timeouts,
-                proxy=self._proxy,
-                clock=self._clock,
-            )
         return self
+
+    def _admitted_as(
+        self, credential: AzureKeyCredential | EntraCredential, transport: AsyncHttpTransport[Any, Any]
+    ) -> Identities:
+        return Identities(
+            self._endpoint,
+            credential,
+            transport,
+            user_agent=_OURSELVES,
+            timeouts=self._timeouts,
+            proxy=self._proxy,
+            clock=self._clock,
+        )
 
     async def __aexit__(
         self,
@@ -142,7 +156,7 @@ class AcsResource:
 
     async def create_user(self) -> UserId:
         """Create an identity."""
-        return await self._with_key("create a user").create_user()
+        return await self._admitted_to("create a user").create_user()
 
     async def issue_token(
         self, user: UserId, *, scopes: Sequence[str] = CHAT, lifetime: timedelta | None = None
@@ -154,20 +168,20 @@ class AcsResource:
             scopes: what it allows.
             lifetime: 60 minutes to 24 hours; None is the service's default of 24 hours.
         """
-        return await self._with_key(f"issue a token of {user}").issue_token(user, scopes=scopes, lifetime=lifetime)
+        return await self._admitted_to(f"issue a token of {user}").issue_token(user, scopes=scopes, lifetime=lifetime)
 
     async def revoke_tokens(self, user: UserId) -> None:
         """Revoke all tokens of a user; it may take up to 15 minutes to bite (Microsoft's documentation)."""
-        await self._with_key(f"revoke the tokens of {user}").revoke_tokens(user)
+        await self._admitted_to(f"revoke the tokens of {user}").revoke_tokens(user)
 
     async def delete_user(self, user: UserId) -> None:
         """Delete an identity, for good and out of all its threads."""
-        await self._with_key(f"delete user {user}").delete_user(user)
+        await self._admitted_to(f"delete user {user}").delete_user(user)
 
     # Tokens and chat
 
     def minted_tokens(self, user: UserId, *, lifetime: timedelta | None = None) -> RenewingTokens:
-        """Tokens of a user that this resource issues with its access key.
+        """Tokens of a user that this resource issues to whoever has its key, or a role in it.
 
         Args:
             user: whose tokens.
@@ -226,9 +240,12 @@ class AcsResource:
             raise StateError(msg)
         return self._transport
 
-    def _with_key(self, operation: str) -> Identities:
+    def _admitted_to(self, operation: str) -> Identities:
         self._open_transport()
         if self._identities is None:
-            msg = f"cannot {operation}: that needs the access key of {self._endpoint}, and none was given"
+            msg = (
+                f"cannot {operation}: that needs the access key of {self._endpoint}, or Microsoft Entra ID, "
+                "and neither was given"
+            )
             raise ConfigError(msg)
         return self._identities

@@ -75,6 +75,20 @@ def check_access_key(text: str) -> str:
     return text
 
 
+def check_token_endpoint(text: str) -> str:
+    """Check the address of a token endpoint.
+
+    Raises:
+        ConfigError: it is no http(s) address, or plain http to another machine.
+    """
+    url = split_url(text)
+    if url is None:
+        msg = "the token endpoint is not an address such as https://HOST/PATH (with no name or password in it)"
+        raise ConfigError(msg)
+    check_transport_security(url)
+    return url.geturl()
+
+
 def check_transport_security(url: SplitResult) -> None:
     """Refuse plain http to anything but this machine.
 

@@ -8,9 +8,7 @@ at once when the service refused it.
 
 from __future__ import annotations
 
-import base64
 import copy
-import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
@@ -20,6 +18,7 @@ import structlog
 from azure.core.credentials import AccessToken
 
 from chatbot.errors import ConfigError, ServiceError, Unauthorized
+from chatbot.service.token import check_token, read_expiry
 
 REFRESH_AHEAD_SECONDS: Final = 600.0
 """Tokens are renewed this long before they expire, or when a tenth of their life is left, whichever is later."""
@@ -203,23 +202,3 @@ class StaticToken:
 
     async def close(self) -> None:
         """There is nothing to close."""
-
-
-def check_token(token: str, error: type[Exception]) -> str:
-    """Check that a token can stand in a header; the error does not show it."""
-    if token and token.isascii() and token.isprintable() and " " not in token:
-        return token
-    msg = f"the access token is not one ({len(token)} characters); expected printable ASCII without spaces"
-    raise error(msg)
-
-
-def read_expiry(token: str) -> int | None:
-    """When a JWT expires, epoch seconds; None if the token is no JWT or does not say. Nothing is verified."""
-    parts = token.split(".")
-    if len(parts) != 3:
-        return None
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        return int(claims["exp"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import anyio
 from azure.communication.identity import CommunicationUserIdentifier
@@ -21,6 +21,7 @@ from azure.core.pipeline.transport import AsyncHttpTransport
 from chatbot.errors import ProtocolError
 from chatbot.model import UserId
 from chatbot.service import arguments, failures
+from chatbot.service.entra import EntraCredential
 from chatbot.service.policies import Timeouts
 from chatbot.service.token_endpoint import read_token
 
@@ -30,7 +31,7 @@ class Identities:
 
     Args:
         endpoint: the resource's.
-        key: the resource's access key.
+        credential: the resource's access key, or who Microsoft Entra ID says we are.
         transport: carries the requests; it is not closed here.
         user_agent: what we call ourselves, before what the SDK says.
         timeouts: how long a call may take.
@@ -41,7 +42,7 @@ class Identities:
     def __init__(
         self,
         endpoint: str,
-        key: AzureKeyCredential,
+        credential: AzureKeyCredential | EntraCredential,
         transport: AsyncHttpTransport[Any, Any],
         *,
         user_agent: str,
@@ -50,13 +51,20 @@ class Identities:
         clock: Callable[[], float],
     ) -> None:
         self._client = CommunicationIdentityClient(
-            endpoint, key, transport=transport, retry_total=0, permit_redirects=False, user_agent=user_agent
+            endpoint,
+            cast(Any, credential),
+            transport=transport,
+            retry_total=0,
+            permit_redirects=False,
+            user_agent=user_agent,
         )
         self._options: dict[str, Any] = {
             "connection_timeout": timeouts.connect,
             "read_timeout": timeouts.read,
             "proxy": proxy,
         }
+        if isinstance(credential, EntraCredential) and endpoint.startswith("http:"):  # this machine's emulator
+            self._options["enforce_https"] = False
         self._total_seconds = timeouts.total
         self._clock = clock
 

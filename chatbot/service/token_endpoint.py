@@ -28,13 +28,13 @@ from azure.core.credentials import AccessToken
 from azure.core.exceptions import AzureError
 from azure.core.pipeline.transport import AsyncHttpTransport, HttpRequest
 
-from chatbot.errors import ConfigError, ProtocolError
+from chatbot.errors import ProtocolError
 from chatbot.model import UserId
 from chatbot.service import failures, translate
-from chatbot.service.connection import check_transport_security, split_url
-from chatbot.service.credentials import check_token, read_expiry
+from chatbot.service.connection import check_token_endpoint
 from chatbot.service.network import proxy_for
 from chatbot.service.policies import Timeouts
+from chatbot.service.token import check_token, read_expiry
 
 
 class TokenEndpoint:
@@ -64,7 +64,7 @@ class TokenEndpoint:
         timeouts: Timeouts,
         clock: Callable[[], float],
     ) -> None:
-        self._url = check_url(url)
+        self._url = check_token_endpoint(url)
         self._host = urlsplit(self._url).netloc
         self._user = user
         self._transport = transport
@@ -132,17 +132,3 @@ def read_token(body: translate.Json) -> AccessToken:
         msg = 'the answer has no "expiresOn", and the token does not say when it expires either'
         raise ProtocolError(msg)
     return AccessToken(token, known)
-
-
-def check_url(text: str) -> str:
-    """Check the address of a token endpoint.
-
-    Raises:
-        ConfigError: it is no http(s) address, or plain http to another machine.
-    """
-    url = split_url(text)
-    if url is None:
-        msg = "the token endpoint is not an address such as https://HOST/PATH (with no name or password in it)"
-        raise ConfigError(msg)
-    check_transport_security(url)
-    return url.geturl()

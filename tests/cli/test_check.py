@@ -67,7 +67,7 @@ def test_the_service_is_shown_without_its_key(
     assert main(["check"]) == 0
 
     shown = capsys.readouterr().out
-    assert "service  https://my.communication.azure.com\n" in shown
+    assert "service  https://my.communication.azure.com, with its access key\n" in shown
     assert "c2VjcmV0" not in shown
 
 

@@ -59,6 +59,9 @@ GOOD = [
     (ROOT / "bots.yaml").read_text(),
     START + BOTS + "server: {listen: 8080}\nretention: 30d\ndrain_timeout: 1h 30m\n",
     START + BOTS + "server: {listen: '[::1]:8080'}\nx-anchors: {a: 1}\nlog: {level: '${LEVEL:-info}'}\n",
+    "version: 1\nservice: {endpoint: 'https://a.example', entra: managed-identity}\n" + BOTS,
+    "version: 1\nservice: {endpoint: 'https://a.example', entra: {credential: cli}}\n" + BOTS,
+    "version: 1\nservice: {endpoint: 'https://a.example', token_endpoint: {url: 'https://t.example'}}\n" + BOTS,
     START + "emulator: {port: '${PORT}'}\nbots: {a: {plugins: [plain], threads: ['19:a'], history: 2h}}\n",
     START + "bots: {a: {plugins: [{module: faq, settings: {shelf: {depth: 3}}}], history: none, threads: all}}\n",
 ]
@@ -78,6 +81,8 @@ BAD = [
     (START + BOTS.replace("language", "langage"), "bots/desk/plugins/1"),
     (START + BOTS.replace("[plain,", "[{module: plain, settings: {a: 1}},"), "bots/desk/plugins/0"),
     (BOTS, ""),
+    ("version: 1\nservice: {endpoint: 'https://a.example', entra: {credential: cloud}}\n" + BOTS, "service"),
+    ("version: 1\nservice: {entra: cli}\n" + BOTS, "service"),
 ]
 
 

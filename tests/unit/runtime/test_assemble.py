@@ -132,6 +132,42 @@ async def test_another_resource_means_other_users(folder: Path) -> None:
     assert not {bot.user for bot in here} & {bot.user for bot in there}
 
 
+async def test_a_user_that_is_given_is_taken_and_remembered_and_none_is_made(folder: Path) -> None:
+    emulator, store = Emulator(), MemoryStore()
+    ours = emulator.world.identities.create(emulator.now()).id
+    # As on Azure; only the emulator of `service: emulator` makes its users itself.
+    service = f"{{endpoint: 'https://emulator.invalid', entra: cli}}\nbots:\n  echo: {{user: '{ours}',"
+    text = TWO_BOTS[: TWO_BOTS.index("  helpdesk")].replace("emulator\nbots:\n  echo: {", f"{service} ")
+
+    async with assembled(await loaded(folder, text), emulator, store) as bots:
+        record = await store.find_bot("echo", emulator.world.resource.id)
+
+    assert [bot.user for bot in bots] == [ours]
+    assert record is not None
+    assert record.user == ours
+    assert list(emulator.world.state.users) == [ours]
+
+
+async def test_another_user_for_a_bot_is_a_new_beginning_that_is_remembered(folder: Path) -> None:
+    now = 1_700_000_000.0
+    emulator, store = Emulator(clock=lambda: now), MemoryStore()
+    text = TWO_BOTS[: TWO_BOTS.index("  helpdesk")]
+    async with assembled(await loaded(folder, text), emulator, store) as before:
+        pass
+    other = emulator.world.identities.create(emulator.now()).id
+    service = f"{{endpoint: 'https://emulator.invalid', entra: cli}}\nbots:\n  echo: {{user: '{other}',"
+
+    now += 3600
+    given = await loaded(folder, text.replace("emulator\nbots:\n  echo: {", f"{service} "))
+    async with assembled(given, emulator, store) as after:
+        record = await store.find_bot("echo", emulator.world.resource.id)
+
+    assert before[0].user != after[0].user == other
+    assert after[0].first_started_ms == 1_700_003_600_000
+    assert record is not None
+    assert record.user == other
+
+
 async def test_the_lobby_is_made_once_and_new_bots_come_in(folder: Path) -> None:
     emulator, store = Emulator(), MemoryStore()
     control = ControlDirectory(folder)

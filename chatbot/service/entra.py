@@ -1,0 +1,126 @@
+"""Microsoft Entra ID in place of an access key: azure-identity finds out who we are, and Entra vouches for it.
+
+Only the identity service is asked with Entra's tokens; it then gives out the users' own, which chat takes.
+azure-identity is an optional extra, and is loaded when it is first needed: it takes as long to load as all the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Final, Literal
+
+import anyio.to_thread
+from azure.core.credentials import AccessToken
+from azure.core.exceptions import AzureError, ServiceRequestError, ServiceResponseError
+from azure.core.pipeline.transport import AsyncHttpTransport
+
+from chatbot.errors import ConfigError, Unauthorized, Unreachable
+from chatbot.service import failures
+from chatbot.service.network import proxy_for
+
+INSTALL: Final = "pip install 'chatbot[entra]'"
+
+Credential = Literal["default", "managed-identity", "workload-identity", "cli"]
+
+_WORKLOAD_VARIABLES: Final = ("AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE")
+_REMEDIES: Final[Mapping[Credential, str]] = {
+    "default": "log in with `az login`, or give this machine a managed or workload identity",
+    "managed-identity": "does this machine have a managed identity, and is client_id the one of it that is meant?",
+    "workload-identity": "check the pod's service account, its label azure.workload.identity/use, and the federation",
+    "cli": "log in with `az login`",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entra:
+    """Who we are to Microsoft Entra ID.
+
+    Args:
+        credential: how we prove it: as a managed identity, as a workload identity of Kubernetes, as whoever is logged
+            in to the Azure CLI, or as the first of azure-identity's default chain that works.
+        client_id: of a user-assigned managed identity, or of the workload's application; None is the one there is.
+    """
+
+    credential: Credential
+    client_id: str | None = None
+
+    def check(self, environ: Mapping[str, str]) -> None:
+        """Look whether it can work at all; asks nobody.
+
+        Args:
+            environ: where the cluster's webhook puts what a workload identity needs.
+
+        Raises:
+            ConfigError: something is not installed, or not set.
+        """
+        if find_spec("azure.identity") is None:
+            msg = f"Microsoft Entra ID needs the package azure-identity: {INSTALL}"
+            raise ConfigError(msg)
+        if self.credential != "workload-identity":
+            return
+        names = _WORKLOAD_VARIABLES if self.client_id else (*_WORKLOAD_VARIABLES, "AZURE_CLIENT_ID")
+        if missing := [name for name in names if not environ.get(name)]:
+            msg = (
+                f"a workload identity needs {', '.join(missing)}, which the cluster's webhook sets in pods with the "
+                "label azure.workload.identity/use; is this one?"
+            )
+            raise ConfigError(msg)
+
+    @asynccontextmanager
+    async def open(self, transport: AsyncHttpTransport[Any, Any]) -> AsyncIterator[EntraCredential]:
+        """What the SDK takes for a credential.
+
+        Args:
+            transport: carries the requests to Entra and to the machine's metadata; stays open.
+        """
+        made = await anyio.to_thread.run_sync(self._make, transport)
+        async with made:
+            yield EntraCredential(self, made)
+
+    def _make(self, transport: AsyncHttpTransport[Any, Any]) -> Any:
+        library = import_module("azure.identity.aio")
+        proxy = proxy_for("https://login.microsoftonline.com")
+        way: dict[str, Any] = {"transport": transport, **({"proxies": {"https": proxy}} if proxy else {})}
+        match self.credential:
+            case "managed-identity":
+                return library.ManagedIdentityCredential(client_id=self.client_id, **way)
+            case "workload-identity":
+                return library.WorkloadIdentityCredential(client_id=self.client_id, **way)
+            case "cli":
+                return library.AzureCliCredential()
+        chosen = {"managed_identity_client_id": self.client_id, "workload_identity_client_id": self.client_id}
+        return library.DefaultAzureCredential(**way, **{name: id for name, id in chosen.items() if id})
+
+
+class EntraCredential:
+    """azure-identity's credential, with its failures in our words.
+
+    Args:
+        entra: what it was made from.
+        credential: azure-identity's own.
+    """
+
+    def __init__(self, entra: Entra, credential: Any) -> None:
+        self._entra = entra
+        self._credential = credential
+
+    async def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
+        """A token for the identity service.
+
+        Raises:
+            Unreachable: Entra, or the machine's metadata, does not answer.
+            Unauthorized: it does not know us.
+        """
+        try:
+            token: AccessToken = await self._credential.get_token(*scopes, **kwargs)
+        except (AzureError, ValueError, OSError) as error:
+            kind = self._entra.credential
+            reason = failures.clean(str(error)) or type(error).__name__
+            msg = f"Microsoft Entra ID gives us no token ({kind}): {reason}; {_REMEDIES[kind]}"
+            is_silence = isinstance(error, ServiceRequestError | ServiceResponseError)
+            raise (Unreachable if is_silence else Unauthorized)(msg) from error
+        return token
