@@ -239,6 +239,7 @@ class Daemon:
 
     def kill(self) -> bool:
         """`kill -9` the process that runs; False if none does."""
+        self._is_ready = False
         return self._signal(signal.SIGKILL)
 
     def terminate(self) -> bool:

@@ -16,9 +16,11 @@ from chatbot.service.base import ChatService
 from chatbot.stores import SqliteStore
 from chatbot.stores.base import DeadLetter
 from tests.chaos.processes import Daemon, Service, running_service
+from tests.chaos.unlucky import revive_unlucky
 from tests.chaos.verdict import Said, Verdict, judge
 
 LOOK_SECONDS = 0.2
+PATIENCE_SECONDS = 300.0
 
 
 class Talk:
@@ -59,6 +61,8 @@ class Stage:
         self.user = UserId("")
         self._resource = resource
         self._group = group
+        self._burials = 0
+        self._late: set[str] = set()
 
     async def start(self) -> None:
         """Keep the daemon running from now on; returns when its bot runs."""
@@ -79,12 +83,19 @@ class Stage:
 
     async def verdict(self) -> Verdict:
         """What came of all threads."""
-        return sum([judge(await self._said(thread)) for thread in await self.service.threads()], Verdict())
+        threads = await self.service.threads()
+        verdicts = [judge(await self._said(thread), has_order=thread not in self._late) for thread in threads]
+        return sum(verdicts, Verdict())
 
     async def settled(self) -> Verdict:
-        """Wait until every reply is there; what came of it all."""
-        while (await self.verdict()).missing:  # noqa: ASYNC110 -- another process is waited for
-            await anyio.sleep(LOOK_SECONDS)
+        """Wait until every reply is there, also to what was buried without deserving it; what came of it all."""
+        with anyio.move_on_after(PATIENCE_SECONDS):  # then the verdict says what is missing
+            await self.daemon.ready()
+            while (await self.verdict()).missing:
+                if self.daemon.said["event.buried"] > self._burials:
+                    self._burials = self.daemon.said["event.buried"]
+                    self._late.update(await revive_unlucky(self.daemon))
+                await anyio.sleep(LOOK_SECONDS)
         return await self.verdict()
 
     async def answered(self, talk: Talk, *replies: str) -> None:

@@ -15,6 +15,7 @@ from chatbot.events import MessageEvent
 from chatbot.model import UserId
 from chatbot.stores import SqliteStore
 from tests.chaos.processes import Daemon, Service
+from tests.chaos.unlucky import revive_unlucky
 from tests.chaos.verdict import Said, Verdict, answers_to, judge, longest_wait
 from tests.soak.people import Person
 
@@ -205,16 +206,9 @@ class Soak:
         self.findings.memory.append(self._daemon.memory)
 
     async def _revive_unlucky(self) -> None:
-        """Have tried again, as people would by command, what was buried although its handler is no killer.
-
-        From inside nobody can tell a handler that kills from one that happens to run at three kills in a row.
-        """
-        for letter in (await self._daemon.ask("dead-letters", "list"))["letters"]:
-            shown = await self._daemon.ask("dead-letters", "show", letter["id"])
-            if answers_to([shown["text"]])[0]:
-                await self._daemon.ask("dead-letters", "retry", letter["id"])
-                self._late.add(letter["thread"])
-                self.findings.revived += 1
+        threads = await revive_unlucky(self._daemon)
+        self._late.update(threads)
+        self.findings.revived += len(threads)
 
     async def _become_clean(self, patience: float) -> None:
         with anyio.move_on_after(patience):
