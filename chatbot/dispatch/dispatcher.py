@@ -97,7 +97,7 @@ class Dispatcher:
         self._payloads = {name: one.payload for name, one in self._timed.items() if one.payload is not None}
         self._by_event: dict[type[Event], tuple[Handler, ...]] = {}
         self._infos = tuple(handler.info for handler in self._commands.values() if handler.info)
-        self._provisions = Provisions(one for handler in handlers for one in handler.needs.values())
+        self._provisions = Provisions(one for handler in handlers for one in handler.providers)
 
     async def __aenter__(self) -> Self:
         """Make what plugins provide once per bot; what is made is torn down on exit, the last first."""
@@ -207,7 +207,9 @@ class Dispatcher:
             if error is None or not isinstance(error, one.errors):
                 continue
             try:
-                reply = await self._run(one.name, occasion, ledger, partial(one.answer, error=error))
+                reply = await self._run(
+                    one.name, occasion, ledger, partial(one.answer, error=error, provisions=self._provisions)
+                )
             except Exception as worse:
                 return Outcome(failed.wishes, one.name, worse)
             if reply is not PASS:

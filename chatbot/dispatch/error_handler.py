@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.place import qualified_name
+from chatbot.dispatch.provider import Needs, Provisions, Scope, check_contexts, needs_behind
 from chatbot.dispatch.reply import Reply
 from chatbot.dispatch.signature import (
     Function,
@@ -20,6 +22,8 @@ from chatbot.dispatch.signature import (
 )
 from chatbot.events import Event
 
+ROLE: Final = "error handler"
+
 
 @dataclass(frozen=True, slots=True)
 class ErrorHandler:
@@ -29,15 +33,29 @@ class ErrorHandler:
         function: the author's.
         name: its qualified name; reply keys are built on it.
         errors: the exceptions it is for.
+        needs: the parameters that providers fill.
     """
 
     function: Function
     name: str
     errors: tuple[type[Exception], ...]
+    needs: Needs = field(default_factory=dict)
 
-    async def answer(self, ctx: Context[Event], error: Exception) -> Reply:
+    def within(self, scope: Scope) -> ErrorHandler:
+        """The same one, with its further parameters resolved.
+
+        Raises:
+            PluginError: it asks for something that nobody provides, or that is not made for every event.
+        """
+        needs = needs_behind(self.function, 2, scope, ROLE)
+        check_contexts(self.function, Event, needs)
+        return replace(self, needs=needs)
+
+    async def answer(self, ctx: Context[Event], error: Exception, provisions: Provisions) -> Reply:
         """Call the function."""
-        reply: Reply = await self.function(ctx, error)
+        reply: Reply
+        async with provisions.making(ctx).filling(self.needs) as provided:
+            reply = await self.function(ctx, error, **provided)
         return reply
 
 
@@ -47,7 +65,7 @@ def prepare_error_handler(function: Function, errors: tuple[type[Exception], ...
     Raises:
         PluginError: it is not async, does not take a `Context[Event]` and the error, or returns no reply.
     """
-    role, name = "error handler", name_of(function)
+    role, name = ROLE, name_of(function)
     check_async(function, role)
     for error in errors:
         if not (isinstance(error, type) and issubclass(error, Exception)):
@@ -56,7 +74,7 @@ def prepare_error_handler(function: Function, errors: tuple[type[Exception], ...
             )
     hints, parameters = hints_of(function), list(inspect.signature(function).parameters.values())
     shown = errors[0].__name__
-    if len(parameters) != 2:
+    if len(parameters) < 2:
         refuse(function, f"{role} {name} takes two parameters: `async def {name}(ctx: Context[Event], error: {shown})`")
     accepted = events_of(hints.get(parameters[0].name))
     if accepted is None or Event not in accepted:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import takewhile
@@ -21,12 +21,12 @@ from chatbot.dispatch.context import Context
 from chatbot.dispatch.conversion import plain_type
 from chatbot.dispatch.error_handler import ErrorHandler
 from chatbot.dispatch.filters import Filter
-from chatbot.dispatch.middleware import Middleware, compose
+from chatbot.dispatch.middleware import Around, Layer, compose, compose_once
 from chatbot.dispatch.occasion import CommandInfo, Occasion
 from chatbot.dispatch.outcome import Ack, Retry
 from chatbot.dispatch.payload import Payload, bind_payload, payload_of
 from chatbot.dispatch.place import place_of, qualified_name
-from chatbot.dispatch.provider import Needs, Provisions, Scope, needs_of
+from chatbot.dispatch.provider import Needs, Provider, Provisions, Scope, check_contexts, needs_of
 from chatbot.dispatch.remembering import States, states_of
 from chatbot.dispatch.reply import PASS, Pass, Reply
 from chatbot.dispatch.signature import Function, name_of, read_signature, refuse
@@ -96,7 +96,7 @@ class Surroundings:
         cancel_words: what people say to a dialog that they do not want to go on with.
     """
 
-    middleware: tuple[Middleware, ...] = ()
+    middleware: tuple[Layer, ...] = ()
     providers: Scope = field(default_factory=dict)
     errors: tuple[ErrorHandler, ...] = ()
     cancel_words: tuple[str, ...] = CANCEL_WORDS
@@ -113,7 +113,8 @@ class Handler:
         needs: the parameters that providers fill.
         states: the parameters that are state.
         leading: the parameters that are given by position, up to the first that keeps its default.
-        around: the middleware, as one.
+        layers: the middleware, outermost first.
+        around: the middleware, as one; None if providers fill something of it, for every event anew.
         errors: who hears of it when it keeps failing, the nearest first.
         info: what people are told of it, if it is a command.
         payload: what it is called with, if it is a timer.
@@ -127,7 +128,8 @@ class Handler:
     needs: Needs
     states: States
     leading: tuple[str, ...]
-    around: Middleware
+    layers: tuple[Layer, ...]
+    around: Around | None
     errors: tuple[ErrorHandler, ...]
     info: CommandInfo | None
     payload: Payload | None = None
@@ -138,6 +140,12 @@ class Handler:
     def place(self) -> str:
         """Where the function is defined, `file:line`."""
         return place_of(self.registration.function)
+
+    @property
+    def providers(self) -> Iterator[Provider]:
+        """All that it needs, with its middleware and its error handlers."""
+        for needs in (self.needs, *(one.needs for one in self.layers), *(one.needs for one in self.errors)):
+            yield from needs.values()
 
     def match(self, occasion: Occasion) -> Match | None:
         """What to call the handler with; None if it does not want the event."""
@@ -163,6 +171,8 @@ class Handler:
         raise TimeoutError(msg)
 
     async def _answer(self, ctx: Context[Any], match: Match, provisions: Provisions, memory: Memory) -> Reply:
+        making = provisions.making(ctx)
+
         async def proceed() -> Reply:
             values = await self._with_people(ctx, match)
             if isinstance(values, BadArguments):
@@ -170,10 +180,11 @@ class Handler:
             states = {name: await memory.state(kind) for name, kind in self.states.items()}
             if not self.needs:
                 return await self._call(ctx, values, states, memory)
-            async with provisions.for_event(self.needs, ctx) as provided:
+            async with making.filling(self.needs) as provided:
                 return await self._call(ctx, values, {**states, **provided}, memory)
 
-        reply = await self.around(ctx, proceed)
+        around = self.around or compose([layer.filled(making) for layer in self.layers])
+        reply = await around(ctx, proceed)
         if reply is None or isinstance(reply, str | Pass):
             return reply
         msg = f"{self.place}: {self.name} returned {type(reply).__name__}; a handler returns str, None or PASS"
@@ -218,7 +229,7 @@ def prepare(registration: Registration, surroundings: Surroundings) -> Handler:
     signature = read_signature(function, registration.event, registration.role)
     parameters = signature.parameters
     needs = needs_of(parameters, surroundings.providers)
-    _check_contexts(registration, needs)
+    check_contexts(function, registration.event, needs)
     states = states_of(function, registration.event, [one for one in parameters if one.name not in needs])
     others = [one for one in parameters if one.name not in needs and one.name not in states]
     if signature.is_dialog:
@@ -232,7 +243,8 @@ def prepare(registration: Registration, surroundings: Surroundings) -> Handler:
         needs,
         states,
         _leading(parameters),
-        compose(surroundings.middleware),
+        surroundings.middleware,
+        compose_once(surroundings.middleware),
         surroundings.errors,
         info,
         payload,
@@ -264,16 +276,3 @@ def _check_no_people(function: Function, parameters: Sequence[inspect.Parameter]
 
 def _leading(parameters: Sequence[inspect.Parameter]) -> tuple[str, ...]:
     return tuple(one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD))
-
-
-def _check_contexts(registration: Registration, needs: Needs) -> None:
-    """A provider that takes a context must take one of this handler's event."""
-    for name, needed in needs.items():
-        for provider in needed.with_needed():
-            if provider.accepts and not issubclass(registration.event, provider.accepts):
-                refuse(
-                    registration.function,
-                    f"parameter {name!r} of {name_of(registration.function)} is made by"
-                    f" {name_of(provider.function)}, whose context is not one of {registration.event.__name__};"
-                    f" give {name_of(provider.function)} a `Context[Event]`",
-                )

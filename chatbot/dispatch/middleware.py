@@ -1,37 +1,80 @@
 """Functions around every handler of a plugin: for logging, access, timing. Composed once, when plugins are loaded.
 
 A middleware is `async def around(ctx: Context[Event], proceed: Proceed) -> Reply`. It awaits `proceed()`, which is
-the next middleware or the handler, and returns what that returned, or something else instead.
+the next middleware or the handler, and returns what that returned, or something else instead. Further parameters are
+filled by providers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Concatenate, TypeAlias
 
 from chatbot.dispatch.context import Context
+from chatbot.dispatch.provider import Making, Needs, Scope, check_contexts, needs_behind
 from chatbot.dispatch.reply import Reply
 from chatbot.events import Event
 
 Proceed: TypeAlias = Callable[[], Awaitable[Reply]]
 """Goes on to the next middleware, or to the handler."""
 
-Middleware: TypeAlias = Callable[[Context[Event], Proceed], Awaitable[Reply]]
+Middleware: TypeAlias = Callable[Concatenate[Context[Event], Proceed, ...], Awaitable[Reply]]
 """A function around handlers."""
 
+Around: TypeAlias = Callable[[Context[Event], Proceed], Awaitable[Reply]]
+"""A middleware whose further parameters are filled."""
 
-def compose(middleware: Sequence[Middleware]) -> Middleware:
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A middleware, resolved at load.
+
+    Args:
+        function: the author's.
+        needs: the parameters that providers fill.
+    """
+
+    function: Middleware
+    needs: Needs
+
+    def filled(self, making: Making) -> Around:
+        """The function with its needs met, for one event."""
+        return partial(self._around, making) if self.needs else self.function
+
+    async def _around(self, making: Making, ctx: Context[Event], proceed: Proceed) -> Reply:
+        async with making.filling(self.needs) as provided:
+            return await self.function(ctx, proceed, **provided)
+
+
+def prepare_layer(function: Middleware, scope: Scope) -> Layer:
+    """A middleware that is ready to run.
+
+    Raises:
+        PluginError: it asks for something that nobody provides, or that is not made for every event.
+    """
+    needs = needs_behind(function, 2, scope, "middleware")
+    check_contexts(function, Event, needs)
+    return Layer(function, needs)
+
+
+def compose(middleware: Sequence[Around]) -> Around:
     """One middleware out of many; the first is the outermost."""
-    composed: Middleware = _straight
+    composed: Around = _straight
     for one in reversed(middleware):
         composed = one if composed is _straight else partial(_around, one, composed)
     return composed
+
+
+def compose_once(layers: Sequence[Layer]) -> Around | None:
+    """One middleware for all events; None if providers fill something of it, for every event anew."""
+    return None if any(layer.needs for layer in layers) else compose([layer.function for layer in layers])
 
 
 async def _straight(ctx: Context[Event], proceed: Proceed) -> Reply:
     return await proceed()
 
 
-async def _around(outer: Middleware, inner: Middleware, ctx: Context[Event], proceed: Proceed) -> Reply:
+async def _around(outer: Around, inner: Around, ctx: Context[Event], proceed: Proceed) -> Reply:
     return await outer(ctx, partial(inner, ctx, proceed))

@@ -6,8 +6,10 @@ Rules:
        event, so that a transaction can be rolled back; it cannot be hidden.
     2. A provider whose first parameter is a context makes its thing anew for every handled event, and so does one
        that needs such a thing. All others make it once per bot.
-    3. Handlers and providers ask for a thing by the type of a parameter. They see the providers of their own plugin
-       and of those that include it; the nearest one counts.
+    3. Handlers, middleware, error handlers and providers ask for a thing by the type of a parameter. They see the
+       providers of their own plugin and of those that include it; the nearest one counts.
+    4. What a middleware asks for is there for what it goes on to, too: one thing for both, torn down when the
+       middleware is done.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias, get_args, get_origin
 
+from chatbot.conversation.state import Remembered
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.conversion import conversion_for
 from chatbot.dispatch.place import place_of
@@ -81,36 +84,115 @@ class Provisions:
         self._made = {}
         await self._teardown.aclose()
 
+    def making(self, ctx: Context[Any]) -> Making:
+        """What is to be made for an event."""
+        return Making(dict(self._made), ctx)
+
+
+class Making:
+    """What is made for one event, for a handler and the middleware around it.
+
+    Args:
+        made: what there is already.
+        ctx: what providers are called with.
+    """
+
+    __slots__ = ("_ctx", "_made")
+
+    def __init__(self, made: dict[Provider, Any], ctx: Context[Any]) -> None:
+        self._made = made
+        self._ctx = ctx
+
     @asynccontextmanager
-    async def for_event(self, needs: Needs, ctx: Context[Any]) -> AsyncIterator[dict[str, Any]]:
-        """The values of a handler's parameters; what was made for the event is torn down on exit.
+    async def filling(self, needs: Needs) -> AsyncIterator[dict[str, Any]]:
+        """The values of a function's parameters; what was made for them is torn down on exit.
 
         Raises:
             StateError: something should have been made once, but the dispatcher was not entered.
         """
-        made = dict(self._made)
+        own: list[Provider] = []
         failure: Exception | None = None
-        async with AsyncExitStack() as stack:
-            for needed in needs.values():
-                for provider in needed.with_needed():
-                    if provider in made:
-                        continue
-                    if not provider.is_per_event:
-                        msg = f"{name_of(provider.function)} has not run: dispatch inside `async with dispatcher:`"
-                        raise StateError(msg)
-                    made[provider] = await _make(provider, made, ctx, stack)
-            try:
-                yield {name: made[provider] for name, provider in needs.items()}
-            except Exception as error:  # providers see it, and may not make it unseen
-                failure = error
-                raise
+        try:
+            async with AsyncExitStack() as stack:
+                for provider in self._missing(needs):
+                    self._made[provider] = await _make(provider, self._made, self._ctx, stack)
+                    own.append(provider)
+                try:
+                    yield {name: self._made[provider] for name, provider in needs.items()}
+                except Exception as error:  # providers see it, and may not make it unseen
+                    failure = error
+                    raise
+        finally:
+            for provider in own:
+                del self._made[provider]
         if failure is not None:
             raise failure
+
+    def _missing(self, needs: Needs) -> Iterator[Provider]:
+        """What is to be made yet, in this order."""
+        for needed in needs.values():
+            for provider in needed.with_needed():
+                if provider in self._made:
+                    continue
+                if not provider.is_per_event:
+                    msg = f"{name_of(provider.function)} has not run: dispatch inside `async with dispatcher:`"
+                    raise StateError(msg)
+                yield provider
 
 
 def needs_of(parameters: Iterable[inspect.Parameter], scope: Scope) -> Needs:
     """Which parameters are filled by which provider."""
     return {one.name: scope[one.annotation] for one in parameters if _is_provided(one.annotation, scope)}
+
+
+def needs_behind(function: Function, leading: int, scope: Scope, role: str) -> Needs:
+    """Which provider fills each of the parameters behind the first ones.
+
+    Args:
+        function: an author's middleware, error handler or provider.
+        leading: how many of its parameters are given by position.
+        scope: what it sees.
+        role: what messages call it.
+
+    Raises:
+        PluginError: nobody provides one of them.
+    """
+    hints, needs = hints_of(function), dict[str, Provider]()
+    for parameter in list(inspect.signature(function).parameters.values())[leading:]:
+        wanted = hints.get(parameter.name, parameter.empty)
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            refuse(
+                function, f"parameter {parameter.name!r} of {role} {name_of(function)} has no name of its own; name it"
+            )
+        if not _is_provided(wanted, scope):
+            refuse(function, f"parameter {parameter.name!r} of {role} {name_of(function)} {_unprovided(wanted)}")
+        needs[parameter.name] = scope[wanted]
+    return needs
+
+
+def _unprovided(wanted: object) -> str:
+    if wanted is inspect.Parameter.empty:
+        return "has no type; say what it is, or take it out"
+    origin = get_origin(wanted)
+    if isinstance(origin, type) and issubclass(origin, Remembered):
+        return f"is a {origin.__name__}, but only handlers have state; let the handler ask for it"
+    return f"has {type_name(wanted)}, which nobody provides; provide it, or take it out"
+
+
+def check_contexts(function: Function, event: type[Event], needs: Needs) -> None:
+    """Refuse a provider whose context is not one of the events that the function handles.
+
+    Raises:
+        PluginError: there is one.
+    """
+    for name, needed in needs.items():
+        for provider in needed.with_needed():
+            if provider.accepts and not issubclass(event, provider.accepts):
+                refuse(
+                    function,
+                    f"parameter {name!r} of {name_of(function)} is made by {name_of(provider.function)}, whose context"
+                    f" is not one of {event.__name__}; give {name_of(provider.function)} a `Context[Event]`",
+                )
 
 
 def resolve_providers(functions: Sequence[Function], outer: Scope) -> Scope:
@@ -146,18 +228,12 @@ def _resolve(
         refuse(function, f"providers cannot need each other in a circle: {circle}; take one parameter out")
     hints, parameters = hints_of(function), list(inspect.signature(function).parameters.values())
     accepts = events_of(hints.get(parameters[0].name)) if parameters else None
-    needs: dict[str, Provider] = {}
-    for parameter in parameters[1:] if accepts else parameters:
-        wanted = hints.get(parameter.name, parameter.empty)
+    leading = 1 if accepts else 0
+    for parameter in parameters[leading:]:
+        wanted = hints.get(parameter.name)
         if _is_provided(wanted, own) and wanted not in scope:
             _resolve(wanted, own, scope, (*path, made))
-        if not _is_provided(wanted, scope):
-            shown = "no type" if wanted is parameter.empty else f"{type_name(wanted)}, which nobody provides"
-            refuse(
-                function,
-                f"parameter {parameter.name!r} of provider {name_of(function)} has {shown}; provide it, or take it out",
-            )
-        needs[parameter.name] = scope[wanted]
+    needs = needs_behind(function, leading, scope, "provider")
     is_per_event = accepts is not None or any(one.is_per_event for one in needs.values())
     scope[made] = Provider(function, needs, accepts or (), is_per_event)
 

@@ -83,7 +83,7 @@ def check_middleware(function: Function) -> None:
     check_async(function, "middleware")
     parameters = list(inspect.signature(function).parameters.values())
     name = name_of(function)
-    if len(parameters) != 2:
+    if len(parameters) < 2:
         refuse(
             function,
             f"middleware {name} takes two parameters: `async def {name}(ctx: Context[Event], proceed: Proceed)`",
@@ -110,8 +110,11 @@ def refuse(function: Function, reason: str) -> NoReturn:
 
 def type_name(annotation: object) -> str:
     """A type as an author would have written it."""
-    if isinstance(annotation, type) and not get_args(annotation):
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if isinstance(annotation, type) and not arguments:
         return annotation.__qualname__
+    if isinstance(origin, type) and all(isinstance(one, type) for one in arguments):
+        return f"{origin.__qualname__}[{', '.join(map(type_name, arguments))}]"
     return str(annotation).replace("typing.", "")
 
 

@@ -17,7 +17,7 @@ from chatbot.dispatch.context import Context
 from chatbot.dispatch.error_handler import ErrorHandler, prepare_error_handler
 from chatbot.dispatch.filters import Filter, FilterLike, as_filter, has_text
 from chatbot.dispatch.handler import Handler, Options, Registration, Surroundings, prepare
-from chatbot.dispatch.middleware import Middleware
+from chatbot.dispatch.middleware import Middleware, Proceed, prepare_layer
 from chatbot.dispatch.outcome import Ack, Retry
 from chatbot.dispatch.place import place_of, place_of_caller
 from chatbot.dispatch.provider import resolve_providers
@@ -31,7 +31,6 @@ E = TypeVar("E", bound=Event)
 P = ParamSpec("P")
 R = TypeVar("R", bound=Reply)
 X = TypeVar("X", bound=Exception)
-M = TypeVar("M", bound=Middleware)
 F = TypeVar("F", bound=Callable[..., AsyncIterator[object] | Coroutine[Any, Any, object]])
 
 _CALLED_BY_NAME: Final[Mapping[type[Event], str]] = {
@@ -215,11 +214,14 @@ class Plugin:
         """
         return self._scheduled(lambda: Cron(expression, tz), Options(retry=retry, timeout=timeout))
 
-    def middleware(self, function: M) -> M:
+    def middleware(
+        self, function: Callable[Concatenate[Context[Event], Proceed, P], Coroutine[Any, Any, R]], /
+    ) -> Callable[Concatenate[Context[Event], Proceed, P], Coroutine[Any, Any, R]]:
         """Register a function around all handlers of this plugin and of those it includes; the first is outermost.
 
         It is `async def around(ctx: Context[Event], proceed: Proceed) -> Reply` and returns what `await proceed()`
-        gave it, or something else instead.
+        gave it, or something else instead. Further parameters are filled by providers; what one makes for the event
+        is the same thing for the middleware and for the handlers inside.
         """
         check_middleware(function)
         self._middleware.append(function)
@@ -246,7 +248,8 @@ class Plugin:
 
         It is `async def sorry(ctx: Context[Event], error: ValueError) -> Reply`, called once, after the last retry
         and before the event becomes a dead letter. What the handler itself had asked for is gone. The first one for
-        the error answers, those of the nearest plugin first; `return PASS` hands on.
+        the error answers, those of the nearest plugin first; `return PASS` hands on. Further parameters are filled
+        by providers.
 
         Args:
             errors: the exceptions it is for; all by default.
@@ -289,10 +292,11 @@ class Plugin:
         return self._prepared(Surroundings())
 
     def _prepared(self, outer: Surroundings) -> list[Handler]:
+        scope = resolve_providers(self._providers, outer.providers)
         around = Surroundings(
-            (*outer.middleware, *self._middleware),
-            resolve_providers(self._providers, outer.providers),
-            (*self._errors, *outer.errors),
+            (*outer.middleware, *(prepare_layer(one, scope) for one in self._middleware)),
+            scope,
+            (*(one.within(scope) for one in self._errors), *outer.errors),
             self._cancel_words or outer.cancel_words,
         )
         handlers: list[Handler] = []

@@ -51,7 +51,7 @@ class RegistersError(Protocol[X]):
     """A decorator for error handlers; it returns the function unchanged."""
 
     def __call__(
-        self, handler: Callable[[Context[Event], X], Coroutine[Any, Any, R]], /
-    ) -> Callable[[Context[Event], X], Coroutine[Any, Any, R]]:
+        self, handler: Callable[Concatenate[Context[Event], X, P], Coroutine[Any, Any, R]], /
+    ) -> Callable[Concatenate[Context[Event], X, P], Coroutine[Any, Any, R]]:
         """Register the error handler."""
         ...

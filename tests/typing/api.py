@@ -173,6 +173,15 @@ async def basket(ctx: Context[Event], shop: Shop) -> list[Shop]:
     return [shop]
 
 
+@plugin.middleware
+async def with_shop(ctx: Context[Event], proceed: Proceed, shop: Shop, *, basket: list[Shop]) -> Reply:
+    return await proceed()
+
+
+@plugin.error(ValueError)
+async def report(ctx: Context[Event], error: ValueError, shop: Shop) -> None: ...
+
+
 @plugin.command("buy")
 async def buy(ctx: Context, shop: Shop, item: str) -> str:
     return item
@@ -408,7 +417,7 @@ def sync_provider() -> Shop:
     return Shop()
 
 
-@plugin.middleware  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+@plugin.middleware  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 async def middleware_for_messages(ctx: Context, proceed: Proceed) -> Reply:
     return await proceed()
 

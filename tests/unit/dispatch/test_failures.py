@@ -1,3 +1,4 @@
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +20,10 @@ from chatbot import (
 )
 from chatbot.dispatch import Dispatcher
 from chatbot.testing import EventStream, Handled
+
+
+class Desk(list[str]):
+    """Where failures are reported."""
 
 
 async def failing(plugin: Plugin, error: Exception, ack: Ack = Ack.HANDLED) -> Handled:
@@ -46,6 +51,46 @@ async def test_an_error_handler_has_the_last_word_on_a_failure() -> None:
     assert [type(action) for action in outcome.actions] == [SendMessage, SendReadReceipt]
     assert outcome.actions[0] == SendMessage("Sorry: no luck")
     assert isinstance(outcome.error, ValueError)
+
+
+async def test_an_error_handler_gets_what_providers_make() -> None:
+    plugin, desk, log = Plugin("a"), Desk(), list[str]()
+
+    @plugin.provide
+    async def the_desk() -> Desk:
+        return desk
+
+    @plugin.provide
+    async def event_key(ctx: Context[Event], desk: Desk) -> AsyncIterator[list[str]]:
+        log.append("made")
+        yield [ctx.event.key]
+        log.append("torn down")
+
+    @plugin.error(ValueError)
+    async def report(ctx: Context[Event], error: ValueError, desk: Desk, *, keys: list[str]) -> None:
+        desk.append(f"{error} {keys == [ctx.event.key]}")
+
+    await failing(plugin, ValueError("no luck"))
+
+    assert desk == ["no luck True"]
+    assert log == ["made", "torn down"]
+
+
+async def test_what_cannot_be_made_for_an_error_handler_is_what_went_wrong_last() -> None:
+    plugin = Plugin("a")
+
+    @plugin.provide
+    async def desk(ctx: Context[Event]) -> Desk:
+        msg = "closed"
+        raise OSError(msg)
+
+    @plugin.error(ValueError)
+    async def report(ctx: Context[Event], error: ValueError, desk: Desk) -> str:
+        raise AssertionError
+
+    (outcome,) = (await failing(plugin, ValueError("no luck"))).outcomes
+
+    assert isinstance(outcome.error, OSError)
 
 
 async def test_error_handlers_hear_only_of_their_own_errors_and_may_pass() -> None:

@@ -279,8 +279,7 @@ async def needs_untyped(basket) -> Shop:  # type: ignore[no-untyped-def]
         (nothing, "provider nothing does not say what it provides; annotate what it returns"),
         (
             never_yields,
-            "provider never_yields returns collections.abc.AsyncIterator[test_provider.Shop], but it never yields;"
-            " yield what it provides once",
+            "provider never_yields returns AsyncIterator[Shop], but it never yields; yield what it provides once",
         ),
         (
             yields_unsaid,
@@ -292,14 +291,14 @@ async def needs_untyped(basket) -> Shop:  # type: ignore[no-untyped-def]
             needs_basket,
             "parameter 'basket' of provider needs_basket has Basket, which nobody provides; provide it, or take it out",
         ),
-        (needs_untyped, "parameter 'basket' of provider needs_untyped has no type; provide it, or take it out"),
+        (needs_untyped, "parameter 'basket' of provider needs_untyped has no type; say what it is, or take it out"),
     ],
 )
 def test_a_provider_that_cannot_be_used_is_refused(provider: Any, reason: str) -> None:
     plugin = Plugin("a")
     plugin.provide(provider)
 
-    assert refused(plugin).replace(f"{__name__}.", "test_provider.") == reason
+    assert refused(plugin) == reason
 
 
 def test_two_providers_of_one_thing_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from chatbot import (
     Plugin,
     PluginError,
     Rest,
+    State,
     regex,
 )
 
@@ -199,6 +201,46 @@ def middleware_without_proceed(plugin: Any) -> None:
 def middleware_for_messages(plugin: Any) -> None:
     @plugin.middleware
     async def time_it(ctx: Context, proceed: object) -> None: ...
+
+
+@says("parameter 'shop' of middleware time_it has Decimal, which nobody provides; provide it, or take it out")
+def middleware_asks_for_what_nobody_provides(plugin: Any) -> None:
+    @plugin.middleware
+    async def time_it(ctx: Context[Event], proceed: object, shop: decimal.Decimal) -> None: ...
+
+
+@says("parameter 'shop' of middleware time_it has no type; say what it is, or take it out")
+def middleware_asks_for_anything(plugin: Any) -> None:
+    @plugin.middleware
+    async def time_it(ctx: Context[Event], proceed: object, shop) -> None: ...  # type: ignore[no-untyped-def]
+
+
+@says("parameter 'seen' of middleware time_it is a State, but only handlers have state; let the handler ask for it")
+def middleware_with_state(plugin: Any) -> None:
+    @plugin.middleware
+    async def time_it(ctx: Context[Event], proceed: object, seen: State[list[str]]) -> None: ...
+
+
+@says("parameter 'rest' of middleware time_it has no name of its own; name it")
+def middleware_takes_anything(plugin: Any) -> None:
+    @plugin.middleware
+    async def time_it(ctx: Context[Event], proceed: object, *rest: str) -> None: ...
+
+
+@says("parameter 'shop' of time_it is made by shop, whose context is not one of Event; give shop a `Context[Event]`")
+def middleware_asks_for_what_only_messages_have(plugin: Any) -> None:
+    @plugin.middleware
+    async def time_it(ctx: Context[Event], proceed: object, shop: decimal.Decimal) -> None: ...
+
+    @plugin.provide
+    async def shop(ctx: Context) -> decimal.Decimal:
+        return decimal.Decimal(1)
+
+
+@says("parameter 'shop' of error handler sorry has Decimal, which nobody provides; provide it, or take it out")
+def error_handler_asks_for_what_nobody_provides(plugin: Any) -> None:
+    @plugin.error(ValueError)
+    async def sorry(ctx: Context[Event], error: ValueError, shop: decimal.Decimal) -> None: ...
 
 
 @says("plugins cannot include each other in a circle: 'a' includes 'a'; take out one of the includes")
