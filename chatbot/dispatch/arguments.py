@@ -153,6 +153,8 @@ class Arguments:
         Raises:
             BadArguments: it does not fit; the text says why and how the command is typed.
         """
+        if not typed and not self.arguments:
+            return Values()
         try:
             return _Reading(self.arguments, typed).values()
         except BadArguments as error:

@@ -15,11 +15,12 @@ when an event will not be tried again.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Final, Protocol, Self
+from itertools import chain
+from typing import Final, NamedTuple, Protocol, Self
 
-from chatbot.actions import SendMessage, SendReadReceipt
+from chatbot.actions import ActionKey, SendMessage, SendReadReceipt
 from chatbot.conversation.answers import is_cancel
 from chatbot.conversation.memory import Memory
 from chatbot.conversation.schedules import Schedule
@@ -49,12 +50,19 @@ LOST_DIALOG: Final = "chatbot.dialog"
 """The name under which people are told that a dialog cannot go on."""
 
 RECEIPT: Final = "chatbot.receipt"
-"""The name under which read receipts are sent."""
+"""What the keys of read receipts begin with, which are never journalled as wishes: only the newest is owed."""
 
 LIMIT: Final = "chatbot.limit"
 """The name under which people are told that they ask too much."""
 
 _NEAR: Final = 0.75  # /hepl is near /help, /hello is not: it may be meant for another bot in the thread
+
+
+class _Listeners(NamedTuple):
+    """The handlers of one class of events, in their order: all, and those that messages without text concern, too."""
+
+    everyone: tuple[Handler, ...]
+    wordless: tuple[Handler, ...]
 
 
 class HandlerSource(Protocol):
@@ -95,7 +103,7 @@ class Dispatcher:
         self._timed = timed_of(handlers)
         self._others = tuple(one for one in handlers if one.info is None and not one.registration.is_called_by_name)
         self._payloads = {name: one.payload for name, one in self._timed.items() if one.payload is not None}
-        self._by_event: dict[type[Event], tuple[Handler, ...]] = {}
+        self._by_event: dict[type[Event], _Listeners] = {}
         self._infos = tuple(handler.info for handler in self._commands.values() if handler.info)
         self._provisions = Provisions(one for handler in handlers for one in handler.providers)
 
@@ -140,7 +148,7 @@ class Dispatcher:
 
     def subscribes(self, event: type[Event]) -> bool:
         """Whether any handler wants events of this class."""
-        return bool(self._handlers_of(event)) or (event is MessageReceived and bool(self._commands))
+        return bool(self._listeners_of(event).everyone) or (event is MessageReceived and bool(self._commands))
 
     async def dispatch(self, event: Event, memory: Memory | None = None, *, line: Line | None = None) -> Outcome:
         """Run the handler that wants the event, and give what it asked for.
@@ -164,18 +172,23 @@ class Dispatcher:
         everyone, people = self._views(event)
         ledger = Ledger(everyone, memory or Memory(event), line=line or NoLine())
         for handler in self._candidates(everyone, ledger.memory.pending):
-            occasion = everyone if handler and handler.registration.options.from_bots else people
+            occasion = people
+            if people is not everyone and handler and handler.registration.options.from_bots:
+                occasion = everyone
             if occasion is None:
                 continue
-            if admission is not Admission.WELCOME:
-                if handler is not None and handler.match(occasion) is None:
-                    continue
-                self._refuse(event, admission, ledger)
-                return self._done(None, event, ledger, is_owed=True)
+            is_answered = False
             try:
-                is_answered = await self._offer(handler, occasion, ledger)
+                match = handler.match(occasion) if handler else None
+                if handler and match is None:
+                    continue
+                if admission is Admission.WELCOME:
+                    is_answered = await self._offer(handler, match, occasion, ledger)
             except Exception as error:
                 return self._failed(handler, event, ledger, error)
+            if admission is not Admission.WELCOME:
+                self._refuse(event, admission, ledger)
+                return self._done(None, event, ledger, is_owed=True)
             if is_answered:
                 if ledger.wishes:
                     self._door.note_answer(event)
@@ -242,22 +255,22 @@ class Dispatcher:
             return everyone, None
         return everyone, Occasion(concerning_people, self._bot, self._infos, self._payloads)
 
-    def _candidates(self, occasion: Occasion, pending: DialogRecord | None) -> Iterator[Handler | None]:
+    def _candidates(self, occasion: Occasion, pending: DialogRecord | None) -> Iterable[Handler | None]:
         """Who is asked, in order; None is the pending dialog."""
         name = called_by(occasion.event)
         if name is not None:
-            yield self._timed[name]
-            return
-        is_first = pending is not None and self._is_first(occasion, pending)
-        if is_first:
-            yield None
-        if isinstance(occasion.event, MessageReceived) and self._commands and occasion.command_line is not None:
+            return (self._timed[name],)
+        listeners = self._listeners_of(type(occasion.event))
+        others = listeners.everyone if occasion.has_text else listeners.wordless
+        command: Handler | None = None
+        if self._commands and isinstance(occasion.event, MessageReceived) and occasion.command_line is not None:
             command = self._commands.get(occasion.command_line.name)
-            if command is not None:
-                yield command
-        if pending is not None and not is_first and occasion.text.strip():
-            yield None
-        yield from self._handlers_of(type(occasion.event))
+        first: tuple[Handler, ...] = () if command is None else (command,)
+        if pending is None:
+            return chain(first, others) if first else others
+        if self._is_first(occasion, pending):
+            return (None, *first, *others)
+        return (*first, None, *others) if occasion.has_text else (*first, *others)
 
     def _is_first(self, occasion: Occasion, pending: DialogRecord) -> bool:
         """Whether the pending dialog comes before the commands."""
@@ -266,22 +279,18 @@ class Dispatcher:
         handler = self._by_name.get(pending.handler)
         return handler is not None and is_cancel(occasion.text, handler.cancel_words)
 
-    def _handlers_of(self, event: type[Event]) -> tuple[Handler, ...]:
+    def _listeners_of(self, event: type[Event]) -> _Listeners:
         known = self._by_event.get(event)
         if known is None:
-            known = tuple(one for one in self._others if issubclass(event, one.registration.event))
+            everyone = tuple(one for one in self._others if issubclass(event, one.registration.event))
+            known = _Listeners(everyone, tuple(one for one in everyone if not one.registration.needs_text))
             self._by_event[event] = known
         return known
 
-    async def _offer(self, handler: Handler | None, occasion: Occasion, ledger: Ledger) -> bool:
+    async def _offer(self, handler: Handler | None, match: Match | None, occasion: Occasion, ledger: Ledger) -> bool:
         """Whether the handler took the event; what it asked for is in the ledger then."""
-        match: Match | None
-        if handler is None:
+        if handler is None or match is None:
             handler, match = self._resumed(ledger.memory.resume(occasion.text))
-        else:
-            match = handler.match(occasion)
-        if match is None:
-            return False
         answer = partial(handler.answer, match=match, provisions=self._provisions, memory=ledger.memory)
         reply = await self._run(handler.name, occasion, ledger, answer)
         ledger.wishes += ledger.memory.take_wishes()
@@ -347,7 +356,7 @@ class Dispatcher:
 
 def _add_receipt(event: Event, ledger: Ledger) -> None:
     if isinstance(event, MessageReceived):
-        ledger.add(RECEIPT, SendReadReceipt(event.message.id))
+        ledger.put(ActionKey(f"{RECEIPT}.{event.message.id}"), SendReadReceipt(event.message.id))
 
 
 def commands_of(handlers: Iterable[Handler]) -> dict[str, Handler]:

@@ -185,7 +185,7 @@ def text(
     )
 
     def test(occasion: Occasion) -> bool:
-        said = fold(occasion.text.strip())
+        said = occasion.folded_text if ignore_case else occasion.text.strip()
         return (not wanted or said in wanted) and said.startswith(begins) and said.endswith(ends) and inside in said
 
     return _Test(f"text({', '.join(map(repr, equals)) or '…'})", test)
@@ -222,7 +222,7 @@ is_html: Final[Filter] = _Test("is_html", lambda one: one.message is not None an
 has_attachment: Final[Filter] = _Test("has_attachment", lambda one: bool(one.message and one.message.attachments))
 """Messages with something attached."""
 
-has_text: Final[Filter] = _Test("has_text", lambda occasion: bool(occasion.text.strip()))
+has_text: Final[Filter] = _Test("has_text", lambda occasion: occasion.has_text)
 """Messages that say something, rather than only carry attachments."""
 
 admin: Final[Filter] = _Test("admin", lambda one: one.message is not None and one.message.sender in one.bot.admins)

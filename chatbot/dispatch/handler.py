@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import takewhile
@@ -20,7 +20,7 @@ from chatbot.dispatch.binding import Bind, Match, arguments_of, bind_arguments, 
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.conversion import plain_type
 from chatbot.dispatch.error_handler import ErrorHandler
-from chatbot.dispatch.filters import Filter
+from chatbot.dispatch.filters import NOTHING, Filter, Found
 from chatbot.dispatch.middleware import Around, Layer, compose, compose_once
 from chatbot.dispatch.occasion import CommandInfo, Occasion
 from chatbot.dispatch.outcome import Ack, Retry
@@ -63,6 +63,7 @@ class Registration:
         command: the command's name without the slash; None if it is none.
         options: how it is treated.
         schedule: when it is due, if it is due again and again.
+        needs_text: whether messages that only carry attachments are not for it.
     """
 
     function: Function
@@ -71,6 +72,7 @@ class Registration:
     command: str | None = None
     options: Options = Options()
     schedule: Schedule | None = None
+    needs_text: bool = False
 
     @property
     def role(self) -> str:
@@ -109,6 +111,7 @@ class Handler:
     Args:
         registration: what the author asked for.
         name: the function's qualified name; reply keys are built on it.
+        find: what its filter finds in an event; None if it does not want it.
         bind: makes the function's arguments of what the filter found.
         needs: the parameters that providers fill.
         states: the parameters that are state.
@@ -124,6 +127,7 @@ class Handler:
 
     registration: Registration
     name: str
+    find: Callable[[Occasion], Found | None]
     bind: Bind
     needs: Needs
     states: States
@@ -149,9 +153,7 @@ class Handler:
 
     def match(self, occasion: Occasion) -> Match | None:
         """What to call the handler with; None if it does not want the event."""
-        if self.registration.filter is None:
-            return self.bind(occasion, {})
-        found = self.registration.filter.match(occasion)
+        found = self.find(occasion)
         return None if found is None else self.bind(occasion, found)
 
     async def answer(self, ctx: Context[Any], match: Match, provisions: Provisions, memory: Memory) -> Reply:
@@ -239,6 +241,7 @@ def prepare(registration: Registration, surroundings: Surroundings) -> Handler:
     return Handler(
         registration,
         qualified_name(function),
+        registration.filter.match if registration.filter else _any,
         bind,
         needs,
         states,
@@ -272,6 +275,10 @@ def _check_no_people(function: Function, parameters: Sequence[inspect.Parameter]
                 f"parameter {one.name!r} of {name_of(function)} is a Participant, but a dialog outlives who is in the"
                 " thread; take a str, or begin with a command that takes a Context",
             )
+
+
+def _any(occasion: Occasion) -> Found:
+    return NOTHING
 
 
 def _leading(parameters: Sequence[inspect.Parameter]) -> tuple[str, ...]:

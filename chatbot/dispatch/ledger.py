@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 from chatbot.actions import Action, ActionKey, Wish, action_key
@@ -28,12 +27,12 @@ class Ledger:
     wishes: list[Wish] = field(default_factory=list)
     is_acknowledged: bool = False
     line: Line = field(default_factory=NoLine)
-    _ordinals: Counter[str] = field(default_factory=Counter)
+    _ordinals: dict[str, int] = field(default_factory=dict)
 
     def next_key(self, handler: str) -> ActionKey:
         """The key of a handler's next wish; a handler that runs twice for one event goes on counting."""
-        ordinal = self._ordinals[handler]
-        self._ordinals[handler] += 1
+        ordinal = self._ordinals.get(handler, 0)
+        self._ordinals[handler] = ordinal + 1
         one = self.occasion
         return action_key(one.bot.user, one.thread, one.event.key, handler, ordinal)
 

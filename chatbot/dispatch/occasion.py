@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal
 
 from chatbot.dispatch.plaintext import plain_text
 from chatbot.events import Event, MessageEvent, ThreadEvent
@@ -15,6 +16,7 @@ from chatbot.model import ChatMessage, MessageType, ThreadId, UserId
 if TYPE_CHECKING:
     from chatbot.dispatch.payload import Payload
 
+_NO_TIMERS: Final[Mapping[str, Payload]] = MappingProxyType({})
 _COMMAND: Final = re.compile(r"/([^\s/]+)(?:\s+|$)(.*)\Z", re.DOTALL)
 
 
@@ -65,7 +67,6 @@ class CommandLine:
     arguments: str
 
 
-@dataclass(frozen=True)
 class Occasion:
     """An event, and whom it happened to.
 
@@ -74,46 +75,88 @@ class Occasion:
         bot: to which bot.
         commands: all commands of the bot, in their order.
         timers: what the bot's timers take, by the qualified names of their functions.
+
+    Attributes:
+        thread: where it happened; None for events of the bot itself.
+        message: the message it is about, if it is about one.
     """
 
-    event: Event
-    bot: BotInfo
-    commands: tuple[CommandInfo, ...] = ()
-    timers: Mapping[str, Payload] = field(default_factory=dict)
+    __slots__ = (
+        "_command_line",
+        "_folded_text",
+        "_is_mentioned",
+        "_text",
+        "bot",
+        "commands",
+        "event",
+        "message",
+        "thread",
+        "timers",
+    )
+
+    def __init__(
+        self,
+        event: Event,
+        bot: BotInfo,
+        commands: tuple[CommandInfo, ...] = (),
+        timers: Mapping[str, Payload] = _NO_TIMERS,
+    ) -> None:
+        self.event = event
+        self.bot = bot
+        self.commands = commands
+        self.timers = timers
+        self.thread: ThreadId | None = event.thread if isinstance(event, ThreadEvent) else None
+        self.message: ChatMessage | None = event.message if isinstance(event, MessageEvent) else None
+        self._text: str | None = None
+        self._folded_text: str | None = None
+        self._is_mentioned: bool | None = None
+        self._command_line: CommandLine | Literal[False] | None = False
 
     @property
-    def thread(self) -> ThreadId | None:
-        """Where it happened; None for events of the bot itself."""
-        return self.event.thread if isinstance(self.event, ThreadEvent) else None
-
-    @property
-    def message(self) -> ChatMessage | None:
-        """The message it is about, if it is about one."""
-        return self.event.message if isinstance(self.event, MessageEvent) else None
-
-    @cached_property
     def text(self) -> str:
         """The message's plain text; empty where there is none."""
-        message = self.message
-        if message is None:
-            return ""
-        return plain_text(message.content) if message.type is MessageType.HTML else message.content
+        if self._text is None:
+            self._text = "" if self.message is None else _text_of(self.message)
+        return self._text
 
-    @cached_property
+    @property
+    def has_text(self) -> bool:
+        """Whether the message says something, rather than only carries attachments."""
+        return bool(self.text) and not self.text.isspace()
+
+    @property
+    def folded_text(self) -> str:
+        """The text without the white space around it, and without the difference between capitals and others."""
+        if self._folded_text is None:
+            self._folded_text = self.text.strip().casefold()
+        return self._folded_text
+
+    @property
     def is_mentioned(self) -> bool:
         """Whether the text holds the bot's display name as a whole word, with or without @."""
-        name = self.bot.display_name.strip()
-        return bool(name) and bool(_mention_of(name).search(self.text))
+        if self._is_mentioned is None:
+            name = self.bot.display_name.strip()
+            self._is_mentioned = bool(name) and bool(_mention_of(name).search(self.text))
+        return self._is_mentioned
 
-    @cached_property
+    @property
     def command_line(self) -> CommandLine | None:
         """The text as a command; a mention of the bot may stand before it, as Teams puts it there."""
+        if self._command_line is False:
+            self._command_line = self._find_command() if "/" in self.text else None
+        return self._command_line
+
+    def _find_command(self) -> CommandLine | None:
         text = self.text.strip()
         if not text.startswith("/") and self.is_mentioned:
             mention = _mention_of(self.bot.display_name.strip()).match(text)
             text = text[mention.end() :].lstrip(" ,:\n") if mention else text
         found = _COMMAND.match(text)
         return CommandLine(found[1].lower(), found[2]) if found else None
+
+
+def _text_of(message: ChatMessage) -> str:
+    return plain_text(message.content) if message.type is MessageType.HTML else message.content
 
 
 @lru_cache(maxsize=256)

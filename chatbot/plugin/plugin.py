@@ -15,7 +15,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast, overload
 from chatbot.conversation.schedules import Cron, Every, Schedule
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.error_handler import ErrorHandler, prepare_error_handler
-from chatbot.dispatch.filters import Filter, FilterLike, as_filter, has_text
+from chatbot.dispatch.filters import Filter, FilterLike, as_filter
 from chatbot.dispatch.handler import Handler, Options, Registration, Surroundings, prepare
 from chatbot.dispatch.middleware import Middleware, Proceed, prepare_layer
 from chatbot.dispatch.outcome import Ack, Retry
@@ -332,11 +332,11 @@ class Plugin:
         if options.timeout is not None and not _is_time(options.timeout):
             msg = f"{place}: timeout={options.timeout!r} is not a time; write timeout=timedelta(seconds=60)"
             raise PluginError(msg)
-        wanted = _wanted(filter, place, needs_text=needs_text)
+        wanted = _wanted(filter, place)
         name = None if command is None else _command_name(command, place)
 
         def register(function: Function) -> Function:
-            one = Registration(function, event, wanted, name, options, schedule)
+            one = Registration(function, event, wanted, name, options, schedule, needs_text)
             check_async(function, one.role)
             self._refuse_second(one)
             self._parts.append(one)
@@ -360,7 +360,7 @@ def _checked_words(words: Sequence[str] | None, place: str) -> tuple[str, ...]:
     return tuple(words or ())
 
 
-def _wanted(filter: FilterLike | None, place: str, *, needs_text: bool) -> Filter | None:
+def _wanted(filter: FilterLike | None, place: str) -> Filter | None:
     if inspect.iscoroutinefunction(filter):
         msg = (
             f"{place}: {filter.__name__} stands where a filter is wanted, but it is async: a handler's decorator needs"
@@ -368,13 +368,10 @@ def _wanted(filter: FilterLike | None, place: str, *, needs_text: bool) -> Filte
         )
         raise PluginError(msg)
     try:
-        wanted = None if filter is None else as_filter(filter)
+        return None if filter is None else as_filter(filter)
     except TypeError as error:
         msg = f"{place}: {error}"
         raise PluginError(msg) from None
-    if not needs_text:
-        return wanted
-    return has_text if wanted is None else has_text & wanted
 
 
 def _is_time(value: object) -> bool:
