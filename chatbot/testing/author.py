@@ -47,8 +47,8 @@ class Author:
         """They say something, as plain text or as html."""
         now = self._stream.tick()
         self._last = ChatMessage(
-            id=MessageId(str(_milliseconds(now))),
-            version=_milliseconds(now),
+            id=MessageId(str(milliseconds(now))),
+            version=milliseconds(now),
             type=MessageType.TEXT if html is None else MessageType.HTML,
             content=text if html is None else html,
             created_on=now,
@@ -62,13 +62,13 @@ class Author:
     def edited(self, content: str) -> MessageEdited:
         """They replace the content of what they said last."""
         now = self._stream.tick()
-        self._last = replace(self._latest("edit"), content=content, version=_milliseconds(now), edited_on=now)
+        self._last = replace(self._latest("edit"), content=content, version=milliseconds(now), edited_on=now)
         return MessageEdited(message=self._last, **self._stream.place(now))
 
     def deleted(self) -> MessageDeleted:
         """They take back what they said last."""
         now = self._stream.tick()
-        gone = replace(self._latest("delete"), content="", version=_milliseconds(now), edited_on=None, deleted_on=now)
+        gone = replace(self._latest("delete"), content="", version=milliseconds(now), edited_on=None, deleted_on=now)
         self._last = None
         return MessageDeleted(message=gone, **self._stream.place(now))
 
@@ -103,13 +103,14 @@ class Author:
 
     def _system_message(self, now: datetime, type: MessageType) -> ChatMessage:
         return ChatMessage(
-            id=MessageId(str(_milliseconds(now))),
-            version=_milliseconds(now),
+            id=MessageId(str(milliseconds(now))),
+            version=milliseconds(now),
             type=type,
             created_on=now,
             initiator=self.user,
         )
 
 
-def _milliseconds(moment: datetime) -> int:
+def milliseconds(moment: datetime) -> int:
+    """A moment in epoch ms, as the service counts."""
     return round(moment.timestamp() * 1000)

@@ -5,7 +5,7 @@ What handlers asked for comes back as values. For the whole line, from the servi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar, overload
@@ -15,13 +15,27 @@ from chatbot.conversation import Conversations, Memory
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.dispatcher import Dispatcher, HandlerSource
 from chatbot.dispatch.ledger import Ledger
-from chatbot.dispatch.line import Line, NoLine
+from chatbot.dispatch.line import NoLine
 from chatbot.dispatch.occasion import BotInfo, Occasion
 from chatbot.dispatch.outcome import Ack, Outcome
-from chatbot.events import BotStarted, BotStopping, Event, MessageReceived, ThreadJoined, ThreadLeft
+from chatbot.dispatch.payload import payload_of
+from chatbot.dispatch.place import qualified_name
+from chatbot.dispatch.reply import Reply
+from chatbot.dispatch.signature import read_signature
+from chatbot.events import (
+    BotStarted,
+    BotStopping,
+    Event,
+    MessageReceived,
+    ScheduleFired,
+    ThreadJoined,
+    ThreadLeft,
+    TimerFired,
+)
 from chatbot.model import Participant, ThreadId, UserId
 from chatbot.stores import MemoryStore
-from chatbot.testing.author import Author
+from chatbot.stores.base import Write
+from chatbot.testing.author import Author, milliseconds
 
 E = TypeVar("E", bound=Event)
 
@@ -73,9 +87,11 @@ class EventStream:
     Args:
         bot: who the bot is.
         thread: where it happens.
-        start: when the first event happens, UTC; the others follow a second apart.
+        start: when the bot begins, UTC; events follow a second apart.
 
-    State and dialogs are remembered from one event to the next, and from one `into` to the next. Timers do not ring.
+    State, dialogs and timers are remembered from one event to the next, and from one `into` to the next. Whatever is
+    due by then happens before an event, and at the end of an `into` what is due by then: timers, schedules, and
+    dialogs that nobody has answered in time. `advance` lets time pass.
 
     Attributes:
         events: what was added and is not handled yet.
@@ -87,8 +103,9 @@ class EventStream:
         self._now = start
         self._people: list[Participant] = []
         self._store = MemoryStore()
-        self._clock = start.timestamp()
-        self._conversations = Conversations(bot.user, self._store, clock=lambda: self._clock)
+        self._clock_ms = milliseconds(start)
+        # Half a millisecond more, so that none is lost on the way through seconds and back.
+        self._conversations = Conversations(bot.user, self._store, clock=lambda: (self._clock_ms + 0.5) / 1000)
         self.events: list[Event] = []
 
     def user(self, display_name: str | None) -> Author:
@@ -122,12 +139,44 @@ class EventStream:
         """The bot has stopped looking, and will end."""
         return BotStopping(bot=self.bot.user, occurred_on=self.tick())
 
+    def timer_fired(self, timer: Callable[..., Coroutine[Any, Any, Reply]], /, **payload: object) -> TimerFired:
+        """The time has come that a handler set with `ctx.later(…, timer, **payload)`; nobody has to set it here.
+
+        Args:
+            timer: the `@plugin.timer` function to call.
+            payload: what it is called with, besides state and what is provided.
+
+        Raises:
+            PluginError: it cannot be a timer.
+            TypeError: it does not take this.
+            CannotStore: an argument is not of its declared type.
+        """
+        now, taken = self.tick(), read_signature(timer, TimerFired, "timer").parameters
+        takes = payload_of(timer, [one for one in taken if one.name in payload])
+        return TimerFired(
+            timer=qualified_name(timer), id="test", due=now, payload=takes.encode(payload), **self.place(now)
+        )
+
+    def schedule_fired(self, schedule: Callable[..., Coroutine[Any, Any, Reply]], /) -> ScheduleFired:
+        """The time has come that `@plugin.every` or `@plugin.cron` says; `advance` brings it about by itself."""
+        now = self.tick()
+        return ScheduleFired(bot=self.bot.user, occurred_on=now, schedule=qualified_name(schedule), due=now)
+
+    def advance(self, duration: timedelta | None = None, **units: float) -> None:
+        """Let time pass, at once: what comes next happens that much later.
+
+        Args:
+            duration: how long; or in the units of `timedelta`: `advance(days=1, hours=2)`.
+            units: see there.
+        """
+        self._now += (duration or timedelta()) + timedelta(**units)
+
     def __iadd__(self, events: Event | Iterable[Event]) -> EventStream:
         self.events += [events] if isinstance(events, Event) else events
         return self
 
     async def into(self, *plugins: HandlerSource, ack: Ack = Ack.HANDLED, should_raise: bool = True) -> Handled:
-        """Let these plugins handle what was added since the last time.
+        """Let these plugins handle what was added since the last time, and what was due meanwhile.
 
         Args:
             plugins: as in bots.yaml, in this order.
@@ -143,23 +192,41 @@ class EventStream:
         outcomes: list[Outcome] = []
         line = _People([Participant(self.bot.user, self.bot.display_name), *self._people])
         async with self._store, Dispatcher(plugins, bot=self.bot, ack=ack) as dispatcher:
-            for event in events:
-                outcome = await self._dispatch(dispatcher, event, line)
-                if outcome.error is not None and should_raise:
-                    raise outcome.error
+            await self._conversations.reschedule(dispatcher.schedules)
+            for event, writes in self._happening(events):
+                outcome = await dispatcher.dispatch(event, self._conversations.open(event), line=line)
+                writes += outcome.writes
                 if outcome.error is not None:
+                    if should_raise:
+                        raise outcome.error
                     memory = self._conversations.open(event)
                     last_words = await dispatcher.dispatch_failure(event, outcome, memory, line=line)
+                    writes += last_words.writes
                     outcome = replace(outcome, wishes=last_words.wishes, error=last_words.error or outcome.error)
+                await self._conversations.commit(writes)
                 outcomes.append(outcome)
         return Handled(tuple(outcomes))
 
-    async def _dispatch(self, dispatcher: Dispatcher, event: Event, line: Line) -> Outcome:
-        self._clock = event.occurred_on.timestamp()
-        outcome = await dispatcher.dispatch(event, self._conversations.open(event), line=line)
-        if outcome.error is None:
-            await self._conversations.commit(outcome.writes)
-        return outcome
+    def _happening(self, events: Sequence[Event]) -> Iterator[tuple[Event, list[Write]]]:
+        """What happens, in its order, each with what is to be committed with it."""
+        for event in events:
+            moment = milliseconds(event.occurred_on)
+            yield from self._due(moment)
+            self._clock_ms = max(self._clock_ms, moment)
+            yield event, []
+        yield from self._due(milliseconds(self._now))
+
+    def _due(self, until_ms: int) -> Iterator[tuple[Event, list[Write]]]:
+        """What is due by then, each at its own time; what comes of one may be due by then, too."""
+        while True:
+            self._conversations.ring()
+            for place in (self.thread, None):
+                while (due := self._conversations.take_due(place)) is not None:
+                    yield due
+            next_ms = self._conversations.next_due_ms()
+            if next_ms is None or next_ms > until_ms:
+                return
+            self._clock_ms = max(self._clock_ms, next_ms)
 
     def tick(self) -> datetime:
         """A second passes; gives the new time."""
