@@ -243,8 +243,12 @@ class Memory:
         Raises:
             CannotStore: a handler left a value that cannot be stored; names the field.
         """
-        saves = [self._save(key, opened) for key, opened in self._opened.items()]
-        return [*self._writes, *(save for save in saves if save is not None)]
+        writes = list(self._writes)
+        for key, opened in self._opened.items():
+            save = self._save(key, opened)
+            if save is not None:
+                writes.append(save)
+        return writes
 
     def _open_source(self, purpose: str) -> Source:
         if self._source is None:

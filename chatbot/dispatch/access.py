@@ -99,9 +99,9 @@ class Doorkeeper:
 
     def admit(self, event: Event) -> Admission:
         """Whether an event may be answered; only what people do with messages is judged."""
-        sender = event.message.sender if isinstance(event, MessageEvent) else None
-        if sender is None or not isinstance(event, MessageEvent):
+        if not isinstance(event, MessageEvent) or event.message.sender is None:
             return Admission.WELCOME
+        sender = event.message.sender
         if not self._is_invited(sender):
             return Admission.UNINVITED
         if self._is_looping(event, sender):
@@ -151,14 +151,17 @@ class Doorkeeper:
             del self._rows[event.thread]
             return False
         is_bot = sender in self._bot.siblings or event.message.reply_key is not None
-        is_looping = len(row.keys - {event.key}) >= (MOST_OF_A_BOT if is_bot else MOST_IN_A_ROW)
+        is_looping = len(row.keys) - (event.key in row.keys) >= (MOST_OF_A_BOT if is_bot else MOST_IN_A_ROW)
         if is_looping:
             row.last = max(row.last, event.occurred_on)
         return is_looping
 
     def _is_limited(self, event: MessageEvent, sender: UserId) -> bool:
-        rate, share = self._access.rate, self._shares.get((event.thread, sender))
-        if rate is None or share is None or sender in self._bot.admins or sender in self._bot.siblings:
+        rate = self._access.rate
+        if rate is None or sender in self._bot.admins or sender in self._bot.siblings:
+            return False
+        share = self._shares.get((event.thread, sender))
+        if share is None:
             return False
         while share.answers and share.answers[0][0] <= event.occurred_on - rate.per:
             share.answers.popleft()

@@ -15,8 +15,7 @@ when an event will not be tried again.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Final, NamedTuple, Protocol, Self
 
@@ -171,7 +170,7 @@ class Dispatcher:
             return Outcome()
         everyone, people = self._views(event)
         ledger = Ledger(everyone, memory or Memory(event), line=line or NoLine())
-        for handler in self._candidates(everyone, ledger.memory.pending):
+        for handler in self._candidates(everyone, name, ledger.memory.pending):
             occasion = people
             if people is not everyone and handler and handler.registration.options.from_bots:
                 occasion = everyone
@@ -220,9 +219,8 @@ class Dispatcher:
             if error is None or not isinstance(error, one.errors):
                 continue
             try:
-                reply = await self._run(
-                    one.name, occasion, ledger, partial(one.answer, error=error, provisions=self._provisions)
-                )
+                ctx: Context[Event] = Context(occasion, handler=one.name, ledger=ledger)
+                reply = await self._run(ctx, one.answer(ctx, error, self._provisions))
             except Exception as worse:
                 return Outcome(failed.wishes, one.name, worse)
             if reply is not PASS:
@@ -255,9 +253,10 @@ class Dispatcher:
             return everyone, None
         return everyone, Occasion(concerning_people, self._bot, self._infos, self._payloads)
 
-    def _candidates(self, occasion: Occasion, pending: DialogRecord | None) -> Iterable[Handler | None]:
-        """Who is asked, in order; None is the pending dialog."""
-        name = called_by(occasion.event)
+    def _candidates(
+        self, occasion: Occasion, name: str | None, pending: DialogRecord | None
+    ) -> Iterable[Handler | None]:
+        """Who is asked, in order; None is the pending dialog. `name` is the function that the event calls."""
         if name is not None:
             return (self._timed[name],)
         listeners = self._listeners_of(type(occasion.event))
@@ -291,8 +290,8 @@ class Dispatcher:
         """Whether the handler took the event; what it asked for is in the ledger then."""
         if handler is None or match is None:
             handler, match = self._resumed(ledger.memory.resume(occasion.text))
-        answer = partial(handler.answer, match=match, provisions=self._provisions, memory=ledger.memory)
-        reply = await self._run(handler.name, occasion, ledger, answer)
+        ctx: Context[Event] = Context(occasion, handler=handler.name, ledger=ledger)
+        reply = await self._run(ctx, handler.answer(ctx, match, self._provisions, ledger.memory))
         ledger.wishes += ledger.memory.take_wishes()
         return reply is not PASS
 
@@ -309,13 +308,10 @@ class Dispatcher:
         )
         raise DialogDiverged(msg)
 
-    async def _run(
-        self, name: str, occasion: Occasion, ledger: Ledger, answer: Callable[[Context[Event]], Awaitable[Reply]]
-    ) -> Reply:
-        """Give a function its context, and take what it returns as a reply."""
-        ctx: Context[Event] = Context(occasion, handler=name, ledger=ledger)
+    async def _run(self, ctx: Context[Event], answer: Awaitable[Reply]) -> Reply:
+        """Have a function answer with its context, and take what it returns as a reply."""
         with ctx:
-            reply = await answer(ctx)
+            reply = await answer
             if isinstance(reply, str):
                 await ctx.reply(reply)
         return reply

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -15,7 +16,7 @@ from chatbot.conversation.dialog import Dialog
 from chatbot.conversation.memory import Memory
 from chatbot.conversation.schedules import Schedule
 from chatbot.conversation.talk import CANCEL_WORDS
-from chatbot.dispatch.arguments import BadArguments, Values
+from chatbot.dispatch.arguments import BadArguments
 from chatbot.dispatch.binding import Bind, Match, arguments_of, bind_arguments, bind_groups
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.conversion import plain_type
@@ -26,7 +27,7 @@ from chatbot.dispatch.occasion import CommandInfo, Occasion
 from chatbot.dispatch.outcome import Ack, Retry
 from chatbot.dispatch.payload import Payload, bind_payload, payload_of
 from chatbot.dispatch.place import place_of, qualified_name
-from chatbot.dispatch.provider import Needs, Provider, Provisions, Scope, check_contexts, needs_of
+from chatbot.dispatch.provider import Making, Needs, Provider, Provisions, Scope, check_contexts, needs_of
 from chatbot.dispatch.remembering import States, states_of
 from chatbot.dispatch.reply import PASS, Pass, Reply
 from chatbot.dispatch.signature import Function, name_of, read_signature, refuse
@@ -120,6 +121,7 @@ class Handler:
         around: the middleware, as one; None if providers fill something of it, for every event anew.
         errors: who hears of it when it keeps failing, the nearest first.
         info: what people are told of it, if it is a command.
+        takes_people: whether names of people may be typed for its parameters.
         payload: what it is called with, if it is a timer.
         is_dialog: whether it holds a dialog.
         cancel_words: what people say when they do not want to go on with it.
@@ -136,6 +138,7 @@ class Handler:
     around: Around | None
     errors: tuple[ErrorHandler, ...]
     info: CommandInfo | None
+    takes_people: bool
     payload: Payload | None = None
     is_dialog: bool = False
     cancel_words: tuple[str, ...] = CANCEL_WORDS
@@ -156,7 +159,9 @@ class Handler:
         found = self.find(occasion)
         return None if found is None else self.bind(occasion, found)
 
-    async def answer(self, ctx: Context[Any], match: Match, provisions: Provisions, memory: Memory) -> Reply:
+    def answer(
+        self, ctx: Context[Any], match: Match, provisions: Provisions, memory: Memory
+    ) -> Coroutine[Any, Any, Reply]:
         """Call the function, through its middleware.
 
         Raises:
@@ -164,33 +169,40 @@ class Handler:
             TypeError: it returned something that is no reply.
             Exception: what it raised itself.
         """
+        answer = self._answer(ctx, match, provisions, memory)
         limit = self.registration.options.timeout
-        if limit is None:
-            return await self._answer(ctx, match, provisions, memory)
-        with anyio.move_on_after(limit.total_seconds()):
-            return await self._answer(ctx, match, provisions, memory)
-        msg = f"{self.place}: {self.name} did not end within {limit.total_seconds():g} s"
+        return answer if limit is None else self._limited(answer, limit.total_seconds())
+
+    async def _limited(self, answer: Awaitable[Reply], seconds: float) -> Reply:
+        with anyio.move_on_after(seconds):
+            return await answer
+        msg = f"{self.place}: {self.name} did not end within {seconds:g} s"
         raise TimeoutError(msg)
 
     async def _answer(self, ctx: Context[Any], match: Match, provisions: Provisions, memory: Memory) -> Reply:
-        making = provisions.making(ctx)
-
-        async def proceed() -> Reply:
-            values = await self._with_people(ctx, match)
-            if isinstance(values, BadArguments):
-                return str(values)
-            states = {name: await memory.state(kind) for name, kind in self.states.items()}
-            if not self.needs:
-                return await self._call(ctx, values, states, memory)
-            async with making.filling(self.needs) as provided:
-                return await self._call(ctx, values, {**states, **provided}, memory)
-
-        around = self.around or compose([layer.filled(making) for layer in self.layers])
-        reply = await around(ctx, proceed)
+        if self.around is not None and not self.needs:
+            reply = await self.around(ctx, partial(self._proceed, ctx, match, memory))
+        else:
+            making = provisions.making(ctx)
+            around = self.around or compose([layer.filled(making) for layer in self.layers])
+            reply = await around(ctx, partial(self._proceed, ctx, match, memory, making))
         if reply is None or isinstance(reply, str | Pass):
             return reply
         msg = f"{self.place}: {self.name} returned {type(reply).__name__}; a handler returns str, None or PASS"
         raise TypeError(msg)
+
+    async def _proceed(self, ctx: Context[Any], match: Match, memory: Memory, making: Making | None = None) -> Reply:
+        """What the innermost middleware goes on to."""
+        values = await self._with_people(ctx, match) if self.takes_people else match
+        if isinstance(values, BadArguments):
+            return str(values)
+        named = dict(values.named)
+        for name, kind in self.states.items():
+            named[name] = await memory.state(kind)
+        if making is None:
+            return await self._call(ctx, named, values.many, memory)
+        async with making.filling(self.needs) as provided:
+            return await self._call(ctx, {**named, **provided}, values.many, memory)
 
     async def _with_people(self, ctx: Context[Any], match: Match) -> Match:
         """The match, with people in the place of their names."""
@@ -201,19 +213,18 @@ class Handler:
         except BadArguments as error:
             return BadArguments(f"{error}\nUsage: {self.info.usage}" if self.info else str(error))
 
-    async def _call(self, ctx: Context[Any], values: Values, provided: Mapping[str, Any], memory: Memory) -> Reply:
-        named = {**values.named, **provided}
-        first = [named.pop(name) for name in takewhile(named.__contains__, self.leading)]
+    def _call(
+        self, ctx: Context[Any], named: dict[str, Any], many: Sequence[Any], memory: Memory
+    ) -> Coroutine[Any, Any, Reply]:
+        function = self.registration.function
+        first = [named.pop(name) for name in takewhile(named.__contains__, self.leading)] if named else ()
+        if self.is_dialog:
+            return self._talk(ctx, lambda talk: function(talk, *first, *many, **named), memory)
+        called: Coroutine[Any, Any, Reply] = function(ctx, *first, *many, **named)
+        return called
 
-        def call(leading: Context[Any] | Dialog) -> Coroutine[Any, Any, Any]:
-            called: Coroutine[Any, Any, Any] = self.registration.function(leading, *first, *values.many, **named)
-            return called
-
-        reply: Reply
-        if not self.is_dialog:
-            reply = await call(ctx)
-            return reply
-        reply = await memory.talk(self.name, ctx.text, self.cancel_words, call)
+    async def _talk(self, ctx: Context[Any], function: Callable[[Dialog], Any], memory: Memory) -> Reply:
+        reply: Reply = await memory.talk(self.name, ctx.text, self.cancel_words, function)
         return None if reply is PASS and memory.has_talked else reply
 
 
@@ -250,6 +261,7 @@ def prepare(registration: Registration, surroundings: Surroundings) -> Handler:
         compose_once(surroundings.middleware),
         surroundings.errors,
         info,
+        _takes_people(others),
         payload,
         signature.is_dialog,
         surroundings.cancel_words,
@@ -269,12 +281,16 @@ def _binding(registration: Registration, parameters: Sequence[inspect.Parameter]
 def _check_no_people(function: Function, parameters: Sequence[inspect.Parameter]) -> None:
     """A dialog's arguments are read anew for every answer; who is in the thread may be others by then."""
     for one in parameters:
-        if plain_type(one.annotation) is Participant:
+        if _takes_people([one]):
             refuse(
                 function,
                 f"parameter {one.name!r} of {name_of(function)} is a Participant, but a dialog outlives who is in the"
                 " thread; take a str, or begin with a command that takes a Context",
             )
+
+
+def _takes_people(parameters: Iterable[inspect.Parameter]) -> bool:
+    return any(plain_type(one.annotation) is Participant for one in parameters)
 
 
 def _any(occasion: Occasion) -> Found:
