@@ -1,4 +1,4 @@
-"""Who is answered: allow lists, limits for each person, and an end to talks between machines. Pure but for its memory.
+"""Who is answered: allow lists, limits for each person, and an end to talks between machines.
 
 Rules:
     1. With an allow list, only those on it, admins, and the daemon's other bots are heard at all.
@@ -7,23 +7,26 @@ Rules:
        pause, as only machines talk so. What ends them is a pause, or a word from somebody else. Bots that only answer
        fall silent by themselves when they are not answered.
     4. Only answers count: who talks to others in a thread is not limited.
-It remembers nothing over a restart.
+Rates are remembered like state, over restarts. Answers in a row are not: they would cost every event of every bot a
+write, and two bots get no more than another ten for each restart.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final
 
+from chatbot.conversation.memory import Memory
 from chatbot.dispatch.occasion import BotInfo
+from chatbot.dispatch.rate import Rate, Share, kind_of_share
 from chatbot.events import Event, MessageDeleted, MessageEvent
 from chatbot.model import ThreadId, UserId
 
 REMEMBERED: Final = 10_000
-"""Threads, and people in them, about which something is remembered; the longest silent are forgotten first."""
+"""Threads about which something is remembered; the longest silent are forgotten first."""
 
 MOST_OF_A_BOT: Final = 10
 MOST_IN_A_ROW: Final = 200
@@ -37,19 +40,6 @@ class Admission(Enum):
     UNINVITED = "uninvited"
     TOO_MUCH = "too much"
     LOOP = "loop"
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """So many answers in so much time, for each person in each thread."""
-
-    messages: int
-    per: timedelta
-
-    def __post_init__(self) -> None:
-        if self.messages < 1 or self.per <= timedelta():
-            msg = f"Rate({self.messages}, {self.per!r}): at least one message in more than no time"
-            raise ValueError(msg)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,14 +65,6 @@ class _Row:
     told_key: str | None = None
 
 
-@dataclass(slots=True)
-class _Share:
-    """The answers that a person got lately."""
-
-    answers: deque[tuple[datetime, str]] = field(default_factory=deque)
-    told_key: str | None = None
-
-
 class Doorkeeper:
     """Decides whom a bot answers.
 
@@ -95,10 +77,14 @@ class Doorkeeper:
         self._bot = bot
         self._access = access
         self._rows: OrderedDict[ThreadId, _Row] = OrderedDict()
-        self._shares: OrderedDict[tuple[ThreadId, UserId], _Share] = OrderedDict()
+        self._share = kind_of_share()
 
-    def admit(self, event: Event) -> Admission:
-        """Whether an event may be answered; only what people do with messages is judged."""
+    async def admit(self, event: Event, memory: Memory) -> Admission:
+        """Whether an event may be answered; only what people do with messages is judged.
+
+        Raises:
+            StoreError: it cannot be read how many answers the person got.
+        """
         if not isinstance(event, MessageEvent) or event.message.sender is None:
             return Admission.WELCOME
         sender = event.message.sender
@@ -106,22 +92,26 @@ class Doorkeeper:
             return Admission.UNINVITED
         if self._is_looping(event, sender):
             return Admission.LOOP
-        return Admission.TOO_MUCH if self._is_limited(event, sender) else Admission.WELCOME
+        rate = self._rate_of(sender)
+        if rate is None:
+            return Admission.WELCOME
+        share: Share = (await memory.state(self._share)).peek()
+        return Admission.TOO_MUCH if share.is_used_up(rate, event.occurred_on) else Admission.WELCOME
 
-    def should_tell(self, event: Event, admission: Admission) -> bool:
+    async def should_tell(self, event: Event, admission: Admission, memory: Memory) -> bool:
         """Whether a refusal is news: the first one only, until the same sender is answered again."""
         assert isinstance(event, MessageEvent)
-        assert event.message.sender is not None
-        met: _Row | _Share
         if admission is Admission.TOO_MUCH:
-            met = self._shares[event.thread, event.message.sender]
-        else:
-            met = self._rows[event.thread]
-        news = met.told_key in (None, event.key)
-        met.told_key = event.key if news else met.told_key
+            share = await memory.state(self._share)
+            known: Share = share.peek()
+            share.value = replace(known, is_told=True)
+            return not known.is_told
+        row = self._rows[event.thread]
+        news = row.told_key in (None, event.key)
+        row.told_key = event.key if news else row.told_key
         return news
 
-    def note_answer(self, event: Event) -> None:
+    async def note_answer(self, event: Event, memory: Memory) -> None:
         """An event is answered; the same one is counted once, however often it is tried."""
         if not isinstance(event, MessageEvent) or event.message.sender is None or isinstance(event, MessageDeleted):
             return
@@ -131,13 +121,13 @@ class Doorkeeper:
             row = self._rows[event.thread] = _Row(sender, event.occurred_on)
         row.keys.add(event.key)
         row.last = max(row.last, event.occurred_on)
-        _forget(self._rows, event.thread)
-        if self._access.rate is not None:
-            share = self._shares.setdefault((event.thread, sender), _Share())
-            if event.key not in {key for _, key in share.answers}:
-                share.answers.append((event.occurred_on, event.key))
-            share.told_key = None
-            _forget(self._shares, (event.thread, sender))
+        self._rows.move_to_end(event.thread)
+        if len(self._rows) > REMEMBERED:
+            self._rows.popitem(last=False)
+        rate = self._rate_of(sender)
+        if rate is not None:
+            share = await memory.state(self._share)
+            share.value = share.peek().with_answer(rate, event.occurred_on)
 
     def _is_invited(self, sender: UserId) -> bool:
         allow, bot = self._access.allow, self._bot
@@ -156,19 +146,6 @@ class Doorkeeper:
             row.last = max(row.last, event.occurred_on)
         return is_looping
 
-    def _is_limited(self, event: MessageEvent, sender: UserId) -> bool:
+    def _rate_of(self, sender: UserId) -> Rate | None:
         rate = self._access.rate
-        if rate is None or sender in self._bot.admins or sender in self._bot.siblings:
-            return False
-        share = self._shares.get((event.thread, sender))
-        if share is None:
-            return False
-        while share.answers and share.answers[0][0] <= event.occurred_on - rate.per:
-            share.answers.popleft()
-        return len([key for _, key in share.answers if key != event.key]) >= rate.messages
-
-
-def _forget(remembered: OrderedDict, latest: object) -> None:  # type: ignore[type-arg]
-    remembered.move_to_end(latest)
-    if len(remembered) > REMEMBERED:
-        remembered.popitem(last=False)
+        return None if rate is None or sender in self._bot.admins or sender in self._bot.siblings else rate

@@ -159,17 +159,21 @@ class Dispatcher:
 
         Returns:
             the wishes and the handler's name; or the handler's name and its error. Cancellation passes through.
+
+        Raises:
+            StoreError: it cannot be read whether the event may be answered.
         """
         if is_own(event, self._bot):
             return Outcome()
         name = called_by(event)
         if name is not None and name not in self._timed:
             return Outcome(handler=name, error=nobody_called(event, name), is_final=True)
-        admission = self._door.admit(event)
+        memory = memory or Memory(event)
+        admission = await self._door.admit(event, memory)
         if admission is Admission.UNINVITED:
             return Outcome()
         everyone, people = self._views(event)
-        ledger = Ledger(everyone, memory or Memory(event), line=line or NoLine())
+        ledger = Ledger(everyone, memory, line=line or NoLine())
         for handler in self._candidates(everyone, name, ledger.memory.pending):
             occasion = people
             if people is not everyone and handler and handler.registration.options.from_bots:
@@ -186,11 +190,11 @@ class Dispatcher:
             except Exception as error:
                 return self._failed(handler, event, ledger, error)
             if admission is not Admission.WELCOME:
-                self._refuse(event, admission, ledger)
+                await self._refuse(event, admission, ledger)
                 return self._done(None, event, ledger, is_owed=True)
             if is_answered:
                 if ledger.wishes:
-                    self._door.note_answer(event)
+                    await self._door.note_answer(event, memory)
                 return self._done(handler, event, ledger, is_owed=True)
         if people is not None:
             self._suggest(people, ledger)
@@ -231,9 +235,9 @@ class Dispatcher:
             return Outcome(failed.wishes, failed.handler)
         return self._done(handler, event, ledger, is_owed=bool(failed.wishes))
 
-    def _refuse(self, event: Event, admission: Admission, ledger: Ledger) -> None:
+    async def _refuse(self, event: Event, admission: Admission, ledger: Ledger) -> None:
         """Say once that somebody goes beyond the limits: to them; or in the log, where they seem to be no person."""
-        if not self._door.should_tell(event, admission):
+        if not await self._door.should_tell(event, admission, ledger.memory):
             return
         if admission is Admission.TOO_MUCH:
             ledger.add(LIMIT, SendMessage("That is a lot at once. Please give me a moment, and then ask again."))

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from chatbot import Context, Plugin, UserId, admin
+from chatbot import Context, Dialog, Plugin, UserId, admin
 from chatbot.dispatch import BotInfo, Rate
 from chatbot.dispatch.access import MOST_IN_A_ROW, MOST_OF_A_BOT
 from chatbot.testing import EventStream, chat
@@ -79,6 +79,48 @@ async def test_a_person_gets_so_many_answers_in_so_much_time_and_is_told_once() 
         await room.another().user("Ann").says("elsewhere")
 
         assert room.replies[-4:] == ["6", "7", "8", LIMIT]
+
+
+async def test_a_restart_gives_nobody_more_answers_and_tells_nobody_again() -> None:
+    async with chat(echo(), rate=Rate(2, timedelta(days=1))) as room:
+        ann = room.user("Ann")
+        await ann.says("1", "2")
+        await room.restart()
+        await ann.says("3")
+        await room.restart()
+        await ann.says("4")
+        assert room.replies == ["1", "2", LIMIT]
+
+        await room.advance(days=1)
+        await ann.says("5")
+        assert room.replies[3:] == ["5"]
+
+
+async def test_what_waited_while_the_bot_was_away_is_judged_by_when_it_was_said() -> None:
+    async with chat(echo(), rate=Rate(2, timedelta(minutes=1))) as room:
+        ann = room.user("Ann")
+        await ann.says("1")
+        await room.kill()
+        with room.not_waiting():
+            await ann.says("2", "3")
+            await room.advance(minutes=2)
+            await ann.says("4", "5")
+        await room.start()
+
+        assert room.replies == ["1", "2", LIMIT, "4", "5"]
+
+
+async def test_the_count_is_kept_beside_dialogs_and_their_states() -> None:
+    plugin = Plugin("dialog")
+
+    @plugin.command("order")
+    async def order(talk: Dialog) -> str:
+        return f"{await talk.ask('What?')} {await talk.ask('How many?')}"
+
+    async with chat(plugin, rate=Rate(3, timedelta(days=1))) as room:
+        await room.user("Ann").says("/order", "tea", "2", "/order")
+
+        assert room.replies == ["What?", "How many?", "tea 2", LIMIT]
 
 
 async def test_what_the_bot_does_not_answer_is_not_limited() -> None:
