@@ -175,7 +175,7 @@ class BotConfig(Settings):
             says so (`manual`).
         admins: user ids; for whom the filter `admin` holds, and whom no limit concerns.
         allow: user ids; if given, nobody but these and the admins is heard.
-        rate_limit: how many answers each person gets in a thread, over restarts; by default as many as the service takes.
+        rate_limit: how many answers each person gets in a thread, over restarts; by default as many as they ask for.
         user: the id of its user in the service; needed where nothing may make users, else one is made at the first
             start and remembered.
         token: an access token of that user, as `!secret`, where `service` names nothing that gives tokens out.
