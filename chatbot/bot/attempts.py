@@ -76,6 +76,10 @@ class Attempts:
         kills = self.kills(event)
         return BeginAttempt(self._thread, Attempt(event.key, kills)) if kills else EndAttempt(self._thread)
 
+    def number(self, event: Event) -> int:
+        """Which attempt at this event the next one is, from 1."""
+        return self.kills(event) + (self._failures if event.key == self._event_key else 0) + 1
+
     def failed(self, event: Event) -> int:
         """Count a failure; returns which one it was, from 1."""
         if event.key != self._event_key:

@@ -25,7 +25,9 @@ from chatbot.bot.membership import Presence
 from chatbot.bot.observer import Observer, Unobserved
 from chatbot.bot.own_lane import NOWHERE, OwnLane
 from chatbot.bot.planning import causer_of, pieces_of, row_of, target_of
+from chatbot.bot.recurrence import Recurrence
 from chatbot.bot.settings import BotSettings
+from chatbot.bot.tracer import Tracer, Untraced
 from chatbot.bot.trouble import Trouble
 from chatbot.bot.turns import Turns
 from chatbot.bot.watch import Watch
@@ -63,6 +65,7 @@ class Bot:
         clock: wall time in epoch seconds.
         on_failure: told of every failure of a handler (with its event) or of a turn; tests let them surface.
         observer: hears what the bot does, for metrics.
+        tracer: goes along with the work, for the log and for traces.
         log: where it is said; bound to the bot here.
 
     Attributes:
@@ -86,6 +89,7 @@ class Bot:
         clock: Callable[[], float] = time.time,
         on_failure: OnFailure | None = None,
         observer: Observer | None = None,
+        tracer: Tracer | None = None,
         log: FilteringBoundLogger | None = None,
     ) -> None:
         self.name = name
@@ -98,7 +102,9 @@ class Bot:
         self.clock = clock
         self.log = (log or _default_log()).bind(bot=name)
         self.trouble = Trouble(self.log)
+        self.failures = Recurrence(self.log)
         self.watch = Watch(observer or Unobserved())
+        self.tracer = tracer or Untraced()
         self.is_stopping = False
         self.was_killed = False
         self.one_suspect = anyio.Lock()
@@ -123,7 +129,7 @@ class Bot:
         """
         self.is_stopping = self.has_walked = False
         await self._remember()
-        self.log.info("bot_started", user_id=self.user, threads=len(self.lanes))
+        self.log.info("bot.started", user_id=self.user, threads=len(self.lanes))
         async with self.crew:
             await self.own.announce(BotStarted(bot=self.user, occurred_on=self._now()))
             async with anyio.create_task_group() as group:
@@ -139,6 +145,7 @@ class Bot:
                     self.lanes[thread].interrupt()
                 await self._drain()
                 group.cancel_scope.cancel()
+        self.failures.sum_up(anyio.current_time())
         self.log.info("bot.stopped", unsent=sum(len(lane.handling.outbox) for lane in self.lanes.values()))
 
     async def take_on(self, plugins: Iterable[HandlerSource]) -> None:
@@ -180,7 +187,7 @@ class Bot:
             self.begin(thread, None)
         for letter in await self._store.dead_letters(self.user):
             if letter.is_revived and not aftercare.hand_over(self, letter):
-                self.log.warning("letter.waits", letter=letter.id, reason="the bot is not in its thread")
+                self.log.warning("letter.postponed", letter=letter.id, reason="the bot is not in its thread")
 
     def serves(self, thread: ThreadId) -> bool:
         """Whether bots.yaml wants the bot in this thread."""
@@ -211,8 +218,9 @@ class Bot:
             await self.turns.ended.wait()
 
     async def _prune(self) -> None:
-        """Forget from time to time what was settled long ago."""
+        """From time to time forget what was settled long ago, and sum up what fails again and again."""
         while True:
+            self.failures.sum_up(anyio.current_time())
             before_ms = int((self.clock() - self.settings.retention.total_seconds()) * 1000)
             try:
                 await self.commit([Prune(before_ms)])
@@ -242,7 +250,7 @@ class Bot:
         async with self._handlers:
             with self.watch.handling(event), self.crew.at_work() as dispatcher:
                 memory = self.conversations.open(event)
-                outcome = await dispatcher.dispatch(event, memory, line=self._line(event))
+                outcome = await dispatcher.dispatch(event, memory, line=self._line(event), during=self.tracer.handler)
         self.watch.handled(outcome, begun)
         if outcome.error is not None:
             self._say_failure(event, outcome.handler, outcome.error)
@@ -253,7 +261,9 @@ class Bot:
         async with self._handlers:
             with self.crew.at_work() as dispatcher:
                 memory = self.conversations.open(event)
-                outcome = await dispatcher.dispatch_failure(event, failed, memory, line=self._line(event))
+                outcome = await dispatcher.dispatch_failure(
+                    event, failed, memory, line=self._line(event), during=self.tracer.handler
+                )
         if outcome.error is not None and outcome.error is not failed.error:
             self._say_failure(event, outcome.handler, outcome.error)
         return outcome
@@ -263,14 +273,16 @@ class Bot:
         return LaneLine(lane, event) if lane is not None else None
 
     def _say_failure(self, event: Event, handler: str | None, error: Exception) -> None:
-        self.log.error(
-            "handler.failed",
+        log = self.log.bind(
             handler=handler,
             event_type=type(event).__name__,
             event_key=event.key,
             thread=event.thread if isinstance(event, ThreadEvent) else None,
-            exc_info=error,
         )
+        if self.failures.is_news(handler or "", error, anyio.current_time()):
+            log.error("handler.failed", exc_info=error)
+        else:
+            log.debug("handler.failed", error=type(error).__name__)
         self.tell(event, error)
 
     def tell(self, event: Event | None, error: Exception) -> None:
@@ -302,6 +314,8 @@ class Bot:
 
     def take(self, rows: Sequence[OutboxRow]) -> None:
         """Hand journalled rows to the outboxes of their threads."""
+        if rows:
+            self.tracer.journalled(rows)
         for row in rows:
             lane = self.lanes[row.thread]
             lane.handling.outbox.add(row, lane.handling.proofs)
@@ -310,7 +324,8 @@ class Bot:
 
     async def commit(self, writes: Sequence[Write], *, place: str = "") -> None:
         """Make writes durable; `place` is whose trouble with the store is over then."""
-        await self.conversations.commit(writes)
+        with self.tracer.commit():
+            await self.conversations.commit(writes)
         self.trouble.over("store", place=place)
 
     async def find_made(self, messages: Collection[MessageId]) -> frozenset[MessageId]:

@@ -137,17 +137,18 @@ class Handling:
             return
         # Noted before it runs: if its handler kills the process, the next process does not try it again by itself.
         await self.commit([SaveDeadLetter(replace(letter, attempts=letter.attempts + 1, is_revived=False))], {})
-        outcome = await self._bot.handle(letter.event)
-        if outcome.error is None:
-            try:
-                await self._commit_outcome(letter.event, outcome, {}, [DropDeadLetter(letter.id)])
-            except CannotStore as error:
-                outcome = Outcome(handler=outcome.handler, error=error)
-            else:
-                self._log.info("letter.revived", letter=letter.id)
-                return
-        if is_wanted(letter):
-            await self.commit([self.trials.letter(letter.event, outcome, letter.attempts + 1)], {})
+        with self._bot.tracer.attempt(letter.event, letter.attempts + 1):
+            outcome = await self._bot.handle(letter.event)
+            if outcome.error is None:
+                try:
+                    await self._commit_outcome(letter.event, outcome, {}, [DropDeadLetter(letter.id)])
+                except CannotStore as error:
+                    outcome = Outcome(handler=outcome.handler, error=error)
+                else:
+                    self._log.info("letter.revived", letter=letter.id)
+                    return
+            if is_wanted(letter):
+                await self.commit([self.trials.letter(letter.event, outcome, letter.attempts + 1)], {})
 
     async def _reopen(self, letter: DeadLetter, key: ActionKey) -> None:
         row = await self._bot.find_row(key)
@@ -162,8 +163,9 @@ class Handling:
         """A wish will never be done: keep it as a dead letter, and let the handlers hear of it, once."""
         failure = Rejected(event.reason)
         letter = self.trials.letter(event, Outcome(handler=type(event.action).__name__, error=failure), 1)
-        outcome = await self._bot.handle(event)
-        await self._commit_outcome(event, outcome, {}, [letter])
+        with self._bot.tracer.attempt(event, 1):
+            outcome = await self._bot.handle(event)
+            await self._commit_outcome(event, outcome, {}, [letter])
 
     async def _commit_outcome(
         self, event: ThreadEvent, outcome: Outcome, seen: dict[int, int], writes: Sequence[Write]

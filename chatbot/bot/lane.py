@@ -99,7 +99,15 @@ class Lane:
             slack_ms=self.bot.settings.slack_ms,
             log=self.log,
             rows=rows,
+            during=self.bot.tracer.action,
+            tell=self._tell_of_sending,
         )
+
+    def _tell_of_sending(self, error: ServiceError | None) -> None:
+        if error is not None:
+            self.bot.trouble.met("send", error, place=self.thread)
+        else:
+            self.bot.trouble.over("send", place=self.thread)
 
     def interrupt(self) -> None:
         """End the look that is under way, if it is waiting for the service; a handler is left to finish."""
@@ -196,7 +204,9 @@ class Lane:
     async def _send(self) -> float | None:
         """Let the outbox send, then the receipt; returns the seconds after which there is more to do."""
         pause = await self.flush()
-        wait, write = await self.handling.receipts.send(self.bot.service, self.thread, self.budget, self.log)
+        wait, write = await self.handling.receipts.send(
+            self.bot.service, self.thread, self.budget, self.log, during=self.bot.tracer.receipt
+        )
         if write is not None:
             self.handling.later(write)
         await self.handling.write_lazily()
@@ -250,7 +260,8 @@ class Lane:
     async def leave(self, *, is_deleted: bool) -> None:
         """The bot is not in the thread any more: settle everything and tell the handlers, once."""
         now = anyio.current_time()
-        self.bot.trouble.over("read", place=self.thread)
+        for work in ("read", "send"):
+            self.bot.trouble.over(work, place=self.thread)
         self.looking.unhandled_ms = None
         if self.membership.was_told:
             self.membership.leave(now)

@@ -74,7 +74,7 @@ class Looking:
         look = self._look = self._begin_look(is_whole)
         end = Ending.STOPPED
         try:
-            end = await self._read(look)
+            end = await self._read(look, begun=now)
         except Interrupted:
             self._lane.log.debug("look.interrupted")
         finally:
@@ -94,12 +94,14 @@ class Looking:
             return whole_look(service, thread, cursor, budget, catch_up=self._whole_at is None)
         return brief_look(service, thread, cursor, budget, looked_ms=self.looked_ms)
 
-    async def _read(self, look: Look) -> Ending:
+    async def _read(self, look: Look, *, begun: float) -> Ending:
         """Handle what a look shows, batch by batch."""
         async with aclosing(look.batches()) as batches:
             async for batch in batches:
                 self._lane.handling.proofs = look.keys
                 self._bot.watch.at_work(self._lane.thread)
+                if batch:
+                    self._bot.tracer.looked(self._lane.thread, anyio.current_time() - begun)
                 for message in self._in_order(batch):
                     if self._shows_removal(message):
                         return Ending.REMOVED

@@ -99,11 +99,15 @@ class OwnLane:
 
     async def _revive(self, letter: DeadLetter) -> None:
         async with self._turn:
-            outcome = await self._bot.handle(letter.event)
-            if outcome.error is None:
-                await self._commit(letter.event, outcome, [DropDeadLetter(letter.id)])
-            else:
-                await self._bot.commit([self._trials.letter(letter.event, outcome, letter.attempts + 1)])
+            with self._bot.tracer.attempt(letter.event, letter.attempts + 1):
+                await self._try_again(letter)
+
+    async def _try_again(self, letter: DeadLetter) -> None:
+        outcome = await self._bot.handle(letter.event)
+        if outcome.error is None:
+            await self._commit(letter.event, outcome, [DropDeadLetter(letter.id)])
+        else:
+            await self._bot.commit([self._trials.letter(letter.event, outcome, letter.attempts + 1)])
 
     async def _commit(self, event: Event, outcome: Outcome, writes: Sequence[Write]) -> None:
         rows = self._bot.rows_for(outcome, event)

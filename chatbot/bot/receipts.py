@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -79,9 +81,24 @@ class Receipts:
         return min(MAX_PAUSE, FIRST_PAUSE * 2.0 ** min(self._stumbles - 1, 8))
 
     async def send(
-        self, service: ChatService, thread: ThreadId, budget: Budget, log: FilteringBoundLogger
+        self,
+        service: ChatService,
+        thread: ThreadId,
+        budget: Budget,
+        log: FilteringBoundLogger,
+        *,
+        during: Callable[[ThreadId, MessageId], AbstractContextManager[object]] = lambda _thread, _message: (
+            nullcontext()
+        ),
     ) -> tuple[float | None, SettleReceipt | None]:
         """Send what is owed. One that is refused is said in the log; one that got lost is sent again.
+
+        Args:
+            service: the bot's view of it.
+            thread: where.
+            budget: the thread's quotas.
+            log: bound to bot and thread.
+            during: entered while a receipt is being sent.
 
         Returns:
             Seconds to wait if none may be sent yet; and what to remember once one is settled.
@@ -95,7 +112,8 @@ class Receipts:
                 return delay, None
             budget.spend(Operation.SEND_RECEIPT, now)
             try:
-                await service.send_receipt(thread, self.due)
+                with during(thread, self.due):
+                    await service.send_receipt(thread, self.due)
             except Throttled as error:
                 pause = error.retry_after or THROTTLED_PAUSE
                 budget.close(Operation.SEND_RECEIPT, now + pause)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from chatbot.bot.attempts import MAX_KILLS, Attempts
 from chatbot.dispatch import Outcome
 from chatbot.errors import CannotStore, StoreConflict
-from chatbot.events import Event
+from chatbot.events import ActionFailed, Event
 from chatbot.model import ThreadId
 from chatbot.stores.base import Attempt, DeadLetter, SaveDeadLetter, Write, letter_id
 
@@ -57,14 +57,18 @@ class Trials:
         self.attempts.check_pause(event)
         for _ in range(MAX_CONFLICTS):
             try:
-                await self._run(event, commit)
+                await self._attempt(event, commit)
             except StoreConflict as conflict:
-                self._log.info("handler.rerun", event_key=event.key, reason=str(conflict))
+                self._log.info("handler.repeated", event_key=event.key, reason=str(conflict))
                 if self.attempts.is_suspicious:
                     await self._bot.commit([self.attempts.survived(event)])
             else:
                 return
-        await self._run(event, commit)
+        await self._attempt(event, commit)
+
+    async def _attempt(self, event: Event, commit: Commit) -> None:
+        with self._bot.tracer.attempt(event, self.attempts.number(event)):
+            await self._run(event, commit)
 
     async def _run(self, event: Event, commit: Commit) -> None:
         if not self.attempts.is_suspicious:
@@ -97,7 +101,7 @@ class Trials:
         count = self.attempts.failed(event)
         if not outcome.is_final and count < outcome.retry.attempts:
             pause = self._bot.jitter(outcome.retry.pause(count))
-            self._log.warning("handler.retried", event_key=event.key, attempt=count, pause=round(pause, 1))
+            self._log.debug("handler.retried", event_key=event.key, attempt=count, pause=round(pause, 1))
             raise self.attempts.wait(pause)
         count = max(count, self.attempts.kills(event))
         last_words = await self._bot.give_up(event, outcome)
@@ -114,7 +118,16 @@ class Trials:
             died_ms=int(self._bot.clock() * 1000),
         )
         self._bot.watch.buried()
-        self._log.error("event.buried", letter=letter.id, event_key=event.key, attempts=attempts)
+        # What a handler raised may quote people; what the service said of a wish does not.
+        reason = event.reason if isinstance(event, ActionFailed) else type(outcome.error).__name__
+        self._log.error(
+            "event.buried",
+            letter=letter.id,
+            event_key=event.key,
+            handler=letter.handler,
+            attempts=attempts,
+            reason=reason,
+        )
         return SaveDeadLetter(letter)
 
 

@@ -48,7 +48,7 @@ async def served(world: World, config: Config, control: ControlDirectory) -> Asy
     async with _serving(Emulator(world), config, control) as running:
         ca_file = running.ca_file
         structlog.get_logger().warning(
-            "emulator_started",
+            "emulator.started",
             endpoint=running.endpoint,
             connection_string=running.connection_string,
             ca_file=str(ca_file) if ca_file else None,

@@ -23,6 +23,7 @@ from chatbot.runtime.control import ControlDirectory, RunInfo
 from chatbot.runtime.daemon import Daemon
 from chatbot.runtime.logs import logging_to, resolve_format
 from chatbot.runtime.systemd import Supervisor
+from chatbot.runtime.tracing import traced
 
 Format = Literal["auto", "console", "json"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -55,7 +56,8 @@ def run(
         if require_azure:
             _refuse_emulator(settings)
         wanted = log_format or settings.log.format
-        with logging_to(sys.stderr, format=wanted, level=log_level or settings.log.level):
+        level = log_level or settings.log.level
+        with logging_to(sys.stderr, format=wanted, level=level, texts=settings.log.texts):
             # Until something runs, people are told plainly, unless they asked for nothing but JSON.
             return guard(
                 lambda: _run(settings, load_plugins(settings), wanted, is_once=once, reloads=reload),
@@ -86,10 +88,17 @@ def _run(config: Config, plugins: Plugins, log_format: Format, *, is_once: bool,
 
     def begin() -> int:
         supervisor = Supervisor.of(os.environ)
-        daemon = Daemon(
-            config, plugins, control, on_ready=ready, is_once=is_once, reloads=reloads, supervisor=supervisor
-        )
-        with control.hold():
+        with control.hold(), traced(os.environ) as traces:
+            daemon = Daemon(
+                config,
+                plugins,
+                control,
+                on_ready=ready,
+                is_once=is_once,
+                reloads=reloads,
+                supervisor=supervisor,
+                traces=traces,
+            )
             if config.uses_emulator:
                 with world_of(config) as world:
                     anyio.run(_on_emulator, daemon, world, config, control)

@@ -195,10 +195,15 @@ class BotConfig(Settings):
 
 
 class LogConfig(Settings):
-    """What is logged, and how: `auto` is console on a terminal and JSON lines otherwise."""
+    """What is logged, and how: `auto` is console on a terminal and JSON lines otherwise.
+
+    Args:
+        texts: whether what people and bots say is logged, too, and may be quoted by tracebacks.
+    """
 
     format: Literal["auto", "console", "json"] = "auto"
     level: Literal["debug", "info", "warning", "error"] = "info"
+    texts: bool = False
 
 
 class EmulatorConfig(Settings):

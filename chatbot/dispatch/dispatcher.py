@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Final, NamedTuple, Protocol, Self
 
@@ -30,7 +31,7 @@ from chatbot.dispatch.binding import Match
 from chatbot.dispatch.calls import called_by, nobody_called, timed_of
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.handler import Handler
-from chatbot.dispatch.ledger import Ledger
+from chatbot.dispatch.ledger import During, Ledger, alone
 from chatbot.dispatch.line import Line, NoLine
 from chatbot.dispatch.occasion import BotInfo, CommandInfo, Occasion
 from chatbot.dispatch.origin import among_people, is_own
@@ -149,13 +150,16 @@ class Dispatcher:
         """Whether any handler wants events of this class."""
         return bool(self._listeners_of(event).everyone) or (event is MessageReceived and bool(self._commands))
 
-    async def dispatch(self, event: Event, memory: Memory | None = None, *, line: Line | None = None) -> Outcome:
+    async def dispatch(
+        self, event: Event, memory: Memory | None = None, *, line: Line | None = None, during: During = alone
+    ) -> Outcome:
         """Run the handler that wants the event, and give what it asked for.
 
         Args:
             event: what happened.
             memory: what handlers remember; without one, those that ask for state fail.
             line: for what handlers do while they run; without one they are alone with the event.
+            during: entered, with its name, while a handler runs.
 
         Returns:
             the wishes and the handler's name; or the handler's name and its error. Cancellation passes through.
@@ -173,7 +177,7 @@ class Dispatcher:
         if admission is Admission.UNINVITED:
             return Outcome()
         everyone, people = self._views(event)
-        ledger = Ledger(everyone, memory, line=line or NoLine())
+        ledger = Ledger(everyone, memory, line=line or NoLine(), during=during)
         for handler in self._candidates(everyone, name, ledger.memory.pending):
             occasion = people
             if people is not everyone and handler and handler.registration.options.from_bots:
@@ -201,7 +205,13 @@ class Dispatcher:
         return self._done(None, event, ledger, is_owed=people is not None)
 
     async def dispatch_failure(
-        self, event: Event, failed: Outcome, memory: Memory | None = None, *, line: Line | None = None
+        self,
+        event: Event,
+        failed: Outcome,
+        memory: Memory | None = None,
+        *,
+        line: Line | None = None,
+        during: During = alone,
     ) -> Outcome:
         """What the error handlers want done about an event whose handler will not be tried again.
 
@@ -212,19 +222,19 @@ class Dispatcher:
             event: what it failed on.
             failed: what came of its last attempt.
             memory: as for `dispatch`.
-            line: as for `dispatch`.
+            line, during: as for `dispatch`.
         """
         error, handler = failed.error, self._by_name.get(failed.handler or "")
         everyone, people = self._views(event)
         is_for_bots = handler is not None and handler.registration.options.from_bots
         occasion = everyone if is_for_bots else people or everyone
-        ledger = Ledger(occasion, memory or Memory(event), line=line or NoLine())
+        ledger = Ledger(occasion, memory or Memory(event), line=line or NoLine(), during=during)
         for one in handler.errors if handler and error else ():
             if error is None or not isinstance(error, one.errors):
                 continue
             try:
                 ctx: Context[Event] = Context(occasion, handler=one.name, ledger=ledger)
-                reply = await self._run(ctx, one.answer(ctx, error, self._provisions))
+                reply = await self._run(ctx, one.answer(ctx, error, self._provisions), ledger.during(one.name))
             except Exception as worse:
                 return Outcome(failed.wishes, one.name, worse)
             if reply is not PASS:
@@ -295,7 +305,8 @@ class Dispatcher:
         if handler is None or match is None:
             handler, match = self._resumed(ledger.memory.resume(occasion.text))
         ctx: Context[Event] = Context(occasion, handler=handler.name, ledger=ledger)
-        reply = await self._run(ctx, handler.answer(ctx, match, self._provisions, ledger.memory))
+        answer = handler.answer(ctx, match, self._provisions, ledger.memory)
+        reply = await self._run(ctx, answer, ledger.during(handler.name))
         ledger.wishes += ledger.memory.take_wishes()
         return reply is not PASS
 
@@ -312,9 +323,9 @@ class Dispatcher:
         )
         raise DialogDiverged(msg)
 
-    async def _run(self, ctx: Context[Event], answer: Awaitable[Reply]) -> Reply:
+    async def _run(self, ctx: Context[Event], answer: Awaitable[Reply], block: AbstractContextManager[object]) -> Reply:
         """Have a function answer with its context, and take what it returns as a reply."""
-        with ctx:
+        with ctx, block:
             reply = await answer
             if isinstance(reply, str):
                 await ctx.reply(reply)

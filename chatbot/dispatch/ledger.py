@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from chatbot.actions import Action, ActionKey, Wish, action_key
 from chatbot.conversation.memory import Memory
 from chatbot.dispatch.line import Line, NoLine
 from chatbot.dispatch.occasion import Occasion
+
+During = Callable[[str], AbstractContextManager[object]]
+"""Makes what is entered while the handler of this name runs."""
+
+
+def alone(_handler: str) -> AbstractContextManager[object]:
+    """Nobody goes along with the handler."""
+    return nullcontext()
 
 
 @dataclass(slots=True)
@@ -20,6 +30,7 @@ class Ledger:
         wishes: what was asked for.
         is_acknowledged: a handler asked for the read receipt itself.
         line: for what is done at once; not part of the wishes.
+        during: goes along with each handler.
     """
 
     occasion: Occasion
@@ -27,6 +38,7 @@ class Ledger:
     wishes: list[Wish] = field(default_factory=list)
     is_acknowledged: bool = False
     line: Line = field(default_factory=NoLine)
+    during: During = alone
     _ordinals: dict[str, int] = field(default_factory=dict)
 
     def next_key(self, handler: str) -> ActionKey:

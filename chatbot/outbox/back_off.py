@@ -34,9 +34,11 @@ class BackOff:
         """Try nothing for so long."""
         self._not_before = now + seconds
 
-    def succeeded(self) -> None:
-        """Something was done: the next failure is a first one."""
+    def succeeded(self) -> bool:
+        """Something was done: the next failure is a first one. Whether there was one before."""
+        had_failed = bool(self._failures or self._throttlings)
         self._failures = self._throttlings = 0
+        return had_failed
 
     def failed(self, error: ServiceError, now: float) -> float:
         """Count a failure; gives the seconds until the next try."""
@@ -50,8 +52,3 @@ class BackOff:
         pause = asked or min(longest, FIRST_PAUSE * 2.0 ** min(count - 1, 10))
         self.wait(pause, now)
         return pause
-
-    @property
-    def is_first(self) -> bool:
-        """Whether there was one failure since something last succeeded."""
-        return self._failures + self._throttlings == 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -65,6 +66,8 @@ _OPERATIONS: Final[dict[type[Action], Operation]] = {
 
 FindRow = Callable[[ActionKey], Awaitable[OutboxRow | None]]
 FindMade = Callable[[Collection[MessageId]], Awaitable[frozenset[MessageId]]]
+During = Callable[[OutboxRow], AbstractContextManager[object]]
+Tell = Callable[[ServiceError | None], None]
 
 
 class Outbox:
@@ -79,6 +82,8 @@ class Outbox:
         display_name: shown with messages that name no other.
         slack_ms: see `polling.cursor`.
         log: bound to bot and thread.
+        during: entered while a wish is carried out.
+        tell: told of every failure that delays a wish, and of None when one succeeds after that.
         rows: what an earlier process left pending; each may have been tried, so each needs a proof.
 
     Attributes:
@@ -96,6 +101,8 @@ class Outbox:
         display_name: str,
         slack_ms: int,
         log: FilteringBoundLogger,
+        during: During,
+        tell: Tell,
         rows: Iterable[OutboxRow] = (),
     ) -> None:
         self._service = service
@@ -106,6 +113,8 @@ class Outbox:
         self._display_name = display_name
         self._slack_ms = slack_ms
         self._log = log
+        self._during = during
+        self._tell = tell
         self._rows: deque[OutboxRow] = deque(rows)
         self._doubtful: set[ActionKey] = {row.key for row in self._rows}
         self._proof_at = anyio.current_time() + SETTLE_SECONDS if self._rows else 0.0
@@ -233,8 +242,11 @@ class Outbox:
                     await self._prove()
                 else:
                     self._budget.spend(operation, now)
-                    await self._do(row)
-                self._back_off.succeeded()
+                    with self._during(row):
+                        await self._do(row)
+                # A proof read that proves nothing is no success: what failed before may fail again.
+                if not self._holds(row) and self._back_off.succeeded():
+                    self._tell(None)
             except ServiceError as error:
                 self._failed(row, operation, error)
         return None
@@ -350,7 +362,6 @@ class Outbox:
             self._settle(row, RowStatus.DONE)
             return
         if isinstance(error, Rejected | NotFound | Forbidden):
-            self._log.error("action.refused", action=type(row.action).__name__, key=row.key, error=str(error))
             self._settle(row, RowStatus.FAILED, reason=str(error))
             self._given_up.append((row, str(error)))
             return
@@ -360,5 +371,4 @@ class Outbox:
         elif isinstance(error, OutcomeUnknown | ProtocolError) and row.key not in self._doubtful:
             self._doubtful.add(row.key)
             self._proof_at = now + SETTLE_SECONDS
-        if self._back_off.is_first:
-            self._log.warning("action.delayed", action=type(row.action).__name__, error=str(error))
+        self._tell(error)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -18,9 +19,13 @@ from chatbot.polling.cadence import Cadence
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.observe.calls import CountedService, CountedTokens
 from chatbot.runtime.observe.tally import Tally
+from chatbot.runtime.observe.work import LoggedWork
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
 from chatbot.stores.base import BotRecord, SaveBot, Store
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 Plugins = Mapping[str, tuple[Plugin, ...]]
 """The plugins of each bot, by its name in bots.yaml."""
@@ -75,6 +80,7 @@ async def assemble(
     resource: AcsResource,
     store: Store,
     tallies: MutableMapping[str, Tally] | None = None,
+    traces: TracerProvider | None = None,
 ) -> list[Bot]:
     """Make the bots; their users are created at the first start and remembered from then on.
 
@@ -84,6 +90,7 @@ async def assemble(
         resource: opened by the caller.
         store: opened by the caller.
         tallies: filled with the counts of each bot, by its name.
+        traces: what makes spans of the bots' work, if anybody wants any.
 
     Raises:
         ServiceError: the service cannot be reached, or refuses one of them.
@@ -116,10 +123,20 @@ async def assemble(
                 display_name=identity.display_name,
                 first_started_ms=identity.record.first_started_ms,
                 observer=tallies[identity.name],
+                tracer=_tracer(identity.name, traces, texts=config.log.texts),
                 log=structlog.get_logger(),
             )
         )
     return bots
+
+
+def _tracer(bot: str, traces: TracerProvider | None, *, texts: bool) -> LoggedWork:
+    if traces is None:
+        return LoggedWork(bot, texts=texts)
+    # Here, because OpenTelemetry need not be installed.
+    from chatbot.runtime.observe.spans import SpannedWork
+
+    return SpannedWork(bot, traces, texts=texts)
 
 
 def bot_settings(config: BotConfig, *, retention: timedelta) -> BotSettings:

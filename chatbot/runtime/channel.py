@@ -60,7 +60,7 @@ async def listening(control: ControlDirectory, answer: Answer, *, config: Path) 
     try:
         listener, address = await anyio.to_thread.run_sync(_open, control, config)
     except (OSError, StoreError) as error:
-        structlog.get_logger().warning("control.unavailable", error=str(error))
+        structlog.get_logger().warning("control.not_opened", error=str(error))
         yield
         return
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -31,6 +32,9 @@ from chatbot.runtime.supervisor import supervise
 from chatbot.runtime.systemd import Supervisor
 from chatbot.stores import open_store
 
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+
 
 class Daemon:
     """The bots of one bots.yaml.
@@ -43,6 +47,7 @@ class Daemon:
         is_once: stop by itself when everything that was waiting is handled.
         supervisor: what started the process; told when it is ready, alive and stopping.
         reloads: swap plugins when their files change.
+        traces: what makes spans of the bots' work, if anybody wants any.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class Daemon:
         is_once: bool = False,
         supervisor: Supervisor | None = None,
         reloads: bool = False,
+        traces: TracerProvider | None = None,
     ) -> None:
         self._config = config
         self._plugins = plugins
@@ -63,6 +69,7 @@ class Daemon:
         self._is_once = is_once
         self._supervisor = supervisor or Supervisor()
         self._reloads = reloads
+        self._traces = traces
         self.was_cut = False
         self._stopping = anyio.Event()
         self._log = structlog.get_logger()
@@ -73,7 +80,7 @@ class Daemon:
         with anyio.CancelScope() as everything:
 
             def ask(signal: str) -> None:
-                self._log.info("daemon.stopping", signal=signal)
+                self._log.info("daemon.stop_requested", signal=signal)
                 self._stop()
 
             def insist(signal: str) -> None:
@@ -96,7 +103,7 @@ class Daemon:
             bots: list[Bot] = []
             tallies: dict[str, Tally] = {}
             async with self._unless_stopped(), self._explaining(connection):
-                bots = await assemble(self._config, self._plugins, connection, resource, store, tallies)
+                bots = await assemble(self._config, self._plugins, connection, resource, store, tallies, self._traces)
             if self._stopping.is_set():
                 return
             desk = Desk(Caretaker(store, bots), Observatory(bots, tallies, store, connection))

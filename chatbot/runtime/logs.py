@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -17,6 +16,9 @@ from typing import Any, Final, Literal, TextIO
 
 import structlog
 from structlog.typing import ExcInfo, Processor
+
+from chatbot.runtime.discretion import traceback_of
+from chatbot.runtime.observe.work import IN_HAND
 
 LogFormat = Literal["auto", "console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -33,17 +35,23 @@ def resolve_format(wanted: LogFormat, stream: TextIO) -> Literal["console", "jso
 
 
 @contextmanager
-def logging_to(stream: TextIO, *, format: LogFormat = "auto", level: LogLevel = "info") -> Iterator[None]:
+def logging_to(
+    stream: TextIO, *, format: LogFormat = "auto", level: LogLevel = "info", texts: bool = False
+) -> Iterator[None]:
     """Send every log line of the process to `stream`; what was configured before comes back at the end.
+
+    Every line names the work in hand (`observe.work`): bot, thread, message, event, handler, attempt and trace, as far
+    as there are such.
 
     Args:
         stream: usually `sys.stderr`.
         format: `auto` looks whether the stream is a terminal.
         level: the least that is written; libraries that talk too much are written from `warning` on.
+        texts: whether tracebacks may quote the message in hand.
     """
     handler = _Handler(stream)
     is_json = resolve_format(format, stream) == "json"
-    renderers = _json() if is_json else _console(stream)
+    renderers = _json(texts=texts) if is_json else _console(stream, texts=texts)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*_common(is_json=is_json), structlog.stdlib.add_logger_name],
@@ -76,24 +84,44 @@ def _common(*, is_json: bool) -> list[Processor]:
     return [
         structlog.stdlib.add_log_level,
         stamp,
+        _bound_to_work,
         structlog.processors.StackInfoRenderer(),
     ]
 
 
-def _json() -> list[Processor]:
-    return [structlog.processors.format_exc_info, _event_first, structlog.processors.JSONRenderer()]
+def _bound_to_work(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    work = IN_HAND.get()
+    if work is not None:
+        for key, value in work.as_values().items():
+            event.setdefault(key, value)
+    return event
 
 
-def _console(stream: TextIO) -> list[Processor]:
+def _json(*, texts: bool) -> list[Processor]:
+    return [_traceback(texts), _event_first, structlog.processors.JSONRenderer()]
+
+
+def _console(stream: TextIO, *, texts: bool) -> list[Processor]:
     return [
+        _traceback(texts),
         _escaped,
         structlog.dev.ConsoleRenderer(
             colors=stream.isatty() and sys.platform != "win32",
-            exception_formatter=_plain_traceback,
+            exception_formatter=structlog.dev.plain_traceback,
             pad_event_to=0,
             sort_keys=False,
         ),
     ]
+
+
+def _traceback(texts: bool) -> Processor:
+    """Makes the text of a traceback; while an event is in hand, without the words of its message."""
+
+    def format(exc_info: ExcInfo) -> str:
+        work = IN_HAND.get()
+        return traceback_of(exc_info, None if texts or work is None else work.event)
+
+    return structlog.processors.ExceptionRenderer(format)
 
 
 def _event_first(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -113,7 +141,9 @@ class _Escaped:
 def _escaped(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """No value may move the cursor or colour the terminal of whoever reads the log."""
     for key, value in event.items():
-        if isinstance(value, str) and not value.isprintable():
+        if key == "exception":
+            event[key] = "\n".join(map(_one_line, str(value).splitlines()))
+        elif isinstance(value, str) and not value.isprintable():
             event[key] = _one_line(value) if key == "event" else _Escaped(value)
         elif not isinstance(value, str) and key != "exc_info" and not (shown := repr(value)).isprintable():
             event[key] = _Escaped(shown)
@@ -122,11 +152,6 @@ def _escaped(_logger: object, _method: str, event: MutableMapping[str, Any]) -> 
 
 def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-def _plain_traceback(stream: TextIO, exc_info: ExcInfo) -> None:
-    for line in "".join(traceback.format_exception(*exc_info)).splitlines():
-        stream.write(f"\n{_one_line(line)}")
 
 
 class _Handler(logging.StreamHandler[TextIO]):

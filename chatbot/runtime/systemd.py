@@ -70,4 +70,4 @@ class Supervisor:
                 sender.setblocking(False)
                 sender.sendto("\n".join(lines).encode(), self._address)
         except OSError as error:
-            self._log.warning("supervisor.unreachable", error=str(error))
+            self._log.warning("supervisor.not_reached", error=str(error))

@@ -16,6 +16,7 @@ from anyio.abc import TaskStatus
 
 from chatbot.conversation import Memory
 from chatbot.dispatch import Access, Ack, BotInfo, Dispatcher, Outcome
+from chatbot.dispatch.ledger import During, alone
 from chatbot.dispatch.line import Line
 from chatbot.emulator import Fault
 from chatbot.events import Event, ThreadEvent
@@ -166,8 +167,10 @@ class _Witness(Dispatcher):
         self._user = info.user
         self._handled = handled
 
-    async def dispatch(self, event: Event, memory: Memory | None = None, *, line: Line | None = None) -> Outcome:
-        outcome = await super().dispatch(event, memory, line=line)
+    async def dispatch(
+        self, event: Event, memory: Memory | None = None, *, line: Line | None = None, during: During = alone
+    ) -> Outcome:
+        outcome = await super().dispatch(event, memory, line=line, during=during)
         if isinstance(event, ThreadEvent):
             key = self._user, f"{event.thread} {type(event).__name__} {event.key}"
             self._handled.pop(key, None)

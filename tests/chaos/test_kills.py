@@ -105,9 +105,9 @@ async def test_a_second_signal_ends_the_process_now_and_what_was_committed_is_sa
         await stage.service.put_faults([f"send_message:503,user={stage.user}"])
         await committed.say("/two 1")
         await in_hand.say("/slow 1 60")
-        await stage.daemon.has_said("action.delayed")
+        await stage.daemon.has_said("trouble.began")
         stage.daemon.terminate()
-        await stage.daemon.has_said("daemon.stopping")
+        await stage.daemon.has_said("daemon.stop_requested")
 
         with anyio.fail_after(5):  # neither the handler nor the outbox is waited for
             stage.daemon.terminate()

@@ -145,7 +145,7 @@ def test_after_a_kill_commands_see_the_store_and_the_next_daemon_is_heard(
 
     (tmp_path / "mended").touch()
     again = run(tmp_path)
-    again.event("bot_started")  # it knows its threads from here on
+    again.event("bot.started")  # it knows its threads from here on
     assert chatbot("dead-letters", "retry", letter["id"])[1].endswith("is tried again now\n")
     again.event("letter.revived")
 

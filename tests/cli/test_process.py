@@ -86,7 +86,7 @@ def test_once_handles_what_is_waiting_second_tries_included_and_ends_by_itself(
     (tmp_path / "bots.yaml").write_text(f"version: 1\nservice: {service}\nbots: {{one: {{plugins: [flaky]}}}}\n")
 
     first = run(tmp_path, "--once")
-    bot = first.event("bot_started")["user_id"]
+    bot = first.event("bot.started")["user_id"]
     assert first.ended() == 0
     thread = anyio.run(say, service, bot, "hello", "again")
     second = run(tmp_path, "--once")

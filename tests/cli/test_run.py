@@ -36,8 +36,8 @@ bots:
 
 def test_the_first_start_creates_bots_and_lobby_and_says_so_line_by_line(demo: Demo) -> None:
     bots = demo.bots
-    emulator = bots.event("emulator_started")
-    users = {name: bots.event("bot_started", bot=name)["user_id"] for name in ("echo", "helpdesk")}
+    emulator = bots.event("emulator.started")
+    users = {name: bots.event("bot.started", bot=name)["user_id"] for name in ("echo", "helpdesk")}
     control = demo.directory / ".chatbot"
     published = json.loads((control / "run.json").read_text())
 
@@ -59,7 +59,7 @@ def test_a_restarted_demo_goes_on_where_it_was_after_either_signal(tmp_path: Pat
     starts, talks = [], []
     for word, number in (("before", signal.SIGINT), ("after", signal.SIGTERM)):
         bots = run(tmp_path)
-        starts.append([bots.event("emulator_started")["connection_string"], bots.event("bot_started")["user_id"]])
+        starts.append([bots.event("emulator.started")["connection_string"], bots.event("bot.started")["user_id"]])
         bots.event("daemon.started")
         talks.append(chat(tmp_path, "--as", "Ann", typed=f"{word}\n").out)
         assert bots.stop(number) == 0
@@ -76,7 +76,7 @@ def test_a_restarted_demo_goes_on_where_it_was_after_either_signal(tmp_path: Pat
 def test_with_the_variable_set_the_same_file_runs_on_a_real_endpoint(
     demo: Demo, tmp_path: Path, run: Run, chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = demo.bots.event("emulator_started")
+    service = demo.bots.event("emulator.started")
     monkeypatch.setenv("ACS_CONNECTION_STRING", service["connection_string"])
     with (copy_of_the_clone(tmp_path) / "bots.yaml").open("a") as file:
         file.write(f"\nca_file: {service['ca_file']}\n")
@@ -87,7 +87,7 @@ def test_with_the_variable_set_the_same_file_runs_on_a_real_endpoint(
 
     assert bots.stop() == 0
     assert "Echo: hello" in talk
-    assert "emulator_started" not in {json.loads(line)["event"] for line in bots.lines}
+    assert "emulator.started" not in {json.loads(line)["event"] for line in bots.lines}
     assert not (tmp_path / ".chatbot" / "emulator.db").exists()
 
 
@@ -127,7 +127,7 @@ def test_a_stop_waits_for_handlers_until_the_drain_timeout(slow: Callable[[str],
 def test_a_second_signal_stops_now_and_says_that_it_was_not_in_order(slow: Callable[[str], Running]) -> None:
     bots = slow("1h")
     bots.process.send_signal(signal.SIGTERM)
-    bots.event("daemon.stopping")
+    bots.event("daemon.stop_requested")
 
     assert bots.stop() == 1
 
@@ -158,7 +158,7 @@ def refusal(
 
 
 def test_a_port_that_is_taken_is_refused_where_it_is_asked_for(demo: Demo, refusal: Callable[[str], str]) -> None:
-    port = demo.bots.event("emulator_started")["endpoint"].rpartition(":")[2]
+    port = demo.bots.event("emulator.started")["endpoint"].rpartition(":")[2]
 
     problem = refusal(f"service: emulator\nemulator: {{port: {port}}}")
 
@@ -198,4 +198,4 @@ def test_a_stop_ends_a_start_that_waits_for_a_silent_service(tmp_path: Path, run
         with connection:
             assert bots.stop() == 0
 
-    assert [json.loads(line)["event"] for line in bots.lines] == ["daemon.stopping"]
+    assert [json.loads(line)["event"] for line in bots.lines] == ["daemon.stop_requested"]

@@ -40,9 +40,9 @@ class Stranger:
 @pytest.fixture
 def ann(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stranger]:
     """Someone who knows nothing of chatbot but the connection string and the certificate."""
-    started = demo.bots.event("emulator_started")
+    started = demo.bots.event("emulator.started")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", started["ca_file"])
-    bot = demo.bots.event("bot_started", bot="echo")["user_id"]
+    bot = demo.bots.event("bot.started", bot="echo")["user_id"]
     with RequestsTransport() as transport:  # the identity client cannot be closed; its transport can
         identities = CommunicationIdentityClient.from_connection_string(
             started["connection_string"], transport=transport

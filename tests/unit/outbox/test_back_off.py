@@ -32,14 +32,14 @@ def test_throttlings_do_not_make_the_first_pause_after_another_failure_longer() 
         back_off.failed(Throttled("slow down"), 0.0)
 
     assert back_off.failed(Unreachable("down"), 0.0) == 1.0
-    assert not back_off.is_first
 
 
 def test_what_succeeded_makes_the_next_failure_a_first_one() -> None:
     back_off = BackOff()
     for _ in range(3):
         back_off.failed(Unreachable("down"), 0.0)
-    back_off.succeeded()
+
+    assert back_off.succeeded()
+    assert not back_off.succeeded()
 
     assert back_off.failed(Unreachable("down"), 0.0) == 1.0
-    assert back_off.is_first

@@ -36,10 +36,10 @@ def test_auto_is_console_on_a_terminal_and_json_otherwise() -> None:
 
 
 def test_an_event_is_one_json_object_with_its_values() -> None:
-    (line,) = objects(lambda: structlog.get_logger().info("bot_started", bot="echo", user_id="8:acs:1"))
+    (line,) = objects(lambda: structlog.get_logger().info("bot.started", bot="echo", user_id="8:acs:1"))
 
     assert line.pop("timestamp").endswith("Z")
-    assert line == {"level": "info", "event": "bot_started", "bot": "echo", "user_id": "8:acs:1"}
+    assert line == {"level": "info", "event": "bot.started", "bot": "echo", "user_id": "8:acs:1"}
 
 
 def test_whoever_writes_every_line_is_a_json_object() -> None:

@@ -1,0 +1,89 @@
+"""One bot, assembled as the daemon does it, with a person beside it; the emulator in this process, virtual time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from chatbot.bot import Bot
+from chatbot.config import Config, load_config
+from chatbot.emulator import Emulator
+from chatbot.model import Participant, ThreadId
+from chatbot.runtime.assemble import Plugins, assemble, load_plugins
+from chatbot.runtime.connection import Connection
+from chatbot.service.acs import AcsResource
+from chatbot.service.base import ChatService
+from chatbot.stores import MemoryStore
+from chatbot.testing.transport import AsgiTransport
+
+BEGUN = time.time()
+"""The bot takes the time from the machine; the service's goes on from here, in virtual time."""
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A bot that runs, and Ann in a thread with it."""
+
+    bot: Bot
+    emulator: Emulator
+    thread: ThreadId
+    ann: ChatService
+
+    async def say(self, text: str) -> str:
+        """Ann says something, and what comes of it is done; gives the message's id."""
+        message = await self.ann.send_message(self.thread, text)
+        await self.bot.settled(self.thread, int(message))
+        return message
+
+    async def replies(self) -> list[str]:
+        """What the bot has said, oldest first."""
+        page = await self.ann.list_messages(self.thread)
+        return [one.content for one in reversed(page.messages) if one.sender == self.bot.user]
+
+
+def _loaded(directory: Path, plugin: str, more: str) -> tuple[Config, Plugins]:
+    module = f"plugin_{directory.parent.name}_{directory.name}".replace("-", "_")
+    (directory / f"{module}.py").write_text(plugin)
+    bots = f"bots: {{echo: {{plugins: [{module}]}}}}"
+    (directory / "bots.yaml").write_text(f"version: 1\nservice: emulator\n{bots}\n{more}")
+    config = load_config(directory / "bots.yaml", {})
+    return config, load_plugins(config)
+
+
+@asynccontextmanager
+async def assembled(directory: Path, plugin: str, *, traces: Any = None, more: str = "") -> AsyncIterator[Assembled]:
+    """Run a bot `echo` with a plugin of this source.
+
+    Args:
+        directory: an empty one.
+        plugin: the source of its module.
+        traces: what makes spans.
+        more: lines of bots.yaml beside the bot.
+    """
+    config, plugins = await anyio.to_thread.run_sync(_loaded, directory, plugin, more)
+    begun = anyio.current_time()
+    emulator, store = Emulator(clock=lambda: BEGUN + anyio.current_time() - begun), MemoryStore()
+    connection = Connection(
+        endpoint="https://emulator.invalid",
+        access_key=emulator.access_key,
+        resource=emulator.world.resource.id,
+        connection_string=emulator.connection_string,
+        is_emulator=True,
+    )
+    resource = AcsResource(connection.endpoint, access_key=connection.access_key, transport=AsgiTransport(emulator))
+    async with resource, store, anyio.create_task_group() as group:
+        (bot,) = await assemble(config, plugins, connection, resource, store, traces=traces)
+        user = await resource.create_user()
+        ann = resource.chat(user, resource.minted_tokens(user))
+        stopping = anyio.Event()
+        group.start_soon(bot.run, stopping)
+        thread = (await ann.create_thread("talk", [Participant(bot.user, "Echo")])).thread.id
+        yield Assembled(bot, emulator, thread, ann)
+        stopping.set()
