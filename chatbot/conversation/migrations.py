@@ -6,10 +6,12 @@ They stand in the class itself, so that whoever uses it has them: its version is
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 Stored: TypeAlias = dict[str, Any]
 """The fields of a stored value, as JSON."""
+
+F = TypeVar("F", bound=Callable[[Stored], Stored])
 
 if TYPE_CHECKING:
     Static: TypeAlias = staticmethod[[Stored], Stored]
@@ -23,7 +25,7 @@ class Migration(Static):
     from_version: int
 
 
-def migration(*, from_version: int) -> Callable[[Static], Migration]:
+def migration(*, from_version: int) -> Callable[[F], F]:
     """Mark a static method of a state's class as the way from this version to the next; the first version is 1.
 
     ::
@@ -44,7 +46,7 @@ def migration(*, from_version: int) -> Callable[[Static], Migration]:
         from_version: the version of what it is given; each of them, from 1, has one.
     """
 
-    def mark(function: Static) -> Migration:
+    def mark(function: Any) -> Any:  # type checkers see a static method as the function it is made of
         if not isinstance(function, staticmethod):
             msg = f"@migration(from_version={from_version}) stands above a @staticmethod of the state's class"
             raise TypeError(msg)
