@@ -33,8 +33,9 @@ _COMMANDS: Final = {
     ),
     "run": (
         "Run the bots of a bots.yaml until told to stop.",
-        "SIGTERM or Ctrl-C let answers that are under way go out first; a second one stops at once. With `service: "
-        "emulator` the chat service runs in the same process, and there is a lobby in which to talk to the bots.",
+        "SIGTERM or Ctrl-C let answers that are under way go out first; a second one stops at once. SIGHUP takes up "
+        "what has changed in bots.yaml and in the plugins, as `chatbot reload` does. With `service: emulator` the "
+        "chat service runs in the same process, and there is a lobby in which to talk to the bots.",
     ),
     "check": (
         "Check a bots.yaml and its plugins, and start nothing.",
@@ -55,6 +56,12 @@ _COMMANDS: Final = {
         "Show how running bots are doing.",
         "Threads, lags, quotas, dead letters, the latest failures. Exits with 69 when they are not healthy or not "
         "ready.",
+    ),
+    "reload": (
+        "Have running bots take up what has changed in bots.yaml and in their plugins.",
+        "As the signal SIGHUP does, and with an answer. What is wrong changes nothing. Only bots that have changed are "
+        "touched, and those lose nothing: other plugins come in between two events, and a bot with other settings "
+        "first finishes what it has in hand.",
     ),
     "chat": (
         "Talk to running bots, as a person.",

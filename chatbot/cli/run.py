@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,14 +16,14 @@ from cyclopts import Parameter
 from chatbot.cli.boundary import EXIT_CRASH, Report, guard, to_stderr
 from chatbot.cli.embedded_emulator import served, world_of
 from chatbot.cli.greeting import greeting
-from chatbot.config import Config, load_config
+from chatbot.config import Config, LogConfig, load_config
 from chatbot.emulator import World
 from chatbot.errors import ConfigError
-from chatbot.runtime.assemble import Plugins, load_plugins
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control import ControlDirectory, RunInfo
 from chatbot.runtime.daemon import Daemon
 from chatbot.runtime.logs import logging_to, resolve_format
+from chatbot.runtime.sources import Sources
 from chatbot.runtime.systemd import Supervisor
 from chatbot.runtime.tracing import traced
 
@@ -51,18 +53,40 @@ def run(
 ) -> int:
     """Run the bots of a bots.yaml until they are told to stop."""
 
-    def start() -> int:
+    def read() -> Config:
         settings = load_config(config, os.environ)
         if require_azure:
             _refuse_emulator(settings)
+        return settings
+
+    def start() -> int:
+        settings = read()
         wanted = log_format or settings.log.format
         level = log_level or settings.log.level
-        with logging_to(sys.stderr, format=wanted, level=level, texts=settings.log.texts):
+        with logging_to(sys.stderr, format=wanted, level=level, texts=settings.log.texts) as log:
+
+            def relog(new: LogConfig) -> None:
+                log.change(format=log_format or new.format, level=log_level or new.level, texts=new.texts)
+
+            def begin() -> int:
+                control, sources = ControlDirectory(settings.directory), Sources(settings.directory)
+                make = partial(
+                    Daemon,
+                    settings,
+                    sources.load(settings).plugins,
+                    control,
+                    sources=sources,
+                    read=read,
+                    relog=relog,
+                    on_ready=_ready(settings, resolve_format(wanted, sys.stderr)),
+                    is_once=once,
+                    supervisor=Supervisor.of(os.environ),
+                    reloads=reload,
+                )
+                return _run(make, settings, control, wanted)
+
             # Until something runs, people are told plainly, unless they asked for nothing but JSON.
-            return guard(
-                lambda: _run(settings, load_plugins(settings), wanted, is_once=once, reloads=reload),
-                report=_report(wanted == "json"),
-            )
+            return guard(begin, report=_report(wanted == "json"))
 
     if log_format != "json":
         return guard(start)
@@ -77,28 +101,19 @@ def _refuse_emulator(config: Config) -> None:
         raise ConfigError(config.problem(("service",), what))
 
 
-def _run(config: Config, plugins: Plugins, log_format: Format, *, is_once: bool, reloads: bool) -> int:
-    is_console = resolve_format(log_format, sys.stderr) == "console"
-    control = ControlDirectory(config.directory)
-
+def _ready(config: Config, log_format: Format) -> Callable[[RunInfo], None]:
     def ready(info: RunInfo) -> None:
         structlog.get_logger().info("daemon.started", pid=info.pid, bots=[bot.name for bot in info.bots])
-        if is_console:
+        if log_format == "console":
             print(greeting(info, config), flush=True)
 
+    return ready
+
+
+def _run(make: Callable[..., Daemon], config: Config, control: ControlDirectory, log_format: Format) -> int:
     def begin() -> int:
-        supervisor = Supervisor.of(os.environ)
         with control.hold(), traced(os.environ) as traces:
-            daemon = Daemon(
-                config,
-                plugins,
-                control,
-                on_ready=ready,
-                is_once=is_once,
-                reloads=reloads,
-                supervisor=supervisor,
-                traces=traces,
-            )
+            daemon = make(traces=traces)
             if config.uses_emulator:
                 with world_of(config) as world:
                     anyio.run(_on_emulator, daemon, world, config, control)
@@ -106,16 +121,16 @@ def _run(config: Config, plugins: Plugins, log_format: Format, *, is_once: bool,
                 anyio.run(_on_azure, daemon, Connection.of(config))
         return EXIT_CRASH if daemon.was_cut else 0
 
-    return guard(begin, report=_report(not is_console))
+    return guard(begin, report=_report(resolve_format(log_format, sys.stderr) == "json"))
 
 
 async def _on_emulator(daemon: Daemon, world: World, config: Config, control: ControlDirectory) -> None:
-    async with daemon.stopped_by_signals(), served(world, config, control) as connection:
+    async with daemon.guided_by_signals(), served(world, config, control) as connection:
         await daemon.run(connection)
 
 
 async def _on_azure(daemon: Daemon, connection: Connection) -> None:
-    async with daemon.stopped_by_signals():
+    async with daemon.guided_by_signals():
         await daemon.run(connection)
 
 

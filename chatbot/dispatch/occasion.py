@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -28,14 +28,14 @@ class BotInfo:
         name: its name in bots.yaml.
         user: its user on the service.
         display_name: what people see, and mention.
-        siblings: the daemon's other bots, which must not set each other off.
+        siblings: the daemon's other bots, which must not set each other off; some may come and go.
         admins: who may do what only admins may.
     """
 
     name: str
     user: UserId
     display_name: str
-    siblings: frozenset[UserId] = frozenset()
+    siblings: Set[UserId] = frozenset()
     admins: frozenset[UserId] = frozenset()
 
 

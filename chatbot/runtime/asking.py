@@ -39,19 +39,20 @@ def find_daemon(control: ControlDirectory, config: Path) -> Address | None:
             raise StateError(message)
 
 
-async def ask(address: Address, question: Mapping[str, Any]) -> Mapping[str, Any]:
+async def ask(address: Address, question: Mapping[str, Any], patience: float = PATIENCE_SECONDS) -> Mapping[str, Any]:
     """Ask the daemon.
 
     Args:
         address: from `find_daemon`.
-        question: see `Caretaker.answer`.
+        question: see `Desk.answer`.
+        patience: seconds until an answer must be there.
 
     Raises:
         ChatbotError: what the daemon answered.
         StateError: it does not answer.
     """
     try:
-        with anyio.fail_after(PATIENCE_SECONDS):
+        with anyio.fail_after(patience):
             async with await _connect(address) as stream:
                 await stream.send(json.dumps({**question, "token": address.token}).encode() + b"\n")
                 line = await BufferedByteReceiveStream(stream).receive_until(b"\n", MAX_ANSWER)
@@ -83,5 +84,11 @@ async def _connect(address: Address) -> SocketStream:
 
 
 def _error(text: str, kind: str) -> ChatbotError:
-    known = {"StoreError": errors.StoreError, "CannotStore": errors.StoreError, "UnknownName": errors.UnknownName}
+    known: Mapping[str, type[ChatbotError]] = {
+        "ConfigError": errors.ConfigError,
+        "ServiceError": errors.ServiceError,
+        "StoreError": errors.StoreError,
+        "CannotStore": errors.StoreError,
+        "UnknownName": errors.UnknownName,
+    }
     return known.get(kind, StateError)(text)

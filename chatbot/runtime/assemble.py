@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping, MutableSet
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -14,12 +14,14 @@ from chatbot.bot import ALL_HISTORY, NO_HISTORY, Bot, BotSettings
 from chatbot.config import BotConfig, Config
 from chatbot.dispatch import Access, Ack, BotInfo, Dispatcher, Rate, commands_of
 from chatbot.errors import ConfigError, PluginError, PluginSettingsError, Throttled
+from chatbot.model import UserId
 from chatbot.plugin import Plugin, load_plugin
 from chatbot.polling.cadence import Cadence
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.observe.calls import CountedService, CountedTokens
 from chatbot.runtime.observe.tally import Tally
 from chatbot.runtime.observe.work import LoggedWork
+from chatbot.runtime.siblings import Siblings
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
 from chatbot.stores.base import BotRecord, SaveBot, Store
@@ -31,8 +33,11 @@ Plugins = Mapping[str, tuple[Plugin, ...]]
 """The plugins of each bot, by its name in bots.yaml."""
 
 
-def load_plugins(config: Config) -> Plugins:
+def load_plugins(config: Config, names: Collection[str] | None = None) -> Plugins:
     """Import every plugin and resolve every handler.
+
+    Args:
+        names: of which bots; None is all.
 
     Raises:
         ConfigError: some cannot be used; lists all of them, where bots.yaml names them and where they are wrong.
@@ -40,6 +45,8 @@ def load_plugins(config: Config) -> Plugins:
     plugins: dict[str, tuple[Plugin, ...]] = {}
     problems: list[str] = []
     for name, bot in config.bots.items():
+        if names is not None and name not in names:
+            continue
         loaded = []
         for index, plugin in enumerate(bot.plugins):
             try:
@@ -81,34 +88,42 @@ async def assemble(
     store: Store,
     tallies: MutableMapping[str, Tally] | None = None,
     traces: TracerProvider | None = None,
+    *,
+    names: Collection[str] | None = None,
+    users: MutableSet[UserId] | None = None,
 ) -> list[Bot]:
     """Make the bots; their users are created at the first start and remembered from then on.
 
     Args:
-        plugins: from `load_plugins`.
+        plugins: from `load_plugins`, of these bots at least.
         connection: whose resource it is.
         resource: opened by the caller.
         store: opened by the caller.
-        tallies: filled with the counts of each bot, by its name.
+        tallies: filled with the counts of each bot, by its name; a bot that has some goes on with them.
         traces: what makes spans of the bots' work, if anybody wants any.
+        names: which bots to make; None is all.
+        users: all users of bots in this process, those made here included; what is in it at any time is who the bots
+            take for their siblings.
 
     Raises:
         ServiceError: the service cannot be reached, or refuses one of them.
         StoreError: the store cannot be read or written.
     """
     tallies = {} if tallies is None else tallies
+    users = set() if users is None else users
     identities = []
     for name, bot in config.bots.items():
-        tally = tallies[name] = Tally()
-        identities.append(await _identity(name, bot, connection, resource, store, tally))
-    users = frozenset(identity.record.user for identity in identities)
+        if names is None or name in names:
+            tally = tallies.setdefault(name, Tally())
+            identities.append(await _identity(name, bot, connection, resource, store, tally))
+    users |= {identity.record.user for identity in identities}
     bots = []
     for identity in identities:
         info = BotInfo(
             identity.name,
             identity.record.user,
             identity.display_name,
-            siblings=users - {identity.record.user},
+            siblings=Siblings(identity.record.user, users),
             admins=frozenset(identity.config.admins),
         )
         bots.append(

@@ -32,13 +32,17 @@ class Caretaker:
 
     Args:
         store: opened by the caller.
-        bots: those that run on it.
+        bots: those that run on it, at any time.
     """
 
     def __init__(self, store: Store, bots: Sequence[Bot] = ()) -> None:
         self._store = store
-        self._running = {bot.user: bot for bot in bots}
+        self._bots = bots
         self._log = structlog.get_logger()
+
+    @property
+    def _running(self) -> Mapping[UserId, Bot]:
+        return {bot.user: bot for bot in self._bots}
 
     async def answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
         """Answer one question: `ask` says which; further keys are `bot` (a name), `id` (or all) and `user`.

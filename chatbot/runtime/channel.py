@@ -159,8 +159,9 @@ class _Reception:
                 return
             except (anyio.IncompleteRead, anyio.EndOfStream, TimeoutError):
                 return
-            with anyio.fail_after(IDLE_SECONDS * 2):
-                await _tell(guest, await self._reply(line))
+            reply = await self._reply(line)  # a reload takes as long as the bots may take to finish
+            with anyio.fail_after(IDLE_SECONDS):
+                await _tell(guest, reply)
 
     async def _reply(self, line: bytes) -> dict[str, Any]:
         question = _parse(line)

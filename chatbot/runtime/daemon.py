@@ -13,22 +13,23 @@ import structlog
 
 from chatbot.bot import Bot
 from chatbot.bot.once import caught_up
-from chatbot.config import Config
-from chatbot.errors import Forbidden, OutcomeUnknown, ServiceError, StateError, Unauthorized, Unreachable
-from chatbot.runtime.assemble import Plugins, assemble
+from chatbot.config import Config, LogConfig
+from chatbot.runtime.assemble import Plugins
 from chatbot.runtime.caretaker import Caretaker
 from chatbot.runtime.channel import listening
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control import ControlDirectory, RunInfo, RunningBot
 from chatbot.runtime.desk import Desk
+from chatbot.runtime.fleet import Fleet
 from chatbot.runtime.lobby import open_lobby
 from chatbot.runtime.observe.pages import pages
-from chatbot.runtime.observe.serving import CannotListen, serve_pages
 from chatbot.runtime.observe.status import Observatory
-from chatbot.runtime.observe.tally import Tally
+from chatbot.runtime.refusals import explaining
 from chatbot.runtime.reloading import Reloader
-from chatbot.runtime.signals import stop_signals
-from chatbot.runtime.supervisor import supervise
+from chatbot.runtime.signals import hangups, stop_signals
+from chatbot.runtime.site import Site
+from chatbot.runtime.sources import Sources
+from chatbot.runtime.status_server import StatusServer
 from chatbot.runtime.systemd import Supervisor
 from chatbot.stores import open_store
 
@@ -43,10 +44,13 @@ class Daemon:
         config: what is to run.
         plugins: the plugins of its bots, loaded.
         control: its `.chatbot/`, held by the caller.
+        sources: what the plugins were loaded from.
+        read: reads the configuration anew, for a reload; in a thread.
+        relog: makes the log what a reloaded configuration says.
         on_ready: told what runs, once other processes can find it.
         is_once: stop by itself when everything that was waiting is handled.
         supervisor: what started the process; told when it is ready, alive and stopping.
-        reloads: swap plugins when their files change.
+        reloads: reload when files change.
         traces: what makes spans of the bots' work, if anybody wants any.
     """
 
@@ -56,6 +60,9 @@ class Daemon:
         plugins: Plugins,
         control: ControlDirectory,
         *,
+        sources: Sources,
+        read: Callable[[], Config],
+        relog: Callable[[LogConfig], None],
         on_ready: Callable[[RunInfo], None] = lambda _info: None,
         is_once: bool = False,
         supervisor: Supervisor | None = None,
@@ -70,13 +77,21 @@ class Daemon:
         self._supervisor = supervisor or Supervisor()
         self._reloads = reloads
         self._traces = traces
+        self._sources = sources
+        self._read = read
+        self._relog = relog
+        self._reloader: Reloader | None = None
+        self._owes_reload = False
         self.was_cut = False
         self._stopping = anyio.Event()
         self._log = structlog.get_logger()
 
     @asynccontextmanager
-    async def stopped_by_signals(self) -> AsyncIterator[None]:
-        """Let SIGTERM and Ctrl-C stop what runs in the block: the first one in order, a second one now."""
+    async def guided_by_signals(self) -> AsyncIterator[None]:
+        """Let SIGTERM and Ctrl-C stop what runs in the block, the first one in order, a second one now.
+
+        SIGHUP reloads it; the end of the terminal that it was started from, which is a SIGHUP too, stops it.
+        """
         with anyio.CancelScope() as everything:
 
             def ask(signal: str) -> None:
@@ -88,7 +103,14 @@ class Daemon:
                 self.was_cut = True
                 everything.cancel()
 
-            with stop_signals(ask, insist):
+            def renew(signal: str) -> None:
+                if self._is_once or self._stopping.is_set():
+                    self._log.info("reload.ignored", signal=signal, reason="the bots are about to end")
+                else:
+                    self._log.info("reload.asked", signal=signal)
+                    self._reload()
+
+            with stop_signals(ask, insist), hangups(renew, ask):
                 yield
 
     async def run(self, connection: Connection) -> None:
@@ -98,30 +120,56 @@ class Daemon:
             ServiceError: the service cannot be reached at the start, or refuses us.
             StoreError: the store cannot be opened, read or written.
         """
-        store = open_store(self._config.store.get_secret_value(), base_dir=self._config.directory)
+        config = self._config
+        store = open_store(config.store.get_secret_value(), base_dir=config.directory)
         async with store, connection.open() as resource:
-            bots: list[Bot] = []
-            tallies: dict[str, Tally] = {}
-            async with self._unless_stopped(), self._explaining(connection):
-                bots = await assemble(self._config, self._plugins, connection, resource, store, tallies, self._traces)
+            site = Site(config=config, connection=connection, resource=resource, store=store, traces=self._traces)
+            async with self._unless_stopped():
+                with explaining(config, connection):
+                    site.bots += await site.make(config, self._plugins)
             if self._stopping.is_set():
                 return
-            desk = Desk(Caretaker(store, bots), Observatory(bots, tallies, store, connection))
-            async with listening(self._control, desk.answer, config=self._config.path), self._status_served(desk):
-                async with self._unless_stopped(), self._explaining(connection):
-                    await self._publish(bots, connection)
+            observatory = Observatory(site.bots, site.tallies, store, connection)
+            server = StatusServer(pages(observatory))
+            fleet = Fleet(site.bots, drain_seconds=config.drain_timeout.total_seconds())
+            reloader = Reloader(
+                site,
+                fleet,
+                server,
+                self._sources,
+                read=self._read,
+                relog=self._relog,
+                publish=lambda: self._publish(site),
+                supervisor=self._supervisor,
+            )
+            desk = Desk(Caretaker(store, site.bots), observatory, None if self._is_once else reloader)
+            async with listening(self._control, desk.answer, config=config.path), server.open(config):
+                async with self._unless_stopped():
+                    with explaining(config, connection):
+                        await self._begin(site)
                 if not self._stopping.is_set():
-                    await self._supervise(bots, desk)
+                    await self._sail(site, fleet, reloader, observatory)
 
-    async def _supervise(self, bots: Sequence[Bot], desk: Desk) -> None:
+    async def _sail(self, site: Site, fleet: Fleet, reloader: Reloader, observatory: Observatory) -> None:
         async with anyio.create_task_group() as beside:
-            beside.start_soon(self._supervisor.watch, desk.observatory.missed)
+            beside.start_soon(self._supervisor.watch, observatory.missed)
             if self._is_once:
-                beside.start_soon(self._stop_when_done, bots)
+                beside.start_soon(self._stop_when_done, site.bots)
+            beside.start_soon(reloader.run)
+            self._reloader = reloader
+            if self._owes_reload:
+                reloader.request()
             if self._reloads:
-                beside.start_soon(Reloader(self._config, self._plugins, bots).run)
-            await supervise(bots, self._stopping, drain_seconds=self._config.drain_timeout.total_seconds())
+                beside.start_soon(reloader.watch)
+            await fleet.run(self._stopping)
             beside.cancel_scope.cancel()
+
+    def _reload(self) -> None:
+        """Have everything reloaded, at the latest when the bots run."""
+        if self._reloader is None:
+            self._owes_reload = True
+        else:
+            self._reloader.request()
 
     async def _stop_when_done(self, bots: Sequence[Bot]) -> None:
         for bot in bots:
@@ -133,24 +181,15 @@ class Daemon:
         self._supervisor.stopping()
         self._stopping.set()
 
-    @asynccontextmanager
-    async def _status_served(self, desk: Desk) -> AsyncIterator[None]:
-        """Serve the status pages while the block runs, if bots.yaml says where."""
-        if self._config.server is None:
-            yield
-            return
-        host, port = self._config.server.listen
-        try:
-            serving = serve_pages(pages(desk.observatory), host, port)
-        except CannotListen as error:
-            raise StateError(self._config.problem(("server", "listen"), str(error))) from error
-        async with serving as address:
-            self._log.info("status.served", address=address)
-            yield
+    async def _begin(self, site: Site) -> None:
+        """Say to all who want to know that the bots run."""
+        info = await self._publish(site)
+        self._supervisor.ready(f"Running {len(site.bots)} bots")
+        self._on_ready(info)
 
-    async def _publish(self, bots: Sequence[Bot], connection: Connection) -> None:
+    async def _publish(self, site: Site) -> RunInfo:
         """Let people and commands find the bots."""
-        has_lobby = connection.is_emulator
+        bots, connection = site.bots, site.connection
         info = RunInfo(
             pid=os.getpid(),
             endpoint=connection.endpoint,
@@ -158,30 +197,10 @@ class Daemon:
             resource=connection.resource,
             ca_file=str(connection.ca_file) if connection.ca_file else None,
             bots=tuple(RunningBot(bot.name, bot.user, bot.display_name) for bot in bots),
-            lobby=await open_lobby(bots, self._control, connection.resource) if has_lobby else None,
+            lobby=await open_lobby(bots, self._control, connection.resource) if connection.is_emulator else None,
         )
         await anyio.to_thread.run_sync(self._control.publish, info)
-        self._supervisor.ready(f"Running {len(bots)} bots")
-        self._on_ready(info)
-
-    @asynccontextmanager
-    async def _explaining(self, connection: Connection) -> AsyncIterator[None]:
-        """Raise the service's failures with the place where it is named, and with what can be done."""
-        try:
-            yield
-        except ServiceError as error:
-            raise self._explained(error, connection) from error
-
-    def _explained(self, error: ServiceError, connection: Connection) -> ServiceError:
-        remedy = {
-            Unreachable: "check the endpoint, this machine's network and its proxy",
-            OutcomeUnknown: "try again; check this machine's network and its proxy",
-            Unauthorized: connection.remedy,
-            Forbidden: connection.remedy,
-        }.get(type(error), "see what the service says about it")
-        return ServiceError(
-            self._config.problem(("service",), f"{error}; {remedy}"), status=error.status, code=error.code
-        )
+        return info
 
     @asynccontextmanager
     async def _unless_stopped(self) -> AsyncIterator[None]:

@@ -1,12 +1,14 @@
-"""Where commands of the same user ask the daemon: how it is doing, and everything that the caretaker answers."""
+"""Where commands of the same user ask the daemon: how it is doing, to reload, and what the caretaker answers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from chatbot.errors import StateError
 from chatbot.runtime.caretaker import Caretaker
 from chatbot.runtime.observe.status import Observatory, as_json
+from chatbot.runtime.reloading import Reloader
 
 
 class Desk:
@@ -15,14 +17,23 @@ class Desk:
     Args:
         caretaker: knows the bots' memory.
         observatory: knows how they are doing.
+        reloader: takes up what has changed; None where the bots are about to end by themselves.
     """
 
-    def __init__(self, caretaker: Caretaker, observatory: Observatory) -> None:
-        self.caretaker = caretaker
-        self.observatory = observatory
+    def __init__(self, caretaker: Caretaker, observatory: Observatory, reloader: Reloader | None) -> None:
+        self._caretaker = caretaker
+        self._observatory = observatory
+        self._reloader = reloader
 
     async def answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Answer one question: `{"ask": "status"}`, or one of `Caretaker.answer`."""
-        if question.get("ask") == "status":
-            return as_json(await self.observatory.look())
-        return await self.caretaker.answer(question)
+        """Answer one question: `{"ask": "status"}`, `{"ask": "reload"}`, or one of `Caretaker.answer`."""
+        match question.get("ask"):
+            case "status":
+                return as_json(await self._observatory.look())
+            case "reload":
+                if self._reloader is None:
+                    message = "these bots end by themselves (--once); what has changed is taken up at the next start"
+                    raise StateError(message)
+                return await self._reloader.reload()
+            case _:
+                return await self._caretaker.answer(question)

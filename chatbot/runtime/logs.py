@@ -34,10 +34,37 @@ def resolve_format(wanted: LogFormat, stream: TextIO) -> Literal["console", "jso
     return wanted
 
 
+class Logging:
+    """What the log of the process looks like at the moment.
+
+    Args:
+        stream: where it is written.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.handler = _Handler(stream)
+        self._stream = stream
+
+    def change(self, *, format: LogFormat, level: LogLevel, texts: bool = False) -> None:
+        """Write the next lines otherwise; see `logging_to`."""
+        is_json = resolve_format(format, self._stream) == "json"
+        renderers = _json(texts=texts) if is_json else _console(self._stream, texts=texts)
+        self.handler.setFormatter(
+            structlog.stdlib.ProcessorFormatter(
+                foreign_pre_chain=[*_common(), structlog.stdlib.add_logger_name],
+                processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+            )
+        )
+        least = logging.getLevelName(level.upper())
+        logging.getLogger().setLevel(least)
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(max(least, logging.WARNING))
+
+
 @contextmanager
 def logging_to(
     stream: TextIO, *, format: LogFormat = "auto", level: LogLevel = "info", texts: bool = False
-) -> Iterator[None]:
+) -> Iterator[Logging]:
     """Send every log line of the process to `stream`; what was configured before comes back at the end.
 
     Every line names the work in hand (`observe.work`): bot, thread, message, event, handler, attempt and trace, as far
@@ -49,22 +76,15 @@ def logging_to(
         level: the least that is written; libraries that talk too much are written from `warning` on.
         texts: whether tracebacks may quote the message in hand.
     """
-    handler = _Handler(stream)
-    is_json = resolve_format(format, stream) == "json"
-    renderers = _json(texts=texts) if is_json else _console(stream, texts=texts)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*_common(is_json=is_json), structlog.stdlib.add_logger_name],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
-        )
-    )
-    with _stdlib_through(handler, logging.getLevelName(level.upper())), _errors_through_logging():
+    ours = Logging(stream)
+    with _stdlib_through(ours.handler), _errors_through_logging():
+        ours.change(format=format, level=level, texts=texts)
         before = structlog.get_config() if structlog.is_configured() else None
         structlog.configure(
             processors=[
                 structlog.stdlib.filter_by_level,
                 structlog.contextvars.merge_contextvars,
-                *_common(is_json=is_json),
+                *_common(),
                 structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
             ],
             wrapper_class=structlog.stdlib.BoundLogger,
@@ -72,21 +92,15 @@ def logging_to(
             cache_logger_on_first_use=False,
         )
         try:
-            yield
+            yield ours
         finally:
             structlog.reset_defaults()
             if before is not None:
                 structlog.configure(**before)
 
 
-def _common(*, is_json: bool) -> list[Processor]:
-    stamp = structlog.processors.TimeStamper(fmt="iso" if is_json else "%H:%M:%S", utc=is_json)
-    return [
-        structlog.stdlib.add_log_level,
-        stamp,
-        _bound_to_work,
-        structlog.processors.StackInfoRenderer(),
-    ]
+def _common() -> list[Processor]:
+    return [structlog.stdlib.add_log_level, _bound_to_work, structlog.processors.StackInfoRenderer()]
 
 
 def _bound_to_work(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -98,11 +112,17 @@ def _bound_to_work(_logger: object, _method: str, event: MutableMapping[str, Any
 
 
 def _json(*, texts: bool) -> list[Processor]:
-    return [_traceback(texts), _event_first, structlog.processors.JSONRenderer()]
+    return [
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _traceback(texts),
+        _event_first,
+        structlog.processors.JSONRenderer(),
+    ]
 
 
 def _console(stream: TextIO, *, texts: bool) -> list[Processor]:
     return [
+        structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
         _traceback(texts),
         _escaped,
         structlog.dev.ConsoleRenderer(
@@ -168,14 +188,12 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 
 @contextmanager
-def _stdlib_through(handler: logging.Handler, level: int) -> Iterator[None]:
+def _stdlib_through(handler: logging.Handler) -> Iterator[None]:
+    """Have everything written by this handler; levels are as they were again at the end."""
     root = logging.getLogger()
     handlers, root_level = root.handlers[:], root.level
     levels = {name: logging.getLogger(name).level for name in _CHATTY}
     root.handlers[:] = [handler]
-    root.setLevel(level)
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(max(level, logging.WARNING))
     logging.captureWarnings(True)
     try:
         yield

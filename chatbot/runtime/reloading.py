@@ -1,116 +1,202 @@
-"""Swaps plugins while their bots run, when their files change: for the author who tries things out.
+"""Takes up what has changed in bots.yaml and in the plugins' files, while the bots run.
 
-Everything that was imported from the directory of bots.yaml is imported anew. What cannot be loaded, or started,
-leaves the old plugins at work, and the log says why.
+Everything is read, checked, loaded and tried with the service first; what cannot be used changes nothing, and the log
+says why. Then only the bots that have changed are touched: other code, or another list of plugins, is swapped in
+between two events; a bot with other settings finishes what it has in hand, and begins again.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
-from importlib.util import cache_from_source
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
 
+import anyio
 import anyio.to_thread
 import structlog
 
 from chatbot.bot import Bot
-from chatbot.config import Config
-from chatbot.errors import ChatbotError, ConfigError
-from chatbot.runtime.assemble import Plugins, load_plugins
+from chatbot.config import Config, LogConfig
+from chatbot.errors import ChatbotError, ConfigError, ServiceError
+from chatbot.plugin import Plugin
+from chatbot.runtime.changes import Changes
+from chatbot.runtime.fleet import Fleet
+from chatbot.runtime.refusals import explaining
+from chatbot.runtime.site import Site
+from chatbot.runtime.sources import Sources
+from chatbot.runtime.status_server import StatusServer
+from chatbot.runtime.systemd import Supervisor
 
-DEBOUNCE_MS = 300
+DEBOUNCE_MS: Final = 300
 """How long further changes are waited for: an editor writes a file in several steps."""
+
+Outcome = Mapping[str, Sequence[str]]
+"""What a reload has done: names of bots (`added`, `removed`, `restarted`, `swapped`, `kept`), and of settings of the
+whole process (`applied`, and `postponed` to the next start)."""
 
 
 class Reloader:
-    """The plugins of running bots, and what replaces them.
+    """Reloads one at a time; whoever asks during a reload gets one more, however many they are.
 
     Args:
-        config: which plugins, and where they are.
-        plugins: those at work.
-        bots: who works with them.
+        site: whose bots they are.
+        fleet: runs them.
+        server: the status pages.
+        sources: what the plugins were loaded from.
+        read: reads the configuration anew; in a thread.
+        relog: makes the log another.
+        publish: lets others find the bots.
+        supervisor: told when a reload begins and ends.
     """
 
-    def __init__(self, config: Config, plugins: Plugins, bots: Sequence[Bot]) -> None:
-        self._config = config
-        self._plugins = dict(plugins)
-        self._bots = bots
+    def __init__(
+        self,
+        site: Site,
+        fleet: Fleet,
+        server: StatusServer,
+        sources: Sources,
+        *,
+        read: Callable[[], Config],
+        relog: Callable[[LogConfig], None],
+        publish: Callable[[], Awaitable[object]],
+        supervisor: Supervisor,
+    ) -> None:
+        self._site = site
+        self._fleet = fleet
+        self._server = server
+        self._sources = sources
+        self._read = read
+        self._relog = relog
+        self._publish = publish
+        self._supervisor = supervisor
+        self._wanted = anyio.Event()
+        self._turn = anyio.Lock()
+        self._owed: set[str] = set()
         self._log = structlog.get_logger()
 
+    def request(self) -> None:
+        """Have everything reloaded soon."""
+        self._wanted.set()
+
     async def run(self) -> None:
-        """Reload whenever a file of Python's changes in the directory of bots.yaml."""
-        from watchfiles import PythonFilter, awatch  # here, because only who reloads shall pay for it
+        """Reload whenever it was asked for, until cancelled; what is refused is in the log."""
+        while True:
+            await self._wanted.wait()
+            self._wanted = anyio.Event()
+            try:
+                await self.reload()
+            except ChatbotError:
+                pass  # told in the log, where it was met
+            except Exception:
+                self._log.exception("reload.failed")
 
-        self._log.info("plugins.watched", directory=str(self._config.directory))
-        async for changes in awatch(self._config.directory, watch_filter=PythonFilter(), debounce=DEBOUNCE_MS):
-            names = sorted({Path(path).name for _, path in changes})
-            await self.reload(names)
+    async def watch(self) -> None:
+        """Ask for a reload whenever a file of Python's or YAML's changes in the directory of bots.yaml."""
+        from watchfiles import PythonFilter, awatch  # here, because only who watches shall pay for it
 
-    async def reload(self, changed: Sequence[str] = ()) -> None:
-        """Load all plugins again, and give each bot its new ones."""
+        directory = self._site.config.directory
+        self._log.info("plugins.watched", directory=str(directory))
+        files = PythonFilter(extra_extensions=(".yaml", ".yml"))
+        async for _ in awatch(directory, watch_filter=files, debounce=DEBOUNCE_MS):
+            self.request()
+
+    async def reload(self) -> Outcome:
+        """Take up what has changed.
+
+        Raises:
+            ConfigError: bots.yaml or a plugin cannot be used.
+            ServiceError: the service cannot be reached, or refuses a new bot.
+            StateError: nobody can listen where the status server shall.
+            StoreError: the store cannot be read or written.
+        """
+        async with self._turn:
+            self._supervisor.reloading()
+            result = "the last reload failed: see the log"
+            try:
+                outcome = await self._reload()
+                result = "reloaded"
+            except ChatbotError as error:
+                result = "the last reload was refused: see the log"
+                for problem in error.problems if isinstance(error, ConfigError) else [str(error)]:
+                    self._log.error("reload.refused", problem=problem)
+                raise
+            finally:
+                self._supervisor.ready(f"Running {len(self._site.bots)} bots; {result}")
+            return outcome
+
+    async def _reload(self) -> Outcome:
+        site = self._site
+        new = await anyio.to_thread.run_sync(self._read)
+        changes = Changes.between(site.config, new)
+        config = changes.applied_to(site.config, new)
+        made_anew = {*changes.added, *changes.restarted}
+        names = made_anew | set(changes.replugged) | (self._owed & config.bots.keys())
+        loaded = await anyio.to_thread.run_sync(self._sources.load, config, names)
+        with explaining(config, site.connection):
+            bots = await site.make(config, loaded.plugins, made_anew)
+        await self._server.move(config)
+
+        # From here on everything is done: what may fail has been tried.
+        site.apply(config)
+        self._fleet.drain_seconds = config.drain_timeout.total_seconds()
+        self._relog(config.log)
+        swapped: list[str] = []
+        kept: list[str] = []
+        for name in loaded.plugins.keys() - made_anew:
+            is_swapped = await self._swap(name, loaded.plugins[name], loaded.changes.get(name, ()))
+            (swapped if is_swapped else kept).append(name)
+        async with anyio.create_task_group() as group:
+            for name in changes.removed:
+                group.start_soon(self._remove, name)
+            for bot in bots:
+                group.start_soon(self._replace, bot, bot.name in changes.restarted)
+        if bots or changes.removed:
+            await self._publish_all()
+        return self._told(changes, swapped, kept)
+
+    async def _swap(self, name: str, plugins: Sequence[Plugin], changed: Sequence[str]) -> bool:
+        """Give a bot its new plugins; a bot that cannot use them keeps the old, and gets them at the next reload."""
         try:
-            plugins = await anyio.to_thread.run_sync(load_anew, self._config)
-        except ConfigError as error:
-            for problem in error.problems:
-                self._log.error("plugins.kept", problem=problem)
-            return
-        for bot in self._bots:
-            await self._swap(bot, plugins, changed)
-
-    async def _swap(self, bot: Bot, plugins: Plugins, changed: Sequence[str]) -> None:
-        old, new = self._plugins[bot.name], plugins[bot.name]
-        if all(a is b for a, b in zip(old, new, strict=True)):
-            return
-        try:
-            await bot.take_on(new)
+            await self._site.bot(name).take_on(plugins)
         except Exception as error:
             problem = str(error) if isinstance(error, ChatbotError) else f"{type(error).__name__}: {error}"
-            self._log.error("plugins.kept", bot=bot.name, problem=problem, exc_info=error)
-            return
-        self._plugins[bot.name] = new
-        self._log.info("plugins.swapped", bot=bot.name, changed=list(changed))
+            self._log.error("plugins.kept", bot=name, problem=problem, exc_info=error)
+            self._owed.add(name)
+            return False
+        self._owed.discard(name)
+        self._log.info("plugins.swapped", bot=name, changed=list(changed))
+        return True
 
+    async def _remove(self, name: str) -> None:
+        await self._fleet.end(name)
+        self._site.remove(name)
+        self._owed.discard(name)
 
-def load_anew(config: Config) -> Plugins:
-    """Load all plugins from their files. Reads files: call it in a thread.
+    async def _replace(self, bot: Bot, has_predecessor: bool) -> None:
+        if has_predecessor:
+            await self._fleet.end(bot.name)
+        self._site.put(bot)
+        self._owed.discard(bot.name)
+        self._fleet.begin(bot)
 
-    Raises:
-        ConfigError: some cannot be used; what was imported before is what is imported still.
-    """
-    old = dict(_own_modules(config.directory))
-    for name, module in old.items():
-        del sys.modules[name]
-        _drop_cache(module)
-    try:
-        return load_plugins(config)
-    except BaseException:
-        for name in [name for name, _ in _own_modules(config.directory)]:
-            del sys.modules[name]
-        sys.modules.update(old)
-        raise
+    async def _publish_all(self) -> None:
+        try:
+            await self._publish()
+        except ServiceError as error:  # the lobby is a courtesy
+            self._log.warning("lobby.unchanged", error=str(error))
 
-
-def _own_modules(directory: Path) -> Iterator[tuple[str, ModuleType]]:
-    """What was imported from the directory itself: not what is installed below it, and nothing of chatbot."""
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in ("chatbot", "__main__", "tests", "conftest"):
-            continue
-        places = [module.__file__] if getattr(module, "__file__", None) else list(getattr(module, "__path__", ()))
-        if any(_is_own(Path(place), directory) for place in places if place):
-            yield name, module
-
-
-def _is_own(place: Path, directory: Path) -> bool:
-    try:
-        below = place.resolve().relative_to(directory.resolve())
-    except (OSError, ValueError):
-        return False
-    return "site-packages" not in below.parts and not any(part.startswith(".") for part in below.parts)
-
-
-def _drop_cache(module: ModuleType) -> None:
-    """Forget the compiled form: it is taken for current if the file changed within the second, to the same size."""
-    if module.__file__ and module.__file__.endswith(".py"):
-        Path(cache_from_source(module.__file__)).unlink(missing_ok=True)
+    def _told(self, changes: Changes, swapped: Sequence[str], kept: Sequence[str]) -> Outcome:
+        outcome: dict[str, Any] = {
+            "added": list(changes.added),
+            "removed": list(changes.removed),
+            "restarted": list(changes.restarted),
+            "swapped": sorted(swapped),
+            "kept": sorted(kept),
+            "applied": list(changes.applied),
+            "postponed": list(changes.postponed),
+        }
+        done = {what: names for what, names in outcome.items() if names}
+        self._log.info("reload.finished", **(done or {"note": "nothing has changed"}))
+        if changes.postponed:
+            hint = "these settings are taken up at the next start only; until then the old ones are in force"
+            self._log.warning("restart.needed", settings=list(changes.postponed), hint=hint)
+        return outcome

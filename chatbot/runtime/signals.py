@@ -1,10 +1,11 @@
-"""Stop signals of the operating system, as two calls on the event loop: the first asks, the second insists."""
+"""Signals of the operating system, as calls on the event loop: to stop, and to take note of changes."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
@@ -13,6 +14,9 @@ STOP_SIGNALS: Final = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
 )
 """What asks a process to end; SIGBREAK is Ctrl-Break of Windows, where SIGTERM cannot be sent."""
+
+RELOAD_SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGHUP",) if hasattr(signal, name))
+"""What asks a process to read its configuration again; Windows has none."""
 
 
 @contextmanager
@@ -26,17 +30,51 @@ def stop_signals(on_first: Callable[[str], None], on_second: Callable[[str], Non
         on_first: called on the loop with the signal's name, at the first signal.
         on_second: called on the loop at every further one.
     """
-    loop = asyncio.get_running_loop()
     count = 0
 
-    def caught(number: int, _frame: FrameType | None) -> None:
+    def caught(name: str) -> None:
         nonlocal count
         count += 1
-        loop.call_soon_threadsafe(on_first if count == 1 else on_second, signal.Signals(number).name)
+        (on_first if count == 1 else on_second)(name)
 
-    before = {number: signal.signal(number, caught) for number in STOP_SIGNALS}
+    with _catching(STOP_SIGNALS, caught):
+        yield
+
+
+@contextmanager
+def hangups(on_hangup: Callable[[str], None], on_lost_terminal: Callable[[str], None]) -> Iterator[None]:
+    """Catch SIGHUP while the block runs, where there is such a signal; otherwise as `stop_signals`.
+
+    It has two meanings: somebody sent it to a daemon, or the terminal that a process was started from is gone.
+
+    Args:
+        on_hangup: called on the loop with the signal's name, when it was sent.
+        on_lost_terminal: called instead when the terminal is gone.
+    """
+    had_terminal = _has_terminal()
+
+    def caught(name: str) -> None:
+        (on_lost_terminal if had_terminal and not _has_terminal() else on_hangup)(name)
+
+    with _catching(RELOAD_SIGNALS, caught):
+        yield
+
+
+@contextmanager
+def _catching(signals: Sequence[signal.Signals], on_signal: Callable[[str], None]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def caught(number: int, _frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(on_signal, signal.Signals(number).name)
+
+    before = {number: signal.signal(number, caught) for number in signals}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _has_terminal() -> bool:
+    """Whether stderr is a terminal that is there."""
+    return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()

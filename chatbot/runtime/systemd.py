@@ -1,5 +1,6 @@
-"""Tells systemd how the daemon is doing: ready, stopping, and alive. Nothing is needed for it but a datagram socket.
+"""Tells systemd how the daemon is doing: ready, reloading, stopping, and alive.
 
+Nothing is needed for it but a datagram socket.
 The protocol is sd_notify(3): lines of NAME=VALUE to the socket that NOTIFY_SOCKET names. Elsewhere, where nobody named
 one, nothing is sent.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
 from typing import Final, Self
 
@@ -29,6 +31,7 @@ class Supervisor:
     def __init__(self, address: str = "", watchdog_seconds: float | None = None) -> None:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._watchdog_seconds = watchdog_seconds if address else None
+        self._is_stopping = False
         self._log = structlog.get_logger()
 
     @classmethod
@@ -40,11 +43,21 @@ class Supervisor:
         return cls(address, int(limit) / 1_000_000 if is_watched else None)
 
     def ready(self, status: str) -> None:
-        """Everything runs."""
-        self._tell("READY=1", f"STATUS={status}")
+        """Everything runs, from the start on or again; not said once the end has begun."""
+        if not self._is_stopping:
+            self._tell("READY=1", f"STATUS={status}")
+
+    def reloading(self) -> None:
+        """A reload has begun; `ready` says that it is over.
+
+        systemd (type `notify-reload`) takes it for the answer to its signal if the time in it is not before the signal.
+        """
+        if not self._is_stopping:
+            self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=Reloading")
 
     def stopping(self) -> None:
         """The end has begun."""
+        self._is_stopping = True
         self._tell("STOPPING=1", "STATUS=Finishing what is in hand")
 
     async def watch(self, missed: Callable[[], Mapping[str, object]]) -> None:

@@ -246,6 +246,10 @@ class Daemon:
         """Ask the process that runs to end; it is started again if `keep_running` runs."""
         return self._signal(signal.SIGTERM)
 
+    def reload(self) -> bool:
+        """Ask the process that runs to take up what has changed; False if none does."""
+        return self._signal(signal.SIGHUP)
+
     async def stop(self) -> int:
         """Ask the process to end, for good; returns its exit code."""
         self._is_wanted = False

@@ -1,10 +1,21 @@
-"""`chatbot run --reload`: plugins change while their bots run."""
+"""Plugins and settings change while the bots run: by `run --reload`, by SIGHUP, by `chatbot reload`."""
 
 from __future__ import annotations
 
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
-from tests.cli.conftest import Chat, Run
+import pytest
+
+from chatbot.cli import main
+from chatbot.config import load_config
+from chatbot.errors import ConfigError
+from tests.cli.conftest import PATIENCE, Chat, Run, Running
 
 PLUGIN = """
 from chatbot import Context, Plugin
@@ -48,7 +59,7 @@ def test_changed_plugins_are_swapped_and_broken_ones_leave_the_old_at_work(
     assert "hello two" in chat(tmp_path, typed="hi\n").out
 
     write(words, "greeting = (\n")
-    problem = bots.event("plugins.kept")["problem"]
+    problem = bots.event("reload.refused")["problem"]
     assert problem.startswith("bots.yaml:4:")
     assert "words.py:1: '(' was never closed; mend the syntax" in problem
     assert "hello two" in chat(tmp_path, typed="hi\n").out
@@ -58,3 +69,125 @@ def test_changed_plugins_are_swapped_and_broken_ones_leave_the_old_at_work(
     assert "welcome two" in chat(tmp_path, typed="hi\n").out
 
     assert bots.stop() == 0
+
+
+PAIR = """\
+version: 1
+service: emulator
+log: {level: info}
+bots:
+  first: {plugins: [reloaded.bot], poll: {interval: 300ms}}
+  second: {plugins: [reloaded.other], poll: {interval: 300ms}}
+"""
+
+
+@pytest.fixture
+def pair(tmp_path: Path, run: Run) -> Running:
+    """Two bots that run."""
+    write(tmp_path / "reloaded" / "bot.py", PLUGIN.replace("MARK", "one"))
+    write(tmp_path / "reloaded" / "words.py", 'greeting = "hello "\n')
+    write(tmp_path / "reloaded" / "other.py", 'from chatbot import Plugin\nplugin = Plugin("other")\n')
+    write(tmp_path / "bots.yaml", PAIR)
+    bots = run(tmp_path)
+    bots.event("daemon.started")
+    return bots
+
+
+def test_sighup_restarts_only_what_has_changed_and_a_wrong_file_changes_nothing(
+    tmp_path: Path, pair: Running, chat: Chat
+) -> None:
+    write(tmp_path / "bots.yaml", PAIR.replace("version: 1", "version: 2").replace("second:", "second: 3\n  third:"))
+    pair.process.send_signal(signal.SIGHUP)
+    problems = [pair.event("reload.refused", problem=problem)["problem"] for problem in told(tmp_path, 2)]
+    assert [problem.partition(": ")[0] for problem in problems] == ["bots.yaml:1:10", "bots.yaml:6:11"]
+
+    write(tmp_path / "reloaded" / "words.py", 'greeting = "welcome "\n')
+    write(
+        tmp_path / "bots.yaml", PAIR.replace("other], ", "other], ack: manual, ").replace("level: info", "level: debug")
+    )
+    pair.process.send_signal(signal.SIGHUP)
+    assert (
+        pair.event("reload.finished").items()
+        >= {
+            "restarted": ["second"],
+            "swapped": ["first"],
+            "applied": ["log"],
+        }.items()
+    )
+    assert "welcome one" in chat(tmp_path, typed="hi\n").out
+
+    assert pair.stop() == 0
+    told_of = [(json.loads(line)["event"], json.loads(line).get("bot")) for line in pair.lines]
+    assert [bot for event, bot in told_of if event in STARTED] == ["first", "second", "second"]
+
+
+STARTED = ("bot_started", "bot.started")
+
+
+def told(folder: Path, count: int) -> list[str]:
+    """The first problems that the configuration has, as the daemon tells them."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(folder / "bots.yaml", {})
+    return [problem.replace(f"{folder}/", "") for problem in caught.value.problems[:count]]
+
+
+def test_the_command_says_what_was_done_and_everything_that_is_wrong(
+    tmp_path: Path, pair: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(tmp_path / "bots.yaml")
+    assert main(["reload", file]) == 0
+    assert capsys.readouterr().out == "Nothing has changed.\n"
+
+    text = PAIR.replace("first:", "third:").replace("interval: 300ms}}\n", "interval: 500ms}}\n")
+    write(tmp_path / "bots.yaml", f"{text}store: sqlite:///elsewhere.db\nretention: 3d\n")
+    assert main(["reload", file]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "third: begun",
+        "first: ended",
+        "second: begun again with other settings",
+        "In force now: retention",
+        "In force only after a restart: store",
+    ]
+    assert not (tmp_path / "elsewhere.db").exists()
+
+    write(tmp_path / "bots.yaml", "version: 2\nbots: {}\n")
+    assert main(["reload", file]) == 78
+    assert "bots.yaml:1:10: version: " in (problems := capsys.readouterr().err)
+    assert "bots.yaml:2:7: bots: this is empty" in problems
+
+    assert pair.stop() == 0
+    assert main(["reload", file]) == 69
+    assert "no bots run in" in capsys.readouterr().err
+
+
+ON_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "chatbot", "run"])
+"""
+
+
+def test_bots_do_not_outlive_the_terminal_that_they_were_started_from(tmp_path: Path) -> None:
+    write(tmp_path / "reloaded" / "bot.py", PLUGIN.replace("MARK", "one"))
+    write(tmp_path / "reloaded" / "words.py", 'greeting = "hello "\n')
+    (tmp_path / "bots.yaml").write_text(BOTS)
+    terminal, inner = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", ON_TERMINAL],
+        cwd=tmp_path,
+        stdin=inner,
+        stdout=inner,
+        stderr=inner,
+        start_new_session=True,
+    ) as bots:
+        try:
+            os.close(inner)
+            heard = b""
+            while b"Ctrl-C stops" not in heard:
+                heard += os.read(terminal, 10_000)
+            os.close(terminal)
+
+            assert bots.wait(PATIENCE) == 0
+        finally:
+            bots.kill()
+    assert not (tmp_path / ".chatbot" / "run.json").exists()

@@ -72,7 +72,7 @@ class Observatory:
     """Watches the bots of a process.
 
     Args:
-        bots: those that run.
+        bots: those that run, at any time.
         tallies: their counts, by name.
         store: their memory.
         connection: the service they use.
@@ -113,10 +113,11 @@ class Observatory:
     async def look(self) -> Status:
         """Everything, now."""
         now = anyio.current_time()
-        reports = [report(bot, now) for bot in self._bots]
+        present = list(self._bots)
+        reports = [report(bot, now) for bot in present]
         bots = [
             BotStatus(one, self._tallies[one.name].read(), await self._dead_letters(bot))
-            for one, bot in zip(reports, self._bots, strict=True)
+            for one, bot in zip(reports, present, strict=True)
         ]
         return Status(
             version=_VERSION,

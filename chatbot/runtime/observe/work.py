@@ -87,6 +87,10 @@ class LoggedWork:
 
     def __init__(self, bot: str, *, texts: bool = False) -> None:
         self._bot = bot
+        self.log_texts(texts)
+
+    def log_texts(self, texts: bool) -> None:
+        """Log from now on what people and the bot say, or do not."""
         self._log = structlog.get_logger() if texts else None
 
     def looked(self, thread: ThreadId, seconds: float) -> None:

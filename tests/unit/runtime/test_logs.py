@@ -136,3 +136,23 @@ def test_a_reader_who_went_away_does_no_harm() -> None:
 @pytest.fixture(autouse=True)
 def _unconfigured() -> None:
     structlog.reset_defaults()
+
+
+def test_format_and_level_can_change_while_loggers_are_in_use() -> None:
+    stream = io.StringIO()
+    with logging_to(stream, format="json", level="info") as ours:
+        bound = structlog.get_logger().bind(bot="echo")
+        bound.debug("not yet")
+        bound.info("bot.first")
+        ours.change(format="console", level="debug")
+        bound.debug("bot.second")
+        logging.getLogger("azure").info("too much")
+        ours.change(format="json", level="error")
+        bound.info("no more")
+        bound.error("bot.third")
+
+    first, second, third = stream.getvalue().splitlines()
+    assert json.loads(first)["timestamp"].endswith("Z")
+    assert "bot.second" in second
+    assert not second.startswith("{")
+    assert json.loads(third)["event"] == "bot.third"

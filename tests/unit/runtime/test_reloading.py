@@ -1,29 +1,40 @@
-"""Plugins are loaded anew from their files, and a bot gets those that can be used."""
+"""Bots that run take up what has changed, and nothing else."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import anyio
 import anyio.to_thread
 import pytest
 import structlog
+from starlette.applications import Starlette
 
 from chatbot.bot import Bot
-from chatbot.config import Config, load_config
+from chatbot.config import LogConfig, load_config
 from chatbot.emulator import Emulator
-from chatbot.errors import ConfigError
-from chatbot.runtime.assemble import Plugins, assemble, load_plugins
+from chatbot.errors import ConfigError, ServiceError, StateError
 from chatbot.runtime.connection import Connection
-from chatbot.runtime.reloading import Reloader, load_anew
+from chatbot.runtime.fleet import Fleet
+from chatbot.runtime.observe.work import LoggedWork
+from chatbot.runtime.reloading import Outcome, Reloader
+from chatbot.runtime.site import Site
+from chatbot.runtime.sources import Sources
+from chatbot.runtime.status_server import StatusServer
+from chatbot.runtime.systemd import Supervisor
 from chatbot.service.acs import AcsResource
 from chatbot.stores import MemoryStore
 from chatbot.testing.transport import AsgiTransport
 
 PLUGIN = """
 from datetime import timedelta
-from chatbot import Context, Event, Plugin, ScheduleFired
+from chatbot import Context, Plugin, ScheduleFired
 from swapped_words import word
 
 plugin = Plugin(word)
@@ -36,48 +47,82 @@ async def say(ctx: Context) -> str:
 async def tick(ctx: Context[ScheduleFired]) -> None:
     pass
 """
-BOTS = "version: 1\nservice: emulator\nbots:\n  echo: {plugins: [swapped_bot]}\n"
+OTHER = "from chatbot import Plugin\nplugin = Plugin('other')\n"
+HARD = """
+from collections.abc import AsyncIterator
+from chatbot import Context, Plugin
+
+plugin = Plugin("hard")
+
+class Shop: ...
+
+@plugin.provide
+async def shop() -> AsyncIterator[Shop]:
+    raise OSError("the shop is shut")
+    yield Shop()
+
+@plugin.message()
+async def answer(ctx: Context, shop: Shop) -> str:
+    return "x"
+"""
+ECHO = "  echo: {plugins: [swapped_bot]}\n"
+OTHERS = "  other: {plugins: [swapped_other]}\n"
+BOTS = f"version: 1\nservice: emulator\nbots:\n{ECHO}{OTHERS}"
+FILES = {
+    "swapped_bot.py": PLUGIN,
+    "swapped_words.py": 'word = "one"',
+    "swapped_other.py": OTHER,
+    "swapped_hard.py": HARD,
+    "bots.yaml": BOTS,
+}
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Iterator[Config]:
-    """A bot whose plugin takes a word from another module."""
-    (tmp_path / "swapped_bot.py").write_text(PLUGIN)
-    (tmp_path / "swapped_words.py").write_text('word = "one"')
-    (tmp_path / "bots.yaml").write_text(BOTS)
-    yield load_config(tmp_path / "bots.yaml", {})
-    for name in ("swapped_bot", "swapped_words"):
-        sys.modules.pop(name, None)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory with two bots, one of which takes a word from another module."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("swapped_")]:
+        del sys.modules[name]
 
 
-def names(plugins: Plugins) -> list[str]:
-    return [plugin.name for plugin in plugins["echo"]]
+@dataclass
+class Scene:
+    """Bots that run, and what is to be seen of them."""
+
+    folder: Path
+    site: Site
+    fleet: Fleet
+    reloader: Reloader
+    emulator: Emulator
+    told: list[Mapping[str, Any]]
+    relogged: list[LogConfig] = field(default_factory=list)
+    published: list[list[str]] = field(default_factory=list)
+
+    async def write(self, file: str, text: str) -> None:
+        await anyio.Path(self.folder / file).write_text(text)
+
+    async def change(self, *changes: tuple[str, str], file: str = "bots.yaml") -> Outcome:
+        """Replace something in a file, and reload; returns what was done, without what was not."""
+        text = await anyio.Path(self.folder / file).read_text()
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        await self.write(file, text)
+        return {what: names for what, names in (await self.reloader.reload()).items() if names}
+
+    @property
+    def bots(self) -> dict[str, Bot]:
+        return {bot.name: bot for bot in self.site.bots}
+
+    def events(self, *names: str) -> list[tuple[str, str | None]]:
+        return [(line["event"], line.get("bot")) for line in self.told if line["event"] in names]
 
 
-def test_a_change_within_the_same_second_and_of_the_same_size_is_seen(config: Config) -> None:
-    assert names(load_plugins(config)) == ["one"]
-    for word in ("two", "six", "ten"):
-        (config.directory / "swapped_words.py").write_text(f'word = "{word}"')
-        assert names(load_anew(config)) == [word]
-
-
-@pytest.mark.parametrize("broken", ["word = (", "import nowhere", "raise SystemExit", "other = 1", 'word = "no name"'])
-def test_what_cannot_be_loaded_changes_nothing_that_was_imported(broken: str, config: Config) -> None:
-    load_plugins(config)
-    before = dict(sys.modules)
-    (config.directory / "swapped_words.py").write_text(broken)
-
-    with pytest.raises(ConfigError):
-        load_anew(config)
-
-    assert {name: module for name, module in sys.modules.items() if name.startswith("swapped")} == {
-        name: module for name, module in before.items() if name.startswith("swapped")
-    }
-    assert sys.modules["pytest"] is pytest
-
-
-async def reloaded(config: Config, *changes: tuple[str, str]) -> tuple[Bot, list[str]]:
-    """A bot that does not run, after these files were changed one after the other; and what the log told."""
+@asynccontextmanager
+async def scene(folder: Path) -> AsyncIterator[Scene]:
     emulator, store = Emulator(), MemoryStore()
     connection = Connection(
         endpoint="https://emulator.invalid",
@@ -87,31 +132,220 @@ async def reloaded(config: Config, *changes: tuple[str, str]) -> tuple[Bot, list
         is_emulator=True,
     )
     resource = AcsResource(connection.endpoint, access_key=connection.access_key, transport=AsgiTransport(emulator))
-    plugins = await anyio.to_thread.run_sync(load_plugins, config)
-    async with resource, store:
-        (bot,) = await assemble(config, plugins, connection, resource, store)
-        reloader = Reloader(config, plugins, [bot])
-        with structlog.testing.capture_logs() as told:
-            for file, text in changes:
-                await anyio.Path(config.directory / file).write_text(text)
-                await reloader.reload([file])
-        return bot, [line["event"] for line in told]
+    read: Callable[[], Any] = partial(load_config, folder / "bots.yaml", {})
+    config = await anyio.to_thread.run_sync(read)
+    sources = Sources(folder)
+    plugins = (await anyio.to_thread.run_sync(sources.load, config)).plugins
+    with structlog.testing.capture_logs() as told:
+        async with resource, store:
+            site = Site(config=config, connection=connection, resource=resource, store=store)
+            site.bots += await site.make(config, plugins)
+            fleet, server, stopping = Fleet(site.bots, drain_seconds=10), StatusServer(Starlette()), anyio.Event()
+            relogged: list[LogConfig] = []
+            published: list[list[str]] = []
+
+            async def publish() -> None:
+                published.append([bot.name for bot in site.bots])
+
+            reloader = Reloader(
+                site,
+                fleet,
+                server,
+                sources,
+                read=read,
+                relog=relogged.append,
+                publish=publish,
+                supervisor=Supervisor(),
+            )
+            async with server.open(config), anyio.create_task_group() as group:
+                group.start_soon(fleet.run, stopping)
+                yield Scene(folder, site, fleet, reloader, emulator, told, relogged, published)
+                stopping.set()
 
 
-async def test_a_bot_gets_new_plugins_that_can_be_used_and_keeps_the_old_where_they_cannot(config: Config) -> None:
-    texts = ['word = "two"', "word = (", 'word = "six"', "word = )"]
-
-    bot, told = await reloaded(config, *(("swapped_words.py", text) for text in texts))
-
-    assert [command.name for command in bot.crew.dispatcher.commands] == ["six"]
-    assert told == ["plugins.swapped", "plugins.kept", "plugins.swapped", "plugins.kept"]
+def commands(bot: Bot) -> list[str]:
+    return [command.name for command in bot.crew.dispatcher.commands]
 
 
-async def test_schedules_are_followed_as_they_are_now(config: Config) -> None:
-    without = PLUGIN.partition("@plugin.every")[0]
+async def test_where_nothing_has_changed_nothing_is_done(folder: Path) -> None:
+    async with scene(folder) as running:
+        before = running.bots
 
-    before, _ = await reloaded(config, ("swapped_bot.py", without))
-    after, _ = await reloaded(config, ("swapped_bot.py", PLUGIN))
+        assert await running.change() == {}
 
-    assert before.conversations.next_due_ms() is None
-    assert after.conversations.next_due_ms() is not None
+        assert running.bots == before
+        assert running.events("reload.finished", "bot.stopped", "plugins.swapped") == [("reload.finished", None)]
+        assert running.published == []
+
+
+async def test_a_bot_with_other_settings_begins_again_and_the_others_go_on(folder: Path) -> None:
+    async with scene(folder) as running:
+        before = running.bots
+
+        outcome = await running.change((ECHO, "  echo: {plugins: [swapped_bot], history: all}\n"))
+
+        assert outcome == {"restarted": ["echo"]}
+        assert running.events("bot.stopped") == [("bot.stopped", "echo")]
+        assert running.bots["other"] is before["other"]
+        assert running.bots["echo"] is not before["echo"]
+        assert running.bots["echo"].user == before["echo"].user
+        assert list(running.bots) == ["echo", "other"]
+
+
+async def test_bots_come_and_go_and_know_each_other(folder: Path) -> None:
+    async with scene(folder) as running:
+        other = running.bots["other"]
+
+        outcome = await running.change((ECHO, "  parrot: {plugins: [swapped_bot]}\n"))
+
+        assert outcome == {"added": ["parrot"], "removed": ["echo"]}
+        assert set(running.bots) == {"other", "parrot"}
+        assert set(other.crew.dispatcher.bot.siblings) == {running.bots["parrot"].user}
+        assert set(running.bots["parrot"].crew.dispatcher.bot.siblings) == {other.user}
+        assert sorted(running.published[-1]) == ["other", "parrot"]
+
+
+async def test_other_plugins_are_swapped_in_without_a_restart(folder: Path) -> None:
+    async with scene(folder) as running:
+        before = running.bots
+
+        assert await running.change(("[swapped_other]", "[swapped_other, swapped_bot]")) == {"swapped": ["other"]}
+
+        assert commands(running.bots["other"]) == ["one"]
+        assert running.bots == before
+        assert running.events("bot.stopped") == []
+
+
+async def test_changed_code_is_swapped_in_where_it_can_be_used_and_the_old_kept_where_it_cannot(folder: Path) -> None:
+    async with scene(folder) as running:
+        for text in ('word = "two"', "word = (", 'word = "six"', "word = )"):
+            await running.write("swapped_words.py", text)
+            if text.endswith('"'):
+                await running.reloader.reload()
+            else:
+                with pytest.raises(ConfigError):
+                    await running.reloader.reload()
+
+        assert commands(running.bots["echo"]) == ["six"]
+        events = running.events("plugins.swapped", "reload.refused")
+        assert events == [("plugins.swapped", "echo"), ("reload.refused", None)] * 2
+
+
+async def test_plugins_whose_providers_fail_leave_the_old_at_work_and_are_tried_again(folder: Path) -> None:
+    async with scene(folder) as running:
+        assert await running.change(("[swapped_bot]", "[swapped_hard]")) == {"kept": ["echo"]}
+        assert commands(running.bots["echo"]) == ["one"]
+        assert await running.change() == {"kept": ["echo"]}
+
+        assert await running.change(("raise OSError", "assert OSError"), file="swapped_hard.py") == {
+            "swapped": ["echo"]
+        }
+
+        assert commands(running.bots["echo"]) == []
+
+
+async def test_schedules_are_followed_as_they_are_now(folder: Path) -> None:
+    async with scene(folder) as running:
+        await running.write("swapped_bot.py", PLUGIN.partition("@plugin.every")[0])
+        await running.reloader.reload()
+        without = running.bots["echo"].conversations.next_due_ms()
+        await running.write("swapped_bot.py", PLUGIN)
+        await running.reloader.reload()
+
+        assert without is None
+        assert running.bots["echo"].conversations.next_due_ms() is not None
+
+
+async def test_every_mistake_in_the_file_is_told_and_the_old_one_stays_in_force(folder: Path) -> None:
+    async with scene(folder) as running:
+        before = running.bots
+        config = running.site.config
+
+        with pytest.raises(ConfigError) as caught:
+            await running.change(("version: 1", "version: 2\nlog: {level: loud}"), (ECHO, "  echo: {plugin: []}\n"))
+
+        assert len(caught.value.problems) == 4
+        assert running.events("reload.refused") == [("reload.refused", None)] * 4
+        assert running.bots == before
+        assert running.site.config is config
+
+
+async def test_a_service_that_refuses_a_new_bot_changes_nothing(folder: Path) -> None:
+    async with scene(folder) as running:
+        running.emulator.faults.add("create_user:403")
+
+        with pytest.raises(ServiceError, match=r"bots\.yaml:2:10: service: .*403"):
+            await running.change((ECHO, f"{ECHO}  parrot: {{plugins: [swapped_bot], history: all}}\n"))
+
+        assert list(running.bots) == ["echo", "other"]
+        assert running.events("bot.stopped") == []
+
+
+async def test_a_port_that_is_taken_changes_nothing(folder: Path) -> None:
+    async with scene(folder) as running, await anyio.create_tcp_listener(local_host="127.0.0.1") as taken:
+        port = taken.listeners[0].extra(anyio.abc.SocketAttribute.local_port)
+
+        with pytest.raises(StateError, match=r"bots\.yaml:3:18: server\.listen: "):
+            await running.change(
+                ("bots:", f"server: {{listen: {port}}}\nbots:"), (ECHO, ECHO.replace("]", "], history: all"))
+            )
+
+        assert running.events("bot.stopped") == []
+
+
+async def test_what_concerns_all_bots_is_applied_or_postponed_and_told(folder: Path) -> None:
+    async with scene(folder) as running:
+        outcome = await running.change(
+            ("bots:", "drain_timeout: 2s\nretention: 2d\nlog: {level: debug}\nstore: 'memory:'\nbots:")
+        )
+
+        assert {what: sorted(names) for what, names in outcome.items()} == {
+            "applied": ["drain_timeout", "log", "retention"],
+            "postponed": ["store"],
+        }
+        assert running.fleet.drain_seconds == 2
+        assert {bot.settings.retention.days for bot in running.site.bots} == {2}
+        assert running.relogged[-1].level == "debug"
+        assert [line["settings"] for line in running.told if line["event"] == "restart.needed"] == [["store"]]
+        assert await running.change() == {"postponed": ["store"]}
+
+
+async def test_texts_are_logged_from_a_reload_on_or_no_more(folder: Path) -> None:
+    async with scene(folder) as running:
+        await running.change(("bots:", "log: {texts: true}\nbots:"))
+        with_texts = [bot.tracer._log is not None for bot in running.site.bots if isinstance(bot.tracer, LoggedWork)]
+        await running.change(("texts: true", "texts: false"))
+        without = [bot.tracer._log is None for bot in running.site.bots if isinstance(bot.tracer, LoggedWork)]
+
+        assert with_texts == without == [True, True]
+
+
+async def test_however_many_ask_during_a_reload_there_is_one_more(folder: Path) -> None:
+    async with scene(folder) as running, anyio.create_task_group() as group:
+        group.start_soon(running.reloader.run)
+        running.reloader.request()
+        while not running.events("reload.finished"):
+            running.reloader.request()
+            await anyio.lowlevel.checkpoint()
+        while len(running.events("reload.finished")) < 2:
+            await anyio.lowlevel.checkpoint()
+        await running.reloader.reload()  # has its turn when no other reload runs
+
+        assert len(running.events("reload.finished")) == 3
+        group.cancel_scope.cancel()
+
+
+async def test_what_nobody_foresaw_ends_neither_the_reloader_nor_a_bot(folder: Path) -> None:
+    async with scene(folder) as running, anyio.create_task_group() as group:
+        good, running.reloader._read = running.reloader._read, partial(int, "x")
+        group.start_soon(running.reloader.run)
+        running.reloader.request()
+        while not running.events("reload.failed"):
+            await anyio.lowlevel.checkpoint()
+        running.reloader._read = good
+        running.reloader.request()
+        while not running.events("reload.finished"):
+            await anyio.lowlevel.checkpoint()
+
+        assert running.events("bot.stopped") == []
+        group.cancel_scope.cancel()

@@ -1,9 +1,12 @@
+import io
 import signal
+import sys
+from functools import partial
 
 import anyio
 import pytest
 
-from chatbot.runtime.signals import STOP_SIGNALS, stop_signals
+from chatbot.runtime.signals import RELOAD_SIGNALS, STOP_SIGNALS, hangups, stop_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -29,9 +32,43 @@ async def test_the_first_signal_asks_and_every_further_one_insists(number: signa
 
 
 async def test_afterwards_signals_do_what_they_did_before() -> None:
-    before = [signal.getsignal(number) for number in STOP_SIGNALS]
+    numbers = [*STOP_SIGNALS, *RELOAD_SIGNALS]
+    before = [signal.getsignal(number) for number in numbers]
 
-    with stop_signals(lambda _name: None, lambda _name: None):
-        assert signal.getsignal(signal.SIGTERM) != before[-1]
+    with stop_signals(lambda _name: None, lambda _name: None), hangups(lambda _name: None, lambda _name: None):
+        assert all(signal.getsignal(number) != handler for number, handler in zip(numbers, before, strict=True))
 
-    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+class Terminal(io.StringIO):
+    """A stderr on a terminal, which may go."""
+
+    is_there = True
+
+    def isatty(self) -> bool:
+        return self.is_there
+
+
+@pytest.mark.parametrize(
+    ("stderr", "is_lost", "expected"),
+    [(io.StringIO, False, "sent"), (Terminal, False, "sent"), (Terminal, True, "lost")],
+)
+async def test_a_hangup_was_sent_or_means_that_the_terminal_is_gone(
+    stderr: type[io.StringIO], is_lost: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+    came = anyio.Event()
+    terminal = stderr()
+    monkeypatch.setattr(sys, "stderr", terminal)
+
+    def note(meaning: str, name: str) -> None:
+        heard.append(f"{meaning} {name}")
+        came.set()
+
+    with anyio.fail_after(5), hangups(partial(note, "sent"), partial(note, "lost")):
+        monkeypatch.setattr(Terminal, "is_there", not is_lost)
+        signal.raise_signal(signal.SIGHUP)
+        await came.wait()
+
+    assert heard == [f"{expected} SIGHUP"]

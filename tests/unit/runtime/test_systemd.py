@@ -1,5 +1,6 @@
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,32 @@ def test_ready_and_stopping_are_each_one_datagram(ear: socket.socket) -> None:
 
     assert ear.recv(1000).splitlines() == [b"READY=1", b"STATUS=Running 2 bots"]
     assert ear.recv(1000).splitlines()[0] == b"STOPPING=1"
+
+
+def test_a_reload_is_told_in_one_datagram_with_the_time_and_ends_with_ready(ear: socket.socket) -> None:
+    supervisor = Supervisor.of(environ(ear))
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+
+    supervisor.reloading()
+    supervisor.ready("Running 2 bots")
+
+    first, second, _status = ear.recv(1000).decode().splitlines()
+    assert first == "RELOADING=1"
+    assert before <= int(second.removeprefix("MONOTONIC_USEC=")) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    assert ear.recv(1000).startswith(b"READY=1\n")
+
+
+def test_once_the_end_has_begun_a_reload_is_told_no_more(ear: socket.socket) -> None:
+    supervisor = Supervisor.of(environ(ear))
+
+    supervisor.stopping()
+    supervisor.reloading()
+    supervisor.ready("Running 2 bots")
+
+    assert ear.recv(1000).startswith(b"STOPPING=1")
+    ear.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        ear.recv(1000)
 
 
 def test_an_abstract_address_is_understood() -> None:

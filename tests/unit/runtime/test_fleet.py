@@ -6,7 +6,7 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from chatbot.runtime.supervisor import LONGEST_PAUSE, keep_running, supervise
+from chatbot.runtime.fleet import LONGEST_PAUSE, Fleet, keep_running
 
 pytestmark = pytest.mark.virtual_time
 
@@ -55,7 +55,7 @@ async def supervised(*bots: Scripted, seconds: float, drain_seconds: float = 10)
     stopping = anyio.Event()
     async with anyio.create_task_group() as group:
         group.start_soon(stop_after, seconds, stopping)
-        await supervise(bots, stopping, drain_seconds=drain_seconds)
+        await Fleet(bots, drain_seconds=drain_seconds).run(stopping)
         return anyio.current_time()
 
 
@@ -134,3 +134,57 @@ async def test_who_does_not_finish_in_time_is_cut_off_and_named() -> None:
 
     assert ended - begun == pytest.approx(8)
     assert [(line["event"], line["bots"]) for line in logs] == [("bots.cut", ["stuck"])]
+
+
+async def test_a_bot_ends_and_another_of_its_name_begins_while_the_others_go_on() -> None:
+    old, new, other = Scripted("a", [work]), Scripted("a", [work]), Scripted("b", [work])
+    fleet, stopping = Fleet([old, other], drain_seconds=10), anyio.Event()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(fleet.run, stopping)
+        await anyio.sleep(5)
+        await fleet.end("a")
+        fleet.begin(new)
+        await anyio.sleep(5)
+        stopping.set()
+
+    assert [len(bot.begun_at) for bot in (old, new, other)] == [1, 1, 1]
+    assert new.begun_at[0] - old.begun_at[0] == pytest.approx(5)
+
+
+async def test_a_single_bot_that_does_not_finish_in_time_is_cut_off_alone() -> None:
+    stuck, other = Scripted("stuck", [never_finish]), Scripted("b", [work])
+    fleet, stopping = Fleet([stuck, other], drain_seconds=3), anyio.Event()
+
+    with capture_logs() as logs:
+        async with anyio.create_task_group() as group:
+            group.start_soon(fleet.run, stopping)
+            await anyio.sleep(1)
+            begun = anyio.current_time()
+            await fleet.end("stuck")
+            ended = anyio.current_time()
+            before_the_stop = list(logs)
+            stopping.set()
+
+    assert ended - begun == pytest.approx(3)
+    assert [(line["event"], line["bots"]) for line in before_the_stop] == [("bots.cut", ["stuck"])]
+    assert logs == before_the_stop
+
+
+async def test_a_bot_that_comes_when_all_are_to_stop_is_not_begun() -> None:
+    leaving, late = Scripted("a", [never_finish]), Scripted("a", [work])
+    fleet, stopping = Fleet([leaving], drain_seconds=3), anyio.Event()
+
+    async def swap() -> None:
+        await fleet.end("a")
+        fleet.begin(late)
+
+    with capture_logs():
+        async with anyio.create_task_group() as group:
+            group.start_soon(fleet.run, stopping)
+            await anyio.sleep(1)
+            group.start_soon(swap)
+            await anyio.sleep(1)
+            stopping.set()
+
+    assert late.begun_at == []

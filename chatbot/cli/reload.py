@@ -1,0 +1,56 @@
+"""`chatbot reload`: running bots take up what has changed in bots.yaml and in their plugins."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import anyio
+from cyclopts import Parameter
+
+from chatbot.cli.boundary import EXIT_CRASH
+from chatbot.errors import StateError
+from chatbot.runtime.asking import ask, find_daemon
+from chatbot.runtime.control import ControlDirectory
+
+PATIENCE_SECONDS: Final = 3600.0
+"""A bot with other settings first finishes what it has in hand, for `drain_timeout` at most."""
+
+_SENTENCES: Final = {
+    "added": "begun",
+    "removed": "ended",
+    "restarted": "begun again with other settings",
+    "swapped": "given other plugins",
+    "kept": "left with the plugins they had, because they cannot use the new ones (see the log)",
+}
+
+
+def reload(
+    config: Annotated[Path, Parameter(help="The configuration of the running bots.")] = Path("bots.yaml"),
+    /,
+    *,
+    format: Annotated[Literal["text", "json"], Parameter(help="For people, or for programs.")] = "text",
+) -> int:
+    """Have running bots take up what has changed."""
+    directory = config.absolute().parent
+    daemon = find_daemon(ControlDirectory(directory), config)
+    if daemon is None:
+        message = f"no bots run in {directory}; they take up what has changed when they are started"
+        raise StateError(message)
+    outcome = anyio.run(ask, daemon, {"ask": "reload"}, PATIENCE_SECONDS)
+    print(json.dumps(outcome, indent=2) if format == "json" else "\n".join(_told(outcome)))
+    return EXIT_CRASH if outcome["kept"] else 0
+
+
+def _told(outcome: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    if not any(outcome.values()):
+        yield "Nothing has changed."
+    for what, sentence in _SENTENCES.items():
+        if names := outcome[what]:
+            yield f"{', '.join(names)}: {sentence}"
+    if names := outcome["applied"]:
+        yield f"In force now: {', '.join(names)}"
+    if names := outcome["postponed"]:
+        yield f"In force only after a restart: {', '.join(names)}"

@@ -1,0 +1,221 @@
+"""The Python files in the directory of bots.yaml that plugins are made of: which have changed, and loading them anew.
+
+Who imports whom is read from the import statements. What was imported otherwise counts as everybody's.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import cache_from_source
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+from chatbot.config import BotConfig, Config
+from chatbot.runtime.assemble import Plugins, load_plugins
+
+_NEVER_OWN: Final = ("chatbot", "__main__", "tests", "conftest")
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A module as it was imported.
+
+    Args:
+        file: None for a package without a file of its own.
+        digest: of the file.
+        imports: the names of the modules that it may have imported.
+    """
+
+    file: Path | None
+    digest: bytes
+    imports: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What was loaded.
+
+    Args:
+        plugins: of each bot that was asked for, or whose code has changed.
+        changes: the bots whose code has changed, each with the names of the changed files.
+    """
+
+    plugins: Plugins
+    changes: Mapping[str, Sequence[str]]
+
+
+class Sources:
+    """The modules that were imported from one directory. Its methods read files: call them in a thread.
+
+    Args:
+        directory: of bots.yaml.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._known: dict[str, _Source] = {}
+
+    def load(self, config: Config, names: Collection[str] | None = None) -> Loaded:
+        """Load the plugins of all bots, or of these and of those whose code has changed since it was imported.
+
+        Modules whose files have changed are imported anew, and so is whatever imports those.
+
+        Raises:
+            ConfigError: some cannot be used; what was imported before is what is imported still.
+        """
+        changed = self._changed()
+        stale = self._stale(changed, config)
+        digests = {name: _digest(self._known[name].file) for name in stale}
+        changes = {
+            name: self._names_of(changed & self._reached([bot]))
+            for name, bot in config.bots.items()
+            if stale & self._roots([bot])
+        }
+        with _without(stale, self._directory):
+            plugins = load_plugins(config, None if names is None else {*names, *changes})
+        self._known = {
+            name: known if name not in stale and (known := self._known.get(name)) else _read(name, module, digests)
+            for name, module in _own_modules(self._directory)
+        }
+        return Loaded(plugins, changes)
+
+    def _names_of(self, modules: Collection[str]) -> list[str]:
+        return sorted({file.name for module in modules if (file := self._known[module].file)})
+
+    def _changed(self) -> frozenset[str]:
+        return frozenset(name for name, source in self._known.items() if _digest(source.file) != source.digest)
+
+    def _stale(self, changed: Collection[str], config: Config) -> frozenset[str]:
+        """The modules that would be others if they were imported now."""
+        stale = set(changed)
+        if stale - self._reached(config.bots.values(), only_said=True):
+            return frozenset(self._known)  # nobody knows who has it
+        while more := {name for name, source in self._known.items() if source.imports & stale} - stale:
+            stale |= more
+        return frozenset(stale)
+
+    def _roots(self, bots: Collection[BotConfig]) -> frozenset[str]:
+        return frozenset(plugin.module for bot in bots for plugin in bot.plugins)
+
+    def _reached(self, bots: Collection[BotConfig], *, only_said: bool = False) -> frozenset[str]:
+        """The modules that these bots' plugins are made of.
+
+        Args:
+            only_said: by what import statements say; else also those that no statement names.
+        """
+        reached = set(self._roots(bots)) & self._known.keys()
+        while more := {one for name in reached for one in self._known[name].imports & self._known.keys()} - reached:
+            reached |= more
+        if only_said:
+            return frozenset(reached)
+        named = {one for source in self._known.values() for one in source.imports}
+        return frozenset(reached | (self._known.keys() - named - self._roots(bots)))
+
+
+@contextmanager
+def _without(names: Collection[str], directory: Path) -> Iterator[None]:
+    """Forget these modules, so that they are imported anew; if the block fails, everything is as it was."""
+    before = dict(_own_modules(directory))
+    forgotten = {name: module for name, module in before.items() if name in names}
+    for name, module in forgotten.items():
+        del sys.modules[name]
+        _drop_cache(module)
+        package, child = _package_of(name)
+        if getattr(package, child, None) is module:
+            delattr(package, child)  # `from package import module` would find it there
+    try:
+        yield
+    except BaseException:
+        for name in [name for name, _ in _own_modules(directory) if name not in before]:
+            del sys.modules[name]
+        sys.modules.update(forgotten)
+        for name, module in forgotten.items():
+            package, child = _package_of(name)
+            if package is not None:
+                setattr(package, child, module)
+        raise
+
+
+def _package_of(name: str) -> tuple[ModuleType | None, str]:
+    """The package that holds a module, if it is imported, and the module's name there."""
+    package, _, child = name.rpartition(".")
+    return sys.modules.get(package), child
+
+
+def _own_modules(directory: Path) -> Iterator[tuple[str, ModuleType]]:
+    """What was imported from the directory itself: not what is installed below it, and nothing of chatbot."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in _NEVER_OWN:
+            continue
+        places = [module.__file__] if getattr(module, "__file__", None) else list(getattr(module, "__path__", ()))
+        if any(_is_own(Path(place), directory) for place in places if place):
+            yield name, module
+
+
+def _is_own(place: Path, directory: Path) -> bool:
+    try:
+        below = place.resolve().relative_to(directory.resolve())
+    except (OSError, ValueError):
+        return False
+    return "site-packages" not in below.parts and not any(part.startswith(".") for part in below.parts)
+
+
+def _drop_cache(module: ModuleType) -> None:
+    """Forget the compiled form: it is taken for current if the file changed within the second, to the same size."""
+    if module.__file__ and module.__file__.endswith(".py"):
+        with suppress(OSError):  # a file system that is read-only, for example
+            Path(cache_from_source(module.__file__)).unlink(missing_ok=True)
+
+
+def _read(name: str, module: ModuleType, digests: Mapping[str, bytes]) -> _Source:
+    """A module as it is known from now on.
+
+    Args:
+        digests: of files just before they were imported, as far as they were looked at: one that changes meanwhile
+            must count as changed the next time.
+    """
+    place = getattr(module, "__file__", None)
+    file = Path(place) if place else None
+    parents = {name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)}
+    if file is None:
+        return _Source(None, b"", frozenset(parents))
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    return _Source(file, digests.get(name) or _digest(file), frozenset(parents | set(_imports(file, package))))
+
+
+def _digest(file: Path | None) -> bytes:
+    if file is None:
+        return b""
+    try:
+        return hashlib.sha256(file.read_bytes()).digest()
+    except OSError:
+        return b"gone"
+
+
+def _imports(file: Path, package: str) -> Iterator[str]:
+    """The names of all modules that the import statements of a file may mean, the packages they are in included."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _with_parents(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            origin = ".".join(part for part in (base, node.module) if part)
+            for alias in node.names:
+                yield from _with_parents(f"{origin}.{alias.name}")
+
+
+def _with_parents(name: str) -> Iterator[str]:
+    parts = name.split(".")
+    for length in range(1, len(parts) + 1):
+        yield ".".join(parts[:length])
