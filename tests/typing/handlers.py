@@ -7,7 +7,7 @@ The decorated function is still the function.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
 from datetime import date, timedelta
 from enum import Enum
 from typing import Literal, assert_type
@@ -66,7 +66,7 @@ class Color(Enum):
 async def echo(ctx: Context) -> str:
     assert_type(ctx, Context[MessageReceived])
     assert_type(ctx.bot, BotInfo)
-    assert_type(ctx.bot.siblings, frozenset[UserId])
+    assert_type(ctx.bot.siblings, Set[UserId])
     assert_type(ctx.commands, tuple[CommandInfo, ...])
     assert_type(ctx.attachments, tuple[Attachment, ...])
     assert_type(ctx.event, MessageReceived)
