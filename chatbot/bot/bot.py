@@ -30,20 +30,18 @@ from chatbot.bot.settings import BotSettings
 from chatbot.bot.tracer import Tracer, Untraced
 from chatbot.bot.trouble import Trouble
 from chatbot.bot.turns import Turns
+from chatbot.bot.upkeep import Upkeep
 from chatbot.bot.watch import Watch
 from chatbot.conversation import Conversations
 from chatbot.dispatch import Dispatcher, HandlerSource, Outcome
-from chatbot.errors import StoreError
 from chatbot.events import BotStarted, BotStopping, Event, MessageEvent, ThreadEvent
 from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget
-from chatbot.stores.base import Attempt, OutboxRow, Prune, Store, Write
+from chatbot.stores.base import Attempt, OutboxRow, Store, ThreadRecord, Write
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
-
-PRUNE_SECONDS = 60.0
 
 MAX_SLEEP = 3600.0
 """How long the bot trusts its clock before it looks again when the next timer is due."""
@@ -117,6 +115,7 @@ class Bot:
         self.own = OwnLane(self, None)
         self.listening = Listening(self)
         self.turns = Turns(self)
+        self._upkeep = Upkeep(self)
         self._handlers = anyio.CapacityLimiter(self.settings.max_handlers)
 
     # ── running ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -127,7 +126,7 @@ class Bot:
         Raises:
             StoreError: the store could not be read at the start.
         """
-        self.is_stopping = self.has_walked = False
+        self.is_stopping = False
         await self._remember()
         self.log.info("bot.started", user_id=self.user, threads=len(self.lanes))
         async with self.crew:
@@ -135,7 +134,7 @@ class Bot:
             async with anyio.create_task_group() as group:
                 group.start_soon(self.listening.run)
                 group.start_soon(self.turns.run)
-                group.start_soon(self._prune)
+                group.start_soon(self._upkeep.run)
                 group.start_soon(self._keep_time)
                 group.start_soon(self.own.run)
                 await stopping.wait()
@@ -145,6 +144,7 @@ class Bot:
                     self.lanes[thread].interrupt()
                 await self._drain()
                 group.cancel_scope.cancel()
+        await self._upkeep.note_horizon()
         self.failures.sum_up(anyio.current_time())
         self.log.info("bot.stopped", unsent=sum(len(lane.handling.outbox) for lane in self.lanes.values()))
 
@@ -172,33 +172,42 @@ class Bot:
         self.own = OwnLane(self, self._noted.get(NOWHERE))
         self.lanes = {}
         self.turns.forget()
+        horizon_ms = await self._store.horizon(self.user)
+        # What was said shortly before the horizon may have become visible after it.
+        told_ms = None if horizon_ms is None else horizon_ms - self.settings.slack_ms
+        self.listening.begin(told_ms)
         for record in await self._store.threads(self.user):
             if self.serves(record.thread):
-                self.lanes[record.thread] = Lane(
-                    self,
-                    record.thread,
-                    record,
-                    rows=rows.get(record.thread, ()),
-                    noted=self._noted.get(record.thread),
-                )
-                if not record.is_left:
-                    self.turns.ring(record.thread)
+                self._resume(record, rows.get(record.thread, ()), told_ms)
         for thread in (self.settings.threads or frozenset()) - self.lanes.keys():
             self.begin(thread, None)
         for letter in await self._store.dead_letters(self.user):
             if letter.is_revived and not aftercare.hand_over(self, letter):
                 self.log.warning("letter.postponed", letter=letter.id, reason="the bot is not in its thread")
 
+    def _resume(self, record: ThreadRecord, rows: Sequence[OutboxRow], told_ms: int | None) -> None:
+        """Make the lane of a thread that the store knows. Its first turn comes if it owes something, when the doorbell
+        tells that it has moved, or else with its beat."""
+        noted = self._noted.get(record.thread)
+        lane = Lane(self, record.thread, record, rows=rows, noted=noted, looked_ms=told_ms)
+        self.lanes[record.thread] = lane
+        if record.is_left:
+            return
+        self.turns.begin_beat(record.thread)
+        if noted is not None or not lane.is_settled:
+            self.turns.ring(record.thread)
+
     def serves(self, thread: ThreadId) -> bool:
         """Whether bots.yaml wants the bot in this thread."""
         return self.settings.threads is None or thread in self.settings.threads
 
-    def begin(self, thread: ThreadId, stamp: datetime | None) -> None:
+    def begin(self, thread: ThreadId, stamp: datetime | None) -> Lane:
         """A thread nobody knew: its first turn finds out whether the bot is in it."""
         lane = Lane(self, thread, None, noted=self._noted.get(thread))
         lane.membership.probe(stamp)
         self.lanes[thread] = lane
         self.turns.ring(thread)
+        return lane
 
     async def revive(self, id: str) -> bool:
         """Have a dead letter tried again; False when there is none of that id in a thread the bot is in."""
@@ -216,17 +225,6 @@ class Bot:
                 return
             self.turns.give_again(owing)
             await self.turns.ended.wait()
-
-    async def _prune(self) -> None:
-        """From time to time forget what was settled long ago, and sum up what fails again and again."""
-        while True:
-            self.failures.sum_up(anyio.current_time())
-            before_ms = int((self.clock() - self.settings.retention.total_seconds()) * 1000)
-            try:
-                await self.commit([Prune(before_ms)])
-            except StoreError as error:
-                self.trouble.met("store", error)
-            await anyio.sleep(PRUNE_SECONDS)
 
     async def _keep_time(self) -> None:
         """Ring what is due, each in the lane where it is to be handled."""
@@ -336,9 +334,13 @@ class Bot:
         """Read a row back, settled or not."""
         return await self._store.row(self.user, key)
 
-    def jitter(self, pause: float) -> float:
-        """A pause of about this many seconds, so that lanes which failed together do not return together."""
-        return pause * random.uniform(0.75, 1.25)  # noqa: S311 - not a secret
+    def jitter(self, pause: float, *, at_least: float = 0.75) -> float:
+        """A pause of about this many seconds, so that lanes which failed together do not return together.
+
+        Args:
+            at_least: the smallest factor; the greatest is 0.5 more.
+        """
+        return pause * random.uniform(at_least, at_least + 0.5)  # noqa: S311 - not a secret
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self.clock(), UTC)

@@ -19,6 +19,7 @@ from chatbot.bot.joining import find_arrival, floor_of
 from chatbot.bot.looking import Looking
 from chatbot.bot.membership import Membership, Presence
 from chatbot.bot.receipts import Receipts
+from chatbot.bot.rota import Rest
 from chatbot.bot.settings import NO_HISTORY
 from chatbot.errors import Forbidden, NotFound, ServiceError, StoreError, Throttled
 from chatbot.events import ActionFailed, ThreadJoined, ThreadLeft
@@ -45,6 +46,8 @@ class Lane:
         record: what the store knows of it; None for a thread the bot was never in.
         rows: wishes that an earlier process left pending here.
         noted: an attempt that an earlier process noted before it died.
+        looked_ms: the service's time, epoch ms, up to which an earlier process has handled everything; None if that
+            is not known.
     """
 
     __slots__ = (
@@ -52,6 +55,7 @@ class Lane:
         "_is_deleted",
         "_is_new",
         "_letters",
+        "_rests_until",
         "bot",
         "budget",
         "handling",
@@ -71,6 +75,7 @@ class Lane:
         *,
         rows: Sequence[OutboxRow] = (),
         noted: Attempt | None = None,
+        looked_ms: int | None = None,
     ) -> None:
         self.bot = bot
         self.thread = thread
@@ -82,11 +87,12 @@ class Lane:
         if record is not None:
             self.membership = Membership(Presence.OUT if record.is_left else Presence.IN, was_told=record.is_left)
         self.handling = Handling(bot, thread, record=record, noted=noted, outbox=self._outbox(rows), log=self.log)
-        self.looking = Looking(self, looked_ms=record.base if record is not None and record.is_left else None)
+        self.looking = Looking(self, looked_ms=record.base if record is not None and record.is_left else looked_ms)
         self._letters: list[DeadLetter] = []
         self._is_deleted = False
         self._is_new = record is None
         self._failures = 0
+        self._rests_until = 0.0
 
     def _outbox(self, rows: Sequence[OutboxRow] = ()) -> Outbox:
         return Outbox(
@@ -141,34 +147,30 @@ class Lane:
 
     # ── a turn ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def turn(self) -> float | None:
-        """Do what can be done now.
-
-        Returns:
-            Seconds until the next turn is due; None when none is needed before the doorbell rings.
-        """
+    async def turn(self) -> Rest:
+        """Do what can be done now; returns when the next turn is needed, if the doorbell does not ring before."""
         try:
-            pause = await self._work()
+            rest = await self._work()
         except TryAgain as again:
-            return again.pause
+            return Rest(call=again.pause)
         except (ServiceError, StoreError) as error:
-            return self._back_off(error)
+            return Rest(call=self._back_off(error))
         self._failures = 0
-        return pause
+        return rest
 
-    async def _work(self) -> float | None:
+    async def _work(self) -> Rest:
         if self.membership.presence is Presence.OUT:
-            return None
+            return Rest()
         if self._is_deleted:
             await self.leave(is_deleted=True)
-            return None
+            return Rest()
         try:
             return await self._work_inside()
         except (Forbidden, NotFound) as error:
             await self.leave(is_deleted=isinstance(error, NotFound))
-            return None
+            return Rest()
 
-    async def _work_inside(self) -> float | None:
+    async def _work_inside(self) -> Rest:
         """A turn as it goes while the bot is in the thread."""
         pause: float | None = None
         if not self.bot.is_stopping:
@@ -177,10 +179,10 @@ class Lane:
             except TryAgain as again:
                 pause = again.pause
             if self.membership.presence is not Presence.IN:
-                return pause
+                return Rest(call=pause)
         pause = _sooner(pause, await self._send())
         self.budget.forget(anyio.current_time())
-        return pause if self.bot.is_stopping else _sooner(pause, self._beat())
+        return Rest(call=pause, beat=None if self.bot.is_stopping else self._beat())
 
     async def _receive(self) -> float | None:
         """Join if need be, then look and handle. Returns the seconds to wait if it is too early for that."""
@@ -283,6 +285,11 @@ class Lane:
         self.membership.leave(now)
         self.log.info("thread.left", is_deleted=is_deleted)
 
+    @property
+    def is_backing_off(self) -> bool:
+        """Whether the thread could not be read or written, and is left alone for a while: a bell changes nothing."""
+        return anyio.current_time() < self._rests_until
+
     def _back_off(self, error: ServiceError | StoreError) -> float:
         self._failures += 1
         work = "store" if isinstance(error, StoreError) else "read"
@@ -291,8 +298,11 @@ class Lane:
         if isinstance(error, Throttled):
             pause = error.retry_after or pause
             self.budget.close(Operation.LIST_MESSAGES, anyio.current_time() + pause)
-            return pause
-        return self.bot.jitter(pause)
+            pause = self.bot.jitter(pause, at_least=1.0)
+        else:
+            pause = self.bot.jitter(pause)
+        self._rests_until = anyio.current_time() + pause
+        return pause
 
 
 def _sooner(a: float | None, b: float | None) -> float | None:

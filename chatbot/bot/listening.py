@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from chatbot.bot.membership import Presence
-from chatbot.errors import ServiceError, Throttled
+from chatbot.errors import OutcomeUnknown, ServiceError, Throttled, Unreachable
 from chatbot.model import ThreadItem
-from chatbot.polling.doorbell import listen, rings
+from chatbot.polling.doorbell import Walk, milliseconds, rings
 from chatbot.service.budget import Operation
 
 if TYPE_CHECKING:
     from chatbot.bot.bot import Bot
+    from chatbot.bot.lane import Lane
 
 FULL_WALK_SECONDS: Final = 600.0
 """How often the list of threads is read to its end: a few threads are listed out of order (recorded sessions)."""
+
+FULL_WALK_PAGES: Final = 10
+"""Pages of such a walk that are read in one go; in between the doorbell is heard."""
+
+SPARE: Final = 15
+"""Requests of the quota that such a walk leaves to the doorbell, and at the start to the process before this one."""
 
 MAX_PAUSE: Final = 30.0
 
@@ -34,7 +42,20 @@ class Listening:
     def __init__(self, bot: Bot) -> None:
         self._bot = bot
         self._summoned = anyio.Event()
+        self._heard_ms: int | None = None
+        self._full_walk: Walk | None = None
+        self._full_walk_at = 0.0
+        self._is_complete = False
         self.has_walked = False
+
+    def begin(self, horizon_ms: int | None) -> None:
+        """Begin anew, at the start of the bot.
+
+        Args:
+            horizon_ms: the service's time up to which everything is settled; None if that is not known.
+        """
+        self._heard_ms, self._is_complete = horizon_ms, horizon_ms is not None
+        self._full_walk, self.has_walked = None, False
 
     def summon(self) -> None:
         """Have the doorbell asked as soon as possible, rather than at its next beat."""
@@ -42,17 +63,16 @@ class Listening:
 
     async def run(self) -> None:
         """Ask again and again which threads have moved."""
-        full_walk_at = anyio.current_time()
+        now = self._full_walk_at = anyio.current_time()
+        for _ in range(SPARE):
+            self._bot.budget.spend(Operation.LIST_THREADS, now)
         failures = 0
         self._bot.watch.doorbell()
         while not self._bot.is_stopping:
-            now = anyio.current_time()
             pause = self._bot.settings.cadence.interval
             try:
-                await self._ring(to_the_end=now >= full_walk_at)
+                await self._listen()
                 self._bot.trouble.over("list threads")
-                self.has_walked = True
-                full_walk_at = now + FULL_WALK_SECONDS if now >= full_walk_at else full_walk_at
                 failures = 0
             except ServiceError as error:
                 failures += 1
@@ -70,20 +90,57 @@ class Listening:
             self._bot.budget.close(Operation.LIST_THREADS, anyio.current_time() + pause)
         return pause
 
-    async def _ring(self, *, to_the_end: bool) -> None:
-        async for item in listen(self._bot.service, self._is_news, self._bot.budget, to_the_end=to_the_end):
+    async def _listen(self) -> None:
+        """Read what has moved since the last time, and go on with the walk to the end."""
+        if self._heard_ms is not None:
+            walk = Walk(self._bot.service, self._bot.budget, horizon_ms=self._heard_ms)
+            while not walk.is_over:
+                self._hear(await walk.read(), walk)
+            self._heard_ms = walk.begun_ms or self._heard_ms
+        if self._full_walk is None and (self._heard_ms is None or anyio.current_time() >= self._full_walk_at):
+            self._full_walk = Walk(self._bot.service, self._bot.budget)
+        if self._full_walk is not None:
+            await self._go_on(self._full_walk)
+
+    async def _go_on(self, walk: Walk) -> None:
+        """Read some pages of the walk to the end, as far as the quota has plenty of them."""
+        for _ in range(FULL_WALK_PAGES):
+            delay = self._bot.budget.delay(Operation.LIST_THREADS, anyio.current_time(), spare=SPARE)
+            if delay and walk.pages:
+                return
+            try:
+                self._hear(await walk.read(), walk)
+            except (Throttled, Unreachable, OutcomeUnknown):
+                raise
+            except ServiceError:
+                self._full_walk = None  # its link may be what is refused
+                raise
+            self._heard_ms = self._heard_ms or walk.begun_ms
+            if walk.is_over:
+                self._full_walk, self._full_walk_at = None, anyio.current_time() + FULL_WALK_SECONDS
+                self.has_walked = self._is_complete = True
+                return
+
+    def _hear(self, items: Iterable[ThreadItem], walk: Walk) -> None:
+        self._bot.watch.doorbell()
+        for item in items:
+            if not self._is_news(item):
+                continue
             lane = self._bot.lanes.get(item.id)
             if lane is None:
-                self._bot.begin(item.id, item.last_activity)
+                lane = self._bot.begin(item.id, item.last_activity)
             elif item.deleted_on is not None:
                 lane.end()
             elif lane.membership.presence is Presence.OUT:
                 lane.membership.probe(item.last_activity)
-            self._bot.turns.ring(item.id)
+            stamp_ms = milliseconds(item.last_activity) if item.last_activity else walk.begun_ms
+            if stamp_ms is not None:
+                lane.looking.ring(stamp_ms)
+            if not lane.is_backing_off:
+                self._bot.turns.ring(item.id)
 
     def _is_news(self, item: ThreadItem) -> bool:
         """Whether a listed thread needs a look."""
-        self._bot.watch.doorbell()
         lane = self._bot.lanes.get(item.id)
         if lane is None:
             return item.deleted_on is None and self._bot.serves(item.id)
@@ -92,3 +149,26 @@ class Listening:
                 return False
             return lane.membership.is_worth_a_probe(item.last_activity, lane.looking.looked_ms, anyio.current_time())
         return item.deleted_on is not None or rings(item.last_activity, lane.looking.looked_ms)
+
+    def settled_ms(self) -> int | None:
+        """The service's time, epoch ms, up to which everything is settled that the list of threads tells of.
+
+        After a restart only threads that have moved since need to be looked at before their beat. None while that is
+        not known.
+        """
+        if not self._is_complete or self._heard_ms is None:
+            return None
+        settled = self._heard_ms
+        for lane in self._bot.lanes.values():
+            if (unsettled := _unsettled_since(lane)) is not None:
+                settled = min(settled, unsettled)
+        return settled or None
+
+
+def _unsettled_since(lane: Lane) -> int | None:
+    """Since when a thread may hold what is not settled, as epoch ms; 0 if that is not known, None if it holds none."""
+    looking, presence = lane.looking, lane.membership.presence
+    if looking.rung_ms is None or presence is Presence.OUT:
+        return None
+    # A thread that the bot is not known to be in needs to be found again, no more.
+    return looking.rung_ms if presence is Presence.UNKNOWN else looking.looked_ms or 0

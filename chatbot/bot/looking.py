@@ -10,6 +10,7 @@ import anyio
 
 from chatbot.model import ChatMessage, MessageType
 from chatbot.polling.cursor import Change, moment
+from chatbot.polling.doorbell import is_covered
 from chatbot.polling.poller import Interrupted, Look, brief_look, whole_look
 from chatbot.polling.sightings import event_of, lists
 from chatbot.service.budget import Operation
@@ -35,11 +36,12 @@ class Looking:
 
     Attributes:
         looked_ms: the service's time at the start of the last look that read everything.
+        rung_ms: the latest activity that the doorbell has told of and no look has covered yet; the service's time.
         spoke_at: when somebody last spoke in the thread, in seconds of the event loop's clock.
         unhandled_ms: the version of the message that was seen and is not handled yet.
     """
 
-    __slots__ = ("_arrived", "_bot", "_lane", "_look", "_whole_at", "looked_ms", "spoke_at", "unhandled_ms")
+    __slots__ = ("_arrived", "_bot", "_lane", "_look", "_whole_at", "looked_ms", "rung_ms", "spoke_at", "unhandled_ms")
 
     def __init__(self, lane: Lane, *, looked_ms: int | None) -> None:
         self._lane = lane
@@ -48,6 +50,7 @@ class Looking:
         self._arrived = 0
         self._whole_at: float | None = None
         self.looked_ms = looked_ms
+        self.rung_ms: int | None = None
         self.unhandled_ms: int | None = None
         self.spoke_at = anyio.current_time() - max(0.0, lane.bot.clock() - lane.handling.cursor.top / 1000)
 
@@ -55,6 +58,15 @@ class Looking:
         """The bot came into the thread, by the system message of this id."""
         self._arrived = arrived
         self._whole_at, self.spoke_at = None, anyio.current_time()
+
+    @property
+    def has_looked(self) -> bool:
+        """Whether the thread was read since the bot has started, or has come in."""
+        return self._whole_at is not None
+
+    def ring(self, stamp_ms: int) -> None:
+        """The doorbell tells of activity at this time, the service's, epoch ms."""
+        self.rung_ms = max(stamp_ms, self.rung_ms or 0)
 
     def interrupt(self) -> None:
         """End the look that is under way, if it is waiting for the service; a handler is left to finish."""
@@ -82,10 +94,20 @@ class Looking:
         if end is Ending.READ:
             self._bot.trouble.over("read", place=self._lane.thread)
             self.looked_ms = look.server_time_ms
+            self._answer_bell()
             if is_whole:
                 self._whole_at = now
                 self._lane.handling.rise(look.top)
         return end is Ending.REMOVED
+
+    def _answer_bell(self) -> None:
+        """A look has ended; the doorbell's news are covered if it began clearly after them."""
+        if self.rung_ms is None:
+            return
+        if self._lane.handling.cursor.top < self.rung_ms:
+            self.spoke_at = anyio.current_time()  # what has rung does not show yet, and may show late
+        if is_covered(self.rung_ms, self.looked_ms):
+            self.rung_ms = None
 
     def _begin_look(self, is_whole: bool) -> Look:
         service, thread, budget = self._bot.service, self._lane.thread, self._lane.budget
@@ -146,6 +168,8 @@ class Looking:
         self._lane.handling.receipts.count_people(message)
         if message.participants:
             self._lane.people = None
-        age = self._bot.clock() - message.version / 1000
+        # By the service's clock: ours may be wrong, and what others have used up of the quota must be known.
+        read_ms = self._look.server_time_ms if self._look is not None else None
+        age = 0.0 if read_ms is None else (read_ms - message.version) / 1000
         if message.is_said and age < 60:
             self._lane.budget.spend(Operation.WRITE_MESSAGE, now - max(0.0, age))

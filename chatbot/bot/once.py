@@ -18,9 +18,21 @@ async def caught_up(bot: Bot) -> None:
 
     What cannot be done now is waited for: a quota, the next try of a handler, a service that is away.
     """
+    is_hastened = False
     while not is_caught_up(bot):
+        has_walked = bot.listening.has_walked
+        if has_walked and not is_hastened:
+            _hasten(bot)
+        is_hastened = has_walked
         with anyio.move_on_after(bot.settings.cadence.interval):
             await bot.turns.ended.wait()
+
+
+def _hasten(bot: Bot) -> None:
+    """Have all threads read now that did not move: an edit of yesterday's may have rung nothing."""
+    for lane in bot.lanes.values():
+        if not lane.looking.has_looked:
+            bot.turns.ring(lane.thread)
 
 
 def is_caught_up(bot: Bot) -> bool:
@@ -33,6 +45,6 @@ def is_caught_up(bot: Bot) -> bool:
 def _is_done(bot: Bot, lane: Lane) -> bool:
     if lane.membership.presence is Presence.OUT:
         return True
-    is_read = lane.membership.presence is Presence.IN and lane.looking.looked_ms is not None
+    is_read = lane.membership.presence is Presence.IN and lane.looking.has_looked
     is_handled = lane.looking.unhandled_ms is None and not bot.conversations.is_due(lane.thread)
     return is_read and is_handled and lane.is_settled

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from chatbot.bot.schedule import Schedule
+from chatbot.bot.rota import Rest, Rota
 from chatbot.model import ThreadId
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ class Turns:
 
     def __init__(self, bot: Bot) -> None:
         self._bot = bot
-        self._schedule = Schedule()
+        self._rota = Rota(bot.settings.cadence.rate)
         self._count = 0
         self._rung: set[ThreadId] = set()
         self._woken = anyio.Event()
@@ -40,26 +42,37 @@ class Turns:
 
     def forget(self) -> None:
         """Let nobody wait for a turn any more; turns in hand go on."""
-        self._schedule = Schedule()
+        self._rota = Rota(self._bot.settings.cadence.rate)
 
     def ring(self, thread: ThreadId) -> None:
         """Give a lane its turn as soon as possible; one at work gets another soon after."""
         if thread in self.working:
             self._rung.add(thread)
         elif thread in self._bot.lanes:
-            self._schedule.set(thread, anyio.current_time())
+            self._rota.call(thread, anyio.current_time())
             self._woken.set()
+
+    def begin_beat(self, thread: ThreadId) -> None:
+        """Have a thread looked at some time within its first pause; random, so that threads begin one by one."""
+        phase = random.random()  # noqa: S311 - not a secret
+        self._rota.spread(thread, self._bot.settings.cadence.idle, anyio.current_time(), phase=phase)
+        self._woken.set()
 
     def give_again(self, threads: Iterable[ThreadId]) -> None:
         """Give a turn to those of these lanes that are not at work and wait for none."""
         for thread in threads:
-            if thread not in self.working and thread not in self._schedule:
-                self._schedule.set(thread, anyio.current_time())
+            if thread not in self.working and thread not in self._rota:
+                self._rota.call(thread, anyio.current_time())
         self._woken.set()
 
     def next(self) -> tuple[ThreadId, float] | None:
         """The thread whose turn is due first, and when; None while none waits for one."""
-        return self._schedule.first()
+        return self._rota.first()
+
+    @property
+    def stretch(self) -> float:
+        """By how much looks that nothing asked for are rarer than the cadence says, as there are so many threads."""
+        return self._rota.stretch
 
     def tell(self) -> None:
         """Let whoever waits for lanes look again."""
@@ -72,7 +85,7 @@ class Turns:
         async with anyio.create_task_group() as group:
             while True:
                 now = anyio.current_time()
-                while len(self.working) < limit and (thread := self._schedule.take(now)) is not None:
+                while len(self.working) < limit and (thread := self._rota.take(now)) is not None:
                     self._count += 1
                     self.working[thread] = self._count
                     group.start_soon(self._turn, self._bot.lanes[thread])
@@ -80,7 +93,7 @@ class Turns:
 
     async def _wait(self, *, is_full: bool) -> None:
         self._woken = anyio.Event()
-        due = self._schedule.next_due()
+        due = self._rota.next_due()
         if due is None or is_full:
             await self._woken.wait()
             return
@@ -89,21 +102,21 @@ class Turns:
 
     async def _turn(self, lane: Lane) -> None:
         """One turn of one lane; whatever nobody foresaw is said with its traceback and does not stop the others."""
-        pause: float | None = None
+        rest = Rest()
         self._bot.watch.at_work(lane.thread)
         try:
-            pause = await lane.turn()
+            rest = await lane.turn()
         except Exception as error:
             lane.log.exception("turn.failed")
             self._bot.tell(None, error)
-            pause = UNFORESEEN_PAUSE
+            rest = Rest(call=UNFORESEEN_PAUSE)
         finally:
             del self.working[lane.thread]
             self._bot.watch.at_rest(lane.thread)
-        if lane.thread in self._rung and pause is not None:
-            pause = min(pause, self._bot.settings.cadence.interval)
+        if lane.thread in self._rung and rest != Rest():
+            interval = self._bot.settings.cadence.interval
+            rest = replace(rest, call=interval if rest.call is None else min(rest.call, interval))
         self._rung.discard(lane.thread)
-        if pause is not None:
-            self._schedule.set(lane.thread, anyio.current_time() + pause)
+        self._rota.rest(lane.thread, rest, anyio.current_time())
         self._woken.set()
         self.tell()

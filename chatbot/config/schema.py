@@ -115,12 +115,15 @@ class PollConfig(Settings):
     """How often a thread is looked at.
 
     Args:
-        interval: while people talk in it.
+        interval: while people talk in it; and how often the list of threads is asked which of them have moved.
         idle: while it is silent.
+        rate: looks a second that nothing asked for, in all threads together, at most; where there are more threads
+            than that, they are looked at less often, and what the list of threads does not tell is noticed later.
     """
 
     interval: Duration = timedelta(seconds=1)
     idle: Duration = timedelta(seconds=30)
+    rate: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_whole_number)] = 100
 
     @field_validator("interval")
     @classmethod

@@ -24,10 +24,13 @@ class Cadence:
     Args:
         interval: seconds between looks at a thread that speaks, and between two rings of the doorbell.
         idle: seconds between looks at a silent thread, and at most between two whole looks.
+        rate: looks a second, in all threads together, that nothing asked for; more threads than that are looked at
+            less often, and what the doorbell does not tell (an edit, perhaps) is noticed later there.
     """
 
     interval: float = 1.0
     idle: float = 30.0
+    rate: float = 100.0
 
     def pause(self, silent_for: float) -> float:
         """Seconds until the next look at a thread that has been silent for so long."""

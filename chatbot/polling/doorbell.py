@@ -1,19 +1,23 @@
 """One `list_chat_threads` tells, newest activity first, which of a bot's threads have moved.
 
-Stamps are floored to seconds and may lag by one (recorded sessions), so a thread rings while its stamp is not
-clearly older than the last look at it; a missing stamp rings always.
+Rules of this file
+1. Stamps are floored to seconds and may lag by one (recorded sessions), so a thread rings while its stamp is not
+   clearly older than the last look at it; a missing stamp rings always.
+2. A walk reads down to a horizon, before which everything was told already, and no further. It has passed it when the
+   older half of a page lies below: a single thread out of order neither ends a walk nor keeps it going.
+3. Threads out of order (a few, recorded until July 2021) are found by walks that read on to the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
 import anyio
 
 from chatbot.model import ThreadItem
-from chatbot.service.base import ChatService
+from chatbot.service.base import ChatService, ThreadPage
 from chatbot.service.budget import Budget, Operation
 
 CERTAINTY_MS: Final = 2_000
@@ -23,6 +27,11 @@ PAGE_SIZE: Final = 100
 """Threads a page: the service's own default (recorded sessions)."""
 
 
+def milliseconds(stamp: datetime) -> int:
+    """A stamp as epoch ms."""
+    return int(stamp.timestamp() * 1000)
+
+
 def rings(stamp: datetime | None, looked_ms: int | None) -> bool:
     """Whether a thread may have moved since it was last looked at.
 
@@ -30,34 +39,76 @@ def rings(stamp: datetime | None, looked_ms: int | None) -> bool:
         stamp: its `lastMessageReceivedOn`.
         looked_ms: the service's time, epoch ms, at which the last look began; None if it never did.
     """
-    if stamp is None or looked_ms is None:
-        return True
-    return stamp.timestamp() * 1000 > looked_ms - CERTAINTY_MS
+    return stamp is None or not is_covered(milliseconds(stamp), looked_ms)
 
 
-async def listen(
-    service: ChatService, is_news: Callable[[ThreadItem], bool], budget: Budget, *, to_the_end: bool = False
-) -> AsyncIterator[ThreadItem]:
-    """Yield the threads that are news, reading on only while pages hold any.
+def is_covered(stamp_ms: int, looked_ms: int | None) -> bool:
+    """Whether a look that began at `looked_ms` has seen everything that a stamp can mean."""
+    return looked_ms is not None and stamp_ms <= looked_ms - CERTAINTY_MS
+
+
+def passes(items: Sequence[ThreadItem], horizon_ms: int) -> bool:
+    """Whether a page reaches below the horizon; one that says nothing (empty, or without stamps) does not.
+
+    Args:
+        items: a page, newest activity first.
+        horizon_ms: the service's time, epoch ms, before which everything was told.
+    """
+    stamps = [milliseconds(item.last_activity) for item in items if item.last_activity is not None]
+    older = stamps[len(stamps) // 2 :]
+    return bool(older) and max(older) < horizon_ms - CERTAINTY_MS
+
+
+class Walk:
+    """One walk down the list of threads, read page by page.
 
     Args:
         service: whose threads.
-        is_news: asked once for every listed thread; a thread that moves meanwhile may be listed twice.
         budget: the user's quotas; every page waits for its turn.
-        to_the_end: read all pages, for the few threads that the service lists out of order.
+        horizon_ms: where to stop: the service's time, epoch ms, before which everything was told; None reads all.
 
-    Raises:
-        ServiceError: as `ChatService.list_threads` does.
+    Attributes:
+        begun_ms: not later than the service's time at the first page; the next walk's horizon. None before, and
+            where the service told no time at all.
+        pages: how many were read.
+        is_over: there is no further page, or the horizon was passed.
     """
-    link: str | None = None
-    while True:
-        await anyio.sleep(budget.delay(Operation.LIST_THREADS, anyio.current_time()))
-        budget.spend(Operation.LIST_THREADS, anyio.current_time())
-        page = await service.list_threads(page_size=PAGE_SIZE, link=link)
-        news = [item for item in page.items if is_news(item)]
-        for item in news:
-            yield item
-        is_exhausted = bool(page.items) and not news and not to_the_end
-        if page.next_link is None or page.next_link == link or is_exhausted:
-            return
-        link = page.next_link
+
+    __slots__ = ("_budget", "_horizon_ms", "_link", "_service", "begun_ms", "is_over", "pages")
+
+    def __init__(self, service: ChatService, budget: Budget, *, horizon_ms: int | None = None) -> None:
+        self._service = service
+        self._budget = budget
+        self._horizon_ms = horizon_ms
+        self._link: str | None = None
+        self.begun_ms: int | None = None
+        self.pages = 0
+        self.is_over = False
+
+    async def read(self) -> Sequence[ThreadItem]:
+        """The threads of the next page; those that move meanwhile may come twice.
+
+        Raises:
+            ServiceError: as `ChatService.list_threads` does; the same page can be asked for again.
+        """
+        await anyio.sleep(self._budget.delay(Operation.LIST_THREADS, anyio.current_time()))
+        begun = anyio.current_time()
+        self._budget.spend(Operation.LIST_THREADS, begun)
+        page = await self._service.list_threads(page_size=PAGE_SIZE, link=self._link)
+        if not self.pages:
+            self.begun_ms = _time_of(page, taken=anyio.current_time() - begun)
+        self.pages += 1
+        has_passed = self._horizon_ms is not None and passes(page.items, self._horizon_ms)
+        self.is_over = has_passed or page.next_link is None or page.next_link == self._link
+        self._link = page.next_link
+        return page.items
+
+
+def _time_of(page: ThreadPage, *, taken: float) -> int | None:
+    """The service's time when it read a page, or a little earlier."""
+    if page.server_time is not None:
+        # The Date header was written after the read, by at most the time the whole call took.
+        return int((page.server_time.timestamp() - taken) * 1000)
+    return max(
+        (milliseconds(item.last_activity) for item in page.items if item.last_activity is not None), default=None
+    )

@@ -162,6 +162,7 @@ def bot_settings(config: BotConfig, *, retention: timedelta) -> BotSettings:
         cadence=Cadence(
             interval=config.poll.interval.total_seconds(),
             idle=config.poll.idle.total_seconds(),
+            rate=config.poll.rate,
         ),
         retention=retention,
     )

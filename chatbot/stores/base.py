@@ -143,6 +143,13 @@ class SaveBot:
 
 
 @dataclass(frozen=True, slots=True)
+class MoveHorizon:
+    """Everything that was said in any thread of the bot before this time, the service's, epoch ms, is settled."""
+
+    horizon_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class SaveThread:
     """Begin a thread, or begin it anew: replaces its record and its whole seen-set."""
 
@@ -273,6 +280,7 @@ class Prune:
 
 Write = (
     SaveBot
+    | MoveHorizon
     | SaveThread
     | MoveBase
     | MarkSeen
@@ -327,6 +335,10 @@ class Store(Protocol):
 
     async def bots(self) -> Sequence[BotRecord]:
         """All identities ever remembered, by name; also of bots and resources that nobody runs any more."""
+        ...
+
+    async def horizon(self, bot: UserId) -> int | None:
+        """The time, the service's, epoch ms, before which everything is settled; None if none was noted."""
         ...
 
     async def threads(self, bot: UserId) -> Sequence[ThreadRecord]:

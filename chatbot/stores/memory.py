@@ -75,6 +75,10 @@ class MemoryStore:
         found = (await self._opened()).bots
         return [rows.decode_bot(found[key]) for key in sorted(found)]
 
+    async def horizon(self, bot: UserId) -> int | None:
+        """See `Store.horizon`."""
+        return (await self._opened()).horizons.get(bot)
+
     async def threads(self, bot: UserId) -> Sequence[ThreadRecord]:
         """See `Store.threads`."""
         tables = await self._opened()

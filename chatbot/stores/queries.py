@@ -20,6 +20,9 @@ FIND_BOT: Final = """
 BOTS: Final = """
     SELECT name, resource, user_id, first_started_ms FROM bot ORDER BY name, resource"""
 
+HORIZON: Final = """
+    SELECT horizon_ms FROM owner WHERE user_id = ?"""
+
 THREADS: Final = """
     SELECT key, id, floor, base, is_left, receipt_due, receipt_sent FROM thread
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) ORDER BY key"""
@@ -85,6 +88,12 @@ def find_bot(connection: sqlite3.Connection, name: str, resource: str) -> BotRec
 def bots(connection: sqlite3.Connection) -> list[BotRecord]:
     """All identities, by name."""
     return [rows.decode_bot(rows.BotRow._make(row)) for row in connection.execute(BOTS)]
+
+
+def horizon(connection: sqlite3.Connection, bot: str) -> int | None:
+    """The time before which everything of a bot is settled."""
+    found = connection.execute(HORIZON, (bot,)).fetchone()
+    return None if found is None or found[0] is None else int(found[0])
 
 
 def threads(connection: sqlite3.Connection, bot: str) -> list[ThreadRecord]:

@@ -118,6 +118,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX outbox_pending ON outbox (owner) WHERE status = 'pending'",
         "CREATE INDEX outbox_settled ON outbox (owner, created_ms) WHERE status <> 'pending'",
     ),
+    ("ALTER TABLE owner ADD COLUMN horizon_ms BIGINT",),
 )
 """One entry per version of the schema, from 1: the statements that lead to it from the version before.
 

@@ -96,6 +96,10 @@ class SqliteStore:
         """See `Store.bots`."""
         return await self._read(queries.bots)
 
+    async def horizon(self, bot: UserId) -> int | None:
+        """See `Store.horizon`."""
+        return await self._read(partial(queries.horizon, bot=bot))
+
     async def threads(self, bot: UserId) -> Sequence[ThreadRecord]:
         """See `Store.threads`."""
         return await self._read(partial(queries.threads, bot=bot))

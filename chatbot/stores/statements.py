@@ -19,6 +19,7 @@ from chatbot.stores.base import (
     LeaveThread,
     MarkSeen,
     MoveBase,
+    MoveHorizon,
     OweReceipt,
     Prune,
     ReopenRow,
@@ -56,6 +57,9 @@ SAVE_THREAD: Final = """
 FORGET_SEEN: Final = """
     DELETE FROM seen
     WHERE thread = (SELECT key FROM thread WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND id = ?)"""
+
+MOVE_HORIZON: Final = """
+    UPDATE owner SET horizon_ms = ? WHERE user_id = ?"""
 
 MARK_SEEN: Final = """
     INSERT INTO seen (thread, message, version)
@@ -145,6 +149,9 @@ def _statements(bot: str, write: Write) -> Iterator[Statement]:
     match write:
         case SaveBot(record):
             yield Statement(SAVE_BOT, rows.encode_bot(record))
+        case MoveHorizon(horizon_ms):
+            yield Statement(SAVE_OWNER, (bot,))
+            yield Statement(MOVE_HORIZON, (codec.integer(horizon_ms, "MoveHorizon.horizon_ms"), bot))
         case Enqueue(row):
             yield Statement(SAVE_OWNER, (bot,))
             yield Statement(ENQUEUE, (bot, *rows.encode_wish(row)))

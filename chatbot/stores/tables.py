@@ -19,6 +19,7 @@ from chatbot.stores.base import (
     LeaveThread,
     MarkSeen,
     MoveBase,
+    MoveHorizon,
     OweReceipt,
     Prune,
     ReopenRow,
@@ -49,6 +50,7 @@ class Tables:
 
     def __init__(self) -> None:
         self.bots: dict[Key, rows.BotRow] = {}
+        self.horizons: dict[str, int] = {}
         self.threads: dict[Key, rows.ThreadRow] = {}
         self.seen: dict[Key, dict[int, int]] = {}
         self.wishes: dict[Key, tuple[int, rows.WishRow]] = {}
@@ -90,6 +92,8 @@ class Tables:
             case SaveBot(record):
                 row = rows.encode_bot(record)
                 self._undo.put(self.bots, (row.name, row.resource), row)
+            case MoveHorizon(horizon_ms):
+                self._undo.put(self.horizons, bot, codec.integer(horizon_ms, "MoveHorizon.horizon_ms"))
             case Enqueue(wish):
                 self._enqueue(bot, rows.encode_wish(wish))
             case SettleRow():

@@ -30,6 +30,7 @@ from chatbot.stores.base import (
     LeaveThread,
     MarkSeen,
     MoveBase,
+    MoveHorizon,
     OutboxRow,
     OweReceipt,
     Prune,
@@ -110,6 +111,17 @@ class TestIdentities:
             await store.commit(BOT, [SaveBot(first), SaveBot(replace(first, user=OTHER_BOT, first_started_ms=9))])
 
             assert await store.find_bot("helpdesk", "contoso") == replace(first, user=OTHER_BOT, first_started_ms=9)
+
+
+class TestHorizons:
+    async def test_each_bot_has_a_horizon_of_its_own_which_the_last_one_noted_replaces(self, reopen):
+        async with reopen() as store:
+            assert await store.horizon(BOT) is None
+            await store.commit(BOT, [MoveHorizon(7), MoveHorizon(9), MoveHorizon(8)])
+            await store.commit(OTHER_BOT, [SaveThread(ThreadRecord(HALL, floor=1, base=1))])
+        async with reopen() as store:
+            assert await store.horizon(BOT) == 8
+            assert await store.horizon(OTHER_BOT) is None
 
 
 class TestThreads:

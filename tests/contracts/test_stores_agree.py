@@ -56,6 +56,7 @@ letters = st.builds(
 )
 writes = st.one_of(
     st.builds(base.SaveBot, st.builds(base.BotRecord, st.just("desk"), st.just("contoso"), bots, numbers)),
+    st.builds(base.MoveHorizon, numbers),
     st.builds(base.SaveThread, records),
     st.builds(base.MoveBase, threads, numbers, numbers),
     st.builds(base.MarkSeen, threads, seen),
@@ -124,5 +125,5 @@ async def look(store) -> list[object]:
         answers.append([replace(row, position=0) for row in await store.pending(bot)])
         rows = [await store.row(bot, ActionKey(key)) for key in "abcd"]
         answers.append([row and replace(row, position=0) for row in rows])
-        answers += [await store.dead_letters(bot), await store.attempts(bot)]
+        answers += [await store.dead_letters(bot), await store.attempts(bot), await store.horizon(bot)]
     return answers

@@ -34,7 +34,8 @@ version: 1
 service: emulator
 bots:
   echo: {plugins: [assembled.good], display_name: Echo}
-  helpdesk: {plugins: [assembled.good], threads: ["19:a@thread.v2"], history: 2h, poll: {interval: 500ms, idle: 5s}}
+  helpdesk: {plugins: [assembled.good], threads: ["19:a@thread.v2"], history: 2h,
+    poll: {interval: 500ms, idle: 5s, rate: 20}}
 """
 
 
@@ -96,7 +97,7 @@ def test_settings_of_bots_yaml_become_the_bots_own(folder: Path) -> None:
     assert (echo.threads, echo.history, echo.cadence.interval, echo.cadence.idle) == (None, NO_HISTORY, 1.0, 30.0)
     assert echo.retention == timedelta(days=7)
     assert (helpdesk.threads, helpdesk.history) == (frozenset({"19:a@thread.v2"}), timedelta(hours=2))
-    assert (helpdesk.cadence.interval, helpdesk.cadence.idle) == (0.5, 5.0)
+    assert (helpdesk.cadence.interval, helpdesk.cadence.idle, helpdesk.cadence.rate) == (0.5, 5.0, 20)
 
 
 def test_all_of_history_is_its_own_setting(folder: Path) -> None:

@@ -1,0 +1,102 @@
+"""The looks that nobody asked for: each thread has a beat, and all beats together keep to a rate. Pure.
+
+Rules of this file
+1. Times are arguments, in seconds of one monotonic clock; no wall clock, so no step of it can gather the beats.
+2. Beats that together want more than the rate are stretched, all by the same factor: a thread that talks stays as
+   much ahead of a silent one as it was, and none waits for ever.
+3. However many are due at once (after a start, a stopped process, a long throttling), they are let through at the
+   rate, the one that has waited longest first.
+4. Due times lie on a common grid, so that one wake-up serves many threads.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from chatbot.bot.schedule import Schedule
+from chatbot.model import ThreadId
+
+GRID: Final = 1 / 32
+"""Seconds between two wake-ups for beats; a number that floats hold exactly."""
+
+BURST: Final = 0.25
+"""Seconds' worth of the rate that may be let through at once after a quiet time."""
+
+
+class Beats:
+    """When each thread is looked at although nothing rang.
+
+    Args:
+        rate: looks a second, at most, over any time longer than `BURST`.
+    """
+
+    __slots__ = ("_demand", "_free_at", "_rate", "_schedule", "_wanted")
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._schedule = Schedule()
+        self._wanted: dict[ThreadId, float] = {}
+        self._demand = 0.0
+        self._free_at = -math.inf
+
+    def __len__(self) -> int:
+        return len(self._schedule)
+
+    def __contains__(self, thread: ThreadId) -> bool:
+        return thread in self._schedule
+
+    @property
+    def stretch(self) -> float:
+        """By how much all pauses are longer than they were asked for; 1 where the rate suffices."""
+        return max(1.0, self._demand / self._rate)
+
+    def set(self, thread: ThreadId, pause: float, now: float, *, phase: float = 1.0) -> None:
+        """Look at the thread after a pause, or earlier if that was said before.
+
+        Args:
+            thread: which one.
+            pause: seconds, more than 0, before they are stretched.
+            now: the time.
+            phase: the part of the pause that is still to come; random ones spread threads that begin together.
+        """
+        self._weigh(thread, 1.0 / pause)
+        due = now + pause * self.stretch * phase
+        self._schedule.set(thread, math.ceil(due / GRID) * GRID)
+
+    def skip(self, thread: ThreadId) -> None:
+        """The thread is looked at just now for another reason; it goes on to count until it is set or dropped."""
+        self._schedule.drop(thread)
+
+    def drop(self, thread: ThreadId) -> None:
+        """Do not look at the thread."""
+        self._schedule.drop(thread)
+        self._weigh(thread, 0.0)
+
+    def first(self) -> tuple[ThreadId, float] | None:
+        """The thread that is due first, and when it is; None when none is."""
+        return self._schedule.first()
+
+    def next_due(self) -> float | None:
+        """When `take` gives the next thread; None when none waits."""
+        due = self._schedule.next_due()
+        if due is None or due >= self._free_at:
+            return due
+        return math.ceil(self._free_at / GRID) * GRID
+
+    def take(self, now: float) -> ThreadId | None:
+        """Remove and return the thread that has been due for longest; None when none may be looked at yet.
+
+        It goes on to count as wanting its looks until it is set anew or dropped.
+        """
+        if now < self._free_at or (thread := self._schedule.take(now)) is None:
+            return None
+        self._free_at = max(self._free_at, now - BURST) + 1.0 / self._rate
+        return thread
+
+    def _weigh(self, thread: ThreadId, wanted: float) -> None:
+        self._demand += wanted - self._wanted.pop(thread, 0.0)
+        if wanted:
+            self._wanted[thread] = wanted
+        if not self._wanted:
+            self._demand = 0.0  # what rounding has left

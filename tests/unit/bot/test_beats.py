@@ -1,0 +1,121 @@
+"""Beats keep to their rate whatever happens, and every thread gets its own."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatbot.bot.beats import BURST, GRID, Beats
+from chatbot.model import ThreadId
+
+A, B = ThreadId("a"), ThreadId("b")
+RATE = 10.0
+
+
+def threads(count: int) -> list[ThreadId]:
+    return [ThreadId(str(number)) for number in range(count)]
+
+
+def test_a_thread_is_looked_at_after_its_pause_on_the_common_grid() -> None:
+    beats = Beats(RATE)
+    beats.set(A, 1.01, 0.0)
+
+    assert beats.take(1.01) is None
+    assert beats.next_due() == 1 + GRID
+    assert beats.take(1 + GRID) == A
+    assert beats.next_due() is None
+
+
+def test_beats_that_want_more_than_the_rate_are_all_stretched_by_the_same_factor() -> None:
+    beats = Beats(RATE)
+    for thread in threads(600):
+        beats.set(thread, 30.0, 0.0)  # 20 looks a second are wanted
+    assert beats.stretch == pytest.approx(2)
+
+    beats.set(A, 1.0, 0.0)
+
+    assert beats.stretch == pytest.approx(2.1)
+    assert beats.first() == (A, pytest.approx(2.1, abs=GRID))
+
+
+def test_who_needs_no_looks_any_more_makes_room_for_the_others() -> None:
+    beats = Beats(RATE)
+    for thread in threads(600):
+        beats.set(thread, 30.0, 0.0)
+    for thread in threads(600):
+        beats.drop(thread)
+
+    assert beats.stretch == 1
+    assert len(beats) == 0
+
+
+def test_a_stopped_process_finds_no_herd_when_it_goes_on() -> None:
+    beats = Beats(RATE)
+    for thread in threads(100):
+        beats.set(thread, 30.0, 0.0)
+
+    an_hour_later = 3600.0
+    at_once = 0
+    while beats.take(an_hour_later) is not None:
+        at_once += 1
+
+    assert at_once <= RATE * BURST + 1
+    assert beats.next_due() == pytest.approx(an_hour_later + 1 / RATE, abs=1 / RATE)
+
+
+@given(
+    st.lists(st.floats(0.3, 60), min_size=1, max_size=40),
+    st.lists(st.one_of(st.floats(0, 0.5), st.sampled_from([7.0, 3600.0])), min_size=1, max_size=60),
+)
+def test_no_window_ever_holds_more_looks_than_the_rate_allows(pauses: list[float], steps: list[float]) -> None:
+    beats, now, taken = Beats(RATE), 0.0, list[float]()
+    for number, pause in enumerate(pauses):
+        beats.set(ThreadId(str(number)), pause, now)
+    for step in steps:
+        now += step
+        while (thread := beats.take(now)) is not None:
+            taken.append(now)
+            beats.set(thread, pauses[int(thread)], now)
+
+    for begin in set(taken):
+        for end in set(taken):
+            inside = sum(begin <= at <= end for at in taken)
+            assert end < begin or inside <= RATE * (end - begin + BURST) + 1 + 1e-6
+
+
+@given(st.lists(st.floats(0.3, 60), min_size=1, max_size=60))
+def test_no_thread_waits_longer_than_its_stretched_pause_and_its_place_in_the_queue(pauses: list[float]) -> None:
+    beats, now = Beats(RATE), 0.0
+    last = dict.fromkeys(threads(len(pauses)), 0.0)
+    for thread in last:
+        beats.set(thread, pauses[int(thread)], now)
+    stretch = max(1.0, sum(1 / pause for pause in pauses) / RATE)
+
+    while now < 200:
+        while (thread := beats.take(now)) is not None:
+            last[thread] = now
+            beats.set(thread, pauses[int(thread)], now)
+        now = beats.next_due() or now
+        for thread, at in last.items():
+            longest = pauses[int(thread)] * stretch * (1 + GRID) + len(pauses) / RATE + 2 * GRID
+            assert now - at <= longest
+
+
+@given(st.integers(1, 400), st.randoms(use_true_random=False))
+def test_threads_that_begin_together_begin_one_after_the_other(count: int, random: object) -> None:
+    beats = Beats(RATE)
+    for thread in threads(count):
+        beats.set(thread, 30.0, 0.0, phase=random.random())  # type: ignore[attr-defined]
+
+    now, taken = 0.0, list[float]()
+    while (due := beats.next_due()) is not None:
+        now = max(now, due)
+        if beats.take(now) is not None:
+            taken.append(now)
+
+    assert len(taken) == count
+    for second in range(math.ceil(now)):
+        assert sum(second <= at < second + 1 for at in taken) <= RATE * (1 + BURST) + 1
