@@ -14,7 +14,7 @@ import re
 import urllib.parse
 from email.utils import parsedate_to_datetime
 
-from chatbot.emulator.identities import CHAT_SCOPES, TEAMS_USER, Claims, unauthorized, unverified_expiry
+from chatbot.emulator.identities import CHAT_SCOPES, TEAMS_USER, Claims, unauthorized, unverified_claims
 from chatbot.emulator.problems import ServiceError, denied, forbidden
 from chatbot.emulator.request import Request
 from chatbot.emulator.world import World
@@ -71,9 +71,15 @@ def _claims(request: Request, world: World) -> Claims:
 
 
 def _entra(token: str, request: Request) -> None:
-    """Entra's signing keys are not here: any JWT that has not expired is taken for one."""
-    expires = unverified_expiry(token)
-    if expires is None or expires <= request.now // 1000:
+    """Entra's signing keys are not here: any JWT that has not expired is taken for one.
+
+    All that is known of Entra's tokens is the scope that SDKs ask it for, https://communication.azure.com//.default.
+    So one that names the address of something else as its audience is refused; what else may stand there is not known.
+    """
+    claims = unverified_claims(token)
+    expires, audience = claims.get("exp"), str(claims.get("aud", ""))
+    is_elsewhere = "://" in audience and urllib.parse.urlsplit(audience).hostname != "communication.azure.com"
+    if not isinstance(expires, int | float) or expires <= request.now // 1000 or is_elsewhere:
         raise ServiceError(401, "Unauthorized", "The provided access token is not valid.")
 
 

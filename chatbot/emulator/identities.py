@@ -12,7 +12,7 @@ import binascii
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -158,15 +158,24 @@ def unauthorized() -> ServiceError:
     return ServiceError(401, "Unauthorized", None)
 
 
-def unverified_expiry(token: str) -> int | None:
-    """The `exp` of any JWT, unchecked; None if there is none.
+def unverified_claims(token: str) -> Mapping[str, Any]:
+    """What any JWT says, unchecked; nothing if it is none.
 
     For tokens of Entra, whose keys nobody has here.
     """
     parts = token.split(".")
     try:
-        return int(json.loads(_unpack(parts[1]))["exp"])
-    except (ValueError, LookupError, TypeError, binascii.Error, RecursionError, OverflowError):
+        claims = json.loads(_unpack(parts[1]))
+    except (ValueError, LookupError, binascii.Error, RecursionError):
+        return {}
+    return claims if isinstance(claims, dict) else {}
+
+
+def unverified_expiry(token: str) -> int | None:
+    """The `exp` of any JWT, unchecked; None if there is none."""
+    try:
+        return int(unverified_claims(token)["exp"])
+    except (ValueError, LookupError, TypeError, OverflowError):
         return None
 
 

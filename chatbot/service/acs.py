@@ -123,7 +123,7 @@ class AcsResource:
                 transport = await opening.enter_async_context(open_transport(self._ca_file))
             credential: AzureKeyCredential | EntraCredential | None = self._key
             if self._entra is not None:
-                credential = await opening.enter_async_context(self._entra.open(transport))
+                credential = await opening.enter_async_context(self._entra.open(self._ca_file))
             if credential is not None:
                 self._identities = self._admitted_as(credential, transport)
             self._opened = opening.pop_all()

@@ -2,6 +2,7 @@
 
 Only the identity service is asked with Entra's tokens; it then gives out the users' own, which chat takes.
 azure-identity is an optional extra, and is loaded when it is first needed: it takes as long to load as all the rest.
+It runs in worker threads: its aio half looks for programs and reads files on the event loop.
 """
 
 from __future__ import annotations
@@ -9,18 +10,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Final, Literal
 
+import anyio
 import anyio.to_thread
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import AzureError, ServiceRequestError, ServiceResponseError
-from azure.core.pipeline.transport import AsyncHttpTransport
 
 from chatbot.errors import ConfigError, Unauthorized, Unreachable
 from chatbot.service import failures
-from chatbot.service.network import proxy_for
+from chatbot.service.network import tls_context
 
 INSTALL: Final = "pip install 'chatbot[entra]'"
 
@@ -71,20 +74,22 @@ class Entra:
             raise ConfigError(msg)
 
     @asynccontextmanager
-    async def open(self, transport: AsyncHttpTransport[Any, Any]) -> AsyncIterator[EntraCredential]:
+    async def open(self, ca_file: Path | None) -> AsyncIterator[EntraCredential]:
         """What the SDK takes for a credential.
 
         Args:
-            transport: carries the requests to Entra and to the machine's metadata; stays open.
+            ca_file: a PEM file of authorities to trust beside the system's.
         """
-        made = await anyio.to_thread.run_sync(self._make, transport)
-        async with made:
+        made = await anyio.to_thread.run_sync(self._make, ca_file)
+        try:
             yield EntraCredential(self, made)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(made.close)
 
-    def _make(self, transport: AsyncHttpTransport[Any, Any]) -> Any:
-        library = import_module("azure.identity.aio")
-        proxy = proxy_for("https://login.microsoftonline.com")
-        way: dict[str, Any] = {"transport": transport, **({"proxies": {"https": proxy}} if proxy else {})}
+    def _make(self, ca_file: Path | None) -> Any:
+        library = import_module("azure.identity")
+        way = {"transport": _transport(ca_file), "retry_total": 0}  # whoever needs the token asks again
         match self.credential:
             case "managed-identity":
                 return library.ManagedIdentityCredential(client_id=self.client_id, **way)
@@ -93,7 +98,21 @@ class Entra:
             case "cli":
                 return library.AzureCliCredential()
         chosen = {"managed_identity_client_id": self.client_id, "workload_identity_client_id": self.client_id}
-        return library.DefaultAzureCredential(**way, **{name: id for name, id in chosen.items() if id})
+        return library.DefaultAzureCredential(**way, **{name: id for name, id in chosen.items() if id is not None})
+
+
+def _transport(ca_file: Path | None) -> Any:
+    """azure-core's blocking transport, which trusts whom we trust; proxies are those of the environment."""
+    requests = import_module("requests")
+    context = tls_context(ca_file)
+
+    class Adapter(requests.adapters.HTTPAdapter):  # type: ignore[misc,name-defined]
+        def init_poolmanager(self, *args: Any, **kwargs: Any) -> Any:
+            return super().init_poolmanager(*args, **kwargs, ssl_context=context)
+
+    session = requests.Session()
+    session.mount("https://", Adapter())
+    return import_module("azure.core.pipeline.transport").RequestsTransport(session=session)
 
 
 class EntraCredential:
@@ -116,7 +135,8 @@ class EntraCredential:
             Unauthorized: it does not know us.
         """
         try:
-            token: AccessToken = await self._credential.get_token(*scopes, **kwargs)
+            ask = partial(self._credential.get_token, *scopes, **kwargs)
+            token: AccessToken = await anyio.to_thread.run_sync(ask, abandon_on_cancel=True)
         except (AzureError, ValueError, OSError) as error:
             kind = self._entra.credential
             reason = failures.clean(str(error)) or type(error).__name__
