@@ -1,4 +1,4 @@
-"""A real http(s) server on this machine, in a thread of its own: it answers as a test says, and keeps what was asked."""
+"""A real http(s) server of this machine, in a thread of its own: answers as a test says, keeps what was asked."""
 
 from __future__ import annotations
 

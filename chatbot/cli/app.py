@@ -68,6 +68,12 @@ _COMMANDS: Final = {
         "Type lines and see what comes; Ctrl-D leaves. You come into the lobby; where there is none, back to where you "
         "talked last. Piped lines are sent, and answers waited for a moment: echo hello | chatbot chat",
     ),
+    "send": (
+        "Say something in a thread, as a bot.",
+        "A text, or what is piped in: echo hello | chatbot send 19:…@thread.v2. Prints the message's id. If no answer "
+        "comes, the thread is looked at before the text is sent again. Other chatbots know it for a bot's message, and "
+        "do not answer it.",
+    ),
     "record": (
         "Write a thread with running bots down, as a conversation that is a test.",
         "People become Ann, Ben, …; their ids, e-mail addresses and phone numbers are masked.",
@@ -86,9 +92,39 @@ for _position, (_name, _help) in enumerate(_COMMANDS.items()):
         f"chatbot.cli.{_name}:{_name}", name=_name, help="\n\n".join(_help), sort_key=_position, help_epilogue=""
     )
 
+_ASKS: Final = "Asks the running bots; where none run, it looks into their store itself."
+_SPEAKS: Final = "Speaks to the service itself, whether the bots run or not; the emulator is there only while they do."
+
 _GROUPS: Final = {
+    "threads": (
+        "The threads that a bot is in.",
+        _SPEAKS,
+        {
+            "list": ("list_threads", "List a bot's threads, those that spoke last first: their topics, and who is in."),
+            "create": ("create_thread", "Create a thread with a bot in it, and print its id."),
+            "add": ("add_person", "Bring somebody into a thread."),
+            "remove": ("remove_person", "Take somebody out of a thread."),
+            "leave": ("leave", "Let a bot leave a thread. Asks first: only others can bring it back."),
+        },
+    ),
+    "identity": (
+        "The users that bots are, and their access tokens.",
+        _SPEAKS,
+        {
+            "create": (
+                "create",
+                "Make a user of the resource, and print its id: for a bot's `user:` in bots.yaml, or for a person.",
+            ),
+            "show": ("show", "Show the bots' users, where they are remembered, and how long their tokens are valid."),
+            "revoke": (
+                "revoke",
+                "Make all tokens of a bot's user worthless, in case one got into wrong hands. Asks first.",
+            ),
+        },
+    ),
     "dead-letters": (
         "See, retry and drop what the bots have given up.",
+        _ASKS,
         {
             "list": ("list_letters", "List what was given up, oldest first, without what people wrote."),
             "show": ("show_letter", "Show one dead letter whole, with what was written."),
@@ -98,16 +134,12 @@ _GROUPS: Final = {
     ),
     "state": (
         "What the bots remember.",
+        _ASKS,
         {"forget": ("forget", "Erase a person: what they wrote, and what was said about them.")},
     ),
 }
-for _group, (_help_of_group, _members) in _GROUPS.items():
-    _sub = App(
-        name=_group,
-        help=f"{_help_of_group}\n\nAsks the running bots; where none run, it looks into their store itself.",
-        help_epilogue="",
-        sort_key=len(_COMMANDS),
-    )
+for _group, (_help_of_group, _how, _members) in _GROUPS.items():
+    _sub = App(name=_group, help=f"{_help_of_group}\n\n{_how}", help_epilogue="", sort_key=len(_COMMANDS))
     _sub["--help"].group = "Options"
     for _position, (_name, (_function, _text)) in enumerate(_members.items()):
         _module = _group.replace("-", "_")

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import getpass
 import sys
-from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import anyio
-from cyclopts import Parameter, Token
+from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_USAGE
+from chatbot.cli.options import duration
 from chatbot.cli.person import Person, find_person
-from chatbot.cli.reach import reach
+from chatbot.cli.reach import way_to
 from chatbot.cli.session import Session
 from chatbot.cli.terminal import Terminal
-from chatbot.config.duration import format_duration, parse_duration
+from chatbot.config.duration import format_duration
 from chatbot.config.place import printable
 from chatbot.model import ThreadId
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control import ControlDirectory, RunInfo
 from chatbot.runtime.logs import logging_to
-
-
-def _duration(_type: Any, tokens: Sequence[Token]) -> timedelta:
-    return parse_duration(tokens[0].value)
 
 
 def chat(
@@ -44,7 +40,7 @@ def chat(
     wait: Annotated[
         timedelta,
         Parameter(
-            converter=_duration,
+            converter=duration,
             show_default=format_duration,
             help="How long to wait for answers after the end of piped input.",
         ),
@@ -56,7 +52,7 @@ def chat(
         return EXIT_USAGE
     info = ControlDirectory(config.absolute().parent).running()
     with logging_to(sys.stderr, format="console", level="error"):
-        control, way = ControlDirectory(config.absolute().parent), reach(info, config)
+        control, way = ControlDirectory(config.absolute().parent), way_to(info, config)
         anyio.run(_chat, info, way, control, as_ or _own_name(), thread, new, list_, wait)
     return 0
 

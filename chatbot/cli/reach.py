@@ -1,21 +1,137 @@
-"""The way to the resource of running bots, for commands beside them."""
+"""The way to the service for commands, and who the bots are there: asked of their daemon, else of file and store."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from chatbot.config import load_config
+import anyio
+
+from chatbot.config import BotConfig, Config, load_config
+from chatbot.errors import Forbidden, NotFound, StateError, UnknownName
+from chatbot.model import UserId
+from chatbot.runtime.asking import find_daemon
+from chatbot.runtime.channel import Address
 from chatbot.runtime.connection import Connection
-from chatbot.runtime.control import RunInfo
+from chatbot.runtime.control import ControlDirectory, RunInfo
+from chatbot.service.acs import AcsResource
+from chatbot.service.base import ChatService
+from chatbot.stores import visit_store
+from chatbot.stores.base import BotRecord, Store
 
 
-def reach(info: RunInfo, config: Path) -> Connection:
-    """As the daemon published it; where it has no key to share, as bots.yaml says.
+@dataclass(frozen=True, slots=True)
+class KnownBot:
+    """A bot of bots.yaml.
 
     Args:
-        info: what the daemon published.
-        config: its bots.yaml.
+        name: in bots.yaml.
+        display_name: as people see it.
+        user: its user; None where it has none yet.
+        settings: what bots.yaml says; None where only its daemon was asked.
+        record: what the store remembers; None where the store was not asked, or knows nothing.
+    """
+
+    name: str
+    display_name: str
+    user: UserId | None
+    settings: BotConfig | None = None
+    record: BotRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The service, and the bots there.
+
+    Args:
+        connection: to the service.
+        bots: by name.
+        daemon: what runs them; None if nothing does.
+    """
+
+    connection: Connection
+    bots: Mapping[str, KnownBot]
+    daemon: Address | None = None
+
+    def bot(self, name: str | None) -> KnownBot:
+        """The bot of this name, or the only one.
+
+        Raises:
+            UnknownName: there is none of this name; or several, and no name was given.
+        """
+        names = ", ".join(self.bots)
+        if name is None and len(self.bots) == 1:
+            return next(iter(self.bots.values()))
+        if name is None:
+            message = f"which bot? Name one with --bot: {names}"
+            raise UnknownName(message)
+        if name not in self.bots:
+            message = f"there is no bot {name!r}; there are: {names}"
+            raise UnknownName(message)
+        return self.bots[name]
+
+    @asynccontextmanager
+    async def speaking_as(self, name: str | None) -> AsyncIterator[tuple[KnownBot, ChatService]]:
+        """A bot's own view of the service, while the block runs.
+
+        Raises:
+            UnknownName: see `bot`.
+            StateError: the bot has no user yet.
+        """
+        bot = self.bot(name)
+        user = user_of(bot)
+        async with self.connection.open() as resource:
+            yield bot, self.service(resource, bot, user)
+
+    def service(self, resource: AcsResource, bot: KnownBot, user: UserId) -> ChatService:
+        """A bot's view of an opened resource."""
+        return resource.chat(user, self.connection.tokens(resource, user, bot.settings))
+
+
+def user_of(bot: KnownBot) -> UserId:
+    """A bot's user.
+
+    Raises:
+        StateError: it has none yet.
+    """
+    if bot.user is None:
+        message = (
+            f"the bot {bot.name} has no user yet: start it once with `chatbot run`, "
+            f"or make one with `chatbot identity create --bot {bot.name}`"
+        )
+        raise StateError(message)
+    return bot.user
+
+
+def reach(config: Path) -> Reach:
+    """Find the service: that of the daemon which runs this file, else the one that the file names.
+
+    Raises:
+        ConfigError: bots.yaml cannot be used.
+        StateError: it names the emulator, which is there only while the bots run.
+        StoreError: the store cannot be read.
+    """
+    control = ControlDirectory(config.absolute().parent)
+    daemon = find_daemon(control, config)
+    if daemon is not None:
+        return _running(control.running(), daemon, config)
+    settings = load_config(config, os.environ)
+    if settings.uses_emulator:
+        message = (
+            f"the emulator is there only while the bots run, and none run in {config.absolute().parent}; "
+            "start them with `chatbot run` in another terminal"
+        )
+        raise StateError(message)
+    connection = Connection.of(settings)
+    store = visit_store(settings.store.get_secret_value(), base_dir=settings.directory)
+    return Reach(connection, anyio.run(_remembered, settings, connection, store))
+
+
+def way_to(info: RunInfo, config: Path) -> Connection:
+    """To the resource of running bots: as the daemon published it; where it has no key to share, as bots.yaml says.
 
     Raises:
         ConfigError: bots.yaml cannot be used.
@@ -23,3 +139,37 @@ def reach(info: RunInfo, config: Path) -> Connection:
     if info.connection_string is not None:
         return Connection.to_running(info)
     return Connection.of(load_config(config, os.environ))
+
+
+def _running(info: RunInfo, daemon: Address, config: Path) -> Reach:
+    # With a key in hand nothing else is needed: the variables of bots.yaml may be set for the daemon only.
+    settings = load_config(config, os.environ).bots if info.connection_string is None else {}
+    bots = {bot.name: KnownBot(bot.name, bot.display_name, bot.user_id, settings.get(bot.name)) for bot in info.bots}
+    return Reach(way_to(info, config), bots, daemon)
+
+
+async def _remembered(config: Config, connection: Connection, store: Store | None) -> dict[str, KnownBot]:
+    records: dict[str, BotRecord | None] = {}
+    if store is not None:
+        async with store:
+            records = {name: await store.find_bot(name, connection.resource) for name in config.bots}
+    return {name: _known(name, bot, records.get(name)) for name, bot in config.bots.items()}
+
+
+def _known(name: str, bot: BotConfig, record: BotRecord | None) -> KnownBot:
+    user = bot.user or (record.user if record else None)
+    return KnownBot(name, bot.display_name or name, user, bot, record)
+
+
+@contextmanager
+def naming_threads(bot: KnownBot) -> Iterator[None]:
+    """Say of a thread that the service does not know, or does not show, how to find the right one.
+
+    Raises:
+        UnknownName: in place of `NotFound` and `Forbidden`.
+    """
+    try:
+        yield
+    except (NotFound, Forbidden) as error:
+        message = f"{error}; `chatbot threads list --bot {bot.name}` shows the threads that {bot.name} is in"
+        raise UnknownName(message) from error

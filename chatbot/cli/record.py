@@ -12,7 +12,7 @@ from typing import Annotated
 import anyio
 from cyclopts import Parameter
 
-from chatbot.cli.reach import reach
+from chatbot.cli.reach import way_to
 from chatbot.cli.recording import recorded
 from chatbot.config import Config, load_config
 from chatbot.errors import ConfigError, Forbidden, NotFound, StateError, Throttled, UnknownName
@@ -52,7 +52,7 @@ def record(
         raise ConfigError(msg)
     with logging_to(sys.stderr, format="console", level="error"):
         settings = load_config(config, os.environ)
-        messages = anyio.run(_read, info, reach(info, config), settings, chosen)
+        messages = anyio.run(_read, info, way_to(info, config), settings, chosen)
     text = _written(messages, info, settings)
     if output is None:
         print(text, end="")

@@ -1,0 +1,267 @@
+"""`chatbot identity`: the users that bots are, and the tokens that let them in."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import anyio
+from cyclopts import Parameter
+
+from chatbot.cli.boundary import EXIT_UNAVAILABLE, EXIT_USAGE
+from chatbot.cli.options import BOTS_YAML, AsBot, ConfigFile, Format, Yes, confirmed, duration
+from chatbot.cli.reach import KnownBot, Reach, reach, user_of
+from chatbot.cli.table import table
+from chatbot.config import load_config
+from chatbot.config.duration import format_duration
+from chatbot.config.place import printable
+from chatbot.errors import ServiceError, StateError
+from chatbot.model import UserId
+from chatbot.runtime.asking import ask
+from chatbot.runtime.logs import logging_to
+from chatbot.service.acs import AcsResource
+from chatbot.stores import open_store
+from chatbot.stores.base import BotRecord, SaveBot
+
+SHORTEST: Final = timedelta(hours=1)
+LONGEST: Final = timedelta(hours=24)
+"""How long the identity service lets a token live (its own refusal: "within the [60, 1440] interval")."""
+
+Lifetime = Annotated[
+    timedelta | None,
+    Parameter(converter=duration, help="How long the token is to be valid: 1h to 24h, which is the default."),
+]
+
+
+def create(
+    config: ConfigFile = BOTS_YAML,
+    /,
+    *,
+    bot: Annotated[
+        str | None, Parameter(help="Make it the user of the bot with this name, and remember it; else of nobody.")
+    ] = None,
+    token: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Issue an access token for it as well, and print it.")
+    ] = False,
+    lifetime: Lifetime = None,
+    format: Format = "text",
+) -> int:
+    """Make a user, and print its id."""
+    if (refusal := _refused(token, lifetime)) is not None:
+        return refusal
+    with logging_to(sys.stderr, format="console", level="error"):
+        user, issued = anyio.run(_create, reach(config), config, bot, token, lifetime)
+    if format == "json":
+        print(json.dumps({"user": user, **(issued.as_json() if issued else {})}, indent=2))
+    else:
+        print(user)
+        if issued is not None:
+            print(issued.text)
+    if issued is not None:
+        _warn(user, issued)
+    return 0
+
+
+def show(
+    config: ConfigFile = BOTS_YAML,
+    /,
+    *,
+    bot: Annotated[str | None, Parameter(help="Only the bot with this name.")] = None,
+    token: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Issue a new access token for the bot, and print it.")
+    ] = False,
+    lifetime: Lifetime = None,
+    format: Format = "text",
+) -> int:
+    """Show who the bots are, where that is remembered, and whether they get tokens."""
+    if (refusal := _refused(token, lifetime)) is not None:
+        return refusal
+    with logging_to(sys.stderr, format="console", level="error"):
+        way = reach(config)
+        if token:
+            known = way.bot(bot)
+            issued = anyio.run(_issue, way, user_of(known), lifetime)
+            print(json.dumps(issued.as_json(), indent=2) if format == "json" else issued.text)
+            _warn(user_of(known), issued)
+            return 0
+        chosen = [way.bot(bot)] if bot else list(way.bots.values())
+        identities = anyio.run(_look, way, chosen)
+    if format == "json":
+        print(json.dumps({"identities": [one.as_json() for one in identities]}, indent=2))
+    else:
+        print("\n".join(_listing(way, identities)))
+    return EXIT_UNAVAILABLE if any(one.trouble for one in identities) else 0
+
+
+def revoke(config: ConfigFile = BOTS_YAML, /, *, bot: AsBot = None, yes: Yes = False, format: Format = "text") -> int:
+    """Make all tokens of a bot's user worthless."""
+    with logging_to(sys.stderr, format="console", level="error"):
+        way = reach(config)
+        known = way.bot(bot)
+        user = user_of(known)
+        question = f"All tokens of {known.name} ({user}) become worthless, whoever holds them. Go on?"
+        if not confirmed(question, yes=yes, command="chatbot identity revoke"):
+            return EXIT_USAGE
+        anyio.run(_revoke, way, user)
+    if format == "json":
+        print(json.dumps({"bot": known.name, "user": user}, indent=2))
+    else:
+        print(f"The tokens of {known.name} ({user}) are revoked; it may take 15 minutes until none is accepted.")
+        if way.connection.is_admitted:
+            print("A bot that runs gets itself a new one.")
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Issued:
+    """A token; `expires` in epoch seconds."""
+
+    text: str = field(repr=False)
+    expires: int
+
+    def as_json(self) -> Mapping[str, Any]:
+        return {"token": self.text, "token_expires_on": self.expires}
+
+
+# ── with the service ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def _create(
+    way: Reach, config: Path, name: str | None, is_token_wanted: bool, lifetime: timedelta | None
+) -> tuple[UserId, _Issued | None]:
+    known = way.bot(name) if name is not None else None
+    if known is not None and known.user is not None:
+        message = f"the bot {known.name} has a user already: {known.user}"
+        raise StateError(message)
+    async with way.connection.open() as resource:
+        user = await resource.create_user()
+        if known is not None:
+            await _remember(way, config, known, user)
+        return user, await _issued(resource, user, lifetime) if is_token_wanted else None
+
+
+async def _remember(way: Reach, config: Path, bot: KnownBot, user: UserId) -> None:
+    """As the bot's first start does; what is said to it from now on is answered when it runs."""
+    settings = await anyio.to_thread.run_sync(load_config, config, os.environ)
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    record = BotRecord(name=bot.name, resource=way.connection.resource, user=user, first_started_ms=now)
+    async with open_store(settings.store.get_secret_value(), base_dir=settings.directory) as store:
+        await store.commit(user, [SaveBot(record)])
+
+
+async def _issue(way: Reach, user: UserId, lifetime: timedelta | None) -> _Issued:
+    async with way.connection.open() as resource:
+        return await _issued(resource, user, lifetime)
+
+
+async def _issued(resource: AcsResource, user: UserId, lifetime: timedelta | None) -> _Issued:
+    token = await resource.issue_token(user, lifetime=lifetime)
+    return _Issued(token.token, int(token.expires_on))
+
+
+async def _revoke(way: Reach, user: UserId) -> None:
+    async with way.connection.open() as resource:
+        await resource.revoke_tokens(user)
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """A bot, where it is remembered, and the token that it gets: its expiry (epoch seconds), or why there is none."""
+
+    bot: KnownBot
+    where: str
+    expires: int | None
+    trouble: str | None
+
+    def as_json(self) -> Mapping[str, Any]:
+        return {
+            "bot": self.bot.name,
+            "user": self.bot.user,
+            "remembered": self.where,
+            "token_expires_on": self.expires,
+            "trouble": self.trouble,
+        }
+
+
+async def _look(way: Reach, bots: Sequence[KnownBot]) -> list[_Identity]:
+    if way.daemon is not None:
+        found = (await ask(way.daemon, {"ask": "status"}))["bots"]
+        running = {bot["name"]: bot for bot in found}
+        return [_as_running(way, bot, running[bot.name]) for bot in bots]
+    async with way.connection.open() as resource:
+        return [await _identity(way, resource, bot) for bot in bots]
+
+
+def _as_running(way: Reach, bot: KnownBot, status: Mapping[str, Any]) -> _Identity:
+    """With the token that the running bot has."""
+    left = status["token_seconds_left"]
+    expires = None if left is None else int(datetime.now(UTC).timestamp()) + left
+    trouble = None if left is not None and left > 0 else "the running bot has no valid token; its log says why"
+    return _Identity(bot, _where(way, bot), expires, trouble)
+
+
+async def _identity(way: Reach, resource: AcsResource, bot: KnownBot) -> _Identity:
+    """With a token that is asked for now."""
+    where = _where(way, bot)
+    if bot.user is None:
+        return _Identity(bot, where, None, None)
+    try:
+        token = await way.connection.tokens(resource, bot.user, bot.settings).get_token()
+    except ServiceError as error:
+        return _Identity(bot, where, None, str(error))
+    return _Identity(bot, where, int(token.expires_on), None)
+
+
+def _where(way: Reach, bot: KnownBot) -> str:
+    if bot.settings is not None and bot.settings.user is not None:
+        return "bots.yaml"
+    if bot.user is None:
+        return "nowhere yet: it is made at the first start"
+    if bot.record is None:
+        return "the store of the running bots"
+    return f"the store, since {datetime.fromtimestamp(bot.record.first_started_ms / 1000, UTC):%Y-%m-%d}"
+
+
+# ── for people and programs ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _refused(is_token_wanted: bool, lifetime: timedelta | None) -> int | None:
+    if lifetime is None:
+        return None
+    if not is_token_wanted:
+        print("chatbot identity: --lifetime is for --token", file=sys.stderr)
+        return EXIT_USAGE
+    if not SHORTEST <= lifetime <= LONGEST:
+        print(f"chatbot identity: {format_duration(lifetime)} is no lifetime: 1h to 24h", file=sys.stderr)
+        return EXIT_USAGE
+    return None
+
+
+def _listing(way: Reach, identities: Sequence[_Identity]) -> Iterator[str]:
+    yield f"{way.connection.endpoint}, {way.connection.way}"
+    yield ""
+    rows = [(one.bot.name, one.bot.user or "-", one.where, _validity(one)) for one in identities]
+    yield from table(("BOT", "USER", "REMEMBERED IN", "TOKEN"), rows)
+    yield from (f"{one.bot.name}: {printable(one.trouble)}" for one in identities if one.trouble)
+
+
+def _validity(one: _Identity) -> str:
+    if one.expires is None:
+        return "none" if one.trouble else "-"
+    left = timedelta(seconds=max(0, round(one.expires - datetime.now(UTC).timestamp())))
+    return f"for {format_duration(left)}" if left < timedelta(days=365) else "does not say how long"
+
+
+def _warn(user: UserId, issued: _Issued) -> None:
+    until = datetime.fromtimestamp(issued.expires, UTC)
+    print(
+        f"Whoever has this token is {user} until {until:%Y-%m-%d %H:%M} UTC. Keep it out of files that others read; "
+        "`chatbot identity revoke` makes it worthless.",
+        file=sys.stderr,
+    )

@@ -1,0 +1,45 @@
+"""What several commands take."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from cyclopts import Parameter, Token
+
+from chatbot.config.duration import parse_duration
+
+ConfigFile = Annotated[Path, Parameter(help="The configuration of the bots.")]
+AsBot = Annotated[str | None, Parameter(name="--bot", help="The name of the bot; needed where there are several.")]
+Format = Annotated[Literal["text", "json"], Parameter(help="For people, or for programs.")]
+Yes = Annotated[bool, Parameter(name="--yes", negative="", show_default=False, help="Do not ask first.")]
+
+BOTS_YAML: Final = Path("bots.yaml")
+
+
+def confirmed(question: str, *, yes: bool, command: str) -> bool:
+    """Whether the person at the terminal agrees; where nobody can be asked, only `--yes` does.
+
+    Args:
+        question: what is about to happen, as a question.
+        yes: `--yes` was given.
+        command: the command, for the advice.
+    """
+    if yes:
+        return True
+    if sys.stdin is None or not sys.stdin.isatty():
+        print(f"{command}: nobody is here to be asked; give --yes to do it", file=sys.stderr)
+        return False
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() in ("y", "yes"):
+        return True
+    print("Nothing was done.", file=sys.stderr)
+    return False
+
+
+def duration(_type: Any, tokens: Sequence[Token]) -> timedelta:
+    """The converter of an option that takes a duration."""
+    return parse_duration(tokens[0].value)

@@ -1,0 +1,116 @@
+"""`chatbot send`: say something as a bot, from a script or by hand."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Final
+from uuid import uuid4
+
+import anyio
+from cyclopts import Parameter
+
+from chatbot.actions import SendMessage, action_key
+from chatbot.cli.boundary import EXIT_USAGE
+from chatbot.cli.options import BOTS_YAML, AsBot, ConfigFile, Format
+from chatbot.cli.reach import Reach, naming_threads, reach
+from chatbot.errors import OutcomeUnknown, Throttled
+from chatbot.model import REPLY_KEY, MessageId, ThreadId
+from chatbot.outbox.outbox import SETTLE_SECONDS
+from chatbot.outbox.proof import match_proofs, read_own
+from chatbot.outbox.split import split
+from chatbot.runtime.logs import logging_to
+from chatbot.service.base import ChatService
+from chatbot.stores.base import OutboxRow
+
+TRIES: Final = 3
+"""How often a send is tried whose answer does not come."""
+
+PAUSE_SECONDS: Final = 10.0
+"""How long to wait for the thread's quota where the service does not say; it counts in tens of seconds."""
+
+SLACK_MS: Final = 60_000
+"""How much later than its id says a message may become visible."""
+
+
+def send(
+    thread: Annotated[str, Parameter(help="The id of the thread, as `chatbot threads list` shows it.")],
+    text: Annotated[
+        str, Parameter(help="What to say; - reads it from stdin.", show_default=False, allow_leading_hyphen=True)
+    ] = "-",
+    config: ConfigFile = BOTS_YAML,
+    /,
+    *,
+    bot: AsBot = None,
+    format: Format = "text",
+) -> int:
+    """Say something as a bot."""
+    content = _read() if text == "-" else text
+    if not content.strip():
+        print("chatbot send: there is nothing to say; give a text, or pipe one in", file=sys.stderr)
+        return EXIT_USAGE
+    with logging_to(sys.stderr, format="console", level="error"):
+        way = reach(config)
+        messages = anyio.run(_send, way, bot, ThreadId(thread), content)
+    if format == "json":
+        print(json.dumps({"bot": way.bot(bot).name, "thread": thread, "messages": messages}, indent=2))
+    else:
+        print("\n".join(messages))
+    return 0
+
+
+def _read() -> str:
+    if sys.stdin is None:
+        return ""
+    if sys.stdin.isatty():
+        print("Type what to say; Ctrl-D at the start of a line ends it.", file=sys.stderr)
+    return sys.stdin.buffer.read().decode("utf-8", "replace").rstrip("\r\n")
+
+
+async def _send(way: Reach, name: str | None, thread: ThreadId, text: str) -> list[MessageId]:
+    """Say it, in as many messages as it takes; returns their ids."""
+    async with way.speaking_as(name) as (bot, service):
+        with naming_threads(bot):
+            return [await _Saying(service, thread, bot.display_name).say(piece) for piece in split(text)]
+
+
+class _Saying:
+    """One message under a key of its own, said once: looked for before it is said again."""
+
+    def __init__(self, service: ChatService, thread: ThreadId, display_name: str) -> None:
+        self._service = service
+        self._thread = thread
+        self._display_name = display_name
+        self._key = action_key(service.user, thread, f"send:{uuid4()}", "chatbot.cli.send", 0)
+        self._tries_left = TRIES
+
+    async def say(self, text: str) -> MessageId:
+        top = (await self._service.list_messages(self._thread, page_size=1)).messages
+        while True:
+            self._tries_left -= 1
+            try:
+                return await self._attempt(text)
+            except OutcomeUnknown:
+                found = await self._find(text, after=top[0].version if top else 0)
+                if found is not None:
+                    return found
+                if self._tries_left == 0:
+                    raise
+
+    async def _attempt(self, text: str) -> MessageId:
+        while True:
+            try:
+                return await self._service.send_message(
+                    self._thread, text, display_name=self._display_name, metadata={REPLY_KEY: self._key}
+                )
+            except Throttled as error:
+                wait = error.retry_after or PAUSE_SECONDS
+                print(f"The thread's quota is used up; waiting {wait:.0f} s.", file=sys.stderr)
+                await anyio.sleep(wait)
+
+    async def _find(self, text: str, *, after: int) -> MessageId | None:
+        """The message, if it is there after all; a moment later, for what was sent may still be on its way."""
+        await anyio.sleep(SETTLE_SECONDS)
+        row = OutboxRow(self._key, self._thread, SendMessage(text), after=after, created_ms=0)
+        own = await read_own(self._service, self._thread, [row], slack_ms=SLACK_MS)
+        return match_proofs(own, [row]).get(self._key)

@@ -1,0 +1,256 @@
+"""`chatbot threads`: the threads that a bot is in, and who else is; seen and changed as the bot itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import anyio
+from cyclopts import Parameter
+
+from chatbot.cli.boundary import EXIT_UNAVAILABLE, EXIT_USAGE
+from chatbot.cli.options import BOTS_YAML, AsBot, ConfigFile, Format, Yes, confirmed
+from chatbot.cli.reach import Reach, naming_threads, reach
+from chatbot.cli.table import table
+from chatbot.config.place import printable
+from chatbot.errors import Forbidden, NotFound, UnknownName
+from chatbot.model import Participant, ThreadId, ThreadItem, UserId
+from chatbot.runtime.logs import logging_to
+from chatbot.service.base import ChatService, FailedParticipant
+
+AT_ONCE: Final = 8
+"""How many threads are asked for their people at the same time."""
+
+Thread = Annotated[str, Parameter(help="The id of the thread, as the list shows it: 19:…@thread.v2")]
+Person = Annotated[str, Parameter(help="The user's id, such as 8:acs:…")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A thread and who is in it; None where the bot is not in it any more."""
+
+    item: ThreadItem
+    people: tuple[Participant, ...] | None
+
+
+def list_threads(
+    config: ConfigFile = BOTS_YAML,
+    /,
+    *,
+    bot: AsBot = None,
+    most: Annotated[int, Parameter(help="Show so many, those that spoke last.")] = 50,
+    format: Format = "text",
+) -> int:
+    """List a bot's threads."""
+    if most < 1:
+        print("chatbot threads list: --most must be at least 1", file=sys.stderr)
+        return EXIT_USAGE
+    with logging_to(sys.stderr, format="console", level="error"):
+        way = reach(config)
+        seen, is_more = anyio.run(_look, way, bot, most)
+    if format == "json":
+        print(json.dumps({"threads": [_as_json(one) for one in seen], "is_more": is_more}, indent=2))
+        return 0
+    names = {known.user: known.name for known in way.bots.values()}
+    print("\n".join(_listing(seen, names, is_more=is_more)))
+    return 0
+
+
+def create_thread(
+    topic: Annotated[str, Parameter(help="What it is about.")],
+    config: ConfigFile = BOTS_YAML,
+    /,
+    *,
+    bot: AsBot = None,
+    add: Annotated[
+        list[str] | None, Parameter(negative="", help="The id of a user who is to be in it; may be given again.")
+    ] = None,
+    format: Format = "text",
+) -> int:
+    """Create a thread with a bot, and with others."""
+    if not topic.strip():
+        print("chatbot threads create: the topic is empty", file=sys.stderr)
+        return EXIT_USAGE
+    people = [_person(user) for user in add or ()]
+    with logging_to(sys.stderr, format="console", level="error"):
+        thread, failed = anyio.run(_create, reach(config), bot, topic, people)
+    if format == "json":
+        print(json.dumps({"thread": thread, "failed": [_refusal(one) for one in failed]}, indent=2))
+    else:
+        print(thread)
+        _tell(failed)
+    return EXIT_UNAVAILABLE if failed else 0
+
+
+def add_person(
+    thread: Thread,
+    user: Person,
+    config: ConfigFile = BOTS_YAML,
+    /,
+    *,
+    bot: AsBot = None,
+    name: Annotated[str | None, Parameter(help="The name that the others see.")] = None,
+    format: Format = "text",
+) -> int:
+    """Bring somebody into a thread."""
+    with logging_to(sys.stderr, format="console", level="error"):
+        failed = anyio.run(_add, reach(config), bot, ThreadId(thread), _person(user, name))
+    if format == "json":
+        print(json.dumps({"thread": thread, "failed": [_refusal(one) for one in failed]}, indent=2))
+    else:
+        _tell(failed)
+        if not failed:
+            print(f"{printable(user)} is in {printable(thread)}.")
+    return EXIT_UNAVAILABLE if failed else 0
+
+
+def remove_person(
+    thread: Thread, user: Person, config: ConfigFile = BOTS_YAML, /, *, bot: AsBot = None, format: Format = "text"
+) -> int:
+    """Take somebody out of a thread."""
+    with logging_to(sys.stderr, format="console", level="error"):
+        anyio.run(_remove, reach(config), bot, ThreadId(thread), _person(user).user)
+    if format == "json":
+        print(json.dumps({"thread": thread, "removed": user}, indent=2))
+    else:
+        print(f"{printable(user)} is no longer in {printable(thread)}.")
+    return 0
+
+
+def leave(
+    thread: Thread, config: ConfigFile = BOTS_YAML, /, *, bot: AsBot = None, yes: Yes = False, format: Format = "text"
+) -> int:
+    """Let a bot leave a thread."""
+    with logging_to(sys.stderr, format="console", level="error"):
+        way = reach(config)
+        known = way.bot(bot)
+        question = f"{known.name} leaves {printable(thread)}; only somebody who is in it can bring it back. Go on?"
+        if not confirmed(question, yes=yes, command="chatbot threads leave"):
+            return EXIT_USAGE
+        anyio.run(_remove, way, known.name, ThreadId(thread), None)
+    if format == "json":
+        print(json.dumps({"thread": thread, "removed": known.user}, indent=2))
+    else:
+        print(f"{known.name} has left {printable(thread)}.")
+    return 0
+
+
+# ── as the bot ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def _look(way: Reach, name: str | None, most: int) -> tuple[list[_Seen], bool]:
+    async with way.speaking_as(name) as (_, service):
+        items: list[ThreadItem] = []
+        async for item in _living(service):
+            items.append(item)
+            if len(items) > most:
+                break
+        shown = items[:most]
+        people: dict[ThreadId, tuple[Participant, ...] | None] = {}
+        limiter = anyio.CapacityLimiter(AT_ONCE)
+
+        async def ask(thread: ThreadId) -> None:
+            async with limiter:
+                people[thread] = await _people(service, thread)
+
+        async with anyio.create_task_group() as group:
+            for item in shown:
+                group.start_soon(ask, item.id)
+    return [_Seen(item, people[item.id]) for item in shown], len(items) > most
+
+
+async def _living(service: ChatService) -> AsyncIterator[ThreadItem]:
+    """The threads that are not deleted, newest activity first, each once."""
+    link: str | None = None
+    met: set[ThreadId] = set()
+    while True:
+        page = await service.list_threads(link=link)
+        for item in page.items:
+            if item.deleted_on is None and item.id not in met:
+                met.add(item.id)
+                yield item
+        if page.next_link is None:
+            return
+        link = page.next_link
+
+
+async def _people(service: ChatService, thread: ThreadId) -> tuple[Participant, ...] | None:
+    try:
+        return tuple([one async for one in service.list_participants(thread)])
+    except (Forbidden, NotFound):  # the service goes on listing threads that one was taken out of
+        return None
+
+
+async def _create(
+    way: Reach, name: str | None, topic: str, people: Sequence[Participant]
+) -> tuple[ThreadId, Sequence[FailedParticipant]]:
+    async with way.speaking_as(name) as (bot, service):
+        own = Participant(service.user, bot.display_name)
+        made = await service.create_thread(topic, [own, *people])
+        return made.thread.id, made.failed
+
+
+async def _add(way: Reach, name: str | None, thread: ThreadId, person: Participant) -> Sequence[FailedParticipant]:
+    async with way.speaking_as(name) as (bot, service):
+        with naming_threads(bot):
+            return await service.add_participants(thread, [person])
+
+
+async def _remove(way: Reach, name: str | None, thread: ThreadId, user: UserId | None) -> None:
+    """Take somebody out; None is the bot itself."""
+    async with way.speaking_as(name) as (bot, service):
+        with naming_threads(bot):
+            await service.remove_participant(thread, user or service.user)
+
+
+# ── for people and programs ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _person(user: str, name: str | None = None) -> Participant:
+    if ":" not in user:
+        message = f"{user!r} is not a user's id: expected one like 8:acs:…, as `chatbot identity create` prints it"
+        raise UnknownName(message)
+    return Participant(UserId(user), name)
+
+
+def _listing(seen: Sequence[_Seen], bots: Mapping[UserId | None, str], *, is_more: bool) -> Iterator[str]:
+    """Each thread on a line, and below it who is in, with the ids that other commands take."""
+    if not seen:
+        yield "No threads."
+    for number, one in enumerate(seen):
+        if number:
+            yield ""
+        last = f"{one.item.last_activity:%Y-%m-%d %H:%M:%S}" if one.item.last_activity else "-"
+        yield f"{printable(one.item.id)}  {last}  {printable(one.item.topic)}".rstrip()
+        if one.people is None:
+            yield "  the bot is not in it any more"
+            continue
+        rows = [(f"  {bots.get(who.user) or who.display_name or '-'}", who.user) for who in one.people]
+        yield from table(("  WHO", "USER"), rows)
+    if is_more:
+        yield ""
+        yield "There are more, which were silent for longer; see them with --most."
+
+
+def _as_json(one: _Seen) -> dict[str, Any]:
+    last = one.item.last_activity
+    return {
+        "thread": one.item.id,
+        "topic": one.item.topic,
+        "last_activity": last.isoformat() if last else None,
+        "is_in": one.people is not None,
+        "people": [{"user": who.user, "name": who.display_name} for who in one.people or ()],
+    }
+
+
+def _refusal(one: FailedParticipant) -> dict[str, str]:
+    return {"user": one.user, "code": one.code, "message": one.message}
+
+
+def _tell(failed: Sequence[FailedParticipant]) -> None:
+    for one in failed:
+        reason = ": ".join(part for part in (one.code, one.message) if part) or "the service does not say why"
+        print(f"chatbot: {printable(one.user)} could not be added: {printable(reason)}", file=sys.stderr)
