@@ -9,7 +9,7 @@ from typing import Final
 
 _WIDEST: Final = 140
 _SECRETS: Final = re.compile(
-    r"""(?P<before>accesskey\s*=\s*|://[^/\s:@]*:)(?P<secret>[^\s;"'@]+)"""
+    r"""(?P<before>accesskey\s*=\s*|://[^/\s:@]*:(?=\S*@))(?P<secret>[^\s;"'@]+)"""
     r"""|(?P<parameter>[?&](?:code|sig|key|token)=)(?P<argument>[^\s;"'&,}]+)"""
     r"""|(?P<name>\b(?:authorization|token)\s*:\s*+)(?!!secret\b|["']?\$|[{&*])(?P<value>[^,}\n]+)""",
     re.IGNORECASE,

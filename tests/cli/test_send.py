@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from chatbot.cli import main
-from tests.cli.azure import Azure, azure
 from tests.cli.conftest import Run
+from tests.cli.resource import Azure, azure
 
 Out = pytest.CaptureFixture[str]
 TWO = """\

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from chatbot.cli import main
-from tests.cli.azure import Azure, azure
 from tests.cli.conftest import Demo
+from tests.cli.resource import Azure, azure
 
 Out = pytest.CaptureFixture[str]
 

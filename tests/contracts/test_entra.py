@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import sys
@@ -20,25 +19,7 @@ from chatbot.errors import ConfigError, ServiceError, Unauthorized, Unreachable
 from chatbot.service.acs import AcsResource
 from chatbot.service.entra import Credential, Entra
 from tests.loopback import Answered, Asked, site
-
-RESOURCE = "https://communication.azure.com/"
-
-
-def entra_token(**claims: object) -> str:
-    """A token as Entra gives one out: nobody but Entra could check its signature."""
-    body = {"aud": RESOURCE, "exp": int(time.time()) + 3600, **claims}
-    return ".".join([*(_packed(part) for part in ({"alg": "RS256", "typ": "JWT"}, body)), "c2ln"])
-
-
-def _packed(part: Mapping[str, object]) -> str:
-    return base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
-
-
-def metadata(asked: Asked) -> Answered:
-    """What the endpoint of managed identities answers."""
-    resource = asked.query["resource"]
-    times = {"expires_in": "86400", "expires_on": str(int(time.time()) + 86_400)}
-    return Answered(200, {"access_token": entra_token(), **times, "resource": resource, "token_type": "Bearer"})
+from tests.machine import RESOURCE, entra_token, metadata
 
 
 async def use(credential: Credential, client_id: str | None = None, **options: Path) -> list[tuple[str, int]]:

@@ -31,6 +31,11 @@ def test_keys_and_passwords_are_masked_and_the_caret_stays_true() -> None:
         "      |                                                ^"
     )
     assert "hunter2" not in excerpt("store: postgresql://bot:hunter2@host/db", 1)
+    assert "hunter2" not in excerpt("url: https://tokens.example/?code=hunter2", 1)
+    assert "hunter2" not in excerpt("{authorization: Bearer hunter2, url: x}", 1)
+    assert "https://localhost:8443, token: !secret env:T" in excerpt(
+        "url: https://localhost:8443, token: !secret env:T", 1
+    )
 
 
 def test_of_a_very_long_line_the_part_around_the_place_is_shown() -> None:

@@ -66,11 +66,15 @@ class Azure:
 
     def say(self, thread: str, token: str, text: str) -> None:
         """Say something as whoever's token this is."""
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         url = f"{self.endpoint}/chat/threads/{thread}/messages?api-version=2024-03-07"
-        request = urllib.request.Request(url, json.dumps({"content": text}).encode(), headers, method="POST")
+        self.create(url, token, {"content": text})
+
+    def create(self, url: str, token: str, body: object) -> Any:
+        """Post something to the service as whoever's token this is."""
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        request = urllib.request.Request(url, json.dumps(body).encode(), headers, method="POST")
         with urllib.request.urlopen(request, context=ssl.create_default_context(cafile=self.ca_file)) as answer:
-            assert answer.status == 201
+            return json.load(answer)
 
     def wait_until(self, holds: Callable[[], bool]) -> None:
         """Look at the resource again and again until something holds."""
