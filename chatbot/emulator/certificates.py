@@ -47,7 +47,7 @@ def authority(directory: Path | None = None) -> Authority:
     directory = directory or default_directory()
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     certificate, key = directory / "ca.pem", directory / "ca.key"
-    with FileLock(directory / "ca.lock", timeout=30):
+    with FileLock(directory / "ca.lock", timeout=30, mode=0o600):
         if certificate.exists() and key.exists():
             ca = trustme.CA.from_pem(certificate.read_bytes(), key.read_bytes())
         else:

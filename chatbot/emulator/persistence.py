@@ -36,7 +36,7 @@ class DataFileError(Exception):
 def kept(world: World, path: Path) -> Iterator[World]:
     """Fill the world from the file and keep every further change in it until the block ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{path}.lock")
+    lock = FileLock(f"{path}.lock", mode=0o600)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:

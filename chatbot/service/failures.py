@@ -35,6 +35,7 @@ from chatbot.errors import (
     Unauthorized,
     Unreachable,
 )
+from chatbot.service.network import TooLarge
 
 MAX_TEXT: Final = 300
 """How much of a service's words an error quotes, in characters."""
@@ -99,9 +100,12 @@ def from_exception(operation: str, error: BaseException) -> ServiceError:
         error: what azure-core's transport raised.
 
     Returns:
-        `Unreachable` if the request certainly never left, else `OutcomeUnknown`.
+        `Unreachable` if the request certainly never left, `ProtocolError` if what came is no answer of the service,
+        else `OutcomeUnknown`.
     """
     reason = clean(str(error)) or type(error).__name__
+    if any(isinstance(cause, TooLarge) for cause in _causes(error)):
+        return ProtocolError(f"cannot {operation}: {reason}, which no answer of the service is; is the endpoint right?")
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
         remedy = "name the authority that signed it as ca_file or in SSL_CERT_FILE"
         return Unreachable(f"cannot {operation}: the service's certificate is not trusted ({reason}); {remedy}")

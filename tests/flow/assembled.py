@@ -18,9 +18,11 @@ from chatbot.emulator import Emulator
 from chatbot.model import Participant, ThreadId
 from chatbot.runtime.assemble import Plugins, assemble, load_plugins
 from chatbot.runtime.connection import Connection
+from chatbot.runtime.observe.tally import Tally
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
 from chatbot.stores import MemoryStore
+from chatbot.stores.base import Store
 from chatbot.testing.transport import AsgiTransport
 
 BEGUN = time.time()
@@ -35,6 +37,10 @@ class Assembled:
     emulator: Emulator
     thread: ThreadId
     ann: ChatService
+    store: Store
+    connection: Connection
+    tally: Tally
+    module: str
 
     async def say(self, text: str) -> str:
         """Ann says something, and what comes of it is done; gives the message's id."""
@@ -79,11 +85,14 @@ async def assembled(directory: Path, plugin: str, *, traces: Any = None, more: s
     )
     resource = AcsResource(connection.endpoint, access_key=connection.access_key, transport=AsgiTransport(emulator))
     async with resource, store, anyio.create_task_group() as group:
-        (bot,) = await assemble(config, plugins, connection, resource, store, traces=traces)
+        tallies: dict[str, Tally] = {}
+        (bot,) = await assemble(config, plugins, connection, resource, store, tallies, traces)
         user = await resource.create_user()
         ann = resource.chat(user, resource.minted_tokens(user))
         stopping = anyio.Event()
         group.start_soon(bot.run, stopping)
         thread = (await ann.create_thread("talk", [Participant(bot.user, "Echo")])).thread.id
-        yield Assembled(bot, emulator, thread, ann)
+        yield Assembled(
+            bot, emulator, thread, ann, store, connection, tallies["echo"], config.bots["echo"].plugins[0].module
+        )
         stopping.set()

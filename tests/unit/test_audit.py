@@ -1,0 +1,31 @@
+"""What the gate makes of pip-audit's report."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+JUDGE = runpy.run_path(str(Path(__file__).parents[2] / ".ci" / "audit"))["judge"]
+
+
+def test_each_vulnerability_is_a_line_and_what_was_not_audited_is_told_apart() -> None:
+    report = {
+        "dependencies": [
+            {"name": "fine", "version": "1.0", "vulns": []},
+            {
+                "name": "holey",
+                "version": "2.0",
+                "vulns": [
+                    {"id": "PYSEC-2026-1", "fix_versions": ["2.1", "3.0"]},
+                    {"id": "PYSEC-2026-2", "fix_versions": []},
+                ],
+            },
+            {"name": "ours", "skip_reason": "Dependency not found on PyPI"},
+        ]
+    }
+
+    assert JUDGE(report) == (
+        ["holey 2.0: PYSEC-2026-1, mended in 2.1, 3.0", "holey 2.0: PYSEC-2026-2, not mended yet"],
+        2,
+        1,
+    )
