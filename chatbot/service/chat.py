@@ -1,19 +1,18 @@
 """One user's chat, through the official SDK's aio clients: it makes every request, we read every answer.
 
-All clients share one pipeline, so that a client costs a few kilobytes and no connection of its own; the thread clients
-in use are kept, the least used one is forgotten when there are too many. Built by `AcsResource.chat`.
+One client of the SDK serves all threads: it would cost five kilobytes for each, and what it knows of its thread is the
+id in its addresses, which our policy puts there. Built by `AcsResource.chat`.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final, Literal, TypeVar, cast
 from urllib.parse import urlsplit
 
-from azure.communication.chat.aio import ChatClient, ChatThreadClient, CommunicationTokenCredential
+from azure.communication.chat.aio import ChatClient, CommunicationTokenCredential
 from azure.core.async_paging import AsyncItemPaged
 from azure.core.exceptions import AzureError
 from azure.core.pipeline import AsyncPipeline
@@ -25,12 +24,9 @@ from chatbot.model import ChatMessage, MessageId, Participant, Receipt, Thread, 
 from chatbot.service import arguments, failures, translate
 from chatbot.service.base import CreatedThread, FailedParticipant, MessagePage, ThreadPage
 from chatbot.service.credentials import TokenSource
-from chatbot.service.policies import Answer
+from chatbot.service.policies import ANY_THREAD, Answer
 
 T = TypeVar("T")
-
-MAX_CLIENTS: Final = 2048
-"""How many thread clients are kept: about 10 MB. Building one anew costs about 30 µs."""
 
 PAGE_SIZE: Final = 100
 """How many participants or receipts are asked for at once; the service's default is not documented."""
@@ -71,10 +67,10 @@ class AcsChatService:
     ) -> None:
         self._user = user
         self._tokens = tokens
-        self._options: Mapping[str, Any] = {**_SHARED, "policies": [], "pipeline": pipeline}
+        options: Mapping[str, Any] = {**_SHARED, "policies": [], "pipeline": pipeline}
         # The SDK's annotation names its own class; any object with `get_token` serves, and ours is never asked by it.
-        self._client = ChatClient(endpoint, cast(CommunicationTokenCredential, tokens), **self._options)
-        self._threads: OrderedDict[ThreadId, ChatThreadClient] = OrderedDict()
+        self._client = ChatClient(endpoint, cast(CommunicationTokenCredential, tokens), **options)
+        self._any_thread = self._client.get_chat_thread_client(ANY_THREAD, **options)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._user}>"
@@ -103,31 +99,26 @@ class AcsChatService:
                 idempotency_token=repeatability_id,
                 answer=answer,
             )
-            body = answer.json()
-            created = translate.thread(body.get("chatThread"))
-            return CreatedThread(created, translate.failed(body, participants))
+            return translate.created(answer.body, participants)
 
     async def get_thread(self, thread: ThreadId) -> Thread:
         """Read a thread's properties (GET /chat/threads/{id})."""
-        answer = Answer(f"read thread {thread}")
+        answer = _about(thread, f"read thread {thread}")
         with _sdk(answer):
-            await self._thread(thread, answer).get_properties(answer=answer)
-            return translate.thread(answer.json())
+            await self._any_thread.get_properties(answer=answer)
+            return translate.thread(answer.body)
 
     async def delete_thread(self, thread: ThreadId) -> None:
         """Delete a thread for everyone (DELETE /chat/threads/{id})."""
-        answer = Answer(f"delete thread {thread}")
+        answer = _about(thread, f"delete thread {thread}")
         with _sdk(answer, is_write=True):
-            await self._client.delete_chat_thread(
-                arguments.segment(thread, "thread id", answer.operation), answer=answer
-            )
+            await self._client.delete_chat_thread(ANY_THREAD, answer=answer)
 
     async def update_topic(self, thread: ThreadId, topic: str) -> None:
         """Give a thread another topic (PATCH /chat/threads/{id})."""
-        answer = Answer(f"set the topic of thread {thread}")
+        answer = _about(thread, f"set the topic of thread {thread}")
         with _sdk(answer, is_write=True):
-            client = self._thread(thread, answer)
-            await client.update_topic(arguments.required(topic, "a topic", answer.operation), answer=answer)
+            await self._any_thread.update_topic(arguments.required(topic, "a topic", answer.operation), answer=answer)
 
     async def list_threads(
         self, *, start_time: datetime | None = None, page_size: int | None = None, link: str | None = None
@@ -138,7 +129,7 @@ class AcsChatService:
             listing = self._client.list_chat_threads(
                 results_per_page=page_size, start_time=arguments.aware(start_time), answer=answer
             )
-            items, next_link = await _one_page(listing, link, answer, translate.thread_item)
+            items, next_link = await _one_page(listing, link, answer, translate.threads)
             return ThreadPage(items, next_link, answer.server_time)
 
     # Messages
@@ -153,16 +144,16 @@ class AcsChatService:
         metadata: Mapping[str, str] | None = None,
     ) -> MessageId:
         """Say something (POST /chat/threads/{id}/messages)."""
-        answer = Answer(f"send a message to thread {thread}")
+        answer = _about(thread, f"send a message to thread {thread}")
         with _sdk(answer, is_write=True):
-            await self._thread(thread, answer).send_message(
+            await self._any_thread.send_message(
                 arguments.required(content, "a text", answer.operation),
                 chat_message_type=type,
                 sender_display_name=display_name,
                 metadata=dict(metadata) if metadata else None,  # type: ignore[arg-type]  # the SDK's default is None
                 answer=answer,
             )
-            return translate.message_id(answer.json(), "id")
+            return translate.sent(answer.body)
 
     async def edit_message(
         self,
@@ -173,9 +164,9 @@ class AcsChatService:
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         """Replace content, merge metadata (PATCH /chat/threads/{id}/messages/{id})."""
-        answer = Answer(f"edit message {message} of thread {thread}")
+        answer = _about(thread, f"edit message {message} of thread {thread}")
         with _sdk(answer, is_write=True):
-            await self._thread(thread, answer).update_message(
+            await self._any_thread.update_message(
                 arguments.decimal(message, answer.operation),
                 content,  # type: ignore[arg-type]  # the SDK's default is None
                 metadata=dict(metadata) if metadata is not None else None,  # type: ignore[arg-type]
@@ -184,18 +175,16 @@ class AcsChatService:
 
     async def delete_message(self, thread: ThreadId, message: MessageId) -> None:
         """Take a message back (DELETE /chat/threads/{id}/messages/{id})."""
-        answer = Answer(f"delete message {message} of thread {thread}")
+        answer = _about(thread, f"delete message {message} of thread {thread}")
         with _sdk(answer, is_write=True):
-            await self._thread(thread, answer).delete_message(
-                arguments.decimal(message, answer.operation), answer=answer
-            )
+            await self._any_thread.delete_message(arguments.decimal(message, answer.operation), answer=answer)
 
     async def get_message(self, thread: ThreadId, message: MessageId) -> ChatMessage:
         """Read one message (GET /chat/threads/{id}/messages/{id})."""
-        answer = Answer(f"read message {message} of thread {thread}")
+        answer = _about(thread, f"read message {message} of thread {thread}")
         with _sdk(answer):
-            await self._thread(thread, answer).get_message(arguments.decimal(message, answer.operation), answer=answer)
-            return translate.message(answer.json())
+            await self._any_thread.get_message(arguments.decimal(message, answer.operation), answer=answer)
+            return translate.message(answer.body)
 
     async def list_messages(
         self,
@@ -206,12 +195,12 @@ class AcsChatService:
         link: str | None = None,
     ) -> MessagePage:
         """Read one page of a thread (GET /chat/threads/{id}/messages)."""
-        answer = Answer(f"list the messages of thread {thread}")
+        answer = _about(thread, f"list the messages of thread {thread}")
         with _sdk(answer):
-            listing = self._thread(thread, answer).list_messages(
+            listing = self._any_thread.list_messages(
                 results_per_page=page_size, start_time=arguments.aware(start_time), answer=answer
             )
-            messages, next_link = await _one_page(listing, link, answer, translate.message)
+            messages, next_link = await _one_page(listing, link, answer, translate.messages)
             return MessagePage(messages, next_link, answer.server_time)
 
     # Participants, receipts, typing
@@ -222,56 +211,48 @@ class AcsChatService:
         """Bring people in (POST /chat/threads/{id}/participants/:add); nobody to add is no request."""
         if not participants:
             return ()
-        answer = Answer(f"add participants to thread {thread}")
+        answer = _about(thread, f"add participants to thread {thread}")
         with _sdk(answer, is_write=True):
             people = [arguments.invited(person) for person in participants]
-            await self._thread(thread, answer).add_participants(people, answer=answer)
-            return translate.failed(answer.json(), participants)
+            await self._any_thread.add_participants(people, answer=answer)
+            return translate.failed(answer.body, participants)
 
     async def remove_participant(self, thread: ThreadId, user: UserId) -> None:
         """Take someone out (POST /chat/threads/{id}/participants/:remove)."""
-        answer = Answer(f"remove {user} from thread {thread}")
+        answer = _about(thread, f"remove {user} from thread {thread}")
         with _sdk(answer, is_write=True):
-            await self._thread(thread, answer).remove_participant(arguments.identifier(user), answer=answer)
+            await self._any_thread.remove_participant(arguments.identifier(user), answer=answer)
 
     async def list_participants(self, thread: ThreadId) -> AsyncIterator[Participant]:
         """Read who is in a thread (GET /chat/threads/{id}/participants), one request per page."""
-        answer = Answer(f"list the participants of thread {thread}")
-        listing = self._thread(thread, answer).list_participants(results_per_page=PAGE_SIZE, answer=answer)
-        async for person in _all_pages(listing, answer, translate.participant):
+        answer = _about(thread, f"list the participants of thread {thread}")
+        listing = self._any_thread.list_participants(results_per_page=PAGE_SIZE, answer=answer)
+        async for person in _all_pages(listing, answer, translate.participants):
             yield person
 
     async def send_receipt(self, thread: ThreadId, message: MessageId) -> None:
         """Tell that everything up to a message was read (POST /chat/threads/{id}/readReceipts)."""
-        answer = Answer(f"send a receipt to thread {thread}")
+        answer = _about(thread, f"send a receipt to thread {thread}")
         with _sdk(answer, is_write=True):
-            await self._thread(thread, answer).send_read_receipt(
-                arguments.decimal(message, answer.operation), answer=answer
-            )
+            await self._any_thread.send_read_receipt(arguments.decimal(message, answer.operation), answer=answer)
 
     async def list_receipts(self, thread: ThreadId) -> AsyncIterator[Receipt]:
         """Read the latest receipt of each reader (GET /chat/threads/{id}/readReceipts), one request per page."""
-        answer = Answer(f"list the receipts of thread {thread}")
-        listing = self._thread(thread, answer).list_read_receipts(results_per_page=PAGE_SIZE, answer=answer)
-        async for receipt in _all_pages(listing, answer, translate.receipt):
+        answer = _about(thread, f"list the receipts of thread {thread}")
+        listing = self._any_thread.list_read_receipts(results_per_page=PAGE_SIZE, answer=answer)
+        async for receipt in _all_pages(listing, answer, translate.receipts):
             yield receipt
 
     async def send_typing(self, thread: ThreadId, *, display_name: str | None = None) -> None:
         """Show that something is being written (POST /chat/threads/{id}/typing)."""
-        answer = Answer(f"send typing to thread {thread}")
+        answer = _about(thread, f"send typing to thread {thread}")
         with _sdk(answer, is_write=True):
-            await self._thread(thread, answer).send_typing_notification(sender_display_name=display_name, answer=answer)
+            await self._any_thread.send_typing_notification(sender_display_name=display_name, answer=answer)
 
-    def _thread(self, thread: ThreadId, answer: Answer) -> ChatThreadClient:
-        client = self._threads.get(thread)
-        if client is None:
-            segment = arguments.segment(thread, "thread id", answer.operation)
-            client = self._threads[thread] = self._client.get_chat_thread_client(segment, **self._options)
-            if len(self._threads) > MAX_CLIENTS:
-                self._threads.popitem(last=False)
-        else:
-            self._threads.move_to_end(thread)
-        return client
+
+def _about(thread: ThreadId, operation: str) -> Answer:
+    arguments.segment(thread, "thread id", operation)
+    return Answer(operation, thread)
 
 
 @contextmanager
@@ -292,21 +273,23 @@ def _sdk(answer: Answer, *, is_write: bool = False) -> Iterator[None]:
 
 
 async def _one_page(
-    listing: AsyncItemPaged[Any], link: str | None, answer: Answer, item: Callable[[Any], T]
-) -> tuple[tuple[T, ...], str | None]:
+    listing: AsyncItemPaged[Any], link: str | None, answer: Answer, read: Callable[[bytes], translate.Page[T]]
+) -> translate.Page[T]:
     if link is not None and not _is_address(link):
         msg = "the link to the next page is no address"
         raise ProtocolError(msg)
     await anext(listing.by_page(continuation_token=link))
-    return translate.page(answer.json(), item)
+    return read(answer.body)
 
 
-async def _all_pages(listing: AsyncItemPaged[Any], answer: Answer, item: Callable[[Any], T]) -> AsyncIterator[T]:
+async def _all_pages(
+    listing: AsyncItemPaged[Any], answer: Answer, read: Callable[[bytes], translate.Page[T]]
+) -> AsyncIterator[T]:
     link: str | None = None
     met = set[str]()
     while True:
         with _sdk(answer):
-            values, link = await _one_page(listing, link, answer, item)
+            values, link = await _one_page(listing, link, answer, read)
         for value in values:
             yield value
         if link is None:

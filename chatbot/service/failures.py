@@ -35,7 +35,7 @@ from chatbot.errors import (
     Unauthorized,
     Unreachable,
 )
-from chatbot.service.network import TooLarge
+from chatbot.service.transport import TooLarge
 
 MAX_TEXT: Final = 300
 """How much of a service's words an error quotes, in characters."""

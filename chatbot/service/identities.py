@@ -58,11 +58,7 @@ class Identities:
             permit_redirects=False,
             user_agent=user_agent,
         )
-        self._options: dict[str, Any] = {
-            "connection_timeout": timeouts.connect,
-            "read_timeout": timeouts.read,
-            "proxy": proxy,
-        }
+        self._options = timeouts.options(proxy)
         if isinstance(credential, EntraCredential) and endpoint.startswith("http:"):  # this machine's emulator
             self._options["enforce_https"] = False
         self._total_seconds = timeouts.total

@@ -10,61 +10,20 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import anyio.to_thread
-from azure.core.pipeline.transport import AioHttpTransport, AsyncHttpTransport
+from azure.core.pipeline.transport import AsyncHttpTransport
 
 from chatbot.errors import ConfigError
 from chatbot.service.connection import is_loopback
+from chatbot.service.transport import SessionTransport
 
 MAX_CONNECTIONS: Final = 100
 """How many connections may be open at once; further requests wait for one to become free."""
-
-MAX_ANSWER_BYTES: Final = 32 * 2**20
-"""The largest answer that is read, unpacked. The service's own largest page, 200 messages of 28 KB, is below 6 MiB."""
-
-
-class TooLarge(aiohttp.ClientPayloadError):
-    """An answer that does not end where the service's end."""
-
-
-class _BoundedReader:
-    """A body that can be read up to a limit: neither one that never ends nor one that unpacks to gigabytes is kept."""
-
-    def __init__(self, reader: aiohttp.StreamReader) -> None:
-        self._reader = reader
-
-    async def read(self, n: int = -1) -> bytes:
-        """Read up to `n` bytes, or everything."""
-        if n >= 0:
-            return self._checked(await self._reader.read(n))
-        pieces = []
-        while piece := self._checked(await self._reader.readany()):
-            pieces.append(piece)
-        return b"".join(pieces)
-
-    def _checked(self, piece: bytes) -> bytes:
-        if self._reader.total_bytes > MAX_ANSWER_BYTES:
-            message = f"the answer is larger than {MAX_ANSWER_BYTES // 2**20} MiB"
-            raise TooLarge(message)
-        return piece
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reader, name)
-
-
-class _BoundedResponse(aiohttp.ClientResponse):
-    """A response with a bounded body."""
-
-    async def start(self, connection: Any) -> aiohttp.ClientResponse:
-        """Read the headers."""
-        await super().start(connection)
-        self.content = cast(aiohttp.StreamReader, _BoundedReader(self.content))
-        return self
 
 
 @asynccontextmanager
@@ -83,9 +42,9 @@ async def open_transport(ca_file: Path | None) -> AsyncIterator[AsyncHttpTranspo
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
-        response_class=_BoundedResponse,
+        skip_auto_headers=("Content-Type",),  # the SDK says it where there is content
     ) as session:
-        yield AioHttpTransport(session=session, session_owner=False, use_env_settings=False)
+        yield SessionTransport(session)
 
 
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:

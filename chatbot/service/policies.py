@@ -1,8 +1,8 @@
 """The one policy of our pipeline: what azure-core spreads over a dozen, done once per request, shared by all clients.
 
-It keeps the user's token at home (nothing is sent to another host than the endpoint's), signs, names us, sets the
-timeouts, renews the token on a 401 and asks once more, and turns every failure into one of the house's errors. It does
-not retry, redirect or log: callers own the waiting, and one call is one request.
+It addresses the thread, keeps the user's token at home (nothing is sent to another host than the endpoint's), signs,
+names us, sets the timeouts, renews the token on a 401 and asks once more, and turns every failure into one of the
+house's errors. It does not retry, redirect or log: callers own the waiting, and one call is one request.
 
 The SDK's clients take options for policies on every call; ours is `answer`: an `Answer` that receives the response as
 it came, while the SDK is given an empty result to decode (its decoding is the larger part of a call's cost, and what it
@@ -14,19 +14,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any, Final, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
-import anyio
 from azure.core.exceptions import AzureError
 from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import AsyncHTTPPolicy, ContentDecodePolicy
 from azure.core.pipeline.transport import AsyncHttpResponse, HttpRequest
 
 from chatbot.errors import OutcomeUnknown, ProtocolError, ServiceError, Throttled, Unauthorized, Unreachable
-from chatbot.service import failures, translate
+from chatbot.model import ThreadId
+from chatbot.service import failures
 from chatbot.service.credentials import TokenSource
+
+ANY_THREAD: Final = "ANY-THREAD"
+"""The id of no thread, under which the SDK makes all its addresses; it stands for the `Answer`'s thread."""
 
 _NOTHING: Final[Mapping[str, Any]] = {"value": [], "chatThread": {}}
 """What the SDK gets to decode: no element, no property, valid for every operation."""
@@ -46,6 +50,15 @@ class Timeouts:
     read: float = 30.0
     total: float = 60.0
 
+    def options(self, proxy: str | None) -> dict[str, Any]:
+        """What every request tells the transport; `proxy` is the address of the one to go through, if any."""
+        return {
+            "connection_timeout": self.connect,
+            "read_timeout": self.read,
+            "total_timeout": self.total,
+            "proxy": proxy,
+        }
+
 
 @dataclass(slots=True)
 class Answer:
@@ -53,19 +66,13 @@ class Answer:
 
     Args:
         operation: what is asked, to complete "cannot …".
+        thread: the thread that is asked about, if it is about one.
     """
 
     operation: str
+    thread: ThreadId | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
-
-    def json(self) -> translate.Json:
-        """The body as a JSON object.
-
-        Raises:
-            ProtocolError: it is something else.
-        """
-        return translate.read_json(self.body)
 
     @property
     def server_time(self) -> datetime | None:
@@ -97,11 +104,13 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
     ) -> None:
         super().__init__()
         self._home = f"{endpoint}/"
+        self._threads = f"{endpoint}/chat/threads/"
         self._tokens = tokens
         self._user_agent = user_agent
-        self._timeouts = timeouts
-        self._proxy = proxy
+        self._options = timeouts.options(proxy)
         self._clock = clock
+        ours = str(uuid4())[:24]
+        self._request_ids = (f"{ours}{number:012x}" for number in count())
 
     async def send(self, request: PipelineRequest[HttpRequest]) -> PipelineResponse[HttpRequest, AsyncHttpResponse]:
         """Send a request and fill its `Answer`.
@@ -121,28 +130,32 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
         return response
 
     def _prepare(self, request: PipelineRequest[HttpRequest], answer: Answer) -> None:
-        url = request.http_request.url
-        if not url.startswith(self._home) and not _is_same_place(url, self._home):
+        self._address(request.http_request, answer)
+        headers = request.http_request.headers
+        headers["User-Agent"] = self._user_agent
+        headers["x-ms-client-request-id"] = next(self._request_ids)
+        request.context.options.update(self._options)
+
+    def _address(self, request: HttpRequest, answer: Answer) -> None:
+        """Put the thread into the address, and see that it leads to the endpoint."""
+        before, anywhere, after = request.url.partition(ANY_THREAD)
+        if anywhere and before == self._threads and answer.thread is not None:
+            request.url = f"{before}{quote(answer.thread, safe='')}{after}"
+            return
+        url = request.url
+        if anywhere or not (url.startswith(self._home) or _is_same_place(url, self._home)):
             msg = (
                 f"cannot {answer.operation}: the service's link leads to {urlsplit(url).netloc[:100]!r}, "
                 f"and our token goes to {self._home} only"
             )
             raise ProtocolError(msg)
-        headers, options = request.http_request.headers, request.context.options
-        headers["User-Agent"] = self._user_agent
-        headers["x-ms-client-request-id"] = str(uuid4())
-        options["connection_timeout"] = self._timeouts.connect
-        options["read_timeout"] = self._timeouts.read
-        if self._proxy is not None:
-            options["proxy"] = self._proxy
 
     async def _ask(
         self, request: PipelineRequest[HttpRequest], token: str, answer: Answer
     ) -> PipelineResponse[HttpRequest, AsyncHttpResponse]:
         request.http_request.headers["Authorization"] = f"Bearer {token}"
         try:
-            with anyio.fail_after(self._timeouts.total):
-                return await self.next.send(request)
+            return await self.next.send(request)
         except (AzureError, TimeoutError, OSError) as error:
             raise failures.from_exception(answer.operation, error) from error
 

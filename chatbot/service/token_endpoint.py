@@ -18,19 +18,18 @@ https is required, except to this machine. Redirects are not followed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-import anyio
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import AzureError
 from azure.core.pipeline.transport import AsyncHttpTransport, HttpRequest
 
 from chatbot.errors import ProtocolError
 from chatbot.model import UserId
-from chatbot.service import failures, translate
+from chatbot.service import failures, translate, wire
 from chatbot.service.connection import check_token_endpoint
 from chatbot.service.network import proxy_for
 from chatbot.service.policies import Timeouts
@@ -70,9 +69,8 @@ class TokenEndpoint:
         self._transport = transport
         self._scopes = tuple(scopes)
         self._authorization = authorization
-        self._timeouts = timeouts
+        self._options = timeouts.options(proxy_for(self._url))
         self._clock = clock
-        self._proxy = proxy_for(self._url)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {self._host} for {self._user}>"
@@ -90,7 +88,7 @@ class TokenEndpoint:
             now = datetime.fromtimestamp(self._clock(), UTC)
             raise failures.from_status(operation, response.status_code, response.headers, text, now)
         try:
-            return read_token(translate.read_json(text))
+            return read_token(wire.read_object(text))
         except ProtocolError as error:
             msg = f"cannot {operation}: {error}"
             raise ProtocolError(msg) from error
@@ -100,19 +98,13 @@ class TokenEndpoint:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self._authorization is not None:
             headers["Authorization"] = self._authorization
-        options: dict[str, Any] = {
-            "connection_timeout": self._timeouts.connect,
-            "read_timeout": self._timeouts.read,
-            "proxy": self._proxy,
-        }
         try:
-            with anyio.fail_after(self._timeouts.total):
-                return await self._transport.send(HttpRequest("POST", self._url, headers, data=body), **options)
+            return await self._transport.send(HttpRequest("POST", self._url, headers, data=body), **self._options)
         except (AzureError, TimeoutError, OSError) as error:
             raise failures.from_exception(operation, error) from error
 
 
-def read_token(body: translate.Json) -> AccessToken:
+def read_token(body: Mapping[str, Any]) -> AccessToken:
     """Read `{"token", "expiresOn"}`.
 
     Raises:
@@ -126,7 +118,7 @@ def read_token(body: translate.Json) -> AccessToken:
     if isinstance(expires, int | float) and not isinstance(expires, bool):
         return AccessToken(token, int(expires))
     if expires is not None:
-        return AccessToken(token, int(translate.time(body, "expiresOn").timestamp()))
+        return AccessToken(token, int(translate.time(str(expires), "expiresOn").timestamp()))
     known = read_expiry(token)
     if known is None:
         msg = 'the answer has no "expiresOn", and the token does not say when it expires either'

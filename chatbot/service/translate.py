@@ -1,19 +1,19 @@
-"""The service's JSON in our words. Pure, and suspicious of every shape.
+"""The service's answers in our words. Pure, and suspicious of every value.
 
-Why JSON and not the SDK's models: the SDK makes the call, but its decoding costs ten times what the call's own work
-costs, loses the errors of participants it cannot match, and breaks in many ways on shapes it does not expect. The
-names here are those of the REST specification (api-version 2024-03-07). Whatever is not as the specification has it
-ends as a `ProtocolError` that names the place and what was expected there; message text is never quoted.
+Why JSON and not the SDK's models: the SDK makes the call, but its decoding costs twenty times what the call's own work
+costs, loses the errors of participants it cannot match, and breaks in many ways on shapes it does not expect. `wire`
+has the shapes; here ids become numbers and times times, and "" is absent. What cannot become one ends as a
+`ProtocolError` that names the place.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 
-from chatbot.errors import ProtocolError
+from msgspec.json import Decoder
+
 from chatbot.model import (
     Attachment,
     ChatMessage,
@@ -26,10 +26,13 @@ from chatbot.model import (
     ThreadItem,
     UserId,
 )
-from chatbot.service.base import FailedParticipant
+from chatbot.service import wire
+from chatbot.service.base import CreatedThread, FailedParticipant
+from chatbot.service.draft import draft_of, finished
+from chatbot.service.wire import UnexpectedShape
 
+S = TypeVar("S")
 T = TypeVar("T")
-Json = dict[str, Any]
 
 MAX_DIGITS: Final = 18
 """Ids and versions fit a signed 64-bit integer, as stores need them."""
@@ -37,269 +40,225 @@ MAX_DIGITS: Final = 18
 _TYPES: Final = {kind.value: kind for kind in MessageType}
 _DECIMAL: Final = f"a decimal number of at most {MAX_DIGITS} digits, as text"
 _TIME: Final = "an ISO 8601 time"
+_NO_CONTENT: Final = wire.Content()
+_MessageDraft: Final = draft_of(ChatMessage)
+
+_MESSAGES: Final = Decoder(wire.Page[wire.Message])
+_MESSAGE: Final = Decoder(wire.Message)
+_THREADS: Final = Decoder(wire.Page[wire.ThreadItem])
+_THREAD: Final = Decoder(wire.Thread)
+_CREATED: Final = Decoder(wire.Created)
+_PARTICIPANTS: Final = Decoder(wire.Page[wire.Participant])
+_ADDED: Final = Decoder(wire.Added)
+_RECEIPTS: Final = Decoder(wire.Page[wire.Receipt])
+_SENT: Final = Decoder(wire.Sent)
+
+Page = tuple[tuple[T, ...], str | None]
+"""The elements of one page in the service's order, and the link to the next page or None on the last."""
 
 
-class UnexpectedShape(ProtocolError):
-    """Something in an answer is not what the protocol says.
-
-    Args:
-        place: where, as a path.
-        expected: what should be there.
-        found: what is there, in words that give nothing away.
-    """
-
-    def __init__(self, place: str, expected: str, found: str) -> None:
-        super().__init__(f"the service's answer is not its protocol: {place}: expected {expected}, found {found}")
-        self.place = place
-        self.expected = expected
-        self.found = found
-
-    def within(self, outer: str) -> Self:
-        """The same, seen from one level further out."""
-        return type(self)(f"{outer}.{self.place}", self.expected, self.found)
+def messages(body: bytes) -> Page[ChatMessage]:
+    """Read one page of messages; unknown types become `MessageType.OTHER`."""
+    return _page(wire.read(body, _MESSAGES), _message)
 
 
-def read_json(body: bytes | str) -> Json:
-    """Read an answer's body, which must be a JSON object.
-
-    Raises:
-        ProtocolError: it is not JSON, or not an object.
-    """
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        msg = f"the service's answer is not JSON ({len(body)} bytes); a JSON object was expected; is this the service?"
-        raise ProtocolError(msg) from error
-    return _object(value)
+def message(body: bytes) -> ChatMessage:
+    """Read one message."""
+    return _message(wire.read(body, _MESSAGE))
 
 
-def page(body: Json, item: Callable[[Any], T]) -> tuple[tuple[T, ...], str | None]:
-    """Read one page of any listing.
-
-    Args:
-        body: the page.
-        item: reads one element.
-
-    Returns:
-        The elements in the service's order, and the link to the next page or None on the last.
-    """
-    if "value" not in body:
-        place = "value"
-        raise UnexpectedShape(place, "a list", "nothing")
-    return _each(body, "value", item), _text(body, "nextLink")
+def sent(body: bytes) -> MessageId:
+    """Read the id of a message that was just sent."""
+    return _message_id(wire.read(body, _SENT).id, "id")
 
 
-def message(value: Any) -> ChatMessage:
-    """Read a ChatMessage; unknown types become `MessageType.OTHER`."""
-    raw = _object(value)
-    content = _inner(raw, "content") or {}
-    return ChatMessage(
-        id=message_id(raw, "id"),
-        version=_number(raw, "version"),
-        type=_TYPES.get(_required(raw, "type"), MessageType.OTHER),
-        created_on=time(raw, "createdOn"),
-        content=_text(content, "message") or "",
-        sequence_id=_number(raw, "sequenceId") if "sequenceId" in raw else 0,
-        sender=_user(raw, "senderCommunicationIdentifier"),
-        sender_display_name=_text(raw, "senderDisplayName"),
-        initiator=_user(content, "initiatorCommunicationIdentifier"),
-        topic=_text(content, "topic"),
-        participants=_each(content, "participants", participant),
-        attachments=_each(content, "attachments", attachment),
-        metadata=_metadata(raw),
-        edited_on=_time(raw, "editedOn"),
-        deleted_on=_time(raw, "deletedOn"),
-    )
+def threads(body: bytes) -> Page[ThreadItem]:
+    """Read one page of a user's threads."""
+    return _page(wire.read(body, _THREADS), _thread_item)
 
 
-def participant(value: Any) -> Participant:
-    """Read a ChatParticipant."""
-    raw = _object(value)
-    return Participant(
-        user=_required_user(raw, "communicationIdentifier"),
-        display_name=_text(raw, "displayName"),
-        share_history_time=_time(raw, "shareHistoryTime"),
-    )
+def thread(body: bytes) -> Thread:
+    """Read a thread's properties."""
+    return _thread(wire.read(body, _THREAD))
 
 
-def attachment(value: Any) -> Attachment:
-    """Read a ChatAttachment."""
-    raw = _object(value)
-    return Attachment(
-        id=_required(raw, "id"),
-        type=_required(raw, "attachmentType"),
-        name=_text(raw, "name"),
-        url=_text(raw, "url"),
-        preview_url=_text(raw, "previewUrl"),
-    )
+def created(body: bytes, asked: Sequence[Participant]) -> CreatedThread:
+    """Read a thread that was just created, and whom the service did not take in (see `failed`)."""
+    raw = wire.read(body, _CREATED)
+    return CreatedThread(_within("chatThread", _thread, raw.chat_thread), _failed(raw.invalid_participants, asked))
 
 
-def thread(value: Any) -> Thread:
-    """Read a ChatThreadProperties."""
-    raw = _object(value)
-    return Thread(
-        id=ThreadId(_required(raw, "id")),
-        topic=_text(raw, "topic") or "",
-        created_on=time(raw, "createdOn"),
-        created_by=_user(raw, "createdByCommunicationIdentifier"),
-        deleted_on=_time(raw, "deletedOn"),
-    )
+def participants(body: bytes) -> Page[Participant]:
+    """Read one page of people."""
+    return _page(wire.read(body, _PARTICIPANTS), _participant)
 
 
-def thread_item(value: Any) -> ThreadItem:
-    """Read a ChatThreadItem."""
-    raw = _object(value)
-    return ThreadItem(
-        id=ThreadId(_required(raw, "id")),
-        topic=_text(raw, "topic") or "",
-        last_activity=_time(raw, "lastMessageReceivedOn"),
-        deleted_on=_time(raw, "deletedOn"),
-    )
-
-
-def receipt(value: Any) -> Receipt:
-    """Read a ChatMessageReadReceipt."""
-    raw = _object(value)
-    return Receipt(
-        reader=_required_user(raw, "senderCommunicationIdentifier"),
-        message=message_id(raw, "chatMessageId"),
-        read_on=time(raw, "readOn"),
-    )
-
-
-def failed(body: Json, asked: Sequence[Participant]) -> tuple[FailedParticipant, ...]:
+def failed(body: bytes, asked: Sequence[Participant]) -> tuple[FailedParticipant, ...]:
     """Read whom the service did not take in.
 
     Args:
-        body: the answer to a creation or an addition.
+        body: the answer to an addition.
         asked: who was meant to come in; an error without a target means the only one asked.
 
     Returns:
         One entry per error; its `user` is empty where the service did not say whom it meant.
     """
+    return _failed(wire.read(body, _ADDED).invalid_participants, asked)
+
+
+def receipts(body: bytes) -> Page[Receipt]:
+    """Read one page of receipts."""
+    return _page(wire.read(body, _RECEIPTS), _receipt)
+
+
+def time(text: str, place: str) -> datetime:
+    """Read an ISO 8601 time as an aware one in UTC; one without an offset is UTC."""
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is UTC:
+            return moment
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise UnexpectedShape(place, _TIME, repr(text[:40])) from None
+
+
+def _message(raw: wire.Message) -> ChatMessage:
+    content = raw.content or _NO_CONTENT
+    draft = _MessageDraft(
+        id=_message_id(raw.id, "id"),
+        version=_number(raw.version, "version"),
+        type=_TYPES.get(raw.type, MessageType.OTHER),
+        created_on=time(raw.created_on, "createdOn"),
+        content=content.message or "",
+        sequence_id=_number(raw.sequence_id, "sequenceId") if raw.sequence_id is not None else 0,
+        sender=_user(raw.sender_communication_identifier, "senderCommunicationIdentifier"),
+        sender_display_name=raw.sender_display_name or None,
+        initiator=_user(content.initiator_communication_identifier, "content.initiatorCommunicationIdentifier"),
+        topic=content.topic or None,
+        participants=_each(content.participants, "content.participants", _participant),
+        attachments=_each(content.attachments, "content.attachments", _attachment),
+        metadata={name: value or "" for name, value in raw.metadata.items()} if raw.metadata else {},
+        edited_on=_time(raw.edited_on, "editedOn"),
+        deleted_on=_time(raw.deleted_on, "deletedOn"),
+    )
+    return finished(draft, ChatMessage)
+
+
+def _participant(raw: wire.Participant) -> Participant:
+    return Participant(
+        user=_known_user(raw.communication_identifier, "communicationIdentifier"),
+        display_name=raw.display_name or None,
+        share_history_time=_time(raw.share_history_time, "shareHistoryTime"),
+    )
+
+
+def _attachment(raw: wire.Attachment) -> Attachment:
+    return Attachment(
+        id=raw.id,
+        type=raw.attachment_type,
+        name=raw.name or None,
+        url=raw.url or None,
+        preview_url=raw.preview_url or None,
+    )
+
+
+def _thread(raw: wire.Thread) -> Thread:
+    return Thread(
+        id=_thread_id(raw.id),
+        topic=raw.topic or "",
+        created_on=time(raw.created_on, "createdOn"),
+        created_by=_user(raw.created_by_communication_identifier, "createdByCommunicationIdentifier"),
+        deleted_on=_time(raw.deleted_on, "deletedOn"),
+    )
+
+
+def _thread_item(raw: wire.ThreadItem) -> ThreadItem:
+    return ThreadItem(
+        id=_thread_id(raw.id),
+        topic=raw.topic or "",
+        last_activity=_time(raw.last_message_received_on, "lastMessageReceivedOn"),
+        deleted_on=_time(raw.deleted_on, "deletedOn"),
+    )
+
+
+def _receipt(raw: wire.Receipt) -> Receipt:
+    return Receipt(
+        reader=_known_user(raw.sender_communication_identifier, "senderCommunicationIdentifier"),
+        message=_message_id(raw.chat_message_id, "chatMessageId"),
+        read_on=time(raw.read_on, "readOn"),
+    )
+
+
+def _failed(errors: list[dict[str, Any]] | None, asked: Sequence[Participant]) -> tuple[FailedParticipant, ...]:
     only = asked[0].user if len(asked) == 1 else UserId("")
 
-    def read(value: Any) -> FailedParticipant:
-        raw = {name.lower(): item for name, item in _object(value).items()}
-        target = _text(raw, "target")
-        user = UserId(target) if target else only
-        return FailedParticipant(user, code=_text(raw, "code") or "", message=_text(raw, "message") or "")
+    def read(error: dict[str, Any]) -> FailedParticipant:
+        known = {name.lower(): value for name, value in error.items()}
+        target, code, reason = (_text(known.get(name), name) for name in ("target", "code", "message"))
+        return FailedParticipant(UserId(target) if target else only, code=code, message=reason)
 
-    return _each(body, "invalidParticipants", read)
-
-
-def message_id(raw: Json, name: str) -> MessageId:
-    """Read a message id: decimal text."""
-    _number(raw, name)
-    return MessageId(raw[name])
+    return _each(errors, "invalidParticipants", read)
 
 
-def time(raw: Json, name: str) -> datetime:
-    """Read an ISO 8601 time as an aware one in UTC; one without an offset is UTC."""
-    value = raw.get(name)
-    if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-            if moment.tzinfo is UTC:
-                return moment
-            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-        except (ValueError, OverflowError):
-            pass
-    raise UnexpectedShape(name, _TIME, _quoted(value))
+def _page(raw: wire.Page[S], item: Callable[[S], T]) -> Page[T]:
+    return _each(raw.value, "value", item), raw.next_link or None
 
 
-def _time(raw: Json, name: str) -> datetime | None:
-    return None if raw.get(name) is None else time(raw, name)
-
-
-def _object(value: Any) -> Json:
-    if isinstance(value, dict):
-        return value
-    place = "it"
-    raise UnexpectedShape(place, "an object", _kind(value))
-
-
-def _inner(raw: Json, name: str) -> Json | None:
-    value = raw.get(name)
-    if value is None or isinstance(value, dict):
-        return value
-    raise UnexpectedShape(name, "an object", _kind(value))
-
-
-def _each(raw: Json, name: str, item: Callable[[Any], T]) -> tuple[T, ...]:
-    values = raw.get(name)
-    if not values and (values is None or isinstance(values, list)):
+def _each(values: Iterable[S] | None, place: str, item: Callable[[S], T]) -> tuple[T, ...]:
+    if not values:
         return ()
-    if not isinstance(values, list):
-        raise UnexpectedShape(name, "a list", _kind(values))
-    items = []
-    for value in values:
-        try:
-            items.append(item(value))
-        except UnexpectedShape as error:
-            place = f"{name}[{len(items)}]"
-            raise error.within(place) from None
+    items: list[T] = []
+    try:
+        for value in values:
+            items.append(item(value))  # noqa: PERF401 - its length is the place of what is wrong
+    except UnexpectedShape as error:
+        inner = f"{place}[{len(items)}]"
+        raise error.within(inner) from None
     return tuple(items)
 
 
-def _text(raw: Json, name: str) -> str | None:
-    """A string, with "" read as absent."""
-    value = raw.get(name)
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str):
-        raise UnexpectedShape(name, "text", _kind(value))
-    return _whole(value)
-
-
-def _required(raw: Json, name: str) -> str:
-    text = _text(raw, name)
-    if text is None:
-        raise UnexpectedShape(name, "text", "nothing")
-    return text
-
-
-def _number(raw: Json, name: str) -> int:
-    value = raw.get(name)
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= MAX_DIGITS:
-        return int(value)
-    raise UnexpectedShape(name, _DECIMAL, _quoted(value))
-
-
-def _user(raw: Json, name: str) -> UserId | None:
-    return None if raw.get(name) is None else _required_user(raw, name)
-
-
-def _required_user(raw: Json, name: str) -> UserId:
-    inner = _inner(raw, name) or {}
-    known = inner.get("rawId")
-    if not known and isinstance(user := inner.get("communicationUser"), dict):
-        known = user.get("id")
-    if isinstance(known, str) and known:
-        return UserId(_whole(known))
-    place = f"{name}.rawId"
-    raise UnexpectedShape(place, "text", _kind(known))
-
-
-def _metadata(raw: Json) -> dict[str, str]:
-    entries = _inner(raw, "metadata")
-    if not entries:
-        return {}
+def _within(place: str, item: Callable[[S], T], value: S) -> T:
     try:
-        return {_whole(name): _text(entries, name) or "" for name in entries}
+        return item(value)
     except UnexpectedShape as error:
-        place = "metadata"
         raise error.within(place) from None
 
 
-def _whole(text: str) -> str:
-    """The same text without halves of surrogate pairs, which no store and no terminal can write."""
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def _number(text: str, place: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS:
+        return int(text)
+    raise UnexpectedShape(place, _DECIMAL, repr(text[:40]))
 
 
-def _kind(value: Any) -> str:
-    return "nothing" if value is None else type(value).__name__
+def _message_id(text: str, place: str) -> MessageId:
+    _number(text, place)
+    return MessageId(text)
 
 
-def _quoted(value: Any) -> str:
-    return repr(value[:40]) if isinstance(value, str) else _kind(value)
+def _thread_id(text: str) -> ThreadId:
+    if text:
+        return ThreadId(text)
+    place = "id"
+    raise UnexpectedShape(place, "text", "nothing")
+
+
+def _time(text: str | None, place: str) -> datetime | None:
+    return None if text is None else time(text, place)
+
+
+def _user(raw: wire.Identifier | None, place: str) -> UserId | None:
+    return None if raw is None else _known_user(raw, place)
+
+
+def _known_user(raw: wire.Identifier, place: str) -> UserId:
+    known = raw.raw_id or (raw.communication_user.id if raw.communication_user else None)
+    if known:
+        return UserId(known)
+    inner = f"{place}.rawId"
+    raise UnexpectedShape(inner, "text", "nothing")
+
+
+def _text(value: Any, place: str) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    raise UnexpectedShape(place, "text", "something else")

@@ -23,14 +23,13 @@ from azure.core.exceptions import ServiceRequestError, ServiceResponseError, Ser
 from azure.core.pipeline.transport import AsyncHttpResponse, AsyncHttpTransport, HttpRequest
 from azure.core.utils import case_insensitive_dict
 
+from chatbot.service.transport import TIMEOUT_SECONDS, WholeResponse
+
 AsgiMessage = MutableMapping[str, Any]
 AsgiApp = Callable[
     [AsgiMessage, Callable[[], Awaitable[AsgiMessage]], Callable[[AsgiMessage], Awaitable[None]]],
     Awaitable[None],
 ]
-
-READ_TIMEOUT_SECONDS: Final = 300.0
-"""How long an answer may take when a call does not say: azure-core's own default (ConnectionConfiguration)."""
 
 
 class AsgiTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
@@ -71,13 +70,18 @@ class AsgiTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
         await anyio.sleep(duration)
 
     async def send(
-        self, request: HttpRequest, *, read_timeout: float = READ_TIMEOUT_SECONDS, **_options: Any
+        self,
+        request: HttpRequest,
+        *,
+        read_timeout: float = TIMEOUT_SECONDS,
+        total_timeout: float = TIMEOUT_SECONDS,
+        **_options: Any,
     ) -> AsyncHttpResponse:
         """Call the application with a request and hand back its whole answer.
 
         Args:
             request: of either of azure-core's two kinds; its body is text or bytes.
-            read_timeout: seconds until the answer must be complete.
+            read_timeout, total_timeout: seconds until the answer must be complete; the lesser counts.
 
         Raises:
             ServiceRequestError: the application raised `ConnectionRefusedError`.
@@ -86,7 +90,7 @@ class AsgiTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
         exchange = _Exchange(_body(request))
         await anyio.lowlevel.checkpoint()
         try:
-            with anyio.fail_after(read_timeout):
+            with anyio.fail_after(min(read_timeout, total_timeout)):
                 await self._app(_scope(request), exchange.receive, exchange.send)
         except ConnectionRefusedError as error:
             raise ServiceRequestError(error, error=error) from error
@@ -94,7 +98,7 @@ class AsgiTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
             raise ServiceResponseError(error, error=error) from error
         except TimeoutError as error:
             raise ServiceResponseTimeoutError(error, error=error) from error
-        return _Response(request, exchange)
+        return exchange.response(request)
 
 
 class _Exchange:
@@ -123,30 +127,16 @@ class _Exchange:
             if not message.get("more_body", False):
                 self._is_answered.set()
 
-    @property
-    def is_complete(self) -> bool:
-        return self.status is not None and self._is_answered.is_set()
-
-
-class _Response(AsyncHttpResponse):
-    """The application's answer in azure-core's shape, wholly in memory."""
-
-    def __init__(self, request: HttpRequest, exchange: _Exchange) -> None:
-        if exchange.status is None or not exchange.is_complete:
+    def response(self, request: HttpRequest) -> WholeResponse:
+        """The answer in azure-core's shape."""
+        if self.status is None or not self._is_answered.is_set():
             msg = f"The application ended without a complete answer to {request.method} {request.url}."
             raise RuntimeError(msg)
-        super().__init__(request, None)
-        self.status_code = exchange.status
-        self.reason = _REASONS.get(exchange.status)
-        self.headers = case_insensitive_dict()
-        for name, value in exchange.headers:
+        headers = case_insensitive_dict()
+        for name, value in self.headers:
             key, text = name.decode("latin-1"), value.decode("latin-1")
-            self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
-        self.content_type = self.headers.get("content-type")
-        self._body = b"".join(exchange.chunks)
-
-    def body(self) -> bytes:
-        return self._body
+            headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        return WholeResponse(request, self.status, _REASONS.get(self.status), headers, b"".join(self.chunks))
 
 
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}

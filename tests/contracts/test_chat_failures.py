@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import anyio
 import pytest
@@ -19,8 +20,7 @@ from chatbot.errors import (
     Unreachable,
 )
 from chatbot.model import MessageId, ThreadId
-from chatbot.service.chat import MAX_CLIENTS
-from chatbot.service.policies import Timeouts
+from chatbot.service.policies import ANY_THREAD, Timeouts
 from chatbot.testing.transport import AsgiMessage
 from tests.contracts.chat_room import Fault, answering, raising, room
 
@@ -164,10 +164,28 @@ async def test_requests_name_the_sdk_and_us() -> None:
         assert all(b"x-ms-client-request-id" in dict(request["headers"]) for request in it.weather.requests)
 
 
-async def test_thread_clients_do_not_grow_without_bound() -> None:
+async def test_each_thread_is_addressed_by_its_own_id() -> None:
+    """One client of the SDK serves all threads: its address is that of no thread until our policy fills it in."""
     async with room() as it:
-        for number in range(MAX_CLIENTS + 10):
-            it.weather.faults = [it.weather.emulator] if number == 0 else [answering(204)]
-            await it.ann.update_topic(ThreadId(f"19:{number}@thread.v2") if number else it.thread, "t")
+        it.weather.faults = [answering(204), answering(204), answering(404), answering(200, b'{"value": []}')]
 
-        assert len(it.ann._threads) == MAX_CLIENTS  # type: ignore[attr-defined]  # nothing else shows it
+        await it.ann.update_topic(ThreadId("19:a/b?c#d%2f@thread.v2"), "t")
+        await it.ann.delete_thread(ThreadId("19:ä@thread.v2"))
+        with pytest.raises(NotFound):
+            await it.ann.list_messages(ThreadId(ANY_THREAD))
+        await it.ann.list_messages(it.thread)
+
+        assert [request["raw_path"].decode() for request in it.weather.requests] == [
+            "/chat/threads/19%3Aa%2Fb%3Fc%23d%252f%40thread.v2",
+            "/chat/threads/19%3A%C3%A4%40thread.v2",
+            "/chat/threads/ANY-THREAD/messages",
+            f"/chat/threads/{quote(it.thread, safe='')}/messages",
+        ]
+
+
+async def test_a_link_cannot_pass_for_an_address_of_ours() -> None:
+    async with room() as it:
+        with pytest.raises(ProtocolError):
+            await it.ann.list_messages(it.thread, link=f"https://evil.example/chat/threads/{ANY_THREAD}/messages")
+
+        assert it.weather.requests == []

@@ -17,8 +17,8 @@ from chatbot.model import ThreadId, UserId
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
 from chatbot.service.credentials import StaticToken
-from chatbot.service.network import MAX_ANSWER_BYTES
 from chatbot.service.policies import Timeouts
+from chatbot.service.transport import MAX_ANSWER_BYTES
 
 THREAD = ThreadId("19:x")
 Answer = Callable[[SocketStream], Awaitable[None]]

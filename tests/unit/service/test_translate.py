@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbot.errors import ProtocolError
-from chatbot.model import Attachment, MessageType, Participant, UserId
+from chatbot.model import Attachment, ChatMessage, MessageType, Participant, UserId
 from chatbot.service import translate
 
 ANN = {"rawId": "8:acs:ann", "communicationUser": {"id": "8:acs:ann"}}
@@ -48,8 +50,16 @@ NAMES = sorted({*TEXT, *ADDED, *ADDED["content"], *TEXT["content"], "editedOn", 
 shapes = st.dictionaries(st.sampled_from(NAMES), anything | st.dictionaries(st.sampled_from(NAMES), anything))
 
 
+def body(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def read(message: dict[str, Any]) -> ChatMessage:
+    return translate.message(body(message))
+
+
 def test_a_text_message_as_recorded_is_read() -> None:
-    message = translate.message(TEXT)
+    message = read(TEXT)
 
     assert (message.id, message.version, message.type) == ("1700528984299", 1700528984300, MessageType.TEXT)
     assert (message.content, message.sender, message.sender_display_name) == ("hi", "8:acs:ann", None)
@@ -59,14 +69,14 @@ def test_a_text_message_as_recorded_is_read() -> None:
 
 
 def test_a_system_message_as_recorded_has_no_sender_but_an_initiator_and_people() -> None:
-    message = translate.message(ADDED)
+    message = read(ADDED)
 
     assert (message.sender, message.initiator) == (None, "8:acs:ann")
     assert message.participants == (Participant(UserId("8:acs:ann"), "Ann", datetime(1970, 1, 1, tzinfo=UTC)),)
 
 
 def test_a_tombstone_has_its_deletion_and_no_content() -> None:
-    message = translate.message({**TEXT, "content": {"message": ""}, "deletedOn": "2021-06-15T23:04:15Z"})
+    message = read({**TEXT, "content": {"message": ""}, "deletedOn": "2021-06-15T23:04:15Z"})
 
     assert message.content == ""
     assert message.deleted_on == datetime(2021, 6, 15, 23, 4, 15, tzinfo=UTC)
@@ -75,20 +85,20 @@ def test_a_tombstone_has_its_deletion_and_no_content() -> None:
 def test_an_attachment_keeps_names_and_links() -> None:
     file = {"id": "f", "attachmentType": "image", "name": "a.png", "url": "https://x/a", "previewUrl": "https://x/p"}
 
-    message = translate.message({**TEXT, "type": "html", "content": {"message": "<p>", "attachments": [file]}})
+    message = read({**TEXT, "type": "html", "content": {"message": "<p>", "attachments": [file]}})
 
     assert message.attachments == (Attachment("f", "image", "a.png", "https://x/a", "https://x/p"),)
 
 
 @pytest.mark.parametrize("kind", ["sticker", "TEXT", "other"])
 def test_a_type_nobody_knows_is_other(kind: str) -> None:
-    assert translate.message({**TEXT, "type": kind}).type is MessageType.OTHER
+    assert read({**TEXT, "type": kind}).type is MessageType.OTHER
 
 
 def test_a_message_without_content_or_sequence_is_still_a_message() -> None:
     bare = {name: TEXT[name] for name in ("id", "type", "version", "createdOn")}
 
-    message = translate.message(bare)
+    message = read(bare)
 
     assert (message.content, message.sequence_id, message.participants) == ("", 0, ())
 
@@ -102,7 +112,7 @@ def test_a_message_without_content_or_sequence_is_still_a_message() -> None:
     ],
 )
 def test_times_of_every_spelling_become_aware_and_utc(text: str, expected: datetime) -> None:
-    moment = translate.message({**TEXT, "createdOn": text}).created_on
+    moment = read({**TEXT, "createdOn": text}).created_on
 
     assert moment == expected
     assert moment.utcoffset() == expected.utcoffset()
@@ -115,41 +125,47 @@ def test_times_of_every_spelling_become_aware_and_utc(text: str, expected: datet
         ({"id": "1" * 19}, "value[1].id"),
         ({"id": "-5"}, "value[1].id"),
         ({"id": "１２"}, "value[1].id"),
-        ({"version": 1700528984300}, "value[1].version: expected a decimal number"),
+        ({"version": 1700528984300}, "value[1].version: expected text, found a number"),
         ({"type": None}, "value[1].type: expected text, found nothing"),
         ({"createdOn": "yesterday"}, "value[1].createdOn: expected an ISO 8601 time, found 'yesterday'"),
         ({"createdOn": "0001-01-01T00:00:00+14:00"}, "value[1].createdOn"),
-        ({"content": "hi"}, "value[1].content: expected an object, found str"),
-        ({"content": {"message": 5}}, "value[1].message: expected text, found int"),
-        ({"content": {"participants": [{}]}}, "value[1].participants[0].communicationIdentifier.rawId: expected text"),
-        ({"senderCommunicationIdentifier": {"rawId": 7}}, "value[1].senderCommunicationIdentifier.rawId"),
-        ({"metadata": {"a": {}}}, "value[1].metadata.a: expected text, found dict"),
+        ({"content": "hi"}, "value[1].content: expected an object, found text"),
+        ({"content": {"message": 5}}, "value[1].content.message: expected text, found a number"),
+        (
+            {"content": {"participants": [{}]}},
+            "value[1].content.participants[0].communicationIdentifier: expected something",
+        ),
+        (
+            {"senderCommunicationIdentifier": {"rawId": 7}},
+            "value[1].senderCommunicationIdentifier.rawId: expected text",
+        ),
+        ({"senderCommunicationIdentifier": {}}, "value[1].senderCommunicationIdentifier.rawId: expected text"),
+        ({"content": {"participants": [{"communicationIdentifier": {}}]}}, ".communicationIdentifier.rawId: expected"),
+        ({"metadata": {"a": {}}}, "value[1].metadata[...]: expected text, found an object"),
     ],
 )
 def test_a_wrong_shape_is_refused_with_its_place(change: dict[str, Any], place: str) -> None:
     with pytest.raises(ProtocolError) as caught:
-        translate.page({"value": [TEXT, {**TEXT, **change}]}, translate.message)
+        translate.messages(body({"value": [TEXT, {**TEXT, **change}]}))
 
     assert place in str(caught.value)
 
 
 def test_a_refusal_never_quotes_what_people_wrote() -> None:
     with pytest.raises(ProtocolError) as caught:
-        translate.message({**TEXT, "content": {"message": ["my secret"]}})
+        read({**TEXT, "content": {"message": ["my secret"]}})
 
     assert "secret" not in str(caught.value)
 
 
 def test_half_a_surrogate_pair_becomes_a_replacement_that_can_be_stored() -> None:
-    body = b'{"value": [%s]}' % json.dumps({**TEXT, "content": {"message": "a\ud800b"}}).encode()
-
-    (message,), _ = translate.page(translate.read_json(body), translate.message)
+    (message,), _ = translate.messages(body({"value": [{**TEXT, "content": {"message": "a\ud800b"}}]}))
 
     assert message.content == "a\ufffdb"
 
 
 def test_a_page_has_its_elements_in_order_and_its_link() -> None:
-    messages, link = translate.page({"value": [TEXT, ADDED], "nextLink": "https://x/2"}, translate.message)
+    messages, link = translate.messages(body({"value": [TEXT, ADDED], "nextLink": "https://x/2"}))
 
     assert [message.number for message in messages] == [1700528984299, 1700528983252]
     assert link == "https://x/2"
@@ -157,34 +173,56 @@ def test_a_page_has_its_elements_in_order_and_its_link() -> None:
 
 @pytest.mark.parametrize("link", [None, ""])
 def test_a_page_without_a_link_is_the_last(link: str | None) -> None:
-    assert translate.page({"value": [], "nextLink": link}, translate.message) == ((), None)
+    assert translate.messages(body({"value": [], "nextLink": link})) == ((), None)
 
 
-@pytest.mark.parametrize("body", [{}, {"value": "x"}, {"value": 0}, {"value": [], "nextLink": 5}])
-def test_a_page_of_another_shape_is_refused(body: translate.Json) -> None:
+@pytest.mark.parametrize(
+    ("page", "problem"),
+    [
+        ({}, "value: expected something, found nothing"),
+        ({"value": "x"}, "value: expected a list, found text"),
+        ({"value": 0}, "value: expected a list, found a number"),
+        ({"value": [None]}, "value[0]: expected an object, found nothing"),
+        ({"value": [], "nextLink": 5}, "nextLink: expected text, found a number"),
+    ],
+)
+def test_a_page_of_another_shape_is_refused(page: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        translate.messages(body(page))
+
+    assert str(caught.value).endswith(f"not its protocol: {problem}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"", b"<html>", b"[]", b"null", b'{"a":', b"\xff\xfe\x00", b"[" * 100_000,
+        b'{"value": [], "x": ' + b"[" * 100_000, b'{"value": [], "nextLink": "\xff"}',
+        b'{"value": [], "nextLink": NaN}',
+    ],
+)  # fmt: skip
+def test_a_body_that_is_no_page_is_refused(text: bytes) -> None:
     with pytest.raises(ProtocolError):
-        translate.page(body, translate.message)
+        translate.messages(text)
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b'{"a":', b"\xff\xfe\x00", b"[" * 100_000])
-def test_a_body_that_is_no_json_object_is_refused(body: bytes) -> None:
-    with pytest.raises(ProtocolError):
-        translate.read_json(body)
+def test_a_page_behind_a_byte_order_mark_is_read() -> None:
+    assert translate.messages(b'\xef\xbb\xbf{"value": []}') == ((), None)
 
 
 def test_a_failed_participant_has_user_code_and_reason() -> None:
-    body = {"invalidParticipants": [{"code": "403", "message": "no", "target": "8:orgid:x"}]}
+    answer = body({"invalidParticipants": [{"code": "403", "message": "no", "target": "8:orgid:x"}]})
 
-    (failed,) = translate.failed(body, [Participant(UserId("8:acs:a")), Participant(UserId("8:orgid:x"))])
+    (failed,) = translate.failed(answer, [Participant(UserId("8:acs:a")), Participant(UserId("8:orgid:x"))])
 
     assert (failed.user, failed.code, failed.message) == ("8:orgid:x", "403", "no")
 
 
 def test_an_error_without_a_target_is_not_lost() -> None:
-    body = {"invalidParticipants": [{"Code": "500"}]}
+    answer = body({"invalidParticipants": [{"Code": "500"}]})
 
-    one = translate.failed(body, [Participant(UserId("8:acs:a"))])
-    many = translate.failed(body, [Participant(UserId("8:acs:a")), Participant(UserId("8:acs:b"))])
+    one = translate.failed(answer, [Participant(UserId("8:acs:a"))])
+    many = translate.failed(answer, [Participant(UserId("8:acs:a")), Participant(UserId("8:acs:b"))])
 
     assert [(failed.user, failed.code) for failed in (*one, *many)] == [("8:acs:a", "500"), ("", "500")]
 
@@ -192,10 +230,17 @@ def test_an_error_without_a_target_is_not_lost() -> None:
 @given(st.sampled_from([TEXT, ADDED, {}]), shapes)
 def test_whatever_comes_is_read_or_refused(known: dict[str, Any], changes: dict[str, Any]) -> None:
     """No shape ends in anything but a value or a `ProtocolError`, and every value can be stored."""
-    raw = {**known, **changes}
-    for read in (translate.message, translate.participant, translate.thread, translate.thread_item, translate.receipt):
+    one = {**known, **changes}
+    page = body({"value": [one], "nextLink": changes.get("topic")})
+    reads: list[Callable[[], Any]] = [
+        *(partial(read, page) for read in (translate.messages, translate.participants, translate.receipts)),
+        *(partial(read, page) for read in (translate.threads,)),
+        *(partial(read, body(one)) for read in (translate.message, translate.thread, translate.sent)),
+        partial(translate.created, body({"chatThread": one, "invalidParticipants": [one]}), []),
+    ]
+    for read_it in reads:
         try:
-            value: Any = read(raw)
+            value = read_it()
         except ProtocolError:
             continue
         repr(value).encode()

@@ -1,0 +1,237 @@
+"""The service's JSON as it is on the wire (REST specification, api-version 2024-03-07), and how it is read.
+
+Declared here, decoded and checked in one pass of msgspec: what is not declared is not kept, and what is declared must
+have its type. Whatever else comes ends as a `ProtocolError` that names the place and what was expected there, and never
+quotes what people wrote. `translate` makes our words of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final, Generic, Self, TypeVar
+
+import msgspec
+
+from chatbot.errors import ProtocolError
+
+T = TypeVar("T")
+
+
+class Shape(msgspec.Struct, rename="camel", gc=False):
+    """An object on the wire; `null` and absence are the same to us, where a field may be absent."""
+
+
+class User(Shape):
+    """The part of an identifier that repeats the raw id of a Communication Services user."""
+
+    id: str | None = None
+
+
+class Identifier(Shape):
+    """A CommunicationIdentifierModel."""
+
+    raw_id: str | None = None
+    communication_user: User | None = None
+
+
+class Participant(Shape):
+    """A ChatParticipant."""
+
+    communication_identifier: Identifier
+    display_name: str | None = None
+    share_history_time: str | None = None
+
+
+class Attachment(Shape):
+    """A ChatAttachment."""
+
+    id: str
+    attachment_type: str
+    name: str | None = None
+    url: str | None = None
+    preview_url: str | None = None
+
+
+class Content(Shape):
+    """A ChatMessageContent."""
+
+    message: str | None = None
+    topic: str | None = None
+    participants: list[Participant] | None = None
+    attachments: list[Attachment] | None = None
+    initiator_communication_identifier: Identifier | None = None
+
+
+class Message(Shape):
+    """A ChatMessage."""
+
+    id: str
+    type: str
+    version: str
+    created_on: str
+    sequence_id: str | None = None
+    content: Content | None = None
+    sender_display_name: str | None = None
+    sender_communication_identifier: Identifier | None = None
+    metadata: dict[str, str | None] | None = None
+    edited_on: str | None = None
+    deleted_on: str | None = None
+
+
+class Sent(Shape):
+    """A SendChatMessageResult."""
+
+    id: str
+
+
+class Thread(Shape):
+    """A ChatThreadProperties."""
+
+    id: str
+    created_on: str
+    topic: str | None = None
+    created_by_communication_identifier: Identifier | None = None
+    deleted_on: str | None = None
+
+
+class ThreadItem(Shape):
+    """A ChatThreadItem."""
+
+    id: str
+    topic: str | None = None
+    last_message_received_on: str | None = None
+    deleted_on: str | None = None
+
+
+class Receipt(Shape):
+    """A ChatMessageReadReceipt."""
+
+    sender_communication_identifier: Identifier
+    chat_message_id: str
+    read_on: str
+
+
+class Page(Shape, Generic[T]):
+    """One page of any listing."""
+
+    value: list[T]
+    next_link: str | None = None
+
+
+class Added(Shape):
+    """An AddChatParticipantsResult; its errors are spelled as in 2024-03-07 or as in recorded sessions."""
+
+    invalid_participants: list[dict[str, Any]] | None = None
+
+
+class Created(Shape):
+    """A CreateChatThreadResult."""
+
+    chat_thread: Thread
+    invalid_participants: list[dict[str, Any]] | None = None
+
+
+class UnexpectedShape(ProtocolError):
+    """Something in an answer is not what the protocol says.
+
+    Args:
+        place: where, as a path.
+        expected: what should be there.
+        found: what is there, in words that give nothing away.
+    """
+
+    def __init__(self, place: str, expected: str, found: str) -> None:
+        super().__init__(f"the service's answer is not its protocol: {place}: expected {expected}, found {found}")
+        self.place = place
+        self.expected = expected
+        self.found = found
+
+    def within(self, outer: str) -> Self:
+        """The same, seen from one level further out."""
+        return type(self)(f"{outer}.{self.place}", self.expected, self.found)
+
+
+def read(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Read an answer's body.
+
+    Raises:
+        ProtocolError: it is not JSON, or not of the decoder's shape.
+    """
+    try:
+        try:
+            return decoder.decode(body)
+        except msgspec.ValidationError:
+            raise
+        except _UNREADABLE:  # msgspec takes neither halves of surrogate pairs nor a byte order mark
+            return decoder.decode(_mended(body))
+    except msgspec.ValidationError as error:
+        raise _unexpected(error) from None
+    except _UNREADABLE as error:
+        raise _no_json(body) from error
+
+
+def read_object(body: bytes | str) -> dict[str, Any]:
+    """Read a body of no declared shape, which must be a JSON object.
+
+    Raises:
+        ProtocolError: it is not JSON, or not an object.
+    """
+    try:
+        value = _loads(body)
+    except _UNREADABLE as error:
+        raise _no_json(body) from error
+    if isinstance(value, dict):
+        return value
+    place = "it"
+    raise UnexpectedShape(place, "an object", "something else")
+
+
+_UNREADABLE: Final = (msgspec.DecodeError, ValueError, RecursionError)
+
+
+def _no_json(body: bytes | str) -> ProtocolError:
+    length = len(body)
+    return ProtocolError(
+        f"the service's answer is not JSON ({length} bytes); a JSON object was expected; is this the service?"
+    )
+
+
+def _mended(body: bytes) -> bytes:
+    """The same JSON without halves of surrogate pairs, which no store and no terminal can write."""
+    text = json.dumps(_loads(body), ensure_ascii=False)
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+
+
+def _loads(body: bytes | str) -> Any:
+    return json.loads(body, parse_constant=_refuse)
+
+
+def _refuse(name: str) -> None:
+    msg = f"{name} is not JSON"
+    raise ValueError(msg)
+
+
+_MISMATCH: Final = re.compile(r"Expected `(?P<expected>\w+)[^`]*`, got `(?P<found>\w+)`(?: - at `\$\.?(?P<place>.+)`)?")
+_MISSING: Final = re.compile(r"Object missing required field `(?P<name>\w+)`(?: - at `\$\.?(?P<place>.+)`)?")
+_WORDS: Final = {
+    "str": "text",
+    "object": "an object",
+    "array": "a list",
+    "int": "a number",
+    "float": "a number",
+    "bool": "true or false",
+    "null": "nothing",
+}
+
+
+def _unexpected(error: msgspec.ValidationError) -> UnexpectedShape:
+    """What msgspec found, in our words."""
+    text = str(error)
+    if known := _MISMATCH.fullmatch(text):
+        expected, found = (_WORDS.get(known[part], known[part]) for part in ("expected", "found"))
+        return UnexpectedShape(known["place"] or "it", expected, found)
+    if known := _MISSING.fullmatch(text):
+        place = f"{known['place']}.{known['name']}" if known["place"] else known["name"]
+        return UnexpectedShape(place, "something", "nothing")
+    return UnexpectedShape("it", "what the specification says", "something else")
