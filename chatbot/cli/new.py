@@ -104,7 +104,9 @@ def _configured(config: Path, name: str, module: str) -> str:
     lines = [f"display_name: {name.replace('-', ' ').replace('_', ' ').capitalize()}", f"plugins: [plugins.{module}]"]
     if not config.exists():
         return _BOTS.format(name=name) + "".join(f"    {line}\n" for line in lines)
-    load_config(config, os.environ)
+    settings = load_config(config, os.environ)
+    if name in settings.bots:
+        raise ConfigError(settings.problem(("bots", name), "there is a bot of this name already; take another name"))
     return with_bot(config.read_text("utf-8-sig"), name, lines, file=str(config))
 
 

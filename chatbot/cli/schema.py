@@ -20,6 +20,10 @@ def schema(
         Path, Parameter(help="The configuration whose plugins' settings to include; where there is none, none are.")
     ] = Path("bots.yaml"),
     /,
+    *,
+    part: Annotated[
+        bool, Parameter(negative="", show_default=False, help="The schema of files that bots.yaml includes.")
+    ] = False,
 ) -> int:
     """Print the JSON Schema of bots.yaml, for editors."""
     plugins = {}
@@ -28,5 +32,5 @@ def schema(
         load_plugins(settings)  # says of every plugin that is wrong where it is named
         names = {plugin.module for bot in settings.bots.values() for plugin in bot.plugins}
         plugins = {name: plugin_settings(name, base_dir=settings.directory) for name in sorted(names)}
-    print(json.dumps(json_schema(plugins), indent=2, ensure_ascii=False))
+    print(json.dumps(json_schema(plugins, is_part=part), indent=2, ensure_ascii=False))
     return 0

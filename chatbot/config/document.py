@@ -49,6 +49,8 @@ class Document:
         data: mappings, lists, text, numbers, booleans, None, and `SecretStr` for `!secret`.
         values, keys: where each value, and each key, stands.
         problems: what is wrong already, each with its place and its path in the data.
+        others: the names of the files that it includes, and those include.
+        is_complete: whether all of them could be read.
     """
 
     source: Source
@@ -56,6 +58,8 @@ class Document:
     values: dict[DataPath, Place] = field(default_factory=dict, repr=False)
     keys: dict[DataPath, Place] = field(default_factory=dict, repr=False)
     problems: list[Problem] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    is_complete: bool = True
 
     def place(self, path: DataPath, *, of_key: bool = False) -> Place:
         """Where the value (or key) at this path stands; what is missing, where it would belong."""
@@ -64,6 +68,10 @@ class Document:
         if place is None and path:
             return self.place(path[:-1], of_key=True)
         return place or Place(self.source, 1, 1)
+
+    def refuse(self, path: DataPath, text: str) -> None:
+        """Note that something is wrong with the value at this path."""
+        self.problems.append(Problem(self.place(path), path, text))
 
 
 def read_document(name: str, text: str, environ: Mapping[str, str], directory: Path) -> Document:

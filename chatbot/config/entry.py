@@ -13,19 +13,17 @@ def with_bot(text: str, name: str, lines: Sequence[str], *, file: str) -> str:
     """The text with one bot more, behind those it has.
 
     Args:
-        text: the file's, which is a valid configuration.
+        text: the file's, which is a valid configuration; all its bots may be in files that it includes.
         name: the new bot's.
         lines: its settings, without indentation.
         file: what problems call it.
 
     Raises:
-        ConfigError: there is a bot of this name, or the bots are written in a way that cannot be added to.
+        ConfigError: the bots are written in a way that cannot be added to.
     """
     bots = _bots(text, file)
-    names = [key.value for key, _ in bots.value]
-    if name in names:
-        msg = f"{file}: there is a bot {name!r} already; take another name"
-        raise ConfigError(msg)
+    if bots is None:
+        return "\n".join([*text.splitlines(), "", "bots:", f"  {name}:", *(f"    {line}" for line in lines)]) + "\n"
     key, last = bots.value[-1]
     column = key.start_mark.column
     indent = " " * column
@@ -38,12 +36,15 @@ def with_bot(text: str, name: str, lines: Sequence[str], *, file: str) -> str:
     return "\n".join([*before[:end], *gap, *added, *before[end:]]) + "\n"
 
 
-def _bots(text: str, file: str) -> yaml.MappingNode:
+def _bots(text: str, file: str) -> yaml.MappingNode | None:
+    """The node of the bots; None where there is no such key."""
     root = yaml.compose(text, Loader=yaml.SafeLoader)
-    entries = root.value if isinstance(root, yaml.MappingNode) else []
-    for key, value in entries:
-        if key.value == "bots" and isinstance(value, yaml.MappingNode) and value.value and not value.flow_style:
-            return value
+    entries = {key.value: value for key, value in root.value} if isinstance(root, yaml.MappingNode) else {}
+    value = entries.get("bots")
+    if value is None:
+        return None
+    if isinstance(value, yaml.MappingNode) and value.value and not value.flow_style:
+        return value
     msg = f"{file}: its `bots` are not one below the other, so nothing can be added to them; write the entry yourself"
     raise ConfigError(msg)
 

@@ -32,9 +32,9 @@ _KINDS: Final = {
 
 
 def explain(details: ErrorDetails, document: Document, data: Any) -> Problem | None:
-    """Make a problem of one finding; None where the document has a problem of its own at the same value."""
+    """Make a problem of one finding; None where the document has a problem of its own at the same value, or in it."""
     path = _path(details["loc"], data)
-    if any(problem.path and problem.path == path[: len(problem.path)] for problem in document.problems):
+    if any(_is_known(path, details["type"], problem.path) for problem in document.problems):
         return None
     if details["type"] == "extra_forbidden":
         return Problem(document.place(path, of_key=True), path, _unknown(path))
@@ -42,6 +42,13 @@ def explain(details: ErrorDetails, document: Document, data: Any) -> Problem | N
         return Problem(document.place(path), path, "this is missing")
     is_key = details["loc"][-1:] == ("[key]",)
     return Problem(document.place(path, of_key=is_key), path, _sentence(details))
+
+
+def _is_known(path: DataPath, kind: str, known: DataPath) -> bool:
+    """Whether a finding comes of a problem that is known: of the value itself, of what holds it, or of a part of it."""
+    if not known:
+        return False
+    return known == path[: len(known)] or (kind == "value_error" and path == known[: len(path)])
 
 
 def _path(loc: tuple[int | str, ...], data: Any) -> DataPath:

@@ -33,11 +33,12 @@ class _Generator(GenerateJsonSchema):
         return format_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
 
 
-def json_schema(plugins: Mapping[str, type[BaseModel] | None]) -> dict[str, Any]:
+def json_schema(plugins: Mapping[str, type[BaseModel] | None], *, is_part: bool = False) -> dict[str, Any]:
     """The schema.
 
     Args:
         plugins: the settings of each plugin that is known, by the name under which bots.yaml knows it; None takes none.
+        is_part: of a file that bots.yaml includes, in which nothing must be.
     """
     made: _Json = models.Config.model_json_schema(schema_generator=_Generator)
     definitions = made["$defs"]
@@ -51,9 +52,15 @@ def json_schema(plugins: Mapping[str, type[BaseModel] | None]) -> dict[str, Any]
     entra = definitions["EntraConfig"]["properties"]["credential"]
     definitions["ServiceConfig"]["properties"]["entra"]["anyOf"].append({"enum": entra["enum"]})
     definitions["BotConfig"]["properties"]["plugins"]["items"] = _plugin(definitions, plugins)
+    made["properties"]["include"] |= {"type": ["string", "array"], "minLength": 1}
+    made["required"], elsewhere = [], made["required"]
+    if not is_part:
+        elsewhere.remove("version")
+        made |= {"required": ["version"], "if": {"not": {"required": ["include"]}}, "then": {"required": elsewhere}}
     made["patternProperties"] = {"^x-": {"description": "A place for YAML anchors."}}
     _let_variables_in(made)
-    return {"$schema": DIALECT, "title": "bots.yaml", **made}
+    title = "a file that bots.yaml includes" if is_part else "bots.yaml"
+    return {"$schema": DIALECT, **made, "title": title}
 
 
 def _plugin(definitions: _Json, plugins: Mapping[str, type[BaseModel] | None]) -> _Json:

@@ -1,26 +1,24 @@
-"""From a file to settings: read, interpolate, check; and every problem at once, each with its place."""
+"""From files to settings: read, interpolate, check; and every problem at once, each with its place."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 from pydantic import ValidationError
 
-from chatbot.config.document import Document, read_document
+from chatbot.config.document import Document
 from chatbot.config.explain import explain
+from chatbot.config.file import MissingError, UnreadableError
 from chatbot.config.identity import contradictions
-from chatbot.config.place import Place, Problem
+from chatbot.config.inclusion import read_files
+from chatbot.config.place import Place, Problem, Source
 from chatbot.config.schema import Config
 from chatbot.errors import ConfigError
 
-_LARGEST: Final = 1_000_000
-
 
 def load_config(path: Path, environ: Mapping[str, str]) -> Config:
-    """Read bots.yaml.
+    """Read bots.yaml, and the files that it includes.
 
     Args:
         path: the file, as the user named it: problems name it so, too.
@@ -29,34 +27,26 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
     Raises:
         ConfigError: it cannot be used; lists everything that is wrong.
     """
-    document = read_document(str(path), _read(path), environ, path.absolute().parent)
+    config, problems = examine(path, environ)
+    if config is None:
+        raise ConfigError(*map(str, problems))
+    return config
+
+
+def examine(path: Path, environ: Mapping[str, str]) -> tuple[Config | None, Sequence[Problem]]:
+    """As `load_config`; the configuration if it can be used, or else everything that is wrong."""
+    try:
+        document = read_files(path, environ)
+    except UnreadableError as error:
+        remedy = "; name your configuration, or go where it is" if isinstance(error, MissingError) else ""
+        return None, [Problem(Place(Source(str(path), ()), error.line, 0), (), f"{error}{remedy}")]
     problems = document.problems
     if document.data is not None or not problems:
         config, more = _validate(document)
         problems = [*problems, *more]
         if config is not None and not problems:
-            return config.come_from(path, document)
-    raise ConfigError(*_sorted(problems))
-
-
-def _read(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        message = f"{path}: there is no such file; name your configuration, or go where it is"
-        raise ConfigError(message) from None
-    except OSError as error:
-        message = f"{path}: this cannot be read: {os.strerror(error.errno or 0)}"
-        raise ConfigError(message) from None
-    if len(content) > _LARGEST:
-        message = f"{path}: this is larger than {_LARGEST:,} bytes; is it the right file?"
-        raise ConfigError(message)
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        message = f"{path}:{line}: this is not UTF-8 text; save the file as UTF-8"
-        raise ConfigError(message) from None
+            return config.come_from(path, document), ()
+    return None, _sorted(problems, [document.source.name, *document.others])
 
 
 def _validate(document: Document) -> tuple[Config | None, list[Problem]]:
@@ -70,11 +60,18 @@ def _validate(document: Document) -> tuple[Config | None, list[Problem]]:
         config = Config.model_validate(data)
         return config, list(contradictions(config, document))
     except ValidationError as error:
-        found = (explain(details, document, data) for details in error.errors(include_url=False))
+        details = error.errors(include_url=False)
+        if not document.is_complete:  # what is missing at the top may be in a file that could not be read
+            details = [one for one in details if one["type"] != "missing" or len(one["loc"]) > 1]
+        found = (explain(one, document, data) for one in details)
         return None, [one for one in found if one is not None]
 
 
-def _sorted(problems: list[Problem]) -> list[str]:
-    """In the order of the file, each once."""
-    ordered = sorted(problems, key=lambda problem: (problem.place.line, problem.place.column))
-    return list(dict.fromkeys(map(str, ordered)))
+def _sorted(problems: Iterable[Problem], files: Sequence[str]) -> list[Problem]:
+    """In the order of the files, each once."""
+
+    def rank(problem: Problem) -> tuple[int, int, int]:
+        place = problem.place
+        return files.index(place.source.name), place.line, place.column
+
+    return list({str(problem): problem for problem in sorted(problems, key=rank)}.values())

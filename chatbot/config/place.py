@@ -42,7 +42,7 @@ class Place:
     """A stretch of one line.
 
     Args:
-        line, column: counted from 1.
+        line, column: counted from 1; 0 is the whole file, or the whole line.
         width: how many characters the caret underlines.
     """
 
@@ -52,7 +52,7 @@ class Place:
     width: int = 1
 
     def __str__(self) -> str:
-        return f"{self.source.name}:{self.line}:{self.column}"
+        return ":".join([self.source.name, *(str(number) for number in (self.line, self.column) if number)])
 
     def excerpt(self) -> str:
         """The line with a caret below, indented; "" where the file has no such line. Secrets are masked."""

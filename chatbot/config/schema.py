@@ -105,7 +105,16 @@ def _version(value: object) -> object:
     return value
 
 
+def _files(value: object) -> object:
+    files = [value] if isinstance(value, str) else value
+    if isinstance(files, list) and all(isinstance(file, str) and file for file in files):
+        return tuple(files)
+    message = "this must be a file, or a list of files (conf.d/*.yaml)"
+    raise ValueError(message)
+
+
 BotName = Annotated[str, BeforeValidator(_name_of_bot)]
+Files = Annotated[tuple[str, ...], BeforeValidator(_files)]
 Threads = Annotated[Literal["all"] | tuple[ThreadId, ...], BeforeValidator(_threads)]
 Users = Annotated[tuple[UserId, ...], BeforeValidator(_users)]
 History = Annotated[Literal["none", "all"] | timedelta, BeforeValidator(_history)]
@@ -237,6 +246,8 @@ class Config(Settings):
 
     Args:
         version: of the format; 1.
+        include: further files, or patterns (`conf.d/*.yaml`), relative to the file that names them; what this file says
+            itself goes before what they say.
         service: `emulator`, the connection string of an Azure Communication Services resource, or, where there is to
             be no access key, a mapping with the resource's endpoint and how the bots come by their tokens.
         ca_file: a PEM file of certificate authorities to trust beside the system's; relative to bots.yaml.
@@ -250,6 +261,7 @@ class Config(Settings):
     """
 
     version: Annotated[Literal[1], BeforeValidator(_version)]
+    include: Files = ()
     service: Service
     ca_file: Text | None = None
     store: SecretStr = SecretStr("sqlite:///chatbot.db")
@@ -306,6 +318,11 @@ class Config(Settings):
     def document(self) -> Document:
         """What the file says, and where each value stands in it."""
         return self._document
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of the file and of all that it includes."""
+        return self._document.source.name, *self._document.others
 
     @property
     def uses_emulator(self) -> bool:

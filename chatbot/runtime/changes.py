@@ -10,7 +10,7 @@ from chatbot.config import BotConfig, Config
 LIVE: Final = ("log", "drain_timeout", "retention", "server")
 """Settings of the whole process that can change while it runs."""
 
-_APART: Final = frozenset({"version", "bots"})
+_APART: Final = frozenset({"version", "include", "bots"})
 
 
 @dataclass(frozen=True, slots=True)

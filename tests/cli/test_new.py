@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from chatbot.cli import main
+from chatbot.config import load_config
 from tests.cli.conftest import copy_of_the_clone
 
 
@@ -111,7 +112,7 @@ def test_a_name_that_is_taken_is_78_and_nothing_is_changed(folder: Path, capsys:
     (folder / "plugins" / "dice.py").rename(folder / "plugins" / "other.py")
     (folder / "tests" / "test_dice.py").unlink()
     assert main(["new", "dice"]) == 78
-    assert "there is a bot 'dice' already" in capsys.readouterr().err
+    assert "there is a bot of this name already" in capsys.readouterr().err
 
     (folder / "plugins" / "other.py").rename(folder / "plugins" / "dice.py")
     assert {name: text for name, text in before.items() if name != "tests/test_dice.py"} == everything_in(folder)
@@ -132,3 +133,21 @@ def test_a_place_that_cannot_be_written_to_is_said(folder: Path, capsys: pytest.
     assert main(["new", "dice"]) == 78
 
     assert "this cannot be written" in capsys.readouterr().err
+
+
+def test_a_bot_of_a_file_that_is_included_has_its_name_and_the_new_one_comes_into_the_file_itself(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["new", "dice"]) == 0
+    start, bots = (folder / "bots.yaml").read_text().split("bots:\n")
+    (folder / "more.yaml").write_text(f"bots:\n{bots}")
+    (folder / "bots.yaml").write_text(f"{start}include: more.yaml\n")
+    (folder / "plugins" / "dice.py").rename(folder / "plugins" / "dice2.py")
+    (folder / "tests" / "test_dice.py").unlink()
+
+    assert main(["new", "dice"]) == 78
+    assert "more.yaml:3:5: bots.dice: there is" in capsys.readouterr().err
+    assert main(["new", "coin"]) == 0
+
+    assert list(load_config(folder / "bots.yaml", {}).bots) == ["dice", "coin"]
+    assert (folder / "more.yaml").read_text() == f"bots:\n{bots}"

@@ -63,6 +63,8 @@ GOOD = [
     "version: 1\nservice: {endpoint: 'https://a.example', entra: {credential: cli}}\n" + BOTS,
     "version: 1\nservice: {endpoint: 'https://a.example', token_endpoint: {url: 'https://t.example'}}\n" + BOTS,
     START + "emulator: {port: '${PORT}'}\nbots: {a: {plugins: [plain], threads: ['19:a'], history: 2h}}\n",
+    "version: 1\ninclude: conf.d/*.yaml\n",
+    "version: 1\ninclude: [a.yaml, conf.d/*.yaml]\nservice: emulator\n" + BOTS,
     START + "bots: {a: {plugins: [{module: faq, settings: {shelf: {depth: 3}}}], history: none, threads: all}}\n",
 ]
 
@@ -81,6 +83,8 @@ BAD = [
     (START + BOTS.replace("language", "langage"), "bots/desk/plugins/1"),
     (START + BOTS.replace("[plain,", "[{module: plain, settings: {a: 1}},"), "bots/desk/plugins/0"),
     (BOTS, ""),
+    (START, ""),
+    (START + BOTS + "include: {a: b}\n", "include"),
     ("version: 1\nservice: {endpoint: 'https://a.example', entra: {credential: cloud}}\n" + BOTS, "service"),
     ("version: 1\nservice: {entra: cli}\n" + BOTS, "service"),
 ]
@@ -104,3 +108,15 @@ def test_editors_are_told_what_every_setting_means_and_its_default(
     assert poll["interval"]["description"].startswith("while people talk in it;")
     assert poll["rate"]["default"] == 100
     assert [name for name, value in schema["properties"].items() if not value.get("description")] == []
+
+
+def test_in_a_file_that_is_included_nothing_must_be_but_what_is_there_must_be_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["schema", "--part"]) == 0
+
+    validator = Draft202012Validator(json.loads(capsys.readouterr().out))
+    assert list(validator.iter_errors(yaml.safe_load(BOTS))) == []
+    assert list(validator.iter_errors(yaml.safe_load(BOTS.replace("plugins:", "plugin:")))) != []

@@ -63,9 +63,11 @@ def test_a_file_without_a_last_line_break_gets_one() -> None:
     )
 
 
-def test_a_name_that_is_taken_is_refused() -> None:
-    with pytest.raises(ConfigError, match="there is a bot 'new' already"):
-        added("bots:\n  new:\n    plugins: [a]\n")
+def test_where_all_bots_are_in_other_files_the_new_one_begins_a_list_of_its_own() -> None:
+    assert added("version: 1\ninclude: conf.d/*.yaml # all bots\n") == (
+        "version: 1\ninclude: conf.d/*.yaml # all bots\n\n"
+        "bots:\n  new:\n    display_name: New\n    plugins: [plugins.new]\n"
+    )
 
 
 def test_bots_on_one_line_are_left_to_their_author() -> None:
