@@ -147,7 +147,10 @@ class Looking:
         if change is Change.NONE:
             return True
         if message.sender == self._bot.user and message.reply_key is not None:
-            await handling.enqueue(await handling.outbox.confirm(message))
+            healing = await handling.outbox.confirm(message)
+            await handling.enqueue(healing)
+            if healing:
+                self._bot.watch.healed()
         event = event_of(change, message, bot=self._bot.user, thread=self._lane.thread)
         if event is None:
             handling.skip(message.number, message.version)

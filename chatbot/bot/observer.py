@@ -37,7 +37,12 @@ class EventBuried:
     """An event was given up and became a dead letter."""
 
 
-Fact = EventNoticed | EventHandled | EventBuried
+@dataclass(frozen=True, slots=True)
+class DoubleHealed:
+    """A reply that was there twice is there once again."""
+
+
+Fact = EventNoticed | EventHandled | EventBuried | DoubleHealed
 
 
 class Observer(Protocol):

@@ -43,7 +43,6 @@ class BotReport:
         quota_left: requests that the service still allows, by operation, where the fewest are left.
         running: handlers that have not ended, the longest first.
         troubles: what does not work at the moment, with the kind of failure.
-        doubles: replies that were there twice, and are no more.
     """
 
     name: str
@@ -57,7 +56,6 @@ class BotReport:
     quota_left: Mapping[str, int]
     running: tuple[RunningHandler, ...]
     troubles: Mapping[str, str]
-    doubles: int
 
 
 def report(bot: Bot, now: float) -> BotReport:
@@ -83,7 +81,6 @@ def report(bot: Bot, now: float) -> BotReport:
         quota_left=_quota_left([bot.budget, *(lane.budget for lane in lanes)], now),
         running=_running(bot, now),
         troubles=bot.trouble.current,
-        doubles=sum(lane.handling.outbox.doubles for lane in bot.lanes.values()),
     )
 
 
@@ -101,7 +98,7 @@ def _age(stamps_ms: list[int], wall: float) -> float | None:
 
 
 def _quota_left(budgets: list[Budget], now: float) -> dict[str, int]:
-    return {operation.value: min(budget.left(operation, now) for budget in budgets) for operation in QUOTAS}
+    return {operation.name.lower(): min(budget.left(operation, now) for budget in budgets) for operation in QUOTAS}
 
 
 def _running(bot: Bot, now: float) -> tuple[RunningHandler, ...]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import anyio
 
-from chatbot.bot.observer import EventBuried, EventHandled, EventNoticed, Observer
+from chatbot.bot.observer import DoubleHealed, EventBuried, EventHandled, EventNoticed, Observer
 from chatbot.bot.pulse import DOORBELL, Pulse
 from chatbot.dispatch import Outcome
 from chatbot.events import Event, ThreadEvent
@@ -57,6 +57,10 @@ class Watch:
     def noticed(self, latency: float) -> None:
         """A look has shown a change that is so many seconds old."""
         self._observer.note(EventNoticed(max(0.0, latency)))
+
+    def healed(self) -> None:
+        """A double was found, and its healing was journalled."""
+        self._observer.note(DoubleHealed())
 
     def buried(self) -> None:
         """An event became a dead letter."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ import anyio
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_UNAVAILABLE
-from chatbot.cli.table import table
+from chatbot.cli.table import shortened, table
 from chatbot.config.duration import format_duration
 from chatbot.config.place import printable
 from chatbot.errors import StateError
@@ -22,6 +23,10 @@ from chatbot.runtime.asking import ask, find_daemon
 from chatbot.runtime.control import ControlDirectory
 
 WATCH_SECONDS: Final = 2.0
+WIDEST_NAME: Final = 28
+"""Columns of a terminal that a bot's name may take."""
+
+MOST_ALIKE: Final = 3
 _CLEAR: Final = "\x1b[H\x1b[2J"
 
 
@@ -35,8 +40,14 @@ def status(
     """Show how running bots are doing."""
     while True:
         found = _ask(config)
-        text = json.dumps(found, indent=None if watch else 2) if format == "json" else "\n".join(portrait(found))
         is_screen = watch and format == "text" and sys.stdout.isatty()
+        if format == "json":
+            text = json.dumps(found, indent=None if watch else 2)
+        elif is_screen:
+            size = shutil.get_terminal_size()
+            text = "\n".join(shortened(line, size.columns) for line in portrait(found, most_lines=size.lines - 1))
+        else:
+            text = "\n".join(portrait(found))
         print(f"{_CLEAR}{text}" if is_screen else text, flush=True)
         if not watch:
             return 0 if found["is_healthy"] and found["is_ready"] else EXIT_UNAVAILABLE
@@ -52,20 +63,46 @@ def _ask(config: Path) -> Mapping[str, Any]:
     return anyio.run(ask, daemon, {"ask": "status"})
 
 
-def portrait(found: Mapping[str, Any]) -> Iterator[str]:
-    """The status for people, line by line."""
+def portrait(found: Mapping[str, Any], *, most_lines: int | None = None) -> list[str]:
+    """The status for people, line by line.
+
+    Args:
+        found: the status.
+        most_lines: so many fit on the screen; if not everything does, bots with remarks come first, and what is left
+            out is counted.
+    """
+    bots, head = list(found["bots"]), _head(found)
+    remarks = {bot["name"]: list(_remarks(bot)) for bot in bots}
+    said = [line for lines in remarks.values() for line in lines]
+    if most_lines is not None and len(head) + 1 + len(bots) + len(said) > most_lines:
+        room = max(2, (most_lines - len(head) - 1) // 2)
+        bots.sort(key=lambda bot: not remarks[bot["name"]])
+        said = _cut(said, room, "remarks")
+        bots = bots[: max(1, most_lines - len(head) - len(said) - 2)]
+    lines = [*head, *table(_TITLES, [_row(bot) for bot in bots])]
+    if left := len(found["bots"]) - len(bots):
+        lines.append(f"and {left} more bots")
+    return [*lines, *said]
+
+
+def _cut(lines: list[str], most: int, what: str) -> list[str]:
+    return lines if len(lines) <= most else [*lines[: most - 1], f"and {len(lines) - most + 1} more {what}"]
+
+
+def _head(found: Mapping[str, Any]) -> list[str]:
     where = "the emulator" if found["service"]["is_emulator"] else found["service"]["endpoint"]
     health = "healthy" if found["is_healthy"] else "NOT HEALTHY"
     ready = "ready" if found["is_ready"] else "NOT READY"
     memory = f", {found['memory_bytes'] / 1e6:.0f} MB" if found["memory_bytes"] else ""
-    yield f"chatbot {found['version']}, process {found['pid']}, up {_span(found['uptime_seconds'])}, on {where}"
-    yield f"{health}, {ready}, {found['tasks']} tasks{memory}"
-    yield from (f"  not ready: {printable(reason)}" for reason in found["unready"])
-    yield ""
-    head = ("BOT", "THREADS", "LAG", "UNHANDLED", "OUTBOX", "SENDS LEFT", "DEAD LETTERS", "TOKEN")
-    yield from table(head, [_row(bot) for bot in found["bots"]])
-    for bot in found["bots"]:
-        yield from _remarks(bot)
+    return [
+        f"chatbot {found['version']}, process {found['pid']}, up {_span(found['uptime_seconds'])}, on {where}",
+        f"{health}, {ready}, {found['tasks']} tasks{memory}",
+        *(f"  not ready: {printable(reason)}" for reason in found["unready"]),
+        "",
+    ]
+
+
+_TITLES: Final = ("BOT", "THREADS", "LAG", "UNHANDLED", "OUTBOX", "READS LEFT", "SENDS LEFT", "DEAD LETTERS", "TOKEN")
 
 
 def _row(bot: Mapping[str, Any]) -> tuple[str, ...]:
@@ -73,32 +110,50 @@ def _row(bot: Mapping[str, Any]) -> tuple[str, ...]:
     if bot["outbox"]["oldest_seconds"] is not None:
         outbox += f" ({_span(bot['outbox']['oldest_seconds'])})"
     return (
-        bot["name"],
+        _name(bot),
         str(bot["threads"]),
         _span(bot["lag_seconds"]),
         _span(bot["oldest_unhandled_seconds"]),
         outbox,
-        str(bot["quota_left"]["send, edit and delete messages"]),
+        str(bot["quota_left"]["list_messages"]),
+        str(bot["quota_left"]["write_message"]),
         "?" if bot["dead_letters"] is None else str(bot["dead_letters"]),
         _span(bot["token_seconds_left"]),
     )
 
 
+def _name(bot: Mapping[str, Any]) -> str:
+    return shortened(bot["name"], WIDEST_NAME)
+
+
 def _remarks(bot: Mapping[str, Any]) -> Iterator[str]:
-    """What of a bot is not as it should be, or takes its time."""
-    name = bot["name"]
-    for poller, seconds in bot["missed"].items():
+    """What of a bot is not as it should be, or takes its time; what is alike is counted."""
+    name = _name(bot)
+    missed = sorted(bot["missed"].items(), key=lambda item: -item[1])
+    for poller, seconds in missed[:MOST_ALIKE]:
         yield f"{name}: {printable(poller)} has not been heard of for {_span(seconds)}"
+    if len(missed) > MOST_ALIKE:
+        yield f"{name}: nor have {len(missed) - MOST_ALIKE} more pollers"
     for work, kind in bot["troubles"].items():
         yield f"{name}: trouble with {work}: {kind}"
-    for one in bot["running"][:3]:
+    if used_up := [operation for operation, left in bot["quota_left"].items() if left == 0]:
+        yield f"{name}: no quota left at the moment: {', '.join(used_up)}"
+    for one in bot["running"][:MOST_ALIKE]:
         where = f" in {printable(one['thread'])}" if one["thread"] else ""
         yield f"{name}: handles {one['event']}{where} since {_span(one['seconds'])}"
-    for one in bot["last_failures"][-3:]:
-        yield f"{name}: {printable(one['handler'])} failed {_span(one['seconds_ago'])} ago: {one['error']}"
+    if (more := len(bot["running"]) - MOST_ALIKE) > 0:
+        yield f"{name}: and {more} more handlers run"
+    failures: dict[tuple[str, str], list[float]] = {}
+    for one in bot["last_failures"]:
+        failures.setdefault((one["handler"], one["error"]), []).append(one["seconds_ago"])
+    for (handler, error), ages in list(failures.items())[-MOST_ALIKE:]:
+        times = f", {len(ages)} times of late" if len(ages) > 1 else ""
+        yield f"{name}: {printable(handler)} failed {_span(min(ages))} ago: {error}{times}"
 
 
 def _span(seconds: float | None) -> str:
     if seconds is None:
         return "-"
+    if seconds >= 3600:
+        seconds = seconds // 60 * 60
     return format_duration(timedelta(seconds=round(seconds) if seconds >= 10 else round(seconds, 1)))

@@ -85,9 +85,6 @@ class Outbox:
         during: entered while a wish is carried out.
         tell: told of every failure that delays a wish, and of None when one succeeds after that.
         rows: what an earlier process left pending; each may have been tried, so each needs a proof.
-
-    Attributes:
-        doubles: how many doubles were healed here.
     """
 
     def __init__(
@@ -123,7 +120,6 @@ class Outbox:
         self._sent: OrderedDict[ActionKey, MessageId] = OrderedDict()
         self._settlements: list[SettleRow | RepointRow] = []
         self._given_up: deque[tuple[OutboxRow, str]] = deque()
-        self.doubles = 0
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -186,7 +182,6 @@ class Outbox:
         healing = heal(key, seen, other, is_edited_soon=self._edits(key))
         self._sent[key] = healing.kept
         self._settlements.append(RepointRow(key, healing.kept))
-        self.doubles += 1
         self._log.warning("double.healed", key=key, kept=healing.kept, deleted=healing.deleted)
         return [OutboxRow(own, self._thread, wish, after=seen.version, created_ms=0) for own, wish in healing.wishes]
 

@@ -192,6 +192,11 @@ class Daemon:
         return self._process is not None
 
     @property
+    def pid(self) -> int | None:
+        """The process that runs."""
+        return self._process.pid if self._process else None
+
+    @property
     def memory(self) -> float:
         """What the running process holds at the moment, in MiB; 0 if none runs."""
         return memory_of(self._process.pid) if self._process else 0.0

@@ -105,11 +105,21 @@ def test_a_real_prometheus_scrapes_the_bots_and_understands_rules_and_dashboard(
     server.awaits(lambda: server.query(sent) == {"echo": 1.0})
     server.awaits(lambda: all(rule["health"] == "ok" for rule in rules(server)))
 
+    with urllib.request.urlopen(f"{bots.event('status.served')['address']}/metrics", timeout=PATIENCE) as answer:
+        checked = subprocess.run(
+            ["promtool", "check", "metrics"], input=answer.read(), capture_output=True, timeout=PATIENCE, check=False
+        )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
     assert server.query("up") == {"": 1.0}
     assert server.query("chatbot_ready") == {"": 1.0}
     assert server.query("chatbot_emulator") == {"": 1.0}
     assert server.query("chatbot_threads") == {"echo": 1.0, "helpdesk": 1.0}
     assert {rule["name"] for rule in rules(server) if rule["state"] == "firing"} == set()
+    assert server.query('chatbot_quota_left{bot="echo",operation="write_message"}')["echo"] > 0
+    assert server.query("chatbot_tasks")[""] > 3
+    assert server.query("chatbot_memory_bytes")[""] == pytest.approx(
+        server.query("process_resident_memory_bytes")[""], rel=0.2
+    )
     for panel in json.loads((MONITORING / "dashboard.json").read_text())["panels"]:
         for target in panel["targets"]:
             server.query(target["expr"].replace("$instance", ".*").replace("$bot", ".*"))

@@ -20,9 +20,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.chaos.processes import Daemon, running_service
+from tests.soak.memory import MemoryRecord
 from tests.soak.soak import SETTLE_SECONDS, STALE_SECONDS, Findings, Plan, Soak, size_of
 
 PROGRESS_SECONDS = 15
+"""For 250 threads; looking at more takes longer, and is done less often."""
 
 
 def main() -> int:
@@ -47,6 +49,7 @@ def _arguments() -> tuple[Plan, argparse.Namespace]:
     parser.add_argument("--minutes", type=float, default=3.0, help="how long people talk (%(default)s)")
     parser.add_argument("--threads", type=int, default=200, help="threads, each with a person (%(default)s)")
     parser.add_argument("--kills", type=int, default=24, help="how often to kill -9 the daemon (%(default)s)")
+    parser.add_argument("--pause", type=float, default=12.0, help="seconds between a person's outbursts (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of everything random (%(default)s)")
     parser.add_argument("--data", action="store_true", help="let the emulator keep its state in a file, too")
     parser.add_argument(
@@ -57,7 +60,7 @@ def _arguments() -> tuple[Plan, argparse.Namespace]:
     )
     parser.add_argument("--keep", action="store_true", help="keep log, store and threads, also of a clean run")
     given = parser.parse_args()
-    return Plan(given.minutes * 60, given.threads, given.kills, given.seed), given
+    return Plan(given.minutes * 60, given.threads, given.kills, given.seed, given.pause), given
 
 
 async def _soak(plan: Plan, options: argparse.Namespace, directory: Path) -> bool:
@@ -91,7 +94,7 @@ async def _end_when_asked(everything: anyio.CancelScope) -> None:
 
 async def _show_progress(soak: Soak, daemon: Daemon, begun: float) -> None:
     while True:
-        await anyio.sleep(PROGRESS_SECONDS)
+        await anyio.sleep(PROGRESS_SECONDS * max(1.0, len(soak.people) / 250))
         seen = await soak.judge()
         print(
             f"{anyio.current_time() - begun:4.0f} s: {seen.sent} sent, {seen.visible} replies, {seen.missing} missing, "
@@ -125,6 +128,8 @@ def _report(plan: Plan, findings: Findings, daemon: Daemon, kills: int, seconds:
         ("processes that could not start", sum(code not in (0, 9, -9) for code in daemon.codes)),
         ("turns that failed unforeseen, bots that died", f"{daemon.said['turn.failed']}, {daemon.said['bot.died']}"),
         ("daemon's memory: first, last begun, last ended", _mib(findings.memory)),
+        (f"its memory, by minutes, with {plan.threads} threads", _mib(findings.memory_over_time.by_minute)),
+        ("later half in relation to the earlier one", _growth(findings.memory_over_time)),
         ("store's size", _mib([size_of(daemon.store)])),
         ("emulator's memory, which keeps all: start, end", _mib(findings.service_memory)),
         ("sends people were in doubt of", findings.doubts),
@@ -137,7 +142,13 @@ def _report(plan: Plan, findings: Findings, daemon: Daemon, kills: int, seconds:
 
 
 def _mib(values: list[float]) -> str:
-    return ", ".join(f"{value:.0f}" for value in values) + " MiB"
+    return ", ".join(f"{value:.0f}" for value in values) + " MiB" if values else "not long enough to tell"
+
+
+def _growth(record: MemoryRecord) -> str:
+    if record.growth is None:
+        return "not long enough to tell"
+    return f"{record.growth:.3f}, over {record.seconds:.0f} s: {'flat' if record.is_flat else 'IT GROWS'}"
 
 
 if __name__ == "__main__":

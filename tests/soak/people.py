@@ -16,9 +16,6 @@ from chatbot.service.base import ChatService
 
 T = TypeVar("T")
 
-PAUSE_SECONDS: Final = 12.0
-"""Between two outbursts of one person, on average: with the replies well within the thread's quota of 30 a minute."""
-
 ASKS: Final = ("say {}",) * 5 + ("/two {}", "/fix {}", "/count {}") * 2 + ("/shaky {}", "/tell {}")
 """What people ask for."""
 
@@ -29,17 +26,19 @@ class Person:
     Args:
         resource: the service.
         dice: decides what they do, and when.
+        pause: seconds between two outbursts, on average.
 
     Attributes:
         thread: where they talk, once they have opened it.
         doubts: how often they could not tell whether something was done.
     """
 
-    def __init__(self, resource: AcsResource, dice: random.Random) -> None:
+    def __init__(self, resource: AcsResource, dice: random.Random, pause: float) -> None:
         self.thread: ThreadId | None = None
         self.doubts = 0
         self._resource = resource
         self._dice = dice
+        self._pause = pause
         self._count = 0
 
     async def come(self, bot: UserId) -> ThreadId:
@@ -56,7 +55,7 @@ class Person:
     async def talk(self, until: float) -> None:
         """Say things, one or a few at a time, and correct some of them, until it is time to be silent."""
         while True:
-            pause = self._dice.expovariate(1 / PAUSE_SECONDS)
+            pause = self._dice.expovariate(1 / self._pause)
             if anyio.current_time() + pause > until:
                 return
             await anyio.sleep(pause)

@@ -17,6 +17,7 @@ from chatbot.stores import SqliteStore
 from tests.chaos.processes import Daemon, Service
 from tests.chaos.unlucky import revive_unlucky
 from tests.chaos.verdict import Said, Verdict, answers_to, judge, longest_wait
+from tests.soak.memory import MemoryRecord
 from tests.soak.people import Person
 
 FAULTS: Final = (
@@ -59,6 +60,7 @@ SETTLE_SECONDS: Final = 150.0
 """How long the daemon may take, once everybody is silent, to have everything done."""
 
 LOOK_SECONDS: Final = 3.0
+SAMPLE_SECONDS: Final = 2.0
 
 STALE_SECONDS: Final = 10.0
 """How long after that something said earlier may still become visible."""
@@ -73,12 +75,14 @@ class Plan:
         threads: how many threads, each with a person of its own.
         kills: how often the daemon is killed.
         seed: of everything random, the service's faults included.
+        pause: seconds between two outbursts of one person, on average.
     """
 
     seconds: float
     threads: int
     kills: int
     seed: int
+    pause: float
 
 
 @dataclass(slots=True)
@@ -96,6 +100,7 @@ class Findings:
         wait: how many seconds the slowest reply took; quotas and restarts make people wait.
         exit_code: of the last process, which was asked to stop.
         memory: what the daemon held, in MiB: the first process; the last one soon after its start, and at its end.
+        memory_over_time: what it held once everybody was there, in the process that lived longest at the end.
         service_memory: what the emulator held, in MiB, at the start and at the end.
     """
 
@@ -109,12 +114,14 @@ class Findings:
     wait: float = 0.0
     exit_code: int | None = None
     memory: list[float] = field(default_factory=list)
+    memory_over_time: MemoryRecord = field(default_factory=MemoryRecord)
     service_memory: list[float] = field(default_factory=list)
 
     @property
     def is_clean(self) -> bool:
         """Whether every promise was kept."""
-        return self.verdict.is_clean and not self.buried_alive and not self.forgotten and self.exit_code == 0
+        is_kept = self.verdict.is_clean and not self.buried_alive and not self.forgotten
+        return is_kept and self.exit_code == 0 and self.memory_over_time.is_flat
 
 
 class Soak:
@@ -135,6 +142,7 @@ class Soak:
         self._daemon = daemon
         self._bot = UserId("")
         self._late: set[str] = set()
+        self._arrived = 0
         self._dice = random.Random(plan.seed)
 
     async def run(self) -> Findings:
@@ -146,9 +154,14 @@ class Soak:
             self.findings.service_memory.append(self._service.memory)
             await self._service.put_faults([*FAULTS, STALE_REPLIES.format(bot=self._bot)])
             self.people = [
-                Person(resource, random.Random(f"{self._plan.seed} {number}")) for number in range(self._plan.threads)
+                Person(resource, random.Random(f"{self._plan.seed} {number}"), self._plan.pause)
+                for number in range(self._plan.threads)
             ]
-            await self._talk_and_kill()
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(self._sample_memory)
+                await self._talk_and_kill()
+                self.findings.memory_over_time.silent_at = anyio.current_time()
+                beside.cancel_scope.cancel()
             await self._settle()
             self.findings.exit_code = await self._daemon.stop()
         await self._examine()
@@ -163,11 +176,21 @@ class Soak:
             for person in self.people:
                 group.start_soon(self._live, person, end)
 
+    async def _sample_memory(self) -> None:
+        record = self.findings.memory_over_time
+        while True:
+            if record.settled_at is None and len(self.people) == self._plan.threads == self._arrived:
+                record.settled_at = anyio.current_time()
+            if self._daemon.pid is not None:
+                record.note(self._daemon.pid, anyio.current_time(), self._daemon.memory)
+            await anyio.sleep(SAMPLE_SECONDS)
+
     async def _live(self, person: Person, end: float) -> None:
         """A person's time; some come while the bot is being killed already."""
         number = self.people.index(person)
         await anyio.sleep(self._plan.seconds * KILLING_SHARE / 2 * number / len(self.people))
         thread = await person.come(self._bot)
+        self._arrived += 1
         if self._is_late(number):
             self._late.add(thread)
             await self._service.add_faults([STALE_WORDS.format(thread=thread)])

@@ -31,7 +31,6 @@ _GAUGES: Final[Mapping[str, tuple[str, Callable[[BotStatus], float | None]]]] = 
     "chatbot_outbox_rows": ("Wishes that are on their way.", lambda bot: bot.report.outbox),
     "chatbot_outbox_oldest_seconds": ("Age of the oldest of them.", lambda bot: bot.report.outbox_age or 0.0),
     "chatbot_troubles": ("Kinds of work that fail at the moment.", lambda bot: len(bot.report.troubles)),
-    "chatbot_doubles_healed": ("Replies that were there twice, since the bot started.", lambda bot: bot.report.doubles),
     "chatbot_dead_letters": ("Dead letters that wait to be seen to.", lambda bot: bot.dead_letters),
 }
 
@@ -90,12 +89,13 @@ class _Snapshot(Collector):
             "chatbot_service_calls", "Calls of the service, by how they ended.", labels=["bot", "operation", "outcome"]
         )
         buried = CounterMetricFamily("chatbot_dead_letters_made", "Events that were given up.", labels=["bot"])
+        healed = CounterMetricFamily("chatbot_doubles_healed", "Replies that were there twice.", labels=["bot"])
         for bot in self._status.bots:
             for (operation, outcome), count in bot.counts.calls.items():
                 calls.add_metric([bot.report.name, operation, outcome], count)
             buried.add_metric([bot.report.name], bot.counts.buried)
-        yield calls
-        yield buried
+            healed.add_metric([bot.report.name], bot.counts.healed)
+        yield from (calls, buried, healed)
 
     def _histograms(self) -> Iterable[Metric]:
         detection = HistogramMetricFamily(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from chatbot.bot.observer import EventBuried, EventHandled, EventNoticed, Fact
+from chatbot.bot.observer import DoubleHealed, EventBuried, EventHandled, EventNoticed, Fact
 
 BOUNDS: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 """Upper bounds of the buckets, in seconds; a last one has no bound."""
@@ -80,6 +80,7 @@ class Counts:
         calls: of the service, by operation and outcome.
         call_seconds: of the service, by operation.
         buried: events that became dead letters.
+        healed: replies that were there twice, and are no more.
         token_expires_on: epoch seconds; None while there was none.
         failures: the latest ones, oldest first.
     """
@@ -89,6 +90,7 @@ class Counts:
     calls: Mapping[tuple[str, str], int]
     call_seconds: Mapping[str, Distribution]
     buried: int
+    healed: int
     token_expires_on: float | None
     failures: tuple[Failure, ...]
 
@@ -108,6 +110,7 @@ class Tally:
         self._calls: Counter[tuple[str, str]] = Counter()
         self._call_seconds: dict[str, Stopwatch] = {}
         self._buried = 0
+        self._healed = 0
         self.token_expires_on: float | None = None
 
     def note(self, fact: Fact) -> None:
@@ -122,6 +125,8 @@ class Tally:
                     self._failures.append(Failure(self._clock(), handler or "", error))
             case EventBuried():
                 self._buried += 1
+            case DoubleHealed():
+                self._healed += 1
 
     def called(self, operation: str, outcome: str, seconds: float) -> None:
         """Count a call of the service."""
@@ -136,6 +141,7 @@ class Tally:
             calls=dict(self._calls),
             call_seconds={key: watch.read() for key, watch in self._call_seconds.items()},
             buried=self._buried,
+            healed=self._healed,
             token_expires_on=self.token_expires_on,
             failures=tuple(self._failures),
         )

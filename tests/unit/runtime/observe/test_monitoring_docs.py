@@ -29,7 +29,7 @@ def known() -> set[str]:
     tally.note(EventHandled("plugin.handler", 1.0))
     tally.token_expires_on = 10.0
     report = BotReport(
-        "echo", UserId("8:acs:1"), 1, 0.0, {}, None, 0, None, {"send": 1}, (RunningHandler("", "x", 1),), {}, 0
+        "echo", UserId("8:acs:1"), 1, 0.0, {}, None, 0, None, {"send": 1}, (RunningHandler("", "x", 1),), {}
     )
     bot = BotStatus(report, tally.read(), 0)
     status = Status("1", 1, 0.0, 1.0, "https://x", False, 1, 1, (bot,), ())

@@ -166,7 +166,7 @@ async def test_metrics_are_text_that_prometheus_reads_and_say_that_this_is_the_e
     values = {(s.name, *sorted(s.labels.values())): s.value for family in families.values() for s in family.samples}
     assert values["chatbot_emulator",] == 1
     assert values["chatbot_ready",] == 1
-    assert values["chatbot_quota_left", "echo", "list threads"] == 50
+    assert values["chatbot_quota_left", "echo", "list_threads"] == 50
     assert values["chatbot_service_calls_total", "echo", "send_message", "throttled"] == 1
     assert values["chatbot_service_call_seconds_bucket", "0.3", "echo", "send_message"] == 1
     assert values["chatbot_service_call_seconds_bucket", "0.1", "echo", "send_message"] == 0

@@ -1,0 +1,113 @@
+"""`chatbot status` as people see it: many bots, long names, small screens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chatbot.cli.status import WIDEST_NAME, portrait
+from chatbot.config.place import cells
+
+
+def bot(name: str, **facts: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "threads": 3,
+        "lag_seconds": 0.4,
+        "missed": {},
+        "oldest_unhandled_seconds": None,
+        "outbox": {"rows": 0, "oldest_seconds": None},
+        "quota_left": {"list_threads": 50, "list_messages": 44, "write_message": 10},
+        "running": [],
+        "troubles": {},
+        "last_failures": [],
+        "dead_letters": 0,
+        "token_seconds_left": 80_012,
+        **facts,
+    }
+
+
+def status(*bots: dict[str, Any], **facts: Any) -> dict[str, Any]:
+    return {
+        "version": "1.2.3",
+        "pid": 42,
+        "uptime_seconds": 12_345.0,
+        "service": {"endpoint": "https://x.communication.azure.com", "is_emulator": False},
+        "is_healthy": True,
+        "is_ready": True,
+        "unready": [],
+        "tasks": 9,
+        "memory_bytes": 123_000_000,
+        "bots": list(bots),
+        **facts,
+    }
+
+
+def failing(name: str) -> dict[str, Any]:
+    return bot(name, last_failures=[{"seconds_ago": 3.0, "handler": "plugins.shop.buy", "error": "ValueError"}])
+
+
+def test_each_bot_is_a_line_with_what_matters() -> None:
+    shown = portrait(status(bot("echo", outbox={"rows": 2, "oldest_seconds": 65.0}, dead_letters=None)))
+
+    assert shown[:3] == [
+        "chatbot 1.2.3, process 42, up 3h 25m, on https://x.communication.azure.com",
+        "healthy, ready, 9 tasks, 123 MB",
+        "",
+    ]
+    cells_of_row = [part.strip() for part in shown[4].split("  ") if part.strip()]
+    assert cells_of_row == ["echo", "3", "400ms", "-", "2 (1m 5s)", "44", "10", "?", "22h 13m"]
+    assert len(shown) == 5
+
+
+def test_long_wide_and_hostile_names_leave_the_columns_where_they_are() -> None:
+    names = ["echo", "n" * 500, "\u52a9\u624b" * 40, "\x1b[31mred\n"]
+    shown = portrait(status(*(bot(name) for name in names)))
+
+    rows = shown[4:]
+    assert len(rows) == len(names)
+    assert all(row.isprintable() for row in rows)
+    assert len({cells(row) for row in rows}) == 1
+    assert rows[1].startswith("n" * (WIDEST_NAME - 1) + "\u2026")
+
+
+def test_what_is_alike_is_counted() -> None:
+    running = [{"thread": f"19:{number}", "event": "MessageReceived", "seconds": 9.0} for number in range(5)]
+    failures = [
+        {"seconds_ago": float(9 - number), "handler": "plugins.shop.buy", "error": "ValueError"} for number in range(8)
+    ]
+    missed = {f"19:{number}": 400.0 + number for number in range(1000)}
+    remarks = portrait(status(bot("echo", running=running, last_failures=failures, missed=missed)))[5:]
+
+    assert remarks == [
+        "echo: 19:999 has not been heard of for 23m 19s",
+        "echo: 19:998 has not been heard of for 23m 18s",
+        "echo: 19:997 has not been heard of for 23m 17s",
+        "echo: nor have 997 more pollers",
+        "echo: handles MessageReceived in 19:0 since 9s",
+        "echo: handles MessageReceived in 19:1 since 9s",
+        "echo: handles MessageReceived in 19:2 since 9s",
+        "echo: and 2 more handlers run",
+        "echo: plugins.shop.buy failed 2s ago: ValueError, 8 times of late",
+    ]
+
+
+def test_what_does_not_fit_on_a_screen_is_counted_and_bots_with_remarks_come_first() -> None:
+    bots = [bot(f"calm-{number}") for number in range(40)] + [failing("sick"), bot("full", quota_left={
+        "list_threads": 0, "list_messages": 0, "write_message": 1})]  # fmt: skip
+    shown = portrait(status(*bots), most_lines=20)
+
+    assert len(shown) == 20
+    assert [row.split()[0] for row in shown[4:7]] == ["sick", "full", "calm-0"]
+    assert shown[-3] == "and 29 more bots"
+    assert shown[-2:] == [
+        "sick: plugins.shop.buy failed 3s ago: ValueError",
+        "full: no quota left at the moment: list_threads, list_messages",
+    ]
+    assert len(portrait(status(*(failing(f"sick-{number}") for number in range(40))), most_lines=20)) == 20
+    assert len(portrait(status(*bots))) == 4 + 42 + 2
+
+
+def test_what_is_not_ready_is_told_with_its_reason() -> None:
+    shown = portrait(status(bot("echo"), is_ready=False, is_healthy=False, unready=["no\x1b[31m token"]))
+
+    assert shown[1:3] == ["NOT HEALTHY, NOT READY, 9 tasks, 123 MB", "  not ready: no\\x1b[31m token"]
