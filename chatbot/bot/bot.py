@@ -18,6 +18,7 @@ import anyio
 from chatbot.actions import ActionKey, SendReadReceipt
 from chatbot.bot import aftercare
 from chatbot.bot.crew import Crew
+from chatbot.bot.deferred import Deferred
 from chatbot.bot.lane import Lane
 from chatbot.bot.line import LaneLine
 from chatbot.bot.listening import Listening
@@ -71,6 +72,7 @@ class Bot:
         own: the lane of what happens in no thread.
         conversations: what is going on beyond the event in hand.
         listening: what hears the doorbell.
+        deferred: what lanes have to write that can wait.
         turns: what gives the lanes their turns.
     """
 
@@ -115,6 +117,7 @@ class Bot:
         self.own = OwnLane(self, None)
         self.listening = Listening(self)
         self.turns = Turns(self)
+        self.deferred = Deferred(self)
         self._upkeep = Upkeep(self)
         self._handlers = anyio.CapacityLimiter(self.settings.max_handlers)
 
@@ -134,6 +137,7 @@ class Bot:
             async with anyio.create_task_group() as group:
                 group.start_soon(self.listening.run)
                 group.start_soon(self.turns.run)
+                group.start_soon(self.deferred.run)
                 group.start_soon(self._upkeep.run)
                 group.start_soon(self._keep_time)
                 group.start_soon(self.own.run)
@@ -144,6 +148,7 @@ class Bot:
                     self.lanes[thread].interrupt()
                 await self._drain()
                 group.cancel_scope.cancel()
+        await self.deferred.write()
         await self._upkeep.note_horizon()
         self.failures.sum_up(anyio.current_time())
         self.log.info("bot.stopped", unsent=sum(len(lane.handling.outbox) for lane in self.lanes.values()))

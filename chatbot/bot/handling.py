@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from chatbot.actions import ActionKey
 from chatbot.bot.planning import receipts_in
@@ -40,6 +40,13 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from chatbot.bot.bot import Bot
+
+
+class Waiting(NamedTuple):
+    """What a lane has to write that can wait; its marks, as they stand among the writes, once more by themselves."""
+
+    writes: list[Write]
+    marks: dict[int, int]
 
 
 class Handling:
@@ -185,28 +192,46 @@ class Handling:
 
     async def commit(self, writes: Sequence[Write], seen: dict[int, int]) -> None:
         """One transaction for all that is to be remembered; if it fails, what others left here stays waiting."""
-        lazy, self._lazy = [*self._lazy, *self.outbox.take_settlements()], []
-        marks, self._marks = self._marks, {}
-        marked = [MarkSeen(self._thread, {**marks, **seen})] if marks or seen else []
+        await self._bot.deferred.written(self)
+        waiting = self.take_deferred()
         try:
-            await self._bot.commit([*lazy, *writes, *marked], place=self._thread)
+            await self._bot.commit([*waiting.writes, *writes, *self._marked(seen)], place=self._thread)
         except BaseException:
-            self._lazy, self._marks = lazy, marks
+            self.put_back(waiting)
             raise
-        self.cursor.mark({**marks, **seen})
+        self.cursor.mark(seen)
 
-    async def write_lazily(self) -> None:
-        """Write what no event has taken along; a crash before this is healed by reading."""
+    def defer(self) -> None:
+        """Have written, about a second from now, what no event takes along; a crash before is healed by reading."""
         self._lazy += self.outbox.take_settlements()
         if self._lazy or self._marks:
-            await self.commit([], {})
+            self._bot.deferred.note(self)
+
+    def take_deferred(self) -> Waiting:
+        """What waits to be written: for whoever is about to do it."""
+        waiting = Waiting([*self._lazy, *self.outbox.take_settlements(), *self._marked(self._marks)], self._marks)
+        self._lazy, self._marks = [], {}
+        return waiting
+
+    def put_back(self, waiting: Waiting) -> None:
+        """It could not be written: let it wait on, but for what has been overtaken."""
+        self._lazy = [*(one for one in waiting.writes if not isinstance(one, MarkSeen)), *self._lazy]
+        known = self.cursor.seen
+        self._marks = {
+            **{id: version for id, version in waiting.marks.items() if known.get(id) == version},
+            **self._marks,
+        }
+
+    def _marked(self, seen: Mapping[int, int]) -> list[Write]:
+        return [MarkSeen(self._thread, seen)] if seen else []
 
     def later(self, write: Write) -> None:
         """Write this with the next commit; losing it in a crash costs a look, no more."""
         self._lazy.append(write)
 
     def skip(self, identifier: int, version: int) -> None:
-        """Remember, with the next commit, that this message needs no handler."""
+        """This message needs no handler; it is enough to write that down some time."""
+        self.cursor.mark({identifier: version})
         self._marks[identifier] = version
 
     def rise(self, top: int | None) -> None:

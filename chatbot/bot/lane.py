@@ -211,7 +211,7 @@ class Lane:
         )
         if write is not None:
             self.handling.later(write)
-        await self.handling.write_lazily()
+        self.handling.defer()
         return _sooner(pause, wait)
 
     async def flush(self) -> float | None:

@@ -94,7 +94,8 @@ class MortalProcess(BotProcess):
         """See `BotProcess.settle`; bots that die meanwhile are waited for in their next life."""
         deaths = -1
         while deaths != len(self._fate.deaths):
-            await self._is_up.wait()
+            while not self._is_up.is_set():  # asked again, as they may die in the very moment in which one waits
+                await self._is_up.wait()
             deaths = len(self._fate.deaths)
             await super().settle(threads)
 
