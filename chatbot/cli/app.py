@@ -63,6 +63,11 @@ _COMMANDS: Final = {
         "touched, and those lose nothing: other plugins come in between two events, and a bot with other settings "
         "first finishes what it has in hand.",
     ),
+    "doctor": (
+        "Look at everything that bots need, and say what to do.",
+        "Packages, configuration, plugins, store, the way to the service, clock, tokens, quotas, the bots that run. "
+        "Changes nothing. Exits with 69 when something is wrong, with 78 when it is the configuration.",
+    ),
     "chat": (
         "Talk to running bots, as a person.",
         "Type lines and see what comes; Ctrl-D leaves. You come into the lobby; where there is none, back to where you "

@@ -16,7 +16,7 @@ from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_UNAVAILABLE, EXIT_USAGE
 from chatbot.cli.options import BOTS_YAML, AsBot, ConfigFile, Format, Yes, confirmed, duration
-from chatbot.cli.reach import KnownBot, Reach, reach, user_of
+from chatbot.cli.reach import Reach, reach, user_of
 from chatbot.cli.table import table
 from chatbot.config import load_config
 from chatbot.config.duration import format_duration
@@ -24,6 +24,7 @@ from chatbot.config.place import printable
 from chatbot.errors import ServiceError, StateError
 from chatbot.model import UserId
 from chatbot.runtime.asking import ask
+from chatbot.runtime.known_bots import KnownBot
 from chatbot.runtime.logs import logging_to
 from chatbot.service.acs import AcsResource
 from chatbot.stores import open_store

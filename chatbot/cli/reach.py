@@ -3,43 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 
-from chatbot.config import BotConfig, Config, load_config
+from chatbot.config import load_config
 from chatbot.errors import Forbidden, NotFound, StateError, UnknownName
 from chatbot.model import UserId
 from chatbot.runtime.asking import find_daemon
 from chatbot.runtime.channel import Address
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control import ControlDirectory, RunInfo
+from chatbot.runtime.known_bots import KnownBot, KnownBots, published, remembered
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
 from chatbot.stores import visit_store
-from chatbot.stores.base import BotRecord, Store
-
-
-@dataclass(frozen=True, slots=True)
-class KnownBot:
-    """A bot of bots.yaml.
-
-    Args:
-        name: in bots.yaml.
-        display_name: as people see it.
-        user: its user; None where it has none yet.
-        settings: what bots.yaml says; None where only its daemon was asked.
-        record: what the store remembers; None where the store was not asked, or knows nothing.
-    """
-
-    name: str
-    display_name: str
-    user: UserId | None
-    settings: BotConfig | None = None
-    record: BotRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +34,7 @@ class Reach:
     """
 
     connection: Connection
-    bots: Mapping[str, KnownBot]
+    bots: KnownBots
     daemon: Address | None = None
 
     def bot(self, name: str | None) -> KnownBot:
@@ -127,7 +108,7 @@ def reach(config: Path) -> Reach:
         raise StateError(message)
     connection = Connection.of(settings)
     store = visit_store(settings.store.get_secret_value(), base_dir=settings.directory)
-    return Reach(connection, anyio.run(_remembered, settings, connection, store))
+    return Reach(connection, anyio.run(remembered, settings, connection, store))
 
 
 def way_to(info: RunInfo, config: Path) -> Connection:
@@ -144,21 +125,7 @@ def way_to(info: RunInfo, config: Path) -> Connection:
 def _running(info: RunInfo, daemon: Address, config: Path) -> Reach:
     # With a key in hand nothing else is needed: the variables of bots.yaml may be set for the daemon only.
     settings = load_config(config, os.environ).bots if info.connection_string is None else {}
-    bots = {bot.name: KnownBot(bot.name, bot.display_name, bot.user_id, settings.get(bot.name)) for bot in info.bots}
-    return Reach(way_to(info, config), bots, daemon)
-
-
-async def _remembered(config: Config, connection: Connection, store: Store | None) -> dict[str, KnownBot]:
-    records: dict[str, BotRecord | None] = {}
-    if store is not None:
-        async with store:
-            records = {name: await store.find_bot(name, connection.resource) for name in config.bots}
-    return {name: _known(name, bot, records.get(name)) for name, bot in config.bots.items()}
-
-
-def _known(name: str, bot: BotConfig, record: BotRecord | None) -> KnownBot:
-    user = bot.user or (record.user if record else None)
-    return KnownBot(name, bot.display_name or name, user, bot, record)
+    return Reach(way_to(info, config), published(info, settings), daemon)
 
 
 @contextmanager

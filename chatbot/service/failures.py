@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -41,6 +42,9 @@ MAX_TEXT: Final = 300
 """How much of a service's words an error quotes, in characters."""
 
 _ENVELOPES: Final = frozenset({"error", "communicationerror", "chaterror"})
+_PASSWORD: Final = re.compile(r"://[^/\s'\"]*@")
+"""What stands before the host in an address: aiohttp's errors about a proxy show all of it."""
+
 _NEVER_SENT: Final = (
     aiohttp.ClientConnectorError,
     aiohttp.ClientHttpProxyError,
@@ -169,8 +173,9 @@ def read_http_date(text: str | None) -> datetime | None:
 
 
 def clean(text: str) -> str:
-    """Make foreign words fit for one line of an error: printable, without line breaks, not endless."""
+    """Make foreign words fit for one line of an error: printable, not endless, without the passwords of addresses."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MAX_TEXT]).split())
+    line = _PASSWORD.sub("://", line)
     return line if len(line) <= MAX_TEXT else line[: MAX_TEXT - 1] + "…"
 
 

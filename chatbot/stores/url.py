@@ -38,9 +38,22 @@ def visit_store(url: str, *, base_dir: Path) -> Store | None:
     Raises:
         ConfigError: the URL names no store that there is.
     """
+    file = file_of(url, base_dir=base_dir)
+    return _open(url, base_dir, is_visit=True) if file is not None and file.exists() else None
+
+
+def file_of(url: str, *, base_dir: Path) -> Path | None:
+    """The file of a store; None where it is kept in none.
+
+    Args:
+        url: see `open_store`.
+        base_dir: see there.
+
+    Raises:
+        ConfigError: the URL names no file.
+    """
     scheme, _, rest = url.partition(":")
-    is_kept = scheme == "sqlite" and (base_dir / _path(url, rest)).exists()
-    return _open(url, base_dir, is_visit=True) if is_kept else None
+    return base_dir / _path(url, rest) if scheme == "sqlite" else None
 
 
 def _open(url: str, base_dir: Path, *, is_visit: bool) -> Store:

@@ -174,6 +174,7 @@ def _bot_as_json(bot: BotStatus, now: float) -> dict[str, Any]:
         "oldest_unhandled_seconds": _rounded(report.oldest_unhandled),
         "outbox": {"rows": report.outbox, "oldest_seconds": _rounded(report.outbox_age)},
         "quota_left": dict(report.quota_left),
+        "throttled": sum(count for (_, outcome), count in counts.calls.items() if outcome == "throttled"),
         "running": [
             {"thread": one.thread, "event": one.event, "seconds": round(one.seconds, 1)} for one in report.running
         ],

@@ -173,3 +173,10 @@ def test_no_answer_is_too_strange_to_be_sorted(text: str, headers: dict[str, str
         error = failures.from_status("do it", status, headers, text, NOW)
 
         assert str(error).startswith("cannot do it: the service answered")
+
+
+def test_the_password_of_a_proxy_is_in_no_error() -> None:
+    error = failures.from_exception("send", OSError("501, url='http://me:secret@proxy.example:3128'"))
+
+    assert "secret" not in str(error)
+    assert "http://proxy.example:3128" in str(error)

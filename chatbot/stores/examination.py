@@ -1,0 +1,154 @@
+"""A look at a store from outside: whether it can be opened and written, without opening, making or changing it.
+
+Everything here blocks.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from chatbot.errors import StoreError, StoreInUse
+from chatbot.stores.lock import StoreLock
+from chatbot.stores.schema import APPLICATION_ID, MIGRATIONS
+from chatbot.stores.url import file_of, open_store
+
+NEEDED_BYTES: Final = 100 * 1024 * 1024
+"""How much of a disk should be free: the write-ahead log grows to 64 MB before it is worked into the file."""
+
+# Where the header of an SQLite file says what it is (SQLite's documentation, "Database File Format").
+_MAGIC: Final = b"SQLite format 3\0"
+_VERSION, _APPLICATION, _HEADER = 60, 68, 100
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What was found.
+
+    Args:
+        file: where it is kept; None where it is kept nowhere, and forgets.
+        exists: it is there already; else it is made at the first start.
+        version: of its tables; None where the file does not say, because it is new or its log holds it.
+        owner: the uid that it belongs to, if that is somebody else.
+        is_open_to_others: more than its owner may read or write it.
+        in_use: who has it open; None if nobody has.
+        free_bytes: of its disk.
+        problem: why it cannot be used, with what to do; None if it can.
+    """
+
+    file: Path | None = None
+    exists: bool = False
+    version: int | None = None
+    owner: int | None = None
+    is_open_to_others: bool = False
+    in_use: str | None = None
+    free_bytes: int = 0
+    problem: str | None = None
+
+    @property
+    def is_outdated(self) -> bool:
+        """Its tables are of an older version, and are brought up to date when it is opened."""
+        return self.version is not None and self.version < len(MIGRATIONS)
+
+    @property
+    def can_be_visited(self) -> bool:
+        """It can be opened and leaves no trace of that: no newer tables, and no files of another user's."""
+        hindrances = (self.problem, self.in_use, self.owner)
+        return self.exists and not self.is_outdated and all(one is None for one in hindrances)
+
+
+def examine(url: str, *, base_dir: Path) -> Examination:
+    """Look at the store of a URL.
+
+    Args:
+        url: see `open_store`.
+        base_dir: see there.
+
+    Raises:
+        ConfigError: the URL names no store that there is.
+    """
+    open_store(url, base_dir=base_dir)  # which refuses what is no store; nothing is opened yet
+    named = file_of(url, base_dir=base_dir)
+    if named is None:
+        return Examination()
+    file = named.absolute().resolve()
+    try:
+        return _examined(file)
+    except OSError as error:
+        return Examination(file, problem=f"{error.filename or file}: {error.strerror}; let this user read and write it")
+
+
+def _examined(file: Path) -> Examination:
+    exists = file.exists()
+    version, problem = _read(file) if exists else (None, None)
+    owner = file.stat().st_uid if exists and os.name == "posix" else None
+    return Examination(
+        file=file,
+        exists=exists,
+        version=version,
+        owner=None if owner is None or owner == os.geteuid() else owner,
+        is_open_to_others=exists and os.name == "posix" and bool(file.stat().st_mode & 0o077),
+        in_use=_holder(file) if exists else None,
+        free_bytes=shutil.disk_usage(file.parent).free if file.parent.is_dir() else 0,
+        problem=_unusable(file) or problem,
+    )
+
+
+def may(path: Path, mode: int) -> bool:
+    """Whether this process may do that with a file, as whoever it is at the moment.
+
+    Args:
+        mode: as for `os.access`.
+    """
+    return os.access(path, mode, effective_ids=os.name == "posix")
+
+
+def _unusable(file: Path) -> str | None:
+    directory = file.parent
+    if not directory.is_dir():
+        return f"its directory {directory} is not there: create it, or name another file"
+    if file.is_dir():
+        return f"{file} is a directory: name a file in it"
+    if not may(directory, os.W_OK | os.X_OK):
+        return f"its directory {directory} cannot be written by this user, and logs and locks lie beside the file"
+    beside = (file.with_name(f"{file.name}{suffix}") for suffix in ("", "-wal", "-shm", ".lock"))
+    locked = [one.name for one in beside if one.exists() and not may(one, os.R_OK | os.W_OK)]
+    return f"this user may not read and write {', '.join(locked)} in {directory}: mend the rights" if locked else None
+
+
+def _read(file: Path) -> tuple[int | None, str | None]:
+    """The version that the header tells, and what is wrong with it."""
+    if not file.is_file() or not may(file, os.R_OK):
+        return None, None
+    with file.open("rb") as content:
+        header = content.read(_HEADER)
+    if not header:
+        return None, None
+    if not header.startswith(_MAGIC) or len(header) < _HEADER:
+        return None, f"{file} is no SQLite database, or is damaged: restore a backup, or name another file"
+    version = int.from_bytes(header[_VERSION : _VERSION + 4])
+    application = int.from_bytes(header[_APPLICATION : _APPLICATION + 4])
+    if version > len(MIGRATIONS):
+        newest = f"this chatbot knows up to {len(MIGRATIONS)}"
+        return version, f"it has version {version}, and {newest}: run a newer chatbot, or name another file"
+    if application != APPLICATION_ID and (version or application):
+        return None, f"{file} is another program's SQLite database: name another file"
+    return version or None, None
+
+
+def _holder(file: Path) -> str | None:
+    """Who has the store open; a lock that nobody ever took is not made for the question."""
+    if not file.with_name(f"{file.name}.lock").exists():
+        return None
+    lock = StoreLock(file)
+    try:
+        lock.acquire()
+    except StoreInUse as error:
+        return str(error)
+    except StoreError:
+        return None  # what is wrong with the rights is told by name
+    lock.release()
+    return None
