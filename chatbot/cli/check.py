@@ -18,9 +18,9 @@ from chatbot.dispatch.handler import Handler
 from chatbot.dispatch.place import at
 from chatbot.errors import ConfigError
 from chatbot.plugin import Plugin
-from chatbot.runtime.assemble import Plugins, load_plugins
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.logs import logging_to
+from chatbot.runtime.plugins import Plugins, load_plugins
 
 
 def check(config: Annotated[Path, Parameter(help="The configuration.")] = Path("bots.yaml"), /) -> int:

@@ -11,7 +11,8 @@ from cyclopts import Parameter
 
 from chatbot.cli.table import table
 from chatbot.config import load_config
-from chatbot.config.effective import Value, effective
+from chatbot.config.effective import effective
+from chatbot.config.place import name_of
 
 
 def config(
@@ -24,14 +25,9 @@ def config(
     settings = load_config(config, os.environ)
     values = effective(settings, settings.document)
     if format == "json":
-        found = [{"path": _name(value), "value": value.shown, "source": value.source} for value in values]
+        found = [{"path": name_of(value.path), "value": value.shown, "source": value.source} for value in values]
         print(json.dumps(found, indent=2, ensure_ascii=False))
     else:
-        rows = [(_name(value), json.dumps(value.shown, ensure_ascii=False), value.source) for value in values]
+        rows = [(name_of(value.path), json.dumps(value.shown, ensure_ascii=False), value.source) for value in values]
         print("\n".join(table(("SETTING", "VALUE", "FROM"), rows)))
     return 0
-
-
-def _name(value: Value) -> str:
-    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in value.path)
-    return "".join(steps).lstrip(".")

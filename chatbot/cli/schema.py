@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from chatbot.config import load_config
 from chatbot.config.json_schema import json_schema
 from chatbot.plugin import plugin_settings
-from chatbot.runtime.assemble import load_plugins
+from chatbot.runtime.plugins import load_plugins
 
 
 def schema(

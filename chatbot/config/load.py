@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -27,26 +28,54 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
     Raises:
         ConfigError: it cannot be used; lists everything that is wrong.
     """
-    config, problems = examine(path, environ)
-    if config is None:
-        raise ConfigError(*map(str, problems))
-    return config
+    found = examine(path, environ)
+    if found.config is None:
+        raise ConfigError(*map(str, found.problems))
+    return found.config
 
 
-def examine(path: Path, environ: Mapping[str, str]) -> tuple[Config | None, Sequence[Problem]]:
-    """As `load_config`; the configuration if it can be used, or else everything that is wrong."""
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What was found in a file.
+
+    Args:
+        config: the settings; None if the file cannot be used.
+        problems: why it cannot, in the order of the files.
+        document: what the file says, as far as it could be read.
+    """
+
+    config: Config | None
+    problems: Sequence[Problem]
+    document: Document
+
+
+def examine(path: Path, environ: Mapping[str, str]) -> Examined:
+    """As `load_config`, with everything that was found, right or wrong."""
     try:
         document = read_files(path, environ)
     except UnreadableError as error:
+        source = Source(str(path), ())
         remedy = "; name your configuration, or go where it is" if isinstance(error, MissingError) else ""
-        return None, [Problem(Place(Source(str(path), ()), error.line, 0), (), f"{error}{remedy}")]
+        return Examined(None, [Problem(Place(source, error.line, 0), (), f"{error}{remedy}")], Document(source))
     problems = document.problems
     if document.data is not None or not problems:
         config, more = _validate(document)
         problems = [*problems, *more]
         if config is not None and not problems:
-            return config.come_from(path, document), ()
-    return None, _sorted(problems, [document.source.name, *document.others])
+            return Examined(config.come_from(path, document), (), document)
+    return Examined(None, in_order(problems, document), document)
+
+
+def in_order(problems: Iterable[Problem], document: Document) -> list[Problem]:
+    """Problems in the order of the files, each once; what stands in no file of the document comes last."""
+    files = [document.source.name, *document.others]
+
+    def rank(problem: Problem) -> tuple[int, int, int]:
+        place = problem.place
+        file = files.index(place.source.name) if place.source.name in files else len(files)
+        return file, place.line, place.column
+
+    return list({str(problem): problem for problem in sorted(problems, key=rank)}.values())
 
 
 def _validate(document: Document) -> tuple[Config | None, list[Problem]]:
@@ -65,13 +94,3 @@ def _validate(document: Document) -> tuple[Config | None, list[Problem]]:
             details = [one for one in details if one["type"] != "missing" or len(one["loc"]) > 1]
         found = (explain(one, document, data) for one in details)
         return None, [one for one in found if one is not None]
-
-
-def _sorted(problems: Iterable[Problem], files: Sequence[str]) -> list[Problem]:
-    """In the order of the files, each once."""
-
-    def rank(problem: Problem) -> tuple[int, int, int]:
-        place = problem.place
-        return files.index(place.source.name), place.line, place.column
-
-    return list({str(problem): problem for problem in sorted(problems, key=rank)}.values())

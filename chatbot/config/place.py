@@ -77,11 +77,20 @@ class Problem:
     path: DataPath
     text: str
 
+    @property
+    def name(self) -> str:
+        """The path as people write it: `bots.echo.plugins[0]`; "" for the file itself."""
+        return name_of(self.path)
+
     def __str__(self) -> str:
-        named = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.path).lstrip(".")
-        sentence = f"{self.place}: {named}: {self.text}" if named else f"{self.place}: {self.text}"
+        sentence = f"{self.place}: {self.name}: {self.text}" if self.path else f"{self.place}: {self.text}"
         excerpt = self.place.excerpt()
         return f"{sentence}\n{excerpt}" if excerpt else sentence
+
+
+def name_of(path: DataPath) -> str:
+    """A path as people write it: `bots.echo.plugins[0]`."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
 
 
 def printable(text: str) -> str:

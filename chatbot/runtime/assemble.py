@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, MutableMapping, MutableSet
+from collections.abc import Collection, MutableMapping, MutableSet
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -12,15 +12,15 @@ import structlog
 
 from chatbot.bot import ALL_HISTORY, NO_HISTORY, Bot, BotSettings
 from chatbot.config import BotConfig, Config
-from chatbot.dispatch import Access, Ack, BotInfo, Dispatcher, Rate, commands_of
-from chatbot.errors import ConfigError, PluginError, PluginSettingsError, Throttled
+from chatbot.dispatch import Access, Ack, BotInfo, Dispatcher, Rate
+from chatbot.errors import Throttled
 from chatbot.model import UserId
-from chatbot.plugin import Plugin, load_plugin
 from chatbot.polling.cadence import Cadence
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.observe.calls import CountedService, CountedTokens
 from chatbot.runtime.observe.tally import Tally
 from chatbot.runtime.observe.work import LoggedWork
+from chatbot.runtime.plugins import Plugins
 from chatbot.runtime.siblings import Siblings
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
@@ -28,44 +28,6 @@ from chatbot.stores.base import BotRecord, SaveBot, Store
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
-
-Plugins = Mapping[str, tuple[Plugin, ...]]
-"""The plugins of each bot, by its name in bots.yaml."""
-
-
-def load_plugins(config: Config, names: Collection[str] | None = None) -> Plugins:
-    """Import every plugin and resolve every handler.
-
-    Args:
-        names: of which bots; None is all.
-
-    Raises:
-        ConfigError: some cannot be used; lists all of them, where bots.yaml names them and where they are wrong.
-    """
-    plugins: dict[str, tuple[Plugin, ...]] = {}
-    problems: list[str] = []
-    for name, bot in config.bots.items():
-        if names is not None and name not in names:
-            continue
-        loaded = []
-        for index, plugin in enumerate(bot.plugins):
-            try:
-                loaded.append(load_plugin(plugin.module, base_dir=config.directory, settings=plugin.settings or None))
-            except PluginSettingsError as error:
-                place = ("bots", name, "plugins", index, "settings")
-                problems += [
-                    config.problem((*place, *path), f"{what} ({error.place})") for path, what in error.problems
-                ]
-            except PluginError as error:
-                problems.append(config.problem(("bots", name, "plugins", index), str(error)))
-        try:
-            commands_of(handler for plugin in loaded for handler in plugin.handlers())
-        except PluginError as error:
-            problems.append(config.problem(("bots", name, "plugins"), str(error)))
-        plugins[name] = tuple(loaded)
-    if problems:
-        raise ConfigError(*problems)
-    return plugins
 
 
 @dataclass(frozen=True, slots=True)

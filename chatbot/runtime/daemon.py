@@ -14,7 +14,6 @@ import structlog
 from chatbot.bot import Bot
 from chatbot.bot.once import caught_up
 from chatbot.config import Config, LogConfig
-from chatbot.runtime.assemble import Plugins
 from chatbot.runtime.caretaker import Caretaker
 from chatbot.runtime.channel import listening
 from chatbot.runtime.connection import Connection
@@ -24,6 +23,7 @@ from chatbot.runtime.fleet import Fleet
 from chatbot.runtime.lobby import open_lobby
 from chatbot.runtime.observe.pages import pages
 from chatbot.runtime.observe.status import Observatory
+from chatbot.runtime.plugins import Plugins
 from chatbot.runtime.refusals import explaining
 from chatbot.runtime.reloading import Reloader
 from chatbot.runtime.signals import hangups, stop_signals

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from chatbot.bot import Bot
 from chatbot.config import Config
 from chatbot.model import UserId
-from chatbot.runtime.assemble import Plugins, assemble
+from chatbot.runtime.assemble import assemble
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.observe.tally import Tally
 from chatbot.runtime.observe.work import LoggedWork
+from chatbot.runtime.plugins import Plugins
 from chatbot.service.acs import AcsResource
 from chatbot.stores.base import Store
 

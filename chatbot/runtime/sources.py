@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Final
 
 from chatbot.config import BotConfig, Config
-from chatbot.runtime.assemble import Plugins, load_plugins
+from chatbot.runtime.plugins import Plugins, load_plugins
 
 _NEVER_OWN: Final = ("chatbot", "__main__", "tests", "conftest")
 

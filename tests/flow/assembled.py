@@ -16,9 +16,10 @@ from chatbot.bot import Bot
 from chatbot.config import Config, load_config
 from chatbot.emulator import Emulator
 from chatbot.model import Participant, ThreadId
-from chatbot.runtime.assemble import Plugins, assemble, load_plugins
+from chatbot.runtime.assemble import assemble
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.observe.tally import Tally
+from chatbot.runtime.plugins import Plugins, load_plugins
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
 from chatbot.stores import MemoryStore

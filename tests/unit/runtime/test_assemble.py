@@ -12,10 +12,11 @@ from chatbot.dispatch import Access, Rate
 from chatbot.emulator import Emulator
 from chatbot.errors import ConfigError
 from chatbot.model import UserId
-from chatbot.runtime.assemble import access, assemble, bot_settings, load_plugins
+from chatbot.runtime.assemble import access, assemble, bot_settings
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control import ControlDirectory
 from chatbot.runtime.lobby import open_lobby
+from chatbot.runtime.plugins import load_plugins
 from chatbot.service.acs import AcsResource
 from chatbot.stores import MemoryStore
 from chatbot.testing.transport import AsgiTransport

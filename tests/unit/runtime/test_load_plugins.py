@@ -6,7 +6,7 @@ import pytest
 
 from chatbot.config import load_config
 from chatbot.errors import ConfigError
-from chatbot.runtime.assemble import load_plugins
+from chatbot.runtime.plugins import load_plugins
 
 ROLL = """\
 from chatbot import Context, Plugin

@@ -18,11 +18,12 @@ from chatbot.config import load_config
 from chatbot.emulator import Emulator
 from chatbot.errors import StoreError, Throttled
 from chatbot.model import UserId
-from chatbot.runtime.assemble import assemble, load_plugins
+from chatbot.runtime.assemble import assemble
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.observe.pages import pages
 from chatbot.runtime.observe.status import Observatory
 from chatbot.runtime.observe.tally import Tally
+from chatbot.runtime.plugins import load_plugins
 from chatbot.service.acs import AcsResource
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import Write
