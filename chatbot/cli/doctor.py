@@ -18,13 +18,13 @@ from chatbot.config import Config, ServiceConfig, load_config
 from chatbot.config.place import printable
 from chatbot.errors import ChatbotError, ConfigError
 from chatbot.runtime.asking import ask, find_daemon
-from chatbot.runtime.assemble import load_plugins
 from chatbot.runtime.checkup import access, daemon, emulator, memory, network, packages
 from chatbot.runtime.checkup.finding import Finding, State, failed, misconfigured, ok, warning
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control import ControlDirectory, RunInfo
 from chatbot.runtime.known_bots import KnownBot, published, remembered
 from chatbot.runtime.logs import logging_to
+from chatbot.runtime.plugins import load_plugins
 from chatbot.stores import visit_store
 from chatbot.stores.examination import Examination, examine
 
