@@ -91,7 +91,7 @@ class Receipts:
             nullcontext()
         ),
     ) -> tuple[float | None, SettleReceipt | None]:
-        """Send what is owed. One that is refused is said in the log; one that got lost is sent again.
+        """Send what is owed. One that is refused is forgotten; one that got lost is sent again.
 
         Args:
             service: the bot's view of it.
@@ -119,7 +119,7 @@ class Receipts:
                 budget.close(Operation.SEND_RECEIPT, now + pause)
                 return pause, None
             except (Rejected, NotFound, Forbidden) as error:
-                log.info("receipt.refused", message=self.due, error=str(error))
+                log.debug("receipt.refused", message=self.due, error=str(error))
             except ServiceError as error:
                 pause = self._stumbled()
                 budget.close(Operation.SEND_RECEIPT, now + pause)

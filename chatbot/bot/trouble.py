@@ -33,14 +33,21 @@ class Trouble:
         self._works: dict[str, _Work] = {}
 
     def met(self, work: str, error: Exception, *, place: str = "") -> None:
-        """The work failed: said when it had not before, or never in this way since the trouble began."""
+        """The work failed: said when it had not before, or never in this way since the trouble began.
+
+        Args:
+            work: what kind of.
+            error: how.
+            place: the thread, if it was in one; only that of the first failure is said.
+        """
         trouble = self._works.setdefault(work, _Work())
         trouble.places.add(place)
         trouble.failures += 1
         kind = type(error).__name__
         if kind not in trouble.kinds:
             trouble.kinds.append(kind)
-            self._log.warning("trouble.began", work=work, kind=kind, error=str(error))
+            where = {"thread": place} if place else {}
+            self._log.warning("trouble.began", work=work, kind=kind, error=str(error), **where)
 
     def over(self, work: str, *, place: str = "") -> None:
         """The work succeeded, or is not wanted there any more: said when it had failed, and fails nowhere now."""

@@ -15,7 +15,10 @@ from chatbot.errors import StoreError
 from chatbot.stores.schema import migrate
 
 CACHE_KIB: Final = 16_384
-"""Page cache per connection: the indexes of 10,000 threads."""
+"""Page cache of the connection that writes: the indexes of 10,000 threads."""
+
+READING_CACHE_KIB: Final = 1_024
+"""Page cache of each connection that reads: they look single rows up, and the system's own cache is behind them."""
 
 CHECKPOINT_PAGES: Final = 8_000
 """How long the write-ahead log grows (about 32 MB) before it is worked into the file.
@@ -185,10 +188,11 @@ def own(path: Path) -> None:
 
 
 def _configure(connection: sqlite3.Connection, *, for_reading: bool) -> None:
-    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     if for_reading:
+        connection.execute(f"PRAGMA cache_size = -{READING_CACHE_KIB}")
         connection.execute("PRAGMA query_only = ON")
         return
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         msg = f"journal mode {mode}: its file system has no shared memory; use a local disk"
