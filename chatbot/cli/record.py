@@ -79,7 +79,7 @@ def _written(messages: list[ChatMessage], info: RunInfo, config: Config) -> str:
         for one in given
         if one.settings
     )
-    return _NOTE + "".join(notes) + str(Script("", roles, tuple(steps)))
+    return _NOTE + "".join(notes) + str(Script("", roles, tuple(steps), has_loose_order=True))
 
 
 def _names(info: RunInfo) -> Mapping[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -14,10 +14,10 @@ from cyclopts import Parameter
 from chatbot.config.place import printable
 from chatbot.errors import ConfigError, UnknownName
 from chatbot.runtime.logs import logging_to
-from chatbot.testing.difference import difference
+from chatbot.testing.difference import other_replies
 from chatbot.testing.performance import Performance, perform
 from chatbot.testing.script import Script, parse_script
-from chatbot.testing.step import Step, as_it_read, final_replies
+from chatbot.testing.step import final_replies
 
 EXIT_DIFFERENT = 1
 
@@ -72,16 +72,8 @@ def _recast(script: Script, plugins: tuple[str, ...], bot: str | None) -> Script
 
 
 def _report(script: Script, done: Performance) -> Iterator[str]:
-    """What is different, a bot after the other. How the bots' replies mix with what others say does not count:
-    people do not wait for bots, and in a replay they do."""
-    for bot in script.bots:
-        before, now = final_replies(script.steps, bot), final_replies(done.steps, bot)
-        if [one.key for one in before] != [one.key for one in now]:
-            yield f"{script.file}: {bot} answers otherwise (- before, + now)"
-            yield from difference(_shown(script, script.steps, bot), _shown(script, done.steps, bot))
+    for bot, lines in other_replies(script, done.steps):
+        yield f"{script.file}: {bot} answers otherwise (- before, + now)"
+        yield from lines
     for failure in done.failures:
         yield f"{script.file}: a handler of {failure.bot} failed: {failure.error!r}"
-
-
-def _shown(script: Script, steps: Sequence[Step], bot: str) -> list[Step]:
-    return [one for one in as_it_read(steps, script.bots) if one.who == bot or one.who not in script.bots]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chatbot.errors import ConfigError
-from chatbot.testing.difference import difference, first_difference
+from chatbot.testing.difference import difference, first_difference, other_replies
 from chatbot.testing.script import Script, parse_script
+from chatbot.testing.step import Step
 
 
 class ChatFile(pytest.File):
@@ -40,11 +41,19 @@ class ChatItem(pytest.Item):
         from chatbot.testing.performance import perform  # here, because collecting need not load all of chatbot
 
         done = perform(self._script, near=self.path.parent, root=self.config.rootpath)
-        lines = difference(self._script.steps, done.steps)
-        if lines:
+        if self._script.has_loose_order:
+            self._compare_replies(done.steps)
+        elif lines := difference(self._script.steps, done.steps):
             place = f"{self._script.file}:{first_difference(self._script.steps, done.steps)}"
             head = f"{place}: the bots said something else (- expected, + happened)"
             raise OtherwiseSaid("\n".join([head, "", *lines]))
+
+    def _compare_replies(self, done: Sequence[Step]) -> None:
+        shown: list[str] = []
+        for bot, lines in other_replies(self._script, done):
+            shown += [f"{self._script.file}: {bot} said something else (- expected, + happened)", "", *lines]
+        if shown:
+            raise OtherwiseSaid("\n".join(shown))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Show what the author can mend, and a traceback only where a handler failed."""

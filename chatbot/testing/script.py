@@ -15,6 +15,9 @@
 Rules: headers come first; a line is what somebody says, `* ` what somebody does, `( )` what passes; further lines of a
 text begin with two spaces; `#` at the beginning of a line is a comment. All mistakes are told at once, with file and
 line.
+
+A header `compare: replies` is for recordings, in which people did not wait for the bots as they do in a test: what each
+bot says must be the same, in the same order; between which lines of people it stands does not count.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ from typing import Any, Final
 from chatbot.errors import ConfigError
 from chatbot.testing.step import UNITS, Step, Verb, as_written, final_replies, find_target
 
-HEADERS: Final = ("plugins", "bot", "settings")
+HEADERS: Final = ("plugins", "bot", "settings", "compare")
+REPLIES: Final = "replies"
 
 EXPECTED: Final = (
     'expected "Ann: hello", "* Ann joins", "(1 day later)", or "# …" for a comment; further lines of a message begin '
@@ -74,11 +78,13 @@ class Script:
         file: where it comes from, for messages.
         roles: its bots.
         steps: what happens: people's part is done, the bots' part is expected.
+        has_loose_order: how the bots' replies mix with what people say does not count.
     """
 
     file: str
     roles: tuple[Role, ...]
     steps: tuple[Step, ...]
+    has_loose_order: bool = False
 
     @property
     def bots(self) -> list[str]:
@@ -87,7 +93,8 @@ class Script:
 
     def __str__(self) -> str:
         heads = [f"bot: {role.name}\nplugins: {', '.join(role.plugins)}\n" for role in self.roles]
-        return "".join([*heads, "\n", *(f"{step}\n" for step in self.steps)])
+        order = [f"compare: {REPLIES}\n"] if self.has_loose_order else []
+        return "".join([*heads, *order, "\n", *(f"{step}\n" for step in self.steps)])
 
 
 def parse_script(text: str, file: str) -> Script:
@@ -112,6 +119,7 @@ class _Reader:
         self._roles: list[Role] = []
         self._steps: list[Step] = []
         self._blanks = 0
+        self._has_loose_order = False
 
     def read(self, text: str) -> Script:
         for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
@@ -119,7 +127,8 @@ class _Reader:
         self._check()
         if self._problems:
             raise ConfigError(*self._problems)
-        return Script(self._file, tuple(self._named(role) for role in self._roles), tuple(self._steps))
+        roles = tuple(self._named(role) for role in self._roles)
+        return Script(self._file, roles, tuple(self._steps), self._has_loose_order)
 
     def _refuse(self, number: int, what: str) -> None:
         self._problems.append(f"{self._file}:{number}: {what}")
@@ -192,6 +201,10 @@ class _Reader:
             self._refuse(number, f"`{name}:` comes too late: headers stand above the conversation")
         elif name == "bot":
             self._roles.append(Role(value, (), number=number))
+        elif name == "compare" and value == REPLIES:
+            self._has_loose_order = True
+        elif name == "compare":
+            self._refuse(number, f"{value!r} is nothing that can be compared; expected compare: {REPLIES}")
         elif name == "plugins":
             self._plugins(number, tuple(one.strip() for one in value.split(",") if one.strip()))
         else:

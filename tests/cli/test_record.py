@@ -33,6 +33,7 @@ def test_a_recording_masks_people_and_replays_with_the_same_replies(
     assert "Ann: my address is person1@example.com" in written
     assert "Echo: my address is person1@example.com" in written
     assert "bot: Echo\nplugins: plugins.echo\n" in written
+    assert "\ncompare: replies\n\n" in written
     assert "8:acs:" not in written
     assert "contoso" not in written
     assert "Maria" not in written

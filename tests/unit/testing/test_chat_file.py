@@ -119,6 +119,42 @@ def test_what_a_bot_says_otherwise_is_shown_with_the_lines_of_the_file(pytester:
     assert "Traceback" not in result.stdout.str()
 
 
+RECORDED = """\
+plugins: parlour.talker
+compare: replies
+
+* Talker sets the topic: Lobby
+* Ann joins
+Ann: one
+Ann: two
+Talker: hello, Ann
+Talker: one
+Ann: three
+Talker: two
+Talker: {}
+"""
+
+
+def test_a_recording_passes_although_its_people_did_not_wait_for_the_bot(pytester: pytest.Pytester) -> None:
+    run(pytester, RECORDED.format("three")).assert_outcomes(passed=1)
+
+
+def test_another_reply_than_a_recorded_one_is_shown_where_it_is_given_now(pytester: pytest.Pytester) -> None:
+    result = run(pytester, RECORDED.format("four"))
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "tests/talk.chat: Talker said something else (- expected, + happened)",
+            "   7  Ann: two",
+            "  11  Talker: two",
+            "  10  Ann: three",
+            "- 12  Talker: four",
+            "+     Talker: three",
+        ]
+    )
+
+
 def test_a_handler_that_fails_fails_the_test_with_its_own_error_and_the_line(pytester: pytest.Pytester) -> None:
     result = run(pytester, "plugins: parlour.talker\nAnn: /fail\n")
 

@@ -78,6 +78,14 @@ def test_a_plugin_can_have_settings() -> None:
     assert role.settings == {"plugins.faq": {"language": "fr"}}
 
 
+def test_what_counts_of_a_recording_are_its_replies() -> None:
+    recording = parse_script(f"compare: replies\n{HEAD}Ann: hi\n", "a")
+
+    assert recording.has_loose_order
+    assert not parse_script(f"{HEAD}Ann: hi\n", "a").has_loose_order
+    assert parse_script(str(recording), "a").has_loose_order
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -94,6 +102,7 @@ def test_a_plugin_can_have_settings() -> None:
         ("Ann: hi\nplugins: plugins.help", "a.chat:3: `plugins:` comes too late: headers stand above"),
         ("settings: plugins.faq {a: 1}", "a.chat:2: 'plugins.faq {a: 1}' are no settings of a plugin; expected"),
         ("settings: plugins.echo {a: [}", "a.chat:2: 'plugins.echo {a: [}' are no settings of a plugin; expected"),
+        ("compare: everything", "a.chat:2: 'everything' is nothing that can be compared; expected compare: replies"),
         ("bot: Poll", "a.chat:2: this bot has no plugins; add a line, as in plugins: plugins.echo"),
     ],
 )
