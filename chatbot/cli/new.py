@@ -67,6 +67,16 @@ _RESERVED = {*keyword.kwlist, "true", "false", "null", "none"}
 
 _CONFTEST = '"""Lets the tests import `plugins` from this directory, however pytest is started."""\n'
 
+_PYTEST_INI = """\
+[pytest]
+pythonpath = .
+asyncio_mode = auto
+asyncio_default_fixture_loop_scope = function
+"""
+
+_TOLD = ("pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
+"""The files in which pytest may be told something."""
+
 
 def new(
     name: Annotated[str, Parameter(help="What the plugin and its bot are called, such as dice.")],
@@ -90,7 +100,8 @@ def new(
     if not (directory / "plugins" / "__init__.py").exists():
         files[directory / "plugins" / "__init__.py"] = '"""The bots\' plugins."""\n'
     if not _finds_plugins(directory):
-        files[directory / "conftest.py"] = _CONFTEST
+        path, content = ("conftest.py", _CONFTEST) if _is_in_a_project(directory) else ("pytest.ini", _PYTEST_INI)
+        files[directory / path] = content
     files[config] = _configured(config, name, module)
     _write(files)
     print(f"Made {', '.join(str(path) for path in files)}.")
@@ -126,8 +137,14 @@ def _finds_plugins(directory: Path) -> bool:
     """Whether tests can import from here already: by a conftest.py, or by what pytest was told."""
     if (directory / "conftest.py").exists():
         return True
-    told = (directory / name for name in ("pyproject.toml", "pytest.ini", "tox.ini", "setup.cfg"))
+    told = (directory / name for name in _TOLD)
     return any(file.exists() and "pythonpath" in file.read_text("utf-8", errors="replace") for file in told)
+
+
+def _is_in_a_project(directory: Path) -> bool:
+    """Whether there is a place, here or above, in which pytest may be told something already."""
+    here = directory.absolute()
+    return any((place / name).exists() for place in (here, *here.parents) for name in _TOLD)
 
 
 def _write(files: Mapping[Path, str]) -> None:

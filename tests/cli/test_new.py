@@ -45,15 +45,16 @@ def test_in_an_empty_directory_the_new_bot_loads_and_its_test_passes(folder: Pat
     tested = python(folder, *PYTEST)
     checked = python(folder, "-m", "chatbot", "check")
     assert "2 passed" in tested.stdout, tested.stdout + tested.stderr
+    assert "Warning" not in tested.stdout + tested.stderr
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "bots.yaml: all right, 2 bots" in checked.stdout
     assert "/lost-and-found [NAME]" in checked.stdout
     assert sorted(everything_in(folder)) == [
         "bots.yaml",
-        "conftest.py",
         "plugins/__init__.py",
         "plugins/dice.py",
         "plugins/lost_and_found.py",
+        "pytest.ini",
         "tests/test_dice.py",
         "tests/test_lost_and_found.py",
     ]
@@ -73,6 +74,17 @@ def test_in_a_directory_with_bots_everything_that_was_there_stays(folder: Path) 
     ]
     checked = python(folder, "-m", "chatbot", "check")
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_in_a_project_pytest_is_told_nothing_that_it_was_not_told_before(folder: Path) -> None:
+    (folder / "pyproject.toml").write_text("[tool.pytest.ini_options]\naddopts = ['-ra']\n")
+    (folder / "site").mkdir()
+
+    assert main(["new", "dice", "--config", "site/bots.yaml"]) == 0
+
+    assert (folder / "site" / "conftest.py").exists()
+    assert not (folder / "site" / "pytest.ini").exists()
+    assert "1 passed" in python(folder, *PYTEST).stdout
 
 
 def test_a_project_that_tells_pytest_its_path_gets_no_conftest(folder: Path) -> None:
