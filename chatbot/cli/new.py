@@ -100,8 +100,8 @@ def new(
     if not (directory / "plugins" / "__init__.py").exists():
         files[directory / "plugins" / "__init__.py"] = '"""The bots\' plugins."""\n'
     if not _finds_plugins(directory):
-        path, content = ("conftest.py", _CONFTEST) if _is_in_a_project(directory) else ("pytest.ini", _PYTEST_INI)
-        files[directory / path] = content
+        name_told, told = ("conftest.py", _CONFTEST) if _is_in_a_project(directory) else ("pytest.ini", _PYTEST_INI)
+        files[directory / name_told] = told
     files[config] = _configured(config, name, module)
     _write(files)
     print(f"Made {', '.join(str(path) for path in files)}.")

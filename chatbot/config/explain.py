@@ -25,7 +25,7 @@ _KINDS: Final = {
     "too_short": "this is empty; it needs at least one",
     "string_too_short": "this is empty",
     "string_too_long": "this is longer than {max_length} characters",
-    "string_pattern_mismatch": "{value} is not an import path (like plugins.echo)",
+    "string_pattern_mismatch": "{value} is not an import path (like plugins.echo for plugins/echo.py)",
     "greater_than_equal": "{value} is too small; at least {ge}",
     "less_than_equal": "{value} is too large; at most {le}",
 }
@@ -35,6 +35,8 @@ def explain(details: ErrorDetails, document: Document, data: Any) -> Problem | N
     """Make a problem of one finding; None where the document has a problem of its own at the same value, or in it."""
     path = _path(details["loc"], data)
     if any(_is_known(path, details["type"], problem.path) for problem in document.problems):
+        return None
+    if details["type"] == "too_short" and details["input"]:  # it counts what is right; what is wrong is told anyway
         return None
     if details["type"] == "extra_forbidden":
         return Problem(document.place(path, of_key=True), path, _unknown(path))

@@ -31,11 +31,15 @@ class Every:
 
     Raises:
         ValueError: it is shorter.
+        TypeError: it is no timedelta.
     """
 
     period: timedelta
 
     def __post_init__(self) -> None:
+        if not isinstance(self.period, timedelta):
+            msg = f"every({self.period!r}) is no time; write every(timedelta(seconds=60))"
+            raise TypeError(msg)
         if self.period < SHORTEST:
             msg = f"every({self.period}) is more often than every second; give a timedelta of at least {SHORTEST}"
             raise ValueError(msg)
@@ -71,11 +75,11 @@ class Cron:
     def __post_init__(self) -> None:
         try:
             object.__setattr__(self, "_zone", ZoneInfo(self.tz))  # read from its file here, not when it is due
-        except (ZoneInfoNotFoundError, ValueError, OSError):
+        except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
             msg = f"{self.tz!r} is no time zone; give one of the IANA database, as in 'Europe/Paris'"
             raise ValueError(msg) from None
         shown = f"{self.expression!r} is no cron expression"
-        if len(self.expression.split()) != _FIELDS:
+        if not isinstance(self.expression, str) or len(self.expression.split()) != _FIELDS:
             msg = f"{shown}; give minute, hour, day of month, month, day of week, as in '0 9 * * 1-5'"
             raise ValueError(msg)
         try:

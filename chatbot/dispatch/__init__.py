@@ -2,12 +2,13 @@
 
 from chatbot.dispatch.access import Access
 from chatbot.dispatch.context import Context
-from chatbot.dispatch.dispatcher import Dispatcher, HandlerSource, commands_of
+from chatbot.dispatch.dispatcher import Dispatcher, HandlerSource
 from chatbot.dispatch.line import Line, NoLine
 from chatbot.dispatch.occasion import BotInfo, CommandInfo
 from chatbot.dispatch.outcome import Ack, Outcome, Retry
 from chatbot.dispatch.rate import Rate
 from chatbot.dispatch.reply import PASS, Pass
+from chatbot.dispatch.roster import Roster
 from chatbot.dispatch.sent import SentMessage
 
 __all__ = [
@@ -25,6 +26,6 @@ __all__ = [
     "Pass",
     "Rate",
     "Retry",
+    "Roster",
     "SentMessage",
-    "commands_of",
 ]

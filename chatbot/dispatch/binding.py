@@ -65,8 +65,13 @@ def bind_groups(function: Function, names: frozenset[str], parameters: Sequence[
     for one in parameters:
         if one.name not in names:
             found = ", ".join(sorted(names))
-            has = f"the filter finds {found}" if names else "no filter of it finds a text of this name"
-            refuse(function, _unfillable(function, one, has))
+            has = f" (its filter finds {found})" if names else ""
+            refuse(
+                function,
+                _unfillable(
+                    function, one, f"provide it, make it a State, or have a regex find a text of its name{has}"
+                ),
+            )
         argument = argument_for(one)
         if argument is None or argument.is_many or plain_type(one.annotation) is Participant:
             refuse(
@@ -97,9 +102,8 @@ def _read_groups(arguments: Mapping[str, tuple[Argument, object]], found: Found)
 def _command_argument(function: Function, parameter: inspect.Parameter) -> Argument:
     argument = argument_for(parameter)
     if argument is None:
-        refuse(
-            function, _unfillable(function, parameter, f"a command's arguments are {CONVERTIBLE}, Participant, or Rest")
-        )
+        remedy = f"a command's arguments are {CONVERTIBLE}, Participant, or Rest; provide anything else"
+        refuse(function, _unfillable(function, parameter, remedy))
     return argument
 
 

@@ -28,7 +28,7 @@ from chatbot.conversation.talk import LOST
 from chatbot.dispatch.access import Access, Admission, Doorkeeper
 from chatbot.dispatch.arguments import BadArguments
 from chatbot.dispatch.binding import Match
-from chatbot.dispatch.calls import called_by, nobody_called, timed_of
+from chatbot.dispatch.calls import called_by, nobody_called
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.handler import Handler
 from chatbot.dispatch.ledger import During, Ledger, alone
@@ -39,7 +39,8 @@ from chatbot.dispatch.outcome import Ack, Outcome, Retry
 from chatbot.dispatch.payload import Payload
 from chatbot.dispatch.provider import Provisions
 from chatbot.dispatch.reply import PASS, Reply
-from chatbot.errors import CannotStore, DialogDiverged, PluginError
+from chatbot.dispatch.roster import Roster
+from chatbot.errors import CannotStore, DialogDiverged
 from chatbot.events import DialogTimedOut, Event, MessageReceived
 from chatbot.stores.conversation import DialogRecord
 
@@ -83,7 +84,7 @@ class Dispatcher:
         access: who may use the bot, and how much.
 
     Raises:
-        PluginError: two commands have the same name, or a handler cannot be prepared.
+        PluginError: two of them have the same name, or a handler cannot be prepared.
     """
 
     def __init__(
@@ -94,13 +95,14 @@ class Dispatcher:
         ack: Ack = Ack.HANDLED,
         access: Access | None = None,
     ) -> None:
-        handlers = [handler for plugin in plugins for handler in plugin.handlers()]
+        roster = Roster(handler for plugin in plugins for handler in plugin.handlers())
+        handlers = roster.everyone
         self._bot = bot
         self._ack = ack
         self._door = Doorkeeper(bot, access or Access())
-        self._commands = commands_of(handlers)
-        self._by_name = {handler.name: handler for handler in reversed(handlers)}
-        self._timed = timed_of(handlers)
+        self._commands = roster.commands
+        self._by_name = roster.by_name
+        self._timed = roster.timed
         self._others = tuple(one for one in handlers if one.info is None and not one.registration.is_called_by_name)
         self._payloads = {name: one.payload for name, one in self._timed.items() if one.payload is not None}
         self._by_event: dict[type[Event], _Listeners] = {}
@@ -368,22 +370,3 @@ class Dispatcher:
 def _add_receipt(event: Event, ledger: Ledger) -> None:
     if isinstance(event, MessageReceived):
         ledger.put(ActionKey(f"{RECEIPT}.{event.message.id}"), SendReadReceipt(event.message.id))
-
-
-def commands_of(handlers: Iterable[Handler]) -> dict[str, Handler]:
-    """The commands among the handlers, by name, in their order.
-
-    Raises:
-        PluginError: two have the same name.
-    """
-    commands: dict[str, Handler] = {}
-    for handler in handlers:
-        if handler.info is None:
-            continue
-        first = commands.setdefault(handler.info.name, handler)
-        if first is not handler:
-            msg = (
-                f"{handler.place}: command /{handler.info.name} is taken already, by {first.place}; rename one of them"
-            )
-            raise PluginError(msg)
-    return commands

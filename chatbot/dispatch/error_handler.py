@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -18,8 +19,10 @@ from chatbot.dispatch.signature import (
     hints_of,
     name_of,
     refuse,
+    shown,
     type_name,
 )
+from chatbot.errors import PluginError
 from chatbot.events import Event
 
 ROLE: Final = "error handler"
@@ -59,6 +62,18 @@ class ErrorHandler:
         return reply
 
 
+def check_errors(errors: Iterable[object], place: str) -> None:
+    """Refuse what is no class of exceptions; a function stands there if the decorator's parentheses are missing.
+
+    Raises:
+        PluginError: there is one.
+    """
+    for error in errors:
+        if not (isinstance(error, type) and issubclass(error, Exception)):
+            msg = f"{place}: error() takes classes of exceptions, as in @plugin.error(OSError), not {shown(error)}"
+            raise PluginError(msg)
+
+
 def prepare_error_handler(function: Function, errors: tuple[type[Exception], ...]) -> ErrorHandler:
     """An error handler that is ready to run.
 
@@ -67,15 +82,13 @@ def prepare_error_handler(function: Function, errors: tuple[type[Exception], ...
     """
     role, name = ROLE, name_of(function)
     check_async(function, role)
-    for error in errors:
-        if not (isinstance(error, type) and issubclass(error, Exception)):
-            refuse(
-                function, f"{role} {name} is registered for {error!r}; name classes of exceptions, as in error(OSError)"
-            )
     hints, parameters = hints_of(function), list(inspect.signature(function).parameters.values())
-    shown = errors[0].__name__
+    wanted_error = errors[0].__name__
     if len(parameters) < 2:
-        refuse(function, f"{role} {name} takes two parameters: `async def {name}(ctx: Context[Event], error: {shown})`")
+        refuse(
+            function,
+            f"{role} {name} takes two parameters: `async def {name}(ctx: Context[Event], error: {wanted_error})`",
+        )
     accepted = events_of(hints.get(parameters[0].name))
     if accepted is None or Event not in accepted:
         refuse(

@@ -15,6 +15,8 @@ from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from chatbot.dispatch.occasion import Occasion
+from chatbot.dispatch.place import place_of_caller
+from chatbot.errors import PluginError
 from chatbot.events import Event
 from chatbot.model import MessageType, ThreadId, UserId
 
@@ -198,9 +200,13 @@ def regex(pattern: str | re.Pattern[str], flags: int = 0) -> Filter:
     type; text that does not convert does not match. A group that took no part leaves the parameter its default.
 
     Raises:
-        re.error: the pattern is not a regular expression.
+        PluginError: the pattern is not a regular expression.
     """
-    return _Regex(re.compile(pattern, flags))
+    try:
+        return _Regex(re.compile(pattern, flags))
+    except (re.error, TypeError, ValueError) as error:
+        msg = f"{place_of_caller()}: {pattern!r} is no regular expression: {error}"
+        raise PluginError(msg) from None
 
 
 def from_user(*users: UserId) -> Filter:

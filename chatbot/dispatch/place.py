@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import os
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 
@@ -20,12 +24,19 @@ def _working_directory() -> str:
 _HERE: Final = _working_directory() + os.sep  # asked once: asking again would be a system call on a running loop
 
 
+_FOREIGN: Final = (
+    *{os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib", "purelib", "platlib")},
+    os.path.join(str(Path(__file__).parents[1]), ""),
+)
+"""Where code is that no author of a plugin has written: Python, installed packages, chatbot."""
+
+
 def place_of(function: object) -> str:
     """Where a function is defined: the first line of its decorators, `file:line`."""
     plain = inspect.unwrap(function) if callable(function) else function
     while isinstance(plain, functools.partial):
         plain = plain.func
-    code = getattr(plain, "__code__", None)
+    code = getattr(plain, "__code__", None) or getattr(vars(type(plain)).get("__call__"), "__code__", None)
     return f"{plain!r}" if code is None else at(code.co_filename, code.co_firstlineno)
 
 
@@ -46,6 +57,21 @@ def place_of_caller(depth: int = 1) -> str:
     """Where the caller of the calling function stands (`depth` 1), or callers further out."""
     frame = sys._getframe(depth + 1)
     return at(frame.f_code.co_filename, frame.f_lineno)
+
+
+def place_of_error(error: BaseException) -> str | None:
+    """The innermost line of an author's own code that an error came from, rather than of Python, chatbot or a package.
+
+    None where it came from no code that stands in a file.
+    """
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_machinery(frame.filename)]
+    own = [frame for frame in frames if not frame.filename.startswith(_FOREIGN)] or frames
+    return at(own[-1].filename, own[-1].lineno) if own else None
+
+
+def _is_machinery(filename: str) -> bool:
+    """Whether Python runs a module there: that is never what went wrong."""
+    return filename.startswith("<") or filename == importlib.__file__
 
 
 def at(filename: str, line: int | None) -> str:

@@ -16,7 +16,7 @@ from chatbot.dispatch.context import Context
 from chatbot.dispatch.place import place_of, without_partial
 from chatbot.dispatch.reply import Pass
 from chatbot.errors import PluginError
-from chatbot.events import Event, MessageReceived, ThreadEvent
+from chatbot.events import Event, MessageReceived, ThreadEvent, ThreadLeft
 
 Function: TypeAlias = Callable[..., Any]
 
@@ -42,14 +42,14 @@ def check_async(function: Function, role: str) -> None:
     """
     if inspect.iscoroutinefunction(function):
         return
+    if not callable(function) or not hasattr(without_partial(function), "__code__"):
+        refuse(function, f"{function!r} is no function; a {role} is an `async def`")
     name = name_of(function)
     if inspect.isasyncgenfunction(function):
         refuse(
             function,
             f"{role} {name} yields; let it return its reply, or await ctx.reply() for each of several",
         )
-    if not callable(function):
-        refuse(function, f"{function!r} is no {role}; write an `async def` function")
     refuse(function, f"{role} {name} is not async; write `async def {name}`")
 
 
@@ -108,6 +108,11 @@ def refuse(function: Function, reason: str) -> NoReturn:
     raise PluginError(msg)
 
 
+def shown(value: object) -> str:
+    """What stands where something else should; a function does where a decorator's parentheses are missing."""
+    return f"the function {value.__name__}" if inspect.isfunction(value) else repr(value)
+
+
 def type_name(annotation: object) -> str:
     """A type as an author would have written it."""
     origin, arguments = get_origin(annotation), get_args(annotation)
@@ -150,6 +155,8 @@ def _check_context(function: Function, parameters: list[inspect.Parameter], even
     first = parameters[0] if parameters else None
     if first is None or first.kind not in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
         refuse(function, f"{role} {name} takes no context; its first parameter is `ctx: {wanted}`")
+    if first.name in ("self", "cls") and "." in function.__qualname__.rpartition("<locals>.")[2]:
+        refuse(function, f"{role} {name} is a method; take it out of its class, or register it of an instance")
     if first.annotation is first.empty:
         refuse(function, f"parameter {first.name!r} of {name} has no type; write `{first.name}: {wanted}`")
     accepted = events_of(first.annotation)
@@ -206,6 +213,12 @@ def check_return(function: Function, event: type[Event], hints: dict[str, Any], 
             function,
             f"{role} {name_of(function)} returns a reply, but {event.__name__} happens in no thread; return None, and"
             " use ctx.reply(…, thread=…)",
+        )
+    if event is ThreadLeft and _says_something(hints["return"]):
+        refuse(
+            function,
+            f"{role} {name_of(function)} returns a reply, but after ThreadLeft the bot is not in the thread any more;"
+            " return None",
         )
     if not _may_be_returned(hints["return"]):
         refuse(

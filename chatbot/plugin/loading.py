@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import inspect
 import re
 import sys
-import traceback
 from collections.abc import Mapping
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
@@ -20,8 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from chatbot.dispatch.dispatcher import commands_of
-from chatbot.dispatch.place import at
+from chatbot.dispatch.place import at, place_of_error
+from chatbot.dispatch.roster import Roster
 from chatbot.errors import PluginError
 from chatbot.plugin.plugin import Plugin
 from chatbot.plugin.settings import make_plugin, settings_model
@@ -53,7 +51,7 @@ def load_plugin(reference: str, *, base_dir: Path, settings: Mapping[str, Any] |
     base_dir = base_dir.resolve()
     _put_first(base_dir)
     plugin = make_plugin(*_find(reference, base_dir), settings)
-    commands_of(plugin.handlers())
+    Roster(plugin.handlers())
     return plugin
 
 
@@ -121,14 +119,15 @@ def _import(reference: str, base_dir: Path) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and f"{reference}.".startswith(f"{error.name}."):
             raise PluginError(_no_such_module(reference, base_dir)) from None
-        msg = f"{_place_of_error(error)}: there is no module {error.name!r}; install it, or mend the import"
+        msg = f"{place_of_error(error) or reference}: there is no module {error.name!r}; install it, or mend the import"
         raise PluginError(msg) from error
     except SyntaxError as error:
         msg = f"{at(error.filename or reference, error.lineno)}: {error.msg}; mend the syntax"
         raise PluginError(msg) from error
     except (Exception, SystemExit) as error:
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        msg = f"{_place_of_error(error)}: importing {reference} failed: {what}; a plugin must import without that"
+        where = place_of_error(error) or reference
+        msg = f"{where}: importing {reference} failed: {what}; a plugin must import without that"
         raise PluginError(msg) from error
 
 
@@ -187,17 +186,6 @@ def _attribute(module: ModuleType, name: str) -> object:
 
 def _place(module: ModuleType) -> str:
     return at(module.__file__, None) if module.__file__ else module.__name__
-
-
-def _place_of_error(error: BaseException) -> str:
-    """The innermost line of somebody's own code, rather than of an installed package or of the import machinery."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_machinery(frame.filename)]
-    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
-    return at(own[-1].filename, own[-1].lineno) if own else "import"
-
-
-def _is_machinery(filename: str) -> bool:
-    return filename.startswith("<frozen") or filename in (__file__, inspect.getfile(importlib))
 
 
 def _no_such_module(reference: str, base_dir: Path) -> str:

@@ -6,25 +6,24 @@ tests call it plainly. What only a look at the function can tell is checked when
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast, overload
 
 from chatbot.conversation.schedules import Cron, Every, Schedule
 from chatbot.dispatch.context import Context
-from chatbot.dispatch.error_handler import ErrorHandler, prepare_error_handler
-from chatbot.dispatch.filters import Filter, FilterLike, as_filter
+from chatbot.dispatch.error_handler import ErrorHandler, check_errors, prepare_error_handler
+from chatbot.dispatch.filters import FilterLike
 from chatbot.dispatch.handler import Handler, Options, Registration, Surroundings, prepare
 from chatbot.dispatch.middleware import Middleware, Proceed, prepare_layer
 from chatbot.dispatch.outcome import Ack, Retry
 from chatbot.dispatch.place import place_of, place_of_caller
 from chatbot.dispatch.provider import resolve_providers
 from chatbot.dispatch.reply import Reply
-from chatbot.dispatch.signature import Function, check_async, check_middleware, refuse
+from chatbot.dispatch.signature import Function, check_async, check_middleware, refuse, shown
 from chatbot.errors import PluginError
 from chatbot.events import DialogTimedOut, Event, MessageReceived, ScheduleFired, TimerFired
+from chatbot.plugin.given import check_options, given_command, given_filter, given_name, given_words
 from chatbot.plugin.registers import Registers, RegistersError, RegistersMessages
 
 E = TypeVar("E", bound=Event)
@@ -39,8 +38,6 @@ _CALLED_BY_NAME: Final[Mapping[type[Event], str]] = {
     DialogTimedOut: "the dialog that waits gets it; `await talk.ask(…)` raises DialogTimeout there",
 }
 
-_COMMAND_NAME: Final = re.compile(r"[a-z0-9][\w-]*")
-
 
 class Plugin:
     """Handlers that belong together.
@@ -51,13 +48,13 @@ class Plugin:
             those of the plugin that includes it, or `cancel` and `/cancel`.
 
     Raises:
-        PluginError: the words are not several texts.
+        PluginError: the name is no text, or the words are not several.
     """
 
     def __init__(self, name: str, *, cancel_words: Sequence[str] | None = None) -> None:
-        self.name = name
         self.place = place_of_caller()
-        self._cancel_words = _checked_words(cancel_words, self.place)
+        self.name = given_name(name, self.place)
+        self._cancel_words = given_words(cancel_words, self.place)
         self._parts: list[Registration | Plugin] = []
         self._middleware: list[Middleware] = []
         self._providers: list[Function] = []
@@ -253,7 +250,11 @@ class Plugin:
 
         Args:
             errors: the exceptions it is for; all by default.
+
+        Raises:
+            PluginError: one of them is no class of exceptions.
         """
+        check_errors(errors, place_of_caller())
 
         def register(function: Function) -> Function:
             self._errors.append(prepare_error_handler(function, errors or (Exception,)))
@@ -265,9 +266,12 @@ class Plugin:
         """Take in another plugin's handlers at this place in the order, within this plugin's middleware.
 
         Raises:
-            PluginError: it would include itself, or is included already.
+            PluginError: it is no plugin, would include itself, or is included already.
         """
         place = place_of_caller()
+        if not isinstance(other, Plugin):
+            msg = f"{place}: include() takes a Plugin, not {other!r}; write `from plugins.other import plugin as other`"
+            raise PluginError(msg)
         if other is self or other.includes(self):
             chain = f"{self.name!r} includes {other.name!r}" + (
                 "" if other is self else f", which includes {self.name!r}"
@@ -327,13 +331,11 @@ class Plugin:
     ) -> Registers[E]:
         place = place_of_caller(3 if schedule else 2)
         if not (isinstance(event, type) and issubclass(event, Event)):
-            msg = f"{place}: on() takes a class of events, such as ParticipantsAdded, not {event!r}"
+            msg = f"{place}: on() takes a class of events, as in @plugin.on(ParticipantsAdded), not {shown(event)}"
             raise PluginError(msg)
-        if options.timeout is not None and not _is_time(options.timeout):
-            msg = f"{place}: timeout={options.timeout!r} is not a time; write timeout=timedelta(seconds=60)"
-            raise PluginError(msg)
-        wanted = _wanted(filter, place)
-        name = None if command is None else _command_name(command, place)
+        check_options(options, place)
+        wanted = given_filter(filter, place)
+        name = None if command is None else given_command(command, place)
 
         def register(function: Function) -> Function:
             one = Registration(function, event, wanted, name, options, schedule, needs_text)
@@ -351,36 +353,3 @@ class Plugin:
                     new.function,
                     f"command /{new.command} is taken already, by {place_of(old.function)}; rename one of them",
                 )
-
-
-def _checked_words(words: Sequence[str] | None, place: str) -> tuple[str, ...]:
-    if isinstance(words, str) or not all(isinstance(word, str) and word.strip() for word in words or ()):
-        msg = f"{place}: cancel_words is {words!r}; give several words, as in cancel_words=('cancel', 'stop')"
-        raise PluginError(msg)
-    return tuple(words or ())
-
-
-def _wanted(filter: FilterLike | None, place: str) -> Filter | None:
-    if inspect.iscoroutinefunction(filter):
-        msg = (
-            f"{place}: {filter.__name__} stands where a filter is wanted, but it is async: a handler's decorator needs"
-            " its parentheses, as in @plugin.message(), and a filter is a plain function from an event to a bool"
-        )
-        raise PluginError(msg)
-    try:
-        return None if filter is None else as_filter(filter)
-    except TypeError as error:
-        msg = f"{place}: {error}"
-        raise PluginError(msg) from None
-
-
-def _is_time(value: object) -> bool:
-    return isinstance(value, timedelta) and value > timedelta()
-
-
-def _command_name(name: str, place: str) -> str:
-    folded = name.removeprefix("/").lower() if isinstance(name, str) else ""
-    if not _COMMAND_NAME.fullmatch(folded):
-        msg = f"{place}: {name!r} cannot be typed as a command; use letters, digits, - and _, as in 'roll'"
-        raise PluginError(msg)
-    return folded

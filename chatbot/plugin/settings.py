@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from chatbot.dispatch.place import place_of
+from chatbot.dispatch.place import place_of, place_of_error
 from chatbot.errors import PluginError, PluginSettingsError
 from chatbot.plugin.plugin import Plugin
 
@@ -82,7 +82,8 @@ def _call(factory: Callable[..., object], settings: Mapping[str, Any]) -> Plugin
     except PluginError:
         raise
     except Exception as error:
-        msg = f"{place}: the factory `plugin` failed: {type(error).__name__}: {error}"
+        where = place_of_error(error) or place
+        msg = f"{where}: the factory `plugin` failed: {type(error).__name__}: {error}; a plugin must load without that"
         raise PluginError(msg) from error
     if not isinstance(made, Plugin):
         msg = f"{place}: the factory `plugin` returned {made!r}; it must return a Plugin"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from chatbot.config import Config
 from chatbot.config.document import Document
 from chatbot.config.place import DataPath, Problem
-from chatbot.dispatch import commands_of
+from chatbot.dispatch import Roster
 from chatbot.errors import ConfigError, PluginError, PluginSettingsError
 from chatbot.plugin import Plugin, load_plugin
 
@@ -51,23 +51,35 @@ def examine_plugins(
     for name, entries in _bots(document):
         if names is not None and name not in names:
             continue
-        loaded = []
+        loaded: list[Plugin] = []
         for path, module, settings in _plugins(name, entries):
             if any(problem.path[: len(path)] == path for problem in known):
                 continue
             try:
-                loaded.append(load_plugin(module, base_dir=directory, settings=settings))
+                made = load_plugin(module, base_dir=directory, settings=settings)
+                _refuse_second(made, loaded)
+                loaded.append(made)
             except PluginSettingsError as error:
                 for below, what in error.problems:
                     problems.append(_problem(document, (*path, "settings", *below), f"{what} ({error.place})"))
             except PluginError as error:
                 problems.append(_problem(document, path, str(error)))
         try:
-            commands_of(handler for plugin in loaded for handler in plugin.handlers())
+            Roster(handler for plugin in loaded for handler in plugin.handlers())
         except PluginError as error:
             problems.append(_problem(document, ("bots", name, "plugins"), str(error)))
         plugins[name] = tuple(loaded)
     return plugins, problems
+
+
+def _refuse_second(plugin: Plugin, others: Iterable[Plugin]) -> None:
+    """Logs and messages could not tell two plugins of one name apart."""
+    for other in others:
+        if other.name == plugin.name:
+            what = "is listed twice" if other is plugin else f"has the name of another one, {other.place}"
+            remedy = "take one out" if other is plugin else "rename one of them"
+            msg = f"{plugin.place}: plugin {plugin.name!r} {what}; {remedy}"
+            raise PluginError(msg)
 
 
 def _bots(document: Document) -> Iterator[tuple[str, Sequence[object]]]:

@@ -210,6 +210,13 @@ def test_a_store_that_cannot_be_is_refused_without_its_password(folder: Path, st
     assert "hunter2" not in problem
 
 
+def test_a_file_in_the_place_of_an_import_path_is_told_once(folder: Path) -> None:
+    assert first_lines(refusal("version: 1\nservice: emulator\nbots:\n  a:\n    plugins: [plugins/echo.py]\n")) == [
+        'bots.yaml:5:15: bots.a.plugins[0]: "plugins/echo.py" is not an import path (like plugins.echo for'
+        " plugins/echo.py)"
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

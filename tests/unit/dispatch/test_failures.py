@@ -281,7 +281,7 @@ async def fine(ctx: Context[Event], error: Exception) -> None: ...
         (
             fine,
             ("ValueError",),
-            "error handler fine is registered for 'ValueError'; name classes of exceptions, as in error(OSError)",
+            "error() takes classes of exceptions, as in @plugin.error(OSError), not 'ValueError'",
         ),
     ],
 )

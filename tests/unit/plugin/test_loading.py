@@ -136,6 +136,9 @@ def test_wrong_settings_are_refused_all_at_once(tmp_path: Path) -> None:
         (FAQ, {"zzz": 1}, "it.py:9: settings.zzz: there is no such setting; there are language, limit"),
         ("def plugin(): ...", None, "it.py:1: the factory `plugin` returned None; it must return a Plugin"),
         ("def plugin(): 1 / 0", None, "it.py:1: the factory `plugin` failed: ZeroDivisionError: division by zero"),
+        ("def plugin():\n  n = 1\n  n / 0", None, "it.py:3: the factory `plugin` failed: ZeroDivisionError: division"),
+        ("from chatbot import Retry\nRetry(0)", None, "it.py:2: importing it failed: ValueError: Retry(attempts=0)"),
+        ("import json\njson.loads('')", None, "it.py:2: importing it failed: JSONDecodeError: Expecting value"),
         ("def plugin(a: int): ...", None, "it.py:1: the factory `plugin` takes one parameter, its settings, typed as"),
         (
             "def plugin(a: 'B'): ...",

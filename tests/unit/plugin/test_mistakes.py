@@ -11,6 +11,7 @@ import pytest
 from chatbot import (
     BotStarted,
     Context,
+    Dialog,
     Event,
     MessageEdited,
     MessageReceived,
@@ -19,8 +20,11 @@ from chatbot import (
     PluginError,
     Rest,
     State,
+    ThreadLeft,
+    TimerFired,
     regex,
 )
+from chatbot.dispatch import Roster
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -118,7 +122,7 @@ def nonsense(plugin: Any) -> None:
 
 @says(
     "parameter 'things' of buy is list[str], which nothing can fill; a command's arguments are"
-    " str, int, float, bool, date, timedelta, UUID, an Enum or a Literal, Participant, or Rest"
+    " str, int, float, bool, date, timedelta, UUID, an Enum or a Literal, Participant, or Rest; provide anything else"
 )
 def unfillable(plugin: Any) -> None:
     @plugin.command("buy")
@@ -127,7 +131,7 @@ def unfillable(plugin: Any) -> None:
 
 @says(
     "parameter 'thing' of buy has no type; a command's arguments are"
-    " str, int, float, bool, date, timedelta, UUID, an Enum or a Literal, Participant, or Rest"
+    " str, int, float, bool, date, timedelta, UUID, an Enum or a Literal, Participant, or Rest; provide anything else"
 )
 def untyped_argument(plugin: Any) -> None:
     @plugin.command("buy")
@@ -140,13 +144,19 @@ def rest_in_the_middle(plugin: Any) -> None:
     async def say(ctx: Context, text: Rest, count: int) -> None: ...
 
 
-@says("parameter 'count' of echo is int, which nothing can fill; no filter of it finds a text of this name")
+@says(
+    "parameter 'count' of echo is int, which nothing can fill; provide it, make it a State, or have a regex find a"
+    " text of its name"
+)
 def message_with_arguments(plugin: Any) -> None:
     @plugin.message()
     async def echo(ctx: Context, count: int) -> None: ...
 
 
-@says("parameter 'when' of remind is str, which nothing can fill; the filter finds who")
+@says(
+    "parameter 'when' of remind is str, which nothing can fill; provide it, make it a State, or have a regex find a"
+    " text of its name (its filter finds who)"
+)
 def unknown_group(plugin: Any) -> None:
     @plugin.message(regex("(?P<who>.*)"))
     async def remind(ctx: Context, who: str, when: str) -> None: ...
@@ -161,9 +171,15 @@ def inconvertible_group(plugin: Any) -> None:
     async def remind(ctx: Context, who: bytes) -> None: ...
 
 
-@says("'roll dice' cannot be typed as a command; use letters, digits, - and _, as in 'roll'")
+@says("'roll dice' cannot be typed as a command; use letters, digits, - and _, as in @plugin.command(\"roll\")")
 def untypable_command(plugin: Any) -> None:
     plugin.command("roll dice")
+
+
+@says('the function roll cannot be typed as a command; use letters, digits, - and _, as in @plugin.command("roll")')
+def command_without_its_name(plugin: Any) -> None:
+    @plugin.command
+    async def roll(ctx: Context) -> None: ...
 
 
 @says(
@@ -180,9 +196,100 @@ def text_as_a_filter(plugin: Any) -> None:
     plugin.message("hi")
 
 
-@says("on() takes a class of events, such as ParticipantsAdded, not 'ParticipantsAdded'")
+@says("on() takes a class of events, as in @plugin.on(ParticipantsAdded), not 'ParticipantsAdded'")
 def event_by_name(plugin: Any) -> None:
     plugin.on("ParticipantsAdded")
+
+
+@says("on() takes a class of events, as in @plugin.on(ParticipantsAdded), not the function greet")
+def no_event(plugin: Any) -> None:
+    @plugin.on
+    async def greet(ctx: Context[ParticipantsAdded]) -> None: ...
+
+
+@says("on(TimerFired) gets nothing: a timer calls the function it was set for; decorate that with @plugin.timer")
+def timers_for_everybody(plugin: Any) -> None:
+    plugin.on(TimerFired)
+
+
+@says("handler say returns a reply, but after ThreadLeft the bot is not in the thread any more; return None")
+def reply_to_those_who_are_left(plugin: Any) -> None:
+    @plugin.on(ThreadLeft)
+    async def say(ctx: Context[ThreadLeft]) -> str:
+        return "bye"
+
+
+@says("handler say is a method; take it out of its class, or register it of an instance")
+def method(plugin: Any) -> None:
+    class Desk:
+        @plugin.message()
+        async def say(self, ctx: Context) -> None: ...
+
+
+@says("error() takes classes of exceptions, as in @plugin.error(OSError), not the function sorry")
+def error_handler_without_parentheses(plugin: Any) -> None:
+    @plugin.error
+    async def sorry(ctx: Context[Event], error: Exception) -> None: ...
+
+
+@says("'(unclosed' is no regular expression: missing ), unterminated subpattern at position 0")
+def broken_pattern(plugin: Any) -> None:
+    plugin.message(regex("(unclosed"))
+
+
+@says("'0 25 * * *' is no cron expression: bad hour; an example is '0 9 * * 1-5'")
+def no_such_hour(plugin: Any) -> None:
+    plugin.cron("0 25 * * *")
+
+
+@says("9 is no cron expression; give minute, hour, day of month, month, day of week, as in '0 9 * * 1-5'")
+def cron_by_hour(plugin: Any) -> None:
+    plugin.cron(9)
+
+
+@says("'Europe/Pari' is no time zone; give one of the IANA database, as in 'Europe/Paris'")
+def unknown_zone(plugin: Any) -> None:
+    plugin.cron("0 9 * * *", tz="Europe/Pari")
+
+
+@says("2 is no time zone; give one of the IANA database, as in 'Europe/Paris'")
+def zone_by_offset(plugin: Any) -> None:
+    plugin.cron("0 9 * * *", tz=2)
+
+
+@says("every(60) is no time; write every(timedelta(seconds=60))")
+def period_in_seconds(plugin: Any) -> None:
+    plugin.every(60)
+
+
+@says("timeout=60 is not a time; write timeout=timedelta(seconds=60)")
+def timeout_in_seconds(plugin: Any) -> None:
+    plugin.message(timeout=60)
+
+
+@says("retry=3 does not say how to retry; write retry=Retry(attempts=3)")
+def retry_by_number(plugin: Any) -> None:
+    plugin.message(retry=3)
+
+
+@says("ack='manual' is not when to acknowledge; write ack=Ack.HANDLED, or another one of Ack")
+def ack_by_name(plugin: Any) -> None:
+    plugin.command("roll", ack="manual")
+
+
+@says("from_bots='echo' is neither True nor False")
+def from_one_bot(plugin: Any) -> None:
+    plugin.message(from_bots="echo")
+
+
+@says("include() takes a Plugin, not 'plugins.other'; write `from plugins.other import plugin as other`")
+def included_by_name(plugin: Any) -> None:
+    plugin.include("plugins.other")
+
+
+@says('7 is no name of a plugin; write Plugin("dice")')
+def number_as_a_name(plugin: Any) -> None:
+    plugin.include(Plugin(7))  # type: ignore[arg-type]
 
 
 @says("middleware time_it is not async; write `async def time_it`")
@@ -271,7 +378,7 @@ def test_a_mistake_is_refused_with_its_place_and_its_remedy(reason: str) -> None
 
     with pytest.raises(PluginError) as caught:  # noqa: PT012 -- some are refused at once, some when all is written
         mistake(plugin)
-        plugin.handlers()
+        Roster(plugin.handlers())
 
     file, line, said = str(caught.value).split(":", 2)
     assert file == "tests/unit/plugin/test_mistakes.py"
@@ -291,3 +398,32 @@ def test_the_second_command_of_a_name_is_refused_naming_the_first() -> None:
         PluginError, match=r":\d+: command /roll is taken already, by tests/.*:\d+; rename one of them$"
     ):
         plugin.command("/ROLL")(roll_again)
+
+
+def test_two_timers_of_one_name_are_refused_as_only_the_name_is_stored() -> None:
+    plugin = Plugin("a")
+    for _ in range(2):
+
+        @plugin.timer
+        async def ring(ctx: Context[TimerFired]) -> None: ...
+
+    with pytest.raises(PluginError, match=r":\d+: timer .*ring stands for two functions, the other at tests/.*:\d+;"):
+        Roster(plugin.handlers())
+
+
+def test_two_dialogs_of_one_name_are_refused_but_one_may_begin_in_several_ways() -> None:
+    plugin = Plugin("a")
+
+    async def hello(talk: Dialog) -> None: ...
+
+    plugin.command("hello")(hello)
+    plugin.message(regex("^hello$"))(hello)
+    assert len(Roster(plugin.handlers()).everyone) == 2
+
+    for name in ("tea", "milk"):
+
+        @plugin.command(name)
+        async def order(talk: Dialog) -> None: ...
+
+    with pytest.raises(PluginError, match=r":\d+: dialog .*order stands for two functions, the other at tests/.*:\d+;"):
+        Roster(plugin.handlers())

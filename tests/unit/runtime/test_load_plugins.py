@@ -45,9 +45,27 @@ def problems(tmp_path: Path, plugins: str) -> list[str]:
     return [line for line in shown if line.startswith("bots.yaml")]
 
 
+def test_two_plugins_of_a_bot_with_the_same_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text(ROLL)
+    (tmp_path / "two.py").write_text('from chatbot import Plugin\nplugin = Plugin("dice")\n')
+
+    assert problems(tmp_path, "      - one\n      - two\n") == [
+        "bots.yaml:7:9: bots.desk.plugins[1]: two.py:2: plugin 'dice' has the name of another one, one.py:2; rename one"
+        " of them"
+    ]
+
+
+def test_a_plugin_that_is_listed_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text(ROLL)
+
+    assert problems(tmp_path, "      - one\n      - one\n") == [
+        "bots.yaml:7:9: bots.desk.plugins[1]: one.py:2: plugin 'dice' is listed twice; take one out"
+    ]
+
+
 def test_two_plugins_of_a_bot_with_the_same_command_are_refused(tmp_path: Path) -> None:
     (tmp_path / "one.py").write_text(ROLL)
-    (tmp_path / "two.py").write_text(ROLL)
+    (tmp_path / "two.py").write_text(ROLL.replace('"dice"', '"more dice"'))
 
     assert problems(tmp_path, "      - one\n      - two\n") == [
         "bots.yaml:6:7: bots.desk.plugins: two.py:3: command /roll is taken already, by one.py:3; rename one of them"
