@@ -6,7 +6,6 @@ Rules of this file
    much ahead of a silent one as it was, and none waits for ever.
 3. However many are due at once (after a start, a stopped process, a long throttling), they are let through at the
    rate, the one that has waited longest first.
-4. Due times lie on a common grid, so that one wake-up serves many threads.
 """
 
 from __future__ import annotations
@@ -16,9 +15,6 @@ from typing import Final
 
 from chatbot.bot.schedule import Schedule
 from chatbot.model import ThreadId
-
-GRID: Final = 1 / 32
-"""Seconds between two wake-ups for beats; a number that floats hold exactly."""
 
 BURST: Final = 0.25
 """Seconds' worth of the rate that may be let through at once after a quiet time."""
@@ -61,8 +57,7 @@ class Beats:
             phase: the part of the pause that is still to come; random ones spread threads that begin together.
         """
         self._weigh(thread, 1.0 / pause)
-        due = now + pause * self.stretch * phase
-        self._schedule.set(thread, math.ceil(due / GRID) * GRID)
+        self._schedule.set(thread, now + pause * self.stretch * phase)
 
     def skip(self, thread: ThreadId) -> None:
         """The thread is looked at just now for another reason; it goes on to count until it is set or dropped."""
@@ -80,9 +75,7 @@ class Beats:
     def next_due(self) -> float | None:
         """When `take` gives the next thread; None when none waits."""
         due = self._schedule.next_due()
-        if due is None or due >= self._free_at:
-            return due
-        return math.ceil(self._free_at / GRID) * GRID
+        return None if due is None else max(due, self._free_at)
 
     def take(self, now: float) -> ThreadId | None:
         """Remove and return the thread that has been due for longest; None when none may be looked at yet.

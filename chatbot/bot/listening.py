@@ -9,8 +9,9 @@ import anyio
 
 from chatbot.bot.membership import Presence
 from chatbot.errors import OutcomeUnknown, ServiceError, Throttled, Unreachable
-from chatbot.model import ThreadItem
+from chatbot.model import ThreadId, ThreadItem
 from chatbot.polling.doorbell import Walk, milliseconds, rings
+from chatbot.polling.eventgrid import Reliance
 from chatbot.service.budget import Operation
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ FULL_WALK_PAGES: Final = 10
 
 SPARE: Final = 15
 """Requests of the quota that such a walk leaves to the doorbell, and at the start to the process before this one."""
+
+SUMMONS_SECONDS: Final = 0.25
+"""Between two questions, however often somebody summons: 40 in 10 s, of the 50 that are allowed."""
 
 MAX_PAUSE: Final = 30.0
 
@@ -46,6 +50,7 @@ class Listening:
         self._full_walk: Walk | None = None
         self._full_walk_at = 0.0
         self._is_complete = False
+        self._reliance = Reliance()
         self.has_walked = False
 
     def begin(self, horizon_ms: int | None) -> None:
@@ -61,6 +66,23 @@ class Listening:
         """Have the doorbell asked as soon as possible, rather than at its next beat."""
         self._summoned.set()
 
+    def told(self, thread: ThreadId) -> None:
+        """Event Grid tells that something has happened in a thread, whatever it is, and whoever's thread it is."""
+        lane = self._bot.lanes.get(thread)
+        if lane is None or lane.membership.presence is Presence.OUT:
+            self.summon()  # the list of threads knows whether it is ours
+            return
+        self._reliance.told(thread, anyio.current_time())
+        lane.looking.stir()
+        if not lane.is_backing_off:
+            self._bot.turns.ring(thread)
+
+    @property
+    def pause(self) -> float:
+        """Seconds between two questions; longer while Event Grid rings for everything."""
+        cadence = self._bot.settings.cadence
+        return cadence.idle if self._reliance.is_trusted(anyio.current_time()) else cadence.interval
+
     async def run(self) -> None:
         """Ask again and again which threads have moved."""
         now = self._full_walk_at = anyio.current_time()
@@ -69,18 +91,23 @@ class Listening:
         failures = 0
         self._bot.watch.doorbell()
         while not self._bot.is_stopping:
-            pause = self._bot.settings.cadence.interval
             try:
                 await self._listen()
                 self._bot.trouble.over("list threads")
-                failures = 0
+                failures, pause = 0, self.pause if self._full_walk is None else self._bot.settings.cadence.interval
             except ServiceError as error:
                 failures += 1
                 pause = self._pause_after(error, failures)
-            self._bot.watch.doorbell(pause)
-            with anyio.move_on_after(pause):
-                await self._summoned.wait()
-            self._summoned = anyio.Event()
+            await self._wait(pause)
+
+    async def _wait(self, pause: float) -> None:
+        """Wait until the doorbell is to be asked again; who summons is not heard more often than it is asked anyway."""
+        self._bot.watch.doorbell(pause)
+        least = min(pause, SUMMONS_SECONDS)
+        await anyio.sleep(least)
+        with anyio.move_on_after(pause - least):
+            await self._summoned.wait()
+        self._summoned = anyio.Event()
 
     def _pause_after(self, error: ServiceError, failures: int) -> float:
         self._bot.trouble.met("list threads", error)
@@ -136,6 +163,8 @@ class Listening:
             stamp_ms = milliseconds(item.last_activity) if item.last_activity else walk.begun_ms
             if stamp_ms is not None:
                 lane.looking.ring(stamp_ms)
+                age = ((walk.begun_ms or stamp_ms) - stamp_ms) / 1000
+                self._reliance.found(item.id, age, anyio.current_time())
             if not lane.is_backing_off:
                 self._bot.turns.ring(item.id)
 

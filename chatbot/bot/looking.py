@@ -41,13 +41,18 @@ class Looking:
         unhandled_ms: the version of the message that was seen and is not handled yet.
     """
 
-    __slots__ = ("_arrived", "_bot", "_lane", "_look", "_whole_at", "looked_ms", "rung_ms", "spoke_at", "unhandled_ms")
+    __slots__ = (
+        "_arrived", "_bot", "_is_stirred", "_lane", "_look", "_shown", "_whole_at",
+        "looked_ms", "rung_ms", "spoke_at", "unhandled_ms",
+    )  # fmt: skip
 
     def __init__(self, lane: Lane, *, looked_ms: int | None) -> None:
         self._lane = lane
         self._bot = lane.bot
         self._look: Look | None = None
         self._arrived = 0
+        self._is_stirred = False
+        self._shown = lane.handling.cursor.top
         self._whole_at: float | None = None
         self.looked_ms = looked_ms
         self.rung_ms: int | None = None
@@ -68,6 +73,10 @@ class Looking:
         """The doorbell tells of activity at this time, the service's, epoch ms."""
         self.rung_ms = max(stamp_ms, self.rung_ms or 0)
 
+    def stir(self) -> None:
+        """Event Grid tells that something has happened."""
+        self._is_stirred = True
+
     def interrupt(self) -> None:
         """End the look that is under way, if it is waiting for the service; a handler is left to finish."""
         if self._look is not None:
@@ -84,6 +93,7 @@ class Looking:
         since_whole = None if self._whole_at is None else now - self._whole_at
         is_whole = self._bot.settings.cadence.is_whole_due(since_whole)
         look = self._look = self._begin_look(is_whole)
+        shown_before = self._shown
         end = Ending.STOPPED
         try:
             end = await self._read(look, begun=now)
@@ -94,19 +104,23 @@ class Looking:
         if end is Ending.READ:
             self._bot.trouble.over("read", place=self._lane.thread)
             self.looked_ms = look.server_time_ms
-            self._answer_bell()
+            self._answer_bell(shown_before)
             if is_whole:
                 self._whole_at = now
                 self._lane.handling.rise(look.top)
         return end is Ending.REMOVED
 
-    def _answer_bell(self) -> None:
-        """A look has ended; the doorbell's news are covered if it began clearly after them."""
-        if self.rung_ms is None:
-            return
-        if self._lane.handling.cursor.top < self.rung_ms:
+    def _answer_bell(self, shown_before: int) -> None:
+        """A look has ended; the doorbell's news are covered if it began clearly after them.
+
+        Args:
+            shown_before: the highest version that earlier looks have shown.
+        """
+        is_rung_in_vain = self.rung_ms is not None and self._shown < self.rung_ms
+        if is_rung_in_vain or (self._is_stirred and self._shown <= shown_before):
             self.spoke_at = anyio.current_time()  # what has rung does not show yet, and may show late
-        if is_covered(self.rung_ms, self.looked_ms):
+        self._is_stirred = False
+        if self.rung_ms is not None and is_covered(self.rung_ms, self.looked_ms):
             self.rung_ms = None
 
     def _begin_look(self, is_whole: bool) -> Look:
@@ -124,6 +138,7 @@ class Looking:
                 self._bot.watch.at_work(self._lane.thread)
                 if batch:
                     self._bot.tracer.looked(self._lane.thread, anyio.current_time() - begun)
+                self._shown = max(self._shown, *(message.version for message in batch), 0)
                 for message in self._in_order(batch):
                     if self._shows_removal(message):
                         return Ending.REMOVED

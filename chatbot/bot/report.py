@@ -43,6 +43,8 @@ class BotReport:
         quota_left: requests that the service still allows, by operation, where the fewest are left.
         running: handlers that have not ended, the longest first.
         troubles: what does not work at the moment, with the kind of failure.
+        doorbell: seconds between two questions which threads have moved; more while Event Grid tells.
+        stretch: by how much unasked looks are rarer than the cadence says, because there are so many threads.
     """
 
     name: str
@@ -56,6 +58,8 @@ class BotReport:
     quota_left: Mapping[str, int]
     running: tuple[RunningHandler, ...]
     troubles: Mapping[str, str]
+    doorbell: float = 1.0
+    stretch: float = 1.0
 
 
 def report(bot: Bot, now: float) -> BotReport:
@@ -73,6 +77,8 @@ def report(bot: Bot, now: float) -> BotReport:
         name=bot.name,
         user=bot.user,
         threads=len(lanes),
+        doorbell=bot.listening.pause,
+        stretch=bot.turns.stretch,
         lag=max(late.values(), default=0.0),
         missed={poller: seconds for poller, seconds in late.items() if seconds > PATIENCE},
         oldest_unhandled=_age(unhandled, wall),

@@ -1,7 +1,8 @@
 """Several files as one: `include` at the top of bots.yaml names files, relative to the one that names them.
 
 What the including file says itself goes before what it includes; of two that it includes, the later goes before. `log`,
-`server` and `emulator` are put together key by key. Each bot is written in one file: two of one name are a mistake.
+`server`, `event_grid` and `emulator` are put together key by key. Each bot is written in one file: two of one name are
+a mistake.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from chatbot.config.file import MissingError, UnreadableError, read_text
 from chatbot.config.place import DataPath, Place, Problem
 
 MOST_FILES: Final = 100
-_BY_KEY: Final = ("log", "server", "emulator")
+_BY_KEY: Final = ("log", "server", "event_grid", "emulator")
 _EXPECTED: Final = "this must be a file, or a list of files (conf.d/*.yaml)"
 
 

@@ -11,7 +11,7 @@ _WIDEST: Final = 140
 _SECRETS: Final = re.compile(
     r"""(?P<before>accesskey\s*=\s*|://[^/\s:@]*:(?=\S*@))(?P<secret>[^\s;"'@]+)"""
     r"""|(?P<parameter>[?&](?:code|sig|key|token)=)(?P<argument>[^\s;"'&,}]+)"""
-    r"""|(?P<name>\b(?:authorization|token)\s*:\s*+)(?!!secret\b|["']?\$|[{&*])(?P<value>[^,}\n]+)""",
+    r"""|(?P<name>\b(?:authorization|token|key)\s*:\s*+)(?!!secret\b|["']?\$|[{&*])(?P<value>[^,}\n]+)""",
     re.IGNORECASE,
 )
 

@@ -37,6 +37,8 @@ EMULATOR: Final = "emulator"
 # Edits of a message that was sent find it by its row.
 _SHORTEST_RETENTION: Final = timedelta(hours=1)
 
+_SHORTEST_KEY: Final = 16
+
 # The service's quota: 200 times list messages per minute, user and thread.
 _FASTEST_POLL: Final = timedelta(milliseconds=300)
 
@@ -241,6 +243,27 @@ class ServerConfig(Settings):
     listen: Annotated[tuple[str, int], BeforeValidator(parse_listen)]
 
 
+class EventGridConfig(Settings):
+    """Where Event Grid posts the chat's events, as a further bell; see docs/eventgrid.md.
+
+    Args:
+        listen: `HOST:PORT`, or only a port of this machine's own 127.0.0.1; the path is /eventgrid. Event Grid speaks
+            https alone, so something that does must stand before it.
+        key: what deliveries prove themselves by; at least 16 characters.
+    """
+
+    listen: Annotated[tuple[str, int], BeforeValidator(parse_listen)]
+    key: SecretStr
+
+    @field_validator("key")
+    @classmethod
+    def _hard_to_guess(cls, value: SecretStr) -> SecretStr:
+        if len(value.get_secret_value()) < _SHORTEST_KEY:
+            message = f"this key is too easy to guess (at least {_SHORTEST_KEY} characters): openssl rand -hex 32"
+            raise ValueError(message)
+        return value
+
+
 class Config(Settings):
     """All of bots.yaml.
 
@@ -257,6 +280,7 @@ class Config(Settings):
         drain_timeout: how long a stop waits for handlers and replies that are under way.
         emulator: the one inside the daemon, where `service: emulator`.
         server: where to ask how the bots are doing; None is nowhere.
+        event_grid: where Event Grid tells that something has happened; None is nowhere.
         retention: how long the store keeps what was said and done; what is still to be done, and dead letters, stay.
     """
 
@@ -269,6 +293,7 @@ class Config(Settings):
     log: LogConfig = LogConfig()
     drain_timeout: Duration = timedelta(seconds=10)
     server: ServerConfig | None = None
+    event_grid: EventGridConfig | None = None
     retention: Duration = timedelta(days=30)
     emulator: EmulatorConfig = EmulatorConfig()
 

@@ -31,6 +31,7 @@ from chatbot.runtime.site import Site
 from chatbot.runtime.sources import Sources
 from chatbot.runtime.status_server import StatusServer
 from chatbot.runtime.systemd import Supervisor
+from chatbot.runtime.webhook import webhook_served
 from chatbot.stores import open_store
 
 if TYPE_CHECKING:
@@ -143,7 +144,11 @@ class Daemon:
                 supervisor=self._supervisor,
             )
             desk = Desk(Caretaker(store, site.bots), observatory, None if self._is_once else reloader)
-            async with listening(self._control, desk.answer, config=config.path), server.open(config):
+            async with (
+                listening(self._control, desk.answer, config=config.path),
+                server.open(config),
+                webhook_served(config, site.bots),
+            ):
                 async with self._unless_stopped():
                     with explaining(config, connection):
                         await self._begin(site)

@@ -169,6 +169,8 @@ def _bot_as_json(bot: BotStatus, now: float) -> dict[str, Any]:
         "name": report.name,
         "user": report.user,
         "threads": report.threads,
+        "doorbell_seconds": round(report.doorbell, 1),
+        "beat_stretch": round(report.stretch, 2),
         "lag_seconds": round(report.lag, 1),
         "missed": {poller: round(seconds, 1) for poller, seconds in report.missed.items()},
         "oldest_unhandled_seconds": _rounded(report.oldest_unhandled),

@@ -274,6 +274,14 @@ def test_a_retention_that_would_break_edits_is_refused(folder: Path, written: st
     assert first_lines(problems) == [f"bots.yaml:4:12: retention: {problem}"]
 
 
+def test_a_key_of_the_webhook_that_can_be_guessed_is_refused_and_not_shown(folder: Path) -> None:
+    problems = refusal(f"{SMALL}event_grid: {{listen: 8090, key: letmein}}\n")
+
+    (problem,) = first_lines(problems)
+    assert problem.startswith("bots.yaml:6:33: event_grid.key: this key is too easy to guess (at least 16 characters)")
+    assert "letmein" not in str(problems)
+
+
 @pytest.mark.parametrize(
     ("setting", "complaint"),
     [

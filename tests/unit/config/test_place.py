@@ -33,6 +33,7 @@ def test_keys_and_passwords_are_masked_and_the_caret_stays_true() -> None:
     assert "hunter2" not in excerpt("store: postgresql://bot:hunter2@host/db", 1)
     assert "hunter2" not in excerpt("url: https://tokens.example/?code=hunter2", 1)
     assert "hunter2" not in excerpt("{authorization: Bearer hunter2, url: x}", 1)
+    assert "hunter2" not in excerpt("event_grid: {listen: 8090, key: hunter2}", 1)
     assert "https://localhost:8443, token: !secret env:T" in excerpt(
         "url: https://localhost:8443, token: !secret env:T", 1
     )

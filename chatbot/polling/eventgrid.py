@@ -1,0 +1,140 @@
+"""Event Grid as a further bell: which threads a delivery tells of, and whether deliveries can be relied upon. Pure.
+
+Rules of this file
+1. A delivery only rings. Whatever it says of messages and people is not believed: the look that follows reads the
+   thread itself. So events that are false, doubled, late or out of order cost a look, no more.
+2. Event Grid delivers at least once, in any order, and a subscription can be missing, filtered or broken. So it is
+   relied upon only while the doorbell finds nothing that it should have told.
+
+Sources: the chat events' schema (Azure documentation, "Azure Communication Services - Chat events"; threadId is in the
+data of each), and "Webhook event delivery" for the handshake and the size of a delivery (1 MB).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from chatbot.model import ThreadId
+
+MOST_BYTES: Final = 1024 * 1024
+"""The largest delivery that Event Grid makes."""
+
+MOST_EVENTS: Final = 5000
+"""The most events in a delivery."""
+
+VALIDATION: Final = "Microsoft.EventGrid.SubscriptionValidationEvent"
+_CHAT: Final = "Microsoft.Communication.Chat"
+_LONGEST: Final = 512
+
+PATIENCE_SECONDS: Final = 10.0
+"""How much later than the activity an event may come."""
+
+MEMORY_SECONDS: Final = 120.0
+"""For how long it is remembered that a thread was told of."""
+
+PROBATION_SECONDS: Final = 600.0
+"""For how long nothing is relied upon after something was not told."""
+
+
+class NoDelivery(ValueError):
+    """What came is no delivery of Event Grid's; the text says why, and quotes nothing of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What a delivery says to us.
+
+    Args:
+        threads: of which something is told.
+        validation: the code that proves the webhook, if this is the handshake.
+        others: how many events were of no chat.
+    """
+
+    threads: frozenset[ThreadId]
+    validation: str | None = None
+    others: int = 0
+
+
+def read(body: bytes) -> Delivery:
+    """Read a delivery: a JSON array of events in Event Grid's own schema.
+
+    Raises:
+        NoDelivery: it is none.
+    """
+    if len(body) > MOST_BYTES:
+        message = f"a delivery has at most {MOST_BYTES} bytes"
+        raise NoDelivery(message)
+    try:
+        events = json.loads(body)
+    except (ValueError, RecursionError):
+        message = "a delivery is JSON"
+        raise NoDelivery(message) from None
+    if not isinstance(events, list) or len(events) > MOST_EVENTS:
+        message = f"a delivery is an array of at most {MOST_EVENTS} events (Event Grid's own schema, no CloudEvents)"
+        raise NoDelivery(message)
+    return _read([_event(event) for event in events])
+
+
+def _event(event: object) -> tuple[str, dict[str, Any]]:
+    kind = event.get("eventType") if isinstance(event, dict) else None
+    if not isinstance(event, dict) or not isinstance(kind, str):
+        message = "an event is an object with an eventType (Event Grid's own schema, no CloudEvents)"
+        raise NoDelivery(message)
+    data = event.get("data")
+    return kind, data if isinstance(data, dict) else {}
+
+
+def _read(events: list[tuple[str, dict[str, Any]]]) -> Delivery:
+    threads, validation, others = set[ThreadId](), None, 0
+    for kind, data in events:
+        code, thread = data.get("validationCode"), data.get("threadId")
+        if kind == VALIDATION and _is_text(code):
+            validation = str(code)
+        elif kind.startswith(_CHAT) and _is_text(thread):
+            threads.add(ThreadId(str(thread)))
+        else:
+            others += 1
+    return Delivery(frozenset(threads), validation, others)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST
+
+
+class Reliance:
+    """Whether the doorbell may be asked less often, as Event Grid tells of everything. Times are of one clock."""
+
+    __slots__ = ("_told", "_trusted_from")
+
+    def __init__(self) -> None:
+        self._told: dict[ThreadId, float] = {}
+        self._trusted_from: float | None = None
+
+    def told(self, thread: ThreadId, now: float) -> None:
+        """Event Grid has told of a thread of ours."""
+        self._told.pop(thread, None)
+        self._told[thread] = now  # the latest last
+        if self._trusted_from is None:
+            self._trusted_from = now
+        for other, at in list(self._told.items()):
+            if at > now - MEMORY_SECONDS:
+                break
+            del self._told[other]
+
+    def found(self, thread: ThreadId, age: float, now: float) -> None:
+        """The doorbell has found that a thread moved, which no look has covered yet.
+
+        Args:
+            thread: which one.
+            age: seconds since it has moved, by the service's clock.
+            now: the time.
+        """
+        was_told = thread in self._told and self._told[thread] > now - MEMORY_SECONDS
+        if age > PATIENCE_SECONDS and self._trusted_from is not None and not was_told:
+            self._trusted_from = now + PROBATION_SECONDS
+
+    def is_trusted(self, now: float) -> bool:
+        """Whether Event Grid was heard, and has missed nothing for a while."""
+        return self._trusted_from is not None and now >= self._trusted_from

@@ -1,0 +1,141 @@
+"""A delivery of Event Grid rings for threads, whatever else it says; it is relied upon while it tells everything."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatbot.model import ThreadId
+from chatbot.polling.eventgrid import (
+    MEMORY_SECONDS,
+    MOST_BYTES,
+    MOST_EVENTS,
+    PATIENCE_SECONDS,
+    PROBATION_SECONDS,
+    Delivery,
+    NoDelivery,
+    Reliance,
+    read,
+)
+
+HALL, YARD = ThreadId("19:hall@thread.v2"), ThreadId("19:yard@thread.v2")
+
+
+def event(kind: str, **data: Any) -> dict[str, Any]:
+    return {"id": "1", "eventType": kind, "subject": "…", "data": data, "dataVersion": "1.0"}
+
+
+def said(thread: object) -> dict[str, Any]:
+    return event("Microsoft.Communication.ChatMessageReceivedInThread", threadId=thread, messageBody="hi")
+
+
+def delivery(*events: object) -> bytes:
+    return json.dumps(events).encode()
+
+
+def test_a_delivery_names_threads_once_each_and_ignores_what_is_of_no_chat() -> None:
+    body = delivery(said(HALL), said(HALL), said(YARD), event("Microsoft.Communication.SMSReceived", threadId="x"))
+
+    assert read(body) == Delivery(frozenset({HALL, YARD}), others=1)
+
+
+def test_the_handshake_is_recognised_by_its_type() -> None:
+    handshake = event(
+        "Microsoft.EventGrid.SubscriptionValidationEvent", validationCode="512d", validationUrl="https://…"
+    )
+
+    assert read(delivery(handshake)).validation == "512d"
+    assert read(delivery(event("Microsoft.Communication.ChatThreadCreated", validationCode="512d"))).validation is None
+
+
+@pytest.mark.parametrize("thread", [None, 7, "", "x" * 513, ["19:hall@thread.v2"], {}])
+def test_a_thread_that_cannot_be_one_is_not_rung(thread: object) -> None:
+    assert read(delivery(said(thread))) == Delivery(frozenset(), others=1)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b"null",
+        b"\xff\xfe",
+        b"[1]",
+        b'[{"eventType": 1}]',
+        b'[{"type": "a cloud event"}]',
+        b"[" * 100_000,
+        b"[" + b"9" * 5000 + b"]",
+        delivery(*[said(HALL)] * (MOST_EVENTS + 1)),
+        b" " * (MOST_BYTES + 1),
+    ],
+)
+def test_what_is_no_delivery_is_refused_and_not_quoted(body: bytes) -> None:
+    with pytest.raises(NoDelivery) as refusal:
+        read(body)
+    assert len(str(refusal.value)) < 200
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(["eventType", "data"]), inner),
+)
+
+
+@given(st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
+def test_whatever_comes_is_a_delivery_or_refused(body: bytes) -> None:
+    try:
+        found = read(body)
+    except NoDelivery:
+        return
+    assert isinstance(found, Delivery)
+
+
+def test_event_grid_is_relied_upon_from_its_first_event_of_ours() -> None:
+    reliance = Reliance()
+    assert not reliance.is_trusted(0.0)
+
+    reliance.told(HALL, 0.0)
+
+    assert reliance.is_trusted(0.0)
+
+
+def test_what_it_has_not_told_puts_it_on_probation() -> None:
+    reliance = Reliance()
+    reliance.told(HALL, 0.0)
+
+    reliance.found(YARD, PATIENCE_SECONDS + 1, 30.0)
+
+    assert not reliance.is_trusted(30.0 + PROBATION_SECONDS - 1)
+    assert reliance.is_trusted(30.0 + PROBATION_SECONDS)
+
+
+def test_what_it_has_told_or_may_yet_tell_does_not() -> None:
+    reliance = Reliance()
+    reliance.told(HALL, 0.0)
+
+    reliance.found(HALL, PATIENCE_SECONDS + 1, MEMORY_SECONDS - 1)
+    reliance.found(YARD, PATIENCE_SECONDS, 30.0)
+
+    assert reliance.is_trusted(30.0)
+
+
+def test_what_it_told_long_ago_is_no_excuse() -> None:
+    reliance = Reliance()
+    reliance.told(HALL, 0.0)
+
+    reliance.found(HALL, PATIENCE_SECONDS + 1, MEMORY_SECONDS)
+
+    assert not reliance.is_trusted(MEMORY_SECONDS)
+
+
+@given(st.lists(st.integers(0, 5000), max_size=300))
+def test_it_remembers_no_more_threads_than_were_told_of_lately(numbers: list[int]) -> None:
+    reliance = Reliance()
+    for second, number in enumerate(numbers):
+        reliance.told(ThreadId(str(number)), float(second))
+
+    assert len(reliance._told) <= MEMORY_SECONDS + 1

@@ -1,0 +1,150 @@
+"""The webhook over loopback, with the emulator's own Event Grid at the other end."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+import anyio
+import pytest
+
+from chatbot import Context, Plugin
+from chatbot.bot import Bot, BotSettings
+from chatbot.dispatch import BotInfo, Dispatcher
+from chatbot.emulator import Emulator, World, event_grid
+from chatbot.model import ThreadId, UserId
+from chatbot.polling.cadence import Cadence
+from chatbot.polling.eventgrid import MOST_BYTES
+from chatbot.runtime.observe.serving import serve_pages
+from chatbot.runtime.webhook import PATH, webhook
+from chatbot.service.acs import AcsResource
+from chatbot.stores import MemoryStore
+from chatbot.testing.transport import AsgiTransport
+
+KEY = "0123456789abcdef0123456789abcdef"
+PATIENCE = 30
+
+
+@dataclass
+class Scene:
+    """A bot that runs in real time, looks by itself once an hour, and has a webhook."""
+
+    emulator: Emulator
+    bot: Bot
+    ann: str
+    thread: ThreadId
+    url: str
+    looks: list[str]
+
+    def texts(self) -> list[str]:
+        return [text for user, text in self.emulator.texts(self.thread) if user == self.bot.user]
+
+    async def answered(self, text: str) -> None:
+        with anyio.fail_after(PATIENCE):
+            while text not in self.texts():
+                await self.bot.turns.ended.wait()
+
+
+@asynccontextmanager
+async def scene() -> AsyncIterator[Scene]:
+    plugin = Plugin("echo")
+    looks: list[str] = []
+
+    @plugin.message()
+    async def echo(ctx: Context) -> str:
+        looks.append(ctx.text)
+        return ctx.text
+
+    emulator = Emulator(World(seed=1))
+    user, ann = UserId(emulator.create_user()), emulator.create_user()
+    thread = ThreadId(emulator.create_thread(ann, "hall", [user]))
+    transport = AsgiTransport(emulator)
+    async with (
+        MemoryStore() as store,
+        AcsResource.from_connection_string(emulator.connection_string, transport=transport) as acs,
+        anyio.create_task_group() as group,
+    ):
+        bot = Bot(
+            name="bot",
+            service=acs.chat(user, acs.minted_tokens(user)),
+            store=store,
+            dispatcher=Dispatcher([plugin], bot=BotInfo("bot", user, "bot")),
+            settings=BotSettings(cadence=Cadence(interval=0.3, idle=3600)),
+        )
+        stopping = anyio.Event()
+        group.start_soon(bot.run, stopping)
+        async with serve_pages(webhook([bot], KEY), "127.0.0.1", 0) as address:
+            yield Scene(emulator, bot, ann, thread, f"{address}{PATH}", looks)
+        stopping.set()
+
+
+async def test_an_event_rings_and_the_doorbell_rests_while_every_message_is_told() -> None:
+    async with scene() as the, event_grid(the.emulator, f"{the.url}?key={KEY}"):
+        the.emulator.send(the.thread, the.ann, "one")
+        await the.answered("one")
+        with anyio.fail_after(PATIENCE):
+            while the.bot.listening.pause < 3600:
+                await the.bot.turns.ended.wait()
+        the.emulator.calls.clear()
+
+        for text in ("two", "three", "four"):  # the doorbell would tell of them within the hour
+            the.emulator.send(the.thread, the.ann, text)
+            await the.answered(text)
+
+        assert the.looks == ["one", "two", "three", "four"]
+        assert sum(call.operation == "list_threads" for call in the.emulator.calls) <= 2
+
+
+async def test_a_thread_that_is_new_to_the_bot_is_found_when_event_grid_tells_of_it() -> None:
+    async with scene() as the, event_grid(the.emulator, f"{the.url}?key={KEY}"):
+        the.emulator.send(the.thread, the.ann, "one")
+        await the.answered("one")
+        the.thread = ThreadId(the.emulator.create_thread(the.ann, "yard", [the.bot.user]))
+        the.emulator.send(the.thread, the.ann, "two")
+        await the.answered("two")
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "status"),
+    [
+        ("", {}, 401),
+        ("?key=wrong", {}, 401),
+        ("?key=", {"authorization": "Bearer"}, 401),
+        ("?key=sch%C3%B6n", {"authorization": "Bearer schön"}, 401),
+        ("", {"authorization": f"Basic {KEY}"}, 401),
+        (f"?key={KEY}", {}, 200),
+        (f"?key=wrong&key={KEY}", {}, 200),
+        ("", {"authorization": f"Bearer {KEY}"}, 200),
+    ],
+)
+async def test_only_who_knows_the_key_is_heard(query: str, headers: dict[str, str], status: int) -> None:
+    async with (
+        scene() as the,
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(f"{the.url}{query}", data=b"[]") as answer,
+    ):
+        assert answer.status == status
+        assert KEY not in await answer.text()
+
+
+async def test_hostile_deliveries_are_refused_and_the_next_one_is_heard() -> None:
+    async with scene() as the, aiohttp.ClientSession(headers={"authorization": f"Bearer {KEY}"}) as session:
+        statuses = []
+        for body in (b"{", b"[" * 50_000, b" " * (MOST_BYTES + 1), b'[{"eventType": []}]'):
+            async with session.post(the.url, data=io.BytesIO(body)) as answer:
+                statuses.append(answer.status)
+                assert len(await answer.read()) < 200
+        async with session.get(the.url) as answer:
+            statuses.append(answer.status)
+        unknown = [{"eventType": "Microsoft.Communication.ChatMessageReceived", "data": {"threadId": "19:nowhere"}}]
+        async with session.post(the.url, data=json.dumps(unknown * 1000)) as answer:
+            statuses.append(answer.status)
+        the.emulator.send(the.thread, the.ann, "still there?")
+        await the.answered("still there?")
+
+    assert statuses == [400, 400, 413, 400, 405, 200]
+    assert ThreadId("19:nowhere") not in the.bot.lanes
