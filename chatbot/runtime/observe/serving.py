@@ -11,11 +11,17 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
+from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
+
+from chatbot.service.connection import is_loopback
 
 _GRACE_SECONDS: Final = 0.5
 _MOST_CONNECTIONS: Final = 64
@@ -28,6 +34,9 @@ class CannotListen(OSError):
 
 def serve_pages(app: Starlette, host: str, port: int) -> AbstractAsyncContextManager[str]:
     """Listen now; serve while the block runs, which is given the address as `http://HOST:PORT`.
+
+    On loopback only those are answered who ask for loopback by name: a web page that somebody has open can make their
+    browser ask this machine under a name of the page's own (DNS rebinding), and must not read the answer.
 
     Args:
         host: an IP address of this machine.
@@ -47,11 +56,29 @@ def serve_pages(app: Starlette, host: str, port: int) -> AbstractAsyncContextMan
         listener.close()
         message = f"nobody can listen at {host}:{port}: {error.strerror}; free it, or choose another"
         raise CannotListen(message) from error
-    return _serving(app, listener)
+    return _serving(_to_neighbours(app) if is_loopback(host) else app, listener)
+
+
+def _to_neighbours(app: ASGIApp) -> ASGIApp:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if is_loopback(_host_of(Headers(scope=scope).get("host", ""))):
+            await app(scope, receive, send)
+        else:
+            text = "this is for this machine alone: ask for it as 127.0.0.1 or localhost\n"
+            await PlainTextResponse(text, status_code=421)(scope, receive, send)
+
+    return answer
+
+
+def _host_of(asked: str) -> str:
+    try:
+        return urlsplit(f"//{asked}").hostname or ""
+    except ValueError:
+        return ""
 
 
 @asynccontextmanager
-async def _serving(app: Starlette, listener: socket.socket) -> AsyncIterator[str]:
+async def _serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[str]:
     config = uvicorn.Config(
         app,
         http=H11Protocol,
