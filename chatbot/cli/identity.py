@@ -24,6 +24,7 @@ from chatbot.config.place import printable
 from chatbot.errors import ServiceError, StateError
 from chatbot.model import UserId
 from chatbot.runtime.asking import ask
+from chatbot.runtime.assemble import server_ms_of
 from chatbot.runtime.known_bots import KnownBot
 from chatbot.runtime.logs import logging_to
 from chatbot.service.acs import AcsResource
@@ -143,17 +144,16 @@ async def _create(
     async with way.connection.open() as resource:
         user = await resource.create_user()
         if known is not None:
-            await _remember(way, config, known, user)
+            since = await server_ms_of(resource.chat(user, way.connection.tokens(resource, user)))
+            await _remember(config, BotRecord(known.name, way.connection.resource, user, since))
         return user, await _issued(resource, user, lifetime) if is_token_wanted else None
 
 
-async def _remember(way: Reach, config: Path, bot: KnownBot, user: UserId) -> None:
+async def _remember(config: Path, record: BotRecord) -> None:
     """As the bot's first start does; what is said to it from now on is answered when it runs."""
     settings = await anyio.to_thread.run_sync(load_config, config, os.environ)
-    now = int(datetime.now(UTC).timestamp() * 1000)
-    record = BotRecord(name=bot.name, resource=way.connection.resource, user=user, first_started_ms=now)
     async with open_store(settings.store.get_secret_value(), base_dir=settings.directory) as store:
-        await store.commit(user, [SaveBot(record)])
+        await store.commit(record.user, [SaveBot(record)])
 
 
 async def _issue(way: Reach, user: UserId, lifetime: timedelta | None) -> _Issued:

@@ -152,7 +152,7 @@ async def _identity(
     user = config.user or (record.user if record else await resource.create_user())
     tokens = CountedTokens(connection.tokens(resource, user, config), tally)
     service = CountedService(resource.chat(user, tokens), tally)
-    server_ms = await _server_ms(service)
+    server_ms = await server_ms_of(service)
     if record is None or record.user != user:
         if record is not None:
             structlog.get_logger().warning("bot.user_changed", bot=name, before=record.user, user_id=user)
@@ -162,7 +162,7 @@ async def _identity(
     return _Identity(name, config, record, service)
 
 
-async def _server_ms(service: ChatService) -> int:
+async def server_ms_of(service: ChatService) -> int:
     """The service's time, epoch ms; asking for it shows, before anything runs, that the bot may speak to it."""
     try:
         page = await service.list_threads(page_size=1)

@@ -24,7 +24,10 @@ LogFormat = Literal["auto", "console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 # They describe every single request, or repeat what we log ourselves.
-_CHATTY: Final = ("azure", "aiohttp.access", "asyncio", "uvicorn", "urllib3", "msrest", "filelock")
+_CHATTY: Final = ("azure", "aiohttp.access", "asyncio", "uvicorn", "urllib3", "msrest", "msal", "filelock")
+
+# They warn of a failure before they raise it, which is told then.
+_TELLTALE: Final = ("azure.identity._internal",)
 
 
 def resolve_format(wanted: LogFormat, stream: TextIO) -> Literal["console", "json"]:
@@ -59,6 +62,8 @@ class Logging:
         logging.getLogger().setLevel(least)
         for name in _CHATTY:
             logging.getLogger(name).setLevel(max(least, logging.WARNING))
+        for name in _TELLTALE:
+            logging.getLogger(name).setLevel(max(least, logging.ERROR))
 
 
 @contextmanager
@@ -192,7 +197,7 @@ def _stdlib_through(handler: logging.Handler) -> Iterator[None]:
     """Have everything written by this handler; levels are as they were again at the end."""
     root = logging.getLogger()
     handlers, root_level = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in _CHATTY}
+    levels = {name: logging.getLogger(name).level for name in (*_CHATTY, *_TELLTALE)}
     root.handlers[:] = [handler]
     logging.captureWarnings(True)
     try:

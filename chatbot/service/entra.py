@@ -32,7 +32,7 @@ Credential = Literal["default", "managed-identity", "workload-identity", "cli"]
 _WORKLOAD_VARIABLES: Final = ("AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE")
 _REMEDIES: Final[Mapping[Credential, str]] = {
     "default": "log in with `az login`, or give this machine a managed or workload identity",
-    "managed-identity": "does this machine have a managed identity, and is client_id the one of it that is meant?",
+    "managed-identity": "check that this machine has a managed identity, and that client_id, if given, is one of its",
     "workload-identity": "check the pod's service account, its label azure.workload.identity/use, and the federation",
     "cli": "log in with `az login`",
 }

@@ -59,7 +59,8 @@ def _of_bot(bot: Mapping[str, Any]) -> Iterator[Finding]:
         yield warning("bots", f"{name} has given up on {bot['dead_letters']} events", "chatbot dead-letters list")
     limits = {operation.value: min(window.limit for window in windows) for operation, windows in QUOTAS.items()}
     scarce = [what for what, left in bot["quota_left"].items() if left * _LITTLE < limits.get(what, 0)]
-    refused = f"; {bot['throttled']} calls were refused for it (429) since the start" if bot["throttled"] else ""
+    throttled = bot.get("throttled", 0)  # which daemons of older versions do not tell
+    refused = f"; {throttled} calls were refused for it (429) since the start" if throttled else ""
     if scarce:
         yield warning(
             "quota", f"{name}: little is left to {', '.join(scarce)}{refused}", "it comes back within a minute"

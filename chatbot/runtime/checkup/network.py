@@ -80,6 +80,10 @@ class _Journey:
         return place.hostname or "", place.port or _PORTS.get(place.scheme, 443)
 
     @property
+    def _whose(self) -> str:
+        return "the proxy " if self.proxy else ""
+
+    @property
     def _through(self) -> str:
         return f", through the proxy {self._first[0]}:{self._first[1]}" if self.proxy else ""
 
@@ -93,10 +97,12 @@ class _Journey:
         except (OSError, TimeoutError, UnicodeError) as error:
             what = "is the proxy's name right" if self.proxy else "is the endpoint spelt right"
             return failed(
-                "dns", f"{host} has no address: {_reason(error)}", f"{what}, and does this machine resolve other names?"
+                "dns",
+                f"{self._whose}{host} has no address: {_reason(error)}",
+                f"{what}, and does this machine resolve other names?",
             )
         addresses = dict.fromkeys(str(address[0]) for *_, address in found)
-        return ok("dns", f"{host} is {', '.join(list(addresses)[:4])}")
+        return ok("dns", f"{self._whose}{host} is {', '.join(list(addresses)[:4])}")
 
     async def connection(self) -> Finding:
         host, port = self._first
@@ -111,8 +117,8 @@ class _Journey:
                 if self.proxy
                 else "does a firewall stand between, or is a proxy needed (HTTPS_PROXY)? Is the port right?"
             )
-            return failed("tcp", f"{host}:{port} does not take connections: {_reason(error)}", remedy)
-        return ok("tcp", f"{host}:{port} answers in {(time.perf_counter() - begun) * 1000:.0f} ms")
+            return failed("tcp", f"{self._whose}{host}:{port} does not take connections: {_reason(error)}", remedy)
+        return ok("tcp", f"{self._whose}{host}:{port} answers in {(time.perf_counter() - begun) * 1000:.0f} ms")
 
     async def certificate(self) -> Finding | None:
         if self.url.scheme != "https":
