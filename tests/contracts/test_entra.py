@@ -117,7 +117,7 @@ async def test_a_machine_that_does_not_know_us_is_an_error_that_says_what_to_do(
         with pytest.raises(Unauthorized, match="managed identity") as caught:
             await use("managed-identity")
 
-    assert "does this machine have a managed identity" in str(caught.value)
+    assert "check that this machine has a managed identity" in str(caught.value)
     assert "the machine's own secret" not in str(caught.value)
 
 
