@@ -213,10 +213,7 @@ TEN_PLUGINS = {
         "    language: str = 'en'\n\n\ndef plugin(settings: Settings) -> Plugin:\n    return Plugin('faq')\n"
     ),
     "echo": "from chatbot import Plugin\n\nplugin = Plugin('echo')\n",
-    "dice": (
-        "from chatbot import Context, Plugin\n\nplugin = Plugin('dice')\n\n\n@plugin.command('roll')\n"
-        "async def roll(ctx: Context, dice: object) -> str:\n    return 'x'\n"
-    ),
+    "dice": "from chatbot import Plugin\nimport shop\n",
 }
 
 
