@@ -38,7 +38,7 @@ from chatbot.dispatch import Dispatcher, HandlerSource, Outcome
 from chatbot.events import BotStarted, BotStopping, Event, MessageEvent, ThreadEvent
 from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.service.base import ChatService
-from chatbot.service.budget import Budget
+from chatbot.service.budget import Budget, Commons
 from chatbot.stores.base import Attempt, OutboxRow, Store, ThreadRecord, Write
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class Bot:
         settings: how it is to behave.
         display_name: the name its messages show.
         first_started_ms: the service's time, epoch ms, of this identity's first start.
+        commons: what the bots of this process share; by default it is alone.
         clock: wall time in epoch seconds.
         on_failure: told of every failure of a handler (with its event) or of a turn; tests let them surface.
         observer: hears what the bot does, for metrics.
@@ -86,6 +87,7 @@ class Bot:
         settings: BotSettings | None = None,
         display_name: str = "",
         first_started_ms: int = 0,
+        commons: Commons | None = None,
         clock: Callable[[], float] = time.time,
         on_failure: OnFailure | None = None,
         observer: Observer | None = None,
@@ -113,6 +115,8 @@ class Bot:
         self._store = store
         self._on_failure = on_failure
         self.budget = Budget()
+        self.commons = commons or Commons()
+        self.commons.users.add(self.user)
         self.lanes: dict[ThreadId, Lane] = {}
         self.own = OwnLane(self, None)
         self.listening = Listening(self)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+import anyio
+
 from chatbot.bot.settings import ALL_HISTORY
 from chatbot.model import MessageId, MessageType, ThreadId
 from chatbot.polling.sightings import lists
 from chatbot.service.base import ChatService
+from chatbot.service.budget import Budget, Operation
 
 PAGE_SIZE = 200
 
@@ -28,13 +31,16 @@ class Arrival:
     top: int
 
 
-async def find_arrival(service: ChatService, thread: ThreadId, *, not_before_ms: int) -> Arrival:
+async def find_arrival(service: ChatService, thread: ThreadId, budget: Budget, *, not_before_ms: int) -> Arrival:
     """Find how the bot came in, and that it is in at all.
 
     Listing the participants is the only sure test of membership: whether someone who was removed may still read
     messages is not known (GitHub issue Azure/Communication#345).
 
     Args:
+        service: whose view.
+        thread: where.
+        budget: the thread's quotas; every page waits for its turn, as a long reading could not be continued later.
         not_before_ms: an arrival before this does not matter, so the reading stops there.
 
     Raises:
@@ -42,11 +48,13 @@ async def find_arrival(service: ChatService, thread: ThreadId, *, not_before_ms:
         ServiceError: as the service does.
     """
     people = 0
+    await _turn(budget, Operation.LIST_PARTICIPANTS)
     async for _ in service.list_participants(thread):
         people += 1
     top = 0
     link: str | None = None
     while True:
+        await _turn(budget, Operation.LIST_MESSAGES)
         page = await service.list_messages(thread, page_size=PAGE_SIZE, link=link)
         top = max([top, *(message.version for message in page.messages)])
         for message in page.messages:
@@ -55,6 +63,11 @@ async def find_arrival(service: ChatService, thread: ThreadId, *, not_before_ms:
         if page.next_link is None or any(message.version < not_before_ms for message in page.messages):
             return Arrival(None, people, top)
         link = page.next_link
+
+
+async def _turn(budget: Budget, operation: Operation) -> None:
+    await anyio.sleep(budget.delay(operation, anyio.current_time()))
+    budget.spend(operation, anyio.current_time())
 
 
 def floor_of(arrival: MessageId | None, history: timedelta, *, first_started_ms: int) -> int:

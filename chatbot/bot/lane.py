@@ -80,7 +80,7 @@ class Lane:
         self.bot = bot
         self.thread = thread
         self.log = bot.log.bind(thread=thread)
-        self.budget = Budget()
+        self.budget = Budget(shared=bot.commons.of(thread))
         self.people: tuple[Participant, ...] | None = None
         self.people_at = 0.0
         self.membership = Membership(Presence.UNKNOWN)
@@ -242,7 +242,7 @@ class Lane:
     async def _join(self) -> None:
         """Find where the thread begins for the bot, and tell the handlers."""
         first = self.bot.first_started_ms
-        arrival = await find_arrival(self.bot.service, self.thread, not_before_ms=first)
+        arrival = await find_arrival(self.bot.service, self.thread, self.budget, not_before_ms=first)
         # History is for threads that are new to the bot; one that it comes back to begins at its return.
         history = self.bot.settings.history if self._is_new else NO_HISTORY
         floor = floor_of(arrival.message, history, first_started_ms=max(first, self.handling.cursor.top))

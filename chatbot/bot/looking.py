@@ -190,4 +190,6 @@ class Looking:
         read_ms = self._look.server_time_ms if self._look is not None else None
         age = 0.0 if read_ms is None else (read_ms - message.version) / 1000
         if message.is_said and age < 60:
-            self._lane.budget.spend(Operation.WRITE_MESSAGE, now - max(0.0, age))
+            # Another bot of this process has counted what it said already.
+            change = None if message.sender in self._bot.commons.users else message.version
+            self._lane.budget.note(Operation.WRITE_MESSAGE, now - max(0.0, age), change)

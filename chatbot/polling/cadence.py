@@ -13,7 +13,7 @@ from typing import Final
 MIN_INTERVAL: Final = 0.3
 """Seconds; the fastest beat that stays within 200 looks a minute."""
 
-DECAY: Final = 8
+DECAY: Final = 4
 """A thread silent for t seconds is looked at again after t / DECAY."""
 
 

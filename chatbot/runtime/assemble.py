@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, MutableMapping, MutableSet
+from collections.abc import Collection, MutableMapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -14,7 +14,6 @@ from chatbot.bot import ALL_HISTORY, NO_HISTORY, Bot, BotSettings
 from chatbot.config import BotConfig, Config
 from chatbot.dispatch import Access, Ack, BotInfo, Dispatcher, Rate
 from chatbot.errors import Throttled
-from chatbot.model import UserId
 from chatbot.polling.cadence import Cadence
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.observe.calls import CountedService, CountedTokens
@@ -24,6 +23,7 @@ from chatbot.runtime.plugins import Plugins
 from chatbot.runtime.siblings import Siblings
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
+from chatbot.service.budget import Commons
 from chatbot.stores.base import BotRecord, SaveBot, Store
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ async def assemble(
     traces: TracerProvider | None = None,
     *,
     names: Collection[str] | None = None,
-    users: MutableSet[UserId] | None = None,
+    commons: Commons | None = None,
 ) -> list[Bot]:
     """Make the bots; their users are created at the first start and remembered from then on.
 
@@ -64,7 +64,7 @@ async def assemble(
         tallies: filled with the counts of each bot, by its name; a bot that has some goes on with them.
         traces: what makes spans of the bots' work, if anybody wants any.
         names: which bots to make; None is all.
-        users: all users of bots in this process, those made here included; what is in it at any time is who the bots
+        commons: what the bots of this process share: its users, those made here included, are at any time who the bots
             take for their siblings.
 
     Raises:
@@ -72,20 +72,20 @@ async def assemble(
         StoreError: the store cannot be read or written.
     """
     tallies = {} if tallies is None else tallies
-    users = set() if users is None else users
+    commons = commons or Commons()
     identities = []
     for name, bot in config.bots.items():
         if names is None or name in names:
             tally = tallies.setdefault(name, Tally())
             identities.append(await _identity(name, bot, connection, resource, store, tally))
-    users |= {identity.record.user for identity in identities}
+    commons.users |= {identity.record.user for identity in identities}
     bots = []
     for identity in identities:
         info = BotInfo(
             identity.name,
             identity.record.user,
             identity.display_name,
-            siblings=Siblings(identity.record.user, users),
+            siblings=Siblings(identity.record.user, commons.users),
             admins=frozenset(identity.config.admins),
         )
         bots.append(
@@ -99,6 +99,7 @@ async def assemble(
                 settings=bot_settings(identity.config, retention=config.retention),
                 display_name=identity.display_name,
                 first_started_ms=identity.record.first_started_ms,
+                commons=commons,
                 observer=tallies[identity.name],
                 tracer=_tracer(identity.name, traces, texts=config.log.texts),
                 log=structlog.get_logger(),

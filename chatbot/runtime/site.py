@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from chatbot.bot import Bot
 from chatbot.config import Config
-from chatbot.model import UserId
 from chatbot.runtime.assemble import assemble
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.observe.tally import Tally
 from chatbot.runtime.observe.work import LoggedWork
 from chatbot.runtime.plugins import Plugins
 from chatbot.service.acs import AcsResource
+from chatbot.service.budget import Commons
 from chatbot.stores.base import Store
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Site:
         bots: in the order of bots.yaml; those that came later are behind.
         tallies: the counts of each bot, by its name; those of bots that have gone are kept, and gone on with when they
             come again.
-        users: of all bots.
+        commons: what the bots share: their users, and the quotas of the threads they are in.
         traces: what makes spans of the bots' work, if anybody wants any.
     """
 
@@ -43,7 +43,7 @@ class Site:
     store: Store
     bots: list[Bot] = field(default_factory=list)
     tallies: dict[str, Tally] = field(default_factory=dict)
-    users: set[UserId] = field(default_factory=set)
+    commons: Commons = field(default_factory=Commons)
     traces: TracerProvider | None = None
 
     async def make(self, config: Config, plugins: Plugins, names: Collection[str] | None = None) -> list[Bot]:
@@ -57,7 +57,7 @@ class Site:
             self.tallies,
             self.traces,
             names=names,
-            users=self.users,
+            commons=self.commons,
         )
 
     def bot(self, name: str) -> Bot:
@@ -76,7 +76,7 @@ class Site:
         """Let the bot of this name go."""
         gone = self.bot(name)
         self.bots.remove(gone)
-        self.users.discard(gone.user)
+        self.commons.users.discard(gone.user)
 
     def apply(self, config: Config) -> None:
         """Put another configuration in force, as far as bots that stay need not be told."""

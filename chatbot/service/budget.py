@@ -8,9 +8,12 @@ Limits: Azure documentation, "Service limits for Azure Communication Services", 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+from chatbot.model import ThreadId, UserId
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +49,43 @@ QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
     Operation.CHANGE_PARTICIPANTS: (Window(10, 10), Window(30, 60)),
     Operation.UPDATE_THREAD: (Window(5, 10),),
 }
-"""Per thread (for WRITE_MESSAGE for all people in it together), LIST_THREADS per user."""
+"""For one user in one thread (for WRITE_MESSAGE for all people in it together), LIST_THREADS for one user."""
+
+SHARED_QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
+    Operation.LIST_MESSAGES: (Window(250, 10), Window(400, 60)),
+    Operation.LIST_PARTICIPANTS: (Window(250, 10),),
+    Operation.SEND_TYPING: (Window(10, 10),),
+    Operation.WRITE_MESSAGE: QUOTAS[Operation.WRITE_MESSAGE],
+    Operation.CHANGE_PARTICIPANTS: QUOTAS[Operation.CHANGE_PARTICIPANTS],
+    Operation.UPDATE_THREAD: QUOTAS[Operation.UPDATE_THREAD],
+}
+"""For all people in one thread together."""
+
+LONGEST_SECONDS: Final = 60.0
+"""The longest window of any quota."""
 
 JITTER: Final = 0.05
 """Seconds by which requests may bunch on their way, so that the service's window holds one more than ours."""
 
 
 class Budget:
-    """What is left of the quotas of one scope: one thread of a bot, or the bot itself."""
+    """What is left of the quotas of one scope: one thread of a bot, or the bot itself.
 
-    __slots__ = ("_closed_until", "_spent")
+    Args:
+        quotas: which.
+        shared: what is left of those that others in this process use up as well; asked and counted, too.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_closed_until", "_noted", "_quotas", "_shared", "_spent")
+
+    def __init__(
+        self, quotas: Mapping[Operation, tuple[Window, ...]] = QUOTAS, *, shared: Budget | None = None
+    ) -> None:
+        self._quotas = quotas
+        self._shared = shared
         self._spent: dict[Operation, deque[float]] = {}
         self._closed_until: dict[Operation, float] = {}
+        self._noted: dict[int, float] | None = None
 
     def delay(self, operation: Operation, now: float, *, spare: int = 0) -> float:
         """Seconds until this operation may be asked of the service; 0 when it may be now.
@@ -72,26 +98,56 @@ class Budget:
         ready = self._closed_until.get(operation, now)
         spent = self._spent.get(operation)
         if spent:
-            for window in QUOTAS[operation]:
+            for window in self._quotas[operation]:
                 limit = window.limit - spare
                 if len(spent) >= limit:
                     ready = max(ready, spent[-limit] + window.seconds + JITTER)
-        return max(0.0, ready - now)
+        wait = max(0.0, ready - now)
+        shared = self._sharing(operation)
+        return wait if shared is None else max(wait, shared.delay(operation, now, spare=spare))
+
+    def _sharing(self, operation: Operation) -> Budget | None:
+        return self._shared if operation in SHARED_QUOTAS else None
 
     def left(self, operation: Operation, now: float) -> int:
         """How many requests of this operation may be made at once."""
         if self._closed_until.get(operation, now) > now:
             return 0
         spent = self._spent.get(operation, ())
-        return min(
-            max(0, window.limit - sum(at + window.seconds > now for at in spent)) for window in QUOTAS[operation]
+        left = min(
+            max(0, window.limit - sum(at + window.seconds > now for at in spent)) for window in self._quotas[operation]
         )
+        shared = self._sharing(operation)
+        return left if shared is None else min(left, shared.left(operation, now))
 
     def spend(self, operation: Operation, at: float) -> None:
-        """Count one request, ours or (for shared quotas) anybody's."""
-        longest = QUOTAS[operation][-1]
-        spent = self._spent.setdefault(operation, deque(maxlen=longest.limit))
-        spent.append(at)
+        """Count one request of ours."""
+        self._count(operation, at)
+        if (shared := self._sharing(operation)) is not None:
+            shared.spend(operation, at)
+
+    def note(self, operation: Operation, at: float, change: int | None) -> None:
+        """Count one request of somebody else's, of a quota that is shared.
+
+        Args:
+            operation: which one.
+            at: when it was.
+            change: what tells it from others, as several who share may see it; None if it was counted by who made it.
+        """
+        self._count(operation, at)
+        if change is not None and self._shared is not None:
+            self._shared.note_once(operation, at, change)
+
+    def note_once(self, operation: Operation, at: float, change: int) -> None:
+        """Count a request that several may tell of, the first time that one does."""
+        self._noted = self._noted or {}
+        if change not in self._noted:
+            self._noted[change] = at
+            self._count(operation, at)
+
+    def _count(self, operation: Operation, at: float) -> None:
+        longest = self._quotas[operation][-1]
+        self._spent.setdefault(operation, deque(maxlen=longest.limit)).append(at)
 
     def close(self, operation: Operation, until: float) -> None:
         """The service throttled this operation: leave it alone until then."""
@@ -100,8 +156,30 @@ class Budget:
     def forget(self, now: float) -> None:
         """Drop what no window can hold any more, so that a silent thread costs nothing."""
         for operation in list(self._spent):
-            if self._spent[operation][-1] + QUOTAS[operation][-1].seconds < now:
+            if self._spent[operation][-1] + self._quotas[operation][-1].seconds < now:
                 del self._spent[operation]
         for operation in list(self._closed_until):
             if self._closed_until[operation] <= now:
                 del self._closed_until[operation]
+        if self._noted is not None:
+            self._noted = {change: at for change, at in self._noted.items() if at + LONGEST_SECONDS >= now} or None
+        if self._shared is not None:
+            self._shared.forget(now)
+
+
+class Commons:
+    """What the bots of one process use up together, thread by thread.
+
+    Attributes:
+        users: those bots; what they do is counted by who does it.
+    """
+
+    def __init__(self) -> None:
+        self.users: set[UserId] = set()
+        self._budgets: dict[ThreadId, Budget] = {}
+
+    def of(self, thread: ThreadId) -> Budget:
+        """What is left in a thread for all of them."""
+        if thread not in self._budgets:
+            self._budgets[thread] = Budget(SHARED_QUOTAS)
+        return self._budgets[thread]

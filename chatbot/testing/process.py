@@ -21,6 +21,7 @@ from chatbot.events import Event
 from chatbot.model import ThreadId, UserId
 from chatbot.plugin import Plugin
 from chatbot.service.base import ChatService
+from chatbot.service.budget import Commons
 from chatbot.stores.base import BotRecord, SaveBot, Store
 from chatbot.testing.stage import Stage
 
@@ -93,6 +94,7 @@ class BotProcess:
         self._parts = parts
         self._on_failure = on_failure
         self._bots: Sequence[Bot] = ()
+        self._commons = Commons()
         self._waiting: set[anyio.CancelScope] = set()
         self._scope = anyio.CancelScope()
         self._stopping = anyio.Event()
@@ -199,6 +201,7 @@ class BotProcess:
     async def _make_bots(self) -> list[Bot]:
         records = {part.name: await self._identity(part.name) for part in self._parts}
         self.guests = {name: BotGuest(name, record.user) for name, record in records.items()}
+        self._commons = Commons()
         return [self._make_bot(part, records) for part in self._parts]
 
     def _make_bot(self, part: Part, records: Mapping[str, BotRecord]) -> Bot:
@@ -216,6 +219,7 @@ class BotProcess:
             settings=manners.settings,
             display_name=part.name,
             first_started_ms=record.first_started_ms,
+            commons=self._commons,
             clock=self._stage.clock,
             on_failure=lambda event, error: self._on_failure(Failure(part.name, event, error)),
             log=self.log(),

@@ -4,6 +4,8 @@ import anyio
 import pytest
 
 from chatbot import Context, Plugin
+from chatbot.bot import BotSettings
+from chatbot.polling.cadence import Cadence
 from chatbot.testing import chat
 
 pytestmark = pytest.mark.virtual_time
@@ -64,3 +66,30 @@ async def test_a_backlog_of_replies_survives_a_restart() -> None:
         await room.start()
 
         assert room.replies == [str(number) for number in range(50)]
+
+
+async def test_many_bots_in_one_thread_are_together_within_the_quotas_of_the_thread() -> None:
+    """All of them may look 400 times a minute there, and send ten messages in ten seconds."""
+
+    def parrot() -> Plugin:
+        plugin = Plugin("parrot")
+
+        @plugin.command("speak")
+        async def speak(ctx: Context) -> None:
+            await ctx.reply("one")
+            await ctx.reply("two")
+
+        return plugin
+
+    bots = {f"bot{number}": [parrot()] for number in range(10)}
+    async with chat(bots=bots, settings=BotSettings(cadence=Cadence(interval=0.3))) as room:
+        ann = room.user("Ann")
+        await ann.says("/speak")
+        for _ in range(45):
+            room.emulator.send(room.thread, ann.user, "chatter")
+            await anyio.sleep(2)
+        await room.advance(minutes=1)
+
+        assert len(room.replies) == 20
+        users = {guest.user for guest in room.bots.values()}
+        assert not [call for call in refusals(room.emulator.calls) if call.user in users]  # type: ignore[attr-defined]

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from chatbot.bot.joining import floor_of
+import pytest
+
+from chatbot.bot.joining import PAGE_SIZE, find_arrival, floor_of
 from chatbot.bot.settings import ALL_HISTORY, NO_HISTORY
-from chatbot.model import MessageId
+from chatbot.emulator import Emulator
+from chatbot.model import MessageId, ThreadId, UserId
+from chatbot.service.acs import AcsResource
+from chatbot.service.budget import Budget
+from chatbot.testing import VirtualClock
+from chatbot.testing.transport import AsgiTransport
 
 HOUR = 3_600_000
 FIRST = 1_700_000_000_000
@@ -29,3 +36,23 @@ def test_a_duration_moves_the_beginning_back_and_all_moves_it_to_the_very_first_
 
     assert floor_of(ARRIVAL, two_hours, first_started_ms=FIRST) == int(ARRIVAL) - 1 - 2 * HOUR
     assert floor_of(ARRIVAL, ALL_HISTORY, first_started_ms=FIRST) == 0
+
+
+@pytest.mark.virtual_time
+async def test_an_arrival_far_down_is_found_within_the_quotas() -> None:
+    clock = VirtualClock()
+    emulator = Emulator(clock=clock)
+    user, ann = UserId(emulator.create_user()), emulator.create_user()
+    thread = ThreadId(emulator.create_thread(ann, "old", [user]))
+    for _ in range(51 * PAGE_SIZE):  # of the pages, 50 may be read in ten seconds
+        emulator.send(thread, ann, "hi")
+    transport = AsgiTransport(emulator)
+    async with AcsResource.from_connection_string(emulator.connection_string, transport=transport, clock=clock) as acs:
+        service = acs.chat(user, acs.minted_tokens(user))
+
+        arrival = await find_arrival(service, thread, Budget(), not_before_ms=0)
+
+    assert arrival.message == str(emulator.transcript(thread)[0].id)
+    assert arrival.people == 2
+    assert sum(call.operation == "list_messages" for call in emulator.calls) > 50
+    assert 429 not in {call.status for call in emulator.calls}

@@ -12,7 +12,7 @@ from chatbot.service.budget import QUOTAS, Operation
 def test_a_thread_that_speaks_is_looked_at_on_the_fast_beat_and_a_silent_one_on_the_slow_one() -> None:
     cadence = Cadence(interval=1, idle=30)
 
-    assert [cadence.pause(silent) for silent in (0, 4, 16, 80, 240, 1e6)] == [1, 1, 2, 10, 30, 30]
+    assert [cadence.pause(silent) for silent in (0, 4, 8, 40, 120, 1e6)] == [1, 1, 2, 10, 30, 30]
 
 
 @given(st.floats(0, 10), st.floats(0, 100), st.lists(st.floats(0, 600), min_size=1))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatbot.service.budget import QUOTAS, Budget, Operation
+from chatbot.model import ThreadId
+from chatbot.service.budget import QUOTAS, SHARED_QUOTAS, Budget, Commons, Operation
 
 
 def test_what_fits_the_window_goes_at_once_and_the_next_one_waits() -> None:
@@ -72,3 +73,52 @@ def test_nothing_is_left_of_what_the_service_has_closed() -> None:
 
     assert budget.left(Operation.LIST_THREADS, 9.0) == 0
     assert budget.left(Operation.LIST_THREADS, 10.0) == 50
+
+
+@given(
+    st.sampled_from(sorted(SHARED_QUOTAS, key=lambda operation: operation.value)),
+    st.integers(2, 8),
+    st.lists(st.tuples(st.integers(0, 7), st.floats(0, 0.4, allow_nan=False)), min_size=1, max_size=500),
+)
+@settings(max_examples=30)
+def test_bots_of_one_process_are_together_never_above_the_quota_of_a_thread(
+    operation: Operation, bots: int, turns: list[tuple[int, float]]
+) -> None:
+    commons = Commons()
+    budgets = [Budget(shared=commons.of(ThreadId("hall"))) for _ in range(bots)]
+    now, sent = 0.0, list[float]()
+    for bot, pause in turns:
+        now += pause
+        budget = budgets[bot % bots]
+        now += budget.delay(operation, now)
+        budget.spend(operation, now)
+        sent.append(now)
+
+    for window in SHARED_QUOTAS[operation]:
+        for index, at in enumerate(sent):
+            assert sum(other > at - window.seconds for other in sent[: index + 1]) <= window.limit
+
+
+def test_what_somebody_says_counts_once_although_every_bot_sees_it_and_what_a_bot_says_when_it_says_it() -> None:
+    commons = Commons()
+    one, two = (Budget(shared=commons.of(ThreadId("hall"))) for _ in range(2))
+    for version in range(5):
+        one.note(Operation.WRITE_MESSAGE, float(version), version)
+        two.note(Operation.WRITE_MESSAGE, float(version), version)
+    one.spend(Operation.WRITE_MESSAGE, 5.0)
+    two.note(Operation.WRITE_MESSAGE, 5.0, None)  # as it sees what the other said
+
+    assert (one.left(Operation.WRITE_MESSAGE, 6.0), two.left(Operation.WRITE_MESSAGE, 6.0)) == (4, 4)
+    assert commons.of(ThreadId("yard")).left(Operation.WRITE_MESSAGE, 6.0) == 10
+
+
+def test_a_silent_thread_keeps_nothing_of_what_is_shared() -> None:
+    commons = Commons()
+    budget = Budget(shared=commons.of(ThreadId("hall")))
+    budget.note(Operation.WRITE_MESSAGE, 0.0, 7)
+    budget.spend(Operation.LIST_MESSAGES, 0.0)
+
+    budget.forget(61.0)
+
+    shared = commons.of(ThreadId("hall"))
+    assert (shared._spent, shared._noted) == ({}, None)
