@@ -19,6 +19,7 @@ from chatbot.cli.session import Session
 from chatbot.cli.terminal import Terminal
 from chatbot.config.duration import format_duration
 from chatbot.config.place import printable
+from chatbot.errors import StateError
 from chatbot.model import ThreadId
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control import ControlDirectory, RunInfo
@@ -53,6 +54,12 @@ def chat(
     info = ControlDirectory(config.absolute().parent).running()
     with logging_to(sys.stderr, format="console", level="error"):
         control, way = ControlDirectory(config.absolute().parent), way_to(info, config)
+        if not way.is_admitted:
+            message = (
+                "to talk you need a user of your own, and only whoever has the resource's key, or Microsoft Entra ID, "
+                "can make one; `chatbot threads` and `chatbot send` speak as a bot"
+            )
+            raise StateError(message)
         anyio.run(_chat, info, way, control, as_ or _own_name(), thread, new, list_, wait)
     return 0
 

@@ -15,10 +15,12 @@ from chatbot.runtime.control import RunInfo
 def greeting(info: RunInfo, config: Config) -> str:
     """The text, for a terminal."""
     bots = ", ".join(printable(bot.display_name) for bot in info.bots)
-    command = f"{program()} chat"
-    if config.path != Path("bots.yaml"):
-        command = f"{command} {shlex.quote(str(config.path))}"
-    lines = ["", f"  Running: {bots}.  Ctrl-C stops.", "", "  Talk to them from a second terminal:", f"      {command}"]
+    file = "" if config.path == Path("bots.yaml") else f" {shlex.quote(str(config.path))}"
+    lines = ["", f"  Running: {bots}.  Ctrl-C stops.", ""]
+    if config.makes_users:
+        lines += ["  Talk to them from a second terminal:", f"      {program()} chat{file}"]
+    else:
+        lines += ["  Bring them into threads by their ids:", f"      {program()} identity show{file}"]
     if config.uses_emulator:
         lines += [
             "",

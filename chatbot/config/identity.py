@@ -37,7 +37,7 @@ def _of_bot(config: Config, bot: BotConfig) -> Iterator[tuple[str, str]]:
     is_static = isinstance(service, ServiceConfig) and service.entra is None and service.token_endpoint is None
     if bot.token is not None and not is_static:
         yield "token", "`service` says where tokens come from already; remove this"
-    if isinstance(service, ServiceConfig) and service.entra is None and bot.user is None:
+    if not config.makes_users and bot.user is None:
         yield "user", _NEEDS_USER
     if is_static:
         yield from _static(bot)

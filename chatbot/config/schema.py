@@ -354,6 +354,11 @@ class Config(Settings):
         """Whether the service is the emulator inside the daemon."""
         return isinstance(self.service, SecretStr) and self.service.get_secret_value() == EMULATOR
 
+    @property
+    def makes_users(self) -> bool:
+        """Whether the service lets whoever has this file make users: with its key, or by Entra."""
+        return not isinstance(self.service, ServiceConfig) or self.service.entra is not None
+
     def problem(self, path: DataPath, text: str) -> str:
         """Say something about the value at this path, with its place in the file, for a `ConfigError`."""
         return str(Problem(self._document.place(path), path, text))

@@ -96,6 +96,8 @@ def test_with_a_token_endpoint_the_daemon_needs_no_key_and_has_none(
         assert main(["identity", "show", str(file)]) == 0
         assert f"parrot  {user}  bots.yaml      for 23h" in capsys.readouterr().out
         assert main(["send", thread, "beside", str(file)]) == 0
+        assert main(["chat", str(file)]) == 69
+        assert "to talk you need a user of your own" in capsys.readouterr().err
         assert main(["identity", "revoke", str(file), "--yes"]) == 78
         assert "that needs the access key" in capsys.readouterr().err
         assert main(["identity", "revoke", holder, "--bot", "parrot", "--yes"]) == 69  # whose bot has no user

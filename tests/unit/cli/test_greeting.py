@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ INFO = RunInfo(
 )
 
 
-def text_for(path: Path, service: str) -> str:
-    path.write_text(f"version: 1\nservice: {service}\nbots: {{echo: {{plugins: [plugins.echo]}}}}\n")
+def text_for(path: Path, service: str, user: str = "") -> str:
+    path.write_text(f"version: 1\nservice: {service}\nbots: {{echo: {{plugins: [plugins.echo]{user}}}}}\n")
     return greeting(INFO, load_config(path, {}))
 
 
@@ -44,6 +45,16 @@ def test_another_file_is_named_in_the_command_and_a_real_resource_is_not_shown(
 
     assert f"\n      /venv/bin/python -m chatbot chat '{tmp_path}/my bots.yaml'\n" in text
     assert "c2VjcmV0" not in text
+
+
+def test_where_nobody_can_make_a_user_nobody_is_told_to_talk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/venv/chatbot/__main__.py"])
+    own = "{endpoint: https://my.communication.azure.com, token_endpoint: {url: https://t.example}}"
+
+    text = text_for(tmp_path / "bots.yaml", own, user=", user: '8:acs:a_b'")
+
+    assert "chatbot chat" not in text
+    assert f"\n      {sys.executable} -m chatbot identity show {tmp_path}/bots.yaml\n" in text
 
 
 def test_the_bare_name_is_given_only_where_the_shell_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
