@@ -14,16 +14,17 @@ pytestmark = pytest.mark.timeout(180)
 """These start several processes each, which a busy machine does slowly."""
 
 README = Path(__file__).parent.parent / "README.md"
+WRITING = README.parent / "docs" / "writing.md"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+def blocks(language: str, page: Path = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A user's directory, with the README's files in it."""
-    for number, block in enumerate(blocks("python") + blocks("text")):
+    """A user's directory, with the files of the README and of docs/writing.md in it."""
+    for number, block in enumerate(blocks("python") + blocks("text") + blocks("python", WRITING)):
         named = re.match(r"# (\S+\.(?:py|chat))\n", block)
         path = tmp_path / (named.group(1) if named else f"tests/test_block_{number}.py")
         path.parent.mkdir(exist_ok=True)
@@ -41,11 +42,11 @@ def run(project: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_tests_of_the_readme_pass_in_a_project_with_one_line_of_configuration(project: Path) -> None:
+def test_the_tests_that_are_shown_pass_in_a_project_with_one_line_of_configuration(project: Path) -> None:
     finished = run(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "tests")
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "8 passed" in finished.stdout
+    assert "10 passed" in finished.stdout
 
 
 def test_the_configuration_of_the_readme_is_accepted(project: Path) -> None:
@@ -54,7 +55,7 @@ def test_the_configuration_of_the_readme_is_accepted(project: Path) -> None:
     assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
-def test_every_plugin_of_the_readme_can_be_loaded(project: Path) -> None:
+def test_every_plugin_that_is_shown_can_be_loaded(project: Path) -> None:
     names = [path.stem for path in sorted((project / "plugins").glob("[a-z]*.py"))]
     (project / "bots.yaml").write_text(
         "version: 1\nservice: emulator\nbots:\n"
@@ -64,7 +65,7 @@ def test_every_plugin_of_the_readme_can_be_loaded(project: Path) -> None:
     finished = run(project, "-m", "chatbot", "check")
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert names == ["dice", "shopping", "story", "tea"]
+    assert names == ["cart", "desk", "dice", "greeter", "shop", "shopping", "story", "tea"]
 
 
 def test_the_example_has_a_bot_and_its_test_in_25_lines() -> None:
