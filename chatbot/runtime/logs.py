@@ -24,7 +24,17 @@ LogFormat = Literal["auto", "console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 # They describe every single request, or repeat what we log ourselves.
-_CHATTY: Final = ("azure", "aiohttp.access", "asyncio", "uvicorn", "urllib3", "msrest", "msal", "filelock", "watchfiles")
+_CHATTY: Final = (
+    "azure",
+    "aiohttp.access",
+    "asyncio",
+    "uvicorn",
+    "urllib3",
+    "msrest",
+    "msal",
+    "filelock",
+    "watchfiles",
+)
 
 # They warn of a failure before they raise it, which is told then.
 _TELLTALE: Final = ("azure.identity._internal",)
