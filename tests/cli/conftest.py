@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -27,9 +27,17 @@ PATIENCE: Final = 20.0
 class Running:
     """`chatbot run --log-format json` in a directory, with what it has logged."""
 
-    def __init__(self, directory: Path, *arguments: str, home: Path | None = None) -> None:
+    def __init__(self, directory: Path, *arguments: str, home: Path | None = None, through: Sequence[str] = ()) -> None:
+        """Start them.
+
+        Args:
+            directory: where.
+            arguments: of `chatbot run`.
+            home: the home of the process.
+            through: a command that turns into the one behind it.
+        """
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "chatbot", "run", "--log-format", "json", *arguments],
+            [*through, sys.executable, "-m", "chatbot", "run", "--log-format", "json", *arguments],
             cwd=directory,
             env=os.environ | ({"HOME": str(home), "XDG_DATA_HOME": str(home)} if home else {}),
             stdout=subprocess.PIPE,
@@ -129,8 +137,8 @@ def run() -> Iterator[Run]:
     """Start bots; they are gone after the test."""
     started: list[Running] = []
 
-    def start(directory: Path, *arguments: str) -> Running:
-        started.append(Running(directory, *arguments))
+    def start(directory: Path, *arguments: str, through: Sequence[str] = ()) -> Running:
+        started.append(Running(directory, *arguments, through=through))
         return started[-1]
 
     yield start

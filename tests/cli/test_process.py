@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,8 @@ import anyio
 import pytest
 
 from chatbot.cli import main
-from chatbot.model import Participant, ThreadId, UserId
-from chatbot.service.acs import AcsResource
 from tests.cli.conftest import PATIENCE, Demo, Run, copy_of_the_clone
+from tests.cli.person import heard, say, service_of
 
 
 @pytest.fixture
@@ -25,6 +25,13 @@ def ear(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatc
         yield listening
 
 
+def heard_from(ear: socket.socket, *ignored: bytes) -> list[str]:
+    """The next datagram, by lines, that is none of these."""
+    while (heard := ear.recv(1000)) in ignored:
+        pass
+    return heard.decode().splitlines()
+
+
 def test_systemd_hears_ready_then_signs_of_life_then_stopping(
     ear: socket.socket, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -34,12 +41,55 @@ def test_systemd_hears_ready_then_signs_of_life_then_stopping(
     assert ear.recv(1000) == b"READY=1\nSTATUS=Running 2 bots"
     assert [ear.recv(1000) for _ in range(3)] == [b"WATCHDOG=1"] * 3
     bots.process.send_signal(signal.SIGTERM)
-    heard = b"WATCHDOG=1"
-    while heard == b"WATCHDOG=1":
-        heard = ear.recv(1000)
 
-    assert heard.startswith(b"STOPPING=1")
+    assert heard_from(ear, b"WATCHDOG=1")[0] == "STOPPING=1"
     assert bots.ended() == 0
+
+
+def test_systemd_hears_of_each_reload_when_it_begins_and_when_it_is_over_also_if_it_was_refused(
+    ear: socket.socket, tmp_path: Path, run: Run
+) -> None:
+    bots = run(copy_of_the_clone(tmp_path))
+    assert heard_from(ear)[0] == "READY=1"
+    file = tmp_path / "bots.yaml"
+    right = file.read_text()
+
+    told = []
+    for text in (right.replace("  echo:", "  parrot:"), "version: 2\n"):
+        file.write_text(text)
+        asked_usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        bots.process.send_signal(signal.SIGHUP)
+        reloading, monotonic, _status = heard_from(ear)
+        told += [reloading, *heard_from(ear)]
+        name, _, usec = monotonic.partition("=")
+        assert (name, int(usec) >= asked_usec) == ("MONOTONIC_USEC", True)
+
+    assert told == [
+        "RELOADING=1",
+        "READY=1",
+        "STATUS=Running 2 bots; reloaded",
+        "RELOADING=1",
+        "READY=1",
+        "STATUS=Running 2 bots; the last reload was refused: see the log",
+    ]
+    assert bots.stop() == 0
+    assert heard_from(ear)[0] == "STOPPING=1"
+
+
+def test_once_ends_by_itself_and_is_not_reloaded(demo: Demo, tmp_path: Path, run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # so that it does not end yet
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        (tmp_path / "flaky.py").write_text(FLAKY)
+        (tmp_path / "bots.yaml").write_text(
+            f"version: 1\nservice: endpoint={endpoint};accesskey=c2VjcmV0\nbots: {{one: {{plugins: [flaky]}}}}\n"
+        )
+        bots = run(tmp_path, "--once")
+        silent.settimeout(PATIENCE)
+        connection, _ = silent.accept()
+        with connection:
+            bots.process.send_signal(signal.SIGHUP)
+            assert bots.event("reload.ignored")["signal"] == "SIGHUP"
+            assert bots.stop() == 0
 
 
 FLAKY = """
@@ -58,30 +108,10 @@ async def answer(ctx: Context) -> str:
 """
 
 
-async def say(service: str, bot: UserId, *texts: str) -> ThreadId:
-    """A person opens a thread with the bot and speaks."""
-    async with AcsResource.from_connection_string(service) as resource:
-        person = await resource.create_user()
-        chat = resource.chat(person, resource.minted_tokens(person))
-        thread = (await chat.create_thread("Talk", [Participant(bot, "Bot")])).thread.id
-        for text in texts:
-            await chat.send_message(thread, text)
-        return thread
-
-
-async def heard(service: str, bot: UserId, thread: ThreadId) -> list[str]:
-    """What the bot has said in a thread, oldest first."""
-    async with AcsResource.from_connection_string(service) as resource:
-        page = await resource.chat(bot, resource.minted_tokens(bot)).list_messages(thread)
-        return [message.content for message in reversed(page.messages) if message.sender == bot and message.is_said]
-
-
 def test_once_handles_what_is_waiting_second_tries_included_and_ends_by_itself(
     demo: Demo, tmp_path: Path, run: Run
 ) -> None:
-    published = json.loads((demo.directory / ".chatbot" / "run.json").read_text())
-    key = published["connection_string"].partition(";")[2]
-    service = f"endpoint={published['endpoint']};{key}"
+    service = service_of(demo)
     (tmp_path / "flaky.py").write_text(FLAKY)
     (tmp_path / "bots.yaml").write_text(f"version: 1\nservice: {service}\nbots: {{one: {{plugins: [flaky]}}}}\n")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import configparser
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +29,29 @@ def unit() -> configparser.SectionProxy:
 
 def manifests() -> dict[str, Any]:
     documents = yaml.safe_load_all((DOCS / "kubernetes" / "chatbot.yaml").read_text())
-    return {document["kind"]: document for document in documents}
+    return {f"{document['kind']} {document['metadata']['name']}": document for document in documents}
 
 
 def container() -> dict[str, Any]:
-    (only,) = manifests()["Deployment"]["spec"]["template"]["spec"]["containers"]
+    (only,) = manifests()["Deployment chatbot"]["spec"]["template"]["spec"]["containers"]
     assert isinstance(only, dict)
     return only
 
 
 def config_of_manifest(tmp_path: Path, environ: dict[str, str]) -> Config:
-    file = tmp_path / "bots.yaml"
-    file.write_text(manifests()["ConfigMap"]["data"]["bots.yaml"])
-    return load_config(file, environ)
+    """As the pod has it, each file where it is mounted, below this directory."""
+    mounts = {mount["name"]: mount for mount in container()["volumeMounts"]}
+    volumes = {
+        volume["name"]: volume for volume in manifests()["Deployment chatbot"]["spec"]["template"]["spec"]["volumes"]
+    }
+    for name in ("config", "bots"):
+        mount, files = mounts[name], manifests()[f"ConfigMap {volumes[name]['configMap']['name']}"]["data"]
+        for file, text in files.items():
+            path = tmp_path / mount["mountPath"].lstrip("/")
+            path = path if mount.get("subPath") == file else path / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text.replace("/etc/chatbot/", f"{tmp_path}/etc/chatbot/"))
+    return load_config(tmp_path / container()["command"][-1].lstrip("/"), environ)
 
 
 def commands() -> list[list[str]]:
@@ -72,16 +84,25 @@ def test_the_manifests_probes_ask_the_port_that_its_configuration_serves(tmp_pat
     }
 
 
+def test_the_manifests_bots_are_in_a_file_that_may_change_while_the_pod_runs(tmp_path: Path) -> None:
+    config = config_of_manifest(tmp_path, {"ACS_CONNECTION_STRING": AZURE})
+    mount = next(mount for mount in container()["volumeMounts"] if mount["name"] == "bots")
+
+    assert list(config.bots) == ["echo"]
+    assert config.document.place(("bots", "echo")).source.name == str(tmp_path / "etc" / "chatbot" / "bots.yaml")
+    assert "subPath" not in mount
+
+
 def test_both_wait_longer_for_the_end_than_the_bots_take_for_it(tmp_path: Path) -> None:
     drain = config_of_manifest(tmp_path, {"ACS_CONNECTION_STRING": AZURE}).drain_timeout.total_seconds()
-    grace = manifests()["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    grace = manifests()["Deployment chatbot"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
 
     assert int(unit()["TimeoutStopSec"]) > drain
     assert grace > drain
 
 
 def test_both_run_as_an_ordinary_user_on_a_read_only_file_system_and_one_at_a_time() -> None:
-    deployment = manifests()["Deployment"]["spec"]
+    deployment = manifests()["Deployment chatbot"]["spec"]
 
     assert unit()["User"] == "chatbot"
     assert unit()["ProtectSystem"] == "strict"
@@ -92,6 +113,27 @@ def test_both_run_as_an_ordinary_user_on_a_read_only_file_system_and_one_at_a_ti
 
 
 def test_systemd_starts_again_what_may_mend_itself_and_nothing_else() -> None:
-    assert unit()["Type"] == "notify"
+    assert unit()["Type"] == "notify-reload"
     assert unit()["Restart"] == "on-failure"
     assert unit()["RestartPreventExitStatus"].split() == ["2", "78"]
+
+
+def test_systemd_itself_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not here: the unit is read by the real systemd only where there is one")
+    version = int(subprocess.run([analyze, "--version"], capture_output=True, text=True, check=True).stdout.split()[1])
+    text = (DOCS / "systemd" / "chatbot.service").read_text()
+    if version < 253:  # as before-253.conf makes it
+        older = (DOCS / "systemd" / "before-253.conf").read_text().partition("[Service]\n")[2]
+        text = text.replace("Type=notify-reload\n", older)
+    program = tmp_path / "chatbot"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    (tmp_path / "chatbot.service").write_text(text.replace("/opt/chatbot/bin/chatbot", str(program)))
+
+    verified = subprocess.run(
+        [analyze, "verify", str(tmp_path / "chatbot.service")], capture_output=True, text=True, check=False
+    )
+
+    assert (verified.returncode, verified.stderr) == (0, "")
