@@ -38,9 +38,10 @@ _COMMANDS: Final = {
         "chat service runs in the same process, and there is a lobby in which to talk to the bots.",
     ),
     "check": (
-        "Check a bots.yaml and its plugins, and start nothing.",
-        "Loads every plugin, resolves every handler, and shows what it found, with file and line; or all that is "
-        "wrong.",
+        "Check a bots.yaml, its plugins and its store, and start nothing.",
+        "Loads every plugin, resolves every handler, looks at the store, and shows what it found, with file and line; "
+        "or all that is wrong. With --online it goes the way to the service, and asks there for a token of each bot "
+        "that has a user; it makes nothing.",
     ),
     "config": (
         "Show the configuration as it is in force.",

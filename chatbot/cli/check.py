@@ -1,91 +1,125 @@
-"""`chatbot check`: whether a bots.yaml and its plugins are right. Starts nothing and talks to nobody."""
+"""`chatbot check`: whether a bots.yaml, its plugins and its store are right. Starts nothing and changes nothing."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from chatbot.config import BotConfig, Config, load_config
-from chatbot.config.duration import format_duration
-from chatbot.config.place import masked, printable
+from chatbot.cli.boundary import EXIT_CONFIG
+from chatbot.cli.findings import as_json, exit_code, lines
+from chatbot.cli.options import BOTS_YAML, ConfigFile, Format
+from chatbot.cli.portrait import portrait, told
+from chatbot.config import Config
+from chatbot.config.load import Examined, examine, in_order
+from chatbot.config.place import Place, Problem, Source
 from chatbot.conversation.replayable import findings
-from chatbot.dispatch.handler import Handler
 from chatbot.dispatch.place import at
-from chatbot.errors import ConfigError
+from chatbot.errors import ChatbotError, ConfigError
 from chatbot.plugin import Plugin
+from chatbot.runtime.asking import find_daemon
+from chatbot.runtime.checkup import memory, service
+from chatbot.runtime.checkup.finding import Finding, State, misconfigured
 from chatbot.runtime.connection import Connection
+from chatbot.runtime.control import ControlDirectory, RunInfo
 from chatbot.runtime.logs import logging_to
-from chatbot.runtime.plugins import Plugins, load_plugins
+from chatbot.runtime.plugins import Plugins, examine_plugins
+from chatbot.stores.examination import examine as examine_store
 
 
-def check(config: Annotated[Path, Parameter(help="The configuration.")] = Path("bots.yaml"), /) -> int:
-    """Check a bots.yaml and its plugins, and start nothing."""
+def check(
+    config: ConfigFile = BOTS_YAML,
+    /,
+    *,
+    online: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Ask the service too, and it for a token of each bot.")
+    ] = False,
+    format: Format = "text",
+) -> int:
+    """Check a bots.yaml, its plugins and its store, and start nothing."""
     with logging_to(sys.stderr, format="console", level="warning"):
-        settings = load_config(config, os.environ)
-        plugins = load_plugins(settings)
-        problems = sorted({problem for loaded in plugins.values() for one in loaded for problem in _unsteady(one)})
-    if problems:
-        raise ConfigError(*problems)
-    print("\n".join(_report(settings, plugins)))
-    return 0
+        examined = examine(config, os.environ)
+        plugins, problems = _with_plugins(examined, config)
+        settings = examined.config
+        if problems or settings is None:
+            return _refused(problems, format)
+        found = list(_findings(settings, is_online=online))
+        shown = portrait(settings, plugins)
+    code = exit_code(found)
+    if format == "json":
+        facts = {"is_right": code == 0, "problems": [], **shown, "findings": [as_json(one) for one in found]}
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        verdict = "all right" if code == 0 else "this is right, but it cannot be used so: see below"
+        print("\n".join([*told(shown, verdict), "", *(line for one in found for line in lines(one))]))
+    return code
 
 
-def _report(config: Config, plugins: Plugins) -> Iterator[str]:
-    count = f"{len(config.bots)} bot{'s' * (len(config.bots) > 1)}"
-    yield f"{config.path}: all right, {count}"
-    yield ""
-    yield f"service  {_service(config)}"
-    yield f"store    {masked(config.store.get_secret_value())}"
-    for name, bot in config.bots.items():
-        yield ""
-        yield f"{name}  {_settings(bot)}"
-        for plugin in plugins[name]:
-            yield from _plugin(plugin)
+def _refused(problems: Sequence[Problem], format: Format) -> int:
+    if format == "text":
+        raise ConfigError(*map(str, problems))
+    facts = {"is_right": False, "problems": [_as_json(one) for one in problems]}
+    print(json.dumps(facts, indent=2, ensure_ascii=False))
+    return EXIT_CONFIG
 
 
-def _service(config: Config) -> str:
-    if config.uses_emulator:
-        return "the emulator, in the bots' own process"
-    connection = Connection.of(config)
-    return f"{connection.endpoint}, {connection.way}"
+def _with_plugins(examined: Examined, path: Path) -> tuple[Plugins, Sequence[Problem]]:
+    """The plugins, and all problems: also those of plugins that a wrong file names."""
+    document = examined.document
+    plugins, wrong = examine_plugins(document, path.absolute().parent, known=examined.problems)
+    unsteady = {problem for loaded in plugins.values() for one in loaded for problem in _unsteady(one)}
+    ordered = in_order([*examined.problems, *wrong], document)
+    return plugins, [*ordered, *sorted(unsteady, key=lambda one: (one.place.source.name, one.place.line, one.text))]
 
 
-def _settings(bot: BotConfig) -> str:
-    shown = f'"{printable(bot.display_name)}"  ' if bot.display_name else ""
-    threads = "all threads" if bot.threads == "all" else f"{len(bot.threads)} threads"
-    history = bot.history if isinstance(bot.history, str) else format_duration(bot.history)
-    poll = f"{format_duration(bot.poll.interval)} to {format_duration(bot.poll.idle)}"
-    return f"{shown}{threads}, history {history}, ack {bot.ack}, poll {poll}"
-
-
-def _unsteady(plugin: Plugin) -> Iterator[str]:
+def _unsteady(plugin: Plugin) -> Iterator[Problem]:
     """What would break the replay of a plugin's dialogs, and so end them when a person answers."""
     for handler in plugin.handlers():
         if not handler.is_dialog:
             continue
         for one in findings(handler.registration.function, handler.needs):
-            yield (
-                f"{at(one.file, one.line)}: {one.call} may come out differently when the dialog"
-                f" {handler.name.rpartition('.')[2]} is run again for an answer; {one.remedy}"
+            text = (
+                f"{one.call} may come out differently when the dialog {handler.name.rpartition('.')[2]} is run again"
+                f" for an answer; {one.remedy}"
             )
+            yield Problem(Place(Source(at(one.file, None), ()), one.line, 0), (), text)
 
 
-def _plugin(plugin: Plugin) -> Iterator[str]:
-    yield f"  {plugin.name}  {plugin.place.rpartition(':')[0]}"
-    rows = [_handler(handler) for handler in plugin.handlers()]
-    width = max((len(what) for what, _ in rows), default=0)
-    for what, place in rows:
-        yield f"    {what:<{width}}  {place}"
+def _findings(config: Config, *, is_online: bool) -> Iterator[Finding]:
+    """How the store is, and, if that is asked for, whether the service lets the bots in."""
+    control = ControlDirectory(config.directory)
+    store = examine_store(config.store.get_secret_value(), base_dir=config.directory)
+    for one in memory.look(config, store, is_running=control.is_held):
+        if one.subject != "disk" or one.state is not State.OK:
+            yield one
+    if is_online:
+        yield from service.look(config, _running(control, config.path), store)
+    elif not config.uses_emulator:
+        try:
+            Connection.of(config)
+        except ConfigError as error:  # what this machine lacks for the way there
+            yield from (misconfigured("service", problem) for problem in error.problems)
 
 
-def _handler(handler: Handler) -> tuple[str, str]:
-    """What makes it run, and where it is."""
-    schedule = handler.registration.schedule
-    event = schedule.text if schedule else handler.registration.event.__name__
-    what = handler.info.usage if handler.info else f"{event} → {handler.name.rpartition('.')[2]}"
-    return printable(what), handler.place
+def _running(control: ControlDirectory, config: Path) -> RunInfo | None:
+    """What the bots of this file have published, if they run."""
+    try:
+        return control.running() if find_daemon(control, config) is not None else None
+    except ChatbotError:  # they are starting or stopping
+        return None
+
+
+def _as_json(problem: Problem) -> Mapping[str, Any]:
+    place = problem.place
+    return {
+        "file": place.source.name,
+        "line": place.line or None,
+        "column": place.column or None,
+        "path": problem.name,
+        "text": problem.text,
+    }

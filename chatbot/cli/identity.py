@@ -62,7 +62,7 @@ def create(
     if format == "json":
         print(json.dumps({"user": user, **(issued.as_json() if issued else {})}, indent=2))
     else:
-        print(user)
+        print(printable(user))
         if issued is not None:
             print(issued.text)
     if issued is not None:
@@ -107,14 +107,15 @@ def revoke(config: ConfigFile = BOTS_YAML, /, *, bot: AsBot = None, yes: Yes = F
         way = reach(config)
         known = way.bot(bot)
         user = user_of(known)
-        question = f"All tokens of {known.name} ({user}) become worthless, whoever holds them. Go on?"
+        shown = printable(user)
+        question = f"All tokens of {known.name} ({shown}) become worthless, whoever holds them. Go on?"
         if not confirmed(question, yes=yes, command="chatbot identity revoke"):
             return EXIT_USAGE
         anyio.run(_revoke, way, user)
     if format == "json":
         print(json.dumps({"bot": known.name, "user": user}, indent=2))
     else:
-        print(f"The tokens of {known.name} ({user}) are revoked; it may take 15 minutes until none is accepted.")
+        print(f"The tokens of {known.name} ({shown}) are revoked; it may take 15 minutes until none is accepted.")
         if way.connection.is_admitted:
             print("A bot that runs gets itself a new one.")
     return 0
@@ -139,7 +140,7 @@ async def _create(
 ) -> tuple[UserId, _Issued | None]:
     known = way.bot(name) if name is not None else None
     if known is not None and known.user is not None:
-        message = f"the bot {known.name} has a user already: {known.user}"
+        message = f"the bot {known.name} has a user already: {printable(known.user)}"
         raise StateError(message)
     async with way.connection.open() as resource:
         user = await resource.create_user()
@@ -262,7 +263,7 @@ def _validity(one: _Identity) -> str:
 def _warn(user: UserId, issued: _Issued) -> None:
     until = datetime.fromtimestamp(issued.expires, UTC)
     print(
-        f"Whoever has this token is {user} until {until:%Y-%m-%d %H:%M} UTC. Keep it out of files that others read; "
-        "`chatbot identity revoke` makes it worthless.",
+        f"Whoever has this token is {printable(user)} until {until:%Y-%m-%d %H:%M} UTC. "
+        "Keep it out of files that others read; `chatbot identity revoke` makes it worthless.",
         file=sys.stderr,
     )

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-import anyio
 import structlog
 from cyclopts import Parameter
 
@@ -19,6 +18,7 @@ from chatbot.cli.greeting import greeting
 from chatbot.config import Config, LogConfig, load_config
 from chatbot.emulator import World
 from chatbot.errors import ConfigError
+from chatbot.runtime import event_loop
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control import ControlDirectory, RunInfo
 from chatbot.runtime.daemon import Daemon
@@ -103,7 +103,8 @@ def _refuse_emulator(config: Config) -> None:
 
 def _ready(config: Config, log_format: Format) -> Callable[[RunInfo], None]:
     def ready(info: RunInfo) -> None:
-        structlog.get_logger().info("daemon.started", pid=info.pid, bots=[bot.name for bot in info.bots])
+        bots = [bot.name for bot in info.bots]
+        structlog.get_logger().info("daemon.started", pid=info.pid, bots=bots, event_loop=event_loop.running())
         if log_format == "console":
             print(greeting(info, config), flush=True)
 
@@ -112,13 +113,14 @@ def _ready(config: Config, log_format: Format) -> Callable[[RunInfo], None]:
 
 def _run(make: Callable[..., Daemon], config: Config, control: ControlDirectory, log_format: Format) -> int:
     def begin() -> int:
+        loop = event_loop.chosen(os.environ)
         with control.hold(), traced(os.environ) as traces:
             daemon = make(traces=traces)
             if config.uses_emulator:
                 with world_of(config) as world:
-                    anyio.run(_on_emulator, daemon, world, config, control)
+                    event_loop.run(loop, _on_emulator, daemon, world, config, control)
             else:
-                anyio.run(_on_azure, daemon, Connection.of(config))
+                event_loop.run(loop, _on_azure, daemon, Connection.of(config))
         return EXIT_CRASH if daemon.was_cut else 0
 
     return guard(begin, report=_report(resolve_format(log_format, sys.stderr) == "json"))

@@ -14,6 +14,7 @@ from chatbot.actions import SendMessage, action_key
 from chatbot.cli.boundary import EXIT_USAGE
 from chatbot.cli.options import BOTS_YAML, AsBot, ConfigFile, Format
 from chatbot.cli.reach import Reach, naming_threads, reach
+from chatbot.config.place import printable
 from chatbot.errors import OutcomeUnknown, Throttled
 from chatbot.model import REPLY_KEY, MessageId, ThreadId
 from chatbot.outbox.outbox import SETTLE_SECONDS
@@ -55,7 +56,7 @@ def send(
     if format == "json":
         print(json.dumps({"bot": way.bot(bot).name, "thread": thread, "messages": messages}, indent=2))
     else:
-        print("\n".join(messages))
+        print("\n".join(map(printable, messages)))
     return 0
 
 

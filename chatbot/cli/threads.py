@@ -80,7 +80,7 @@ def create_thread(
     if format == "json":
         print(json.dumps({"thread": thread, "failed": [_refusal(one) for one in failed]}, indent=2))
     else:
-        print(thread)
+        print(printable(thread))
         _tell(failed)
     return EXIT_UNAVAILABLE if failed else 0
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, Final, get_args
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from chatbot.config.document import Document
@@ -31,19 +31,45 @@ _KINDS: Final = {
 }
 
 
-def explain(details: ErrorDetails, document: Document, data: Any) -> Problem | None:
-    """Make a problem of one finding; None where the document has a problem of its own at the same value, or in it."""
-    path = _path(details["loc"], data)
-    if any(_is_known(path, details["type"], problem.path) for problem in document.problems):
-        return None
-    if details["type"] == "too_short" and details["input"]:  # it counts what is right; what is wrong is told anyway
-        return None
+def explained(error: ValidationError, document: Document, data: Any) -> list[Problem]:
+    """Make problems of what pydantic found.
+
+    Left out is what has been told already: of values of which the document has a problem of its own, of keys that are
+    missing because they are misspelt, or that may be in a file which could not be read.
+
+    Args:
+        document: what the file says.
+        data: what of it was validated.
+    """
+    findings = error.errors(include_url=False)
+    misspelt = {_meant(one, data) for one in findings}
+    problems = []
+    for one in findings:
+        path, kind = _path(one["loc"], data), one["type"]
+        is_told = any(_is_known(path, kind, known.path) for known in document.problems)
+        is_elsewhere = kind == "missing" and (path in misspelt or (len(path) == 1 and not document.is_complete))
+        is_short_of_wrong_ones = kind == "too_short" and one["input"]  # it counts what is right; the others are told
+        if not (is_told or is_elsewhere or is_short_of_wrong_ones):
+            problems.append(_problem(one, document, path))
+    return problems
+
+
+def _problem(details: ErrorDetails, document: Document, path: DataPath) -> Problem:
     if details["type"] == "extra_forbidden":
         return Problem(document.place(path, of_key=True), path, _unknown(path))
     if details["type"] == "missing":
         return Problem(document.place(path), path, "this is missing")
     is_key = details["loc"][-1:] == ("[key]",)
     return Problem(document.place(path, of_key=is_key), path, _sentence(details))
+
+
+def _meant(details: ErrorDetails, data: Any) -> DataPath | None:
+    """The path of the key that an unknown one was probably meant to be."""
+    if details["type"] != "extra_forbidden":
+        return None
+    *above, key = _path(details["loc"], data)
+    near = _nearest(str(key), _keys_at(tuple(above)))
+    return (*above, near) if near else None
 
 
 def _is_known(path: DataPath, kind: str, known: DataPath) -> bool:
@@ -109,8 +135,12 @@ def _model_in(annotation: Any) -> Any:
 
 
 def _suggestion(word: str, known: Iterable[str]) -> str:
-    near = get_close_matches(word.lower(), known, n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
+    near = _nearest(word, known)
+    return f" (did you mean {near}?)" if near else ""
+
+
+def _nearest(word: str, known: Iterable[str]) -> str | None:
+    return next(iter(get_close_matches(word.lower(), known, n=1)), None)
 
 
 def _one_of(words: list[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from chatbot.config.document import Document
-from chatbot.config.explain import explain
+from chatbot.config.explain import explained
 from chatbot.config.file import MissingError, UnreadableError
 from chatbot.config.identity import contradictions
 from chatbot.config.inclusion import read_files
@@ -89,8 +89,4 @@ def _validate(document: Document) -> tuple[Config | None, list[Problem]]:
         config = Config.model_validate(data)
         return config, list(contradictions(config, document))
     except ValidationError as error:
-        details = error.errors(include_url=False)
-        if not document.is_complete:  # what is missing at the top may be in a file that could not be read
-            details = [one for one in details if one["type"] != "missing" or len(one["loc"]) > 1]
-        found = (explain(one, document, data) for one in details)
-        return None, [one for one in found if one is not None]
+        return None, explained(error, document, data)

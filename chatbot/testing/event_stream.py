@@ -36,6 +36,9 @@ from chatbot.model import Participant, ThreadId, UserId
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import Write
 from chatbot.testing.author import Author, milliseconds
+from chatbot.testing.traces import from_the_author_on
+
+__tracebackhide__ = True  # pytest: what is of interest is the author's test and code
 
 E = TypeVar("E", bound=Event)
 
@@ -198,7 +201,7 @@ class EventStream:
                 writes += outcome.writes
                 if outcome.error is not None:
                     if should_raise:
-                        raise outcome.error
+                        raise from_the_author_on(outcome.error)
                     memory = self._conversations.open(event)
                     last_words = await dispatcher.dispatch_failure(event, outcome, memory, line=line)
                     writes += last_words.writes

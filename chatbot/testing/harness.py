@@ -28,8 +28,11 @@ from chatbot.testing.patient_store import patient
 from chatbot.testing.process import BotProcess, Failure, Manners, Part
 from chatbot.testing.room import Room
 from chatbot.testing.stage import Stage
+from chatbot.testing.traces import from_the_author_on
 from chatbot.testing.transcripts import transcript
 from chatbot.testing.virtual_time import VirtualClock, virtual_loop, waiting_places
+
+__tracebackhide__ = True  # pytest: what is of interest is the author's test and code
 
 VIRTUAL_PATIENCE: Final = timedelta(hours=1)
 REAL_PATIENCE: Final = timedelta(seconds=20)
@@ -100,7 +103,7 @@ class Harness:
         for failure in latest.values():
             what = type(failure.event).__name__ if failure.event else "no event in particular"
             failure.error.add_note(f"raised in bot {failure.bot!r} while it handled: {what}")
-        errors = [failure.error for failure in latest.values()]
+        errors = [from_the_author_on(failure.error) for failure in latest.values()]
         if len(errors) == 1:
             raise errors[0]
         if errors:
@@ -147,8 +150,10 @@ class Harness:
 
     def explain(self, error: BaseException) -> None:
         """Show with a failing test what was said, and which handlers failed without failing it."""
-        for failure in self.failures:
-            if failure.error is not error:
+        raised = error.exceptions if isinstance(error, BaseExceptionGroup) else (error,)
+        latest = {(failure.bot, failure.event and failure.event.key): failure for failure in self.failures}
+        for failure in latest.values():
+            if failure.error not in raised:
                 error.add_note(f"\nIn bot {failure.bot!r} a handler failed: {failure.error!r}")
         for room in self.rooms:
             if room.is_open:

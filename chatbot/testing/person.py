@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from chatbot.service.base import ChatService
     from chatbot.testing.room import Room
 
+__tracebackhide__ = True  # pytest: what is of interest is the author's test and code
+
 T = TypeVar("T")
 
 ACT_SECONDS: Final = 1.0

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from chatbot.testing.harness import Harness
     from chatbot.testing.stage import Stage
 
+__tracebackhide__ = True  # pytest: what is of interest is the author's test and code
+
 REAL_TIME: Final = (
     "advance() needs virtual time, and this test runs in real time: mark it @pytest.mark.virtual_time (or its module: "
     "pytestmark = pytest.mark.virtual_time), or take the fixture virtual_time"

@@ -1,11 +1,18 @@
-"""`chatbot check`, in this process: it starts nothing."""
+"""`chatbot check`, in this process: it starts nothing and changes nothing."""
 
 import json
+import sqlite3
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 
 from chatbot.cli import main
+from chatbot.stores import SqliteStore
+from chatbot.stores.lock import StoreLock
+from tests.cli.conftest import Demo
+from tests.cli.resource import Azure, azure
 
 PLUGIN = """
 from chatbot import Context, ParticipantsAdded, Plugin
@@ -55,6 +62,8 @@ def test_a_good_file_is_described_with_the_file_of_every_plugin_and_handler(
         "  checked  checked.py",
         "    /roll COUNT [SIDES]          checked.py:6",
         "    ParticipantsAdded → welcome  checked.py:10",
+        "",
+        "✓ store         chatbot.db: not there yet; it is made at the first start",
     ]
     assert sorted(path.name for path in folder.iterdir() if path.name != "__pycache__") == ["bots.yaml", "checked.py"]
 
@@ -180,10 +189,201 @@ def test_timers_and_schedules_are_listed_with_when_they_are_due(
 
     assert main(["check"]) == 0
 
-    lines = capsys.readouterr().out.replace(f"{folder}/", "").splitlines()[-4:]
+    lines = capsys.readouterr().out.replace(f"{folder}/", "").splitlines()[-6:-2]
     assert [line.partition("  checked.py")[0].strip() for line in lines] == [
         "/order ITEM",
         "TimerFired → remind",
         "every 3600 s → beat",
         "cron 0 9 * * 1-5 Europe/Paris → morning",
     ]
+
+
+# ── several mistakes at once, as the documentation shows them ─────────────────────────────────────────────────────
+
+DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
+
+
+def blocks(language: str) -> list[str]:
+    return [part.split("```")[0] for part in DOCS.read_text().split(f"```{language}\n")[1:]]
+
+
+TEN_PLUGINS = {
+    "faq": (
+        "from pydantic import BaseModel\n\nfrom chatbot import Plugin\n\n\nclass Settings(BaseModel):\n"
+        "    language: str = 'en'\n\n\ndef plugin(settings: Settings) -> Plugin:\n    return Plugin('faq')\n"
+    ),
+    "echo": "from chatbot import Plugin\n\nplugin = Plugin('echo')\n",
+    "dice": "from chatbot import Plugin\nimport shop\n",
+}
+
+
+@pytest.fixture
+def ten_mistakes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The file of the documentation, in the working directory; what the documentation says is told of it."""
+    (folder / "plugins").mkdir()
+    for name, code in TEN_PLUGINS.items():
+        (folder / "plugins" / f"{name}.py").write_text(code)
+    monkeypatch.delenv("LEVEL", raising=False)
+    text, told = next(block for block in blocks("yaml") if "ten mistakes" in block), blocks("console")[0]
+    (folder / "bots.yaml").write_text(text)
+    return told.splitlines()[1:]
+
+
+def as_documented(folder: Path, text: str) -> str:
+    return text.replace(f"{folder}/", "").replace(str(folder), "/srv/bots")
+
+
+def test_ten_mistakes_are_all_told_at_once_with_their_places_as_the_documentation_shows(
+    ten_mistakes: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check"]) == 78
+
+    told = as_documented(folder, capsys.readouterr().err).splitlines()
+    assert told == ten_mistakes
+    assert sum(": " in line and "yaml:" in line for line in told) == 10
+
+
+def test_programs_are_told_of_each_mistake_by_its_parts(
+    ten_mistakes: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "--format", "json"]) == 78
+
+    found = json.loads(capsys.readouterr().out)
+    assert found["is_right"] is False
+    assert len(found["problems"]) == 10
+    shown = [line for line in ten_mistakes if "bots.yaml:" in line]
+    for problem, line in zip(found["problems"], shown, strict=True):
+        place = f"{problem['file']}:{problem['line']}:{problem['column']}"
+        named = f"{place}: {problem['path']}: {problem['text']}" if problem["path"] else f"{place}: {problem['text']}"
+        assert as_documented(folder, named) in line
+
+
+def test_programs_are_told_that_a_file_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "nope.yaml", "--format", "json"]) == 78
+
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    text = "there is no such file; name your configuration, or go where it is"
+    assert problem == {"file": "nope.yaml", "line": None, "column": None, "path": "", "text": text}
+
+
+def test_programs_are_told_what_is_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "more.yaml").write_text("bots:\n  other: {plugins: [checked], threads: ['19:a@thread.v2']}\n")
+    (folder / "bots.yaml").write_text((folder / "bots.yaml").read_text() + "include: more.yaml\n")
+
+    assert main(["check", "--format", "json"]) == 0
+
+    found = json.loads(capsys.readouterr().out)
+    assert (found["is_right"], found["problems"]) == (True, [])
+    assert found["files"] == ["bots.yaml", "more.yaml"]
+    assert [bot["name"] for bot in found["bots"]] == ["other", "dice"]
+    assert found["bots"][0]["threads"] == ["19:a@thread.v2"]
+    assert found["bots"][1]["plugins"][0]["handlers"][0] == {
+        "handler": "checked.roll",
+        "what": "/roll COUNT [SIDES]",
+        "place": f"{folder}/checked.py:6",
+    }
+    assert [(one["subject"], one["state"]) for one in found["findings"]] == [("store", "ok")]
+
+
+# ── the store and the service ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def everything_in(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+async def _make_store(file: Path) -> None:
+    async with SqliteStore(file):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda file: file.write_bytes(b"no database at all" * 100), "is no SQLite database, or is damaged"),
+        (lambda file: spoil_version(file), "run a newer chatbot, or name another file"),
+        (lambda file: (file.unlink(), file.mkdir()), "is a directory: name a file in it"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_69_and_is_left_as_it_is(
+    folder: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], object], sentence: str
+) -> None:
+    anyio.run(_make_store, folder / "chatbot.db")
+    spoil(folder / "chatbot.db")
+    before = everything_in(folder)
+
+    assert main(["check"]) == 69
+
+    shown = capsys.readouterr().out
+    assert "all right" not in shown
+    assert sentence in next(line for line in shown.splitlines() if line.startswith("✗ store"))
+    assert everything_in(folder) == before
+
+
+def spoil_version(file: Path) -> None:
+    connection = sqlite3.connect(file)
+    connection.execute("PRAGMA user_version = 99")
+    connection.execute("PRAGMA journal_mode = DELETE")
+    connection.close()
+
+
+def test_a_store_in_use_by_the_running_bots_is_as_it_should_be(demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(demo.directory / "bots.yaml"), "--online"]) == 0
+
+    shown = capsys.readouterr().out
+    assert "chatbot.db: in use" in shown
+    assert "✓ token         echo: the service takes its token" in shown
+
+
+def test_a_store_in_use_by_others_is_said_to_be(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lock = StoreLock(folder / "chatbot.db")
+    anyio.run(_make_store, folder / "chatbot.db")
+    lock.acquire()
+
+    assert main(["check"]) == 69
+
+    lock.release()
+    assert "is in use by this process already: stop that one first" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def resource(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azure]:
+    with azure(tmp_path_factory.mktemp("azure")) as it:
+        yield it
+
+
+def test_online_the_service_is_asked_and_nothing_is_made_there(
+    resource: Azure, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resource.bots_yaml(folder)
+    users = resource.control("GET", "status")["users"]
+    before = everything_in(folder)
+
+    assert main(["check", "--online"]) == 0
+
+    shown = capsys.readouterr().out
+    assert "✓ access        the service lets us in with its access key" in shown
+    assert "✓ token         parrot has no user that is known here; one is made at its first start" in shown
+    assert resource.control("GET", "status")["users"] == users
+    assert everything_in(folder) == before
+
+
+def test_online_a_key_that_is_refused_is_69_and_is_not_shown(
+    resource: Azure, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resource.bots_yaml(folder, f'"endpoint={resource.endpoint}/;accesskey=bm90IG91cnM="')
+
+    assert main(["check"]) == 0
+    assert main(["check", "--online"]) == 69
+
+    told = capsys.readouterr()
+    assert "✗ access" in told.out
+    assert "bm90IG91cnM" not in told.out + told.err
+
+
+def test_without_online_nobody_is_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACS_CONNECTION_STRING", "endpoint=https://127.0.0.1:1/;accesskey=c2VjcmV0")
+
+    assert main(["check"]) == 0
+    assert main(["check", "--online"]) == 69

@@ -235,6 +235,17 @@ def test_an_authority_that_is_not_trusted(tmp_path: Path, doctor: Doctor) -> Non
     assert known.one("tls")[0] == "ok"
 
 
+def test_authorities_that_the_environment_names_and_that_are_not_there(
+    tmp_path: Path, doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
+    with secure(tmp_path) as (url, _):
+        report = doctor(bots_yaml(tmp_path, keyed(url)))
+
+    assert [state for state, _, _ in report.all("tls")] == ["warning", "failed"]
+    assert report.all("tls")[0][1] == "SSL_CERT_FILE names /nowhere/ca.pem, which is not there"
+
+
 def test_a_certificate_of_another_name_or_of_another_time(tmp_path: Path, doctor: Doctor) -> None:
     now = datetime.now(UTC)
     past = {"not_before": now - timedelta(days=9), "not_after": now - timedelta(days=1)}

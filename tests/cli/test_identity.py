@@ -13,6 +13,7 @@ import pytest
 from chatbot.cli import main
 from tests.cli.conftest import Demo, Run
 from tests.cli.resource import Azure, azure
+from tests.loopback import Answered, site
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +133,14 @@ def test_the_emulator_is_there_only_while_the_bots_run(tmp_path: Path, capsys: p
     for command in (["identity", "show"], ["threads", "list"], ["send", "19:x@thread.v2", "hi"]):
         assert main([*command, str(tmp_path / "bots.yaml")]) == 69
         assert "the emulator is there only while the bots run" in capsys.readouterr().err
+
+
+def test_an_id_that_would_move_the_cursor_is_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = Answered(201, {"identity": {"id": "8:acs:\x1b[2J"}})
+    with site(lambda _: hostile) as service:
+        text = f"version: 1\nservice: endpoint={service.url}/;accesskey=c2VjcmV0\nbots: {{a: {{plugins: [p]}}}}\n"
+        (tmp_path / "bots.yaml").write_text(text)
+
+        assert main(["identity", "create", str(tmp_path / "bots.yaml")]) == 0
+
+    assert capsys.readouterr().out == "8:acs:\\x1b[2J\n"

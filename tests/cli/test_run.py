@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +72,19 @@ def test_a_restarted_demo_goes_on_where_it_was_after_either_signal(tmp_path: Pat
     assert "Echo: before" in talks[0]
     assert [talks[1].count(f"Echo: {word}") for word in ("before", "after")] == [1, 1]
     assert not (tmp_path / ".chatbot" / "run.json").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="uvloop does not exist for Windows")
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_bots_answer_and_stop_on_either_event_loop(
+    loop: str, tmp_path: Path, run: Run, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHATBOT_EVENT_LOOP", loop)
+    bots = run(copy_of_the_clone(tmp_path))
+
+    assert bots.event("daemon.started")["event_loop"] == loop
+    assert "Echo: good day" in chat(tmp_path, typed="good day\n").out
+    assert bots.stop() == 0
 
 
 def test_with_the_variable_set_the_same_file_runs_on_a_real_endpoint(

@@ -52,11 +52,11 @@ async def look(endpoint: str, ca_file: Path | None, *, clock: Callable[[], float
     url = urlsplit(endpoint)
     try:
         context = await anyio.to_thread.run_sync(tls_context, ca_file)
+        findings = await anyio.to_thread.run_sync(_environment)
         proxy = proxy_for(endpoint)
     except ConfigError as error:
         return [misconfigured("tls" if "ca_file" in str(error) else "proxy", str(error))]
     journey = _Journey(url, urlsplit(proxy) if proxy else None, context, clock)
-    findings: list[Finding] = []
     for step in (journey.name, journey.connection, journey.certificate, journey.time):
         found = await step()
         if found is not None:
@@ -66,8 +66,20 @@ async def look(endpoint: str, ca_file: Path | None, *, clock: Callable[[], float
     return findings
 
 
+def _environment() -> list[Finding]:
+    """What the environment names and is not there; TLS itself then trusts nobody, without a word."""
+    named = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
+    return [
+        warning("tls", f"{name} names {place}, which is not there", "correct it, or unset it")
+        for name, place in named.items()
+        if place and not os.path.exists(place)
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class _Journey:
+    """The steps; each is a finding, or None where it is not on this way."""
+
     url: SplitResult
     proxy: SplitResult | None
     context: ssl.SSLContext

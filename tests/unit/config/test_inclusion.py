@@ -186,7 +186,6 @@ def test_mistakes_of_all_files_are_told_at_once_file_by_file() -> None:
         "bots.yaml:4:14",
         "b.yaml:2:40",
         "b.yaml:3:12",
-        "a.yaml:2:3",
         "a.yaml:2:10",
     ]
 

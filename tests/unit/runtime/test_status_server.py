@@ -30,7 +30,7 @@ async def listening_at(folder: Path, listen: str | None) -> Config:
 async def is_served(port: int) -> bool:
     try:
         async with await anyio.connect_tcp("127.0.0.1", port) as stream:
-            await stream.send(b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")
+            await stream.send(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
             return (await stream.receive()).startswith(b"HTTP/1.1 200 ")
     except OSError:
         return False

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -289,3 +290,42 @@ def test_the_plugin_loads_no_library_at_the_start_of_pytest() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
 
     assert loaded.splitlines() == ["set()", "['chatbot.testing.pytest_plugin']"]
+
+
+FAILING = """
+import pytest
+from chatbot import Context, Plugin
+from chatbot.testing import EventStream, chat
+
+plugin = Plugin("unlucky")
+
+@plugin.message()
+async def unlucky(ctx: Context) -> str:
+    raise RuntimeError("no luck")
+
+@pytest.mark.virtual_time
+async def test_whole_bot() -> None:
+    async with chat(plugin) as room:
+        await room.user("Ann").says("hi")
+
+@pytest.mark.asyncio
+async def test_handler_alone() -> None:
+    stream = EventStream()
+    stream += stream.user("Ann").said("hi")
+    await stream.into(plugin)
+"""
+
+
+def test_a_handler_that_fails_is_shown_with_the_test_and_nothing_between(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(FAILING)
+
+    result = pytester.runpytest(*QUIET, "--show-capture=no", "--tb=short")
+
+    result.assert_outcomes(failed=2)
+    shown = result.stdout.str()
+    assert re.findall(r"^(\S+\.py):\d+: in (\w+)$", shown, re.MULTILINE) == [
+        ("test_a_handler_that_fails_is_shown_with_the_test_and_nothing_between.py", name)
+        for name in ("test_whole_bot", "unlucky", "test_handler_alone", "unlucky")
+    ]
+    assert shown.count("RuntimeError: no luck") == 2  # three attempts were made of the first one
+    assert "Ann: hi" in shown

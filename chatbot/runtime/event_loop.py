@@ -1,0 +1,54 @@
+"""Which event loop bots run on: uvloop where it is installed (the extra `chatbot[uvloop]`), else Python's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.util import find_spec
+from typing import Final, TypeVar, TypeVarTuple
+
+import anyio
+
+from chatbot.errors import ConfigError
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+VARIABLE: Final = "CHATBOT_EVENT_LOOP"
+"""The environment variable that names one: `asyncio` or `uvloop`."""
+
+ASYNCIO: Final = "asyncio"
+UVLOOP: Final = "uvloop"
+
+
+def chosen(environ: Mapping[str, str]) -> str:
+    """The event loop to run on, `asyncio` or `uvloop`.
+
+    Args:
+        environ: where `CHATBOT_EVENT_LOOP` may name it.
+
+    Raises:
+        ConfigError: it names another, or one that is not installed.
+    """
+    named = environ.get(VARIABLE, "")
+    is_installed = find_spec(UVLOOP) is not None
+    if not named:
+        return UVLOOP if is_installed else ASYNCIO
+    if named not in (ASYNCIO, UVLOOP):
+        msg = f"the environment variable {VARIABLE} is {named!r}; it can be {ASYNCIO} or {UVLOOP}"
+        raise ConfigError(msg)
+    if named == UVLOOP and not is_installed:
+        remedy = "pip install 'chatbot[uvloop]'"
+        msg = f"the environment variable {VARIABLE} asks for uvloop, which is not installed: {remedy}"
+        raise ConfigError(msg)
+    return named
+
+
+def running() -> str:
+    """The event loop that runs now, `asyncio` or `uvloop`."""
+    return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+
+
+def run(loop: str, function: Callable[[*Args], Awaitable[T]], *args: *Args) -> T:
+    """Run a coroutine function on the event loop that `chosen` has named, and return what it returns."""
+    return anyio.run(function, *args, backend_options={"use_uvloop": loop == UVLOOP})
