@@ -1,0 +1,164 @@
+"""The emulator in a process of its own, with people in its threads who do what they are told, a line of JSON each.
+
+People speak inside of this process, so that what they do costs the bots nothing; when a reply came and when the
+message was shown as read is taken from the emulator's own log of requests, in milliseconds. Quotas are off here; the
+bot keeps its own budgets all the same. `tests.benchmarks.stack` talks to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from chatbot.emulator import Emulator, World, serve
+
+POLL_SECONDS = 0.02
+SILENT_SECONDS = 3600.0
+"""How long ago the threads were made, and the bot was stopped."""
+
+SENT, READ = "send_message", "send_read_receipt"
+
+
+@dataclass
+class Exchange:
+    """Messages that wait for their reply and their receipt, one in a thread at a time."""
+
+    waiting: dict[str, int] = field(default_factory=dict)  # thread to the time of its message, ms
+    unread: dict[str, int] = field(default_factory=dict)
+    replied: list[int] = field(default_factory=list)
+    read: list[int] = field(default_factory=list)
+    calls: Counter[str] = field(default_factory=Counter)
+    latest_ms: int = 0
+
+
+class Stage:
+    """The emulator, one bot's user, and a person with so many threads with it.
+
+    Args:
+        count: how many threads.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._behind = SILENT_SECONDS
+        self.emulator = Emulator(World(seed=1), quotas=False, clock=lambda: time.time() - self._behind)
+        self.bot, self.ann, self.rival = (self.emulator.create_user() for _ in range(3))
+        self.threads = [self.emulator.create_thread(self.ann, f"{number}", [self.bot]) for number in range(count)]
+        self.made_ms = self.emulator.now() + 1000
+        self._behind = 0.0
+        self.order = random.Random(1).sample(self.threads, count)
+        self._next = 0
+        self._exchange = Exchange()
+        self._dice = random.Random(2)
+
+    def say(self) -> None:
+        """Say something in the next thread, unless its last message still waits."""
+        thread = self.order[self._next % len(self.order)]
+        self._next += 1
+        if thread not in self._exchange.waiting:
+            sent = self.emulator.send(thread, self.ann, "well, this is what I have to say")
+            self._exchange.waiting[thread] = self._exchange.unread[thread] = sent
+
+    def note(self) -> None:
+        """Take in what the bot has asked for since the last time."""
+        exchange, calls = self._exchange, list(self.emulator.calls)
+        self.emulator.calls.clear()
+        for call in calls:
+            if call.user != self.bot:
+                continue
+            exchange.calls[call.operation] += 1
+            waiting = {SENT: exchange.waiting, READ: exchange.unread}.get(call.operation)
+            thread = call.target.split("/")[3] if waiting is not None else ""
+            if waiting and call.status < 300 and thread in waiting:
+                latencies = exchange.replied if call.operation == SENT else exchange.read
+                latencies.append(call.at - waiting.pop(thread))
+                exchange.latest_ms = call.at
+
+    async def settle(self, seconds: float) -> None:
+        """Wait until every message has its reply and its receipt."""
+        until = time.monotonic() + seconds
+        while (self._exchange.waiting or self._exchange.unread) and time.monotonic() < until:
+            await asyncio.sleep(POLL_SECONDS)
+            self.note()
+
+    # ── what people are told ──────────────────────────────────────────────────────────────────────────────────
+
+    async def burst(self, messages: int, seconds: float) -> dict[str, Any]:
+        """Speak in so many threads at once, and wait."""
+        begun = self._begin()
+        for _ in range(messages):
+            self.say()
+        await self.settle(seconds)
+        return self._found(begun)
+
+    async def talk(self, rate: float, seconds: float) -> dict[str, Any]:
+        """Speak so many times a second, at irregular moments; then wait for the last replies."""
+        begun = self._begin()
+        until = time.monotonic() + seconds
+        due = time.monotonic()
+        while (due := due + self._dice.uniform(0.5, 1.5) / rate) < until:
+            while (pause := due - time.monotonic()) > 0:
+                await asyncio.sleep(min(pause, POLL_SECONDS))
+                self.note()
+            self.say()
+        await self.settle(10.0)
+        return self._found(begun)
+
+    async def quiet(self, seconds: float) -> dict[str, Any]:
+        """Say nothing."""
+        begun = self._begin()
+        for _ in range(max(1, int(seconds / 0.25))):
+            await asyncio.sleep(seconds / max(1, int(seconds / 0.25)))
+            self.note()
+        return self._found(begun)
+
+    async def prepare(self, messages: int) -> dict[str, Any]:
+        """Make threads of somebody else's, each with a message to answer."""
+        threads = [self.emulator.create_thread(self.ann, "other", [self.rival]) for _ in range(messages)]
+        said = {thread: self.emulator.send(thread, self.ann, "well, this is what I have to say") for thread in threads}
+        return {"user": self.rival, "token": self.emulator.issue_token(self.rival).text, "said": said}
+
+    def _begin(self) -> int:
+        self.emulator.calls.clear()
+        self._exchange = Exchange()
+        return self.emulator.now()
+
+    def _found(self, begun_ms: int) -> dict[str, Any]:
+        exchange = self._exchange
+        return {
+            "seconds": (exchange.latest_ms - begun_ms) / 1000,
+            "replied": exchange.replied,
+            "read": exchange.read,
+            "unanswered": len(exchange.waiting),
+            "calls": exchange.calls,
+        }
+
+
+async def main(count: int) -> None:
+    """Serve, say who is who, and do what the lines say until they end."""
+    stage = Stage(count)
+    lines = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    async with serve(stage.emulator, tls=False) as running:
+        facts = {
+            "connection_string": running.connection_string,
+            "resource": urlsplit(running.endpoint).netloc,
+            "bot": stage.bot,
+            "threads": stage.threads,
+            "made_ms": stage.made_ms,
+        }
+        print(json.dumps(facts), flush=True)
+        while line := await lines.readline():
+            wanted = json.loads(line)
+            done = await getattr(stage, wanted.pop("do"))(**wanted)
+            print(json.dumps(done), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1])))
