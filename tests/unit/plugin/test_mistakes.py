@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import decimal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,20 +25,13 @@ from chatbot import (
     regex,
 )
 from chatbot.dispatch import Roster
+from tests.unit.plugin.mistakes import Mistakes
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-Mistake = Callable[[Any], object]  # a plugin of no type: the point is what the type checker would have told
-MISTAKES: dict[str, Mistake] = {}
-
-
-def says(reason: str) -> Callable[[Mistake], Mistake]:
-    def note(mistake: Mistake) -> Mistake:
-        MISTAKES[reason] = mistake
-        return mistake
-
-    return note
+MISTAKES = Mistakes()
+says = MISTAKES.says
 
 
 @says("handler echo is not async; write `async def echo`")
@@ -171,47 +164,6 @@ def inconvertible_group(plugin: Any) -> None:
     async def remind(ctx: Context, who: bytes) -> None: ...
 
 
-@says("'roll dice' cannot be typed as a command; use letters, digits, - and _, as in @plugin.command(\"roll\")")
-def untypable_command(plugin: Any) -> None:
-    plugin.command("roll dice")
-
-
-@says('the function roll cannot be typed as a command; use letters, digits, - and _, as in @plugin.command("roll")')
-def command_without_its_name(plugin: Any) -> None:
-    @plugin.command
-    async def roll(ctx: Context) -> None: ...
-
-
-@says(
-    "echo stands where a filter is wanted, but it is async: a handler's decorator needs its parentheses,"
-    " as in @plugin.message(), and a filter is a plain function from an event to a bool"
-)
-def forgotten_parentheses(plugin: Any) -> None:
-    @plugin.message
-    async def echo(ctx: Context) -> None: ...
-
-
-@says("'hi' is not a filter; use one of chatbot's filters or a function from an event to a bool")
-def text_as_a_filter(plugin: Any) -> None:
-    plugin.message("hi")
-
-
-@says("on() takes a class of events, as in @plugin.on(ParticipantsAdded), not 'ParticipantsAdded'")
-def event_by_name(plugin: Any) -> None:
-    plugin.on("ParticipantsAdded")
-
-
-@says("on() takes a class of events, as in @plugin.on(ParticipantsAdded), not the function greet")
-def no_event(plugin: Any) -> None:
-    @plugin.on
-    async def greet(ctx: Context[ParticipantsAdded]) -> None: ...
-
-
-@says("on(TimerFired) gets nothing: a timer calls the function it was set for; decorate that with @plugin.timer")
-def timers_for_everybody(plugin: Any) -> None:
-    plugin.on(TimerFired)
-
-
 @says("handler say returns a reply, but after ThreadLeft the bot is not in the thread any more; return None")
 def reply_to_those_who_are_left(plugin: Any) -> None:
     @plugin.on(ThreadLeft)
@@ -224,72 +176,6 @@ def method(plugin: Any) -> None:
     class Desk:
         @plugin.message()
         async def say(self, ctx: Context) -> None: ...
-
-
-@says("error() takes classes of exceptions, as in @plugin.error(OSError), not the function sorry")
-def error_handler_without_parentheses(plugin: Any) -> None:
-    @plugin.error
-    async def sorry(ctx: Context[Event], error: Exception) -> None: ...
-
-
-@says("'(unclosed' is no regular expression: missing ), unterminated subpattern at position 0")
-def broken_pattern(plugin: Any) -> None:
-    plugin.message(regex("(unclosed"))
-
-
-@says("'0 25 * * *' is no cron expression: bad hour; an example is '0 9 * * 1-5'")
-def no_such_hour(plugin: Any) -> None:
-    plugin.cron("0 25 * * *")
-
-
-@says("9 is no cron expression; give minute, hour, day of month, month, day of week, as in '0 9 * * 1-5'")
-def cron_by_hour(plugin: Any) -> None:
-    plugin.cron(9)
-
-
-@says("'Europe/Pari' is no time zone; give one of the IANA database, as in 'Europe/Paris'")
-def unknown_zone(plugin: Any) -> None:
-    plugin.cron("0 9 * * *", tz="Europe/Pari")
-
-
-@says("2 is no time zone; give one of the IANA database, as in 'Europe/Paris'")
-def zone_by_offset(plugin: Any) -> None:
-    plugin.cron("0 9 * * *", tz=2)
-
-
-@says("every(60) is no time; write every(timedelta(seconds=60))")
-def period_in_seconds(plugin: Any) -> None:
-    plugin.every(60)
-
-
-@says("timeout=60 is not a time; write timeout=timedelta(seconds=60)")
-def timeout_in_seconds(plugin: Any) -> None:
-    plugin.message(timeout=60)
-
-
-@says("retry=3 does not say how to retry; write retry=Retry(attempts=3)")
-def retry_by_number(plugin: Any) -> None:
-    plugin.message(retry=3)
-
-
-@says("ack='manual' is not when to acknowledge; write ack=Ack.HANDLED, or another one of Ack")
-def ack_by_name(plugin: Any) -> None:
-    plugin.command("roll", ack="manual")
-
-
-@says("from_bots='echo' is neither True nor False")
-def from_one_bot(plugin: Any) -> None:
-    plugin.message(from_bots="echo")
-
-
-@says("include() takes a Plugin, not 'plugins.other'; write `from plugins.other import plugin as other`")
-def included_by_name(plugin: Any) -> None:
-    plugin.include("plugins.other")
-
-
-@says('7 is no name of a plugin; write Plugin("dice")')
-def number_as_a_name(plugin: Any) -> None:
-    plugin.include(Plugin(7))  # type: ignore[arg-type]
 
 
 @says("middleware time_it is not async; write `async def time_it`")
@@ -372,18 +258,9 @@ def included_twice(plugin: Any) -> None:
     plugin.include(other)
 
 
-@pytest.mark.parametrize("reason", MISTAKES, ids=[mistake.__name__ for mistake in MISTAKES.values()])
+@pytest.mark.parametrize("reason", MISTAKES, ids=MISTAKES.name)
 def test_a_mistake_is_refused_with_its_place_and_its_remedy(reason: str) -> None:
-    mistake, plugin = MISTAKES[reason], Plugin("a")
-
-    with pytest.raises(PluginError) as caught:  # noqa: PT012 -- some are refused at once, some when all is written
-        mistake(plugin)
-        Roster(plugin.handlers())
-
-    file, line, said = str(caught.value).split(":", 2)
-    assert file == "tests/unit/plugin/test_mistakes.py"
-    assert mistake.__code__.co_firstlineno < int(line) < mistake.__code__.co_firstlineno + 9
-    assert said.strip() == reason
+    MISTAKES.check(reason, __file__)
 
 
 def test_the_second_command_of_a_name_is_refused_naming_the_first() -> None:
