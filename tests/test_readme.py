@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timeout(180)
 """These start several processes each, which a busy machine does slowly."""
 
 README = Path(__file__).parent.parent / "README.md"
-WRITING = README.parent / "docs" / "writing.md"
+GUIDES = (README, README.parent / "docs" / "writing.md", README.parent / "docs" / "testing.md")
 
 
 def blocks(language: str, page: Path = README) -> list[str]:
@@ -23,10 +23,12 @@ def blocks(language: str, page: Path = README) -> list[str]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A user's directory, with the files of the README and of docs/writing.md in it."""
-    for number, block in enumerate(blocks("python") + blocks("text") + blocks("python", WRITING)):
+    """A user's directory, with the files in it that the README and the guides show."""
+    for block in [block for page in GUIDES for language in ("python", "text") for block in blocks(language, page)]:
         named = re.match(r"# (\S+\.(?:py|chat))\n", block)
-        path = tmp_path / (named.group(1) if named else f"tests/test_block_{number}.py")
+        if named is None:
+            continue
+        path = tmp_path / named.group(1)
         path.parent.mkdir(exist_ok=True)
         path.write_text(block, encoding="utf-8")
     # An editable install of chatbot also offers this repository's own `plugins`; the user's comes first.
@@ -46,7 +48,7 @@ def test_the_tests_that_are_shown_pass_in_a_project_with_one_line_of_configurati
     finished = run(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "tests")
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "10 passed" in finished.stdout
+    assert "15 passed" in finished.stdout
 
 
 def test_the_configuration_of_the_readme_is_accepted(project: Path) -> None:
@@ -65,7 +67,7 @@ def test_every_plugin_that_is_shown_can_be_loaded(project: Path) -> None:
     finished = run(project, "-m", "chatbot", "check")
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert names == ["cart", "desk", "dice", "greeter", "shop", "shopping", "story", "tea"]
+    assert names == ["cart", "counter", "desk", "dice", "greeter", "shop", "shopping", "story", "tea"]
 
 
 def test_the_example_has_a_bot_and_its_test_in_25_lines() -> None:
