@@ -52,7 +52,8 @@ SETTLE_SECONDS: Final = 3.0
 """How long after an attempt of unknown outcome the thread is read for its proof."""
 
 MAX_PARTIAL_TRIES: Final = 3
-REMEMBERED: Final = 64
+REMEMBERED: Final = 32
+"""Replies whose messages are known without asking the store: as many as the service takes in a minute, and some."""
 
 _OPERATIONS: Final[dict[type[Action], Operation]] = {
     SendMessage: Operation.WRITE_MESSAGE,
