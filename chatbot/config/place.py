@@ -103,9 +103,23 @@ def masked(text: str) -> str:
     return _SECRETS.sub(_stars, text)
 
 
+def shows_secret(text: str) -> bool:
+    """Whether an access key or a password stands in the text as it is, and not as a variable.
+
+    Values that are only called token or key may be anything; those of chatbot's own settings are refused anyway.
+    """
+    found = (match for match in _SECRETS.finditer(text) if match["name"] is None)
+    return any(not _parts(match)[1].startswith("$") for match in found)
+
+
 def _stars(match: re.Match[str]) -> str:
-    before, secret = (group for group in match.groups() if group is not None)
+    before, secret = _parts(match)
     return f"{before}{'*' * len(secret)}"
+
+
+def _parts(match: re.Match[str]) -> tuple[str, str]:
+    before, secret = (group for group in match.groups() if group is not None)
+    return before, secret
 
 
 def cells(text: str) -> int:

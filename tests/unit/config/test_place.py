@@ -1,4 +1,6 @@
-from chatbot.config.place import Place, Source, printable
+import pytest
+
+from chatbot.config.place import Place, Source, printable, shows_secret
 
 
 def excerpt(text: str, column: int, width: int = 1) -> str:
@@ -55,3 +57,18 @@ def test_a_secret_cut_by_the_edge_of_a_long_line_stays_masked() -> None:
 
 def test_a_place_beyond_the_file_has_no_excerpt() -> None:
     assert Place(Source.of("f", ""), 1, 1).excerpt() == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "is_shown"),
+    [
+        ("service: endpoint=https://x/;accesskey=c2VjcmV0", True),
+        ("service: endpoint=https://x/;accesskey=${KEY}", False),
+        ("service: ${ACS_CONNECTION_STRING}\nurl: http://127.0.0.1:8080/", False),
+        ("store: postgresql://bot:hunter2@host/db", True),
+        ("token: !secret env:TOKEN", False),
+        ("url: https://x/?code=hunter2", True),
+    ],
+)
+def test_a_secret_is_told_from_a_variable(text: str, is_shown: bool) -> None:
+    assert shows_secret(text) is is_shown
