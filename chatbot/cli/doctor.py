@@ -16,7 +16,7 @@ from chatbot.cli.options import BOTS_YAML, ConfigFile, Format
 from chatbot.config import Config, ServiceConfig, load_config
 from chatbot.errors import ChatbotError, ConfigError
 from chatbot.runtime.asking import ask, find_daemon
-from chatbot.runtime.checkup import daemon, memory, packages, service
+from chatbot.runtime.checkup import daemon, files, memory, packages, service
 from chatbot.runtime.checkup.finding import Finding, State, failed, misconfigured, ok, warning
 from chatbot.runtime.control import ControlDirectory
 from chatbot.runtime.logs import logging_to
@@ -63,6 +63,7 @@ class _Visit:
             yield warning("service", "not looked at, nor is the store: bots.yaml says which they are")
             return
         yield ok("configuration", f"{self.config}, {counted(len(settings.bots), 'bot')}")
+        yield from files.look(settings.files)
         yield from _plugins(settings)
         yield from self._world(settings)
 

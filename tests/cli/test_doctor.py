@@ -155,6 +155,25 @@ def test_mistakes_in_bots_yaml_are_its_problems_and_exit_78(tmp_path: Path, doct
     assert report.one("service")[1].startswith("not looked at")
 
 
+def test_a_key_in_a_file_that_others_may_read_is_worth_a_word(
+    tmp_path: Path, doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bots_yaml(tmp_path, "emulator", more="include: [more.yaml]\n")
+    (tmp_path / "more.yaml").write_text("store: sqlite:///chatbot.db # not postgresql://bot:hunter2@host/db\n")
+    (tmp_path / "more.yaml").chmod(0o644)
+
+    report = doctor(tmp_path)
+    (tmp_path / "more.yaml").chmod(0o600)
+    mended = doctor(tmp_path)
+
+    state, text, remedy = report.all("configuration")[1]
+    assert (report.code, state) == (0, "warning")
+    assert "more.yaml, where a secret stands as it is" in text
+    assert remedy.startswith(f"chmod 600 {tmp_path / 'more.yaml'}")
+    assert "hunter2" not in json.dumps(report.findings)
+    assert [one[0] for one in mended.all("configuration")] == ["ok"]
+
+
 def test_a_plugin_that_cannot_be_loaded_is_one(tmp_path: Path, doctor: Doctor) -> None:
     report = doctor(bots_yaml(tmp_path, "emulator", "plugins: [nowhere]"))
 
@@ -202,7 +221,7 @@ def test_a_proxy_that_is_not_there_or_does_not_let_us_through(
 ) -> None:
     bots_yaml(tmp_path, keyed("https://my.invalid"))
     with site(lambda _: Answered()) as proxy:  # it knows no CONNECT
-        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("//", "//me:secret@"))
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("//", "//me:hunter2@"))
         refusing = doctor(tmp_path)
     gone = doctor(tmp_path)
 
@@ -210,7 +229,7 @@ def test_a_proxy_that_is_not_there_or_does_not_let_us_through(
     assert "through the proxy 127.0.0.1:" in refusing.one("http")[1]
     assert gone.ills == ["tcp"]
     assert "correct HTTPS_PROXY and NO_PROXY" in gone.one("tcp")[2]
-    assert "secret" not in json.dumps(refusing.findings + gone.findings)
+    assert "hunter2" not in json.dumps(refusing.findings + gone.findings)
 
 
 @contextmanager
