@@ -43,7 +43,7 @@ def write(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def test_changed_plugins_are_swapped_and_broken_ones_leave_the_old_at_work(
+def test_files_that_change_are_taken_up_by_themselves_and_broken_ones_change_nothing(
     tmp_path: Path, run: Run, chat: Chat
 ) -> None:
     plugin, words = tmp_path / "reloaded" / "bot.py", tmp_path / "reloaded" / "words.py"
@@ -66,6 +66,10 @@ def test_changed_plugins_are_swapped_and_broken_ones_leave_the_old_at_work(
 
     write(words, 'greeting = "welcome "\n')
     bots.event("plugins.swapped", changed=["words.py"])
+    assert "welcome two" in chat(tmp_path, typed="hi\n").out
+
+    write(tmp_path / "bots.yaml", BOTS.replace("300ms", "400ms"))
+    bots.event("reload.finished", restarted=["echo"])
     assert "welcome two" in chat(tmp_path, typed="hi\n").out
 
     assert bots.stop() == 0
