@@ -51,10 +51,10 @@ def hangups(on_hangup: Callable[[str], None], on_lost_terminal: Callable[[str], 
         on_hangup: called on the loop with the signal's name, when it was sent.
         on_lost_terminal: called instead when the terminal is gone.
     """
-    had_terminal = _has_terminal()
+    terminals = _terminals()
 
     def caught(name: str) -> None:
-        (on_lost_terminal if had_terminal and not _has_terminal() else on_hangup)(name)
+        (on_hangup if terminals <= _terminals() else on_lost_terminal)(name)
 
     with _catching(RELOAD_SIGNALS, caught):
         yield
@@ -75,6 +75,7 @@ def _catching(signals: Sequence[signal.Signals], on_signal: Callable[[str], None
             signal.signal(number, handler)
 
 
-def _has_terminal() -> bool:
-    """Whether stderr is a terminal that is there."""
-    return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
+def _terminals() -> set[str]:
+    """Which of the standard streams are terminals that are there."""
+    streams = {"stdin": sys.stdin, "stdout": sys.stdout, "stderr": sys.stderr}
+    return {name for name, stream in streams.items() if stream and not stream.closed and stream.isatty()}

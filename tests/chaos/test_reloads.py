@@ -47,6 +47,30 @@ async def test_reloads_under_load_lose_nothing_double_nothing_and_restart_only_w
         assert await stage.dead_letters() == []
 
 
+async def test_what_a_restarted_bot_could_not_finish_in_time_is_done_by_the_one_after_it(tmp_path: Path) -> None:
+    async with chaos(tmp_path) as stage:
+        bots = anyio.Path(tmp_path / "bots.yaml")
+        text = (await bots.read_text()).replace("drain_timeout: 10s", "drain_timeout: 500ms")
+        await bots.write_text(text)
+        await stage.start()
+        talk = await stage.talk()
+        await talk.say("say 1")
+        await stage.answered(talk, "1")
+        await talk.say("/slow 2 8", "say 3")
+        while not (await stage.daemon.ask("status"))["bots"][0]["running"]:
+            pass
+
+        await bots.write_text(text.replace("idle: 5s", "idle: 6s"))
+        stage.daemon.reload()
+        await stage.daemon.has_said("bots.cut")
+        verdict = await stage.settled()
+
+        assert verdict.is_clean, verdict
+        assert await stage.replies(talk) == ["1", "2", "3"]
+        assert stage.daemon.codes == []
+        assert await stage.daemon.stop() == 0
+
+
 async def _change(stage: Stage, number: int) -> None:
     """Other settings, other code, or nothing, in turns."""
     directory = anyio.Path(stage.daemon.directory)

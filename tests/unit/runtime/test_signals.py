@@ -42,7 +42,7 @@ async def test_afterwards_signals_do_what_they_did_before() -> None:
 
 
 class Terminal(io.StringIO):
-    """A stderr on a terminal, which may go."""
+    """A stream on a terminal, which may go."""
 
     is_there = True
 
@@ -50,17 +50,18 @@ class Terminal(io.StringIO):
         return self.is_there
 
 
+@pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])
 @pytest.mark.parametrize(
-    ("stderr", "is_lost", "expected"),
+    ("kind", "is_lost", "expected"),
     [(io.StringIO, False, "sent"), (Terminal, False, "sent"), (Terminal, True, "lost")],
 )
 async def test_a_hangup_was_sent_or_means_that_the_terminal_is_gone(
-    stderr: type[io.StringIO], is_lost: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+    stream: str, kind: type[io.StringIO], is_lost: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[str] = []
     came = anyio.Event()
-    terminal = stderr()
-    monkeypatch.setattr(sys, "stderr", terminal)
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, kind() if name == stream else io.StringIO())
 
     def note(meaning: str, name: str) -> None:
         heard.append(f"{meaning} {name}")
