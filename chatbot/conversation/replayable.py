@@ -19,6 +19,7 @@ from typing import Any, Final
 CLOCK: Final = "use `await talk.now()`"
 EFFECT: Final = "use `await talk.run(…)`"
 WAIT: Final = "ask with a timeout=, or go on in a timer"
+REMEMBERED: Final = "keep it in a State"
 ORDER: Final = "do one thing after the other, or all of it within one `talk.run(…)`"
 
 SUSPECTS: Final[Mapping[str, str]] = {
@@ -47,7 +48,7 @@ class Finding:
     Args:
         file: where.
         line: likewise.
-        call: what is called there, as it is written.
+        call: what is called or changed there, as it is written.
         remedy: what to do instead.
     """
 
@@ -138,10 +139,19 @@ class _Reading(ast.NodeVisitor):
                 self.visit(statement)
 
     def visit_Call(self, node: ast.Call) -> None:
-        if _is_run(node):
+        if _is_run(node) and not self._is_module(node.func):
             return
         self._judge(node)
         self.generic_visit(node)
+
+    def visit_Global(self, node: ast.Global) -> None:
+        for name in node.names:
+            self._note(node, name, REMEMBERED)
+
+    def _is_module(self, node: ast.expr) -> bool:
+        """Whether it is an attribute of a module: `subprocess.run` is not what a dialog runs things with."""
+        owner = self._resolve(node.value) if isinstance(node, ast.Attribute) else None
+        return isinstance(owner, ModuleType) or (isinstance(owner, _Named) and bool(owner.name))
 
     def _judge(self, node: ast.Call) -> None:
         root = node.func
@@ -167,8 +177,10 @@ class _Reading(ast.NodeVisitor):
         return f"{owner.__name__}.{node.attr}" if isinstance(owner, ModuleType) else ""
 
     def _find(self, node: ast.Call, remedy: str) -> None:
-        line = self._first_line + node.lineno - 1
-        self.found.add(Finding(self._file, line, f"{ast.unparse(node.func)}()", remedy))
+        self._note(node, f"{ast.unparse(node.func)}()", remedy)
+
+    def _note(self, node: ast.Call | ast.Global, what: str, remedy: str) -> None:
+        self.found.add(Finding(self._file, self._first_line + node.lineno - 1, what, remedy))
 
     def _resolve(self, node: ast.expr) -> Any:
         """What an expression stands for, as far as the module tells; `_Named` where only its name is known."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
+import subprocess
 import time
 import uuid as ids
 from collections.abc import Callable
@@ -55,6 +56,20 @@ async def files(talk: Dialog) -> None:
     with open("x") as file:  # noqa: ASYNC230
         await talk.say(file.read())
     await talk.say(Path("x").read_text())  # noqa: ASYNC240
+
+
+async def processes(talk: Dialog) -> None:
+    await talk.say(str(subprocess.run(["true"], check=True)))  # noqa: ASYNC221
+    await talk.run(subprocess.run, ["true"])
+
+
+count = 0
+
+
+async def counts(talk: Dialog) -> None:
+    global count
+    count += 1
+    await talk.say(str(count))
 
 
 async def local_imports(talk: Dialog) -> None:
@@ -108,6 +123,8 @@ async def fine(talk: Dialog) -> str:
         (clocks, [("datetime.now()", NOW), ("time.time()", NOW), ("date.today()", NOW)]),
         (chance, [("random.randint()", RUN), ("choice()", RUN), ("ids.uuid4()", RUN)]),
         (files, [("open()", RUN), ("Path('x').read_text()", RUN)]),
+        (processes, [("subprocess.run()", RUN)]),
+        (counts, [("count", "keep it in a State")]),
         (local_imports, [("secrets.token_hex()", RUN), ("ticks()", NOW)]),
         (fine, []),
     ],
