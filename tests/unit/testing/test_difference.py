@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from chatbot.testing.difference import difference, first_difference
+from chatbot.testing.difference import difference, first_difference, other_replies
 from chatbot.testing.script import parse_script
 from chatbot.testing.step import Step, Verb
 
@@ -37,3 +37,37 @@ def test_what_is_missing_or_too_much_at_the_end_has_a_line_too() -> None:
     assert first_difference(EXPECTED, EXPECTED[:3]) == 6
     assert first_difference(EXPECTED, [*EXPECTED, said("P", "more")]) == 6
     assert first_difference([], [said("P", "more")]) == 1
+
+
+RECORDED = parse_script("plugins: p\ncompare: replies\nAnn: a\nAnn: b\nP: one\nP: two\nAnn: c\nP: three\n", "a.chat")
+ANN = [step for step in RECORDED.steps if step.who == "Ann"]
+
+
+def shown(*done: Step) -> list[tuple[str, list[str]]]:
+    return list(other_replies(RECORDED, done))
+
+
+def test_replies_in_other_places_are_no_difference() -> None:
+    assert shown(ANN[0], said("P", "one"), ANN[1], said("P", "two"), ANN[2], said("P", "three")) == []
+    assert shown(*ANN, said("P", "one"), said("P", "two"), said("P", "three")) == []
+
+
+def test_another_reply_is_shown_where_it_is_given_now() -> None:
+    assert shown(ANN[0], said("P", "1"), ANN[1], said("P", "two"), ANN[2], said("P", "three")) == [
+        ("P", ["  3  Ann: a", "- 5  P: one", "+    P: 1", "  4  Ann: b", "  6  P: two", "  7  Ann: c"])
+    ]
+
+
+def test_a_reply_that_is_missing_or_new_is_shown_with_its_neighbours() -> None:
+    assert shown(ANN[0], said("P", "one"), ANN[1], ANN[2], said("P", "three")) == [
+        ("P", ["  5  P: one", "  4  Ann: b", "  7  Ann: c", "- 6  P: two", "  8  P: three"])
+    ]
+    assert shown(ANN[0], said("P", "one"), ANN[1], said("P", "two"), ANN[2], said("P", "three"), said("P", "four")) == [
+        ("P", ["  6  P: two", "  7  Ann: c", "  8  P: three", "+    P: four"])
+    ]
+
+
+def test_a_bot_that_is_silent_now_misses_all_its_replies() -> None:
+    assert shown(*ANN) == [
+        ("P", ["  3  Ann: a", "  4  Ann: b", "  7  Ann: c", "- 5  P: one", "- 6  P: two", "- 8  P: three"])
+    ]
