@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 
 from chatbot.conversation.kind import Kind, kind_of
 from chatbot.conversation.state import UserState
@@ -50,6 +51,7 @@ class Share:
         return tuple(one for one in self.answered_ms if now_ms - rate.per / timedelta(milliseconds=1) < one <= now_ms)
 
 
+@cache
 def kind_of_share() -> Kind:
     """As what shares are remembered."""
     kind = kind_of(UserState[Share])
