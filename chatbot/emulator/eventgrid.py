@@ -114,7 +114,8 @@ class _Delivery:
                 _log.warning("eventgrid.validation_awaited: the webhook did not answer the code; open the URL")
                 await opened.wait()
                 break
-            _log.warning("eventgrid.validation_failed: %s answered %s", self._webhook, status or "nothing")
+            where = self._webhook.partition("?")[0]  # what follows may be a key
+            _log.warning("eventgrid.validation_failed: %s answered %s", where, status or "nothing")
             await anyio.sleep(wait)
         del self._emulator.validations[code]
 

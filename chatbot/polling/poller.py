@@ -9,6 +9,7 @@ It decides nothing: what is new says the cursor, what happens then says the lane
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,7 +37,8 @@ MAX_WALKS: Final = 8
 """Walks of one look; in a thread so busy that these do not suffice, the base just does not rise this time."""
 
 THROTTLED_PAUSES: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds to wait when the service throttles a page and does not say how long; then the look gives up."""
+"""Seconds to wait, or half as much again, when the service throttles a page in the middle of a look and does not say
+how long; then the look gives up. One that has read nothing yet gives up at once."""
 
 RECENT_MS: Final = 2_000
 """How far before the last look a brief one begins; covers the precision of `startTime` and of the service's clock."""
@@ -58,8 +60,8 @@ class Look:
     Args:
         bound: the version down to which to read.
         start_time: passed to the service as a mere optimisation; None for a whole look.
-        budget: the thread's quotas. A look waits for them between its pages, and for the end of a throttling: a deep
-            walk cannot be continued later, only begun again.
+        budget: the thread's quotas. A look waits for them, and in its middle for the end of a throttling: a deep walk
+            cannot be continued later, only begun again.
 
     Attributes:
         top: the highest version shown; None while nothing was, or when the thread was too busy to be sure.
@@ -69,8 +71,8 @@ class Look:
     """
 
     __slots__ = (
-        "_bound", "_budget", "_is_interrupted", "_page_size", "_reading", "_service", "_start_time", "_thread",
-        "keys", "server_time_ms", "top",
+        "_bound", "_budget", "_has_read", "_is_interrupted", "_page_size", "_reading", "_service", "_start_time",
+        "_thread", "keys", "server_time_ms", "top",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +89,7 @@ class Look:
         self._thread = thread
         self._bound = bound
         self._budget = budget
+        self._has_read = False
         self._is_interrupted = False
         self._reading = anyio.CancelScope()
         self._start_time = start_time
@@ -161,9 +164,11 @@ class Look:
                 try:
                     return self._take(await self._ask(link))
                 except Throttled as error:
+                    if not self._has_read:
+                        raise  # nothing is lost yet: others need not wait behind this thread
                     throttled = error
-                    until = anyio.current_time() + (error.retry_after or pause)
-                    self._budget.close(Operation.LIST_MESSAGES, until)
+                    wait = (error.retry_after or pause) * random.uniform(1.0, 1.5)  # noqa: S311 - not a secret
+                    self._budget.close(Operation.LIST_MESSAGES, anyio.current_time() + wait)
         raise Interrupted if self._is_interrupted or throttled is None else throttled
 
     async def _ask(self, link: str | None) -> MessagePage:
@@ -176,6 +181,7 @@ class Look:
             # The Date header was written after the read, by at most the time the whole call took.
             taken = anyio.current_time() - begun
             self.server_time_ms = int((page.server_time.timestamp() - taken) * 1000)
+        self._has_read = True
         return page
 
     def _take(self, page: MessagePage) -> MessagePage:

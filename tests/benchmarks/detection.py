@@ -18,7 +18,7 @@ from tests.benchmarks.frame import Frame, Plot, Report, Row
 TITLE = "Detection: how soon a message is noticed, and at what cost"
 
 KINDS: Mapping[str, Talk] = {"silent": SILENT, "bursty": BURSTY, "busy": BUSY}
-THREADS = 20
+THREADS = 10
 INTERVALS = (0.5, 1.0, 2.0, 5.0)
 FIXED = (1.0, 2.0, 5.0)
 MOST_LISTS = 300.0
@@ -45,7 +45,7 @@ def _run(frame: Frame) -> Report:
         found: dict[str, Outcome] = {}
         for name, contender in contenders(quick=frame.quick).items():
             frame.say(f"{THREADS} {kind} threads: {name}")
-            outcome = found[name] = play(contender, {kind: (talk, THREADS)}, seconds=30 if frame.quick else 300)
+            outcome = found[name] = play(contender, {kind: (talk, THREADS)}, seconds=30 if frame.quick else 240)
             lines.setdefault(name.split(",")[0], []).append((outcome.requests, outcome.median.get(kind, 0.0)))
         lines["the optimum under the quota"] = optimum(talk)
         rows += rows_of(kind, found)
@@ -95,7 +95,7 @@ def rows_of(kind: str, found: Mapping[str, Outcome]) -> list[Row]:
 
 def many(frame: Frame) -> list[Row]:
     """Ours among ten thousand threads, nearly all of them silent; a fixed interval would be far above the quotas."""
-    threads, seconds = (500, 20) if frame.quick else (10_000, 120)
+    threads, seconds = (500, 20) if frame.quick else (10_000, 90)
     frame.say(f"{threads} threads: ours")
     groups = {"silent": (Talk(seconds / 2), 60), "bursty": (BURSTY, 20), "busy": (BUSY, 20)}
     found = play(ours(Cadence()), groups, seconds=seconds, silent=threads - 100)

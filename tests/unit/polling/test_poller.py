@@ -164,15 +164,27 @@ async def test_a_walk_waits_for_its_quota_between_pages_and_is_never_throttled()
         assert 429 not in {call.status for call in stage.emulator.calls}
 
 
-async def test_a_page_that_is_throttled_is_asked_for_again_and_not_for_ever() -> None:
+async def test_a_page_in_the_middle_that_is_throttled_is_asked_for_again_and_not_for_ever() -> None:
     async with scene() as stage:
-        stage.send("a")
-        stage.emulator.faults.add("list_messages:429,times=2")
-        assert await contents(stage.look()) == [["a"]]
+        for number in range(7):
+            stage.send(f"{number}")
+        stage.emulator.faults.add("list_messages:429,skip=1,times=2")
+        assert [text for batch in await contents(stage.look()) for text in batch] == [f"{n}" for n in range(7)]
+        assert anyio.current_time() >= 1 + 2
 
-        stage.emulator.faults.add("list_messages:429")
+        stage.emulator.faults.add("list_messages:429,skip=1")
         with pytest.raises(Throttled):
             await contents(stage.look())
+
+
+async def test_a_look_that_is_throttled_before_it_has_read_anything_gives_up_at_once() -> None:
+    async with scene() as stage:
+        stage.emulator.faults.add("list_messages:429")
+
+        with pytest.raises(Throttled):
+            await contents(stage.look())
+
+        assert anyio.current_time() < 1
 
 
 async def test_a_look_that_is_interrupted_ends_in_the_middle_of_its_read() -> None:
