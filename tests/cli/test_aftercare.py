@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -151,6 +152,38 @@ def test_after_a_kill_commands_see_the_store_and_the_next_daemon_is_heard(
 
 
 # ── in this process ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def commands_for_the_night() -> list[list[str]]:
+    """What the README says to type when it rings at night, line by line."""
+    chapter = README.read_text(encoding="utf-8").split("\n## When it rings at night\n")[1].split("\n## ")[0]
+    block = chapter.split("```sh\n")[1].split("```")[0]
+    return [shlex.split(line, comments=True) for line in block.splitlines()]
+
+
+def test_the_commands_for_the_night_can_be_typed_as_the_readme_has_them(
+    bots: Running, tmp_path: Path, chatbot: Chatbot
+) -> None:
+    (letter,) = letters(chatbot)
+    ann: str = json.loads(chatbot("dead-letters", "show", letter["id"], "--format", "json")[1])["sender"]
+    named = {"3f2a1b9c0d": letter["id"], "8:acs:…": ann}
+
+    typed = []
+    for program, *words in commands_for_the_night():
+        assert program == "chatbot"
+        own = [named.get(word, word) for word in words if word != "--watch"]  # which would not end
+        assert (chatbot(*own)[0], own) == (0, own)
+        typed.append(" ".join(own[:2]))
+        while own[1:2] == ["retry"] and not letters(chatbot):  # it is given up once more
+            pass
+
+    assert typed[:3] == ["status", "doctor", "dead-letters list"]
+    assert "reload" in typed
+    assert letters(chatbot) == []
+    assert bots.stop() == 0
 
 
 @pytest.fixture
