@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -11,7 +12,7 @@ from chatbot import Context, Plugin, Retry
 from chatbot.errors import StoreError
 from chatbot.model import UserId
 from chatbot.stores import MemoryStore
-from chatbot.stores.base import Write
+from chatbot.stores.base import SaveDeadLetter, Write
 from chatbot.testing import chat
 
 pytestmark = pytest.mark.virtual_time
@@ -65,6 +66,41 @@ async def test_a_handler_that_waits_for_its_next_try_is_not_blamed_when_the_proc
         await room.start()
 
         assert room.replies == ["steady"]
+        assert await store.dead_letters(room.bot.user) == []
+
+
+async def test_what_happens_to_run_at_three_kills_in_a_row_is_buried_and_answered_when_it_is_revived() -> None:
+    plugin, store, begun = Plugin("slow"), MemoryStore(), list[anyio.Event]()
+
+    @plugin.message()
+    async def think(ctx: Context) -> str:
+        begun[-1].set()
+        await anyio.sleep(60)
+        return f"{ctx.text} at last"
+
+    async with chat(plugin, store=store) as room:
+        ann = room.user("Ann")
+        await ann.joins()
+        await room.kill()
+        await ann.says("one")
+        for _ in range(3):
+            begun.append(anyio.Event())
+            async with anyio.create_task_group() as group:
+                group.start_soon(room.start)
+                await begun[-1].wait()
+                await room.kill()
+        await ann.says("two")
+        begun.append(anyio.Event())
+        await room.start()
+
+        (letter,) = await store.dead_letters(room.bot.user)
+        assert (letter.attempts, letter.error) == (3, "RuntimeError: the process died 3 times while this was handled")
+        assert room.replies == ["two at last"]
+
+        await store.commit(room.bot.user, [SaveDeadLetter(replace(letter, is_revived=True))])
+        await room.restart()
+
+        assert room.replies == ["two at last", "one at last"]
         assert await store.dead_letters(room.bot.user) == []
 
 
