@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
+import chatbot.dispatch.place  # noqa: F401 - it notes where the program was started, before a test goes elsewhere
 from chatbot.cli import main
 
 ROOT: Final = Path(__file__).parents[2]
