@@ -6,6 +6,9 @@ import base64
 import json
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
+
+import pytest
 
 from tests.loopback import Answered, Asked
 
@@ -27,3 +30,8 @@ def metadata(asked: Asked) -> Answered:
     resource = asked.query["resource"]
     times = {"expires_in": "86400", "expires_on": str(int(time.time()) + 86_400)}
     return Answered(200, {"access_token": entra_token(), **times, "resource": resource, "token_type": "Bearer"})
+
+
+needs_azure_identity = pytest.mark.skipif(
+    find_spec("azure.identity") is None, reason="azure-identity is not installed: pip install 'chatbot[entra]'"
+)

@@ -17,7 +17,7 @@ from chatbot.cli import main
 from tests.cli.conftest import Run, Running
 from tests.cli.resource import Azure, azure
 from tests.loopback import site
-from tests.machine import metadata
+from tests.machine import metadata, needs_azure_identity
 
 Out = pytest.CaptureFixture[str]
 SERVER = Path(__file__).with_name("token_server.py")
@@ -129,6 +129,7 @@ def test_a_token_endpoint_that_refuses_ends_the_start_with_what_it_said(
     assert "ask whoever runs the token endpoint" in problem
 
 
+@needs_azure_identity
 def test_with_microsoft_entra_id_the_daemon_makes_its_users_and_has_no_key(
     resource: Azure, holder: str, place: Path, capsys: Out, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

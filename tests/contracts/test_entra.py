@@ -19,7 +19,9 @@ from chatbot.errors import ConfigError, ServiceError, Unauthorized, Unreachable
 from chatbot.service.acs import AcsResource
 from chatbot.service.entra import Credential, Entra
 from tests.loopback import Answered, Asked, site
-from tests.machine import RESOURCE, entra_token, metadata
+from tests.machine import RESOURCE, entra_token, metadata, needs_azure_identity
+
+pytestmark = needs_azure_identity
 
 
 async def use(credential: Credential, client_id: str | None = None, **options: Path) -> list[tuple[str, int]]:

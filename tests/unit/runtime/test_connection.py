@@ -42,8 +42,10 @@ def config_of(tmp_path: Path, service: str, bot: str = "") -> Config:
     ],
 )
 def test_the_resource_is_the_same_whichever_way_leads_in(
-    tmp_path: Path, service: str, bot: str, way: str, is_admitted: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: str, bot: str, way: str, is_admitted: bool
 ) -> None:
+    monkeypatch.setattr("chatbot.service.entra.find_spec", lambda _name: True)  # whatever is installed here
+
     connection = Connection.of(config_of(tmp_path, service, bot), {})
 
     assert (connection.endpoint, connection.resource) == (ENDPOINT, "my.communication.azure.com")
@@ -69,7 +71,10 @@ async def test_tokens_are_issued_asked_for_or_given(tmp_path: Path) -> None:
             given.tokens(resource, user)
 
 
-def test_what_a_way_in_lacks_on_this_machine_is_told_with_its_place(tmp_path: Path) -> None:
+def test_what_a_way_in_lacks_on_this_machine_is_told_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatbot.service.entra.find_spec", lambda _name: True)
     config = config_of(tmp_path, f"{{endpoint: '{ENDPOINT}', entra: workload-identity}}")
 
     with pytest.raises(
