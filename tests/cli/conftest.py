@@ -19,10 +19,9 @@ import pytest
 
 import chatbot.dispatch.place  # noqa: F401 - it notes where the program was started, before a test goes elsewhere
 from chatbot.cli import main
+from tests.cli.resource import PATIENCE, Azure, azure
 
 ROOT: Final = Path(__file__).parents[2]
-PATIENCE: Final = 20.0
-"""Seconds; how long a busy machine may take for anything here."""
 
 
 class Running:
@@ -124,6 +123,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     running.event("daemon.started")
     yield Demo(directory, running, home)
     running.close()
+
+
+@pytest.fixture(scope="module")
+def resource(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azure]:
+    """A resource of the service, for all tests of a module."""
+    with azure(tmp_path_factory.mktemp("azure")) as it:
+        yield it
 
 
 def copy_of_the_clone(directory: Path) -> Path:

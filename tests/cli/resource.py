@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from tests.cli.conftest import PATIENCE
+PATIENCE: Final = 20.0
+"""Seconds; how long a busy machine may take for anything here."""
 
 PLUGIN = """
 from chatbot import Context, Plugin

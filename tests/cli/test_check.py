@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -12,7 +12,7 @@ from chatbot.cli import main
 from chatbot.stores import SqliteStore
 from chatbot.stores.lock import StoreLock
 from tests.cli.conftest import Demo
-from tests.cli.resource import Azure, azure
+from tests.cli.resource import Azure
 
 PLUGIN = """
 from chatbot import Context, ParticipantsAdded, Plugin
@@ -345,12 +345,6 @@ def test_a_store_in_use_by_others_is_said_to_be(folder: Path, capsys: pytest.Cap
 
     lock.release()
     assert "is in use by this process already: stop that one first" in capsys.readouterr().out
-
-
-@pytest.fixture(scope="module")
-def resource(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azure]:
-    with azure(tmp_path_factory.mktemp("azure")) as it:
-        yield it
 
 
 def test_online_the_service_is_asked_and_nothing_is_made_there(

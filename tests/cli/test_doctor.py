@@ -24,8 +24,9 @@ from chatbot.cli import main
 from chatbot.stores import SqliteStore
 from chatbot.stores.schema import MIGRATIONS
 from tests.cli.conftest import Demo, Run, copy_of_the_clone
-from tests.cli.resource import PLUGIN, Azure, azure
+from tests.cli.resource import PLUGIN, Azure
 from tests.loopback import Answered, site
+from tests.rights import as_ordinary_user
 
 Out = pytest.CaptureFixture[str]
 
@@ -64,12 +65,6 @@ def doctor(capsys: Out) -> Doctor:
         return Report(code, found["findings"])
 
     return run
-
-
-@pytest.fixture(scope="module")
-def resource(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azure]:
-    with azure(tmp_path_factory.mktemp("azure")) as it:
-        yield it
 
 
 def bots_yaml(directory: Path, service: str, bot: str = "plugins: [parrot]", more: str = "") -> Path:
@@ -391,19 +386,6 @@ def test_running_bots_tell_what_was_refused_for_a_quota(
 
 
 # ── the store ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@contextmanager
-def as_ordinary_user() -> Iterator[None]:
-    """File modes do not bind root."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.fixture

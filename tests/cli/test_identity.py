@@ -5,21 +5,14 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from chatbot.cli import main
 from tests.cli.conftest import Demo, Run
-from tests.cli.resource import Azure, azure
+from tests.cli.resource import Azure
 from tests.loopback import Answered, site
-
-
-@pytest.fixture(scope="module")
-def resource(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azure]:
-    with azure(tmp_path_factory.mktemp("azure")) as it:
-        yield it
 
 
 def test_a_user_is_made_and_its_id_is_all_that_is_printed(

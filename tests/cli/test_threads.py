@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from chatbot.cli import main
 from tests.cli.conftest import Demo
-from tests.cli.resource import Azure, azure
+from tests.cli.resource import Azure
 
 Out = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module")
-def resource(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azure]:
-    with azure(tmp_path_factory.mktemp("azure")) as it:
-        yield it
 
 
 @pytest.fixture

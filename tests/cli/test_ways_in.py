@@ -15,19 +15,13 @@ import pytest
 
 from chatbot.cli import main
 from tests.cli.conftest import Run, Running
-from tests.cli.resource import Azure, azure
+from tests.cli.resource import Azure
 from tests.loopback import site
 from tests.machine import metadata, needs_azure_identity
 
 Out = pytest.CaptureFixture[str]
 SERVER = Path(__file__).with_name("token_server.py")
 SHARED = "Bearer the secret that the endpoint and the daemon share"
-
-
-@pytest.fixture(scope="module")
-def resource(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azure]:
-    with azure(tmp_path_factory.mktemp("azure")) as it:
-        yield it
 
 
 @pytest.fixture

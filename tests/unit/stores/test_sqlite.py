@@ -21,6 +21,7 @@ from chatbot.errors import StoreError, StoreInUse, StoreTooNew
 from chatbot.model import ThreadId, UserId
 from chatbot.stores.base import Enqueue, OutboxRow, SaveThread, ThreadRecord
 from chatbot.stores.sqlite import SqliteStore
+from tests.rights import as_ordinary_user
 
 BOT = UserId("8:acs:bot")
 ANN = UserId("8:acs:ann")
@@ -37,19 +38,6 @@ async def keys(store) -> list[str]:
 
 def refusal(text: str):
     return pytest.raises(StoreError, match=re.escape(text))
-
-
-@contextmanager
-def as_ordinary_user() -> Iterator[None]:
-    """File modes do not bind root."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @contextmanager
