@@ -67,7 +67,12 @@ def test_every_command_is_one_that_there_is_and_refuses_the_emulator(command: li
     assert bound.arguments["log_format"] == "json"
 
 
-def test_the_manifests_configuration_says_what_to_set_where_nothing_is_set(tmp_path: Path) -> None:
+def test_each_configuration_says_what_to_set_where_nothing_is_set(tmp_path: Path) -> None:
+    of_unit = DOCS / "systemd" / "bots.yaml"
+
+    assert not load_config(of_unit, {"ACS_CONNECTION_STRING": AZURE}).uses_emulator
+    with pytest.raises(ConfigError, match=r"set it in /etc/chatbot\.env to the connection string of your resource"):
+        load_config(of_unit, {"ACS_CONNECTION_STRING": ""})
     with pytest.raises(ConfigError, match="set it to the connection string of your Communication Services resource"):
         config_of_manifest(tmp_path, {})
 
