@@ -98,8 +98,17 @@ def _head(found: Mapping[str, Any]) -> list[str]:
         f"chatbot {found['version']}, process {found['pid']}, up {_span(found['uptime_seconds'])}, on {where}",
         f"{health}, {ready}, {found['tasks']} tasks{memory}",
         *(f"  not ready: {printable(reason)}" for reason in found["unready"]),
+        *_reload(found["last_reload"]),
         "",
     ]
+
+
+def _reload(last: Mapping[str, Any] | None) -> Iterator[str]:
+    """What of the latest reload is not in force."""
+    if last is not None and last["is_refused"]:
+        yield f"  REFUSED a reload {_span(last['seconds_ago'])} ago: the bots run as before; `chatbot check` says why"
+    if last is not None and last["postponed"]:
+        yield f"  in force only after a restart: {', '.join(last['postponed'])}"
 
 
 _TITLES: Final = ("BOT", "THREADS", "LAG", "UNHANDLED", "OUTBOX", "READS LEFT", "SENDS LEFT", "DEAD LETTERS", "TOKEN")

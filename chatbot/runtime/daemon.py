@@ -141,6 +141,7 @@ class Daemon:
                 read=self._read,
                 relog=self._relog,
                 publish=lambda: self._publish(site),
+                last=observatory.last_reload,
                 supervisor=self._supervisor,
             )
             desk = Desk(Caretaker(store, site.bots), observatory, None if self._is_once else reloader)

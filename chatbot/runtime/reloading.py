@@ -20,6 +20,7 @@ from chatbot.errors import ChatbotError, ConfigError, ServiceError
 from chatbot.plugin import Plugin
 from chatbot.runtime.changes import Changes
 from chatbot.runtime.fleet import Fleet
+from chatbot.runtime.observe.last_reload import LastReload
 from chatbot.runtime.refusals import explaining
 from chatbot.runtime.site import Site
 from chatbot.runtime.sources import Sources
@@ -45,6 +46,7 @@ class Reloader:
         read: reads the configuration anew; in a thread.
         relog: makes the log another.
         publish: lets others find the bots.
+        last: where it is noted how a reload went.
         supervisor: told when a reload begins and ends.
     """
 
@@ -58,6 +60,7 @@ class Reloader:
         read: Callable[[], Config],
         relog: Callable[[LogConfig], None],
         publish: Callable[[], Awaitable[object]],
+        last: LastReload,
         supervisor: Supervisor,
     ) -> None:
         self._site = site
@@ -67,6 +70,7 @@ class Reloader:
         self._read = read
         self._relog = relog
         self._publish = publish
+        self._last = last
         self._supervisor = supervisor
         self._wanted = anyio.Event()
         self._turn = anyio.Lock()
@@ -114,10 +118,12 @@ class Reloader:
             try:
                 outcome = await self._reload()
                 result = "reloaded"
+                self._last.note(is_refused=False, postponed=tuple(outcome["postponed"]))
             except ChatbotError as error:
                 result = "the last reload was refused: see the log"
                 for problem in error.problems if isinstance(error, ConfigError) else [str(error)]:
                     self._log.error("reload.refused", problem=problem)
+                self._last.note(is_refused=True)
                 raise
             finally:
                 self._supervisor.ready(f"Running {len(self._site.bots)} bots; {result}")

@@ -153,7 +153,11 @@ def test_the_command_says_what_was_done_and_everything_that_is_wrong(
 
     write(tmp_path / "bots.yaml", "version: 2\nbots: {}\n")
     assert main(["reload", file]) == 78
-    assert "bots.yaml:1:10: version: " in (problems := capsys.readouterr().err)
+    assert main(["status", file]) == 0
+    shown = capsys.readouterr()
+    assert "REFUSED a reload" in shown.out
+    assert "in force only after a restart: store" in shown.out
+    assert "bots.yaml:1:10: version: " in (problems := shown.err)
     assert "bots.yaml:2:7: bots: this is empty" in problems
 
     assert pair.stop() == 0

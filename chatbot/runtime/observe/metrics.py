@@ -62,6 +62,10 @@ class _Snapshot(Collector):
         yield info
         yield GaugeMetricFamily("chatbot_emulator", "1 where the bots talk to the emulator.", int(status.is_emulator))
         yield GaugeMetricFamily("chatbot_ready", "1 while store and tokens can be used.", int(not status.unready))
+        is_refused = status.reloaded is not None and status.reloaded.is_refused
+        postponed = len(status.reloaded.postponed) if status.reloaded else 0
+        yield GaugeMetricFamily("chatbot_reload_refused", "1 where the latest reload changed nothing.", int(is_refused))
+        yield GaugeMetricFamily("chatbot_settings_postponed", "Settings that wait for a restart.", postponed)
         yield GaugeMetricFamily("chatbot_tasks", "Tasks of the event loop.", status.tasks)
         if status.memory is not None:
             yield GaugeMetricFamily("chatbot_memory_bytes", "Resident memory.", status.memory)

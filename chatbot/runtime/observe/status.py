@@ -18,6 +18,7 @@ from chatbot.bot import Bot
 from chatbot.bot.report import BotReport, report
 from chatbot.errors import StoreError
 from chatbot.runtime.connection import Connection
+from chatbot.runtime.observe.last_reload import LastReload, Reloaded
 from chatbot.runtime.observe.tally import Counts, Tally
 from chatbot.stores.base import DropDeadLetter, Store
 
@@ -49,6 +50,7 @@ class Status:
         tasks: of the event loop.
         memory: resident bytes; None where the system does not tell.
         unready: why the bots cannot work as they should, one text a reason.
+        reloaded: how the latest reload went; None if there was none.
     """
 
     version: str
@@ -61,6 +63,7 @@ class Status:
     memory: int | None
     bots: tuple[BotStatus, ...]
     unready: tuple[str, ...]
+    reloaded: Reloaded | None = None
 
     @property
     def missed(self) -> Mapping[str, Mapping[str, float]]:
@@ -76,9 +79,13 @@ class Observatory:
         tallies: their counts, by name.
         store: their memory.
         connection: the service they use.
+
+    Attributes:
+        last_reload: where reloads are noted.
     """
 
     def __init__(self, bots: Sequence[Bot], tallies: Mapping[str, Tally], store: Store, connection: Connection) -> None:
+        self.last_reload = LastReload()
         self._bots = bots
         self._tallies = tallies
         self._store = store
@@ -130,6 +137,7 @@ class Observatory:
             memory=await anyio.to_thread.run_sync(_resident_bytes),
             bots=tuple(bots),
             unready=await self.unready(),
+            reloaded=self.last_reload.reloaded,
         )
 
     async def _dead_letters(self, bot: Bot) -> int | None:
@@ -156,9 +164,21 @@ def as_json(status: Status) -> dict[str, Any]:
         "is_healthy": not status.missed,
         "is_ready": not status.unready,
         "unready": list(status.unready),
+        "last_reload": _reload_as_json(status),
         "tasks": status.tasks,
         "memory_bytes": status.memory,
         "bots": [_bot_as_json(bot, status.now) for bot in status.bots],
+    }
+
+
+def _reload_as_json(status: Status) -> dict[str, Any] | None:
+    one = status.reloaded
+    if one is None:
+        return None
+    return {
+        "seconds_ago": round(status.now - one.at, 1),
+        "is_refused": one.is_refused,
+        "postponed": list(one.postponed),
     }
 
 

@@ -22,6 +22,7 @@ from chatbot.emulator import Emulator
 from chatbot.errors import ConfigError, ServiceError, StateError
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.fleet import Fleet
+from chatbot.runtime.observe.last_reload import LastReload
 from chatbot.runtime.observe.work import LoggedWork
 from chatbot.runtime.reloading import Outcome, Reloader
 from chatbot.runtime.site import Site
@@ -97,6 +98,7 @@ class Scene:
     fleet: Fleet
     reloader: Reloader
     emulator: Emulator
+    last: LastReload
     told: list[Mapping[str, Any]]
     relogged: list[LogConfig] = field(default_factory=list)
     published: list[list[str]] = field(default_factory=list)
@@ -143,6 +145,7 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
             fleet, server, stopping = Fleet(site.bots, drain_seconds=10), StatusServer(Starlette()), anyio.Event()
             relogged: list[LogConfig] = []
             published: list[list[str]] = []
+            last = LastReload()
 
             async def publish() -> None:
                 published.append([bot.name for bot in site.bots])
@@ -155,11 +158,12 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
                 read=read,
                 relog=relogged.append,
                 publish=publish,
+                last=last,
                 supervisor=Supervisor(),
             )
             async with server.open(config), anyio.create_task_group() as group:
                 group.start_soon(fleet.run, stopping)
-                yield Scene(folder, site, fleet, reloader, emulator, told, relogged, published)
+                yield Scene(folder, site, fleet, reloader, emulator, last, told, relogged, published)
                 stopping.set()
 
 
@@ -264,8 +268,8 @@ async def test_every_mistake_in_the_file_is_told_and_the_old_one_stays_in_force(
         with pytest.raises(ConfigError) as caught:
             await running.change(("version: 1", "version: 2\nlog: {level: loud}"), (ECHO, "  echo: {plugin: []}\n"))
 
-        assert len(caught.value.problems) == 4
-        assert running.events("reload.refused") == [("reload.refused", None)] * 4
+        assert len(caught.value.problems) == 3
+        assert running.events("reload.refused") == [("reload.refused", None)] * 3
         assert running.bots == before
         assert running.site.config is config
 
@@ -308,6 +312,25 @@ async def test_what_concerns_all_bots_is_applied_or_postponed_and_told(folder: P
         assert running.relogged[-1].level == "debug"
         assert [line["settings"] for line in running.told if line["event"] == "restart.needed"] == [["store"]]
         assert await running.change() == {"postponed": ["store"]}
+
+
+async def test_how_the_latest_reload_went_is_remembered_with_what_still_waits_for_a_restart(folder: Path) -> None:
+    async with scene(folder) as running:
+        seen = [running.last.reloaded]
+        await running.change(("bots:", "store: 'memory:'\nbots:"))
+        seen.append(running.last.reloaded)
+        with pytest.raises(ConfigError):
+            await running.change(("version: 1", "version: 2"))
+        seen.append(running.last.reloaded)
+        await running.change(("version: 2", "version: 1"), ("store: 'memory:'\n", ""))
+        seen.append(running.last.reloaded)
+
+    assert [one and (one.is_refused, one.postponed) for one in seen] == [
+        None,
+        (False, ("store",)),
+        (True, ("store",)),
+        (False, ()),
+    ]
 
 
 async def test_texts_are_logged_from_a_reload_on_or_no_more(folder: Path) -> None:
