@@ -25,7 +25,8 @@ class _Axis:
     @classmethod
     def of(cls, values: Iterable[float], begin: float, end: float, *, is_log: bool) -> _Axis:
         found = list(values)
-        if is_log:
+        if is_log:  # which has no place for what is not more than nothing
+            found = [value for value in found if value > 0] or [1.0]
             low, high = 10 ** math.floor(math.log10(min(found))), 10 ** math.ceil(math.log10(max(found)))
             return cls(low, high if high > low else low * 10, True, begin, end)
         high = max(max(found), 0.0) or 1.0
@@ -34,7 +35,7 @@ class _Axis:
 
     def place(self, value: float) -> float:
         if self.is_log:
-            share = math.log10(value / self.low) / math.log10(self.high / self.low)
+            share = math.log10(max(value, self.low) / self.low) / math.log10(self.high / self.low)
         else:
             share = (value - self.low) / (self.high - self.low)
         return round(self.begin + share * (self.end - self.begin), 1)

@@ -1,8 +1,9 @@
-"""Whether a thread, a look and an event cost the same among ten threads as among ten thousand.
+"""Whether a thread, a second and an event cost the same among ten threads as among ten thousand.
 
 `chatbot run` with 10, 100, 1,000 and 10,000 threads, all at the same time, each with an emulator of its own; what
 counts is the processor time of each bot. First nobody speaks; then ten people speak at once, again and again, as often
-as the quota of ten threads allows; what the looks at the silent threads cost meanwhile is taken off.
+as the quota of ten threads allows; what a second of silence costs is taken off. Silent threads are looked at five times
+a second (`poll.rate: 5`), so that from 1,000 threads on whatever grows is no look, but something hidden.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from dataclasses import dataclass, field
 from tests.benchmarks.frame import Frame, Plot, Report, Row
 from tests.benchmarks.stack import Stack, resident_bytes, running
 
-TITLE = "Growth: what a thread, a look and an event cost, from 10 threads to 10,000"
+TITLE = "Growth: what an event, a second and a thread cost, from 10 threads to 10,000"
 
 SIZES = (10, 100, 1_000, 10_000)
 EVENTS = 10
 BURSTS = 15
+LOOKS = 5
+"""Looks at silent threads in a second: few, so that they do not hide what an event costs."""
+
 QUIET_SECONDS = 15.0
 PAUSE_SECONDS = 3.0
 LIMIT_SECONDS = 30.0
@@ -43,7 +47,7 @@ def run(frame: Frame) -> Report:
         running_now = {}
         for size in sizes:
             frame.say(f"start with {size:,} threads")
-            running_now[size] = stacks.enter_context(running(frame.workdir / str(size), size))
+            running_now[size] = stacks.enter_context(running(frame.workdir / str(size), size, looks_per_second=LOOKS))
         _settle(running_now)
         frame.say("nobody speaks")
         _listen(running_now, found, quiet)
@@ -105,32 +109,26 @@ def _rows(found: dict[int, Found]) -> list[Row]:
         )
         for size in others
     ]
-    return [*rows, *_looks(found), *_threads(found)]
+    return [*rows, *_seconds(found), *_threads(found)]
 
 
-def _looks(found: dict[int, Found]) -> list[Row]:
-    """Return what a look at a silent thread costs, beyond what a bot with the fewest threads costs."""
-    least = found[min(found)]
-    costs = {
-        size: (one.idle - least.idle) / (one.looks - least.looks) * 1e6
-        for size, one in found.items()
-        if one.looks - least.looks >= 10
-    }
-    if not costs:
-        return [Row("a look at a silent thread", None, "µs", note="too few threads to tell")]
-    first = min(costs)
+def _seconds(found: dict[int, Found]) -> list[Row]:
+    """Return what a second of silence costs, where the same number of looks is taken in it."""
+    sizes = [size for size in sorted(found) if size >= 1_000] or [max(found)]
+    costs = {size: found[size].idle * 1e6 for size in sizes}
+    least = sizes[0]
     return [
         Row(
-            f"a look at a silent thread among {size:,}",
-            cost,
+            f"a second of silence in {size:,} threads",
+            costs[size],
             "µs",
-            "" if size == first else f"among {first:,}",
-            None if size == first else costs[first],
-            None if size == first else cost / costs[first],
-            "" if size == first else TARGET,
-            f"{found[size].looks:.0f} a second",
+            "" if size == least else f"in {least:,}",
+            None if size == least else costs[least],
+            None if size == least else costs[size] / costs[least],
+            "" if size == least else TARGET,
+            f"{found[size].looks:.1f} looks",
         )
-        for size, cost in costs.items()
+        for size in sizes
     ]
 
 
