@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,9 @@ from chatbot.bot.line import LaneLine
 from chatbot.bot.listening import Listening
 from chatbot.bot.membership import Presence
 from chatbot.bot.observer import Observer, Unobserved
-from chatbot.bot.own_lane import NOWHERE, OwnLane
+from chatbot.bot.own_lane import OwnLane
 from chatbot.bot.planning import causer_of, pieces_of, row_of, target_of
+from chatbot.bot.recall import recall
 from chatbot.bot.recurrence import Recurrence
 from chatbot.bot.settings import BotSettings
 from chatbot.bot.tracer import Tracer, Untraced
@@ -39,7 +41,7 @@ from chatbot.events import BotStarted, BotStopping, Event, MessageEvent, ThreadE
 from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Commons
-from chatbot.stores.base import Attempt, OutboxRow, Store, ThreadRecord, Write
+from chatbot.stores.base import Attempt, OutboxRow, Store, Write
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -75,6 +77,7 @@ class Bot:
         listening: what hears the doorbell.
         deferred: what lanes have to write that can wait.
         turns: what gives the lanes their turns.
+        noted: handlers that an earlier process noted as about to run, and never as ended.
     """
 
     def __init__(
@@ -110,7 +113,7 @@ class Bot:
         self.is_stopping = False
         self.was_killed = False
         self.one_suspect = anyio.Lock()
-        self._noted: Mapping[ThreadId, Attempt] = {}
+        self.noted: Mapping[ThreadId, Attempt] = {}
         self.conversations = Conversations(self.user, store, clock=clock)
         self._store = store
         self._on_failure = on_failure
@@ -134,7 +137,7 @@ class Bot:
             StoreError: the store could not be read at the start.
         """
         self.is_stopping = False
-        await self._remember()
+        await recall(self, self._store)
         self.log.info("bot.started", user_id=self.user, threads=len(self.lanes))
         async with self.crew:
             await self.own.announce(BotStarted(bot=self.user, occurred_on=self._now()))
@@ -170,49 +173,13 @@ class Bot:
         if new.schedules != old.schedules:
             await self.conversations.reschedule(new.schedules)
 
-    async def _remember(self) -> None:
-        """Make a lane for every thread the store knows, with the wishes that were left pending there."""
-        rows: dict[ThreadId, list[OutboxRow]] = {}
-        for row in await self._store.pending(self.user):
-            rows.setdefault(row.thread, []).append(row)
-        self.was_killed = self._store.was_killed
-        self._noted = await self._store.attempts(self.user)
-        await self.conversations.load(self.crew.dispatcher.schedules)
-        self.own = OwnLane(self, self._noted.get(NOWHERE))
-        self.lanes = {}
-        self.turns.forget()
-        horizon_ms = await self._store.horizon(self.user)
-        # What was said shortly before the horizon may have become visible after it.
-        told_ms = None if horizon_ms is None else horizon_ms - self.settings.slack_ms
-        self.listening.begin(told_ms)
-        for record in await self._store.threads(self.user):
-            if self.serves(record.thread):
-                self._resume(record, rows.get(record.thread, ()), told_ms)
-        for thread in (self.settings.threads or frozenset()) - self.lanes.keys():
-            self.begin(thread, None)
-        for letter in await self._store.dead_letters(self.user):
-            if letter.is_revived and not aftercare.hand_over(self, letter):
-                self.log.warning("letter.postponed", letter=letter.id, reason="the bot is not in its thread")
-
-    def _resume(self, record: ThreadRecord, rows: Sequence[OutboxRow], told_ms: int | None) -> None:
-        """Make the lane of a thread that the store knows. Its first turn comes if it owes something, when the doorbell
-        tells that it has moved, or else with its beat."""
-        noted = self._noted.get(record.thread)
-        lane = Lane(self, record.thread, record, rows=rows, noted=noted, looked_ms=told_ms)
-        self.lanes[record.thread] = lane
-        if record.is_left:
-            return
-        self.turns.begin_beat(record.thread)
-        if noted is not None or not lane.is_settled:
-            self.turns.ring(record.thread)
-
     def serves(self, thread: ThreadId) -> bool:
         """Whether bots.yaml wants the bot in this thread."""
         return self.settings.threads is None or thread in self.settings.threads
 
     def begin(self, thread: ThreadId, stamp: datetime | None) -> Lane:
         """A thread nobody knew: its first turn finds out whether the bot is in it."""
-        lane = Lane(self, thread, None, noted=self._noted.get(thread))
+        lane = Lane(self, thread, None, noted=self.noted.get(thread))
         lane.membership.probe(stamp)
         self.lanes[thread] = lane
         self.turns.ring(thread)
@@ -254,8 +221,8 @@ class Bot:
     async def handle(self, event: Event) -> Outcome:
         """Run the handlers on an event; a failing one is said in the log with its event."""
         begun = anyio.current_time()
-        async with self._handlers:
-            with self.watch.handling(event), self.crew.at_work() as dispatcher:
+        async with self._handlers_for(event) as dispatcher:
+            with self.watch.handling(event):
                 memory = self.conversations.open(event)
                 outcome = await dispatcher.dispatch(event, memory, line=self._line(event), during=self.tracer.handler)
         self.watch.handled(outcome, begun)
@@ -265,15 +232,22 @@ class Bot:
 
     async def give_up(self, event: Event, failed: Outcome) -> Outcome:
         """Let the error handlers have the last word on an event that will not be tried again."""
-        async with self._handlers:
-            with self.crew.at_work() as dispatcher:
-                memory = self.conversations.open(event)
-                outcome = await dispatcher.dispatch_failure(
-                    event, failed, memory, line=self._line(event), during=self.tracer.handler
-                )
+        async with self._handlers_for(event) as dispatcher:
+            memory = self.conversations.open(event)
+            outcome = await dispatcher.dispatch_failure(
+                event, failed, memory, line=self._line(event), during=self.tracer.handler
+            )
         if outcome.error is not None and outcome.error is not failed.error:
             self._say_failure(event, outcome.handler, outcome.error)
         return outcome
+
+    @asynccontextmanager
+    async def _handlers_for(self, event: Event) -> AsyncIterator[Dispatcher]:
+        """The handlers, when there is room for one more event."""
+        with self.turns.with_handlers(event):
+            async with self._handlers:
+                with self.crew.at_work() as dispatcher:
+                    yield dispatcher
 
     def _line(self, event: Event) -> LaneLine | None:
         lane = self.lanes.get(event.thread) if isinstance(event, ThreadEvent) else None

@@ -27,7 +27,7 @@ class BotSettings:
         cadence: how often to look.
         retention: how long settled wishes are kept, for edits of old messages and for proofs.
         slack_ms: how much later than its id says a message may become visible and still be handled.
-        max_turns: lanes that are at work at one time.
+        max_turns: lanes that are at work at one time, those whose handlers run, or wait to run, not counted.
         max_handlers: handlers that run at one time.
     """
 

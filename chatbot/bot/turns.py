@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from chatbot.bot.rota import Rest, Rota
+from chatbot.events import Event, ThreadEvent
 from chatbot.model import ThreadId
 
 if TYPE_CHECKING:
     from chatbot.bot.bot import Bot
     from chatbot.bot.lane import Lane
+
+MOST_AT_WORK: Final = 1024
+"""Lanes that are at work at one time, those that wait for handlers included: each holds what its look has shown."""
 
 UNFORESEEN_PAUSE: Final = 30.0
 """Seconds a lane rests after something nobody foresaw."""
@@ -36,6 +41,7 @@ class Turns:
         self._rota = Rota(bot.settings.cadence.rate)
         self._count = 0
         self._rung: set[ThreadId] = set()
+        self._with_handlers = 0
         self._woken = anyio.Event()
         self.working: dict[ThreadId, int] = {}
         self.ended = anyio.Event()
@@ -81,20 +87,36 @@ class Turns:
 
     async def run(self) -> None:
         """Give turns for ever."""
-        limit = self._bot.settings.max_turns
         async with anyio.create_task_group() as group:
             while True:
                 now = anyio.current_time()
-                while len(self.working) < limit and (thread := self._rota.take(now)) is not None:
+                while not self._is_full and (thread := self._rota.take(now)) is not None:
                     self._count += 1
                     self.working[thread] = self._count
                     group.start_soon(self._turn, self._bot.lanes[thread])
-                await self._wait(is_full=len(self.working) >= limit)
+                await self._wait()
 
-    async def _wait(self, *, is_full: bool) -> None:
+    @property
+    def _is_full(self) -> bool:
+        at_work = len(self.working)
+        return at_work - self._with_handlers >= self._bot.settings.max_turns or at_work >= MOST_AT_WORK
+
+    @contextmanager
+    def with_handlers(self, event: Event) -> Iterator[None]:
+        """Let another lane have the turn of the one whose event is with handlers: these may take their time."""
+        is_turn = isinstance(event, ThreadEvent) and event.thread in self.working
+        self._with_handlers += is_turn
+        if is_turn:
+            self._woken.set()
+        try:
+            yield
+        finally:
+            self._with_handlers -= is_turn
+
+    async def _wait(self) -> None:
         self._woken = anyio.Event()
         due = self._rota.next_due()
-        if due is None or is_full:
+        if due is None or self._is_full:
             await self._woken.wait()
             return
         with anyio.move_on_after(max(0.0, due - anyio.current_time())):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 
+import anyio
 import pytest
 
 from chatbot import Context, Plugin
@@ -50,3 +51,27 @@ async def test_silent_threads_are_looked_at_on_their_slow_beat_only() -> None:
         calls = collections.Counter(call.operation for call in room.emulator.calls if call.at >= begun)
         assert calls["list_messages"] <= 6 * 11  # one in thirty seconds each
         assert calls["list_threads"] <= 5 * 60 + 1
+
+
+async def test_slow_handlers_in_many_threads_keep_no_other_thread_from_being_answered() -> None:
+    slow = Plugin("slow")
+
+    @slow.message()
+    async def think(ctx: Context) -> str:
+        if ctx.text == "think":
+            await anyio.sleep(50)
+        return ctx.text
+
+    async with chat(slow, settings=BotSettings(max_turns=4, max_handlers=8)) as room:
+        ann = room.user("Ann")
+        await ann.joins()
+        for number in range(6):
+            thread = room.emulator.create_thread(ann.user, f"{number}", [room.bot.user])
+            room.emulator.send(thread, ann.user, "think")
+        with room.not_waiting():
+            await room.advance(seconds=5)
+            begun = room.stage.clock()
+        await ann.says("quick")
+
+        assert room.replies == ["quick"]
+        assert room.stage.clock() - begun < 5
