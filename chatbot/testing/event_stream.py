@@ -36,7 +36,7 @@ from chatbot.model import Participant, ThreadId, UserId
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import Write
 from chatbot.testing.author import Author, milliseconds
-from chatbot.testing.traces import from_the_author_on
+from chatbot.testing.traces import check_together, from_the_author_on
 
 __tracebackhide__ = True  # pytest: what is of interest is the author's test and code
 
@@ -193,6 +193,7 @@ class EventStream:
         """
         events, self.events = self.events, []
         outcomes: list[Outcome] = []
+        check_together(plugins)
         line = _People([Participant(self.bot.user, self.bot.display_name), *self._people])
         async with self._store, Dispatcher(plugins, bot=self.bot, ack=ack) as dispatcher:
             await self._conversations.reschedule(dispatcher.schedules)

@@ -28,7 +28,7 @@ from chatbot.testing.patient_store import patient
 from chatbot.testing.process import BotProcess, Failure, Manners, Part
 from chatbot.testing.room import Room
 from chatbot.testing.stage import Stage
-from chatbot.testing.traces import from_the_author_on
+from chatbot.testing.traces import check_together, from_the_author_on
 from chatbot.testing.transcripts import transcript
 from chatbot.testing.virtual_time import VirtualClock, virtual_loop, waiting_places
 
@@ -244,6 +244,8 @@ def _parts(plugins: Sequence[Plugin], name: str, bots: Mapping[str, Sequence[Plu
     if not named:
         msg = "chat() was given no plugin: give it those of one bot, chat(plugin), or bots={'name': [plugin]}"
         raise TypeError(msg)
+    for given in named.values():
+        check_together(given)
     return [Part(each, tuple(given), manners) for each, given in named.items()]
 
 

@@ -1,14 +1,32 @@
-"""The traceback of a handler's error as its author wants to see it."""
+"""What went wrong in a plugin, shown where its author has written it, and not how chatbot came there."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, TypeVar
+
+from chatbot.dispatch import HandlerSource, Roster
+from chatbot.errors import PluginError
+
+__tracebackhide__ = True  # pytest: what is of interest is the author's test and code
 
 X = TypeVar("X", bound=Exception)
 
 _CHATBOT: Final = str(Path(__file__).parents[1]) + os.sep
+
+
+def check_together(plugins: Sequence[HandlerSource]) -> None:
+    """See that these can be the plugins of one bot.
+
+    Raises:
+        PluginError: they cannot; raised here, with nothing in between, as its message has the place.
+    """
+    try:
+        Roster(handler for plugin in plugins for handler in plugin.handlers())
+    except PluginError as error:
+        raise error.with_traceback(None) from None
 
 
 def from_the_author_on(error: X) -> X:

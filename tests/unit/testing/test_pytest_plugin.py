@@ -329,3 +329,36 @@ def test_a_handler_that_fails_is_shown_with_the_test_and_nothing_between(pyteste
     ]
     assert shown.count("RuntimeError: no luck") == 2  # three attempts were made of the first one
     assert "Ann: hi" in shown
+
+
+REFUSED = """
+import pytest
+from chatbot import Context, Plugin
+from chatbot.testing import EventStream, chat
+
+plugin = Plugin("wrong")
+
+@plugin.message()
+async def wrong(ctx: Context) -> int:
+    return 1
+
+@pytest.mark.virtual_time
+async def test_whole_bot() -> None:
+    async with chat(plugin):
+        pass
+
+@pytest.mark.asyncio
+async def test_handler_alone() -> None:
+    await EventStream().into(plugin)
+"""
+
+
+def test_a_plugin_that_is_refused_is_shown_without_how_chatbot_came_there(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(REFUSED)
+
+    result = pytester.runpytest(*QUIET, "--show-capture=no", "--tb=short")
+
+    result.assert_outcomes(failed=2)
+    shown = result.stdout.str()
+    assert shown.count(".py:8: handler wrong returns int; it may return str (a reply), None, or PASS") == 2
+    assert "chatbot/" not in shown
