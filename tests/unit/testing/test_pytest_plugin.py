@@ -360,5 +360,5 @@ def test_a_plugin_that_is_refused_is_shown_without_how_chatbot_came_there(pytest
 
     result.assert_outcomes(failed=2)
     shown = result.stdout.str()
-    assert shown.count(".py:8: handler wrong returns int; it may return str (a reply), None, or PASS") == 2
-    assert "chatbot/" not in shown
+    assert shown.count(".py:7: handler wrong returns int; it may return str (a reply), None, or PASS") == 2
+    assert "chatbot/dispatch" not in shown
