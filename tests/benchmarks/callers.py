@@ -1,0 +1,198 @@
+"""The contenders of the benchmark `client`, each in a process of its own: prints the µs of processor time of its calls.
+
+`python -m tests.benchmarks.callers WHO ENDPOINTS DIVISOR`; the endpoints are JSON, by what is asked there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import aiohttp
+import anyio
+from azure.communication.chat.aio import ChatClient
+from azure.core.credentials import AccessToken
+from azure.core.pipeline.policies import SansIOHTTPPolicy
+
+from chatbot.bot import Bot, BotSettings
+from chatbot.dispatch import BotInfo, Dispatcher
+from chatbot.model import ThreadId, UserId
+from chatbot.plugin import Plugin
+from chatbot.polling.cadence import Cadence
+from chatbot.runtime.observe.calls import CountedService
+from chatbot.runtime.observe.tally import Tally
+from chatbot.service.acs import AcsResource
+from chatbot.service.base import ChatService
+from chatbot.service.credentials import StaticToken
+from chatbot.stores.base import SaveThread, ThreadRecord
+from chatbot.stores.memory import MemoryStore
+from tests.benchmarks.canned import PERSON
+from tests.benchmarks.client import BOT, OURS, QUICKSTART, RAW, UVLOOP
+
+TEXT = "well, this is what you said"
+AT_ONCE = 32
+THREADS = [ThreadId(f"19:sMzsnIQLo5Q3sP5Vfh3GsKNKuVVYAEeXvBHAG-eCi{number:03}1@thread.v2") for number in range(200)]
+BOT_USER = UserId(f"{PERSON[:-1]}2")
+WATCHED_SECONDS = 2.0
+
+Call = Callable[[ThreadId], Awaitable[object]]
+
+
+def page_size(what: str) -> int:
+    return max(1, int(what))
+
+
+async def cost(call: Call, calls: int) -> float:
+    """Return the µs of processor time of one call, after every thread had one."""
+
+    async def work(threads: Any) -> None:
+        for thread in threads:
+            await call(thread)
+
+    threads = THREADS[:calls]
+    for count in (len(threads), calls):
+        begun = time.process_time()
+        rest = iter([threads[number % len(threads)] for number in range(count)])
+        await asyncio.gather(*(work(rest) for _ in range(AT_ONCE)))
+        used = time.process_time() - begun
+    return used / calls * 1e6
+
+
+# ── the SDK as its quickstart uses it ─────────────────────────────────────────────────────────────────────────────
+
+
+class _Credential:
+    async def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
+        return AccessToken("a.b.c", int(time.time()) + 86400)
+
+
+class _OverHttp(SansIOHTTPPolicy[Any, Any]):
+    def on_request(self, request: Any) -> None:
+        request.context.options["enforce_https"] = False
+
+
+@asynccontextmanager
+async def quickstart(endpoint: str, what: str) -> AsyncIterator[Call]:
+    """A client for each thread, and whatever it does by default."""
+    options: dict[str, Any] = {"per_call_policies": [_OverHttp()]}
+    async with AsyncExitStack() as clients:
+        chat = await clients.enter_async_context(ChatClient(endpoint, _Credential(), **options))  # type: ignore[arg-type]
+        threads: dict[ThreadId, Any] = {}
+        for thread in THREADS:
+            client = chat.get_chat_thread_client(thread, **options)
+            threads[thread] = await clients.enter_async_context(client)
+
+        async def list_messages(thread: ThreadId) -> None:
+            async for _ in threads[thread].list_messages(results_per_page=page_size(what)):
+                pass
+
+        async def send(thread: ThreadId) -> None:
+            await threads[thread].send_message(TEXT)
+
+        yield list_messages if what != "send" else send
+
+
+# ── ours ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@asynccontextmanager
+async def our_chat(endpoint: str) -> AsyncIterator[ChatService]:
+    async with AcsResource(endpoint) as resource:
+        yield resource.chat(BOT_USER, StaticToken("a.b.c"))
+
+
+@asynccontextmanager
+async def our_client(endpoint: str, what: str) -> AsyncIterator[Call]:
+    """The client alone."""
+    async with our_chat(endpoint) as chat:
+
+        async def list_messages(thread: ThreadId) -> None:
+            await chat.list_messages(thread, page_size=page_size(what))
+
+        async def send(thread: ThreadId) -> None:
+            await chat.send_message(thread, TEXT)
+
+        yield list_messages if what != "send" else send
+
+
+async def our_bot(endpoint: str, divisor: int) -> float:
+    """The whole bot, as the daemon makes it, with threads in which nothing new is said."""
+    now = int(time.time() * 1000)
+    tally, store, stopping = Tally(), MemoryStore(), anyio.Event()
+    plugin = Plugin("quiet")
+    async with our_chat(endpoint) as chat, store:
+        await store.commit(BOT_USER, [SaveThread(ThreadRecord(thread, floor=now, base=now)) for thread in THREADS])
+        bot = Bot(
+            name="quiet",
+            service=CountedService(chat, tally),
+            store=store,
+            dispatcher=Dispatcher([plugin], bot=BotInfo("quiet", BOT_USER, "Quiet")),
+            settings=BotSettings(cadence=Cadence(interval=0.3, idle=0.3, rate=1000)),
+            observer=tally,
+        )
+        async with anyio.create_task_group() as group:
+            group.start_soon(bot.run, stopping)
+            await anyio.sleep(0.7)  # until all have been looked at
+            begun, before = time.process_time(), looks(tally)
+            await anyio.sleep(WATCHED_SECONDS / min(divisor, 4))
+            used, done = time.process_time() - begun, looks(tally) - before
+            stopping.set()
+    return used / done * 1e6
+
+
+def looks(tally: Tally) -> int:
+    return sum(count for (operation, _), count in tally.read().calls.items() if operation == "list_messages")
+
+
+# ── aiohttp alone ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@asynccontextmanager
+async def raw(endpoint: str, what: str) -> AsyncIterator[Call]:
+    """One session, the same addresses, json: less than this no client on aiohttp can cost."""
+    headers = {"Authorization": "Bearer a.b.c", "Accept": "application/json"}
+    async with aiohttp.ClientSession(headers=headers) as session:
+
+        async def list_messages(thread: ThreadId) -> None:
+            address = f"{endpoint}/chat/threads/{thread}/messages?maxPageSize={page_size(what)}&api-version=2024-03-07"
+            async with session.get(address) as response:
+                json.loads(await response.read())
+
+        async def send(thread: ThreadId) -> None:
+            address = f"{endpoint}/chat/threads/{thread}/messages?api-version=2024-03-07"
+            async with session.post(address, json={"content": TEXT, "type": "text"}) as response:
+                json.loads(await response.read())
+
+        yield list_messages if what != "send" else send
+
+
+CALLERS = {
+    QUICKSTART: (quickstart, 1),
+    OURS: (our_client, 2),
+    UVLOOP: (our_client, 2),
+    RAW: (raw, 4),
+}
+CALLS = {"0": 800, "1": 800, "20": 300, "200": 60, "send": 600}
+
+
+async def main(who: str, endpoints: dict[str, str], divisor: int) -> dict[str, float]:
+    if who == BOT:
+        return {what: await our_bot(endpoints[what], divisor) for what in ("0", "20", "200")}
+    open_caller, factor = CALLERS[who]
+    costs = {}
+    for what, calls in CALLS.items():
+        if who != UVLOOP or what == "0":
+            async with open_caller(endpoints[what], what) as call:
+                costs[what] = await cost(call, calls * factor // divisor)
+    return costs
+
+
+if __name__ == "__main__":
+    options = {"use_uvloop": sys.argv[1] == UVLOOP}
+    job = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
+    print(json.dumps(anyio.run(main, *job, backend_options=options)))
