@@ -35,6 +35,7 @@ def status(*bots: dict[str, Any], **facts: Any) -> dict[str, Any]:
         "is_healthy": True,
         "is_ready": True,
         "unready": [],
+        "last_reload": None,
         "tasks": 9,
         "memory_bytes": 123_000_000,
         "bots": list(bots),
@@ -111,3 +112,12 @@ def test_what_is_not_ready_is_told_with_its_reason() -> None:
     shown = portrait(status(bot("echo"), is_ready=False, is_healthy=False, unready=["no\x1b[31m token"]))
 
     assert shown[1:3] == ["NOT HEALTHY, NOT READY, 9 tasks, 123 MB", "  not ready: no\\x1b[31m token"]
+
+
+def test_a_refused_reload_and_what_waits_for_a_restart_are_told() -> None:
+    last = {"seconds_ago": 90.0, "is_refused": True, "postponed": ["store"]}
+
+    shown = "\n".join(portrait(status(bot("echo"), last_reload=last)))
+
+    assert "  REFUSED a reload 1m 30s ago: the bots run as before; `chatbot check` says why\n" in shown
+    assert "  in force only after a restart: store\n" in shown
