@@ -55,6 +55,19 @@ class Assembled:
         return [one.content for one in reversed(page.messages) if one.sender == self.bot.user]
 
 
+def connected(emulator: Emulator) -> tuple[Connection, AcsResource]:
+    """The way to an emulator in this process, and its resource, not yet open."""
+    connection = Connection(
+        endpoint="https://emulator.invalid",
+        access_key=emulator.access_key,
+        resource=emulator.world.resource.id,
+        connection_string=emulator.connection_string,
+        is_emulator=True,
+    )
+    transport = AsgiTransport(emulator)
+    return connection, AcsResource(connection.endpoint, access_key=connection.access_key, transport=transport)
+
+
 def _loaded(directory: Path, plugin: str, more: str) -> tuple[Config, Plugins]:
     module = f"plugin_{directory.parent.name}_{directory.name}".replace("-", "_")
     (directory / f"{module}.py").write_text(plugin)
@@ -77,14 +90,7 @@ async def assembled(directory: Path, plugin: str, *, traces: Any = None, more: s
     config, plugins = await anyio.to_thread.run_sync(_loaded, directory, plugin, more)
     begun = anyio.current_time()
     emulator, store = Emulator(clock=lambda: BEGUN + anyio.current_time() - begun), MemoryStore()
-    connection = Connection(
-        endpoint="https://emulator.invalid",
-        access_key=emulator.access_key,
-        resource=emulator.world.resource.id,
-        connection_string=emulator.connection_string,
-        is_emulator=True,
-    )
-    resource = AcsResource(connection.endpoint, access_key=connection.access_key, transport=AsgiTransport(emulator))
+    connection, resource = connected(emulator)
     async with resource, store, anyio.create_task_group() as group:
         tallies: dict[str, Tally] = {}
         (bot,) = await assemble(config, plugins, connection, resource, store, tallies, traces)

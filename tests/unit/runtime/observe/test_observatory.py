@@ -19,15 +19,13 @@ from chatbot.emulator import Emulator
 from chatbot.errors import StoreError, Throttled
 from chatbot.model import UserId
 from chatbot.runtime.assemble import assemble
-from chatbot.runtime.connection import Connection
 from chatbot.runtime.observe.pages import pages
 from chatbot.runtime.observe.status import Observatory
 from chatbot.runtime.observe.tally import Tally
 from chatbot.runtime.plugins import load_plugins
-from chatbot.service.acs import AcsResource
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import Write
-from chatbot.testing.transport import AsgiTransport
+from tests.flow.assembled import connected
 
 pytestmark = pytest.mark.virtual_time
 
@@ -91,15 +89,7 @@ def site(tmp_path: Path) -> Open:
     @asynccontextmanager
     async def opened() -> AsyncIterator[Site]:
         emulator, store, tallies = Emulator(), FullStore(), dict[str, Tally]()
-        connection = Connection(
-            endpoint="https://emulator.invalid",
-            access_key=emulator.access_key,
-            resource=emulator.world.resource.id,
-            connection_string=emulator.connection_string,
-            is_emulator=True,
-        )
-        transport = AsgiTransport(emulator)
-        resource = AcsResource(connection.endpoint, access_key=connection.access_key, transport=transport)
+        connection, resource = connected(emulator)
         async with resource, store:
             (bot,) = await assemble(config, plugins, connection, resource, store, tallies)
             yield Site(bot, store, tallies["echo"], Observatory([bot], tallies, store, connection))
