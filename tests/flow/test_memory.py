@@ -1,0 +1,70 @@
+"""A thread that talks for long holds no more memory than one that has talked for a while."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import types
+from pathlib import Path
+
+import anyio
+import pytest
+
+from tests.flow.assembled import Assembled, assembled
+
+pytestmark = pytest.mark.virtual_time
+
+PLUGIN = """
+from dataclasses import dataclass
+from chatbot import Context, Plugin, State
+
+plugin = Plugin("talker")
+
+@dataclass
+class Count:
+    messages: int = 0
+
+@plugin.message()
+async def answer(ctx: Context, count: State[Count]) -> str:
+    count.value.messages += 1
+    return f"{ctx.text} is number {count.value.messages}"
+"""
+
+NOT_ITS_OWN = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.CodeType)
+
+
+def size_of(root: object, *others: object) -> int:
+    """The bytes of everything that can be reached from here, but not by way of the others, nor of code."""
+    known, waiting, total = {id(one) for one in others}, [root], 0
+    while waiting:
+        one = waiting.pop()
+        if id(one) in known or isinstance(one, NOT_ITS_OWN):
+            continue
+        known.add(id(one))
+        total += sys.getsizeof(one)
+        waiting += gc.get_referents(one)
+    return total
+
+
+async def talk(site: Assembled, rounds: int) -> tuple[int, int]:
+    """Let Ann talk so many more rounds of ten messages; what the bot then holds of the thread, and beside it."""
+    text = "another message, of some length, so that it would be seen if it were kept"
+    for _ in range(rounds):
+        for _ in range(10):
+            await site.ann.send_message(site.thread, text)
+            await anyio.sleep(6)
+        await anyio.sleep(120)  # who makes a pause is no machine; and what is spent of the quotas is forgotten
+    bot, lane = site.bot, site.bot.lanes[site.thread]
+    outside = (bot.service, bot.log, bot.tracer, site.store)
+    return size_of(lane, bot, *outside), size_of(bot, lane, *outside)
+
+
+async def test_what_is_held_of_a_thread_and_beside_it_does_not_grow_with_what_is_said(tmp_path: Path) -> None:
+    async with assembled(tmp_path, PLUGIN) as site:
+        of_thread, beside = await talk(site, 5)
+        of_thread_later, beside_later = await talk(site, 15)
+        (last, *_) = reversed(await site.replies())
+
+    assert last.endswith("is number 200")
+    assert 2_000 < of_thread_later < 1.1 * of_thread
+    assert 5_000 < beside_later < 1.1 * beside
