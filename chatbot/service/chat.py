@@ -127,7 +127,7 @@ class AcsChatService:
         answer = Answer("list the threads")
         with _sdk(answer):
             listing = self._client.list_chat_threads(
-                results_per_page=page_size, start_time=arguments.aware(start_time), answer=answer
+                start_time=arguments.aware(start_time), params=_sized(page_size), answer=answer
             )
             items, next_link = await _one_page(listing, link, answer, translate.threads)
             return ThreadPage(items, next_link, answer.server_time)
@@ -198,7 +198,7 @@ class AcsChatService:
         answer = _about(thread, f"list the messages of thread {thread}")
         with _sdk(answer):
             listing = self._any_thread.list_messages(
-                results_per_page=page_size, start_time=arguments.aware(start_time), answer=answer
+                start_time=arguments.aware(start_time), params=_sized(page_size), answer=answer
             )
             messages, next_link = await _one_page(listing, link, answer, translate.messages)
             return MessagePage(messages, next_link, answer.server_time)
@@ -253,6 +253,14 @@ class AcsChatService:
 def _about(thread: ThreadId, operation: str) -> Answer:
     arguments.segment(thread, "thread id", operation)
     return Answer(operation, thread)
+
+
+def _sized(page_size: int | None) -> dict[str, str]:
+    """A page's size, as a parameter of the query.
+
+    The SDK's own `results_per_page` costs a tenth of a call: it makes a text of the number by way of `eval`.
+    """
+    return {} if page_size is None else {"maxPageSize": str(page_size)}
 
 
 @contextmanager
