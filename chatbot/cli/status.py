@@ -26,6 +26,9 @@ WATCH_SECONDS: Final = 2.0
 WIDEST_NAME: Final = 28
 """Columns of a terminal that a bot's name may take."""
 
+NARROWEST_NAME: Final = 10
+COLUMNS_BESIDE_NAME: Final = 72
+
 MOST_ALIKE: Final = 3
 _CLEAR: Final = "\x1b[H\x1b[2J"
 
@@ -45,7 +48,9 @@ def status(
             text = json.dumps(found, indent=None if watch else 2)
         elif is_screen:
             size = shutil.get_terminal_size()
-            text = "\n".join(shortened(line, size.columns) for line in portrait(found, most_lines=size.lines - 1))
+            name = min(WIDEST_NAME, max(NARROWEST_NAME, size.columns - COLUMNS_BESIDE_NAME))
+            lines = portrait(found, most_lines=size.lines - 1, widest_name=name)
+            text = "\n".join(shortened(line, size.columns) for line in lines)
         else:
             text = "\n".join(portrait(found))
         print(f"{_CLEAR}{text}" if is_screen else text, flush=True)
@@ -63,23 +68,24 @@ def _ask(config: Path) -> Mapping[str, Any]:
     return anyio.run(ask, daemon, {"ask": "status"})
 
 
-def portrait(found: Mapping[str, Any], *, most_lines: int | None = None) -> list[str]:
+def portrait(found: Mapping[str, Any], *, most_lines: int | None = None, widest_name: int = WIDEST_NAME) -> list[str]:
     """The status for people, line by line.
 
     Args:
         found: the status.
         most_lines: so many fit on the screen; if not everything does, bots with remarks come first, and what is left
             out is counted.
+        widest_name: columns of the terminal that a bot's name may take.
     """
     bots, head = list(found["bots"]), _head(found)
-    remarks = {bot["name"]: list(_remarks(bot)) for bot in bots}
+    remarks = {bot["name"]: list(_remarks(bot, widest_name)) for bot in bots}
     said = [line for lines in remarks.values() for line in lines]
     if most_lines is not None and len(head) + 1 + len(bots) + len(said) > most_lines:
         room = max(2, (most_lines - len(head) - 1) // 2)
         bots.sort(key=lambda bot: not remarks[bot["name"]])
         said = _cut(said, room, "remarks")
         bots = bots[: max(1, most_lines - len(head) - len(said) - 2)]
-    lines = [*head, *table(_TITLES, [_row(bot) for bot in bots])]
+    lines = [*head, *table(_TITLES, [_row(bot, widest_name) for bot in bots])]
     if left := len(found["bots"]) - len(bots):
         lines.append(f"and {left} more bots")
     return [*lines, *said]
@@ -111,15 +117,15 @@ def _reload(last: Mapping[str, Any] | None) -> Iterator[str]:
         yield f"  in force only after a restart: {', '.join(last['postponed'])}"
 
 
-_TITLES: Final = ("BOT", "THREADS", "LAG", "UNHANDLED", "OUTBOX", "READS LEFT", "SENDS LEFT", "DEAD LETTERS", "TOKEN")
+_TITLES: Final = ("BOT", "THREADS", "LAG", "UNHANDLED", "OUTBOX", "READS LEFT", "SENDS LEFT", "DEAD", "TOKEN")
 
 
-def _row(bot: Mapping[str, Any]) -> tuple[str, ...]:
+def _row(bot: Mapping[str, Any], widest_name: int) -> tuple[str, ...]:
     outbox = str(bot["outbox"]["rows"])
     if bot["outbox"]["oldest_seconds"] is not None:
         outbox += f" ({_span(bot['outbox']['oldest_seconds'])})"
     return (
-        _name(bot),
+        shortened(bot["name"], widest_name),
         str(bot["threads"]),
         _span(bot["lag_seconds"]),
         _span(bot["oldest_unhandled_seconds"]),
@@ -131,13 +137,9 @@ def _row(bot: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _name(bot: Mapping[str, Any]) -> str:
-    return shortened(bot["name"], WIDEST_NAME)
-
-
-def _remarks(bot: Mapping[str, Any]) -> Iterator[str]:
+def _remarks(bot: Mapping[str, Any], widest_name: int) -> Iterator[str]:
     """What of a bot is not as it should be, or takes its time; what is alike is counted."""
-    name = _name(bot)
+    name = shortened(bot["name"], widest_name)
     missed = sorted(bot["missed"].items(), key=lambda item: -item[1])
     for poller, seconds in missed[:MOST_ALIKE]:
         yield f"{name}: {printable(poller)} has not been heard of for {_span(seconds)}"
