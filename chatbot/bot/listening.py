@@ -21,11 +21,8 @@ if TYPE_CHECKING:
 FULL_WALK_SECONDS: Final = 600.0
 """How often the list of threads is read to its end: a few threads are listed out of order (recorded sessions)."""
 
-FULL_WALK_PAGES: Final = 10
-"""Pages of such a walk that are read in one go; in between the doorbell is heard."""
-
-SPARE: Final = 15
-"""Requests of the quota that such a walk leaves to the doorbell, and at the start to the process before this one."""
+SPENT_BEFORE: Final = 30
+"""Requests that the process before this one may have made just before this one starts."""
 
 SUMMONS_SECONDS: Final = 0.25
 """Between two questions, however often somebody summons: 40 in 10 s, of the 50 that are allowed."""
@@ -86,8 +83,10 @@ class Listening:
     async def run(self) -> None:
         """Ask again and again which threads have moved."""
         now = self._full_walk_at = anyio.current_time()
-        for _ in range(SPARE):
-            self._bot.budget.spend(Operation.LIST_THREADS, now)
+        if self._heard_ms is not None:  # there was a process before this one, and what is new will be found at once
+            for _ in range(SPENT_BEFORE):
+                self._bot.budget.spend(Operation.LIST_THREADS, now)
+                self._bot.budget.spend(Operation.WALK_THREADS, now)
         failures = 0
         self._bot.watch.doorbell()
         while not self._bot.is_stopping:
@@ -130,11 +129,9 @@ class Listening:
             await self._go_on(self._full_walk)
 
     async def _go_on(self, walk: Walk) -> None:
-        """Read some pages of the walk to the end, as far as the quota has plenty of them."""
-        for _ in range(FULL_WALK_PAGES):
-            delay = self._bot.budget.delay(Operation.LIST_THREADS, anyio.current_time(), spare=SPARE)
-            if delay and walk.pages:
-                return
+        """Read further pages of the walk to the end, as many as its part of the quota allows now."""
+        while not self._bot.budget.delay(Operation.WALK_THREADS, anyio.current_time()):
+            self._bot.budget.spend(Operation.WALK_THREADS, anyio.current_time())
             try:
                 self._hear(await walk.read(), walk)
             except (Throttled, Unreachable, OutcomeUnknown):

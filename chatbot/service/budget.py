@@ -28,6 +28,7 @@ class Operation(Enum):
     """Requests that share a quota."""
 
     LIST_THREADS = "list threads"
+    WALK_THREADS = "the part of list threads that walks to the end of the list may use"
     LIST_MESSAGES = "list messages"
     WRITE_MESSAGE = "send, edit and delete messages"
     STREAM_MESSAGE = "the part of sends and edits that streams may use"
@@ -40,6 +41,7 @@ class Operation(Enum):
 
 QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
     Operation.LIST_THREADS: (Window(50, 10),),
+    Operation.WALK_THREADS: (Window(20, 10),),  # our own rule: the doorbell needs the others
     Operation.LIST_MESSAGES: (Window(50, 10), Window(200, 60)),
     Operation.WRITE_MESSAGE: (Window(10, 10), Window(30, 60)),
     Operation.STREAM_MESSAGE: (Window(3, 10), Window(10, 60)),  # our own rule: a third of WRITE_MESSAGE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 from urllib.parse import unquote
 
+import anyio
 import pytest
 
 from chatbot import Context, MessageEdited, Plugin
@@ -40,6 +41,7 @@ async def settled_threads(room: Room) -> list[ThreadId]:
     threads = [ThreadId(room.emulator.create_thread(ann.user, f"{n}", [room.bot.user])) for n in range(THREADS)]
     for thread in threads:
         room.emulator.send(thread, ann.user, "hi")
+        await anyio.sleep(0.001)
     await ann.says("hi")
     await room.advance(minutes=5)
     assert all(len(room.emulator.texts(thread)) == 2 for thread in threads)
@@ -152,3 +154,20 @@ async def test_a_bot_that_serves_some_threads_only_notes_no_horizon_for_all_of_t
             horizon = await store.horizon(room.bot.user)
 
         assert (horizon is None) is (threads is not None)
+
+
+async def test_starts_in_a_row_are_together_within_the_quota_of_the_list_of_threads() -> None:
+    """The list has sixty pages, of which each start reads a dozen at once; and it begins to read them to the end."""
+    world = World(seed=0, quirks=Quirks(phantom_threads=150))
+    async with chat(plugin, settings=BEATS, world=world) as room:
+        threads = await settled_threads(room)
+        room.emulator.calls.clear()
+        for number in range(4):
+            await room.restart()
+            room.emulator.send(threads[number], room.user("Ann").user, "hello again")
+            await room.advance(seconds=6)
+        await room.advance(minutes=1)
+
+        assert all(room.emulator.texts(thread)[-1] == (room.bot.user, "hello again") for thread in threads[:4])
+        assert sum(call.operation == "list_threads" for call in room.emulator.calls) > 60
+        assert 429 not in {call.status for call in room.emulator.calls}
