@@ -106,7 +106,11 @@ class TopicUpdated(SystemEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadReceiptReceived(ThreadEvent):
-    """Somebody has read up to a message."""
+    """Somebody has read up to a message, of those since the bot came.
+
+    Asked of the service only if a handler wants it, in threads of at most 20 people, and for an hour after somebody
+    has spoken there; of several that somebody sends meanwhile, the latest is told.
+    """
 
     receipt: Receipt
 

@@ -18,6 +18,7 @@ from chatbot.bot.handling import Handling
 from chatbot.bot.joining import find_arrival, floor_of
 from chatbot.bot.looking import Looking
 from chatbot.bot.membership import Membership, Presence
+from chatbot.bot.reading import Reading
 from chatbot.bot.receipts import Receipts
 from chatbot.bot.rota import Rest
 from chatbot.bot.settings import NO_HISTORY
@@ -64,6 +65,7 @@ class Lane:
         "membership",
         "people",
         "people_at",
+        "reading",
         "thread",
     )  # fmt: skip
 
@@ -88,6 +90,7 @@ class Lane:
             self.membership = Membership(Presence.OUT if record.is_left else Presence.IN, was_told=record.is_left)
         self.handling = Handling(bot, thread, record=record, noted=noted, outbox=self._outbox(rows), log=self.log)
         self.looking = Looking(self, looked_ms=record.base if record is not None and record.is_left else looked_ms)
+        self.reading = Reading(self)
         self._letters: list[DeadLetter] = []
         self._is_deleted = False
         self._is_new = record is None
@@ -201,6 +204,7 @@ class Lane:
             self.membership.probe(None)
             return 0.0
         await self.handling.ring(self.flush)  # after the look: who has answered has not run out of time
+        await self.reading.run()
         return delay or None
 
     async def _send(self) -> float | None:

@@ -33,6 +33,7 @@ class Operation(Enum):
     WRITE_MESSAGE = "send, edit and delete messages"
     STREAM_MESSAGE = "the part of sends and edits that streams may use"
     SEND_RECEIPT = "send read receipts"
+    LIST_RECEIPTS = "list read receipts"
     SEND_TYPING = "send typing notifications"
     LIST_PARTICIPANTS = "list participants"
     CHANGE_PARTICIPANTS = "add and remove participants"
@@ -46,6 +47,7 @@ QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
     Operation.WRITE_MESSAGE: (Window(10, 10), Window(30, 60)),
     Operation.STREAM_MESSAGE: (Window(3, 10), Window(10, 60)),  # our own rule: a third of WRITE_MESSAGE
     Operation.SEND_RECEIPT: (Window(10, 10), Window(30, 60)),
+    Operation.LIST_RECEIPTS: (Window(5, 10),),
     Operation.SEND_TYPING: (Window(5, 10), Window(15, 60)),
     Operation.LIST_PARTICIPANTS: (Window(10, 10),),
     Operation.CHANGE_PARTICIPANTS: (Window(10, 10), Window(30, 60)),
@@ -56,6 +58,7 @@ QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
 SHARED_QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
     Operation.LIST_MESSAGES: (Window(250, 10), Window(400, 60)),
     Operation.LIST_PARTICIPANTS: (Window(250, 10),),
+    Operation.LIST_RECEIPTS: (Window(100, 10),),
     Operation.SEND_TYPING: (Window(10, 10),),
     Operation.WRITE_MESSAGE: QUOTAS[Operation.WRITE_MESSAGE],
     Operation.CHANGE_PARTICIPANTS: QUOTAS[Operation.CHANGE_PARTICIPANTS],

@@ -29,7 +29,7 @@ from chatbot.polling.cadence import Cadence
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import Store
 from chatbot.testing.crash_report import CrashReport, Violation
-from chatbot.testing.ending import Ending, Place, differences, name_of, timeless
+from chatbot.testing.ending import Ending, Place, differences, impersonal, name_of, timeless
 from chatbot.testing.fate import Fate, Kind, Point
 from chatbot.testing.harness import VIRTUAL_PATIENCE, Harness, playing
 from chatbot.testing.mortality import MortalProcess
@@ -271,7 +271,7 @@ async def _memory(
         whose = " of ".join(
             filter(None, (key.name, names.get(key.user or "", key.user), threads.get(key.thread or ThreadId(""))))
         )
-        memory[f"state {whose}"] = [timeless(stored.value)] if stored else []
+        memory[f"state {whose}"] = [impersonal(stored.value, names)] if stored else []
     return memory
 
 

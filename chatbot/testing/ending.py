@@ -6,6 +6,7 @@ not differ in anything else.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -60,6 +61,13 @@ class Ending:
 def timeless(text: str) -> str:
     """A text without what no two runs have in common."""
     return _TIMES.sub("<time>", text)
+
+
+def impersonal(value: str, names: Mapping[str, str]) -> str:
+    """A state, JSON text, with people's names in the place of their ids, which are others in every run."""
+    for user, name in names.items():
+        value = value.replace(user, json.dumps(name)[1:-1])
+    return timeless(json.dumps(json.loads(value), sort_keys=True, ensure_ascii=False))
 
 
 def name_of(event: Event, names: Mapping[str, str]) -> str:

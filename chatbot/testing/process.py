@@ -159,7 +159,15 @@ class BotProcess:
                 for thread, version in versions.items():
                     if self._stage.is_in(thread, bot.user):
                         await bot.settled(thread, version)
+                        await self._settle_receipts(bot, thread)
             settled = versions
+
+    async def _settle_receipts(self, bot: Bot, thread: ThreadId) -> None:
+        """Wait until a bot's handlers know what people have read, if they want to. Nothing rings for it."""
+        while (lane := bot.lanes.get(thread)) and lane.reading.lacks(self._stage.read_by_others(thread, bot.user)):
+            await anyio.sleep(lane.reading.delay)
+            bot.turns.ring(thread)
+            await anyio.sleep(PRESENCE_SECONDS)
 
     async def _settle_presence(self, bot: Bot, threads: Sequence[ThreadId]) -> None:
         """Wait until a bot knows which threads it is in. Nothing in a thread says so to one that is not."""

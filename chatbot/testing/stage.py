@@ -68,6 +68,12 @@ class Stage:
         """The latest change in a thread."""
         return self.emulator.world.state.room(thread).version
 
+    def read_by_others(self, thread: ThreadId, user: UserId) -> dict[UserId, int]:
+        """The number of the latest message that each of the others who are there has read."""
+        receipts = self.emulator.receipts(thread).values()
+        there = (one for one in receipts if one.user != user and self.is_in(thread, UserId(one.user)))
+        return {UserId(receipt.user): receipt.message for receipt in there}
+
     def is_in(self, thread: ThreadId, user: UserId) -> bool:
         """Whether somebody is in a thread that was not deleted."""
         room = self.emulator.world.state.room(thread)
