@@ -13,10 +13,8 @@ import structlog
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_CRASH, Report, guard, to_stderr
-from chatbot.cli.embedded_emulator import served, world_of
 from chatbot.cli.greeting import greeting
 from chatbot.config import Config, LogConfig, load_config
-from chatbot.emulator import World
 from chatbot.errors import ConfigError
 from chatbot.runtime import event_loop
 from chatbot.runtime.connection import Connection
@@ -117,8 +115,7 @@ def _run(make: Callable[..., Daemon], config: Config, control: ControlDirectory,
         with control.hold(), traced(os.environ) as traces:
             daemon = make(traces=traces)
             if config.uses_emulator:
-                with world_of(config) as world:
-                    event_loop.run(loop, _on_emulator, daemon, world, config, control)
+                _on_emulator(loop, daemon, config, control)
             else:
                 event_loop.run(loop, _on_azure, daemon, Connection.of(config))
         return EXIT_CRASH if daemon.was_cut else 0
@@ -126,9 +123,16 @@ def _run(make: Callable[..., Daemon], config: Config, control: ControlDirectory,
     return guard(begin, report=_report(resolve_format(log_format, sys.stderr) == "json"))
 
 
-async def _on_emulator(daemon: Daemon, world: World, config: Config, control: ControlDirectory) -> None:
-    async with daemon.guided_by_signals(), served(world, config, control) as connection:
-        await daemon.run(connection)
+def _on_emulator(loop: str, daemon: Daemon, config: Config, control: ControlDirectory) -> None:
+    # On Azure nobody waits for the emulator to be loaded, nor keeps it in memory.
+    from chatbot.cli.embedded_emulator import served, world_of
+
+    async def run() -> None:
+        async with daemon.guided_by_signals(), served(world, config, control) as connection:
+            await daemon.run(connection)
+
+    with world_of(config) as world:
+        event_loop.run(loop, run)
 
 
 async def _on_azure(daemon: Daemon, connection: Connection) -> None:

@@ -59,6 +59,18 @@ sys.exit(", ".join(sorted(heavy)))
     assert loaded.stderr.strip() == ""
 
 
+def test_a_daemon_loads_no_emulator_unless_it_runs_on_it() -> None:
+    script = """
+import sys
+import chatbot.cli.run
+needless = {"chatbot.emulator", "trustme", "cryptography"} & set(sys.modules)
+sys.exit(", ".join(sorted(needless)))
+"""
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    assert loaded.stderr.strip() == ""
+
+
 def test_a_reader_who_has_enough_is_no_error() -> None:
     piped = subprocess.run(
         f"{sys.executable} -m chatbot --help | true", shell=True, capture_output=True, text=True, check=False
