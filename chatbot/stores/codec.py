@@ -67,6 +67,8 @@ def text(value: object, place: str) -> str:
     Raises:
         CannotStore: no text, half of a surrogate pair in it (has no UTF-8 form), or a NUL (PostgreSQL has none).
     """
+    if type(value) is str and value.isascii() and "\0" not in value:  # nearly always
+        return value
     checked = _utf8(value, place)
     if "\0" in checked:
         msg = f"{place} has a NUL character at {checked.index(chr(0))}; remove it"
@@ -99,11 +101,11 @@ def number(value: object, place: str) -> int:
     Raises:
         CannotStore: it is not epoch milliseconds in decimal.
     """
+    if isinstance(value, str) and _DECIMAL.fullmatch(value):
+        return integer(int(value), place)
     checked = text(value, place)
-    if not _DECIMAL.fullmatch(checked):
-        msg = f"{place} is {checked[:40]!r}; expected a message id: epoch milliseconds in decimal"
-        raise CannotStore(msg)
-    return integer(int(checked), place)
+    msg = f"{place} is {checked[:40]!r}; expected a message id: epoch milliseconds in decimal"
+    raise CannotStore(msg)
 
 
 def diagnostic(value: str | None) -> str | None:

@@ -29,13 +29,18 @@ GROUP: Final = 1_000
 
 
 class Job(Generic[T]):
-    """Something to write, and how it went: exactly one of `result` and `error` counts, once it is done."""
+    """Something to write, and how it went: exactly one of `result` and `error` counts, once it is done.
+
+    Args:
+        work: what to do in the writer's thread.
+        done: what the task that wants it waits for.
+    """
 
     __slots__ = ("done", "error", "result", "work")
 
-    def __init__(self, work: Callable[[Any], T]) -> None:
+    def __init__(self, work: Callable[[Any], T], done: asyncio.Future[T]) -> None:
         self.work = work
-        self.done = anyio.Event()
+        self.done = done
         self.result: T | None = None
         self.error: Exception | None = None
 
@@ -79,12 +84,9 @@ class Writer:
         if self._is_closing:
             self._room.release()
             raise rows.not_open()
-        job = Job(work)
-        self._queue.put(job)
-        await job.done.wait()
-        if job.error is not None:
-            raise job.error
-        return job.result  # type: ignore[return-value]  # without an error, work has returned a T
+        done: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put(Job(work, done))
+        return await done
 
     async def close(self) -> None:
         """Write what was submitted, then end the thread. Cancellation waits."""
@@ -126,5 +128,10 @@ class Writer:
 
     def _hand_back(self, group: list[Job[Any]]) -> None:
         for job in group:
-            job.done.set()
             self._room.release()
+            if job.done.done():  # its task was cancelled
+                continue
+            if job.error is not None:
+                job.done.set_exception(job.error)
+            else:
+                job.done.set_result(job.result)
