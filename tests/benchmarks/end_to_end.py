@@ -24,7 +24,7 @@ SIZES = (1, 100, 1_000, 10_000)
 COMPARED = 1_000
 """The size at which the same calls are made without a bot."""
 
-BURST = 1_000
+BURST = 500
 RIVALS = {
     "sdk": "the same calls by the SDK, as in its quickstart",
     "client": "the same calls by chatbot's client alone",
@@ -89,7 +89,7 @@ def _burst(frame: Frame, stack: Stack, size: int, found: Found) -> None:
     if size == COMPARED or frame.quick:
         messages = 10 if frame.quick else RIVAL_MESSAGES
         contenders |= {name: partial(_rival, frame, stack, name, messages) for name in RIVALS}
-    results = frame.interleaved(contenders)
+    results = frame.interleaved(contenders, rounds=frame.rounds if len(contenders) > 1 else min(3, frame.rounds))
     found.bursts = results.pop("bot")
     found.rivals = results
 
