@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Final
 
 from chatbot.actions import Action, ActionKey, Wish, action_key
 from chatbot.conversation.memory import Memory
@@ -15,9 +16,12 @@ During = Callable[[str], AbstractContextManager[object]]
 """Makes what is entered while the handler of this name runs."""
 
 
+_NOBODY: Final = nullcontext()
+
+
 def alone(_handler: str) -> AbstractContextManager[object]:
     """Nobody goes along with the handler."""
-    return nullcontext()
+    return _NOBODY
 
 
 @dataclass(slots=True)

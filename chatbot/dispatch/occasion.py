@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from chatbot.dispatch.payload import Payload
 
 _NO_TIMERS: Final[Mapping[str, Payload]] = MappingProxyType({})
-_COMMAND: Final = re.compile(r"/([^\s/]+)(?:\s+|$)(.*)\Z", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +150,10 @@ class Occasion:
         if not text.startswith("/") and self.is_mentioned:
             mention = _mention_of(self.bot.display_name.strip()).match(text)
             text = text[mention.end() :].lstrip(" ,:\n") if mention else text
-        found = _COMMAND.match(text)
-        return CommandLine(found[1].lower(), found[2]) if found else None
+        if not text.startswith("/") or text[1:2].isspace():
+            return None
+        name, *arguments = text[1:].split(maxsplit=1) or [""]
+        return CommandLine(name.lower(), "".join(arguments)) if name and "/" not in name else None
 
 
 def _text_of(message: ChatMessage) -> str:

@@ -16,9 +16,11 @@ from chatbot.dispatch.occasion import BotInfo
 from chatbot.events import (
     Event,
     MessageEvent,
+    MessageReceived,
     ParticipantsAdded,
     ParticipantsRemoved,
     ReadReceiptReceived,
+    SystemEvent,
     TopicUpdated,
 )
 from chatbot.model import UserId
@@ -31,7 +33,7 @@ def is_own(event: Event, bot: BotInfo) -> bool:
 
 def among_people(event: Event, bot: BotInfo) -> Event | None:
     """The event as it concerns people: without the daemon's other bots; None if nothing is left of it."""
-    if isinstance(event, ParticipantsAdded | ParticipantsRemoved):
+    if isinstance(event, SystemEvent) and isinstance(event, ParticipantsAdded | ParticipantsRemoved):
         people = tuple(one for one in event.participants if one.user not in bot.siblings)
         if len(people) == len(event.participants):
             return event
@@ -44,6 +46,8 @@ def among_people(event: Event, bot: BotInfo) -> Event | None:
 
 
 def _author(event: Event) -> UserId | None:
+    if isinstance(event, MessageReceived):  # nearly always
+        return event.message.sender
     match event:
         case ParticipantsAdded() | ParticipantsRemoved():
             return None
