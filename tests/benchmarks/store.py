@@ -83,18 +83,19 @@ def _key(thread: ThreadId, message: int) -> ActionKey:
 async def commit_all(path: str, tasks: int, each: int, pause: float) -> Result:
     """Commit from so many tasks, each one after the other, or (`pause`) one in so many seconds."""
     latencies: list[float] = []
+    prepared = [[event_writes(thread_of(number), turn) for turn in range(each)] for number in range(tasks)]
     async with SqliteStore(path) as store:
 
-        async def commit(thread: ThreadId, delay: float) -> None:
-            for turn in range(each):
-                await asyncio.sleep(delay if turn == 0 else pause)
+        async def commit(number: int) -> None:
+            for turn, writes in enumerate(prepared[number]):
+                await asyncio.sleep(pause * number / tasks if turn == 0 else pause)
                 begun = time.perf_counter()
-                await store.commit(BOT, event_writes(thread, turn))
+                await store.commit(BOT, writes)
                 latencies.append(time.perf_counter() - begun)
 
         await store.commit(BOT, [SaveThread(ThreadRecord(thread_of(number), 0, 0)) for number in range(tasks)])
         begun, used = time.perf_counter(), time.process_time()
-        await asyncio.gather(*(commit(thread_of(number), pause * number / tasks) for number in range(tasks)))
+        await asyncio.gather(*map(commit, range(tasks)))
         seconds, cpu = time.perf_counter() - begun, time.process_time() - used
     return {"seconds": seconds, "cpu": cpu, "latencies": [one * 1e3 for one in latencies]}
 
