@@ -164,7 +164,7 @@ class SqliteStore:
 
 
 class _Transactions:
-    """Writes groups of jobs, each group one transaction, each job a savepoint in it. Lives in the writer's thread.
+    """Writes groups of jobs, each group one transaction, whatever becomes of each job. Lives in the writer's thread.
 
     After trouble with the file the connection is dropped, and the next group opens it anew: once the trouble is
     over, the store works again.
@@ -207,10 +207,8 @@ class _Transactions:
     def write(self, group: Sequence[Job[Any]]) -> None:
         try:
             connection = self._connected()
-            connection.execute("BEGIN IMMEDIATE")
-            for job in group:
-                _write_one(connection, job)
-            connection.execute("COMMIT")
+            if not _write_together(connection, group):
+                _write_apart(connection, group)
         except Exception as error:  # handed to the tasks that wait, which log or raise it
             self._drop()
             for job in group:
@@ -222,17 +220,35 @@ class _Transactions:
         return StoreError(str(error)) if isinstance(error, StoreError) else self._file.explain(error, "write")
 
 
-def _write_one(connection: sqlite3.Connection, job: Job[Any]) -> None:
-    """Write one job; a failure of its own is undone and noted, one of the file is raised."""
-    connection.execute("SAVEPOINT job")
-    try:
-        job.result = job.work(connection)
-    except Exception as error:
-        if _is_of_file(error) or not connection.in_transaction:
-            raise
-        connection.execute("ROLLBACK TO job")
-        job.error = error  # raised in the task that waits
-    connection.execute("RELEASE job")
+def _write_together(connection: sqlite3.Connection, group: Sequence[Job[Any]]) -> bool:
+    """Write a group whose jobs all succeed; False, with nothing written, if one fails on its own: that is rare."""
+    connection.execute("BEGIN IMMEDIATE")
+    for job in group:
+        try:
+            job.result = job.work(connection)
+        except Exception as error:
+            if _is_of_file(error) or not connection.in_transaction:
+                raise
+            connection.execute("ROLLBACK")
+            return False
+    connection.execute("COMMIT")
+    return True
+
+
+def _write_apart(connection: sqlite3.Connection, group: Sequence[Job[Any]]) -> None:
+    """Write a group with a savepoint for each job: what fails on its own is undone and noted, the others stay."""
+    connection.execute("BEGIN IMMEDIATE")
+    for job in group:
+        connection.execute("SAVEPOINT job")
+        try:
+            job.result = job.work(connection)
+        except Exception as error:
+            if _is_of_file(error) or not connection.in_transaction:
+                raise
+            connection.execute("ROLLBACK TO job")
+            job.error = error  # raised in the task that waits
+        connection.execute("RELEASE job")
+    connection.execute("COMMIT")
 
 
 def _is_of_file(error: Exception) -> bool:
