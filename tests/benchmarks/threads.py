@@ -26,7 +26,7 @@ from tests.benchmarks.frame import ROOT, Frame, Report, Row, child, ratio
 TITLE = "Threads: memory and start"
 
 FEW = 10
-ROUNDS = {1_000: 5, 10_000: 3}
+ROUNDS = {1_000: 5, 10_000: 2}
 OURS = "chatbot run"
 QUICKSTART = "SDK quickstart"
 
@@ -85,7 +85,8 @@ def _rows(count: int, many: dict[str, list[Costs]], few: dict[str, list[Costs]])
         own, other = ([max(0.0, part(one) - less[who]) for one in many[who]] for who in (OURS, QUICKSTART))
         quotient = ratio(own, other) if all(other) else None
         mine, theirs = statistics.median(own), statistics.median(other)
-        return Row(f"{count:,} threads: {name}", mine, unit, QUICKSTART, theirs, quotient, target)
+        note = f"of {len(own)} rounds"
+        return Row(f"{count:,} threads: {name}", mine, unit, QUICKSTART, theirs, quotient, target, note)
 
     return [
         row("memory of each", "KB", "≤ 10 KB", lambda costs: costs.kilobytes / count),
