@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -32,15 +32,16 @@ from chatbot.service.credentials import StaticToken
 from chatbot.stores.base import SaveThread, ThreadRecord
 from chatbot.stores.memory import MemoryStore
 from tests.benchmarks.canned import PERSON
-from tests.benchmarks.client import BOT, OURS, QUICKSTART, RAW, UVLOOP
+from tests.benchmarks.client import BOT, OURS, PACED, QUICKSTART, RAW, UVLOOP
 
 TEXT = "well, this is what you said"
 AT_ONCE = 32
+PER_TICK, TICK = 20, 1 / 32  # of the bot, whose beats lie on a grid
 THREADS = [ThreadId(f"19:sMzsnIQLo5Q3sP5Vfh3GsKNKuVVYAEeXvBHAG-eCi{number:03}1@thread.v2") for number in range(200)]
 BOT_USER = UserId(f"{PERSON[:-1]}2")
 WATCHED_SECONDS = 2.0
 
-Call = Callable[[ThreadId], Awaitable[object]]
+Call = Callable[[ThreadId], Coroutine[Any, Any, object]]
 
 
 def page_size(what: str) -> int:
@@ -97,6 +98,19 @@ async def quickstart(endpoint: str, what: str) -> AsyncIterator[Call]:
         yield list_messages if what != "send" else send
 
 
+async def at_the_bots_pace(endpoint: str, what: str, seconds: float) -> float:
+    """Return the cost of a call, of some twenty on each tick of the bot's beats."""
+    async with quickstart(endpoint, what) as call:
+        threads = THREADS[:PER_TICK]
+        await asyncio.gather(*map(call, threads))
+        begun, used, done = time.monotonic(), time.process_time(), 0
+        while (now := time.monotonic()) < begun + seconds:
+            await asyncio.gather(*map(call, threads))
+            done += PER_TICK
+            await asyncio.sleep(max(0.0, now + TICK - time.monotonic()))
+        return (time.process_time() - used) / done * 1e6
+
+
 # ── ours ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -120,7 +134,7 @@ async def our_client(endpoint: str, what: str) -> AsyncIterator[Call]:
         yield list_messages if what != "send" else send
 
 
-async def our_bot(endpoint: str, divisor: int) -> float:
+async def our_bot(endpoint: str, seconds: float) -> float:
     """The whole bot, as the daemon makes it, with threads in which nothing new is said."""
     now = int(time.time() * 1000)
     tally, store, stopping = Tally(), MemoryStore(), anyio.Event()
@@ -139,7 +153,7 @@ async def our_bot(endpoint: str, divisor: int) -> float:
             group.start_soon(bot.run, stopping)
             await anyio.sleep(0.7)  # until all have been looked at
             begun, before = time.process_time(), looks(tally)
-            await anyio.sleep(WATCHED_SECONDS / min(divisor, 4))
+            await anyio.sleep(seconds)
             used, done = time.process_time() - begun, looks(tally) - before
             stopping.set()
     return used / done * 1e6
@@ -180,9 +194,15 @@ CALLERS = {
 CALLS = {"0": 800, "1": 800, "20": 300, "200": 60, "send": 600}
 
 
+PACED_CALLS = ("0", "20", "200")
+
+
 async def main(who: str, endpoints: dict[str, str], divisor: int) -> dict[str, float]:
+    seconds = WATCHED_SECONDS / min(divisor, 4)
     if who == BOT:
-        return {what: await our_bot(endpoints[what], divisor) for what in ("0", "20", "200")}
+        return {what: await our_bot(endpoints[what], seconds) for what in PACED_CALLS}
+    if who == PACED:
+        return {what: await at_the_bots_pace(endpoints[what], what, seconds) for what in PACED_CALLS}
     open_caller, factor = CALLERS[who]
     costs = {}
     for what, calls in CALLS.items():
