@@ -18,7 +18,7 @@ from tests.benchmarks.frame import Frame, Plot, Report, Row
 TITLE = "Detection: how soon a message is noticed, and at what cost"
 
 KINDS: Mapping[str, Talk] = {"silent": SILENT, "bursty": BURSTY, "busy": BUSY}
-THREADS = 10
+THREADS = 20
 INTERVALS = (0.5, 1.0, 2.0, 5.0)
 FIXED = (1.0, 2.0, 5.0)
 MOST_LISTS = 300.0
