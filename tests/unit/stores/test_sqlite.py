@@ -17,9 +17,9 @@ import anyio
 import pytest
 
 from chatbot.actions import ActionKey, SendMessage
-from chatbot.errors import StoreError, StoreInUse, StoreTooNew
+from chatbot.errors import StateError, StoreError, StoreInUse, StoreTooNew
 from chatbot.model import ThreadId, UserId
-from chatbot.stores.base import Enqueue, OutboxRow, SaveThread, ThreadRecord
+from chatbot.stores.base import Enqueue, MarkSeen, OutboxRow, SaveThread, ThreadRecord
 from chatbot.stores.sqlite import SqliteStore
 from tests.rights import as_ordinary_user
 
@@ -239,6 +239,26 @@ class TestTrouble:
 
             assert len(errors) == len(set(map(id, errors))) == 20
             assert await keys(store) == []
+
+    async def test_commits_that_fail_on_their_own_take_nothing_of_their_group_with_them(self, tmp_path):
+        failed = []
+        async with SqliteStore(tmp_path / "bot.db") as store:
+
+            async def commit(number: int) -> None:
+                writes = [wish(f"{number:02}")]
+                if number % 5 == 3:
+                    writes.append(MarkSeen(ThreadId("19:nowhere@thread.v2"), {1: 1}))
+                try:
+                    await store.commit(BOT, writes)
+                except StateError:
+                    failed.append(number)
+
+            async with anyio.create_task_group() as tasks:
+                for number in range(20):
+                    tasks.start_soon(commit, number)
+
+            assert sorted(failed) == [3, 8, 13, 18]
+            assert sorted(await keys(store)) == [f"{n:02}" for n in range(20) if n % 5 != 3]
 
     async def test_another_program_that_locks_the_file(self, tmp_path):
         path = tmp_path / "bot.db"
