@@ -17,6 +17,9 @@ from rich.table import Table
 from tests.benchmarks import registry, results
 from tests.benchmarks.frame import CACHE, ROOT, Frame, Report
 
+WIDE = 150
+"""Columns where no terminal says how many it has."""
+
 
 def main() -> int:
     """Run what the command line names."""
@@ -52,10 +55,12 @@ def _run(name: str, benchmark: registry.Benchmark, *, is_quick: bool) -> Report:
 
 
 def _show(title: str, report: Report) -> None:
-    table = Table(*results.HEADINGS, title=title, title_justify="left")
+    *headings, _ = results.HEADINGS
+    table = Table(*headings, title=title, title_justify="left")
     for row in report.rows:
-        table.add_row(*results.cells(row))
-    Console().print(table)
+        name, *cells, note = results.cells(row)
+        table.add_row(f"{name} ({note})" if note else name, *cells)
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
 if __name__ == "__main__":
