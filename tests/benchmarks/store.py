@@ -88,16 +88,17 @@ async def commit_all(path: str, tasks: int, each: int, pause: float) -> Result:
 
         async def commit(number: int) -> None:
             for turn, writes in enumerate(prepared[number]):
-                await asyncio.sleep(pause * number / tasks if turn == 0 else pause)
+                due = started + pause * (number / tasks + turn)
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
                 begun = time.perf_counter()
                 await store.commit(BOT, writes)
                 if turn or not pause:  # the first ones wait for thousands of tasks to begin
                     latencies.append(time.perf_counter() - begun)
 
         await store.commit(BOT, [SaveThread(ThreadRecord(thread_of(number), 0, 0)) for number in range(tasks)])
-        begun, used = time.perf_counter(), time.process_time()
+        started, used = time.perf_counter(), time.process_time()
         await asyncio.gather(*map(commit, range(tasks)))
-        seconds, cpu = time.perf_counter() - begun, time.process_time() - used
+        seconds, cpu = time.perf_counter() - started, time.process_time() - used
     return {"seconds": seconds, "cpu": cpu, "latencies": [one * 1e3 for one in latencies]}
 
 
