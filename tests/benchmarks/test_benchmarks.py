@@ -13,6 +13,7 @@ from tests.benchmarks.drawing import draw
 from tests.benchmarks.frame import ChildFailed, Frame, Plot, Report, Row, child, ratio
 
 
+@pytest.mark.benchmark
 @pytest.mark.parametrize("name", registry.found())
 def test_a_benchmark_runs_and_finds_figures(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.benchmarks", name, "--quick", "--out", str(tmp_path)]
