@@ -319,7 +319,7 @@ async def test_handler_alone() -> None:
 def test_a_handler_that_fails_is_shown_with_the_test_and_nothing_between(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(FAILING)
 
-    result = pytester.runpytest(*QUIET, "--show-capture=no", "--tb=short")
+    result = pytester.runpytest(*QUIET, "--show-capture=no", "--tb=short", "-rN")  # CI shows failures a second time
 
     result.assert_outcomes(failed=2)
     shown = result.stdout.str()
@@ -356,7 +356,7 @@ async def test_handler_alone() -> None:
 def test_a_plugin_that_is_refused_is_shown_without_how_chatbot_came_there(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(REFUSED)
 
-    result = pytester.runpytest(*QUIET, "--show-capture=no", "--tb=short")
+    result = pytester.runpytest(*QUIET, "--show-capture=no", "--tb=short", "-rN")  # CI shows failures a second time
 
     result.assert_outcomes(failed=2)
     shown = result.stdout.str()
