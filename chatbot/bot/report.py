@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from chatbot.bot.membership import Presence
 from chatbot.bot.pulse import PATIENCE
 from chatbot.model import UserId
-from chatbot.service.budget import QUOTAS, Budget
+from chatbot.service.budget import SERVICE_QUOTAS, Budget, Operation
 
 if TYPE_CHECKING:
     from chatbot.bot.bot import Bot
@@ -104,7 +104,11 @@ def _age(stamps_ms: list[int], wall: float) -> float | None:
 
 
 def _quota_left(budgets: list[Budget], now: float) -> dict[str, int]:
-    return {operation.name.lower(): min(budget.left(operation, now) for budget in budgets) for operation in QUOTAS}
+    return {
+        operation.label: min(budget.left(operation, now) for budget in budgets)
+        for operation in Operation
+        if operation.label in SERVICE_QUOTAS
+    }
 
 
 def _running(bot: Bot, now: float) -> tuple[RunningHandler, ...]:

@@ -39,6 +39,11 @@ class Operation(Enum):
     CHANGE_PARTICIPANTS = "add and remove participants"
     UPDATE_THREAD = "update thread"
 
+    @property
+    def label(self) -> str:
+        """What programs and metrics call it: `list_threads`."""
+        return self.name.lower()
+
 
 QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
     Operation.LIST_THREADS: (Window(50, 10),),
@@ -54,6 +59,13 @@ QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
     Operation.UPDATE_THREAD: (Window(5, 10),),
 }
 """For one user in one thread (for WRITE_MESSAGE for all people in it together), LIST_THREADS for one user."""
+
+SERVICE_QUOTAS: Final = {
+    operation.label: windows
+    for operation, windows in QUOTAS.items()
+    if operation not in (Operation.WALK_THREADS, Operation.STREAM_MESSAGE)
+}
+"""Those that are the service's, by label; what is used up of a rule of our own is nobody's trouble."""
 
 SHARED_QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
     Operation.LIST_MESSAGES: (Window(250, 10), Window(400, 60)),

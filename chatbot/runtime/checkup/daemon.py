@@ -10,7 +10,7 @@ from typing import Any, Final
 from chatbot.config.duration import format_duration
 from chatbot.runtime.checkup.finding import Finding, failed, ok, warning
 from chatbot.runtime.control import ControlDirectory
-from chatbot.service.budget import QUOTAS
+from chatbot.service.budget import SERVICE_QUOTAS
 
 _LITTLE: Final = 4
 """A quota of which less than one in so many requests is left is worth a word."""
@@ -57,13 +57,13 @@ def _of_bot(bot: Mapping[str, Any]) -> Iterator[Finding]:
         yield warning("bots", f"{name} has trouble with {troubles}", "see its log for `trouble.began`")
     if bot["dead_letters"]:
         yield warning("bots", f"{name} has given up on {bot['dead_letters']} events", "chatbot dead-letters list")
-    limits = {operation.value: min(window.limit for window in windows) for operation, windows in QUOTAS.items()}
-    scarce = [what for what, left in bot["quota_left"].items() if left * _LITTLE < limits.get(what, 0)]
+    limits = {label: min(window.limit for window in windows) for label, windows in SERVICE_QUOTAS.items()}
+    scarce = [label for label, left in bot["quota_left"].items() if left * _LITTLE < limits.get(label, 0)]
     throttled = bot.get("throttled", 0)  # which daemons of older versions do not tell
     refused = f"; {throttled} calls were refused for it (429) since the start" if throttled else ""
     if scarce:
         yield warning(
-            "quota", f"{name}: little is left to {', '.join(scarce)}{refused}", "it comes back within a minute"
+            "quota", f"{name}: little is left of {', '.join(scarce)}{refused}", "it comes back within a minute"
         )
     elif refused:
         yield warning(

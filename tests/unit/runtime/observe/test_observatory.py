@@ -23,6 +23,7 @@ from chatbot.runtime.observe.pages import pages
 from chatbot.runtime.observe.status import Observatory
 from chatbot.runtime.observe.tally import Tally
 from chatbot.runtime.plugins import load_plugins
+from chatbot.service.budget import SERVICE_QUOTAS, Operation
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import Write
 from tests.flow.assembled import connected
@@ -146,6 +147,19 @@ async def test_ready_says_no_while_a_bot_has_no_valid_token(site: Open) -> None:
 
     assert answer.status == 503
     assert answer.json["unready"] == ["echo has no valid token"]
+
+
+async def test_the_status_tells_what_is_left_of_the_services_quotas_and_no_rule_of_our_own(site: Open) -> None:
+    async with site() as here:
+        for operation, count in ((Operation.LIST_THREADS, 45), (Operation.WALK_THREADS, 20)):
+            for _ in range(count):
+                here.bot.budget.spend(operation, anyio.current_time())
+
+        (left,) = (bot["quota_left"] for bot in (await here.get("/status")).json["bots"])
+
+    assert left["list_threads"] == 5
+    assert left.keys() == SERVICE_QUOTAS.keys()
+    assert "walk_threads" not in left
 
 
 async def test_metrics_are_text_that_prometheus_reads_and_say_that_this_is_the_emulator(site: Open) -> None:

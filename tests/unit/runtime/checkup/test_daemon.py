@@ -1,0 +1,36 @@
+"""What the doctor says of running bots, from what their daemon tells of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chatbot.runtime.checkup.daemon import look
+from chatbot.runtime.control import ControlDirectory
+from chatbot.service.budget import SERVICE_QUOTAS
+
+PLENTY = {label: min(window.limit for window in windows) for label, windows in SERVICE_QUOTAS.items()}
+
+
+def told(tmp_path: Path, subject: str, **facts: Any) -> list[str]:
+    """What is said of one bot."""
+    bot = {"name": "echo", "troubles": {}, "dead_letters": 0, "missed": {}, "quota_left": PLENTY, **facts}
+    status = {"uptime_seconds": 9.0, "pid": 1, "version": "1", "unready": [], "bots": [bot]}
+    return [found.text for found in look(status, ControlDirectory(tmp_path)) if found.subject == subject]
+
+
+def test_of_a_quota_that_nobody_has_used_nothing_is_said(tmp_path: Path) -> None:
+    assert told(tmp_path, "quota") == ["echo: enough is left of every quota, and no call was refused for one"]
+
+
+@pytest.mark.parametrize("label", SERVICE_QUOTAS)
+def test_a_quota_that_is_nearly_used_up_is_named(label: str, tmp_path: Path) -> None:
+    assert told(tmp_path, "quota", quota_left={**PLENTY, label: 0}) == [f"echo: little is left of {label}"]
+
+
+def test_calls_that_were_refused_are_counted(tmp_path: Path) -> None:
+    (text,) = told(tmp_path, "quota", throttled=3)
+
+    assert "3 calls were refused for it (429)" in text
