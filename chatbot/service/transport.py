@@ -60,21 +60,14 @@ class WholeResponse(AsyncHttpResponse):
         return self._body
 
 
-class SessionTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
-    """Sends requests over a session that its owner opened and will close.
-
-    Args:
-        session: with a cookie jar that keeps nothing, and without automatic content types.
-    """
-
-    def __init__(self, session: aiohttp.ClientSession) -> None:
-        self._session = session
+class OpenTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
+    """A transport that is open as long as its owner wants: the clients that share it neither open nor close it."""
 
     async def open(self) -> None:
-        """The session is open already."""
+        """It is open already."""
 
     async def close(self) -> None:
-        """The session is its owner's; other clients go on using it."""
+        """Other clients go on using it."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -88,8 +81,19 @@ class SessionTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
         return None
 
     async def sleep(self, duration: float) -> None:
-        """Sleep, in seconds."""
+        """Sleep on the event loop's clock, whichever that is, and cancellably; in seconds."""
         await anyio.sleep(duration)
+
+
+class SessionTransport(OpenTransport):
+    """Sends requests over a session that its owner opened and will close.
+
+    Args:
+        session: with a cookie jar that keeps nothing, and without automatic content types.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
 
     async def send(
         self,

@@ -13,17 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 import anyio
 import anyio.lowlevel
 from azure.core.exceptions import ServiceRequestError, ServiceResponseError, ServiceResponseTimeoutError
-from azure.core.pipeline.transport import AsyncHttpResponse, AsyncHttpTransport, HttpRequest
+from azure.core.pipeline.transport import AsyncHttpResponse, HttpRequest
 from azure.core.utils import case_insensitive_dict
 
-from chatbot.service.transport import TIMEOUT_SECONDS, WholeResponse
+from chatbot.service.transport import TIMEOUT_SECONDS, OpenTransport, WholeResponse
 
 AsgiMessage = MutableMapping[str, Any]
 AsgiApp = Callable[
@@ -32,7 +31,7 @@ AsgiApp = Callable[
 ]
 
 
-class AsgiTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
+class AsgiTransport(OpenTransport):
     """Carries the SDK's requests to an ASGI application by calling it.
 
     A request that outlasts its `read_timeout` ends the application's call as well; a real server would go on.
@@ -43,31 +42,6 @@ class AsgiTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
 
     def __init__(self, app: AsgiApp) -> None:
         self._app = app
-
-    async def open(self) -> None:
-        """There is nothing to open."""
-
-    async def close(self) -> None:
-        """There is nothing to close; other clients may go on using the transport."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        return None
-
-    async def sleep(self, duration: float) -> None:
-        """Sleep on the event loop's clock, whichever that is, and cancellably.
-
-        Args:
-            duration: seconds.
-        """
-        await anyio.sleep(duration)
 
     async def send(
         self,
