@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -212,10 +213,11 @@ def _name_of(found: Any) -> str:
         return found.name
     if isinstance(found, ModuleType):
         return found.__name__
-    if hasattr(found, "__qualname__"):
-        return f"{getattr(found, '__module__', None) or 'builtins'}.{found.__qualname__}"
-    cls = type(found)
-    return f"{cls.__module__}.{cls.__qualname__}"
+    if not hasattr(found, "__qualname__"):
+        found = type(found)
+    # Where Python itself keeps it is another matter in each version: in 3.13 `pathlib.Path` is of `pathlib._local`.
+    module = re.sub(r"\._\w+", "", getattr(found, "__module__", None) or "builtins")
+    return f"{module}.{found.__qualname__}"
 
 
 def _is_run(node: ast.Call) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from subprocess import CalledProcessError
+
+from chatbot.cli.boundary import EXIT_USAGE
 from chatbot.model import ThreadId
 from tests.chaos.processes import Daemon
 from tests.chaos.verdict import answers_to
@@ -20,8 +23,13 @@ async def revive_unlucky(daemon: Daemon) -> list[ThreadId]:
     """
     threads: list[ThreadId] = []
     for letter in (await daemon.ask("dead-letters", "list"))["letters"]:
-        shown = await daemon.ask("dead-letters", "show", letter["id"])
-        if answers_to([shown["text"]])[0]:
-            await daemon.ask("dead-letters", "retry", letter["id"])
-            threads.append(ThreadId(letter["thread"]))
+        try:
+            shown = await daemon.ask("dead-letters", "show", letter["id"])
+            if answers_to([shown["text"]])[0]:
+                await daemon.ask("dead-letters", "retry", letter["id"])
+                threads.append(ThreadId(letter["thread"]))
+        except CalledProcessError as error:
+            if error.returncode != EXIT_USAGE:
+                raise
+            # It is gone: what was revived a moment ago has been answered since it was listed.
     return threads
