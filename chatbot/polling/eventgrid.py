@@ -118,10 +118,8 @@ class Reliance:
         self._told[thread] = now  # the latest last
         if self._trusted_from is None:
             self._trusted_from = now
-        for other, at in list(self._told.items()):
-            if at > now - MEMORY_SECONDS:
-                break
-            del self._told[other]
+        while self._told[oldest := next(iter(self._told))] <= now - MEMORY_SECONDS:
+            del self._told[oldest]
 
     def found(self, thread: ThreadId, age: float, now: float) -> None:
         """The doorbell has found that a thread moved, which no look has covered yet.
