@@ -69,9 +69,13 @@ class Document:
             return self.place(path[:-1], of_key=True)
         return place or Place(self.source, 1, 1)
 
+    def problem(self, path: DataPath, text: str, *, of_key: bool = False) -> Problem:
+        """Something to be said about the value (or key) at this path."""
+        return Problem(self.place(path, of_key=of_key), path, text)
+
     def refuse(self, path: DataPath, text: str) -> None:
         """Note that something is wrong with the value at this path."""
-        self.problems.append(Problem(self.place(path), path, text))
+        self.problems.append(self.problem(path, text))
 
 
 def read_document(name: str, text: str, environ: Mapping[str, str], directory: Path) -> Document:

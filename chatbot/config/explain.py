@@ -56,11 +56,11 @@ def explained(error: ValidationError, document: Document, data: Any) -> list[Pro
 
 def _problem(details: ErrorDetails, document: Document, path: DataPath) -> Problem:
     if details["type"] == "extra_forbidden":
-        return Problem(document.place(path, of_key=True), path, _unknown(path))
+        return document.problem(path, _unknown(path), of_key=True)
     if details["type"] == "missing":
-        return Problem(document.place(path), path, "this is missing")
+        return document.problem(path, "this is missing")
     is_key = details["loc"][-1:] == ("[key]",)
-    return Problem(document.place(path, of_key=is_key), path, _sentence(details))
+    return document.problem(path, _sentence(details), of_key=is_key)
 
 
 def _meant(details: ErrorDetails, data: Any) -> DataPath | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from chatbot.config.document import Document
-from chatbot.config.place import DataPath, Problem
+from chatbot.config.place import Problem
 from chatbot.config.schema import BotConfig, Config
 from chatbot.config.service import ServiceConfig
 from chatbot.model import UserId
@@ -25,9 +25,9 @@ def contradictions(config: Config, document: Document) -> Iterator[Problem]:
     for name, bot in config.bots.items():
         path = ("bots", name)
         for key, text in _of_bot(config, bot):
-            yield _problem(document, (*path, key), text)
+            yield document.problem((*path, key), text)
         if bot.user is not None and (other := seen.setdefault(bot.user, name)) != name:
-            yield _problem(document, (*path, "user"), f"this is the user of {other} already; every bot needs its own")
+            yield document.problem((*path, "user"), f"this is the user of {other} already; every bot needs its own")
 
 
 def _of_bot(config: Config, bot: BotConfig) -> Iterator[tuple[str, str]]:
@@ -50,7 +50,3 @@ def _static(bot: BotConfig) -> Iterator[tuple[str, str]]:
     owner = read_user(bot.token.get_secret_value().strip())
     if bot.user is not None and owner not in (None, bot.user):
         yield "token", f"this is a token of another user, {owner}; take one of {bot.user}"
-
-
-def _problem(document: Document, path: DataPath, text: str) -> Problem:
-    return Problem(document.place(path), path, text)

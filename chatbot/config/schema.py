@@ -24,7 +24,7 @@ from pydantic import (
 from chatbot.config.document import Document
 from chatbot.config.duration import Duration, format_duration, parse_duration
 from chatbot.config.listen import parse_listen
-from chatbot.config.place import DataPath, Problem
+from chatbot.config.place import DataPath
 from chatbot.config.service import Service, ServiceConfig
 from chatbot.config.settings import Secret, Settings, Text, checked
 from chatbot.model import ThreadId, UserId
@@ -361,4 +361,4 @@ class Config(Settings):
 
     def problem(self, path: DataPath, text: str) -> str:
         """Say something about the value at this path, with its place in the file, for a `ConfigError`."""
-        return str(Problem(self._document.place(path), path, text))
+        return str(self._document.problem(path, text))

@@ -61,13 +61,13 @@ def examine_plugins(
                 loaded.append(made)
             except PluginSettingsError as error:
                 for below, what in error.problems:
-                    problems.append(_problem(document, (*path, "settings", *below), f"{what} ({error.place})"))
+                    problems.append(document.problem((*path, "settings", *below), f"{what} ({error.place})"))
             except PluginError as error:
-                problems.append(_problem(document, path, str(error)))
+                problems.append(document.problem(path, str(error)))
         try:
             Roster(handler for plugin in loaded for handler in plugin.handlers())
         except PluginError as error:
-            problems.append(_problem(document, ("bots", name, "plugins"), str(error)))
+            problems.append(document.problem(("bots", name, "plugins"), str(error)))
         plugins[name] = tuple(loaded)
     return plugins, problems
 
@@ -100,7 +100,3 @@ def _plugins(name: str, entries: Sequence[object]) -> Iterator[tuple[DataPath, s
             case {"module": str(module), **others}:
                 settings = others.get("settings")
                 yield path, module, settings if isinstance(settings, dict) and settings else None
-
-
-def _problem(document: Document, path: DataPath, text: str) -> Problem:
-    return Problem(document.place(path), path, text)
