@@ -5,14 +5,13 @@ from __future__ import annotations
 import getpass
 import sys
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated
 
 import anyio
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_USAGE
-from chatbot.cli.options import duration
+from chatbot.cli.options import BOTS_YAML, RunningConfig, duration
 from chatbot.cli.person import Person, find_person
 from chatbot.cli.reach import way_to
 from chatbot.cli.session import Session
@@ -27,7 +26,7 @@ from chatbot.runtime.logs import logging_to
 
 
 def chat(
-    config: Annotated[Path, Parameter(help="The configuration of the running bots.")] = Path("bots.yaml"),
+    config: RunningConfig = BOTS_YAML,
     /,
     *,
     as_: Annotated[

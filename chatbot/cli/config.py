@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
+from chatbot.cli.options import BOTS_YAML, Format
 from chatbot.cli.table import table
 from chatbot.config import load_config
 from chatbot.config.effective import effective
@@ -16,10 +17,10 @@ from chatbot.config.place import name_of
 
 
 def config(
-    config: Annotated[Path, Parameter(help="The configuration.")] = Path("bots.yaml"),
+    config: Annotated[Path, Parameter(help="The configuration.")] = BOTS_YAML,
     /,
     *,
-    format: Annotated[Literal["text", "json"], Parameter(help="For people, or for programs.")] = "text",
+    format: Format = "text",
 ) -> int:
     """Show the configuration as it is in force."""
     settings = load_config(config, os.environ)

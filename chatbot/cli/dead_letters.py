@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_UNAVAILABLE
 from chatbot.cli.consult import consult
+from chatbot.cli.options import BOTS_YAML, ConfigFile, Format
 from chatbot.cli.table import table
 from chatbot.config.place import printable
 
-Config = Annotated[Path, Parameter(help="The configuration of the bots.")]
 Letter = Annotated[str, Parameter(help="The id of a dead letter, as the list shows it.")]
 Letters = Annotated[str, Parameter(help="The id of a dead letter, or all.")]
 BotName = Annotated[str | None, Parameter(help="Only those of the bot with this name.")]
-Format = Annotated[Literal["text", "json"], Parameter(help="For people, or for programs.")]
 
 _OUTCOMES = {
     "now": "is tried again now",
@@ -28,16 +26,14 @@ _OUTCOMES = {
 }
 
 
-def list_letters(config: Config = Path("bots.yaml"), /, *, bot: BotName = None, format: Format = "text") -> int:
+def list_letters(config: ConfigFile = BOTS_YAML, /, *, bot: BotName = None, format: Format = "text") -> int:
     """List dead letters."""
     answer = consult(config, {"ask": "dead-letters list", "bot": bot})
     _show(answer, format, _listing(answer))
     return 0
 
 
-def show_letter(
-    id: Letter, config: Config = Path("bots.yaml"), /, *, bot: BotName = None, format: Format = "text"
-) -> int:
+def show_letter(id: Letter, config: ConfigFile = BOTS_YAML, /, *, bot: BotName = None, format: Format = "text") -> int:
     """Show one dead letter."""
     answer = consult(config, {"ask": "dead-letters show", "id": id, "bot": bot})
     _show(answer["letter"], format, _portrait(answer["letter"]))
@@ -45,7 +41,7 @@ def show_letter(
 
 
 def retry_letters(
-    id: Letters, config: Config = Path("bots.yaml"), /, *, bot: BotName = None, format: Format = "text"
+    id: Letters, config: ConfigFile = BOTS_YAML, /, *, bot: BotName = None, format: Format = "text"
 ) -> int:
     """Try dead letters again."""
     answer = consult(config, {"ask": "dead-letters retry", "id": id, "bot": bot})
@@ -55,7 +51,7 @@ def retry_letters(
 
 
 def drop_letters(
-    id: Letters, config: Config = Path("bots.yaml"), /, *, bot: BotName = None, format: Format = "text"
+    id: Letters, config: ConfigFile = BOTS_YAML, /, *, bot: BotName = None, format: Format = "text"
 ) -> int:
     """Forget dead letters."""
     answer = consult(config, {"ask": "dead-letters drop", "id": id, "bot": bot})

@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from chatbot.cli.options import BOTS_YAML
 from chatbot.config import Config
 from chatbot.config.place import printable
 from chatbot.runtime.control import RunInfo
@@ -15,7 +16,7 @@ from chatbot.runtime.control import RunInfo
 def greeting(info: RunInfo, config: Config) -> str:
     """The text, for a terminal."""
     bots = ", ".join(printable(bot.display_name) for bot in info.bots)
-    file = "" if config.path == Path("bots.yaml") else f" {shlex.quote(str(config.path))}"
+    file = "" if config.path == BOTS_YAML else f" {shlex.quote(str(config.path))}"
     lines = ["", f"  Running: {bots}.  Ctrl-C stops.", ""]
     if config.makes_users:
         lines += ["  Talk to them from a second terminal:", f"      {program()} chat{file}"]

@@ -13,6 +13,7 @@ from cyclopts import Parameter, Token
 from chatbot.config.duration import parse_duration
 
 ConfigFile = Annotated[Path, Parameter(help="The configuration of the bots.")]
+RunningConfig = Annotated[Path, Parameter(help="The configuration of the running bots.")]
 AsBot = Annotated[str | None, Parameter(name="--bot", help="The name of the bot; needed where there are several.")]
 Format = Annotated[Literal["text", "json"], Parameter(help="For people, or for programs.")]
 Yes = Annotated[bool, Parameter(name="--yes", negative="", show_default=False, help="Do not ask first.")]

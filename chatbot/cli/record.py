@@ -12,6 +12,7 @@ from typing import Annotated
 import anyio
 from cyclopts import Parameter
 
+from chatbot.cli.options import BOTS_YAML, RunningConfig
 from chatbot.cli.reach import way_to
 from chatbot.cli.recording import recorded
 from chatbot.config import Config, load_config
@@ -31,7 +32,7 @@ _NOTE = """\
 
 
 def record(
-    config: Annotated[Path, Parameter(help="The configuration of the running bots.")] = Path("bots.yaml"),
+    config: RunningConfig = BOTS_YAML,
     /,
     *,
     thread: Annotated[

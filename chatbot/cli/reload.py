@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Final
 
 import anyio
-from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_CRASH
+from chatbot.cli.options import BOTS_YAML, Format, RunningConfig
 from chatbot.errors import StateError
 from chatbot.runtime.asking import ask, find_daemon
 from chatbot.runtime.control import ControlDirectory
@@ -28,10 +27,10 @@ _SENTENCES: Final = {
 
 
 def reload(
-    config: Annotated[Path, Parameter(help="The configuration of the running bots.")] = Path("bots.yaml"),
+    config: RunningConfig = BOTS_YAML,
     /,
     *,
-    format: Annotated[Literal["text", "json"], Parameter(help="For people, or for programs.")] = "text",
+    format: Format = "text",
 ) -> int:
     """Have running bots take up what has changed."""
     directory = config.absolute().parent

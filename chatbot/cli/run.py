@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_CRASH, Report, guard, to_stderr
 from chatbot.cli.greeting import greeting
+from chatbot.cli.options import BOTS_YAML
 from chatbot.config import Config, LogConfig, load_config
 from chatbot.errors import ConfigError
 from chatbot.runtime import event_loop
@@ -30,7 +31,7 @@ Level = Literal["debug", "info", "warning", "error"]
 
 
 def run(
-    config: Annotated[Path, Parameter(help="The configuration.")] = Path("bots.yaml"),
+    config: Annotated[Path, Parameter(help="The configuration.")] = BOTS_YAML,
     /,
     *,
     log_format: Annotated[

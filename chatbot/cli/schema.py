@@ -9,6 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from chatbot.cli.options import BOTS_YAML
 from chatbot.config import load_config
 from chatbot.config.json_schema import json_schema
 from chatbot.plugin import plugin_settings
@@ -18,7 +19,7 @@ from chatbot.runtime.plugins import load_plugins
 def schema(
     config: Annotated[
         Path, Parameter(help="The configuration whose plugins' settings to include; where there is none, none are.")
-    ] = Path("bots.yaml"),
+    ] = BOTS_YAML,
     /,
     *,
     part: Annotated[

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_UNAVAILABLE
 from chatbot.cli.consult import consult
+from chatbot.cli.options import BOTS_YAML, ConfigFile, Format
 from chatbot.config.place import printable
 
 
 def forget(
     user: Annotated[str, Parameter(help="The person's id, as threads and logs show it: 8:acs:… or the like.")],
-    config: Annotated[Path, Parameter(help="The configuration of the bots.")] = Path("bots.yaml"),
+    config: ConfigFile = BOTS_YAML,
     /,
     *,
-    format: Annotated[Literal["text", "json"], Parameter(help="For people, or for programs.")] = "text",
+    format: Format = "text",
 ) -> int:
     """Erase a person from what the bots remember; what stands in the threads themselves is the service's."""
     answer = consult(config, {"ask": "state forget", "user": user})

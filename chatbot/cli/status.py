@@ -9,12 +9,13 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import anyio
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_UNAVAILABLE
+from chatbot.cli.options import BOTS_YAML, Format, RunningConfig
 from chatbot.cli.table import shortened, table
 from chatbot.config.duration import format_duration
 from chatbot.config.place import printable
@@ -34,11 +35,11 @@ _CLEAR: Final = "\x1b[H\x1b[2J"
 
 
 def status(
-    config: Annotated[Path, Parameter(help="The configuration of the running bots.")] = Path("bots.yaml"),
+    config: RunningConfig = BOTS_YAML,
     /,
     *,
     watch: Annotated[bool, Parameter(negative="", help="Show it again and again, until Ctrl-C.")] = False,
-    format: Annotated[Literal["text", "json"], Parameter(help="For people, or for programs.")] = "text",
+    format: Format = "text",
 ) -> int:
     """Show how running bots are doing."""
     while True:
