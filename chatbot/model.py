@@ -148,3 +148,8 @@ class Receipt:
     reader: UserId
     message: MessageId
     read_on: datetime
+
+
+def milliseconds(moment: datetime) -> int:
+    """A moment as ids and versions count it: epoch milliseconds."""
+    return round(moment.timestamp() * 1000)

@@ -9,8 +9,8 @@ import anyio
 
 from chatbot.bot.membership import Presence
 from chatbot.errors import OutcomeUnknown, ServiceError, Throttled, Unreachable
-from chatbot.model import ThreadId, ThreadItem
-from chatbot.polling.doorbell import Walk, milliseconds, rings
+from chatbot.model import ThreadId, ThreadItem, milliseconds
+from chatbot.polling.doorbell import Walk, rings
 from chatbot.polling.eventgrid import Reliance
 from chatbot.service.budget import Operation
 

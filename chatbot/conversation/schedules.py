@@ -16,6 +16,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
+from chatbot.model import milliseconds
+
 SHORTEST: Final = timedelta(seconds=1)
 """The shortest period: the service's own times are no finer."""
 
@@ -100,7 +102,7 @@ class Cron:
         """The first time after `after_ms`; epoch ms. None if it will not be due any more."""
         after = datetime.fromtimestamp(after_ms // 1000, UTC).astimezone(self._zone)
         due = next(CronSim(self.expression, after), None)
-        return None if due is None else round(due.timestamp() * 1000)
+        return None if due is None else milliseconds(due)
 
 
 Schedule: TypeAlias = Every | Cron

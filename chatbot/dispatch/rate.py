@@ -11,6 +11,7 @@ from functools import cache
 
 from chatbot.conversation.kind import Kind, kind_of
 from chatbot.conversation.state import UserState
+from chatbot.model import milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,10 @@ class Share:
 
     def with_answer(self, rate: Rate, now: datetime) -> Share:
         """One answer more; those too old to count are let go."""
-        return Share((*self._lately(rate, now), _milliseconds(now)))
+        return Share((*self._lately(rate, now), milliseconds(now)))
 
     def _lately(self, rate: Rate, now: datetime) -> tuple[int, ...]:
-        now_ms = _milliseconds(now)
+        now_ms = milliseconds(now)
         return tuple(one for one in self.answered_ms if now_ms - rate.per / timedelta(milliseconds=1) < one <= now_ms)
 
 
@@ -57,7 +58,3 @@ def kind_of_share() -> Kind:
     kind = kind_of(UserState[Share])
     assert kind is not None
     return kind
-
-
-def _milliseconds(moment: datetime) -> int:
-    return round(moment.timestamp() * 1000)

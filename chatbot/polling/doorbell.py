@@ -16,7 +16,7 @@ from typing import Final
 
 import anyio
 
-from chatbot.model import ThreadItem
+from chatbot.model import ThreadItem, milliseconds
 from chatbot.service.base import ChatService, ThreadPage
 from chatbot.service.budget import Budget, Operation
 
@@ -25,11 +25,6 @@ CERTAINTY_MS: Final = 2_000
 
 PAGE_SIZE: Final = 100
 """Threads a page: the service's own default (recorded sessions)."""
-
-
-def milliseconds(stamp: datetime) -> int:
-    """A stamp as epoch ms."""
-    return int(stamp.timestamp() * 1000)
 
 
 def rings(stamp: datetime | None, looked_ms: int | None) -> bool:

@@ -17,7 +17,7 @@ from chatbot.events import (
     ReadReceiptReceived,
     TopicUpdated,
 )
-from chatbot.model import Attachment, ChatMessage, MessageId, MessageType, Participant, Receipt, UserId
+from chatbot.model import Attachment, ChatMessage, MessageId, MessageType, Participant, Receipt, UserId, milliseconds
 
 if TYPE_CHECKING:
     from chatbot.testing.event_stream import EventStream
@@ -109,8 +109,3 @@ class Author:
             created_on=now,
             initiator=self.user,
         )
-
-
-def milliseconds(moment: datetime) -> int:
-    """A moment in epoch ms, as the service counts."""
-    return round(moment.timestamp() * 1000)

@@ -32,10 +32,10 @@ from chatbot.events import (
     ThreadLeft,
     TimerFired,
 )
-from chatbot.model import Participant, ThreadId, UserId
+from chatbot.model import Participant, ThreadId, UserId, milliseconds
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import Write
-from chatbot.testing.author import Author, milliseconds
+from chatbot.testing.author import Author
 from chatbot.testing.traces import check_together, from_the_author_on
 
 __tracebackhide__ = True  # pytest: what is of interest is the author's test and code
