@@ -54,7 +54,9 @@ class Deferred:
             self._called = anyio.Event()
             owing, self._owing = frozenset(self._owing), {}
             taken = {handling: handling.take_deferred() for handling in owing}
-            writes: list[Write] = [write for one in taken.values() for write in one.writes]
+            writes: list[Write] = []
+            for handling, one in taken.items():
+                writes += [*one.writes, *handling.marked(one.marks)]
             if not writes:
                 return
             self._in_hand = owing

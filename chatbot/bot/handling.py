@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class Waiting(NamedTuple):
-    """What a lane has to write that can wait; its marks, as they stand among the writes, once more by themselves."""
+    """What a lane has to write that can wait: writes, and what was seen, as id to version."""
 
     writes: list[Write]
     marks: dict[int, int]
@@ -195,7 +195,8 @@ class Handling:
         await self._bot.deferred.written(self)
         waiting = self.take_deferred()
         try:
-            await self._bot.commit([*waiting.writes, *writes, *self._marked(seen)], place=self._thread)
+            before = [*waiting.writes, *self.marked(waiting.marks)]
+            await self._bot.commit([*before, *writes, *self.marked(seen)], place=self._thread)
         except BaseException:
             self.put_back(waiting)
             raise
@@ -209,20 +210,21 @@ class Handling:
 
     def take_deferred(self) -> Waiting:
         """What waits to be written: for whoever is about to do it."""
-        waiting = Waiting([*self._lazy, *self.outbox.take_settlements(), *self._marked(self._marks)], self._marks)
+        waiting = Waiting([*self._lazy, *self.outbox.take_settlements()], self._marks)
         self._lazy, self._marks = [], {}
         return waiting
 
     def put_back(self, waiting: Waiting) -> None:
         """It could not be written: let it wait on, but for what has been overtaken."""
-        self._lazy = [*(one for one in waiting.writes if not isinstance(one, MarkSeen)), *self._lazy]
+        self._lazy = [*waiting.writes, *self._lazy]
         known = self.cursor.seen
         self._marks = {
             **{id: version for id, version in waiting.marks.items() if known.get(id) == version},
             **self._marks,
         }
 
-    def _marked(self, seen: Mapping[int, int]) -> list[Write]:
+    def marked(self, seen: Mapping[int, int]) -> list[Write]:
+        """What writes down that these messages were dealt with in these versions."""
         return [MarkSeen(self._thread, seen)] if seen else []
 
     def later(self, write: Write) -> None:
