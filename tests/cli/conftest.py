@@ -19,6 +19,7 @@ import pytest
 
 import chatbot.dispatch.place  # noqa: F401 - it notes where the program was started, before a test goes elsewhere
 from chatbot.cli import main
+from tests.cli.checkup import Doctor, Report
 from tests.cli.resource import PATIENCE, Azure, azure
 
 ROOT: Final = Path(__file__).parents[2]
@@ -167,3 +168,17 @@ def chat(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         return Talk(code, *capsys.readouterr())
 
     return talk
+
+
+@pytest.fixture
+def doctor(capsys: pytest.CaptureFixture[str]) -> Doctor:
+    """Run it, for the machine."""
+
+    def run(directory: Path) -> Report:
+        capsys.readouterr()
+        code = main(["doctor", str(directory / "bots.yaml"), "--format", "json"])
+        found = json.loads(capsys.readouterr().out)
+        assert found["is_well"] is (code == 0)
+        return Report(code, found["findings"])
+
+    return run
