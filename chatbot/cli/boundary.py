@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from chatbot.errors import ChatbotError, ConfigError, PluginError, ServiceError, StateError, StoreError, UnknownName
 
@@ -41,8 +41,7 @@ def guard(command: Callable[[], int], *, report: Report | None = None) -> int:
         return EXIT_CTRL_C
     except Exception as error:  # the outermost place: whatever it is, it is told here
         if all(isinstance(leaf, BrokenPipeError) for leaf in leaves(error)):
-            # Whoever read our output has read enough; Python must not try to flush the rest.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _abandon(sys.stdout)  # whoever read our output has read enough
             return EXIT_PIPE
         is_debug = bool(os.environ.get(DEBUG))
         problems, code = explain(error, is_debug=is_debug)
@@ -82,7 +81,25 @@ def to_stderr(problems: list[str], error: Exception | None = None) -> None:
     if error is not None:
         _print_traceback(error)
     for number, problem in enumerate(problems):
-        print(problem if number else f"chatbot: {problem}", file=sys.stderr)
+        tell(problem if number else f"chatbot: {problem}", sys.stderr)
+
+
+def tell(text: str, stream: TextIO) -> None:
+    """Show people a text at once, if there are any: where nobody reads the stream any more, work goes on untold.
+
+    A terminal that is closed fails what is written to it before SIGHUP tells of its end.
+    """
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        _abandon(stream)
+
+
+def _abandon(stream: TextIO) -> None:
+    """Let what is still written to a stream go nowhere; Python must not try to flush the rest at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _crash(error: Exception, *, is_debug: bool) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import structlog
 from cyclopts import Parameter
 
-from chatbot.cli.boundary import EXIT_CRASH, Report, guard, to_stderr
+from chatbot.cli.boundary import EXIT_CRASH, Report, guard, tell, to_stderr
 from chatbot.cli.greeting import greeting
 from chatbot.cli.options import BOTS_YAML
 from chatbot.config import Config, LogConfig, load_config
@@ -105,7 +105,7 @@ def _ready(config: Config, log_format: Format) -> Callable[[RunInfo], None]:
         bots = [bot.name for bot in info.bots]
         structlog.get_logger().info("daemon.started", pid=info.pid, bots=bots, event_loop=event_loop.running())
         if log_format == "console":
-            print(greeting(info, config), flush=True)
+            tell(greeting(info, config), sys.stdout)
 
     return ready
 

@@ -1,8 +1,12 @@
 """The daemon under a supervisor, and as one run of many: systemd, cron, CI."""
 
 import json
+import os
+import pty
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,6 +128,19 @@ def test_once_handles_what_is_waiting_second_tries_included_and_ends_by_itself(
     assert second.ended() == 0
     assert anyio.run(heard, service, bot, thread) == ["hello, at try 2", "again, at try 3"]
     assert {json.loads(line)["event"] for line in second.lines} >= {"handler.failed", "daemon.finished", "bot.stopped"}
+
+
+def test_a_terminal_that_is_gone_before_the_greeting_does_not_end_the_bots(tmp_path: Path) -> None:
+    copy_of_the_clone(tmp_path)
+    terminal, inner = pty.openpty()
+    os.close(terminal)
+    command = [sys.executable, "-m", "chatbot", "run", "--once", "--log-format", "console"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=inner, stderr=subprocess.PIPE, text=True) as bots:
+        os.close(inner)
+        _, log = bots.communicate(timeout=PATIENCE)
+
+    assert bots.returncode == 0
+    assert "daemon.finished" in log
 
 
 def test_require_azure_refuses_the_emulator_before_anything_is_made(

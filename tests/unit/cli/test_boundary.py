@@ -1,3 +1,5 @@
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +101,27 @@ sys.exit(guard(COMMAND))
         assert writer.wait(20) == 141
 
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_terminal_that_went_away_does_not_keep_work_from_its_end(stream: str) -> None:
+    script = """
+import sys
+from chatbot.cli.boundary import guard, tell
+
+def work():
+    tell("begun", sys.STREAM)
+    print("on the way", file=sys.STREAM, flush=True)
+    return 3
+
+sys.exit(guard(work))
+""".replace("STREAM", stream)
+    terminal, inner = pty.openpty()
+    os.close(terminal)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=inner, stderr=inner) as work:
+        os.close(inner)
+
+    assert work.returncode == 3
 
 
 def test_ctrl_c_is_130(capsys: pytest.CaptureFixture[str]) -> None:
