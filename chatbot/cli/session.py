@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import aclosing
 from datetime import timedelta
 from typing import Final
 
@@ -64,8 +65,9 @@ class Session:
         self._show(self._transcript.news(await self._messages(), has_own=True)[-EARLIER:])
         async with anyio.create_task_group() as group:
             group.start_soon(self._watch)
-            async for line in self._terminal.lines():
-                await self._say(line)
+            async with aclosing(self._terminal.lines()) as lines:
+                async for line in lines:
+                    await self._say(line)
             group.cancel_scope.cancel()
         if self._sent_at and not self._terminal.is_interactive:
             await self._listen_on(patience.total_seconds())

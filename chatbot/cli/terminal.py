@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -44,11 +44,11 @@ class Terminal:
         sys.stdout.write(f"{text}\n")
         self._draw()
 
-    def lines(self) -> AsyncIterator[str]:
+    def lines(self) -> AsyncGenerator[str]:
         """What the person types, line by line, until they end it (Ctrl-D, or the end of the pipe)."""
         return self._edited_lines() if self.is_interactive else _plain_lines()
 
-    async def _edited_lines(self) -> AsyncIterator[str]:
+    async def _edited_lines(self) -> AsyncGenerator[str]:
         with self._single_keys():
             while not self._editor.is_done:
                 for line in self._editor.feed(await _read(sys.stdin.fileno())):
@@ -104,7 +104,7 @@ def _can_edit() -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
 
 
-async def _plain_lines() -> AsyncIterator[str]:
+async def _plain_lines() -> AsyncGenerator[str]:
     if sys.stdin is None:  # closed by whoever started us
         return
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode

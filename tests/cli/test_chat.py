@@ -94,8 +94,9 @@ def test_when_the_bots_are_gone_people_are_told(tmp_path: Path, run: Run) -> Non
 
 
 ON_ITS_OWN_TERMINAL = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # now Ctrl-C typed there is a signal here
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell has what it starts in the background ignore it
 os.execv(sys.executable, [sys.executable, "-m", "chatbot", *sys.argv[1:]])
 """
 
@@ -132,6 +133,9 @@ class Terminal:
         self._shown = self._shown.partition(text)[2]
 
     def ended(self) -> int:
-        code = self._process.wait(PATIENCE)
-        os.close(self._fd)
-        return code
+        try:
+            return self._process.wait(PATIENCE)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            os.close(self._fd)
