@@ -63,12 +63,17 @@ class Listening:
         """Have the doorbell asked as soon as possible, rather than at its next beat."""
         self._summoned.set()
 
+    def is_in(self, thread: ThreadId) -> bool:
+        """Whether the bot is in a thread, as far as it knows."""
+        lane = self._bot.lanes.get(thread)
+        return lane is not None and lane.membership.presence is not Presence.OUT
+
     def told(self, thread: ThreadId) -> None:
         """Event Grid tells that something has happened in a thread, whatever it is, and whoever's thread it is."""
-        lane = self._bot.lanes.get(thread)
-        if lane is None or lane.membership.presence is Presence.OUT:
+        if not self.is_in(thread):
             self.summon()  # the list of threads knows whether it is ours
             return
+        lane = self._bot.lanes[thread]
         self._reliance.told(thread, anyio.current_time())
         lane.looking.stir()
         if not lane.is_backing_off:

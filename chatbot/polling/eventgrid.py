@@ -26,6 +26,7 @@ MOST_EVENTS: Final = 5000
 
 VALIDATION: Final = "Microsoft.EventGrid.SubscriptionValidationEvent"
 _CHAT: Final = "Microsoft.Communication.Chat"
+_MESSAGE: Final = f"{_CHAT}Message"
 _LONGEST: Final = 512
 
 PATIENCE_SECONDS: Final = 10.0
@@ -48,11 +49,13 @@ class Delivery:
 
     Args:
         threads: of which something is told.
+        stirred: those of which more is told than messages: somebody may have come in.
         validation: the code that proves the webhook, if this is the handshake.
         others: how many events were of no chat.
     """
 
     threads: frozenset[ThreadId]
+    stirred: frozenset[ThreadId] = frozenset()
     validation: str | None = None
     others: int = 0
 
@@ -87,16 +90,18 @@ def _event(event: object) -> tuple[str, dict[str, Any]]:
 
 
 def _read(events: list[tuple[str, dict[str, Any]]]) -> Delivery:
-    threads, validation, others = set[ThreadId](), None, 0
+    threads, stirred, validation, others = set[ThreadId](), set[ThreadId](), None, 0
     for kind, data in events:
         code, thread = data.get("validationCode"), data.get("threadId")
         if kind == VALIDATION and _is_text(code):
             validation = str(code)
         elif kind.startswith(_CHAT) and _is_text(thread):
             threads.add(ThreadId(str(thread)))
+            if not kind.startswith(_MESSAGE):
+                stirred.add(ThreadId(str(thread)))
         else:
             others += 1
-    return Delivery(frozenset(threads), validation, others)
+    return Delivery(frozenset(threads), frozenset(stirred), validation, others)
 
 
 def _is_text(value: object) -> bool:

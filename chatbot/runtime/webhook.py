@@ -16,6 +16,7 @@ from starlette.routing import Route
 from chatbot.bot import Bot
 from chatbot.config import Config
 from chatbot.errors import StateError
+from chatbot.model import ThreadId
 from chatbot.polling.eventgrid import MOST_BYTES, NoDelivery, read
 from chatbot.runtime.observe.serving import CannotListen, serve_pages
 
@@ -67,7 +68,7 @@ def webhook(bots: Sequence[Bot], key: str) -> Starlette:
             log.warning("delivery.refused", reason=str(error))
             return Response(str(error), status_code=400)
         for thread in delivery.threads:
-            for bot in bots:
+            for bot in _concerned(bots, thread, is_stirred=thread in delivery.stirred):
                 bot.listening.told(thread)
         if delivery.validation is not None:
             log.info("webhook.validated")
@@ -75,6 +76,15 @@ def webhook(bots: Sequence[Bot], key: str) -> Starlette:
         return Response()
 
     return Starlette(routes=[Route(PATH, deliver, methods=["POST"])])
+
+
+def _concerned(bots: Sequence[Bot], thread: ThreadId, *, is_stirred: bool) -> Sequence[Bot]:
+    """The bots to tell of a thread: all that may be in it.
+
+    A message in a thread that some are in is no reason for the others to ask for their own threads.
+    """
+    inside = [bot for bot in bots if bot.listening.is_in(thread)]
+    return bots if is_stirred or not inside else inside
 
 
 def _keys(request: Request) -> list[bytes]:

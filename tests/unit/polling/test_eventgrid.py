@@ -43,6 +43,12 @@ def test_a_delivery_names_threads_once_each_and_ignores_what_is_of_no_chat() -> 
     assert read(body) == Delivery(frozenset({HALL, YARD}), others=1)
 
 
+def test_whatever_is_told_but_messages_may_mean_that_somebody_has_come_in() -> None:
+    added = event("Microsoft.Communication.ChatThreadParticipantAdded", threadId=YARD)
+
+    assert read(delivery(said(HALL), said(YARD), added)) == Delivery(frozenset({HALL, YARD}), frozenset({YARD}))
+
+
 def test_the_handshake_is_recognised_by_its_type() -> None:
     handshake = event(
         "Microsoft.EventGrid.SubscriptionValidationEvent", validationCode="512d", validationUrl="https://…"

@@ -31,22 +31,37 @@ PATIENCE = 30
 
 @dataclass
 class Scene:
-    """A bot that runs in real time, looks by itself once an hour, and has a webhook."""
+    """Bots that run in real time, look by themselves once an hour, and have a webhook; one has a thread."""
 
     emulator: Emulator
     bot: Bot
+    neighbour: Bot
     ann: str
     thread: ThreadId
     url: str
     looks: list[str]
 
-    def texts(self) -> list[str]:
-        return [text for user, text in self.emulator.texts(self.thread) if user == self.bot.user]
+    def texts(self, bot: Bot) -> list[str]:
+        return [text for user, text in self.emulator.texts(self.thread) if user == bot.user]
 
-    async def answered(self, text: str) -> None:
+    async def answered(self, text: str, *, by: Bot | None = None) -> None:
+        bot = by or self.bot
         with anyio.fail_after(PATIENCE):
-            while text not in self.texts():
-                await self.bot.turns.ended.wait()
+            while text not in self.texts(bot):
+                await bot.turns.ended.wait()
+
+    def asked(self, bot: Bot) -> int:
+        """How often the bot has asked which of its threads have moved."""
+        return sum(call.operation == "list_threads" and call.user == bot.user for call in self.emulator.calls)
+
+    async def all_asked(self) -> None:
+        """Wait until every bot that was summoned has asked: none waits longer than this one does twice."""
+        for _ in range(2):
+            before = self.asked(self.bot)
+            self.bot.listening.summon()
+            with anyio.fail_after(PATIENCE):
+                while self.asked(self.bot) == before:
+                    await anyio.lowlevel.checkpoint()
 
 
 @asynccontextmanager
@@ -60,7 +75,7 @@ async def scene() -> AsyncIterator[Scene]:
         return ctx.text
 
     emulator = Emulator(World(seed=1))
-    user, ann = UserId(emulator.create_user()), emulator.create_user()
+    user, other, ann = UserId(emulator.create_user()), UserId(emulator.create_user()), emulator.create_user()
     thread = ThreadId(emulator.create_thread(ann, "hall", [user]))
     transport = AsgiTransport(emulator)
     async with (
@@ -68,17 +83,21 @@ async def scene() -> AsyncIterator[Scene]:
         AcsResource.from_connection_string(emulator.connection_string, transport=transport) as acs,
         anyio.create_task_group() as group,
     ):
-        bot = Bot(
-            name="bot",
-            service=acs.chat(user, acs.minted_tokens(user)),
-            store=store,
-            dispatcher=Dispatcher([plugin], bot=BotInfo("bot", user, "bot")),
-            settings=BotSettings(cadence=Cadence(interval=0.3, idle=3600)),
+        bot, neighbour = (
+            Bot(
+                name=name,
+                service=acs.chat(user, acs.minted_tokens(user)),
+                store=store,
+                dispatcher=Dispatcher([plugin], bot=BotInfo(name, user, name)),
+                settings=BotSettings(cadence=Cadence(interval=interval, idle=3600)),
+            )
+            for name, user, interval in (("bot", user, 0.3), ("neighbour", other, 3600))
         )
         stopping = anyio.Event()
         group.start_soon(bot.run, stopping)
-        async with serve_pages(webhook([bot], KEY), "127.0.0.1", 0) as address:
-            yield Scene(emulator, bot, ann, thread, f"{address}{PATH}", looks)
+        group.start_soon(neighbour.run, stopping)
+        async with serve_pages(webhook([bot, neighbour], KEY), "127.0.0.1", 0) as address:
+            yield Scene(emulator, bot, neighbour, ann, thread, f"{address}{PATH}", looks)
         stopping.set()
 
 
@@ -96,7 +115,7 @@ async def test_an_event_rings_and_the_doorbell_rests_while_every_message_is_told
             await the.answered(text)
 
         assert the.looks == ["one", "two", "three", "four"]
-        assert sum(call.operation == "list_threads" for call in the.emulator.calls) <= 2
+        assert the.asked(the.bot) <= 2
 
 
 async def test_a_thread_that_is_new_to_the_bot_is_found_when_event_grid_tells_of_it() -> None:
@@ -106,6 +125,24 @@ async def test_a_thread_that_is_new_to_the_bot_is_found_when_event_grid_tells_of
         the.thread = ThreadId(the.emulator.create_thread(the.ann, "yard", [the.bot.user]))
         the.emulator.send(the.thread, the.ann, "two")
         await the.answered("two")
+
+
+async def test_a_message_to_one_bot_has_the_others_ask_nothing_until_people_come() -> None:
+    async with scene() as the, event_grid(the.emulator, f"{the.url}?key={KEY}"):
+        the.emulator.send(the.thread, the.ann, "one")
+        await the.answered("one")
+        await the.all_asked()  # nobody may have been in the thread yet when the first message was told
+        the.emulator.calls.clear()
+        for text in ("two", "three"):
+            the.emulator.send(the.thread, the.ann, text)
+            await the.answered(text)
+        await the.all_asked()
+        assert the.asked(the.neighbour) == 0
+
+        the.emulator.add(the.thread, the.ann, the.neighbour.user)
+        the.emulator.send(the.thread, the.ann, "four")
+        await the.answered("four", by=the.neighbour)
+        assert the.asked(the.neighbour) > 0
 
 
 @pytest.mark.parametrize(
