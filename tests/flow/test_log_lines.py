@@ -97,6 +97,18 @@ async def test_what_is_said_is_logged_where_bots_yaml_asks_for_it(tmp_path: Path
     assert "'hunter2'" in log.lines("handler.failed")[0]["exception"]
 
 
+async def test_what_the_bot_says_is_logged_when_it_was_said_not_at_each_try(tmp_path: Path) -> None:
+    log = Log()
+    with logging_to(log, format="json", texts=True):
+        async with assembled(tmp_path, PLUGIN, more="log: {texts: true}\n") as site:
+            site.emulator.faults.add(f"send_message:503,times=2,user={site.bot.user}")
+            site.emulator.faults.add(f"send_message:403,skip=3,user={site.bot.user}")
+            await site.say("/log")
+            await site.say("/number 7")
+
+    assert [line["text"] for line in log.lines("reply.sent")] == ["logged"]
+
+
 async def test_a_handler_that_fails_again_and_again_is_said_once_then_counted(tmp_path: Path) -> None:
     log = Log()
     with logging_to(log, format="json"):

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -19,6 +19,9 @@ from chatbot.bot.tracer import Block
 from chatbot.events import Event, MessageEdited, MessageEvent, MessageReceived, ThreadEvent
 from chatbot.model import MessageId, ThreadId
 from chatbot.stores.base import OutboxRow
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
 
 _SAID: Final = {MessageReceived: "message.received", MessageEdited: "message.edited"}
 
@@ -77,6 +80,28 @@ class InHand:
         IN_HAND.reset(self._token)
 
 
+class Saying(InHand):
+    """A block in which a wish is carried out; what was said is logged once that has succeeded.
+
+    Args:
+        work: the wish.
+        log: where it is said.
+        verb: what is done.
+        text: with these words.
+    """
+
+    __slots__ = ("_log", "_text", "_verb")
+
+    def __init__(self, work: Work, log: FilteringBoundLogger, verb: str, text: str) -> None:
+        super().__init__(work)
+        self._log, self._verb, self._text = log, verb, text
+
+    def __exit__(self, *exc_info: object) -> None:
+        if exc_info[0] is None:
+            self._log.info(self._verb, text=self._text)
+        super().__exit__(*exc_info)
+
+
 class LoggedWork:
     """The tracer that binds lines of the log to the work in hand.
 
@@ -118,12 +143,11 @@ class LoggedWork:
 
     def action(self, row: OutboxRow) -> Block:
         """Have the wish in hand, and log what is said, if asked to."""
-        block = InHand(Work(self._bot, facts={"thread": row.thread, "key": row.key, **self._facts()}))
-        if self._log is not None and isinstance(row.action, SendMessage | EditMessage):
-            verb = "reply.sent" if isinstance(row.action, SendMessage) else "reply.edited"
-            with block:
-                self._log.info(verb, text=row.action.content)
-        return block
+        work = Work(self._bot, facts={"thread": row.thread, "key": row.key, **self._facts()})
+        if self._log is None or not isinstance(row.action, SendMessage | EditMessage):
+            return InHand(work)
+        verb = "reply.sent" if isinstance(row.action, SendMessage) else "reply.edited"
+        return Saying(work, self._log, verb, row.action.content)
 
     def receipt(self, thread: ThreadId, message: MessageId) -> Block:
         """Nothing more is known."""
