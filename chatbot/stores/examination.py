@@ -143,7 +143,7 @@ def _holder(file: Path) -> str | None:
     """Who has the store open; a lock that nobody ever took is not made for the question."""
     if not file.with_name(f"{file.name}.lock").exists():
         return None
-    lock = StoreLock(file)
+    lock = StoreLock(file, patience=0)
     try:
         lock.acquire()
     except StoreInUse as error:

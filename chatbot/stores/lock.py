@@ -12,13 +12,18 @@ from chatbot.errors import StoreError, StoreInUse
 
 
 class StoreLock:
-    """`<file>.lock`, with the pid of its holder in it. Its methods block: call them from worker threads."""
+    """`<file>.lock`, with the pid of its holder in it. Its methods block: call them from worker threads.
 
-    def __init__(self, store: Path) -> None:
+    Args:
+        store: the file.
+        patience: seconds to wait for the lock; by default long enough for someone who only looks who has it.
+    """
+
+    def __init__(self, store: Path, *, patience: float = 0.5) -> None:
         self._store = store
         self._path = store.with_name(store.name + ".lock")
         # not thread-local: it is taken in one worker thread and given back in another
-        self._lock = FileLock(self._path, timeout=0, mode=0o600, thread_local=False)
+        self._lock = FileLock(self._path, timeout=patience, mode=0o600, thread_local=False)
 
     def acquire(self) -> None:
         """Take the lock.
