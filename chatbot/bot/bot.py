@@ -7,7 +7,6 @@ exception, and whoever supervises the bot starts it again.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -316,14 +315,6 @@ class Bot:
     async def find_row(self, key: ActionKey) -> OutboxRow | None:
         """Read a row back, settled or not."""
         return await self._store.row(self.user, key)
-
-    def jitter(self, pause: float, *, at_least: float = 0.75) -> float:
-        """A pause of about this many seconds, so that lanes which failed together do not return together.
-
-        Args:
-            at_least: the smallest factor; the greatest is 0.5 more.
-        """
-        return pause * random.uniform(at_least, at_least + 0.5)  # noqa: S311 - not a secret
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self.clock(), UTC)

@@ -27,15 +27,13 @@ from chatbot.events import ActionFailed, ThreadJoined, ThreadLeft
 from chatbot.model import Participant, ThreadId, UserId
 from chatbot.outbox.outbox import Outbox
 from chatbot.polling.sightings import time_of
+from chatbot.service.back_off import BackOff
 from chatbot.service.budget import Budget, Operation
 from chatbot.stores import erasure
 from chatbot.stores.base import Attempt, DeadLetter, LeaveThread, OutboxRow, SaveThread, ThreadRecord
 
 if TYPE_CHECKING:
     from chatbot.bot.bot import Bot
-
-FIRST_PAUSE = 1.0
-MAX_PAUSE = 30.0
 
 
 class Lane:
@@ -52,11 +50,10 @@ class Lane:
     """
 
     __slots__ = (
-        "_failures",
+        "_back_off",
         "_is_deleted",
         "_is_new",
         "_letters",
-        "_rests_until",
         "bot",
         "budget",
         "handling",
@@ -94,8 +91,7 @@ class Lane:
         self._letters: list[DeadLetter] = []
         self._is_deleted = False
         self._is_new = record is None
-        self._failures = 0
-        self._rests_until = 0.0
+        self._back_off = BackOff()
 
     def _outbox(self, rows: Sequence[OutboxRow] = ()) -> Outbox:
         return Outbox(
@@ -157,8 +153,8 @@ class Lane:
         except TryAgain as again:
             return Rest(call=again.pause)
         except (ServiceError, StoreError) as error:
-            return Rest(call=self._back_off(error))
-        self._failures = 0
+            return Rest(call=self._failed(error))
+        self._back_off.succeeded()
         return rest
 
     async def _work(self) -> Rest:
@@ -292,20 +288,15 @@ class Lane:
     @property
     def is_backing_off(self) -> bool:
         """Whether the thread could not be read or written, and is left alone for a while: a bell changes nothing."""
-        return anyio.current_time() < self._rests_until
+        return self._back_off.pause(anyio.current_time()) > 0
 
-    def _back_off(self, error: ServiceError | StoreError) -> float:
-        self._failures += 1
+    def _failed(self, error: ServiceError | StoreError) -> float:
+        now = anyio.current_time()
         work = "store" if isinstance(error, StoreError) else "read"
         self.bot.trouble.met(work, error, place=self.thread)
-        pause = min(MAX_PAUSE, FIRST_PAUSE * 2 ** min(self._failures - 1, 5))
+        pause = self._back_off.failed(error, now)
         if isinstance(error, Throttled):
-            pause = error.retry_after or pause
-            self.budget.close(Operation.LIST_MESSAGES, anyio.current_time() + pause)
-            pause = self.bot.jitter(pause, at_least=1.0)
-        else:
-            pause = self.bot.jitter(pause)
-        self._rests_until = anyio.current_time() + pause
+            self.budget.close(Operation.LIST_MESSAGES, now + pause)
         return pause
 
 

@@ -12,6 +12,7 @@ from chatbot.errors import OutcomeUnknown, ServiceError, Throttled, Unreachable
 from chatbot.model import ThreadId, ThreadItem, milliseconds
 from chatbot.polling.doorbell import Walk, rings
 from chatbot.polling.eventgrid import Reliance
+from chatbot.service.back_off import BackOff
 from chatbot.service.budget import Operation
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ SPENT_BEFORE: Final = 30
 
 SUMMONS_SECONDS: Final = 0.25
 """Between two questions, however often somebody summons: 40 in 10 s, of the 50 that are allowed."""
-
-MAX_PAUSE: Final = 30.0
 
 
 class Listening:
@@ -48,6 +47,7 @@ class Listening:
         self._full_walk_at = 0.0
         self._is_complete = False
         self._reliance = Reliance()
+        self._back_off = BackOff()
         self.has_walked = False
 
     def begin(self, horizon_ms: int | None) -> None:
@@ -92,16 +92,16 @@ class Listening:
             for _ in range(SPENT_BEFORE):
                 self._bot.budget.spend(Operation.LIST_THREADS, now)
                 self._bot.budget.spend(Operation.WALK_THREADS, now)
-        failures = 0
+        self._back_off = BackOff()
         self._bot.watch.doorbell()
         while not self._bot.is_stopping:
             try:
                 await self._listen()
                 self._bot.trouble.over("list threads")
-                failures, pause = 0, self.pause if self._full_walk is None else self._bot.settings.cadence.interval
+                self._back_off.succeeded()
+                pause = self.pause if self._full_walk is None else self._bot.settings.cadence.interval
             except ServiceError as error:
-                failures += 1
-                pause = self._pause_after(error, failures)
+                pause = self._failed(error)
             await self._wait(pause)
 
     async def _wait(self, pause: float) -> None:
@@ -113,12 +113,12 @@ class Listening:
             await self._summoned.wait()
         self._summoned = anyio.Event()
 
-    def _pause_after(self, error: ServiceError, failures: int) -> float:
+    def _failed(self, error: ServiceError) -> float:
         self._bot.trouble.met("list threads", error)
-        asked_for: float | None = getattr(error, "retry_after", None)
-        pause = asked_for or self._bot.jitter(min(MAX_PAUSE, 2.0 ** min(failures, 5)))
+        now = anyio.current_time()
+        pause = self._back_off.failed(error, now)
         if isinstance(error, Throttled):
-            self._bot.budget.close(Operation.LIST_THREADS, anyio.current_time() + pause)
+            self._bot.budget.close(Operation.LIST_THREADS, now + pause)
         return pause
 
     async def _listen(self) -> None:

@@ -13,6 +13,7 @@ from chatbot.dispatch import Outcome
 from chatbot.errors import StoreError
 from chatbot.events import Event
 from chatbot.model import ThreadId
+from chatbot.service.back_off import BackOff
 from chatbot.stores.base import Attempt, DeadLetter, DropDeadLetter, Enqueue, Write
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 NOWHERE: Final = ThreadId("")
 """What stands in the store for no thread."""
-
-STORE_PAUSE: Final = 5.0
-"""Seconds after which the store is tried again."""
 
 
 class OwnLane:
@@ -38,6 +36,7 @@ class OwnLane:
         self._bot = bot
         self._trials = Trials(bot, None, noted, bot.log)
         self._letters: list[DeadLetter] = []
+        self._back_off = BackOff()
         self._woken = anyio.Event()
         self._turn = anyio.Lock()
 
@@ -87,10 +86,11 @@ class OwnLane:
             return again.pause
         except StoreError as error:
             self._bot.trouble.met("store", error)
-            return self._bot.jitter(STORE_PAUSE)
+            return self._back_off.failed(error, anyio.current_time())
         finally:
             self.is_working = False
             self._bot.turns.tell()
+        self._back_off.succeeded()
         return None
 
     async def _handle(self, event: Event, writes: Sequence[Write]) -> None:

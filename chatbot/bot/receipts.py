@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from chatbot.errors import Forbidden, NotFound, Rejected, ServiceError, Throttled
+from chatbot.errors import Forbidden, NotFound, Rejected, ServiceError
 from chatbot.model import ChatMessage, MessageId, MessageType, ThreadId
+from chatbot.service.back_off import BackOff
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Operation
 from chatbot.stores.base import SettleReceipt, ThreadRecord
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
 
 MAX_PEOPLE: Final = 20
 """In larger threads the service keeps no receipts (service limits)."""
-
-THROTTLED_PAUSE: Final = 5.0
-FIRST_PAUSE: Final = 2.0
-MAX_PAUSE: Final = 60.0
 
 
 class Receipts:
@@ -35,7 +32,7 @@ class Receipts:
         counted: the version up to which comings and goings are in `people` already.
     """
 
-    __slots__ = ("_counted", "_stumbles", "due", "people", "sent")
+    __slots__ = ("_back_off", "_counted", "due", "people", "sent")
 
     def __init__(
         self, due: MessageId | None = None, sent: MessageId | None = None, *, people: int = 0, counted: int = 0
@@ -44,7 +41,7 @@ class Receipts:
         self.sent = sent
         self.people = people
         self._counted = counted
-        self._stumbles = 0
+        self._back_off = BackOff()
 
     @classmethod
     def of(cls, record: ThreadRecord | None) -> Receipts:
@@ -59,7 +56,7 @@ class Receipts:
     @property
     def is_worth_waiting_for(self) -> bool:
         """Whether one is still to be sent and nothing stood in its way so far: a courtesy holds up no stop."""
-        return self.is_owed and not self._stumbles
+        return self.is_owed and not self._back_off.has_failed
 
     def owe(self, message: MessageId) -> None:
         """One is due up to this message; an older one than is due already changes nothing."""
@@ -74,11 +71,6 @@ class Receipts:
             self.people += len(message.participants)
         elif message.type is MessageType.PARTICIPANT_REMOVED:
             self.people = max(1, self.people - len(message.participants))
-
-    def _stumbled(self) -> float:
-        """The seconds to wait after something went wrong that need not go wrong again."""
-        self._stumbles += 1
-        return min(MAX_PAUSE, FIRST_PAUSE * 2.0 ** min(self._stumbles - 1, 8))
 
     async def send(
         self,
@@ -114,16 +106,13 @@ class Receipts:
             try:
                 with during(thread, self.due):
                     await service.send_receipt(thread, self.due)
-            except Throttled as error:
-                pause = error.retry_after or THROTTLED_PAUSE
-                budget.close(Operation.SEND_RECEIPT, now + pause)
-                return pause, None
             except (Rejected, NotFound, Forbidden) as error:
                 log.debug("receipt.refused", message=self.due, error=str(error))
             except ServiceError as error:
-                pause = self._stumbled()
+                pause = self._back_off.failed(error, now)
                 budget.close(Operation.SEND_RECEIPT, now + pause)
                 log.debug("receipt.delayed", message=self.due, error=str(error))
                 return pause, None
-        self.sent, self._stumbles = self.due, 0
+        self.sent = self.due
+        self._back_off.succeeded()
         return None, SettleReceipt(thread, self.due)

@@ -15,6 +15,7 @@ from chatbot.dispatch import Outcome
 from chatbot.errors import CannotStore, StoreConflict
 from chatbot.events import ActionFailed, Event
 from chatbot.model import ThreadId
+from chatbot.service.back_off import jittered
 from chatbot.stores.base import Attempt, DeadLetter, SaveDeadLetter, Write, letter_id
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Trials:
         assert outcome.error is not None
         count = self.attempts.failed(event)
         if not outcome.is_final and count < outcome.retry.attempts:
-            pause = self._bot.jitter(outcome.retry.pause(count))
+            pause = jittered(outcome.retry.pause(count))
             self._log.debug("handler.retried", event_key=event.key, attempt=count, pause=round(pause, 1))
             raise self.attempts.wait(pause)
         count = max(count, self.attempts.kills(event))

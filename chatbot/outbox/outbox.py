@@ -34,9 +34,9 @@ from chatbot.errors import (
     Throttled,
 )
 from chatbot.model import REPLY_KEY, ChatMessage, MessageId, ThreadId, UserId
-from chatbot.outbox.back_off import FIRST_PAUSE, BackOff
 from chatbot.outbox.healing import heal, healing_key
 from chatbot.outbox.proof import match_proofs, nameless_graves, read_own
+from chatbot.service.back_off import FIRST_PAUSE, BackOff
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Operation
 from chatbot.stores import erasure
