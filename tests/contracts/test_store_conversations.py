@@ -1,15 +1,13 @@
-"""What every store remembers of conversations; as `test_stores`, for each store."""
+"""What every store remembers of conversations: state, dialogs, timers and results."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import pytest
 
 from chatbot.errors import CannotStore, StoreConflict
 from chatbot.events import MessageReceived
-from chatbot.model import ChatMessage, MessageId, MessageType, ThreadId, UserId
-from chatbot.stores.base import LeaveThread, Prune, SaveThread, Store, ThreadRecord
+from chatbot.model import ChatMessage, MessageId, MessageType, UserId
+from chatbot.stores.base import LeaveThread, Prune, SaveThread, ThreadRecord
 from chatbot.stores.conversation import (
     DialogRecord,
     DropDialog,
@@ -22,20 +20,10 @@ from chatbot.stores.conversation import (
     StoredState,
     TimerRecord,
 )
-from chatbot.stores.memory import MemoryStore
-from chatbot.stores.sqlite import SqliteStore
+from tests.contracts.records import ANN, BOT, HALL, NOON, OTHER_BOT, YARD
 
-BOT = UserId("8:acs:bot")
-OTHER_BOT = UserId("8:acs:other-bot")
-ANN = UserId("8:acs:ann")
 ANNA = UserId("8:acs:anna")
-HALL = ThreadId("19:hall@thread.v2")
-YARD = ThreadId("19:yard@thread.v2")
-
-NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 CART = StateKey("shop.Cart", HALL, ANN)
-
-Open = Callable[[], Store]
 
 
 def said(text: str = "hello", sender: UserId = ANN) -> MessageReceived:
@@ -58,13 +46,6 @@ def dialog(id: str = "d", **fields) -> DialogRecord:
         "changed_ms": 5,
     }
     return DialogRecord(id, **values | fields)
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def reopen(request, tmp_path) -> Open:
-    """Opens the one store of the test, whenever it is called."""
-    memory = MemoryStore()
-    return {"memory": lambda: memory, "sqlite": lambda: SqliteStore(tmp_path / "bot.db")}[request.param]
 
 
 class TestState:

@@ -1,0 +1,40 @@
+"""What every store knows of bots: who they are, and how far each has looked."""
+
+from dataclasses import replace
+
+from chatbot.stores.base import BotRecord, MoveHorizon, SaveBot, SaveThread, ThreadRecord
+from tests.contracts.records import BOT, HALL, OTHER_BOT
+
+
+class TestIdentities:
+    async def test_a_bot_is_found_by_name_and_resource(self, reopen):
+        mine = BotRecord("helpdesk", "contoso", BOT, 1234)
+        twin = BotRecord("helpdesk", "fabrikam", OTHER_BOT, 5678)
+
+        async with reopen() as store:
+            await store.commit(BOT, [SaveBot(mine)])
+            await store.commit(OTHER_BOT, [SaveBot(twin)])
+        async with reopen() as store:
+            assert await store.find_bot("helpdesk", "contoso") == mine
+            assert await store.find_bot("helpdesk", "fabrikam") == twin
+            assert await store.find_bot("lobby", "contoso") is None
+            assert await store.bots() == [mine, twin]
+
+    async def test_a_second_record_of_the_same_name_replaces_the_first(self, reopen):
+        first = BotRecord("helpdesk", "contoso", BOT, 1234)
+
+        async with reopen() as store:
+            await store.commit(BOT, [SaveBot(first), SaveBot(replace(first, user=OTHER_BOT, first_started_ms=9))])
+
+            assert await store.find_bot("helpdesk", "contoso") == replace(first, user=OTHER_BOT, first_started_ms=9)
+
+
+class TestHorizons:
+    async def test_each_bot_has_a_horizon_of_its_own_which_the_last_one_noted_replaces(self, reopen):
+        async with reopen() as store:
+            assert await store.horizon(BOT) is None
+            await store.commit(BOT, [MoveHorizon(7), MoveHorizon(9), MoveHorizon(8)])
+            await store.commit(OTHER_BOT, [SaveThread(ThreadRecord(HALL, floor=1, base=1))])
+        async with reopen() as store:
+            assert await store.horizon(BOT) == 8
+            assert await store.horizon(OTHER_BOT) is None

@@ -1,0 +1,42 @@
+"""What every store keeps of events that were given up: whole, until they are revived or dropped."""
+
+from dataclasses import replace
+
+from chatbot.stores.base import DropDeadLetter, ReviveDeadLetter, SaveDeadLetter
+from tests.contracts.records import BOT, OTHER_BOT, letter
+
+
+class TestDeadLetters:
+    async def test_dead_letters_come_back_whole_and_oldest_first(self, reopen):
+        letters = [letter("b", died_ms=2), letter("a", died_ms=3), letter("c", died_ms=1)]
+
+        async with reopen() as store:
+            await store.commit(BOT, [SaveDeadLetter(one) for one in letters])
+        async with reopen() as store:
+            assert await store.dead_letters(BOT) == [letters[2], letters[0], letters[1]]
+            assert await store.dead_letters(OTHER_BOT) == []
+
+    async def test_a_letter_of_the_same_id_replaces_the_first(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [SaveDeadLetter(letter("a", died_ms=1)), ReviveDeadLetter("a")])
+            await store.commit(BOT, [SaveDeadLetter(letter("a", died_ms=9, attempts=7))])
+
+            assert await store.dead_letters(BOT) == [letter("a", died_ms=9, attempts=7)]
+
+    async def test_letters_are_revived_and_dropped_by_their_bot_and_unknown_ones_do_not_matter(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [SaveDeadLetter(letter(id)) for id in "abc"])
+            await store.commit(OTHER_BOT, [SaveDeadLetter(letter("a"))])
+            await store.commit(BOT, [ReviveDeadLetter("a"), DropDeadLetter("b"), ReviveDeadLetter("x")])
+            await store.commit(BOT, [DropDeadLetter("x")])
+        async with reopen() as store:
+            assert await store.dead_letters(BOT) == [letter("a", is_revived=True), letter("c")]
+            assert await store.dead_letters(OTHER_BOT) == [letter("a")]
+
+    async def test_a_letter_is_stored_whatever_was_said(self, reopen):
+        poison = letter("a", text="half \ud83d of a \0 pair", error="ValueError: \ud83d")
+
+        async with reopen() as store:
+            await store.commit(BOT, [SaveDeadLetter(poison)])
+
+            assert await store.dead_letters(BOT) == [replace(poison, error="ValueError: \\ud83d")]

@@ -1,0 +1,81 @@
+"""A person who is forgotten is in no store, and what was done stays done."""
+
+from dataclasses import replace
+
+from chatbot.actions import (
+    ActionKey,
+    AddParticipants,
+    DeleteMessage,
+    EditMessage,
+    RemoveParticipant,
+    SendMessage,
+    UpdateTopic,
+)
+from chatbot.events import ThreadLeft
+from chatbot.model import MessageId, Participant
+from chatbot.stores.base import Enqueue, RowStatus, SaveDeadLetter, SettleRow
+from tests.contracts.records import ANN, BOB, BOT, HALL, NOON, OTHER_BOT, begin, letter, wish
+
+LEFT = ThreadLeft(bot=BOT, thread=HALL, occurred_on=NOON)
+
+
+class TestForgetting:
+    async def test_a_forgotten_person_leaves_no_text_but_what_was_done_stays_done(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [Enqueue(wish("a", "Ann said: I am ill", caused_by=ANN)), begin()])
+            await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.DONE, MessageId("8"))])
+            await store.commit(BOT, [Enqueue(wish("b", "for Bob", caused_by=BOB))])
+
+            assert await store.forget(ANN) == 1
+        async with reopen() as store:
+            row = await store.row(BOT, ActionKey("a"))
+            assert (row.action, row.caused_by) == (SendMessage(""), None)
+            assert (row.status, row.message) == (RowStatus.DONE, "8")
+            assert [one.action for one in await store.pending(BOT)] == [SendMessage("for Bob")]
+            assert await store.forget(ANN) == 0
+
+    async def test_what_was_still_to_be_said_to_a_forgotten_person_fails(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [Enqueue(wish("a", caused_by=ANN))])
+            await store.forget(ANN)
+
+            row = await store.row(BOT, ActionKey("a"))
+            assert (row.status, row.reason) == (RowStatus.FAILED, "erased: the person was forgotten")
+            assert await store.pending(BOT) == []
+
+    async def test_a_person_is_forgotten_in_the_rows_of_every_bot_that_name_them(self, reopen):
+        add = AddParticipants((Participant(ANN, "Ann"), Participant(BOB, "Bob")))
+
+        async with reopen() as store:
+            await store.commit(BOT, [Enqueue(wish("add", action=add))])
+            await store.commit(OTHER_BOT, [Enqueue(wish("topic", action=UpdateTopic(f"about {ANN}")))])
+            await store.commit(OTHER_BOT, [Enqueue(wish("other", f"{ANN}abel and {ANN}-x"))])
+            await store.commit(OTHER_BOT, [SettleRow(ActionKey("topic"), RowStatus.FAILED, reason=f"{ANN} is unknown")])
+
+            assert await store.forget(ANN) == 2
+            assert (await store.row(BOT, ActionKey("add"))).action == AddParticipants((Participant(BOB, "Bob"),))
+            topic = await store.row(OTHER_BOT, ActionKey("topic"))
+            assert (topic.action, topic.reason) == (UpdateTopic(""), "erased: the person was forgotten")
+            assert [row.key for row in await store.pending(OTHER_BOT)] == ["other"]
+
+    async def test_dead_letters_that_hold_anything_of_a_person_are_dropped(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [SaveDeadLetter(letter("said"))])
+            await store.commit(OTHER_BOT, [SaveDeadLetter(replace(letter("told", error=f"{BOB} is gone"), event=LEFT))])
+
+            assert await store.forget(BOB) == 1
+            assert await store.dead_letters(OTHER_BOT) == []
+            assert await store.dead_letters(BOT) == [letter("said")]
+            assert await store.forget(ANN) == 1
+            assert await store.dead_letters(BOT) == []
+
+    async def test_wishes_that_hold_no_words_are_still_carried_out(self, reopen):
+        delete = wish("a", action=DeleteMessage(MessageId("8")), caused_by=ANN)
+
+        async with reopen() as store:
+            await store.commit(BOT, [Enqueue(delete)])
+            await store.commit(BOT, [Enqueue(wish("b", action=RemoveParticipant(ANN)))])
+            await store.commit(BOT, [Enqueue(wish("c", action=EditMessage(MessageId("8"), "Ann!"), caused_by=ANN))])
+
+            assert await store.forget(ANN) == 3
+            assert [(row.action, row.caused_by) for row in await store.pending(BOT)] == [(delete.action, None)]

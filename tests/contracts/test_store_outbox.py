@@ -1,0 +1,113 @@
+"""What every store keeps of what is to be done: in its order, each wish once, until it is settled."""
+
+from dataclasses import replace
+
+from chatbot.actions import ActionKey, SendMessage
+from chatbot.model import MessageId
+from chatbot.stores.base import Enqueue, Prune, ReopenRow, RepointRow, RowStatus, SettleRow
+from tests.contracts.records import ANN, BOT, OTHER_BOT, YARD, wish
+
+
+class TestOutbox:
+    async def test_a_wish_comes_back_as_it_was_journalled(self, reopen):
+        action = SendMessage("<b>hi</b>", "html", YARD, "Help desk", {"colour": "blue"})
+        row = wish("a", action=action, created_ms=2000, caused_by=ANN)
+
+        async with reopen() as store:
+            await store.commit(BOT, [Enqueue(row)])
+        async with reopen() as store:
+            found = await store.row(BOT, ActionKey("a"))
+            assert replace(found, position=0) == row
+            assert await store.pending(BOT) == [found]
+            assert await store.row(OTHER_BOT, ActionKey("a")) is None
+            assert await store.row(BOT, ActionKey("b")) is None
+
+    async def test_wishes_keep_the_order_they_were_made_in(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [Enqueue(wish("z")), Enqueue(wish("a")), Enqueue(wish("m", thread=YARD))])
+            await store.commit(BOT, [Enqueue(wish("b"))])
+            await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.DONE)])
+        async with reopen() as store:
+            pending = await store.pending(BOT)
+
+            assert [row.key for row in pending] == ["z", "m", "b"]
+            assert [row.position for row in pending] == sorted({row.position for row in pending})
+
+    async def test_a_second_wish_of_the_same_key_adds_nothing(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [Enqueue(wish("a", "first"))])
+            await store.commit(BOT, [Enqueue(wish("a", "second"))])
+            await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.DONE, MessageId("8"))])
+            await store.commit(BOT, [Enqueue(wish("a", "third"))])
+
+            row = await store.row(BOT, ActionKey("a"))
+            assert (row.action, row.status, row.message) == (SendMessage("first"), RowStatus.DONE, "8")
+            assert await store.pending(BOT) == []
+
+    async def test_a_settled_row_stays_as_it_is(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [Enqueue(wish("a"))])
+            await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.FAILED, reason="refused (403)")])
+            await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.DONE, MessageId("8"))])
+
+            row = await store.row(BOT, ActionKey("a"))
+            assert (row.status, row.message, row.reason) == (RowStatus.FAILED, None, "refused (403)")
+
+    async def test_a_done_row_can_point_to_the_message_that_stays_of_two(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [Enqueue(wish("a")), Enqueue(wish("b"))])
+            await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.DONE, MessageId("9"))])
+            await store.commit(BOT, [RepointRow(ActionKey(key), MessageId("8")) for key in ("a", "b", "gone")])
+
+            assert [(await store.row(BOT, ActionKey(key))).message for key in ("a", "b")] == ["8", None]
+
+    async def test_messages_of_settled_wishes_are_known_to_their_bot(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [Enqueue(wish("a")), Enqueue(wish("b")), Enqueue(wish("c"))])
+            await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.DONE, MessageId("8"))])
+            await store.commit(BOT, [SettleRow(ActionKey("b"), RowStatus.DONE, MessageId("9"))])
+            asked = [MessageId(id) for id in ("7", "8")]
+
+            assert await store.made(BOT, asked) == {"8"}
+            assert await store.made(OTHER_BOT, asked) == await store.made(BOT, []) == frozenset()
+
+    async def test_settling_a_row_that_is_gone_changes_nothing(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.DONE)])
+
+            assert await store.row(BOT, ActionKey("a")) is None
+
+    async def test_a_reason_is_kept_whatever_a_service_said(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [Enqueue(wish("a"))])
+            await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.FAILED, reason="said \ud83d\0")])
+
+            assert (await store.row(BOT, ActionKey("a"))).reason == "said \\ud83d\\x00"
+
+    async def test_pruning_deletes_old_rows_that_are_settled_and_no_others(self, reopen):
+        settled = [SettleRow(ActionKey(key), RowStatus.DONE) for key in ("old", "new")]
+
+        async with reopen() as store:
+            await store.commit(BOT, [Enqueue(wish(key, created_ms=999)) for key in ("old", "old and pending")])
+            await store.commit(BOT, [Enqueue(wish("new", created_ms=1000)), *settled])
+            await store.commit(OTHER_BOT, [Enqueue(wish("old", created_ms=1)), *settled])
+            await store.commit(BOT, [Prune(before_ms=1000)])
+
+            assert await store.row(BOT, ActionKey("old")) is None
+            assert (await store.row(BOT, ActionKey("new"))).status is RowStatus.DONE
+            assert [row.key for row in await store.pending(BOT)] == ["old and pending"]
+            assert await store.row(OTHER_BOT, ActionKey("old")) is not None
+
+    async def test_a_wish_that_failed_can_be_tried_again_as_the_last_one(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [Enqueue(wish("a", caused_by=ANN)), Enqueue(wish("b")), Enqueue(wish("c"))])
+            await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.FAILED, reason="refused")])
+            await store.commit(BOT, [SettleRow(ActionKey("c"), RowStatus.DONE)])
+
+            await store.commit(BOT, [ReopenRow(ActionKey(key)) for key in ("a", "b", "c", "unknown")])
+            await store.commit(BOT, [Enqueue(wish("d"))])
+
+            pending = await store.pending(BOT)
+            assert [row.key for row in pending] == ["b", "a", "d"]
+            assert replace(pending[1], position=0) == wish("a", caused_by=ANN)
+            assert (await store.row(BOT, ActionKey("c"))).status is RowStatus.DONE

@@ -1,0 +1,111 @@
+"""What every store knows of threads: how far each is handled, and what is owed there."""
+
+import pytest
+
+from chatbot.actions import ActionKey
+from chatbot.errors import StateError
+from chatbot.model import MessageId
+from chatbot.stores.base import (
+    Enqueue,
+    LeaveThread,
+    MarkSeen,
+    MoveBase,
+    OweReceipt,
+    RowStatus,
+    SaveThread,
+    SettleReceipt,
+    SettleRow,
+    ThreadRecord,
+)
+from tests.contracts.records import ANN, BOT, HALL, OTHER_BOT, YARD, begin, only_thread, wish
+
+
+class TestThreads:
+    async def test_threads_come_back_whole_after_a_restart(self, reopen):
+        hall = ThreadRecord(HALL, 5, 10, {6: 6, 8: 9}, receipt_due=MessageId("8"), receipt_sent=MessageId("6"))
+        yard = ThreadRecord(YARD, 0, 0, is_left=True)
+
+        async with reopen() as store:
+            await store.commit(BOT, [SaveThread(hall), SaveThread(yard)])
+        async with reopen() as store:
+            assert sorted(await store.threads(BOT), key=lambda one: one.thread) == [hall, yard]
+
+    async def test_each_bot_has_its_own_record_of_a_thread(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [begin(base=10), MarkSeen(HALL, {6: 6})])
+            await store.commit(OTHER_BOT, [begin(base=20), MarkSeen(HALL, {7: 7})])
+
+            assert await store.threads(BOT) == [ThreadRecord(HALL, 5, 10, {6: 6})]
+            assert await store.threads(OTHER_BOT) == [ThreadRecord(HALL, 5, 20, {7: 7})]
+            assert await store.threads(ANN) == []
+
+    async def test_a_thread_begun_anew_forgets_what_was_before(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [begin(), MarkSeen(HALL, {6: 6}), OweReceipt(HALL, MessageId("6"))])
+            await store.commit(BOT, [LeaveThread(HALL, "removed")])
+            await store.commit(BOT, [begin(floor=50, base=60, seen={55: 55})])
+
+            assert await only_thread(store) == ThreadRecord(HALL, 50, 60, {55: 55})
+
+    async def test_what_was_seen_is_marked_in_its_latest_version(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [begin(), MarkSeen(HALL, {6: 6, 7: 7})])
+            await store.commit(BOT, [MarkSeen(HALL, {6: 30, 9: 9})])
+
+            assert (await only_thread(store)).seen == {6: 30, 7: 7, 9: 9}
+
+    async def test_a_base_that_moves_forgets_only_what_is_settled_by_id_and_version(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [begin(seen={6: 6, 7: 21, 20: 20, 21: 21})])
+            await store.commit(BOT, [MoveBase(HALL, 40, 20)])
+
+            assert await only_thread(store) == ThreadRecord(HALL, 5, 40, {7: 21, 21: 21})
+
+    async def test_a_base_never_goes_back(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [begin(base=40), MoveBase(HALL, 30, 0)])
+
+            assert (await only_thread(store)).base == 40
+
+    async def test_receipts_only_advance_and_compare_as_numbers(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [begin(), OweReceipt(HALL, MessageId("100")), OweReceipt(HALL, MessageId("99"))])
+            await store.commit(BOT, [SettleReceipt(HALL, MessageId("20")), SettleReceipt(HALL, MessageId("9"))])
+
+            thread = await only_thread(store)
+            assert (thread.receipt_due, thread.receipt_sent) == ("100", "20")
+
+    async def test_leaving_a_thread_fails_what_was_still_to_be_done_there(self, reopen):
+        async with reopen() as store:
+            done = SettleRow(ActionKey("a"), RowStatus.DONE, MessageId("8"))
+            await store.commit(BOT, [begin(), begin(YARD), *map(Enqueue, [wish("a"), wish("b")]), done])
+            await store.commit(BOT, [Enqueue(wish("c", thread=YARD))])
+            await store.commit(OTHER_BOT, [Enqueue(wish("b"))])
+            await store.commit(BOT, [LeaveThread(HALL, "removed from the thread")])
+
+            assert {one.thread: one.is_left for one in await store.threads(BOT)} == {HALL: True, YARD: False}
+            failed = await store.row(BOT, ActionKey("b"))
+            assert (failed.status, failed.reason) == (RowStatus.FAILED, "removed from the thread")
+            assert (await store.row(BOT, ActionKey("a"))).status is RowStatus.DONE
+            assert [one.key for one in await store.pending(BOT)] == ["c"]
+            assert [one.key for one in await store.pending(OTHER_BOT)] == ["b"]
+
+    @pytest.mark.parametrize(
+        "write",
+        [
+            MoveBase(HALL, 20, 10),
+            MarkSeen(HALL, {6: 6}),
+            LeaveThread(HALL, "removed"),
+            OweReceipt(HALL, MessageId("6")),
+            SettleReceipt(HALL, MessageId("6")),
+        ],
+        ids=lambda write: type(write).__name__,
+    )
+    async def test_a_thread_that_was_never_begun_cannot_be_changed(self, reopen, write):
+        async with reopen() as store:
+            await store.commit(OTHER_BOT, [begin()])
+
+            with pytest.raises(StateError, match=r"thread 19:hall@thread\.v2 is not in the store"):
+                await store.commit(BOT, [begin(YARD), write])
+
+            assert await store.threads(BOT) == []
