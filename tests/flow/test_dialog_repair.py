@@ -1,0 +1,87 @@
+"""Dialogs whose code was changed or broken: given up with a word to the person, and gone on with once it is mended."""
+
+from __future__ import annotations
+
+import pytest
+
+from chatbot import Dialog
+from chatbot.stores import MemoryStore
+from chatbot.stores.base import ReviveDeadLetter
+from chatbot.testing import chat
+from tests.flow.dialogs import hello, plugin_of
+
+LOST = "Sorry, I have lost the thread of our conversation. Please begin it again."
+
+
+async def asks_other(talk: Dialog) -> str:
+    return await talk.ask("What is your shoe size?")
+
+
+async def runs_first(talk: Dialog) -> str:
+    await talk.run(len, "abc")
+    return await talk.ask("What is your name?")
+
+
+async def ends(talk: Dialog) -> str:
+    return "never asked"
+
+
+async def swallows(talk: Dialog) -> str:
+    try:
+        return await talk.ask("What else?")
+    except Exception:
+        return "swallowed"
+
+
+@pytest.mark.parametrize("then", [asks_other, runs_first, ends, swallows, None])
+@pytest.mark.virtual_time
+async def test_a_dialog_whose_code_was_changed_ends_as_a_dead_letter_with_a_word_to_the_person(then) -> None:
+    code = [hello]
+
+    async def talk(talk: Dialog) -> str:
+        return await code[0](talk)
+
+    plugins = [plugin_of(talk)]
+    store = MemoryStore()
+    async with chat(plugins[0], store=store, raise_failures=False) as room:
+        ann = room.user("Ann")
+        await ann.says("/talk")
+        if then is None:
+            plugins[0]._parts.pop(0)
+            await room.restart()
+        else:
+            code[0] = then
+        await ann.says("Ann", "more")
+
+        assert room.replies == ["What is your name?", LOST, "echo more"]
+        (letter,) = await store.dead_letters(room.bot.user)
+        assert letter.error.startswith("DialogDiverged: the dialog ")
+        assert "put the code back and revive this letter" in letter.error
+
+
+@pytest.mark.virtual_time
+async def test_a_dead_letter_of_a_dialog_goes_on_where_it_was_once_the_code_is_mended() -> None:
+    broken = ["still"]
+    charges: list[str] = []
+
+    async def pay(talk: Dialog) -> str:
+        name = await talk.ask("Name?")
+        await talk.run(charges.append, name)
+        if broken:
+            raise RuntimeError(broken[0])
+        return f"{name} {await talk.ask('More?')}"
+
+    store = MemoryStore()
+    async with chat(plugin_of(pay), store=store, raise_failures=False) as room:
+        ann = room.user("Ann")
+        await ann.says("/talk", "Ann", "between")
+        broken.clear()
+        (letter,) = await store.dead_letters(room.bot.user)
+        await room.restart()
+        await store.commit(room.bot.user, [ReviveDeadLetter(letter.id)])
+        await room.restart()
+        await ann.says("no")
+
+        assert room.replies == ["Name?", "echo between", "More?", "Ann no"]
+        assert charges == ["Ann"]
+        assert await store.dead_letters(room.bot.user) == []
