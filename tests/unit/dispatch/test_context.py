@@ -5,7 +5,6 @@ from structlog.testing import capture_logs
 
 from chatbot import (
     AddParticipants,
-    BotInfo,
     BotStarted,
     DeleteMessage,
     EditMessage,
@@ -22,9 +21,9 @@ from chatbot.dispatch.ledger import Ledger
 from chatbot.dispatch.occasion import Occasion
 from chatbot.errors import StateError
 from chatbot.testing import EventStream, context
+from tests.unit.dispatch.talk import BOT
 
 ELSEWHERE = ThreadId("19:elsewhere@thread.v2")
-BOT = BotInfo("desk", UserId("8:acs:desk"), "Help desk")
 
 
 def started() -> BotStarted:

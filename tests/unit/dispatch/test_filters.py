@@ -22,8 +22,7 @@ from chatbot import (
 from chatbot.dispatch.filters import FilterLike, as_filter, has_text
 from chatbot.dispatch.occasion import Occasion
 from chatbot.testing import EventStream
-
-BOT = BotInfo("desk", UserId("8:acs:desk"), "Help desk")
+from tests.unit.dispatch.talk import BOT
 
 
 def matches(wanted: FilterLike, event: Event) -> bool:

@@ -1,4 +1,4 @@
-"""What middleware gets besides the event: things that providers make."""
+"""What middleware wraps, and what it gets besides the event: things that providers make."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from chatbot import Context, Event, Plugin, Proceed, Reply
-from chatbot.testing import EventStream
+from chatbot import Context, Event, Plugin, Proceed, Reply, text
+from tests.unit.dispatch.talk import replies, talk
 
 
 @dataclass
@@ -16,11 +16,47 @@ class Till:
     sold: list[str] = field(default_factory=list)
 
 
-def talk(*words: str) -> EventStream:
-    stream = EventStream()
-    ann = stream.user("Ann")
-    stream += [ann.said(one) for one in words]
-    return stream
+async def test_middleware_wraps_its_plugin_and_what_that_includes() -> None:
+    outer, inner, other = Plugin("outer"), Plugin("inner"), Plugin("other")
+    calls: list[str] = []
+
+    def around(name: str, plugin: Plugin) -> None:
+        @plugin.middleware
+        async def log_call(ctx: Context[Event], proceed: Proceed) -> Reply:
+            calls.append(f"{name} in")
+            reply = await proceed()
+            calls.append(f"{name} out")
+            return reply
+
+    around("outer", outer)
+    around("second", outer)
+    around("inner", inner)
+    outer.include(inner)
+
+    @inner.message(text("in"))
+    async def hear(ctx: Context) -> str:
+        calls.append("handler")
+        return "heard"
+
+    @other.message()
+    async def otherwise(ctx: Context) -> None: ...
+
+    assert await replies(talk("in", "out"), outer, other) == ["heard"]
+    assert calls == ["outer in", "second in", "inner in", "handler", "inner out", "second out", "outer out"]
+
+
+async def test_middleware_may_answer_instead_even_of_a_usage() -> None:
+    plugin = Plugin("a")
+
+    @plugin.middleware
+    async def refuse(ctx: Context[Event], proceed: Proceed) -> Reply:
+        return "members only"
+
+    @plugin.command("roll")
+    async def roll(ctx: Context, count: int) -> str:
+        return "rolled"
+
+    assert await replies(talk("/roll 1", "/roll x"), plugin) == ["members only", "members only"]
 
 
 async def test_middleware_gets_what_is_made_once_per_bot() -> None:

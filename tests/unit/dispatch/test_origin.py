@@ -1,9 +1,8 @@
-from chatbot import BotInfo, Event, MessageReceived, ParticipantsAdded, UserId
+from chatbot import Event, MessageReceived, ParticipantsAdded
 from chatbot.dispatch.origin import among_people, is_own
 from chatbot.model import REPLY_KEY, MessageId
 from chatbot.testing import EventStream
-
-BOT = BotInfo("desk", UserId("8:acs:desk"), "Help desk")
+from tests.unit.dispatch.talk import BOT
 
 
 def test_what_the_bot_did_itself_is_its_own() -> None:

@@ -7,7 +7,7 @@ import pytest
 from chatbot import Context, Event, MessageReceived, ParticipantsAdded, Plugin, PluginError
 from chatbot.dispatch import Dispatcher
 from chatbot.errors import StateError
-from chatbot.testing import EventStream
+from tests.unit.dispatch.talk import talk
 
 
 @dataclass
@@ -24,13 +24,6 @@ class Basket:
 
 class Log(list[str]):
     """What happened, in order."""
-
-
-def talk(*words: str) -> EventStream:
-    stream = EventStream()
-    ann = stream.user("Ann")
-    stream += [ann.said(one) for one in words]
-    return stream
 
 
 async def test_a_provided_thing_is_made_once_per_bot_and_torn_down_at_the_end() -> None:
