@@ -19,6 +19,7 @@ from chatbot.config import Config
 from chatbot.config.load import Examined, examine, in_order
 from chatbot.config.place import Place, Problem, Source
 from chatbot.conversation.replayable import findings
+from chatbot.dispatch.awaiting import unawaited
 from chatbot.dispatch.place import at
 from chatbot.errors import ChatbotError, ConfigError
 from chatbot.plugin import Plugin
@@ -72,9 +73,18 @@ def _with_plugins(examined: Examined, path: Path) -> tuple[Plugins, Sequence[Pro
     """The plugins, and all problems: also those of plugins that a wrong file names."""
     document = examined.document
     plugins, wrong = examine_plugins(document, path.absolute().parent, known=examined.problems)
-    unsteady = {problem for loaded in plugins.values() for one in loaded for problem in _unsteady(one)}
+    doubtful = {problem for loaded in plugins.values() for one in loaded for problem in _doubts(one)}
     ordered = in_order([*examined.problems, *wrong], document)
-    return plugins, [*ordered, *sorted(unsteady, key=lambda one: (one.place.source.name, one.place.line, one.text))]
+    return plugins, [*ordered, *sorted(doubtful, key=lambda one: (one.place.source.name, one.place.line, one.text))]
+
+
+def _doubts(plugin: Plugin) -> Iterator[Problem]:
+    """What loads, and does not do what its author meant."""
+    yield from _unsteady(plugin)
+    for handler in plugin.handlers():
+        for one in unawaited(handler.registration.function, is_dialog=handler.is_dialog):
+            text = f"{one.call} is not awaited, so it does nothing; write `await {one.call}`"
+            yield Problem(_line(one.file, one.line), (), text)
 
 
 def _unsteady(plugin: Plugin) -> Iterator[Problem]:
@@ -87,7 +97,12 @@ def _unsteady(plugin: Plugin) -> Iterator[Problem]:
                 f"{one.call} may come out differently when the dialog {handler.name.rpartition('.')[2]} is run again"
                 f" for an answer; {one.remedy}"
             )
-            yield Problem(Place(Source(at(one.file, None), ()), one.line, 0), (), text)
+            yield Problem(_line(one.file, one.line), (), text)
+
+
+def _line(file: str, number: int) -> Place:
+    """A line of a plugin's source."""
+    return Place(Source(at(file, None), ()), number, 0)
 
 
 def _findings(config: Config, *, is_online: bool) -> Iterator[Finding]:

@@ -123,7 +123,10 @@ def _configured(config: Path, name: str, module: str) -> str:
 
 def _module_of(name: str) -> str:
     module = name.replace("-", "_").lower()
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name) or module in _RESERVED:
+    if module in _RESERVED:
+        msg = f"{name!r} cannot name a plugin: it means something to Python or YAML; take another name, as in dice"
+        raise ConfigError(msg)
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name):
         msg = f"{name!r} cannot name a plugin: use letters, digits, - and _, and begin with a letter, as in dice"
         raise ConfigError(msg)
     return module

@@ -52,6 +52,8 @@ def told(shown: Portrait, verdict: str) -> Iterator[str]:
         for plugin in bot["plugins"]:
             yield f"  {plugin['name']}  {plugin['file']}"
             width = max((len(one["what"]) for one in plugin["handlers"]), default=0)
+            if not plugin["handlers"]:
+                yield "    no handlers: is a decorator missing?"
             yield from (f"    {one['what']:<{width}}  {one['place']}" for one in plugin["handlers"])
 
 

@@ -100,8 +100,17 @@ class Dialog:
         Raises:
             DialogTimeout: no answer came in time.
             DialogCancelled: the person does not want to go on (the plugin's `cancel_words`).
+            TypeError: `timeout` or `validate` is of another type.
+            ValueError: there is nothing to choose from.
         """
+        _check_timeout(timeout)
+        if validate is not None and not callable(validate):
+            msg = f"validate={validate!r} cannot be called; write a function that takes the answer, such as `int`"
+            raise TypeError(msg)
         if choices is not None:
+            if not choices:
+                msg = f"there is nothing to choose from in {question!r}: choices= is empty; ask only where it is not"
+                raise ValueError(msg)
             shown, given = f"{question} ({' / '.join(choices)})", choices
             return self._checked(shown, timeout, lambda answer: choose(answer, given))
         if validate is not None:
@@ -128,6 +137,7 @@ class Dialog:
             DialogTimeout: no answer came in time.
             DialogCancelled: the person does not want to go on.
         """
+        _check_timeout(timeout)
         return self._checked(f"{question} ({yes[0]} / {no[0]})", timeout, lambda answer: agrees(answer, yes, no))
 
     @overload
@@ -167,6 +177,12 @@ class Dialog:
         except ValueError as error:
             self._performance.refuse(complaint(error, validate))
             raise
+
+
+def _check_timeout(timeout: object) -> None:
+    if timeout is not None and not isinstance(timeout, timedelta):
+        msg = f"timeout={timeout!r} is not a time; write timeout=timedelta(seconds=60)"
+        raise TypeError(msg)
 
 
 def _message(text: str | None, html: str | None) -> SendMessage:

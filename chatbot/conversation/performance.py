@@ -189,7 +189,8 @@ class Performance:
 
     def _diverge(self, how: str) -> NoReturn:
         self.diverged = DialogDiverged(
-            f"the dialog {self.record.handler} was changed while {self.record.id} was under way: {how};"
-            " put the code back and revive this letter, or drop it"
+            f"the dialog {self.record.handler} was changed while it was under way, or does not do the same each time:"
+            f" {how}; let what may come out differently go through `await talk.run(…)`, or put the code back; then"
+            " revive this dead letter, or drop it"
         )
         raise self.diverged

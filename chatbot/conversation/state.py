@@ -7,7 +7,7 @@ arguments: that is where it begins.
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, Generic, NoReturn, TypeVar
 
 T = TypeVar("T")
 
@@ -19,6 +19,8 @@ class Remembered(Generic[T]):
         value: what it holds; for tests that call a handler plainly.
     """
 
+    __slots__ = ("_value", "was_read")
+
     per_thread: ClassVar[bool] = False
     per_user: ClassVar[bool] = False
 
@@ -28,6 +30,21 @@ class Remembered(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {type(self._value).__name__}>"
+
+    if not TYPE_CHECKING:  # type checkers find that by themselves
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise self._no(name)
+
+        def __setattr__(self, name: str, value: object) -> None:
+            if not hasattr(type(self), name):  # what would be lost in silence
+                raise self._no(name)
+            object.__setattr__(self, name, value)
+
+        def _no(self, name: str) -> AttributeError:
+            kind = type(self).__name__
+            message = f"a {kind} has no {name!r} of its own; what it holds is its value: write `.value.{name}`"
+            return AttributeError(message, name=name, obj=self)
 
     @property
     def value(self) -> T:
@@ -55,11 +72,15 @@ class State(Remembered[T]):
     that fails changes nothing; one that finds, at its end, that another one has changed the same state, runs again.
     """
 
+    __slots__ = ()
+
     per_thread = True
 
 
 class UserState(Remembered[T]):
     """What a bot remembers of a person in a thread; otherwise as `State`."""
+
+    __slots__ = ()
 
     per_thread = True
     per_user = True
@@ -68,11 +89,15 @@ class UserState(Remembered[T]):
 class ProfileState(Remembered[T]):
     """What a bot remembers of a person, the same in all threads; otherwise as `State`."""
 
+    __slots__ = ()
+
     per_user = True
 
 
 class BotState(Remembered[T]):
     """What a bot remembers beyond all threads and people; otherwise as `State`."""
+
+    __slots__ = ()
 
 
 KINDS: Final[tuple[type[Remembered[object]], ...]] = (State, UserState, ProfileState, BotState)

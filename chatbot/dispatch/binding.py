@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from chatbot.dispatch.arguments import Argument, Arguments, BadArguments, Values, argument_for
 from chatbot.dispatch.conversion import CONVERTIBLE, plain_type
@@ -104,7 +104,22 @@ def _command_argument(function: Function, parameter: inspect.Parameter) -> Argum
     if argument is None:
         remedy = f"a command's arguments are {CONVERTIBLE}, Participant, or Rest; provide anything else"
         refuse(function, _unfillable(function, parameter, remedy))
+    _check_default(function, parameter)
     return argument
+
+
+def _check_default(function: Function, parameter: inspect.Parameter) -> None:
+    default, plain = parameter.default, plain_type(parameter.annotation)
+    if default is parameter.empty or default is None or (plain is float and isinstance(default, int)):
+        return
+    fits = isinstance(default, plain) if isinstance(plain, type) else default in get_args(plain)
+    if not fits:
+        shown = type_name(parameter.annotation)
+        refuse(
+            function,
+            f"parameter {parameter.name!r} of {name_of(function)} is {shown}, but its default is {default!r};"
+            " write a default of that type",
+        )
 
 
 def _unfillable(function: Function, parameter: inspect.Parameter, remedy: str) -> str:

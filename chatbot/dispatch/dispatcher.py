@@ -320,8 +320,8 @@ class Dispatcher:
             if match is not None and not isinstance(match, BadArguments):
                 return handler, match
         msg = (
-            f"the dialog {pending.handler} was removed, or takes other arguments, while {pending.id} was under way;"
-            " put the code back and revive this letter, or drop it"
+            f"the dialog {pending.handler} was removed, or takes other arguments, while it was under way;"
+            " put the code back; then revive this dead letter, or drop it"
         )
         raise DialogDiverged(msg)
 
@@ -350,6 +350,8 @@ class Dispatcher:
         try:
             writes = tuple(ledger.memory.writes())
         except CannotStore as error:
+            if handler is not None:
+                error = CannotStore(f"{handler.place}: {handler.name} left what cannot be stored: {error}")
             return Outcome(handler=name, error=error, is_final=True, writes=tuple(ledger.memory.parked()))
         return Outcome(tuple(ledger.wishes), name, writes=writes)
 

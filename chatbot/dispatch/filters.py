@@ -23,6 +23,9 @@ from chatbot.model import MessageType, ThreadId, UserId
 Found: TypeAlias = Mapping[str, str | None]
 """The named texts of a match; None for a group that took no part in it."""
 
+_USER: Final = re.compile(r"\d+:")
+"""How every id of a user begins: 8:acs:, 8:orgid:, 4:+ and so on."""
+
 NOTHING: Final[Found] = MappingProxyType({})
 """A match that found no named texts."""
 
@@ -210,7 +213,15 @@ def regex(pattern: str | re.Pattern[str], flags: int = 0) -> Filter:
 
 
 def from_user(*users: UserId) -> Filter:
-    """Messages written by one of these."""
+    """Messages written by one of these.
+
+    Raises:
+        PluginError: one of them is no user id, such as a name.
+    """
+    for user in users:
+        if not _USER.match(user):
+            msg = f"{place_of_caller()}: from_user({user!r}) never matches; write a user's id, such as 8:acs:…"
+            raise PluginError(msg)
     return _Test(f"from_user{users!r}", lambda one: one.message is not None and one.message.sender in users)
 
 

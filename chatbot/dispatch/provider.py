@@ -41,12 +41,14 @@ class Provider:
 
     Args:
         function: the author's.
+        makes: the type of what it makes.
         needs: what it takes from other providers.
         accepts: the events its context may be of; empty if it takes none.
         is_per_event: whether it is called for every handled event, rather than once per bot.
     """
 
     function: Function
+    makes: object
     needs: Needs
     accepts: tuple[type[Event], ...]
     is_per_event: bool
@@ -109,6 +111,7 @@ class Making:
 
         Raises:
             StateError: something should have been made once, but the dispatcher was not entered.
+            TypeError: a provider has made nothing.
         """
         own: list[Provider] = []
         failure: Exception | None = None
@@ -235,7 +238,7 @@ def _resolve(
             _resolve(wanted, own, scope, (*path, made))
     needs = needs_behind(function, leading, scope, "provider")
     is_per_event = accepts is not None or any(one.is_per_event for one in needs.values())
-    scope[made] = Provider(function, needs, accepts or (), is_per_event)
+    scope[made] = Provider(function, made, needs, accepts or (), is_per_event)
 
 
 def _is_provided(wanted: object, scope: Mapping[object, object]) -> bool:
@@ -271,6 +274,19 @@ async def _make(
     arguments = {name: made[needed] for name, needed in provider.needs.items()}
     leading = (ctx,) if provider.accepts else ()
     if not inspect.isasyncgenfunction(provider.function):
-        return await provider.function(*leading, **arguments)
+        return _checked(provider, await provider.function(*leading, **arguments))
     lifetime: AbstractAsyncContextManager[Any] = asynccontextmanager(provider.function)(*leading, **arguments)
-    return await teardown.enter_async_context(lifetime)
+    return _checked(provider, await teardown.enter_async_context(lifetime))
+
+
+def _checked(provider: Provider, thing: Any) -> Any:
+    """What a provider made; None only where it says that it may be."""
+    if thing is None and type(None) not in get_args(provider.makes):
+        function = provider.function
+        does = "yields" if inspect.isasyncgenfunction(function) else "returns"
+        msg = (
+            f"{place_of(function)}: provider {name_of(function)} {does} None instead of {type_name(provider.makes)};"
+            f" is there a `{does[:-1]}` missing, or a value behind it?"
+        )
+        raise TypeError(msg)
+    return thing

@@ -50,6 +50,8 @@ def check_async(function: Function, role: str) -> None:
             function,
             f"{role} {name} yields; let it return its reply, or await ctx.reply() for each of several",
         )
+    if name == "<lambda>":
+        refuse(function, f"a lambda cannot be a {role}, which is async; write an `async def` of its own")
     refuse(function, f"{role} {name} is not async; write `async def {name}`")
 
 
@@ -116,6 +118,8 @@ def shown(value: object) -> str:
 def type_name(annotation: object) -> str:
     """A type as an author would have written it."""
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return " | ".join("None" if one is type(None) else type_name(one) for one in arguments)
     if isinstance(annotation, type) and not arguments:
         return annotation.__qualname__
     if isinstance(origin, type) and all(isinstance(one, type) for one in arguments):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 ENTRY_POINTS: Final = "chatbot.plugins"
 """The entry point group in which installed packages name their plugins."""
 
+_NO_SUCH_NAME: Final = re.compile(r"cannot import name '(\w+)' from '([\w.]+)'")
 _REFERENCE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -121,14 +122,29 @@ def _import(reference: str, base_dir: Path) -> ModuleType:
             raise PluginError(_no_such_module(reference, base_dir)) from None
         msg = f"{place_of_error(error) or reference}: there is no module {error.name!r}; install it, or mend the import"
         raise PluginError(msg) from error
+    except ImportError as error:
+        raise PluginError(_not_importable(reference, error)) from error
     except SyntaxError as error:
         msg = f"{at(error.filename or reference, error.lineno)}: {error.msg}; mend the syntax"
         raise PluginError(msg) from error
     except (Exception, SystemExit) as error:
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        where = place_of_error(error) or reference
-        msg = f"{where}: importing {reference} failed: {what}; a plugin must import without that"
-        raise PluginError(msg) from error
+        raise PluginError(_import_failed(reference, error)) from error
+
+
+def _not_importable(reference: str, error: ImportError) -> str:
+    found = _NO_SUCH_NAME.match(str(error))
+    if found is None or "partially initialized" in str(error):
+        return _import_failed(reference, error)
+    name, module = found.groups()
+    near = difflib.get_close_matches(name, dir(sys.modules.get(module)), n=1)
+    hint = f"did you mean {near[0]}?" if near else "mend the import"
+    return f"{place_of_error(error) or reference}: there is no {name!r} in {module}; {hint}"
+
+
+def _import_failed(reference: str, error: BaseException) -> str:
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    where = place_of_error(error) or reference
+    return f"{where}: importing {reference} failed: {what}; a plugin must import without that"
 
 
 def _anchor(reference: str, base_dir: Path) -> None:
@@ -179,7 +195,8 @@ def _attribute(module: ModuleType, name: str) -> object:
     if found is not None:
         return found
     plugins = [key for key, value in vars(module).items() if isinstance(value, Plugin)]
-    remedy = f"rename {plugins[0]!r} to `{name}`" if plugins else f'write `{name} = Plugin("{module.__name__}")`'
+    shown = module.__name__.rpartition(".")[2]
+    remedy = f"rename {plugins[0]!r} to `{name}`" if plugins else f'write `{name} = Plugin("{shown}")`'
     msg = f"{_place(module)}: the module {module.__name__} has no `{name}`; {remedy}"
     raise PluginError(msg)
 

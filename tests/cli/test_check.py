@@ -182,6 +182,42 @@ def test_a_dialog_that_would_not_do_the_same_again_is_found(folder: Path, capsys
     )
 
 
+FORGETFUL = """
+from chatbot import Context, Dialog, Plugin
+
+plugin = Plugin("forgetful")
+
+@plugin.message()
+async def echo(ctx: Context) -> None:
+    ctx.log.info("heard")
+    ctx.reply(ctx.text)
+
+@plugin.command("order")
+async def order(talk: Dialog) -> None:
+    await talk.ask("What?")
+    talk.say("Done.")
+"""
+
+
+def test_what_is_not_awaited_is_found(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "checked.py").write_text(FORGETFUL)
+
+    assert main(["check"]) == 78
+
+    assert capsys.readouterr().err.replace(f"{folder}/", "").splitlines() == [
+        "chatbot: checked.py:9: ctx.reply(…) is not awaited, so it does nothing; write `await ctx.reply(…)`",
+        "checked.py:14: talk.say(…) is not awaited, so it does nothing; write `await talk.say(…)`",
+    ]
+
+
+def test_a_plugin_without_handlers_is_seen_to_have_none(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "checked.py").write_text('from chatbot import Plugin\n\nplugin = Plugin("checked")\n')
+
+    assert main(["check"]) == 0
+
+    assert "    no handlers: is a decorator missing?" in capsys.readouterr().out.splitlines()
+
+
 def test_timers_and_schedules_are_listed_with_when_they_are_due(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from chatbot import PASS, Context, Dialog, DialogCancelled, Participant, ParticipantsAdded, Pass, Plugin, PluginError
@@ -234,3 +236,21 @@ def test_a_dialog_takes_nobody_by_name() -> None:
 def test_words_for_cancelling_are_several_texts() -> None:
     with pytest.raises(PluginError, match=r"test_dialogs\.py:\d+: cancel_words is 'stop'; give several words"):
         Plugin("wrong", cancel_words="stop")
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(
+    ("question", "problem"),
+    [
+        ({"timeout": 5}, r"timeout=5 is not a time; write timeout=timedelta\(seconds=60\)"),
+        ({"validate": 42}, "validate=42 cannot be called; write a function"),
+        ({"choices": []}, r"there is nothing to choose from in 'Which\?': choices= is empty"),
+    ],
+)
+async def test_a_question_that_cannot_be_asked_so_says_what_is_wrong(question: dict[str, Any], problem: str) -> None:
+    async def wonder(talk: Dialog) -> None:
+        await talk.ask("Which?", **question)
+
+    async with chat(plugin_of(wonder)) as room:
+        with pytest.raises((TypeError, ValueError), match=problem):
+            await room.user("Ann").says("/talk")

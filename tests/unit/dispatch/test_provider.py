@@ -92,6 +92,32 @@ async def test_what_needs_a_thing_of_an_event_is_made_for_the_event_too() -> Non
     assert made[0].shop is not made[1].shop
 
 
+async def test_a_provider_that_makes_nothing_is_named_unless_it_says_that_it_may() -> None:
+    plugin = Plugin("a")
+
+    @plugin.provide
+    async def basket(ctx: Context) -> AsyncIterator[Basket]:
+        yield  # type: ignore[misc]
+
+    @plugin.provide
+    async def maybe(ctx: Context) -> Shop | None:
+        return None
+
+    @plugin.command("buy")
+    async def buy(ctx: Context, basket: Basket) -> str:
+        return "bought"
+
+    @plugin.command("look")
+    async def look(ctx: Context, shop: Shop | None) -> str:
+        return f"{shop}"
+
+    assert (await talk("/look").into(plugin)).replies == ["None"]
+    with pytest.raises(
+        TypeError, match=r"test_provider\.py:\d+: provider basket yields None instead of Basket; is there"
+    ):
+        await talk("/buy").into(plugin)
+
+
 async def test_a_failure_is_seen_by_the_providers_and_cannot_be_hidden_by_them() -> None:
     plugin, log = Plugin("a"), list[str]()
 

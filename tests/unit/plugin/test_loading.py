@@ -157,7 +157,8 @@ def test_wrong_settings_are_refused_all_at_once(tmp_path: Path) -> None:
             None,
             "it.py:2: there is no module 'nowhere_at_all'; install it, or mend the import",
         ),
-        ("from math import nothing", None, "it.py:1: importing it failed: ImportError: cannot import name 'nothing'"),
+        ("from math import nothing", None, "it.py:1: there is no 'nothing' in math; mend the import"),
+        ("from chatbot import Dialogue", None, "it.py:1: there is no 'Dialogue' in chatbot; did you mean Dialog?"),
         ("def f(:\n  pass", None, "it.py:1: invalid syntax; mend the syntax"),
         (ECHO.replace("async ", ""), None, "it.py:6: handler echo is not async; write `async def echo`"),
         (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import decimal
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -22,6 +22,8 @@ from chatbot import (
     State,
     ThreadLeft,
     TimerFired,
+    UserId,
+    from_user,
     regex,
 )
 from chatbot.dispatch import Roster
@@ -39,6 +41,37 @@ def sync_function(plugin: Any) -> None:
     @plugin.message()
     def echo(ctx: Context) -> str:
         return ctx.text
+
+
+@says("a lambda cannot be a handler, which is async; write an `async def` of its own")
+def nameless_function(plugin: Any) -> None:
+    plugin.message()(lambda ctx: ctx.text)
+
+
+@says("parameter 'count' of roll is int, but its default is 'one'; write a default of that type")
+def default_of_another_type(plugin: Any) -> None:
+    @plugin.command("roll")
+    async def roll(ctx: Context, count: int = "one") -> None: ...  # type: ignore[assignment]
+
+
+@says("parameter 'color' of paint is Literal['red', 'blue'], but its default is 'green'; write a default of that type")
+def default_that_is_no_choice(plugin: Any) -> None:
+    @plugin.command("paint")
+    async def paint(ctx: Context, color: Literal["red", "blue"] = "green") -> None: ...  # type: ignore[assignment]
+
+
+@says(
+    "parameter 'count' of roll is int | str, which nothing can fill; a command's arguments are"
+    " str, int, float, bool, date, timedelta, UUID, an Enum or a Literal, Participant, or Rest; provide anything else"
+)
+def argument_of_two_types(plugin: Any) -> None:
+    @plugin.command("roll")
+    async def roll(ctx: Context, count: int | str) -> None: ...
+
+
+@says("from_user('Ann') never matches; write a user's id, such as 8:acs:…")
+def name_for_an_id(plugin: Any) -> None:
+    plugin.message(from_user(UserId("Ann")))
 
 
 @says("handler echo yields; let it return its reply, or await ctx.reply() for each of several")
