@@ -5,6 +5,8 @@ from __future__ import annotations
 import getpass
 import sys
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import anyio
@@ -16,6 +18,7 @@ from chatbot.cli.person import Person, find_person
 from chatbot.cli.reach import way_to
 from chatbot.cli.session import Session
 from chatbot.cli.terminal import Terminal
+from chatbot.cli.unsent import count_unsent
 from chatbot.config.duration import format_duration
 from chatbot.config.place import printable
 from chatbot.errors import StateError
@@ -59,11 +62,12 @@ def chat(
                 "can make one; `chatbot threads` and `chatbot send` speak as a bot"
             )
             raise StateError(message)
-        anyio.run(_chat, info, way, control, as_ or _own_name(), thread, new, list_, wait)
+        anyio.run(_chat, config, info, way, control, as_ or _own_name(), thread, new, list_, wait)
     return 0
 
 
 async def _chat(
+    config: Path,
     info: RunInfo,
     way: Connection,
     control: ControlDirectory,
@@ -86,7 +90,7 @@ async def _chat(
         if terminal.is_interactive:
             topic = (await person.service.get_thread(chosen)).topic
             print(f"{printable(topic)}  {chosen}\nYou are {printable(name)}. Ctrl-D leaves.\n", flush=True)
-        await Session(person, chosen, terminal).run(patience)
+        await Session(person, chosen, terminal, partial(count_unsent, config, chosen)).run(patience)
 
 
 async def _list(person: Person) -> None:

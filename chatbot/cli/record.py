@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from chatbot.cli.options import BOTS_YAML, RunningConfig
 from chatbot.cli.reach import way_to
 from chatbot.cli.recording import recorded
+from chatbot.cli.unsent import count_unsent
 from chatbot.config import Config, load_config
 from chatbot.errors import ConfigError, Forbidden, NotFound, StateError, Throttled, UnknownName
 from chatbot.model import ChatMessage, ThreadId, UserId
@@ -54,7 +55,11 @@ def record(
     with logging_to(sys.stderr, format="console", level="error"):
         settings = load_config(config, os.environ)
         messages = anyio.run(_read, info, way_to(info, config), settings, chosen)
+        count = anyio.run(count_unsent, config, chosen)
     text = _written(messages, info, settings)
+    if count:
+        more = "another reply is" if count == 1 else f"{count} more replies are"
+        print(f"chatbot: {more} under way and not in this; record again in a moment", file=sys.stderr)
     if output is None:
         print(text, end="")
     else:

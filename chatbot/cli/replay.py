@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from chatbot.config import load_config
 from chatbot.config.place import printable
 from chatbot.errors import ConfigError, UnknownName
 from chatbot.runtime.logs import logging_to
@@ -33,12 +35,16 @@ def replay(
     bot: Annotated[
         str | None, Parameter(help="Which bot of the file gets these plugins, where it has several.")
     ] = None,
+    config: Annotated[Path | None, Parameter(help="A bots.yaml to take the settings of these plugins from.")] = None,
 ) -> int:
     """Perform a conversation in virtual time; exit 1 if any reply is another one."""
     script = parse_script(_read(file), str(file))
     if plugin:
-        script = _recast(script, plugin, bot)
-    with logging_to(sys.stderr, format="console", level="error"):
+        script = _recast(script, plugin, bot, _settings(config, plugin) if config else {})
+    with (
+        logging_to(sys.stderr, format="console", level="error"),
+        _hinting(has_settings=config is not None or not plugin),
+    ):
         done = perform(script, near=file.absolute().parent, root=Path.cwd(), raise_failures=False)
     lines = list(_report(script, done))
     if not lines:
@@ -47,6 +53,17 @@ def replay(
         return 0
     print("\n".join(printable(line) for line in lines))
     return EXIT_DIFFERENT
+
+
+@contextmanager
+def _hinting(*, has_settings: bool) -> Iterator[None]:
+    """Say where a new plugin's settings may come from, if that is what it misses."""
+    try:
+        yield
+    except ConfigError as error:
+        if has_settings or ": settings." not in str(error):
+            raise
+        raise ConfigError(*error.problems, "--config bots.yaml takes the plugin's settings from there") from error
 
 
 def _read(file: Path) -> str:
@@ -60,14 +77,30 @@ def _read(file: Path) -> str:
         raise ConfigError(msg) from None
 
 
-def _recast(script: Script, plugins: tuple[str, ...], bot: str | None) -> Script:
+def _settings(config: Path, plugins: tuple[str, ...]) -> dict[str, Mapping[str, Any]]:
+    """What a bots.yaml says of these plugins: of the first bot that has them."""
+    given = [one for bot in load_config(config, os.environ).bots.values() for one in bot.plugins]
+    if missing := [name for name in plugins if name not in {one.module for one in given}]:
+        msg = f"{config}: no bot has {', '.join(missing)}; name the bots.yaml that has, or leave --config out"
+        raise UnknownName(msg)
+    return {one.module: one.settings for one in reversed(given) if one.module in plugins}
+
+
+def _recast(
+    script: Script, plugins: tuple[str, ...], bot: str | None, settings: Mapping[str, Mapping[str, Any]]
+) -> Script:
     """The same conversation with other plugins for one bot."""
     chosen = bot or (script.bots[0] if len(script.bots) == 1 else None)
     if chosen not in script.bots:
         what = f"there is no bot {bot!r} in it" if bot else "it has several bots"
         msg = f"{script.file}: {what}; say with --bot which one gets the plugins: {', '.join(script.bots)}"
         raise UnknownName(msg)
-    roles = (replace(role, plugins=plugins, number=0) if role.name == chosen else role for role in script.roles)
+    roles = (
+        replace(role, plugins=plugins, number=0, settings={**role.settings, **settings})
+        if role.name == chosen
+        else role
+        for role in script.roles
+    )
     return replace(script, roles=tuple(roles))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Final
@@ -39,13 +40,17 @@ class Session:
         person: who talks.
         thread: where; the person is in it.
         terminal: where they type and read.
+        unsent: tells how much the bots still want to say in the thread.
     """
 
-    def __init__(self, person: Person, thread: ThreadId, terminal: Terminal) -> None:
+    def __init__(
+        self, person: Person, thread: ThreadId, terminal: Terminal, unsent: Callable[[], Awaitable[int]]
+    ) -> None:
         self._person = person
         self._service = person.service
         self._thread = thread
         self._terminal = terminal
+        self._unsent = unsent
         names = {bot.user_id: bot.display_name for bot in person.info.bots} | {person.user: person.name}
         self._transcript = Transcript(person.user, names)
         self._unread: MessageId | None = None
@@ -95,9 +100,15 @@ class Session:
             while True:
                 await self._look()
                 is_answered = self._heard_at > self._sent_at and not self._awaits_receipts
-                if is_answered and anyio.current_time() - self._heard_at >= QUIET_SECONDS:
+                is_quiet = is_answered and anyio.current_time() - self._heard_at >= QUIET_SECONDS
+                if is_quiet and not await self._unsent():
                     return
                 await anyio.sleep(LOOK_SECONDS)
+        if count := await self._unsent():
+            more = "another answer" if count == 1 else f"{count} more answers"
+            print(
+                f"chatbot: {more} under way; `--wait 30s` waits longer, and the next talk shows them", file=sys.stderr
+            )
 
     async def _watch(self) -> None:
         while True:

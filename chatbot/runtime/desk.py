@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from chatbot.errors import StateError
+from chatbot.model import ThreadId
 from chatbot.runtime.caretaker import Caretaker
 from chatbot.runtime.observe.status import Observatory, as_json
 from chatbot.runtime.reloading import Reloader
@@ -26,10 +27,14 @@ class Desk:
         self._reloader = reloader
 
     async def answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Answer one question: `{"ask": "status"}`, `{"ask": "reload"}`, or one of `Caretaker.answer`."""
+        """Answer one question: `{"ask": "status"}`, `{"ask": "unsent", "thread": …}`, `{"ask": "reload"}`, or one of
+        `Caretaker.answer`.
+        """
         match question.get("ask"):
             case "status":
                 return as_json(await self._observatory.look())
+            case "unsent":
+                return {"count": self._observatory.unsent(ThreadId(str(question.get("thread"))))}
             case "reload":
                 if self._reloader is None:
                     message = "these bots end by themselves (--once); what has changed is taken up at the next start"

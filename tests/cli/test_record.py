@@ -39,6 +39,21 @@ def test_a_recording_masks_people_and_replays_with_the_same_replies(
     assert "Maria" not in written
 
 
+def test_who_leaves_or_records_before_all_answers_have_come_is_told(
+    demo: Demo, chat: Chat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(demo.directory)
+    lines = "".join(f"{number}\n" for number in range(8))  # with their answers more than the service takes in 10 s
+
+    talk = chat(demo.directory, "--as", "Gus", "--new", "Much", "--wait", "1s", typed=lines)
+    thread = chat(demo.directory, "--as", "Gus", "--list").out.split()[0]
+    code = main(["record", "--thread", thread])
+
+    assert (talk.code, code) == (0, 0)
+    assert "more answers under way; `--wait 30s` waits longer, and the next talk shows them" in talk.err
+    assert "under way and not in this; record again in a moment" in capsys.readouterr().err
+
+
 def test_a_thread_that_no_bot_is_in_cannot_be_recorded(
     demo: Demo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

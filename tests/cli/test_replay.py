@@ -17,6 +17,23 @@ async def answer(ctx: Context) -> str:
     {line}
 """
 
+POLITE = """
+from chatbot import Context, Plugin
+from pydantic import BaseModel
+
+class Settings(BaseModel):
+    title: str
+
+def plugin(settings: Settings) -> Plugin:
+    made = Plugin("polite")
+
+    @made.message()
+    async def answer(ctx: Context) -> str:
+        return f"{settings.title} {ctx.text}"
+
+    return made
+"""
+
 TALK = "bot: Bo\nplugins: played.old\nAnn: a\nAnn: b\nBo: a\nBo: draft\n* Bo edits: b\n"
 
 
@@ -79,6 +96,28 @@ def test_with_several_bots_one_is_chosen(replay: Replay) -> None:
     assert replay(talk, "--plugin", "played.new")[0] == 2
     assert replay(talk, "--plugin", "played.new", "--bot", "Di").err.endswith("which one gets the plugins: Bo, Cy\n")
     assert "Cy answers otherwise" in replay(talk, "--plugin", "played.new", "--bot", "Cy").out
+
+
+def test_a_new_plugin_gets_its_settings_from_a_bots_yaml(replay: Replay, tmp_path: Path) -> None:
+    (tmp_path / "played" / "polite.py").write_text(POLITE)
+    (tmp_path / "bots.yaml").write_text(
+        "version: 1\nservice: emulator\nbots:\n  bo:\n    plugins: [{module: played.polite, settings: {title: Dr.}}]\n"
+    )
+
+    without = replay(TALK, "--plugin", "played.polite")
+    done = replay(
+        "bot: Bo\nplugins: played.old\nAnn: a\nBo: Dr. a\n", "--plugin", "played.polite", "--config", "bots.yaml"
+    )
+    unknown = replay(TALK, "--plugin", "played.new", "--config", "bots.yaml")
+
+    assert without.code == 78
+    assert "settings.title: Field required" in without.err
+    assert "--config" in without.err
+    assert done == (0, "talk.chat: 1 reply, all the same\n", "")
+    assert (unknown.code, unknown.err) == (
+        2,
+        "chatbot: bots.yaml: no bot has played.new; name the bots.yaml that has, or leave --config out\n",
+    )
 
 
 @pytest.mark.parametrize(

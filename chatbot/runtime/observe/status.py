@@ -17,6 +17,7 @@ import anyio.to_thread
 from chatbot.bot import Bot
 from chatbot.bot.report import BotReport, report
 from chatbot.errors import StoreError
+from chatbot.model import ThreadId
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.observe.last_reload import LastReload, Reloaded
 from chatbot.runtime.observe.tally import Counts, Tally
@@ -102,6 +103,11 @@ class Observatory:
         now = anyio.current_time()
         reports = [report(bot, now) for bot in self._bots]
         return {one.name: one.missed for one in reports if one.missed}
+
+    def unsent(self, thread: ThreadId) -> int:
+        """How much the bots still want to say or do in a thread."""
+        lanes = [bot.lanes[thread] for bot in self._bots if thread in bot.lanes]
+        return sum(len(lane.handling.outbox) for lane in lanes)
 
     async def unready(self) -> tuple[str, ...]:
         """Why the bots cannot work as they should; asks the store to write something that changes nothing."""
