@@ -80,8 +80,11 @@ def to_stderr(problems: list[str], error: Exception | None = None) -> None:
     """Show problems to people: the program's name before the first, every one on lines of its own."""
     if error is not None:
         _print_traceback(error)
+    from chatbot.config.place import printable  # here, because --help should not wait for it
+
     for number, problem in enumerate(problems):
-        tell(problem if number else f"chatbot: {problem}", sys.stderr)
+        shown = "\n".join(map(printable, problem.splitlines()))
+        tell(shown if number else f"chatbot: {shown}", sys.stderr)
 
 
 def tell(text: str, stream: TextIO) -> None:

@@ -112,6 +112,9 @@ def _findings(config: Config, *, is_online: bool) -> Iterator[Finding]:
     for one in memory.look(config, store, is_running=control.is_held):
         if one.subject != "disk" or one.state is not State.OK:
             yield one
+    if config.ca_file and not config.uses_emulator and not (config.directory / config.ca_file).is_file():
+        what = "there is no such file; name a PEM file of certificates, or leave it out"
+        yield misconfigured("ca_file", config.problem(("ca_file",), what))
     if is_online:
         yield from service.look(config, _running(control, config.path), store)
     elif not config.uses_emulator:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import anyio
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from chatbot.emulator import (
     DataFileError,
@@ -39,7 +39,10 @@ EXIT_CONFIG = 78
 async def emulator(
     *,
     host: Annotated[str, Parameter(help="Address to listen on; 0.0.0.0 for a container.")] = "127.0.0.1",
-    port: Annotated[int, Parameter(help="Port to listen on; 0 picks a free one.")] = 0,
+    port: Annotated[
+        int,
+        Parameter(validator=validators.Number(gte=0, lte=65535), help="Port to listen on; 0 picks a free one."),
+    ] = 0,
     tls: Annotated[bool, Parameter(help="Serve https (and plain http beside it, on loopback).")] = False,
     public_host: Annotated[
         str | None,

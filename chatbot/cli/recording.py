@@ -67,7 +67,9 @@ class _Recorder:
         elif message.type is MessageType.PARTICIPANT_REMOVED:
             yield from self._left(message)
         elif message.type is MessageType.TOPIC_UPDATED and message.initiator is not None:
-            yield Step(Verb.RENAMES, self._name(message.initiator), self._masks.text(message.topic or ""))
+            yield Step(
+                Verb.RENAMES, self._name(message.initiator), " ".join(self._masks.text(message.topic or "").split())
+            )
 
     def _said(self, message: ChatMessage) -> Iterator[Step]:
         text = plain_text(message.content) if message.type is MessageType.HTML else message.content

@@ -23,6 +23,7 @@ _DEEPEST: Final = 50
 _NULL, _BOOL, _INT, _FLOAT, _STR, _MERGE = (
     f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "merge")
 )
+_COLLECTIONS: Final = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
 class _Loader(yaml.SafeLoader):
@@ -153,6 +154,8 @@ class _Builder:
             return self._problem(node, path, "this alias contains itself")
         if len(self._open) >= _DEEPEST:
             return self._problem(node, path, f"this is nested too deeply (at most {_DEEPEST} levels)")
+        if isinstance(node, yaml.CollectionNode) and node.tag not in _COLLECTIONS:
+            return self._unknown_tag(node, path)
         self._open.append(node)
         try:
             if isinstance(node, yaml.MappingNode):
@@ -209,7 +212,10 @@ class _Builder:
             return node.value.lower() == "true"
         if node.tag in (_INT, _FLOAT):
             return int(node.value) if node.tag == _INT and len(node.value) < 20 else float(node.value)
-        return self._problem(node, path, f"the tag {node.tag} is not known here (only !secret is)")
+        return self._unknown_tag(node, path)
+
+    def _unknown_tag(self, node: yaml.Node, path: DataPath) -> None:
+        self._problem(node, path, f"the tag {node.tag} is not known here (only !secret is)")
 
     def _interpolated(self, node: yaml.Node, path: DataPath) -> Any:
         try:

@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 from typing import Annotated, Final
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, SecretStr
 
 _UNITS: Final = {
     "d": timedelta(days=1),
@@ -83,6 +83,8 @@ def _shown(value: object) -> str:
         return "nothing"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, SecretStr):
+        return "a secret"
     return str(value) if isinstance(value, int | float) else f"a {type(value).__name__}"
 
 

@@ -16,7 +16,7 @@ from chatbot.config.place import DataPath, masked
 from chatbot.config.schema import Config
 
 MASK: Final = "********"
-_VARIABLES: Final = re.compile(r"\$\{?([A-Za-z_]\w*)|!secret\s+env:(\w+)", re.ASCII)
+_VARIABLES: Final = re.compile(r"\$\$|\$\{?([A-Za-z_]\w*)|!secret\s+env:(\w+)", re.ASCII)
 _SECRETIVE: Final = re.compile(r"key|token|secret|password|passwd|credential|authorization", re.IGNORECASE)
 
 
@@ -91,5 +91,5 @@ def _source(path: DataPath, document: Document) -> tuple[str, tuple[str, ...]]:
         written = "\n".join([written, *rest])
     else:
         written = written[: place.width]
-    variables = tuple(dict.fromkeys(first or second for first, second in _VARIABLES.findall(written)))
+    variables = tuple(dict.fromkeys(name for found in _VARIABLES.findall(written) for name in found if name))
     return " ".join([str(place), *(f"${{{name}}}" for name in variables)]), variables

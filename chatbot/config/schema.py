@@ -27,9 +27,11 @@ from chatbot.config.listen import parse_listen
 from chatbot.config.place import DataPath
 from chatbot.config.service import Service, ServiceConfig
 from chatbot.config.settings import Secret, Settings, Text, checked
+from chatbot.errors import ConfigError
 from chatbot.model import ThreadId, UserId
 from chatbot.service.connection import ConnectionString
 from chatbot.stores import open_store
+from chatbot.stores.url import FORMS
 
 EMULATOR: Final = "emulator"
 """The `service:` that is no resource of Azure's but the emulator inside the daemon's own process."""
@@ -316,10 +318,17 @@ class Config(Settings):
             raise ValueError(message)
         return value
 
-    @field_validator("store")
+    @field_validator("store", mode="before")
     @classmethod
-    def _known_store(cls, value: SecretStr) -> SecretStr:
-        checked(lambda: open_store(value.get_secret_value(), base_dir=Path()))
+    def _known_store(cls, value: object) -> object:
+        if isinstance(value, str):
+            checked(lambda: open_store(value, base_dir=Path()))
+        elif isinstance(value, SecretStr):
+            try:
+                open_store(value.get_secret_value(), base_dir=Path())
+            except ConfigError:
+                message = f"what this secret holds is no store URL: expected {FORMS}"
+                raise ValueError(message) from None
         return value
 
     def come_from(self, path: Path, document: Document) -> Self:

@@ -5,6 +5,7 @@ Literals match in any case.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -79,6 +80,19 @@ OPERATIONS = tuple(
     for methods in (*_CHAT.values(), *_IDENTITY.values())
     for route in methods.values()  # type: ignore[attr-defined]
 )
+
+
+def check_operation(name: str) -> None:
+    """Refuse what is no operation, nor `*`, which is all of them.
+
+    Raises:
+        ValueError: says what it may have been meant to be.
+    """
+    if name not in OPERATIONS and name != "*":
+        near = difflib.get_close_matches(name, OPERATIONS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(OPERATIONS))}"
+        msg = f"there is no operation {name!r} to have a fault; {hint}"
+        raise ValueError(msg)
 
 
 def find(segments: list[str]) -> dict[str, ChatRoute] | dict[str, IdentityRoute] | None:

@@ -122,6 +122,9 @@ def _import(reference: str, base_dir: Path) -> ModuleType:
             raise PluginError(_no_such_module(reference, base_dir)) from None
         msg = f"{place_of_error(error) or reference}: there is no module {error.name!r}; install it, or mend the import"
         raise PluginError(msg) from error
+    except PermissionError as error:
+        msg = f"plugin {reference}: {error.filename} cannot be read: {error.strerror}; let this user read it"
+        raise PluginError(msg) from error
     except ImportError as error:
         raise PluginError(_not_importable(reference, error)) from error
     except SyntaxError as error:
@@ -176,8 +179,12 @@ def _package(name: str, directory: Path) -> ModuleType:
 def _file_of(reference: str, base_dir: Path) -> Path | None:
     stem = base_dir.joinpath(*reference.split("."))
     for file in (stem / "__init__.py", stem.with_name(stem.name + ".py")):
-        if file.is_file():
-            return file
+        try:
+            if file.is_file():
+                return file
+        except PermissionError as error:
+            msg = f"plugin {reference}: {file} cannot be looked at: {error.strerror}; let this user read its directory"
+            raise PluginError(msg) from error
     return None
 
 

@@ -35,7 +35,7 @@ class Examination:
         owner: the uid that it belongs to, if that is somebody else.
         is_open_to_others: more than its owner may read or write it.
         in_use: who has it open; None if nobody has.
-        free_bytes: of its disk.
+        free_bytes: of its disk; None if that is not known.
         problem: why it cannot be used, with what to do; None if it can.
     """
 
@@ -45,7 +45,7 @@ class Examination:
     owner: int | None = None
     is_open_to_others: bool = False
     in_use: str | None = None
-    free_bytes: int = 0
+    free_bytes: int | None = None
     problem: str | None = None
 
     @property
@@ -92,7 +92,7 @@ def _examined(file: Path) -> Examination:
         owner=None if owner is None or owner == os.geteuid() else owner,
         is_open_to_others=exists and os.name == "posix" and bool(file.stat().st_mode & 0o077),
         in_use=_holder(file) if exists else None,
-        free_bytes=shutil.disk_usage(file.parent).free if file.parent.is_dir() else 0,
+        free_bytes=shutil.disk_usage(file.parent).free if file.parent.is_dir() else None,
         problem=_unusable(file) or problem,
     )
 

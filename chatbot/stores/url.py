@@ -10,7 +10,7 @@ from chatbot.stores.base import Store
 from chatbot.stores.memory import MemoryStore
 from chatbot.stores.sqlite import SqliteStore
 
-FORMS: Final = "sqlite:///FILE or memory:"
+FORMS: Final = 'sqlite:///FILE or "memory:"'
 """What `open_store` understands; said in every error."""
 
 
@@ -83,7 +83,7 @@ def _path(url: str, rest: str) -> str:
         raise ConfigError(problem)
     path = rest[3:]
     if path == ":memory:":
-        problem = f"{url!r} would lose everything at every restart unasked: write memory: for that, or name a file"
+        problem = f'{url!r} would lose everything at every restart unasked: write "memory:" for that, or name a file'
         raise ConfigError(problem)
     if not path or path.endswith("/") or "?" in path or "\0" in path:
         problem = f"{url!r} names no file: expected sqlite:///FILE, without options behind it"

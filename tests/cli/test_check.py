@@ -218,6 +218,19 @@ def test_a_plugin_without_handlers_is_seen_to_have_none(folder: Path, capsys: py
     assert "    no handlers: is a decorator missing?" in capsys.readouterr().out.splitlines()
 
 
+def test_a_ca_file_that_is_not_there_is_found(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ACS_CONNECTION_STRING", "endpoint=https://my.communication.azure.com/;accesskey=c2VjcmV0")
+    with (folder / "bots.yaml").open("a") as bots:
+        bots.write("ca_file: nowhere.pem\n")
+
+    assert main(["check"]) == 78
+
+    shown = capsys.readouterr().out
+    assert "bots.yaml:8:10: ca_file: there is no such file; name a PEM file of certificates, or leave it out" in shown
+
+
 def test_timers_and_schedules_are_listed_with_when_they_are_due(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,7 +30,7 @@ def look(config: Config, found: Examination, *, is_running: bool) -> Iterator[Fi
     if found.owner is not None:
         what = f"{found.file} belongs to the user with the id {found.owner}, who this is not"
         yield warning("store", what, f"be the user that runs the bots: sudo -u '#{found.owner}' chatbot doctor")
-    if found.is_open_to_others:
+    if found.is_open_to_others and found.problem is None:
         what = f"others than its owner may read {found.file}, where people's words are"
         yield warning("store", what, f"chmod 600 {found.file}")
     yield from _room(found)
@@ -46,7 +46,7 @@ def _described(found: Examination) -> str:
 
 
 def _room(found: Examination) -> Iterator[Finding]:
-    if not found.free_bytes:
+    if found.free_bytes is None:
         return
     free = f"{found.free_bytes / 1e9:.1f} GB are free where the store is"
     if found.free_bytes < NEEDED_BYTES:

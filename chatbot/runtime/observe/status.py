@@ -21,7 +21,11 @@ from chatbot.model import ThreadId
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.observe.last_reload import LastReload, Reloaded
 from chatbot.runtime.observe.tally import Counts, Tally
-from chatbot.stores.base import DropDeadLetter, Store
+from chatbot.stores.base import Attempt, BeginAttempt, EndAttempt, Store
+
+_NOWHERE: Final = ThreadId("is the store writable?")
+TRIAL: Final = (BeginAttempt(_NOWHERE, Attempt("", 1)), EndAttempt(_NOWHERE))
+"""Writes that change pages of a file, and leave nothing; what changes none is not written, not even to a full disk."""
 
 _VERSION: Final = version("chatbot")  # reads files, so not on the loop
 
@@ -110,15 +114,17 @@ class Observatory:
         return sum(len(lane.handling.outbox) for lane in lanes)
 
     async def unready(self) -> tuple[str, ...]:
-        """Why the bots cannot work as they should; asks the store to write something that changes nothing."""
+        """Why the bots cannot work as they should; has the store write something that is gone again at once."""
         reasons = []
         now = time.time()
+        if any(bot.is_stopping for bot in self._bots):
+            reasons.append("the bots are about to end")
         for bot in self._bots:
             expires = self._tallies[bot.name].token_expires_on
             if expires is None or expires <= now or "Unauthorized" in bot.trouble.current.values():
                 reasons.append(f"{bot.name} has no valid token")
         try:
-            await self._store.commit(self._bots[0].user, [DropDeadLetter("")])
+            await self._store.commit(self._bots[0].user, TRIAL)
         except StoreError as error:
             reasons.append(f"the store cannot be written: {error}")
         return tuple(reasons)

@@ -124,6 +124,12 @@ sys.exit(guard(work))
     assert work.returncode == 3
 
 
+def test_what_a_plugin_says_of_its_failure_does_not_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fail(PluginError("plugins/x.py:1: oh \x1b[31m no\nsecond line")) == 78
+
+    assert capsys.readouterr().err == "chatbot: plugins/x.py:1: oh \\x1b[31m no\nsecond line\n"
+
+
 def test_ctrl_c_is_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert fail(KeyboardInterrupt()) == 130
     assert capsys.readouterr().err == ""

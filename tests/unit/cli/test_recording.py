@@ -67,7 +67,7 @@ def test_people_come_and_go_and_bots_are_there_until_they_are_removed() -> None:
         moved(4, removed, MARIA, ECHO),
         moved(5, added, MARIA, ECHO),
         moved(6, removed, HELP, HELP),
-        message(7, type=MessageType.TOPIC_UPDATED, initiator=MARIA, topic="call 0151 2345678"),
+        message(7, type=MessageType.TOPIC_UPDATED, initiator=MARIA, topic="call\n0151 2345678"),
     ) == [
         "* Ann joins",
         "* Ann adds Ben",

@@ -99,6 +99,8 @@ def test_what_is_nested_beyond_measure_is_refused(text: str) -> None:
             "a: !!python/object:os.system x",
             "f.yaml:1:4: a: the tag tag:yaml.org,2002:python/object:os.system",
         ),
+        ("a: !!python/tuple [x]", "f.yaml:1:4: a: the tag tag:yaml.org,2002:python/tuple is not known here"),
+        ("a: !foo {b: c}", "f.yaml:1:4: a: the tag !foo is not known here (only !secret is)"),
         ("? [a, b]\n: c", "f.yaml:1:3: a key must be a plain word"),
         ("<<: 5", "f.yaml:1:5: << must be followed by an alias of a mapping (<<: *name)"),
         ("a: ${NONE}", "f.yaml:1:4: a: the environment variable NONE is not set"),

@@ -208,6 +208,13 @@ def test_a_store_that_cannot_be_is_refused_without_its_password(folder: Path, st
     assert "hunter2" not in problem
 
 
+def test_a_secret_that_is_no_store_is_not_shown(folder: Path) -> None:
+    (problem,) = refusal(f"{SMALL}store: !secret env:STORE\nretention: !secret env:STORE\n", STORE="hunter2")[:1]
+
+    assert "what this secret holds is no store URL: expected sqlite:///FILE" in problem
+    assert "hunter2" not in problem
+
+
 def test_a_file_in_the_place_of_an_import_path_is_told_once(folder: Path) -> None:
     assert first_lines(refusal("version: 1\nservice: emulator\nbots:\n  a:\n    plugins: [plugins/echo.py]\n")) == [
         'bots.yaml:5:15: bots.a.plugins[0]: "plugins/echo.py" is not an import path (like plugins.echo for'

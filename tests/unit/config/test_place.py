@@ -36,6 +36,12 @@ def test_keys_and_passwords_are_masked_and_the_caret_stays_true() -> None:
     assert "hunter2" not in excerpt("url: https://tokens.example/?code=hunter2", 1)
     assert "hunter2" not in excerpt("{authorization: Bearer hunter2, url: x}", 1)
     assert "hunter2" not in excerpt("event_grid: {listen: 8090, key: hunter2}", 1)
+    assert "hunter2" not in excerpt("settings: {model: m, api_key: hunter2, timeout: x}", 1)
+    assert "hunter2" not in excerpt("api_key: [hunter2]", 1)
+    assert "hunter2" not in excerpt("service: {endpoint: https://x, accesskey: hunter2}", 1)
+    assert "hunter2" not in excerpt("authorisation: Bearer hunter2", 1)
+    assert "A" * 86 not in excerpt(f"service: {'A' * 86}==", 1)
+    assert "plugins.echo" in excerpt("monkeys: 3, plugins: [plugins.echo]", 1)
     assert "https://localhost:8443, token: !secret env:T" in excerpt(
         "url: https://localhost:8443, token: !secret env:T", 1
     )

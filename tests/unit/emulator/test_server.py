@@ -185,6 +185,11 @@ def test_a_command_line_that_makes_no_sense_is_one_sentence(tmp_path: Path) -> N
     seed = tmp_path / "seed.yaml"
     seed.write_text("people: []")
     for arguments, code, sentence in (
+        (
+            ["--fault", "sned_message:503"],
+            2,
+            "there is no operation 'sned_message' to have a fault; did you mean send_message?.\n",
+        ),
         (["--quirk", "start-time=never"], 2, "quirk start-time cannot be 'never'; it can be: inclusive | exclusive.\n"),
         (["--fault", "*:explode"], 2, "there is no kind 'explode'"),
         (["--access-key", "?"], 2, "--access-key must be base64, and '?' is not.\n"),
