@@ -91,7 +91,7 @@ def check_operation(name: str) -> None:
     if name not in OPERATIONS and name != "*":
         near = difflib.get_close_matches(name, OPERATIONS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(OPERATIONS))}"
-        msg = f"there is no operation {name!r} to have a fault; {hint}"
+        msg = f"there is no operation {name!r} to have a fault ({hint})"
         raise ValueError(msg)
 
 
