@@ -11,7 +11,8 @@ _WIDEST: Final = 140
 _SECRETS: Final = re.compile(
     r"""(?P<before>accesskey\s*=\s*|://[^/\s:@]*:(?=\S*@))(?P<secret>[^\s;"'@]+)"""
     r"""|(?P<parameter>[?&](?:code|sig|key|token)=)(?P<argument>[^\s;"'&,}]+)"""
-    r"""|(?P<name>[\w-]*(?:authori[sz]ation|token|key|secret|password)["']?\s*:\s+)(?!!secret\b|["']?\$|[{&*])(?P<value>[^,}\n]+)"""
+    r"""|(?P<name>(?<![\w-])[\w-]*(?:authori[sz]ation|token|key|secret|password)["']?\s*:\s*+)"""
+    r"""(?!!secret\b|["']?\$|[{&*])(?P<value>[^,}\n]+)"""
     r"""|(?P<nothing>)(?P<base64>(?<![\w+/])[A-Za-z0-9+/]{20,}={1,2}(?![\w=]))""",
     re.IGNORECASE,
 )

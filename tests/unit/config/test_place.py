@@ -38,6 +38,8 @@ def test_keys_and_passwords_are_masked_and_the_caret_stays_true() -> None:
     assert "hunter2" not in excerpt("event_grid: {listen: 8090, key: hunter2}", 1)
     assert "hunter2" not in excerpt("settings: {model: m, api_key: hunter2, timeout: x}", 1)
     assert "hunter2" not in excerpt("api_key: [hunter2]", 1)
+    assert "hunter2" not in excerpt("token:hunter2", 1)
+    assert "hunter2" not in excerpt('{"key":"hunter2"}', 1)
     assert "hunter2" not in excerpt("service: {endpoint: https://x, accesskey: hunter2}", 1)
     assert "hunter2" not in excerpt("authorisation: Bearer hunter2", 1)
     assert "A" * 86 not in excerpt(f"service: {'A' * 86}==", 1)
