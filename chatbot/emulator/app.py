@@ -24,7 +24,7 @@ from chatbot.emulator.people import People
 from chatbot.emulator.problems import ServiceError
 from chatbot.emulator.quotas import Quotas
 from chatbot.emulator.request import Request, Response
-from chatbot.emulator.routes import ChatRoute, Route, check_operation
+from chatbot.emulator.routes import ChatRoute, Route
 from chatbot.emulator.world import World
 
 _log = logging.getLogger(__name__)
@@ -73,8 +73,6 @@ class Emulator(People):
         self.has_quotas = quotas
         self.quotas = Quotas()
         self.faults = faults or Faults()
-        for rule in self.faults.rules:
-            check_operation(rule.operation)
         self.validations: dict[str, Callable[[], None]] = {}
         self.calls: deque[Call] = deque(maxlen=10_000)
         self._answers = Answers(self.world)

@@ -26,7 +26,6 @@ from chatbot.emulator.faults import Fault
 from chatbot.emulator.problems import ServiceError
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.request import Request, Response
-from chatbot.emulator.routes import check_operation
 
 if TYPE_CHECKING:
     from chatbot.emulator.app import Emulator
@@ -136,8 +135,6 @@ class Control:
             msg = 'write {"faults": ["send_message:503,times=1"]}'
             raise ValueError(msg)
         parsed = [Fault.parse(str(text)) for text in listed]
-        for fault in parsed:
-            check_operation(fault.operation)
         for fault in parsed:
             self._emulator.faults.add(fault)
         return self._faults(request)

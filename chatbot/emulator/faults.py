@@ -25,6 +25,8 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from chatbot.emulator.routes import check_operation
+
 KINDS = frozenset(
     {
         "status",
@@ -72,6 +74,7 @@ class Fault:
         if not colon or not operation:
             msg = f"fault {text!r}: write OPERATION:KIND, as in send_message:503,probability=0.2 or *:latency=0.1"
             raise ValueError(msg)
+        check_operation(operation.strip())
         try:
             fields = _kind(kind.strip(), value.strip())
             for other in others:
