@@ -11,11 +11,12 @@ import ast
 import builtins
 import inspect
 import re
-import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any, Final
+
+from chatbot.conversation.syntax import syntax_of
 
 CLOCK: Final = "use `await talk.now()`"
 EFFECT: Final = "use `await talk.run(…)`"
@@ -106,14 +107,12 @@ class _Reading(ast.NodeVisitor):
     @classmethod
     def of(cls, function: FunctionType, provided: Collection[str]) -> _Reading | None:
         """A reading of its source; None if it has none."""
-        try:
-            lines, line = inspect.getsourcelines(function)
-            tree = ast.parse(textwrap.dedent("".join(lines)))
-        except (OSError, TypeError, SyntaxError):
+        syntax = syntax_of(function)
+        if syntax is None:
             return None
         closure = inspect.getclosurevars(function)
         known = {**vars(builtins), **function.__globals__, **closure.nonlocals}
-        return cls(tree, known, file=function.__code__.co_filename, line=line, provided=provided)
+        return cls(syntax.tree, known, file=syntax.file, line=syntax.first_line, provided=provided)
 
     def read(self) -> None:
         self.visit(self._tree)

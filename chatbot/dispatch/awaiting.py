@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import ast
 import inspect
-import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from chatbot.conversation.dialog import Dialog
+from chatbot.conversation.syntax import syntax_of
 from chatbot.dispatch.context import Context
 
 
@@ -39,15 +39,13 @@ def unawaited(handler: Callable[..., Any], *, is_dialog: bool) -> Iterator[Unawa
         is_dialog: which of both.
     """
     function, kind = inspect.unwrap(handler), Dialog if is_dialog else Context
-    try:
-        lines, first_line = inspect.getsourcelines(function)
-        tree = ast.parse(textwrap.dedent("".join(lines)))
-    except (OSError, TypeError, SyntaxError):  # without its source nothing is known of it
+    syntax = syntax_of(function)
+    if syntax is None:  # without its source nothing is known of it
         return
     parameter = next(iter(inspect.signature(function).parameters), None)
-    for node in ast.walk(tree):
+    for node in ast.walk(syntax.tree):
         match node:
             case ast.Expr(ast.Call(ast.Attribute(ast.Name(name), method))) if (
                 name == parameter and inspect.iscoroutinefunction(getattr(kind, method, None))
             ):
-                yield Unawaited(function.__code__.co_filename, first_line + node.lineno - 1, f"{name}.{method}(…)")
+                yield Unawaited(syntax.file, syntax.first_line + node.lineno - 1, f"{name}.{method}(…)")
