@@ -14,7 +14,7 @@ from cyclopts import Parameter
 
 from chatbot.config import load_config
 from chatbot.config.place import printable
-from chatbot.errors import ConfigError, UnknownName
+from chatbot.errors import ConfigError, PluginSettingsError, UnknownName
 from chatbot.runtime.logs import logging_to
 from chatbot.testing.difference import other_replies
 from chatbot.testing.performance import Performance, perform
@@ -61,7 +61,7 @@ def _hinting(*, has_settings: bool) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        if has_settings or ": settings." not in str(error):
+        if has_settings or not isinstance(error.__cause__, PluginSettingsError):
             raise
         raise ConfigError(*error.problems, "--config bots.yaml takes the plugin's settings from there") from error
 
