@@ -117,9 +117,9 @@ class Observatory:
         """Why the bots cannot work as they should; has the store write something that is gone again at once."""
         reasons = []
         now = time.time()
-        if any(bot.is_stopping for bot in self._bots):
-            reasons.append("the bots are about to end")
         for bot in self._bots:
+            if bot.is_stopping:
+                reasons.append(f"{bot.name} is about to end")
             expires = self._tallies[bot.name].token_expires_on
             if expires is None or expires <= now or "Unauthorized" in bot.trouble.current.values():
                 reasons.append(f"{bot.name} has no valid token")
