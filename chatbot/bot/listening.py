@@ -47,7 +47,6 @@ class Listening:
         self._full_walk_at = 0.0
         self._is_complete = False
         self._reliance = Reliance()
-        self._back_off = BackOff()
         self.has_walked = False
 
     def begin(self, horizon_ms: int | None) -> None:
@@ -92,16 +91,16 @@ class Listening:
             for _ in range(SPENT_BEFORE):
                 self._bot.budget.spend(Operation.LIST_THREADS, now)
                 self._bot.budget.spend(Operation.WALK_THREADS, now)
-        self._back_off = BackOff()
+        back_off = BackOff()
         self._bot.watch.doorbell()
         while not self._bot.is_stopping:
             try:
                 await self._listen()
                 self._bot.trouble.over("list threads")
-                self._back_off.succeeded()
+                back_off.succeeded()
                 pause = self.pause if self._full_walk is None else self._bot.settings.cadence.interval
             except ServiceError as error:
-                pause = self._failed(error)
+                pause = self._failed(error, back_off)
             await self._wait(pause)
 
     async def _wait(self, pause: float) -> None:
@@ -113,10 +112,10 @@ class Listening:
             await self._summoned.wait()
         self._summoned = anyio.Event()
 
-    def _failed(self, error: ServiceError) -> float:
+    def _failed(self, error: ServiceError, back_off: BackOff) -> float:
         self._bot.trouble.met("list threads", error)
         now = anyio.current_time()
-        pause = self._back_off.failed(error, now)
+        pause = back_off.failed(error, now)
         if isinstance(error, Throttled):
             self._bot.budget.close(Operation.LIST_THREADS, now + pause)
         return pause
