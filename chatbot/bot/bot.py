@@ -19,6 +19,7 @@ from chatbot.actions import ActionKey, SendReadReceipt
 from chatbot.bot import aftercare
 from chatbot.bot.crew import Crew
 from chatbot.bot.deferred import Deferred
+from chatbot.bot.degraded import DegradedReasons
 from chatbot.bot.lane import Lane
 from chatbot.bot.line import LaneLine
 from chatbot.bot.listening import Listening
@@ -75,6 +76,7 @@ class Bot:
         conversations: what is going on beyond the event in hand.
         listening: what hears the doorbell.
         deferred: what lanes have to write that can wait.
+        degraded: why the bot does not work as it should, where a restart would not help.
         turns: what gives the lanes their turns.
         noted: handlers that an earlier process noted as about to run, and never as ended.
     """
@@ -105,7 +107,9 @@ class Bot:
         self.first_started_ms = first_started_ms
         self.clock = clock
         self.log = (log or _default_log()).bind(bot=name)
-        self.trouble = Trouble(self.log)
+        self.degraded = DegradedReasons()
+        self.trouble = Trouble(self.log, anyio.current_time)
+        self.degraded.add_source(self.trouble.degraded)
         self.failures = Recurrence(self.log)
         self.watch = Watch(observer or Unobserved())
         self.tracer = tracer or Untraced()

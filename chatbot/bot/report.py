@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from chatbot.bot.degraded import HANDLER_SLOW, SLOW_HANDLER_SECONDS, Degraded
 from chatbot.bot.membership import Presence
 from chatbot.bot.pulse import PATIENCE
 from chatbot.model import UserId
@@ -43,6 +44,7 @@ class BotReport:
         quota_left: requests that the service still allows, by operation, where the fewest are left.
         running: handlers that have not ended, the longest first.
         troubles: what does not work at the moment, with the kind of failure.
+        degraded: why the bot does not work as it should, where a restart would not help; the longest first.
         doorbell: seconds between two questions which threads have moved; more while Event Grid tells.
         stretch: by how much unasked looks are rarer than the cadence says, because there are so many threads.
     """
@@ -58,6 +60,7 @@ class BotReport:
     quota_left: Mapping[str, int]
     running: tuple[RunningHandler, ...]
     troubles: Mapping[str, str]
+    degraded: tuple[Degraded, ...] = ()
     doorbell: float = 1.0
     stretch: float = 1.0
 
@@ -72,6 +75,7 @@ def report(bot: Bot, now: float) -> BotReport:
     lanes = [lane for lane in bot.lanes.values() if lane.membership.presence is Presence.IN]
     late = {} if bot.is_stopping else _late(bot, now)
     unhandled = [lane.looking.unhandled_ms for lane in lanes if lane.looking.unhandled_ms is not None]
+    running = _running(bot, now)
     wished = [made for lane in bot.lanes.values() if (made := lane.handling.outbox.oldest_ms) is not None]
     return BotReport(
         name=bot.name,
@@ -85,8 +89,9 @@ def report(bot: Bot, now: float) -> BotReport:
         outbox=sum(len(lane.handling.outbox) for lane in bot.lanes.values()),
         outbox_age=_age(wished, wall),
         quota_left=_quota_left([bot.budget, *(lane.budget for lane in lanes)], now),
-        running=_running(bot, now),
+        running=running,
         troubles=bot.trouble.current,
+        degraded=(*_slow(running), *bot.degraded.current(now)),
     )
 
 
@@ -114,3 +119,10 @@ def _quota_left(budgets: list[Budget], now: float) -> dict[str, int]:
 def _running(bot: Bot, now: float) -> tuple[RunningHandler, ...]:
     found = [RunningHandler(place, event, seconds) for place, (event, seconds) in bot.watch.pulse.running(now).items()]
     return tuple(sorted(found, key=lambda one: -one.seconds))
+
+
+def _slow(running: tuple[RunningHandler, ...]) -> Iterator[Degraded]:
+    for handler in running:
+        if handler.seconds >= SLOW_HANDLER_SECONDS:
+            where = f" in {handler.thread}" if handler.thread else ""
+            yield Degraded(HANDLER_SLOW, f"a handler of {handler.event}{where} has not ended", handler.seconds)

@@ -1,12 +1,44 @@
-"""Says once that something is wrong and once that it is right again, however often it is met in between."""
+"""Says once that something is wrong and once that it is right again, however often it is met in between.
+
+What the service has refused or failed for minutes is a reason to be degraded: `list_threads:403`, `send_message:503`.
+"""
 
 from __future__ import annotations
 
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from chatbot.bot.degraded import REFUSED_SECONDS, Degraded
+from chatbot.errors import OutcomeUnknown, ProtocolError, ServiceError, Unreachable
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
+
+
+_OPERATIONS: Final[Mapping[str, str]] = {
+    "list threads": "list_threads",
+    "read": "list_messages",
+    "send": "send_message",
+}
+"""The operation of the service that a kind of work depends on, as metrics call it."""
+
+
+@dataclass(slots=True)
+class _Failing:
+    """A place where a kind of work fails.
+
+    Args:
+        since: when it began.
+        label: how it failed last: `403`, `unreachable`; "" if the service is not to blame.
+        error: what the service answered last.
+    """
+
+    since: float
+    label: str = ""
+    error: str = ""
 
 
 @dataclass(slots=True)
@@ -14,7 +46,7 @@ class _Work:
     """A kind of work that does not succeed everywhere at the moment."""
 
     kinds: list[str] = field(default_factory=list)
-    places: set[str] = field(default_factory=set)
+    places: dict[str, _Failing] = field(default_factory=dict)
     failures: int = 0
 
 
@@ -26,10 +58,12 @@ class Trouble:
 
     Args:
         log: where it is said.
+        clock: seconds of a monotonic clock.
     """
 
-    def __init__(self, log: FilteringBoundLogger) -> None:
+    def __init__(self, log: FilteringBoundLogger, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
+        self._clock = clock
         self._works: dict[str, _Work] = {}
 
     def met(self, work: str, error: Exception, *, place: str = "") -> None:
@@ -41,7 +75,8 @@ class Trouble:
             place: the thread, if it was in one; only that of the first failure is said.
         """
         trouble = self._works.setdefault(work, _Work())
-        trouble.places.add(place)
+        failing = trouble.places.setdefault(place, _Failing(self._clock()))
+        failing.label, failing.error = _label_of(error), _answer_of(error)
         trouble.failures += 1
         kind = type(error).__name__
         if kind not in trouble.kinds:
@@ -54,7 +89,7 @@ class Trouble:
         trouble = self._works.get(work)
         if trouble is None or place not in trouble.places:
             return
-        trouble.places.discard(place)
+        del trouble.places[place]
         if not trouble.places:
             del self._works[work]
             self._log.info("trouble.ended", work=work, kind=trouble.kinds[-1], failures=trouble.failures)
@@ -63,3 +98,38 @@ class Trouble:
     def current(self) -> dict[str, str]:
         """What does not work at the moment: work to the latest new kind of failure."""
         return {work: trouble.kinds[-1] for work, trouble in self._works.items()}
+
+    def degraded(self, now: float) -> Iterable[Degraded]:
+        """What the service has refused or failed for `REFUSED_SECONDS`, without a success in the same place."""
+        for work, trouble in self._works.items():
+            lasting = [failing for failing in trouble.places.values() if now - failing.since >= REFUSED_SECONDS]
+            for label, count in Counter(failing.label for failing in lasting if failing.label).items():
+                alike = [failing for failing in lasting if failing.label == label]
+                where = f" in {count} threads" if count > 1 else ""
+                detail = f"{alike[-1].error}{where}"
+                since = min(failing.since for failing in alike)
+                yield Degraded(f"{_OPERATIONS.get(work, work)}:{label}", detail, now - since)
+
+
+def _answer_of(error: Exception) -> str:
+    """What the service answered, without its own words: they may quote a request."""
+    if isinstance(error, ServiceError) and error.status is not None:
+        return f"the service answers {error.status}" + (f" ({error.code})" if error.code else "")
+    return str(error)
+
+
+def _label_of(error: Exception) -> str:
+    """How the service failed, for a metric: a status, or why there was no usable answer."""
+    match error:
+        case Unreachable():
+            return "unreachable"
+        case ProtocolError():
+            return "protocol_error"
+        case ServiceError(status=int(status)):
+            return str(status)
+        case OutcomeUnknown():
+            return "no_answer"
+        case ServiceError():
+            return "failed"
+        case _:
+            return ""

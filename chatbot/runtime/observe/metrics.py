@@ -52,6 +52,7 @@ class _Snapshot(Collector):
             yield gauge
         yield self._token_life()
         yield self._quotas()
+        yield self._degraded()
         yield from self._counters()
         yield from self._histograms()
 
@@ -86,6 +87,18 @@ class _Snapshot(Collector):
         for bot in self._status.bots:
             for operation, left in bot.report.quota_left.items():
                 gauge.add_metric([bot.report.name, operation], left)
+        return gauge
+
+    def _degraded(self) -> Metric:
+        gauge = GaugeMetricFamily(
+            "chatbot_degraded",
+            "1 for every reason why something does not work as it should; bot is empty for the whole process.",
+            labels=["bot", "reason"],
+        )
+        found = [("", self._status.degraded), *((bot.report.name, bot.report.degraded) for bot in self._status.bots)]
+        for bot, degraded in found:
+            for reason in sorted({one.reason for one in degraded}):
+                gauge.add_metric([bot, reason], 1)
         return gauge
 
     def _counters(self) -> Iterable[Metric]:

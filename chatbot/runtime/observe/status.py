@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +15,7 @@ import anyio
 import anyio.to_thread
 
 from chatbot.bot import Bot
+from chatbot.bot.degraded import RELOAD_REFUSED, SETTINGS_POSTPONED, Degraded, DegradedReasons
 from chatbot.bot.report import BotReport, report
 from chatbot.errors import StoreError
 from chatbot.model import ThreadId
@@ -56,6 +57,7 @@ class Status:
         memory: resident bytes; None where the system does not tell.
         unready: why the bots cannot work as they should, one text a reason.
         reloaded: how the latest reload went; None if there was none.
+        degraded: why the process as a whole does not work as it should; bots have reasons of their own.
     """
 
     version: str
@@ -69,11 +71,17 @@ class Status:
     bots: tuple[BotStatus, ...]
     unready: tuple[str, ...]
     reloaded: Reloaded | None = None
+    degraded: tuple[Degraded, ...] = ()
 
     @property
     def missed(self) -> Mapping[str, Mapping[str, float]]:
         """The pollers that have missed their beat, by bot, with the seconds since it was due."""
         return {bot.report.name: bot.report.missed for bot in self.bots if bot.report.missed}
+
+    @property
+    def is_degraded(self) -> bool:
+        """Whether anything does not work as it should although a restart would not help."""
+        return bool(self.degraded) or any(bot.report.degraded for bot in self.bots)
 
 
 class Observatory:
@@ -87,10 +95,13 @@ class Observatory:
 
     Attributes:
         last_reload: where reloads are noted.
+        degraded: why the process as a whole does not work as it should.
     """
 
     def __init__(self, bots: Sequence[Bot], tallies: Mapping[str, Tally], store: Store, connection: Connection) -> None:
         self.last_reload = LastReload()
+        self.degraded = DegradedReasons()
+        self.degraded.add_source(self._of_reload)
         self._bots = bots
         self._tallies = tallies
         self._store = store
@@ -150,7 +161,20 @@ class Observatory:
             bots=tuple(bots),
             unready=await self.unready(),
             reloaded=self.last_reload.reloaded,
+            degraded=self.degraded.current(now),
         )
+
+    def _of_reload(self, _now: float) -> Iterator[Degraded]:
+        """What of the last reload is not in force."""
+        last = self.last_reload.reloaded
+        if last is None:
+            return
+        seconds = max(0.0, time.time() - last.at)
+        if last.is_refused:
+            yield Degraded(RELOAD_REFUSED, "the bots run as before: `chatbot check` says what is wrong", seconds)
+        if last.postponed:
+            detail = f"only a restart applies {', '.join(last.postponed)}"
+            yield Degraded(SETTINGS_POSTPONED, detail, seconds)
 
     async def _dead_letters(self, bot: Bot) -> int | None:
         try:
@@ -176,11 +200,17 @@ def as_json(status: Status) -> dict[str, Any]:
         "is_healthy": not status.missed,
         "is_ready": not status.unready,
         "unready": list(status.unready),
+        "is_degraded": status.is_degraded,
+        "degraded": _reasons_as_json(status.degraded),
         "last_reload": _reload_as_json(status),
         "tasks": status.tasks,
         "memory_bytes": status.memory,
         "bots": [_bot_as_json(bot, status.now) for bot in status.bots],
     }
+
+
+def _reasons_as_json(reasons: Iterable[Degraded]) -> list[dict[str, Any]]:
+    return [{"reason": one.reason, "detail": one.detail, "seconds": round(one.seconds, 1)} for one in reasons]
 
 
 def _reload_as_json(status: Status) -> dict[str, Any] | None:
@@ -213,6 +243,7 @@ def _bot_as_json(bot: BotStatus, now: float) -> dict[str, Any]:
             {"thread": one.thread, "event": one.event, "seconds": round(one.seconds, 1)} for one in report.running
         ],
         "troubles": dict(report.troubles),
+        "degraded": _reasons_as_json(report.degraded),
         "last_failures": [
             {"seconds_ago": round(now - one.at, 1), "handler": one.handler, "error": one.error}
             for one in counts.failures

@@ -1,8 +1,9 @@
 import pytest
 import structlog
 
+from chatbot.bot.degraded import Degraded
 from chatbot.bot.trouble import Trouble
-from chatbot.errors import Throttled, Unreachable
+from chatbot.errors import Forbidden, OutcomeUnknown, Rejected, StoreError, Throttled, Unreachable
 
 
 @pytest.fixture
@@ -11,12 +12,17 @@ def said() -> list[dict[str, object]]:
 
 
 @pytest.fixture
-def trouble(said) -> Trouble:
+def now() -> list[float]:
+    return [0.0]
+
+
+@pytest.fixture
+def trouble(said, now) -> Trouble:
     def keep(_logger, _method, event):
         said.append(event)
         raise structlog.DropEvent
 
-    return Trouble(structlog.wrap_logger(None, processors=[keep]))
+    return Trouble(structlog.wrap_logger(None, processors=[keep]), lambda: now[0])
 
 
 def events(said) -> list[object]:
@@ -60,3 +66,29 @@ def test_what_works_in_one_place_does_not_end_the_trouble_of_another(trouble, sa
     trouble.over("read", place="hall")
 
     assert events(said)[1:] == [("trouble.ended", "Unreachable")]
+
+
+def test_what_the_service_refuses_for_two_minutes_in_one_place_is_a_reason_to_be_degraded(trouble, now):
+    trouble.met("list threads", Forbidden("no", status=403, code="Forbidden"))
+    now[0] = 100.0
+    trouble.met("read", Rejected("you said: secret", status=400), place="hall")
+    trouble.met("store", StoreError("the disk is full"))
+
+    assert list(trouble.degraded(119.0)) == []
+    assert list(trouble.degraded(120.0)) == [Degraded("list_threads:403", "the service answers 403 (Forbidden)", 120.0)]
+    assert [one.reason for one in trouble.degraded(300.0)] == ["list_threads:403", "list_messages:400"]
+    assert "secret" not in str(list(trouble.degraded(300.0)))
+
+    trouble.over("list threads")
+
+    assert [one.reason for one in trouble.degraded(300.0)] == ["list_messages:400"]
+
+
+def test_many_threads_with_short_failures_one_after_the_other_are_no_reason(trouble, now):
+    for number in range(20):
+        now[0] = number * 50.0
+        trouble.met("read", OutcomeUnknown("no", status=503), place=f"{number + 1}")
+        trouble.over("read", place=f"{number}")
+
+    assert trouble.current
+    assert list(trouble.degraded(now[0])) == []
