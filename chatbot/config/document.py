@@ -15,6 +15,7 @@ from typing import Any, Final
 import yaml
 from pydantic import SecretStr
 
+from chatbot.config.file import UnreadableError, read_secret, without_tilde
 from chatbot.config.interpolation import InterpolationError, interpolate
 from chatbot.config.place import DataPath, Place, Problem, Source
 
@@ -23,6 +24,7 @@ _DEEPEST: Final = 50
 _NULL, _BOOL, _INT, _FLOAT, _STR, _MERGE = (
     f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "merge")
 )
+_UNUSABLE: Final = re.compile("[\0\ud800-\udfff]")
 _COLLECTIONS: Final = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
@@ -219,25 +221,31 @@ class _Builder:
 
     def _interpolated(self, node: yaml.Node, path: DataPath) -> Any:
         try:
-            return interpolate(node.value, self._environ)
+            text = interpolate(node.value, self._environ)
         except InterpolationError as error:
             return self._problem(node, path, str(error))
+        if "settings" not in path and (wrong := _UNUSABLE.search(text)):
+            what = f"a character that no text or file name can have, U+{ord(wrong[0]):04X}; remove it"
+            return self._problem(node, path, what)
+        return text
 
     def _secret(self, node: yaml.Node, path: DataPath) -> Any:
         reference = self._interpolated(node, path)
+        if reference is None:
+            return None
         kind, _, name = str(reference).partition(":")
         if kind == "env" and name:
             value = self._environ.get(name)
-            if not value:
-                return self._problem(node, path, f"the environment variable {name} is not set")
+            if value is None or not value.strip():
+                state = "is not set" if value is None else "is empty"
+                return self._problem(node, path, f"the environment variable {name} {state}")
             return SecretStr(value)
         if kind == "file" and name:
-            file = self._directory / Path(name).expanduser()
+            file = self._directory / without_tilde(name)
             try:
-                return SecretStr(file.read_text("utf-8").strip("\r\n"))
-            except (OSError, ValueError) as error:
-                reason = error.strerror if isinstance(error, OSError) else "it is not text"
-                return self._problem(node, path, f"the secret file {file} cannot be read: {reason}")
+                return SecretStr(read_secret(file))
+            except UnreadableError as error:
+                return self._problem(node, path, f"the secret file {file} cannot be used: {error}")
         return self._problem(node, path, "a secret is written !secret env:NAME or !secret file:PATH")
 
     def _problem(self, node: yaml.Node, path: DataPath, text: str) -> None:

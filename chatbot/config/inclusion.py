@@ -8,12 +8,13 @@ a mistake.
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from chatbot.config.document import Document, read_document
-from chatbot.config.file import MissingError, UnreadableError, read_text
+from chatbot.config.file import MissingError, UnreadableError, read_text, without_tilde
 from chatbot.config.place import DataPath, Place, Problem
 
 MOST_FILES: Final = 100
@@ -49,16 +50,16 @@ class _Reader:
         whole = _together(own, [document for document in included if document is not None])
         is_named_well = not any(problem.path[:1] == ("include",) for problem in own.problems)
         whole.is_complete = is_named_well and all(document is None or document.is_complete for document in included)
-        self._read[path.resolve()] = whole
+        self._read[_real(path)] = whole
         return whole
 
     def _included(self, own: Document, at: DataPath, path: Path) -> Document | None:
         """A file that another names at this place; None, with a problem there, if it cannot be had."""
-        if path.resolve() in {one.resolve() for one in self._open}:
+        if _real(path) in {_real(one) for one in self._open}:
             circle = " → ".join(map(str, [*self._open, path]))
             own.refuse(at, f"this leads in a circle: {circle}; remove one of these")
             return None
-        if (known := self._read.get(path.resolve())) is not None:
+        if (known := self._read.get(_real(path))) is not None:
             return known
         if len(self._read) + len(self._open) >= MOST_FILES:
             own.refuse(at, f"this makes more than {MOST_FILES} files; include fewer")
@@ -78,6 +79,11 @@ class _Reader:
         return document
 
 
+def _real(path: Path) -> Path:
+    """The path without links; as far as it can be followed where links lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
 def _files(document: Document) -> Iterator[tuple[DataPath, Path]]:
     """The files that a document includes, each with the place where it is named."""
     given = document.data.get("include") if isinstance(document.data, dict) else None
@@ -92,7 +98,7 @@ def _files(document: Document) -> Iterator[tuple[DataPath, Path]]:
 
 def _matching(including: Path, entry: str) -> list[Path]:
     """The file of this name, or all files of this pattern, in the order of their names; none is none."""
-    directory, name = including.parent, str(Path(entry).expanduser())
+    directory, name = including.parent, str(without_tilde(entry))
     if not glob.has_magic(name):
         return [directory / name]
     found = (directory / match for match in glob.glob(name, root_dir=directory, recursive=True))

@@ -13,6 +13,7 @@ data of each), and "Webhook event delivery" for the handshake and the size of a 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ VALIDATION: Final = "Microsoft.EventGrid.SubscriptionValidationEvent"
 _CHAT: Final = "Microsoft.Communication.Chat"
 _MESSAGE: Final = f"{_CHAT}Message"
 _LONGEST: Final = 512
+_HALF_PAIR: Final = re.compile("[\ud800-\udfff]")
 
 PATIENCE_SECONDS: Final = 10.0
 """How much later than the activity an event may come."""
@@ -93,8 +95,11 @@ def _read(events: list[tuple[str, dict[str, Any]]]) -> Delivery:
     threads, stirred, validation, others = set[ThreadId](), set[ThreadId](), None, 0
     for kind, data in events:
         code, thread = data.get("validationCode"), data.get("threadId")
-        if kind == VALIDATION and _is_text(code):
-            validation = str(code)
+        if kind == VALIDATION and isinstance(code, str):
+            if not _is_text(code):
+                message = "a validation code is a short text"
+                raise NoDelivery(message)
+            validation = code
         elif kind.startswith(_CHAT) and _is_text(thread):
             threads.add(ThreadId(str(thread)))
             if not kind.startswith(_MESSAGE):
@@ -105,7 +110,8 @@ def _read(events: list[tuple[str, dict[str, Any]]]) -> Delivery:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= _LONGEST
+    """Whether a value is a text that can be sent back: JSON can hold half of a surrogate pair, UTF-8 cannot."""
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST and not _HALF_PAIR.search(value)
 
 
 class Reliance:

@@ -15,6 +15,9 @@ from urllib.parse import SplitResult, urlsplit
 from chatbot.errors import ConfigError
 
 _SHAPE: Final = "endpoint=https://NAME.communication.azure.com/;accesskey=KEY"
+_QUOTES: Final = frozenset("'\"`‘’‚“”„«»")
+"""None of them is in an address or in base64; a file of variables keeps those that a shell would remove."""
+
 _HINT: Final = f"copy it from the resource's page in the Azure portal, it looks like {_SHAPE}"
 
 
@@ -38,6 +41,9 @@ class ConnectionString:
             ConfigError: a part is missing or cannot be used; the message never shows the key.
         """
         fields: dict[str, str] = {}
+        if _QUOTES.intersection(text.strip()):
+            msg = f"the connection string has quotation marks in or around it; remove them, it looks like {_SHAPE}"
+            raise ConfigError(msg)
         for part in text.strip().split(";"):
             name, _, value = part.partition("=")
             if name.strip().lower() in ("endpoint", "accesskey"):

@@ -6,13 +6,15 @@ for every request, and build a TLS context per request when they are given a CA 
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies, getproxies_environment, proxy_bypass
 
 import aiohttp
 import anyio.to_thread
@@ -62,16 +64,19 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
 def proxy_for(address: str) -> str | None:
     """The proxy to go through to an address, as the environment says now; never one to this machine.
 
-    `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are honoured, in either case of letters.
+    `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are honoured, in either case of letters. `NO_PROXY` holds
+    names (`example.com` and `.example.com` mean the name and all below it, `*.example.com` only those below it),
+    addresses and networks (`10.0.0.0/8`), each with a port where only that one is meant, or `*`; separated by commas
+    or blanks.
 
     Raises:
         ConfigError: the environment names a proxy of a kind that cannot be used.
     """
     url = urlsplit(address)
-    if is_loopback(url.hostname or "") or proxy_bypass(url.netloc):
+    if is_loopback(url.hostname or "") or _is_direct(url):
         return None
     proxies = getproxies()
-    proxy = proxies.get(url.scheme) or proxies.get("all")
+    proxy = (proxies.get(url.scheme) or proxies.get("all") or "").strip()
     if not proxy:
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
@@ -81,3 +86,40 @@ def proxy_for(address: str) -> str | None:
         )
         raise ConfigError(msg)
     return proxy
+
+
+def _is_direct(url: SplitResult) -> bool:
+    """Whether the environment, or where it names no proxy the system, has this address asked without a proxy."""
+    proxies = getproxies_environment()
+    if not proxies:
+        return bool(proxy_bypass(url.netloc))
+    port = url.port or {"https": 443, "http": 80}.get(url.scheme)
+    exceptions = re.split(r"[,\s]+", proxies.get("no", ""))
+    return any(_is_meant(exception, url.hostname or "", port) for exception in exceptions if exception)
+
+
+def _is_meant(exception: str, host: str, port: int | None) -> bool:
+    """Whether an entry of `NO_PROXY` means a host and port."""
+    if exception == "*":
+        return True
+    name, wanted = _split_port(exception.lower())
+    if wanted is not None and wanted != port:
+        return False
+    host = host.rstrip(".")
+    try:
+        return ip_address(host) in ip_network(name, strict=False)
+    except ValueError:  # one of them is a name
+        pass
+    below = name.removeprefix("*").removeprefix(".").rstrip(".")
+    return bool(below) and (host.endswith(f".{below}") or (host == below and not name.startswith("*")))
+
+
+def _split_port(exception: str) -> tuple[str, int | None]:
+    """The name or address of an entry of `NO_PROXY`, and its port if it has one."""
+    bracketed = re.fullmatch(r"\[([^\]]*)\](?::([0-9]+))?", exception)
+    if bracketed is not None:
+        return bracketed[1], int(bracketed[2]) if bracketed[2] else None
+    name, colon, port = exception.rpartition(":")
+    if colon and ":" not in name and port.isascii() and port.isdigit():
+        return name, int(port)
+    return exception, None

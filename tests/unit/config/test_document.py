@@ -1,3 +1,5 @@
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -5,6 +7,8 @@ import pytest
 from pydantic import SecretStr
 
 from chatbot.config.document import Document, read_document
+from chatbot.config.file import LARGEST_SECRET, UnreadableError
+from chatbot.config.inclusion import read_files
 
 ENVIRON = {"TOKEN": "s3cret", "NAME": "Ann"}
 
@@ -125,9 +129,86 @@ def test_secrets_come_from_the_environment_or_a_file_and_are_masked(tmp_path: Pa
     ("text", "sentence"),
     [
         ("!secret env:NOPE", "the environment variable NOPE is not set"),
-        ("!secret file:nope", "cannot be read: No such file or directory"),
+        ("!secret file:nope", "cannot be used: there is no such file"),
         ("!secret s3cret", "a secret is written !secret env:NAME or !secret file:PATH"),
     ],
 )
 def test_a_secret_that_cannot_be_had_is_a_problem(text: str, sentence: str) -> None:
     assert sentence in problems(text)[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "secret"),
+    [
+        (b"sk-1\r\n", "sk-1"),
+        (b"\xef\xbb\xbfsk-1\r\n", "sk-1"),
+        (b" \tsk-1 \n\n", "sk-1"),
+        ("\ufeffsk-1\r\n".encode("utf-16-le"), "sk-1"),
+        ("\ufeffsk-1\r\n".encode("utf-16-be"), "sk-1"),
+        (b"\xef\xbb\xbf-----BEGIN-----\n  line\n-----END-----\n", "-----BEGIN-----\n  line\n-----END-----"),
+    ],
+)
+def test_a_secret_file_is_read_without_its_mark_and_line_end(tmp_path: Path, content: bytes, secret: str) -> None:
+    (tmp_path / "key").write_bytes(content)
+
+    document = read("!secret file:key", tmp_path)
+
+    assert document.problems == []
+    assert document.data.get_secret_value() == secret
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "this is empty"),
+        (b"\xef\xbb\xbf \r\n", "this is empty"),
+        (b"\xff\xfe", "this is empty"),
+        (b"\xfe\xff\xd8", "this is not UTF-8 text"),
+        (b"s\0k\0", "this is not UTF-8 text"),
+        (b"s3cret\xff", "this is not UTF-8 text"),
+        (b"x" * (LARGEST_SECRET + 1), "this is larger than 65,536 bytes; is it the right file?"),
+    ],
+)
+def test_a_secret_file_that_holds_no_secret_is_refused_without_its_words(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
+    (tmp_path / "key").write_bytes(content)
+
+    (problem,) = read("!secret file:key", tmp_path).problems
+
+    assert problem.text.endswith(f"the secret file {tmp_path / 'key'} cannot be used: {reason}")
+
+
+def test_an_empty_variable_is_no_secret() -> None:
+    assert "the environment variable BLANK is empty" in str(
+        read_document("f.yaml", "!secret env:BLANK", {"BLANK": " \t"}, Path()).problems[0]
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names, and no /dev, on Windows")
+@pytest.mark.parametrize("name", ["pipe", "/dev/zero", "/dev/tty", "socket", "linked pipe"])
+def test_only_a_regular_file_is_opened_for_a_secret_or_an_include(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "linked pipe").symlink_to("pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.relpath(tmp_path / "socket"))
+
+        (secret,) = read(f"!secret 'file:{name}'", tmp_path).problems
+        (tmp_path / "f.yaml").write_text(f"include: ['{name}']\n")
+        included = read_files(tmp_path / "f.yaml", {}).problems
+        with pytest.raises(UnreadableError, match="this is not a regular file"):
+            read_files(tmp_path / name, {})
+
+    assert secret.text.endswith("this is not a regular file; name one")
+    assert included[0].text.endswith("this is not a regular file; name one")
+
+
+@pytest.mark.parametrize("name", [r"a\0b", r"a\ud800b", r"*\0.yaml", "~nobody-has-this-name/x", "circle", "long" * 99])
+def test_a_name_that_no_file_can_have_is_a_problem_and_no_crash(tmp_path: Path, name: str) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "f.yaml").write_text(f'include: ["{name}"]\nservice: !secret "file:{name}"\n')
+
+    problems = [str(problem) for problem in read_files(tmp_path / "f.yaml", {}).problems]
+
+    assert len(problems) == 2
+    assert all(problem.startswith(f"{tmp_path}/f.yaml:") for problem in problems)

@@ -49,6 +49,18 @@ def test_whatever_is_told_but_messages_may_mean_that_somebody_has_come_in() -> N
     assert read(delivery(said(HALL), said(YARD), added)) == Delivery(frozenset({HALL, YARD}), frozenset({YARD}))
 
 
+@pytest.mark.parametrize("code", ["\ud800", "a\udfff", "", "x" * 600])
+def test_a_code_that_cannot_be_sent_back_is_refused(code: str) -> None:
+    handshake = event("Microsoft.EventGrid.SubscriptionValidationEvent", validationCode=code)
+
+    with pytest.raises(NoDelivery):
+        read(delivery(said(HALL), handshake))
+
+
+def test_a_thread_whose_name_is_no_text_is_nobodys() -> None:
+    assert read(delivery(said("19:\ud800@thread.v2"), said(HALL))) == Delivery(frozenset({HALL}), others=1)
+
+
 def test_the_handshake_is_recognised_by_its_type() -> None:
     handshake = event(
         "Microsoft.EventGrid.SubscriptionValidationEvent", validationCode="512d", validationUrl="https://…"

@@ -77,3 +77,14 @@ def test_plain_http_is_not_spoken_to_other_machines(host: str) -> None:
         check_endpoint(f"http://{host}")
 
     assert not is_loopback(host)
+
+
+@pytest.mark.parametrize("quotes", ['""', "''", "“”", "‘’", '"', "``"])
+def test_quotation_marks_are_named_as_the_mistake(quotes: str) -> None:
+    text = f"endpoint=https://contoso.communication.azure.com/;accesskey={KEY}"
+    inside = f"endpoint={quotes[0]}https://contoso.communication.azure.com/{quotes[-1]};accesskey={KEY}"
+
+    for quoted in (f"{quotes[0]}{text}{quotes[-1]}", inside):
+        with pytest.raises(ConfigError, match="has quotation marks in or around it; remove them") as caught:
+            ConnectionString.parse(quoted)
+        assert KEY not in str(caught.value)

@@ -76,3 +76,57 @@ def test_a_ca_file_that_cannot_be_used_is_named(tmp_path: Path, content: str | N
 
     with pytest.raises(ConfigError, match=r"ca\.pem cannot be used"):
         tls_context(file)
+
+
+@pytest.mark.parametrize(
+    ("exceptions", "is_direct"),
+    [
+        ("*.communication.azure.com", True),
+        ("*.azure.com", True),
+        ("*.contoso.communication.azure.com", False),
+        ("contoso.communication.azure.com", True),
+        ("CONTOSO.Communication.Azure.Com.", True),
+        ("contoso.communication.azure.com:443", True),
+        ("contoso.communication.azure.com:8443", False),
+        ("*.azure.com:443", True),
+        ("*.azure.com:80", False),
+        (" example.com ,  .azure.com ", True),
+        ("example.com .azure.com", True),
+        ("example.com\t.azure.com,", True),
+        ("soso.communication.azure.com", False),
+        ("ure.com", False),
+        ("example.com, *", True),
+        (",, ,", False),
+        ("*.", False),
+        (":443", False),
+        ("[::1]:443, [", False),
+    ],
+)
+def test_exceptions_are_names_and_patterns_with_or_without_a_port(
+    monkeypatch: pytest.MonkeyPatch, exceptions: str, is_direct: bool
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("NO_PROXY", exceptions)
+
+    assert (proxy_for(ACS) is None) is is_direct
+
+
+@pytest.mark.parametrize(
+    ("exceptions", "address", "is_direct"),
+    [
+        ("10.0.0.0/8", "https://10.1.2.3", True),
+        ("10.0.0.0/8", "https://11.1.2.3", False),
+        ("10.1.2.3:8443", "https://10.1.2.3:8443", True),
+        ("10.1.2.3:8443", "https://10.1.2.3", False),
+        ("fd00::/8", "https://[fd00::1]", True),
+        ("[fd00::1]:443", "https://[fd00::1]", True),
+        ("fd00::1", "https://[fd00::2]", False),
+    ],
+)
+def test_exceptions_are_addresses_and_networks(
+    monkeypatch: pytest.MonkeyPatch, exceptions: str, address: str, is_direct: bool
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", " http://proxy:3128 ")
+    monkeypatch.setenv("NO_PROXY", exceptions)
+
+    assert proxy_for(address) == (None if is_direct else "http://proxy:3128")
