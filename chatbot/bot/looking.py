@@ -104,6 +104,7 @@ class Looking:
         if end is Ending.READ:
             self._bot.trouble.over("read", place=self._lane.thread)
             self.looked_ms = look.server_time_ms
+            self._shown = max(self._shown, look.top or 0)
             self._answer_bell(shown_before)
             if is_whole:
                 self._whole_at = now

@@ -1,25 +1,33 @@
 """Reads one thread: a look walks `list_messages` from the newest change down to where everything is settled.
 
 A look is not a snapshot: the service pages by version, so a message that is edited while we walk jumps to the top
-behind our back. So a walk of more than one page is followed by another, down to the top of the one before, until
-one page covers what changed meanwhile; only then nothing can have slipped through.
+behind our back, and what is said meanwhile may push a linked page down. Hence three rules:
 
-It decides nothing: what is new says the cursor, what happens then says the lane.
+1. A walk of more than one page is followed by another, down to what was the newest change when the walk before
+   began, until one page covers what changed meanwhile. Nothing is yielded before: only then everything is known, and
+   its order too. What a walk shows that is newer than its first page belongs to the next walk.
+2. Of deep pages only the place of each message is kept (its id, its version, its turn), and the page is read again when
+   its turn comes. The links are followed until all that was remembered of the page has been seen or passed.
+3. What is not found there has moved, and is read by its id. So a look that ends has yielded all that it knew of, in the
+   order of its turns.
+
+What is new and whose turn is when, says the cursor; what happens then says the lane.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 import anyio
 
-from chatbot.errors import ProtocolError, Throttled
+from chatbot.errors import NotFound, ProtocolError, Throttled
 from chatbot.model import ChatMessage, MessageId, ThreadId
-from chatbot.polling.cursor import Cursor
+from chatbot.polling.cursor import Change, Cursor, moment
 from chatbot.polling.sightings import time_of
 from chatbot.service.base import ChatService, MessagePage
 from chatbot.service.budget import Budget, Operation
@@ -31,7 +39,10 @@ CATCH_UP_PAGE_SIZE: Final = 200
 """Messages a page when a gap is expected: the most the service gives (service limits)."""
 
 HELD_PAGES: Final = 10
-"""Pages of a walk kept in memory; of deeper ones only the link is kept, and they are read again, oldest first."""
+"""Pages of a walk kept in memory; of deeper ones only places are kept, and they are read again, oldest first."""
+
+HELD_OUT_OF_PLACE: Final = 2_000
+"""Messages of deep pages kept in memory because their turn is not that of their page; others are read by their id."""
 
 MAX_WALKS: Final = 8
 """Walks of one look; in a thread so busy that these do not suffice, the base just does not rise this time."""
@@ -48,10 +59,35 @@ class Interrupted(Exception):
     """The look was told to end while it was reading; what it yielded before remains true."""
 
 
+T = TypeVar("T")
+
+Turn = tuple[int, int]
+"""Where a message stands in the order in which things happened; compares."""
+
+TurnOf = Callable[[ChatMessage], Turn | None]
+"""The turn of a message; None for one that nobody need hear of."""
+
+
+def by_version(message: ChatMessage) -> Turn:
+    """The order of changes, for whoever knows nothing of what was seen before."""
+    return message.version, message.number
+
+
 @dataclass(frozen=True, slots=True)
-class _Page:
-    link: str | None
-    messages: tuple[ChatMessage, ...]
+class _Place:
+    """What a look remembers of a message that is to be yielded.
+
+    Args:
+        turn: when.
+        version: its highest version that was shown.
+        message: itself, if it is held.
+        page: the link of the page that shows it between others of its turn; None where it is to be read by its id.
+    """
+
+    turn: Turn
+    version: int
+    message: ChatMessage | None = None
+    page: str | None = None
 
 
 class Look:
@@ -62,6 +98,7 @@ class Look:
         start_time: passed to the service as a mere optimisation; None for a whole look.
         budget: the thread's quotas. A look waits for them, and in its middle for the end of a throttling: a deep walk
             cannot be continued later, only begun again.
+        turn_of: the order in which to yield.
 
     Attributes:
         top: the highest version shown; None while nothing was, or when the thread was too busy to be sure.
@@ -71,8 +108,8 @@ class Look:
     """
 
     __slots__ = (
-        "_bound", "_budget", "_has_read", "_is_interrupted", "_page_size", "_reading", "_service", "_start_time",
-        "_thread", "keys", "server_time_ms", "top",
+        "_bound", "_budget", "_has_read", "_is_interrupted", "_out_of_place", "_page_size", "_places", "_reading",
+        "_service", "_start_time", "_thread", "_turn_of", "keys", "server_time_ms", "top",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +121,7 @@ class Look:
         budget: Budget,
         start_time: datetime | None = None,
         page_size: int = PAGE_SIZE,
+        turn_of: TurnOf = by_version,
     ) -> None:
         self._service = service
         self._thread = thread
@@ -94,56 +132,134 @@ class Look:
         self._reading = anyio.CancelScope()
         self._start_time = start_time
         self._page_size = page_size
+        self._turn_of = turn_of
+        self._places: dict[int, _Place] = {}
+        self._out_of_place = 0
         self.keys: dict[str, MessageId] = {}
         self.top: int | None = None
         self.server_time_ms: int | None = None
 
     async def batches(self) -> AsyncGenerator[list[ChatMessage]]:
-        """Read everything above the bound, older batches first; a message comes again if it changed meanwhile.
+        """Read everything above the bound, and yield it in the order of its turns, the earliest batch first.
+
+        What changes after the look has taken notice of it comes as it is now, if its turn is still the same; else it is
+        left to the next look, which finds it above `top`.
 
         Raises:
             ServiceError: as `ChatService.list_messages` does; what was yielded before remains true.
         """
+        await self._survey()
+        deep: dict[str, dict[int, int]] = {}
+        for number, place in self._places.items():
+            if place.page is not None:
+                deep.setdefault(place.page, {})[number] = place.version
+        batch: list[ChatMessage] = []
+        loaded: str | None = None
+        again: Mapping[int, ChatMessage] = {}
+        for number, place in sorted(self._places.items(), key=lambda item: item[1].turn):
+            message = place.message
+            if message is None and place.page is not None and place.page != loaded:
+                if batch:
+                    yield batch
+                    batch = []
+                loaded, again = place.page, await self._read_again(place.page, deep[place.page])
+            if message is None:
+                # A page that was pushed down, or not: what it does not show any more has moved, and is still due.
+                message = again.get(number) or await self._read_alone(number)
+            if message is not None and (place.message is not None or self._turn_of(message) == place.turn):
+                batch.append(message)
+        yield batch
+
+    async def _survey(self) -> None:
+        """Walk until one page covers what changed meanwhile; remembers the place of everything above the bound."""
         bound = self._bound
-        recent: dict[int, ChatMessage] = {}
         for _ in range(MAX_WALKS):
-            pages = await self._walk(bound)
-            top = max((message.version for page in pages for message in page.messages), default=bound)
-            if len(pages) > HELD_PAGES and recent:
-                yield list(recent.values())
-                recent = {}
-            for page in reversed(pages[HELD_PAGES:]):
-                yield await self._read_again(page, bound, top)
-            for page in pages[:HELD_PAGES]:
-                _keep_newest(recent, page.messages, bound)
-            if len(pages) == 1:
-                self.top = max(top, self.top or 0) or None
-                break
-            bound = self.top = top
-        else:
-            self.top = None
-        yield list(recent.values())
+            top, pages = await self._walk(bound)
+            if pages <= 1:
+                top = max(top, bound if bound > self._bound else 0)
+                self.top = top or None
+                return
+            bound = top
+        self.top = None
 
-    async def _walk(self, bound: int) -> list[_Page]:
-        """Follow the links down to the bound, forgetting the contents of deep pages."""
-        pages: list[_Page] = []
-        link: str | None = None
-        while True:
+    async def _walk(self, bound: int) -> tuple[int, int]:
+        """Follow the links down to the bound; returns the highest version of the first page, and how many had messages.
+
+        Whatever is newer than the first page is out of turn here, and need not be all there is: a page shows some of
+        what was said since, and its link passes over the rest. The next walk shows it in its place.
+        """
+        top = pages = 0
+        async with aclosing(self._pages(None)) as walk:
+            async for link, page in walk:
+                top = top or max((message.version for message in page.messages), default=0)
+                for message in page.messages:
+                    if bound < message.version <= top:
+                        self._remember(message, link if pages >= HELD_PAGES else None)
+                pages += bool(page.messages)
+                if any(message.version <= bound for message in page.messages):
+                    break
+        return top, pages
+
+    def _remember(self, message: ChatMessage, deep_page: str | None) -> None:
+        """Note the place of a message, and keep itself unless its page can be read again in its turn."""
+        known = self._places.get(message.number)
+        if known is not None and known.version >= message.version:
+            return
+        turn = self._turn_of(message)
+        if turn is None:
+            self._places.pop(message.number, None)
+            return
+        if deep_page is None:
+            self._places[message.number] = _Place(turn, message.version, message)
+        elif turn[0] == message.version:
+            self._places[message.number] = _Place(turn, message.version, page=deep_page)
+        else:  # its turn is that of other pages
+            self._out_of_place += 1
+            held = message if self._out_of_place <= HELD_OUT_OF_PLACE else None
+            self._places[message.number] = _Place(turn, message.version, held)
+
+    async def _pages(self, link: str | None) -> AsyncGenerator[tuple[str | None, MessagePage]]:
+        """The page of this link and those after it, each with its own link."""
+        followed: set[str | None] = set()
+        while link not in followed:
+            followed.add(link)
             page = await self._fetch(link)
-            pages.append(_Page(link, page.messages if len(pages) < HELD_PAGES else page.messages[:1]))
-            if page.next_link is None or any(message.version <= bound for message in page.messages):
-                return pages
-            if page.next_link == link:
-                text = "list_messages answered a page whose nextLink leads to itself"
-                raise ProtocolError(text)
+            yield link, page
+            if page.next_link is None:
+                return
             link = page.next_link
+        text = "list_messages answered a page whose nextLink leads back to a page before it"
+        raise ProtocolError(text)
 
-    async def _read_again(self, page: _Page, bound: int, top: int) -> list[ChatMessage]:
-        again = await self._fetch(page.link)
-        kept: dict[int, ChatMessage] = {}
-        _keep_newest(kept, again.messages, bound)
-        # What is newer than the walk is out of turn here; the next walk shows it in its place.
-        return [message for message in kept.values() if message.version <= top]
+    async def _read_again(self, link: str, remembered: Mapping[int, int]) -> Mapping[int, ChatMessage]:
+        """Read a deep page again, and those after it, until all that is remembered of it was seen or passed.
+
+        Args:
+            link: the page's.
+            remembered: the messages that it showed, with their versions.
+        """
+        lowest = min(remembered.values())
+        found: dict[int, ChatMessage] = {}
+        async with aclosing(self._pages(link)) as pages:
+            async for _, page in pages:
+                for message in page.messages:
+                    known = found.get(message.number)
+                    if message.number in remembered and (known is None or message.version > known.version):
+                        found[message.number] = message
+                if len(found) == len(remembered) or any(message.version < lowest for message in page.messages):
+                    break
+        return found
+
+    async def _read_alone(self, number: int) -> ChatMessage | None:
+        """One message as it is now; None if it is gone without a trace."""
+        try:
+            return await self._patiently(Operation.GET_MESSAGE, lambda: self._ask_for(MessageId(str(number))))
+        except NotFound:
+            return None
+
+    async def _ask_for(self, message: MessageId) -> ChatMessage:
+        self._budget.spend(Operation.GET_MESSAGE, anyio.current_time())
+        return await self._service.get_message(self._thread, message)
 
     def interrupt(self) -> None:
         """End the look at its next read, or in the read that is under way."""
@@ -152,23 +268,29 @@ class Look:
 
     async def _fetch(self, link: str | None) -> MessagePage:
         """Read one page, when the quota allows it."""
+        page = await self._patiently(Operation.LIST_MESSAGES, lambda: self._ask(link))
+        self._note_keys(page.messages)
+        return page
+
+    async def _patiently(self, operation: Operation, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask the service when the quota allows it, and again when it throttles in the middle of the look."""
         throttled: Throttled | None = None
         for pause in THROTTLED_PAUSES:
             self._reading = anyio.CancelScope()
             if self._is_interrupted:
                 raise Interrupted
             with self._reading:
-                delay = self._budget.delay(Operation.LIST_MESSAGES, anyio.current_time())
+                delay = self._budget.delay(operation, anyio.current_time())
                 if delay:
                     await anyio.sleep(delay)
                 try:
-                    return self._take(await self._ask(link))
+                    return await ask()
                 except Throttled as error:
                     if not self._has_read:
                         raise  # nothing is lost yet: others need not wait behind this thread
                     throttled = error
                     wait = (error.retry_after or pause) * random.uniform(1.0, 1.5)  # noqa: S311 - not a secret
-                    self._budget.close(Operation.LIST_MESSAGES, anyio.current_time() + wait)
+                    self._budget.close(operation, anyio.current_time() + wait)
         raise Interrupted if self._is_interrupted or throttled is None else throttled
 
     async def _ask(self, link: str | None) -> MessagePage:
@@ -184,19 +306,21 @@ class Look:
         self._has_read = True
         return page
 
-    def _take(self, page: MessagePage) -> MessagePage:
-        for message in page.messages:
+    def _note_keys(self, messages: Collection[ChatMessage]) -> None:
+        for message in messages:
             if message.sender == self._service.user and message.reply_key is not None:
                 elder = self.keys.setdefault(message.reply_key, message.id)
                 self.keys[message.reply_key] = min(elder, message.id, key=int)
-        return page
 
 
-def _keep_newest(kept: dict[int, ChatMessage], messages: tuple[ChatMessage, ...], bound: int) -> None:
-    for message in messages:
-        known = kept.get(message.number)
-        if message.version > bound and (known is None or message.version > known.version):
-            kept[message.number] = message
+def turn_by(cursor: Cursor) -> TurnOf:
+    """The order in which things happened, for whoever has seen what the cursor says."""
+
+    def turn_of(message: ChatMessage) -> Turn | None:
+        change = cursor.classify(message)
+        return None if change is Change.NONE else moment(change, message)
+
+    return turn_of
 
 
 def whole_look(
@@ -204,7 +328,7 @@ def whole_look(
 ) -> Look:
     """A look at everything that is not settled, independent of how the service reads `startTime`."""
     page_size = CATCH_UP_PAGE_SIZE if catch_up else PAGE_SIZE
-    return Look(service, thread, bound=cursor.low, budget=budget, page_size=page_size)
+    return Look(service, thread, bound=cursor.low, budget=budget, page_size=page_size, turn_of=turn_by(cursor))
 
 
 def brief_look(
@@ -222,4 +346,4 @@ def brief_look(
     since = cursor.top if looked_ms is None else looked_ms
     bound = max(since - RECENT_MS, cursor.low)
     start_time = time_of(max(bound, 0) // 1000 * 1000)
-    return Look(service, thread, bound=bound, budget=budget, start_time=start_time)
+    return Look(service, thread, bound=bound, budget=budget, start_time=start_time, turn_of=turn_by(cursor))

@@ -30,6 +30,7 @@ class Operation(Enum):
     LIST_THREADS = "list threads"
     WALK_THREADS = "the part of list threads that walks to the end of the list may use"
     LIST_MESSAGES = "list messages"
+    GET_MESSAGE = "get message"
     WRITE_MESSAGE = "send, edit and delete messages"
     STREAM_MESSAGE = "the part of sends and edits that streams may use"
     SEND_RECEIPT = "send read receipts"
@@ -49,6 +50,7 @@ QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
     Operation.LIST_THREADS: (Window(50, 10),),
     Operation.WALK_THREADS: (Window(20, 10),),  # our own rule: the doorbell needs the others
     Operation.LIST_MESSAGES: (Window(50, 10), Window(200, 60)),
+    Operation.GET_MESSAGE: (Window(50, 10),),
     Operation.WRITE_MESSAGE: (Window(10, 10), Window(30, 60)),
     Operation.STREAM_MESSAGE: (Window(3, 10), Window(10, 60)),  # our own rule: a third of WRITE_MESSAGE
     Operation.SEND_RECEIPT: (Window(10, 10), Window(30, 60)),
@@ -69,6 +71,7 @@ SERVICE_QUOTAS: Final = {
 
 SHARED_QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
     Operation.LIST_MESSAGES: (Window(250, 10), Window(400, 60)),
+    Operation.GET_MESSAGE: (Window(250, 10),),
     Operation.LIST_PARTICIPANTS: (Window(250, 10),),
     Operation.LIST_RECEIPTS: (Window(100, 10),),
     Operation.SEND_TYPING: (Window(10, 10),),

@@ -155,3 +155,41 @@ async def test_thousands_of_waiting_messages_are_handled_in_order() -> None:
 
         assert handled == ["first", *(str(number) for number in range(3000))]
         assert room.replies == ["done"]
+
+
+async def test_thousands_of_waiting_messages_are_handled_in_order_while_people_talk_on_and_edit() -> None:
+    plugin = Plugin("slow counter")
+    heard: list[int] = []
+    is_caught_up = anyio.Event()
+
+    @plugin.message()
+    async def note(ctx: Context) -> None:
+        heard.append(int(ctx.text.split()[0]))
+        await anyio.sleep(0.1)
+        if len(heard) >= 2_000:
+            is_caught_up.set()
+
+    async with chat(plugin, quotas=False) as room:
+        ann = room.user("Ann")
+        await ann.joins()
+        await room.stop()
+        ids = [room.emulator.send(room.thread, ann.user, f"{number}") for number in range(2_000)]
+        for number in range(0, 2_000, 100):
+            room.emulator.edit(room.thread, ann.user, ids[number], f"{number} mended while the bot was away")
+
+        async def talk_on() -> None:
+            while not is_caught_up.is_set():
+                ids.append(room.emulator.send(room.thread, ann.user, f"{len(ids)}"))
+                mended = len(ids) * 7 % 2_000
+                if not len(ids) % 5:
+                    room.emulator.edit(room.thread, ann.user, ids[mended], f"{mended} mended")
+                await anyio.sleep(0.15)
+
+        with room.not_waiting():
+            async with anyio.create_task_group() as group:
+                group.start_soon(talk_on)
+                await room.start()
+                await is_caught_up.wait()
+        await room.settle()
+        assert len(ids) > 3_000
+        assert heard == list(range(len(ids)))
