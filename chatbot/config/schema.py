@@ -6,12 +6,14 @@ Nothing here reads files or the environment; `load` does, and knows where each v
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     PrivateAttr,
@@ -85,6 +87,11 @@ def _plugin(value: object) -> object:
         return value
     message = "this must be an import path (plugins.echo), or a mapping with module and settings"
     raise ValueError(message)
+
+
+def _composed(name: str) -> str:
+    """The name of a module as Python spells it, however the editor has."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _user(value: object) -> object:
@@ -163,7 +170,7 @@ class PluginConfig(Settings):
         settings: what its factory takes.
     """
 
-    module: Annotated[str, StringConstraints(pattern=r"^\w[\w.:-]*$")]
+    module: Annotated[str, StringConstraints(pattern=r"^\w[\w.:-]*$"), AfterValidator(_composed)]
     settings: Mapping[str, Any] = Field(default_factory=dict)
 
 

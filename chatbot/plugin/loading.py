@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import re
 import sys
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.machinery import ModuleSpec
-from importlib.util import module_from_spec
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
@@ -33,7 +36,6 @@ ENTRY_POINTS: Final = "chatbot.plugins"
 """The entry point group in which installed packages name their plugins."""
 
 _NO_SUCH_NAME: Final = re.compile(r"cannot import name '(\w+)' from '([\w.]+)'")
-_REFERENCE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 def load_plugin(reference: str, *, base_dir: Path, settings: Mapping[str, Any] | None = None) -> Plugin:
@@ -48,8 +50,9 @@ def load_plugin(reference: str, *, base_dir: Path, settings: Mapping[str, Any] |
         PluginError: there is no such plugin, it cannot be imported, its settings do not fit, or a handler asks for
             something that nobody can give.
     """
+    reference = unicodedata.normalize("NFC", reference)
     _check_reference(reference)
-    base_dir = base_dir.resolve()
+    base_dir = base_dir.absolute()  # links are not followed: they may lead elsewhere by the next reload
     _put_first(base_dir)
     plugin = make_plugin(*_find(reference, base_dir), settings)
     Roster(plugin.handlers())
@@ -62,8 +65,9 @@ def plugin_settings(reference: str, *, base_dir: Path) -> type[BaseModel] | None
     Raises:
         PluginError: there is no such plugin, it cannot be imported, or its factory is wrong.
     """
+    reference = unicodedata.normalize("NFC", reference)
     _check_reference(reference)
-    base_dir = base_dir.resolve()
+    base_dir = base_dir.absolute()  # links are not followed: they may lead elsewhere by the next reload
     _put_first(base_dir)
     found, _ = _find(reference, base_dir)
     return None if isinstance(found, Plugin) or not callable(found) else settings_model(found)
@@ -91,7 +95,7 @@ def _entry_points(*names: str) -> list[EntryPoint]:
 
 
 def _check_reference(reference: str) -> None:
-    if not _REFERENCE.fullmatch(reference):
+    if not all(part.isidentifier() for part in reference.split(".")):
         msg = (
             f"plugin {reference!r} is not an import path; name the module, with dots and without .py, as in"
             " plugins.echo for plugins/echo.py beside bots.yaml"
@@ -108,6 +112,50 @@ def _put_first(base_dir: Path) -> None:
     entry = str(base_dir)
     if sys.path[:1] != [entry]:
         sys.path[:] = [entry, *(one for one in sys.path if one != entry)]
+    if _ComposedNames not in sys.meta_path:
+        sys.meta_path.append(_ComposedNames)
+
+
+class _ComposedNames:
+    """Finds the modules of the first directory whose file names have accents as characters of their own (NFD).
+
+    Python composes the names in import statements (NFKC) and then compares bytes; macOS and some archives decompose the
+    names of files.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, _target: object = None) -> ModuleSpec | None:
+        """Return the spec of a module that the other finders have not found."""
+        last = name.rpartition(".")[2]
+        if last.isascii():
+            return None
+        for directory in map(Path, sys.path[:1] if path is None else path):
+            package = directory / _spelled(directory, last)
+            if (package / "__init__.py").is_file():
+                places = [str(package)]
+                return spec_from_file_location(name, package / "__init__.py", submodule_search_locations=places)
+            module = directory / _spelled(directory, f"{last}.py")
+            if module.is_file():
+                return spec_from_file_location(name, module)
+        return None
+
+
+def _spelled(directory: Path, name: str) -> str:
+    """The name as the directory spells it: composed or decomposed."""
+    if name.isascii() or (directory / name).exists():
+        return name
+    with suppress(OSError):
+        for entry in os.listdir(directory):
+            if unicodedata.normalize("NFC", entry) == unicodedata.normalize("NFC", name):
+                return entry
+    return name
+
+
+def _spelled_path(base_dir: Path, parts: Sequence[str]) -> Path:
+    path = base_dir
+    for part in parts:
+        path /= _spelled(path, part)
+    return path
 
 
 def _import(reference: str, base_dir: Path) -> ModuleType:
@@ -165,7 +213,7 @@ def _anchor(reference: str, base_dir: Path) -> None:
         for name in [name for name in sys.modules if f"{name}.".startswith(f"{parts[0]}.")]:
             del sys.modules[name]
     for length in range(1, len(parts)):
-        name, directory = ".".join(parts[:length]), base_dir.joinpath(*parts[:length])
+        name, directory = ".".join(parts[:length]), _spelled_path(base_dir, parts[:length])
         if name not in sys.modules and not (directory / "__init__.py").is_file():
             sys.modules[name] = _package(name, directory)
 
@@ -177,8 +225,12 @@ def _package(name: str, directory: Path) -> ModuleType:
 
 
 def _file_of(reference: str, base_dir: Path) -> Path | None:
-    stem = base_dir.joinpath(*reference.split("."))
-    for file in (stem / "__init__.py", stem.with_name(stem.name + ".py")):
+    *packages, module = reference.split(".")
+    directory = _spelled_path(base_dir, packages)
+    for file in (
+        directory / _spelled(directory, module) / "__init__.py",
+        directory / _spelled(directory, f"{module}.py"),
+    ):
         try:
             if file.is_file():
                 return file
@@ -189,12 +241,24 @@ def _file_of(reference: str, base_dir: Path) -> Path | None:
 
 
 def _is_file(module: ModuleType, file: Path) -> bool:
-    return module.__file__ is not None and Path(module.__file__).resolve() == file.resolve()
+    if module.__file__ is None:
+        return False
+    return Path(module.__file__) == file or os.path.realpath(module.__file__) == os.path.realpath(file)
 
 
 def _is_below(module: ModuleType, base_dir: Path) -> bool:
     places = [module.__file__] if module.__file__ else list(getattr(module, "__path__", ()))
-    return any(Path(place).resolve().is_relative_to(base_dir) for place in places)
+    return any(is_below(Path(place), base_dir) for place in places)
+
+
+def is_below(place: Path, directory: Path) -> bool:
+    """Whether a place is below a directory: by its name, or once links are followed.
+
+    A package that is a link is where the link is: it belongs to the directory, wherever the link leads.
+    """
+    if Path(os.path.abspath(place)).is_relative_to(os.path.abspath(directory)):
+        return True
+    return Path(os.path.realpath(place)).is_relative_to(os.path.realpath(directory))
 
 
 def _attribute(module: ModuleType, name: str) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +32,8 @@ def find_daemon(control: ControlDirectory, config: Path) -> Address | None:
     facts = control.recall(FACTS)
     match facts:
         case {"path": str(path), "port": int(port), "token": str(token), "config": str(known)}:
-            return Address(path, port, token) if known == str(config.resolve()) else None
+            # Links are followed only now: a config map's file is another one after every change.
+            return Address(path, port, token) if os.path.realpath(known) == os.path.realpath(config) else None
         case _:
             message = (
                 f"bots run in {control.path.parent}, but cannot be asked: they are starting or stopping; try again"

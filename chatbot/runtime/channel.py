@@ -81,7 +81,7 @@ def _open(control: ControlDirectory, config: Path) -> tuple[socket.socket, Addre
         listener.listen(MAX_GUESTS)
         listener.setblocking(False)
         facts = {"path": address.path, "port": address.port, "token": address.token}
-        control.remember(FACTS, {**facts, "config": str(config.resolve())})
+        control.remember(FACTS, {**facts, "config": str(config.absolute())})
     except BaseException:
         listener.close()
         raise

@@ -7,7 +7,9 @@ between two events; a bot with other settings finishes what it has in hand, and 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import anyio
@@ -73,6 +75,7 @@ class Reloader:
         self._last = last
         self._supervisor = supervisor
         self._wanted = anyio.Event()
+        self._reloaded = anyio.Event()
         self._turn = anyio.Lock()
         self._owed: set[str] = set()
         self._log = structlog.get_logger()
@@ -94,13 +97,34 @@ class Reloader:
                 self._log.exception("reload.failed")
 
     async def watch(self) -> None:
-        """Ask for a reload whenever a file of Python's or YAML's changes in the directory of bots.yaml."""
-        from watchfiles import PythonFilter, awatch  # here, because only who watches shall pay for it
+        """Ask for a reload whenever a file of Python's or YAML's changes in the directory of bots.yaml.
 
+        A link there that is made anew counts, and so do plugins' files elsewhere to which links lead.
+        """
         directory = self._site.config.directory
         self._log.info("plugins.watched", directory=str(directory))
-        files = PythonFilter(extra_extensions=(".yaml", ".yml"))
-        async for _ in awatch(directory, watch_filter=files, debounce=DEBOUNCE_MS):
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._watch_linked)
+            async for _ in _changes(directory):
+                self.request()
+
+    async def _watch_linked(self) -> None:
+        while True:
+            linked = await anyio.to_thread.run_sync(self._sources.linked_directories)
+            reloaded = self._reloaded
+            async with anyio.create_task_group() as group:
+                if linked:
+                    group.start_soon(self._watch_directories, linked)
+                while linked == await anyio.to_thread.run_sync(self._sources.linked_directories):
+                    await reloaded.wait()
+                    reloaded = self._reloaded
+                group.cancel_scope.cancel()
+
+    async def _watch_directories(self, directories: Collection[Path]) -> None:
+        existing = [directory for directory in directories if directory.is_dir()]
+        if not existing:
+            return
+        async for _ in _changes(*existing, recursive=False):
             self.request()
 
     async def reload(self) -> Outcome:
@@ -126,6 +150,8 @@ class Reloader:
                 self._last.note(is_refused=True)
                 raise
             finally:
+                self._reloaded.set()
+                self._reloaded = anyio.Event()
                 self._supervisor.ready(f"Running {len(self._site.bots)} bots; {result}")
             return outcome
 
@@ -206,3 +232,16 @@ class Reloader:
             hint = "these settings are taken up at the next start only; until then the old ones are in force"
             self._log.warning("restart.needed", settings=list(changes.postponed), hint=hint)
         return outcome
+
+
+def _changes(*directories: Path, recursive: bool = True) -> AsyncIterator[object]:
+    """Wait for changes of files of Python's or YAML's, and of links, in these directories."""
+    from watchfiles import Change, DefaultFilter, awatch  # here, because only who watches shall pay for it
+
+    is_of_interest = DefaultFilter()
+
+    def is_ours(change: Change, path: str) -> bool:
+        is_source = path.endswith((".py", ".pyx", ".pyd", ".yaml", ".yml"))
+        return is_of_interest(change, path) and (is_source or os.path.islink(path))
+
+    return awatch(*directories, watch_filter=is_ours, debounce=DEBOUNCE_MS, recursive=recursive)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -85,6 +86,12 @@ class Sources:
         }
         return Loaded(plugins, changes)
 
+    def linked_directories(self) -> frozenset[Path]:
+        """The directories outside of ours in which the files of our modules are, because links lead there."""
+        ours = os.path.realpath(self._directory)
+        files = (os.path.realpath(source.file) for source in list(self._known.values()) if source.file)
+        return frozenset(parent for file in files if not (parent := Path(file).parent).is_relative_to(ours))
+
     def _names_of(self, modules: Collection[str]) -> list[str]:
         return sorted({file.name for module in modules if (file := self._known[module].file)})
 
@@ -159,11 +166,12 @@ def _own_modules(directory: Path) -> Iterator[tuple[str, ModuleType]]:
 
 
 def _is_own(place: Path, directory: Path) -> bool:
-    try:
-        below = place.resolve().relative_to(directory.resolve())
-    except (OSError, ValueError):
-        return False
-    return "site-packages" not in below.parts and not any(part.startswith(".") for part in below.parts)
+    """By the place's name first: a link in the directory is the directory's own, wherever it leads."""
+    for follow in (os.path.abspath, os.path.realpath):
+        with suppress(ValueError):
+            parts = Path(follow(place)).relative_to(follow(directory)).parts
+            return "site-packages" not in parts and not any(part.startswith(".") for part in parts)
+    return False
 
 
 def _drop_cache(module: ModuleType) -> None:

@@ -196,3 +196,34 @@ def test_bots_do_not_outlive_the_terminal_that_they_were_started_from(tmp_path: 
         finally:
             bots.kill()
     assert not (tmp_path / ".chatbot" / "run.json").exists()
+
+
+def test_files_behind_links_are_watched_too(tmp_path: Path, run: Run, chat: Chat) -> None:
+    """A package that is a link, and a config map, whose files are replaced by leading one link elsewhere."""
+    elsewhere = tmp_path / "elsewhere"
+    write(elsewhere / "bot.py", PLUGIN.replace("MARK", "one"))
+    place = tmp_path / "etc"
+    (place / "..v1").mkdir(parents=True)
+    (place / "..v1" / "words.py").write_text('greeting = "hello "\n')
+    (place / "..v1" / "bots.yaml").write_text(BOTS)
+    (place / "..data").symlink_to("..v1")
+    for name in ("words.py", "bots.yaml"):
+        (place / name).symlink_to(f"..data/{name}")
+    (place / "reloaded").symlink_to(elsewhere)
+    (elsewhere / "words.py").write_text("from words import greeting\n")
+    bots = run(place, "--reload")
+    bots.event("plugins.watched")
+    assert "hello one" in chat(place, typed="hi\n").out
+
+    (place / "..v2").mkdir()
+    (place / "..v2" / "words.py").write_text('greeting = "welcome "\n')
+    (place / "..v2" / "bots.yaml").write_text(BOTS)
+    (place / "..tmp").symlink_to("..v2")
+    (place / "..tmp").replace(place / "..data")
+    bots.event("plugins.swapped", changed=["words.py"])
+    assert "welcome one" in chat(place, typed="hi\n").out
+
+    write(elsewhere / "bot.py", PLUGIN.replace("MARK", "two"))
+    bots.event("plugins.swapped", changed=["bot.py"])
+    assert "welcome two" in chat(place, typed="hi\n").out
+    assert bots.stop() == 0

@@ -1,9 +1,10 @@
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import pytest
@@ -262,3 +263,29 @@ def test_importing_chatbot_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("file_form", ["NFC", "NFD"])
+@pytest.mark.parametrize("named_form", ["NFC", "NFD"])
+def test_a_module_is_found_in_whichever_form_its_file_is_named(
+    tmp_path: Path, file_form: Literal["NFC", "NFD"], named_form: Literal["NFC", "NFD"]
+) -> None:
+    def spelled(name: str) -> str:
+        return unicodedata.normalize(file_form, name)
+
+    write(
+        tmp_path, spelled("bötë/é.py"), ECHO + "from bötë import häufig\nfrom bötë.ö import O\nassert häufig.O is O\n"
+    )
+    write(tmp_path, spelled("bötë/häufig.py"), "from bötë.ö import O\n")
+    write(tmp_path, spelled("bötë/ö/__init__.py"), "O = object()\n")
+
+    plugin = load_plugin(unicodedata.normalize(named_form, "bötë.é"), base_dir=tmp_path)
+
+    assert [handler.name for handler in plugin.handlers()] == ["bötë.é.echo"]
+    assert load_plugin("bötë.é", base_dir=tmp_path) is plugin
+
+
+def test_a_module_may_have_a_name_of_any_script(tmp_path: Path) -> None:
+    write(tmp_path, "plugins_of_the_world/हिन्दी.py", ECHO)
+
+    assert load_plugin("plugins_of_the_world.हिन्दी", base_dir=tmp_path).name == "echo"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -183,3 +185,94 @@ def test_a_file_that_nobody_imports_any_more_is_forgotten_once_it_is_gone(
 
     assert "sourced.words" not in sys.modules
     assert sources.load(config, []) == Loaded({}, {})
+
+
+def config_map(folder: Path) -> Callable[[str], None]:
+    """Mount the files as Kubernetes does: each is a link through `..data`, which is replaced as a whole."""
+    package = folder / "sourced"
+    files = {file.name: file.read_text() for file in package.glob("*.py")}
+    for name in files:
+        (package / name).unlink()
+        (package / name).symlink_to(f"..data/{name}")
+    versions = iter(range(9))
+
+    def change(words: str) -> None:
+        mounted = package / f"..v{next(versions)}"
+        mounted.mkdir()
+        for name, text in {**files, "words.py": words}.items():
+            (mounted / name).write_text(text)
+        before = (package / "..data").resolve()
+        (package / "..tmp").symlink_to(mounted.name)
+        (package / "..tmp").replace(package / "..data")
+        if before.name.startswith("..v"):
+            shutil.rmtree(before)
+
+    return change
+
+
+def linked_directory(folder: Path) -> Callable[[str], None]:
+    elsewhere = folder.parent / f"{folder.name}-elsewhere"
+    (folder / "sourced").rename(elsewhere)
+    (folder / "sourced").symlink_to(elsewhere)
+    return lambda words: atomically(elsewhere / "words.py", words)
+
+
+def linked_file(folder: Path) -> Callable[[str], None]:
+    elsewhere = folder.parent / f"{folder.name}-file.py"
+    (folder / "sourced" / "words.py").rename(elsewhere)
+    (folder / "sourced" / "words.py").symlink_to(elsewhere)
+    return lambda words: atomically(elsewhere, words)
+
+
+def other_release(folder: Path) -> Callable[[str], None]:
+    """The directory itself is a link that is led to another release; the old one stays."""
+    releases = folder.parent / f"{folder.name}-releases"
+    releases.mkdir()
+    folder.rename(releases / "0")
+    folder.symlink_to(releases / "0")
+    versions = iter(range(1, 9))
+
+    def change(words: str) -> None:
+        release = releases / str(next(versions))
+        shutil.copytree(releases / "0", release, ignore=shutil.ignore_patterns("__pycache__"))
+        (release / "sourced" / "words.py").write_text(words)
+        (releases / "next").symlink_to(release)
+        (releases / "next").replace(folder)
+
+    return change
+
+
+def atomically(file: Path, text: str) -> None:
+    file.with_suffix(".new").write_text(text)
+    file.with_suffix(".new").replace(file)
+
+
+@pytest.mark.parametrize("arrange", [config_map, linked_directory, linked_file, other_release])
+def test_what_changes_behind_a_link_is_loaded_anew_and_shared_modules_once(
+    folder: Path, config: Config, arrange: Callable[[Path], Callable[[str], None]]
+) -> None:
+    change = arrange(folder)
+    (folder / "sourced" / "two.py").unlink()
+    (folder / "sourced" / "two.py").write_text(PLUGIN.format(word="one"))
+    change('one = "one"\ntimes = []\ntimes.append(1)\n')
+    sources = Sources(config.directory)
+    sources.load(config)
+    words = sys.modules["sourced.words"]
+
+    assert sources.load(config, []) == Loaded({}, {})
+    assert sys.modules["sourced.words"] is words
+    change('one = "two"\n')
+    loaded = sources.load(config, [])
+
+    assert names(loaded) == {"first": ["two"], "second": ["two"]}
+    assert loaded.changes["first"] == ["words.py"]
+    assert sources.load(config, []) == Loaded({}, {})
+
+
+def test_directories_to_which_links_lead_are_known(folder: Path, config: Config) -> None:
+    linked_directory(folder)
+    sources = Sources(config.directory)
+    sources.load(config)
+
+    elsewhere = Path(os.path.realpath(folder / "sourced"))
+    assert sources.linked_directories() == {elsewhere, elsewhere / "deeper"}
