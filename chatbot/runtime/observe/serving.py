@@ -2,6 +2,10 @@
 
 Uvicorn's protocol class without `uvicorn.Server`: a taken port is an error of ours and no `sys.exit`, signals stay
 with the daemon, and nothing outlives the block.
+
+Whoever can connect can also connect and say nothing. So every connection has a time limit for its next request and for
+its answer, and there is always room for one more: a new connection takes the place of the one that has been silent for
+longest. A probe sends its request at once, and is answered however many others are silent.
 """
 
 from __future__ import annotations
@@ -24,8 +28,17 @@ from uvicorn.server import ServerState
 from chatbot.service.connection import is_loopback
 
 _GRACE_SECONDS: Final = 0.5
-_MOST_CONNECTIONS: Final = 64
-_IDLE_SECONDS: Final = 20
+MOST_CONNECTIONS: Final = 64
+"""Beyond so many, a new connection ends the one that has waited for longest."""
+
+REQUEST_SECONDS: Final = 10.0
+"""Until the head of the first request of a connection is there."""
+
+ANSWER_SECONDS: Final = 30.0
+"""From there until the answer is sent and taken."""
+
+IDLE_SECONDS: Final = 20
+"""From an answer to the head of the next request."""
 
 
 class CannotListen(OSError):
@@ -86,14 +99,13 @@ async def _serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[str]:
         lifespan="off",
         log_config=None,
         server_header=False,
-        limit_concurrency=_MOST_CONNECTIONS,
-        timeout_keep_alive=_IDLE_SECONDS,
+        timeout_keep_alive=IDLE_SECONDS,
     )
     config.load()
     state = ServerState()
 
     def connection() -> H11Protocol:
-        protocol = H11Protocol(config=config, server_state=state, app_state={})
+        protocol = _Connection(config=config, server_state=state, app_state={})
         # Not through uvicorn's configuration: that would silence its logger for the whole process.
         protocol.access_log = False
         return protocol
@@ -105,6 +117,52 @@ async def _serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[str]:
     finally:
         server.close()
         await _end(state)
+
+
+class _Connection(H11Protocol):
+    """A connection that is cut when it takes too long, or when others need its place."""
+
+    _limit: asyncio.TimerHandle | None = None
+    _waits_since = 0.0
+    _is_asking = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Make room, and wait for the first request."""
+        others = [other for other in self.connections if isinstance(other, _Connection)]
+        super().connection_made(transport)
+        self._wait(REQUEST_SECONDS, is_asking=False)
+        if len(others) >= MOST_CONNECTIONS:
+            min(others, key=lambda other: (other._is_asking, other._waits_since)).cut()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        if self._limit is not None:
+            self._limit.cancel()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        """Notice when the head of a request is there."""
+        before = self.cycle
+        super().handle_events()
+        if self.cycle is not before and not self.cycle.response_complete:
+            self._wait(ANSWER_SECONDS, is_asking=True)
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, or for the client to take the answer."""
+        self._wait(IDLE_SECONDS, is_asking=False)
+        super().on_response_complete()
+
+    def cut(self) -> None:
+        """End the connection now, whatever was not sent yet."""
+        # Not by `close`, which waits until the client has read everything.
+        self.connections.discard(self)
+        self.transport.abort()
+
+    def _wait(self, seconds: float, *, is_asking: bool) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+        self._waits_since, self._is_asking = self.loop.time(), is_asking
+        self._limit = self.loop.call_later(seconds, self.cut)
 
 
 async def _end(state: ServerState) -> None:
