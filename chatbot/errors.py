@@ -48,6 +48,35 @@ class StateError(ChatbotError):
     """Something was used at a time when it cannot be used; the message says when it can."""
 
 
+class AbnormalExit(ChatbotError):
+    """Code of a plugin ended with what is no `Exception`: SystemExit, KeyboardInterrupt, a cancellation of its own, …
+
+    It is a failure like any other: tried again, then kept as a dead letter. To end a program that a handler runs, call
+    its functions rather than its `main`; await what may be cancelled inside `try`.
+
+    Args:
+        raised: what it ended with; also the error's `__cause__`.
+    """
+
+    def __init__(self, raised: BaseException) -> None:
+        super().__init__(f"{type(raised).__name__}: {text_of(raised)}".removesuffix(": "))
+        self.raised = raised
+        self.__cause__ = raised
+
+
+def kind_of(error: BaseException) -> str:
+    """Return the name of an error's class; of what is no `Exception`, the name of what was raised."""
+    return type(error.raised if isinstance(error, AbnormalExit) else error).__name__
+
+
+def text_of(error: BaseException) -> str:
+    """Return an error's message, or what stands for it if the error cannot say it: `__str__` is a plugin's code."""
+    try:
+        return f"{error}"
+    except BaseException as worse:
+        return f"<its __str__ raises {type(worse).__name__}>"
+
+
 class UnknownName(ChatbotError):
     """Nothing has the name or id that was given; the message says how to see what there is."""
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Self
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskGroup
 
 from chatbot.dispatch import Dispatcher
 
@@ -24,10 +24,43 @@ class _Shift:
         self._in_hand = 0
         self._retired = anyio.Event()
         self._idle = anyio.Event()
+        self.made = anyio.Event()
+        self.error: Exception | None = None
 
-    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+    async def begin(self, group: TaskGroup) -> None:
+        """Run in a group; returns when everything is made, and raises what could not be."""
+        group.start_soon(self.run)
+        await self.made.wait()
+        if self.error is not None:
+            raise self.error
+
+    @property
+    def name(self) -> str:
+        """What its task is called."""
+        return "providers"
+
+    @property
+    def place(self) -> str:
+        """The bot's."""
+        return f"bot {self.dispatcher.bot.name}"
+
+    async def run(self) -> None:
+        """Make what the plugins provide, and tear it down when nobody needs it any more.
+
+        Whoever waits for `made` raises what could not be made; what fails later is raised here.
+        """
+        try:
+            await self.dispatcher.author_code.run(self._live(), self)
+        except Exception as error:
+            if self.made.is_set():
+                raise
+            self.error = error
+        finally:
+            self.made.set()
+
+    async def _live(self) -> None:
         async with self.dispatcher:
-            task_status.started()
+            self.made.set()
             await self._retired.wait()
             while self._in_hand:
                 self._idle = anyio.Event()
@@ -68,7 +101,7 @@ class Crew:
         await group.__aenter__()
         shift = _Shift(self.dispatcher)
         try:
-            await group.start(shift.run)
+            await shift.begin(group)
         except BaseException:
             await group.__aexit__(None, None, None)
             raise
@@ -102,6 +135,6 @@ class Crew:
         """
         shift = _Shift(dispatcher)
         if self._group is not None:
-            await self._group.start(shift.run)
+            await shift.begin(self._group)
         old, self._shift = self._shift, shift
         old.retire()

@@ -15,10 +15,10 @@ when an event will not be tried again.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
-from typing import Final, NamedTuple, Protocol, Self
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 from chatbot.actions import ActionKey, SendMessage, SendReadReceipt
 from chatbot.conversation.answers import is_cancel
@@ -27,6 +27,7 @@ from chatbot.conversation.schedules import Schedule
 from chatbot.conversation.talk import LOST
 from chatbot.dispatch.access import Access, Admission, Doorkeeper
 from chatbot.dispatch.arguments import BadArguments
+from chatbot.dispatch.author_code import AuthorCode, AuthorFunction, EndsAll
 from chatbot.dispatch.binding import Match
 from chatbot.dispatch.calls import called_by, nobody_called
 from chatbot.dispatch.context import Context
@@ -82,6 +83,10 @@ class Dispatcher:
         bot: who the bot is.
         ack: when messages are shown as read, where a handler does not say.
         access: who may use the bot, and how much.
+        ends_all: which errors end everything at once, rather than being failures of their event; none by default.
+
+    Attributes:
+        author_code: runs all code of the plugins.
 
     Raises:
         PluginError: two of them have the same name, or a handler cannot be prepared.
@@ -94,7 +99,9 @@ class Dispatcher:
         bot: BotInfo,
         ack: Ack = Ack.HANDLED,
         access: Access | None = None,
+        ends_all: EndsAll | None = None,
     ) -> None:
+        self.author_code = AuthorCode(ends_all)
         roster = Roster(handler for plugin in plugins for handler in plugin.handlers())
         handlers = roster.everyone
         self._bot = bot
@@ -124,7 +131,7 @@ class Dispatcher:
             PluginError: as for this one.
         """
         other = Dispatcher(plugins, bot=self._bot, ack=self._ack)
-        other._door = self._door
+        other._door, other.author_code = self._door, self.author_code
         return other
 
     @property
@@ -188,7 +195,7 @@ class Dispatcher:
                 continue
             is_answered = False
             try:
-                match = handler.match(occasion) if handler else None
+                match = self.author_code.call(handler.match, occasion) if handler else None
                 if handler and match is None:
                     continue
                 if admission is Admission.WELCOME:
@@ -236,7 +243,8 @@ class Dispatcher:
                 continue
             try:
                 ctx: Context[Event] = Context(occasion, handler=one.name, ledger=ledger)
-                reply = await self._run(ctx, one.answer(ctx, error, self._provisions), ledger.during(one.name))
+                answer = one.answer(ctx, error, self._provisions)
+                reply = await self._run(ctx, answer, one, ledger.during(one.name))
             except Exception as worse:
                 return Outcome(failed.wishes, one.name, worse)
             if reply is not PASS:
@@ -308,7 +316,7 @@ class Dispatcher:
             handler, match = self._resumed(ledger.memory.resume(occasion.text))
         ctx: Context[Event] = Context(occasion, handler=handler.name, ledger=ledger)
         answer = handler.answer(ctx, match, self._provisions, ledger.memory)
-        reply = await self._run(ctx, answer, ledger.during(handler.name))
+        reply = await self._run(ctx, answer, handler, ledger.during(handler.name), timeout=handler.timeout)
         ledger.wishes += ledger.memory.take_wishes()
         return reply is not PASS
 
@@ -316,7 +324,8 @@ class Dispatcher:
         """The handler that goes on with a dialog, and what it was called with when that began."""
         handler = self._by_name.get(pending.handler)
         if handler is not None and handler.is_dialog:
-            match = handler.match(Occasion(pending.event, self._bot, self._infos, self._payloads))
+            occasion = Occasion(pending.event, self._bot, self._infos, self._payloads)
+            match = self.author_code.call(handler.match, occasion)
             if match is not None and not isinstance(match, BadArguments):
                 return handler, match
         msg = (
@@ -325,10 +334,18 @@ class Dispatcher:
         )
         raise DialogDiverged(msg)
 
-    async def _run(self, ctx: Context[Event], answer: Awaitable[Reply], block: AbstractContextManager[object]) -> Reply:
+    async def _run(
+        self,
+        ctx: Context[Event],
+        answer: Coroutine[Any, Any, Reply],
+        whose: AuthorFunction,
+        block: AbstractContextManager[object],
+        *,
+        timeout: float | None = None,
+    ) -> Reply:
         """Have a function answer with its context, and take what it returns as a reply."""
         with ctx, block:
-            reply = await answer
+            reply = await self.author_code.run(answer, whose, timeout=timeout)
             if isinstance(reply, str):
                 await ctx.reply(reply)
         return reply

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from chatbot.dispatch.context import Context
-from chatbot.dispatch.place import qualified_name
+from chatbot.dispatch.place import place_of, qualified_name
 from chatbot.dispatch.provider import Needs, Provisions, Scope, check_contexts, needs_behind
 from chatbot.dispatch.reply import Reply
 from chatbot.dispatch.signature import (
@@ -43,6 +43,11 @@ class ErrorHandler:
     name: str
     errors: tuple[type[Exception], ...]
     needs: Needs = field(default_factory=dict)
+
+    @property
+    def place(self) -> str:
+        """Where the function is defined, `file:line`."""
+        return place_of(self.function)
 
     def within(self, scope: Scope) -> ErrorHandler:
         """The same one, with its further parameters resolved.

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from itertools import takewhile
 from typing import Any
-
-import anyio
 
 from chatbot.conversation.dialog import Dialog
 from chatbot.conversation.memory import Memory
@@ -154,32 +152,24 @@ class Handler:
         for needs in (self.needs, *(one.needs for one in self.layers), *(one.needs for one in self.errors)):
             yield from needs.values()
 
+    @property
+    def timeout(self) -> float | None:
+        """How long it may run, in seconds; None is as long as it likes."""
+        limit = self.registration.options.timeout
+        return None if limit is None else limit.total_seconds()
+
     def match(self, occasion: Occasion) -> Match | None:
         """What to call the handler with; None if it does not want the event."""
         found = self.find(occasion)
         return None if found is None else self.bind(occasion, found)
 
-    def answer(
-        self, ctx: Context[Any], match: Match, provisions: Provisions, memory: Memory
-    ) -> Coroutine[Any, Any, Reply]:
+    async def answer(self, ctx: Context[Any], match: Match, provisions: Provisions, memory: Memory) -> Reply:
         """Call the function, through its middleware.
 
         Raises:
-            TimeoutError: it took longer than its timeout, and was cancelled.
             TypeError: it returned something that is no reply.
             Exception: what it raised itself.
         """
-        answer = self._answer(ctx, match, provisions, memory)
-        limit = self.registration.options.timeout
-        return answer if limit is None else self._limited(answer, limit.total_seconds())
-
-    async def _limited(self, answer: Awaitable[Reply], seconds: float) -> Reply:
-        with anyio.move_on_after(seconds):
-            return await answer
-        msg = f"{self.place}: {self.name} did not end within {seconds:g} s"
-        raise TimeoutError(msg)
-
-    async def _answer(self, ctx: Context[Any], match: Match, provisions: Provisions, memory: Memory) -> Reply:
         if self.around is not None and not self.needs:
             reply = await self.around(ctx, partial(self._proceed, ctx, match, memory))
         else:

@@ -114,7 +114,7 @@ class Making:
             TypeError: a provider has made nothing.
         """
         own: list[Provider] = []
-        failure: Exception | None = None
+        failure: BaseException | None = None
         try:
             async with AsyncExitStack() as stack:
                 for provider in self._missing(needs):
@@ -122,7 +122,7 @@ class Making:
                     own.append(provider)
                 try:
                     yield {name: self._made[provider] for name, provider in needs.items()}
-                except Exception as error:  # providers see it, and may not make it unseen
+                except BaseException as error:  # providers see it, and may not make it unseen
                     failure = error
                     raise
         finally:

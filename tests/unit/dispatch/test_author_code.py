@@ -1,0 +1,289 @@
+"""Code of plugins is run so that whatever comes out of it is its own failure, and is stopped by one scope only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import sys
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from chatbot.dispatch.author_code import AuthorCode, EndOfAll
+from chatbot.errors import AbnormalExit
+
+pytestmark = pytest.mark.virtual_time
+
+VALUE: contextvars.ContextVar[str] = contextvars.ContextVar("VALUE", default="unset")
+
+
+class Function(NamedTuple):
+    name: str = "plugin.function"
+    place: str = "plugin.py:1"
+
+
+class Own(BaseException):
+    pass
+
+
+async def cancels_a_task_of_its_own() -> None:
+    task = asyncio.create_task(asyncio.sleep(10))
+    task.cancel()
+    await task
+
+
+async def cancels_itself_and_waits() -> None:
+    current = asyncio.current_task()
+    assert current is not None
+    current.cancel()
+    await asyncio.sleep(1)
+
+
+async def cancels_itself_and_returns() -> None:
+    current = asyncio.current_task()
+    assert current is not None
+    current.cancel()
+
+
+async def leaves_a_scope_open() -> None:
+    anyio.CancelScope().__enter__()
+
+
+async def leaves_a_cancelled_scope_open() -> None:
+    anyio.CancelScope().__enter__().cancel()
+    await anyio.sleep(1)
+
+
+async def leaves_a_deadline_open() -> None:
+    anyio.move_on_after(1).__enter__()
+
+
+async def leaves_a_task_group_open() -> None:
+    group = anyio.create_task_group()
+    await group.__aenter__()
+    group.start_soon(asyncio.sleep, 0)
+
+
+async def leaves_a_timeout_open() -> None:
+    await asyncio.timeout(1).__aenter__()
+    await asyncio.sleep(2)
+
+
+async def raises_cancelled() -> None:
+    raise asyncio.CancelledError
+
+
+async def exits() -> None:
+    sys.exit("bye")
+
+
+async def interrupts() -> None:
+    raise KeyboardInterrupt
+
+
+async def raises_generator_exit() -> None:
+    raise GeneratorExit
+
+
+async def raises_its_own() -> None:
+    raise Own
+
+
+async def raises_a_group() -> None:
+    msg = "several"
+    raise BaseExceptionGroup(msg, [ValueError(), SystemExit(1)])
+
+
+async def cancels_a_pool_that_is_waited_for() -> None:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(asyncio.sleep(10))
+        await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+
+HOSTILE: list[Callable[[], Awaitable[None]]] = [
+    cancels_a_task_of_its_own,
+    cancels_itself_and_waits,
+    cancels_itself_and_returns,
+    leaves_a_scope_open,
+    leaves_a_cancelled_scope_open,
+    leaves_a_deadline_open,
+    leaves_a_task_group_open,
+    leaves_a_timeout_open,
+    raises_cancelled,
+    exits,
+    interrupts,
+    raises_generator_exit,
+    raises_its_own,
+    raises_a_group,
+    cancels_a_pool_that_is_waited_for,
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+@pytest.mark.parametrize("timeout", [None, 600.0])
+async def test_whatever_comes_out_is_raised_as_an_exception_and_the_caller_goes_on(
+    hostile: Callable[[], Awaitable[None]], timeout: float | None
+) -> None:
+    code = AuthorCode()
+
+    async def run() -> None:
+        await hostile()
+
+    with anyio.CancelScope() as scope:
+        with pytest.raises(Exception):  # noqa: B017, PT011 -- which one does not matter here
+            await code.run(run(), Function(), timeout=timeout)
+        await anyio.sleep(5)
+        assert not scope.cancelled_caught
+    current = asyncio.current_task()
+    assert current is not None
+    assert current.cancelling() == 0
+
+
+async def test_what_is_no_exception_is_named_and_is_the_cause() -> None:
+    with pytest.raises(AbnormalExit, match="SystemExit: bye") as caught:
+        await AuthorCode().run(exits(), Function())
+    assert isinstance(caught.value.__cause__, SystemExit)
+
+
+async def test_an_error_whose_text_cannot_be_had_is_named_all_the_same() -> None:
+    class Mute(BaseException):
+        def __str__(self) -> str:
+            raise ValueError
+
+    async def raises() -> None:
+        raise Mute
+
+    with pytest.raises(AbnormalExit, match="Mute: <its __str__ raises ValueError>"):
+        await AuthorCode().run(raises(), Function())
+
+
+async def test_a_timeout_stops_it_and_says_who_and_where() -> None:
+    with pytest.raises(TimeoutError, match=r"plugin\.py:1: plugin\.function did not end within 2 s"):
+        await AuthorCode().run(anyio.sleep(10), Function(), timeout=2)
+
+
+async def test_work_that_is_shielded_is_finished_when_the_timeout_strikes() -> None:
+    done: list[str] = []
+
+    async def writes() -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(5)
+            done.append("written")
+        await anyio.lowlevel.checkpoint()
+        done.append("more")
+
+    with pytest.raises(TimeoutError):
+        await AuthorCode().run(writes(), Function(), timeout=2)
+    assert done == ["written"]
+
+
+async def test_what_it_returns_in_spite_of_being_stopped_counts() -> None:
+    async def finishes() -> str:
+        with contextlib.suppress(asyncio.CancelledError):
+            await anyio.sleep(10)
+        return "done"
+
+    assert await AuthorCode().run(finishes(), Function(), timeout=2) == "done"
+
+
+async def test_a_failure_while_being_stopped_is_raised_as_it_is() -> None:
+    async def fails() -> None:
+        try:
+            await anyio.sleep(10)
+        finally:
+            msg = "in the cleanup"
+            raise ValueError(msg)
+
+    with pytest.raises(ValueError, match="in the cleanup"):
+        await AuthorCode().run(fails(), Function(), timeout=2)
+
+
+@pytest.mark.parametrize("natively", [False, True])
+async def test_who_waits_is_cancelled_only_when_the_code_was_stopped_and_has_ended(natively: bool) -> None:
+    said: list[str] = []
+
+    async def slow() -> None:
+        try:
+            await anyio.sleep(100)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(3)
+            said.append("code")
+
+    async def waits() -> None:
+        try:
+            await AuthorCode().run(slow(), Function())
+        finally:
+            said.append("waiter")
+
+    if natively:
+        task = asyncio.create_task(waits())
+        await anyio.sleep(1)
+        task.cancel()
+        await anyio.sleep(1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    else:
+        with anyio.move_on_after(1) as scope:
+            await waits()
+        assert scope.cancelled_caught
+    assert said == ["code", "waiter"]
+
+
+async def test_it_sees_the_context_variables_of_who_waits_and_keeps_its_own_to_itself() -> None:
+    async def reads() -> str:
+        seen = VALUE.get()
+        VALUE.set("its own")
+        return seen
+
+    VALUE.set("the caller's")
+    assert await AuthorCode().run(reads(), Function()) == "the caller's"
+    assert VALUE.get() == "the caller's"
+
+
+async def test_it_may_use_task_groups_scopes_and_threads() -> None:
+    async def works() -> list[str]:
+        said: list[str] = []
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.sleep, 1)
+        with anyio.move_on_after(1):
+            await anyio.sleep(2)
+        async with asyncio.timeout(2):
+            said.append(await anyio.to_thread.run_sync(str, "thread"))
+        return said
+
+    assert await AuthorCode().run(works(), Function(), timeout=600) == ["thread"]
+
+
+async def test_no_task_is_left_behind() -> None:
+    before = asyncio.all_tasks()
+    for hostile in (raises_cancelled, cancels_itself_and_waits, leaves_a_cancelled_scope_open):
+        with pytest.raises(Exception):  # noqa: B017, PT011
+            await AuthorCode().run(hostile(), Function())
+    assert asyncio.all_tasks() == before
+
+
+async def test_synchronous_code_fails_likewise() -> None:
+    def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(AbnormalExit, match="CancelledError"):
+        AuthorCode().call(cancelled)
+
+
+async def test_errors_that_end_everything_are_carried_through() -> None:
+    async def exits_in_a_group() -> None:
+        msg = "several"
+        raise BaseExceptionGroup(msg, [ValueError(), Own()])
+
+    code = AuthorCode(lambda error: isinstance(error, Own))
+    with pytest.raises(EndOfAll) as caught:
+        await code.run(exits_in_a_group(), Function())
+    assert isinstance(caught.value.raised, Own)
