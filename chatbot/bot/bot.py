@@ -37,6 +37,7 @@ from chatbot.bot.upkeep import Upkeep
 from chatbot.bot.watch import Watch
 from chatbot.conversation import Conversations
 from chatbot.dispatch import Dispatcher, HandlerSource, Outcome
+from chatbot.errors import kind_of
 from chatbot.events import BotStarted, BotStopping, Event, MessageEvent, ThreadEvent
 from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.service.base import ChatService
@@ -230,7 +231,7 @@ class Bot:
                 outcome = await dispatcher.dispatch(event, memory, line=self._line(event), during=self.tracer.handler)
         self.watch.handled(outcome, begun)
         if outcome.error is not None:
-            self._say_failure(event, outcome.handler, outcome.error)
+            self.say_failure(event, outcome.handler, outcome.error)
         return outcome
 
     async def give_up(self, event: Event, failed: Outcome) -> Outcome:
@@ -241,7 +242,7 @@ class Bot:
                 event, failed, memory, line=self._line(event), during=self.tracer.handler
             )
         if outcome.error is not None and outcome.error is not failed.error:
-            self._say_failure(event, outcome.handler, outcome.error)
+            self.say_failure(event, outcome.handler, outcome.error)
         return outcome
 
     @asynccontextmanager
@@ -256,7 +257,8 @@ class Bot:
         lane = self.lanes.get(event.thread) if isinstance(event, ThreadEvent) else None
         return LaneLine(lane, event) if lane is not None else None
 
-    def _say_failure(self, event: Event, handler: str | None, error: Exception) -> None:
+    def say_failure(self, event: Event, handler: str | None, error: Exception) -> None:
+        """Say in the log that a handler failed, with its traceback when it is news, and tell who asked for it."""
         log = self.log.bind(
             handler=handler,
             event_type=type(event).__name__,
@@ -266,7 +268,7 @@ class Bot:
         if self.failures.is_news(handler or "", error, anyio.current_time()):
             log.error("handler.failed", exc_info=error)
         else:
-            log.debug("handler.failed", error=type(error).__name__)
+            log.debug("handler.failed", error=kind_of(error))
         self.tell(event, error)
 
     def tell(self, event: Event | None, error: Exception) -> None:

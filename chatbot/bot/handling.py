@@ -1,4 +1,4 @@
-"""Handles the events of one thread: runs the handlers, and commits everything that came of it in one transaction.
+"""Handles the events of one thread, or those of none: runs the handlers, and commits all that came of it at once.
 
 What was seen, the wishes, the receipt that is owed and, at last, the dead letter go together or not at all. If the
 commit fails nothing has happened, and the event is met again by the next look.
@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from chatbot.actions import ActionKey
 from chatbot.bot.planning import receipts_in
 from chatbot.bot.receipts import Receipts
 from chatbot.bot.trials import Trials
 from chatbot.dispatch import Outcome
-from chatbot.errors import CannotStore, Rejected
-from chatbot.events import ActionFailed, ThreadEvent
+from chatbot.errors import Rejected
+from chatbot.events import ActionFailed, Event
 from chatbot.model import MessageId, ThreadId
 from chatbot.outbox.outbox import Outbox
 from chatbot.polling.cursor import Cursor
@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from chatbot.bot.bot import Bot
 
 
+NOWHERE: Final = ThreadId("")
+"""What stands in the store for no thread."""
+
+
 class Waiting(NamedTuple):
     """What a lane has to write that can wait: writes, and what was seen, as id to version."""
 
@@ -54,7 +58,7 @@ class Handling:
 
     Args:
         bot: whose thread it is.
-        thread: which thread.
+        thread: which thread; None handles what happens in none.
         record: what the store knows of it.
         noted: an attempt that an earlier process noted before it died.
         outbox: the wishes on their way.
@@ -67,12 +71,24 @@ class Handling:
         trials: runs the handlers.
     """
 
-    __slots__ = ("_bot", "_lazy", "_log", "_marks", "_thread", "cursor", "outbox", "proofs", "receipts", "trials")
+    __slots__ = (
+        "_bot",
+        "_lazy",
+        "_log",
+        "_marks",
+        "_place",
+        "_thread",
+        "cursor",
+        "outbox",
+        "proofs",
+        "receipts",
+        "trials",
+    )
 
     def __init__(
         self,
         bot: Bot,
-        thread: ThreadId,
+        thread: ThreadId | None,
         *,
         record: ThreadRecord | None,
         noted: Attempt | None,
@@ -80,7 +96,8 @@ class Handling:
         log: FilteringBoundLogger,
     ) -> None:
         self._bot = bot
-        self._thread = thread
+        self._place = thread
+        self._thread = thread or NOWHERE
         self._log = log
         self.outbox = outbox
         self.trials = Trials(bot, thread, noted, log)
@@ -102,7 +119,7 @@ class Handling:
 
     # ── one event ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def handle(self, event: ThreadEvent, seen: dict[int, int], *writes: Write) -> None:
+    async def handle(self, event: Event, seen: dict[int, int], *writes: Write) -> None:
         """Run the handlers on an event and commit what came of it, `writes` included.
 
         Raises:
@@ -122,14 +139,23 @@ class Handling:
         Raises:
             TryAgain, StoreError: as `handle`.
         """
-        while not self.outbox.is_full and not self._bot.is_stopping:
-            due = self._bot.conversations.take_due(self._thread)
-            if due is None:
-                return
-            event, writes = due
-            assert isinstance(event, ThreadEvent)
-            await self.handle(event, {}, *writes)
+        while await self.ring_next():
             await flush()
+
+    async def ring_next(self) -> bool:
+        """Handle what is due first here; False if nothing is, or what comes of it could not be taken.
+
+        Raises:
+            TryAgain, StoreError: as `handle`.
+        """
+        if self.outbox.is_full or self._bot.is_stopping:
+            return False
+        due = self._bot.conversations.take_due(self._place)
+        if due is None:
+            return False
+        event, writes = due
+        await self.handle(event, {}, *writes)
+        return True
 
     async def revive(self, letter: DeadLetter, *, is_wanted: Callable[[DeadLetter], bool]) -> None:
         """Try a dead letter again, once: it is dropped if that succeeds and stays if it does not.
@@ -138,24 +164,21 @@ class Handling:
             letter: what to try.
             is_wanted: whether it is to stay if it fails; it may be dropped while its handler runs.
         """
-        assert isinstance(letter.event, ThreadEvent)
-        if isinstance(letter.event, ActionFailed):
-            await self._reopen(letter, letter.event.action_key)
+        event = letter.event
+        if isinstance(event, ActionFailed):
+            await self._reopen(letter, event.action_key)
             return
         # Noted before it runs: if its handler kills the process, the next process does not try it again by itself.
         await self.commit([SaveDeadLetter(replace(letter, attempts=letter.attempts + 1, is_revived=False))], {})
-        with self._bot.tracer.attempt(letter.event, letter.attempts + 1):
-            outcome = await self._bot.handle(letter.event)
-            if outcome.error is None:
-                try:
-                    await self._commit_outcome(letter.event, outcome, {}, [DropDeadLetter(letter.id)])
-                except CannotStore as error:
-                    outcome = Outcome(handler=outcome.handler, error=error)
-                else:
-                    self._log.info("letter.revived", letter=letter.id)
-                    return
-            if is_wanted(letter):
-                await self.commit([self.trials.letter(letter.event, outcome, letter.attempts + 1)], {})
+        outcome = await self.trials.try_once(
+            event,
+            lambda outcome, writes: self._commit_outcome(event, outcome, {}, [*writes, DropDeadLetter(letter.id)]),
+            number=letter.attempts + 1,
+        )
+        if outcome.error is None:
+            self._log.info("letter.revived", letter=letter.id)
+        elif is_wanted(letter):
+            await self.commit([self.trials.letter(event, outcome, letter.attempts + 1)], {})
 
     async def _reopen(self, letter: DeadLetter, key: ActionKey) -> None:
         row = await self._bot.find_row(key)
@@ -172,10 +195,16 @@ class Handling:
         letter = self.trials.letter(event, Outcome(handler=type(event.action).__name__, error=failure), 1)
         with self._bot.tracer.attempt(event, 1):
             outcome = await self._bot.handle(event)
-            await self._commit_outcome(event, outcome, {}, [letter])
+            await self.trials.settle(
+                event,
+                outcome,
+                lambda outcome, writes: self._commit_outcome(event, outcome, {}, writes),
+                [letter],
+                [letter],
+            )
 
     async def _commit_outcome(
-        self, event: ThreadEvent, outcome: Outcome, seen: dict[int, int], writes: Sequence[Write]
+        self, event: Event, outcome: Outcome, seen: dict[int, int], writes: Sequence[Write]
     ) -> None:
         rows = self._bot.rows_for(outcome, event)
         due = receipts_in(outcome.wishes, self._thread)

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import anyio
 
 from chatbot.bot.attempts import TryAgain
-from chatbot.bot.trials import Trials
-from chatbot.dispatch import Outcome
+from chatbot.bot.handling import NOWHERE, Handling
 from chatbot.errors import StoreError
 from chatbot.events import Event
-from chatbot.model import ThreadId
+from chatbot.outbox.outbox import Outbox
 from chatbot.service.back_off import BackOff
-from chatbot.stores.base import Attempt, DeadLetter, DropDeadLetter, Enqueue, Write
+from chatbot.service.budget import Budget
+from chatbot.stores.base import Attempt, DeadLetter
 
 if TYPE_CHECKING:
     from chatbot.bot.bot import Bot
-
-NOWHERE: Final = ThreadId("")
-"""What stands in the store for no thread."""
 
 
 class OwnLane:
@@ -34,7 +30,7 @@ class OwnLane:
     def __init__(self, bot: Bot, noted: Attempt | None) -> None:
         self.is_working = False
         self._bot = bot
-        self._trials = Trials(bot, None, noted, bot.log)
+        self._handling = Handling(bot, None, record=None, noted=noted, outbox=_no_outbox(bot), log=bot.log)
         self._letters: list[DeadLetter] = []
         self._back_off = BackOff()
         self._woken = anyio.Event()
@@ -56,7 +52,8 @@ class OwnLane:
     async def announce(self, event: Event) -> None:
         """Let the handlers hear of the bot's own coming and going; a failure is said in the log, and not repeated."""
         try:
-            await self._handle(event, [])
+            async with self._turn:
+                await self._handling.handle(event, {})
         except TryAgain:
             pass
         except StoreError as error:
@@ -75,13 +72,8 @@ class OwnLane:
         """Handle everything that is due; returns the seconds after which to try again, None when all is done."""
         self.is_working = True
         try:
-            while self._letters:
-                letter = self._letters[0]
-                await self._revive(letter)
-                self.drop_letter(letter.id)
-            while not self._bot.is_stopping and (due := self._bot.conversations.take_due(None)) is not None:
-                event, writes = due
-                await self._handle(event, writes)
+            while await self._handle_next():
+                pass
         except TryAgain as again:
             return again.pause
         except StoreError as error:
@@ -93,27 +85,31 @@ class OwnLane:
         self._back_off.succeeded()
         return None
 
-    async def _handle(self, event: Event, writes: Sequence[Write]) -> None:
+    async def _handle_next(self) -> bool:
+        """Handle one thing; `announce` may come between two."""
         async with self._turn:
-            await self._trials.run(event, lambda outcome, further: self._commit(event, outcome, [*writes, *further]))
+            if not self._letters:
+                return await self._handling.ring_next()
+            letter = self._letters[0]
+            await self._handling.revive(letter, is_wanted=self._awaits)
+            self.drop_letter(letter.id)
+            return True
 
-    async def _revive(self, letter: DeadLetter) -> None:
-        async with self._turn:
-            with self._bot.tracer.attempt(letter.event, letter.attempts + 1):
-                await self._try_again(letter)
+    def _awaits(self, letter: DeadLetter) -> bool:
+        return any(waiting.id == letter.id for waiting in self._letters)
 
-    async def _try_again(self, letter: DeadLetter) -> None:
-        outcome = await self._bot.handle(letter.event)
-        if outcome.error is None:
-            await self._commit(letter.event, outcome, [DropDeadLetter(letter.id)])
-        else:
-            await self._bot.commit([self._trials.letter(letter.event, outcome, letter.attempts + 1)])
 
-    async def _commit(self, event: Event, outcome: Outcome, writes: Sequence[Write]) -> None:
-        rows = self._bot.rows_for(outcome, event)
-        ends = self._trials.attempts.end()
-        commit = [*writes, *outcome.writes, *(Enqueue(row) for row in rows), *ends]
-        if commit:
-            await self._bot.commit(commit)
-        self._trials.attempts.committed()
-        self._bot.take(rows)
+def _no_outbox(bot: Bot) -> Outbox:
+    """An outbox that stays empty: what is asked for here goes to threads, each of which has its own."""
+    return Outbox(
+        bot.service,
+        NOWHERE,
+        Budget(),
+        find_row=bot.find_row,
+        find_made=bot.find_made,
+        display_name=bot.display_name,
+        slack_ms=bot.settings.slack_ms,
+        log=bot.log,
+        during=bot.tracer.action,
+        tell=lambda _error: None,
+    )

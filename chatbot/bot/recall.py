@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from chatbot.bot import aftercare
+from chatbot.bot.handling import NOWHERE
 from chatbot.bot.lane import Lane
-from chatbot.bot.own_lane import NOWHERE, OwnLane
+from chatbot.bot.own_lane import OwnLane
 from chatbot.model import ThreadId
 from chatbot.stores.base import OutboxRow, Store, ThreadRecord
 

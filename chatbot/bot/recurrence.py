@@ -6,6 +6,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from chatbot.errors import kind_of
+
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
@@ -44,7 +46,7 @@ class Recurrence:
 
     def is_news(self, handler: str, error: Exception, now: float) -> bool:
         """Count a failure; whether it should be said in full."""
-        key = (handler, type(error).__qualname__, _place_of(error))
+        key = (handler, kind_of(error), _place_of(error))
         known = self._known.get(key)
         if known is None or now - known.met_at >= FORGOTTEN_SECONDS:
             self._known[key] = _Failure(now, now)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from chatbot.bot.attempts import MAX_KILLS, Attempts
 from chatbot.dispatch import Outcome
-from chatbot.errors import CannotStore, StoreConflict
+from chatbot.errors import AbnormalExit, CannotStore, StoreConflict, StoreError, kind_of, text_of
 from chatbot.events import ActionFailed, Event
 from chatbot.model import ThreadId
 from chatbot.service.back_off import jittered
@@ -91,14 +92,9 @@ class Trials:
         return outcome
 
     async def _conclude(self, event: Event, outcome: Outcome, commit: Commit) -> None:
+        outcome = await self._committed(event, outcome, commit)
         if outcome.error is None:
-            try:
-                await commit(outcome, [])
-            except CannotStore as error:
-                outcome = Outcome(handler=outcome.handler, error=error, is_final=True)
-            else:
-                return
-        assert outcome.error is not None
+            return
         count = self.attempts.failed(event)
         if not outcome.is_final and count < outcome.retry.attempts:
             pause = jittered(outcome.retry.pause(count))
@@ -106,21 +102,73 @@ class Trials:
             raise self.attempts.wait(pause)
         count = max(count, self.attempts.kills(event))
         last_words = await self._bot.give_up(event, outcome)
-        await commit(last_words, [*outcome.writes, self.letter(event, outcome, count)])
+        letter = self.letter(event, outcome, count)
+        await self.settle(event, last_words, commit, [*outcome.writes, letter], [letter])
+
+    async def try_once(self, event: Event, commit: Commit, *, number: int) -> Outcome:
+        """Run the handlers once and commit what came of it; returns that, or the failure, of which nothing is written.
+
+        Args:
+            event: what to handle.
+            commit: commits what came of it.
+            number: which attempt it is, from 1.
+
+        Raises:
+            StoreError: nothing was committed.
+        """
+        with self._bot.tracer.attempt(event, number):
+            return await self._committed(event, await self._bot.handle(event), commit)
+
+    async def settle(
+        self, event: Event, outcome: Outcome, commit: Commit, writes: Sequence[Write], least: Sequence[Write]
+    ) -> None:
+        """Commit the last that is done about an event; if what handlers want cannot be committed, `least` is.
+
+        Raises:
+            StoreError: nothing was committed.
+        """
+        said = await self._committed(event, outcome, commit, writes) if outcome.error is None else outcome
+        if said.error is not None:
+            await commit(Outcome(), least)
+
+    async def _committed(self, event: Event, outcome: Outcome, commit: Commit, writes: Sequence[Write] = ()) -> Outcome:
+        """Commit an outcome. What cannot be made of a handler's output is the handler's failure, not the lane's.
+
+        Everything that is computed from it belongs in `commit`: rows, pieces, keys, stored forms. Only trouble with
+        the store itself passes: it says nothing of the handler, and the event is met again.
+        """
+        if outcome.error is not None:
+            return outcome
+        try:
+            await commit(outcome, writes)
+        except CannotStore as error:
+            failed = replace(outcome, wishes=(), error=error, is_final=True, writes=())
+        except StoreError:
+            raise
+        except Exception as error:
+            failed = replace(outcome, wishes=(), error=error, writes=())
+        else:
+            return outcome
+        assert failed.error is not None
+        if self.attempts.is_suspicious:
+            await self._bot.commit([self.attempts.survived(event)])
+        self._bot.say_failure(event, failed.handler, failed.error)
+        return failed
 
     def letter(self, event: Event, outcome: Outcome, attempts: int) -> SaveDeadLetter:
         """What keeps an event that is given up."""
+        assert outcome.error is not None
         letter = DeadLetter(
             id=letter_id(self._bot.user, self._thread, event.key),
             event=event,
             handler=outcome.handler or "",
-            error=f"{type(outcome.error).__name__}: {outcome.error}".splitlines()[0][:500],
+            error=_reason(outcome.error),
             attempts=attempts,
             died_ms=int(self._bot.clock() * 1000),
         )
         self._bot.watch.buried()
         # What a handler raised may quote people; what the service said of a wish does not.
-        reason = event.reason if isinstance(event, ActionFailed) else type(outcome.error).__name__
+        reason = event.reason if isinstance(event, ActionFailed) else kind_of(outcome.error)
         self._log.error(
             "event.buried",
             letter=letter.id,
@@ -130,6 +178,12 @@ class Trials:
             reason=reason,
         )
         return SaveDeadLetter(letter)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error."""
+    text = text_of(error) if isinstance(error, AbnormalExit) else f"{kind_of(error)}: {text_of(error)}"
+    return text.splitlines()[0][:500]
 
 
 def _killer() -> Outcome:

@@ -10,6 +10,7 @@ import anyio
 from chatbot.bot.observer import DoubleHealed, EventBuried, EventHandled, EventNoticed, Observer
 from chatbot.bot.pulse import DOORBELL, Pulse
 from chatbot.dispatch import Outcome
+from chatbot.errors import kind_of
 from chatbot.events import Event, ThreadEvent
 from chatbot.model import ThreadId
 
@@ -51,7 +52,7 @@ class Watch:
 
     def handled(self, outcome: Outcome, begun: float) -> None:
         """Handlers have run, or waited to run, since `begun`."""
-        error = type(outcome.error).__name__ if outcome.error is not None else None
+        error = kind_of(outcome.error) if outcome.error is not None else None
         self._observer.note(EventHandled(outcome.handler, anyio.current_time() - begun, error))
 
     def noticed(self, latency: float) -> None:

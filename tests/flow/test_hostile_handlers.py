@@ -1,0 +1,345 @@
+"""Whatever comes out of code of plugins: the event is kept as a dead letter, and its thread goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import anyio
+import pytest
+
+from chatbot import (
+    BotStarted,
+    Context,
+    Dialog,
+    Event,
+    MessageReceived,
+    Plugin,
+    Proceed,
+    Reply,
+    Retry,
+    ScheduleFired,
+    ThreadJoined,
+    TimerFired,
+)
+from chatbot.stores import MemoryStore
+from chatbot.testing import chat
+
+pytestmark = pytest.mark.virtual_time
+
+Hostile = Callable[[], Awaitable[None]]
+ONCE = Retry(attempts=1)
+
+
+class Own(BaseException):
+    def __str__(self) -> str:
+        msg = "even its text fails"
+        raise Own(msg)
+
+    __repr__ = __str__
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+    __repr__ = __str__
+
+
+async def cancelled() -> None:
+    task = asyncio.create_task(asyncio.sleep(10))
+    task.cancel()
+    await task
+
+
+async def cancels_itself() -> None:
+    current = asyncio.current_task()
+    assert current is not None
+    current.cancel()
+    await asyncio.sleep(0)
+
+
+async def leaves_a_scope_open() -> None:
+    anyio.CancelScope().__enter__().cancel()
+    await anyio.sleep(1)
+
+
+async def exits() -> None:
+    sys.exit(2)
+
+
+async def interrupts() -> None:
+    raise KeyboardInterrupt
+
+
+async def raises_its_own() -> None:
+    raise Own
+
+
+async def raises_a_group() -> None:
+    msg = "several"
+    raise BaseExceptionGroup(msg, [ValueError("one"), Own()])
+
+
+async def raises_what_has_no_text() -> None:
+    raise Mute
+
+
+HOSTILE: list[Hostile] = [
+    cancelled,
+    cancels_itself,
+    leaves_a_scope_open,
+    exits,
+    interrupts,
+    raises_its_own,
+    raises_a_group,
+    raises_what_has_no_text,
+]
+
+
+@dataclass
+class Made:
+    """What a provider makes."""
+
+
+def middleware(plugin: Plugin, hostile: Hostile) -> None:
+    @plugin.middleware
+    async def around(ctx: Context[Event], proceed: Proceed) -> Reply:
+        if isinstance(ctx.event, MessageReceived) and ctx.event.message.content == "/x":
+            await hostile()
+        return await proceed()
+
+    @plugin.command("x", retry=ONCE)
+    async def x(ctx: Context) -> str:
+        return "x"
+
+
+def handler(plugin: Plugin, hostile: Hostile) -> None:
+    @plugin.command("x", retry=ONCE)
+    async def x(ctx: Context) -> str:
+        await hostile()
+        return "x"
+
+
+def error_handler(plugin: Plugin, hostile: Hostile) -> None:
+    @plugin.error(ValueError)
+    async def sorry(ctx: Context[Event], error: ValueError) -> str:
+        await hostile()
+        return "sorry"
+
+    @plugin.command("x", retry=ONCE)
+    async def x(ctx: Context) -> str:
+        raise ValueError
+
+
+def provider(plugin: Plugin, hostile: Hostile) -> None:
+    @plugin.provide
+    async def make(ctx: Context) -> Made:
+        await hostile()
+        return Made()
+
+    @plugin.command("x", retry=ONCE)
+    async def x(ctx: Context, made: Made) -> str:
+        return "x"
+
+
+def teardown(plugin: Plugin, hostile: Hostile) -> None:
+    @plugin.provide
+    async def make(ctx: Context) -> AsyncIterator[Made]:
+        yield Made()
+        await hostile()
+
+    @plugin.command("x", retry=ONCE)
+    async def x(ctx: Context, made: Made) -> str:
+        return "x"
+
+
+def dialog(plugin: Plugin, hostile: Hostile) -> None:
+    @plugin.command("x", retry=ONCE)
+    async def x(talk: Dialog) -> None:
+        await talk.run(hostile)
+
+
+def once(plugin: Plugin, hostile: Hostile) -> None:
+    @plugin.command("x", retry=ONCE)
+    async def x(ctx: Context) -> None:
+        await ctx.once("key", hostile)
+
+
+def stream(plugin: Plugin, hostile: Hostile) -> None:
+    @plugin.command("x", retry=ONCE)
+    async def x(ctx: Context) -> None:
+        async def words() -> AsyncIterator[str]:
+            yield "a"
+            await anyio.sleep(5)
+            await hostile()
+
+        await ctx.stream(words())
+
+
+def typing(plugin: Plugin, hostile: Hostile) -> None:
+    @plugin.command("x", retry=ONCE)
+    async def x(ctx: Context) -> None:
+        async with ctx.typing():
+            await anyio.sleep(5)
+            await hostile()
+
+
+def timer(plugin: Plugin, hostile: Hostile) -> None:
+    @plugin.timer(retry=ONCE)
+    async def ring(ctx: Context[TimerFired]) -> None:
+        await hostile()
+
+    @plugin.command("x")
+    async def x(ctx: Context) -> None:
+        await ctx.later(timedelta(seconds=1), ring)
+
+
+def schedule(plugin: Plugin, hostile: Hostile) -> None:
+    @plugin.every(timedelta(seconds=20), retry=ONCE)
+    async def tick(ctx: Context[ScheduleFired]) -> None:
+        await hostile()
+
+
+def bot_started(plugin: Plugin, hostile: Hostile) -> None:
+    @plugin.on(BotStarted, retry=ONCE)
+    async def started(ctx: Context[BotStarted]) -> None:
+        await hostile()
+
+
+def thread_joined(plugin: Plugin, hostile: Hostile) -> None:
+    @plugin.on(ThreadJoined, retry=ONCE)
+    async def joined(ctx: Context[ThreadJoined]) -> None:
+        await hostile()
+
+
+PLACES = [
+    middleware,
+    handler,
+    error_handler,
+    provider,
+    teardown,
+    dialog,
+    once,
+    stream,
+    typing,
+    timer,
+    schedule,
+    bot_started,
+    thread_joined,
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+@pytest.mark.parametrize("place", PLACES)
+async def test_the_event_becomes_a_dead_letter_and_the_thread_goes_on(
+    place: Callable[[Plugin, Hostile], None], hostile: Hostile
+) -> None:
+    plugin, store = Plugin("hostile"), MemoryStore()
+    place(plugin, hostile)
+
+    @plugin.message()
+    async def others(ctx: Context) -> str:
+        return "still here"
+
+    async with chat(plugin, store=store, raise_failures=False) as room:
+        await room.user("Ann").says("/x")
+        await room.advance(seconds=30)
+        await room.user("Ann").says("next")
+
+        assert room.replies[-1:] == ["still here"]
+        letters = await store.dead_letters(room.bot.user)
+        assert letters
+        assert all(letter.handler and letter.error for letter in letters)
+
+
+@pytest.mark.parametrize("hostile", [asyncio.CancelledError, SystemExit, Own])
+async def test_a_filter_fails_likewise(hostile: type[BaseException]) -> None:
+    plugin, store = Plugin("hostile"), MemoryStore()
+
+    def wanted(event: Event) -> bool:
+        if isinstance(event, MessageReceived) and event.message.content == "x":
+            raise hostile
+        return False
+
+    @plugin.message(wanted, retry=ONCE)
+    async def never(ctx: Context) -> None: ...
+
+    @plugin.message()
+    async def others(ctx: Context) -> str:
+        return "still here"
+
+    async with chat(plugin, store=store, raise_failures=False) as room:
+        await room.user("Ann").says("x", "next")
+
+        assert room.replies == ["still here"]
+        (letter,) = await store.dead_letters(room.bot.user)
+        assert letter.handler.endswith("never")
+
+
+@pytest.mark.parametrize("value", [b"bytes", 7, ["list"], "half \ud83d"])
+async def test_what_is_no_reply_stops_no_thread_whoever_returns_it(value: object) -> None:
+    plugin, store = Plugin("hostile"), MemoryStore()
+
+    @plugin.error(Exception)
+    async def sorry(ctx: Context[Event], error: Exception) -> Reply:
+        return value  # type: ignore[return-value]
+
+    @plugin.command("x", retry=ONCE)
+    async def x(ctx: Context) -> Reply:
+        return [value]  # type: ignore[return-value]
+
+    @plugin.message()
+    async def others(ctx: Context) -> str:
+        return "still here"
+
+    async with chat(plugin, store=store, raise_failures=False) as room:
+        await room.user("Ann").says("/x", "next")
+
+        assert room.replies[-1] == "still here"
+        (letter,) = await store.dead_letters(room.bot.user)
+        assert letter.handler.endswith("x")
+        assert letter.error.startswith("TypeError")
+
+
+async def test_a_dialog_goes_on_when_its_code_swallows_everything() -> None:
+    plugin = Plugin("dialog")
+
+    @plugin.command("x")
+    async def x(talk: Dialog) -> str:
+        try:
+            name = await talk.ask("Who?")
+        except BaseException:
+            name = "nobody"
+        return f"Hi {name}"
+
+    async with chat(plugin) as room:
+        await room.user("Ann").says("/x", "Ann")
+
+        assert room.replies == ["Who?", "Hi Ann"]
+
+
+async def test_a_schedule_whose_handler_exits_does_not_end_its_bot() -> None:
+    plugin, store, runs = Plugin("hostile"), MemoryStore(), list[int]()
+
+    @plugin.every(timedelta(hours=1), retry=ONCE)
+    async def tick(ctx: Context[ScheduleFired]) -> None:
+        runs.append(len(runs))
+        if len(runs) < 3:
+            await exits()
+
+    @plugin.message()
+    async def others(ctx: Context) -> str:
+        return json.dumps(len(runs))
+
+    async with chat(plugin, store=store, raise_failures=False) as room:
+        await room.user("Ann").joins()
+        await room.advance(hours=4, minutes=30)
+        await room.user("Ann").says("how many?")
+
+        assert room.replies == ["4"]
+        assert len(await store.dead_letters(room.bot.user)) == 2
