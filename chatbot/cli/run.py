@@ -21,6 +21,7 @@ from chatbot.runtime import event_loop
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control import ControlDirectory, RunInfo
 from chatbot.runtime.daemon import Daemon
+from chatbot.runtime.forced_exit import ForcedExit
 from chatbot.runtime.logs import logging_to, resolve_format
 from chatbot.runtime.sources import Sources
 from chatbot.runtime.systemd import Supervisor
@@ -58,9 +59,12 @@ def run(
             _refuse_emulator(settings)
         return settings
 
+    forced_exit = ForcedExit(is_json=log_format == "json")
+
     def start() -> int:
         settings = read()
         wanted = log_format or settings.log.format
+        forced_exit.is_json = resolve_format(wanted, sys.stderr) == "json"
         level = log_level or settings.log.level
         with logging_to(sys.stderr, format=wanted, level=level, texts=settings.log.texts) as log:
 
@@ -77,6 +81,7 @@ def run(
                     sources=sources,
                     read=read,
                     relog=relog,
+                    forced_exit=forced_exit,
                     on_ready=_ready(settings, resolve_format(wanted, sys.stderr)),
                     is_once=once,
                     supervisor=Supervisor.of(os.environ),
@@ -87,10 +92,11 @@ def run(
             # Until something runs, people are told plainly, unless they asked for nothing but JSON.
             return guard(begin, report=_report(wanted == "json"))
 
-    if log_format != "json":
-        return guard(start)
-    with logging_to(sys.stderr, format="json"):
-        return guard(start, report=_log)
+    with forced_exit:
+        if log_format != "json":
+            return guard(start)
+        with logging_to(sys.stderr, format="json"):
+            return guard(start, report=_log)
 
 
 def _refuse_emulator(config: Config) -> None:

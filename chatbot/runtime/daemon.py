@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -20,19 +21,21 @@ from chatbot.runtime.connection import Connection
 from chatbot.runtime.control import ControlDirectory, RunInfo, RunningBot
 from chatbot.runtime.desk import Desk
 from chatbot.runtime.fleet import Fleet
+from chatbot.runtime.forced_exit import ForcedExit
 from chatbot.runtime.lobby import open_lobby
 from chatbot.runtime.observe.pages import pages
 from chatbot.runtime.observe.status import Observatory
 from chatbot.runtime.plugins import Plugins
 from chatbot.runtime.refusals import explaining
 from chatbot.runtime.reloading import Reloader
-from chatbot.runtime.signals import hangups, stop_signals
+from chatbot.runtime.signals import hangups
 from chatbot.runtime.site import Site
 from chatbot.runtime.sources import Sources
 from chatbot.runtime.status_server import StatusServer
 from chatbot.runtime.systemd import Supervisor
 from chatbot.runtime.webhook import webhook_served
 from chatbot.stores import open_store
+from chatbot.stores.base import EndableStore, Store
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -48,6 +51,7 @@ class Daemon:
         sources: what the plugins were loaded from.
         read: reads the configuration anew, for a reload; in a thread.
         relog: makes the log what a reloaded configuration says.
+        forced_exit: hears the signals, and ends the process if a stop does not.
         on_ready: told what runs, once other processes can find it.
         is_once: stop by itself when everything that was waiting is handled.
         supervisor: what started the process; told when it is ready, alive and stopping.
@@ -64,6 +68,7 @@ class Daemon:
         sources: Sources,
         read: Callable[[], Config],
         relog: Callable[[LogConfig], None],
+        forced_exit: ForcedExit,
         on_ready: Callable[[RunInfo], None] = lambda _info: None,
         is_once: bool = False,
         supervisor: Supervisor | None = None,
@@ -81,6 +86,7 @@ class Daemon:
         self._sources = sources
         self._read = read
         self._relog = relog
+        self._forced_exit = forced_exit
         self._reloader: Reloader | None = None
         self._owes_reload = False
         self.was_cut = False
@@ -111,7 +117,7 @@ class Daemon:
                     self._log.info("reload.asked", signal=signal)
                     self._reload()
 
-            with stop_signals(ask, insist), hangups(renew, ask):
+            with self._forced_exit.listening(ask, insist), hangups(renew, ask):
                 yield
 
     async def run(self, connection: Connection) -> None:
@@ -123,7 +129,9 @@ class Daemon:
         """
         config = self._config
         store = open_store(config.store.get_secret_value(), base_dir=config.directory)
-        async with store, connection.open() as resource:
+        self._forced_exit.drain_seconds = config.drain_timeout.total_seconds
+        async with store, self._marked_unless_in_order(store), connection.open() as resource:
+            self._prepare_forced_exit(store)
             site = Site(config=config, connection=connection, resource=resource, store=store, traces=self._traces)
             async with self._unless_stopped():
                 with explaining(config, connection):
@@ -133,6 +141,8 @@ class Daemon:
             observatory = Observatory(site.bots, site.tallies, store, connection)
             server = StatusServer(pages(observatory))
             fleet = Fleet(site.bots, drain_seconds=config.drain_timeout.total_seconds())
+            self._forced_exit.drain_seconds = lambda: fleet.drain_seconds
+            self._forced_exit.describe = lambda: _running(site.bots)
             reloader = Reloader(
                 site,
                 fleet,
@@ -170,6 +180,23 @@ class Daemon:
             await fleet.run(self._stopping)
             beside.cancel_scope.cancel()
 
+    @asynccontextmanager
+    async def _marked_unless_in_order(self, store: Store) -> AsyncIterator[None]:
+        """Leave the mark of a clean stop in the store only if the block ends in order."""
+        try:
+            yield
+        except BaseException:
+            if isinstance(store, EndableStore):
+                store.stay_marked()
+            raise
+        if store.was_killed and self._reloader is None and isinstance(store, EndableStore):
+            store.stay_marked()  # no bot has run: what the last process left is as it was
+
+    def _prepare_forced_exit(self, store: Store) -> None:
+        if isinstance(store, EndableStore):
+            self._forced_exit.on_stop = store.stop_began
+            self._forced_exit.before_exit = store.finish
+
     def _reload(self) -> None:
         """Have everything reloaded, at the latest when the bots run."""
         if self._reloader is None:
@@ -184,6 +211,7 @@ class Daemon:
         self._stop()
 
     def _stop(self) -> None:
+        self._forced_exit.begin()
         self._supervisor.stopping()
         self._stopping.set()
 
@@ -220,3 +248,14 @@ class Daemon:
             group.start_soon(give_up, group.cancel_scope)
             yield
             group.cancel_scope.cancel()
+
+
+def _running(bots: Sequence[Bot]) -> str:
+    """The handlers that run, for somebody who has to find out what kept the process from ending. In any thread."""
+    now = time.monotonic()
+    running = [
+        f"{bot.name}: {event} in {thread or 'no thread'} for {seconds:.0f} s"
+        for bot in bots
+        for thread, (event, seconds) in bot.watch.pulse.running(now).items()
+    ]
+    return ", ".join(running)

@@ -1,4 +1,4 @@
-"""Signals of the operating system, as calls on the event loop: to stop, and to take note of changes."""
+"""Signals of the operating system: which ones stop a process, and hangups as calls on the event loop."""
 
 from __future__ import annotations
 
@@ -20,32 +20,12 @@ RELOAD_SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGHUP",) if h
 
 
 @contextmanager
-def stop_signals(on_first: Callable[[str], None], on_second: Callable[[str], None]) -> Iterator[None]:
-    """Catch SIGTERM and Ctrl-C while the block runs; afterwards they do again what they did before.
-
-    Call it in the main thread, inside a running event loop. It works where loops have no signal handlers of
-    their own (Windows), because a Python-level handler wakes the loop itself.
-
-    Args:
-        on_first: called on the loop with the signal's name, at the first signal.
-        on_second: called on the loop at every further one.
-    """
-    count = 0
-
-    def caught(name: str) -> None:
-        nonlocal count
-        count += 1
-        (on_first if count == 1 else on_second)(name)
-
-    with _catching(STOP_SIGNALS, caught):
-        yield
-
-
-@contextmanager
 def hangups(on_hangup: Callable[[str], None], on_lost_terminal: Callable[[str], None]) -> Iterator[None]:
-    """Catch SIGHUP while the block runs, where there is such a signal; otherwise as `stop_signals`.
+    """Catch SIGHUP while the block runs, where there is such a signal; afterwards it does again what it did before.
 
     It has two meanings: somebody sent it to a daemon, or the terminal that a process was started from is gone.
+    Call it in the main thread, inside a running event loop. It works where loops have no signal handlers of
+    their own (Windows), because a Python-level handler wakes the loop itself.
 
     Args:
         on_hangup: called on the loop with the signal's name, when it was sent.

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from chatbot.actions import Action, ActionKey
 from chatbot.events import Event
@@ -383,7 +383,13 @@ class Store(Protocol):
 
     @property
     def was_killed(self) -> bool:
-        """Whether whoever had this store open before did not close it: a kill, a crash, a power failure."""
+        """Whether whoever had this store open before did not close it in order: a kill, a crash, a power failure, a
+        stop that did not end."""
+        ...
+
+    @property
+    def was_stopping(self) -> bool:
+        """Whether `was_killed`, but only after it had been told to stop: what ran then was cut, and killed nobody."""
         ...
 
     async def forget(self, user: UserId) -> int:
@@ -393,4 +399,21 @@ class Store(Protocol):
         still to be said fails. The rows themselves stay, so that nothing already done is done again. This person's
         state, dialogs and timers go; where the state of others names them, the name goes.
         """
+        ...
+
+
+@runtime_checkable
+class EndableStore(Protocol):
+    """A store that a process which is about to end can speak to without the event loop. Safe in any thread."""
+
+    def stop_began(self) -> None:
+        """Note that this process was told to stop; returns at once."""
+        ...
+
+    def stay_marked(self) -> None:
+        """Close it, when it is closed, as a killed process would leave it: this process does not end in order."""
+        ...
+
+    def finish(self, seconds: float) -> None:
+        """Wait until everything that was handed over is durable, at most so long. Blocks."""
         ...

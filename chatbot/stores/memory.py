@@ -28,6 +28,9 @@ class MemoryStore:
         self._is_open = False
         self._has_holder = False
         self._was_killed = False
+        self._is_stopping = False
+        self._was_stopping = False
+        self._stays_marked = False
 
     async def __aenter__(self) -> MemoryStore:
         """Open.
@@ -39,13 +42,14 @@ class MemoryStore:
             msg = "this MemoryStore is in use already: end the one `async with` block before the next begins"
             raise StoreInUse(msg)
         self._was_killed = self._has_holder
+        self._was_stopping, self._is_stopping = self._has_holder and self._is_stopping, False
         self._is_entered = self._is_open = self._has_holder = True
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Close; the contents stay."""
         if self._is_open:
-            self._is_open = self._has_holder = False
+            self._is_open, self._has_holder, self._stays_marked = False, self._stays_marked, False
         self._is_entered = False
 
     def kill(self) -> None:
@@ -60,6 +64,22 @@ class MemoryStore:
     def was_killed(self) -> bool:
         """See `Store.was_killed`."""
         return self._was_killed
+
+    @property
+    def was_stopping(self) -> bool:
+        """See `Store.was_stopping`."""
+        return self._was_stopping
+
+    def stop_began(self) -> None:
+        """See `EndableStore.stop_began`."""
+        self._is_stopping = True
+
+    def stay_marked(self) -> None:
+        """See `EndableStore.stay_marked`."""
+        self._stays_marked = True
+
+    def finish(self, seconds: float) -> None:
+        """See `EndableStore.finish`: everything is written."""
 
     async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
         """Make these changes, all of them or none; see `Store.commit`."""

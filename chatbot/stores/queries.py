@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection
-from typing import Final
+from typing import Final, NamedTuple
 
 from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.stores import codec, conversation_queries, erasure, rows
@@ -65,13 +65,29 @@ REWRITE: Final = """
     UPDATE outbox SET action = ?, status = ?, reason = ?, caused_by = ? WHERE position = ?"""
 
 
-def hold(connection: sqlite3.Connection, pid: int) -> bool:
-    """Note who holds the store; whether the last holder had not let go of it."""
+class LastHolder(NamedTuple):
+    """How the last process that held the store ended."""
+
+    was_killed: bool = False
+    """It did not let go of the store."""
+
+    was_stopping: bool = False
+    """Nor did it, but it had been told to stop."""
+
+
+def hold(connection: sqlite3.Connection, pid: int) -> LastHolder:
+    """Note who holds the store, and return how its last holder ended."""
     connection.execute("BEGIN IMMEDIATE")
-    was_held = connection.execute("DELETE FROM holder").rowcount > 0
+    held = connection.execute("SELECT is_stopping FROM holder").fetchall()
+    connection.execute("DELETE FROM holder")
     connection.execute("INSERT INTO holder (pid) VALUES (?)", (pid,))
     connection.execute("COMMIT")
-    return was_held
+    return LastHolder(was_killed=bool(held), was_stopping=any(row[0] for row in held))
+
+
+def mark_stopping(connection: sqlite3.Connection) -> None:
+    """Note that whoever holds the store was told to stop."""
+    connection.execute("UPDATE holder SET is_stopping = 1")
 
 
 def let_go(connection: sqlite3.Connection) -> None:

@@ -119,6 +119,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX outbox_settled ON outbox (owner, created_ms) WHERE status <> 'pending'",
     ),
     ("ALTER TABLE owner ADD COLUMN horizon_ms BIGINT",),
+    (
+        "ALTER TABLE holder ADD COLUMN is_stopping SMALLINT NOT NULL DEFAULT 0",
+        "ALTER TABLE attempt ADD COLUMN cuts BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE attempt ADD COLUMN progress SMALLINT NOT NULL DEFAULT 0",
+    ),
 )
 """One entry per version of the schema, from 1: the statements that lead to it from the version before.
 

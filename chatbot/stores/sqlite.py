@@ -49,8 +49,9 @@ class SqliteStore:
         self._is_visit = is_visit
         self._writer: Writer | None = None
         self._readers: _Readers | None = None
+        self._transactions = _Transactions(self._file, is_visit=is_visit)
         self._exits = AsyncExitStack()
-        self._was_killed = False
+        self._last = queries.LastHolder()
 
     async def __aenter__(self) -> SqliteStore:
         """Open the file: take its lock, make it, bring its tables up to date.
@@ -62,10 +63,10 @@ class SqliteStore:
         """
         async with AsyncExitStack() as exits:
             await anyio.to_thread.run_sync(self._file.find)
-            lock, transactions = StoreLock(self._file.path), _Transactions(self._file, is_visit=self._is_visit)
+            lock, transactions = StoreLock(self._file.path), self._transactions
             await anyio.to_thread.run_sync(lock.acquire)
             exits.push_async_callback(_shielded, lock.release)
-            self._was_killed = await anyio.to_thread.run_sync(transactions.open)
+            self._last = await anyio.to_thread.run_sync(transactions.open)
             exits.push_async_callback(_shielded, transactions.close)
             readers = _Readers(self._file)
             exits.push_async_callback(readers.close)
@@ -143,7 +144,26 @@ class SqliteStore:
     @property
     def was_killed(self) -> bool:
         """See `Store.was_killed`; a copy of a file that was in use says so too."""
-        return self._was_killed
+        return self._last.was_killed
+
+    @property
+    def was_stopping(self) -> bool:
+        """See `Store.was_stopping`."""
+        return self._last.was_stopping
+
+    def stop_began(self) -> None:
+        """See `EndableStore.stop_began`."""
+        if self._writer is not None and not self._is_visit:
+            self._writer.submit_from_thread(queries.mark_stopping)
+
+    def stay_marked(self) -> None:
+        """See `EndableStore.stay_marked`."""
+        self._transactions.is_in_order = False
+
+    def finish(self, seconds: float) -> None:
+        """See `EndableStore.finish`."""
+        if self._writer is not None:
+            self._writer.submit_from_thread(lambda _connection: None).wait(seconds)
 
     async def forget(self, user: UserId) -> int:
         """Erase a person, also from the free pages and the write-ahead log of the file; see `Store.forget`."""
@@ -174,12 +194,13 @@ class _Transactions:
         self._file = file
         self._is_visit = is_visit
         self._connection: sqlite3.Connection | None = None
+        self.is_in_order = True
 
-    def open(self) -> bool:
-        """Open the file and note in it who holds it; whether its last holder had not let go of it."""
+    def open(self) -> queries.LastHolder:
+        """Open the file and note in it who holds it; returns how its last holder ended."""
         self._connection = self._file.prepare()
         if self._is_visit:
-            return False
+            return queries.LastHolder()
         try:
             return queries.hold(self._connection, os.getpid())
         except sqlite3.Error as error:
@@ -187,8 +208,8 @@ class _Transactions:
             raise self._file.explain(error, "open") from error
 
     def close(self) -> None:
-        """Let go of the file; when that cannot be noted, the next holder takes this one for killed."""
-        if not self._is_visit:
+        """Let go of the file, if all ended in order; otherwise the next holder takes this one for killed."""
+        if self.is_in_order and not self._is_visit:
             with suppress(sqlite3.Error, StoreError):
                 queries.let_go(self._connected())
         self._drop()

@@ -33,14 +33,18 @@ class Job(Generic[T]):
 
     Args:
         work: what to do in the writer's thread.
-        done: what the task that wants it waits for.
+        done: what the task that wants it waits for; None if no task does.
+        written: set in the writer's thread once the job is done with, for a thread that waits for it.
     """
 
-    __slots__ = ("done", "error", "result", "work")
+    __slots__ = ("done", "error", "result", "work", "written")
 
-    def __init__(self, work: Callable[[Any], T], done: asyncio.Future[T]) -> None:
+    def __init__(
+        self, work: Callable[[Any], T], done: asyncio.Future[T] | None, written: threading.Event | None = None
+    ) -> None:
         self.work = work
         self.done = done
+        self.written = written
         self.result: T | None = None
         self.error: Exception | None = None
 
@@ -88,6 +92,16 @@ class Writer:
         self._queue.put(Job(work, done))
         return await done
 
+    def submit_from_thread(self, work: Callable[[Any], T]) -> threading.Event:
+        """Have something written after everything that was submitted; the event loop may be blocked.
+
+        Returns:
+            set once it is written, or has failed; never, if the writer is closed.
+        """
+        written = threading.Event()
+        self._queue.put(Job(work, None, written))
+        return written
+
     async def close(self) -> None:
         """Write what was submitted, then end the thread. Cancellation waits."""
         self._is_closing = True
@@ -121,6 +135,9 @@ class Writer:
         except Exception as error:  # handed to the tasks that wait, which log or raise it
             for job in group:
                 job.error = error
+        for job in group:
+            if job.written is not None:
+                job.written.set()
         try:
             self._loop.call_soon_threadsafe(self._hand_back, group)
         except RuntimeError:
@@ -128,6 +145,8 @@ class Writer:
 
     def _hand_back(self, group: list[Job[Any]]) -> None:
         for job in group:
+            if job.done is None:
+                continue
             self._room.release()
             if job.done.done():  # its task was cancelled
                 continue

@@ -4,13 +4,16 @@ import json
 import signal
 import socket
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from chatbot.cli import main
+from chatbot.runtime.forced_exit import SAME_STOP_SECONDS
 from tests.cli.conftest import PATIENCE, Chat, Demo, Run, Running, copy_of_the_clone
 
 SLOW_PLUGIN = """
@@ -143,9 +146,96 @@ def test_a_second_signal_stops_now_and_says_that_it_was_not_in_order(slow: Calla
     bots.process.send_signal(signal.SIGTERM)
     bots.event("daemon.stop_requested")
 
-    assert bots.stop() == 1
+    assert stopped_by_further_signals(bots) == 1
 
     assert bots.event("daemon.cut")["signal"] == "SIGTERM"
+
+
+def stopped_by_further_signals(bots: Running) -> int:
+    """Send signals until one comes late enough not to be the first one's twin; returns the exit code."""
+    while bots.process.poll() is None:
+        bots.process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            bots.process.wait(SAME_STOP_SECONDS)
+    return bots.ended()
+
+
+def test_two_signals_at_once_are_one_request(slow: Callable[[str], Running]) -> None:
+    bots = slow("500ms")
+    bots.process.send_signal(signal.SIGTERM)
+    bots.process.send_signal(signal.SIGTERM)
+
+    assert bots.ended() == 0
+
+    assert "daemon.cut" not in {json.loads(line)["event"] for line in bots.lines}
+
+
+STUBBORN_PLUGIN = """
+import re, threading, time
+import anyio
+import structlog
+from chatbot import Context, Plugin, ThreadJoined
+
+plugin = Plugin("slow")
+
+@plugin.on(ThreadJoined)
+async def hang(ctx: Context[ThreadJoined]) -> str:
+    ctx.log.info("handler.begun")
+{body}
+"""
+STUBBORN = {
+    "waits in a thread": "    await anyio.to_thread.run_sync(time.sleep, 600)",
+    "blocks the event loop": "    time.sleep(600)",
+    "holds the GIL": '    re.match(r"(a+)+$", "a" * 60 + "b")',
+    "swallows its cancellation": (
+        "    while True:\n        try:\n            await anyio.sleep(600)\n"
+        "        except BaseException:\n            ctx.log.info('handler.swallowed')"
+    ),
+    "leaves a thread behind": "    threading.Thread(target=time.sleep, args=(600,)).start()",
+    "leaves a task behind that cannot be cancelled": (
+        "    async def orphan():\n        while True:\n            try:\n                await anyio.sleep(600)\n"
+        "            except BaseException:\n                ctx.log.info('orphan.swallowed')\n"
+        "    import asyncio\n    plugin.orphan = asyncio.get_running_loop().create_task(orphan())"
+    ),
+}
+
+
+@pytest.mark.parametrize("body", STUBBORN.values(), ids=STUBBORN.keys())
+def test_a_stop_ends_after_the_drain_timeout_whatever_a_handler_does(body: str, tmp_path: Path, run: Run) -> None:
+    bots = hanging(body, "0s", tmp_path, run)
+
+    assert bots.stop() == 1
+
+
+@pytest.mark.parametrize("kind", ["blocks the event loop", "swallows its cancellation"])
+def test_a_second_signal_ends_a_stop_whatever_a_handler_does(kind: str, tmp_path: Path, run: Run) -> None:
+    bots = hanging(STUBBORN[kind], "1h", tmp_path, run)
+
+    assert stopped_by_further_signals(bots) == 1
+
+
+def hanging(body: str, drain_timeout: str, directory: Path, run: Run) -> Running:
+    """A daemon with a handler that does not end."""
+    (directory / "slow.py").write_text(STUBBORN_PLUGIN.format(body=body))
+    (directory / "bots.yaml").write_text(SLOW_BOTS.format(drain_timeout=drain_timeout))
+    bots = run(directory)
+    bots.event("handler.begun")
+    return bots
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_while_plugins_are_imported_ends_the_start(number: signal.Signals, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "slow.py").write_text(
+        'import sys, time\nprint(\'{"event": "import.begun"}\', file=sys.stderr, flush=True)\nwhile True:\n'
+        "    try:\n        time.sleep(600)\n    except BaseException:\n        pass\n"
+    )
+    (tmp_path / "bots.yaml").write_text(SLOW_BOTS.format(drain_timeout="1h"))
+    bots = run(tmp_path)
+    bots.event("import.begun")
+
+    assert bots.stop(number) == 0
+
+    assert bots.event("daemon.stop_requested")["signal"] == number.name
 
 
 SMALL_PLUGIN = "from chatbot import Plugin\nplugin = Plugin('small')\n"

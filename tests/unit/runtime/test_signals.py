@@ -6,36 +6,34 @@ from functools import partial
 import anyio
 import pytest
 
-from chatbot.runtime.signals import RELOAD_SIGNALS, STOP_SIGNALS, hangups, stop_signals
+from chatbot.runtime.forced_exit import ForcedExit
+from chatbot.runtime.signals import RELOAD_SIGNALS, STOP_SIGNALS, hangups
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_the_first_signal_asks_and_every_further_one_insists(number: signal.Signals) -> None:
-    asked, insisted = anyio.Event(), anyio.Event()
-    seen: list[str] = []
+async def test_the_first_stop_signal_is_heard_and_its_twin_is_not_a_second_one(number: signal.Signals) -> None:
+    heard: list[str] = []
+    came = anyio.Event()
 
     def first(name: str) -> None:
-        seen.append(f"first {name}")
-        asked.set()
+        heard.append(f"first {name}")
+        came.set()
 
-    def second(name: str) -> None:
-        seen.append(f"second {name}")
-        insisted.set()
+    with anyio.fail_after(5), ForcedExit() as forced_exit:
+        forced_exit.drain_seconds = lambda: 3600.0
+        with forced_exit.listening(first, lambda name: heard.append(f"second {name}")):
+            signal.raise_signal(number)
+            signal.raise_signal(number)
+            await came.wait()
 
-    with anyio.fail_after(5), stop_signals(first, second):
-        signal.raise_signal(number)
-        await asked.wait()
-        signal.raise_signal(number)
-        await insisted.wait()
-
-    assert seen == [f"first {number.name}", f"second {number.name}"]
+    assert heard == [f"first {number.name}"]
 
 
 async def test_afterwards_signals_do_what_they_did_before() -> None:
     numbers = [*STOP_SIGNALS, *RELOAD_SIGNALS]
     before = [signal.getsignal(number) for number in numbers]
 
-    with stop_signals(lambda _name: None, lambda _name: None), hangups(lambda _name: None, lambda _name: None):
+    with ForcedExit(), hangups(lambda _name: None, lambda _name: None):
         assert all(signal.getsignal(number) != handler for number, handler in zip(numbers, before, strict=True))
 
     assert [signal.getsignal(number) for number in numbers] == before
