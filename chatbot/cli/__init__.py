@@ -17,7 +17,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 crash, 2 usage, 69 something needed cannot be reached, 78 bad configuration,
         130 Ctrl-C.
     """
-    from chatbot.cli.boundary import DEBUG, guard
+    from chatbot.cli.boundary import DEBUG, guard, prepare_streams
+
+    prepare_streams()
 
     words = list(sys.argv[1:] if arguments is None else arguments)
     if "--debug" in (words[: words.index("--")] if "--" in words else words):

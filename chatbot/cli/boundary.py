@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from io import TextIOWrapper
 from typing import Any, Final, TextIO
 
 from chatbot.errors import ChatbotError, ConfigError, PluginError, ServiceError, StateError, StoreError, UnknownName
@@ -25,6 +26,34 @@ DEBUG: Final = "CHATBOT_DEBUG"
 
 Report = Callable[[list[str], Exception | None], None]
 """Tells people, or their log, what was wrong: one text per problem; and the error, if its traceback is wanted."""
+
+
+def prepare_streams() -> None:
+    """Make the standard streams take every text, whatever their encoding, and also where they are closed.
+
+    A character that the encoding lacks is escaped; JSON is written in ASCII and loses nothing. A stream that whoever
+    started us has closed leads nowhere. Its descriptor is taken, too: the next file to be opened would get it, and what
+    libraries and crash reports write to descriptor 2 would go into that file.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            _occupy(descriptor)
+        if (stream is None or stream.closed) and name != "stdin":
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8", errors="backslashreplace"))  # noqa: SIM115
+        elif isinstance(stream, TextIOWrapper) and not stream.closed:
+            stream.reconfigure(errors="replace" if name == "stdin" else "backslashreplace")
+
+
+def _occupy(descriptor: int) -> None:
+    """Lead a closed descriptor nowhere."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        if nowhere != descriptor:
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
 
 
 def guard(command: Callable[[], int], *, report: Report | None = None) -> int:

@@ -54,7 +54,7 @@ def check(
     code = exit_code(found)
     if format == "json":
         facts = {"is_right": code == 0, "problems": [], **shown, "findings": [as_json(one) for one in found]}
-        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        print(json.dumps(facts, indent=2))
     else:
         verdict = "all right" if code == 0 else "this is right, but it cannot be used so: see below"
         print("\n".join([*told(shown, verdict), "", *(line for one in found for line in lines(one))]))
@@ -65,7 +65,7 @@ def _refused(problems: Sequence[Problem], format: Format) -> int:
     if format == "text":
         raise ConfigError(*map(str, problems))
     facts = {"is_right": False, "problems": [_as_json(one) for one in problems]}
-    print(json.dumps(facts, indent=2, ensure_ascii=False))
+    print(json.dumps(facts, indent=2))
     return EXIT_CONFIG
 
 

@@ -27,7 +27,7 @@ def config(
     values = effective(settings, settings.document)
     if format == "json":
         found = [{"path": name_of(value.path), "value": value.shown, "source": value.source} for value in values]
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print(json.dumps(found, indent=2))
     else:
         rows = [(name_of(value.path), json.dumps(value.shown, ensure_ascii=False), value.source) for value in values]
         print("\n".join(table(("SETTING", "VALUE", "FROM"), rows)))

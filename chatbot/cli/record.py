@@ -61,7 +61,9 @@ def record(
         more = "another reply is" if count == 1 else f"{count} more replies are"
         print(f"chatbot: {more} under way and not in this; record again in a moment", file=sys.stderr)
     if output is None:
-        print(text, end="")
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode())  # a conversation is UTF-8, whatever the terminal is
+        sys.stdout.buffer.flush()
     else:
         _write(output, text)
         print(f"Wrote {output}. Try it: chatbot replay {output}")

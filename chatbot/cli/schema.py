@@ -33,5 +33,5 @@ def schema(
         load_plugins(settings)  # says of every plugin that is wrong where it is named
         names = {plugin.module for bot in settings.bots.values() for plugin in bot.plugins}
         plugins = {name: plugin_settings(name, base_dir=settings.directory) for name in sorted(names)}
-    print(json.dumps(json_schema(plugins, is_part=part), indent=2, ensure_ascii=False))
+    print(json.dumps(json_schema(plugins, is_part=part), indent=2))
     return 0
