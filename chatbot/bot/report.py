@@ -73,7 +73,7 @@ def report(bot: Bot, now: float) -> BotReport:
     """
     wall = bot.clock()
     lanes = [lane for lane in bot.lanes.values() if lane.membership.presence is Presence.IN]
-    late = {} if bot.is_stopping else _late(bot, now)
+    late = _late(bot, now)
     unhandled = [lane.looking.unhandled_ms for lane in lanes if lane.looking.unhandled_ms is not None]
     running = _running(bot, now)
     wished = [made for lane in bot.lanes.values() if (made := lane.handling.outbox.oldest_ms) is not None]
@@ -84,7 +84,7 @@ def report(bot: Bot, now: float) -> BotReport:
         doorbell=bot.listening.pause,
         stretch=bot.turns.stretch,
         lag=max(late.values(), default=0.0),
-        missed={poller: seconds for poller, seconds in late.items() if seconds > PATIENCE},
+        missed=_missed(late),
         oldest_unhandled=_age(unhandled, wall),
         outbox=sum(len(lane.handling.outbox) for lane in bot.lanes.values()),
         outbox_age=_age(wished, wall),
@@ -95,8 +95,19 @@ def report(bot: Bot, now: float) -> BotReport:
     )
 
 
+def missed(bot: Bot, now: float) -> Mapping[str, float]:
+    """What a restart of the process helps with: see `BotReport.missed`; cheap, however many threads there are."""
+    return _missed(_late(bot, now))
+
+
+def _missed(late: Mapping[str, float]) -> dict[str, float]:
+    return {poller: seconds for poller, seconds in late.items() if seconds > PATIENCE}
+
+
 def _late(bot: Bot, now: float) -> dict[str, float]:
     """Pollers that are at work for too long, and the thread that waits longest for its turn."""
+    if bot.is_stopping:
+        return {}
     late = bot.watch.pulse.late(now)
     waiting = bot.turns.next()
     if waiting is not None and waiting[1] < now:

@@ -55,8 +55,8 @@ _COMMANDS: Final = {
     ),
     "status": (
         "Show how running bots are doing.",
-        "Threads, lags, quotas, dead letters, the latest failures. Exits with 69 when they are not healthy or not "
-        "ready.",
+        "Threads, lags, quotas, dead letters, the latest failures. Exits with 75 when something is degraded, with 69 "
+        "when they are not healthy, not ready, or do not answer.",
     ),
     "reload": (
         "Have running bots take up what has changed in bots.yaml and in their plugins.",

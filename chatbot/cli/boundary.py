@@ -17,6 +17,9 @@ from chatbot.errors import ChatbotError, ConfigError, PluginError, ServiceError,
 EXIT_CRASH: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_UNAVAILABLE: Final = 69
+EXIT_DEGRADED: Final = 75
+"""Of `chatbot status`: the bots are healthy and ready, but something does not work as it should (EX_TEMPFAIL)."""
+
 EXIT_CONFIG: Final = 78
 EXIT_CTRL_C: Final = 130
 EXIT_PIPE: Final = 141

@@ -8,22 +8,33 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import anyio
+import anyio.to_thread
 from cyclopts import Parameter
 
-from chatbot.cli.boundary import EXIT_UNAVAILABLE
+from chatbot.cli.boundary import EXIT_DEGRADED, EXIT_UNAVAILABLE
 from chatbot.cli.options import BOTS_YAML, Format, RunningConfig
 from chatbot.cli.table import shortened, table
 from chatbot.config.duration import format_duration
 from chatbot.config.place import printable
 from chatbot.errors import StateError
 from chatbot.runtime.asking import ask, find_daemon
+from chatbot.runtime.channel import Address
 from chatbot.runtime.control import ControlDirectory
+from chatbot.runtime.watchdog import last_known_place
 
 WATCH_SECONDS: Final = 2.0
+PROMPT_SECONDS: Final = 0.3
+"""An answer takes less, unless the process is very busy or blocked: after so long this is looked at from outside."""
+
+PATIENCE_SECONDS: Final = 20.0
+"""How long an answer is waited for from a process that is busy, but not blocked."""
+
 WIDEST_NAME: Final = 28
 """Columns of a terminal that a bot's name may take."""
 
@@ -56,17 +67,52 @@ def status(
             text = "\n".join(portrait(found))
         print(f"{_CLEAR}{text}" if is_screen else text, flush=True)
         if not watch:
-            return 0 if found["is_healthy"] and found["is_ready"] else EXIT_UNAVAILABLE
+            return _exit_code(found)
         time.sleep(WATCH_SECONDS)
 
 
 def _ask(config: Path) -> Mapping[str, Any]:
     directory = config.absolute().parent
-    daemon = find_daemon(ControlDirectory(directory), config)
+    control = ControlDirectory(directory)
+    daemon = find_daemon(control, config)
     if daemon is None:
         message = f"no bots run in {directory}; start them with `chatbot run` in another terminal"
         raise StateError(message)
-    return anyio.run(ask, daemon, {"ask": "status"})
+    return anyio.run(_ask_or_look, daemon, control, directory)
+
+
+async def _ask_or_look(daemon: Address, control: ControlDirectory, directory: Path) -> Mapping[str, Any]:
+    """Ask the daemon; while no answer comes, look from outside whether it is blocked.
+
+    Raises:
+        StateError: it does not answer; with the last known place, if it is blocked.
+    """
+    answers: list[Mapping[str, Any]] = []
+    async with anyio.create_task_group() as group:
+
+        async def look() -> None:
+            for number in count():
+                await anyio.sleep(PROMPT_SECONDS)
+                # At first only what is written down: to ask for the stack is for a process that is not just slow.
+                see = partial(last_known_place, control, directory, asks=number > 0)
+                place = await anyio.to_thread.run_sync(see)
+                if place is not None:
+                    message = (
+                        f"the process does not answer: its event loop is blocked by {place}; "
+                        "do such work in a thread (`anyio.to_thread.run_sync`), or await it"
+                    )
+                    raise StateError(message)
+
+        group.start_soon(look)
+        answers.append(await ask(daemon, {"ask": "status"}, PATIENCE_SECONDS))
+        group.cancel_scope.cancel()
+    return answers[0]
+
+
+def _exit_code(found: Mapping[str, Any]) -> int:
+    if not (found["is_healthy"] and found["is_ready"]):
+        return EXIT_UNAVAILABLE
+    return EXIT_DEGRADED if found.get("is_degraded") else 0
 
 
 def portrait(found: Mapping[str, Any], *, most_lines: int | None = None, widest_name: int = WIDEST_NAME) -> list[str]:
@@ -100,11 +146,13 @@ def _head(found: Mapping[str, Any]) -> list[str]:
     where = "the emulator" if found["service"]["is_emulator"] else found["service"]["endpoint"]
     health = "healthy" if found["is_healthy"] else "NOT HEALTHY"
     ready = "ready" if found["is_ready"] else "NOT READY"
+    degraded = ", DEGRADED" if found.get("is_degraded") else ""
     memory = f", {found['memory_bytes'] / 1e6:.0f} MB" if found["memory_bytes"] else ""
     return [
         f"chatbot {found['version']}, process {found['pid']}, up {_span(found['uptime_seconds'])}, on {where}",
-        f"{health}, {ready}, {found['tasks']} tasks{memory}",
+        f"{health}, {ready}{degraded}, {found['tasks']} tasks{memory}",
         *(f"  not ready: {printable(reason)}" for reason in found["unready"]),
+        *(f"  degraded: {_reason(reason)}" for reason in found.get("degraded", ())),
         *_reload(found["last_reload"]),
         "",
     ]
@@ -146,6 +194,10 @@ def _remarks(bot: Mapping[str, Any], widest_name: int) -> Iterator[str]:
         yield f"{name}: {printable(poller)} has not been heard of for {_span(seconds)}"
     if len(missed) > MOST_ALIKE:
         yield f"{name}: nor have {len(missed) - MOST_ALIKE} more pollers"
+    degraded = bot.get("degraded", ())
+    yield from (f"{name}: degraded: {_reason(reason)}" for reason in degraded[:MOST_ALIKE])
+    if (more := len(degraded) - MOST_ALIKE) > 0:
+        yield f"{name}: and {more} more reasons to be degraded"
     for work, kind in bot["troubles"].items():
         yield f"{name}: trouble with {work}: {kind}"
     if used_up := [operation for operation, left in bot["quota_left"].items() if left == 0]:
@@ -161,6 +213,11 @@ def _remarks(bot: Mapping[str, Any], widest_name: int) -> Iterator[str]:
     for (handler, error), ages in list(failures.items())[-MOST_ALIKE:]:
         times = f", {len(ages)} times of late" if len(ages) > 1 else ""
         yield f"{name}: {printable(handler)} failed {_span(min(ages))} ago: {error}{times}"
+
+
+def _reason(degraded: Mapping[str, Any]) -> str:
+    detail = printable(degraded["detail"])
+    return f"{printable(degraded['reason'])} for {_span(degraded['seconds'])}: {detail}"
 
 
 def _span(seconds: float | None) -> str:

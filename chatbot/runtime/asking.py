@@ -67,7 +67,7 @@ async def ask(address: Address, question: Mapping[str, Any], patience: float = P
         anyio.EndOfStream,
         anyio.IncompleteRead,
     ) as error:
-        message = "the running bots do not answer; they may be stopping, or very busy: try again in a moment"
+        message = "the process does not answer; it may be stopping, or very busy: try again in a moment"
         raise StateError(message) from error
     match reply:
         case {"answer": dict(answer)}:

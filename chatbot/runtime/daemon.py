@@ -33,6 +33,7 @@ from chatbot.runtime.site import Site
 from chatbot.runtime.sources import Sources
 from chatbot.runtime.status_server import StatusServer
 from chatbot.runtime.systemd import Supervisor
+from chatbot.runtime.watchdog import BEAT_SECONDS, LoopWatchdog
 from chatbot.runtime.webhook import webhook_served
 from chatbot.stores import open_store
 from chatbot.stores.base import EndableStore, Store
@@ -88,6 +89,7 @@ class Daemon:
         self._relog = relog
         self._forced_exit = forced_exit
         self._reloader: Reloader | None = None
+        self._observatory: Observatory | None = None
         self._owes_reload = False
         self.was_cut = False
         self._stopping = anyio.Event()
@@ -138,7 +140,9 @@ class Daemon:
                     site.bots += await site.make(config, self._plugins)
             if self._stopping.is_set():
                 return
-            observatory = Observatory(site.bots, site.tallies, store, connection)
+            observatory = self._observatory = Observatory(site.bots, site.tallies, store, connection)
+            watchdog = LoopWatchdog(self._control, config.directory, on_look=self._supervisor.alive)
+            observatory.watchdog = watchdog
             server = StatusServer(pages(observatory))
             fleet = Fleet(site.bots, drain_seconds=config.drain_timeout.total_seconds())
             self._forced_exit.drain_seconds = lambda: fleet.drain_seconds
@@ -164,11 +168,12 @@ class Daemon:
                     with explaining(config, connection):
                         await self._begin(site)
                 if not self._stopping.is_set():
-                    await self._sail(site, fleet, reloader, observatory)
+                    with watchdog.watching():
+                        await self._sail(site, fleet, reloader, observatory)
 
     async def _sail(self, site: Site, fleet: Fleet, reloader: Reloader, observatory: Observatory) -> None:
         async with anyio.create_task_group() as beside:
-            beside.start_soon(self._supervisor.watch, observatory.missed)
+            beside.start_soon(self._beat, observatory)
             if self._is_once:
                 beside.start_soon(self._stop_when_done, site.bots)
             beside.start_soon(reloader.run)
@@ -197,6 +202,13 @@ class Daemon:
             self._forced_exit.on_stop = store.stop_began
             self._forced_exit.before_exit = store.finish
 
+    async def _beat(self, observatory: Observatory) -> None:
+        """Let the watchdog see, until canceled, that the event loop runs."""
+        while True:
+            if observatory.watchdog is not None:
+                observatory.watchdog.beat(observatory.missed())
+            await anyio.sleep(BEAT_SECONDS)
+
     def _reload(self) -> None:
         """Have everything reloaded, at the latest when the bots run."""
         if self._reloader is None:
@@ -213,6 +225,8 @@ class Daemon:
     def _stop(self) -> None:
         self._forced_exit.begin()
         self._supervisor.stopping()
+        if self._observatory is not None:
+            self._observatory.is_draining = True
         self._stopping.set()
 
     async def _begin(self, site: Site) -> None:

@@ -1,11 +1,17 @@
-"""The status pages, at the address where bots.yaml wants them at the moment, if it wants them at all."""
+"""The status pages, at the address where bots.yaml wants them at the moment, if it wants them at all.
+
+They are served by a thread with an event loop of its own, so that a probe is answered while the bots' loop is blocked.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
+import anyio
+import anyio.to_thread
 import structlog
+from anyio.from_thread import start_blocking_portal
 from starlette.applications import Starlette
 
 from chatbot.config import Config
@@ -61,6 +67,24 @@ class StatusServer:
         await self._serving.aclose()
         self._listen = None
         if listen is not None:
-            address = await self._serving.enter_async_context(serve_pages(self._pages, *listen))
+            address = await self._serving.enter_async_context(_in_a_thread(serve_pages(self._pages, *listen)))
             self._listen = listen
             self._log.info("status.served", address=address)
+
+
+@asynccontextmanager
+async def _in_a_thread(serving: AbstractAsyncContextManager[str]) -> AsyncIterator[str]:
+    """Enter it, and leave it, on the event loop of a thread that lives as long as the block."""
+    thread = start_blocking_portal("asyncio", name="chatbot-status-pages")
+    portal = await anyio.to_thread.run_sync(thread.__enter__)
+    try:
+        inside = portal.wrap_async_context_manager(serving)
+        address = await anyio.to_thread.run_sync(inside.__enter__)
+        try:
+            yield address
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(inside.__exit__, None, None, None)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(thread.__exit__, None, None, None)

@@ -7,16 +7,16 @@ one, nothing is sent.
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final, Self
 
-import anyio
 import structlog
 
-_BEATS_PER_LIMIT: Final = 3
+_SIGNS_PER_LIMIT: Final = 3
 """So often within the time after which systemd would kill us; systemd asks for two at least (sd_watchdog_enabled)."""
 
 
@@ -32,6 +32,7 @@ class Supervisor:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._watchdog_seconds = watchdog_seconds if address else None
         self._is_stopping = False
+        self._told_at = -math.inf
         self._log = structlog.get_logger()
 
     @classmethod
@@ -60,20 +61,20 @@ class Supervisor:
         self._is_stopping = True
         self._tell("STOPPING=1", "STATUS=Finishing what is in hand")
 
-    async def watch(self, missed: Callable[[], Mapping[str, object]]) -> None:
-        """Give signs of life until cancelled, as long as no poller has missed its beat.
+    def alive(self, problems: Mapping[str, object]) -> None:
+        """Give a sign of life, if one is due and nothing is wrong that a restart helps with; on any thread.
 
         Args:
-            missed: the pollers that have.
+            problems: what is.
         """
-        if self._watchdog_seconds is None:
+        now = time.monotonic()
+        if self._watchdog_seconds is None or now - self._told_at < self._watchdog_seconds / _SIGNS_PER_LIMIT:
             return
-        while True:
-            if not (silent := missed()):
-                self._tell("WATCHDOG=1")
-            else:
-                self._log.error("watchdog.withheld", missed=silent)
-            await anyio.sleep(self._watchdog_seconds / _BEATS_PER_LIMIT)
+        self._told_at = now
+        if problems:
+            self._log.error("watchdog.withheld", missed=dict(problems))
+        else:
+            self._tell("WATCHDOG=1")
 
     def _tell(self, *lines: str) -> None:
         if not self._address:

@@ -1,10 +1,14 @@
 """The status server and `chatbot status`, over a real daemon."""
 
 import json
+import socket
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,8 @@ from chatbot.cli import main
 from tests.cli.conftest import Chat, Running, copy_of_the_clone
 
 FAILING = """
+import time
+from pathlib import Path
 from chatbot import Context, Plugin, Retry
 
 plugin = Plugin("failing")
@@ -20,6 +26,11 @@ plugin = Plugin("failing")
 @plugin.command("fail", retry=Retry(1))
 async def fail(ctx: Context) -> None:
     raise ValueError("a secret of Ann's")
+
+@plugin.command("block")
+async def block(ctx: Context) -> None:
+    while not Path(__file__).with_name("go").exists():
+        time.sleep(0.05)
 """
 
 
@@ -123,3 +134,38 @@ def test_a_taken_port_ends_the_start_with_its_place(
         line["problem"] for line in map(json.loads, capsys.readouterr().err.splitlines()) if "problem" in line
     ]
     assert problem.startswith(f"bots.yaml:4:18: server.listen: nobody can listen at 127.0.0.1:{port}: ")
+
+
+def test_silent_connections_take_no_page_away(site: Site) -> None:
+    port = int(site.event("status.served")["address"].rpartition(":")[2])
+    with ExitStack() as held:
+        for _ in range(70):
+            held.enter_context(socket.create_connection(("127.0.0.1", port)))
+
+        assert [site.get(page)[0] for page in ("/healthz", "/readyz", "/metrics", "/status")] == [200] * 4
+
+
+def test_a_handler_that_blocks_the_event_loop_is_named_by_its_line(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(site.directory / "bots.yaml")
+    command = [sys.executable, "-m", "chatbot", "chat", file, "--as", "Ann", "--wait", "1s"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as talk:
+        assert talk.stdin is not None
+        talk.stdin.write(b"/block\n")
+        talk.stdin.close()
+        try:
+            place = site.event("loop.blocked")["at"]
+            code, said = main(["status", file]), capsys.readouterr().err
+            pages = {page: site.get(page) for page in ("/healthz", "/readyz", "/status", "/metrics")}
+        finally:
+            (site.directory / "go").touch()
+
+    assert place.startswith("time.sleep in failing.py:15 (block)")
+    assert code == 69, said
+    assert "the process does not answer: its event loop is blocked by time.sleep in failing.py:15 (block)" in said
+    assert pages["/healthz"] == (200, '{"is_healthy":true,"missed":{}}')
+    assert [pages[page][0] for page in ("/readyz", "/status", "/metrics")] == [503] * 3
+    assert all(place in pages[page][1] for page in ("/readyz", "/status", "/metrics"))
+    site.event("loop.unblocked")
+    assert main(["status", file]) == 0

@@ -38,6 +38,7 @@ def look(status: Mapping[str, Any] | None, control: ControlDirectory) -> Iterato
         yield failed("bots", f"{what}, is not ready: {'; '.join(status['unready'])}", "see its log for `trouble.began`")
     else:
         yield ok("bots", f"{what}, is healthy and ready")
+    yield from (_degraded("bots", reason) for reason in status.get("degraded", ()))
     for bot in status["bots"]:
         yield from _of_bot(bot)
 
@@ -50,8 +51,15 @@ def _directory(control: ControlDirectory) -> Iterator[Finding]:
         yield warning("bots", what, f"chmod 700 {control.path}")
 
 
+def _degraded(who: str, reason: Mapping[str, Any]) -> Finding:
+    since = format_duration(timedelta(seconds=round(reason["seconds"])))
+    what = f"{who}: degraded for {since}: {reason['reason']}: {reason['detail']}"
+    return warning("bots", what, "docs/monitoring lists the reasons and what to do")
+
+
 def _of_bot(bot: Mapping[str, Any]) -> Iterator[Finding]:
     name = bot["name"]
+    yield from (_degraded(name, reason) for reason in bot.get("degraded", ()))
     if bot["troubles"]:
         troubles = ", ".join(f"{work} ({kind})" for work, kind in bot["troubles"].items())
         yield warning("bots", f"{name} has trouble with {troubles}", "see its log for `trouble.began`")

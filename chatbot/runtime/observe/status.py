@@ -16,12 +16,13 @@ import anyio.to_thread
 
 from chatbot.bot import Bot
 from chatbot.bot.degraded import RELOAD_REFUSED, SETTINGS_POSTPONED, Degraded, DegradedReasons
-from chatbot.bot.report import BotReport, report
+from chatbot.bot.report import BotReport, missed, report
 from chatbot.errors import StoreError
 from chatbot.model import ThreadId
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.observe.last_reload import LastReload, Reloaded
 from chatbot.runtime.observe.tally import Counts, Tally
+from chatbot.runtime.watchdog import LoopWatchdog
 from chatbot.stores.base import Attempt, BeginAttempt, EndAttempt, Store
 
 _NOWHERE: Final = ThreadId("is the store writable?")
@@ -96,10 +97,14 @@ class Observatory:
     Attributes:
         last_reload: where reloads are noted.
         degraded: why the process as a whole does not work as it should.
+        watchdog: sees whether the event loop runs; None where nobody watches.
+        is_draining: the process is about to end.
     """
 
     def __init__(self, bots: Sequence[Bot], tallies: Mapping[str, Tally], store: Store, connection: Connection) -> None:
         self.last_reload = LastReload()
+        self.watchdog: LoopWatchdog | None = None
+        self.is_draining = False
         self.degraded = DegradedReasons()
         self.degraded.add_source(self._of_reload)
         self._bots = bots
@@ -116,8 +121,26 @@ class Observatory:
     def missed(self) -> Mapping[str, Mapping[str, float]]:
         """The pollers that have missed their beat: see `Status.missed`."""
         now = anyio.current_time()
-        reports = [report(bot, now) for bot in self._bots]
-        return {one.name: one.missed for one in reports if one.missed}
+        found = {bot.name: missed(bot, now) for bot in self._bots}
+        return {name: pollers for name, pollers in found.items() if pollers}
+
+    async def read_missed(self) -> Mapping[str, object]:
+        """The same, as a coroutine function."""
+        return self.missed()
+
+    def missed_of_blocked(self) -> Mapping[str, object]:
+        """What a restart helps with while the event loop does not answer; on any thread."""
+        return self.watchdog.problems if self.watchdog else {}
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the event loop is known not to run; on any thread."""
+        return self.watchdog is not None and self.watchdog.blocked is not None
+
+    def why_no_answer(self) -> str:
+        """Why the event loop does not answer; on any thread."""
+        blocked = self.watchdog.blocked if self.watchdog else None
+        return str(blocked) if blocked else "the bots did not answer in time; they may be very busy"
 
     def unsent(self, thread: ThreadId) -> int:
         """How much the bots still want to say or do in a thread."""
@@ -126,7 +149,7 @@ class Observatory:
 
     async def unready(self) -> tuple[str, ...]:
         """Why the bots cannot work as they should; has the store write something that is gone again at once."""
-        reasons = []
+        reasons = ["the bots are about to end"] if self.is_draining else []
         now = time.time()
         for bot in self._bots:
             if bot.is_stopping:

@@ -262,5 +262,5 @@ async def test_a_daemon_that_left_meanwhile_is_told_in_a_sentence(control: Contr
     async with daemon(control) as address:
         pass
 
-    with pytest.raises(StateError, match="the running bots do not answer"):
+    with pytest.raises(StateError, match="the process does not answer"):
         await ask(address, {})

@@ -1,0 +1,158 @@
+"""What the watchdog sees of an event loop that does not run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from chatbot.runtime import watchdog
+from chatbot.runtime.control import ControlDirectory
+from chatbot.runtime.watchdog import BLOCKED_SECONDS, NOTICED_SECONDS, LoopWatchdog, last_known_place, place_of
+
+AUTHOR = """
+import threading, json
+def work(inside, go):
+    json.loads("[1]", parse_int=lambda _text: (inside.set(), go.wait()))
+"""
+
+
+@contextmanager
+def author_at_work(directory: Path) -> Iterator[FrameType]:
+    """The innermost frame of a thread that waits deep inside the standard library, called by an author's code."""
+    file = directory / "plugins" / "slow.py"
+    file.parent.mkdir()
+    file.write_text(AUTHOR)
+    scope: dict[str, Callable[..., None]] = {}
+    exec(compile(AUTHOR, str(file), "exec"), scope)
+    inside, go = threading.Event(), threading.Event()
+    thread = threading.Thread(target=scope["work"], args=(inside, go))
+    thread.start()
+    inside.wait()
+    assert thread.ident is not None
+    try:
+        yield sys._current_frames()[thread.ident]
+    finally:
+        go.set()
+        thread.join()
+
+
+def test_the_line_of_the_author_is_named_not_the_library_that_waits(tmp_path: Path) -> None:
+    with author_at_work(tmp_path) as frame:
+        place = place_of(frame, tmp_path)
+
+    assert (place.file, place.line) == ("plugins/slow.py", 4)
+    assert ".wait" in f"{place}" or place.call == "go.wait"
+
+
+def test_where_no_author_is_involved_the_innermost_line_that_is_not_pythons_is_named() -> None:
+    def here() -> FrameType:
+        return sys._getframe()
+
+    place = place_of(here(), Path("/nowhere"))
+
+    assert (place.file, place.function) == (__file__, "here")
+
+
+class Site:
+    """A watchdog with a clock of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.now = 0.0
+        self.seen: list[Mapping[str, object]] = []
+        self.control = ControlDirectory(directory)
+        self.dog = LoopWatchdog(self.control, directory, on_look=self.seen.append, clock=lambda: self.now)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    site = Site(tmp_path)
+    site.control.remember("lobby", {})  # makes the directory
+    return site
+
+
+def test_a_restart_helps_only_after_a_minute_without_a_beat(site: Site) -> None:
+    site.dog.beat({})
+    site.now = BLOCKED_SECONDS
+    assert site.dog.problems == {}
+
+    site.now = BLOCKED_SECONDS + 1
+    assert "the event loop has been blocked for 61 s" in str(site.dog.problems["event loop"])
+
+    site.dog.beat({"echo": {"19:a": 400.0}})
+    assert site.dog.problems == {"echo": {"19:a": 400.0}}
+
+
+def test_a_blocked_loop_is_noted_for_other_processes_until_it_runs_again(site: Site, tmp_path: Path) -> None:
+    site.dog.beat({})
+    site.now = NOTICED_SECONDS
+    site.dog._look()
+    noted = last_known_place(site.control, tmp_path, asks=False)
+
+    site.dog.beat({})
+    site.dog._look()
+
+    assert noted is not None
+    assert last_known_place(site.control, tmp_path, asks=False) is None
+    assert site.seen == [{}, {}]
+
+
+def test_without_a_watchdog_nothing_is_known(tmp_path: Path) -> None:
+    assert last_known_place(ControlDirectory(tmp_path), tmp_path) is None
+
+
+STUCK = """
+import re, sys
+from pathlib import Path
+from chatbot.runtime.control import ControlDirectory
+from chatbot.runtime.watchdog import LoopWatchdog
+directory = Path(sys.argv[1])
+control = ControlDirectory(directory)
+control.remember("lobby", {})
+with LoopWatchdog(control, directory).watching():
+    print("watched", flush=True)
+    re.match(r"(a+)+$", "a" * 40 + "b")
+"""
+
+
+def test_code_that_holds_the_gil_is_named_too(tmp_path: Path) -> None:
+    program = tmp_path / "stuck.py"
+    program.write_text(STUCK)
+    process = subprocess.Popen([sys.executable, str(program), str(tmp_path)], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        place = None
+        while place is None and process.poll() is None:
+            place = last_known_place(ControlDirectory(tmp_path), tmp_path)
+    finally:
+        process.kill()
+        process.communicate()
+
+    assert place is not None
+    assert place.startswith("stuck.py:")
+
+
+def test_the_stack_of_a_loop_that_waits_for_something_to_do_is_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control = ControlDirectory(tmp_path)
+    control.remember(watchdog.FACTS, {"pid": os.getpid(), "thread": 0x1F, "signal": 12, "place": None})
+    text = (
+        'Thread 0x000000000000001e (most recent call first):\n  File "/bots/plugins/other.py", line 1 in a\n\n'
+        'Current thread 0x000000000000001f (most recent call first):\n  File "/lib/selectors.py", line 468 in select\n'
+    )
+    monkeypatch.setattr(watchdog, "_ask_for_stack", lambda *_: text)
+    assert last_known_place(control, tmp_path) is None
+
+    monkeypatch.setattr(watchdog, "_ask_for_stack", lambda *_: text.replace("/lib/selectors.py", "/bots/plugins/p.py"))
+    assert last_known_place(control, tmp_path) == "/bots/plugins/p.py:468 (select)"
+    assert json.loads((control.path / "watchdog.json").read_text())["place"] is None
