@@ -8,10 +8,10 @@ exception, and whoever supervises the bot starts it again.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -37,6 +37,7 @@ from chatbot.bot.upkeep import Upkeep
 from chatbot.bot.watch import Watch
 from chatbot.conversation import Conversations
 from chatbot.dispatch import Dispatcher, HandlerSource, Outcome
+from chatbot.dispatch.author_code import uncancelled
 from chatbot.errors import kind_of
 from chatbot.events import BotStarted, BotStopping, Event, MessageEvent, ThreadEvent
 from chatbot.model import MessageId, ThreadId, UserId
@@ -146,12 +147,12 @@ class Bot:
         async with self.crew:
             await self.own.announce(BotStarted(bot=self.user, occurred_on=self._now()))
             async with anyio.create_task_group() as group:
-                group.start_soon(self.listening.run)
-                group.start_soon(self.turns.run)
-                group.start_soon(self.deferred.run)
-                group.start_soon(self._upkeep.run)
-                group.start_soon(self._keep_time)
-                group.start_soon(self.own.run)
+                group.start_soon(self._keep, self.listening.run, "thread watcher")
+                group.start_soon(self._keep, self.turns.run, "scheduler")
+                group.start_soon(self._keep, self.deferred.run, "write-behind")
+                group.start_soon(self._keep, self._upkeep.run, "maintenance")
+                group.start_soon(self._keep, self._keep_time, "timekeeper")
+                group.start_soon(self._keep, self.own.run, "lane of no thread")
                 await stopping.wait()
                 await self.own.announce(BotStopping(bot=self.user, occurred_on=self._now()))
                 self.is_stopping = True
@@ -163,6 +164,16 @@ class Bot:
         await self._upkeep.note_horizon()
         self.failures.sum_up(anyio.current_time())
         self.log.info("bot.stopped", unsent=sum(len(lane.handling.outbox) for lane in self.lanes.values()))
+
+    async def _keep(self, loop: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        """Run a loop that never ends. If it does, for whatever reason, that is the bot's death: it does not live on
+        without its scheduler.
+
+        A loop that is cancelled by anybody but the bot would else end without a word.
+        """
+        await uncancelled(loop())
+        msg = f"the {name} ended by itself"
+        raise RuntimeError(msg)
 
     async def take_on(self, plugins: Iterable[HandlerSource]) -> None:
         """Have the next events handled by these plugins; events in hand are finished by those they began with.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from chatbot.bot.rota import Rest, Rota
+from chatbot.dispatch.author_code import uncancelled
 from chatbot.events import Event, ThreadEvent
 from chatbot.model import ThreadId
 
@@ -127,7 +128,7 @@ class Turns:
         rest = Rest()
         self._bot.watch.at_work(lane.thread)
         try:
-            rest = await lane.turn()
+            rest = await uncancelled(lane.turn())
         except Exception as error:
             lane.log.exception("turn.failed")
             self._bot.tell(None, error)

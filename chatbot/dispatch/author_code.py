@@ -16,9 +16,10 @@ The task copies the context of the caller, so context variables (structlog's, th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, ParamSpec, Protocol, TypeVar
 
+import anyio.lowlevel
 from anyio import CancelScope
 
 from chatbot.errors import AbnormalExit
@@ -31,7 +32,7 @@ EndsAll = Callable[[BaseException], bool]
 
 
 class AuthorFunction(Protocol):
-    """Whose code it is: a handler, an error handler, …"""
+    """Whose code it is: a handler, an error handler, a bot that is supervised, …"""
 
     @property
     def name(self) -> str:
@@ -116,10 +117,11 @@ class AuthorCode:
         Raises:
             EndOfAll: it ends everything.
         """
-        if self._ends_all is not None:
-            for raised in _leaves(error):
-                if self._ends_all(raised):
-                    raise EndOfAll(raised) from None
+        for raised in _leaves(error):
+            if isinstance(raised, EndOfAll):
+                raise raised
+            if self._ends_all is not None and self._ends_all(raised):
+                raise EndOfAll(raised) from None
         if isinstance(error, Exception):
             return error
         return AbnormalExit(error).with_traceback(error.__traceback__)
@@ -189,6 +191,22 @@ class Running:
                     except asyncio.CancelledError:
                         continue
             raise
+
+
+async def uncancelled(work: Awaitable[T]) -> T:
+    """Await work of our own, such as a loop of the bot, which nobody but our scopes may cancel.
+
+    A task that is cancelled by anybody else would end without a word, and with it its task group. A scope cancels for
+    as long as it is cancelled itself, a native `Task.cancel` once: so it shows at the next checkpoint.
+
+    Raises:
+        AbnormalExit: somebody else cancelled it.
+    """
+    try:
+        return await work
+    except asyncio.CancelledError as error:
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        raise AbnormalExit(error) from error
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

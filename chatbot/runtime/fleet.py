@@ -13,6 +13,9 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
+from chatbot.dispatch.author_code import uncancelled
+from chatbot.errors import kind_of
+
 LONGEST_PAUSE: Final = 60.0
 """Seconds; a bot that dies again and again is tried no less often."""
 
@@ -122,7 +125,7 @@ async def keep_running(
     while not stopping.is_set():
         begun = anyio.current_time()
         try:
-            await bot.run(stopping)
+            await uncancelled(bot.run(stopping))
             if stopping.is_set():
                 return
             message = "the bot ended by itself"
@@ -132,8 +135,8 @@ async def keep_running(
                 deaths, kind = 0, ""
             deaths += 1
             pause = jitter(min(LONGEST_PAUSE, 2.0 ** min(deaths, 10) / 2))
-            if type(error).__name__ != kind:
-                kind = type(error).__name__
+            if kind_of(error) != kind:
+                kind = kind_of(error)
                 log.exception("bot.died", restart_in_seconds=round(pause, 1))
         with anyio.move_on_after(pause):
             await stopping.wait()

@@ -26,6 +26,7 @@ from chatbot import (
     ThreadJoined,
     TimerFired,
 )
+from chatbot.errors import AbnormalExit
 from chatbot.stores import MemoryStore
 from chatbot.testing import chat
 
@@ -343,3 +344,40 @@ async def test_a_schedule_whose_handler_exits_does_not_end_its_bot() -> None:
 
         assert room.replies == ["4"]
         assert len(await store.dead_letters(room.bot.user)) == 2
+
+
+def cancel_tasks(name: str) -> None:
+    """Cancel the tasks whose name holds this, as `for task in asyncio.all_tasks(): task.cancel()` would."""
+    for task in asyncio.all_tasks():
+        if name in task.get_name():
+            task.cancel()
+
+
+async def test_a_bot_whose_loops_are_cancelled_by_a_handler_dies_and_says_why() -> None:
+    plugin = Plugin("sweeper")
+
+    @plugin.message()
+    async def sweep(ctx: Context) -> str:
+        cancel_tasks("Bot._keep")
+        return "swept"
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with chat(plugin, raise_failures=False) as room:
+            await room.user("Ann").says("x")
+    assert {type(error) for error in caught.value.exceptions} == {AbnormalExit}
+
+
+async def test_a_turn_that_is_cancelled_by_a_handler_is_given_again() -> None:
+    plugin, swept = Plugin("sweeper"), list[str]()
+
+    @plugin.message()
+    async def sweep(ctx: Context) -> str:
+        if not swept:
+            swept.append(ctx.text)
+            cancel_tasks("Turns._turn")
+        return ctx.text
+
+    async with chat(plugin, raise_failures=False) as room:
+        await room.user("Ann").says("one", "two")
+
+        assert room.replies == ["one", "two"]

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -100,6 +101,21 @@ async def test_deaths_of_one_kind_are_logged_once() -> None:
         await supervised(bot, seconds=100)
 
     assert [(line["event"], line["bot"]) for line in logs] == [("bot.died", "a")] * 2
+
+
+async def test_a_bot_that_somebody_else_cancels_has_died_and_is_run_again() -> None:
+    async def be_cancelled(_stopping: anyio.Event) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await anyio.sleep(1)
+
+    bot = Scripted("a", [be_cancelled, work])
+    with capture_logs() as logs:
+        await supervised(bot, seconds=100)
+
+    assert [line["event"] for line in logs] == ["bot.died"]
+    assert len(bot.begun_at) == 2
 
 
 async def test_a_bot_that_ran_well_for_long_begins_with_a_short_pause_again() -> None:
