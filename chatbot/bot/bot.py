@@ -300,7 +300,7 @@ class Bot:
             if lane is None or target is None:
                 self.log.error("wish.dropped", action=type(wish.action).__name__, thread=target, reason="not in there")
                 continue
-            after = lane.handling.cursor.top
+            after = lane.handling.latest_version
             if isinstance(event, MessageEvent) and target == thread:
                 after = max(after, event.message.version)  # an answer is newer than what it answers
             rows += [

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from chatbot.actions import ActionKey
-from chatbot.bot.planning import receipts_in
+from chatbot.actions import Wish
+from chatbot.bot.planning import receipts_in, row_of
 from chatbot.bot.receipts import Receipts
 from chatbot.bot.trials import Trials
 from chatbot.dispatch import Outcome
@@ -117,6 +117,11 @@ class Handling:
         """Whether nothing is owed: no wish, no receipt that is worth waiting for."""
         return not self.outbox and not self.receipts.is_worth_waiting_for
 
+    @property
+    def latest_version(self) -> int:
+        """The highest version known in the thread: a wish made now makes no message older than that."""
+        return max(self.cursor.top, self.outbox.latest)
+
     # ── one event ─────────────────────────────────────────────────────────────────────────────────────────────
 
     async def handle(self, event: Event, seen: dict[int, int], *writes: Write) -> None:
@@ -166,7 +171,7 @@ class Handling:
         """
         event = letter.event
         if isinstance(event, ActionFailed):
-            await self._reopen(letter, event.action_key)
+            await self._reopen(letter, event)
             return
         # Noted before it runs: if its handler kills the process, the next process does not try it again by itself.
         await self.commit([SaveDeadLetter(replace(letter, attempts=letter.attempts + 1, is_revived=False))], {})
@@ -180,11 +185,17 @@ class Handling:
         elif is_wanted(letter):
             await self.commit([self.trials.letter(event, outcome, letter.attempts + 1)], {})
 
-    async def _reopen(self, letter: DeadLetter, key: ActionKey) -> None:
+    async def _reopen(self, letter: DeadLetter, event: ActionFailed) -> None:
+        """Try a wish again; from now on it counts as journalled now, as long ago it may have left other traces."""
+        key, created_ms = event.action_key, int(self._bot.clock() * 1000)
         row = await self._bot.find_row(key)
-        if row is not None and row.status is RowStatus.FAILED:
-            await self.commit([ReopenRow(key), DropDeadLetter(letter.id)], {})
-            self.outbox.add(replace(row, status=RowStatus.PENDING, reason=None))
+        if row is None:  # its letter has outlived it
+            row = row_of(Wish(key, event.action), self._thread, after=self.latest_version, created_ms=created_ms)
+            await self.commit([Enqueue(row), DropDeadLetter(letter.id)], {})
+            self.outbox.add(row)
+        elif row.status is RowStatus.FAILED:
+            await self.commit([ReopenRow(key, created_ms), DropDeadLetter(letter.id)], {})
+            self.outbox.add(replace(row, status=RowStatus.PENDING, reason=None, created_ms=created_ms))
         else:
             await self.commit([DropDeadLetter(letter.id)], {})
         self._log.info("letter.revived", letter=letter.id)

@@ -100,6 +100,7 @@ class Lane:
             self.budget,
             find_row=self.bot.find_row,
             find_made=self.bot.find_made,
+            clock=self.bot.clock,
             display_name=self.bot.display_name,
             slack_ms=self.bot.settings.slack_ms,
             log=self.log,

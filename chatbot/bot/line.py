@@ -96,7 +96,7 @@ class LaneLine:
         row = row_of(
             Wish(key, action),
             lane.thread,
-            after=lane.handling.cursor.top,
+            after=lane.handling.latest_version,
             created_ms=int(lane.bot.clock() * 1000),
             caused_by=causer_of(self._event),
         )

@@ -163,7 +163,8 @@ class Looking:
         if change is Change.NONE:
             return True
         if message.sender == self._bot.user and message.reply_key is not None:
-            healing = await handling.outbox.confirm(message)
+            doubles = self._look.doubles.get(message.reply_key, ()) if self._look is not None else ()
+            healing = await handling.outbox.confirm(message, doubles)
             await handling.enqueue(healing)
             if healing:
                 self._bot.watch.healed()

@@ -107,6 +107,7 @@ def _no_outbox(bot: Bot) -> Outbox:
         Budget(),
         find_row=bot.find_row,
         find_made=bot.find_made,
+        clock=bot.clock,
         display_name=bot.display_name,
         slack_ms=bot.settings.slack_ms,
         log=bot.log,

@@ -18,7 +18,7 @@ from chatbot.config.place import printable
 from chatbot.errors import OutcomeUnknown, Throttled
 from chatbot.model import REPLY_KEY, MessageId, ThreadId
 from chatbot.outbox.outbox import SETTLE_SECONDS
-from chatbot.outbox.proof import match_proofs, read_own
+from chatbot.outbox.proof import match_proofs, read_own, tombstones_without_key
 from chatbot.outbox.split import split
 from chatbot.runtime.logs import logging_to
 from chatbot.service.base import ChatService
@@ -112,6 +112,7 @@ class _Saying:
     async def _find(self, text: str, *, after: int) -> MessageId | None:
         """The message, if it is there after all; a moment later, for what was sent may still be on its way."""
         await anyio.sleep(SETTLE_SECONDS)
-        row = OutboxRow(self._key, self._thread, SendMessage(text), after=after, created_ms=0)
+        row = OutboxRow(self._key, self._thread, SendMessage(text), after=after, created_ms=0)  # never stored
         own = await read_own(self._service, self._thread, [row], slack_ms=SLACK_MS)
-        return match_proofs(own, [row]).get(self._key)
+        # A tombstone may be of the running bot's making, and proves nothing to somebody who does not know of it.
+        return match_proofs(own, [row], made=tombstones_without_key(own)).get(self._key)

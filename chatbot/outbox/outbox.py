@@ -35,7 +35,7 @@ from chatbot.errors import (
 )
 from chatbot.model import REPLY_KEY, ChatMessage, MessageId, ThreadId, UserId
 from chatbot.outbox.healing import heal, healing_key
-from chatbot.outbox.proof import match_proofs, nameless_graves, read_own
+from chatbot.outbox.proof import match_proofs, read_own, tombstones_without_key
 from chatbot.service.back_off import FIRST_PAUSE, BackOff
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Operation
@@ -79,12 +79,16 @@ class Outbox:
         budget: the thread's quotas, shared with whoever else speaks for the bot there.
         find_row: reads a settled row back from the store (an edit of a message sent long ago).
         find_made: tells of messages whether the store knows them to come of settled wishes.
+        clock: the time, in seconds since the epoch.
         display_name: shown with messages that name no other.
         slack_ms: see `polling.cursor`.
         log: bound to bot and thread.
         during: entered while a wish is carried out.
         tell: told of every failure that delays a wish, and of None when one succeeds after that.
         rows: what an earlier process left pending; each may have been tried, so each needs a proof.
+
+    Attributes:
+        latest: the number of the latest message that was made here, or 0: no wish to come has made it.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class Outbox:
         *,
         find_row: FindRow,
         find_made: FindMade,
+        clock: Callable[[], float],
         display_name: str,
         slack_ms: int,
         log: FilteringBoundLogger,
@@ -107,6 +112,7 @@ class Outbox:
         self._budget = budget
         self._find_row = find_row
         self._find_made = find_made
+        self._clock = clock
         self._display_name = display_name
         self._slack_ms = slack_ms
         self._log = log
@@ -120,6 +126,7 @@ class Outbox:
         self._sent: dict[ActionKey, MessageId] = {}
         self._settlements: list[SettleRow | RepointRow] = []
         self._given_up: list[tuple[OutboxRow, str]] = []
+        self.latest = 0
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -148,8 +155,12 @@ class Outbox:
         if proofs and row.key in proofs:
             self._settle(row, RowStatus.DONE, proofs[row.key])
 
-    async def confirm(self, message: ChatMessage) -> list[OutboxRow]:
+    async def confirm(self, message: ChatMessage, doubles: Collection[MessageId] = ()) -> list[OutboxRow]:
         """The poller saw an own message with a key: if its row is still here, it is done.
+
+        Args:
+            message: what was seen.
+            doubles: living messages that were seen with the same key; of a row that was pruned, they alone tell.
 
         Returns:
             Rows to journal: what heals a double, when another message has the same key. It became visible after a
@@ -168,13 +179,17 @@ class Outbox:
             return []
         settled = await self._find_row(key)
         other = known or (settled.message if settled else None)
+        is_known = other is not None
+        other = other or next((double for double in sorted(doubles, key=int) if double != message.id), None)
         if other is None or other == message.id or message.deleted_on:
             return []
         younger = max(other, message.id, key=int)
         if await self._find_row(healing_key(key, younger)) is not None:  # it is being done already
             return []
         try:
-            return self._heal(key, message, await self._service.get_message(self._thread, other))
+            found = await self._service.get_message(self._thread, other)
+            # A tombstone takes its double with it only where it is the reply, and not what was healed long ago.
+            return self._heal(key, message, found) if is_known or found.deleted_on is None else []
         except (NotFound, Forbidden):  # of two, one is gone: that is none too many
             return []
 
@@ -183,7 +198,12 @@ class Outbox:
         self._sent[key] = healing.kept
         self._settlements.append(RepointRow(key, healing.kept))
         self._log.warning("double.healed", key=key, kept=healing.kept, deleted=healing.deleted)
-        return [OutboxRow(own, self._thread, wish, after=seen.version, created_ms=0) for own, wish in healing.wishes]
+        # With its time: what we delete ourselves must be known for as long as other tombstones are asked for.
+        created_ms = int(self._clock() * 1000)
+        return [
+            OutboxRow(own, self._thread, wish, after=seen.version, created_ms=created_ms)
+            for own, wish in healing.wishes
+        ]
 
     def _edits(self, key: ActionKey) -> bool:
         """Whether an edit of this message is still to be done; it will find the one that stays."""
@@ -251,7 +271,7 @@ class Outbox:
         sends = [row for row in self._rows if row.key in self._doubtful and isinstance(row.action, SendMessage)]
         if sends:
             own = await read_own(self._service, self._thread, sends, slack_ms=self._slack_ms)
-            proofs = match_proofs(own, sends, made=await self._made_of(nameless_graves(own)))
+            proofs = match_proofs(own, sends, made=await self._made_of(tombstones_without_key(own)))
             for row in sends:
                 if row.key in proofs:
                     self._log.info("send.confirmed_by_reading", key=row.key, message=proofs[row.key])
@@ -268,8 +288,15 @@ class Outbox:
         """Which of these messages come of wishes that are done, or are being deleted by one."""
         if not messages:
             return frozenset()
-        targets = {MessageId(row.action.message) for row in self._rows if isinstance(row.action, DeleteMessage)}
+        targets = {target for row in self._rows if (target := self._known_target(row)) is not None}
         return await self._find_made(messages) | targets | frozenset(self._sent.values())
+
+    def _known_target(self, row: OutboxRow) -> MessageId | None:
+        """The message that a wish deletes, as far as it is known without asking the store."""
+        if not isinstance(row.action, DeleteMessage):
+            return None
+        target = row.action.message
+        return MessageId(target) if target.isdecimal() else self._sent.get(ActionKey(target))
 
     async def _do(self, row: OutboxRow) -> None:
         """Carry one wish out; everything but a send and a topic may safely be carried out twice."""
@@ -339,6 +366,10 @@ class Outbox:
     ) -> None:
         self._rows = [other for other in self._rows if other.key != row.key]
         self._doubtful.discard(row.key)
+        if message is None:
+            message = self._known_target(row)  # it is gone, or may be: its tombstone is of our making
+        elif isinstance(row.action, SendMessage):
+            self.latest = max(self.latest, int(message))
         if message is not None:
             self._sent[row.key] = message
             if len(self._sent) > REMEMBERED:

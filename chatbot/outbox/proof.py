@@ -33,7 +33,7 @@ async def read_own(
         link = page.next_link
 
 
-def nameless_graves(own: Sequence[ChatMessage]) -> list[MessageId]:
+def tombstones_without_key(own: Sequence[ChatMessage]) -> list[MessageId]:
     """Own tombstones that do not say any more which row they come of."""
     return [message.id for message in own if message.deleted_on and message.reply_key is None]
 
@@ -43,27 +43,31 @@ def match_proofs(
 ) -> dict[ActionKey, MessageId]:
     """Pair rows with own messages: by key, else with a tombstone made since, which may have lost its key.
 
-    Whether a deleted message keeps its metadata is not known; a reply that somebody deleted at once is not to be
-    said again, so an own tombstone without a key counts for the eldest row that has no other proof.
+    Whether a deleted message keeps its metadata is not known, and a reply that somebody deleted at once is not to be
+    said again. But what a tombstone without a key proves by mistake is a reply that nobody ever sees. So it proves one
+    row at most, and only where nothing speaks against it: rows are sent in their order, so its place among the proven
+    messages must be that of the row; and no row was journalled after the message that it sent.
 
     Args:
         own: from `read_own`.
-        rows: the sends in question, eldest first.
-        made: messages that come of other rows; a reply that we have taken back ourselves proves no other.
+        rows: the sends in question, in the order in which they are sent.
+        made: tombstones that are explained otherwise; a reply that we have taken back ourselves proves no other.
     """
     by_key: dict[str, MessageId] = {}
     for message in sorted(own, key=lambda message: message.number, reverse=True):
         if message.reply_key is not None:
             by_key[message.reply_key] = message.id  # the elder of a double comes last, and stays
+    numbers = sorted(int(id) for id in set(tombstones_without_key(own)).difference(made))
     proofs: dict[ActionKey, MessageId] = {}
-    graves = set(nameless_graves(own)).difference(made)
-    tombstones = sorted((message for message in own if message.id in graves), key=lambda message: message.number)
-    for row in rows:
-        if row.key in by_key:
-            proofs[row.key] = by_key[row.key]
-            continue
-        fitting = next((message for message in tombstones if message.number > row.after), None)
-        if fitting is not None:
-            tombstones.remove(fitting)
-            proofs[row.key] = fitting.id
+    before = 0
+    for place, row in enumerate(rows):
+        found = by_key.get(row.key)
+        later = [int(by_key[other.key]) for other in rows[place + 1 :] if other.key in by_key]
+        if found is None and (later or len(proofs) == place):  # else one before it was not sent, so it was not either
+            earliest = max(before, row.after, row.created_ms)
+            fitting = [number for number in numbers if earliest < number < min(later, default=number + 1)]
+            found = MessageId(str(fitting[0])) if fitting else None
+        if found is not None:
+            proofs[row.key] = found
+            before = max(before, int(found))
     return proofs

@@ -105,11 +105,12 @@ class Look:
         server_time_ms: not later than the service's time at the first read; None if it did not say.
         keys: reply keys of own messages, read so far, each with the eldest message that carries it. A walk goes from
             new to old before anything is yielded, so whoever handles a message knows whether it was answered already.
+        doubles: of the keys that more than one living message carries, those messages.
     """
 
     __slots__ = (
-        "_bound", "_budget", "_has_read", "_is_interrupted", "_out_of_place", "_page_size", "_places", "_reading",
-        "_service", "_start_time", "_thread", "_turn_of", "keys", "server_time_ms", "top",
+        "_bound", "_budget", "_has_read", "_is_interrupted", "_living", "_out_of_place", "_page_size", "_places",
+        "_reading", "_service", "_start_time", "_thread", "_turn_of", "doubles", "keys", "server_time_ms", "top",
     )  # fmt: skip
 
     def __init__(
@@ -135,6 +136,8 @@ class Look:
         self._turn_of = turn_of
         self._places: dict[int, _Place] = {}
         self._out_of_place = 0
+        self._living: dict[str, MessageId] = {}
+        self.doubles: dict[str, set[MessageId]] = {}
         self.keys: dict[str, MessageId] = {}
         self.top: int | None = None
         self.server_time_ms: int | None = None
@@ -311,6 +314,9 @@ class Look:
             if message.sender == self._service.user and message.reply_key is not None:
                 elder = self.keys.setdefault(message.reply_key, message.id)
                 self.keys[message.reply_key] = min(elder, message.id, key=int)
+                other = message.id if message.deleted_on else self._living.setdefault(message.reply_key, message.id)
+                if other != message.id:
+                    self.doubles.setdefault(message.reply_key, {other}).add(message.id)
 
 
 def turn_by(cursor: Cursor) -> TurnOf:

@@ -224,9 +224,15 @@ class RepointRow:
 
 @dataclass(frozen=True, slots=True)
 class ReopenRow:
-    """A wish that had failed is to be tried again: it becomes the last pending one of its thread."""
+    """A wish that had failed is to be tried again: it becomes the last pending one of its thread.
+
+    Args:
+        key: whose.
+        created_ms: when, epoch ms: it counts as journalled then; None leaves it as it was.
+    """
 
     key: ActionKey
+    created_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +277,9 @@ class EndAttempt:
 @dataclass(frozen=True, slots=True)
 class Prune:
     """Delete the bot's settled rows that were journalled before this time, epoch ms; pending ones stay.
+
+    So do rows of known messages in a thread where any row is pending: they explain what its proof may come upon. A
+    row without a time counts as journalled at the version that it came after.
 
     So do results of that age, and dialogs that have waited for nobody since.
     """

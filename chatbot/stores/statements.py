@@ -105,7 +105,9 @@ REPOINT_ROW: Final = """
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND key = ? AND status = 'done'"""
 
 REOPEN_ROW: Final = """
-    UPDATE outbox SET status = 'pending', reason = NULL, position = (SELECT MAX(position) + 1 FROM outbox)
+    UPDATE outbox
+    SET status = 'pending', reason = NULL, created_ms = COALESCE(CAST(? AS BIGINT), created_ms),
+        position = (SELECT MAX(position) + 1 FROM outbox)
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND key = ? AND status = 'failed'"""
 
 SAVE_DEAD_LETTER: Final = """
@@ -132,7 +134,11 @@ END_ATTEMPT: Final = """
 
 PRUNE: Final = """
     DELETE FROM outbox
-    WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND created_ms < ? AND status <> 'pending'"""
+    WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND created_ms < ? AND status <> 'pending'
+    AND (created_ms > 0 OR after < ?)
+    AND (message IS NULL OR thread NOT IN (
+        SELECT thread FROM outbox WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND status = 'pending'
+    ))"""
 
 
 def statements(bot: UserId, writes: Sequence[Write]) -> list[Statement]:
@@ -161,11 +167,12 @@ def _statements(bot: str, write: Write) -> Iterator[Statement]:
             yield Statement(
                 REPOINT_ROW, (codec.text(message, "RepointRow.message"), bot, codec.text(key, "RepointRow.key"))
             )
-        case ReopenRow(key):
-            yield Statement(REOPEN_ROW, (bot, codec.text(key, "ReopenRow.key")))
+        case ReopenRow(key, created_ms):
+            at = None if created_ms is None else codec.integer(created_ms, "ReopenRow.created_ms")
+            yield Statement(REOPEN_ROW, (at, bot, codec.text(key, "ReopenRow.key")))
         case Prune(before_ms):
             limit = codec.integer(before_ms, "Prune.before_ms")
-            yield Statement(PRUNE, (bot, limit))
+            yield Statement(PRUNE, (bot, limit, limit, bot))
             yield from prune_statements(bot, limit)
         case SaveDeadLetter(letter):
             yield Statement(SAVE_OWNER, (bot,))

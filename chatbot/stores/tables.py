@@ -100,8 +100,9 @@ class Tables:
                 self._settle_row(bot, write)
             case RepointRow(key, message):
                 self._repoint((bot, codec.text(key, "RepointRow.key")), codec.text(message, "RepointRow.message"))
-            case ReopenRow(key):
-                self._reopen((bot, codec.text(key, "ReopenRow.key")))
+            case ReopenRow(key, created_ms):
+                at = None if created_ms is None else codec.integer(created_ms, "ReopenRow.created_ms")
+                self._reopen((bot, codec.text(key, "ReopenRow.key")), at)
             case Prune(before_ms):
                 self._prune(bot, codec.integer(before_ms, "Prune.before_ms"))
             case SaveDeadLetter() | ReviveDeadLetter() | DropDeadLetter():
@@ -197,10 +198,14 @@ class Tables:
         if row is not None and row.status == RowStatus.DONE:
             self._undo.put(self.wishes, at, (position, row._replace(message=message)))
 
-    def _reopen(self, at: Key) -> None:
+    def _reopen(self, at: Key, created_ms: int | None) -> None:
         _, row = self.wishes.get(at, (0, None))
         if row is not None and row.status == RowStatus.FAILED:
-            pending = row._replace(status=RowStatus.PENDING.value, reason=None)
+            pending = row._replace(
+                status=RowStatus.PENDING.value,
+                reason=None,
+                created_ms=row.created_ms if created_ms is None else created_ms,
+            )
             self._undo.put(self.wishes, at, (self._next_position(), pending))
 
     def _fail_pending(self, bot: str, thread: ThreadId, reason: str | None) -> None:
@@ -209,8 +214,12 @@ class Tables:
                 self._settle((owner, key), status=RowStatus.FAILED.value, reason=reason)
 
     def _prune(self, bot: str, before_ms: int) -> None:
-        for at, (_, row) in list(self.wishes.items()):
-            if at[0] == bot and row.status != RowStatus.PENDING and row.created_ms < before_ms:
+        own = [(at, row) for at, (_, row) in self.wishes.items() if at[0] == bot]
+        waiting = {row.thread for _, row in own if row.status == RowStatus.PENDING}
+        for at, row in own:
+            is_old = row.created_ms < before_ms and (row.created_ms > 0 or row.after < before_ms)
+            explains = row.message is not None and row.thread in waiting
+            if is_old and row.status != RowStatus.PENDING and not explains:
                 self._undo.drop(self.wishes, at)
         self.conversations.prune(bot, before_ms)
 

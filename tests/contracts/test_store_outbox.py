@@ -98,6 +98,34 @@ class TestOutbox:
             assert [row.key for row in await store.pending(BOT)] == ["old and pending"]
             assert await store.row(OTHER_BOT, ActionKey("old")) is not None
 
+    async def test_pruning_keeps_what_explains_the_messages_of_a_thread_where_a_wish_waits(self, reopen):
+        keys = [ActionKey("here"), ActionKey("elsewhere")]
+
+        async with reopen() as store:
+            rows = [wish("here", created_ms=1), wish("elsewhere", created_ms=1, thread=YARD)]
+            settled = [SettleRow(key, RowStatus.DONE, MessageId("5")) for key in keys]
+            await store.commit(BOT, [*(Enqueue(row) for row in [*rows, wish("waits", created_ms=2)]), *settled])
+            await store.commit(BOT, [Prune(before_ms=1000)])
+            assert [await store.row(BOT, key) is None for key in keys] == [False, True]
+
+            await store.commit(BOT, [SettleRow(ActionKey("waits"), RowStatus.DONE), Prune(before_ms=1000)])
+            assert await store.row(BOT, ActionKey("here")) is None
+
+    async def test_a_wish_without_a_time_is_kept_as_long_as_others_of_its_time(self, reopen):
+        async with reopen() as store:
+            rows = [wish("a", created_ms=0, after=1000), wish("b", created_ms=0, after=999)]
+            settled = [SettleRow(ActionKey(key), RowStatus.DONE) for key in ("a", "b")]
+            await store.commit(BOT, [*(Enqueue(row) for row in rows), *settled, Prune(before_ms=1000)])
+
+            assert [await store.row(BOT, ActionKey(key)) is None for key in ("a", "b")] == [False, True]
+
+    async def test_a_wish_that_is_tried_again_counts_as_journalled_then(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [Enqueue(wish("a")), SettleRow(ActionKey("a"), RowStatus.FAILED, reason="no")])
+            await store.commit(BOT, [ReopenRow(ActionKey("a"), created_ms=5000)])
+
+            assert [row.created_ms for row in await store.pending(BOT)] == [5000]
+
     async def test_a_wish_that_failed_can_be_tried_again_as_the_last_one(self, reopen):
         async with reopen() as store:
             await store.commit(BOT, [Enqueue(wish("a", caused_by=ANN)), Enqueue(wish("b")), Enqueue(wish("c"))])

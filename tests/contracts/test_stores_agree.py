@@ -65,7 +65,7 @@ writes = st.one_of(
     st.builds(base.SettleReceipt, threads, messages),
     st.builds(base.Enqueue, wishes),
     st.builds(base.SettleRow, keys, statuses, st.none() | messages, reasons),
-    st.builds(base.ReopenRow, keys),
+    st.builds(base.ReopenRow, keys, st.none() | numbers),
     st.builds(base.SaveDeadLetter, letters),
     st.builds(base.ReviveDeadLetter, letter_ids),
     st.builds(base.DropDeadLetter, letter_ids),

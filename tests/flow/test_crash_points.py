@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
 
@@ -21,12 +22,13 @@ from chatbot import (
     State,
     ThreadJoined,
 )
+from chatbot.bot import BotSettings
 from chatbot.errors import StateError
 from chatbot.model import UserId
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import Enqueue, Write
 from chatbot.testing import Room
-from chatbot.testing.crash_points import crash_points
+from chatbot.testing.crash_points import CADENCE, crash_points
 from chatbot.testing.fate import Kind
 
 virtual = pytest.mark.virtual_time
@@ -134,6 +136,24 @@ async def two_orders(room: Room) -> None:
     await room.user("Ann").says("tea", "cake")
 
 
+async def healing(room: Room) -> None:
+    """A reply is sent twice and healed; the store forgets what it may, and later answers are lost."""
+    ann, ben = room.user("Ann"), room.user("Ben")
+    await ann.joins()
+    await ben.joins()
+    for fault in ("reset-after", "stale=8"):
+        room.emulator.faults.add(f"send_message:{fault},times=1,user={room.bot.user}")
+    with room.not_waiting():
+        await ann.says("tea")
+        await ben.says("/gossip")
+    await room.advance(minutes=3)
+    room.emulator.faults.add(f"send_message:reset,times=1,user={room.bot.user}")
+    await ann.says("cake")
+    await room.advance(minutes=2)
+    room.emulator.faults.add(f"delete_message:reset-after,times=1,user={room.bot.user}")
+    await ben.says("/gossip")
+
+
 async def moving(room: Room) -> None:
     """The bot comes and goes, and rooms end."""
     ann = room.user("Ann")
@@ -159,6 +179,17 @@ async def test_a_kill_at_any_point_of_a_conversation_leaves_no_trace() -> None:
 @virtual
 async def test_a_kill_at_any_point_leaves_no_trace_where_the_bot_comes_and_goes() -> None:
     report = await crash_points(moving, waiter)
+
+    print(f"\n{report}")
+    assert report.is_clean, report
+    assert not report.unreached
+
+
+@virtual
+async def test_a_kill_at_any_point_of_the_healing_of_a_double_leaves_no_trace() -> None:
+    settings = BotSettings(cadence=CADENCE, retention=timedelta(minutes=1))
+
+    report = await crash_points(healing, waiter, settings=settings)
 
     print(f"\n{report}")
     assert report.is_clean, report

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from chatbot import Context, MessageEdited, Plugin
 from chatbot.actions import ActionKey
+from chatbot.bot import BotSettings
+from chatbot.emulator import Quirks, World
+from chatbot.model import MessageId
+from chatbot.stores import MemoryStore
+from chatbot.stores.base import ReviveDeadLetter
 from chatbot.testing import chat
+from chatbot.testing.harness import VIRTUAL_CADENCE
 from chatbot.testing.room import Room
 
 pytestmark = pytest.mark.virtual_time
@@ -82,3 +90,46 @@ async def test_a_reply_that_was_taken_back_is_taken_back_again_when_its_double_s
 
         assert room.replies == []
         assert sum(message.deleted is not None for message in room.messages) == 2
+
+
+@pytest.mark.parametrize("fault", ["delete_message:latency=0,times=1", "delete_message:reset-after,times=1"])
+async def test_what_was_deleted_as_a_double_is_known_as_long_as_a_proof_may_ask(fault: str) -> None:
+    store = MemoryStore()
+    world = World(quirks=Quirks(delete_again="not-found"))
+    async with chat(corrector(), store=store, world=world) as room:
+        ann, user = room.user("Ann"), room.bot.user
+        await ann.joins()
+        room.emulator.faults.add(f"{fault},user={user}")
+        say_the_next_one_twice(room)
+        await ann.says("hi")
+        await room.advance(hours=2)
+        await room.kill()
+        await room.start()
+        await room.advance(hours=2)
+
+        tombstones = {MessageId(str(message.id)) for message in room.messages if message.deleted}
+        assert tombstones
+        assert await store.made(user, tombstones) == tombstones
+
+
+async def test_a_wish_that_is_tried_again_after_its_row_was_pruned_is_done() -> None:
+    plugin = Plugin("echo")
+
+    @plugin.message()
+    async def answer(ctx: Context) -> str:
+        return ctx.text
+
+    store = MemoryStore()
+    settings = BotSettings(cadence=VIRTUAL_CADENCE, retention=timedelta(hours=1))
+    async with chat(plugin, store=store, settings=settings) as room:
+        ann, user = room.user("Ann"), room.bot.user
+        await ann.joins()
+        room.emulator.faults.add(f"send_message:400,times=1,user={user}")
+        await ann.says("hi")
+        await room.advance(hours=3)
+        [letter] = await store.dead_letters(user)
+        await store.commit(user, [ReviveDeadLetter(letter.id)])
+        await room.restart()
+
+        assert room.replies == ["hi"]
+        assert await store.dead_letters(user) == []

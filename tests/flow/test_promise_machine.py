@@ -58,6 +58,9 @@ FAULTS = [
     "send_message:stale=20,times=2",
 ]
 
+RETENTION = timedelta(minutes=30)
+"""Short, so that within a story the store forgets what it may forget."""
+
 
 @dataclass
 class Tally:
@@ -179,6 +182,11 @@ class Story:
     async def trouble(self, fault: str) -> None:
         self.room.emulator.faults.add(f"{fault},user={self.room.bot.user}")
 
+    async def double(self) -> None:
+        """The bot's next message is sent twice: its answer is lost, and it shows after its proof was looked for."""
+        for fault in ("reset-after", "stale=8"):
+            await self.trouble(f"send_message:{fault},times=1")
+
     async def wait(self, minutes: int) -> None:
         await self.room.advance(minutes=minutes)
 
@@ -197,7 +205,8 @@ async def play(steps: list[Step]) -> None:
     """Play a story, and hold what came of it against the model."""
     loop, fate, store = virtual_loop(), Fate(), MemoryStore()
     assert loop is not None
-    part = Part("bot", (), Manners(BotSettings(cadence=VIRTUAL_CADENCE), Ack.HANDLED))
+    manners = BotSettings(cadence=VIRTUAL_CADENCE, retention=RETENTION)
+    part = Part("bot", (), Manners(manners, Ack.HANDLED))
     harness = Harness(
         Emulator(World(seed=0), clock=VirtualClock(loop)),
         patient(store, loop),
@@ -282,6 +291,14 @@ class Promise(RuleBasedStateMachine):
     @rule(fault=st.sampled_from(FAULTS))
     def trouble(self, fault: str) -> None:
         self.steps.append(lambda story: story.trouble(fault))
+
+    @rule()
+    def double(self) -> None:
+        self.steps.append(Story.double)
+
+    @rule(count=st.integers(2, 15))
+    def burst(self, count: int) -> None:
+        self.steps += [lambda story: story.say("plain", is_patient=False)] * count
 
     @rule(minutes=st.sampled_from([1, 20, 90]))
     def wait(self, minutes: int) -> None:
