@@ -77,6 +77,10 @@ def text_of(error: BaseException) -> str:
         return f"<its __str__ raises {type(worse).__name__}>"
 
 
+class TimeTooFar(ChatbotError, ValueError):
+    """A time is further away than can be kept. A person whose message asked for it is told the message's text."""
+
+
 class UnknownName(ChatbotError):
     """Nothing has the name or id that was given; the message says how to see what there is."""
 

@@ -19,8 +19,8 @@ from chatbot.cli.reach import way_to
 from chatbot.cli.session import Session
 from chatbot.cli.terminal import Terminal
 from chatbot.cli.unsent import count_unsent
-from chatbot.config.duration import format_duration
 from chatbot.config.place import printable
+from chatbot.durations import format_duration
 from chatbot.errors import StateError
 from chatbot.model import ThreadId
 from chatbot.runtime.connection import Connection

@@ -19,8 +19,8 @@ from chatbot.cli.options import BOTS_YAML, AsBot, ConfigFile, Format, Yes, confi
 from chatbot.cli.reach import Reach, reach, user_of
 from chatbot.cli.table import table
 from chatbot.config import load_config
-from chatbot.config.duration import format_duration
 from chatbot.config.place import printable
+from chatbot.durations import format_duration
 from chatbot.errors import ServiceError, StateError
 from chatbot.model import UserId
 from chatbot.runtime.asking import ask

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from cyclopts import Parameter, Token
 
-from chatbot.config.duration import parse_duration
+from chatbot.durations import parse_duration
 
 ConfigFile = Annotated[Path, Parameter(help="The configuration of the bots.")]
 RunningConfig = Annotated[Path, Parameter(help="The configuration of the running bots.")]

@@ -7,9 +7,9 @@ from typing import Any
 
 from chatbot.cli.findings import counted
 from chatbot.config import BotConfig, Config, ServiceConfig
-from chatbot.config.duration import format_duration
 from chatbot.config.place import masked, printable
 from chatbot.dispatch.handler import Handler
+from chatbot.durations import format_duration
 from chatbot.errors import ConfigError
 from chatbot.plugin import Plugin
 from chatbot.runtime.connection import Connection

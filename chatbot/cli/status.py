@@ -20,8 +20,8 @@ from cyclopts import Parameter
 from chatbot.cli.boundary import EXIT_DEGRADED, EXIT_UNAVAILABLE
 from chatbot.cli.options import BOTS_YAML, Format, RunningConfig
 from chatbot.cli.table import shortened, table
-from chatbot.config.duration import format_duration
 from chatbot.config.place import printable
+from chatbot.durations import format_duration
 from chatbot.errors import StateError
 from chatbot.runtime.asking import ask, find_daemon
 from chatbot.runtime.channel import Address

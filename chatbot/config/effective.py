@@ -11,9 +11,9 @@ from typing import Any, Final
 from pydantic import BaseModel, SecretStr
 
 from chatbot.config.document import Document
-from chatbot.config.duration import format_duration
 from chatbot.config.place import DataPath, masked
 from chatbot.config.schema import Config
+from chatbot.durations import format_duration
 
 MASK: Final = "********"
 _VARIABLES: Final = re.compile(r"\$\$|\$\{?([A-Za-z_]\w*)|!secret\s+env:(\w+)", re.ASCII)

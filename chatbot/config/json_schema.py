@@ -13,12 +13,12 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from chatbot.config import schema as models
-from chatbot.config.duration import format_duration
 from chatbot.config.settings import Settings
+from chatbot.durations import format_duration
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _VARIABLE: Final = r"\$\{"
-_DURATION: Final = r"^\s*(\d+(\.\d+)?(ms|d|h|m|s)\s*)+$"
+_DURATION: Final = r"^\s*(\d+(\.\d+)?(ms|w|d|h|m|s)\s*)+$"
 _ARGUMENT: Final = re.compile(r"^    (\w[\w, ]*): (.*(?:\n {8}.*)*)", re.MULTILINE)
 _Json = dict[str, Any]
 

@@ -24,11 +24,11 @@ from pydantic import (
 )
 
 from chatbot.config.document import Document
-from chatbot.config.duration import Duration, format_duration, parse_duration
 from chatbot.config.listen import parse_listen
 from chatbot.config.place import DataPath
 from chatbot.config.service import Service, ServiceConfig
-from chatbot.config.settings import Secret, Settings, Text, checked
+from chatbot.config.settings import Duration, Secret, Settings, Text, checked
+from chatbot.durations import format_duration, parse_duration
 from chatbot.errors import ConfigError
 from chatbot.model import ThreadId, UserId
 from chatbot.service.connection import ConnectionString

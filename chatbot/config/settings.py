@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr, StringConstraints
 
+from chatbot.durations import parse_duration
 from chatbot.errors import ConfigError
 
 
@@ -34,3 +36,6 @@ def _only_secret(value: object) -> object:
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Secret = Annotated[SecretStr, BeforeValidator(_only_secret)]
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+"""A `timedelta` in a pydantic model, written as `parse_duration` reads it."""

@@ -95,7 +95,7 @@ class Dialog:
             choices: the only answers there are; people may type them in any case, or begin them. Gives the choice.
             validate: makes a value of the answer; its `ValueError` is said to the person, who is asked again. It is
                 called again for every later step, and must do the same each time.
-            timeout: how long to wait; by default for ever.
+            timeout: how long to wait; by default, and if it is more than 100 years, for ever.
 
         Raises:
             DialogTimeout: no answer came in time.

@@ -15,6 +15,7 @@ from chatbot.actions import SendMessage, Wish, action_key
 from chatbot.conversation import journal
 from chatbot.conversation.journal import Entry, Step
 from chatbot.conversation.once import perform, result_form
+from chatbot.durations import LONGEST
 from chatbot.errors import DialogCancelled, DialogDiverged, DialogTimeout
 from chatbot.stores.conversation import DialogRecord
 
@@ -119,8 +120,8 @@ class Performance:
         if entry is None:
             self._add(Entry(Step.ASKED, mark))
             self._wish(index, question)
-            if timeout is not None:
-                self._deadline_ms = self.now_ms + int(timeout.total_seconds() * 1000)
+            if timeout is not None and timeout <= LONGEST:  # beyond that nobody waits, and no date can be computed
+                self._deadline_ms = self.now_ms + max(0, int(timeout.total_seconds() * 1000))
             self._suspend()
         elif entry.step is Step.TIMED_OUT:
             raise DialogTimeout(DialogTimeout.__doc__)

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
+from chatbot.durations import LONGEST
 from chatbot.model import milliseconds
 
 SHORTEST: Final = timedelta(seconds=1)
@@ -32,7 +33,7 @@ class Every:
         period: at least a second.
 
     Raises:
-        ValueError: it is shorter.
+        ValueError: it is shorter, or longer than `LONGEST`.
         TypeError: it is no timedelta.
     """
 
@@ -44,6 +45,9 @@ class Every:
             raise TypeError(msg)
         if self.period < SHORTEST:
             msg = f"every({self.period}) is more often than every second; give a timedelta of at least {SHORTEST}"
+            raise ValueError(msg)
+        if self.period > LONGEST:
+            msg = f"every({self.period}) is never within {LONGEST.days} days; give a shorter timedelta"
             raise ValueError(msg)
 
     @property

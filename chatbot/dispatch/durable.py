@@ -11,6 +11,7 @@ from chatbot.dispatch.ledger import Ledger
 from chatbot.dispatch.occasion import Occasion
 from chatbot.dispatch.place import qualified_name
 from chatbot.dispatch.reply import Reply
+from chatbot.durations import due_on
 from chatbot.errors import StateError
 
 P = ParamSpec("P")
@@ -55,6 +56,7 @@ class Durable:
         Raises:
             StateError: the function is no timer of this bot, or the event happens in no thread.
             ValueError: a datetime without a time zone.
+            TimeTooFar: more than 100 years from now; a handler of a message that lets it pass answers with its text.
             TypeError: the function takes other arguments.
             CannotStore: an argument is not of its declared type.
         """
@@ -65,10 +67,7 @@ class Durable:
             msg = f"{name} is no timer of this bot; decorate it with @plugin.timer, in a plugin that the bot has"
             raise StateError(msg)
         memory = self._ledger.memory
-        due = memory.now + when if isinstance(when, timedelta) else when
-        if due.tzinfo is None:
-            msg = f"later() got {due.isoformat()} without a time zone; give it one (datetime.now(UTC), ZoneInfo(…))"
-            raise ValueError(msg)
+        due = due_on(memory.now, when)
         id = TimerId(self._ledger.next_key(self._handler))
         memory.set_timer(id, name, due, takes.encode(payload))
         return id

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
-from chatbot.config.duration import format_duration
+from chatbot.durations import format_duration
 from chatbot.errors import ConfigError, ServiceError, Throttled, Unauthorized
 from chatbot.model import UserId
 from chatbot.runtime.checkup.finding import Finding, failed, misconfigured, ok, warning

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-from chatbot.config.duration import format_duration
+from chatbot.durations import format_duration
 from chatbot.runtime.checkup.finding import Finding, failed, ok, warning
 from chatbot.runtime.control import ControlDirectory
 from chatbot.service.budget import SERVICE_QUOTAS

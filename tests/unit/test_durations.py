@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.config.duration import format_duration, parse_duration
+from chatbot.durations import format_duration, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,7 @@ from chatbot.config.duration import format_duration, parse_duration
         ("30d", timedelta(days=30)),
         ("1.5s", timedelta(milliseconds=1500)),
         ("0s", timedelta()),
+        ("2w 1D", timedelta(days=15)),
     ],
 )
 def test_a_duration_is_a_sum_of_numbers_with_units(text: str, expected: timedelta) -> None:
@@ -36,7 +37,11 @@ def test_a_duration_is_a_sum_of_numbers_with_units(text: str, expected: timedelt
         ("-1s", '"-1s" is not a duration (try 1s, 500ms, 2m, 1h 30m or 30d)'),
         ("1s 1s", '"1s 1s" is not a duration (try 1s, 500ms, 2m, 1h 30m or 30d)'),
         ("30m 1h", '"30m 1h" is not a duration (try 1s, 500ms, 2m, 1h 30m or 30d)'),
-        ("99999999999999d", '"99999999999999d" is not a duration (try 1s, 500ms, 2m, 1h 30m or 30d)'),
+        ("99999999999999d", '"99999999999999d" is too long: 36500d (100 years) is the most'),
+        ("36501d", '"36501d" is too long: 36500d (100 years) is the most'),
+        ("99999999999999w 1d", '"99999999999999w 1d" is too long: 36500d (100 years) is the most'),
+        ("99999999999999w x", '"99999999999999w x" is not a duration (try 1s, 500ms, 2m, 1h 30m or 30d)'),
+        (timedelta.max, "999999999 days, 23:59:59.999999 is too long: 36500d (100 years) is the most"),
         ("", '"" is not a duration (try 1s, 500ms, 2m, 1h 30m or 30d)'),
         (None, "nothing is not a duration (try 1s, 500ms, 2m, 1h 30m or 30d)"),
         (True, "true is not a duration (try 1s, 500ms, 2m, 1h 30m or 30d)"),
