@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from chatbot.dispatch.middleware import Middleware, Proceed
     from chatbot.dispatch.occasion import BotInfo, CommandInfo
     from chatbot.dispatch.outcome import Ack, Retry
+    from chatbot.dispatch.plaintext import Quotation
     from chatbot.dispatch.reply import PASS, Pass, Reply
     from chatbot.dispatch.sent import SentMessage
-    from chatbot.errors import ChatbotError, DialogCancelled, DialogTimeout, PluginError
+    from chatbot.errors import ChatbotError, DialogCancelled, DialogTimeout, PluginError, TimeTooFar
     from chatbot.events import (
         ActionFailed,
         BotStarted,
@@ -100,6 +101,7 @@ __all__ = [
     "PluginError",
     "Proceed",
     "ProfileState",
+    "Quotation",
     "ReadReceiptReceived",
     "RemoveParticipant",
     "Reply",
@@ -114,6 +116,7 @@ __all__ = [
     "ThreadId",
     "ThreadJoined",
     "ThreadLeft",
+    "TimeTooFar",
     "TimerFired",
     "TimerId",
     "TopicUpdated",
@@ -141,6 +144,7 @@ _ROOMS = (
     "chatbot.dispatch.middleware",
     "chatbot.dispatch.occasion",
     "chatbot.dispatch.outcome",
+    "chatbot.dispatch.plaintext",
     "chatbot.dispatch.reply",
     "chatbot.dispatch.sent",
     "chatbot.errors",

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
+from chatbot.normalization import find_match, fold_name
+
 C = TypeVar("C", bound=str)
 
 NOT_UNDERSTOOD: Final = "Sorry, I did not understand that."
@@ -16,11 +18,11 @@ NO: Final = ("no", "n", "nope", "nah")
 
 def choose(answer: str, choices: Sequence[C]) -> C:
     """The choice that an answer means: itself in any case, or a beginning that only it has."""
-    typed = answer.strip().casefold()
-    for one in choices:
-        if one.casefold() == typed:
-            return one
-    begun = [one for one in choices if typed and one.casefold().startswith(typed)]
+    found = find_match(answer.strip(), ((one, one) for one in choices))
+    if found is not None:
+        return found[1]
+    typed = fold_name(answer)
+    begun = [one for one in choices if typed and fold_name(one).startswith(typed)]
     if len(begun) == 1:
         return begun[0]
     msg = f"Please answer with one of these: {', '.join(choices)}."
@@ -29,10 +31,10 @@ def choose(answer: str, choices: Sequence[C]) -> C:
 
 def agrees(answer: str, yes: Sequence[str], no: Sequence[str]) -> bool:
     """Whether an answer means yes."""
-    typed = answer.strip().rstrip(".!").casefold()
-    if typed in {one.casefold() for one in yes}:
+    typed = _word(answer)
+    if typed in map(fold_name, yes):
         return True
-    if typed in {one.casefold() for one in no}:
+    if typed in map(fold_name, no):
         return False
     msg = f"Please answer with {yes[0]} or {no[0]}."
     raise ValueError(msg)
@@ -46,4 +48,9 @@ def complaint(error: ValueError, validate: Callable[[str], Any]) -> str:
 
 def is_cancel(answer: str, words: Sequence[str]) -> bool:
     """Whether somebody does not want to go on."""
-    return answer.strip().rstrip(".!").casefold() in {word.casefold() for word in words}
+    return _word(answer) in map(fold_name, words)
+
+
+def _word(answer: str) -> str:
+    """An answer of one word as it is compared; phones and people put a period behind it."""
+    return fold_name(answer).rstrip(".!。").rstrip()

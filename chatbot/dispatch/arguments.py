@@ -1,7 +1,8 @@
 """Typed command arguments: a handler's parameters say what may be typed behind a command. Pure.
 
 Rules:
-    1. Words are separated by white space; quotes around a word ("…", '…', “…”) keep it together.
+    1. Words are separated by white space; quotes around a word ("…", '…', “…”, «…», „…“, 「…」) keep it together. A
+       quotation mark without a partner, or inside a word (`don’t`), is a letter.
     2. Positional parameters take one word each, in order; `*many` takes all the others; `Rest` takes the tail of
        the message as it was typed.
     3. Keyword-only parameters are options: `--name value`, `--name=value`; a bool is `--name` or `--no-name`.
@@ -19,7 +20,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, get_args, get_origin
 
 from chatbot.dispatch.conversion import Conversion, conversion_for, plain_type
+from chatbot.durations import TooLong
 from chatbot.errors import ChatbotError
+from chatbot.normalization import DASHES, INVISIBLE, fold_name, is_blank
 
 
 class BadArguments(ChatbotError):
@@ -33,20 +36,25 @@ class _Tail:
 Rest = Annotated[str, _Tail()]
 """The type of a last parameter that takes everything still to come: `text: Rest`."""
 
-_WORD: Final = re.compile(
-    r"""\s*(?:
-        "(?P<double>(?:[^"\\]|\\.)*)"(?=\s|$)
-      | '(?P<single>[^']*)'(?=\s|$)
-      | “(?P<curly>[^”]*)”(?=\s|$)
-      | (?P<bare>\S+)
-    )""",
-    re.VERBOSE | re.DOTALL,
-)
+_PAIRS: Final = {
+    '"': '"', "“": "”“", "”": "”", "„": "“”", "‟": "”", "«": "»", "»": "«»", "〝": "〞〟", "＂": "＂",
+    "'": "'", "‘": "’", "’": "’", "‚": "‘’", "‹": "›", "›": "‹›", "＇": "＇", "「": "」", "『": "』",
+}  # fmt: skip
+"""The quotation marks that keep words together, with those that may close them, as the world's keyboards pair them."""
+
+_ENDS: Final = {
+    opening: re.compile(rf"[{closing}](?!\S)" if opening != '"' else r'(?<!\\)(?:\\\\)*"(?!\S)')
+    for opening, closing in _PAIRS.items()
+}
+_BARE: Final = re.compile(r"\S+")
 _SHOWN: Final = 40
 """How much of a word that does not fit is said back."""
 
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
-_OPTION: Final = re.compile(r"(?:--|—)(?P<name>[A-Za-z][\w-]*)(?:=(?P<value>.*))?\Z", re.DOTALL)
+_OPTION: Final = re.compile(
+    rf"(?:[{re.escape(DASHES)}]{{2}}|[–—―])(?P<name>[^\W\d][^=＝]*)(?:[=＝](?P<value>.*))?\Z", re.DOTALL
+)
+"""`--name` or `--name=value`; phones and Word make one dash of two, of the kinds that a hyphen is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +100,9 @@ class Argument:
         """The value a word stands for."""
         try:
             return self.conversion.parse(word)
+        except TooLong as error:
+            msg = f"{self.label}: {error}."
+            raise BadArguments(msg) from None
         except ValueError:
             msg = f'{self.label}: "{_shown(word)}" is not {self.conversion.expects}.'
             raise BadArguments(msg) from None
@@ -167,10 +178,12 @@ class _Reading:
 
     def __init__(self, arguments: Sequence[Argument], typed: str) -> None:
         self._positional = [one for one in arguments if not one.is_option]
-        self._options: Mapping[str, Argument] = {one.label: one for one in arguments if one.is_option}
+        self._options: Mapping[str, Argument] = {fold_name(one.label): one for one in arguments if one.is_option}
         self._typed = typed
         self._at = 0
         self._is_past_options = not self._options
+        self._unpaired: set[str] = set()
+        self._is_quoted = False
         self._values = Values()
 
     def values(self) -> Values:
@@ -201,7 +214,7 @@ class _Reading:
         self._skip_options()
         rest = self._typed[self._at :].strip()
         self._at = len(self._typed)
-        if rest:
+        if not is_blank(rest):
             self._values.named[argument.name] = argument.read(rest)
         elif argument.is_required:
             msg = f"{argument.label} is missing."
@@ -209,8 +222,17 @@ class _Reading:
 
     def _refuse_what_is_left(self) -> None:
         for word in self._words():
-            msg = f'"{_shown(word)}" is too much.'
-            raise BadArguments(msg)
+            raise BadArguments(self._more_than_it_takes(word))
+
+    def _more_than_it_takes(self, word: str) -> str:
+        taken = [one.label for one in self._positional]
+        if not taken:
+            return f'I do not know what to do with "{_shown(word)}": this command takes nothing behind it.'
+        if any(one.conversion.parse is str for one in self._positional):
+            hint = ' Please put quotes around words that belong together ("like this").'
+        else:
+            hint = ""
+        return f'I do not know what to do with "{_shown(word)}": I expected only {_listed(taken)}.{hint}'
 
     def _words(self) -> Iterator[str]:
         """The positional words still to come; options between them are taken on the way."""
@@ -225,17 +247,18 @@ class _Reading:
         while not self._is_past_options:
             before = self._at
             word = self._next_word()
-            if word == "--":
+            is_quoted = self._is_quoted
+            if not is_quoted and word == "--":
                 self._is_past_options = True
-            elif word is None or not self._take_option(word, self._typed[before : self._at]):
+            elif word is None or is_quoted or not self._take_option(word):
                 self._at = before
                 return
 
-    def _take_option(self, word: str, source: str) -> bool:
-        found = _OPTION.match(word) if source.lstrip()[:1] not in "\"'“" else None
+    def _take_option(self, word: str) -> bool:
+        found = _OPTION.match(word.lstrip(INVISIBLE))
         if found is None:
             return False
-        label, value = f"--{found['name'].replace('_', '-').lower()}", found["value"]
+        label, value = f"--{fold_name(found['name']).replace('_', '-')}", found["value"]
         if label not in self._options and self._take_negation(label, value):
             return True
         option = self._options.get(label)
@@ -257,20 +280,43 @@ class _Reading:
         return True
 
     def _next_word(self) -> str | None:
-        found = _WORD.match(self._typed, self._at)
-        if found is None:
+        """The next word, without the quotation marks around it; says in `_is_quoted` whether there were any."""
+        typed = self._typed
+        while found := _BARE.search(typed, self._at):
+            word, start = found[0], found.start()
+            start += len(word) - len(word.lstrip(INVISIBLE))
+            end = self._closing_quote(start)
+            self._is_quoted = end is not None
+            if end is not None:
+                self._at = end.end()
+                inner = typed[start + 1 : end.end() - 1]
+                if typed[start] == '"':
+                    return _ESCAPED.sub(r"\1", inner)
+                return inner.strip() if typed[start] in "«»‹›" else inner  # French puts spaces within
+            self._at = found.end()
+            if not is_blank(word):
+                return word
+        self._at = len(typed)
+        return None
+
+    def _closing_quote(self, start: int) -> re.Match[str] | None:
+        """The mark that closes the one that stands there; each kind without a partner is searched for once."""
+        opening = self._typed[start : start + 1]
+        if opening not in _ENDS or opening in self._unpaired:
             return None
-        if found["bare"] is not None and found["bare"][0] in '"“':
-            msg = f"A quote is not closed: {_shown(found['bare'])}"
-            raise BadArguments(msg)
-        self._at = found.end()
-        if found["double"] is not None:
-            return _ESCAPED.sub(r"\1", found["double"])
-        return next(group for group in (found["single"], found["curly"], found["bare"]) if group is not None)
+        found = _ENDS[opening].search(self._typed, start + 1)
+        if found is None:
+            self._unpaired.add(opening)
+        return found
 
 
 def _shown(word: str) -> str:
     return word if len(word) <= _SHOWN else f"{word[:_SHOWN]}…"
+
+
+def _listed(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _no_such_option(label: str, options: Mapping[str, Argument]) -> str:

@@ -28,6 +28,7 @@ from chatbot.dispatch.durable import Durable
 from chatbot.dispatch.ledger import Ledger
 from chatbot.dispatch.line import writing
 from chatbot.dispatch.occasion import BotInfo, CommandInfo, Occasion
+from chatbot.dispatch.plaintext import Quotation
 from chatbot.dispatch.quote import quoted
 from chatbot.dispatch.sent import SentMessage, target_of
 from chatbot.errors import StateError
@@ -116,7 +117,7 @@ class Context(Durable, Generic[E]):
 
     @property
     def text(self: Context[MessageEvent]) -> str:
-        """The message as plain text: html tags gone, entities decoded, blocks as newlines."""
+        """The message as plain text: html tags gone, entities decoded, blocks as newlines, without what it quotes."""
         return self._occasion.text
 
     @property
@@ -126,8 +127,16 @@ class Context(Durable, Generic[E]):
         return message.content if message.type is MessageType.HTML else None
 
     @property
+    def quoted(self: Context[MessageEvent]) -> Quotation | None:
+        """The earlier message that this one answers, as Teams quotes it; None if nothing is quoted.
+
+        The quotation is no part of `ctx.text`. Nobody verifies it: do not take its author for an identity.
+        """
+        return self._occasion.quoted
+
+    @property
     def is_mentioned(self: Context[MessageEvent]) -> bool:
-        """Whether the message holds the bot's display name, as the filter `mentioned` asks."""
+        """Whether the message mentions the bot, as the filter `mentioned` asks."""
         return self._occasion.is_mentioned
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,9 @@ from enum import Enum
 from typing import Annotated, Any, Final, Literal, NewType, Union, get_args, get_origin
 from uuid import UUID
 
+from chatbot.durations import parse_duration
 from chatbot.model import Participant
+from chatbot.normalization import find_match, fold_name, numeric
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +68,23 @@ def plain_type(annotation: object) -> object:
 
 
 def _choice(values: Mapping[str, object]) -> Conversion:
-    by_word = {word.casefold(): value for word, value in values.items()}
+    by_word = dict(values)
     for value in values.values():
         if isinstance(value, Enum):
-            by_word.setdefault(str(value.value).casefold(), value)
+            by_word.setdefault(str(value.value), value)
     words = tuple(word.lower() if isinstance(value, Enum) else word for word, value in values.items())
 
     def parse(word: str) -> object:
-        if word.casefold() not in by_word:
+        found = find_match(word, by_word.items())
+        if found is None:
             raise ValueError(word)
-        return by_word[word.casefold()]
+        return found[1]
 
     return Conversion(f"one of {', '.join(words)}", parse, words)
 
 
 def _parse_float(word: str) -> float:
-    number = float(word)
+    number = float(numeric(word))
     if not math.isfinite(number):
         raise ValueError(word)
     return number
@@ -95,46 +97,25 @@ _YES_AND_NO: Final = {
 
 
 def _parse_bool(word: str) -> bool:
-    if word.casefold() not in _YES_AND_NO:
+    answer = _YES_AND_NO.get(fold_name(word))
+    if answer is None:
         raise ValueError(word)
-    return _YES_AND_NO[word.casefold()]
-
-
-_DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:w|d|h|m|s))+", re.IGNORECASE)
-_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(w|d|h|m|s)", re.IGNORECASE)
-_UNITS: Final = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
-
-
-def parse_duration(word: str) -> timedelta:
-    """A duration such as `90s`, `1h30m`, `1.5d`: numbers with the units w, d, h, m and s.
-
-    Raises:
-        ValueError: it is not one, or longer than a timedelta can be.
-    """
-    if not _DURATION.fullmatch(word):
-        raise ValueError(word)
-    try:
-        return sum(
-            (timedelta(**{_UNITS[unit.lower()]: float(n)}) for n, unit in _DURATION_PART.findall(word)),
-            timedelta(),
-        )
-    except OverflowError as error:
-        raise ValueError(word) from error
+    return answer
 
 
 def _parse_somebody(word: str) -> Somebody:
-    if not word.strip("@ "):
+    if not fold_name(word).strip("@ "):
         raise ValueError(word)
     return Somebody(word.strip())
 
 
 _BY_TYPE: Final[Mapping[Any, Conversion]] = {
     str: Conversion("a text", str),
-    int: Conversion("a whole number", int),
+    int: Conversion("a whole number", lambda word: int(numeric(word))),
     float: Conversion("a number", _parse_float),
     bool: Conversion("yes or no", _parse_bool),
-    date: Conversion("a date like 2026-01-31", date.fromisoformat),
-    timedelta: Conversion("a duration like 90s or 1h30m", parse_duration),
-    UUID: Conversion("a UUID", UUID),
+    date: Conversion("a date like 2026-01-31", lambda word: date.fromisoformat(numeric(word))),
+    timedelta: Conversion("a duration like 90s or 1h30m", lambda word: parse_duration(numeric(word))),
+    UUID: Conversion("a UUID", lambda word: UUID(numeric(word))),
     Participant: Conversion("the name of somebody here", _parse_somebody),
 }

@@ -41,7 +41,7 @@ from chatbot.dispatch.payload import Payload
 from chatbot.dispatch.provider import Provisions
 from chatbot.dispatch.reply import PASS, Reply
 from chatbot.dispatch.roster import Roster
-from chatbot.errors import CannotStore, DialogDiverged
+from chatbot.errors import CannotStore, DialogDiverged, TimeTooFar
 from chatbot.events import DialogTimedOut, Event, MessageReceived
 from chatbot.stores.conversation import DialogRecord
 
@@ -200,6 +200,10 @@ class Dispatcher:
                     continue
                 if admission is Admission.WELCOME:
                     is_answered = await self._offer(handler, match, occasion, ledger)
+            except TimeTooFar as error:
+                if handler is None or handler.is_dialog or not isinstance(event, MessageReceived):
+                    return self._failed(handler, event, ledger, error)
+                return self._explained(handler, event, ledger, error)
             except Exception as error:
                 return self._failed(handler, event, ledger, error)
             if admission is not Admission.WELCOME:
@@ -357,7 +361,9 @@ class Dispatcher:
         if name in self._commands:  # it is known, but its filter or itself did not want the message
             return
         for near in difflib.get_close_matches(name, self._commands, n=1, cutoff=_NEAR):
-            ledger.add(SUGGESTION, SendMessage(f"There is no /{name}. Did you mean /{near}?"))
+            info = self._commands[near].info
+            shown = near if info is None else info.name
+            ledger.add(SUGGESTION, SendMessage(f"There is no /{name}. Did you mean /{shown}?"))
 
     def _done(self, handler: Handler | None, event: Event, ledger: Ledger, *, is_owed: bool) -> Outcome:
         is_manual = self._ack_of(handler) is Ack.MANUAL
@@ -371,6 +377,12 @@ class Dispatcher:
                 error = CannotStore(f"{handler.place}: {handler.name} left what cannot be stored: {error}")
             return Outcome(handler=name, error=error, is_final=True, writes=tuple(ledger.memory.parked()))
         return Outcome(tuple(ledger.wishes), name, writes=writes)
+
+    def _explained(self, handler: Handler, event: Event, ledger: Ledger, error: TimeTooFar) -> Outcome:
+        """Tell the person what they asked too much of; nothing else that the handler asked for is done."""
+        answer = Ledger(ledger.occasion, Memory(event))
+        answer.add(handler.name, SendMessage(str(error)))
+        return self._done(handler, event, answer, is_owed=True)
 
     def _failed(self, handler: Handler | None, event: Event, ledger: Ledger, error: Exception) -> Outcome:
         memory, receipt = ledger.memory, Ledger(ledger.occasion, ledger.memory)

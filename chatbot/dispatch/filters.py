@@ -19,6 +19,7 @@ from chatbot.dispatch.place import place_of_caller
 from chatbot.errors import PluginError
 from chatbot.events import Event
 from chatbot.model import MessageType, ThreadId, UserId
+from chatbot.normalization import fold, spell
 
 Found: TypeAlias = Mapping[str, str | None]
 """The named texts of a match; None for a group that took no part in it."""
@@ -156,7 +157,17 @@ class _Regex(Filter):
 
     def match(self, occasion: Occasion) -> Found | None:
         found = self.pattern.search(occasion.text)
-        return None if found is None else found.groupdict()
+        if found is not None:
+            return found.groupdict()
+        typed = occasion.normalized
+        found = None if typed.text == occasion.text else self.pattern.search(typed.text)
+        if found is None:
+            return None
+        spans = {name: found.span(name) for name in self.pattern.groupindex}
+        return {
+            name: None if first < 0 else occasion.text[typed.original_at(first) : typed.original_at(last)]
+            for name, (first, last) in spans.items()
+        }
 
 
 def text(
@@ -168,6 +179,9 @@ def text(
 ) -> Filter:
     """Messages by their plain text; everything that is given must hold.
 
+    Accents, spaces, quotation marks, dashes and full-width letters count as the same however they were typed, and
+    invisible marks do not count.
+
     Args:
         equals: the whole text, apart from white space around it, is one of these.
         startswith: it begins with this, or with one of these.
@@ -176,21 +190,20 @@ def text(
         ignore_case: whether "Hi" is "hi".
     """
 
-    def fold(value: str) -> str:
-        return value.casefold() if ignore_case else value
+    compared = fold if ignore_case else spell
 
     def fold_all(values: str | tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(map(fold, (values,) if isinstance(values, str) else values))
+        return tuple(map(compared, (values,) if isinstance(values, str) else values))
 
     wanted, begins, ends, inside = (
-        set(map(fold, equals)),
+        {compared(one).strip() for one in equals},
         fold_all(startswith),
         fold_all(endswith),
-        fold(contains),
+        compared(contains),
     )
 
     def test(occasion: Occasion) -> bool:
-        said = occasion.folded_text if ignore_case else occasion.text.strip()
+        said = occasion.folded_text if ignore_case else occasion.spelled_text
         return (not wanted or said in wanted) and said.startswith(begins) and said.endswith(ends) and inside in said
 
     return _Test(f"text({', '.join(map(repr, equals)) or '…'})", test)
@@ -201,6 +214,9 @@ def regex(pattern: str | re.Pattern[str], flags: int = 0) -> Filter:
 
     A handler's parameter with the name of a group receives what the group matched, converted to the parameter's
     type; text that does not convert does not match. A group that took no part leaves the parameter its default.
+
+    Where the text as it was typed does not match, the text with plain spaces, quotation marks and dashes, composed
+    accents and without invisible marks is tried; groups are the person's characters all the same.
 
     Raises:
         PluginError: the pattern is not a regular expression.
@@ -231,7 +247,7 @@ def in_thread(*threads: ThreadId) -> Filter:
 
 
 mentioned: Final[Filter] = _Test("mentioned", lambda occasion: occasion.is_mentioned)
-"""Messages that hold the bot's display name as a whole word, with or without @."""
+"""Messages that mention the bot: by its id, or by its display name as a whole word, with or without @."""
 
 is_html: Final[Filter] = _Test("is_html", lambda one: one.message is not None and one.message.type is MessageType.HTML)
 """Messages that were written as html."""

@@ -5,13 +5,22 @@ space collapses as a browser would collapse it, an image or emoji is its alterna
 
 Reading takes time in proportion to the length, whatever somebody sends: html.parser of the standard library needs
 13 s for the 28 KB of `<a <a <a …`, on the event loop.
+
+Two things are read besides the text. A mention is a tag around a name: `<msft-mention id>` (the UI Library; also in
+messages of type text), or the mention of Teams, which names no user. A reply block of Teams quotes an earlier message:
+it is context, and no part of what was said.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from html import unescape
-from typing import Final
+from itertools import accumulate
+from typing import Final, NamedTuple
+
+from chatbot.model import MessageId, UserId
 
 _BLOCKS: Final = (
     frozenset(
@@ -33,28 +42,147 @@ _TAG: Final = re.compile(
 _ATTRIBUTE: Final = re.compile(r"""([^\s=/"']++)\s*+=\s*+(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""")
 
 
+_MENTIONS: Final = {"msft-mention": ("id", "displaytext"), "msft-at-mention": ("userid", "displayname"), "at": ("", "")}
+"""Tags around a mention, with the attributes that hold the user's id and the name; `at` names no user."""
+
+_SKYPE_MENTION: Final = "schema.skype.com/mention"
+_SKYPE_REPLY: Final = "schema.skype.com/reply"
+_QUOTE: Final = re.compile(r"<(/?)blockquote(?=[\s/>])", re.IGNORECASE)
+_END_OF_STRONG: Final = re.compile(r"</strong\s*>", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Quotation:
+    """An earlier message that somebody answers, as their client quoted it above the answer.
+
+    Nobody verifies it: whoever writes a message can write any quotation into it.
+
+    Args:
+        text: the quoted words, or their beginning.
+        author: the name of who is said to have written them.
+        author_id: the id of that user.
+        message_id: the id of the quoted message.
+    """
+
+    text: str = field(repr=False)
+    author: str | None = field(default=None, repr=False)
+    author_id: UserId | None = None
+    message_id: MessageId | None = None
+
+
+class Mention(NamedTuple):
+    """A part of the text that is a mention of somebody.
+
+    Args:
+        start, end: where it stands in the text; both are equal where the tag has no end.
+        user: who is meant; None where the tag does not say.
+    """
+
+    start: int
+    end: int
+    user: UserId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A message as it is read.
+
+    Args:
+        text: what was said, as plain text.
+        mentions: who is mentioned in it, in order.
+        quoted: the earlier message that it answers.
+    """
+
+    text: str = field(repr=False)
+    mentions: tuple[Mention, ...] = ()
+    quoted: Quotation | None = None
+
+
 def plain_text(html: str) -> str:
     """The text of an html message, as a person would read it; never raises, whatever the html."""
-    reader = _Reader(html)
-    reader.read()
-    return reader.text()
+    return read_html(html).text
+
+
+def read_html(html: str) -> Reading:
+    """Read an html message; never raises, whatever the html."""
+    return _Reader(html).reading()
+
+
+def read_text(content: str) -> Reading:
+    """Read a message of type text; never raises.
+
+    The send box of the UI Library sends mentions as tags in such messages, and escapes the text around them, but not
+    the name within. A text without a complete mention is what was typed, entities and all.
+    """
+    if "<msft-" not in content and "<MSFT-" not in content:
+        return Reading(content)
+    pieces: list[str] = []
+    mentions: list[Mention] = []
+    at = width = 0
+    for tag in _TAG.finditer(content):
+        name = tag["name"].lower()
+        if tag.start() < at or tag["end"] or not name.startswith("msft-") or name not in _MENTIONS:
+            continue
+        end = content.find(f"</{tag['name']}>", tag.end())
+        if end < 0:
+            continue
+        id_of, name_of = _MENTIONS[name]
+        before = unescape(content[at : tag.start()])
+        shown = unescape(_TAG.sub("", content[tag.end() : end])) or unescape(_attribute(tag["rest"], name_of))
+        pieces += [before, shown]
+        start = width + len(before)
+        width = start + len(shown)
+        mentions.append(Mention(start, width, UserId(unescape(_attribute(tag["rest"], id_of))) or None))
+        at = end + len(name) + 3
+    if not mentions:
+        return Reading(content)
+    return Reading("".join(pieces) + unescape(content[at:]), tuple(mentions))
+
+
+class _OpenMention(NamedTuple):
+    """A mention whose end was not met yet."""
+
+    tag: str
+    place: tuple[int, int]
+    user: str
+    name: str
 
 
 class _Reader:
     """Collects lines; a block only begins a new line when the current one has something on it."""
 
-    def __init__(self, html: str) -> None:
+    def __init__(self, html: str, *, is_quoted: bool = False) -> None:
         self._html = html
+        self._is_quoted = is_quoted
+        self._quoted: Quotation | None = None
+        self._mention: _OpenMention | None = None
+        self._depth = 0
+        self._mentions: list[tuple[tuple[int, int], tuple[int, int], str]] = []
         self._lines: list[str] = []
         self._line: list[str] = []
+        self._width = 0
         self._ends_in_space = True
         self._preformatted = 0
 
-    def text(self) -> str:
+    def reading(self) -> Reading:
+        self._read()
+        if self._mention is not None:  # it has no end: who is meant is known, but not which words
+            self._mentions.append((self._mention.place, self._mention.place, self._mention.user))
         lines = [*self._lines, "".join(self._line)]
-        return "\n".join(line.replace(_NO_BREAK_SPACE, " ").rstrip() for line in lines).strip()
+        lines = [line.replace(_NO_BREAK_SPACE, " ").rstrip() for line in lines]
+        text = "\n".join(lines)
+        return Reading(text.strip(), tuple(self._placed(lines, text)) if self._mentions else (), self._quoted)
 
-    def read(self) -> None:
+    def _placed(self, lines: list[str], text: str) -> Iterator[Mention]:
+        """The mentions with their places in the text, which lost the white space around it and at line ends."""
+        starts = [0, *accumulate(len(line) + 1 for line in lines)]
+        before, length = len(text) - len(text.lstrip()), len(text.strip())
+        for start, end, user in self._mentions:
+            places = (starts[line] + min(at, len(lines[line])) - before for line, at in (start, end))
+            first, last = (min(max(0, place), length) for place in places)
+            yield Mention(first, last, UserId(user) if user else None)
+
+    def _read(self) -> None:
         html, at, said = self._html, 0, 0
         while (at := html.find("<", at)) >= 0:
             tag = _TAG.match(html, at)
@@ -73,6 +201,11 @@ class _Reader:
     def _read_tag(self, tag: re.Match[str]) -> int:
         """What a tag does to the text; gives where to read on."""
         name, is_end = tag["name"].lower(), bool(tag["end"])
+        if name == "blockquote" and not is_end and (self._is_quoted or _SKYPE_REPLY in tag["rest"].lower()):
+            self._end_block()
+            return self._read_quotation(tag)
+        if self._mention is not None or name in _MENTIONS or (name in ("span", "readonly") and not is_end):
+            self._read_mention(name, tag["rest"], is_end=is_end)
         if name in _BLOCKS:
             self._end_block()
         elif not is_end:
@@ -83,6 +216,46 @@ class _Reader:
             return tag.end()
         closing = _UNREAD[name].search(self._html, tag.end())
         return closing.start() if closing else len(self._html)
+
+    def _read_quotation(self, tag: re.Match[str]) -> int:
+        """Read a reply block of Teams, with the blocks quoted within it; gives where it ends."""
+        depth, end, after = 1, len(self._html), len(self._html)
+        for mark in _QUOTE.finditer(self._html, tag.end()):
+            depth += -1 if mark[1] else 1
+            if not depth:
+                closing = self._html.find(">", mark.end())
+                end, after = mark.start(), len(self._html) if closing < 0 else closing + 1
+                break
+        if self._quoted is None and not self._is_quoted:  # of what a quotation quotes, nothing is told
+            self._quoted = _quotation(unescape(_attribute(tag["rest"], "itemid")), self._html[tag.end() : end])
+        return after
+
+    def _read_mention(self, name: str, rest: str, *, is_end: bool) -> None:
+        mention = self._mention
+        if mention is not None:
+            if name != mention.tag:
+                return
+            self._depth += -1 if is_end else 1
+            if not self._depth:
+                if self._place() == mention.place:
+                    self._say(mention.name)
+                self._mentions.append((mention.place, self._place(), mention.user))
+                self._mention = None
+            return
+        if is_end or (name not in _MENTIONS and _SKYPE_MENTION not in rest.lower()):
+            return
+        id_of, name_of = _MENTIONS.get(name, ("", ""))
+        user, shown = (unescape(_attribute(rest, one)) if one else "" for one in (id_of, name_of))
+        place = self._place()
+        if rest.rstrip().endswith("/"):
+            self._say(shown)
+            self._mentions.append((place, self._place(), user))
+        else:
+            self._mention, self._depth = _OpenMention(name, place, user, shown), 1
+
+    def _place(self) -> tuple[int, int]:
+        """Where the reader is: in which line, and where in that."""
+        return len(self._lines), self._width
 
     def _begin_inline(self, name: str, rest: str) -> None:
         if name == "br":
@@ -98,26 +271,46 @@ class _Reader:
             self._say(_SPACES.sub(" ", words))
             return
         first, *others = words.split("\n")
-        self._line.append(first)
+        self._append(first)
         for line in others:
             self._break()
-            self._line.append(line)
+            self._append(line)
 
     def _say(self, words: str) -> None:
         if self._ends_in_space:
             words = words.lstrip(" ")
         if words:
-            self._line.append(words)
+            self._append(words)
             self._ends_in_space = words.endswith(" ")
+
+    def _append(self, words: str) -> None:
+        self._line.append(words)
+        self._width += len(words)
 
     def _break(self) -> None:
         self._lines.append("".join(self._line))
         self._line = []
+        self._width = 0
         self._ends_in_space = True
 
     def _end_block(self) -> None:
         if self._line:
             self._break()
+
+
+def _quotation(message: str, html: str) -> Quotation:
+    """What a reply block of Teams says: of whom, and what."""
+    author_id = author = ""
+    for tag in _TAG.finditer(html):
+        if tag["name"].lower() == "strong" and not tag["end"] and _attribute(tag["rest"], "itemprop").lower() == "mri":
+            author_id = unescape(_attribute(tag["rest"], "itemid"))
+            end = _END_OF_STRONG.search(html, tag.end())
+            if end is not None:
+                author = _Reader(html[tag.end() : end.start()], is_quoted=True).reading().text
+                html = html[: tag.start()] + html[end.end() :]
+            break
+    text = _Reader(html, is_quoted=True).reading().text
+    return Quotation(text, author or None, UserId(author_id) or None, MessageId(message) or None)
 
 
 def _attribute(rest: str, name: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from chatbot.dispatch.handler import Handler
 from chatbot.errors import PluginError
+from chatbot.normalization import fold_name
 
 
 class Roster:
@@ -15,7 +16,7 @@ class Roster:
         handlers: of all its plugins.
 
     Attributes:
-        commands: the commands, by what is typed.
+        commands: the commands, by their names as `fold_name` compares them.
         timed: the timers and schedules, by their qualified names, which are what is stored of them.
         by_name: all of them, by their qualified names; the first of a name.
 
@@ -36,7 +37,7 @@ def _commands_of(handlers: Iterable[Handler]) -> dict[str, Handler]:
     for handler in handlers:
         if handler.info is None:
             continue
-        first = commands.setdefault(handler.info.name, handler)
+        first = commands.setdefault(fold_name(handler.info.name), handler)
         if first is not handler:
             msg = (
                 f"{handler.place}: command /{handler.info.name} is taken already, by {first.place}; rename one of them"

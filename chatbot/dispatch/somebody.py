@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from chatbot.dispatch.arguments import BadArguments, Values
 from chatbot.dispatch.conversion import Somebody
 from chatbot.model import Participant, UserId
+from chatbot.normalization import fold_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def _name(person: Participant) -> str | None:
 
 
 def _folded(name: str) -> str:
-    return " ".join(name.removeprefix("@").split()).casefold()
+    return fold_name(name).removeprefix("@").strip()
 
 
 def _listed(people: Sequence[Participant]) -> str:

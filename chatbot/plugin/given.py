@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Final
 
 from chatbot.dispatch.filters import Filter, FilterLike, as_filter
 from chatbot.dispatch.handler import Options
 from chatbot.dispatch.outcome import Ack, Retry
 from chatbot.dispatch.signature import shown
 from chatbot.errors import PluginError
-
-_COMMAND_NAME: Final = re.compile(r"[a-z0-9][\w-]*")
+from chatbot.normalization import is_word, normalize
 
 
 def given_name(name: object, place: str) -> str:
@@ -47,14 +44,14 @@ def given_command(name: object, place: str) -> str:
     Raises:
         PluginError: it cannot be typed.
     """
-    folded = name.removeprefix("/").lower() if isinstance(name, str) else ""
-    if not _COMMAND_NAME.fullmatch(folded):
+    typed = normalize(name).removeprefix("/").lower() if isinstance(name, str) else ""
+    if not is_word(typed.replace("-", "_")) or typed[0] in "-_":
         msg = (
             f"{place}: {shown(name)} cannot be typed as a command; use letters, digits, - and _, as in"
             ' @plugin.command("roll")'
         )
         raise PluginError(msg)
-    return folded
+    return typed
 
 
 def given_filter(filter: FilterLike | None, place: str) -> Filter | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
 from chatbot import (
     BotState,
     Context,
+    Dialog,
     Event,
     Plugin,
     PluginError,
@@ -21,6 +22,7 @@ from chatbot import (
     TimerFired,
     TimerId,
     UserState,
+    regex,
 )
 from chatbot.emulator import World
 from chatbot.stores import MemoryStore
@@ -386,3 +388,58 @@ async def test_an_error_handler_may_set_a_timer_and_do_something_once() -> None:
         await room.advance(minutes=2)
 
         assert room.replies == ["ring no"]
+
+
+def patient() -> Plugin:
+    plugin = Plugin("patient")
+
+    @plugin.timer
+    async def ring(ctx: Context[TimerFired]) -> str:
+        return "ring"
+
+    @plugin.message(regex("^in (?P<days>-?\\d+)$"))
+    async def later(ctx: Context, days: int) -> str:
+        await ctx.reply("noted")
+        await ctx.later(timedelta(days=days), ring)
+        return "set"
+
+    @plugin.message(regex("^year (?P<year>\\d+)$"))
+    async def at(ctx: Context, year: int) -> str:
+        await ctx.later(datetime(year, 1, 1, tzinfo=timezone(timedelta(hours=14))), ring)
+        return "set"
+
+    @plugin.command("wait")
+    async def wait(talk: Dialog) -> str:
+        return await talk.ask("well?", timeout=timedelta.max)
+
+    return plugin
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("words", ["in 36501", "in 2900000", "in 3000000", "in 999999999", "year 9999"])
+async def test_a_time_that_cannot_be_kept_is_explained_to_the_person_and_nothing_else_is_done(words: str) -> None:
+    async with chat(patient()) as room:
+        await room.user("Ann").says(words)
+
+        assert room.replies == ["Sorry, that is too far in the future. I can remember a time up to 100 years from now."]
+        assert not room.failures
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("words", ["in -999999999", "year 1", "in -1"])
+async def test_a_time_before_all_times_is_due_at_once(words: str) -> None:
+    async with chat(patient()) as room:
+        await room.user("Ann").says(words)
+        await room.advance(seconds=1)
+
+        assert room.replies[-2:] == ["set", "ring"]
+
+
+@pytest.mark.virtual_time
+async def test_a_dialog_that_waits_longer_than_time_is_counted_waits_for_ever() -> None:
+    async with chat(patient()) as room:
+        await room.user("Ann").says("/wait")
+        await room.advance(hours=1)
+        await room.user("Ann").says("yes")
+
+        assert room.replies == ["well?", "yes"]

@@ -33,6 +33,7 @@ from chatbot import (
     ParticipantsRemoved,
     Plugin,
     PluginError,
+    Quotation,
     ReadReceiptReceived,
     RemoveParticipant,
     ScheduleFired,
@@ -43,6 +44,7 @@ from chatbot import (
     ThreadJoined,
     ThreadLeft,
     TimerFired,
+    TimeTooFar,
     TopicUpdated,
     UpdateTopic,
     UserId,
@@ -56,6 +58,7 @@ plugin = Plugin("words")
 @plugin.on(MessageReceived)
 async def received(ctx: Context[MessageReceived]) -> str:
     assert_type(ctx.event.message, ChatMessage)
+    assert_type(ctx.quoted, Quotation | None)
     return ctx.text
 
 
@@ -218,6 +221,9 @@ def explained(error: Exception) -> str:
         case DialogTimeout():
             assert_type(error, DialogTimeout)
             return "too late"
+        case TimeTooFar():
+            assert_type(error, TimeTooFar)
+            return "too far"
         case DialogCancelled() | PluginError():
             return str(error)
         case ChatbotError():

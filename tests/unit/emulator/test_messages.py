@@ -247,3 +247,22 @@ async def test_share_history_time_hides_what_was_said_before_it() -> None:
     assert old not in ids
     assert new in ids
     assert (await scene("GET", f"/messages/{old}", user=carol)).status == 404
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        '<p>Hey <msft-mention id="8:acs:a">Ann</msft-mention></p>',
+        '<p><msft-at-mention displayname="Ann" userid="8:acs:a">Ann</msft-at-mention></p>',
+        '<blockquote itemid="1700000000000" itemscope="" itemtype="http://schema.skype.com/Reply">'
+        '<strong itemid="8:orgid:a" itemprop="mri">Ann</strong><p itemprop="preview">hi</p></blockquote><p>yes</p>',
+        '<span itemid="0" itemscope="" itemtype="http://schema.skype.com/Mention">Ann</span>',
+    ],
+)
+async def test_mentions_and_reply_blocks_keep_what_says_who_and_what_is_meant(html: str) -> None:
+    scene = Scene()
+
+    sent = (await scene("POST", "/messages", {"content": html, "type": "html"})).json["id"]
+
+    kept = (await scene("GET", f"/messages/{sent}")).json["content"]["message"]
+    assert sorted(kept) == sorted(html)
