@@ -6,9 +6,9 @@ A wish names its thread only when that is not the thread of the event that cause
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NewType
+from typing import Final, Literal, NewType
 
 from chatbot.model import MessageId, Participant, ThreadId, UserId
 
@@ -33,6 +33,87 @@ def action_key(
     framed = b"".join(len(text.encode()).to_bytes(4, "big") + text.encode() for text in parts)
     # The letter in front tells a key from a message id, which is decimal.
     return ActionKey("k" + hashlib.blake2b(framed, digest_size=16).hexdigest())
+
+
+_HIGH_HALF: Final = ("\ud800", "\udbff")
+
+
+def expect_text(value: object, what: str) -> str:
+    """Return what a handler gives as a text.
+
+    Args:
+        value: what it gives.
+        what: what takes it, for the message: `reply()`.
+
+    Raises:
+        TypeError: it is no text.
+    """
+    if not isinstance(value, str):
+        msg = f"{what} takes a text, not {type(value).__name__}"
+        raise TypeError(msg)
+    return value
+
+
+def expect_identifier(value: object, what: str) -> str:
+    """Return what a handler gives as a key, an id or metadata: it is compared, so nothing in it is replaced.
+
+    Raises:
+        TypeError: it is no text.
+        ValueError: it has half of a surrogate pair.
+    """
+    text = expect_text(value, what)
+    if not is_whole(text):
+        msg = f"{what} got a text with half of a surrogate pair, which has no UTF-8 form; remove it"
+        raise ValueError(msg)
+    return text
+
+
+def is_whole(text: str) -> bool:
+    """Return whether a text has no half of a surrogate pair, so that it can be encoded."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def readable(text: str, whose: str) -> str:
+    """Return a text as people can read it: halves of an emoji that meet are joined, one that is alone becomes U+FFFD.
+
+    A long answer is not lost for half an emoji. What was replaced is said in the log, without the text.
+
+    Args:
+        text: what a handler says.
+        whose: the handler's name.
+    """
+    if is_whole(text):
+        return text
+    units = text.encode("utf-16-le", "surrogatepass")
+    whole = units.decode("utf-16-le", "replace")
+    if whole.encode("utf-16-le") != units:
+        import structlog  # here, because only who logs shall pay for it
+
+        structlog.get_logger("chatbot").warning("text.repaired", handler=whose, replaced="half of a surrogate pair")
+    return whole
+
+
+async def readable_pieces(source: AsyncIterable[str], whose: str) -> AsyncIterator[str]:
+    """Yield the pieces of a text as people can read them: an emoji whose halves come in two pieces comes in one.
+
+    Raises:
+        TypeError: a piece is no text.
+    """
+    half = ""
+    async for piece in source:
+        text, half = half + expect_text(piece, "stream()"), ""
+        if text and _HIGH_HALF[0] <= text[-1] <= _HIGH_HALF[1]:
+            text, half = text[:-1], text[-1]
+        if text:
+            yield readable(text, whose)
+    if half:
+        yield readable(half, whose)
 
 
 @dataclass(frozen=True, slots=True)

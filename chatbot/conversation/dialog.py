@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ParamSpec, TypeVar, overload
 
-from chatbot.actions import SendMessage
+from chatbot.actions import SendMessage, expect_identifier, expect_text
 from chatbot.conversation.answers import NO, YES, agrees, choose, complaint
 from chatbot.conversation.performance import Performance
 from chatbot.events import MessageReceived
@@ -68,6 +68,7 @@ class Dialog:
 
         Raises:
             ValueError: neither or both of text and html.
+            TypeError: it is no text.
         """
         self._performance.say(_message(text, html))
 
@@ -100,10 +101,12 @@ class Dialog:
         Raises:
             DialogTimeout: no answer came in time.
             DialogCancelled: the person does not want to go on (the plugin's `cancel_words`).
-            TypeError: `timeout` or `validate` is of another type.
-            ValueError: there is nothing to choose from.
+            TypeError: `question`, `timeout` or `validate` is of another type.
+            ValueError: there is nothing to choose from, or the question has half of a surrogate pair: an answer
+                belongs to the words of its question, so nothing in them is replaced.
         """
         _check_timeout(timeout)
+        expect_identifier(question, "ask()")
         if validate is not None and not callable(validate):
             msg = f"validate={validate!r} cannot be called; write a function that takes the answer, such as `int`"
             raise TypeError(msg)
@@ -138,6 +141,7 @@ class Dialog:
             DialogCancelled: the person does not want to go on.
         """
         _check_timeout(timeout)
+        expect_identifier(question, "confirm()")
         return self._checked(f"{question} ({yes[0]} / {no[0]})", timeout, lambda answer: agrees(answer, yes, no))
 
     @overload
@@ -189,7 +193,7 @@ def _message(text: str | None, html: str | None) -> SendMessage:
     if (text is None) == (html is None):
         msg = "say() takes either a text or html=…"
         raise ValueError(msg)
-    content = (text if html is None else html) or ""
+    content = expect_text(text if html is None else html, "a dialog")
     if not content.strip():
         msg = "a dialog has nothing to say here: the text is empty"
         raise ValueError(msg)

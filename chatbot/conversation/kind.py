@@ -13,6 +13,7 @@ from chatbot.conversation.state import KINDS, Remembered
 from chatbot.errors import CannotStore, StateError
 from chatbot.events import DialogTimedOut, Event, MessageEvent, ReadReceiptReceived, ThreadEvent, TimerFired
 from chatbot.model import UserId
+from chatbot.stores.codec import check_utf8
 from chatbot.stores.forms import Form
 from chatbot.stores.value_forms import from_json, to_json
 from chatbot.stores.values import form_of, has_default, is_model
@@ -56,6 +57,15 @@ class Kind:
             CannotStore: naming the field.
         """
         return to_json({_VERSION: self.version, _VALUE: self.form.encode(value, self.cls.__name__)})
+
+    def check(self, stored: str) -> None:
+        """Refuse a new value that has half of a surrogate pair, which not every store holds.
+
+        Raises:
+            CannotStore: it has; names the place.
+        """
+        if "\\ud" in stored:
+            check_utf8(from_json(stored)[_VALUE], self.cls.__name__)
 
     def load(self, stored: str | None) -> Any:
         """The value of a stored form; the first one if there is none.

@@ -261,6 +261,7 @@ class Memory:
         before = opened.kind.dump(opened.kind.load(None)) if found is None else found.value
         if value == before:
             return None
+        opened.kind.check(value)
         version = max(self._now_ms, found.version + 1 if found else 1)
         return SaveState(key, value, found.version if found else None, version)
 

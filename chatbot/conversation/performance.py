@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, NoReturn
 
-from chatbot.actions import SendMessage, Wish, action_key
+from chatbot.actions import SendMessage, Wish, action_key, readable
 from chatbot.conversation import journal
 from chatbot.conversation.journal import Entry, Step
 from chatbot.conversation.once import perform, result_form
@@ -139,7 +139,7 @@ class Performance:
         if self._index != len(self.entries):
             self._diverge("an answer does not do that did before")
         key = action_key(self.record.event.bot, self.record.thread, self.event_key, f"{self.record.handler}:again", 0)
-        self.wishes.append(Wish(key, SendMessage(complaint)))
+        self.wishes.append(Wish(key, SendMessage(readable(complaint, self.record.handler))))
         self.is_refused = True
         self._suspend()
 
@@ -182,7 +182,7 @@ class Performance:
     def _wish(self, index: int, action: SendMessage) -> None:
         record = self.record
         key = action_key(record.event.bot, record.thread, f"dialog:{record.id}", record.handler, index)
-        self.wishes.append(Wish(key, action))
+        self.wishes.append(Wish(key, replace(action, content=readable(action.content, record.handler))))
 
     def _suspend(self) -> None:
         self.is_suspended = True

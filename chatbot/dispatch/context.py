@@ -22,6 +22,10 @@ from chatbot.actions import (
     RemoveParticipant,
     SendMessage,
     UpdateTopic,
+    expect_identifier,
+    expect_text,
+    readable,
+    readable_pieces,
 )
 from chatbot.conversation.memory import Memory
 from chatbot.dispatch.durable import Durable
@@ -202,7 +206,9 @@ class Context(Durable, Generic[E]):
             metadata: kept with the message by the service; keys under `chatbot.` are refused.
 
         Raises:
-            ValueError: neither or both of text and html, or a reserved metadata key.
+            ValueError: neither or both of text and html, a reserved metadata key, or half of a surrogate pair in
+                metadata. In a text that people read it is replaced by U+FFFD.
+            TypeError: text, html or metadata are no text.
             StateError: the event has no thread and none was named, it has no message to quote, or the handler has
                 ended.
         """
@@ -210,7 +216,7 @@ class Context(Durable, Generic[E]):
             msg = "reply() takes either a text or html=…"
             raise ValueError(msg)
         kind: Literal["text", "html"] = "text" if html is None else "html"
-        content = (text if html is None else html) or ""
+        content = readable(expect_text(text if html is None else html, "reply()"), self._handler)
         self._where(thread)
         if quote and content.strip():
             content = quoted(self._quotable(), content, kind)
@@ -232,11 +238,15 @@ class Context(Durable, Generic[E]):
 
         Raises:
             StateError: the handler has ended.
+            TypeError: the source is no async iterable, or a piece is no text.
             Exception: what the source raises; what was shown then stays until another attempt replaces it.
         """
         self._check_open()
+        if not isinstance(source, AsyncIterable):
+            msg = f"stream() takes an async iterable of texts, not {type(source).__name__}; a text is for reply()"
+            raise TypeError(msg)
         key = self._ledger.next_key(self._handler)
-        actions = await self._ledger.line.stream(key, source)
+        actions = await self._ledger.line.stream(key, readable_pieces(source, self._handler))
         for number, action in enumerate(actions):
             own = number == 0 and isinstance(action, SendMessage)
             self._ledger.put(key if own else ActionKey(f"{key}.final.{number}"), action)
@@ -273,10 +283,12 @@ class Context(Durable, Generic[E]):
             thread: where the message is; by default the handle's thread, or that of the event.
 
         Raises:
+            TypeError: the content is no text.
             ValueError: nothing to say; take the message back with `delete` instead.
             StateError: the event has no thread and none was named, the handler has ended, or the reply was empty,
                 so that there is nothing to edit.
         """
+        content = readable(expect_text(content, "edit()"), self._handler)
         if not content.strip():
             msg = "edit() has nothing to say; an empty message cannot be sent, use delete()"
             raise ValueError(msg)
@@ -293,14 +305,14 @@ class Context(Durable, Generic[E]):
     async def add_participants(self, *people: Participant | UserId, thread: ThreadId | None = None) -> None:
         """Bring people into the thread; whoever is in it already stays."""
         self._where(thread)
-        everyone = tuple(one if isinstance(one, Participant) else Participant(one) for one in people)
+        everyone = tuple(self._participant(one, "add_participants()") for one in people)
         if everyone:
             self._wish(AddParticipants(everyone, thread))
 
     async def remove_participant(self, who: Participant | UserId, *, thread: ThreadId | None = None) -> None:
         """Take someone out of the thread."""
         self._where(thread)
-        self._wish(RemoveParticipant(who.user if isinstance(who, Participant) else who, thread))
+        self._wish(RemoveParticipant(self._participant(who, "remove_participant()").user, thread))
 
     async def leave(self, *, thread: ThreadId | None = None) -> None:
         """Take the bot itself out of the thread; what was asked for before is still done."""
@@ -308,6 +320,7 @@ class Context(Durable, Generic[E]):
 
     async def update_topic(self, topic: str, *, thread: ThreadId | None = None) -> None:
         """Give the thread another topic."""
+        topic = readable(expect_text(topic, "update_topic()"), self._handler)
         if not topic.strip():
             msg = "update_topic() got an empty topic; the service takes none"
             raise ValueError(msg)
@@ -329,14 +342,24 @@ class Context(Durable, Generic[E]):
             raise StateError(msg)
         return self._occasion.text
 
+    def _participant(self, who: Participant | UserId, call: str) -> Participant:
+        participant = who if isinstance(who, Participant) else Participant(who)
+        user = UserId(expect_identifier(participant.user, call))
+        name = participant.display_name
+        return Participant(user, name if name is None else readable(expect_text(name, call), self._handler))
+
     def _where(self, thread: ThreadId | None) -> None:
+        if thread is not None:
+            expect_identifier(thread, "thread=")
         if thread is None and self._occasion.thread is None:
             msg = f"{type(self._occasion.event).__name__} happens in no thread; say where: thread=…"
             raise StateError(msg)
 
 
 def _checked(metadata: Mapping[str, str]) -> Mapping[str, str]:
-    for name in metadata:
+    for name, value in metadata.items():
+        expect_identifier(name, "a key of metadata=")
+        expect_identifier(value, f"metadata[{name!r}]")
         if name.startswith(RESERVED_METADATA_PREFIX):
             msg = f"metadata key {name!r} is reserved: choose one that does not begin with {RESERVED_METADATA_PREFIX}"
             raise ValueError(msg)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, NewType, ParamSpec, TypeVar, overload
 
-from chatbot.actions import action_key
+from chatbot.actions import action_key, expect_identifier
 from chatbot.dispatch.ledger import Ledger
 from chatbot.dispatch.occasion import Occasion
 from chatbot.dispatch.place import qualified_name
@@ -57,7 +57,7 @@ class Durable:
             StateError: the function is no timer of this bot, or the event happens in no thread.
             ValueError: a datetime without a time zone.
             TimeTooFar: more than 100 years from now; a handler of a message that lets it pass answers with its text.
-            TypeError: the function takes other arguments.
+            TypeError: the function takes other arguments, or `when` is no time.
             CannotStore: an argument is not of its declared type.
         """
         self._check_open()
@@ -67,6 +67,9 @@ class Durable:
             msg = f"{name} is no timer of this bot; decorate it with @plugin.timer, in a plugin that the bot has"
             raise StateError(msg)
         memory = self._ledger.memory
+        if not isinstance(when, timedelta | datetime):
+            msg = f"later() takes a timedelta or a datetime, not {type(when).__name__}"
+            raise TypeError(msg)
         due = due_on(memory.now, when)
         id = TimerId(self._ledger.next_key(self._handler))
         memory.set_timer(id, name, due, takes.encode(payload))
@@ -75,7 +78,7 @@ class Durable:
     async def cancel(self, timer: TimerId) -> None:
         """Have what `later` was asked for not happen; what has happened already stays."""
         self._check_open()
-        self._ledger.memory.drop_timer(timer)
+        self._ledger.memory.drop_timer(expect_identifier(timer, "cancel()"))
 
     @overload
     async def once(self, key: str, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
@@ -97,9 +100,11 @@ class Durable:
 
         Raises:
             CannotStore: the result is not what it is annotated as.
+            TypeError, ValueError: the key is no text, or has half of a surrogate pair.
             Exception: what the function raised; it will be called again by the next try.
         """
         self._check_open()
+        expect_identifier(key, "once()")
         one = self._occasion
         name = action_key(one.bot.user, one.thread, one.event.key, f"{self._handler}:{key}", 0)
         return await self._ledger.memory.once(name, function, *args, **kwargs)

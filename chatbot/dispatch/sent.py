@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from chatbot.actions import ActionKey
+from chatbot.actions import ActionKey, expect_identifier
 from chatbot.errors import StateError
 from chatbot.model import MessageId, ThreadId
 
@@ -44,8 +44,11 @@ def target_of(
 
     Raises:
         StateError: nothing was sent that could be changed.
+        TypeError: it is neither a handle nor an id or a key.
+        ValueError: it has half of a surrogate pair.
     """
     if not isinstance(message, SentMessage):
+        expect_identifier(message, "the message to change")
         return message, thread
     if message.is_empty:
         msg = "the reply was empty, so nothing was sent that could be changed; check sent.is_empty"

@@ -127,7 +127,7 @@ def encode_action(action: Action) -> str:
         stored.encode()
     except UnicodeEncodeError:
         for field, value in form.items():
-            _check_utf8(value, f"{type(action).__name__}.{field}")
+            check_utf8(value, f"{type(action).__name__}.{field}")
         raise
     return stored
 
@@ -175,17 +175,21 @@ def _utf8(value: object, place: str) -> str:
     return value
 
 
-def _check_utf8(form: Any, place: str) -> None:
-    """Find the text that has no UTF-8 form, and say where it is."""
+def check_utf8(form: Any, place: str) -> None:
+    """Find the text that has no UTF-8 form, and say where it is.
+
+    Raises:
+        CannotStore: there is one.
+    """
     if isinstance(form, str):
         _utf8(form, place)
     elif isinstance(form, list):
         for index, one in enumerate(form):
-            _check_utf8(one, f"{place}[{index}]")
+            check_utf8(one, f"{place}[{index}]")
     elif isinstance(form, dict):
         for key, one in form.items():
             _utf8(key, f"a key of {place}")
-            _check_utf8(one, f"{place}[{key!r}]")
+            check_utf8(one, f"{place}[{key!r}]")
 
 
 def _decode(kinds: Kinds, stored: str, what: str) -> Any:
