@@ -8,7 +8,7 @@ exception, and whoever supervises the bot starts it again.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from chatbot.actions import ActionKey, SendReadReceipt
 from chatbot.bot import aftercare
 from chatbot.bot.crew import Crew
 from chatbot.bot.deferred import Deferred
-from chatbot.bot.degraded import DegradedReasons
+from chatbot.bot.degraded import BOT_RESTARTING, SETTLED_SECONDS, Degraded, DegradedReasons
 from chatbot.bot.lane import Lane
 from chatbot.bot.line import LaneLine
 from chatbot.bot.listening import Listening
@@ -27,6 +27,7 @@ from chatbot.bot.membership import Presence
 from chatbot.bot.observer import Observer, Unobserved
 from chatbot.bot.own_lane import OwnLane
 from chatbot.bot.planning import causer_of, pieces_of, row_of, target_of
+from chatbot.bot.pulse import PATIENCE
 from chatbot.bot.recall import recall
 from chatbot.bot.recurrence import Recurrence
 from chatbot.bot.settings import BotSettings
@@ -80,6 +81,7 @@ class Bot:
         deferred: what lanes have to write that can wait.
         degraded: why the bot does not work as it should, where a restart would not help.
         turns: what gives the lanes their turns.
+        is_started: its loops run.
         noted: handlers that an earlier process noted as about to run, and never as ended.
     """
 
@@ -112,10 +114,15 @@ class Bot:
         self.degraded = DegradedReasons()
         self.trouble = Trouble(self.log, anyio.current_time)
         self.degraded.add_source(self.trouble.degraded)
+        self.degraded.add_source(self._restarts)
         self.failures = Recurrence(self.log)
         self.watch = Watch(observer or Unobserved())
         self.tracer = tracer or Untraced()
         self.is_stopping = False
+        self.is_started = False
+        self._running_since = 0.0
+        self._died_at: float | None = None
+        self._died_of = ""
         self.was_killed = False
         self.one_suspect = anyio.Lock()
         self.noted: Mapping[ThreadId, Attempt] = {}
@@ -141,6 +148,15 @@ class Bot:
         Raises:
             StoreError: the store could not be read at the start.
         """
+        try:
+            await self._run(stopping)
+        except Exception as error:
+            self._died_at, self._died_of = anyio.current_time(), kind_of(error)
+            raise
+        finally:
+            self.is_started = False
+
+    async def _run(self, stopping: anyio.Event) -> None:
         self.is_stopping = False
         await recall(self, self._store)
         self.log.info("bot.started", user_id=self.user, threads=len(self.lanes))
@@ -153,6 +169,7 @@ class Bot:
                 group.start_soon(self._keep, self._upkeep.run, "maintenance")
                 group.start_soon(self._keep, self._keep_time, "timekeeper")
                 group.start_soon(self._keep, self.own.run, "lane of no thread")
+                self.is_started, self._running_since = True, anyio.current_time()
                 await stopping.wait()
                 await self.own.announce(BotStopping(bot=self.user, occurred_on=self._now()))
                 self.is_stopping = True
@@ -237,9 +254,8 @@ class Bot:
         """Run the handlers on an event; a failing one is said in the log with its event."""
         begun = anyio.current_time()
         async with self._handlers_for(event) as dispatcher:
-            with self.watch.handling(event):
-                memory = self.conversations.open(event)
-                outcome = await dispatcher.dispatch(event, memory, line=self._line(event), during=self.tracer.handler)
+            memory = self.conversations.open(event)
+            outcome = await dispatcher.dispatch(event, memory, line=self._line(event), during=self.tracer.handler)
         self.watch.handled(outcome, begun)
         if outcome.error is not None:
             self.say_failure(event, outcome.handler, outcome.error)
@@ -260,9 +276,13 @@ class Bot:
     async def _handlers_for(self, event: Event) -> AsyncIterator[Dispatcher]:
         """The handlers, when there is room for one more event."""
         with self.turns.with_handlers(event):
-            async with self._handlers:
-                with self.crew.at_work() as dispatcher:
+            with self.watch.waiting(event):
+                await self._handlers.acquire()
+            try:
+                with self.crew.at_work() as dispatcher, self.watch.handling(event):
                     yield dispatcher
+            finally:
+                self._handlers.release()
 
     def _line(self, event: Event) -> LaneLine | None:
         lane = self.lanes.get(event.thread) if isinstance(event, ThreadEvent) else None
@@ -346,6 +366,21 @@ class Bot:
         if lane.membership.presence is not Presence.IN:
             return lane.membership.presence is Presence.OUT
         return not self.conversations.is_due(thread) and lane.handling.cursor.top >= version and lane.is_settled
+
+    @property
+    def handlers_waiting(self) -> int:
+        """How many events wait until a handler may run."""
+        return self._handlers.statistics().tasks_waiting
+
+    def is_starting_again(self, now: float) -> bool:
+        """Whether the bot ended unexpectedly, and whoever supervises it is about to start it again."""
+        return not self.is_started and self._died_at is not None and now - self._died_at < PATIENCE
+
+    def _restarts(self, now: float) -> Iterator[Degraded]:
+        """Why the bot is degraded after an unexpected end, until it has run for a while."""
+        if self._died_at is None or (self.is_started and now - self._running_since >= SETTLED_SECONDS):
+            return
+        yield Degraded(BOT_RESTARTING, f"it ended by {self._died_of}: see bot.died in the log", now - self._died_at)
 
     @property
     def is_at_rest(self) -> bool:

@@ -35,8 +35,11 @@ SETTINGS_POSTPONED: Final = "settings_postponed"
 
 SLOW_HANDLER_SECONDS: Final = 60.0
 
-REFUSED_SECONDS: Final = 120.0
-"""How long the service may refuse or fail a kind of request before that is a reason; shorter failures are common."""
+LASTING_SECONDS: Final = 120.0
+"""How long a kind of work must fail in one place before that is a reason; shorter failures are common."""
+
+SETTLED_SECONDS: Final = 60.0
+"""A bot that was started again and has run for so long is well again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ Source = Callable[[float], Iterable[Degraded]]
 class _Begun:
     detail: str
     since: float
+    after: float
 
 
 class DegradedReasons:
@@ -71,7 +75,7 @@ class DegradedReasons:
         self._begun: dict[tuple[str, str], _Begun] = {}
         self._sources: list[Source] = []
 
-    def begin(self, reason: str, detail: str, now: float, *, place: str = "") -> None:
+    def begin(self, reason: str, detail: str, now: float, *, place: str = "", after: float = 0.0) -> None:
         """Something is wrong from now on; said again, it only changes the detail.
 
         Args:
@@ -79,9 +83,10 @@ class DegradedReasons:
             detail: one sentence for people.
             now: the time.
             place: keeps reasons of the same kind apart, for example the thread.
+            after: seconds that it must last before it is a reason.
         """
         known = self._begun.get((reason, place))
-        self._begun[reason, place] = _Begun(detail, now if known is None else known.since)
+        self._begun[reason, place] = _Begun(detail, now if known is None else known.since, after)
 
     def end(self, reason: str, *, place: str = "") -> None:
         """It is right again; nothing happens if it was not wrong."""
@@ -93,7 +98,11 @@ class DegradedReasons:
 
     def current(self, now: float) -> tuple[Degraded, ...]:
         """Everything that is wrong, the longest first."""
-        found = [Degraded(reason, begun.detail, now - begun.since) for (reason, _), begun in self._begun.items()]
+        found = [
+            Degraded(reason, begun.detail, now - begun.since)
+            for (reason, _), begun in self._begun.items()
+            if now - begun.since >= begun.after
+        ]
         for source in self._sources:
             found += source(now)
         return tuple(sorted(found, key=lambda degraded: -degraded.seconds))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from chatbot.bot.attempts import TryAgain
+from chatbot.bot.degraded import LANE_FAILING
 from chatbot.bot.handling import Handling
 from chatbot.bot.joining import find_arrival, floor_of
 from chatbot.bot.looking import Looking
@@ -22,6 +23,7 @@ from chatbot.bot.reading import Reading
 from chatbot.bot.receipts import Receipts
 from chatbot.bot.rota import Rest
 from chatbot.bot.settings import NO_HISTORY
+from chatbot.bot.trials import retries_in
 from chatbot.errors import Forbidden, NotFound, ServiceError, StoreError, Throttled
 from chatbot.events import ActionFailed, ThreadJoined, ThreadLeft
 from chatbot.model import Participant, ThreadId, UserId
@@ -265,6 +267,8 @@ class Lane:
         now = anyio.current_time()
         for work in ("read", "send"):
             self.bot.trouble.over(work, place=self.thread)
+        for place in (self.thread, retries_in(self.thread)):
+            self.bot.degraded.end(LANE_FAILING, place=place)
         self.looking.unhandled_ms = None
         if self.membership.was_told:
             self.membership.leave(now)

@@ -18,11 +18,12 @@ class Pulse:
     handler, which may take as long as its author lets it; those are listed apart.
     """
 
-    __slots__ = ("_promised", "_running")
+    __slots__ = ("_promised", "_running", "_waiting")
 
     def __init__(self) -> None:
         self._promised: dict[str, float] = {}
         self._running: dict[str, tuple[str, float]] = {}
+        self._waiting: set[str] = set()
 
     def promise(self, poller: str, until: float) -> None:
         """This poller will be heard of again by then."""
@@ -32,12 +33,18 @@ class Pulse:
         """This poller has finished its turn."""
         self._promised.pop(poller, None)
 
+    def wait(self, poller: str) -> None:
+        """An event waits until a handler may run: for as long as others take, which a restart would not change."""
+        self._waiting.add(poller)
+
     def begin(self, poller: str, event: str, now: float) -> None:
         """A handler runs, on this kind of event."""
+        self._waiting.discard(poller)
         self._running[poller] = (event, now)
 
     def end(self, poller: str, now: float) -> None:
-        """The handler has ended."""
+        """The handler has ended, or waits no more."""
+        self._waiting.discard(poller)
         self._running.pop(poller, None)
         if poller in self._promised:
             self._promised[poller] = now
@@ -47,7 +54,7 @@ class Pulse:
         return {
             poller: now - promised
             for poller, promised in self._promised.items()
-            if promised < now and poller not in self._running
+            if promised < now and poller not in self._running and poller not in self._waiting
         }
 
     def running(self, now: float) -> dict[str, tuple[str, float]]:

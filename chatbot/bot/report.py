@@ -43,6 +43,8 @@ class BotReport:
         outbox_age: seconds since the oldest of them was wished; None if there are none.
         quota_left: requests that the service still allows, by operation, where the fewest are left.
         running: handlers that have not ended, the longest first.
+        waiting: events that wait until a handler may run.
+        most_handlers: how many may run at one time.
         troubles: what does not work at the moment, with the kind of failure.
         degraded: why the bot does not work as it should, where a restart would not help; the longest first.
         doorbell: seconds between two questions which threads have moved; more while Event Grid tells.
@@ -61,6 +63,8 @@ class BotReport:
     running: tuple[RunningHandler, ...]
     troubles: Mapping[str, str]
     degraded: tuple[Degraded, ...] = ()
+    waiting: int = 0
+    most_handlers: int = 0
     doorbell: float = 1.0
     stretch: float = 1.0
 
@@ -90,6 +94,8 @@ def report(bot: Bot, now: float) -> BotReport:
         outbox_age=_age(wished, wall),
         quota_left=_quota_left([bot.budget, *(lane.budget for lane in lanes)], now),
         running=running,
+        waiting=bot.handlers_waiting,
+        most_handlers=bot.settings.max_handlers,
         troubles=bot.trouble.current,
         degraded=(*_slow(running), *bot.degraded.current(now)),
     )
@@ -106,11 +112,11 @@ def _missed(late: Mapping[str, float]) -> dict[str, float]:
 
 def _late(bot: Bot, now: float) -> dict[str, float]:
     """Pollers that are at work for too long, and the thread that waits longest for its turn."""
-    if bot.is_stopping:
+    if bot.is_stopping or bot.is_starting_again(now):
         return {}
     late = bot.watch.pulse.late(now)
     waiting = bot.turns.next()
-    if waiting is not None and waiting[1] < now:
+    if waiting is not None and waiting[1] < now and not bot.turns.waits_for_handlers:
         late[waiting[0]] = now - waiting[1]
     return late
 

@@ -11,7 +11,10 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+import anyio
+
 from chatbot.bot.attempts import MAX_KILLS, Attempts
+from chatbot.bot.degraded import LANE_FAILING, LASTING_SECONDS
 from chatbot.dispatch import Outcome
 from chatbot.errors import AbnormalExit, CannotStore, StoreConflict, StoreError, kind_of, text_of
 from chatbot.events import ActionFailed, Event
@@ -94,12 +97,18 @@ class Trials:
     async def _conclude(self, event: Event, outcome: Outcome, commit: Commit) -> None:
         outcome = await self._committed(event, outcome, commit)
         if outcome.error is None:
+            self._bot.degraded.end(LANE_FAILING, place=retries_in(self._thread))
             return
         count = self.attempts.failed(event)
         if not outcome.is_final and count < outcome.retry.attempts:
             pause = jittered(outcome.retry.pause(count))
             self._log.debug("handler.retried", event_key=event.key, attempt=count, pause=round(pause, 1))
+            detail = f"{outcome.handler} fails with {kind_of(outcome.error)}, attempt {count}"
+            self._bot.degraded.begin(
+                LANE_FAILING, detail, anyio.current_time(), place=retries_in(self._thread), after=LASTING_SECONDS
+            )
             raise self.attempts.wait(pause)
+        self._bot.degraded.end(LANE_FAILING, place=retries_in(self._thread))
         count = max(count, self.attempts.kills(event))
         last_words = await self._bot.give_up(event, outcome)
         letter = self.letter(event, outcome, count)
@@ -184,6 +193,11 @@ def _reason(error: Exception) -> str:
     """The first line of an error."""
     text = text_of(error) if isinstance(error, AbnormalExit) else f"{kind_of(error)}: {text_of(error)}"
     return text.splitlines()[0][:500]
+
+
+def retries_in(thread: ThreadId | None) -> str:
+    """The place, among reasons to be degraded, of an event of this thread that is tried again and again."""
+    return f"{thread or ''} retries"
 
 
 def _killer() -> Outcome:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from chatbot.bot.degraded import REFUSED_SECONDS, Degraded
+from chatbot.bot.degraded import LANE_FAILING, LASTING_SECONDS, Degraded
 from chatbot.errors import OutcomeUnknown, ProtocolError, ServiceError, Unreachable
 
 if TYPE_CHECKING:
@@ -100,15 +100,16 @@ class Trouble:
         return {work: trouble.kinds[-1] for work, trouble in self._works.items()}
 
     def degraded(self, now: float) -> Iterable[Degraded]:
-        """What the service has refused or failed for `REFUSED_SECONDS`, without a success in the same place."""
+        """What has failed for `LASTING_SECONDS`, without a success in the same place."""
         for work, trouble in self._works.items():
-            lasting = [failing for failing in trouble.places.values() if now - failing.since >= REFUSED_SECONDS]
-            for label, count in Counter(failing.label for failing in lasting if failing.label).items():
+            lasting = [failing for failing in trouble.places.values() if now - failing.since >= LASTING_SECONDS]
+            for label, count in Counter(failing.label for failing in lasting).items():
                 alike = [failing for failing in lasting if failing.label == label]
                 where = f" in {count} threads" if count > 1 else ""
                 detail = f"{alike[-1].error}{where}"
                 since = min(failing.since for failing in alike)
-                yield Degraded(f"{_OPERATIONS.get(work, work)}:{label}", detail, now - since)
+                reason = f"{_OPERATIONS.get(work, work)}:{label}" if label else LANE_FAILING
+                yield Degraded(reason, detail, now - since)
 
 
 def _answer_of(error: Exception) -> str:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from chatbot.bot.degraded import LANE_FAILING
 from chatbot.bot.rota import Rest, Rota
 from chatbot.dispatch.author_code import uncancelled
+from chatbot.errors import kind_of
 from chatbot.events import Event, ThreadEvent
 from chatbot.model import ThreadId
 
@@ -102,6 +104,11 @@ class Turns:
         at_work = len(self.working)
         return at_work - self._with_handlers >= self._bot.settings.max_turns or at_work >= MOST_AT_WORK
 
+    @property
+    def waits_for_handlers(self) -> bool:
+        """Whether no lane gets a turn before a handler ends: that is up to their author, and no lane is late."""
+        return len(self.working) >= MOST_AT_WORK or self._with_handlers >= MOST_AT_WORK
+
     @contextmanager
     def with_handlers(self, event: Event) -> Iterator[None]:
         """Let another lane have the turn of the one whose event is with handlers: these may take their time."""
@@ -133,6 +140,10 @@ class Turns:
             lane.log.exception("turn.failed")
             self._bot.tell(None, error)
             rest = Rest(call=UNFORESEEN_PAUSE)
+            detail = f"{kind_of(error)} in {lane.thread}, tried again every {UNFORESEEN_PAUSE:.0f} s: see turn.failed"
+            self._bot.degraded.begin(LANE_FAILING, detail, anyio.current_time(), place=lane.thread, after=1.0)
+        else:
+            self._bot.degraded.end(LANE_FAILING, place=lane.thread)
         finally:
             del self.working[lane.thread]
             self._bot.watch.at_rest(lane.thread)

@@ -41,6 +41,16 @@ class Watch:
         self.pulse.retire(thread)
 
     @contextmanager
+    def waiting(self, event: Event) -> Iterator[None]:
+        """An event waits for a free handler while the block runs."""
+        place = event.thread if isinstance(event, ThreadEvent) else ""
+        self.pulse.wait(place)
+        try:
+            yield
+        finally:
+            self.pulse.end(place, anyio.current_time())
+
+    @contextmanager
     def handling(self, event: Event) -> Iterator[None]:
         """Handlers run while the block does."""
         place = event.thread if isinstance(event, ThreadEvent) else ""

@@ -199,6 +199,7 @@ class BotConfig(Settings):
         admins: user ids; for whom the filter `admin` holds, and whom no limit concerns.
         allow: user ids; if given, nobody but these and the admins is heard.
         rate_limit: how many answers each person gets in a thread, over restarts; by default as many as they ask for.
+        max_handlers: how many events its handlers work on at one time; further threads wait until one has ended.
         user: the id of its user in the service; needed where nothing may make users, else one is made at the first
             start and remembered.
         token: an access token of that user, as `!secret`, where `service` names nothing that gives tokens out.
@@ -213,6 +214,7 @@ class BotConfig(Settings):
     admins: Users = ()
     allow: Users | None = None
     rate_limit: RateConfig | None = None
+    max_handlers: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_whole_number)] = 32
     user: Annotated[UserId | None, BeforeValidator(_user)] = None
     token: Secret | None = None
 

@@ -128,6 +128,7 @@ def bot_settings(config: BotConfig, *, retention: timedelta) -> BotSettings:
             rate=config.poll.rate,
         ),
         retention=retention,
+        max_handlers=config.max_handlers,
     )
 
 

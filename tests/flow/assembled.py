@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -49,6 +50,15 @@ class Assembled:
         await self.bot.settled(self.thread, int(message))
         return message
 
+    async def another_thread(self) -> ThreadId:
+        """A further thread of Ann's with the bot."""
+        return (await self.ann.create_thread("talk", [Participant(self.bot.user, "Echo")])).thread.id
+
+    @property
+    def plugin(self) -> Any:
+        """The module of its plugin."""
+        return sys.modules[self.module]
+
     async def replies(self) -> list[str]:
         """What the bot has said, oldest first."""
         page = await self.ann.list_messages(self.thread)
@@ -68,17 +78,19 @@ def connected(emulator: Emulator) -> tuple[Connection, AcsResource]:
     return connection, AcsResource(connection.endpoint, access_key=connection.access_key, transport=transport)
 
 
-def _loaded(directory: Path, plugin: str, more: str) -> tuple[Config, Plugins]:
+def _loaded(directory: Path, plugin: str, more: str, bot_more: str) -> tuple[Config, Plugins]:
     module = f"plugin_{directory.parent.name}_{directory.name}".replace("-", "_")
     (directory / f"{module}.py").write_text(plugin)
-    bots = f"bots: {{echo: {{plugins: [{module}]}}}}"
+    bots = f"bots: {{echo: {{plugins: [{module}]{', ' if bot_more else ''}{bot_more}}}}}"
     (directory / "bots.yaml").write_text(f"version: 1\nservice: emulator\n{bots}\n{more}")
     config = load_config(directory / "bots.yaml", {})
     return config, load_plugins(config)
 
 
 @asynccontextmanager
-async def assembled(directory: Path, plugin: str, *, traces: Any = None, more: str = "") -> AsyncIterator[Assembled]:
+async def assembled(
+    directory: Path, plugin: str, *, traces: Any = None, more: str = "", bot_more: str = ""
+) -> AsyncIterator[Assembled]:
     """Run a bot `echo` with a plugin of this source.
 
     Args:
@@ -86,8 +98,9 @@ async def assembled(directory: Path, plugin: str, *, traces: Any = None, more: s
         plugin: the source of its module.
         traces: what makes spans.
         more: lines of bots.yaml beside the bot.
+        bot_more: settings of the bot, in the form of `max_handlers: 2`.
     """
-    config, plugins = await anyio.to_thread.run_sync(_loaded, directory, plugin, more)
+    config, plugins = await anyio.to_thread.run_sync(_loaded, directory, plugin, more, bot_more)
     begun = anyio.current_time()
     emulator, store = Emulator(clock=lambda: BEGUN + anyio.current_time() - begun), MemoryStore()
     connection, resource = connected(emulator)

@@ -28,6 +28,8 @@ _GAUGES: Final[Mapping[str, tuple[str, Callable[[BotStatus], float | None]]]] = 
         "How long the handler has run that runs for longest.",
         lambda bot: bot.report.running[0].seconds if bot.report.running else 0.0,
     ),
+    "chatbot_handlers_waiting": ("Events that wait until a handler may run.", lambda bot: bot.report.waiting),
+    "chatbot_handlers_most": ("Handlers that may run at one time.", lambda bot: bot.report.most_handlers),
     "chatbot_outbox_rows": ("Wishes that are on their way.", lambda bot: bot.report.outbox),
     "chatbot_outbox_oldest_seconds": ("Age of the oldest of them.", lambda bot: bot.report.outbox_age or 0.0),
     "chatbot_troubles": ("Kinds of work that fail at the moment.", lambda bot: len(bot.report.troubles)),

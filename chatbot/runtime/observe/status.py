@@ -154,6 +154,8 @@ class Observatory:
         for bot in self._bots:
             if bot.is_stopping:
                 reasons.append(f"{bot.name} is about to end")
+            elif not bot.is_started:
+                reasons.append(f"{bot.name} has not started")
             expires = self._tallies[bot.name].token_expires_on
             if expires is None or expires <= now or "Unauthorized" in bot.trouble.current.values():
                 reasons.append(f"{bot.name} has no valid token")
@@ -262,6 +264,7 @@ def _bot_as_json(bot: BotStatus, now: float) -> dict[str, Any]:
         "outbox": {"rows": report.outbox, "oldest_seconds": _rounded(report.outbox_age)},
         "quota_left": dict(report.quota_left),
         "throttled": sum(count for (_, outcome), count in counts.calls.items() if outcome == "throttled"),
+        "handlers": {"most": report.most_handlers, "running": len(report.running), "waiting": report.waiting},
         "running": [
             {"thread": one.thread, "event": one.event, "seconds": round(one.seconds, 1)} for one in report.running
         ],

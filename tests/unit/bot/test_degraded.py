@@ -28,3 +28,12 @@ def test_sources_are_asked_at_every_reading_and_the_longest_reason_comes_first()
 
     assert [reason.reason for reason in reasons.current(60.0)] == ["handler_slow", "lane_failing"]
     assert not DegradedReasons().current(60.0)
+
+
+def test_what_must_last_before_it_counts_is_no_reason_until_then():
+    reasons = DegradedReasons()
+
+    reasons.begin("lane_failing", "a lane", 0.0, after=120.0)
+
+    assert not reasons.current(119.0)
+    assert [reason.seconds for reason in reasons.current(120.0)] == [120.0]

@@ -42,3 +42,16 @@ def test_after_the_handler_the_beat_counts_from_its_end() -> None:
 
     assert pulse.running(1001.0) == {}
     assert pulse.late(1001.0) == {"19:a": 1.0}
+
+
+def test_an_event_that_waits_for_a_free_handler_makes_nobody_late() -> None:
+    pulse = Pulse()
+    pulse.promise("19:a", until=0.0)
+    pulse.wait("19:a")
+
+    assert pulse.late(1000.0) == {}
+
+    pulse.begin("19:a", "MessageReceived", now=1000.0)
+    pulse.end("19:a", now=1001.0)
+
+    assert pulse.late(1002.0) == {"19:a": 1.0}

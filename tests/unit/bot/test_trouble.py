@@ -72,7 +72,6 @@ def test_what_the_service_refuses_for_two_minutes_in_one_place_is_a_reason_to_be
     trouble.met("list threads", Forbidden("no", status=403, code="Forbidden"))
     now[0] = 100.0
     trouble.met("read", Rejected("you said: secret", status=400), place="hall")
-    trouble.met("store", StoreError("the disk is full"))
 
     assert list(trouble.degraded(119.0)) == []
     assert list(trouble.degraded(120.0)) == [Degraded("list_threads:403", "the service answers 403 (Forbidden)", 120.0)]
@@ -92,3 +91,9 @@ def test_many_threads_with_short_failures_one_after_the_other_are_no_reason(trou
 
     assert trouble.current
     assert list(trouble.degraded(now[0])) == []
+
+
+def test_a_lane_that_cannot_be_written_for_two_minutes_is_a_reason_of_its_own(trouble, now):
+    trouble.met("store", StoreError("the disk is full"), place="hall")
+
+    assert list(trouble.degraded(120.0)) == [Degraded("lane_failing", "the disk is full", 120.0)]

@@ -224,3 +224,11 @@ async def test_a_bot_knows_its_admins(folder: Path) -> None:
         admins = [bot.crew.dispatcher.bot.admins for bot in bots]
 
     assert admins == [{"8:acs:a"}, frozenset()]
+
+
+def test_how_many_handlers_run_at_one_time_is_a_setting_of_each_bot(folder: Path) -> None:
+    config = config_of(folder, TWO_BOTS.replace("display_name: Echo", "max_handlers: 200"))
+
+    limits = {name: bot_settings(bot, retention=config.retention).max_handlers for name, bot in config.bots.items()}
+
+    assert limits == {"echo": 200, "helpdesk": 32}

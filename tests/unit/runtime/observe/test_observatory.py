@@ -93,6 +93,7 @@ def site(tmp_path: Path) -> Open:
         connection, resource = connected(emulator)
         async with resource, store:
             (bot,) = await assemble(config, plugins, connection, resource, store, tallies)
+            bot.is_started = True
             yield Site(bot, store, tallies["echo"], Observatory([bot], tallies, store, connection))
 
     return opened
@@ -117,12 +118,17 @@ async def test_a_stopped_bot_misses_no_beat(site: Open) -> None:
     async with site() as here:
         stopping = anyio.Event()
         async with anyio.create_task_group() as group:
+            here.bot.is_started = False
             group.start_soon(here.bot.run, stopping)
+            at_first = await here.get("/readyz")
             await anyio.sleep(60)
+            running = await here.get("/readyz")
             stopping.set()
         await anyio.sleep(3600)
 
         assert (await here.get("/healthz")).status == 200
+    assert at_first.json["unready"][0] == "echo has not started"
+    assert running.status == 200
 
 
 async def test_ready_says_no_while_the_store_cannot_be_written(site: Open) -> None:
