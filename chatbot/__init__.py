@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from chatbot.conversation import BotState, Dialog, ProfileState, State, UserState, migration
     from chatbot.dispatch.arguments import Rest
     from chatbot.dispatch.context import Context
-    from chatbot.dispatch.durable import TimerId
     from chatbot.dispatch.filters import (
         Filter,
         admin,
@@ -60,7 +59,7 @@ if TYPE_CHECKING:
         TimerFired,
         TopicUpdated,
     )
-    from chatbot.model import Attachment, ChatMessage, MessageId, Participant, ThreadId, UserId
+    from chatbot.model import Attachment, ChatMessage, MessageId, Participant, ThreadId, TimerId, UserId
     from chatbot.plugin import Plugin
 
 __all__ = [
@@ -139,7 +138,6 @@ _ROOMS = (
     "chatbot.conversation",
     "chatbot.dispatch.arguments",
     "chatbot.dispatch.context",
-    "chatbot.dispatch.durable",
     "chatbot.dispatch.filters",
     "chatbot.dispatch.middleware",
     "chatbot.dispatch.occasion",

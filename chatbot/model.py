@@ -21,6 +21,9 @@ UserId = NewType("UserId", str)
 MessageId = NewType("MessageId", str)
 """The service's id of a message: its creation in epoch milliseconds, as decimal text."""
 
+TimerId = NewType("TimerId", str)
+"""Names a timer that `later` has set."""
+
 RESERVED_METADATA_PREFIX: Final = "chatbot."
 """Message metadata under this prefix is ours; handlers may read it but not write it."""
 

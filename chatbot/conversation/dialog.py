@@ -7,19 +7,52 @@ questions must do the same every time: what does not goes through `run`, and `ch
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
 
-from chatbot.actions import SendMessage, expect_identifier, expect_text
+from chatbot.actions import ActionKey, SendMessage, expect_identifier, expect_text
 from chatbot.conversation.answers import NO, YES, agrees, choose, complaint
 from chatbot.conversation.performance import Performance
 from chatbot.events import MessageReceived
-from chatbot.model import ThreadId, UserId
+from chatbot.model import Participant, ThreadId, TimerId, UserId
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
 
 T = TypeVar("T")
 C = TypeVar("C", bound=str)
 P = ParamSpec("P")
+
+
+class DialogHost(Protocol):
+    """What a dialog asks of the event in hand; the dispatcher gives it."""
+
+    @property
+    def log(self) -> FilteringBoundLogger:
+        """A logger bound to bot, thread, event and handler."""
+        ...
+
+    def name_of_timer(self, timer: Callable[..., Any]) -> str:
+        """The qualified name that a timer's function is stored by."""
+        ...
+
+    def plan_timer(self, when: timedelta | datetime, name: str, payload: Mapping[str, object]) -> tuple[datetime, str]:
+        """When a timer is due, and the stored form of its payload.
+
+        Raises:
+            StateError, ValueError, TypeError, CannotStore: as for `ctx.later`.
+        """
+        ...
+
+    async def participants(self) -> Sequence[Participant]:
+        """Who is in the thread, the bot included."""
+        ...
+
+    def typing(self) -> AbstractAsyncContextManager[None]:
+        """Show that the bot is writing."""
+        ...
 
 
 class Dialog:
@@ -36,8 +69,9 @@ class Dialog:
     that take it: `await address(talk)`. What it returns, if it is text, is said last.
     """
 
-    def __init__(self, performance: Performance) -> None:
+    def __init__(self, performance: Performance, host: DialogHost) -> None:
         self._performance = performance
+        self._host = host
 
     def __repr__(self) -> str:
         return f"<Dialog {self._performance.record.id} in {self._performance.record.handler}>"
@@ -71,6 +105,30 @@ class Dialog:
             TypeError: it is no text.
         """
         self._performance.say(_message(text, html))
+
+    @overload
+    async def reply(self, text: str, *, thread: ThreadId | None = None) -> ActionKey: ...
+
+    @overload
+    async def reply(self, *, html: str, thread: ThreadId | None = None) -> ActionKey: ...
+
+    async def reply(
+        self, text: str | None = None, *, html: str | None = None, thread: ThreadId | None = None
+    ) -> ActionKey:
+        """Say something, in this thread or in another one.
+
+        Args:
+            text: as plain text.
+            html: as html.
+            thread: where; by default where the dialog is held. The bot must be in it.
+
+        Returns:
+            The message's key: kept in a state, it lets a later event's handler `ctx.edit(key, …)` the message.
+
+        Raises:
+            ValueError: neither or both of text and html, or nothing to say.
+        """
+        return self._performance.say(_message(text, html, thread))
 
     @overload
     async def ask(self, question: str, *, timeout: timedelta | None = None) -> str: ...
@@ -171,6 +229,68 @@ class Dialog:
         """The time, UTC, the same in every run."""
         return datetime.fromtimestamp(await self.run(self._now_ms) / 1000, UTC)
 
+    async def later(
+        self, when: timedelta | datetime, timer: Callable[..., Coroutine[Any, Any, Any]], /, **payload: object
+    ) -> TimerId:
+        """Have a `@plugin.timer` function called in this thread later, as `ctx.later` does.
+
+        The timer is set once, together with the dialog's next question or its end.
+
+        Args:
+            when: how long from now, or a datetime with a time zone; one in the past is due at once.
+            timer: the function.
+            payload: what it is called with, besides its context; stored as its parameters are typed.
+
+        Returns:
+            What `cancel` takes, here or in another handler; it can be kept in a state.
+
+        Raises:
+            StateError: the function is no timer of this bot.
+            ValueError: a datetime without a time zone.
+            TypeError: the function takes other arguments.
+            CannotStore: an argument is not of its declared type.
+        """
+        name = self._host.name_of_timer(timer)
+
+        def plan() -> tuple[int, str]:
+            due, stored = self._host.plan_timer(when, name, payload)
+            return int(due.timestamp() * 1000), stored
+
+        return self._performance.set_timer(name, plan, self.user)
+
+    async def cancel(self, timer: TimerId) -> None:
+        """Cancel a timer that `later` has set; one that was called already changes nothing."""
+        expect_identifier(timer, "cancel()")
+        self._performance.cancel_timer(timer)
+
+    async def participants(self) -> Sequence[Participant]:
+        """Who is in the thread, the bot included; in later runs, who was in it then.
+
+        Raises:
+            ServiceError: the service does not say.
+        """
+        return await self._performance.participants(self._host.participants)
+
+    @asynccontextmanager
+    async def typing(self) -> AsyncIterator[None]:
+        """Show people that the bot is writing, for as long as the block lasts: `async with talk.typing():`.
+
+        A courtesy, as `ctx.typing`. Steps that are only replayed show nothing.
+        """
+        if self._performance.is_replaying:
+            yield
+            return
+        async with self._host.typing():
+            yield
+
+    @property
+    def log(self) -> FilteringBoundLogger:
+        """A logger that names bot, thread, event and handler on every line. Do not log people's words.
+
+        Steps that are only replayed log nothing, so that each line is written once.
+        """
+        return cast("FilteringBoundLogger", _ReplayLog(self._host.log, self._performance))
+
     def _now_ms(self) -> int:
         return self._performance.now_ms
 
@@ -189,12 +309,43 @@ def _check_timeout(timeout: object) -> None:
         raise TypeError(msg)
 
 
-def _message(text: str | None, html: str | None) -> SendMessage:
+class _ReplayLog:
+    """A logger that is silent while a dialog is replayed; asked at each line, as authors keep the logger."""
+
+    def __init__(self, log: FilteringBoundLogger, performance: Performance) -> None:
+        self._log = log
+        self._performance = performance
+
+    def __repr__(self) -> str:
+        return f"<log of {self._performance.record.handler}>"
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._log, name)
+        if name in _REBINDING:
+            return lambda *args, **kwargs: _ReplayLog(found(*args, **kwargs), self._performance)
+        if not callable(found) or not self._performance.is_replaying:
+            return found
+        return _say_nothing_later if name in _ASYNC_LEVELS else _say_nothing
+
+
+_REBINDING = ("bind", "unbind", "try_unbind", "new")
+_ASYNC_LEVELS = ("adebug", "ainfo", "awarning", "awarn", "aerror", "acritical", "afatal", "aexception", "alog")
+
+
+def _say_nothing(*_args: object, **_kwargs: object) -> None:
+    return None
+
+
+async def _say_nothing_later(*_args: object, **_kwargs: object) -> None:
+    return None
+
+
+def _message(text: str | None, html: str | None, thread: ThreadId | None = None) -> SendMessage:
     if (text is None) == (html is None):
-        msg = "say() takes either a text or html=…"
+        msg = "a dialog says either a text or html=…"
         raise ValueError(msg)
     content = expect_text(text if html is None else html, "a dialog")
     if not content.strip():
         msg = "a dialog has nothing to say here: the text is empty"
         raise ValueError(msg)
-    return SendMessage(content, type="text" if html is None else "html")
+    return SendMessage(content, type="text" if html is None else "html", thread=thread)

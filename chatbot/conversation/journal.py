@@ -14,7 +14,9 @@ from typing import Any, Final
 from chatbot.errors import StoreError, StoreTooNew
 from chatbot.stores.value_forms import from_json, to_json
 
-VERSION: Final = 1
+VERSION: Final = 2
+"""The newest form that can be read. A journal without the steps that form 2 brought is still written in form 1, so
+that an older chatbot goes on with it."""
 
 
 class Step(StrEnum):
@@ -27,7 +29,12 @@ class Step(StrEnum):
     CANCELLED = "cancelled"
     SAID = "said"
     RAN = "ran"
+    SET_TIMER = "set_timer"
+    CANCELLED_TIMER = "cancelled_timer"
 
+
+_SINCE_2: Final = frozenset({Step.SET_TIMER, Step.CANCELLED_TIMER})
+"""Steps that only form 2 knows."""
 
 BOUNDARIES: Final = (Step.BEGAN, Step.ANSWERED, Step.TIMED_OUT, Step.CANCELLED)
 """Steps that begin a part of the dialog: each part is run for one event, and committed with it."""
@@ -58,7 +65,8 @@ def mark_of(question: str) -> str:
 def dump(entries: Sequence[Entry]) -> str:
     """The stored form of a journal."""
     rows = [[entry.step.value, entry.label, entry.value, dict(entry.states)] for entry in entries]
-    return to_json({"v": VERSION, "entries": rows})
+    version = 2 if any(entry.step in _SINCE_2 for entry in entries) else 1
+    return to_json({"v": version, "entries": rows})
 
 
 def load(stored: str) -> list[Entry]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from chatbot.actions import Wish
 from chatbot.conversation import journal, talk
+from chatbot.conversation.dialog import DialogHost
 from chatbot.conversation.journal import Entry
 from chatbot.conversation.kind import Kind, person_of
 from chatbot.conversation.once import perform, result_form
@@ -144,7 +145,9 @@ class Memory:
         self._resumed, self._text = self.pending, text
         return self.pending
 
-    async def talk(self, handler: str, text: str, cancel_words: tuple[str, ...], function: Function) -> Any:
+    async def talk(
+        self, handler: str, text: str, cancel_words: tuple[str, ...], function: Function, host: DialogHost
+    ) -> Any:
         """Hold a dialog with whoever sent the message: the one that was resumed, or a new one.
 
         Args:
@@ -152,6 +155,7 @@ class Memory:
             text: the message as plain text.
             cancel_words: what the person says when they do not want to go on.
             function: the dialog's, with all its other arguments.
+            host: for what the dialog asks of the event in hand.
 
         Returns:
             What the function returned, if it is no text; a text was said.
@@ -173,8 +177,9 @@ class Memory:
             enter=self._enter_part,
         )
         self._performance = performance
-        reply = await talk.hold(performance, function)
+        reply = await talk.hold(performance, function, host)
         self.wishes += performance.wishes
+        self._writes += performance.timers
         if performance.is_refused:
             return None
         if record.event_key == record.event.key == self._event.key and performance.has_begun:
@@ -233,7 +238,7 @@ class Memory:
         stored = await source.result(key)
         if stored is not None:
             return form.decode(from_json(stored), "the result")
-        result = await perform(function, *args, **kwargs)
+        result = await perform("ctx.once", function, *args, **kwargs)
         await source.commit([SaveResult(key, to_json(form.encode(result, "the result")), self._now_ms)])
         return result
 

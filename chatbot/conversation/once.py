@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, get_type_hints
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final, get_type_hints
 
+from chatbot.errors import StateError
 from chatbot.stores.forms import Form
 from chatbot.stores.values import form_of
 
@@ -28,10 +31,51 @@ def result_form(function: Callable[..., Any]) -> Form:
     return form_of(hint, f"the result of {name}") if hint is not type(None) else _NOTHING
 
 
-async def perform(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a function, async or not."""
-    result = function(*args, **kwargs)
-    return await result if inspect.isawaitable(result) else result
+async def perform(caller: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function, async or not.
+
+    Args:
+        caller: what an author has written to call it, such as `talk.run`.
+    """
+    with _inside(caller):
+        result = function(*args, **kwargs)
+        return await result if inspect.isawaitable(result) else result
+
+
+_CALLER: Final[ContextVar[str | None]] = ContextVar("caller", default=None)
+"""What the running code was called by, if it is called once only. A context variable, not a flag of the event:
+what another task of the same handler does meanwhile is not inside."""
+
+
+@contextmanager
+def _inside(caller: str) -> Iterator[None]:
+    token = _CALLER.set(caller)
+    try:
+        yield
+    finally:
+        _CALLER.reset(token)
+
+
+def refuse_inside_effect(call: str, *, remedy: str) -> None:
+    """Refuse a call whose effect waits for the commit, or is a step of a dialog, inside of a function called once.
+
+    The result of that function is committed before the handler ends. If the handler fails after it, or is killed,
+    the next attempt gets the result without calling the function, so that what the function asked for is lost.
+
+    Args:
+        call: what was done, such as `ctx.reply()`.
+        remedy: what to write instead.
+
+    Raises:
+        StateError: it is called there.
+    """
+    caller = _CALLER.get()
+    if caller is not None:
+        msg = (
+            f"{call} happened inside {caller}(…), which a later attempt does not call again, so that it would be lost;"
+            f" {remedy}"
+        )
+        raise StateError(msg)
 
 
 _NOTHING = Form(lambda value, place: None, lambda value, place: None)

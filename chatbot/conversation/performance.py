@@ -6,18 +6,26 @@ failed: what it said is said under the same keys, and what it ran is not run aga
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
-from chatbot.actions import SendMessage, Wish, action_key, readable
+from chatbot.actions import ActionKey, SendMessage, Wish, action_key, readable
 from chatbot.conversation import journal
 from chatbot.conversation.journal import Entry, Step
-from chatbot.conversation.once import perform, result_form
+from chatbot.conversation.once import perform, refuse_inside_effect, result_form
 from chatbot.durations import LONGEST
 from chatbot.errors import DialogCancelled, DialogDiverged, DialogTimeout
-from chatbot.stores.conversation import DialogRecord
+from chatbot.model import Participant, TimerId, UserId
+from chatbot.stores.conversation import DialogRecord, DropTimer, SetTimer, TimerRecord
+from chatbot.stores.values import form_of
+
+_PEOPLE: Final = form_of(list[Participant], "the participants")
+
+
+PARTICIPANTS: Final = "chatbot.participants"
+"""What stands in a journal for the question who is in the thread."""
 
 
 class Suspended(BaseException):
@@ -37,6 +45,7 @@ class Performance:
         enter: tells whoever holds the states which part is run: what was read in it then, or None for the last part,
             in which they are what they are.
         wishes: what was said.
+        timers: the timers that were set and cancelled.
         is_suspended: it waits for an answer.
         is_refused: the answer in hand was none; it goes on waiting for the same.
         diverged: the code is not that of the journal.
@@ -49,6 +58,7 @@ class Performance:
     save: Callable[[DialogRecord], Awaitable[None]]
     enter: Callable[[Entry | None], None]
     wishes: list[Wish] = field(default_factory=list)
+    timers: list[SetTimer | DropTimer] = field(default_factory=list)
     is_suspended: bool = False
     is_refused: bool = False
     diverged: DialogDiverged | None = None
@@ -99,13 +109,56 @@ class Performance:
         if self._index < len(self.entries) and not self.is_suspended:
             self._diverge(f"it ended where it {self.entries[self._index].step} before")
 
-    def say(self, action: SendMessage) -> None:
-        """Say something, unless it was said before."""
+    @property
+    def is_replaying(self) -> bool:
+        """Whether the step that comes next is of a part that is committed already."""
+        return self._index <= journal.last_boundary(self.entries)
+
+    def say(self, action: SendMessage) -> ActionKey:
+        """Say something, unless it was said before; returns its key."""
         index = self._index
-        if self._meet((Step.SAID,), "") is None:
-            self._add(Entry(Step.SAID))
+        self._take_step(Step.SAID, action.thread or "")
         if index > journal.last_boundary(self.entries):
             self._wish(index, action)
+        return self._key(index)
+
+    def set_timer(self, handler: str, plan: Callable[[], tuple[int, str]], caused_by: UserId) -> TimerId:
+        """Set a timer, unless it was set before; returns its id.
+
+        Args:
+            handler: the qualified name of the timer's function.
+            plan: gives when it is due, epoch ms, and its payload; not called for a part that is committed.
+            caused_by: whose doing it is.
+        """
+        index, entry = self._index, self._meet((Step.SET_TIMER,), handler)
+        id = TimerId(self._key(index))
+        if index <= journal.last_boundary(self.entries):
+            return id
+        due_ms, payload = plan()
+        if entry is None:
+            self._add(Entry(Step.SET_TIMER, handler, due_ms))
+        else:
+            due_ms = int(entry.value)  # another attempt counts from when the first one ran
+        self.timers.append(SetTimer(TimerRecord(id, handler, due_ms, self.record.thread, payload, caused_by)))
+        return id
+
+    def cancel_timer(self, id: TimerId) -> None:
+        """Cancel a timer, unless it was cancelled before."""
+        index = self._index
+        self._take_step(Step.CANCELLED_TIMER, "")
+        if index > journal.last_boundary(self.entries):
+            self.timers.append(DropTimer(id))
+
+    async def participants(self, ask: Callable[[], Awaitable[Sequence[Participant]]]) -> Sequence[Participant]:
+        """Who is in the thread; in later runs, who was in it then."""
+        entry = self._meet((Step.RAN,), PARTICIPANTS)
+        if entry is not None:
+            found: list[Participant] = _PEOPLE.decode(entry.value, "the participants")
+            return found
+        people = list(await ask())
+        # Asking changes nothing, so this need not be durable before the part is committed.
+        self._add(Entry(Step.RAN, PARTICIPANTS, _PEOPLE.encode(people, "the participants")))
+        return people
 
     def ask(self, question: SendMessage, timeout: timedelta | None) -> str:
         """The answer to a question.
@@ -153,7 +206,7 @@ class Performance:
         form = result_form(function)
         entry = self._meet((Step.RAN,), name)
         if entry is None:
-            result = await perform(function, *args, **kwargs)
+            result = await perform("talk.run", function, *args, **kwargs)
             self._add(Entry(Step.RAN, name, form.encode(result, f"the result of {name}")))
             await self.save(self.current)
             return result
@@ -161,6 +214,7 @@ class Performance:
 
     def _meet(self, steps: tuple[Step, ...], label: str) -> Entry | None:
         """The next entry, which is one of these steps; None behind the last one."""
+        refuse_inside_effect("a step of the dialog", remedy="take it in the dialog itself, before or after that")
         if self.is_suspended:
             raise Suspended
         if self.diverged is not None:
@@ -175,14 +229,22 @@ class Performance:
         self._index += 1
         return entry
 
+    def _take_step(self, step: Step, label: str) -> None:
+        if self._meet((step,), label) is None:
+            self._add(Entry(step, label))
+
     def _add(self, entry: Entry) -> None:
         self.entries.append(entry)
         self._index += 1
 
     def _wish(self, index: int, action: SendMessage) -> None:
+        content = readable(action.content, self.record.handler)
+        self.wishes.append(Wish(self._key(index), replace(action, content=content)))
+
+    def _key(self, index: int) -> ActionKey:
+        """The key of what is asked for at this step: the same in every run."""
         record = self.record
-        key = action_key(record.event.bot, record.thread, f"dialog:{record.id}", record.handler, index)
-        self.wishes.append(Wish(key, replace(action, content=readable(action.content, record.handler))))
+        return action_key(record.event.bot, record.thread, f"dialog:{record.id}", record.handler, index)
 
     def _suspend(self) -> None:
         self.is_suspended = True

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Final, Generic, NoReturn, TypeVar
 
+from chatbot.conversation.once import refuse_inside_effect
+
 T = TypeVar("T")
 
 
@@ -54,6 +56,8 @@ class Remembered(Generic[T]):
 
     @value.setter
     def value(self, value: T) -> None:
+        remedy = "return what it needs, and set the state behind that"
+        refuse_inside_effect(f"setting a {type(self).__name__}'s value", remedy=remedy)
         self._value = value
 
     def reset(self, value: T) -> None:

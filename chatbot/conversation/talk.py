@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 from chatbot.actions import SendMessage
 from chatbot.conversation import journal
 from chatbot.conversation.answers import is_cancel
-from chatbot.conversation.dialog import Dialog
+from chatbot.conversation.dialog import Dialog, DialogHost
 from chatbot.conversation.journal import Entry, Step
 from chatbot.conversation.performance import Performance, Suspended
 from chatbot.errors import DialogCancelled, DialogTimeout
@@ -72,7 +72,7 @@ def entries_for(record: DialogRecord, event: Event, text: str, cancel_words: tup
     return journal.go_on(entries, Step.ANSWERED, text)
 
 
-async def hold(performance: Performance, function: Function) -> Any:
+async def hold(performance: Performance, function: Function, host: DialogHost) -> Any:
     """Run a dialog's function as far as it goes; returns what it returned, None if it waits.
 
     Raises:
@@ -81,7 +81,7 @@ async def hold(performance: Performance, function: Function) -> Any:
     """
     performance.begin()
     try:
-        reply = await function(Dialog(performance))
+        reply = await function(Dialog(performance, host))
     except DialogCancelled:
         reply = CANCELLED
     except DialogTimeout:

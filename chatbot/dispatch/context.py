@@ -7,9 +7,10 @@ after the event was committed, each once, and none of them if the handler fails.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Generic, Literal, ParamSpec, Self, overload
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, overload
 
 from typing_extensions import TypeVar
 
@@ -32,6 +33,7 @@ from chatbot.dispatch.durable import Durable
 from chatbot.dispatch.ledger import Ledger
 from chatbot.dispatch.line import writing
 from chatbot.dispatch.occasion import BotInfo, CommandInfo, Occasion
+from chatbot.dispatch.place import qualified_name
 from chatbot.dispatch.plaintext import Quotation
 from chatbot.dispatch.quote import quoted
 from chatbot.dispatch.sent import SentMessage, target_of
@@ -223,7 +225,7 @@ class Context(Durable, Generic[E]):
         action = SendMessage(content, type=kind, thread=thread, metadata=_checked(metadata or {}))
         if not content.strip():
             return SentMessage(self._ledger.next_key(self._handler), thread, True, self)
-        return SentMessage(self._wish(action), thread, False, self)
+        return SentMessage(self._wish(action, "reply"), thread, False, self)
 
     async def stream(self: Context[ThreadEvent], source: AsyncIterable[str]) -> SentMessage:
         """Say a text while it is still being made: one message, edited within the thread's quota as pieces arrive.
@@ -241,7 +243,7 @@ class Context(Durable, Generic[E]):
             TypeError: the source is no async iterable, or a piece is no text.
             Exception: what the source raises; what was shown then stays until another attempt replaces it.
         """
-        self._check_open()
+        self._check_can_ask("stream")
         if not isinstance(source, AsyncIterable):
             msg = f"stream() takes an async iterable of texts, not {type(source).__name__}; a text is for reply()"
             raise TypeError(msg)
@@ -294,25 +296,26 @@ class Context(Durable, Generic[E]):
             raise ValueError(msg)
         target, where = target_of(message, thread)
         self._where(where)
-        self._wish(EditMessage(target, content, where))
+        self._wish(EditMessage(target, content, where), "edit")
 
     async def delete(self, message: SentMessage | MessageId | ActionKey, *, thread: ThreadId | None = None) -> None:
         """Take one of the bot's messages back; arguments and errors as for `edit`."""
         target, where = target_of(message, thread)
         self._where(where)
-        self._wish(DeleteMessage(target, where))
+        self._wish(DeleteMessage(target, where), "delete")
 
     async def add_participants(self, *people: Participant | UserId, thread: ThreadId | None = None) -> None:
         """Bring people into the thread; whoever is in it already stays."""
         self._where(thread)
         everyone = tuple(self._participant(one, "add_participants()") for one in people)
         if everyone:
-            self._wish(AddParticipants(everyone, thread))
+            self._wish(AddParticipants(everyone, thread), "add_participants")
 
     async def remove_participant(self, who: Participant | UserId, *, thread: ThreadId | None = None) -> None:
         """Take someone out of the thread."""
         self._where(thread)
-        self._wish(RemoveParticipant(self._participant(who, "remove_participant()").user, thread))
+        user = self._participant(who, "remove_participant()").user
+        self._wish(RemoveParticipant(user, thread), "remove_participant")
 
     async def leave(self, *, thread: ThreadId | None = None) -> None:
         """Take the bot itself out of the thread; what was asked for before is still done."""
@@ -325,15 +328,15 @@ class Context(Durable, Generic[E]):
             msg = "update_topic() got an empty topic; the service takes none"
             raise ValueError(msg)
         self._where(thread)
-        self._wish(UpdateTopic(topic, thread))
+        self._wish(UpdateTopic(topic, thread), "update_topic")
 
     async def acknowledge(self: Context[MessageEvent]) -> None:
         """Show people that the message was read; only needed with `ack: manual`."""
-        self._check_open()
+        self._check_can_ask("acknowledge")
         self._ledger.is_acknowledged = True
 
-    def _wish(self, action: Action) -> ActionKey:
-        self._check_open()
+    def _wish(self, action: Action, method: str) -> ActionKey:
+        self._check_can_ask(method)
         return self._ledger.add(self._handler, action)
 
     def _quotable(self) -> str:
@@ -354,6 +357,40 @@ class Context(Durable, Generic[E]):
         if thread is None and self._occasion.thread is None:
             msg = f"{type(self._occasion.event).__name__} happens in no thread; say where: thread=…"
             raise StateError(msg)
+
+
+class ContextOfDialog:
+    """What a dialog asks of the context of the event in hand: a `DialogHost`.
+
+    Args:
+        ctx: the context.
+    """
+
+    __slots__ = ("_ctx",)
+
+    def __init__(self, ctx: Context[Any]) -> None:
+        self._ctx = ctx
+
+    @property
+    def log(self) -> FilteringBoundLogger:
+        """The context's logger."""
+        return self._ctx.log
+
+    def name_of_timer(self, timer: Callable[..., Any]) -> str:
+        """The qualified name that a timer's function is stored by."""
+        return qualified_name(timer)
+
+    def plan_timer(self, when: timedelta | datetime, name: str, payload: Mapping[str, object]) -> tuple[datetime, str]:
+        """When a timer is due, and the stored form of its payload; errors as for `Context.later`."""
+        return self._ctx._plan_timer(when, name, payload)
+
+    async def participants(self) -> Sequence[Participant]:
+        """Who is in the thread."""
+        return await self._ctx.participants()
+
+    def typing(self) -> AbstractAsyncContextManager[None]:
+        """Show that the bot is writing."""
+        return self._ctx.typing()
 
 
 def _checked(metadata: Mapping[str, str]) -> Mapping[str, str]:

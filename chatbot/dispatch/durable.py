@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
-from typing import Any, NewType, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
 from chatbot.actions import action_key, expect_identifier
+from chatbot.conversation.once import refuse_inside_effect
 from chatbot.dispatch.ledger import Ledger
 from chatbot.dispatch.occasion import Occasion
 from chatbot.dispatch.place import qualified_name
 from chatbot.dispatch.reply import Reply
 from chatbot.durations import due_on
 from chatbot.errors import StateError
+from chatbot.model import TimerId
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-TimerId = NewType("TimerId", str)
-"""Names what `later` was asked for."""
 
 
 class Durable:
@@ -60,24 +59,27 @@ class Durable:
             TypeError: the function takes other arguments, or `when` is no time.
             CannotStore: an argument is not of its declared type.
         """
-        self._check_open()
+        self._check_can_ask("later")
         name = qualified_name(timer)
+        due, stored = self._plan_timer(when, name, payload)
+        id = TimerId(self._ledger.next_key(self._handler))
+        self._ledger.memory.set_timer(id, name, due, stored)
+        return id
+
+    def _plan_timer(self, when: timedelta | datetime, name: str, payload: Mapping[str, object]) -> tuple[datetime, str]:
+        """When a timer is due, and the stored form of its payload; errors as for `later`."""
         takes = self._occasion.timers.get(name)
         if takes is None:
             msg = f"{name} is no timer of this bot; decorate it with @plugin.timer, in a plugin that the bot has"
             raise StateError(msg)
-        memory = self._ledger.memory
         if not isinstance(when, timedelta | datetime):
             msg = f"later() takes a timedelta or a datetime, not {type(when).__name__}"
             raise TypeError(msg)
-        due = due_on(memory.now, when)
-        id = TimerId(self._ledger.next_key(self._handler))
-        memory.set_timer(id, name, due, takes.encode(payload))
-        return id
+        return due_on(self._ledger.memory.now, when), takes.encode(payload)
 
     async def cancel(self, timer: TimerId) -> None:
         """Have what `later` was asked for not happen; what has happened already stays."""
-        self._check_open()
+        self._check_can_ask("cancel")
         self._ledger.memory.drop_timer(expect_identifier(timer, "cancel()"))
 
     @overload
@@ -108,6 +110,14 @@ class Durable:
         one = self._occasion
         name = action_key(one.bot.user, one.thread, one.event.key, f"{self._handler}:{key}", 0)
         return await self._ledger.memory.once(name, function, *args, **kwargs)
+
+    def _check_can_ask(self, method: str) -> None:
+        """Refuse to write down what waits for the commit where it would be lost."""
+        self._check_open()
+        remedy = (
+            f"return what it needs, and write `await ctx.{method}(…)` behind that (in a dialog, `talk.{method}(…)`)"
+        )
+        refuse_inside_effect(f"ctx.{method}()", remedy=remedy)
 
     def _check_open(self) -> None:
         if not self._is_open:

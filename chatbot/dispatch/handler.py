@@ -16,7 +16,7 @@ from chatbot.conversation.schedules import Schedule
 from chatbot.conversation.talk import CANCEL_WORDS
 from chatbot.dispatch.arguments import BadArguments
 from chatbot.dispatch.binding import Bind, Match, arguments_of, bind_arguments, bind_groups
-from chatbot.dispatch.context import Context
+from chatbot.dispatch.context import Context, ContextOfDialog
 from chatbot.dispatch.conversion import plain_type
 from chatbot.dispatch.error_handler import ErrorHandler
 from chatbot.dispatch.filters import NOTHING, Filter, Found
@@ -214,7 +214,7 @@ class Handler:
         return called
 
     async def _talk(self, ctx: Context[Any], function: Callable[[Dialog], Any], memory: Memory) -> Reply:
-        reply: Reply = await memory.talk(self.name, ctx.text, self.cancel_words, function)
+        reply: Reply = await memory.talk(self.name, ctx.text, self.cancel_words, function, ContextOfDialog(ctx))
         return None if reply is PASS and memory.has_talked else reply
 
 

@@ -22,6 +22,7 @@ from chatbot.events import (
     ParticipantsRemoved,
 )
 
+_KEY: Final = re.compile(r"\bk[0-9a-f]{32}\b")
 _TIMES: Final = re.compile(r"(?<!\d)1[67]\d{11}(?!\d)")
 """Milliseconds since 1970 as the service's ids and versions have them, on the days of a virtual clock."""
 
@@ -64,7 +65,11 @@ def timeless(text: str) -> str:
 
 
 def impersonal(value: str, names: Mapping[str, str]) -> str:
-    """A state, JSON text, with people's names in the place of their ids, which are others in every run."""
+    """A state, JSON text, with people's names in the place of their ids, which are others in every run.
+
+    So are the keys of messages and timers, which are made of the bot's id: of these only stays that there is one.
+    """
+    value = _KEY.sub("a key", value)
     for user, name in names.items():
         value = value.replace(user, json.dumps(name)[1:-1])
     return timeless(json.dumps(json.loads(value), sort_keys=True, ensure_ascii=False))

@@ -4,17 +4,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, assert_type
 
 from chatbot import (
+    ActionKey,
     BotState,
     Context,
     Dialog,
     DialogCancelled,
     DialogTimeout,
     MessageReceived,
+    Participant,
     Plugin,
     ProfileState,
     ScheduleFired,
@@ -84,6 +87,14 @@ async def order(talk: Dialog, item: str, mine: UserState[Cart], everywhere: Prof
     assert_type(await talk.run(len, item), int)
     assert_type(await talk.run(price, item), int)
     assert_type(await talk.now(), datetime)
+    timer = await talk.later(timedelta(days=1), follow_up, item=item)
+    assert_type(timer, TimerId)
+    await talk.cancel(timer)
+    assert_type(await talk.reply("hi", thread=talk.thread), ActionKey)
+    assert_type(await talk.reply(html="<b>hi</b>"), ActionKey)
+    assert_type(await talk.participants(), Sequence[Participant])
+    async with talk.typing():
+        talk.log.info("order.placed", count=1)
     assert_type(talk.user, UserId)
     assert_type(talk.thread, ThreadId)
     assert_type(talk.event, MessageReceived)

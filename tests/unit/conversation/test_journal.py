@@ -48,5 +48,12 @@ def test_damage_is_told_from_a_journal(stored: str) -> None:
 
 
 def test_a_newer_journal_is_not_read() -> None:
-    with pytest.raises(StoreTooNew, match="form 2; this chatbot reads up to 1"):
-        journal.load('{"v":2,"entries":[]}')
+    with pytest.raises(StoreTooNew, match="form 3; this chatbot reads up to 2"):
+        journal.load('{"v":3,"entries":[]}')
+
+
+def test_a_journal_without_timers_is_written_for_older_chatbots_too() -> None:
+    asked = [Entry(Step.BEGAN), Entry(Step.SAID), Entry(Step.ASKED, "mark")]
+
+    assert journal.dump(asked).endswith('"v":1}')
+    assert journal.dump([*asked, Entry(Step.SET_TIMER, "ring", 7)]).endswith('"v":2}')
