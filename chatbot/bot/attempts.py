@@ -62,6 +62,11 @@ class Attempts:
         if event.key == self._event_key and now < self._not_before:
             raise TryAgain(self._not_before - now)
 
+    @property
+    def pause_left(self) -> float:
+        """Seconds until the event in hand may be tried again; 0 when it may be now, or none is."""
+        return max(0.0, self._not_before - anyio.current_time())
+
     def kills(self, event: Event) -> int:
         """How often an earlier process has died in the handler of this event; ours can do so only once."""
         return self._noted.count if self._noted and self._noted.event_key == event.key else 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -36,6 +36,9 @@ from chatbot.stores.base import Attempt, DeadLetter, LeaveThread, OutboxRow, Sav
 
 if TYPE_CHECKING:
     from chatbot.bot.bot import Bot
+
+POLL_SECONDS_IN_PAUSE: Final = 1.0
+"""Between two polls of a thread whose event waits for its next attempt: they only show whether the bot was removed."""
 
 
 class Lane:
@@ -196,6 +199,7 @@ class Lane:
             self._letters = [other for other in self._letters if other is not letter]
         if self.handling.outbox.is_full:
             return None
+        self._spare_polls()
         delay = self.budget.delay(Operation.LIST_MESSAGES, anyio.current_time())
         if not delay and await self.looking.run():
             await self.leave(is_deleted=False)
@@ -205,6 +209,22 @@ class Lane:
         await self.handling.ring(self.flush)  # after the look: who has answered has not run out of time
         await self.reading.run()
         return delay or None
+
+    def _spare_polls(self) -> None:
+        """Poll less often while a failed event waits for its next attempt.
+
+        Nothing behind it can be handled before, as a thread's order holds. Polls at the cadence of a lively thread
+        would use up the quota of `list messages`, and the next attempt, which polls first, would have to wait for it.
+
+        Raises:
+            TryAgain: it is too early for a poll.
+        """
+        pause, run_at = self.handling.trials.attempts.pause_left, self.looking.run_at
+        if not pause or run_at is None or self.looking.unhandled_ms is None:
+            return
+        wait = run_at + POLL_SECONDS_IN_PAUSE - anyio.current_time()
+        if wait > 0:
+            raise TryAgain(min(pause, wait))
 
     async def _send(self) -> float | None:
         """Let the outbox send, then the receipt; returns the seconds after which there is more to do."""

@@ -37,13 +37,14 @@ class Looking:
     Attributes:
         looked_ms: the service's time at the start of the last look that read everything.
         rung_ms: the latest activity that the doorbell has told of and no look has covered yet; the service's time.
+        run_at: when the last look began, in seconds of the event loop's clock; None if none did.
         spoke_at: when somebody last spoke in the thread, in seconds of the event loop's clock.
         unhandled_ms: the version of the message that was seen and is not handled yet.
     """
 
     __slots__ = (
         "_arrived", "_bot", "_is_stirred", "_lane", "_look", "_shown", "_whole_at",
-        "looked_ms", "rung_ms", "spoke_at", "unhandled_ms",
+        "looked_ms", "run_at", "rung_ms", "spoke_at", "unhandled_ms",
     )  # fmt: skip
 
     def __init__(self, lane: Lane, *, looked_ms: int | None) -> None:
@@ -55,6 +56,7 @@ class Looking:
         self._shown = lane.handling.cursor.top
         self._whole_at: float | None = None
         self.looked_ms = looked_ms
+        self.run_at: float | None = None
         self.rung_ms: int | None = None
         self.unhandled_ms: int | None = None
         self.spoke_at = anyio.current_time() - max(0.0, lane.bot.clock() - lane.handling.cursor.top / 1000)
@@ -89,7 +91,7 @@ class Looking:
             ServiceError: the thread cannot be read now.
             TryAgain, StoreError: as `Handling.handle`.
         """
-        now = anyio.current_time()
+        now = self.run_at = anyio.current_time()
         since_whole = None if self._whole_at is None else now - self._whole_at
         is_whole = self._bot.settings.cadence.is_whole_due(since_whole)
         look = self._look = self._begin_look(is_whole)

@@ -154,9 +154,11 @@ class Budget:
             at: when it was.
             change: what tells it from others, as several who share may see it; None if it was counted by who made it.
         """
-        self._count(operation, at)
-        if change is not None and self._shared is not None:
-            self._shared.note_once(operation, at, change)
+        if change is None:
+            self._count(operation, at)
+        else:
+            # Once, however often it is told: a message whose handler is tried again is seen by every poll.
+            (self._shared or self).note_once(operation, at, change)
 
     def note_once(self, operation: Operation, at: float, change: int) -> None:
         """Count a request that several may tell of, the first time that one does."""

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
-from chatbot import Context, Plugin
+from chatbot import Context, Plugin, Retry
+from chatbot.bot import BotSettings
+from chatbot.polling.cadence import Cadence
 from chatbot.testing import chat
 
 pytestmark = pytest.mark.virtual_time
@@ -84,3 +88,28 @@ async def test_a_handler_that_succeeds_when_it_is_tried_again_answers_after_all(
 
         assert seen == ["hi", "hi"]
         assert room.replies == ["hi"]
+
+
+async def test_a_thread_that_waits_for_a_retry_is_polled_once_a_second_at_most_and_answers_at_once() -> None:
+    attempts: list[str] = []
+    plugin = Plugin("slow to succeed")
+
+    @plugin.message(retry=Retry(4, first=timedelta(seconds=8)))
+    async def answer(ctx: Context) -> str:
+        attempts.append(ctx.text)
+        if len(attempts) < 4:
+            raise ValueError
+        return "at last"
+
+    settings = BotSettings(cadence=Cadence(interval=0.2, idle=5))
+    async with chat(plugin, settings=settings, raise_failures=False) as room:
+        ann = room.user("Ann")
+        await ann.joins()
+        before = len(room.emulator.calls)
+        await ann.says("hi")
+
+        polls = [call for call in list(room.emulator.calls)[before:] if call.operation == "list_messages"]
+        question, reply = room.messages[-2:]
+        assert room.replies == ["at last"]
+        assert len(polls) < (reply.version - question.version) / 1000 + 10
+        assert not [call for call in room.emulator.calls if call.status == 429]

@@ -122,3 +122,14 @@ def test_a_silent_thread_keeps_nothing_of_what_is_shared() -> None:
 
     shared = commons.of(ThreadId("hall"))
     assert (shared._spent, shared._noted) == ({}, None)
+
+
+def test_a_message_that_every_poll_shows_again_is_counted_once() -> None:
+    thread = Budget(shared=Budget(SHARED_QUOTAS))
+    alone = Budget()
+
+    for budget in (thread, alone):
+        for second in range(10):
+            budget.note(Operation.WRITE_MESSAGE, float(second), change=7)
+
+        assert budget.left(Operation.WRITE_MESSAGE, 9.0) == 9
