@@ -12,7 +12,7 @@ from chatbot.conversation.answers import is_cancel
 from chatbot.conversation.dialog import Dialog, DialogHost
 from chatbot.conversation.journal import Entry, Step
 from chatbot.conversation.performance import Performance, Suspended
-from chatbot.errors import DialogCancelled, DialogTimeout
+from chatbot.errors import DialogCancelled, DialogTimeout, TimeTooFar
 from chatbot.events import DialogTimedOut, Event, MessageReceived
 from chatbot.stores.conversation import DialogRecord
 
@@ -86,6 +86,8 @@ async def hold(performance: Performance, function: Function, host: DialogHost) -
         reply = CANCELLED
     except DialogTimeout:
         reply = TIMED_OUT
+    except TimeTooFar as error:  # what a person asked for; its text is for them
+        reply = str(error)
     except BaseException as error:
         if not _is_suspension(error):
             raise

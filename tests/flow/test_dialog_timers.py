@@ -201,6 +201,20 @@ async def test_typing_may_surround_a_question() -> None:
         assert room.replies == ["Name?", "Hi Ann.", "Age?", "7"]
 
 
+@virtual
+async def test_a_dialog_tells_the_person_who_asks_for_a_time_that_is_too_far() -> None:
+    async def remind(talk: Dialog) -> None:
+        await talk.later(timedelta(days=int(await talk.ask("In how many days?"))), ring)
+
+    plugin = plugin_of(remind)
+    plugin.timer(ring)
+    async with chat(plugin) as room:
+        await room.user("Ann").says("/talk", "99999", "hi")
+
+        assert len(room.replies) == 3
+        assert room.replies[2] == "echo hi"
+
+
 async def test_an_event_stream_rings_the_timers_of_dialogs() -> None:
     stream = EventStream()
     ann = stream.user("Ann")
