@@ -81,6 +81,14 @@ class TimeTooFar(ChatbotError, ValueError):
     """A time is further away than can be kept. A person whose message asked for it is told the message's text."""
 
 
+def described(error: BaseException) -> str:
+    """Return an error's class and its message."""
+    text = text_of(error)
+    if isinstance(error, AbnormalExit):
+        return text
+    return f"{kind_of(error)}: {text}" if text else kind_of(error)
+
+
 class UnknownName(ChatbotError):
     """Nothing has the name or id that was given; the message says how to see what there is."""
 

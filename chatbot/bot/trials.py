@@ -16,7 +16,7 @@ import anyio
 from chatbot.bot.attempts import MAX_KILLS, Attempts
 from chatbot.bot.degraded import LANE_FAILING, LASTING_SECONDS
 from chatbot.dispatch import Outcome
-from chatbot.errors import AbnormalExit, CannotStore, StoreConflict, StoreError, kind_of, text_of
+from chatbot.errors import CannotStore, StoreConflict, StoreError, described, kind_of
 from chatbot.events import ActionFailed, Event
 from chatbot.model import ThreadId
 from chatbot.service.back_off import jittered
@@ -171,7 +171,7 @@ class Trials:
             id=letter_id(self._bot.user, self._thread, event.key),
             event=event,
             handler=outcome.handler or "",
-            error=_reason(outcome.error),
+            error=f"{described(outcome.error)}\n".splitlines()[0][:500],
             attempts=attempts,
             died_ms=int(self._bot.clock() * 1000),
         )
@@ -187,12 +187,6 @@ class Trials:
             reason=reason,
         )
         return SaveDeadLetter(letter)
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error."""
-    text = text_of(error) if isinstance(error, AbnormalExit) else f"{kind_of(error)}: {text_of(error)}"
-    return text.splitlines()[0][:500]
 
 
 def retries_in(thread: ThreadId | None) -> str:

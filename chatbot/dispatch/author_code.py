@@ -117,7 +117,7 @@ class AuthorCode:
         Raises:
             EndOfAll: it ends everything.
         """
-        for raised in _leaves(error):
+        for raised in leaves(error):
             if isinstance(raised, EndOfAll):
                 raise raised
             if self._ends_all is not None and self._ends_all(raised):
@@ -209,9 +209,10 @@ async def uncancelled(work: Awaitable[T]) -> T:
         raise AbnormalExit(error) from error
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield the errors of a group, however deep; or the error itself."""
     if isinstance(error, BaseExceptionGroup):
         for one in error.exceptions:
-            yield from _leaves(one)
+            yield from leaves(one)
     else:
         yield error

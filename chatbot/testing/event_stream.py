@@ -36,6 +36,7 @@ from chatbot.model import Participant, ThreadId, UserId, milliseconds
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import Write
 from chatbot.testing.author import Author
+from chatbot.testing.outcomes import ending_at_once, ends_the_test, noting_interrupts
 from chatbot.testing.traces import check_together, from_the_author_on
 
 __tracebackhide__ = True  # pytest: what is of interest is the author's test and code
@@ -195,20 +196,22 @@ class EventStream:
         outcomes: list[Outcome] = []
         check_together(plugins)
         line = _People([Participant(self.bot.user, self.bot.display_name), *self._people])
-        async with self._store, Dispatcher(plugins, bot=self.bot, ack=ack) as dispatcher:
-            await self._conversations.reschedule(dispatcher.schedules)
-            for event, writes in self._happening(events):
-                outcome = await dispatcher.dispatch(event, self._conversations.open(event), line=line)
-                writes += outcome.writes
-                if outcome.error is not None:
-                    if should_raise:
-                        raise from_the_author_on(outcome.error)
-                    memory = self._conversations.open(event)
-                    last_words = await dispatcher.dispatch_failure(event, outcome, memory, line=line)
-                    writes += last_words.writes
-                    outcome = replace(outcome, wishes=last_words.wishes, error=last_words.error or outcome.error)
-                await self._conversations.commit(writes)
-                outcomes.append(outcome)
+        dispatcher = Dispatcher(plugins, bot=self.bot, ack=ack, ends_all=ends_the_test)
+        with noting_interrupts(), ending_at_once():
+            async with self._store, dispatcher:
+                await self._conversations.reschedule(dispatcher.schedules)
+                for event, writes in self._happening(events):
+                    outcome = await dispatcher.dispatch(event, self._conversations.open(event), line=line)
+                    writes += outcome.writes
+                    if outcome.error is not None:
+                        if should_raise:
+                            raise from_the_author_on(outcome.error)
+                        memory = self._conversations.open(event)
+                        last_words = await dispatcher.dispatch_failure(event, outcome, memory, line=line)
+                        writes += last_words.writes
+                        outcome = replace(outcome, wishes=last_words.wishes, error=last_words.error or outcome.error)
+                    await self._conversations.commit(writes)
+                    outcomes.append(outcome)
         return Handled(tuple(outcomes))
 
     def _happening(self, events: Sequence[Event]) -> Iterator[tuple[Event, list[Write]]]:

@@ -19,11 +19,13 @@ from anyio.abc import TaskGroup
 from chatbot.bot import BotSettings
 from chatbot.dispatch import Ack, Rate
 from chatbot.emulator import Emulator, World
+from chatbot.errors import described
 from chatbot.model import UserId
 from chatbot.plugin import Plugin
 from chatbot.polling.cadence import Cadence
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import Store
+from chatbot.testing.outcomes import ending_at_once, noting_interrupts
 from chatbot.testing.patient_store import patient
 from chatbot.testing.process import BotProcess, Failure, Manners, Part
 from chatbot.testing.room import Room
@@ -154,7 +156,7 @@ class Harness:
         latest = {(failure.bot, failure.event and failure.event.key): failure for failure in self.failures}
         for failure in latest.values():
             if failure.error not in raised:
-                error.add_note(f"\nIn bot {failure.bot!r} a handler failed: {failure.error!r}")
+                error.add_note(f"\nIn bot {failure.bot!r} a handler failed: {_shown(failure.error)}")
         for room in self.rooms:
             if room.is_open:
                 text = transcript(room.messages, self.stage.names, last=SHOWN_MESSAGES)
@@ -229,7 +231,7 @@ async def chat(
 @asynccontextmanager
 async def playing(harness: Harness) -> AsyncIterator[Room]:
     """Run the bots, and give the room where people talk to them; in the end, stop them."""
-    with _unwrapping(), _explaining(harness):
+    with noting_interrupts(), _unwrapping(), _explaining(harness):
         async with harness.stage.resource, anyio.create_task_group() as group:
             await harness.run(group)
             yield harness.open_room("room")
@@ -261,9 +263,10 @@ def _explaining(harness: Harness) -> Iterator[None]:
 
 @contextmanager
 def _unwrapping() -> Iterator[None]:
-    """Raise what a task group raises about a single thing as that thing."""
+    """Raise what a task group raises about a single thing as that thing, and what ends the test as it was raised."""
     try:
-        yield
+        with ending_at_once():
+            yield
     except BaseExceptionGroup as group:
         error = _single(group)
         if error is group:
@@ -273,6 +276,14 @@ def _unwrapping() -> Iterator[None]:
             raise error
         finally:  # the group is no part of the story
             error.__context__ = context
+
+
+def _shown(error: Exception) -> str:
+    """How an error shows itself; `__repr__` is a plugin's code."""
+    try:
+        return f"{error!r}"
+    except BaseException:
+        return described(error)
 
 
 def _single(error: BaseException) -> BaseException:

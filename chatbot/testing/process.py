@@ -23,6 +23,7 @@ from chatbot.plugin import Plugin
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Commons
 from chatbot.stores.base import BotRecord, SaveBot, Store
+from chatbot.testing.outcomes import ends_the_test
 from chatbot.testing.stage import Stage
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ class BotProcess:
 
     def dispatcher(self, part: Part, info: BotInfo, access: Access) -> Dispatcher:
         """A bot's handlers."""
-        return Dispatcher(part.plugins, bot=info, ack=part.manners.ack, access=access)
+        return Dispatcher(part.plugins, bot=info, ack=part.manners.ack, access=access, ends_all=ends_the_test)
 
     def log(self) -> FilteringBoundLogger:
         """Where the bots say what they do."""
