@@ -55,7 +55,7 @@ class LaneLine:
         try:
             await lane.bot.service.send_typing(lane.thread, display_name=lane.bot.display_name)
         except ServiceError as error:
-            lane.log.debug("typing.refused", error=str(error))
+            lane.log.debug("typing.refused", error=error)
         return TYPING_SECONDS
 
     async def participants(self) -> Sequence[Participant]:

@@ -73,7 +73,7 @@ class Reading:
         except ServiceError as error:
             asked = error.retry_after if isinstance(error, Throttled) else None
             lane.budget.close(Operation.LIST_RECEIPTS, now + (asked or REFUSED_PAUSE))
-            lane.log.debug("receipts.refused", error=str(error))
+            lane.log.debug("receipts.refused", error=error)
             return
         await self._tell([one for one in receipts if self._is_news(one.reader, int(one.message))])
 

@@ -107,11 +107,11 @@ class Receipts:
                 with during(thread, self.due):
                     await service.send_receipt(thread, self.due)
             except (Rejected, NotFound, Forbidden) as error:
-                log.debug("receipt.refused", message=self.due, error=str(error))
+                log.debug("receipt.refused", message=self.due, error=error)
             except ServiceError as error:
                 pause = self._back_off.failed(error, now)
                 budget.close(Operation.SEND_RECEIPT, now + pause)
-                log.debug("receipt.delayed", message=self.due, error=str(error))
+                log.debug("receipt.delayed", message=self.due, error=error)
                 return pause, None
         self.sent = self.due
         self._back_off.succeeded()

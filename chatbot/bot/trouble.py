@@ -82,7 +82,7 @@ class Trouble:
         if kind not in trouble.kinds:
             trouble.kinds.append(kind)
             where = {"thread": place} if place else {}
-            self._log.warning("trouble.began", work=work, kind=kind, error=str(error), **where)
+            self._log.warning("trouble.began", work=work, kind=kind, error=error, **where)
 
     def over(self, work: str, *, place: str = "") -> None:
         """The work succeeded, or is not wanted there any more: said when it had failed, and fails nowhere now."""

@@ -66,10 +66,17 @@ def run(
         wanted = log_format or settings.log.format
         forced_exit.is_json = resolve_format(wanted, sys.stderr) == "json"
         level = log_level or settings.log.level
-        with logging_to(sys.stderr, format=wanted, level=level, texts=settings.log.texts) as log:
+        with logging_to(
+            sys.stderr, format=wanted, level=level, texts=settings.log.texts, harmless=settings.log.harmless
+        ) as log:
 
             def relog(new: LogConfig) -> None:
-                log.change(format=log_format or new.format, level=log_level or new.level, texts=new.texts)
+                log.change(
+                    format=log_format or new.format,
+                    level=log_level or new.level,
+                    texts=new.texts,
+                    harmless=new.harmless,
+                )
 
             def begin() -> int:
                 control, sources = ControlDirectory(settings.directory), Sources(settings.directory)

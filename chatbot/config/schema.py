@@ -94,6 +94,13 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def _name_of_class(name: str) -> str:
+    if all(part.isidentifier() for part in name.split(".")):
+        return name
+    message = "this is not the name of a class, such as KeyError or httpx.HTTPStatusError"
+    raise ValueError(message)
+
+
 def _user(value: object) -> object:
     if isinstance(value, str) and re.fullmatch(r"\d+:\S+", value):
         return value
@@ -223,12 +230,14 @@ class LogConfig(Settings):
     """What is logged, and how: `auto` is console on a terminal and JSON lines otherwise.
 
     Args:
-        texts: whether what people and bots say is logged, too, and may be quoted by tracebacks.
+        texts: whether what people and bots say is logged, too, and may be quoted by exceptions.
+        harmless: classes of exceptions that quote nobody, as `package.module.Class`: their texts are logged, too.
     """
 
     format: Literal["auto", "console", "json"] = "auto"
     level: Literal["debug", "info", "warning", "error"] = "info"
     texts: bool = False
+    harmless: tuple[Annotated[str, AfterValidator(_name_of_class)], ...] = ()
 
 
 class EmulatorConfig(Settings):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import linecache
 import os
+import re
 import sys
 import sysconfig
 import traceback
@@ -29,6 +31,10 @@ _FOREIGN: Final = (
     os.path.join(str(Path(__file__).parents[1]), ""),
 )
 """Where code is that no author of a plugin has written: Python, installed packages, chatbot."""
+
+
+_OF_PYTHON: Final = ("<string>", "<unknown>", "<stdin>")
+_FROZEN: Final = re.compile(r"<frozen [\w.]+>")
 
 
 def place_of(function: object) -> str:
@@ -72,6 +78,11 @@ def place_of_error(error: BaseException) -> str | None:
 def _is_machinery(filename: str) -> bool:
     """Whether Python runs a module there: that is never what went wrong."""
     return filename.startswith("<") or filename == importlib.__file__
+
+
+def is_known_source(filename: str) -> bool:
+    """Whether code of this name stands in a file, or is Python's own; code made at run time may have any name."""
+    return filename in _OF_PYTHON or bool(_FROZEN.fullmatch(filename)) or bool(linecache.getlines(filename))
 
 
 def at(filename: str, line: int | None) -> str:

@@ -60,7 +60,7 @@ async def listening(control: ControlDirectory, answer: Answer, *, config: Path) 
     try:
         listener, address = await anyio.to_thread.run_sync(_open, control, config)
     except (OSError, StoreError) as error:
-        structlog.get_logger().warning("control.not_opened", error=str(error))
+        structlog.get_logger().warning("control.not_opened", error=error)
         yield
         return
     try:
@@ -128,7 +128,7 @@ class _Reception:
                 try:
                     guest = await ear.accept()
                 except (OSError, anyio.BrokenResourceError) as error:  # no file descriptors left, for example
-                    self._log.warning("control.refused", error=str(error))
+                    self._log.warning("control.refused", error=error)
                     await anyio.sleep(ACCEPT_PAUSE)
                     continue
                 group.start_soon(self._serve, guest)

@@ -6,18 +6,19 @@ log, Python's warnings, and errors nobody caught. So with JSON every line is an 
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Collection, Iterator, MutableMapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Literal, TextIO
 
 import structlog
-from structlog.typing import ExcInfo, Processor
+from structlog.typing import Processor
 
-from chatbot.runtime.discretion import traceback_of
+from chatbot.runtime.discretion import Redaction, in_force, put_in_force
 from chatbot.runtime.observe.work import IN_HAND
 
 LogFormat = Literal["auto", "console", "json"]
@@ -47,6 +48,18 @@ def resolve_format(wanted: LogFormat, stream: TextIO) -> Literal["console", "jso
     return wanted
 
 
+_OF_EVENT_LOOP: Final = (
+    "Task exception was never retrieved",
+    "Future exception was never retrieved",
+    "Task was destroyed but it is pending!",
+    "Exception in callback",
+    "Unhandled exception in event loop",
+    "unhandled exception during asyncio.run() shutdown",
+    "Executing",
+)
+"""How the event loop begins to tell of a task or callback; what follows may hold people's words."""
+
+
 class Logging:
     """What the log of the process looks like at the moment.
 
@@ -58,13 +71,16 @@ class Logging:
         self.handler = _Handler(stream)
         self._stream = stream
 
-    def change(self, *, format: LogFormat, level: LogLevel, texts: bool = False) -> None:
+    def change(
+        self, *, format: LogFormat, level: LogLevel, texts: bool = False, harmless: Collection[str] = ()
+    ) -> None:
         """Write the next lines otherwise; see `logging_to`."""
+        put_in_force(Redaction(texts, frozenset(harmless)))
         is_json = resolve_format(format, self._stream) == "json"
-        renderers = _json(texts=texts) if is_json else _console(self._stream, texts=texts)
+        renderers = _json() if is_json else _console(self._stream)
         self.handler.setFormatter(
             structlog.stdlib.ProcessorFormatter(
-                foreign_pre_chain=[*_common(), structlog.stdlib.add_logger_name],
+                foreign_pre_chain=[_of_event_loop, *_common(), structlog.stdlib.add_logger_name],
                 processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
             )
         )
@@ -78,7 +94,12 @@ class Logging:
 
 @contextmanager
 def logging_to(
-    stream: TextIO, *, format: LogFormat = "auto", level: LogLevel = "info", texts: bool = False
+    stream: TextIO,
+    *,
+    format: LogFormat = "auto",
+    level: LogLevel = "info",
+    texts: bool = False,
+    harmless: Collection[str] = (),
 ) -> Iterator[Logging]:
     """Send every log line of the process to `stream`; what was configured before comes back at the end.
 
@@ -89,11 +110,13 @@ def logging_to(
         stream: usually `sys.stderr`.
         format: `auto` looks whether the stream is a terminal.
         level: the least that is written; libraries that talk too much are written from `warning` on.
-        texts: whether tracebacks may quote the message in hand.
+        texts: whether exceptions may say what they have to say, which may quote people.
+        harmless: the classes of exceptions that may in any case; see `discretion`.
     """
     ours = Logging(stream)
+    redaction = in_force()
     with _stdlib_through(ours.handler), _errors_through_logging():
-        ours.change(format=format, level=level, texts=texts)
+        ours.change(format=format, level=level, texts=texts, harmless=harmless)
         before = structlog.get_config() if structlog.is_configured() else None
         structlog.configure(
             processors=[
@@ -109,13 +132,42 @@ def logging_to(
         try:
             yield ours
         finally:
+            put_in_force(redaction)
             structlog.reset_defaults()
             if before is not None:
                 structlog.configure(**before)
 
 
 def _common() -> list[Processor]:
-    return [structlog.stdlib.add_log_level, _bound_to_work, structlog.processors.StackInfoRenderer()]
+    return [structlog.stdlib.add_log_level, _bound_to_work, _redacted, structlog.processors.StackInfoRenderer()]
+
+
+def _redacted(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """An exception that is logged as a value says no more than its traceback would."""
+    for key, value in event.items():
+        if key != "exc_info" and isinstance(value, BaseException | list | tuple | dict):
+            event[key] = _without_words(value)
+    return event
+
+
+def _without_words(value: object) -> object:
+    if isinstance(value, BaseException):
+        return in_force().summary(value)
+    if isinstance(value, list | tuple):
+        return [_without_words(item) for item in value]
+    return {key: _without_words(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def _of_event_loop(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What the event loop tells of tasks that nobody awaits: it quotes exceptions, arguments and names of tasks."""
+    record: logging.LogRecord | None = event.get("_record")
+    if record is None or record.name != "asyncio" or in_force().shows_texts:
+        return event
+    said = str(event["event"])
+    known = next((problem for problem in _OF_EVENT_LOOP if said.startswith(problem)), None)
+    if known is None and record.levelno < logging.ERROR:
+        return event
+    return {**event, "event": "task.failed", "problem": known or "an error in the event loop"}
 
 
 def _bound_to_work(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -126,19 +178,19 @@ def _bound_to_work(_logger: object, _method: str, event: MutableMapping[str, Any
     return event
 
 
-def _json(*, texts: bool) -> list[Processor]:
+def _json() -> list[Processor]:
     return [
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _traceback(texts),
+        structlog.processors.ExceptionRenderer(lambda exc_info: in_force().traceback_of(exc_info)),
         _event_first,
-        structlog.processors.JSONRenderer(),
+        structlog.processors.JSONRenderer(default=_shown),
     ]
 
 
-def _console(stream: TextIO, *, texts: bool) -> list[Processor]:
+def _console(stream: TextIO) -> list[Processor]:
     return [
         structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-        _traceback(texts),
+        structlog.processors.ExceptionRenderer(lambda exc_info: in_force().traceback_of(exc_info)),
         _escaped,
         structlog.dev.ConsoleRenderer(
             colors=stream.isatty() and sys.platform != "win32",
@@ -149,14 +201,9 @@ def _console(stream: TextIO, *, texts: bool) -> list[Processor]:
     ]
 
 
-def _traceback(texts: bool) -> Processor:
-    """Makes the text of a traceback; while an event is in hand, without the words of its message."""
-
-    def format(exc_info: ExcInfo) -> str:
-        work = IN_HAND.get()
-        return traceback_of(exc_info, None if texts or work is None else work.event)
-
-    return structlog.processors.ExceptionRenderer(format)
+def _shown(value: object) -> object:
+    """What stands in JSON for a value that JSON does not have."""
+    return in_force().summary(value) if isinstance(value, BaseException) else repr(value)
 
 
 def _event_first(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -192,13 +239,20 @@ def _one_line(text: str) -> str:
 class _Handler(logging.StreamHandler[TextIO]):
     """Writes lines; a record that cannot be formatted becomes a line that says so, never free text."""
 
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line; exceptions among its arguments say no more than their tracebacks would."""
+        if isinstance(record.args, tuple) and any(isinstance(one, BaseException) for one in record.args):
+            record = copy.copy(record)
+            args = record.args if isinstance(record.args, tuple) else ()
+            record.args = tuple(in_force().summary(one) if isinstance(one, BaseException) else one for one in args)
+        super().emit(record)
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
         error = sys.exc_info()[1]
-        if isinstance(error, OSError):  # whoever read our lines is gone; there is nobody to tell
+        if error is None or isinstance(error, OSError):  # whoever read our lines is gone; there is nobody to tell
             return
-        fallback = logging.LogRecord(
-            record.name, logging.ERROR, record.pathname, record.lineno, "log.failed: %r", (error,), None
-        )
+        text = f"log.failed: {in_force().summary(error)}: {record.pathname}:{record.lineno}"
+        fallback = logging.LogRecord(record.name, logging.ERROR, record.pathname, record.lineno, text, (), None)
         self.stream.write(self.format(fallback) + self.terminator)
 
 

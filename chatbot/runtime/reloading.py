@@ -190,8 +190,7 @@ class Reloader:
         try:
             await self._site.bot(name).take_on(plugins)
         except Exception as error:
-            problem = str(error) if isinstance(error, ChatbotError) else f"{type(error).__name__}: {error}"
-            self._log.error("plugins.kept", bot=name, problem=problem, exc_info=error)
+            self._log.error("plugins.kept", bot=name, problem=error, exc_info=error)
             self._owed.add(name)
             return False
         self._owed.discard(name)

@@ -146,7 +146,7 @@ class RenewingTokens:
 
     def _note_failure(self, error: ServiceError) -> None:
         if self._failure is None:
-            _log.warning("token.renewal_failed", user=self._name, error=str(error), is_valid=self._is_valid())
+            _log.warning("token.renewal_failed", user=self._name, error=error, is_valid=self._is_valid())
         self._failure, self._failed_at = error, self._clock()
 
     def _is_valid(self) -> bool:

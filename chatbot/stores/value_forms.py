@@ -132,14 +132,13 @@ def mapping_form(keys: Form, values: Form) -> Form:
         if not isinstance(value, Mapping):
             raise not_of(value, place, "a dict")
         pairs = [
-            (keys.encode(key, f"a key of {place}"), values.encode(one, f"{place}[{key!r}]"))
-            for key, one in value.items()
+            (keys.encode(key, f"a key of {place}"), values.encode(one, f"{place}[…]")) for key, one in value.items()
         ]
         return dict(pairs) if all(isinstance(key, str) for key, _ in pairs) else [list(pair) for pair in pairs]
 
     def decode(form: Any, place: str) -> dict[Any, Any]:
         pairs = form.items() if isinstance(form, dict) else map(tuple, _listed(form, place))
-        return {keys.decode(key, f"a key of {place}"): values.decode(one, f"{place}[{key!r}]") for key, one in pairs}
+        return {keys.decode(key, f"a key of {place}"): values.decode(one, f"{place}[…]") for key, one in pairs}
 
     return Form(encode, decode)
 
@@ -159,7 +158,7 @@ def _json(value: object, place: str) -> Any:
     if type(value) is list:
         return [_json(one, f"{place}[{index}]") for index, one in enumerate(value)]
     if type(value) is dict and all(type(key) is str for key in value):
-        return {key: _json(one, f"{place}[{key!r}]") for key, one in value.items()}
+        return {key: _json(one, f"{place}[…]") for key, one in value.items()}
     raise not_of(value, place, "None, text, a number, a list or a dict with texts as keys")
 
 

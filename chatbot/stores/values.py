@@ -177,7 +177,10 @@ def _model(cls: Any) -> Form:
             return cls.model_validate_json(to_json(form))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            msg = f"{'.'.join((place, *map(str, first['loc'])))}: {first['msg']}"
+            # Keys of a dict, and what a validator of the author's says, may be what people said.
+            parts = [str(part) if isinstance(part, int) or part in cls.model_fields else "…" for part in first["loc"]]
+            is_author_s = first["type"] in ("value_error", "assertion_error")
+            msg = f"{'.'.join((place, *parts))}: {'its validator refuses it' if is_author_s else first['msg']}"
             raise CannotStore(msg) from None
 
     return Form(encode, decode)

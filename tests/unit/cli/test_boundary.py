@@ -62,8 +62,8 @@ def test_a_crash_is_a_sentence_that_names_the_file_of_its_traceback(
     assert fail(RuntimeError("boom\nmore")) == 1
 
     (file,) = tmp_path.iterdir()
-    assert capsys.readouterr().err == f"chatbot: crashed: RuntimeError: boom; the traceback is in {file}\n"
-    assert "RuntimeError: boom" in file.read_text()
+    assert capsys.readouterr().err == f"chatbot: crashed: RuntimeError: …; the traceback is in {file}\n"
+    assert file.read_text().endswith("RuntimeError: …\n")
     assert file.stat().st_mode & 0o077 == 0
 
 
