@@ -19,7 +19,7 @@ from chatbot.actions import ActionKey, SendReadReceipt
 from chatbot.bot import aftercare
 from chatbot.bot.crew import Crew
 from chatbot.bot.deferred import Deferred
-from chatbot.bot.degraded import BOT_RESTARTING, SETTLED_SECONDS, Degraded, DegradedReasons
+from chatbot.bot.degraded import BOT_RESTARTING, HANDLER_ABANDONED, SETTLED_SECONDS, Degraded, DegradedReasons
 from chatbot.bot.lane import Lane
 from chatbot.bot.line import LaneLine
 from chatbot.bot.listening import Listening
@@ -38,7 +38,7 @@ from chatbot.bot.upkeep import Upkeep
 from chatbot.bot.watch import Watch
 from chatbot.conversation import Conversations
 from chatbot.dispatch import Dispatcher, HandlerSource, Outcome
-from chatbot.dispatch.author_code import uncancelled
+from chatbot.dispatch.author_code import RunLimits, uncancelled
 from chatbot.errors import kind_of
 from chatbot.events import BotStarted, BotStopping, Event, MessageEvent, ThreadEvent
 from chatbot.model import MessageId, ThreadId, UserId
@@ -115,6 +115,7 @@ class Bot:
         self.trouble = Trouble(self.log, anyio.current_time)
         self.degraded.add_source(self.trouble.degraded)
         self.degraded.add_source(self._restarts)
+        self.degraded.add_source(self._abandoned_handlers)
         self.failures = Recurrence(self.log)
         self.watch = Watch(observer or Unobserved())
         self.tracer = tracer or Untraced()
@@ -250,23 +251,30 @@ class Bot:
 
     # ── what lanes need ───────────────────────────────────────────────────────────────────────────────────────
 
-    async def handle(self, event: Event) -> Outcome:
-        """Run the handlers on an event; a failing one is said in the log with its event."""
+    async def handle(self, event: Event, limits: RunLimits) -> Outcome:
+        """Run the handlers on an event; a failing one is said in the log with its event.
+
+        Args:
+            event: what happened.
+            limits: who hears of handlers that take long.
+        """
         begun = anyio.current_time()
         async with self._handlers_for(event) as dispatcher:
             memory = self.conversations.open(event)
-            outcome = await dispatcher.dispatch(event, memory, line=self._line(event), during=self.tracer.handler)
+            outcome = await dispatcher.dispatch(
+                event, memory, line=self._line(event), during=self.tracer.handler, limits=limits
+            )
         self.watch.handled(outcome, begun)
         if outcome.error is not None:
             self.say_failure(event, outcome.handler, outcome.error)
         return outcome
 
-    async def give_up(self, event: Event, failed: Outcome) -> Outcome:
-        """Let the error handlers have the last word on an event that will not be tried again."""
+    async def give_up(self, event: Event, failed: Outcome, limits: RunLimits) -> Outcome:
+        """Let the error handlers have the last word on an event that will not be tried again; see `handle`."""
         async with self._handlers_for(event) as dispatcher:
             memory = self.conversations.open(event)
             outcome = await dispatcher.dispatch_failure(
-                event, failed, memory, line=self._line(event), during=self.tracer.handler
+                event, failed, memory, line=self._line(event), during=self.tracer.handler, limits=limits
             )
         if outcome.error is not None and outcome.error is not failed.error:
             self.say_failure(event, outcome.handler, outcome.error)
@@ -283,6 +291,16 @@ class Bot:
                     yield dispatcher
             finally:
                 self._handlers.release()
+
+    def _abandoned_handlers(self, now: float) -> Iterator[Degraded]:
+        for (user, thread), lane in self.commons.abandoned.items():
+            if user == self.user:
+                where = f"in thread {thread}" if thread else "in no thread"
+                detail = (
+                    f"the handler {lane.name} ({lane.place}) {where} did not end after it was canceled;"
+                    " nothing else is handled there until it ends, or the process is restarted"
+                )
+                yield Degraded(HANDLER_ABANDONED, detail, now - lane.since)
 
     def _line(self, event: Event) -> LaneLine | None:
         lane = self.lanes.get(event.thread) if isinstance(event, ThreadEvent) else None

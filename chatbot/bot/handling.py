@@ -205,7 +205,7 @@ class Handling:
         failure = Rejected(event.reason)
         letter = self.trials.letter(event, Outcome(handler=type(event.action).__name__, error=failure), 1)
         with self._bot.tracer.attempt(event, 1):
-            outcome = await self._bot.handle(event)
+            outcome = await self.trials.handle(event)
             await self.trials.settle(
                 event,
                 outcome,

@@ -33,6 +33,19 @@ class EventHandled:
 
 
 @dataclass(frozen=True, slots=True)
+class HandlerSlow:
+    """A handler has run for more than a minute, and has not ended.
+
+    Args:
+        handler: its qualified name.
+        is_abandoned: it did not end although it was told to stop.
+    """
+
+    handler: str
+    is_abandoned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class EventBuried:
     """An event was given up and became a dead letter."""
 
@@ -42,7 +55,7 @@ class DoubleHealed:
     """A reply that was there twice is there once again."""
 
 
-Fact = EventNoticed | EventHandled | EventBuried | DoubleHealed
+Fact = EventNoticed | EventHandled | HandlerSlow | EventBuried | DoubleHealed
 
 
 class Observer(Protocol):

@@ -27,6 +27,8 @@ class BotSettings:
         cadence: how often to look.
         retention: how long settled wishes are kept, for edits of old messages and for proofs.
         slack_ms: how much later than its id says a message may become visible and still be handled.
+        timeout: how long one attempt of a handler may run that does not say otherwise, in seconds; None is as long as
+            it likes.
         max_turns: lanes that are at work at one time, those whose handlers run, or wait to run, not counted.
         max_handlers: handlers that run at one time.
     """
@@ -36,5 +38,6 @@ class BotSettings:
     cadence: Cadence = field(default_factory=Cadence)
     retention: timedelta = timedelta(days=30)
     slack_ms: int = DEFAULT_SLACK_MS
+    timeout: float | None = 600.0
     max_turns: int = 64
     max_handlers: int = 32

@@ -9,23 +9,29 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import anyio
 
-from chatbot.bot.attempts import MAX_KILLS, Attempts
+from chatbot.bot.attempts import MAX_KILLS, Attempts, TryAgain
 from chatbot.bot.degraded import LANE_FAILING, LASTING_SECONDS
 from chatbot.dispatch import Outcome
+from chatbot.dispatch.author_code import SLOW_SECONDS, Abandoned, RunLimits, Running
 from chatbot.errors import CannotStore, StoreConflict, StoreError, described, kind_of
-from chatbot.events import ActionFailed, Event
+from chatbot.events import ActionFailed, BotStarted, Event
 from chatbot.model import ThreadId
 from chatbot.service.back_off import jittered
+from chatbot.service.budget import AbandonedHandler
 from chatbot.stores.base import Attempt, DeadLetter, SaveDeadLetter, Write, letter_id
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from chatbot.bot.bot import Bot
+
+ABANDONED_PAUSE: Final = 30.0
+"""Seconds after which a lane with an abandoned handler gets a turn, if the handler does not end before."""
 
 MAX_CONFLICTS: Final = 10
 """How often a handler runs again at once, before its conflict counts as trouble with the store."""
@@ -44,12 +50,13 @@ class Trials:
         log: bound to bot and thread.
     """
 
-    __slots__ = ("_bot", "_log", "_thread", "attempts")
+    __slots__ = ("_bot", "_log", "_outcome", "_thread", "attempts")
 
     def __init__(self, bot: Bot, thread: ThreadId | None, noted: Attempt | None, log: FilteringBoundLogger) -> None:
         self._bot = bot
         self._thread = thread
         self._log = log
+        self._outcome: tuple[str, Outcome] | None = None
         self.attempts = Attempts(thread or ThreadId(""), noted, is_suspicious=bot.was_killed)
 
     async def run(self, event: Event, commit: Commit) -> None:
@@ -59,6 +66,7 @@ class Trials:
             TryAgain: the handler failed and may be tried again; nothing was committed.
             StoreError: nothing was committed.
         """
+        self.check_free()
         self.attempts.check_pause(event)
         for _ in range(MAX_CONFLICTS):
             try:
@@ -71,13 +79,86 @@ class Trials:
                 return
         await self._attempt(event, commit)
 
+    def check_free(self) -> None:
+        """Let nothing start beside a handler that was abandoned here.
+
+        Raises:
+            TryAgain: one still runs; the lane gets a turn as soon as it ends.
+        """
+        if (self._bot.user, self._thread or "") in self._bot.commons.abandoned:
+            raise TryAgain(ABANDONED_PAUSE)
+
+    async def handle(self, event: Event) -> Outcome:
+        """Run the handlers on an event.
+
+        Raises:
+            TryAgain: an abandoned handler still runs here, be it the one that was started now.
+        """
+        self.check_free()
+        if self._outcome is not None and self._outcome[0] == event.key:
+            (_, outcome), self._outcome = self._outcome, None
+            return outcome
+        return self._unless_abandoned(event, await self._bot.handle(event, self._limits(event)))
+
+    async def _give_up(self, event: Event, outcome: Outcome) -> Outcome:
+        return await self._bot.give_up(event, outcome, self._limits(event))
+
+    def _limits(self, event: Event) -> RunLimits:
+        # Whatever a bot waits for at its start may take long.
+        timeout = None if isinstance(event, BotStarted) else self._bot.settings.timeout
+        return RunLimits(timeout, partial(self._slow, event), partial(self._abandoned, event))
+
+    def _unless_abandoned(self, event: Event, outcome: Outcome) -> Outcome:
+        """Return the outcome; that of an abandoned handler counts only once the handler has ended."""
+        if isinstance(outcome.error, Abandoned) and not outcome.error.running.task.done():
+            self._outcome = (event.key, outcome)
+            raise TryAgain(ABANDONED_PAUSE)
+        return outcome
+
+    def _slow(self, event: Event, running: Running) -> None:
+        whose = running.whose
+        self._log.warning(
+            "handler.delayed",
+            handler=whose.name,
+            place=whose.place,
+            event_type=type(event).__name__,
+            event_key=event.key,
+            seconds=SLOW_SECONDS,
+        )
+        self._bot.watch.slow(whose.name)
+
+    def _abandoned(self, event: Event, running: Running) -> None:
+        """Keep the lane from starting anything, in this bot and in one that takes its place, until the handler ends."""
+        bot, whose = self._bot, running.whose
+        key = (bot.user, self._thread or "")
+        bot.commons.abandoned[key] = AbandonedHandler(whose.name, whose.place, running.now)
+        self._log.error(
+            "handler.abandoned",
+            handler=whose.name,
+            place=whose.place,
+            event_type=type(event).__name__,
+            event_key=event.key,
+            hint="it did not end after it was canceled; nothing else is handled here until it does",
+        )
+        bot.watch.abandoned(whose.name)
+
+        def ended(_task: object) -> None:
+            bot.commons.abandoned.pop(key, None)
+            self._log.info("handler.ended", handler=whose.name, event_key=event.key)
+            if self._thread is None:
+                bot.own.wake()
+            else:
+                bot.turns.ring_soon(self._thread)
+
+        running.task.add_done_callback(ended)
+
     async def _attempt(self, event: Event, commit: Commit) -> None:
         with self._bot.tracer.attempt(event, self.attempts.number(event)):
             await self._run(event, commit)
 
     async def _run(self, event: Event, commit: Commit) -> None:
         if not self.attempts.is_suspicious:
-            outcome = await self._bot.handle(event)
+            outcome = await self.handle(event)
         elif self.attempts.kills(event) >= MAX_KILLS:
             outcome = _killer()
         else:
@@ -89,7 +170,7 @@ class Trials:
     async def _watched(self, event: Event) -> Outcome:
         """Run the handlers with a note in the store that is there for as long as they run."""
         await self._bot.commit([self.attempts.begin(event)])
-        outcome = await self._bot.handle(event)
+        outcome = await self.handle(event)
         if outcome.error is not None:
             await self._bot.commit([self.attempts.survived(event)])
         return outcome
@@ -110,7 +191,7 @@ class Trials:
             raise self.attempts.wait(pause)
         self._bot.degraded.end(LANE_FAILING, place=retries_in(self._thread))
         count = max(count, self.attempts.kills(event))
-        last_words = await self._bot.give_up(event, outcome)
+        last_words = await self._give_up(event, outcome)
         letter = self.letter(event, outcome, count)
         await self.settle(event, last_words, commit, [*outcome.writes, letter], [letter])
 
@@ -126,7 +207,7 @@ class Trials:
             StoreError: nothing was committed.
         """
         with self._bot.tracer.attempt(event, number):
-            return await self._committed(event, await self._bot.handle(event), commit)
+            return await self._committed(event, await self.handle(event), commit)
 
     async def settle(
         self, event: Event, outcome: Outcome, commit: Commit, writes: Sequence[Write], least: Sequence[Write]

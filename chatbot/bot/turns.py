@@ -44,6 +44,7 @@ class Turns:
         self._rota = Rota(bot.settings.cadence.rate)
         self._count = 0
         self._rung: set[ThreadId] = set()
+        self._to_ring: set[ThreadId] = set()
         self._with_handlers = 0
         self._woken = anyio.Event()
         self.working: dict[ThreadId, int] = {}
@@ -60,6 +61,11 @@ class Turns:
         elif thread in self._bot.lanes:
             self._rota.call(thread, anyio.current_time())
             self._woken.set()
+
+    def ring_soon(self, thread: ThreadId) -> None:
+        """The same from a callback of the event loop, where no task runs."""
+        self._to_ring.add(thread)
+        self._woken.set()
 
     def begin_beat(self, thread: ThreadId) -> None:
         """Have a thread looked at some time within its first pause; random, so that threads begin one by one."""
@@ -93,6 +99,8 @@ class Turns:
         async with anyio.create_task_group() as group:
             while True:
                 now = anyio.current_time()
+                while self._to_ring:
+                    self.ring(self._to_ring.pop())
                 while not self._is_full and (thread := self._rota.take(now)) is not None:
                     self._count += 1
                     self.working[thread] = self._count

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import anyio
 
-from chatbot.bot.observer import DoubleHealed, EventBuried, EventHandled, EventNoticed, Observer
+from chatbot.bot.observer import DoubleHealed, EventBuried, EventHandled, EventNoticed, HandlerSlow, Observer
 from chatbot.bot.pulse import DOORBELL, Pulse
 from chatbot.dispatch import Outcome
 from chatbot.errors import kind_of
@@ -64,6 +64,14 @@ class Watch:
         """Handlers have run, or waited to run, since `begun`."""
         error = kind_of(outcome.error) if outcome.error is not None else None
         self._observer.note(EventHandled(outcome.handler, anyio.current_time() - begun, error))
+
+    def slow(self, handler: str) -> None:
+        """A handler has run for more than a minute."""
+        self._observer.note(HandlerSlow(handler))
+
+    def abandoned(self, handler: str) -> None:
+        """A handler did not end although it was told to stop."""
+        self._observer.note(HandlerSlow(handler, is_abandoned=True))
 
     def noticed(self, latency: float) -> None:
         """A look has shown a change that is so many seconds old."""

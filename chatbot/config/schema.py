@@ -207,6 +207,7 @@ class BotConfig(Settings):
         allow: user ids; if given, nobody but these and the admins is heard.
         rate_limit: how many answers each person gets in a thread, over restarts; by default as many as they ask for.
         max_handlers: how many events its handlers work on at one time; further threads wait until one has ended.
+        timeout: how long one attempt of a handler may run that does not say otherwise; null is without limit.
         user: the id of its user in the service; needed where nothing may make users, else one is made at the first
             start and remembered.
         token: an access token of that user, as `!secret`, where `service` names nothing that gives tokens out.
@@ -222,6 +223,7 @@ class BotConfig(Settings):
     allow: Users | None = None
     rate_limit: RateConfig | None = None
     max_handlers: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_whole_number)] = 32
+    timeout: Duration | None = timedelta(minutes=10)
     user: Annotated[UserId | None, BeforeValidator(_user)] = None
     token: Secret | None = None
 

@@ -7,7 +7,9 @@ Rules:
        enclosing scope can tell that: handlers cancel tasks and leave scopes open.
     3. Everything else that comes out, `CancelledError` and the `RuntimeError` of a scope that was left open included,
        is a failure of the code. What is no `Exception` is raised as `AbnormalExit`.
-    4. Nobody is left behind: `run` waits for its task, also while it is being cancelled itself.
+    4. Nobody is left behind: `run` waits for its task, also while it is being cancelled itself. Only code that has not
+       ended `ABANDON_SECONDS` after it was told to stop is *abandoned*: `RunLimits.abandoned` is told of it first, and
+       keeps its lane from starting anything until the task has ended.
     5. Synchronous code needs no task: what comes out of it is always its own.
 
 The task copies the context of the caller, so context variables (structlog's, those of traces) are seen by the code.
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import anyio.lowlevel
 from anyio import CancelScope
@@ -26,6 +28,12 @@ from chatbot.errors import AbnormalExit
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+SLOW_SECONDS: Final = 60.0
+"""A handler that has run for longer is reported."""
+
+ABANDON_SECONDS: Final = 5.0
+"""How long code may take to end once it was told to stop."""
 
 EndsAll = Callable[[BaseException], bool]
 """Says of an error whether it ends everything at once, rather than being a failure of the event in hand."""
@@ -57,6 +65,33 @@ class EndOfAll(BaseException):
         self.raised = raised
 
 
+class RunLimits(NamedTuple):
+    """How long code may run, and who hears of it when it takes long.
+
+    Args:
+        timeout: seconds, where the code has no limit of its own; None is as long as it likes.
+        slow: told of code that has run for `SLOW_SECONDS`, on the event loop.
+        abandoned: told of code that did not stop, before anything else happens.
+    """
+
+    timeout: float | None = None
+    slow: Callable[[Running], None] = lambda _running: None
+    abandoned: Callable[[Running], None] = lambda _running: None
+
+
+class Abandoned(TimeoutError):
+    """Code of a plugin did not end although it was told to stop; its task still runs.
+
+    Args:
+        message: what did not end, where, and within what time.
+        running: the code.
+    """
+
+    def __init__(self, message: str, running: Running) -> None:
+        super().__init__(message)
+        self.running = running
+
+
 class AuthorCode:
     """Runs what authors of plugins have written, for one bot.
 
@@ -70,28 +105,36 @@ class AuthorCode:
     def __init__(self, ends_all: EndsAll | None = None) -> None:
         self._ends_all = ends_all
 
-    async def run(self, code: Coroutine[Any, Any, T], whose: AuthorFunction, *, timeout: float | None = None) -> T:
+    async def run(
+        self,
+        code: Coroutine[Any, Any, T],
+        whose: AuthorFunction,
+        *,
+        timeout: float | None = None,
+        limits: RunLimits | None = None,
+    ) -> T:
         """Await code of a plugin.
 
         Args:
             code: the coroutine; it is always awaited or closed.
             whose: the function.
             timeout: how long it may run, in seconds.
+            limits: who hears of it when it takes long.
 
         Raises:
             TimeoutError: it took longer, and was stopped.
+            Abandoned: it took longer, and did not stop.
             AbnormalExit: it raised what is no `Exception`, was cancelled, but not by us, or cancelled itself.
             Exception: what it raised itself.
         """
-        running = Running(code, whose)
-        if timeout is None:
-            await running.ended()
-        else:
-            timer = asyncio.get_running_loop().call_later(timeout, running.stop)
-            try:
-                await running.ended()
-            finally:
-                timer.cancel()
+        running = Running(code, whose, timeout, limits)
+        await running.ended()
+        if running.is_abandoned:
+            msg = (
+                f"{whose.place}: {whose.name} did not end within {timeout or 0:g} s,"
+                f" nor {ABANDON_SECONDS:g} s after it was canceled"
+            )
+            raise Abandoned(msg, running)
         if running.error is None and running.is_complete and not running.task.cancelled():
             result: T = running.result
             return result
@@ -133,27 +176,59 @@ class Running:
     Args:
         code: the coroutine.
         whose: the function; the task has its name.
+        timeout: how long it may run, in seconds.
+        limits: who hears of it when it takes long.
 
     Attributes:
         task: the task.
         is_stopped: we have told it to stop.
+        is_abandoned: it has not ended since, and nobody waits for it any more.
         is_complete: it has returned.
         result: what it returned.
         error: what came out of it instead.
     """
 
-    __slots__ = ("_scope", "_waiter", "error", "is_complete", "is_stopped", "result", "task", "whose")
+    __slots__ = (
+        "_limits",
+        "_loop",
+        "_scope",
+        "_timeout",
+        "_timer",
+        "_waiter",
+        "error",
+        "is_abandoned",
+        "is_complete",
+        "is_stopped",
+        "result",
+        "task",
+        "whose",
+    )
 
-    def __init__(self, code: Coroutine[Any, Any, Any], whose: AuthorFunction) -> None:
-        loop = asyncio.get_running_loop()
+    def __init__(
+        self,
+        code: Coroutine[Any, Any, Any],
+        whose: AuthorFunction,
+        timeout: float | None = None,
+        limits: RunLimits | None = None,
+    ) -> None:
+        loop = self._loop = asyncio.get_running_loop()
         self.whose = whose
+        self._timeout = timeout
+        self._limits = limits
+        self._timer: asyncio.TimerHandle | None = None
         self.is_stopped = False
+        self.is_abandoned = False
         self.is_complete = False
         self.result: Any = None
         self.error: BaseException | None = None
         self._scope: CancelScope | None = None
         self._waiter: asyncio.Future[None] = loop.create_future()
         self.task = asyncio.Task(self._run(code), loop=loop, name=whose.name)
+        # One timer at a time: most code ends long before the first of them.
+        if limits is not None and (timeout is None or timeout > SLOW_SECONDS):
+            self._timer = loop.call_later(SLOW_SECONDS, self._is_slow)
+        elif timeout is not None:
+            self._timer = loop.call_later(timeout, self.stop)
 
     async def _run(self, code: Coroutine[Any, Any, Any]) -> None:
         """Be the task. Nothing comes out of it: a task that raises SystemExit ends the event loop."""
@@ -167,24 +242,54 @@ class Running:
         except BaseException as error:
             self.error = error
         finally:
-            if not self._waiter.done():
-                self._waiter.set_result(None)
+            if self._timer is not None:
+                self._timer.cancel()
+            self._wake()
+
+    def _wake(self) -> None:
+        if not self._waiter.done():
+            self._waiter.set_result(None)
+
+    @property
+    def now(self) -> float:
+        """The event loop's time, in seconds; also where no task runs."""
+        return self._loop.time()
+
+    def _is_slow(self) -> None:
+        self._timer = None
+        if self._timeout is not None:
+            self._timer = self._loop.call_later(self._timeout - SLOW_SECONDS, self.stop)
+        if self._limits is not None:
+            self._limits.slow(self)
+
+    def _abandon(self) -> None:
+        self._timer = None
+        if self.task.done():
+            return
+        self.is_abandoned = True
+        if self._limits is not None:
+            self._limits.abandoned(self)
+        self._wake()
 
     def stop(self) -> None:
         """Tell it to stop, by its scope."""
+        if not self.is_stopped:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_later(ABANDON_SECONDS, self._abandon)
         self.is_stopped = True
         if self._scope is not None:
             self._scope.cancel("chatbot stops this code")
 
     async def ended(self) -> None:
-        """Wait until it has ended. Whoever waits is cancelled only after it was stopped and has ended, too."""
+        """Wait until it has ended, or was abandoned. Whoever waits is cancelled only after that, too."""
         try:
             await self._waiter
         except asyncio.CancelledError:
             self.stop()
             # Shielded, as a cancelled scope is level-triggered; a native cancellation comes once, and is raised below.
             with CancelScope(shield=True):
-                while not self.task.done():
+                while not (self.task.done() or self.is_abandoned):
                     self._waiter = asyncio.get_running_loop().create_future()
                     try:
                         await self._waiter

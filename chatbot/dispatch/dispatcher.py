@@ -27,7 +27,7 @@ from chatbot.conversation.schedules import Schedule
 from chatbot.conversation.talk import LOST
 from chatbot.dispatch.access import Access, Admission, Doorkeeper
 from chatbot.dispatch.arguments import BadArguments
-from chatbot.dispatch.author_code import AuthorCode, AuthorFunction, EndsAll
+from chatbot.dispatch.author_code import AuthorCode, AuthorFunction, EndsAll, RunLimits
 from chatbot.dispatch.binding import Match
 from chatbot.dispatch.calls import called_by, nobody_called
 from chatbot.dispatch.context import Context
@@ -160,7 +160,13 @@ class Dispatcher:
         return bool(self._listeners_of(event).everyone) or (event is MessageReceived and bool(self._commands))
 
     async def dispatch(
-        self, event: Event, memory: Memory | None = None, *, line: Line | None = None, during: During = alone
+        self,
+        event: Event,
+        memory: Memory | None = None,
+        *,
+        line: Line | None = None,
+        during: During = alone,
+        limits: RunLimits | None = None,
     ) -> Outcome:
         """Run the handler that wants the event, and give what it asked for.
 
@@ -169,6 +175,7 @@ class Dispatcher:
             memory: what handlers remember; without one, those that ask for state fail.
             line: for what handlers do while they run; without one they are alone with the event.
             during: entered, with its name, while a handler runs.
+            limits: how long handlers may run that have no timeout of their own, and who hears of it.
 
         Returns:
             the wishes and the handler's name; or the handler's name and its error. Cancellation passes through.
@@ -199,7 +206,7 @@ class Dispatcher:
                 if handler and match is None:
                     continue
                 if admission is Admission.WELCOME:
-                    is_answered = await self._offer(handler, match, occasion, ledger)
+                    is_answered = await self._offer(handler, match, occasion, ledger, limits)
             except TimeTooFar as error:
                 if handler is None or handler.is_dialog or not isinstance(event, MessageReceived):
                     return self._failed(handler, event, ledger, error)
@@ -225,6 +232,7 @@ class Dispatcher:
         *,
         line: Line | None = None,
         during: During = alone,
+        limits: RunLimits | None = None,
     ) -> Outcome:
         """What the error handlers want done about an event whose handler will not be tried again.
 
@@ -235,7 +243,7 @@ class Dispatcher:
             event: what it failed on.
             failed: what came of its last attempt.
             memory: as for `dispatch`.
-            line, during: as for `dispatch`.
+            line, during, limits: as for `dispatch`.
         """
         error, handler = failed.error, self._by_name.get(failed.handler or "")
         everyone, people = self._views(event)
@@ -248,7 +256,8 @@ class Dispatcher:
             try:
                 ctx: Context[Event] = Context(occasion, handler=one.name, ledger=ledger)
                 answer = one.answer(ctx, error, self._provisions)
-                reply = await self._run(ctx, answer, one, ledger.during(one.name))
+                timeout = limits.timeout if limits is not None else None
+                reply = await self._run(ctx, answer, one, ledger.during(one.name), timeout=timeout, limits=limits)
             except Exception as worse:
                 return Outcome(failed.wishes, one.name, worse)
             if reply is not PASS:
@@ -314,13 +323,21 @@ class Dispatcher:
             self._by_event[event] = known
         return known
 
-    async def _offer(self, handler: Handler | None, match: Match | None, occasion: Occasion, ledger: Ledger) -> bool:
+    async def _offer(
+        self,
+        handler: Handler | None,
+        match: Match | None,
+        occasion: Occasion,
+        ledger: Ledger,
+        limits: RunLimits | None,
+    ) -> bool:
         """Whether the handler took the event; what it asked for is in the ledger then."""
         if handler is None or match is None:
             handler, match = self._resumed(ledger.memory.resume(occasion.text))
         ctx: Context[Event] = Context(occasion, handler=handler.name, ledger=ledger)
         answer = handler.answer(ctx, match, self._provisions, ledger.memory)
-        reply = await self._run(ctx, answer, handler, ledger.during(handler.name), timeout=handler.timeout)
+        timeout = handler.timeout(limits.timeout if limits is not None else None)
+        reply = await self._run(ctx, answer, handler, ledger.during(handler.name), timeout=timeout, limits=limits)
         ledger.wishes += ledger.memory.take_wishes()
         return reply is not PASS
 
@@ -346,10 +363,11 @@ class Dispatcher:
         block: AbstractContextManager[object],
         *,
         timeout: float | None = None,
+        limits: RunLimits | None = None,
     ) -> Reply:
         """Have a function answer with its context, and take what it returns as a reply."""
         with ctx, block:
-            reply = await self.author_code.run(answer, whose, timeout=timeout)
+            reply = await self.author_code.run(answer, whose, timeout=timeout, limits=limits)
             if isinstance(reply, str):
                 await ctx.reply(reply)
         return reply

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from itertools import takewhile
-from typing import Any
+from typing import Any, Final
 
 from chatbot.conversation.dialog import Dialog
 from chatbot.conversation.memory import Memory
@@ -33,6 +33,12 @@ from chatbot.dispatch.somebody import People, names_in
 from chatbot.events import Event, ScheduleFired, TimerFired
 from chatbot.model import Participant
 
+BOT_TIMEOUT: Final = timedelta(minutes=10)
+"""The default of a handler's `timeout`: what bots.yaml says of the bot, which is ten minutes by default.
+
+Known by its identity: a handler that asks for ten minutes itself gets them whatever bots.yaml says.
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -42,13 +48,13 @@ class Options:
         from_bots: whether it also gets what other bots did.
         ack: when messages it handles are shown as read; None leaves it to the bot.
         retry: how often it is tried when it fails; None is as usual.
-        timeout: how long it may run; None is as long as it likes.
+        timeout: how long one attempt may run; None is as long as it likes, `BOT_TIMEOUT` is as the bot says.
     """
 
     from_bots: bool = False
     ack: Ack | None = None
     retry: Retry | None = None
-    timeout: timedelta | None = None
+    timeout: timedelta | None = BOT_TIMEOUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +158,15 @@ class Handler:
         for needs in (self.needs, *(one.needs for one in self.layers), *(one.needs for one in self.errors)):
             yield from needs.values()
 
-    @property
-    def timeout(self) -> float | None:
-        """How long it may run, in seconds; None is as long as it likes."""
+    def timeout(self, of_bot: float | None) -> float | None:
+        """Return how long an attempt may run, in seconds; None is as long as it likes.
+
+        Args:
+            of_bot: what holds where the handler does not say.
+        """
         limit = self.registration.options.timeout
+        if limit is BOT_TIMEOUT:
+            return of_bot
         return None if limit is None else limit.total_seconds()
 
     def match(self, occasion: Occasion) -> Match | None:

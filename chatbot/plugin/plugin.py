@@ -14,7 +14,7 @@ from chatbot.conversation.schedules import Cron, Every, Schedule
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.error_handler import ErrorHandler, check_errors, prepare_error_handler
 from chatbot.dispatch.filters import FilterLike
-from chatbot.dispatch.handler import Handler, Options, Registration, Surroundings, prepare
+from chatbot.dispatch.handler import BOT_TIMEOUT, Handler, Options, Registration, Surroundings, prepare
 from chatbot.dispatch.middleware import Middleware, Proceed, prepare_layer
 from chatbot.dispatch.outcome import Ack, Retry
 from chatbot.dispatch.place import place_of, place_of_caller
@@ -70,7 +70,7 @@ class Plugin:
         from_bots: bool = False,
         ack: Ack | None = None,
         retry: Retry | None = None,
-        timeout: timedelta | None = None,
+        timeout: timedelta | None = BOT_TIMEOUT,
     ) -> RegistersMessages:
         """Register a handler for messages with text that no command takes.
 
@@ -79,7 +79,8 @@ class Plugin:
             from_bots: whether other chatbots' messages count too; the bot's own never do.
             ack: when messages it answers are shown as read; by default as the bot's `ack` says.
             retry: how often it is tried when it fails; by default three times.
-            timeout: how long it may run before it is cancelled and counts as failed; by default as long as it likes.
+            timeout: how long an attempt may run before it is canceled and counts as failed; by default as the bot's
+                `timeout` says (10 minutes). None is without limit.
         """
         registers = self._registers(
             MessageReceived,
@@ -97,7 +98,7 @@ class Plugin:
         from_bots: bool = False,
         ack: Ack | None = None,
         retry: Retry | None = None,
-        timeout: timedelta | None = None,
+        timeout: timedelta | None = BOT_TIMEOUT,
     ) -> RegistersMessages:
         """Register a handler for `/name`; its further parameters are what may be typed behind it.
 
@@ -111,7 +112,8 @@ class Plugin:
             from_bots: whether other chatbots may command too.
             ack: when messages it answers are shown as read; by default as the bot's `ack` says.
             retry: how often it is tried when it fails; by default three times.
-            timeout: how long it may run before it is cancelled and counts as failed; by default as long as it likes.
+            timeout: how long an attempt may run before it is canceled and counts as failed; by default as the bot's
+                `timeout` says (10 minutes). None is without limit.
 
         Raises:
             PluginError: the name cannot be typed as a command, or the plugin has it already.
@@ -132,7 +134,7 @@ class Plugin:
         from_bots: bool = False,
         ack: Ack | None = None,
         retry: Retry | None = None,
-        timeout: timedelta | None = None,
+        timeout: timedelta | None = BOT_TIMEOUT,
     ) -> Registers[E]:
         """Register a handler for a class of events and its subclasses.
 
@@ -144,7 +146,8 @@ class Plugin:
             from_bots: whether what other chatbots did counts too, and other bots are among the participants.
             ack: when messages it answers are shown as read; by default as the bot's `ack` says.
             retry: how often it is tried when it fails; by default three times.
-            timeout: how long it may run before it is cancelled and counts as failed; by default as long as it likes.
+            timeout: how long an attempt may run before it is canceled and counts as failed; by default as the bot's
+                `timeout` says (10 minutes). None is without limit.
         """
         if event in _CALLED_BY_NAME:
             msg = f"{place_of_caller()}: on({event.__name__}) gets nothing: {_CALLED_BY_NAME[event]}"
@@ -158,9 +161,13 @@ class Plugin:
     ) -> Callable[Concatenate[Context[TimerFired], P], Coroutine[Any, Any, R]]: ...
 
     @overload
-    def timer(self, *, retry: Retry | None = None, timeout: timedelta | None = None) -> Registers[TimerFired]: ...
+    def timer(
+        self, *, retry: Retry | None = None, timeout: timedelta | None = BOT_TIMEOUT
+    ) -> Registers[TimerFired]: ...
 
-    def timer(self, function: Any = None, *, retry: Retry | None = None, timeout: timedelta | None = None) -> Any:
+    def timer(
+        self, function: Any = None, *, retry: Retry | None = None, timeout: timedelta | None = BOT_TIMEOUT
+    ) -> Any:
         """Register a function that `ctx.later` may have called: `@plugin.timer`.
 
         Its parameters behind the context are what it is called with, besides state and what is provided. It is stored
@@ -169,13 +176,14 @@ class Plugin:
         Args:
             function: given by the decorator without parentheses.
             retry: how often it is tried when it fails; by default three times.
-            timeout: how long it may run before it is cancelled and counts as failed; by default as long as it likes.
+            timeout: how long an attempt may run before it is canceled and counts as failed; by default as the bot's
+                `timeout` says (10 minutes). None is without limit.
         """
         register = self._registers(TimerFired, None, options=Options(retry=retry, timeout=timeout))
         return register if function is None else register(function)
 
     def every(
-        self, period: timedelta, *, retry: Retry | None = None, timeout: timedelta | None = None
+        self, period: timedelta, *, retry: Retry | None = None, timeout: timedelta | None = BOT_TIMEOUT
     ) -> Registers[ScheduleFired]:
         """Register a function to be called again and again, first one period after the bot's first start with it.
 
@@ -185,7 +193,8 @@ class Plugin:
         Args:
             period: at least a second.
             retry: how often it is tried when it fails; by default three times.
-            timeout: how long it may run before it is cancelled and counts as failed; by default as long as it likes.
+            timeout: how long an attempt may run before it is canceled and counts as failed; by default as the bot's
+                `timeout` says (10 minutes). None is without limit.
 
         Raises:
             PluginError: the period is too short.
@@ -193,7 +202,7 @@ class Plugin:
         return self._scheduled(lambda: Every(period), Options(retry=retry, timeout=timeout))
 
     def cron(
-        self, expression: str, *, tz: str = "UTC", retry: Retry | None = None, timeout: timedelta | None = None
+        self, expression: str, *, tz: str = "UTC", retry: Retry | None = None, timeout: timedelta | None = BOT_TIMEOUT
     ) -> Registers[ScheduleFired]:
         """Register a function to be called by the clock: `@plugin.cron("0 9 * * 1-5", tz="Europe/Paris")`.
 
@@ -204,7 +213,8 @@ class Plugin:
             expression: minute, hour, day of month, month, day of week, as cron has them.
             tz: the time zone of the clock, by its name in the IANA database.
             retry: how often it is tried when it fails; by default three times.
-            timeout: how long it may run before it is cancelled and counts as failed; by default as long as it likes.
+            timeout: how long an attempt may run before it is canceled and counts as failed; by default as the bot's
+                `timeout` says (10 minutes). None is without limit.
 
         Raises:
             PluginError: the expression or the time zone is none.

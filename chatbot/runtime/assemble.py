@@ -129,6 +129,7 @@ def bot_settings(config: BotConfig, *, retention: timedelta) -> BotSettings:
         ),
         retention=retention,
         max_handlers=config.max_handlers,
+        timeout=None if config.timeout is None else config.timeout.total_seconds(),
     )
 
 

@@ -189,15 +189,33 @@ class Budget:
             self._shared.forget(now)
 
 
+@dataclass(frozen=True, slots=True)
+class AbandonedHandler:
+    """A handler that runs on although it was told to stop.
+
+    Args:
+        name: its qualified name.
+        place: where it is defined, `file:line`.
+        since: when it was given up, in seconds of the event loop's clock.
+    """
+
+    name: str
+    place: str
+    since: float
+
+
 class Commons:
     """What the bots of one process use up together, thread by thread.
 
     Attributes:
         users: those bots; what they do is counted by who does it.
+        abandoned: handlers that did not end although they were told to stop, by their bots' users and their threads
+            ("" is none). A bot that takes another's place starts nothing beside them either.
     """
 
     def __init__(self) -> None:
         self.users: set[UserId] = set()
+        self.abandoned: dict[tuple[UserId, str], AbandonedHandler] = {}
         self._budgets: dict[ThreadId, Budget] = {}
 
     def of(self, thread: ThreadId) -> Budget:

@@ -16,6 +16,7 @@ from anyio.abc import TaskStatus
 
 from chatbot.conversation import Memory
 from chatbot.dispatch import Access, Ack, BotInfo, Dispatcher, Outcome
+from chatbot.dispatch.author_code import RunLimits
 from chatbot.dispatch.ledger import During, alone
 from chatbot.dispatch.line import Line
 from chatbot.emulator import Fault
@@ -169,9 +170,15 @@ class _Witness(Dispatcher):
         self._handled = handled
 
     async def dispatch(
-        self, event: Event, memory: Memory | None = None, *, line: Line | None = None, during: During = alone
+        self,
+        event: Event,
+        memory: Memory | None = None,
+        *,
+        line: Line | None = None,
+        during: During = alone,
+        limits: RunLimits | None = None,
     ) -> Outcome:
-        outcome = await super().dispatch(event, memory, line=line, during=during)
+        outcome = await super().dispatch(event, memory, line=line, during=during, limits=limits)
         if isinstance(event, ThreadEvent):
             key = self._user, f"{event.thread} {type(event).__name__} {event.key}"
             self._handled.pop(key, None)

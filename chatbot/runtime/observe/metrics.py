@@ -109,12 +109,18 @@ class _Snapshot(Collector):
         )
         buried = CounterMetricFamily("chatbot_dead_letters_made", "Events that were given up.", labels=["bot"])
         healed = CounterMetricFamily("chatbot_doubles_healed", "Replies that were there twice.", labels=["bot"])
+        slow = CounterMetricFamily("chatbot_handlers_slow", "Handlers that ran for more than a minute.", labels=["bot"])
+        abandoned = CounterMetricFamily(
+            "chatbot_handlers_abandoned", "Handlers that did not end after they were canceled.", labels=["bot"]
+        )
         for bot in self._status.bots:
             for (operation, outcome), count in bot.counts.calls.items():
                 calls.add_metric([bot.report.name, operation, outcome], count)
+            slow.add_metric([bot.report.name], bot.counts.slow)
+            abandoned.add_metric([bot.report.name], bot.counts.abandoned)
             buried.add_metric([bot.report.name], bot.counts.buried)
             healed.add_metric([bot.report.name], bot.counts.healed)
-        yield from (calls, buried, healed)
+        yield from (calls, buried, healed, slow, abandoned)
 
     def _histograms(self) -> Iterable[Metric]:
         detection = HistogramMetricFamily(

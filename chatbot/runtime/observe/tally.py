@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from chatbot.bot.observer import DoubleHealed, EventBuried, EventHandled, EventNoticed, Fact
+from chatbot.bot.observer import DoubleHealed, EventBuried, EventHandled, EventNoticed, Fact, HandlerSlow
 
 BOUNDS: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 """Upper bounds of the buckets, in seconds; a last one has no bound."""
@@ -83,6 +83,8 @@ class Counts:
         healed: replies that were there twice, and are no more.
         token_expires_on: epoch seconds; None while there was none.
         failures: the latest ones, oldest first.
+        slow: how often a handler ran for more than a minute.
+        abandoned: how often a handler did not end although it was told to stop.
     """
 
     detection: Distribution
@@ -93,6 +95,8 @@ class Counts:
     healed: int
     token_expires_on: float | None
     failures: tuple[Failure, ...]
+    slow: int = 0
+    abandoned: int = 0
 
 
 class Tally:
@@ -109,6 +113,8 @@ class Tally:
         self._handlers: dict[tuple[str, str], Stopwatch] = {}
         self._calls: Counter[tuple[str, str]] = Counter()
         self._call_seconds: dict[str, Stopwatch] = {}
+        self._slow = 0
+        self._abandoned = 0
         self._buried = 0
         self._healed = 0
         self.token_expires_on: float | None = None
@@ -123,6 +129,10 @@ class Tally:
                 self._handlers.setdefault(key, Stopwatch()).add(seconds)
                 if error is not None:
                     self._failures.append(Failure(self._clock(), handler or "", error))
+            case HandlerSlow(is_abandoned=True):
+                self._abandoned += 1
+            case HandlerSlow():
+                self._slow += 1
             case EventBuried():
                 self._buried += 1
             case DoubleHealed():
@@ -144,4 +154,6 @@ class Tally:
             healed=self._healed,
             token_expires_on=self.token_expires_on,
             failures=tuple(self._failures),
+            slow=self._slow,
+            abandoned=self._abandoned,
         )

@@ -118,7 +118,7 @@ async def test_a_handler_that_fails_at_the_end_fails_the_chat() -> None:
 async def test_a_handler_that_hangs_is_found() -> None:
     plugin = Plugin("stuck")
 
-    @plugin.message()
+    @plugin.message(timeout=None)
     async def hang(ctx: Context) -> None:
         await anyio.Event().wait()
 
