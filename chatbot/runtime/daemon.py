@@ -138,6 +138,7 @@ class Daemon:
             async with self._unless_stopped():
                 with explaining(config, connection):
                     site.bots += await site.make(config, self._plugins)
+            self._plugins = {}  # from now on they are the bots': what a reload replaces must not be kept here
             if self._stopping.is_set():
                 return
             observatory = self._observatory = Observatory(site.bots, site.tallies, store, connection)

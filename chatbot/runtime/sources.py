@@ -9,6 +9,7 @@ import ast
 import hashlib
 import os
 import sys
+import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -80,6 +81,8 @@ class Sources:
         }
         with _without(stale, self._directory):
             plugins = load_plugins(config, None if names is None else {*names, *changes})
+        if stale:
+            _clear_type_caches()
         self._known = {
             name: known if name not in stale and (known := self._known.get(name)) else _read(name, module, digests)
             for name, module in _own_modules(self._directory)
@@ -147,6 +150,15 @@ def _without(names: Collection[str], directory: Path) -> Iterator[None]:
             if package is not None:
                 setattr(package, child, module)
         raise
+
+
+def _clear_type_caches() -> None:
+    """Let `typing` forget the forms it has made, such as `State[Cart]`: each keeps the module of its class alive.
+
+    The caches hold 128 forms each and are filled again when they are needed; nothing depends on them but speed.
+    """
+    for clear in getattr(typing, "_cleanups", ()):  # no public way: CPython's own tests look for leaks with it
+        clear()
 
 
 def _package_of(name: str) -> tuple[ModuleType | None, str]:

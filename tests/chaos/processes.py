@@ -6,6 +6,7 @@ Every process started here is ended here, at the latest with the block it belong
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sys
@@ -21,6 +22,7 @@ import anyio
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from chatbot.runtime import event_loop
 from chatbot.service.acs import AcsResource
 
 ROOT: Final = Path(__file__).parents[2]
@@ -138,6 +140,7 @@ class Daemon:
 
     Args:
         directory: where bots.yaml, the plugin, the store and the log are.
+        loop: the event loop to run on, `asyncio` or `uvloop`; by default what `chatbot run` chooses.
 
     Attributes:
         codes: the exit code of each process that has ended; negative is the signal that ended it.
@@ -145,6 +148,7 @@ class Daemon:
     """
 
     directory: Path
+    loop: str | None = None
     codes: list[int] = field(default_factory=list)
     said: Counter[str] = field(default_factory=Counter)
     _process: Process | None = None
@@ -155,7 +159,14 @@ class Daemon:
 
     @classmethod
     def set_up(
-        cls, directory: Path, service: str, *, interval: str = "1s", idle: str = "10s", drain: str = "10s"
+        cls,
+        directory: Path,
+        service: str,
+        *,
+        interval: str = "1s",
+        idle: str = "10s",
+        drain: str = "10s",
+        loop: str | None = None,
     ) -> Daemon:
         """Write what it runs: a bot with the `checkable` plugin.
 
@@ -165,11 +176,12 @@ class Daemon:
             interval: between two looks at a thread that speaks.
             idle: between two looks at a silent one.
             drain: how long a stop may take.
+            loop: the event loop to run on, `asyncio` or `uvloop`.
         """
         text = BOTS_YAML.format(service=service, interval=interval, idle=idle, drain=drain)
         (directory / "bots.yaml").write_text(text)
         shutil.copy(PLUGIN, directory)
-        return cls(directory)
+        return cls(directory, loop)
 
     @property
     def store(self) -> Path:
@@ -210,7 +222,8 @@ class Daemon:
     async def run_once(self) -> int:
         """Run one process to its end; returns its exit code."""
         self._ended = anyio.Event()
-        process = await _open("run", str(self.directory / "bots.yaml"), stdout=None)
+        env = os.environ | ({event_loop.VARIABLE: self.loop} if self.loop else {})
+        process = await _open("run", str(self.directory / "bots.yaml"), stdout=None, env=env)
         self._process = process
         try:
             await self._read(process)

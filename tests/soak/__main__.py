@@ -1,27 +1,37 @@
 """`python -m tests.soak`: kill a real daemon for some minutes, under load and faults, and count what came of it.
 
-Everything runs on this machine, on 127.0.0.1, in processes of its own that end with it. Exit code 0: nothing was
-lost, doubled or out of order; 1: something was, and the directory with log, store and threads is kept.
+`--seeds 10 --loops asyncio,uvloop` runs it with ten dice on each event loop, and again with those that have found
+something before. Everything runs on this machine, on 127.0.0.1, in processes of its own that end with it. Exit code 0:
+nothing was lost, doubled or out of order; 1: something was, and the directory with log, store and threads is kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shutil
 import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import Final
 
 import anyio
 import structlog
 from rich.console import Console
 from rich.table import Table
 
+from chatbot.runtime import event_loop
 from tests.chaos.processes import Daemon, running_service
 from tests.soak.memory import MemoryRecord
 from tests.soak.soak import SETTLE_SECONDS, STALE_SECONDS, Findings, Plan, Soak, size_of
+
+PAST: Final = (("uvloop", 1),)
+"""Event loops and seeds that have found something before, for `--seeds` and `--past`:
+
+* uvloop, 1: a double that was deleted and forgotten was taken for a later reply, which was never sent.
+"""
 
 PROGRESS_SECONDS = 15
 """For 250 threads; looking at more takes longer, and is done less often."""
@@ -29,28 +39,53 @@ PROGRESS_SECONDS = 15
 
 def main() -> int:
     """Run it as the command line says."""
-    plan, options = _arguments()
+    options = _arguments()
     logging.basicConfig(level=logging.ERROR)
     structlog.configure(logger_factory=structlog.stdlib.LoggerFactory(), processors=[structlog.stdlib.filter_by_level])
+    runs = _runs(options)
+    found = [(loop, seed) for loop, seed in runs if not _run(options, loop, seed)]
+    if len(runs) > 1:
+        print(f"{len(runs)} runs, {len(found)} of them not clean{''.join(f'; {loop}, {seed}' for loop, seed in found)}")
+    return 1 if found else 0
+
+
+def _runs(options: argparse.Namespace) -> list[tuple[str, int]]:
+    """Event loops and seeds to run with, each once."""
+    seeds = range(options.seed, options.seed + options.seeds)
+    runs = [(loop, seed) for seed in seeds for loop in options.loops]
+    past = PAST if options.past or options.seeds > 1 else ()
+    return list(dict.fromkeys([*past, *runs]))
+
+
+def _run(options: argparse.Namespace, loop: str, seed: int) -> bool:
+    plan = Plan(options.minutes * 60, options.threads, options.kills, seed, options.pause)
     directory = Path(tempfile.mkdtemp(prefix="chatbot-soak-"))
     is_clean = False
     try:
-        is_clean = anyio.run(_soak, plan, options, directory)
+        is_clean = anyio.run(_soak, plan, options, loop, directory)
     finally:
         if is_clean and not options.keep:
             shutil.rmtree(directory)
         else:
             print(f"log, store and threads are in {directory}", file=sys.stderr)
-    return 0 if is_clean else 1
+    return is_clean
 
 
-def _arguments() -> tuple[Plan, argparse.Namespace]:
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Kill a real daemon, and count.")
     parser.add_argument("--minutes", type=float, default=3.0, help="how long people talk (%(default)s)")
     parser.add_argument("--threads", type=int, default=200, help="threads, each with a person (%(default)s)")
     parser.add_argument("--kills", type=int, default=24, help="how often to kill -9 the daemon (%(default)s)")
     parser.add_argument("--pause", type=float, default=12.0, help="seconds between a person's outbursts (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of everything random (%(default)s)")
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from this one on (%(default)s)")
+    parser.add_argument("--past", action="store_true", help="run the seeds that found something before, too")
+    parser.add_argument(
+        "--loops",
+        type=lambda text: text.split(","),
+        default=[event_loop.chosen(os.environ)],
+        help="asyncio, uvloop, or both with a comma between them (%(default)s)",
+    )
     parser.add_argument("--data", action="store_true", help="let the emulator keep its state in a file, too")
     parser.add_argument(
         "--quirk",
@@ -59,16 +94,15 @@ def _arguments() -> tuple[Plan, argparse.Namespace]:
         help="NAME=VALUE: how the emulator reads what is unknown of the service; `chatbot emulator --list-quirks`",
     )
     parser.add_argument("--keep", action="store_true", help="keep log, store and threads, also of a clean run")
-    given = parser.parse_args()
-    return Plan(given.minutes * 60, given.threads, given.kills, given.seed, given.pause), given
+    return parser.parse_args()
 
 
-async def _soak(plan: Plan, options: argparse.Namespace, directory: Path) -> bool:
+async def _soak(plan: Plan, options: argparse.Namespace, loop: str, directory: Path) -> bool:
     begun = anyio.current_time()
     data = directory / "emulator.db" if options.data else None
     with anyio.fail_after(plan.seconds * 2 + 2 * SETTLE_SECONDS + STALE_SECONDS):
         async with running_service(seed=plan.seed, data=data, quirks=options.quirk) as service:
-            daemon = Daemon.set_up(directory, service.connection_string, interval="2s", idle="10s")
+            daemon = Daemon.set_up(directory, service.connection_string, interval="2s", idle="10s", loop=loop)
             soak = Soak(plan, service, daemon)
             findings: Findings | None = None
             async with anyio.create_task_group() as group:
@@ -135,7 +169,10 @@ def _report(plan: Plan, findings: Findings, daemon: Daemon, kills: int, seconds:
         ("sends people were in doubt of", findings.doubts),
         ("seconds", round(seconds)),
     ]
-    table = Table(title=f"soak, seed {plan.seed}: {'clean' if findings.is_clean else 'NOT CLEAN'}", show_header=False)
+    table = Table(
+        title=f"soak, seed {plan.seed}, {daemon.loop}: {'clean' if findings.is_clean else 'NOT CLEAN'}",
+        show_header=False,
+    )
     for name, value in rows:
         table.add_row(name, str(value))
     Console().print(table)

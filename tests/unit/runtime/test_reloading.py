@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ import anyio
 import anyio.to_thread
 import pytest
 import structlog
+from anyio.lowlevel import checkpoint
 from starlette.applications import Starlette
 
 from chatbot.bot import Bot
@@ -137,11 +140,12 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
     read: Callable[[], Any] = partial(load_config, folder / "bots.yaml", {})
     config = await anyio.to_thread.run_sync(read)
     sources = Sources(folder)
-    plugins = (await anyio.to_thread.run_sync(sources.load, config)).plugins
+    loaded = await anyio.to_thread.run_sync(sources.load, config)
     with structlog.testing.capture_logs() as told:
         async with resource, store:
             site = Site(config=config, connection=connection, resource=resource, store=store)
-            site.bots += await site.make(config, plugins)
+            site.bots += await site.make(config, loaded.plugins)
+            del loaded  # it would keep the first plugins alive
             fleet, server, stopping = Fleet(site.bots, drain_seconds=10), StatusServer(Starlette()), anyio.Event()
             relogged: list[LogConfig] = []
             published: list[list[str]] = []
@@ -372,3 +376,104 @@ async def test_what_nobody_foresaw_ends_neither_the_reloader_nor_a_bot(folder: P
 
         assert running.events("bot.stopped") == []
         group.cancel_scope.cancel()
+
+
+TYPED = """
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import Enum
+from typing import Annotated, Generic, Literal, Optional, TypeVar, Union
+
+from pydantic import BaseModel, Field
+from chatbot import BotState, Context, Dialog, Plugin, Retry, ScheduleFired, State, TimerFired, UserState
+
+T = TypeVar("T")
+number = 0
+
+
+class Settings(BaseModel):
+    \"\"\"Settings.\"\"\"
+
+    greeting: Annotated[str, Field(min_length=1)] = "hi"
+    sizes: list[Optional["Size"]] = []
+
+
+class Size(Enum):
+    SMALL = "small"
+
+
+@dataclass
+class Item:
+    size: Size = Size.SMALL
+    other: Optional["Item"] = None
+
+
+@dataclass
+class Box(Generic[T]):
+    content: Union[T, None] = None
+
+
+@dataclass
+class Cart:
+    items: list[Item] = field(default_factory=list)
+    other: Union[Item, None] = None
+
+
+class Shop: ...
+
+
+boxes: Box[Item] = Box(Item())
+
+
+def plugin(settings: Settings) -> Plugin:
+    made = Plugin("typed")
+
+    @made.provide
+    async def shop() -> AsyncIterator[Shop]:
+        yield Shop()
+
+    @made.message(retry=Retry(attempts=1))
+    async def answer(ctx: Context, shop: Shop, cart: State[Cart], totals: UserState[Cart], all: BotState[Cart]) -> str:
+        cart.value.items.append(Item())
+        if "fail" in ctx.text:
+            raise ValueError(ctx.text)
+        return settings.greeting
+
+    @made.command("order")
+    async def order(ctx: Context, size: Size, how: Literal["fast", "slow"] = "slow") -> None: ...
+
+    @made.command("talk")
+    async def talk(ctx: Dialog) -> None:
+        await ctx.ask("sure?", Size)
+
+    @made.timer
+    async def remind(ctx: Context[TimerFired], item: Item) -> None: ...
+
+    @made.every(timedelta(hours=1))
+    async def tick(ctx: Context[ScheduleFired]) -> None: ...
+
+    return made
+"""
+
+
+async def test_modules_that_were_reloaded_are_released(folder: Path) -> None:
+    (folder / "swapped_bot.py").write_text(TYPED)
+    old: list[weakref.ref[object]] = []
+    async with scene(folder) as stage:
+        ann = stage.emulator.create_user()
+        thread = stage.emulator.create_thread(ann, others=[stage.bots["echo"].user])
+        for number in range(5):
+            module = sys.modules["swapped_bot"]
+            old += [weakref.ref(one) for one in (module, module.Settings, module.Size, module.Cart, module.Shop)]
+            del module
+            stage.emulator.send(thread, ann, f"fail {number}")
+            while not stage.events("handler.failed"):  # noqa: ASYNC110 -- the log tells nobody
+                await anyio.sleep(0.05)
+            stage.told.clear()  # it holds the errors
+            await stage.change((f"number = {number}", f"number = {number + 1}"), file="swapped_bot.py")
+        for _ in range(3):
+            gc.collect()
+            await checkpoint()
+
+        assert [ref() for ref in old if ref() is not None] == []
