@@ -191,7 +191,24 @@ class UpdateTopic(Action):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """An action together with the key under which it is done once."""
+    """An action together with the key under which it is done once.
+
+    Args:
+        key: what it is done under.
+        action: what is to be done.
+        pieces: of an edit or a deletion, in how many messages its target was sent.
+    """
 
     key: ActionKey
     action: Action
+    pieces: int = 1
+
+
+def piece_key(key: ActionKey, number: int) -> ActionKey:
+    """Return the key of a piece of a message that was sent in several, from 0."""
+    return ActionKey(f"{key}.{number}") if number else key
+
+
+def removal_key(key: ActionKey, number: int) -> ActionKey:
+    """Return the key under which a piece is deleted: that there is such a row says that the piece is gone."""
+    return ActionKey(f"{piece_key(key, number)}.gone")

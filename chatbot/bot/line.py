@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from chatbot.actions import Action, ActionKey, SendMessage, Wish
+from chatbot.actions import Action, ActionKey, SendMessage, Wish, piece_key, removal_key
 from chatbot.bot.membership import Presence
 from chatbot.bot.planning import causer_of, row_of
 from chatbot.bot.receipts import MAX_PEOPLE
@@ -90,6 +90,13 @@ class LaneLine:
                 journal=self._journal,
             )
             return await stream.run(source, await lane.bot.find_row(key))
+
+    async def pieces(self, key: ActionKey) -> int:
+        """In how many pieces the message of an earlier event stands in the thread; those that were deleted are not."""
+        find_row, count = self._lane.bot.find_row, 1
+        while await find_row(piece_key(key, count)) and not await find_row(removal_key(key, count)):
+            count += 1
+        return count
 
     async def _journal(self, key: ActionKey, action: SendMessage) -> None:
         lane = self._lane

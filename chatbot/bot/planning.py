@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from chatbot.actions import Action, ActionKey, SendMessage, SendReadReceipt, Wish
+from chatbot.actions import (
+    Action,
+    ActionKey,
+    DeleteMessage,
+    EditMessage,
+    SendMessage,
+    SendReadReceipt,
+    Wish,
+    piece_key,
+    removal_key,
+)
 from chatbot.conversation.kind import person_of
 from chatbot.events import Event, MessageEvent
+from chatbot.message_size import split, split_message
 from chatbot.model import MessageId, ThreadId, UserId
-from chatbot.outbox.split import split
 from chatbot.stores.base import OutboxRow
 
 
@@ -29,14 +39,30 @@ def receipts_in(wishes: tuple[Wish, ...], thread: ThreadId) -> MessageId | None:
 
 
 def pieces_of(wish: Wish) -> Iterator[Wish]:
-    """The wish itself, or, for a text too long for one message, one wish a piece under derived keys."""
-    action = wish.action
-    if not isinstance(action, SendMessage) or action.type != "text":
-        yield wish
-        return
-    for number, piece in enumerate(split(action.content)):
-        key = wish.key if number == 0 else ActionKey(f"{wish.key}.{number}")
-        yield Wish(key, replace(action, content=piece))
+    """The wish itself; or, of a message in several pieces, one wish a piece, each under a key of its own.
+
+    An edit fills the first pieces and deletes the rest. Each of these wishes is journalled with the others, so that a
+    kill between two of them leaves none undone.
+    """
+    action, parts = wish.action, [""]
+    match action:
+        case SendMessage(content, "text"):
+            for number, piece in enumerate(split_message(content, action.metadata)):
+                yield Wish(piece_key(wish.key, number), replace(action, content=piece))
+            return
+        case EditMessage(target, content) if wish.pieces > 1:
+            parts = split(content)
+            for number, piece in enumerate(parts):
+                edited = replace(action, message=piece_key(ActionKey(target), number), content=piece)
+                yield Wish(piece_key(wish.key, number), edited)
+        case DeleteMessage(target) if wish.pieces > 1:
+            yield wish
+        case _:
+            yield wish
+            return
+    for number in range(len(parts), wish.pieces):
+        key = ActionKey(target)
+        yield Wish(removal_key(key, number), DeleteMessage(piece_key(key, number), action.thread))
 
 
 def causer_of(event: Event) -> UserId | None:

@@ -16,10 +16,10 @@ from chatbot.cli.options import BOTS_YAML, AsBot, ConfigFile, Format
 from chatbot.cli.reach import Reach, naming_threads, reach
 from chatbot.config.place import printable
 from chatbot.errors import OutcomeUnknown, Throttled
+from chatbot.message_size import split
 from chatbot.model import REPLY_KEY, MessageId, ThreadId
 from chatbot.outbox.outbox import SETTLE_SECONDS
 from chatbot.outbox.proof import match_proofs, read_own, tombstones_without_key
-from chatbot.outbox.split import split
 from chatbot.runtime.logs import logging_to
 from chatbot.service.base import ChatService
 from chatbot.stores.base import OutboxRow

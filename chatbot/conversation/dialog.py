@@ -16,6 +16,7 @@ from chatbot.actions import ActionKey, SendMessage, expect_identifier, expect_te
 from chatbot.conversation.answers import NO, YES, agrees, choose, complaint
 from chatbot.conversation.performance import Performance
 from chatbot.events import MessageReceived
+from chatbot.message_size import check_message
 from chatbot.model import Participant, ThreadId, TimerId, UserId
 
 if TYPE_CHECKING:
@@ -348,4 +349,5 @@ def _message(text: str | None, html: str | None, thread: ThreadId | None = None)
     if not content.strip():
         msg = "a dialog has nothing to say here: the text is empty"
         raise ValueError(msg)
+    check_message("a dialog", content, is_html=html is not None)
     return SendMessage(content, type="text" if html is None else "html", thread=thread)

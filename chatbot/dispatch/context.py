@@ -25,6 +25,7 @@ from chatbot.actions import (
     UpdateTopic,
     expect_identifier,
     expect_text,
+    piece_key,
     readable,
     readable_pieces,
 )
@@ -39,6 +40,7 @@ from chatbot.dispatch.quote import quoted
 from chatbot.dispatch.sent import SentMessage, target_of
 from chatbot.errors import StateError
 from chatbot.events import Event, MessageEvent, MessageReceived, ThreadEvent
+from chatbot.message_size import check_message, pieces_of_edit
 from chatbot.model import (
     RESERVED_METADATA_PREFIX,
     Attachment,
@@ -209,7 +211,8 @@ class Context(Durable, Generic[E]):
 
         Raises:
             ValueError: neither or both of text and html, a reserved metadata key, or half of a surrogate pair in
-                metadata. In a text that people read it is replaced by U+FFFD.
+                metadata (in a text that people read it is replaced by U+FFFD). Or html, a JSON text or metadata that
+                are larger than a message takes; longer plain text is sent in several messages.
             TypeError: text, html or metadata are no text.
             StateError: the event has no thread and none was named, it has no message to quote, or the handler has
                 ended.
@@ -219,10 +222,12 @@ class Context(Durable, Generic[E]):
             raise ValueError(msg)
         kind: Literal["text", "html"] = "text" if html is None else "html"
         content = readable(expect_text(text if html is None else html, "reply()"), self._handler)
+        kept = _checked(metadata or {})
         self._where(thread)
         if quote and content.strip():
             content = quoted(self._quotable(), content, kind)
-        action = SendMessage(content, type=kind, thread=thread, metadata=_checked(metadata or {}))
+        check_message("reply()", content, kept, is_html=kind == "html")
+        action = SendMessage(content, type=kind, thread=thread, metadata=kept)
         if not content.strip():
             return SentMessage(self._ledger.next_key(self._handler), thread, True, self)
         return SentMessage(self._wish(action, "reply"), thread, False, self)
@@ -250,8 +255,9 @@ class Context(Durable, Generic[E]):
         key = self._ledger.next_key(self._handler)
         actions = await self._ledger.line.stream(key, readable_pieces(source, self._handler))
         for number, action in enumerate(actions):
-            own = number == 0 and isinstance(action, SendMessage)
-            self._ledger.put(key if own else ActionKey(f"{key}.final.{number}"), action)
+            # Further messages are pieces of this one, so that its handle edits and deletes them, too.
+            is_piece = isinstance(action, SendMessage)
+            self._ledger.put(piece_key(key, number) if is_piece else ActionKey(f"{key}.final.{number}"), action)
         return SentMessage(key, None, not actions, self)
 
     @asynccontextmanager
@@ -277,7 +283,9 @@ class Context(Durable, Generic[E]):
     async def edit(
         self, message: SentMessage | MessageId | ActionKey, content: str, *, thread: ThreadId | None = None
     ) -> None:
-        """Replace the content of one of the bot's messages.
+        """Replace the content of one of the bot's messages; one that was sent in several pieces is one message.
+
+        The new content fills the first pieces, and the rest are deleted.
 
         Args:
             message: a handle, a handle's key from an earlier event, or the id of an own message.
@@ -286,7 +294,8 @@ class Context(Durable, Generic[E]):
 
         Raises:
             TypeError: the content is no text.
-            ValueError: nothing to say; take the message back with `delete` instead.
+            ValueError: nothing to say; take the message back with `delete` instead. Or it needs more messages than
+                the one to edit was sent in; the text says how large it is, and how large it may be.
             StateError: the event has no thread and none was named, the handler has ended, or the reply was empty,
                 so that there is nothing to edit.
         """
@@ -296,13 +305,17 @@ class Context(Durable, Generic[E]):
             raise ValueError(msg)
         target, where = target_of(message, thread)
         self._where(where)
-        self._wish(EditMessage(target, content, where), "edit")
+        self._check_can_ask("edit")
+        pieces = await self._ledger.pieces(target)
+        pieces_of_edit("edit()", content, pieces)
+        self._wish(EditMessage(target, content, where), "edit", pieces=pieces)
 
     async def delete(self, message: SentMessage | MessageId | ActionKey, *, thread: ThreadId | None = None) -> None:
-        """Take one of the bot's messages back; arguments and errors as for `edit`."""
+        """Take one of the bot's messages back, in all its pieces; arguments and errors as for `edit`."""
         target, where = target_of(message, thread)
         self._where(where)
-        self._wish(DeleteMessage(target, where), "delete")
+        self._check_can_ask("delete")
+        self._wish(DeleteMessage(target, where), "delete", pieces=await self._ledger.pieces(target))
 
     async def add_participants(self, *people: Participant | UserId, thread: ThreadId | None = None) -> None:
         """Bring people into the thread; whoever is in it already stays."""
@@ -335,9 +348,9 @@ class Context(Durable, Generic[E]):
         self._check_can_ask("acknowledge")
         self._ledger.is_acknowledged = True
 
-    def _wish(self, action: Action, method: str) -> ActionKey:
+    def _wish(self, action: Action, method: str, *, pieces: int = 1) -> ActionKey:
         self._check_can_ask(method)
-        return self._ledger.add(self._handler, action)
+        return self._ledger.add(self._handler, action, pieces=pieces)
 
     def _quotable(self) -> str:
         if not isinstance(self._occasion.event, MessageEvent):

@@ -7,10 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final
 
-from chatbot.actions import Action, ActionKey, Wish, action_key
+from chatbot.actions import Action, ActionKey, EditMessage, SendMessage, Wish, action_key, piece_key
 from chatbot.conversation.memory import Memory
 from chatbot.dispatch.line import Line, NoLine
 from chatbot.dispatch.occasion import Occasion
+from chatbot.message_size import split, split_message
+from chatbot.model import MessageId
 
 During = Callable[[str], AbstractContextManager[object]]
 """Makes what is entered while the handler of this name runs."""
@@ -52,12 +54,29 @@ class Ledger:
         one = self.occasion
         return action_key(one.bot.user, one.thread, one.event.key, handler, ordinal)
 
-    def add(self, handler: str, action: Action) -> ActionKey:
-        """Write down a wish and give its key."""
+    def add(self, handler: str, action: Action, *, pieces: int = 1) -> ActionKey:
+        """Write down a wish and give its key; `pieces` as for a wish."""
         key = self.next_key(handler)
-        self.put(key, action)
+        self.put(key, action, pieces=pieces)
         return key
 
-    def put(self, key: ActionKey, action: Action) -> None:
+    def put(self, key: ActionKey, action: Action, *, pieces: int = 1) -> None:
         """Write down a wish whose key is known."""
-        self.wishes.append(Wish(key, action))
+        self.wishes.append(Wish(key, action, pieces))
+
+    async def pieces(self, message: MessageId | ActionKey) -> int:
+        """In how many pieces a message stands in the thread, or will when all wishes so far are done."""
+        if message.isdecimal():
+            return 1
+        known: int | None = None
+        for wish in self.wishes:
+            match wish.action:
+                case SendMessage(content, "text") as action if wish.key == message:
+                    known = len(split_message(content, action.metadata))
+                case SendMessage() if wish.key == message:
+                    known = 1
+                case SendMessage() if known is not None and wish.key == piece_key(ActionKey(message), known):
+                    known += 1  # a stream goes on in further messages
+                case EditMessage(target, content) if target == message:
+                    known = len(split(content))
+        return known if known is not None else await self.line.pieces(ActionKey(message))

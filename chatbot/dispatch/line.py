@@ -47,6 +47,14 @@ class Line(Protocol):
         """
         ...
 
+    async def pieces(self, key: ActionKey) -> int:
+        """In how many pieces the message of an earlier event stands in the thread.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        ...
+
 
 class NoLine:
     """The line of a handler that is called without a bot."""
@@ -64,6 +72,10 @@ class NoLine:
         """Give the whole text as one message."""
         text = "".join([piece async for piece in source])
         return [SendMessage(text)] if text.strip() else []
+
+    async def pieces(self, key: ActionKey) -> int:
+        """One: nobody remembers."""
+        return 1
 
 
 @asynccontextmanager

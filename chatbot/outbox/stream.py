@@ -20,9 +20,9 @@ from anyio.abc import TaskGroup
 
 from chatbot.actions import Action, ActionKey, DeleteMessage, EditMessage, SendMessage
 from chatbot.errors import OutcomeUnknown, ProtocolError, ServiceError, Throttled, Unreachable
+from chatbot.message_size import split
 from chatbot.model import MessageId, ThreadId
 from chatbot.outbox.outbox import SETTLE_SECONDS, Outbox
-from chatbot.outbox.split import split
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Operation
 from chatbot.stores.base import OutboxRow, RowStatus

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.outbox.split import MAX_MESSAGE_BYTES, split
+from chatbot.message_size import MAX_MESSAGE_BYTES, split
 
 
 def test_a_text_that_fits_is_not_touched() -> None:
