@@ -146,6 +146,7 @@ class Daemon:
             observatory.watchdog = watchdog
             server = StatusServer(pages(observatory))
             fleet = Fleet(site.bots, drain_seconds=config.drain_timeout.total_seconds())
+            observatory.ended = fleet.ended
             self._forced_exit.drain_seconds = lambda: fleet.drain_seconds
             self._forced_exit.describe = lambda: _running(site.bots)
             reloader = Reloader(

@@ -90,6 +90,12 @@ class Fleet:
         if self._group is not None:
             self._group.start_soon(voyage.run)
 
+    def ended(self) -> list[str]:
+        """The bots that have ended although nobody asked them to, and that nothing will start again."""
+        return [
+            name for name, voyage in self._voyages.items() if voyage.ended.is_set() and not voyage.stopping.is_set()
+        ]
+
     async def end(self, name: str) -> None:
         """Let the bot of this name finish; returns when it has, or was cut off."""
         await self._finish([self._voyages[name]])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.cli.conftest import PATIENCE, ROOT, Chat, Run, copy_of_the_clone
 
@@ -89,6 +90,26 @@ def test_promtool_accepts_the_alert_rules() -> None:
 
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "SUCCESS" in checked.stdout
+
+
+def test_every_alert_fires_when_it_should_and_not_otherwise(tmp_path: Path) -> None:
+    """`promtool test rules` over the rules, without their annotations: it would have every text written twice."""
+    rules_file = yaml.safe_load((MONITORING / "alerts.yaml").read_text())
+    for rule in rules_file["groups"][0]["rules"]:
+        del rule["annotations"]
+    (tmp_path / "alerts.yaml").write_text(yaml.safe_dump(rules_file))
+    cases = yaml.safe_load((Path(__file__).parent / "alert_rules.yaml").read_text())
+    (tmp_path / "cases.yaml").write_text(yaml.safe_dump({**cases, "rule_files": ["alerts.yaml"]}))
+
+    tested = subprocess.run(
+        ["promtool", "test", "rules", "cases.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    checks = [check for case in cases["tests"] for check in case["alert_rule_test"]]
+    names = {rule["alert"] for rule in rules_file["groups"][0]["rules"]}
+    assert names == {check["alertname"] for check in checks if check.get("exp_alerts")}
+    assert names == {check["alertname"] for check in checks if not check.get("exp_alerts")}
 
 
 def test_a_real_prometheus_scrapes_the_bots_and_understands_rules_and_dashboard(

@@ -24,8 +24,11 @@ T = TypeVar("T")
 HEALTH_SECONDS: Final = 0.5
 """How long /healthz waits for the bots' loop before it answers without it: a probe waits a second by default."""
 
-PAGE_SECONDS: Final = 4.0
-"""How long the other pages do; a slow disk counts as well."""
+READY_SECONDS: Final = 4.0
+"""How long /readyz does, unless the loop is known to be blocked; a slow disk counts as well."""
+
+SCRAPE_SECONDS: Final = 9.0
+"""How long /metrics and /status do: Prometheus waits ten seconds by default."""
 
 _UNCACHED = {"Cache-Control": "no-store"}
 
@@ -57,7 +60,7 @@ def pages(observatory: Observatory) -> Starlette:
     loop = BotsLoop()
 
     def patience() -> float:
-        return HEALTH_SECONDS if observatory.is_blocked else PAGE_SECONDS
+        return HEALTH_SECONDS if observatory.is_blocked else READY_SECONDS
 
     async def healthz(_request: Request) -> Response:
         try:
@@ -77,13 +80,13 @@ def pages(observatory: Observatory) -> Starlette:
 
     async def status(_request: Request) -> Response:
         try:
-            return JSONResponse(as_json(await loop.call(observatory.look, patience())), headers=_UNCACHED)
+            return JSONResponse(as_json(await loop.call(observatory.look, SCRAPE_SECONDS)), headers=_UNCACHED)
         except TimeoutError:
             return _no_answer()
 
     async def metrics(_request: Request) -> Response:
         try:
-            found = await loop.call(observatory.look, patience())
+            found = await loop.call(observatory.look, SCRAPE_SECONDS)
         except TimeoutError:
             return _no_answer()
         text = await anyio.to_thread.run_sync(render, found)

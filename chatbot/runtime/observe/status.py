@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -99,12 +99,14 @@ class Observatory:
         degraded: why the process as a whole does not work as it should.
         watchdog: sees whether the event loop runs; None where nobody watches.
         is_draining: the process is about to end.
+        ended: the bots that have ended for good although nobody asked them to.
     """
 
     def __init__(self, bots: Sequence[Bot], tallies: Mapping[str, Tally], store: Store, connection: Connection) -> None:
         self.last_reload = LastReload()
         self.watchdog: LoopWatchdog | None = None
         self.is_draining = False
+        self.ended: Callable[[], Iterable[str]] = tuple
         self.degraded = DegradedReasons()
         self.degraded.add_source(self._of_reload)
         self._bots = bots
@@ -121,8 +123,16 @@ class Observatory:
     def missed(self) -> Mapping[str, Mapping[str, float]]:
         """The pollers that have missed their beat: see `Status.missed`."""
         now = anyio.current_time()
-        found = {bot.name: missed(bot, now) for bot in self._bots}
+        found = {bot.name: {**missed(bot, now), **self._ended(bot)} for bot in self._bots}
         return {name: pollers for name, pollers in found.items() if pollers}
+
+    def _ended(self, bot: Bot) -> Mapping[str, float]:
+        """The scheduler of a bot, among the pollers that are missed, if the bot has ended for good."""
+        return {"scheduler": 0.0} if bot.name in self.ended() else {}
+
+    def _report(self, bot: Bot, now: float) -> BotReport:
+        found = report(bot, now)
+        return replace(found, missed={**found.missed, **self._ended(bot)})
 
     async def read_missed(self) -> Mapping[str, object]:
         """The same, as a coroutine function."""
@@ -169,7 +179,7 @@ class Observatory:
         """Everything, now."""
         now = anyio.current_time()
         present = list(self._bots)
-        reports = [report(bot, now) for bot in present]
+        reports = [self._report(bot, now) for bot in present]
         bots = [
             BotStatus(one, self._tallies[one.name].read(), await self._dead_letters(bot))
             for one, bot in zip(reports, present, strict=True)

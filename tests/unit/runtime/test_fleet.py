@@ -204,3 +204,20 @@ async def test_a_bot_that_comes_when_all_are_to_stop_is_not_begun() -> None:
             stopping.set()
 
     assert late.begun_at == []
+
+
+async def test_a_bot_that_has_ended_for_good_unasked_is_named_and_one_that_was_asked_is_not() -> None:
+    gone, other = Scripted("gone", [never_finish]), Scripted("b", [work])
+    fleet, stopping = Fleet([gone, other], drain_seconds=3), anyio.Event()
+
+    with capture_logs():
+        async with anyio.create_task_group() as group:
+            group.start_soon(fleet.run, stopping)
+            await anyio.sleep(1)
+            at_first = fleet.ended()
+            fleet._voyages["gone"].cut()
+            await anyio.sleep(1)
+            meanwhile = fleet.ended()
+            stopping.set()
+
+    assert (at_first, meanwhile, fleet.ended()) == ([], ["gone"], [])

@@ -1,0 +1,270 @@
+"""What is reported where: the table of docs/monitoring, row by row and cell by cell, over a real bot."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from chatbot.bot.degraded import LASTING_SECONDS
+from chatbot.cli.status import _exit_code
+from chatbot.errors import StoreError
+from chatbot.model import UserId
+from chatbot.runtime.control import ControlDirectory
+from chatbot.runtime.observe import pages as pages_module
+from chatbot.runtime.observe.pages import pages
+from chatbot.runtime.observe.status import Observatory
+from chatbot.runtime.watchdog import BLOCKED_SECONDS, LoopWatchdog
+from chatbot.stores import MemoryStore
+from tests.flow.assembled import Assembled, assembled
+
+DOCS = Path(__file__).parents[4] / "docs" / "monitoring" / "README.md"
+
+PLUGIN = """
+import anyio
+from chatbot import Context, Plugin, Retry
+from datetime import timedelta
+
+plugin = Plugin("watched")
+go = anyio.Event()
+
+@plugin.command("slow", timeout=None)
+async def slow(ctx: Context) -> None:
+    await go.wait()
+
+@plugin.command("fail", retry=Retry(100, first=timedelta(seconds=1)))
+async def fail(ctx: Context) -> None:
+    raise ValueError("a secret of Ann's")
+
+@plugin.message()
+async def echo(ctx: Context) -> str:
+    return ctx.text
+"""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A bot that runs, and what is reported of it."""
+
+    talk: Assembled
+    observatory: Observatory
+
+    async def get(self, path: str) -> tuple[int, str]:
+        return await get(self.observatory, path)
+
+
+async def get(observatory: Observatory, path: str) -> tuple[int, str]:
+    """A page, asked for without a socket."""
+    return await ask(pages(observatory), path)
+
+
+async def ask(app: Any, path: str) -> tuple[int, str]:
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b"", "scheme": "http"}
+    await app(scope, receive, send)
+    return sent[0]["status"], b"".join(one.get("body", b"") for one in sent).decode()
+
+
+Make = Callable[[Site], Awaitable[None]]
+
+
+async def quiet(site: Site) -> None:
+    await anyio.sleep(600)
+
+
+async def ended(site: Site) -> None:
+    site.talk.bot.is_started = False
+    site.observatory.ended = lambda: ["echo"]
+
+
+async def lane_not_begun(site: Site) -> None:
+    """The scheduler begins nothing any more, in silence."""
+    site.talk.bot.settings = replace(site.talk.bot.settings, max_turns=0)
+    await anyio.sleep(600)
+
+
+async def store_full(site: Site) -> None:
+    async def fail(_bot: UserId, _writes: Any) -> None:
+        text = "the disk is full"
+        raise StoreError(text)
+
+    site.observatory._store.commit = fail  # type: ignore[method-assign]
+
+
+async def no_token(site: Site) -> None:
+    site.talk.tally.token_expires_on = 1.0
+
+
+async def not_started(site: Site) -> None:
+    site.talk.bot.is_started = False
+
+
+async def stopping(site: Site) -> None:
+    site.observatory.is_draining = True
+
+
+def refused(*faults: str) -> Make:
+    async def make(site: Site) -> None:
+        for fault in faults:
+            site.talk.emulator.faults.add(f"{fault},user={site.talk.bot.user}")
+        await site.talk.ann.send_message(site.talk.thread, "are you there?")
+        await anyio.sleep(3600)
+
+    return make
+
+
+async def lane_fails(site: Site) -> None:
+    await site.talk.ann.send_message(site.talk.thread, "/fail")
+    await anyio.sleep(LASTING_SECONDS + 60)
+
+
+async def restarted(site: Site) -> None:
+    site.talk.bot._died_at, site.talk.bot.is_started = anyio.current_time(), False
+
+
+async def slow_handler(site: Site) -> None:
+    await site.talk.ann.send_message(site.talk.thread, "/slow")
+    await anyio.sleep(3600)
+
+
+async def postponed(site: Site) -> None:
+    site.observatory.last_reload.note(is_refused=False, postponed=("store",))
+
+
+async def reload_refused(site: Site) -> None:
+    site.observatory.last_reload.note(is_refused=True)
+
+
+ROWS: dict[str, tuple[Make, int, int, set[str]]] = {
+    "a bot has ended for good, and is not started again": (ended, 503, 503, set()),
+    "a thread or the list of threads that is due was not polled for 5 minutes": (lane_not_begun, 503, 200, set()),
+    "the store cannot be written": (store_full, 200, 503, set()),
+    "a bot has no valid token": (no_token, 200, 503, set()),
+    "a bot has not started": (not_started, 200, 503, set()),
+    "the process is stopping": (stopping, 200, 503, set()),
+    "the service refuses a kind of request for 2 minutes": (
+        refused("list_threads:403", "list_messages:400"),
+        200,
+        200,
+        {"list_threads:403", "list_messages:400"},
+    ),
+    "the service is down for 2 minutes": (
+        refused("*:503"),
+        200,
+        200,
+        {"list_threads:503", "list_messages:503"},
+    ),
+    "a lane fails the same way for 2 minutes": (lane_fails, 200, 200, {"lane_failing"}),
+    "a bot ended unexpectedly and is started again": (restarted, 200, 503, {"bot_restarting"}),
+    "a handler runs for more than a minute": (slow_handler, 200, 200, {"handler_slow"}),
+    "settings of a reload wait for a restart": (postponed, 200, 200, {"settings_postponed"}),
+    "a reload was refused": (reload_refused, 200, 200, {"reload_refused"}),
+}
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("row", ["nothing", *ROWS])
+async def test_each_problem_is_reported_where_the_table_says(tmp_path: Path, row: str) -> None:
+    make, health, ready, reasons = ROWS.get(row, (quiet, 200, 200, set()))
+    async with assembled(tmp_path, PLUGIN) as talk:
+        await talk.say("hello")
+        site = Site(talk, Observatory([talk.bot], {"echo": talk.tally}, talk.store, talk.connection))
+        settings = talk.bot.settings
+        await make(site)
+        found = {page: await site.get(page) for page in ("/healthz", "/readyz", "/status", "/metrics")}
+        watchdog = site.observatory.missed()
+        status = json.loads(found["/status"][1])
+        talk.plugin.go.set()
+        talk.emulator.faults.clear()
+        talk.bot.settings = settings
+
+    assert (found["/healthz"][0], bool(watchdog)) == (health, health == 503)
+    assert found["/readyz"][0] == ready
+    (bot,) = status["bots"]
+    told = {one["reason"] for one in [*status["degraded"], *bot["degraded"]]}
+    assert told == reasons == in_metrics(found["/metrics"][1])
+    assert status["is_degraded"] == bool(reasons)
+    assert _exit_code(status) == (69 if 503 in (health, ready) else 75 if reasons else 0)
+    assert "secret" not in str(found)
+
+
+def in_metrics(text: str) -> set[str]:
+    families = text_string_to_metric_families(text)
+    return {s.labels["reason"] for family in families for s in family.samples if s.name == "chatbot_degraded"}
+
+
+def test_a_loop_that_is_blocked_for_more_than_a_minute_is_red_and_before_that_only_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pages are asked on another loop than the bots', which does not run meanwhile."""
+    monkeypatch.setattr(pages_module, "HEALTH_SECONDS", 0.01)
+    now = 0.0
+    blocked = asyncio.new_event_loop()
+
+    async def begin() -> tuple[Observatory, Any]:
+        observatory = Observatory([], {}, MemoryStore(), None)  # type: ignore[arg-type]
+        observatory.watchdog = LoopWatchdog(ControlDirectory(tmp_path), tmp_path, clock=lambda: now)
+        return observatory, pages(observatory)
+
+    _, app = blocked.run_until_complete(begin())
+    now = BLOCKED_SECONDS - 1
+    before = asyncio.run(ask(app, "/healthz"))
+    now = BLOCKED_SECONDS + 1
+    after = asyncio.run(ask(app, "/healthz"))
+    blocked.run_until_complete(asyncio.sleep(0))
+    blocked.close()
+
+    assert before == (200, '{"is_healthy":true,"missed":{}}')
+    assert after[0] == 503
+    assert "the event loop has been blocked for 61 s" in after[1]
+
+
+@pytest.mark.virtual_time
+async def test_a_service_that_answers_503_and_then_403_for_an_hour_restarts_nothing(tmp_path: Path) -> None:
+    async with assembled(tmp_path, PLUGIN) as talk:
+        await talk.say("hello")
+        observatory = Observatory([talk.bot], {"echo": talk.tally}, talk.store, talk.connection)
+        seen: dict[str, set[str]] = {}
+        for fault in ("list_threads:503", "list_threads:403"):
+            talk.emulator.faults.add(f"{fault},user={talk.bot.user}")
+            for _ in range(60):
+                await anyio.sleep(60)
+                assert observatory.missed() == {}
+                assert (await get(observatory, "/healthz"))[0] == 200
+            status = await observatory.look()
+            seen[fault] = {one.reason for bot in status.bots for one in bot.report.degraded}
+            talk.emulator.faults.clear()
+        await anyio.sleep(120)
+        afterwards = await observatory.look()
+
+    assert seen == {"list_threads:503": {"list_threads:503"}, "list_threads:403": {"list_threads:403"}}
+    assert not afterwards.is_degraded
+
+
+def test_the_table_has_a_row_for_every_test_and_no_other() -> None:
+    section = DOCS.read_text().partition("## What is reported where")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
+    table = {row[0]: row[1:4] for row in rows[2:]}
+
+    blocked = "the event loop is blocked for more than a minute"
+    assert table.keys() - {"a handler was abandoned"} == {blocked, *ROWS}
+    for what, (_, health, ready, reasons) in ROWS.items():
+        in_health, in_ready, in_degraded = table[what]
+        assert in_health.startswith("red") == (health == 503), what
+        assert in_ready.startswith("red") == (ready == 503), what
+        assert set(re.findall(r"`([^`]+)`", in_degraded)) >= reasons - {"list_messages:503"}, what
