@@ -15,7 +15,7 @@ from chatbot.events import DialogTimedOut, Event, MessageEvent, ReadReceiptRecei
 from chatbot.model import UserId
 from chatbot.stores.codec import check_utf8
 from chatbot.stores.forms import Form
-from chatbot.stores.value_forms import from_json, to_json
+from chatbot.stores.value_forms import check_size, from_json, to_json
 from chatbot.stores.values import form_of, has_default, is_model
 
 _VERSION: Final = "v"
@@ -59,11 +59,12 @@ class Kind:
         return to_json({_VERSION: self.version, _VALUE: self.form.encode(value, self.cls.__name__)})
 
     def check(self, stored: str) -> None:
-        """Refuse a new value that has half of a surrogate pair, which not every store holds.
+        """Refuse a new value that has half of a surrogate pair, which not every store holds, or that is too large.
 
         Raises:
-            CannotStore: it has; names the place.
+            CannotStore: it has, or is; names the place.
         """
+        check_size(stored, f"{self.handle.__name__}[{self.cls.__name__}]")
         if "\\ud" in stored:
             check_utf8(from_json(stored)[_VALUE], self.cls.__name__)
 

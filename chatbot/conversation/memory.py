@@ -35,7 +35,7 @@ from chatbot.stores.conversation import (
     StoredState,
     TimerRecord,
 )
-from chatbot.stores.value_forms import from_json, to_json
+from chatbot.stores.value_forms import check_size, from_json, to_json
 
 
 class Source(Protocol):
@@ -239,7 +239,8 @@ class Memory:
         if stored is not None:
             return form.decode(from_json(stored), "the result")
         result = await perform("ctx.once", function, *args, **kwargs)
-        await source.commit([SaveResult(key, to_json(form.encode(result, "the result")), self._now_ms)])
+        stored = check_size(to_json(form.encode(result, "the result")), f"the result of once({key!r})")
+        await source.commit([SaveResult(key, stored, self._now_ms)])
         return result
 
     def writes(self) -> list[Write]:

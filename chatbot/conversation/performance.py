@@ -19,6 +19,7 @@ from chatbot.durations import LONGEST
 from chatbot.errors import DialogCancelled, DialogDiverged, DialogTimeout
 from chatbot.model import Participant, TimerId, UserId
 from chatbot.stores.conversation import DialogRecord, DropTimer, SetTimer, TimerRecord
+from chatbot.stores.value_forms import check_size, to_json
 from chatbot.stores.values import form_of
 
 _PEOPLE: Final = form_of(list[Participant], "the participants")
@@ -207,7 +208,9 @@ class Performance:
         entry = self._meet((Step.RAN,), name)
         if entry is None:
             result = await perform("talk.run", function, *args, **kwargs)
-            self._add(Entry(Step.RAN, name, form.encode(result, f"the result of {name}")))
+            encoded = form.encode(result, f"the result of {name}")
+            check_size(to_json(encoded), f"the result of {name}")
+            self._add(Entry(Step.RAN, name, encoded))
             await self.save(self.current)
             return result
         return form.decode(entry.value, f"the result of {name}")

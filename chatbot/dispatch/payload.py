@@ -15,7 +15,7 @@ from chatbot.dispatch.signature import Function, name_of, refuse
 from chatbot.errors import CannotStore, StateError
 from chatbot.events import TimerFired
 from chatbot.stores.forms import Form
-from chatbot.stores.value_forms import from_json, to_json
+from chatbot.stores.value_forms import check_size, from_json, to_json
 from chatbot.stores.values import form_of
 
 
@@ -44,7 +44,8 @@ class Payload:
             takes = ", ".join(self.forms) or "nothing"
             msg = f"timer {self.function} takes {takes}, but is to be called with {', '.join(values) or 'nothing'}"
             raise TypeError(msg)
-        return to_json({name: self.forms[name].encode(one, f"{self.function}.{name}") for name, one in values.items()})
+        encoded = {name: self.forms[name].encode(one, f"{self.function}.{name}") for name, one in values.items()}
+        return check_size(to_json(encoded), f"what timer {self.function} is to be called with")
 
     def decode(self, stored: str) -> Values:
         """The arguments of a stored form.

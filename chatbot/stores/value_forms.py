@@ -25,6 +25,32 @@ def to_json(form: Any) -> str:
     return _ASCII.encode(form)
 
 
+MAX_RECORD_BYTES: Final = 1_048_576
+"""What one record of an author holds at most, in its stored form: a state, an argument list of a timer, a result.
+
+A state is read and written with every event that uses it, so a larger one slows down every other bot of the store.
+"""
+
+
+def check_size(stored: str, what: str) -> str:
+    """A stored form of `to_json` as it is, if it is no larger than a record may be.
+
+    Args:
+        stored: the form, which is ASCII.
+        what: what it is of, for the error.
+
+    Raises:
+        CannotStore: it is larger; says by how much.
+    """
+    if len(stored) > MAX_RECORD_BYTES:
+        msg = (
+            f"{what} takes {len(stored):,} bytes in the store, and a record holds at most {MAX_RECORD_BYTES:,}: "
+            "keep less of it, or keep it in a database of your own and store its key here"
+        )
+        raise CannotStore(msg)
+    return stored
+
+
 def from_json(text: str) -> Any:
     """The stored form of a text."""
     return json.loads(text)

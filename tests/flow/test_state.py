@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import anyio
 import pytest
 
-from chatbot import PASS, BotStarted, BotState, Context, Pass, Plugin, ProfileState, Retry, State, UserState
+from chatbot import (
+    PASS,
+    BotStarted,
+    BotState,
+    Context,
+    Dialog,
+    Pass,
+    Plugin,
+    ProfileState,
+    Retry,
+    State,
+    TimerFired,
+    UserState,
+)
 from chatbot.bot import BotSettings
 from chatbot.errors import PluginError
 from chatbot.polling.cadence import Cadence
+from chatbot.stores.value_forms import MAX_RECORD_BYTES
 from chatbot.testing import EventStream, chat
 
 
@@ -107,6 +122,56 @@ async def test_a_value_that_cannot_be_stored_buries_the_event_at_once_and_names_
         assert said.endswith(
             "spoil left what cannot be stored: Tally.names[0] is of type MessageReceived; expected text"
         )
+
+
+@pytest.mark.virtual_time
+async def test_a_state_beyond_what_a_record_holds_is_refused_with_its_size_and_the_old_one_stays() -> None:
+    plugin = Plugin("hoarding")
+
+    @plugin.message()
+    async def hoard(ctx: Context, tally: State[Tally]) -> str:
+        tally.value.names.append("x" * int(ctx.text))
+        return f"{len(tally.value.names)} kept"
+
+    async with chat(plugin, raise_failures=False) as room:
+        await room.user("Ann").says("1000000", str(MAX_RECORD_BYTES), "10")
+
+        assert room.replies == ["1 kept", "2 kept"]
+        (failure,) = room.failures
+        assert "State[Tally] takes 2,048,6" in str(failure.error)
+        assert "a record holds at most 1,048,576" in str(failure.error)
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("command", ["timer", "once", "dialog"])
+async def test_what_else_an_author_has_kept_is_refused_with_its_size_too(command: str) -> None:
+    plugin = Plugin("hoarding")
+
+    @plugin.timer
+    async def ring(ctx: Context[TimerFired], words: str) -> str:
+        return words
+
+    @plugin.command("timer", retry=Retry(1))
+    async def set_timer(ctx: Context) -> None:
+        await ctx.later(timedelta(seconds=1), ring, words=large())
+
+    @plugin.command("once", retry=Retry(1))
+    async def do_once(ctx: Context) -> None:
+        await ctx.once("large", large)
+
+    @plugin.command("dialog", retry=Retry(1))
+    async def talk_long(talk: Dialog) -> None:
+        await talk.run(large)
+
+    async with chat(plugin, raise_failures=False) as room:
+        await room.user("Ann").says(f"/{command}")
+
+        assert "takes 1,048,5" in str(room.failures[0].error)
+        assert "a record holds at most 1,048,576" in str(room.failures[0].error)
+
+
+def large() -> str:
+    return "x" * (MAX_RECORD_BYTES - 1)
 
 
 @pytest.mark.virtual_time
