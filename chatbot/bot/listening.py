@@ -76,7 +76,7 @@ class Listening:
         self._reliance.told(thread, anyio.current_time())
         lane.looking.stir()
         if not lane.is_backing_off:
-            self._bot.turns.ring(thread)
+            self._bot.turns.ring(thread, due=lane.looking.next_wake(anyio.current_time()))
 
     @property
     def pause(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -17,6 +17,13 @@ from chatbot.service.budget import Operation
 
 if TYPE_CHECKING:
     from chatbot.bot.lane import Lane
+
+
+WAKE_SECONDS: Final = 1.0
+"""Between two looks for which Event Grid has woken a thread, in the long run: 60 a minute, of the 200 allowed."""
+
+WAKES_AT_ONCE: Final = 4
+"""So many further looks may follow at once before they are that far apart: people who talk are heard at once."""
 
 
 class Ending(Enum):
@@ -43,7 +50,7 @@ class Looking:
     """
 
     __slots__ = (
-        "_arrived", "_bot", "_is_stirred", "_lane", "_look", "_shown", "_whole_at",
+        "_arrived", "_bot", "_is_stirred", "_lane", "_look", "_shown", "_wakes", "_whole_at",
         "looked_ms", "run_at", "rung_ms", "spoke_at", "unhandled_ms",
     )  # fmt: skip
 
@@ -53,6 +60,7 @@ class Looking:
         self._look: Look | None = None
         self._arrived = 0
         self._is_stirred = False
+        self._wakes = 0.0
         self._shown = lane.handling.cursor.top
         self._whole_at: float | None = None
         self.looked_ms = looked_ms
@@ -79,6 +87,13 @@ class Looking:
         """Event Grid tells that something has happened."""
         self._is_stirred = True
 
+    def next_wake(self, now: float) -> float:
+        """When a look may follow what Event Grid tells: at once, unless it has told of much lately.
+
+        Anybody who may deliver can tell of a thread as often as he likes, and each look takes of its quota.
+        """
+        return max(now, self._wakes - WAKES_AT_ONCE * WAKE_SECONDS)
+
     def interrupt(self) -> None:
         """End the look that is under way, if it is waiting for the service; a handler is left to finish."""
         if self._look is not None:
@@ -92,6 +107,8 @@ class Looking:
             TryAgain, StoreError: as `Handling.handle`.
         """
         now = self.run_at = anyio.current_time()
+        if self._is_stirred:
+            self._wakes = max(self._wakes, now) + WAKE_SECONDS
         since_whole = None if self._whole_at is None else now - self._whole_at
         is_whole = self._bot.settings.cadence.is_whole_due(since_whole)
         look = self._look = self._begin_look(is_whole)

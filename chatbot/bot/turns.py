@@ -43,7 +43,7 @@ class Turns:
         self._bot = bot
         self._rota = Rota(bot.settings.cadence.rate)
         self._count = 0
-        self._rung: set[ThreadId] = set()
+        self._rung: dict[ThreadId, float] = {}
         self._to_ring: set[ThreadId] = set()
         self._with_handlers = 0
         self._woken = anyio.Event()
@@ -54,12 +54,13 @@ class Turns:
         """Let nobody wait for a turn any more; turns in hand go on."""
         self._rota = Rota(self._bot.settings.cadence.rate)
 
-    def ring(self, thread: ThreadId) -> None:
-        """Give a lane its turn as soon as possible; one at work gets another soon after."""
+    def ring(self, thread: ThreadId, *, due: float | None = None) -> None:
+        """Give a lane its turn as soon as possible, or when it is due; one at work gets another soon after."""
+        due = anyio.current_time() if due is None else due
         if thread in self.working:
-            self._rung.add(thread)
+            self._rung[thread] = min(due, self._rung.get(thread, due))
         elif thread in self._bot.lanes:
-            self._rota.call(thread, anyio.current_time())
+            self._rota.call(thread, due)
             self._woken.set()
 
     def ring_soon(self, thread: ThreadId) -> None:
@@ -155,10 +156,10 @@ class Turns:
         finally:
             del self.working[lane.thread]
             self._bot.watch.at_rest(lane.thread)
-        if lane.thread in self._rung and rest != Rest():
-            interval = self._bot.settings.cadence.interval
-            rest = replace(rest, call=interval if rest.call is None else min(rest.call, interval))
-        self._rung.discard(lane.thread)
+        rung = self._rung.pop(lane.thread, None)
+        if rung is not None and rest != Rest():
+            pause = max(self._bot.settings.cadence.interval, rung - anyio.current_time())
+            rest = replace(rest, call=pause if rest.call is None else min(rest.call, pause))
         self._rota.rest(lane.thread, rest, anyio.current_time())
         self._woken.set()
         self.tell()

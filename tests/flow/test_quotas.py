@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import anyio
 import pytest
 
@@ -7,6 +9,7 @@ from chatbot import Context, Plugin
 from chatbot.bot import BotSettings
 from chatbot.polling.cadence import Cadence
 from chatbot.testing import chat
+from tests.flow.assembled import assembled
 
 pytestmark = pytest.mark.virtual_time
 
@@ -93,3 +96,57 @@ async def test_many_bots_in_one_thread_are_together_within_the_quotas_of_the_thr
         assert len(room.replies) == 20
         users = {guest.user for guest in room.bots.values()}
         assert not [call for call in refusals(room.emulator.calls) if call.user in users]  # type: ignore[attr-defined]
+
+
+ECHO = """
+from chatbot import Context, Plugin
+plugin = Plugin("echo")
+
+@plugin.message()
+async def echo(ctx: Context) -> str:
+    return ctx.text
+"""
+
+
+async def test_a_flood_of_event_grid_deliveries_uses_up_no_quota_of_the_thread(tmp_path: Path) -> None:
+    async with assembled(tmp_path, ECHO) as running:
+        await running.say("hello")
+        bot, emulator, thread = running.bot, running.emulator, running.thread
+        begun = emulator.now()
+
+        async def flood() -> None:
+            while True:
+                bot.listening.told(thread)
+                await anyio.sleep(1 / 200)
+
+        waits: list[float] = []
+        async with anyio.create_task_group() as group:
+            group.start_soon(flood)
+            for number in range(12):
+                await anyio.sleep(7.5)
+                asked = anyio.current_time()
+                await running.say(f"{number}")
+                waits.append(anyio.current_time() - asked)
+            group.cancel_scope.cancel()
+
+        polls = [call for call in emulator.calls if call.operation == "list_messages" and call.at >= begun]
+        assert len(polls) < 2 * 90 + 12
+        assert max(waits) < 3
+        assert 429 not in {call.status for call in emulator.calls}
+
+
+async def test_what_event_grid_tells_of_people_who_talk_is_read_at_once(tmp_path: Path) -> None:
+    async with assembled(tmp_path, ECHO, bot_more="poll: {interval: 30s, idle: 5m}") as running:
+        await running.say("hello")
+        await anyio.sleep(600)
+
+        waits: list[float] = []
+        for _ in range(4):
+            asked = anyio.current_time()
+            message = await running.ann.send_message(running.thread, "hi")
+            running.bot.listening.told(running.thread)
+            await running.bot.settled(running.thread, int(message))
+            waits.append(anyio.current_time() - asked)
+            await anyio.sleep(0.3)
+
+        assert max(waits) < 0.5
