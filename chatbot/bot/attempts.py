@@ -4,20 +4,27 @@ In an unbroken process the count is kept here. After a process that died in the 
 an attempt in the store *before* its handler runs, until one of its commits has succeeded: a handler that kills the
 process ends as a dead letter too. Whatever was running when the process died again runs alone from then on, so that
 only the guilty one is counted further; one that waits for its next try when the process is killed is not to blame.
+
+A handler that runs for more than a minute is noted in any process. A process that was told to stop and is ended while
+such a handler runs has *cut it off*, which is counted apart: restarting bots kills nobody.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import anyio
 
 from chatbot.events import Event
 from chatbot.model import ThreadId
-from chatbot.stores.base import Attempt, BeginAttempt, EndAttempt, Write
+from chatbot.stores.base import Attempt, BeginAttempt, EndAttempt, Progress, Write
 
 MAX_KILLS: Final = 3
 """How often a process may die while one handler runs."""
+
+MAX_CUTS: Final = 5
+"""How often a stop may cut off one handler that had run for more than a minute, or did not end when canceled."""
 
 
 class TryAgain(Exception):
@@ -41,12 +48,22 @@ class Attempts:
         is_suspicious: the last process died, and nothing was committed here since.
     """
 
-    __slots__ = ("_event_key", "_failures", "_has_begun", "_not_before", "_noted", "_thread", "is_suspicious")
+    __slots__ = (
+        "_event_key",
+        "_failures",
+        "_has_begun",
+        "_not_before",
+        "_noted",
+        "_thread",
+        "is_noted",
+        "is_suspicious",
+    )
 
     def __init__(self, thread: ThreadId, noted: Attempt | None, *, is_suspicious: bool) -> None:
         self._thread = thread
         self._noted = noted
         self._has_begun = False
+        self.is_noted = False
         self._event_key = ""
         self._failures = 0
         self._not_before = 0.0
@@ -68,18 +85,33 @@ class Attempts:
         return max(0.0, self._not_before - anyio.current_time())
 
     def kills(self, event: Event) -> int:
-        """How often an earlier process has died in the handler of this event; ours can do so only once."""
-        return self._noted.count if self._noted and self._noted.event_key == event.key else 0
+        """How often an earlier process has died in the handler of this event."""
+        return self._of(event).count
+
+    def cuts(self, event: Event) -> int:
+        """How often an earlier process was stopped while the handler of this event had run for long."""
+        return self._of(event).cuts
+
+    def _of(self, event: Event) -> Attempt:
+        return self._noted if self._noted and self._noted.event_key == event.key else Attempt(event.key, 0)
 
     def begin(self, event: Event) -> BeginAttempt:
         """What to write before the handler of a suspicious lane runs."""
-        self._has_begun = True
-        return BeginAttempt(self._thread, Attempt(event.key, self.kills(event) + 1))
+        return self._note(event, Progress.RUNNING)
+
+    def long(self, event: Event) -> BeginAttempt:
+        """What to write when the handler has run for more than a minute, or did not end when canceled."""
+        return self._note(event, Progress.LONG)
+
+    def _note(self, event: Event, progress: Progress) -> BeginAttempt:
+        self._has_begun = self.is_noted = True
+        return BeginAttempt(self._thread, replace(self._of(event), progress=progress))
 
     def survived(self, event: Event) -> Write:
-        """What to write when the handler has failed but the process lives: this attempt was no kill."""
-        kills = self.kills(event)
-        return BeginAttempt(self._thread, Attempt(event.key, kills)) if kills else EndAttempt(self._thread)
+        """What to write when a noted handler has failed but the process lives: this attempt was no kill."""
+        self.is_noted = False
+        known = self._of(event)
+        return BeginAttempt(self._thread, known) if known.count or known.cuts else EndAttempt(self._thread)
 
     def number(self, event: Event) -> int:
         """Which attempt at this event the next one is, from 1."""
@@ -104,4 +136,4 @@ class Attempts:
     def committed(self) -> None:
         """That commit has succeeded: nothing here is suspicious any more."""
         self._event_key, self._failures, self._not_before = "", 0, 0.0
-        self._noted, self._has_begun, self.is_suspicious = None, False, False
+        self._noted, self._has_begun, self.is_noted, self.is_suspicious = None, False, False, False

@@ -8,7 +8,17 @@ exception, and whoever supervises the bot starts it again.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -38,8 +48,8 @@ from chatbot.bot.upkeep import Upkeep
 from chatbot.bot.watch import Watch
 from chatbot.conversation import Conversations
 from chatbot.dispatch import Dispatcher, HandlerSource, Outcome
-from chatbot.dispatch.author_code import RunLimits, uncancelled
-from chatbot.errors import kind_of
+from chatbot.dispatch.author_code import RunLimits, Running, uncancelled
+from chatbot.errors import StoreError, kind_of
 from chatbot.events import BotStarted, BotStopping, Event, MessageEvent, ThreadEvent
 from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.service.base import ChatService
@@ -48,6 +58,8 @@ from chatbot.stores.base import Attempt, OutboxRow, Store, Write
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
+
+    from chatbot.bot.trials import Trials
 
 MAX_SLEEP = 3600.0
 """How long the bot trusts its clock before it looks again when the next timer is due."""
@@ -125,6 +137,9 @@ class Bot:
         self._died_at: float | None = None
         self._died_of = ""
         self.was_killed = False
+        self.has_recalled = False
+        self._to_note: list[tuple[Trials, Running]] = []
+        self._has_to_note = anyio.Event()
         self.one_suspect = anyio.Lock()
         self.noted: Mapping[ThreadId, Attempt] = {}
         self.conversations = Conversations(self.user, store, clock=clock)
@@ -169,6 +184,7 @@ class Bot:
                 group.start_soon(self._keep, self.deferred.run, "write-behind")
                 group.start_soon(self._keep, self._upkeep.run, "maintenance")
                 group.start_soon(self._keep, self._keep_time, "timekeeper")
+                group.start_soon(self._keep, self._note_long_handlers, "journal of long handlers")
                 group.start_soon(self._keep, self.own.run, "lane of no thread")
                 self.is_started, self._running_since = True, anyio.current_time()
                 await stopping.wait()
@@ -251,15 +267,20 @@ class Bot:
 
     # ── what lanes need ───────────────────────────────────────────────────────────────────────────────────────
 
-    async def handle(self, event: Event, limits: RunLimits) -> Outcome:
+    async def handle(
+        self, event: Event, limits: RunLimits, *, before: Callable[[], Awaitable[None]] | None = None
+    ) -> Outcome:
         """Run the handlers on an event; a failing one is said in the log with its event.
 
         Args:
             event: what happened.
             limits: who hears of handlers that take long.
+            before: awaited when it is the event's turn, before the handlers run.
         """
         begun = anyio.current_time()
         async with self._handlers_for(event) as dispatcher:
+            if before is not None:
+                await before()
             memory = self.conversations.open(event)
             outcome = await dispatcher.dispatch(
                 event, memory, line=self._line(event), during=self.tracer.handler, limits=limits
@@ -291,6 +312,28 @@ class Bot:
                     yield dispatcher
             finally:
                 self._handlers.release()
+
+    def note_long(self, trials: Trials, running: Running) -> None:
+        """Have it noted in the store, soon, that a handler runs for long; in callbacks of the event loop, too."""
+        self._to_note.append((trials, running))
+        self._has_to_note.set()
+
+    async def _note_long_handlers(self) -> None:
+        while True:
+            await self._has_to_note.wait()
+            self._has_to_note = anyio.Event()
+            noted, self._to_note = self._to_note, []
+            writes = [trials.long_attempt() for trials, running in noted if not running.task.done()]
+            try:
+                await self.commit([write for write in writes if write is not None])
+            except StoreError as error:
+                self.trouble.met("store", error)
+
+    def long_attempts(self, now: float) -> list[Write]:
+        """What notes the handlers that run for long, for a process that is about to end; in any thread."""
+        every = [*(lane.handling.trials for lane in list(self.lanes.values())), self.own.trials]
+        long = [trials.long_attempt() for trials in every if trials.is_long(now)]
+        return [write for write in long if write is not None]
 
     def _abandoned_handlers(self, now: float) -> Iterator[Degraded]:
         for (user, thread), lane in self.commons.abandoned.items():

@@ -17,6 +17,7 @@ from chatbot.stores.base import Attempt, DeadLetter
 
 if TYPE_CHECKING:
     from chatbot.bot.bot import Bot
+    from chatbot.bot.trials import Trials
 
 
 class OwnLane:
@@ -35,6 +36,11 @@ class OwnLane:
         self._back_off = BackOff()
         self._woken = anyio.Event()
         self._turn = anyio.Lock()
+
+    @property
+    def trials(self) -> Trials:
+        """What runs the handlers."""
+        return self._handling.trials
 
     def wake(self) -> None:
         """Have it look at what is due."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from chatbot.bot import aftercare
@@ -10,7 +10,7 @@ from chatbot.bot.handling import NOWHERE
 from chatbot.bot.lane import Lane
 from chatbot.bot.own_lane import OwnLane
 from chatbot.model import ThreadId
-from chatbot.stores.base import OutboxRow, Store, ThreadRecord
+from chatbot.stores.base import Attempt, BeginAttempt, EndAttempt, OutboxRow, Progress, Store, ThreadRecord, Write
 
 if TYPE_CHECKING:
     from chatbot.bot.bot import Bot
@@ -26,7 +26,7 @@ async def recall(bot: Bot, store: Store) -> None:
     for row in await store.pending(bot.user):
         rows.setdefault(row.thread, []).append(row)
     bot.was_killed = store.was_killed
-    bot.noted = await store.attempts(bot.user)
+    bot.noted = await _attempts(bot, store)
     await bot.conversations.load(bot.crew.dispatcher.schedules)
     bot.own = OwnLane(bot, bot.noted.get(NOWHERE))
     bot.lanes = {}
@@ -43,6 +43,36 @@ async def recall(bot: Bot, store: Store) -> None:
     for letter in await store.dead_letters(bot.user):
         if letter.is_revived and not aftercare.hand_over(bot, letter):
             bot.log.warning("letter.postponed", letter=letter.id, reason="the bot is not in its thread")
+
+
+async def _attempts(bot: Bot, store: Store) -> Mapping[ThreadId, Attempt]:
+    """What is noted of handlers, with what the end of the process, or of the bot before this one, says about them.
+
+    A handler has killed the process if it was noted as running when the process died, and was not told to stop before:
+    neither a refused start nor an operator's signal counts against anybody. A stop has cut it off if it had run for
+    long. A bot that died and is started again in the same process says nothing of its handlers.
+    """
+    is_first = bot.user not in bot.commons.recalled
+    is_other = is_first or not bot.has_recalled
+    bot.commons.recalled.add(bot.user)
+    bot.has_recalled = True
+    was_killed = is_first and store.was_killed and not store.was_stopping
+    attempts = dict(await store.attempts(bot.user))
+    writes: list[Write] = []
+    for thread, attempt in list(attempts.items()):
+        if attempt.progress is Progress.WAITING:
+            continue
+        kills = attempt.count + was_killed
+        cuts = attempt.cuts + (is_other and not was_killed and attempt.progress is Progress.LONG)
+        if kills or cuts:
+            attempts[thread] = Attempt(attempt.event_key, kills, cuts)
+            writes.append(BeginAttempt(thread, attempts[thread]))
+        else:
+            del attempts[thread]
+            writes.append(EndAttempt(thread))
+    if writes:
+        await store.commit(bot.user, writes)
+    return attempts
 
 
 def _resume(bot: Bot, record: ThreadRecord, rows: Sequence[OutboxRow], told_ms: int | None) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import anyio
 
-from chatbot.bot.attempts import MAX_KILLS, Attempts, TryAgain
+from chatbot.bot.attempts import MAX_CUTS, MAX_KILLS, Attempts, TryAgain
 from chatbot.bot.degraded import LANE_FAILING, LASTING_SECONDS
 from chatbot.dispatch import Outcome
 from chatbot.dispatch.author_code import SLOW_SECONDS, Abandoned, RunLimits, Running
@@ -50,13 +50,15 @@ class Trials:
         log: bound to bot and thread.
     """
 
-    __slots__ = ("_bot", "_log", "_outcome", "_thread", "attempts")
+    __slots__ = ("_bot", "_in_hand", "_log", "_outcome", "_outcome_of", "_thread", "attempts")
 
     def __init__(self, bot: Bot, thread: ThreadId | None, noted: Attempt | None, log: FilteringBoundLogger) -> None:
         self._bot = bot
         self._thread = thread
         self._log = log
+        self._in_hand: tuple[Event, float] | None = None
         self._outcome: tuple[str, Outcome] | None = None
+        self._outcome_of: Event | None = None
         self.attempts = Attempts(thread or ThreadId(""), noted, is_suspicious=bot.was_killed)
 
     async def run(self, event: Event, commit: Commit) -> None:
@@ -73,7 +75,7 @@ class Trials:
                 await self._attempt(event, commit)
             except StoreConflict as conflict:
                 self._log.info("handler.repeated", event_key=event.key, reason=str(conflict))
-                if self.attempts.is_suspicious:
+                if self.attempts.is_noted:
                     await self._bot.commit([self.attempts.survived(event)])
             else:
                 return
@@ -88,17 +90,43 @@ class Trials:
         if (self._bot.user, self._thread or "") in self._bot.commons.abandoned:
             raise TryAgain(ABANDONED_PAUSE)
 
-    async def handle(self, event: Event) -> Outcome:
+    async def handle(self, event: Event, *, before: Callable[[], Awaitable[None]] | None = None) -> Outcome:
         """Run the handlers on an event.
+
+        Args:
+            event: what happened.
+            before: awaited when it is the event's turn, before its handlers run.
 
         Raises:
             TryAgain: an abandoned handler still runs here, be it the one that was started now.
         """
         self.check_free()
         if self._outcome is not None and self._outcome[0] == event.key:
-            (_, outcome), self._outcome = self._outcome, None
+            (_, outcome), self._outcome, self._outcome_of = self._outcome, None, None
             return outcome
-        return self._unless_abandoned(event, await self._bot.handle(event, self._limits(event)))
+
+        async def begin() -> None:
+            if before is not None:
+                await before()
+            self._in_hand = event, anyio.current_time()
+
+        try:
+            outcome = await self._bot.handle(event, self._limits(event), before=begin)
+        finally:
+            self._in_hand = None
+        return self._unless_abandoned(event, outcome)
+
+    def is_long(self, now: float) -> bool:
+        """Whether a handler has run for more than a minute here, or was abandoned; in any thread."""
+        in_hand = self._in_hand
+        is_abandoned = (self._bot.user, self._thread or "") in self._bot.commons.abandoned
+        return is_abandoned or (in_hand is not None and now - in_hand[1] > SLOW_SECONDS)
+
+    def long_attempt(self) -> Write | None:
+        """What notes the handler in hand as one that runs for long; None if there is none."""
+        in_hand, abandoned = self._in_hand, self._outcome_of
+        event = in_hand[0] if in_hand is not None else abandoned
+        return None if event is None else self.attempts.long(event)
 
     async def _give_up(self, event: Event, outcome: Outcome) -> Outcome:
         return await self._bot.give_up(event, outcome, self._limits(event))
@@ -111,7 +139,7 @@ class Trials:
     def _unless_abandoned(self, event: Event, outcome: Outcome) -> Outcome:
         """Return the outcome; that of an abandoned handler counts only once the handler has ended."""
         if isinstance(outcome.error, Abandoned) and not outcome.error.running.task.done():
-            self._outcome = (event.key, outcome)
+            self._outcome, self._outcome_of = (event.key, outcome), event
             raise TryAgain(ABANDONED_PAUSE)
         return outcome
 
@@ -126,6 +154,7 @@ class Trials:
             seconds=SLOW_SECONDS,
         )
         self._bot.watch.slow(whose.name)
+        self._bot.note_long(self, running)
 
     def _abandoned(self, event: Event, running: Running) -> None:
         """Keep the lane from starting anything, in this bot and in one that takes its place, until the handler ends."""
@@ -141,6 +170,7 @@ class Trials:
             hint="it did not end after it was canceled; nothing else is handled here until it does",
         )
         bot.watch.abandoned(whose.name)
+        bot.note_long(self, running)
 
         def ended(_task: object) -> None:
             bot.commons.abandoned.pop(key, None)
@@ -161,6 +191,8 @@ class Trials:
             outcome = await self.handle(event)
         elif self.attempts.kills(event) >= MAX_KILLS:
             outcome = _killer()
+        elif self.attempts.cuts(event) >= MAX_CUTS:
+            outcome = _cut_off()
         else:
             # Alone only what was running at a kill before: others shall not wait for each other's slow handlers.
             async with self._bot.one_suspect if self.attempts.kills(event) else nullcontext():
@@ -169,13 +201,15 @@ class Trials:
 
     async def _watched(self, event: Event) -> Outcome:
         """Run the handlers with a note in the store that is there for as long as they run."""
-        await self._bot.commit([self.attempts.begin(event)])
-        outcome = await self.handle(event)
-        if outcome.error is not None:
-            await self._bot.commit([self.attempts.survived(event)])
-        return outcome
+
+        async def note() -> None:
+            await self._bot.commit([self.attempts.begin(event)])
+
+        return await self.handle(event, before=note)
 
     async def _conclude(self, event: Event, outcome: Outcome, commit: Commit) -> None:
+        if outcome.error is not None and self.attempts.is_noted:
+            await self._bot.commit([self.attempts.survived(event)])
         outcome = await self._committed(event, outcome, commit)
         if outcome.error is None:
             self._bot.degraded.end(LANE_FAILING, place=retries_in(self._thread))
@@ -240,7 +274,7 @@ class Trials:
         else:
             return outcome
         assert failed.error is not None
-        if self.attempts.is_suspicious:
+        if self.attempts.is_noted:
             await self._bot.commit([self.attempts.survived(event)])
         self._bot.say_failure(event, failed.handler, failed.error)
         return failed
@@ -277,4 +311,12 @@ def retries_in(thread: ThreadId | None) -> str:
 
 def _killer() -> Outcome:
     text = f"the process died {MAX_KILLS} times while this was handled"
+    return Outcome(error=RuntimeError(text), is_final=True)
+
+
+def _cut_off() -> Outcome:
+    text = (
+        f"{MAX_CUTS} stops cut this off after it had run for more than a minute, or because it did not end when it was"
+        " canceled"
+    )
     return Outcome(error=RuntimeError(text), is_final=True)

@@ -89,6 +89,7 @@ class Daemon:
         self._relog = relog
         self._forced_exit = forced_exit
         self._reloader: Reloader | None = None
+        self._has_abandoned: Callable[[], bool] = lambda: False
         self._observatory: Observatory | None = None
         self._owes_reload = False
         self.was_cut = False
@@ -149,6 +150,8 @@ class Daemon:
             observatory.ended = fleet.ended
             self._forced_exit.drain_seconds = lambda: fleet.drain_seconds
             self._forced_exit.describe = lambda: _running(site.bots)
+            self._has_abandoned = lambda: bool(site.commons.abandoned)
+            self._forced_exit.before_exit = lambda seconds: _note_cuts(store, site.bots, seconds)
             reloader = Reloader(
                 site,
                 fleet,
@@ -196,8 +199,10 @@ class Daemon:
             if isinstance(store, EndableStore):
                 store.stay_marked()
             raise
-        if store.was_killed and self._reloader is None and isinstance(store, EndableStore):
-            store.stay_marked()  # no bot has run: what the last process left is as it was
+        # If no bot has run, what the last process left is as it was.
+        has_left_it = store.was_killed and self._reloader is None
+        if (has_left_it or self._has_abandoned()) and isinstance(store, EndableStore):
+            store.stay_marked()
 
     def _prepare_forced_exit(self, store: Store) -> None:
         if isinstance(store, EndableStore):
@@ -275,3 +280,12 @@ def _running(bots: Sequence[Bot]) -> str:
         for thread, (event, seconds) in bot.watch.pulse.running(now).items()
     ]
     return ", ".join(running)
+
+
+def _note_cuts(store: Store, bots: Sequence[Bot], seconds: float) -> None:
+    """Note which handlers a forced exit cuts off, and let the store finish. In the watchdog's thread."""
+    if isinstance(store, EndableStore):
+        now = time.monotonic()
+        for bot in bots:
+            store.submit_from_thread(bot.user, bot.long_attempts(now))
+        store.finish(seconds)

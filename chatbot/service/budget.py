@@ -211,10 +211,12 @@ class Commons:
         users: those bots; what they do is counted by who does it.
         abandoned: handlers that did not end although they were told to stop, by their bots' users and their threads
             ("" is none). A bot that takes another's place starts nothing beside them either.
+        recalled: the bots' users that have read in this process how the last one ended: it is told only once.
     """
 
     def __init__(self) -> None:
         self.users: set[UserId] = set()
+        self.recalled: set[UserId] = set()
         self.abandoned: dict[tuple[UserId, str], AbandonedHandler] = {}
         self._budgets: dict[ThreadId, Budget] = {}
 

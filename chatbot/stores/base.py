@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Protocol, runtime_checkable
 
 from chatbot.actions import Action, ActionKey
@@ -122,17 +122,34 @@ def letter_id(bot: UserId, thread: ThreadId | None, event_key: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
 
 
+class Progress(IntEnum):
+    """What a noted handler is doing; the numbers are stored."""
+
+    WAITING = 0
+    """It does not run."""
+
+    RUNNING = 1
+
+    LONG = 2
+    """It has run for more than a minute, or did not end when it was canceled."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A handler that is about to run, noted while the last process had died in the middle of something.
+    """A handler that is noted because a process had died, or was cut off by a stop, while it ran; or because it runs
+    for long.
 
     Args:
         event_key: the event it runs for.
-        count: which attempt it is, from 1.
+        count: how often a process has died while it ran.
+        cuts: how often a stop has cut it off.
+        progress: what it is doing.
     """
 
     event_key: str
     count: int
+    cuts: int = 0
+    progress: Progress = Progress.WAITING
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,9 +275,10 @@ class DropDeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class BeginAttempt:
-    """A handler is about to run in this thread, which need not have been begun; replaces what was noted there.
+    """Note a handler in this thread, which need not have been begun; replaces what was noted there.
 
-    Only written after the last process had died (`Store.was_killed`).
+    Written before handlers run only after the last process had died (`Store.was_killed`), and for handlers that run
+    for more than a minute.
     """
 
     thread: ThreadId
@@ -417,6 +435,10 @@ class EndableStore(Protocol):
 
     def stop_began(self) -> None:
         """Note that this process was told to stop; returns at once."""
+        ...
+
+    def submit_from_thread(self, bot: UserId, writes: Sequence[Write]) -> None:
+        """Hand over changes of a bot, to be written after everything that was submitted; returns at once."""
         ...
 
     def stay_marked(self) -> None:

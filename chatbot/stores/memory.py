@@ -74,6 +74,9 @@ class MemoryStore:
         """See `EndableStore.stop_began`."""
         self._is_stopping = True
 
+    def submit_from_thread(self, bot: UserId, writes: Sequence[Write]) -> None:
+        """See `EndableStore.submit_from_thread`; it would end with the process."""
+
     def stay_marked(self) -> None:
         """See `EndableStore.stay_marked`."""
         self._stays_marked = True

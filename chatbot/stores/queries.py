@@ -48,7 +48,8 @@ MADE: Final = """
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND message IN (SELECT value FROM json_each(?))"""
 
 ATTEMPTS: Final = """
-    SELECT thread, event_key, tries FROM attempt WHERE owner = (SELECT key FROM owner WHERE user_id = ?)"""
+    SELECT thread, event_key, tries, cuts, progress FROM attempt
+    WHERE owner = (SELECT key FROM owner WHERE user_id = ?)"""
 
 DEAD_LETTERS: Final = """
     SELECT id, event, handler, error, attempts, died_ms, is_revived FROM dead_letter

@@ -13,7 +13,7 @@ from chatbot.actions import ActionKey
 from chatbot.errors import StateError, StoreError
 from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.stores import codec
-from chatbot.stores.base import Attempt, BotRecord, DeadLetter, OutboxRow, RowStatus, ThreadRecord
+from chatbot.stores.base import Attempt, BotRecord, DeadLetter, OutboxRow, Progress, RowStatus, ThreadRecord
 
 
 class BotRow(NamedTuple):
@@ -68,6 +68,8 @@ class AttemptRow(NamedTuple):
     thread: str
     event_key: str
     tries: int
+    cuts: int = 0
+    progress: int = 0
 
 
 def encode_bot(record: BotRecord) -> BotRow:
@@ -180,12 +182,14 @@ def encode_attempt(thread: ThreadId, attempt: Attempt) -> AttemptRow:
         codec.text(thread, "BeginAttempt.thread"),
         codec.text(attempt.event_key, "Attempt.event_key"),
         codec.integer(attempt.count, "Attempt.count"),
+        codec.integer(attempt.cuts, "Attempt.cuts"),
+        int(attempt.progress),
     )
 
 
 def decode_attempts(rows: Iterable[AttemptRow]) -> dict[ThreadId, Attempt]:
     """The handlers of these rows, by their threads."""
-    return {ThreadId(row.thread): Attempt(row.event_key, row.tries) for row in rows}
+    return {ThreadId(row.thread): Attempt(row.event_key, row.tries, row.cuts, Progress(row.progress)) for row in rows}
 
 
 @contextmanager

@@ -156,6 +156,11 @@ class SqliteStore:
         if self._writer is not None and not self._is_visit:
             self._writer.submit_from_thread(queries.mark_stopping)
 
+    def submit_from_thread(self, bot: UserId, writes: Sequence[Write]) -> None:
+        """See `EndableStore.submit_from_thread`."""
+        if self._writer is not None and (asked := statements(bot, writes)):
+            self._writer.submit_from_thread(partial(_execute, asked))
+
     def stay_marked(self) -> None:
         """See `EndableStore.stay_marked`."""
         self._transactions.is_in_order = False
