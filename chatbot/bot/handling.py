@@ -213,6 +213,8 @@ class Handling:
                 [letter],
                 [letter],
             )
+        if outcome.handler is None:  # no handler deals with it, so a test must hear of it
+            self._bot.tell(event, Rejected(f"{type(event.action).__name__} was refused: {event.reason}"))
 
     async def _commit_outcome(
         self, event: Event, outcome: Outcome, seen: dict[int, int], writes: Sequence[Write]

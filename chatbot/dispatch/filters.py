@@ -171,10 +171,11 @@ class _Regex(Filter):
 
 
 def text(
-    *equals: str,
+    *texts: str,
+    equals: str | tuple[str, ...] = (),
     startswith: str | tuple[str, ...] = "",
     endswith: str | tuple[str, ...] = "",
-    contains: str = "",
+    contains: str | tuple[str, ...] = "",
     ignore_case: bool = True,
 ) -> Filter:
     """Messages by their plain text; everything that is given must hold.
@@ -183,10 +184,11 @@ def text(
     invisible marks do not count.
 
     Args:
-        equals: the whole text, apart from white space around it, is one of these.
+        texts: the whole text, apart from white space around it, is one of these.
+        equals: the same, by name: `text(equals="hi")` is `text("hi")`.
         startswith: it begins with this, or with one of these.
         endswith: it ends with this, or with one of these.
-        contains: it holds this somewhere.
+        contains: it holds this, or one of these, somewhere.
         ignore_case: whether "Hi" is "hi".
     """
 
@@ -196,17 +198,18 @@ def text(
         return tuple(map(compared, (values,) if isinstance(values, str) else values))
 
     wanted, begins, ends, inside = (
-        {compared(one).strip() for one in equals},
+        {compared(one).strip() for one in (*texts, *((equals,) if isinstance(equals, str) else equals))},
         fold_all(startswith),
         fold_all(endswith),
-        compared(contains),
+        fold_all(contains),
     )
 
     def test(occasion: Occasion) -> bool:
         said = occasion.folded_text if ignore_case else occasion.spelled_text
-        return (not wanted or said in wanted) and said.startswith(begins) and said.endswith(ends) and inside in said
+        is_wanted = not wanted or said in wanted
+        return is_wanted and said.startswith(begins) and said.endswith(ends) and any(one in said for one in inside)
 
-    return _Test(f"text({', '.join(map(repr, equals)) or '…'})", test)
+    return _Test(f"text({', '.join(map(repr, texts)) or '…'})", test)
 
 
 def regex(pattern: str | re.Pattern[str], flags: int = 0) -> Filter:

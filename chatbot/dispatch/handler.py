@@ -101,12 +101,14 @@ class Surroundings:
         providers: what handlers may ask for.
         errors: who hears of failures, the nearest first.
         cancel_words: what people say to a dialog that they do not want to go on with.
+        fixed: types of which the providers were chosen for all plugins, whatever they provide themselves.
     """
 
     middleware: tuple[Layer, ...] = ()
     providers: Scope = field(default_factory=dict)
     errors: tuple[ErrorHandler, ...] = ()
     cancel_words: tuple[str, ...] = CANCEL_WORDS
+    fixed: frozenset[object] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

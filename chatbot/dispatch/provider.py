@@ -15,7 +15,7 @@ Rules:
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, get_args, get_origin
@@ -198,12 +198,22 @@ def check_contexts(function: Function, event: type[Event], needs: Needs) -> None
                 )
 
 
-def resolve_providers(functions: Sequence[Function], outer: Scope) -> Scope:
+def given(type: object, thing: object) -> Provider:
+    """A provider of something that exists already."""
+
+    async def give() -> object:
+        return thing
+
+    return Provider(give, type, {}, (), is_per_event=False)
+
+
+def resolve_providers(functions: Sequence[Function], outer: Scope, fixed: Collection[object] = ()) -> Scope:
     """The providers that a plugin's functions see.
 
     Args:
         functions: the plugin's own.
         outer: what the plugins that include it provide.
+        fixed: types that the plugin's own functions provide in vain, as `outer` has something else for all.
 
     Raises:
         PluginError: a provider makes nothing, something that is made twice or cannot be told from an argument, or
@@ -215,6 +225,7 @@ def resolve_providers(functions: Sequence[Function], outer: Scope) -> Scope:
         if made in own:
             refuse(function, f"{type_name(made)} is provided already, by {place_of(own[made])}; take out one of them")
         own[made] = function
+    own = {made: function for made, function in own.items() if made not in fixed}
     scope = {made: provider for made, provider in outer.items() if made not in own}
     for made in own:
         if made not in scope:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast, overload
 
 from chatbot.conversation.schedules import Cron, Every, Schedule
@@ -18,7 +19,7 @@ from chatbot.dispatch.handler import BOT_TIMEOUT, Handler, Options, Registration
 from chatbot.dispatch.middleware import Middleware, Proceed, prepare_layer
 from chatbot.dispatch.outcome import Ack, Retry
 from chatbot.dispatch.place import place_of, place_of_caller
-from chatbot.dispatch.provider import resolve_providers
+from chatbot.dispatch.provider import given, resolve_providers
 from chatbot.dispatch.reply import Reply
 from chatbot.dispatch.signature import Function, check_async, check_middleware, refuse, shown
 from chatbot.errors import PluginError
@@ -297,21 +298,26 @@ class Plugin:
         """Whether it includes the other one, directly or through others."""
         return any(part is other or part.includes(other) for part in self._parts if isinstance(part, Plugin))
 
-    def handlers(self) -> Sequence[Handler]:
+    def handlers(self, provide: Mapping[Any, object] = MappingProxyType({})) -> Sequence[Handler]:
         """All handlers, those of included plugins too, resolved and ready to run, in their order.
+
+        Args:
+            provide: things by type that they get in place of what providers make: for tests.
 
         Raises:
             PluginError: a handler asks for something that nobody can give; file, line and remedy are named.
         """
-        return self._prepared(Surroundings())
+        scope = {type: given(type, thing) for type, thing in provide.items()}
+        return self._prepared(Surroundings(providers=scope, fixed=frozenset(scope)))
 
     def _prepared(self, outer: Surroundings) -> list[Handler]:
-        scope = resolve_providers(self._providers, outer.providers)
+        scope = resolve_providers(self._providers, outer.providers, outer.fixed)
         around = Surroundings(
             (*outer.middleware, *(prepare_layer(one, scope) for one in self._middleware)),
             scope,
             (*(one.within(scope) for one in self._errors), *outer.errors),
             self._cancel_words or outer.cancel_words,
+            outer.fixed,
         )
         handlers: list[Handler] = []
         for part in self._parts:

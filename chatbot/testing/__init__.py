@@ -10,6 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from chatbot.dispatch.rate import Rate
+    from chatbot.stores.base import DeadLetter
+    from chatbot.stores.memory import MemoryStore
+    from chatbot.stores.sqlite import SqliteStore
     from chatbot.testing.author import Author
     from chatbot.testing.event_stream import EventStream, Handled, context
     from chatbot.testing.harness import chat
@@ -20,11 +24,15 @@ if TYPE_CHECKING:
 
 _HOMES: Final = {
     "Author": "author",
+    "DeadLetter": "chatbot.stores.base",
     "EventStream": "event_stream",
     "Failure": "process",
     "Handled": "event_stream",
+    "MemoryStore": "chatbot.stores.memory",
     "Person": "person",
+    "Rate": "chatbot.dispatch.rate",
     "Room": "room",
+    "SqliteStore": "chatbot.stores.sqlite",
     "Stuck": "virtual_time",
     "VirtualClock": "virtual_time",
     "chat": "harness",
@@ -33,11 +41,15 @@ _HOMES: Final = {
 
 __all__ = [
     "Author",
+    "DeadLetter",
     "EventStream",
     "Failure",
     "Handled",
+    "MemoryStore",
     "Person",
+    "Rate",
     "Room",
+    "SqliteStore",
     "Stuck",
     "VirtualClock",
     "chat",
@@ -49,4 +61,5 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    home = _HOMES[name]
+    return getattr(import_module(home if "." in home else f"{__name__}.{home}"), name)

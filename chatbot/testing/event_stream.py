@@ -5,7 +5,7 @@ What handlers asked for comes back as values. For the whole line, from the servi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar, overload
@@ -37,6 +37,7 @@ from chatbot.stores import MemoryStore
 from chatbot.stores.base import Write
 from chatbot.testing.author import Author
 from chatbot.testing.outcomes import ending_at_once, ends_the_test, noting_interrupts
+from chatbot.testing.provided import check_provided, with_provided
 from chatbot.testing.traces import check_together, from_the_author_on
 
 __tracebackhide__ = True  # pytest: what is of interest is the author's test and code
@@ -179,7 +180,13 @@ class EventStream:
         self.events += [events] if isinstance(events, Event) else events
         return self
 
-    async def into(self, *plugins: HandlerSource, ack: Ack = Ack.HANDLED, should_raise: bool = True) -> Handled:
+    async def into(
+        self,
+        *plugins: HandlerSource,
+        ack: Ack = Ack.HANDLED,
+        should_raise: bool = True,
+        provide: Mapping[Any, object] | None = None,
+    ) -> Handled:
         """Let these plugins handle what was added since the last time, and what was due meanwhile.
 
         Args:
@@ -187,6 +194,7 @@ class EventStream:
             ack: when messages are shown as read.
             should_raise: whether a handler's failure is raised here. If not, it is its outcome's `error`, and the
                 error handlers have the last word, as after the last retry.
+            provide: things by type, such as `{Api: FakeApi()}`, in place of what the plugins' providers make.
 
         Raises:
             PluginError: a plugin is not as it should be.
@@ -194,9 +202,11 @@ class EventStream:
         """
         events, self.events = self.events, []
         outcomes: list[Outcome] = []
-        check_together(plugins)
+        sources = with_provided(plugins, provide or {}, "into()")
+        check_provided(sources, provide or {})
+        check_together(sources)
         line = _People([Participant(self.bot.user, self.bot.display_name), *self._people])
-        dispatcher = Dispatcher(plugins, bot=self.bot, ack=ack, ends_all=ends_the_test)
+        dispatcher = Dispatcher(sources, bot=self.bot, ack=ack, ends_all=ends_the_test)
         with noting_interrupts(), ending_at_once():
             async with self._store, dispatcher:
                 await self._conversations.reschedule(dispatcher.schedules)

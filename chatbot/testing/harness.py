@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import anyio
 from anyio.abc import TaskGroup
@@ -19,15 +19,16 @@ from anyio.abc import TaskGroup
 from chatbot.bot import BotSettings
 from chatbot.dispatch import Ack, Rate
 from chatbot.emulator import Emulator, World
-from chatbot.errors import described
+from chatbot.errors import StoreError, described
 from chatbot.model import UserId
 from chatbot.plugin import Plugin
 from chatbot.polling.cadence import Cadence
 from chatbot.stores import MemoryStore
-from chatbot.stores.base import Store
+from chatbot.stores.base import DeadLetter, Store
 from chatbot.testing.outcomes import ending_at_once, noting_interrupts
 from chatbot.testing.patient_store import patient
 from chatbot.testing.process import BotProcess, Failure, Manners, Part
+from chatbot.testing.provided import check_provided, with_provided
 from chatbot.testing.room import Room
 from chatbot.testing.stage import Stage
 from chatbot.testing.traces import check_together, from_the_author_on
@@ -74,7 +75,9 @@ class Harness:
         self.process = process(self.stage, store, parts, self._note_failure)
         self.failures: list[Failure] = []
         self.rooms: list[Room] = []
+        self.dead_letters: list[DeadLetter] = []
         self.is_waiting = True
+        self._store = store
         self._raises_failures = raise_failures
         self._surfaced = 0
         self._patience = patience
@@ -131,7 +134,15 @@ class Harness:
         if self.is_waiting:
             await self.process.settle([room.thread for room in self.rooms if room.is_open])
             self.be_patient()
+        await self._read_dead_letters()
         self.surface()
+
+    async def _read_dead_letters(self) -> None:
+        """Read the bots' dead letters, for tests to look at; those read last stay while no bot runs."""
+        if self.process.is_running:
+            with suppress(StoreError):  # the bots may be killed meanwhile, and their store closed
+                users = [guest.user for guest in self.process.guests.values()]
+                self.dead_letters = [letter for user in users for letter in await self._store.dead_letters(user)]
 
     def be_patient(self, seconds: float = 0.0) -> None:
         """Begin to count anew how long nothing comes of anything, and add some seconds."""
@@ -174,6 +185,7 @@ async def chat(
     admins: Sequence[str] = (),
     allow: Sequence[str] | None = None,
     rate: Rate | None = None,
+    provide: Mapping[Any, object] | None = None,
     world: World | None = None,
     quotas: bool = True,
     raise_failures: bool = True,
@@ -204,6 +216,8 @@ async def chat(
         admins: the names of the people who are the bots' admins.
         allow: the names of the only people, besides admins, whom the bots hear; by default everybody.
         rate: how many answers each person gets in a thread; by default as many as they like.
+        provide: things by type, such as `{Api: FakeApi()}`, that handlers get in place of what the plugins' providers
+            make; these are not called.
         world: the service's world, to go on with that of an earlier chat, or with other `quirks`; by default a new
             one, the same for every test.
         quotas: let the service throttle as the real one does; people wait then, too.
@@ -213,6 +227,7 @@ async def chat(
     Raises:
         TimeoutError: something hangs; the message says where.
         PluginError: a plugin cannot be used.
+        TypeError: something else was given than plugins, or `provide` gives what nobody asks for.
     """
     loop = virtual_loop()
     settings = settings or BotSettings(cadence=VIRTUAL_CADENCE if loop else REAL_CADENCE)
@@ -220,7 +235,7 @@ async def chat(
     harness = Harness(
         Emulator(world or World(seed=0), clock=VirtualClock(loop) if loop else time.time, quotas=quotas),
         patient(store, loop) if loop else store,
-        _parts(plugins, name, bots or {}, Manners(settings, ack, admins, allow, rate)),
+        _parts(plugins, name, bots or {}, Manners(settings, ack, admins, allow, rate), provide or {}),
         patience=patience or (VIRTUAL_PATIENCE if loop else REAL_PATIENCE),
         raise_failures=raise_failures,
     )
@@ -241,14 +256,22 @@ async def playing(harness: Harness) -> AsyncIterator[Room]:
             group.cancel_scope.cancel()
 
 
-def _parts(plugins: Sequence[Plugin], name: str, bots: Mapping[str, Sequence[Plugin]], manners: Manners) -> list[Part]:
+def _parts(
+    plugins: Sequence[Plugin],
+    name: str,
+    bots: Mapping[str, Sequence[Plugin]],
+    manners: Manners,
+    provide: Mapping[Any, object],
+) -> list[Part]:
     named = {name: plugins, **bots} if plugins else dict(bots)
     if not named:
         msg = "chat() was given no plugin: give it those of one bot, chat(plugin), or bots={'name': [plugin]}"
         raise TypeError(msg)
-    for given in named.values():
-        check_together(given)
-    return [Part(each, tuple(given), manners) for each, given in named.items()]
+    everything = {each: with_provided(given, provide, "chat()") for each, given in named.items()}
+    check_provided([one for given in everything.values() for one in given], provide)
+    for sources in everything.values():
+        check_together(sources)
+    return [Part(each, tuple(sources), manners) for each, sources in everything.items()]
 
 
 @contextmanager

@@ -15,11 +15,10 @@ import structlog
 from anyio.abc import TaskGroup, TaskStatus
 
 from chatbot.bot import Bot, BotSettings
-from chatbot.dispatch import Access, Ack, BotInfo, Dispatcher, Rate
+from chatbot.dispatch import Access, Ack, BotInfo, Dispatcher, HandlerSource, Rate
 from chatbot.errors import StateError
 from chatbot.events import Event
 from chatbot.model import ThreadId, UserId
-from chatbot.plugin import Plugin
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Commons
 from chatbot.stores.base import BotRecord, SaveBot, Store
@@ -64,7 +63,7 @@ class Part:
     """What one bot of a chat is made of."""
 
     name: str
-    plugins: Sequence[Plugin]
+    plugins: Sequence[HandlerSource]
     manners: Manners
 
 

@@ -19,6 +19,7 @@ from chatbot.testing.virtual_time import virtual_loop
 
 if TYPE_CHECKING:
     from chatbot.emulator import Emulator
+    from chatbot.stores.base import DeadLetter
     from chatbot.testing.harness import Harness
     from chatbot.testing.stage import Stage
 
@@ -95,6 +96,14 @@ class Room:
     def failures(self) -> list[Failure]:
         """Every failed attempt of a handler, in all rooms: for chats with `raise_failures=False`."""
         return list(self._harness.failures)
+
+    @property
+    def dead_letters(self) -> list[DeadLetter]:
+        """The bots' dead letters, in all rooms: what was given up after the last attempt, and what the service refused.
+
+        Each has the `event`, the `handler`, the `error` and the number of `attempts`.
+        """
+        return list(self._harness.dead_letters)
 
     @property
     def transcript(self) -> str:

@@ -4,8 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from chatbot import Context, Plugin, Retry
+from chatbot import ActionFailed, Context, Plugin, Retry
 from chatbot.bot import BotSettings
+from chatbot.errors import Rejected
 from chatbot.polling.cadence import Cadence
 from chatbot.testing import chat
 
@@ -113,3 +114,49 @@ async def test_a_thread_that_waits_for_a_retry_is_polled_once_a_second_at_most_a
         assert room.replies == ["at last"]
         assert len(polls) < (reply.version - question.version) / 1000 + 10
         assert not [call for call in room.emulator.calls if call.status == 429]
+
+
+async def test_an_action_that_the_service_refuses_fails_the_test_and_is_a_dead_letter() -> None:
+    plugin = Plugin("inviting")
+
+    @plugin.message()
+    async def invite(ctx: Context) -> None:
+        await ctx.update_topic("tea")
+
+    async with chat(plugin) as room:
+        room.emulator.faults.add(f"update_thread:400,user={room.bot.user}")
+        with pytest.raises(Rejected, match="UpdateTopic was refused"):
+            await room.user("Ann").says("hi")
+
+        (letter,) = room.dead_letters
+        assert letter.handler == "UpdateTopic"
+        assert isinstance(letter.event, ActionFailed)
+
+
+async def test_an_action_that_is_refused_fails_no_test_of_a_bot_that_deals_with_it() -> None:
+    plugin = Plugin("inviting")
+
+    @plugin.message()
+    async def invite(ctx: Context) -> None:
+        await ctx.update_topic("tea")
+
+    @plugin.on(ActionFailed)
+    async def explain(ctx: Context[ActionFailed]) -> str:
+        return "I may not do that."
+
+    async with chat(plugin) as room:
+        room.emulator.faults.add(f"update_thread:400,user={room.bot.user}")
+        await room.user("Ann").says("hi")
+
+        assert room.replies == ["I may not do that."]
+
+
+async def test_a_handler_that_keeps_failing_leaves_a_dead_letter() -> None:
+    async with chat(fragile(), raise_failures=False) as room:
+        await room.user("Ann").says("good")
+        assert room.dead_letters == []
+        await room.user("Ann").says("bad")
+
+        assert [(letter.attempts, letter.error) for letter in room.dead_letters] == [
+            (3, "ValueError: cannot digest this")
+        ]

@@ -107,6 +107,6 @@ async def order(talk: Dialog, item: str, mine: UserState[Cart], everywhere: Prof
     return item
 
 
-@plugin.message(text("dialog"))
+@plugin.message(text(equals=("dialog", "talk"), contains=("a", "b")))
 async def dialog_on_message(talk: Dialog) -> None:
     await talk.say(html="<b>hi</b>")

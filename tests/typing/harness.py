@@ -24,14 +24,17 @@ from chatbot import (
     TimerFired,
     UserId,
 )
-from chatbot.stores import MemoryStore
 from chatbot.testing import (
     Author,
+    DeadLetter,
     EventStream,
     Failure,
     Handled,
+    MemoryStore,
     Person,
+    Rate,
     Room,
+    SqliteStore,
     Stuck,
     VirtualClock,
     chat,
@@ -59,10 +62,18 @@ async def test_a_bot() -> None:
         assert_type(room.read, dict[str, str])
         assert_type(room.transcript, str)
         assert_type(room.failures, list[Failure])
+        assert_type(room.dead_letters, list[DeadLetter])
         assert_type(room.thread, ThreadId)
         assert_type(room.bot.user, UserId)
         with room.not_waiting():
             await room.another("tea").user("Ann").joins()
+
+
+async def test_fakes() -> None:
+    rate = Rate(messages=20, per=timedelta(minutes=1))
+    async with chat(one, provide={Shop: Shop()}, rate=rate, store=SqliteStore("bots.db")) as room:
+        await room.user("Ann").joins()
+    assert_type(await EventStream().into(one, provide={Shop: Shop()}), Handled)
 
 
 async def test_bots(virtual_time: VirtualClock) -> None:

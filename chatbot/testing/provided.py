@@ -1,0 +1,85 @@
+"""What a test gives as plugins and in place of what providers make, checked."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from chatbot.dispatch import HandlerSource
+from chatbot.dispatch.handler import Handler
+from chatbot.dispatch.place import place_of
+from chatbot.dispatch.signature import type_name
+from chatbot.plugin import Plugin
+
+__tracebackhide__ = True  # pytest: what is of interest is the author's test and code
+
+
+class _Provided:
+    """A plugin whose handlers get things of the test.
+
+    Args:
+        plugin: whose handlers.
+        provide: things by type.
+    """
+
+    def __init__(self, plugin: Plugin, provide: Mapping[Any, object]) -> None:
+        self._plugin = plugin
+        self._provide = provide
+
+    def handlers(self) -> Sequence[Handler]:
+        return self._plugin.handlers(self._provide)
+
+
+def with_provided(plugins: Sequence[Any], provide: Mapping[Any, object], caller: str) -> list[HandlerSource]:
+    """The plugins, with these things in place of what their providers make.
+
+    Args:
+        plugins: what a test has given.
+        provide: things by type.
+        caller: what it has called with them.
+
+    Raises:
+        TypeError: one of them is no plugin, such as the function that makes it.
+    """
+    for one in [plugins] if isinstance(plugins, Plugin | str) or not isinstance(plugins, Sequence) else plugins:
+        if not isinstance(one, Plugin) and not _has_handlers(one):
+            raise TypeError(_no_plugin(one, caller))
+    if isinstance(plugins, Plugin):
+        msg = f"{caller} takes a list of plugins for each bot: write [plugin], not plugin"
+        raise TypeError(msg)
+    return [_Provided(one, provide) if provide and isinstance(one, Plugin) else one for one in plugins]
+
+
+def check_provided(sources: Sequence[HandlerSource], provide: Mapping[Any, object]) -> None:
+    """See that somebody asks for everything that is given.
+
+    Raises:
+        TypeError: nobody asks for one of the types, or a class is given where one of its instances belongs.
+    """
+    if not provide:
+        return
+    asked = {provider.makes for source in sources for handler in source.handlers() for provider in handler.providers}
+    for type_, thing in provide.items():
+        if inspect.isclass(type_) and inspect.isclass(thing) and issubclass(thing, type_):
+            name = thing.__name__
+            msg = f"provide= gives the class {name} for {type_name(type_)}; give an instance, {name}()"
+            raise TypeError(msg)
+        if type_ not in asked:
+            names = ", ".join(sorted(map(type_name, asked))) or "nothing"
+            msg = f"provide= gives {type_name(type_)}, which no handler asks for; handlers ask for {names}"
+            raise TypeError(msg)
+
+
+def _has_handlers(one: object) -> bool:
+    return not inspect.isclass(one) and callable(getattr(one, "handlers", None))
+
+
+def _no_plugin(one: object, caller: str) -> str:
+    if inspect.isfunction(one):
+        call = f"{one.__name__}({'…' if inspect.signature(one).parameters else ''})"
+        return f"{caller} was given the function {one.__name__} ({place_of(one)}), not a plugin; call it: {call}"
+    if isinstance(one, ModuleType):
+        return f"{caller} was given the module {one.__name__}; give it the plugin: {one.__name__}.plugin"
+    return f"{caller} takes plugins, not {one!r}; write `from plugins.name import plugin`, and give it `plugin`"
