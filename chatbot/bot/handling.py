@@ -17,7 +17,7 @@ from chatbot.bot.trials import Trials
 from chatbot.dispatch import Outcome
 from chatbot.errors import Rejected
 from chatbot.events import ActionFailed, Event
-from chatbot.model import MessageId, ThreadId
+from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.outbox.outbox import Outbox
 from chatbot.polling.cursor import Cursor
 from chatbot.stores.base import (
@@ -200,10 +200,10 @@ class Handling:
             await self.commit([DropDeadLetter(letter.id)], {})
         self._log.info("letter.revived", letter=letter.id)
 
-    async def give_up_action(self, event: ActionFailed) -> None:
+    async def give_up_action(self, event: ActionFailed, *, caused_by: UserId | None) -> None:
         """A wish will never be done: keep it as a dead letter, and let the handlers hear of it, once."""
         failure = Rejected(event.reason)
-        letter = self.trials.letter(event, Outcome(handler=type(event.action).__name__, error=failure), 1)
+        letter = self.trials.letter(event, Outcome(handler=type(event.action).__name__, error=failure), 1, caused_by)
         with self._bot.tracer.attempt(event, 1):
             outcome = await self.trials.handle(event)
             await self.trials.settle(

@@ -250,7 +250,7 @@ class Lane:
                 action_key=row.key,
                 reason=reason,
             )
-            await self.handling.give_up_action(event)
+            await self.handling.give_up_action(event, caused_by=row.caused_by)
             self.handling.outbox.drop_failure(failure)
         return pause
 

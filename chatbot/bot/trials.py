@@ -20,7 +20,7 @@ from chatbot.dispatch import Outcome
 from chatbot.dispatch.author_code import SLOW_SECONDS, Abandoned, RunLimits, Running
 from chatbot.errors import CannotStore, StoreConflict, StoreError, described, kind_of
 from chatbot.events import ActionFailed, BotStarted, Event
-from chatbot.model import ThreadId
+from chatbot.model import ThreadId, UserId
 from chatbot.service.back_off import jittered
 from chatbot.service.budget import AbandonedHandler
 from chatbot.stores.base import Attempt, DeadLetter, SaveDeadLetter, Write, letter_id
@@ -279,7 +279,7 @@ class Trials:
         self._bot.say_failure(event, failed.handler, failed.error)
         return failed
 
-    def letter(self, event: Event, outcome: Outcome, attempts: int) -> SaveDeadLetter:
+    def letter(self, event: Event, outcome: Outcome, attempts: int, caused_by: UserId | None = None) -> SaveDeadLetter:
         """What keeps an event that is given up."""
         assert outcome.error is not None
         letter = DeadLetter(
@@ -289,6 +289,7 @@ class Trials:
             error=f"{described(outcome.error)}\n".splitlines()[0][:500],
             attempts=attempts,
             died_ms=int(self._bot.clock() * 1000),
+            caused_by=caused_by,
         )
         self._bot.watch.buried()
         # What a handler raised may quote people; what the service said of a wish does not.

@@ -35,6 +35,7 @@ from chatbot.stores.conversation import (
     StoredState,
     TimerRecord,
 )
+from chatbot.stores.erasure import NOBODY
 from chatbot.stores.value_forms import check_size, from_json, to_json
 
 
@@ -233,14 +234,18 @@ class Memory:
 
         Raises:
             CannotStore: the result cannot be remembered; what the function did is done.
+            StateError: the person whose doing it was is forgotten; the function is not called again.
         """
         source, form = self._open_source("remember what was done once"), result_form(function)
         stored = await source.result(key)
+        if stored == NOBODY:
+            msg = "what was done once for this event is done, and its result was erased: the person was forgotten"
+            raise StateError(msg)
         if stored is not None:
             return form.decode(from_json(stored), "the result")
         result = await perform("ctx.once", function, *args, **kwargs)
         stored = check_size(to_json(form.encode(result, "the result")), f"the result of once({key!r})")
-        await source.commit([SaveResult(key, stored, self._now_ms)])
+        await source.commit([SaveResult(key, stored, self._now_ms, person_of(self._event))])
         return result
 
     def writes(self) -> list[Write]:

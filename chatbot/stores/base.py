@@ -105,6 +105,7 @@ class DeadLetter:
         attempts: how often it was tried.
         died_ms: when it was given up, epoch ms.
         is_revived: somebody asked for another try.
+        caused_by: whose message the failed action was an answer to; other events say themselves whose they are.
     """
 
     id: str
@@ -114,6 +115,7 @@ class DeadLetter:
     attempts: int
     died_ms: int
     is_revived: bool = False
+    caused_by: UserId | None = None
 
 
 def letter_id(bot: UserId, thread: ThreadId | None, event_key: str) -> str:

@@ -142,11 +142,13 @@ class SaveResult:
         key: names what was done.
         value: JSON text.
         created_ms: when, epoch ms; pruned like a settled wish.
+        caused_by: whose doing it was.
     """
 
     key: str
     value: str = field(repr=False)
     created_ms: int
+    caused_by: UserId | None = None
 
 
 ConversationWrite = SaveState | SaveDialog | DropDialog | SetTimer | DropTimer | SaveResult

@@ -43,7 +43,11 @@ TIMERS_ABOUT: Final = """
     WHERE caused_by = ? OR payload LIKE ? ESCAPE '!'"""
 
 RESULTS_ABOUT: Final = """
-    SELECT owner, key, value FROM result WHERE value LIKE ? ESCAPE '!'"""
+    SELECT owner, key, value, caused_by FROM result WHERE caused_by = ? OR value LIKE ? ESCAPE '!'"""
+
+
+ERASE_RESULT: Final = """
+    UPDATE result SET value = ?, caused_by = ? WHERE owner = ? AND key = ?"""
 
 
 def state(connection: sqlite3.Connection, bot: str, key: StateKey) -> StoredState | None:
@@ -103,9 +107,10 @@ def _erase_states(connection: sqlite3.Connection, user: UserId, pattern: str) ->
 
 def _erase_results(connection: sqlite3.Connection, user: UserId, pattern: str) -> int:
     changed = 0
-    for owner, key, value in connection.execute(RESULTS_ABOUT, (pattern,)).fetchall():
-        erased = erasure.erase_name(value, user)
+    for owner, key, value, caused_by in connection.execute(RESULTS_ABOUT, (user, pattern)).fetchall():
+        erased = erasure.erase_result(value, caused_by, user)
         if erased != value:
-            connection.execute("UPDATE result SET value = ? WHERE owner = ? AND key = ?", (erased, owner, key))
+            kept = "" if caused_by == user else caused_by
+            connection.execute(ERASE_RESULT, (erased, kept, owner, key))
             changed += 1
     return changed

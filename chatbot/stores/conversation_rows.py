@@ -64,6 +64,7 @@ class ResultRow(NamedTuple):
     key: str
     value: str
     created_ms: int
+    caused_by: str
 
 
 def encode_state_key(key: StateKey) -> StateKeyRow:
@@ -156,4 +157,5 @@ def encode_result(write: SaveResult) -> ResultRow:
         codec.text(write.key, "SaveResult.key"),
         codec.text(write.value, "SaveResult.value"),
         codec.integer(write.created_ms, "SaveResult.created_ms"),
+        codec.text(write.caused_by or "", "SaveResult.caused_by"),
     )

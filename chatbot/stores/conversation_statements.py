@@ -64,8 +64,8 @@ DROP_TIMER: Final = """
     DELETE FROM timer WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND id = ?"""
 
 SAVE_RESULT: Final = """
-    INSERT INTO result (owner, key, value, created_ms)
-    VALUES ((SELECT key FROM owner WHERE user_id = ?), ?, ?, ?)
+    INSERT INTO result (owner, key, value, created_ms, caused_by)
+    VALUES ((SELECT key FROM owner WHERE user_id = ?), ?, ?, ?, ?)
     ON CONFLICT (owner, key) DO NOTHING"""
 
 LEAVE: Final = (

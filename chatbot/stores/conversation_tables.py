@@ -94,7 +94,10 @@ class ConversationTables:
                 self.states[key] = erased
             changed += erased != row
         for named, result in list(self.results.items()):
-            self.results[named] = result._replace(value=erasure.erase_name(result.value, user))
+            self.results[named] = result._replace(
+                value=erasure.erase_result(result.value, result.caused_by, user),
+                caused_by="" if result.caused_by == user else result.caused_by,
+            )
             changed += self.results[named] != result
         dialogs = [at for at, row in self.dialogs.items() if erasure.holds_dialog(row, user)]
         timers = [at for at, row in self.timers.items() if erasure.holds_timer(row, user)]

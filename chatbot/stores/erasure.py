@@ -3,16 +3,19 @@
 A wish that the person caused may quote them, and one that names them tells of them: either loses its text, names
 and people. The row stays with its key, so that what was done is not done again; what was still to be said fails.
 A dead letter that holds anything of the person is dropped: it could only be retried with what they said. So are
-their dialogs, timers and state; in the state of others, and in results, a word takes the place of their id.
+their dialogs, timers and state; in the state of others, and in results, a word takes the place of their id. A result
+that came of what they said keeps its key alone, so that what was done is not done again.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Final
 
 from chatbot.actions import Action, AddParticipants, EditMessage, RemoveParticipant, SendMessage, UpdateTopic
+from chatbot.events import ActionFailed
 from chatbot.model import UserId
 from chatbot.stores.base import DeadLetter, OutboxRow, RowStatus
 from chatbot.stores.codec import EVENTS
@@ -46,6 +49,11 @@ def erase_state(key: StateKeyRow, row: StateRow, user: UserId) -> StateRow | Non
     return row if value == row.value else StateRow(value, row.version + 1)
 
 
+def erase_result(value: str, caused_by: str, user: UserId) -> str:
+    """A result without this person; `NOBODY`, which is no JSON, if it came of what they said."""
+    return NOBODY if caused_by == user else erase_name(value, user)
+
+
 def erase_name(text: str, user: UserId) -> str:
     """A text without this person's id."""
     return _id_of(user).sub(NOBODY, text) if user in text else text
@@ -61,8 +69,16 @@ def holds_timer(row: TimerRow, user: UserId) -> bool:
     return row.caused_by == user or _names(row.payload, user)
 
 
-def holds(letter: DeadLetter, user: UserId) -> bool:
-    """Whether a dead letter holds anything of this person."""
+def holds(letter: DeadLetter, user: UserId, theirs: Collection[str] = ()) -> bool:
+    """Whether a dead letter holds anything of this person.
+
+    Args:
+        letter: the dead letter.
+        user: the person.
+        theirs: the keys of the wishes that they caused: an answer that failed may quote them without naming them.
+    """
+    if letter.caused_by == user or (isinstance(letter.event, ActionFailed) and letter.event.action_key in theirs):
+        return True
     return _names(letter.error, user) or _holds(EVENTS.encode(letter.event, "event"), user)
 
 

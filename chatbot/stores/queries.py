@@ -52,12 +52,13 @@ ATTEMPTS: Final = """
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?)"""
 
 DEAD_LETTERS: Final = """
-    SELECT id, event, handler, error, attempts, died_ms, is_revived FROM dead_letter
+    SELECT id, event, handler, error, attempts, died_ms, is_revived, caused_by FROM dead_letter
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) ORDER BY died_ms, id"""
 
 LETTERS_ABOUT: Final = """
-    SELECT owner, id, event, handler, error, attempts, died_ms, is_revived FROM dead_letter
-    WHERE event LIKE ? ESCAPE '!' OR error LIKE ? ESCAPE '!'"""
+    SELECT owner, id, event, handler, error, attempts, died_ms, is_revived, caused_by FROM dead_letter
+    WHERE event LIKE ? ESCAPE '!' OR error LIKE ? ESCAPE '!' OR caused_by = ?
+    OR event LIKE '%"kind":"action_failed"%'"""
 
 DROP_LETTER: Final = """
     DELETE FROM dead_letter WHERE owner = ? AND id = ?"""
@@ -152,7 +153,8 @@ def dead_letters(connection: sqlite3.Connection, bot: str) -> list[DeadLetter]:
 def forget(connection: sqlite3.Connection, user: UserId) -> int:
     """Erase a person from the records of every bot; how many held something of them."""
     in_action, in_event = codec.as_stored(user)
-    changed = _erase_wishes(connection, user, in_action) + _drop_letters(connection, user, in_event)
+    changed = _drop_letters(connection, user, in_event)  # first, while the wishes still say whose they are
+    changed += _erase_wishes(connection, user, in_action)
     return changed + conversation_queries.forget(connection, user, _with(in_event))
 
 
@@ -170,9 +172,10 @@ def _erase_wishes(connection: sqlite3.Connection, user: UserId, in_action: str) 
 
 def _drop_letters(connection: sqlite3.Connection, user: UserId, in_event: str) -> int:
     dropped = 0
-    for owner, *row in connection.execute(LETTERS_ABOUT, (_with(in_event), _with(user))).fetchall():
+    theirs = {key for (key,) in connection.execute("SELECT key FROM outbox WHERE caused_by = ?", (user,))}
+    for owner, *row in connection.execute(LETTERS_ABOUT, (_with(in_event), _with(user), user)).fetchall():
         letter = rows.decode_letter(rows.LetterRow._make(row))
-        if erasure.holds(letter, user):
+        if erasure.holds(letter, user, theirs):
             connection.execute(DROP_LETTER, (owner, letter.id))
             dropped += 1
     return dropped

@@ -60,6 +60,7 @@ class LetterRow(NamedTuple):
     attempts: int
     died_ms: int
     is_revived: int
+    caused_by: str
 
 
 class AttemptRow(NamedTuple):
@@ -166,6 +167,7 @@ def encode_letter(letter: DeadLetter) -> LetterRow:
         codec.integer(letter.attempts, "DeadLetter.attempts"),
         codec.integer(letter.died_ms, "DeadLetter.died_ms"),
         int(letter.is_revived),
+        codec.text(letter.caused_by or "", "DeadLetter.caused_by"),
     )
 
 
@@ -173,7 +175,8 @@ def decode_letter(row: LetterRow) -> DeadLetter:
     """The dead letter of a row; errors as `decode_wish`."""
     with named(f"dead letter {row.id}"):
         event = codec.decode_event(row.event)
-    return DeadLetter(row.id, event, row.handler, row.error, row.attempts, row.died_ms, bool(row.is_revived))
+    caused_by = UserId(row.caused_by) if row.caused_by else None
+    return DeadLetter(row.id, event, row.handler, row.error, row.attempts, row.died_ms, bool(row.is_revived), caused_by)
 
 
 def encode_attempt(thread: ThreadId, attempt: Attempt) -> AttemptRow:

@@ -124,6 +124,10 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE attempt ADD COLUMN cuts BIGINT NOT NULL DEFAULT 0",
         "ALTER TABLE attempt ADD COLUMN progress SMALLINT NOT NULL DEFAULT 0",
     ),
+    (
+        "ALTER TABLE dead_letter ADD COLUMN caused_by TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE result ADD COLUMN caused_by TEXT NOT NULL DEFAULT ''",
+    ),
 )
 """One entry per version of the schema, from 1: the statements that lead to it from the version before.
 

@@ -111,11 +111,11 @@ REOPEN_ROW: Final = """
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND key = ? AND status = 'failed'"""
 
 SAVE_DEAD_LETTER: Final = """
-    INSERT INTO dead_letter (owner, id, event, handler, error, attempts, died_ms, is_revived)
-    VALUES ((SELECT key FROM owner WHERE user_id = ?), ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO dead_letter (owner, id, event, handler, error, attempts, died_ms, is_revived, caused_by)
+    VALUES ((SELECT key FROM owner WHERE user_id = ?), ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (owner, id) DO UPDATE
     SET event = excluded.event, handler = excluded.handler, error = excluded.error, attempts = excluded.attempts,
-        died_ms = excluded.died_ms, is_revived = excluded.is_revived"""
+        died_ms = excluded.died_ms, is_revived = excluded.is_revived, caused_by = excluded.caused_by"""
 
 REVIVE_DEAD_LETTER: Final = """
     UPDATE dead_letter SET is_revived = 1

@@ -75,6 +75,7 @@ class Tables:
 
     def forget(self, user: UserId) -> int:
         """Erase a person; how many rows held something of them."""
+        theirs = {wish.key for _, wish in self.wishes.values() if wish.caused_by == user}
         changed = 0
         for key, (position, row) in self.wishes.items():
             wish = rows.decode_wish(row, position)
@@ -82,7 +83,7 @@ class Tables:
             if erased is not wish:
                 self.wishes[key] = (position, rows.encode_wish(erased))
                 changed += 1
-        dropped = [key for key, row in self.letters.items() if erasure.holds(rows.decode_letter(row), user)]
+        dropped = [key for key, row in self.letters.items() if erasure.holds(rows.decode_letter(row), user, theirs)]
         for key in dropped:
             del self.letters[key]
         return changed + len(dropped) + self.conversations.forget(user)

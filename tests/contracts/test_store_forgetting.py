@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from chatbot.actions import (
     ActionKey,
     AddParticipants,
@@ -11,9 +13,10 @@ from chatbot.actions import (
     SendMessage,
     UpdateTopic,
 )
-from chatbot.events import ThreadLeft
+from chatbot.events import ActionFailed, ThreadLeft
 from chatbot.model import MessageId, Participant
 from chatbot.stores.base import Enqueue, RowStatus, SaveDeadLetter, SettleRow
+from chatbot.stores.conversation import SaveResult
 from tests.contracts.records import ANN, BOB, BOT, HALL, NOON, OTHER_BOT, begin, letter, wish
 
 LEFT = ThreadLeft(bot=BOT, thread=HALL, occurred_on=NOON)
@@ -79,3 +82,42 @@ class TestForgetting:
 
             assert await store.forget(ANN) == 3
             assert [(row.action, row.caused_by) for row in await store.pending(BOT)] == [(delete.action, None)]
+
+    @pytest.mark.parametrize("is_known_by_the_letter", [True, False])
+    async def test_a_letter_of_an_answer_that_failed_goes_with_whose_words_it_may_quote(
+        self, reopen, is_known_by_the_letter
+    ):
+        failed = ActionFailed(
+            bot=BOT,
+            thread=HALL,
+            occurred_on=NOON,
+            action=SendMessage("you said ill"),
+            action_key=ActionKey("a"),
+            reason="no",
+        )
+        hers = replace(letter("1"), event=failed, caused_by=ANN if is_known_by_the_letter else None)
+        other = replace(failed, action_key=ActionKey("b"))
+        wishes = [] if is_known_by_the_letter else [Enqueue(wish("a", "you said ill", caused_by=ANN))]
+        async with reopen() as store:
+            await store.commit(BOT, [*wishes, Enqueue(wish("b", "for Bob", caused_by=BOB))])
+            await store.commit(
+                BOT, [SaveDeadLetter(hers), SaveDeadLetter(replace(hers, id="2", event=other, caused_by=BOB))]
+            )
+
+            await store.forget(ANN)
+        async with reopen() as store:
+            assert [(one.id, one.caused_by) for one in await store.dead_letters(BOT)] == [("2", BOB)]
+
+    async def test_a_result_that_came_of_what_they_said_keeps_its_key_alone(self, reopen):
+        async with reopen() as store:
+            await store.commit(
+                BOT,
+                [SaveResult("hers", '"ill"', 5, ANN), SaveResult("his", '"well"', 5, BOB), SaveResult("all", "1", 5)],
+            )
+
+            assert await store.forget(ANN) == 1
+            assert await store.forget(ANN) == 0
+        async with reopen() as store:
+            assert await store.result(BOT, "hers") == "erased"
+            assert await store.result(BOT, "his") == '"well"'
+            assert await store.result(BOT, "all") == "1"
