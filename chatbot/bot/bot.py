@@ -331,9 +331,15 @@ class Bot:
 
     def long_attempts(self, now: float) -> list[Write]:
         """What notes the handlers that run for long, for a process that is about to end; in any thread."""
-        every = [*(lane.handling.trials for lane in list(self.lanes.values())), self.own.trials]
-        long = [trials.long_attempt() for trials in every if trials.is_long(now)]
+        long = [trials.long_attempt() for trials in self._every_trials() if trials.is_long(now)]
         return [write for write in long if write is not None]
+
+    def running_handlers(self, now: float) -> list[str]:
+        """The handlers that run, for people: name, place, thread and how long; in any thread."""
+        return [running for trials in self._every_trials() if (running := trials.running(now)) is not None]
+
+    def _every_trials(self) -> list[Trials]:
+        return [*(lane.handling.trials for lane in list(self.lanes.values())), self.own.trials]
 
     def _abandoned_handlers(self, now: float) -> Iterator[Degraded]:
         for (user, thread), lane in self.commons.abandoned.items():

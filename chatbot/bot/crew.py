@@ -135,6 +135,10 @@ class Crew:
         """
         shift = _Shift(dispatcher)
         if self._group is not None:
-            await shift.begin(self._group)
+            try:
+                await shift.begin(self._group)
+            except BaseException:
+                shift.retire()  # should it be made after all, it is torn down at once
+                raise
         old, self._shift = self._shift, shift
         old.retire()

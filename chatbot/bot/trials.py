@@ -50,13 +50,14 @@ class Trials:
         log: bound to bot and thread.
     """
 
-    __slots__ = ("_bot", "_in_hand", "_log", "_outcome", "_outcome_of", "_thread", "attempts")
+    __slots__ = ("_bot", "_in_hand", "_log", "_outcome", "_outcome_of", "_running", "_thread", "attempts")
 
     def __init__(self, bot: Bot, thread: ThreadId | None, noted: Attempt | None, log: FilteringBoundLogger) -> None:
         self._bot = bot
         self._thread = thread
         self._log = log
         self._in_hand: tuple[Event, float] | None = None
+        self._running: Running | None = None
         self._outcome: tuple[str, Outcome] | None = None
         self._outcome_of: Event | None = None
         self.attempts = Attempts(thread or ThreadId(""), noted, is_suspicious=bot.was_killed)
@@ -113,7 +114,7 @@ class Trials:
         try:
             outcome = await self._bot.handle(event, self._limits(event), before=begin)
         finally:
-            self._in_hand = None
+            self._in_hand = self._running = None
         return self._unless_abandoned(event, outcome)
 
     def is_long(self, now: float) -> bool:
@@ -134,7 +135,18 @@ class Trials:
     def _limits(self, event: Event) -> RunLimits:
         # Whatever a bot waits for at its start may take long.
         timeout = None if isinstance(event, BotStarted) else self._bot.settings.timeout
-        return RunLimits(timeout, partial(self._slow, event), partial(self._abandoned, event))
+        return RunLimits(timeout, partial(self._slow, event), partial(self._abandoned, event), self._begun)
+
+    def _begun(self, running: Running) -> None:
+        self._running = running
+
+    def running(self, now: float) -> str | None:
+        """The handler that runs here, in a few words; None if there is none. In any thread."""
+        in_hand, running = self._in_hand, self._running
+        if in_hand is None or running is None or running.task.done():
+            return None
+        where = f"in thread {self._thread}" if self._thread else "in no thread"
+        return f"{running.whose.name} ({running.whose.place}) {where} for {now - in_hand[1]:.0f} s"
 
     def _unless_abandoned(self, event: Event, outcome: Outcome) -> Outcome:
         """Return the outcome; that of an abandoned handler counts only once the handler has ended."""

@@ -72,11 +72,13 @@ class RunLimits(NamedTuple):
         timeout: seconds, where the code has no limit of its own; None is as long as it likes.
         slow: told of code that has run for `SLOW_SECONDS`, on the event loop.
         abandoned: told of code that did not stop, before anything else happens.
+        begun: told of code that begins.
     """
 
     timeout: float | None = None
     slow: Callable[[Running], None] = lambda _running: None
     abandoned: Callable[[Running], None] = lambda _running: None
+    begun: Callable[[Running], None] = lambda _running: None
 
 
 class Abandoned(TimeoutError):
@@ -128,6 +130,8 @@ class AuthorCode:
             Exception: what it raised itself.
         """
         running = Running(code, whose, timeout, limits)
+        if limits is not None:
+            limits.begun(running)
         await running.ended()
         if running.is_abandoned:
             msg = (

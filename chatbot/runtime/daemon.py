@@ -146,7 +146,11 @@ class Daemon:
             watchdog = LoopWatchdog(self._control, config.directory, on_look=self._supervisor.alive)
             observatory.watchdog = watchdog
             server = StatusServer(pages(observatory))
-            fleet = Fleet(site.bots, drain_seconds=config.drain_timeout.total_seconds())
+            fleet = Fleet(
+                site.bots,
+                drain_seconds=config.drain_timeout.total_seconds(),
+                running=lambda names: _running([bot for bot in site.bots if bot.name in names]),
+            )
             observatory.ended = fleet.ended
             self._forced_exit.drain_seconds = lambda: fleet.drain_seconds
             self._forced_exit.describe = lambda: _running(site.bots)
@@ -274,12 +278,7 @@ class Daemon:
 def _running(bots: Sequence[Bot]) -> str:
     """The handlers that run, for somebody who has to find out what kept the process from ending. In any thread."""
     now = time.monotonic()
-    running = [
-        f"{bot.name}: {event} in {thread or 'no thread'} for {seconds:.0f} s"
-        for bot in bots
-        for thread, (event, seconds) in bot.watch.pulse.running(now).items()
-    ]
-    return ", ".join(running)
+    return ", ".join(f"{bot.name}: {running}" for bot in bots for running in bot.running_handlers(now))
 
 
 def _note_cuts(store: Store, bots: Sequence[Bot], seconds: float) -> None:

@@ -6,7 +6,7 @@ Single bots may be ended and others begun meanwhile.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, Protocol
 
 import anyio
@@ -62,12 +62,20 @@ class Fleet:
     Args:
         bots: those that run from the beginning, each with a name of its own.
         drain_seconds: how long bots may take to finish; who is not done by then is cut off, and logged.
+        running: says which handlers of these bots run, for the log.
 
     Attributes:
         drain_seconds: may be changed at any time, for all ends to come.
     """
 
-    def __init__(self, bots: Iterable[Runnable], *, drain_seconds: float) -> None:
+    def __init__(
+        self,
+        bots: Iterable[Runnable],
+        *,
+        drain_seconds: float,
+        running: Callable[[Collection[str]], str] = lambda _names: "",
+    ) -> None:
+        self._running = running
         self.drain_seconds = drain_seconds
         self._voyages = {bot.name: _Voyage(bot) for bot in bots}
         self._group: TaskGroup | None = None
@@ -110,7 +118,8 @@ class Fleet:
         late = [voyage for voyage in voyages if not voyage.ended.is_set()]
         if late:
             names = sorted(voyage.bot.name for voyage in late)
-            structlog.get_logger().warning("bots.cut", bots=names, drain_seconds=self.drain_seconds)
+            running = self._running(names)
+            structlog.get_logger().warning("bots.cut", bots=names, drain_seconds=self.drain_seconds, running=running)
         for voyage in late:
             voyage.cut()
             await voyage.ended.wait()

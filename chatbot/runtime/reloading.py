@@ -188,7 +188,8 @@ class Reloader:
     async def _swap(self, name: str, plugins: Sequence[Plugin], changed: Sequence[str]) -> bool:
         """Give a bot its new plugins; a bot that cannot use them keeps the old, and gets them at the next reload."""
         try:
-            await self._site.bot(name).take_on(plugins)
+            with anyio.fail_after(self._fleet.drain_seconds):
+                await self._site.bot(name).take_on(plugins)
         except Exception as error:
             self._log.error("plugins.kept", bot=name, problem=error, exc_info=error)
             self._owed.add(name)

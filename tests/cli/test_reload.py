@@ -227,3 +227,38 @@ def test_files_behind_links_are_watched_too(tmp_path: Path, run: Run, chat: Chat
     bots.event("plugins.swapped", changed=["bot.py"])
     assert "welcome two" in chat(place, typed="hi\n").out
     assert bots.stop() == 0
+
+
+STUCK_PLUGIN = """
+import threading
+import anyio
+from chatbot import Context, Plugin, ThreadJoined
+
+plugin = Plugin("stuck")
+
+@plugin.on(ThreadJoined)
+async def hang(ctx: Context[ThreadJoined]) -> None:
+    ctx.log.info("handler.begun")
+    await anyio.to_thread.run_sync(threading.Event().wait)
+"""
+
+
+def test_a_reload_does_not_wait_for_a_handler_that_is_stuck_and_names_it(tmp_path: Path, run: Run, chat: Chat) -> None:
+    settings = f"{PAIR}drain_timeout: 100ms\n".replace("reloaded.other", "reloaded.stuck")
+    write(tmp_path / "reloaded" / "bot.py", PLUGIN.replace("MARK", "one"))
+    write(tmp_path / "reloaded" / "words.py", 'greeting = "hello "\n')
+    write(tmp_path / "reloaded" / "stuck.py", STUCK_PLUGIN)
+    write(tmp_path / "bots.yaml", settings)
+    bots = run(tmp_path)
+    bots.event("daemon.started")
+    bots.event("handler.begun")
+
+    write(tmp_path / "bots.yaml", settings.replace("300ms", "400ms"))
+    bots.process.send_signal(signal.SIGHUP)
+
+    assert "reloaded.stuck.hang" in bots.event("bots.cut", bots=["second"])["running"]
+    assert bots.event("handler.abandoned")["handler"] == "reloaded.stuck.hang"
+    assert sorted(bots.event("reload.finished")["restarted"]) == ["first", "second"]
+    assert "hello one" in chat(tmp_path, typed="hi\n").out
+    assert bots.stop() == 1
+    assert sum(json.loads(line)["event"] == "handler.begun" for line in bots.lines if line.startswith("{")) == 1
