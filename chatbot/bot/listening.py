@@ -85,7 +85,7 @@ class Listening:
         return cadence.idle if self._reliance.is_trusted(anyio.current_time()) else cadence.interval
 
     async def run(self) -> None:
-        """Ask again and again which threads have moved."""
+        """Ask again and again which threads have moved, until canceled."""
         now = self._full_walk_at = anyio.current_time()
         if self._heard_ms is not None:  # there was a process before this one, and what is new will be found at once
             for _ in range(SPENT_BEFORE):
@@ -102,6 +102,7 @@ class Listening:
             except ServiceError as error:
                 pause = self._failed(error, back_off)
             await self._wait(pause)
+        await anyio.sleep_forever()  # a bot that stops hears no more; a loop that ends would be taken for a failure
 
     async def _wait(self, pause: float) -> None:
         """Wait until the doorbell is to be asked again; who summons is not heard more often than it is asked anyway."""
