@@ -46,6 +46,9 @@ class Attempts:
         thread: whose lane.
         noted: what an earlier process noted before it died.
         is_suspicious: the last process died, and nothing was committed here since.
+
+    Attributes:
+        handler: the handler, or error handler, that notes are about.
     """
 
     __slots__ = (
@@ -55,6 +58,7 @@ class Attempts:
         "_not_before",
         "_noted",
         "_thread",
+        "handler",
         "is_noted",
         "is_suspicious",
     )
@@ -65,6 +69,7 @@ class Attempts:
         self._has_begun = False
         self.is_noted = False
         self._event_key = ""
+        self.handler = ""
         self._failures = 0
         self._not_before = 0.0
         self.is_suspicious = is_suspicious or noted is not None
@@ -95,8 +100,13 @@ class Attempts:
     def _of(self, event: Event) -> Attempt:
         return self._noted if self._noted and self._noted.event_key == event.key else Attempt(event.key, 0)
 
-    def begin(self, event: Event) -> BeginAttempt:
-        """What to write before the handler of a suspicious lane runs."""
+    def killer(self, event: Event) -> str:
+        """The handler that ran when an earlier process died, or was stopped, over this event; "" if none is known."""
+        return self._of(event).handler
+
+    def begin(self, event: Event, handler: str) -> BeginAttempt:
+        """What to write before a handler of a suspicious lane runs."""
+        self.handler = handler
         return self._note(event, Progress.RUNNING)
 
     def long(self, event: Event) -> BeginAttempt:
@@ -105,7 +115,7 @@ class Attempts:
 
     def _note(self, event: Event, progress: Progress) -> BeginAttempt:
         self._has_begun = self.is_noted = True
-        return BeginAttempt(self._thread, replace(self._of(event), progress=progress))
+        return BeginAttempt(self._thread, replace(self._of(event), progress=progress, handler=self.handler))
 
     def survived(self, event: Event) -> Write:
         """What to write when a noted handler has failed but the process lives: this attempt was no kill."""

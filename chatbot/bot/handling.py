@@ -205,7 +205,7 @@ class Handling:
         failure = Rejected(event.reason)
         letter = self.trials.letter(event, Outcome(handler=type(event.action).__name__, error=failure), 1, caused_by)
         with self._bot.tracer.attempt(event, 1):
-            outcome = await self.trials.handle(event)
+            outcome = await self.trials.attempt(event)
             await self.trials.settle(
                 event,
                 outcome,

@@ -65,7 +65,7 @@ async def _attempts(bot: Bot, store: Store) -> Mapping[ThreadId, Attempt]:
         kills = attempt.count + was_killed
         cuts = attempt.cuts + (is_other and not was_killed and attempt.progress is Progress.LONG)
         if kills or cuts:
-            attempts[thread] = Attempt(attempt.event_key, kills, cuts)
+            attempts[thread] = Attempt(attempt.event_key, kills, cuts, handler=attempt.handler)
             writes.append(BeginAttempt(thread, attempts[thread]))
         else:
             del attempts[thread]

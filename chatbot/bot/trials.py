@@ -91,12 +91,8 @@ class Trials:
         if (self._bot.user, self._thread or "") in self._bot.commons.abandoned:
             raise TryAgain(ABANDONED_PAUSE)
 
-    async def handle(self, event: Event, *, before: Callable[[], Awaitable[None]] | None = None) -> Outcome:
+    async def handle(self, event: Event) -> Outcome:
         """Run the handlers on an event.
-
-        Args:
-            event: what happened.
-            before: awaited when it is the event's turn, before its handlers run.
 
         Raises:
             TryAgain: an abandoned handler still runs here, be it the one that was started now.
@@ -107,8 +103,6 @@ class Trials:
             return outcome
 
         async def begin() -> None:
-            if before is not None:
-                await before()
             self._in_hand = event, anyio.current_time()
 
         try:
@@ -135,7 +129,8 @@ class Trials:
     def _limits(self, event: Event) -> RunLimits:
         # Whatever a bot waits for at its start may take long.
         timeout = None if isinstance(event, BotStarted) else self._bot.settings.timeout
-        return RunLimits(timeout, partial(self._slow, event), partial(self._abandoned, event), self._begun)
+        before = partial(self._note, event) if self.attempts.is_suspicious else None
+        return RunLimits(timeout, partial(self._slow, event), partial(self._abandoned, event), self._begun, before)
 
     def _begun(self, running: Running) -> None:
         self._running = running
@@ -166,6 +161,7 @@ class Trials:
             seconds=SLOW_SECONDS,
         )
         self._bot.watch.slow(whose.name)
+        self.attempts.handler = whose.name
         self._bot.note_long(self, running)
 
     def _abandoned(self, event: Event, running: Running) -> None:
@@ -182,6 +178,7 @@ class Trials:
             hint="it did not end after it was canceled; nothing else is handled here until it does",
         )
         bot.watch.abandoned(whose.name)
+        self.attempts.handler = whose.name
         bot.note_long(self, running)
 
         def ended(_task: object) -> None:
@@ -199,25 +196,29 @@ class Trials:
             await self._run(event, commit)
 
     async def _run(self, event: Event, commit: Commit) -> None:
-        if not self.attempts.is_suspicious:
-            outcome = await self.handle(event)
-        elif self.attempts.kills(event) >= MAX_KILLS:
-            outcome = _killer()
-        elif self.attempts.cuts(event) >= MAX_CUTS:
-            outcome = _cut_off()
-        else:
-            # Alone only what was running at a kill before: others shall not wait for each other's slow handlers.
-            async with self._bot.one_suspect if self.attempts.kills(event) else nullcontext():
-                outcome = await self._watched(event)
-        await self._conclude(event, outcome, commit)
+        await self._conclude(event, await self.attempt(event), commit)
 
-    async def _watched(self, event: Event) -> Outcome:
-        """Run the handlers with a note in the store that is there for as long as they run."""
+    async def attempt(self, event: Event) -> Outcome:
+        """Run the handlers, unless they have killed the process, or were cut off, too often.
 
-        async def note() -> None:
-            await self._bot.commit([self.attempts.begin(event)])
+        Raises:
+            TryAgain: an abandoned handler still runs here.
+            StoreError: an attempt could not be noted; the handler did not run.
+        """
+        attempts = self.attempts
+        if not attempts.is_suspicious:
+            return await self.handle(event)
+        if attempts.kills(event) >= MAX_KILLS:
+            return _killed_by(attempts.killer(event))
+        if attempts.cuts(event) >= MAX_CUTS:
+            return _cut_off(attempts.killer(event))
+        # Alone only what was running at a kill before: others shall not wait for each other's slow handlers.
+        async with self._bot.one_suspect if attempts.kills(event) else nullcontext():
+            return await self.handle(event)
 
-        return await self.handle(event, before=note)
+    async def _note(self, event: Event, handler: str) -> None:
+        """Note a handler of a suspicious lane in the store before it runs, for as long as it runs."""
+        await self._bot.commit([self.attempts.begin(event, handler)])
 
     async def _conclude(self, event: Event, outcome: Outcome, commit: Commit) -> None:
         if outcome.error is not None and self.attempts.is_noted:
@@ -237,7 +238,9 @@ class Trials:
             raise self.attempts.wait(pause)
         self._bot.degraded.end(LANE_FAILING, place=retries_in(self._thread))
         count = max(count, self.attempts.kills(event))
-        last_words = await self._give_up(event, outcome)
+        # A handler that has killed the process is followed by nobody: an error handler may be what kills it.
+        is_deadly = self.attempts.kills(event) >= MAX_KILLS or self.attempts.cuts(event) >= MAX_CUTS
+        last_words = Outcome() if is_deadly else await self._give_up(event, outcome)
         letter = self.letter(event, outcome, count)
         await self.settle(event, last_words, commit, [*outcome.writes, letter], [letter])
 
@@ -253,7 +256,10 @@ class Trials:
             StoreError: nothing was committed.
         """
         with self._bot.tracer.attempt(event, number):
-            return await self._committed(event, await self.handle(event), commit)
+            outcome = await self.handle(event)
+            if outcome.error is not None and self.attempts.is_noted:
+                await self._bot.commit([self.attempts.survived(event)])
+            return await self._committed(event, outcome, commit)
 
     async def settle(
         self, event: Event, outcome: Outcome, commit: Commit, writes: Sequence[Write], least: Sequence[Write]
@@ -322,14 +328,14 @@ def retries_in(thread: ThreadId | None) -> str:
     return f"{thread or ''} retries"
 
 
-def _killer() -> Outcome:
+def _killed_by(handler: str) -> Outcome:
     text = f"the process died {MAX_KILLS} times while this was handled"
-    return Outcome(error=RuntimeError(text), is_final=True)
+    return Outcome(handler=handler, error=RuntimeError(text), is_final=True)
 
 
-def _cut_off() -> Outcome:
+def _cut_off(handler: str) -> Outcome:
     text = (
         f"{MAX_CUTS} stops cut this off after it had run for more than a minute, or because it did not end when it was"
         " canceled"
     )
-    return Outcome(error=RuntimeError(text), is_final=True)
+    return Outcome(handler=handler, error=RuntimeError(text), is_final=True)

@@ -73,12 +73,15 @@ class RunLimits(NamedTuple):
         slow: told of code that has run for `SLOW_SECONDS`, on the event loop.
         abandoned: told of code that did not stop, before anything else happens.
         begun: told of code that begins.
+        before: awaited with the name of a handler, or of an error handler, before it runs; what it raises is no failure
+            of the handler.
     """
 
     timeout: float | None = None
     slow: Callable[[Running], None] = lambda _running: None
     abandoned: Callable[[Running], None] = lambda _running: None
     begun: Callable[[Running], None] = lambda _running: None
+    before: Callable[[str], Awaitable[None]] | None = None
 
 
 class Abandoned(TimeoutError):

@@ -43,6 +43,7 @@ from chatbot.dispatch.reply import PASS, Reply
 from chatbot.dispatch.roster import Roster
 from chatbot.errors import CannotStore, DialogDiverged, TimeTooFar
 from chatbot.events import DialogTimedOut, Event, MessageReceived
+from chatbot.stores.base import Write
 from chatbot.stores.conversation import DialogRecord
 
 SUGGESTION: Final = "chatbot.suggestion"
@@ -203,8 +204,13 @@ class Dispatcher:
             is_answered = False
             try:
                 match = self.author_code.call(handler.match, occasion) if handler else None
-                if handler and match is None:
-                    continue
+            except Exception as error:
+                return self._failed(handler, event, ledger, error)
+            if handler and match is None:
+                continue
+            if limits is not None and limits.before is not None and admission is Admission.WELCOME:
+                await limits.before(handler.name if handler else _name_of(memory.pending))
+            try:
                 if admission is Admission.WELCOME:
                     is_answered = await self._offer(handler, match, occasion, ledger, limits)
             except TimeTooFar as error:
@@ -253,6 +259,8 @@ class Dispatcher:
         for one in handler.errors if handler and error else ():
             if error is None or not isinstance(error, one.errors):
                 continue
+            if limits is not None and limits.before is not None:
+                await limits.before(one.name)
             try:
                 ctx: Context[Event] = Context(occasion, handler=one.name, ledger=ledger)
                 answer = one.answer(ctx, error, self._provisions)
@@ -389,11 +397,13 @@ class Dispatcher:
             _add_receipt(event, ledger)
         name = handler.name if handler else None
         try:
-            writes = tuple(ledger.memory.writes())
+            writes = tuple(self.author_code.call(ledger.memory.writes))
         except CannotStore as error:
             if handler is not None:
                 error = CannotStore(f"{handler.place}: {handler.name} left what cannot be stored: {error}")
-            return Outcome(handler=name, error=error, is_final=True, writes=tuple(ledger.memory.parked()))
+            return Outcome(handler=name, error=error, is_final=True, writes=self._parked(ledger.memory))
+        except Exception as error:  # classes of states are plugins' code, and so is how they are stored
+            return self._failed(handler, event, ledger, error)
         return Outcome(tuple(ledger.wishes), name, writes=writes)
 
     def _explained(self, handler: Handler, event: Event, ledger: Ledger, error: TimeTooFar) -> Outcome:
@@ -410,10 +420,21 @@ class Dispatcher:
             _add_receipt(event, receipt)
         retry = (handler.registration.options.retry if handler else None) or Retry()
         is_final = isinstance(error, CannotStore | DialogDiverged)
-        return Outcome(tuple(receipt.wishes), name, error, retry, is_final, tuple(memory.parked()))
+        return Outcome(tuple(receipt.wishes), name, error, retry, is_final, self._parked(memory))
+
+    def _parked(self, memory: Memory) -> tuple[Write, ...]:
+        """What to commit so that a dialog goes on if its event is revived; nothing if that cannot be had."""
+        try:
+            return tuple(self.author_code.call(memory.parked))
+        except Exception:
+            return ()
 
     def _ack_of(self, handler: Handler | None) -> Ack:
         return (handler.registration.options.ack if handler else None) or self._ack
+
+
+def _name_of(pending: DialogRecord | None) -> str:
+    return pending.handler if pending else ""
 
 
 def _add_receipt(event: Event, ledger: Ledger) -> None:

@@ -146,12 +146,14 @@ class Attempt:
         count: how often a process has died while it ran.
         cuts: how often a stop has cut it off.
         progress: what it is doing.
+        handler: the qualified name of the handler, or error handler, that runs.
     """
 
     event_key: str
     count: int
     cuts: int = 0
     progress: Progress = Progress.WAITING
+    handler: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ MADE: Final = """
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND message IN (SELECT value FROM json_each(?))"""
 
 ATTEMPTS: Final = """
-    SELECT thread, event_key, tries, cuts, progress FROM attempt
+    SELECT thread, event_key, tries, cuts, progress, handler FROM attempt
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?)"""
 
 DEAD_LETTERS: Final = """

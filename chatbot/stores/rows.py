@@ -71,6 +71,7 @@ class AttemptRow(NamedTuple):
     tries: int
     cuts: int = 0
     progress: int = 0
+    handler: str = ""
 
 
 def encode_bot(record: BotRecord) -> BotRow:
@@ -187,12 +188,16 @@ def encode_attempt(thread: ThreadId, attempt: Attempt) -> AttemptRow:
         codec.integer(attempt.count, "Attempt.count"),
         codec.integer(attempt.cuts, "Attempt.cuts"),
         int(attempt.progress),
+        codec.text(attempt.handler, "Attempt.handler"),
     )
 
 
 def decode_attempts(rows: Iterable[AttemptRow]) -> dict[ThreadId, Attempt]:
     """The handlers of these rows, by their threads."""
-    return {ThreadId(row.thread): Attempt(row.event_key, row.tries, row.cuts, Progress(row.progress)) for row in rows}
+    return {
+        ThreadId(row.thread): Attempt(row.event_key, row.tries, row.cuts, Progress(row.progress), row.handler)
+        for row in rows
+    }
 
 
 @contextmanager

@@ -128,6 +128,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE dead_letter ADD COLUMN caused_by TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE result ADD COLUMN caused_by TEXT NOT NULL DEFAULT ''",
     ),
+    ("ALTER TABLE attempt ADD COLUMN handler TEXT NOT NULL DEFAULT ''",),
 )
 """One entry per version of the schema, from 1: the statements that lead to it from the version before.
 

@@ -125,10 +125,11 @@ DROP_DEAD_LETTER: Final = """
     DELETE FROM dead_letter WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND id = ?"""
 
 BEGIN_ATTEMPT: Final = """
-    INSERT INTO attempt (owner, thread, event_key, tries, cuts, progress)
-    VALUES ((SELECT key FROM owner WHERE user_id = ?), ?, ?, ?, ?, ?)
+    INSERT INTO attempt (owner, thread, event_key, tries, cuts, progress, handler)
+    VALUES ((SELECT key FROM owner WHERE user_id = ?), ?, ?, ?, ?, ?, ?)
     ON CONFLICT (owner, thread) DO UPDATE
-    SET event_key = excluded.event_key, tries = excluded.tries, cuts = excluded.cuts, progress = excluded.progress"""
+    SET event_key = excluded.event_key, tries = excluded.tries, cuts = excluded.cuts, progress = excluded.progress,
+        handler = excluded.handler"""
 
 END_ATTEMPT: Final = """
     DELETE FROM attempt WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND thread = ?"""

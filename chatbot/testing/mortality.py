@@ -27,6 +27,7 @@ from chatbot.service.base import ChatService
 from chatbot.stores.base import Store
 from chatbot.stores.conversation import StateKey
 from chatbot.testing.fate import Fate, FatefulService, FatefulStore
+from chatbot.testing.outcomes import ends_the_test
 from chatbot.testing.process import BotProcess, Failure, Part
 from chatbot.testing.stage import Stage
 
@@ -165,7 +166,7 @@ class _Witness(Dispatcher):
         access: Access,
         handled: dict[tuple[UserId, str], Event],
     ) -> None:
-        super().__init__(plugins, bot=info, ack=ack, access=access)
+        super().__init__(plugins, bot=info, ack=ack, access=access, ends_all=ends_the_test)
         self._user = info.user
         self._handled = handled
 

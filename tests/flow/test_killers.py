@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 import anyio
 import pytest
 
-from chatbot import Context, Plugin, Retry
-from chatbot.bot import BotSettings
+from chatbot import ActionFailed, Context, Event, Plugin, Retry, ScheduleFired
 from chatbot.errors import StoreError
-from chatbot.model import UserId
+from chatbot.model import MessageId, UserId
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import SaveDeadLetter, Write
-from chatbot.testing import chat
-from chatbot.testing.room import Room
+from chatbot.testing import Room, chat
 
 pytestmark = pytest.mark.virtual_time
 
@@ -97,6 +96,7 @@ async def test_what_happens_to_run_at_three_kills_in_a_row_is_buried_and_answere
 
         (letter,) = await store.dead_letters(room.bot.user)
         assert (letter.attempts, letter.error) == (3, "RuntimeError: the process died 3 times while this was handled")
+        assert letter.handler.endswith("think")
         assert room.replies == ["two at last"]
 
         await store.commit(room.bot.user, [SaveDeadLetter(replace(letter, is_revived=True))])
@@ -163,90 +163,88 @@ async def test_a_store_that_refuses_after_a_kill_is_no_killer() -> None:
         assert await store.dead_letters(room.bot.user) == []
 
 
-class Waiting:
-    """A handler that does not end, in a process that is ended again and again."""
-
-    def __init__(self) -> None:
-        self.plugin, self.store, self.begun = Plugin("slow"), MemoryStore(), anyio.Event()
-        self.lasts = True
-
-        @self.plugin.message(timeout=None)
-        async def think(ctx: Context) -> str:
-            self.begun.set()
-            if self.lasts:
-                await anyio.sleep_forever()
-            return f"{ctx.text} at last"
-
-    async def end_process(self, room: Room, *, after: float, is_stop: bool) -> None:
-        """Start the bots, and end them some seconds after the handler has begun."""
-        self.begun = anyio.Event()
+async def kill_while(room: Room, begun: list[anyio.Event], times: int) -> None:
+    """Start the bots and kill them as soon as a handler has begun, so many times."""
+    for _ in range(times):
+        begun.append(anyio.Event())
         async with anyio.create_task_group() as group:
             group.start_soon(room.start)
-            await self.begun.wait()
-            await anyio.sleep(after)
-            if is_stop:
-                self.store.stop_began()
+            await begun[-1].wait()
             await room.kill()
+    begun.append(anyio.Event())
 
 
-@pytest.mark.parametrize(
-    ("after", "is_stop", "ends", "error"),
-    [
-        (1, False, 3, "RuntimeError: the process died 3 times while this was handled"),
-        (90, False, 3, "RuntimeError: the process died 3 times while this was handled"),
-        (90, True, 5, "RuntimeError: 5 stops cut this off"),
-        (1, True, 8, None),
-    ],
-    ids=["killed at once", "killed while it runs for long", "stopped while it runs for long", "stopped at once"],
-)
-async def test_kills_and_stops_that_cut_a_handler_off_are_counted_apart(
-    after: float, is_stop: bool, ends: int, error: str | None
-) -> None:
-    waiting = Waiting()
-    async with chat(waiting.plugin, store=waiting.store, raise_failures=False) as room:
-        ann = room.user("Ann")
-        await ann.joins()
-        await room.kill()
-        await ann.says("one")
-        for _ in range(ends):  # it begins each time, so it was not given up before
-            await waiting.end_process(room, after=after, is_stop=is_stop)
-        waiting.lasts = False
-        await room.start()
+async def test_an_error_handler_that_kills_the_process_is_named_and_not_asked_again() -> None:
+    plugin, store, begun = Plugin("poison"), MemoryStore(), list[anyio.Event]()
 
-        errors = [letter.error for letter in await waiting.store.dead_letters(room.bot.user)]
-        assert (errors[0].startswith(error) if error else errors == []) is True
-        assert room.replies == ([] if error else ["one at last"])
-
-
-async def test_a_handler_that_waits_for_its_turn_is_not_blamed_when_the_process_is_killed() -> None:
-    plugin, store = Plugin("slow"), MemoryStore()
-    first = anyio.Event()
-
-    @plugin.message(timeout=None)
-    async def think(ctx: Context) -> str:
-        first.set()
+    @plugin.error(ValueError)
+    async def sorry(ctx: Context[Event], error: ValueError) -> str:
+        begun[-1].set()
         await anyio.sleep(60)
-        return f"{ctx.text} at last"
+        return "sorry"
 
-    settings = BotSettings(max_handlers=1)
-    async with chat(plugin, store=store, settings=settings, raise_failures=False) as room:
+    @plugin.message(retry=Retry(attempts=1))
+    async def fail(ctx: Context) -> None:
+        if ctx.text == "one":
+            raise ValueError
+
+    async with chat(plugin, store=store, raise_failures=False) as room:
         ann = room.user("Ann")
-        other = room.another()
-        bob = other.user("Bob")
         await ann.joins()
-        await bob.joins()
         await room.kill()
         await ann.says("one")
-        await bob.says("two")
-        for _ in range(5):
-            first = anyio.Event()
-            async with anyio.create_task_group() as group:
-                group.start_soon(room.start)
-                await first.wait()
-                await anyio.sleep(1)
-                await room.kill()
+        await kill_while(room, begun, 3)
         await room.start()
 
-        letters = await store.dead_letters(room.bot.user)
-        assert [letter.error for letter in letters] == ["RuntimeError: the process died 3 times while this was handled"]
-        assert [*room.replies, *other.replies] in (["one at last"], ["two at last"])
+        (letter,) = await store.dead_letters(room.bot.user)
+        assert letter.handler.endswith("sorry")
+        assert letter.error == "RuntimeError: the process died 3 times while this was handled"
+
+
+async def test_a_handler_of_a_failed_action_that_kills_the_process_is_not_asked_again() -> None:
+    plugin, store, begun = Plugin("poison"), MemoryStore(), list[anyio.Event]()
+
+    @plugin.on(ActionFailed)
+    async def failed(ctx: Context[ActionFailed]) -> None:
+        begun[-1].set()
+        await anyio.sleep(60)
+
+    @plugin.message()
+    async def edit(ctx: Context) -> None:
+        await ctx.edit(MessageId("1"), "there is no such message")
+
+    async with chat(plugin, store=store, raise_failures=False) as room:
+        ann = room.user("Ann")
+        await ann.joins()
+        await room.kill()
+        await ann.says("one")
+        await kill_while(room, begun, 3)
+        await room.start()
+
+        (letter,) = await store.dead_letters(room.bot.user)
+        assert letter.handler == "EditMessage"
+
+
+async def test_a_dead_letter_of_a_schedule_that_kills_the_process_is_tried_once_for_each_request() -> None:
+    plugin, store, begun = Plugin("poison"), MemoryStore(), list[anyio.Event]()
+
+    @plugin.every(timedelta(hours=1), retry=Retry(attempts=1))
+    async def tick(ctx: Context[ScheduleFired]) -> None:
+        if not begun:
+            raise ValueError
+        begun[-1].set()
+        await anyio.sleep(60)
+
+    async with chat(plugin, store=store, raise_failures=False) as room:
+        await room.user("Ann").joins()
+        await room.advance(hours=1)
+        (letter,) = await store.dead_letters(room.bot.user)
+        await store.commit(room.bot.user, [SaveDeadLetter(replace(letter, is_revived=True))])
+        await room.kill()
+        await kill_while(room, begun, 1)
+
+        await room.start()
+        (letter,) = await store.dead_letters(room.bot.user)
+        assert not letter.is_revived
+        assert not begun[-1].is_set()
+        assert letter.handler.endswith("tick")
