@@ -203,9 +203,9 @@ class Dispatcher:
                 continue
             is_answered = False
             try:
-                match = self.author_code.call(handler.match, occasion) if handler else None
-            except Exception as error:
-                return self._failed(handler, event, ledger, error)
+                match = handler.match(occasion) if handler else None
+            except BaseException as error:  # what `author_code.call` does, without a call for each handler
+                return self._failed(handler, event, ledger, self.author_code.failure(error))
             if handler and match is None:
                 continue
             if limits is not None and limits.before is not None and admission is Admission.WELCOME:
