@@ -35,6 +35,9 @@ def action_key(
     return ActionKey("k" + hashlib.blake2b(framed, digest_size=16).hexdigest())
 
 
+APOLOGY: Final = "Sorry, something went wrong on my side, so I could not do that. Please try again in a while."
+"""What a person is told when all tries to handle their message have failed, unless bots.yaml says otherwise."""
+
 _HIGH_HALF: Final = ("\ud800", "\udbff")
 
 

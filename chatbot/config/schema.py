@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from chatbot.actions import APOLOGY
 from chatbot.config.document import Document
 from chatbot.config.listen import parse_listen
 from chatbot.config.place import DataPath
@@ -106,6 +107,10 @@ def _user(value: object) -> object:
         return value
     message = 'this is not the id of a user ("8:acs:…"); `chatbot identity create` makes one and prints it'
     raise ValueError(message)
+
+
+def _apology(value: object) -> object:
+    return None if value is False or (isinstance(value, str) and value.strip().lower() == "off") else value
 
 
 def _whole_number(value: object) -> object:
@@ -206,6 +211,7 @@ class BotConfig(Settings):
         admins: user ids; for whom the filter `admin` holds, and whom no limit concerns.
         allow: user ids; if given, nobody but these and the admins is heard.
         rate_limit: how many answers each person gets in a thread, over restarts; by default as many as they ask for.
+        apology: what a person is told when all tries to handle their message have failed; `off` tells nothing.
         max_handlers: how many events its handlers work on at one time; further threads wait until one has ended.
         timeout: how long one attempt of a handler may run that does not say otherwise; null is without limit.
         user: the id of its user in the service; needed where nothing may make users, else one is made at the first
@@ -222,6 +228,7 @@ class BotConfig(Settings):
     admins: Users = ()
     allow: Users | None = None
     rate_limit: RateConfig | None = None
+    apology: Annotated[Text | None, BeforeValidator(_apology)] = APOLOGY
     max_handlers: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_whole_number)] = 32
     timeout: Duration | None = timedelta(minutes=10)
     user: Annotated[UserId | None, BeforeValidator(_user)] = None

@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any, Final, NamedTuple, Protocol, Self
 
-from chatbot.actions import ActionKey, SendMessage, SendReadReceipt
+from chatbot.actions import ActionKey, SendMessage, SendReadReceipt, Wish
 from chatbot.conversation.answers import is_cancel
 from chatbot.conversation.memory import Memory
 from chatbot.conversation.schedules import Schedule
@@ -55,6 +55,9 @@ LOST_DIALOG: Final = "chatbot.dialog"
 RECEIPT: Final = "chatbot.receipt"
 """What the keys of read receipts begin with, which are never journalled as wishes: only the newest is owed."""
 
+APOLOGIZER: Final = "chatbot.apology"
+"""The name under which people are told that their message could not be handled."""
+
 LIMIT: Final = "chatbot.limit"
 """The name under which people are told that they ask too much."""
 
@@ -84,6 +87,7 @@ class Dispatcher:
         bot: who the bot is.
         ack: when messages are shown as read, where a handler does not say.
         access: who may use the bot, and how much.
+        apology: what a person is told when all tries to handle their message have failed; None tells nothing.
         ends_all: which errors end everything at once, rather than being failures of their event; none by default.
 
     Attributes:
@@ -101,7 +105,9 @@ class Dispatcher:
         ack: Ack = Ack.HANDLED,
         access: Access | None = None,
         ends_all: EndsAll | None = None,
+        apology: str | None = None,
     ) -> None:
+        self._apology = apology
         self.author_code = AuthorCode(ends_all)
         roster = Roster(handler for plugin in plugins for handler in plugin.handlers())
         handlers = roster.everyone
@@ -131,7 +137,7 @@ class Dispatcher:
         Raises:
             PluginError: as for this one.
         """
-        other = Dispatcher(plugins, bot=self._bot, ack=self._ack)
+        other = Dispatcher(plugins, bot=self._bot, ack=self._ack, apology=self._apology)
         other._door, other.author_code = self._door, self.author_code
         return other
 
@@ -267,14 +273,26 @@ class Dispatcher:
                 timeout = limits.timeout if limits is not None else None
                 reply = await self._run(ctx, answer, one, ledger.during(one.name), timeout=timeout, limits=limits)
             except Exception as worse:
-                return Outcome(failed.wishes, one.name, worse)
+                return Outcome((*failed.wishes, *self._apology_for(people)), one.name, worse)
             if reply is not PASS:
                 return self._done(handler, event, ledger, is_owed=True)
         if isinstance(error, DialogDiverged):
             ledger.add(LOST_DIALOG, SendMessage(LOST))
+            return self._done(handler, event, ledger, is_owed=bool(failed.wishes))
+        if apology := self._apology_for(people):
+            await self._door.note_answer(event, ledger.memory)  # so that a talk between machines ends here, too
+            ledger.wishes += apology
         elif handler is None:
             return Outcome(failed.wishes, failed.handler)
         return self._done(handler, event, ledger, is_owed=bool(failed.wishes))
+
+    def _apology_for(self, people: Occasion | None) -> list[Wish]:
+        """What a person is told whose message was given up; nothing if it is no person's, or if that is turned off."""
+        if self._apology is None or people is None or not isinstance(people.event, MessageReceived):
+            return []
+        apology = Ledger(people, Memory(people.event))
+        apology.add(APOLOGIZER, SendMessage(self._apology))
+        return apology.wishes
 
     async def _refuse(self, event: Event, admission: Admission, ledger: Ledger) -> None:
         """Say once that somebody goes beyond the limits: to them; or in the log, where they seem to be no person."""

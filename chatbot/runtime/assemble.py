@@ -94,7 +94,11 @@ async def assemble(
                 service=identity.service,
                 store=store,
                 dispatcher=Dispatcher(
-                    plugins[identity.name], bot=info, ack=Ack(identity.config.ack), access=access(identity.config)
+                    plugins[identity.name],
+                    bot=info,
+                    ack=Ack(identity.config.ack),
+                    access=access(identity.config),
+                    apology=identity.config.apology,
                 ),
                 settings=bot_settings(identity.config, retention=config.retention),
                 display_name=identity.display_name,

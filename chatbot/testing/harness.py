@@ -185,6 +185,7 @@ async def chat(
     admins: Sequence[str] = (),
     allow: Sequence[str] | None = None,
     rate: Rate | None = None,
+    apology: str | None = None,
     provide: Mapping[Any, object] | None = None,
     world: World | None = None,
     quotas: bool = True,
@@ -216,6 +217,8 @@ async def chat(
         admins: the names of the people who are the bots' admins.
         allow: the names of the only people, besides admins, whom the bots hear; by default everybody.
         rate: how many answers each person gets in a thread; by default as many as they like.
+        apology: what a person is told when all tries to handle their message have failed, as in bots.yaml; by default
+            nothing, so that `replies` holds only what plugins say.
         provide: things by type, such as `{Api: FakeApi()}`, that handlers get in place of what the plugins' providers
             make; these are not called.
         world: the service's world, to go on with that of an earlier chat, or with other `quirks`; by default a new
@@ -235,7 +238,7 @@ async def chat(
     harness = Harness(
         Emulator(world or World(seed=0), clock=VirtualClock(loop) if loop else time.time, quotas=quotas),
         patient(store, loop) if loop else store,
-        _parts(plugins, name, bots or {}, Manners(settings, ack, admins, allow, rate), provide or {}),
+        _parts(plugins, name, bots or {}, Manners(settings, ack, admins, allow, rate, apology), provide or {}),
         patience=patience or (VIRTUAL_PATIENCE if loop else REAL_PATIENCE),
         raise_failures=raise_failures,
     )

@@ -56,6 +56,7 @@ class Manners:
     admins: Sequence[str] = ()
     allow: Sequence[str] | None = None
     rate: Rate | None = None
+    apology: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +249,15 @@ class BotProcess:
 
     def dispatcher(self, part: Part, info: BotInfo, access: Access) -> Dispatcher:
         """A bot's handlers."""
-        return Dispatcher(part.plugins, bot=info, ack=part.manners.ack, access=access, ends_all=ends_the_test)
+        manners = part.manners
+        return Dispatcher(
+            part.plugins,
+            bot=info,
+            ack=manners.ack,
+            access=access,
+            ends_all=ends_the_test,
+            apology=manners.apology,
+        )
 
     def log(self) -> FilteringBoundLogger:
         """Where the bots say what they do."""

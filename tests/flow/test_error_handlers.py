@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
-from chatbot import Context, Event, Plugin, Retry
+from chatbot import Context, Event, ParticipantsAdded, Plugin, Retry
+from chatbot.actions import APOLOGY
 from chatbot.testing import chat
 
 pytestmark = pytest.mark.virtual_time
@@ -27,3 +30,57 @@ async def test_an_apology_comes_after_the_last_retry_and_the_next_message_is_ans
 
         assert room.replies == ["Sorry, that did not work.", "go on"]
         assert attempts == ["break", "break", "go on"]
+
+
+def breaking(*, answers: bool) -> Plugin:
+    plugin = Plugin("breaking")
+
+    @plugin.message(from_bots=True, retry=Retry(attempts=2, first=timedelta(milliseconds=1)))
+    async def answer(ctx: Context) -> str:
+        raise ValueError(ctx.text)
+
+    @plugin.on(ParticipantsAdded, retry=Retry(attempts=1))
+    async def greet(ctx: Context[ParticipantsAdded]) -> str:
+        raise ValueError
+
+    if answers:
+
+        @plugin.error(ValueError)
+        async def silent(ctx: Context[Event], error: ValueError) -> None: ...
+
+    return plugin
+
+
+async def test_a_person_is_told_once_that_their_message_could_not_be_handled() -> None:
+    async with chat(breaking(answers=False), apology=APOLOGY, raise_failures=False) as room:
+        ann = room.user("Ann")
+        await ann.says("one")
+        assert room.replies == [APOLOGY]
+        await room.restart()
+        await room.user("Bob").joins()
+        assert room.replies == [APOLOGY]
+        await ann.says("two")
+        assert room.replies == [APOLOGY, APOLOGY]
+
+
+async def test_nobody_is_told_where_that_is_turned_off_or_an_error_handler_has_the_last_word() -> None:
+    async with chat(breaking(answers=False), raise_failures=False) as room:
+        await room.user("Ann").says("one")
+        assert room.replies == []
+    async with chat(breaking(answers=True), apology=APOLOGY, raise_failures=False) as room:
+        await room.user("Ann").says("one")
+        assert room.replies == []
+
+
+async def test_apologies_between_bots_come_to_no_talk() -> None:
+    plugin = Plugin("echo")
+
+    @plugin.message(from_bots=True)
+    async def echo(ctx: Context) -> str:
+        return ctx.text
+
+    async with chat(breaking(answers=False), bots={"echo": [plugin]}, apology=APOLOGY, raise_failures=False) as room:
+        await room.user("Ann").says("one")
+        await room.advance(minutes=1)
+
+        assert len(room.said) < 10

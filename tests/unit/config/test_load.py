@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from inline_snapshot import snapshot
 
+from chatbot.actions import APOLOGY
 from chatbot.config import Config, load_config
 from chatbot.errors import ConfigError
 
@@ -302,3 +303,13 @@ def test_a_wrong_access_setting_is_refused_with_its_place(setting: str, complain
 
     assert problem.startswith("bots.yaml:6:")
     assert complaint in problem
+
+
+@pytest.mark.parametrize(
+    ("written", "apology"),
+    [("", APOLOGY), ("apology: Oh dear.", "Oh dear."), ("apology: off", None), ("apology: 'Off'", None)],
+)
+def test_the_apology_has_a_default_and_can_be_turned_off(folder: Path, written: str, apology: str | None) -> None:
+    config = load(f"version: 1\nservice: emulator\nbots:\n  echo:\n    plugins: [plugins.echo]\n    {written}\n")
+
+    assert config.bots["echo"].apology == apology
