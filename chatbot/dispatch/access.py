@@ -14,7 +14,7 @@ write, and two bots get no more than another ten for each restart.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final
@@ -57,11 +57,15 @@ class Access:
 
 @dataclass(slots=True)
 class _Row:
-    """Answers in a row to one sender in a thread."""
+    """Answers in a row to one sender in a thread.
+
+    A thread's events are handled one after the other, so the key of the latest tells whether one is counted already.
+    """
 
     sender: UserId
     last: datetime
-    keys: set[str] = field(default_factory=set)
+    count: int = 0
+    latest_key: str | None = None
     told_key: str | None = None
 
 
@@ -119,7 +123,8 @@ class Doorkeeper:
         row = self._rows.get(event.thread)
         if row is None or row.sender != sender:
             row = self._rows[event.thread] = _Row(sender, event.occurred_on)
-        row.keys.add(event.key)
+        row.count += event.key != row.latest_key
+        row.latest_key = event.key
         row.last = max(row.last, event.occurred_on)
         self._rows.move_to_end(event.thread)
         if len(self._rows) > REMEMBERED:
@@ -141,7 +146,8 @@ class Doorkeeper:
             del self._rows[event.thread]
             return False
         is_bot = sender in self._bot.siblings or event.message.reply_key is not None
-        is_looping = len(row.keys) - (event.key in row.keys) >= (MOST_OF_A_BOT if is_bot else MOST_IN_A_ROW)
+        before = row.count - (event.key == row.latest_key)
+        is_looping = before >= (MOST_OF_A_BOT if is_bot else MOST_IN_A_ROW)
         if is_looping:
             row.last = max(row.last, event.occurred_on)
         return is_looping

@@ -55,6 +55,9 @@ MAX_PARTIAL_TRIES: Final = 3
 REMEMBERED: Final = 32
 """Replies whose messages are known without asking the store: as many as the service takes in a minute, and some."""
 
+REMEMBERED_MS: Final = 120_000
+"""How much older than the latest reply they may be."""
+
 _OPERATIONS: Final[dict[type[Action], Operation]] = {
     SendMessage: Operation.WRITE_MESSAGE,
     EditMessage: Operation.WRITE_MESSAGE,
@@ -372,11 +375,16 @@ class Outbox:
             self.latest = max(self.latest, int(message))
         if message is not None:
             self._sent[row.key] = message
-            if len(self._sent) > REMEMBERED:
-                del self._sent[next(iter(self._sent))]
+            self._forget_sent(int(message) - REMEMBERED_MS)
         self._settlements.append(SettleRow(row.key, status, message, reason))
         if status is RowStatus.DONE:
             self._log.debug("action.done", action=type(row.action).__name__, key=row.key, message=message)
+
+    def _forget_sent(self, before: int) -> None:
+        """Leave to the store what was sent long ago: what every talking thread remembers is the daemon's memory."""
+        old = [key for key, message in self._sent.items() if int(message) < before]
+        for key in old or list(self._sent)[:-REMEMBERED]:
+            del self._sent[key]
 
     def _failed(self, row: OutboxRow, operation: Operation, error: ServiceError) -> None:
         """Decide what an error means for the first row: gone, doubtful, or simply later."""

@@ -169,7 +169,11 @@ class Budget:
 
     def _count(self, operation: Operation, at: float) -> None:
         longest = self._quotas[operation][-1]
-        self._spent.setdefault(operation, deque(maxlen=longest.limit)).append(at)
+        spent = self._spent.setdefault(operation, deque(maxlen=longest.limit))
+        # What no window holds any more goes at once: a thread that talks for hours would keep up to `limit` of them.
+        while spent and spent[0] + longest.seconds + JITTER < at:
+            spent.popleft()
+        spent.append(at)
 
     def close(self, operation: Operation, until: float) -> None:
         """The service throttled this operation: leave it alone until then."""

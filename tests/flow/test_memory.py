@@ -68,3 +68,21 @@ async def test_what_is_held_of_a_thread_and_beside_it_does_not_grow_with_what_is
     assert last.endswith("is number 200")
     assert 2_000 < of_thread_later < 1.1 * of_thread
     assert 5_000 < beside_later < 1.1 * beside
+
+
+async def test_what_is_held_of_a_thread_is_flat_while_people_talk_without_a_pause(tmp_path: Path) -> None:
+    async with assembled(tmp_path, PLUGIN) as site:
+        await site.say("hello")
+        bot, lane = site.bot, site.bot.lanes[site.thread]
+        outside = (bot.service, bot.log, bot.tracer, site.store)
+        sizes: list[int] = []
+        for minute in range(1, 31):
+            for _ in range(3):
+                await site.ann.send_message(site.thread, "another message")
+                await anyio.sleep(20)
+            if minute in (5, 15, 30):
+                gc.collect()
+                sizes.append(size_of(lane, bot, *outside) + size_of(bot, lane, *outside))
+
+    early, *later = sizes
+    assert max(later) < 1.02 * early, sizes
