@@ -121,7 +121,7 @@ async def test_a_wish_that_is_tried_again_after_its_row_was_pruned_is_done() -> 
 
     store = MemoryStore()
     settings = BotSettings(cadence=VIRTUAL_CADENCE, retention=timedelta(hours=1))
-    async with chat(plugin, store=store, settings=settings) as room:
+    async with chat(plugin, store=store, settings=settings, raise_failures=False) as room:
         ann, user = room.user("Ann"), room.bot.user
         await ann.joins()
         room.emulator.faults.add(f"send_message:400,times=1,user={user}")
