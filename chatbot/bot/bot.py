@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from chatbot.actions import ActionKey, SendReadReceipt
+from chatbot.actions import ActionKey, EditMessage, SendMessage, SendReadReceipt, Wish, action_key
 from chatbot.bot import aftercare
 from chatbot.bot.crew import Crew
 from chatbot.bot.deferred import Deferred
@@ -52,14 +52,18 @@ from chatbot.dispatch.author_code import RunLimits, Running, uncancelled
 from chatbot.errors import StoreError, kind_of
 from chatbot.events import BotStarted, BotStopping, Event, MessageEvent, ThreadEvent
 from chatbot.model import MessageId, ThreadId, UserId
+from chatbot.outbox.stream import broken_off
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Commons
-from chatbot.stores.base import Attempt, OutboxRow, Store, Write
+from chatbot.stores.base import Attempt, OutboxRow, RowStatus, Store, Write
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from chatbot.bot.trials import Trials
+
+MOST_STREAMS = 16
+"""Of so many of its first actions it is looked up whether a handler that failed has streamed them."""
 
 MAX_SLEEP = 3600.0
 """How long the bot trusts its clock before it looks again when the next timer is due."""
@@ -373,6 +377,28 @@ class Bot:
         """Let who asked for it hear of a failure."""
         if self._on_failure is not None:
             self._on_failure(event, error)
+
+    async def broken_streams(self, event: Event, failed: Outcome, attempts: int) -> tuple[Wish, ...]:
+        """Return what tells people that texts which a handler has streamed for an event will not be finished.
+
+        Args:
+            event: which is given up.
+            failed: what came of its handler, or of its error handler.
+            attempts: how often it was tried; a further try that fails says it anew.
+        """
+        lane = self.lanes.get(event.thread) if isinstance(event, ThreadEvent) else None
+        if lane is None or not failed.handler:
+            return ()
+        broken: list[Wish] = []
+        for ordinal in range(MOST_STREAMS):
+            # Of an event that is not committed, only streams have rows: they are journalled before they are sent.
+            key = action_key(self.user, lane.thread, event.key, failed.handler, ordinal)
+            row = await self.find_row(key)
+            if row is not None and isinstance(row.action, SendMessage) and row.status is not RowStatus.FAILED:
+                shown = lane.handling.half_shown.pop(key, row.action.content)
+                edit = EditMessage(key, broken_off(shown))
+                broken.append(Wish(ActionKey(f"{key}.broken.{attempts}"), edit))
+        return tuple(broken)
 
     def rows_for(self, outcome: Outcome, event: Event) -> list[OutboxRow]:
         """The rows that journal an outcome's wishes; receipts are not among them, the lane owes those."""

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from chatbot.actions import Wish
+from chatbot.actions import ActionKey, Wish
 from chatbot.bot.planning import receipts_in, row_of
 from chatbot.bot.receipts import Receipts
 from chatbot.bot.trials import Trials
@@ -69,6 +69,7 @@ class Handling:
         receipts: what is owed in receipts.
         proofs: keys of own messages that the look in hand has shown, with the eldest message of each.
         trials: runs the handlers.
+        half_shown: what people have seen of streamed texts whose handlers failed.
     """
 
     __slots__ = (
@@ -79,6 +80,7 @@ class Handling:
         "_place",
         "_thread",
         "cursor",
+        "half_shown",
         "outbox",
         "proofs",
         "receipts",
@@ -102,6 +104,7 @@ class Handling:
         self.outbox = outbox
         self.trials = Trials(bot, thread, noted, log)
         self.proofs: Mapping[str, MessageId] = {}
+        self.half_shown: dict[ActionKey, str] = {}
         self.begin(record)
 
     def begin(self, record: ThreadRecord | None) -> None:
@@ -183,7 +186,9 @@ class Handling:
         if outcome.error is None:
             self._log.info("letter.revived", letter=letter.id)
         elif is_wanted(letter):
-            await self.commit([self.trials.letter(event, outcome, letter.attempts + 1)], {})
+            broken = await self._bot.broken_streams(event, outcome, letter.attempts + 1)
+            kept = self.trials.letter(event, outcome, letter.attempts + 1)
+            await self._commit_outcome(event, Outcome(broken), {}, [kept])
 
     async def _reopen(self, letter: DeadLetter, event: ActionFailed) -> None:
         """Try a wish again; from now on it counts as journalled now, as long ago it may have left other traces."""

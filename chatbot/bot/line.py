@@ -89,7 +89,14 @@ class LaneLine:
                 budget=lane.budget,
                 journal=self._journal,
             )
-            return await stream.run(source, await lane.bot.find_row(key))
+            try:
+                actions = await stream.run(source, await lane.bot.find_row(key))
+            except BaseException:
+                if stream.shown:
+                    lane.handling.half_shown[key] = stream.shown
+                raise
+            lane.handling.half_shown.pop(key, None)
+            return actions
 
     async def pieces(self, key: ActionKey) -> int:
         """In how many pieces the message of an earlier event stands in the thread; those that were deleted are not."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import anyio
 
+from chatbot.actions import Wish
 from chatbot.bot.attempts import MAX_CUTS, MAX_KILLS, Attempts, TryAgain
 from chatbot.bot.degraded import LANE_FAILING, LASTING_SECONDS
 from chatbot.dispatch import Outcome
@@ -241,8 +242,12 @@ class Trials:
         # A handler that has killed the process is followed by nobody: an error handler may be what kills it.
         is_deadly = self.attempts.kills(event) >= MAX_KILLS or self.attempts.cuts(event) >= MAX_CUTS
         last_words = Outcome() if is_deadly else await self._give_up(event, outcome)
+        broken = await self._bot.broken_streams(event, outcome, count)
+        if last_words.handler != outcome.handler:
+            broken += await self._bot.broken_streams(event, last_words, count)
         letter = self.letter(event, outcome, count)
-        await self.settle(event, last_words, commit, [*outcome.writes, letter], [letter])
+        last_words = replace(last_words, wishes=(*broken, *last_words.wishes))
+        await self.settle(event, last_words, commit, [*outcome.writes, letter], [letter], broken)
 
     async def try_once(self, event: Event, commit: Commit, *, number: int) -> Outcome:
         """Run the handlers once and commit what came of it; returns that, or the failure, of which nothing is written.
@@ -262,16 +267,24 @@ class Trials:
             return await self._committed(event, outcome, commit)
 
     async def settle(
-        self, event: Event, outcome: Outcome, commit: Commit, writes: Sequence[Write], least: Sequence[Write]
+        self,
+        event: Event,
+        outcome: Outcome,
+        commit: Commit,
+        writes: Sequence[Write],
+        least: Sequence[Write],
+        broken: tuple[Wish, ...] = (),
     ) -> None:
         """Commit the last that is done about an event; if what handlers want cannot be committed, `least` is.
+
+        What tells people of broken streams is committed either way.
 
         Raises:
             StoreError: nothing was committed.
         """
         said = await self._committed(event, outcome, commit, writes) if outcome.error is None else outcome
         if said.error is not None:
-            await commit(Outcome(), least)
+            await commit(Outcome(broken), least)
 
     async def _committed(self, event: Event, outcome: Outcome, commit: Commit, writes: Sequence[Write] = ()) -> Outcome:
         """Commit an outcome. What cannot be made of a handler's output is the handler's failure, not the lane's.

@@ -35,6 +35,9 @@ LONGEST_GAP: Final = 6.0
 
 ELLIPSIS: Final = " …"
 
+BROKEN_OFF: Final = "(This answer breaks off here: something went wrong.)"
+"""What stands below a text whose event was given up, so that nobody waits for the rest of it."""
+
 Journal = Callable[[ActionKey, SendMessage], Awaitable[None]]
 """Makes a wish durable, and hands it to the outbox."""
 
@@ -77,6 +80,8 @@ class Stream:
         self._gap = FIRST_SECONDS
         self._not_before = anyio.current_time() + FIRST_SECONDS
         self._settled_at = 0.0
+        self.shown = ""
+        """What people have seen of it, without the ellipsis."""
 
     async def run(self, source: AsyncIterable[str], earlier: OutboxRow | None) -> Sequence[Action]:
         """Read the source to its end, show what arrives, and give what brings the message to its final text.
@@ -149,7 +154,8 @@ class Stream:
     async def _show(self, text: str) -> None:
         if not text.strip():
             return
-        shown = split(text)[0].rstrip() + ELLIPSIS
+        self.shown = split(text)[0].rstrip()
+        shown = self.shown + ELLIPSIS
         self._gap = min(LONGEST_GAP, self._gap * 2)
         self._not_before = anyio.current_time() + self._gap
         self._message = self._message or self._outbox.message_of(self._key)
@@ -183,3 +189,8 @@ class Stream:
             self._settled_at = anyio.current_time() + SETTLE_SECONDS
         except ServiceError:  # it is gone, or we are: the final text will be told why
             self._is_over = True
+
+
+def broken_off(shown: str) -> str:
+    """Return a text that will not be finished, with a word that says so."""
+    return f"{shown.removesuffix(ELLIPSIS).rstrip()}{ELLIPSIS}\n\n{BROKEN_OFF}"

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import anyio
@@ -27,7 +27,9 @@ from chatbot import (
     TimerFired,
 )
 from chatbot.errors import AbnormalExit
+from chatbot.outbox.stream import BROKEN_OFF
 from chatbot.stores import MemoryStore
+from chatbot.stores.base import SaveDeadLetter
 from chatbot.testing import chat
 
 pytestmark = pytest.mark.virtual_time
@@ -381,3 +383,33 @@ async def test_a_turn_that_is_cancelled_by_a_handler_is_given_again() -> None:
         await room.user("Ann").says("one", "two")
 
         assert room.replies == ["one", "two"]
+
+
+async def test_a_stream_whose_event_is_buried_says_that_it_breaks_off() -> None:
+    plugin, store, is_mended = Plugin("hostile"), MemoryStore(), list[bool]()
+
+    @plugin.command("x", retry=Retry(attempts=2))
+    async def x(ctx: Context) -> None:
+        async def words() -> AsyncIterator[str]:
+            yield "The answer "
+            await anyio.sleep(5)
+            yield "is "
+            await anyio.sleep(5)
+            if not is_mended:
+                await exits()
+            yield "42"
+
+        await ctx.stream(words())
+
+    async with chat(plugin, store=store, raise_failures=False) as room:
+        await room.user("Ann").says("/x")
+
+        (letter,) = await store.dead_letters(room.bot.user)
+        assert room.replies == [f"The answer is …\n\n{BROKEN_OFF}"]
+
+        is_mended.append(True)
+        await store.commit(room.bot.user, [SaveDeadLetter(replace(letter, is_revived=True))])
+        await room.restart()
+
+        assert room.replies == ["The answer is 42"]
+        assert await store.dead_letters(room.bot.user) == []
