@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import anyio
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_CONFIG
@@ -25,11 +26,13 @@ from chatbot.errors import ChatbotError, ConfigError
 from chatbot.plugin import Plugin
 from chatbot.runtime.asking import find_daemon
 from chatbot.runtime.checkup import memory, service
-from chatbot.runtime.checkup.finding import Finding, State, misconfigured
+from chatbot.runtime.checkup.finding import Finding, State, misconfigured, ok, warning
+from chatbot.runtime.compatibility import Incompatibility, incompatibilities
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control import ControlDirectory, RunInfo
 from chatbot.runtime.logs import logging_to
 from chatbot.runtime.plugins import Plugins, examine_plugins
+from chatbot.stores import visit_store
 from chatbot.stores.examination import examine as examine_store
 
 
@@ -49,7 +52,7 @@ def check(
         settings = examined.config
         if problems or settings is None:
             return _refused(problems, format)
-        found = list(_findings(settings, is_online=online))
+        found = [*_findings(settings, is_online=online), *_incompatible(settings, plugins)]
         shown = portrait(settings, plugins)
     code = exit_code(found)
     if format == "json":
@@ -122,6 +125,29 @@ def _findings(config: Config, *, is_online: bool) -> Iterator[Finding]:
             Connection.of(config)
         except ConfigError as error:  # what this machine lacks for the way there
             yield from (misconfigured("service", problem) for problem in error.problems)
+
+
+def _incompatible(config: Config, plugins: Plugins) -> Iterator[Finding]:
+    """What the store holds that the plugins cannot go on with."""
+    url = config.store.get_secret_value()
+    found = examine_store(url, base_dir=config.directory)
+    if found.in_use is not None and found.problem is None:
+        yield ok("store", "not compared with the code, as bots run on it; `chatbot reload` compares before it changes")
+    store = visit_store(url, base_dir=config.directory) if found.can_be_visited else None
+    if store is None:
+        return
+
+    async def compare() -> list[Incompatibility]:
+        async with store:
+            return await incompatibilities(store, plugins)
+
+    try:
+        problems = anyio.run(compare)
+    except ChatbotError as error:
+        yield warning("store", f"not compared with the code: {error}")
+        return
+    for one in problems:
+        yield warning("store", str(one), "put the code back, or let them become dead letters")
 
 
 def _running(control: ControlDirectory, config: Path) -> RunInfo | None:

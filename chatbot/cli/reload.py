@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import Annotated, Final
 
 import anyio
+from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_CRASH
 from chatbot.cli.options import BOTS_YAML, Format, RunningConfig
@@ -30,6 +31,10 @@ def reload(
     config: RunningConfig = BOTS_YAML,
     /,
     *,
+    force: Annotated[
+        bool,
+        Parameter(negative="", show_default=False, help="Take code that cannot go on with what the store holds, too."),
+    ] = False,
     format: Format = "text",
 ) -> int:
     """Have running bots take up what has changed."""
@@ -38,7 +43,7 @@ def reload(
     if daemon is None:
         message = f"no bots run in {directory}; they take up what has changed when they are started"
         raise StateError(message)
-    outcome = anyio.run(ask, daemon, {"ask": "reload"}, PATIENCE_SECONDS)
+    outcome = anyio.run(ask, daemon, {"ask": "reload", "force": force}, PATIENCE_SECONDS)
     print(json.dumps(outcome, indent=2) if format == "json" else "\n".join(_told(outcome)))
     return EXIT_CRASH if outcome["kept"] else 0
 

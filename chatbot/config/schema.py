@@ -261,6 +261,16 @@ class EmulatorConfig(Settings):
     port: Annotated[int, Field(ge=1, le=65535), BeforeValidator(_whole_number)] | None = None
 
 
+class ReloadConfig(Settings):
+    """How a reload by SIGHUP or `run --reload` treats code that cannot go on with what the store holds.
+
+    Args:
+        incompatible: `refuse` keeps the old code; `warn` takes the new one all the same, and logs what it loses.
+    """
+
+    incompatible: Literal["refuse", "warn"] = "refuse"
+
+
 class ServerConfig(Settings):
     """The status server: /healthz, /readyz, /status and /metrics; there is none unless this is given.
 
@@ -310,6 +320,7 @@ class Config(Settings):
         emulator: the one inside the daemon, where `service: emulator`.
         server: where to ask how the bots are doing; None is nowhere.
         event_grid: where Event Grid tells that something has happened; None is nowhere.
+        reload: what a reload does with code that cannot go on with what the store holds.
         retention: how long the store keeps what was said and done; what is still to be done, and dead letters, stay.
     """
 
@@ -325,6 +336,7 @@ class Config(Settings):
     event_grid: EventGridConfig | None = None
     retention: Duration = timedelta(days=30)
     emulator: EmulatorConfig = EmulatorConfig()
+    reload: ReloadConfig = ReloadConfig()
 
     _path: Path = PrivateAttr()
     _directory: Path = PrivateAttr()

@@ -7,9 +7,11 @@ questions must do the same every time: what does not goes through `run`, and `ch
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from types import FrameType
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from chatbot.actions import ActionKey, SendMessage, expect_identifier, expect_text
@@ -166,6 +168,7 @@ class Dialog:
         """
         _check_timeout(timeout)
         expect_identifier(question, "ask()")
+        written = _as_written(question, sys._getframe(1))
         if validate is not None and not callable(validate):
             msg = f"validate={validate!r} cannot be called; write a function that takes the answer, such as `int`"
             raise TypeError(msg)
@@ -174,10 +177,10 @@ class Dialog:
                 msg = f"there is nothing to choose from in {question!r}: choices= is empty; ask only where it is not"
                 raise ValueError(msg)
             shown, given = f"{question} ({' / '.join(choices)})", choices
-            return self._checked(shown, timeout, lambda answer: choose(answer, given))
+            return self._checked(shown, timeout, lambda answer: choose(answer, given), written)
         if validate is not None:
-            return self._checked(question, timeout, validate)
-        return self._performance.ask(_message(question, None), timeout)
+            return self._checked(question, timeout, validate, written)
+        return self._performance.ask(_message(question, None), timeout, written)
 
     async def confirm(
         self,
@@ -201,7 +204,10 @@ class Dialog:
         """
         _check_timeout(timeout)
         expect_identifier(question, "confirm()")
-        return self._checked(f"{question} ({yes[0]} / {no[0]})", timeout, lambda answer: agrees(answer, yes, no))
+        written = _as_written(question, sys._getframe(1))
+        return self._checked(
+            f"{question} ({yes[0]} / {no[0]})", timeout, lambda answer: agrees(answer, yes, no), written
+        )
 
     @overload
     async def run(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
@@ -295,13 +301,27 @@ class Dialog:
     def _now_ms(self) -> int:
         return self._performance.now_ms
 
-    def _checked(self, question: str, timeout: timedelta | None, validate: Callable[[str], T]) -> T:
-        answer = self._performance.ask(_message(question, None), timeout)
+    def _checked(
+        self, question: str, timeout: timedelta | None, validate: Callable[[str], T], written: str | None
+    ) -> T:
+        answer = self._performance.ask(_message(question, None), timeout, written)
         try:
             return validate(answer)
         except ValueError as error:
             self._performance.refuse(complaint(error, validate))
             raise
+
+
+def _as_written(question: str, caller: FrameType) -> str | None:
+    """The question, if it stands in the source of who asks it; None of one that was computed: it may quote people.
+
+    Args:
+        caller: the frame of the author's function.
+    """
+    code = caller.f_code
+    if any(question is one or (isinstance(one, str) and question == one) for one in code.co_consts):
+        return question
+    return question if any(caller.f_globals.get(name) == question for name in code.co_names) else None
 
 
 def _check_timeout(timeout: object) -> None:

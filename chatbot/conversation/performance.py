@@ -161,8 +161,14 @@ class Performance:
         self._add(Entry(Step.RAN, PARTICIPANTS, _PEOPLE.encode(people, "the participants")))
         return people
 
-    def ask(self, question: SendMessage, timeout: timedelta | None) -> str:
+    def ask(self, question: SendMessage, timeout: timedelta | None, written: str | None = None) -> str:
         """The answer to a question.
+
+        Args:
+            question: what is said.
+            timeout: how long to wait; None is for ever.
+            written: the question as it stands in the author's source, if it does: kept with the dialog that waits, so
+                that a later version of the code can be compared with it. It must hold nobody's words.
 
         Raises:
             Suspended: it is still to come.
@@ -172,7 +178,7 @@ class Performance:
         index, mark = self._index, journal.mark_of(question.content)
         entry = self._meet((Step.ANSWERED, Step.TIMED_OUT, Step.CANCELLED), mark)
         if entry is None:
-            self._add(Entry(Step.ASKED, mark))
+            self._add(Entry(Step.ASKED, mark, written))
             self._wish(index, question)
             if timeout is not None and timeout <= LONGEST:  # beyond that nobody waits, and no date can be computed
                 self._deadline_ms = self.now_ms + max(0, int(timeout.total_seconds() * 1000))

@@ -7,7 +7,7 @@ from typing import Final, Self
 
 from chatbot.config import BotConfig, Config
 
-LIVE: Final = ("log", "drain_timeout", "retention", "server")
+LIVE: Final = ("log", "drain_timeout", "retention", "server", "reload")
 """Settings of the whole process that can change while it runs."""
 
 _APART: Final = frozenset({"version", "include", "bots"})

@@ -139,7 +139,10 @@ class Daemon:
             async with self._unless_stopped():
                 with explaining(config, connection):
                     site.bots += await site.make(config, self._plugins)
-            self._plugins = {}  # from now on they are the bots': what a reload replaces must not be kept here
+            plugins, self._plugins = (
+                self._plugins,
+                {},
+            )  # from now on they are the bots': what a reload replaces must not be kept here
             if self._stopping.is_set():
                 return
             observatory = self._observatory = Observatory(site.bots, site.tallies, store, connection)
@@ -167,6 +170,8 @@ class Daemon:
                 last=observatory.last_reload,
                 supervisor=self._supervisor,
             )
+            await reloader.note_incompatible(plugins)
+            plugins = {}
             desk = Desk(Caretaker(store, site.bots), observatory, None if self._is_once else reloader)
             async with (
                 listening(self._control, desk.answer, config=config.path),

@@ -27,8 +27,8 @@ class Desk:
         self._reloader = reloader
 
     async def answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Answer one question: `{"ask": "status"}`, `{"ask": "unsent", "thread": …}`, `{"ask": "reload"}`, or one of
-        `Caretaker.answer`.
+        """Answer a question: `{"ask": "status"}`, `{"ask": "unsent", "thread": …}`, `{"ask": "reload", "force": …}`, or
+        one of `Caretaker.answer`.
         """
         match question.get("ask"):
             case "status":
@@ -39,6 +39,6 @@ class Desk:
                 if self._reloader is None:
                     message = "these bots end by themselves (--once); what has changed is taken up at the next start"
                     raise StateError(message)
-                return await self._reloader.reload()
+                return await self._reloader.reload(is_forced=question.get("force") is True)
             case _:
                 return await self._caretaker.answer(question)

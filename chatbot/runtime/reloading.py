@@ -21,8 +21,10 @@ from chatbot.config import Config, LogConfig
 from chatbot.errors import ChatbotError, ConfigError, ServiceError
 from chatbot.plugin import Plugin
 from chatbot.runtime.changes import Changes
+from chatbot.runtime.compatibility import Incompatibility, incompatibilities
 from chatbot.runtime.fleet import Fleet
 from chatbot.runtime.observe.last_reload import LastReload
+from chatbot.runtime.plugins import Plugins
 from chatbot.runtime.refusals import explaining
 from chatbot.runtime.site import Site
 from chatbot.runtime.sources import Sources
@@ -78,6 +80,7 @@ class Reloader:
         self._reloaded = anyio.Event()
         self._turn = anyio.Lock()
         self._owed: set[str] = set()
+        self._accepted: set[Incompatibility] = set()
         self._log = structlog.get_logger()
 
     def request(self) -> None:
@@ -127,11 +130,14 @@ class Reloader:
         async for _ in _changes(*existing, recursive=False):
             self.request()
 
-    async def reload(self) -> Outcome:
+    async def reload(self, *, is_forced: bool = False) -> Outcome:
         """Take up what has changed.
 
+        Args:
+            is_forced: whether new code is taken that cannot go on with what the store holds, too.
+
         Raises:
-            ConfigError: bots.yaml or a plugin cannot be used.
+            ConfigError: bots.yaml or a plugin cannot be used, or cannot go on with what the store holds.
             ServiceError: the service cannot be reached, or refuses a new bot.
             StateError: nobody can listen where the status server shall.
             StoreError: the store cannot be read or written.
@@ -140,7 +146,7 @@ class Reloader:
             self._supervisor.reloading()
             result = "the last reload failed: see the log"
             try:
-                outcome = await self._reload()
+                outcome = await self._reload(is_forced=is_forced)
                 result = "reloaded"
                 self._last.note(is_refused=False, postponed=tuple(outcome["postponed"]))
             except ChatbotError as error:
@@ -155,7 +161,30 @@ class Reloader:
                 self._supervisor.ready(f"Running {len(self._site.bots)} bots; {result}")
             return outcome
 
-    async def _reload(self) -> Outcome:
+    async def note_incompatible(self, plugins: Plugins) -> None:
+        """Log what the store holds that the code cannot go on with, at the start, which nothing refuses.
+
+        A later reload is not refused for the same.
+        """
+        found = await incompatibilities(self._site.store, plugins)
+        self._accepted.update(found)
+        for one in found:
+            self._log.warning("store.incompatible", bot=one.bot, problem=one.problem)
+
+    async def _compare(self, plugins: Plugins, *, is_refusing: bool) -> None:
+        """Refuse code that cannot go on with what the store holds and the old code can; or log it."""
+        found = await incompatibilities(self._site.store, plugins)
+        fresh = [one for one in found if one not in self._accepted]
+        losses = [one for one in fresh if one.is_loss]
+        if losses and is_refusing:
+            self._owed.update(plugins)  # its files count as loaded: it must be tried again by the next reload
+            remedy = "put the code back, or take it all the same: chatbot reload --force (reload: {incompatible: warn})"
+            raise ConfigError(*(f"{one}; {remedy}" for one in losses))
+        for one in fresh:
+            self._log.warning("store.incompatible", bot=one.bot, problem=one.problem)
+        self._accepted.update(found)
+
+    async def _reload(self, *, is_forced: bool) -> Outcome:
         site = self._site
         new = await anyio.to_thread.run_sync(self._read)
         changes = Changes.between(site.config, new)
@@ -163,6 +192,8 @@ class Reloader:
         made_anew = {*changes.added, *changes.restarted}
         names = made_anew | set(changes.replugged) | (self._owed & config.bots.keys())
         loaded = await anyio.to_thread.run_sync(self._sources.load, config, names)
+        is_refusing = not is_forced and config.reload.incompatible == "refuse"
+        await self._compare(loaded.plugins, is_refusing=is_refusing)
         with explaining(config, site.connection):
             bots = await site.make(config, loaded.plugins, made_anew)
         await self._server.move(config)

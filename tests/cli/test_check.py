@@ -9,7 +9,10 @@ import anyio
 import pytest
 
 from chatbot.cli import main
+from chatbot.model import ThreadId, UserId
 from chatbot.stores import SqliteStore
+from chatbot.stores.base import BotRecord, SaveBot
+from chatbot.stores.conversation import SetTimer, TimerRecord
 from chatbot.stores.lock import StoreLock
 from tests.cli.conftest import Demo
 from tests.cli.resource import Azure
@@ -370,3 +373,22 @@ def test_without_online_nobody_is_asked(folder: Path, monkeypatch: pytest.Monkey
 
     assert main(["check"]) == 0
     assert main(["check", "--online"]) == 69
+
+
+def test_what_the_store_holds_and_the_code_cannot_go_on_with_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def remember() -> None:
+        async with SqliteStore(folder / "chatbot.db") as store:
+            user = UserId("8:acs:dice")
+            timer = TimerRecord(
+                "k1", "checked.ring", 4_000_000_000_000, ThreadId("19:a@thread.v2"), '{"what":"secret"}'
+            )
+            await store.commit(user, [SaveBot(BotRecord("dice", "resource", user, 0)), SetTimer(timer)])
+
+    anyio.run(remember)
+
+    assert main(["check"]) == 0
+    shown = capsys.readouterr().out
+    assert "bot dice: 1 timer of 1 thread calls checked.ring, which is gone" in shown
+    assert "secret" not in shown

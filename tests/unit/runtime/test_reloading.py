@@ -23,10 +23,12 @@ from chatbot.bot import Bot
 from chatbot.config import LogConfig, load_config
 from chatbot.emulator import Emulator
 from chatbot.errors import ConfigError, ServiceError, StateError
+from chatbot.model import ThreadId
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.fleet import Fleet
 from chatbot.runtime.observe.last_reload import LastReload
 from chatbot.runtime.observe.work import LoggedWork
+from chatbot.runtime.plugins import load_plugins
 from chatbot.runtime.reloading import Outcome, Reloader
 from chatbot.runtime.site import Site
 from chatbot.runtime.sources import Sources
@@ -34,6 +36,7 @@ from chatbot.runtime.status_server import StatusServer
 from chatbot.runtime.systemd import Supervisor
 from chatbot.service.acs import AcsResource
 from chatbot.stores import MemoryStore
+from chatbot.stores.conversation import SetTimer, TimerRecord
 from chatbot.testing.transport import AsgiTransport
 
 PLUGIN = """
@@ -237,6 +240,67 @@ async def test_changed_code_is_swapped_in_where_it_can_be_used_and_the_old_kept_
         assert commands(running.bots["echo"]) == ["six"]
         events = running.events("plugins.swapped", "reload.refused")
         assert events == [("plugins.swapped", "echo"), ("reload.refused", None)] * 2
+
+
+WITH_TIMER = """
+from chatbot import Context, Plugin, TimerFired
+plugin = Plugin("other")
+
+@plugin.timer
+async def ring(ctx: Context[TimerFired]) -> None:
+    pass
+"""
+
+
+async def set_timer(running: Scene) -> None:
+    timer = TimerRecord("k1", "swapped_other.ring", 4_000_000_000_000, ThreadId("19:a@thread.v2"))
+    await running.site.store.commit(running.bots["other"].user, [SetTimer(timer)])
+
+
+async def test_code_that_cannot_go_on_with_what_the_store_holds_is_refused_unless_forced(folder: Path) -> None:
+    async with scene(folder) as running:
+        await running.write("swapped_other.py", WITH_TIMER)
+        await running.reloader.reload()
+        await set_timer(running)
+        await running.write("swapped_other.py", WITH_TIMER.replace("ring", "sound"))
+
+        for _ in range(2):  # it is not forgotten that it was refused
+            with pytest.raises(
+                ConfigError, match=r"bot other: 1 timer of 1 thread calls swapped_other\.ring, which is"
+            ):
+                await running.reloader.reload()
+            assert list(running.bots["other"].crew.dispatcher.timers) == ["swapped_other.ring"]
+            assert running.last.reloaded is not None
+            assert running.last.reloaded.is_refused
+
+        assert (await running.reloader.reload(is_forced=True))["swapped"] == ["other"]
+        assert list(running.bots["other"].crew.dispatcher.timers) == ["swapped_other.sound"]
+        assert running.events("store.incompatible") == [("store.incompatible", "other")]
+        assert await running.change() == {}
+
+
+async def test_code_that_cannot_go_on_is_taken_with_a_warning_where_bots_yaml_says_so(folder: Path) -> None:
+    async with scene(folder) as running:
+        await running.write("swapped_other.py", WITH_TIMER)
+        await running.reloader.reload()
+        await set_timer(running)
+        await running.write("swapped_other.py", OTHER)
+
+        assert await running.change(("bots:", "reload: {incompatible: warn}\nbots:")) == {
+            "applied": ["reload"],
+            "swapped": ["other"],
+        }
+        assert running.events("store.incompatible") == [("store.incompatible", "other")]
+
+
+async def test_what_the_code_could_not_go_on_with_before_refuses_no_reload(folder: Path) -> None:
+    async with scene(folder) as running:
+        await set_timer(running)
+        plugins = await anyio.to_thread.run_sync(load_plugins, running.site.config)
+        await running.reloader.note_incompatible(plugins)
+
+        assert await running.change(("'other'", "'another'"), file="swapped_other.py") == {"swapped": ["other"]}
+        assert running.events("store.incompatible") == [("store.incompatible", "other")]
 
 
 async def test_plugins_whose_providers_fail_leave_the_old_at_work_and_are_tried_again(folder: Path) -> None:

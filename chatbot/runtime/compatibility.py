@@ -1,0 +1,249 @@
+"""Compatibility of a store with the code at hand: the timers, dialogs and so on that it cannot go on with.
+
+Nothing that people wrote is in what is found: names of functions are the author's, and so is a dialog's question,
+which is stored only where it is written in the dialog's source.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio.to_thread
+
+from chatbot.conversation import journal
+from chatbot.conversation.conversations import SCHEDULE
+from chatbot.conversation.journal import Step
+from chatbot.dispatch import Roster
+from chatbot.dispatch.calls import called_by
+from chatbot.dispatch.handler import Handler
+from chatbot.errors import StateError, StoreError
+from chatbot.events import ActionFailed
+from chatbot.plugin import Plugin
+from chatbot.stores.base import DeadLetter, Store
+from chatbot.stores.conversation import DialogRecord, TimerRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Incompatibility:
+    """Something in a store that the code cannot go on with.
+
+    Args:
+        bot: whose, by its name in bots.yaml.
+        key: tells it from others of the bot; the same however many records it concerns.
+        problem: one sentence.
+    """
+
+    bot: str
+    key: tuple[str, ...]
+    problem: str = field(compare=False)
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether something is lost that somebody waits for; a schedule whose function is gone just ends."""
+        return self.key[0] != "schedule"
+
+    def __str__(self) -> str:
+        return f"bot {self.bot}: {self.problem}"
+
+
+async def incompatibilities(store: Store, plugins: Mapping[str, Sequence[Plugin]]) -> list[Incompatibility]:
+    """What a store holds that these plugins cannot go on with.
+
+    Args:
+        store: opened by the caller.
+        plugins: those of each bot, by its name; other bots of the store are left out.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    found: list[Incompatibility] = []
+    for record in await store.bots():
+        if record.name not in plugins:
+            continue
+        timers, dialogs = await store.timers(record.user), await store.dialogs(record.user)
+        letters = await store.dead_letters(record.user)
+        if timers or dialogs or letters:  # in a thread: there may be many thousands, and source files are read
+            found += await anyio.to_thread.run_sync(
+                _compare, record.name, plugins[record.name], timers, dialogs, letters
+            )
+    return found
+
+
+def _compare(
+    bot: str,
+    plugins: Sequence[Plugin],
+    timers: Iterable[TimerRecord],
+    dialogs: Iterable[DialogRecord],
+    letters: Iterable[DeadLetter],
+) -> list[Incompatibility]:
+    roster = Roster(handler for plugin in plugins for handler in plugin.handlers())
+    groups = _Groups(bot)
+    _compare_timers(groups, roster, timers)
+    _compare_dialogs(groups, roster, dialogs)
+    _compare_letters(groups, roster, letters)
+    return list(groups.told())
+
+
+class _Groups:
+    """Records with the same problem, counted together.
+
+    Args:
+        bot: whose.
+    """
+
+    def __init__(self, bot: str) -> None:
+        self._bot = bot
+        self._threads: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
+
+    def add(self, *key: str, thread: str | None = None) -> None:
+        """Count one.
+
+        Args:
+            key: the kind of record, a verb in both numbers, and what stands behind it.
+            thread: where.
+        """
+        self._threads[key].append(thread or "")
+
+    def told(self) -> Iterator[Incompatibility]:
+        """Each problem, with its numbers."""
+        for key, threads in sorted(self._threads.items()):
+            noun, singular, plural, rest = key
+            count, places = len(threads), len(set(threads) - {""})
+            where = f" of {places} thread{'' if places == 1 else 's'}" if places and noun != "dialog" else ""
+            verb = singular if count == 1 else plural
+            problem = f"{count} {noun}{'' if count == 1 else 's'}{where} {verb} {rest}"
+            yield Incompatibility(self._bot, key, problem)
+
+
+def _compare_timers(groups: _Groups, roster: Roster, timers: Iterable[TimerRecord]) -> None:
+    for timer in timers:
+        noun = "schedule" if timer.thread is None or timer.id.startswith(SCHEDULE) else "timer"
+        handler = roster.timed.get(timer.handler)
+        if handler is None or (handler.payload is None) == (noun == "timer"):
+            is_there = timer.handler in roster.by_name
+            what = f"which is no {noun} any more" if is_there else "which is gone"
+            groups.add(noun, "calls", "call", f"{timer.handler}, {what}", thread=timer.thread)
+        elif handler.payload is not None and not _takes(handler, timer.payload):
+            what = f"{timer.handler} with other arguments than it takes now"
+            groups.add(noun, "calls", "call", what, thread=timer.thread)
+
+
+def _takes(handler: Handler, payload: str) -> bool:
+    assert handler.payload is not None
+    try:
+        handler.payload.decode(payload)
+    except (StateError, StoreError, ValueError):
+        return False
+    return True
+
+
+def _compare_dialogs(groups: _Groups, roster: Roster, dialogs: Iterable[DialogRecord]) -> None:
+    questions: dict[str, _Questions] = {}
+    for dialog in dialogs:
+        handler = roster.by_name.get(dialog.handler)
+        if handler is None or not handler.is_dialog:
+            what = "which is gone" if handler is None else "which is no dialog any more"
+            groups.add("dialog", "is held by", "are held by", f"{dialog.handler}, {what}", thread=dialog.thread)
+            continue
+        try:
+            last = journal.load(dialog.journal)[-1]
+        except StoreError:
+            groups.add("dialog", "of", "of", f"{dialog.handler} cannot be read", thread=dialog.thread)
+            continue
+        if not dialog.is_waiting or last.step is not Step.ASKED:
+            continue
+        if dialog.handler not in questions:
+            questions[dialog.handler] = _Questions(handler.registration.function)
+        asked = last.value if isinstance(last.value, str) else None
+        if not questions[dialog.handler].may_ask(asked, last.label):
+            shown = f"{asked!r}, which is now another question" if asked else f"a question that {dialog.handler} lost"
+            groups.add("dialog", "asked", "asked", shown, thread=dialog.thread)
+
+
+class _Questions:
+    """The questions that a dialog asks, as far as its source tells.
+
+    Args:
+        function: the dialog's.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self._texts: set[str] = set()
+        self._marks: set[str] = set()
+        self._whole: set[str] = set()  # questions of which all that can be said stands in the source
+        self._is_complete = True
+        for tree in _sources(inspect.unwrap(function)):
+            self._read(tree)
+
+    def may_ask(self, question: str | None, mark: str) -> bool:
+        """Whether it may still ask this: a question by its words, where they are known, and by its mark."""
+        if mark in self._marks or (not self._marks and not self._texts):
+            return True
+        if question is None:
+            return not self._is_complete
+        return question in self._texts and question not in self._whole
+
+    def _read(self, tree: ast.AST) -> None:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                self._texts.add(node.value)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _ASKING:
+                marks = list(_marks_of(node, node.func.attr))
+                self._marks.update(marks)
+                self._is_complete &= bool(marks)
+                if marks and isinstance(node.args[0] if node.args else None, ast.Constant):
+                    self._whole.add(ast.literal_eval(node.args[0]))
+
+
+_ASKING = ("ask", "confirm")
+
+
+def _marks_of(call: ast.Call, method: str) -> Iterator[str]:
+    """The mark of a question all of which stands in the source; nothing where some is computed."""
+    options = {keyword.arg: keyword.value for keyword in call.keywords}
+    try:
+        question = ast.literal_eval(call.args[0] if call.args else options["question"])
+        if method == "confirm":
+            if not options.keys() & {"yes", "no"}:
+                yield journal.mark_of(f"{question} (yes / no)")
+            return
+        choices = ast.literal_eval(options["choices"]) if "choices" in options else ()
+    except (ValueError, KeyError, TypeError):
+        return
+    if isinstance(question, str):
+        yield journal.mark_of(f"{question} ({' / '.join(choices)})" if choices else question)
+
+
+def _sources(function: Any) -> Iterator[ast.AST]:
+    """The source of the modules that a dialog is written in: its own, and those whose functions it names."""
+    names = {function.__module__}
+    for value in getattr(function, "__globals__", {}).values():
+        if inspect.isfunction(value) and any("Dialog" in str(one) for one in value.__annotations__.values()):
+            names.add(value.__module__)
+    for name in sorted(names):
+        module = sys.modules.get(name)
+        try:
+            # The file, not inspect's cache: it is read right after the module was loaded, perhaps for the second time.
+            file = inspect.getsourcefile(module) if module is not None else None
+            if file is not None:
+                with open(file, "rb") as source:
+                    yield ast.parse(source.read())
+        except (OSError, TypeError, SyntaxError, ValueError):
+            continue
+
+
+def _compare_letters(groups: _Groups, roster: Roster, letters: Iterable[DeadLetter]) -> None:
+    for letter in letters:
+        if isinstance(letter.event, ActionFailed):
+            continue
+        name = called_by(letter.event) or letter.handler
+        known: Collection[str] = roster.timed if called_by(letter.event) else roster.by_name
+        if name and not name.startswith("chatbot.") and name not in known:
+            thread = getattr(letter.event, "thread", None)
+            groups.add("dead letter", "is for", "are for", f"{name}, which is gone", thread=thread)
