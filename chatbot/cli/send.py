@@ -16,7 +16,7 @@ from chatbot.cli.options import BOTS_YAML, AsBot, ConfigFile, Format
 from chatbot.cli.reach import Reach, naming_threads, reach
 from chatbot.config.place import printable
 from chatbot.errors import OutcomeUnknown, Throttled
-from chatbot.message_size import split
+from chatbot.message_size import check_message, split
 from chatbot.model import REPLY_KEY, MessageId, ThreadId
 from chatbot.outbox.outbox import SETTLE_SECONDS
 from chatbot.outbox.proof import match_proofs, read_own, tombstones_without_key
@@ -49,6 +49,11 @@ def send(
     content = _read() if text == "-" else text
     if not content.strip():
         print("chatbot send: there is nothing to say; give a text, or pipe one in", file=sys.stderr)
+        return EXIT_USAGE
+    try:
+        check_message("chatbot send", content)
+    except ValueError as error:
+        print(error, file=sys.stderr)
         return EXIT_USAGE
     with logging_to(sys.stderr, format="console", level="error"):
         way = reach(config)

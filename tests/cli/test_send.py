@@ -68,6 +68,17 @@ def test_a_text_may_come_through_a_pipe_and_be_longer_than_a_message(
     assert " ".join(resource.said(thread)).split() == text.split()
 
 
+def test_a_json_text_that_is_longer_than_a_message_is_refused_rather_than_cut(
+    resource: Azure, tmp_path: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, thread = thread_of(resource, tmp_path, capsys)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(json.dumps(["word"] * 8000).encode())))
+
+    assert main(["send", thread, "-", file]) == 2
+    assert "chatbot send got JSON text of 64,000 bytes" in capsys.readouterr().err
+    assert resource.said(thread) == []
+
+
 @pytest.mark.parametrize("text", ["", "  \n"])
 def test_nothing_is_not_said(
     resource: Azure, tmp_path: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch, text: str
