@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import anyio
 
-from chatbot.actions import Wish
+from chatbot.actions import SendMessage, Wish
 from chatbot.bot.attempts import MAX_CUTS, MAX_KILLS, Attempts, TryAgain
 from chatbot.bot.degraded import LANE_FAILING, LASTING_SECONDS
 from chatbot.dispatch import Outcome
@@ -242,11 +242,13 @@ class Trials:
         # A handler that has killed the process is followed by nobody: an error handler may be what kills it.
         is_deadly = self.attempts.kills(event) >= MAX_KILLS or self.attempts.cuts(event) >= MAX_CUTS
         last_words = Outcome() if is_deadly else await self._give_up(event, outcome)
+        # Half a text does not stand without a word: that of an error handler, or ours.
         broken = await self._bot.broken_streams(event, outcome, count)
         if last_words.handler != outcome.handler:
             broken += await self._bot.broken_streams(event, last_words, count)
         letter = self.letter(event, outcome, count)
-        last_words = replace(last_words, wishes=(*broken, *last_words.wishes))
+        if not any(isinstance(wish.action, SendMessage) for wish in last_words.wishes):
+            last_words = replace(last_words, wishes=(*broken, *last_words.wishes))
         await self.settle(event, last_words, commit, [*outcome.writes, letter], [letter], broken)
 
     async def try_once(self, event: Event, commit: Commit, *, number: int) -> Outcome:
@@ -277,7 +279,7 @@ class Trials:
     ) -> None:
         """Commit the last that is done about an event; if what handlers want cannot be committed, `least` is.
 
-        What tells people of broken streams is committed either way.
+        What tells people of broken streams is committed with `least`, too.
 
         Raises:
             StoreError: nothing was committed.
