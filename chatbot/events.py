@@ -126,14 +126,17 @@ class ThreadJoined(ThreadEvent):
 
     Args:
         arrival: the system message that lists the bot; None where the thread does not show it.
+        absent_since_ms: where no message tells of a return, since when the bot was found to be out, epoch ms.
     """
 
     arrival: MessageId | None = None
+    absent_since_ms: int | None = None
 
     @property
     def key(self) -> str:
         """The arrival, so that a second arrival is a second event."""
-        return f"joined:{self.arrival or ''}"
+        since = "" if self.absent_since_ms is None else f"+{self.absent_since_ms}"
+        return f"joined:{self.arrival or ''}{since}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from chatbot.bot.membership import Presence
 from chatbot.events import ThreadEvent
 from chatbot.model import UserId
 from chatbot.stores.base import DeadLetter, DropDeadLetter, ReviveDeadLetter
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 def lane_of(bot: Bot, letter: DeadLetter) -> Lane | None:
     """The lane that can try a letter again; None when the bot is not in its thread."""
     lane = bot.lanes.get(letter.event.thread) if isinstance(letter.event, ThreadEvent) else None
-    return None if lane is None or lane.membership.presence is Presence.OUT else lane
+    return None if lane is None or lane.membership.is_out else lane
 
 
 def hand_over(bot: Bot, letter: DeadLetter) -> bool:

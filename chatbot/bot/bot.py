@@ -50,8 +50,8 @@ from chatbot.conversation import Conversations
 from chatbot.dispatch import Dispatcher, HandlerSource, Outcome
 from chatbot.dispatch.author_code import RunLimits, Running, uncancelled
 from chatbot.errors import StoreError, kind_of
-from chatbot.events import BotStarted, BotStopping, Event, MessageEvent, ThreadEvent
-from chatbot.model import MessageId, ThreadId, UserId
+from chatbot.events import ActionFailed, BotStarted, BotStopping, Event, MessageEvent, ThreadEvent
+from chatbot.model import MessageId, ThreadId, UserId, milliseconds
 from chatbot.outbox.stream import broken_off
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Commons
@@ -234,9 +234,23 @@ class Bot:
         """A thread nobody knew: its first turn finds out whether the bot is in it."""
         lane = Lane(self, thread, None, noted=self.noted.get(thread))
         lane.membership.probe(stamp)
+        # As long as nothing else is known: who was removed before the first start was, when the thread last moved.
+        lane.membership.left_ms = self.conversations.now_ms if stamp is None else milliseconds(stamp)
         self.lanes[thread] = lane
         self.turns.ring(thread)
         return lane
+
+    def lane_of(self, thread: ThreadId) -> Lane:
+        """The lane of a thread that something is to be done in; of one that the bot is not in, it only fails there."""
+        lane = self.lanes.get(thread)
+        if lane is None:
+            lane = self.lanes[thread] = Lane(self, thread, None)
+            lane.membership.leave(anyio.current_time(), 0)
+        return lane
+
+    def end(self, lane: Lane) -> None:
+        """Nothing more is to be done in a thread that the bot is not in."""
+        self.lanes.pop(lane.thread, None)
 
     async def revive(self, id: str) -> bool:
         """Have a dead letter tried again; False when there is none of that id in a thread the bot is in."""
@@ -249,7 +263,7 @@ class Bot:
         """Wait for the turns in hand, then give turns only to the lanes that still owe something."""
         self.turns.forget()
         while True:
-            owing = {thread for thread, lane in self.lanes.items() if not lane.handling.is_settled}
+            owing = {thread for thread, lane in self.lanes.items() if lane.is_owing}
             if not self.turns.working and not owing and not self.own.is_working:
                 return
             self.turns.give_again(owing)
@@ -265,7 +279,7 @@ class Bot:
                 else:
                     self.turns.ring(place)
             due = self.conversations.next_due_ms()
-            pause = MAX_SLEEP if due is None else due / 1000 - self.clock()
+            pause = MAX_SLEEP if due is None else (due - self.conversations.now_ms) / 1000
             with anyio.move_on_after(max(0.0, min(MAX_SLEEP, pause))):
                 await changed.wait()
 
@@ -409,15 +423,22 @@ class Bot:
             if isinstance(wish.action, SendReadReceipt):
                 continue
             target = target_of(wish.action, thread)
-            lane = self.lanes.get(target) if target else None
-            if lane is None or target is None:
-                self.log.error("wish.dropped", action=type(wish.action).__name__, thread=target, reason="not in there")
+            if target is None:
+                self.log.error("wish.dropped", action=type(wish.action).__name__, reason="it names no thread")
                 continue
+            lane = self.lane_of(target)
             after = lane.handling.latest_version
             if isinstance(event, MessageEvent) and target == thread:
                 after = max(after, event.message.version)  # an answer is newer than what it answers
             rows += [
-                row_of(piece, target, after=after, created_ms=created_ms, caused_by=causer_of(event))
+                row_of(
+                    piece,
+                    target,
+                    after=after,
+                    created_ms=created_ms,
+                    caused_by=causer_of(event),
+                    after_failure=isinstance(event, ActionFailed),
+                )
                 for piece in pieces_of(wish)
             ]
         return rows
@@ -427,7 +448,7 @@ class Bot:
         if rows:
             self.tracer.journalled(rows)
         for row in rows:
-            lane = self.lanes[row.thread]
+            lane = self.lane_of(row.thread)
             lane.handling.outbox.add(row, lane.handling.proofs)
             if row.thread not in self.turns.working:
                 self.turns.ring(row.thread)
@@ -457,7 +478,7 @@ class Bot:
         if lane is None or thread in self.turns.working or not self.is_at_rest:
             return False
         if lane.membership.presence is not Presence.IN:
-            return lane.membership.presence is Presence.OUT
+            return lane.membership.is_out
         return not self.conversations.is_due(thread) and lane.handling.cursor.top >= version and lane.is_settled
 
     @property

@@ -32,6 +32,7 @@ from chatbot.stores.base import (
     ReopenRow,
     RowStatus,
     SaveDeadLetter,
+    SettleRow,
     ThreadRecord,
     Write,
 )
@@ -118,7 +119,8 @@ class Handling:
     @property
     def is_settled(self) -> bool:
         """Whether nothing is owed: no wish, no receipt that is worth waiting for."""
-        return not self.outbox and not self.receipts.is_worth_waiting_for
+        is_sent = not self.outbox and self.outbox.next_failure() is None
+        return is_sent and not self.receipts.is_worth_waiting_for
 
     @property
     def latest_version(self) -> int:
@@ -205,21 +207,42 @@ class Handling:
             await self.commit([DropDeadLetter(letter.id)], {})
         self._log.info("letter.revived", letter=letter.id)
 
-    async def give_up_action(self, event: ActionFailed, *, caused_by: UserId | None) -> None:
-        """A wish will never be done: keep it as a dead letter, and let the handlers hear of it, once."""
+    async def give_up_action(
+        self, event: ActionFailed, failed: SettleRow, *, caused_by: UserId | None, is_told: bool = True
+    ) -> None:
+        """A wish will never be done: keep it as a dead letter, and let the handlers hear of it, once.
+
+        Args:
+            event: what the handlers hear.
+            failed: the end of its row, in the same commit: neither is there without the other.
+            caused_by: whose doing caused the row.
+            is_told: False for what such a handler had asked for itself, or failures would go on for ever.
+        """
         failure = Rejected(event.reason)
         letter = self.trials.letter(event, Outcome(handler=type(event.action).__name__, error=failure), 1, caused_by)
+        if not is_told:
+            await self.commit([failed, letter], {})
+            return
         with self._bot.tracer.attempt(event, 1):
             outcome = await self.trials.attempt(event)
             await self.trials.settle(
                 event,
                 outcome,
                 lambda outcome, writes: self._commit_outcome(event, outcome, {}, writes),
-                [letter],
-                [letter],
+                [failed, letter],
+                [failed, letter],
             )
         if outcome.handler is None:  # no handler deals with it, so a test must hear of it
             self._bot.tell(event, Rejected(f"{type(event.action).__name__} was refused: {event.reason}"))
+
+    async def bury(self, writes: Sequence[Write]) -> None:
+        """Commit the end of timers and dialogs that are given up, their dead letters among the writes."""
+        await self.commit(writes, {})
+        for write in writes:
+            if isinstance(write, SaveDeadLetter):
+                self._bot.watch.buried()
+                letter = write.letter
+                self._log.error("event.buried", letter=letter.id, handler=letter.handler, reason=letter.error)
 
     async def _commit_outcome(
         self, event: Event, outcome: Outcome, seen: dict[int, int], writes: Sequence[Write]

@@ -8,12 +8,16 @@ from datetime import timedelta
 import anyio
 
 from chatbot.bot.settings import ALL_HISTORY
+from chatbot.errors import Forbidden
 from chatbot.model import MessageId, MessageType, ThreadId
 from chatbot.polling.sightings import lists
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Operation
 
 PAGE_SIZE = 200
+
+REMOVAL_PAGES = 5
+"""Pages that are read for a removal; little is said in a thread between that and the first suspicion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +51,7 @@ async def find_arrival(service: ChatService, thread: ThreadId, budget: Budget, *
         Forbidden, NotFound: the bot is not in the thread, or the thread is gone.
         ServiceError: as the service does.
     """
-    people = 0
-    await _turn(budget, Operation.LIST_PARTICIPANTS)
-    async for _ in service.list_participants(thread):
-        people += 1
+    people = await count_people(service, thread, budget)
     top = 0
     link: str | None = None
     while True:
@@ -63,6 +64,52 @@ async def find_arrival(service: ChatService, thread: ThreadId, budget: Budget, *
         if page.next_link is None or any(message.version < not_before_ms for message in page.messages):
             return Arrival(None, people, top)
         link = page.next_link
+
+
+async def count_people(service: ChatService, thread: ThreadId, budget: Budget) -> int:
+    """Count the participants of a thread, and see that the bot is among them.
+
+    Raises:
+        Forbidden: the bot is not in the thread.
+        ServiceError: as `ChatService.list_participants` does.
+    """
+    await _turn(budget, Operation.LIST_PARTICIPANTS)
+    people = [person.user async for person in service.list_participants(thread)]
+    if service.user not in people:
+        raise not_listed(thread)
+    return len(people)
+
+
+def not_listed(thread: ThreadId) -> Forbidden:
+    """The error of a thread whose participants do not name the bot; as good as the service's own refusal."""
+    return Forbidden(f"the participants of thread {thread} do not name the bot", code="Forbidden")
+
+
+async def shows_removal(service: ChatService, thread: ThreadId, budget: Budget, *, since: int) -> bool:
+    """Whether the latest system message that names the bot tells of its removal.
+
+    Args:
+        service: whose view.
+        thread: where.
+        budget: the thread's quotas.
+        since: the id of the message that began the bot's stay; nothing older is read.
+
+    Raises:
+        ServiceError: the thread cannot be read.
+    """
+    link: str | None = None
+    for _ in range(REMOVAL_PAGES):
+        await _turn(budget, Operation.LIST_MESSAGES)
+        page = await service.list_messages(thread, page_size=PAGE_SIZE, link=link)
+        for message in sorted(page.messages, key=lambda message: message.number, reverse=True):
+            if message.number > since and lists(message, MessageType.PARTICIPANT_REMOVED, service.user):
+                return True
+            if lists(message, MessageType.PARTICIPANT_ADDED, service.user):
+                return False
+        link = page.next_link
+        if link is None or any(message.version <= since for message in page.messages):
+            return False
+    return False
 
 
 async def _turn(budget: Budget, operation: Operation) -> None:

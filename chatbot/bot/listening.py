@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from chatbot.bot.joining import count_people
 from chatbot.bot.membership import Presence
 from chatbot.errors import OutcomeUnknown, ServiceError, Throttled, Unreachable
 from chatbot.model import ThreadId, ThreadItem, milliseconds
@@ -29,6 +31,10 @@ SUMMONS_SECONDS: Final = 0.25
 """Between two questions, however often somebody summons: 40 in 10 s, of the 50 that are allowed."""
 
 
+ANSWER_SECONDS: Final = 1.0
+"""How long an answer of the service vouches for it, when threads are suspected to be left."""
+
+
 class Listening:
     """What a bot hears.
 
@@ -48,6 +54,8 @@ class Listening:
         self._is_complete = False
         self._reliance = Reliance()
         self.has_walked = False
+        self._answered_at = -ANSWER_SECONDS
+        self._answered_in: dict[ThreadId, float] = {}
 
     def begin(self, horizon_ms: int | None) -> None:
         """Begin anew, at the start of the bot.
@@ -65,7 +73,7 @@ class Listening:
     def is_in(self, thread: ThreadId) -> bool:
         """Whether the bot is in a thread, as far as it knows."""
         lane = self._bot.lanes.get(thread)
-        return lane is not None and lane.membership.presence is not Presence.OUT
+        return lane is not None and not lane.membership.is_out
 
     def told(self, thread: ThreadId) -> None:
         """Event Grid tells that something has happened in a thread, whatever it is, and whoever's thread it is."""
@@ -152,6 +160,9 @@ class Listening:
 
     def _hear(self, items: Iterable[ThreadItem], walk: Walk) -> None:
         self._bot.watch.doorbell()
+        self._answered_at = anyio.current_time()
+        if walk.pages == 1 and walk.date_ms is not None:
+            self._bot.conversations.note_service_time(walk.date_ms)
         for item in items:
             if not self._is_news(item):
                 continue
@@ -175,11 +186,51 @@ class Listening:
         lane = self._bot.lanes.get(item.id)
         if lane is None:
             return item.deleted_on is None and self._bot.serves(item.id)
-        if lane.membership.presence is Presence.OUT:
+        if lane.membership.is_out:
             if item.deleted_on is not None:
-                return False
-            return lane.membership.is_worth_a_probe(item.last_activity, lane.looking.looked_ms, anyio.current_time())
+                return lane.membership.presence is Presence.OUT
+            return self._bot.serves(item.id) and lane.membership.is_worth_a_probe(
+                item.last_activity, lane.looking.looked_ms, anyio.current_time()
+            )
         return item.deleted_on is not None or rings(item.last_activity, lane.looking.looked_ms)
+
+    async def is_answered_elsewhere(self, lane: Lane) -> bool:
+        """Whether the service answers the bot in general, so that a refusal concerns this thread alone.
+
+        It answers if it lists the bot's threads, and the participants of another thread that the bot takes itself to
+        be in, if there is any. Other threads that are refused as well mean trouble of the bot's: a token of the wrong
+        scope, a policy, an outage.
+        """
+        if anyio.current_time() - self._answered_at >= ANSWER_SECONDS:
+            await anyio.sleep(self._bot.budget.delay(Operation.LIST_THREADS, anyio.current_time()))
+            self._bot.budget.spend(Operation.LIST_THREADS, anyio.current_time())
+            try:
+                await self._bot.service.list_threads(page_size=1)
+            except ServiceError:
+                return False
+            self._answered_at = anyio.current_time()
+        return await self._answers_in_another(lane)
+
+    async def _answers_in_another(self, lane: Lane) -> bool:
+        known = (Presence.IN, Presence.SUSPECTED)
+        others = [one for one in self._bot.lanes.values() if one is not lane and one.membership.presence in known]
+        if not others:
+            return True
+        since = anyio.current_time() - ANSWER_SECONDS
+        self._answered_in = {thread: at for thread, at in self._answered_in.items() if at > since}
+        if self._answered_in.keys() - {lane.thread}:
+            return True
+        trusted = [one for one in others if one.membership.presence is Presence.IN]
+        if not trusted:
+            return False
+        other = random.choice(trusted)  # noqa: S311 - not a secret
+        try:
+            await count_people(self._bot.service, other.thread, other.budget)
+        except ServiceError:
+            self._bot.turns.ring(other.thread)  # it finds out for itself
+            return False
+        self._answered_in[other.thread] = anyio.current_time()
+        return True
 
     def settled_ms(self) -> int | None:
         """The service's time, epoch ms, up to which everything is settled that the list of threads tells of.
@@ -199,7 +250,7 @@ class Listening:
 def _unsettled_since(lane: Lane) -> int | None:
     """Since when a thread may hold what is not settled, as epoch ms; 0 if that is not known, None if it holds none."""
     looking, presence = lane.looking, lane.membership.presence
-    if looking.rung_ms is None or presence is Presence.OUT:
+    if looking.rung_ms is None or lane.membership.is_out:
         return None
     # A thread that the bot is not known to be in needs to be found again, no more.
     return looking.rung_ms if presence is Presence.UNKNOWN else looking.looked_ms or 0

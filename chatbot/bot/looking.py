@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from chatbot.model import ChatMessage, MessageType
+from chatbot.bot.membership import absences
+from chatbot.model import ChatMessage
 from chatbot.polling.cursor import Change, moment
 from chatbot.polling.doorbell import is_covered
 from chatbot.polling.poller import Interrupted, Look, brief_look, whole_look
-from chatbot.polling.sightings import event_of, lists
+from chatbot.polling.sightings import event_of
 from chatbot.service.budget import Operation
 
 if TYPE_CHECKING:
@@ -27,9 +28,10 @@ WAKES_AT_ONCE: Final = 4
 
 
 class Ending(Enum):
-    """How a look ended."""
+    """How a look, or one message of it, ended."""
 
     READ = "read"
+    SKIPPED = "skipped"
     STOPPED = "stopped"
     REMOVED = "removed"
 
@@ -47,18 +49,20 @@ class Looking:
         run_at: when the last look began, in seconds of the event loop's clock; None if none did.
         spoke_at: when somebody last spoke in the thread, in seconds of the event loop's clock.
         unhandled_ms: the version of the message that was seen and is not handled yet.
+        removal: the system message that tells of the bot's removal, as id to version; empty where none was shown.
     """
 
     __slots__ = (
-        "_arrived", "_bot", "_is_stirred", "_lane", "_look", "_shown", "_wakes", "_whole_at",
-        "looked_ms", "run_at", "rung_ms", "spoke_at", "unhandled_ms",
+        "_bot", "_is_stirred", "_known", "_lane", "_look", "_pardoned", "_shown", "_wakes", "_whole_at",
+        "looked_ms", "removal", "run_at", "rung_ms", "spoke_at", "unhandled_ms",
     )  # fmt: skip
 
     def __init__(self, lane: Lane, *, looked_ms: int | None) -> None:
         self._lane = lane
         self._bot = lane.bot
         self._look: Look | None = None
-        self._arrived = 0
+        self._known: int | None = None
+        self._pardoned = 0
         self._is_stirred = False
         self._wakes = 0.0
         self._shown = lane.handling.cursor.top
@@ -66,13 +70,18 @@ class Looking:
         self.looked_ms = looked_ms
         self.run_at: float | None = None
         self.rung_ms: int | None = None
+        self.removal: dict[int, int] = {}
         self.unhandled_ms: int | None = None
         self.spoke_at = anyio.current_time() - max(0.0, lane.bot.clock() - lane.handling.cursor.top / 1000)
 
-    def begin(self, *, arrived: int) -> None:
-        """The bot came into the thread, by the system message of this id."""
-        self._arrived = arrived
-        self._whole_at, self.spoke_at = None, anyio.current_time()
+    def begin(self) -> None:
+        """The bot came into the thread."""
+        self._whole_at, self.spoke_at, self.removal = None, anyio.current_time(), {}
+
+    def pardon(self) -> None:
+        """The bot is in the thread whatever its messages say: the return may be shown late, or not at all."""
+        self._pardoned = max(self._pardoned, *self.removal, 0)
+        self.removal = {}
 
     @property
     def has_looked(self) -> bool:
@@ -113,6 +122,7 @@ class Looking:
         is_whole = self._bot.settings.cadence.is_whole_due(since_whole)
         look = self._look = self._begin_look(is_whole)
         shown_before = self._shown
+        self._known = self._lane.handling.cursor.top if self._lane.arrived else None
         end = Ending.STOPPED
         try:
             end = await self._read(look, begun=now)
@@ -122,6 +132,8 @@ class Looking:
             self._look, self._lane.handling.proofs = None, {}
         if end is Ending.READ:
             self._bot.trouble.over("read", place=self._lane.thread)
+            if is_whole and self._lane.membership.was_told:
+                await self._lane.tell_joined(None)
             self.looked_ms = look.server_time_ms
             self._shown = max(self._shown, look.top or 0)
             self._answer_bell(shown_before)
@@ -160,8 +172,10 @@ class Looking:
                     self._bot.tracer.looked(self._lane.thread, anyio.current_time() - begun)
                 self._shown = max(self._shown, *(message.version for message in batch), 0)
                 for message in self._in_order(batch):
-                    if self._shows_removal(message):
-                        return Ending.REMOVED
+                    if look.comings and (end := await self._go_by_comings(message, look)) is not Ending.READ:
+                        if end is Ending.SKIPPED:
+                            continue
+                        return end
                     if not await self._notice(message):
                         return Ending.STOPPED
         return Ending.READ
@@ -171,9 +185,33 @@ class Looking:
         cursor = self._lane.handling.cursor
         return sorted(batch, key=lambda message: moment(cursor.classify(message), message))
 
-    def _shows_removal(self, message: ChatMessage) -> bool:
-        is_new = self._lane.handling.cursor.classify(message) is Change.RECEIVED and message.number > self._arrived
-        return is_new and lists(message, MessageType.PARTICIPANT_REMOVED, self._bot.user)
+    async def _go_by_comings(self, message: ChatMessage, look: Look) -> Ending:
+        """Deal with what a message means to a bot that was removed, or came back, while it did not look.
+
+        Returns:
+            REMOVED: it tells of a removal that no return follows. SKIPPED: nothing else is to be done about it.
+        """
+        lane, cursor = self._lane, self._lane.handling.cursor
+        change = cursor.classify(message)
+        if change is Change.NONE:
+            return Ending.READ
+        when, is_new = moment(change, message)[0], change is Change.RECEIVED
+        for begin, end in absences(look.comings, arrived=max(lane.arrived, cursor.floor), known=self._known):
+            if is_new and message.number == end:
+                await lane.tell_joined(message.id)
+                return Ending.READ
+            if is_new and message.number == begin:
+                if end is None and begin > self._pardoned:
+                    self.removal = {message.number: message.version}
+                    return Ending.REMOVED
+                if end is not None and not lane.membership.was_told:
+                    await lane.tell_left(message)
+                lane.handling.skip(message.number, message.version)
+                return Ending.SKIPPED
+            if end is not None and begin < when < end and message.sender != self._bot.user:
+                lane.handling.skip(message.number, message.version)
+                return Ending.SKIPPED
+        return Ending.READ
 
     async def _notice(self, message: ChatMessage) -> bool:
         """Deal with one message as a look showed it. False when the turn should go no further."""

@@ -1,7 +1,27 @@
-"""Whether a bot is in a thread, and when it is worth asking again. Pure."""
+"""Whether a bot is in a thread: what proves that it is not, and when to ask again. Pure; times are arguments.
+
+The states of a membership and what leads from one to another::
+
+    UNKNOWN ──list of participants names the bot──▶ IN
+    UNKNOWN ──refused──▶ OUT
+    IN ──a request is refused, or `participantRemoved` names the bot──▶ SUSPECTED
+    SUSPECTED ──list of participants names the bot──▶ IN
+    SUSPECTED ──two sightings, at least `PROOF_SECONDS` apart──▶ OUT
+    OUT ──a probe finds the bot in the list of participants──▶ IN
+    OUT ──the thread moved in the list of threads──▶ UNKNOWN
+    any ──the list of threads shows the thread as deleted──▶ DELETED
+
+Rules of this file
+1. Only answers of the service itself prove anything: its own error envelope, a list of participants without the bot,
+   or a `participantRemoved`. The page of a proxy is a failure like any other.
+2. If the list of threads or other threads are refused too, the bot is in trouble, not out of a thread: that is no
+   sighting, and it clears nothing.
+3. Leaving loses nothing. Whoever is out keeps the cursor, and what is pending is parked: see `Parking`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -9,8 +29,16 @@ from typing import Final
 
 from chatbot.polling.doorbell import rings
 
+PROOF_SECONDS: Final = 5.0
+"""Between the two sightings that prove a removal."""
+
 FIRST_PROBE_PAUSE: Final = 2.0
 MAX_PROBE_PAUSE: Final = 300.0
+"""Between two probes of a thread that moves in the list of threads."""
+
+SHORTEST_TIMED_PROBE: Final = 5.0
+LONGEST_TIMED_PROBE: Final = 3600.0
+"""Between two probes of a thread in which nothing moves: about as long as the bot has been out of it."""
 
 
 class Presence(Enum):
@@ -18,7 +46,17 @@ class Presence(Enum):
 
     UNKNOWN = "unknown"
     IN = "in"
+    SUSPECTED = "suspected"
     OUT = "out"
+    DELETED = "deleted"
+
+
+class Sighting(Enum):
+    """What a look for the bot in a thread has shown."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+    UNCLEAR = "unclear"
 
 
 @dataclass(slots=True)
@@ -26,24 +64,103 @@ class Membership:
     """A bot's being in one thread.
 
     Threads the bot was removed from stay listed for ever and look like any other, so one that moves is probed
-    again, at most every few minutes while the probes fail.
+    again, at most every few minutes while the probes fail; and one that does not move ever more rarely.
 
     Args:
         presence: what is known.
         was_told: whether the handlers take the bot to be out: they were told so, or never told otherwise.
+        left_ms: when the bot was found to be out, epoch ms; None while the handlers take it to be in.
     """
 
     presence: Presence
     was_told: bool = True
+    left_ms: int | None = None
+    _absent_at: float | None = None
     _probed_stamp: datetime | None = None
     _probes: int = 0
     _not_before: float = 0.0
+    _timed_at: float = 0.0
+
+    @property
+    def is_out(self) -> bool:
+        """Whether the bot is known not to be in the thread, or the thread is gone."""
+        return self.presence in (Presence.OUT, Presence.DELETED)
+
+    # ── from in to out ────────────────────────────────────────────────────────────────────────────────────────
+
+    def suspect(self) -> None:
+        """Something says that the bot is not in the thread any more."""
+        if self.presence is Presence.IN:
+            self.presence, self._absent_at = Presence.SUSPECTED, None
+
+    @property
+    def first_absent_at(self) -> float | None:
+        """When the first sighting of the suspicion in hand was made; None before it."""
+        return self._absent_at
+
+    def sight(self, sighting: Sighting, now: float) -> bool:
+        """Take what a look for the bot has shown; True when the removal is proven."""
+        if self.presence is not Presence.SUSPECTED:
+            return False
+        if sighting is Sighting.PRESENT:
+            self.presence, self._absent_at = Presence.IN, None
+            return False
+        if sighting is Sighting.UNCLEAR:
+            return False
+        if self._absent_at is None:
+            self._absent_at = now
+        return now - self._absent_at >= PROOF_SECONDS
+
+    def pause(self, now: float) -> float:
+        """Seconds until the next look for the bot can prove anything."""
+        return 0.0 if self._absent_at is None else max(0.0, self._absent_at + PROOF_SECONDS - now)
+
+    def leave(self, now: float, left_ms: int | None = None, *, is_deleted: bool = False, age: float = 0.0) -> None:
+        """The bot is out, and the handlers know.
+
+        Args:
+            now: the time, in seconds of a monotonic clock.
+            left_ms: since when, epoch ms; None leaves what is known.
+            is_deleted: the list of threads shows the thread as deleted; it is not probed any more.
+            age: for how many seconds the bot has been out.
+        """
+        self.presence, self.was_told = Presence.DELETED if is_deleted else Presence.OUT, True
+        self._absent_at = None
+        if left_ms is not None:
+            self.left_ms = left_ms
+        self._not_before = now + min(MAX_PROBE_PAUSE, FIRST_PROBE_PAUSE * 2 ** min(self._probes, 8))
+        self._probes += 1
+        self.put_off(now, age)
+
+    # ── from out to in ────────────────────────────────────────────────────────────────────────────────────────
 
     def is_worth_a_probe(self, stamp: datetime | None, left_ms: int | None, now: float) -> bool:
         """Whether a thread the bot is out of has moved since, so that the bot may be in it again."""
         if self.presence is not Presence.OUT or now < self._not_before:
             return False
         return stamp != self._probed_stamp and rings(stamp, left_ms)
+
+    def put_off(self, now: float, age: float, jitter: float = 1.0) -> None:
+        """Probe again after a pause.
+
+        Args:
+            now: the time, in seconds of a monotonic clock.
+            age: for how many seconds the bot has been out: probes become rarer as fast as this grows, over restarts.
+            jitter: a factor of the pause; keeps threads apart that were left together.
+        """
+        self._timed_at = now + min(LONGEST_TIMED_PROBE, max(SHORTEST_TIMED_PROBE, age)) * jitter
+
+    def next_probe(self, now: float, age: float, retention: float) -> float | None:
+        """Seconds until the next probe that nothing asks for; None when there is none.
+
+        Args:
+            now: the time, in seconds of a monotonic clock.
+            age: for how many seconds the bot has been out.
+            retention: after so many seconds out of the thread, only the list of threads is heard.
+        """
+        if self.presence is not Presence.OUT or age >= retention:
+            return None
+        return max(0.0, self._timed_at - now)
 
     def probe(self, stamp: datetime | None) -> None:
         """The bot may be in again: the next turn finds out."""
@@ -52,11 +169,67 @@ class Membership:
 
     def enter(self) -> None:
         """The bot is in. Its next probe, once it is out again, may come at the very stamp of this one."""
-        self.presence, self.was_told, self._probes = Presence.IN, False, 0
-        self._probed_stamp = None
+        self.presence, self._probes = Presence.IN, 0
+        self._probed_stamp, self._absent_at = None, None
 
-    def leave(self, now: float) -> None:
-        """The bot is out, and the handlers know."""
-        self.presence, self.was_told = Presence.OUT, True
-        self._not_before = now + min(MAX_PROBE_PAUSE, FIRST_PROBE_PAUSE * 2 ** min(self._probes, 8))
-        self._probes += 1
+    def told(self) -> None:
+        """The handlers know that the bot is in."""
+        self.was_told, self.left_ms = False, None
+
+
+@dataclass(frozen=True, slots=True)
+class Parking:
+    """How long what is pending in a thread waits for a bot that is out of it.
+
+    Args:
+        rejoin_seconds: how long replies wait.
+        retention_seconds: how long timers and dialogs wait.
+    """
+
+    rejoin_seconds: float
+    retention_seconds: float
+
+    def expires_replies(self, age: float) -> bool:
+        """Whether replies have waited long enough.
+
+        Args:
+            age: for how many seconds the bot has been out.
+        """
+        return age >= self.rejoin_seconds
+
+    def expires_conversations(self, age: float) -> bool:
+        """Whether timers and dialogs have waited long enough; replies never wait longer than these."""
+        return age >= max(self.rejoin_seconds, self.retention_seconds)
+
+    def next(self, age: float) -> float | None:
+        """Seconds until something has waited long enough; None when everything has."""
+        ends = (self.rejoin_seconds, max(self.rejoin_seconds, self.retention_seconds))
+        return min((end - age for end in ends if end > age), default=None)
+
+
+def absences(comings: Mapping[int, bool], *, arrived: int, known: int | None = None) -> list[tuple[int, int | None]]:
+    """When the bot was out of a thread, as ids of system messages: from one up to the other, None for still.
+
+    What was said in an absence was not said to the bot. What was said before one is handled, however late.
+
+    Args:
+        comings: system messages that name the bot, by id: True where it was added, False where it was removed.
+        arrived: the id of the message that began the stay that is known; older ones say nothing new.
+        known: the newest version known of the thread; where the service shows the bot's return but not its removal,
+            the absence began there. None if the bot's arrival was not known, either.
+    """
+    found: list[tuple[int, int | None]] = []
+    removed: int | None = None
+    for id, is_added in sorted(_newer(comings.items(), arrived)):
+        if not is_added:
+            removed = id if removed is None else removed
+        elif removed is not None:
+            found.append((removed, id))
+            removed = None
+        elif not found and known is not None and known < id:
+            found.append((known, id))
+    return [*found, (removed, None)] if removed is not None else found
+
+
+def _newer(comings: Iterable[tuple[int, bool]], arrived: int) -> list[tuple[int, bool]]:
+    return [(id, is_added) for id, is_added in comings if id > arrived]

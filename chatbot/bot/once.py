@@ -43,7 +43,7 @@ def is_caught_up(bot: Bot) -> bool:
 
 
 def _is_done(bot: Bot, lane: Lane) -> bool:
-    if lane.membership.presence is Presence.OUT:
+    if lane.membership.is_out:
         return True
     is_read = lane.membership.presence is Presence.IN and lane.looking.has_looked
     is_handled = lane.looking.unhandled_ms is None and not bot.conversations.is_due(lane.thread)

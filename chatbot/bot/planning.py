@@ -70,7 +70,15 @@ def causer_of(event: Event) -> UserId | None:
     return event.message.sender if isinstance(event, MessageEvent) else person_of(event)
 
 
-def row_of(wish: Wish, thread: ThreadId, *, after: int, created_ms: int, caused_by: UserId | None = None) -> OutboxRow:
+def row_of(
+    wish: Wish,
+    thread: ThreadId,
+    *,
+    after: int,
+    created_ms: int,
+    caused_by: UserId | None = None,
+    after_failure: bool = False,
+) -> OutboxRow:
     """The row that journals a wish."""
     return OutboxRow(
         key=wish.key,
@@ -79,4 +87,5 @@ def row_of(wish: Wish, thread: ThreadId, *, after: int, created_ms: int, caused_
         after=after,
         created_ms=created_ms,
         caused_by=caused_by,
+        after_failure=after_failure,
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import anyio
+
 from chatbot.bot import aftercare
 from chatbot.bot.handling import NOWHERE
 from chatbot.bot.lane import Lane
@@ -27,7 +29,9 @@ async def recall(bot: Bot, store: Store) -> None:
         rows.setdefault(row.thread, []).append(row)
     bot.was_killed = store.was_killed
     bot.noted = await _attempts(bot, store)
-    await bot.conversations.load(bot.crew.dispatcher.schedules)
+    records = await store.threads(bot.user)
+    parked = [record.thread for record in records if record.is_left]
+    await bot.conversations.load(bot.crew.dispatcher.schedules, parked)
     bot.own = OwnLane(bot, bot.noted.get(NOWHERE))
     bot.lanes = {}
     bot.turns.forget()
@@ -35,11 +39,13 @@ async def recall(bot: Bot, store: Store) -> None:
     # What was said shortly before the horizon may have become visible after it.
     told_ms = None if horizon_ms is None else horizon_ms - bot.settings.slack_ms
     bot.listening.begin(told_ms)
-    for record in await store.threads(bot.user):
-        if bot.serves(record.thread):
-            _resume(bot, record, rows.get(record.thread, ()), told_ms)
+    for record in records:
+        pending = rows.pop(record.thread, ())
+        if bot.serves(record.thread) or record.is_left:
+            _resume(bot, record, pending, told_ms)
     for thread in (bot.settings.threads or frozenset()) - bot.lanes.keys():
         bot.begin(thread, None)
+    _resume_elsewhere(bot, rows)
     for letter in await store.dead_letters(bot.user):
         if letter.is_revived and not aftercare.hand_over(bot, letter):
             bot.log.warning("letter.postponed", letter=letter.id, reason="the bot is not in its thread")
@@ -83,7 +89,18 @@ def _resume(bot: Bot, record: ThreadRecord, rows: Sequence[OutboxRow], told_ms: 
     noted = bot.noted.get(record.thread)
     lane = bot.lanes[record.thread] = Lane(bot, record.thread, record, rows=rows, noted=noted, looked_ms=told_ms)
     if record.is_left:
+        if (pause := lane.resume_outside()) is not None:
+            bot.turns.ring(record.thread, due=anyio.current_time() + pause)
         return
     bot.turns.begin_beat(record.thread)
     if noted is not None or not lane.is_settled:
         bot.turns.ring(record.thread)
+
+
+def _resume_elsewhere(bot: Bot, rows: Mapping[ThreadId, Sequence[OutboxRow]]) -> None:
+    """Go on with wishes for threads that the bot was never in: they fail unless it gets in."""
+    for thread, pending in rows.items():
+        lane = bot.lane_of(thread)
+        for row in pending:
+            lane.handling.outbox.add(row)
+        bot.turns.ring(thread)

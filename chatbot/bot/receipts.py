@@ -63,6 +63,10 @@ class Receipts:
         if self.due is None or int(message) > int(self.due):
             self.due = message
 
+    def recount(self, people: int, counted: int) -> None:
+        """So many are in the thread by now, comings and goings up to this version included."""
+        self.people, self._counted = people, counted
+
     def count_people(self, message: ChatMessage) -> None:
         """Keep count of the people by what a system message says."""
         if not self.people or message.version <= self._counted:

@@ -25,7 +25,9 @@ class BotSettings:
         threads: the only threads to serve; None serves every thread the bot is in, found as they appear.
         history: how far before its arrival a newly joined thread is read.
         cadence: how often to look.
-        retention: how long settled wishes are kept, for edits of old messages and for proofs.
+        rejoin: how long replies wait for a bot that was removed from their thread; then they fail.
+        retention: how long settled wishes are kept, for edits of old messages and for proofs; and how long timers and
+            dialogs wait for a bot that was removed from their thread.
         slack_ms: how much later than its id says a message may become visible and still be handled.
         timeout: how long one attempt of a handler may run that does not say otherwise, in seconds; None is as long as
             it likes.
@@ -36,6 +38,7 @@ class BotSettings:
     threads: frozenset[ThreadId] | None = None
     history: timedelta = NO_HISTORY
     cadence: Cadence = field(default_factory=Cadence)
+    rejoin: timedelta = timedelta(minutes=10)
     retention: timedelta = timedelta(days=30)
     slack_ms: int = DEFAULT_SLACK_MS
     timeout: float | None = 600.0

@@ -205,6 +205,7 @@ class BotConfig(Settings):
         display_name: what people see; its name in bots.yaml if not given.
         threads: `all` it is in, or only these.
         history: how far back a thread that it newly joins is read: `none`, `all`, or this long.
+        rejoin: how long replies to a thread wait for the bot that was removed from it; then they fail.
         plugins: asked in this order.
         ack: when people see that a message was read: when `received`, when `handled`, or only if a handler
             says so (`manual`).
@@ -222,6 +223,7 @@ class BotConfig(Settings):
     display_name: Text | None = None
     threads: Threads = "all"
     history: History = "none"
+    rejoin: Duration = timedelta(minutes=10)
     plugins: Annotated[tuple[Annotated[PluginConfig, BeforeValidator(_plugin)], ...], Field(min_length=1, strict=False)]
     ack: Literal["received", "handled", "manual"] = "handled"
     poll: PollConfig = PollConfig()
@@ -322,6 +324,7 @@ class Config(Settings):
         event_grid: where Event Grid tells that something has happened; None is nowhere.
         reload: what a reload does with code that cannot go on with what the store holds.
         retention: how long the store keeps what was said and done; what is still to be done, and dead letters, stay.
+            So long, too, timers and dialogs wait for a bot that was removed from their thread.
     """
 
     version: Annotated[Literal[1], BeforeValidator(_version)]

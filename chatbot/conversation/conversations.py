@@ -5,8 +5,10 @@ One for each bot. It learns of everything through the bot's commits, so that it 
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
@@ -19,7 +21,7 @@ from chatbot.conversation.memory import Memory
 from chatbot.conversation.schedules import Schedule
 from chatbot.events import DialogTimedOut, Event, MessageReceived, ScheduleFired, TimerFired
 from chatbot.model import ThreadId, UserId
-from chatbot.stores.base import LeaveThread, Store, Write
+from chatbot.stores.base import DeadLetter, EnterThread, LeaveThread, SaveDeadLetter, Store, Write, letter_id
 from chatbot.stores.conversation import (
     DialogRecord,
     DropDialog,
@@ -33,6 +35,12 @@ from chatbot.stores.conversation import (
 
 SCHEDULE: Final = "schedule:"
 """What the ids of timers begin with that belong to a schedule; the handler's name follows."""
+
+CLOCK_READINGS: Final = 5
+"""Readings of the service's clock that are compared; one that is far off the others changes nothing."""
+
+CLOCK_TOLERANCE_MS: Final = 30_000
+"""A difference up to this is no error: the service's `Date` is floored, and lags by up to 1.5 s (recorded sessions)."""
 
 
 class Conversations:
@@ -58,13 +66,29 @@ class Conversations:
         self._timers: dict[str, TimerRecord] = {}
         self._agenda = Agenda()
         self._rung: dict[ThreadId | None, list[str]] = {}
+        self._parked: set[ThreadId] = set()
+        self._clock_errors: deque[int] = deque(maxlen=CLOCK_READINGS)
+        self._correction_ms = 0
 
     # ── memory ────────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def now_ms(self) -> int:
-        """The time, epoch ms."""
-        return int(self._clock() * 1000)
+        """The time, epoch ms: this machine's, or the service's where the machine's clock is plainly wrong."""
+        return int(self._clock() * 1000) + self._correction_ms
+
+    def note_service_time(self, service_ms: int) -> None:
+        """Compare the clocks: the service has just said that it is so late, epoch ms.
+
+        A timer that is set "in an hour" while this machine's clock is wrong is due an hour later by the service's
+        clock, whatever the machine's clock is set to meanwhile, restarts included.
+        """
+        self._clock_errors.append(service_ms - int(self._clock() * 1000))
+        error_ms = int(statistics.median_low(self._clock_errors))
+        correction_ms = error_ms if abs(error_ms) > CLOCK_TOLERANCE_MS else 0
+        if abs(correction_ms - self._correction_ms) > CLOCK_TOLERANCE_MS:
+            self._correction_ms = correction_ms
+            self._wake()
 
     def open(self, event: Event) -> Memory:
         """What the handlers of an event remember."""
@@ -110,16 +134,78 @@ class Conversations:
             case DropTimer(id):
                 self._drop(id)
             case LeaveThread(thread):
-                for record in [one for one in self._timers.values() if one.thread == thread]:
-                    self._drop(record.id)
-                for dialog in [one for one in self._dialogs.values() if one.thread == thread]:
-                    self._drop_dialog(dialog.id)
+                self._park(thread)
+            case EnterThread(thread):
+                self._unpark(thread)
             case SaveDialog(dialog):
                 self._save_dialog(dialog)
             case DropDialog(id):
                 self._drop_dialog(id)
             case _:
                 pass
+
+    # ── parking ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _park(self, thread: ThreadId) -> None:
+        """Let nothing become due in a thread that the bot is not in; it stays in the store."""
+        self._parked.add(thread)
+        for id in [*self._in_thread(thread)]:
+            self._cross_out(id, thread)
+
+    def _unpark(self, thread: ThreadId) -> None:
+        """The bot is in the thread again: what was due meanwhile is due now."""
+        self._parked.discard(thread)
+        for id, due_ms in self._in_thread(thread).items():
+            if due_ms is not None:
+                self._note_due(id, due_ms, thread)
+
+    def _in_thread(self, thread: ThreadId) -> dict[str, int | None]:
+        """The timers and dialogs of a thread, each with when it is due."""
+        timers = {one.id: one.due_ms for one in self._timers.values() if one.thread == thread}
+        dialogs = {
+            one.id: one.deadline_ms if one.is_waiting else None
+            for one in self._dialogs.values()
+            if one.thread == thread
+        }
+        return {**timers, **dialogs}
+
+    def has_pending(self, thread: ThreadId) -> bool:
+        """Whether a timer is set or a dialog has begun in a thread."""
+        return bool(self._in_thread(thread))
+
+    def give_up(self, thread: ThreadId, reason: str) -> list[Write]:
+        """What ends the timers and dialogs of a thread that the bot does not come back to: each becomes a dead letter.
+
+        Args:
+            thread: which.
+            reason: one line for the letters.
+        """
+        writes: list[Write] = []
+        for timer in [one for one in self._timers.values() if one.thread == thread]:
+            writes += [
+                self._letter(thread, self._event_of(timer), timer.handler, reason, timer.caused_by),
+                DropTimer(timer.id),
+            ]
+        for dialog in [one for one in self._dialogs.values() if one.thread == thread]:
+            if dialog.is_waiting:
+                writes.append(self._letter(thread, dialog.event, dialog.handler, reason, dialog.user))
+            writes.append(DropDialog(dialog.id))
+        return writes
+
+    def _letter(
+        self, thread: ThreadId, event: Event, handler: str, reason: str, caused_by: UserId | None
+    ) -> SaveDeadLetter:
+        return SaveDeadLetter(
+            DeadLetter(
+                id=letter_id(self.bot, thread, event.key),
+                event=event,
+                handler=handler,
+                error=reason,
+                attempts=0,
+                died_ms=self.now_ms,
+                caused_by=caused_by,
+            )
+        )
 
     # ── dialogs ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -128,7 +214,7 @@ class Conversations:
         self._dialogs[record.id] = record
         self._by_person.setdefault((record.thread, record.user), []).append(record.id)
         if record.is_waiting and record.deadline_ms is not None:
-            self._note_due(record.id, record.deadline_ms)
+            self._note_due(record.id, record.deadline_ms, record.thread)
 
     def _drop_dialog(self, id: str) -> None:
         record = self._dialogs.pop(id, None)
@@ -142,11 +228,16 @@ class Conversations:
 
     # ── timers ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def load(self, schedules: Mapping[str, Schedule]) -> None:
+    async def load(self, schedules: Mapping[str, Schedule], parked: Collection[ThreadId] = ()) -> None:
         """Begin with what the store remembers, and with these schedules, by the names of their handlers.
 
         A schedule that was due meanwhile is due now, once.
+
+        Args:
+            schedules: by the names of their handlers.
+            parked: the threads that the bot is not in; nothing becomes due there.
         """
+        self._parked = set(parked)
         self._timers, self._agenda, self._rung = {}, Agenda(), {}
         self._dialogs, self._by_person = {}, {}
         for dialog in await self._store.dialogs(self.bot):
@@ -191,19 +282,24 @@ class Conversations:
     def _set(self, record: TimerRecord) -> None:
         self._drop(record.id)
         self._timers[record.id] = record
-        self._note_due(record.id, record.due_ms)
+        self._note_due(record.id, record.due_ms, record.thread)
 
     def _drop(self, id: str) -> None:
         record = self._timers.pop(id, None)
         if record is not None:
             self._cross_out(id, record.thread)
 
-    def _note_due(self, id: str, due_ms: int) -> None:
+    def _note_due(self, id: str, due_ms: int, place: ThreadId | None) -> None:
+        if place in self._parked:
+            return
         earliest = self._agenda.next_due()
         self._agenda.set(id, due_ms)
         if earliest is None or due_ms < earliest:
-            self.changed.set()
-            self.changed = anyio.Event()
+            self._wake()
+
+    def _wake(self) -> None:
+        self.changed.set()
+        self.changed = anyio.Event()
 
     def _cross_out(self, id: str, place: ThreadId | None) -> None:
         self._agenda.drop(id)
@@ -230,11 +326,16 @@ class Conversations:
 
     def take_due(self, thread: ThreadId | None) -> tuple[Event, list[Write]] | None:
         """What has rung first there, and what is to be committed with it; it stays until that was."""
-        for id in self._rung.get(thread, ()):
+        for id in [*self._rung.get(thread, ())]:
             record = self._timers.get(id)
-            if record is None:
+            due_ms = self._dialogs[id].deadline_ms if record is None else record.due_ms
+            if due_ms is not None and due_ms > self.now_ms:  # the clock was wrong when it rang
+                self._cross_out(id, thread)
+                self._note_due(id, due_ms, thread)
+            elif record is None:
                 return self._overdue(self._dialogs[id])
-            return self._event_of(record), self._settle(record)
+            else:
+                return self._event_of(record), self._settle(record)
         return None
 
     def _overdue(self, record: DialogRecord) -> tuple[Event, list[Write]]:

@@ -126,7 +126,9 @@ class Emulator(People):
         self._admit(route, request)
         if self.faults:
             asked.struck = self.faults.strike(route.name, request.caller, _thread(route, request), request.now)
-            await misfortune.before(asked.struck, request, self.world, self._answers, receive)
+            answer = await misfortune.before(asked.struck, request, self.world, self._answers, receive)
+            if answer is not None:
+                return answer
         return self._run(route, request, asked.struck)
 
     def _admit(self, route: Route, request: Request) -> None:

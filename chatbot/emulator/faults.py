@@ -3,6 +3,7 @@
 A fault is written `OPERATION:KIND[=VALUE][,NAME=VALUE…]`; `*` is every operation. Kinds:
 
 * a status from 400 to 599: refused before anything took effect; with `after=true` it takes effect first
+* `proxy=STATUS`: a proxy on the way answers with a page of its own
 * `latency=SECONDS` or `latency=FROM..TO`: waits before anything happens
 * `refuse`: the request never arrived (a cut connection over sockets, where nobody can refuse a request)
 * `reset`: the connection breaks before the effect; `reset-after`: the effect took place, the answer is lost
@@ -41,6 +42,7 @@ KINDS = frozenset(
         "revoked-token",
         "skew",
         "stale",
+        "proxy",
     }
 )
 
@@ -173,6 +175,11 @@ def _kind(kind: str, value: str) -> dict[str, object]:
     if kind not in KINDS - {"status"}:
         msg = f"there is no kind {kind!r}; there are: a status, {', '.join(sorted(KINDS - {'status'}))}"
         raise ValueError(msg)
+    if kind == "proxy":
+        if not value.isdecimal() or not 400 <= int(value) <= 599:
+            msg = f"{value!r} is no error status (400 to 599)"
+            raise ValueError(msg)
+        return {"kind": kind, "status": int(value)}
     if kind not in {"latency", "drip", "skew", "stale"}:
         return {"kind": kind}
     least, dots, most = value.partition("..")

@@ -16,6 +16,7 @@ from chatbot.emulator.problems import (
     bad_request,
     forbidden,
     message_not_found,
+    refused,
     thread_not_found,
 )
 from chatbot.emulator.quirks import Quirks
@@ -230,16 +231,16 @@ class Messages:
             raise forbidden()
         if room.head.deleted is not None and self.quirks.deleted_thread_messages == "not-found":
             raise thread_not_found()
-        if member.removed is not None and self.quirks.removed_reads == "forbidden":
-            raise forbidden()
+        if member.removed is not None and self.quirks.removed_reads != "history":
+            raise refused(self.quirks.removed_reads)
         low = member.share_history if member.share_history > room.head.created else 0
         return low, member.removed if member.removed is not None else room.version
 
     def _writable(self, room: Room, user: str) -> None:
         if room.member(user) is None:
-            raise forbidden()
+            raise refused(self.quirks.removed_writes if user in room.members else "forbidden")
         if room.head.deleted is not None:
-            raise thread_not_found()
+            raise refused(self.quirks.deleted_thread_writes)
 
     def _own(self, room: Room, user: str, number: int, others: str) -> Message:
         message = self.get(room, user, number)

@@ -15,10 +15,13 @@ from chatbot.emulator.request import Request, Response
 from chatbot.emulator.world import World
 
 _PIECES = 10
+_PAGE = b"<html><head><title>%d</title></head><body>The proxy does not let you through.</body></html>"
 
 
-async def before(struck: Sequence[Fault], request: Request, world: World, answers: Answers, receive: Receive) -> None:
-    """Everything that keeps the effect from happening, or happens first."""
+async def before(
+    struck: Sequence[Fault], request: Request, world: World, answers: Answers, receive: Receive
+) -> Response | None:
+    """Everything that keeps the effect from happening, or happens first; the answer, if somebody else gives one."""
     for fault in struck:
         match fault.kind:
             case "latency":
@@ -41,6 +44,9 @@ async def before(struck: Sequence[Fault], request: Request, world: World, answer
                 request.now += int(fault.seconds * 1000)
             case "status" if not fault.after:
                 raise refusal(fault, answers)
+            case "proxy":
+                return Response(fault.status, _PAGE % fault.status, [], b"text/html")
+    return None
 
 
 def after(struck: Sequence[Fault], answers: Answers) -> None:

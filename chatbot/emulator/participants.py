@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from chatbot.emulator.messages import Messages
-from chatbot.emulator.problems import ServiceError, bad_identifier, bad_request, forbidden, thread_not_found
+from chatbot.emulator.problems import ServiceError, bad_identifier, bad_request, refused
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.records import Listed, Member, no_metadata
 from chatbot.emulator.state import Room, State
@@ -79,7 +79,7 @@ class Participants:
 
     def add(self, room: Room, initiator: str, invited: Sequence[Invited], now: int) -> list[Rejected]:
         """Add people; those already there stay as they are."""
-        self.admit(room, initiator)
+        self.admit(room, initiator, self.quirks)
         welcome, rejected = self.sift(invited)
         fresh = [one for one in welcome if room.member(one.user) is None]
         if len(room.present()) + len(fresh) > MAX_PARTICIPANTS:
@@ -106,7 +106,7 @@ class Participants:
 
     def remove(self, room: Room, initiator: str, user: str, now: int) -> None:
         """Remove somebody, or leave; the announcement is the last thing the removed one can read."""
-        self.admit(room, initiator)
+        self.admit(room, initiator, self.quirks)
         member = room.member(user)
         if member is None:
             if not _ACS.fullmatch(user) and not _ABROAD.fullmatch(user):
@@ -121,13 +121,20 @@ class Participants:
 
     def everyone(self, room: Room, reader: str) -> list[Member]:
         """Everybody present, creator first; the one removed asks in vain (Communication issue 345)."""
-        self.admit(room, reader)
+        if room.member(reader) is None:
+            reading = self.quirks.removed_participants if reader in room.members else "forbidden"
+        elif room.head.deleted is not None:
+            reading = self.quirks.deleted_thread_participants
+        else:
+            reading = "listed"
+        if reading != "listed":
+            raise refused(reading)
         return room.present()
 
     @staticmethod
-    def admit(room: Room, user: str) -> None:
+    def admit(room: Room, user: str, quirks: Quirks) -> None:
         """Refuse who is not a participant, and everybody once the thread is deleted."""
         if room.member(user) is None:
-            raise forbidden()
+            raise refused(quirks.removed_writes if user in room.members else "forbidden")
         if room.head.deleted is not None:
-            raise thread_not_found()
+            raise refused(quirks.deleted_thread_writes)

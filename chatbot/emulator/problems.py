@@ -55,6 +55,16 @@ def forbidden(message: str | None = NO_PERMISSION) -> ServiceError:
     return ServiceError(403, "Forbidden", message)
 
 
+def refused(reading: str) -> ServiceError:
+    """A removed participant, or a deleted thread, as a quirk reads the service: `forbidden`, `not-found`, …."""
+    if reading == "not-found":
+        return thread_not_found()
+    if reading == "server-error":  # recorded in 2024, for a removal by the one removed
+        text = "The server could not fulfill the request due to some unexpected failure."
+        return ServiceError(500, "InternalServerError", text)
+    return forbidden()
+
+
 def bad_message_id(text: str) -> ServiceError:
     """Recorded for ids that are not numbers."""
     return bad_request(f"Value for MessageId ({text}) is not valid.")

@@ -59,8 +59,22 @@ class Quirks:
     too_large_status: Literal[400, 413] = _switch(400, "U5: the status for a message above 28 KB")
     page_size_over_max: Literal["clamp", "reject"] = _switch("clamp", "U5: maxPageSize above the maximum")
     page_size_below_one: Literal["reject", "default"] = _switch("reject", "U5: maxPageSize of zero or less")
-    removed_reads: Literal["history", "forbidden"] = _switch(
-        "history", "U6: whether a removed participant can still read up to the removal (documented: yes)"
+    removed_reads: Literal["history", "forbidden", "not-found", "server-error"] = _switch(
+        "history", "U6: whether a removed participant can still read up to the removal (documented: yes), or how not"
+    )
+    removed_participants: Literal["forbidden", "not-found", "server-error", "listed"] = _switch(
+        "forbidden",
+        "U6: how listing the participants answers the removed one (reported: 403); listed is those who are still there",
+    )
+    removed_writes: Literal["forbidden", "not-found", "server-error"] = _switch(
+        "forbidden",
+        "U6: how sending, and everything else, is refused to the removed one (recorded: 403 in 2023, 500 in 2024)",
+    )
+    deleted_thread_participants: Literal["not-found", "forbidden", "listed"] = _switch(
+        "not-found", "U6: how listing the participants of a deleted thread answers"
+    )
+    deleted_thread_writes: Literal["not-found", "forbidden"] = _switch(
+        "not-found", "U6: how sending to a deleted thread, and every other change, is refused"
     )
     deleted_thread: Literal["not-found", "properties"] = _switch(
         "not-found", "U6: whether get of a deleted thread is 404 or 200 with deletedOn"

@@ -26,7 +26,7 @@ class Receipts:
 
     def send(self, room: Room, reader: str, number: int, now: int) -> None:
         """Remember that `reader` has read up to a message; an older one changes nothing."""
-        Participants.admit(room, reader)
+        Participants.admit(room, reader, self.quirks)
         if number not in room.messages:
             raise message_not_found()
         earlier = room.receipts.get(reader)
@@ -36,14 +36,14 @@ class Receipts:
 
     def latest(self, room: Room, reader: str) -> list[Receipt]:
         """One receipt per user, or none at all in a large thread."""
-        Participants.admit(room, reader)
+        Participants.admit(room, reader, self.quirks)
         if len(room.present()) > MAX_HEARD:
             return []
         return [receipt for receipt in room.receipts.values() if room.member(receipt.user) is not None]
 
     def type(self, room: Room, typist: str, display_name: str, now: int) -> None:
         """Pass a typing notification on to whoever could see it."""
-        Participants.admit(room, typist)
+        Participants.admit(room, typist, self.quirks)
         if len(room.present()) <= MAX_HEARD:
             self.typing.append(Typing(thread=room.head.id, user=typist, display_name=display_name, at=now))
             self._bump(room, now)

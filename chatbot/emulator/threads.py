@@ -113,7 +113,7 @@ class Threads:
     def update(self, thread: str, editor: str, now: int, change: Change) -> None:
         """Change topic, metadata (merged per key) or retention; only a topic is announced."""
         room = self._state.room(thread)
-        Participants.admit(room, editor)
+        Participants.admit(room, editor, self.quirks)
         head = replace(room.head, changed_by=editor)
         if change.topic is not None:
             self._topic(change.topic)
@@ -135,7 +135,7 @@ class Threads:
             if self.quirks.delete_again == "not-found":
                 raise thread_not_found()
             return
-        Participants.admit(room, deleter)
+        Participants.admit(room, deleter, self.quirks)
         if self.quirks.delete_thread_by == "creator" and deleter != room.head.creator:
             raise forbidden()
         self._end(room, deleter, now)

@@ -37,7 +37,7 @@ from chatbot.model import REPLY_KEY, ChatMessage, MessageId, ThreadId, UserId
 from chatbot.outbox.healing import heal, healing_key
 from chatbot.outbox.proof import match_proofs, read_own, tombstones_without_key
 from chatbot.service.back_off import FIRST_PAUSE, BackOff
-from chatbot.service.base import ChatService
+from chatbot.service.base import ChatService, is_refusal
 from chatbot.service.budget import Budget, Operation
 from chatbot.stores import erasure
 from chatbot.stores.base import OutboxRow, RepointRow, RowStatus, SettleRow
@@ -130,6 +130,8 @@ class Outbox:
         self._settlements: list[SettleRow | RepointRow] = []
         self._given_up: list[tuple[OutboxRow, str]] = []
         self.latest = 0
+        self._refused: ActionKey | None = None
+        self._is_believed = False
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -226,7 +228,7 @@ class Outbox:
         return self._given_up[0] if self._given_up else None
 
     def drop_failure(self, failure: tuple[OutboxRow, str]) -> None:
-        """That one is mourned: it was committed as a dead letter."""
+        """That one was committed as failed, together with its dead letter."""
         if failure in self._given_up:
             self._given_up.remove(failure)
 
@@ -240,11 +242,30 @@ class Outbox:
     def _holds(self, row: OutboxRow) -> bool:
         return any(row.key == other.key for other in self._rows)
 
+    def believe_refusal(self) -> bool:
+        """The bot is in the thread: what the service has refused (403, 404) is refused for a reason of its own.
+
+        Returns:
+            Whether anything of this outbox was refused.
+        """
+        self._is_believed = self._refused is not None
+        return self._is_believed
+
+    def give_up(self, reason: str) -> None:
+        """None of what waits here will ever be done; each row is a failure of its own."""
+        for row in [*self._rows]:
+            self._give_up(row, reason)
+        self._refused = None
+
     async def flush(self) -> float | None:
         """Do what can be done now.
 
         Returns:
             Seconds after which to come again; None when nothing is left to do.
+
+        Raises:
+            Forbidden, NotFound: the service refused the first row, perhaps because the bot is not in the thread any
+                more. Find that out; then `believe_refusal`, or leave the rows where they are.
         """
         while self._rows:
             row = self._rows[0]
@@ -386,17 +407,27 @@ class Outbox:
         for key in old or list(self._sent)[:-REMEMBERED]:
             del self._sent[key]
 
+    def _give_up(self, row: OutboxRow, reason: str) -> None:
+        """Have a row committed as failed together with its dead letter, never before it: see `next_failure`."""
+        self._rows = [other for other in self._rows if other.key != row.key]
+        self._doubtful.discard(row.key)
+        message = self._known_target(row)  # it is gone, or may be: its tombstone is of our making
+        if message is not None:
+            self._sent[row.key] = message
+        self._given_up.append((replace(row, message=message), reason))
+
     def _failed(self, row: OutboxRow, operation: Operation, error: ServiceError) -> None:
         """Decide what an error means for the first row: gone, doubtful, or simply later."""
         now = anyio.current_time()
         if not self._holds(row):  # a person was forgotten meanwhile
             return
+        if isinstance(error, NotFound | Forbidden) and self._defers(row, error):
+            return
         if isinstance(error, NotFound) and isinstance(row.action, DeleteMessage | RemoveParticipant):
             self._settle(row, RowStatus.DONE)
             return
         if isinstance(error, Rejected | NotFound | Forbidden):
-            self._settle(row, RowStatus.FAILED, reason=str(error))
-            self._given_up.append((row, str(error)))
+            self._give_up(row, str(error))
             return
         pause = self._back_off.failed(error, now)
         if isinstance(error, Throttled):
@@ -405,3 +436,24 @@ class Outbox:
             self._doubtful.add(row.key)
             self._proof_at = now + SETTLE_SECONDS
         self._tell(error)
+
+    def _defers(self, row: OutboxRow, error: NotFound | Forbidden) -> bool:
+        """Whether a refusal is not to be taken for an answer about this row, at least not yet.
+
+        Raises:
+            Forbidden, NotFound: this error, once: it may be the whole thread that is refused.
+        """
+        if not is_refusal(error):  # the page of a proxy, or of a wrong address
+            self._back_off.failed(error, anyio.current_time())
+            self._tell(error)
+            return True
+        if self._is_believed and self._refused == row.key:
+            self._refused, self._is_believed = None, False
+            if row.key not in self._doubtful:
+                return False
+            # Only the reading for its proof was refused: it may have been done, so it has not failed.
+            self._back_off.failed(error, anyio.current_time())
+            self._tell(error)
+            return True
+        self._refused, self._is_believed = row.key, False
+        raise error

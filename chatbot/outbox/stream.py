@@ -19,7 +19,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from chatbot.actions import Action, ActionKey, DeleteMessage, EditMessage, SendMessage
-from chatbot.errors import OutcomeUnknown, ProtocolError, ServiceError, Throttled, Unreachable
+from chatbot.errors import Forbidden, NotFound, OutcomeUnknown, ProtocolError, ServiceError, Throttled, Unreachable
 from chatbot.message_size import split
 from chatbot.model import MessageId, ThreadId
 from chatbot.outbox.outbox import SETTLE_SECONDS, Outbox
@@ -169,7 +169,11 @@ class Stream:
             await self._journal(self._key, SendMessage(text))
             self._is_journalled = True
             self._budget.spend(Operation.STREAM_MESSAGE, anyio.current_time())
-        pause = await self._outbox.flush()
+        try:
+            pause = await self._outbox.flush()
+        except (Forbidden, NotFound):  # the lane finds out whether the bot is still in the thread
+            self._is_over = True
+            return
         if self._outbox.message_of(self._key) is None:
             self._grown.set()  # what could not be sent yet is new still
             self._not_before = anyio.current_time() + (pause or LONGEST_GAP)

@@ -65,11 +65,12 @@ class Walk:
     Attributes:
         begun_ms: not later than the service's time at the first page; the next walk's horizon. None before, and
             where the service told no time at all.
+        date_ms: the service's clock at the first page; None where it sent no Date.
         pages: how many were read.
         is_over: there is no further page, or the horizon was passed.
     """
 
-    __slots__ = ("_budget", "_horizon_ms", "_link", "_service", "begun_ms", "is_over", "pages")
+    __slots__ = ("_budget", "_horizon_ms", "_link", "_service", "begun_ms", "date_ms", "is_over", "pages")
 
     def __init__(self, service: ChatService, budget: Budget, *, horizon_ms: int | None = None) -> None:
         self._service = service
@@ -77,6 +78,7 @@ class Walk:
         self._horizon_ms = horizon_ms
         self._link: str | None = None
         self.begun_ms: int | None = None
+        self.date_ms: int | None = None
         self.pages = 0
         self.is_over = False
 
@@ -92,6 +94,7 @@ class Walk:
         page = await self._service.list_threads(page_size=PAGE_SIZE, link=self._link)
         if not self.pages:
             self.begun_ms = _time_of(page, taken=anyio.current_time() - begun)
+            self.date_ms = None if page.server_time is None else milliseconds(page.server_time)
         self.pages += 1
         has_passed = self._horizon_ms is not None and passes(page.items, self._horizon_ms)
         self.is_over = has_passed or page.next_link is None or page.next_link == self._link

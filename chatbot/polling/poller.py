@@ -26,7 +26,7 @@ from typing import Final, TypeVar
 import anyio
 
 from chatbot.errors import NotFound, ProtocolError, Throttled
-from chatbot.model import ChatMessage, MessageId, ThreadId
+from chatbot.model import ChatMessage, MessageId, MessageType, ThreadId
 from chatbot.polling.cursor import Change, Cursor, moment
 from chatbot.polling.sightings import time_of
 from chatbot.service.base import ChatService, MessagePage
@@ -103,6 +103,7 @@ class Look:
     Attributes:
         top: the highest version shown; None while nothing was, or when the thread was too busy to be sure.
         server_time_ms: not later than the service's time at the first read; None if it did not say.
+        comings: system messages that name the user, read so far, by id: True where it was added, False where removed.
         keys: reply keys of own messages, read so far, each with the eldest message that carries it. A walk goes from
             new to old before anything is yielded, so whoever handles a message knows whether it was answered already.
         doubles: of the keys that more than one living message carries, those messages.
@@ -110,7 +111,8 @@ class Look:
 
     __slots__ = (
         "_bound", "_budget", "_has_read", "_is_interrupted", "_living", "_out_of_place", "_page_size", "_places",
-        "_reading", "_service", "_start_time", "_thread", "_turn_of", "doubles", "keys", "server_time_ms", "top",
+        "_reading", "_service", "_start_time", "_thread", "_turn_of", "comings", "doubles",
+        "keys", "server_time_ms", "top",
     )  # fmt: skip
 
     def __init__(
@@ -138,6 +140,7 @@ class Look:
         self._out_of_place = 0
         self._living: dict[str, MessageId] = {}
         self.doubles: dict[str, set[MessageId]] = {}
+        self.comings: dict[int, bool] = {}
         self.keys: dict[str, MessageId] = {}
         self.top: int | None = None
         self.server_time_ms: int | None = None
@@ -311,6 +314,8 @@ class Look:
 
     def _note_keys(self, messages: Collection[ChatMessage]) -> None:
         for message in messages:
+            if message.participants and any(person.user == self._service.user for person in message.participants):
+                self.comings[message.number] = message.type is MessageType.PARTICIPANT_ADDED
             if message.sender == self._service.user and message.reply_key is not None:
                 elder = self.keys.setdefault(message.reply_key, message.id)
                 self.keys[message.reply_key] = min(elder, message.id, key=int)

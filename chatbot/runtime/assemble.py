@@ -131,6 +131,7 @@ def bot_settings(config: BotConfig, *, retention: timedelta) -> BotSettings:
             idle=config.poll.idle.total_seconds(),
             rate=config.poll.rate,
         ),
+        rejoin=config.rejoin,
         retention=retention,
         max_handlers=config.max_handlers,
         timeout=None if config.timeout is None else config.timeout.total_seconds(),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
+from chatbot.errors import Forbidden, NotFound, ServiceError
 from chatbot.model import ChatMessage, MessageId, Participant, Receipt, Thread, ThreadId, ThreadItem, UserId
 
 
@@ -56,6 +57,16 @@ class CreatedThread:
 
     thread: Thread
     failed: tuple[FailedParticipant, ...] = ()
+
+
+def is_refusal(error: ServiceError) -> bool:
+    """Whether the service itself, and nobody on the way to it, says that the thread is not for this user.
+
+    The service's envelope has the code that belongs to the status (recorded sessions, api-versions 2021 to 2025).
+    """
+    if isinstance(error, Forbidden):
+        return (error.code or "").lower() == "forbidden"
+    return isinstance(error, NotFound) and (error.code or "").lower() == "notfound"
 
 
 class ChatService(Protocol):

@@ -43,9 +43,11 @@ class ThreadRecord:
         floor: a message id; the thread starts above it.
         base: a version; everything below it (less the slack) is settled.
         seen: id to version, of everything with id or version above base less slack.
-        is_left: the bot is not in the thread any more.
+        is_left: the bot is not in the thread any more; what is pending there is parked.
         receipt_due: the message up to which a receipt is owed.
         receipt_sent: the message up to which one was sent.
+        left_ms: when the bot was found to be out, epoch ms, until its handlers hear `ThreadJoined` again.
+        arrived: the id of the system message that began the bot's stay; None where it is not known.
     """
 
     thread: ThreadId
@@ -55,6 +57,8 @@ class ThreadRecord:
     is_left: bool = False
     receipt_due: MessageId | None = None
     receipt_sent: MessageId | None = None
+    left_ms: int | None = None
+    arrived: int | None = None
 
 
 class RowStatus(StrEnum):
@@ -79,6 +83,7 @@ class OutboxRow:
         message: the message it made, once known.
         reason: why it failed, once it did.
         caused_by: whose doing caused the wish, as it may quote them; what `Store.forget` goes by.
+        after_failure: a handler of `ActionFailed` asked for it; if it fails, too, no further event is made.
     """
 
     key: ActionKey
@@ -91,6 +96,7 @@ class OutboxRow:
     message: MessageId | None = None
     reason: str | None = None
     caused_by: UserId | None = None
+    after_failure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +202,33 @@ class MarkSeen:
 
 @dataclass(frozen=True, slots=True)
 class LeaveThread:
-    """The bot is not in the thread any more: its pending rows there fail, its dialogs and timers there end."""
+    """The bot is not in the thread any more. Its pending rows, dialogs and timers there stay: they are parked.
+
+    Args:
+        left_ms: when that was found, epoch ms.
+    """
 
     thread: ThreadId
-    reason: str
+    left_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class EnterThread:
+    """The bot is in a thread again that it had left; its handlers have not heard of it yet."""
+
+    thread: ThreadId
+
+
+@dataclass(frozen=True, slots=True)
+class BeginStay:
+    """The handlers know that the bot is in the thread.
+
+    Args:
+        arrived: the id of the system message that lists the bot; None leaves what is known.
+    """
+
+    thread: ThreadId
+    arrived: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +345,8 @@ Write = (
     | MoveBase
     | MarkSeen
     | LeaveThread
+    | EnterThread
+    | BeginStay
     | OweReceipt
     | SettleReceipt
     | Enqueue

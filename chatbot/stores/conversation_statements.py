@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from chatbot.model import ThreadId
 from chatbot.stores import codec
 from chatbot.stores.conversation import (
     ConversationWrite,
@@ -68,12 +67,6 @@ SAVE_RESULT: Final = """
     VALUES ((SELECT key FROM owner WHERE user_id = ?), ?, ?, ?, ?)
     ON CONFLICT (owner, key) DO NOTHING"""
 
-LEAVE: Final = (
-    "DELETE FROM dialog WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND thread = ?",
-    "DELETE FROM timer WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND thread = ?",
-)
-"""What else happens when a bot leaves a thread; each takes the bot and the thread."""
-
 PRUNE: Final = (
     "DELETE FROM result WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND created_ms < ?",
     """
@@ -102,11 +95,6 @@ def conversation_statements(bot: str, write: ConversationWrite) -> Iterator[Stat
             yield Statement(DROP_TIMER, (bot, codec.text(id, "DropTimer.id")))
         case SaveResult():
             yield Statement(SAVE_RESULT, (bot, *encode_result(write)))
-
-
-def leave_statements(bot: str, thread: ThreadId) -> Iterator[Statement]:
-    """What else happens when a bot leaves a thread."""
-    yield from (Statement(sql, (bot, thread)) for sql in LEAVE)
 
 
 def prune_statements(bot: str, before_ms: int) -> Iterator[Statement]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from chatbot.errors import StoreConflict
-from chatbot.model import ThreadId, UserId
+from chatbot.model import UserId
 from chatbot.stores import codec, conversation_rows, erasure
 from chatbot.stores.conversation import (
     ConversationWrite,
@@ -67,13 +67,6 @@ class ConversationTables:
     def state(self, bot: UserId, key: StateKey) -> StateRow | None:
         """The row of a state."""
         return self.states.get((bot, conversation_rows.encode_state_key(key)))
-
-    def leave(self, bot: str, thread: ThreadId) -> None:
-        """End the dialogs and timers of a thread."""
-        for at in [at for at, row in self.dialogs.items() if at[0] == bot and row.thread == thread]:
-            self._undo.drop(self.dialogs, at)
-        for at in [at for at, row in self.timers.items() if at[0] == bot and row.thread == thread]:
-            self._undo.drop(self.timers, at)
 
     def prune(self, bot: str, before_ms: int) -> None:
         """Forget old results, and dialogs that came to rest long ago."""

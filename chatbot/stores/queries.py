@@ -24,7 +24,7 @@ HORIZON: Final = """
     SELECT horizon_ms FROM owner WHERE user_id = ?"""
 
 THREADS: Final = """
-    SELECT key, id, floor, base, is_left, receipt_due, receipt_sent FROM thread
+    SELECT key, id, floor, base, is_left, receipt_due, receipt_sent, left_ms, arrived FROM thread
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) ORDER BY key"""
 
 SEEN: Final = """
@@ -32,15 +32,18 @@ SEEN: Final = """
     WHERE thread.owner = (SELECT key FROM owner WHERE user_id = ?)"""
 
 PENDING: Final = """
-    SELECT position, key, thread, action, after, created_ms, status, message, reason, caused_by FROM outbox
+    SELECT position, key, thread, action, after, created_ms, status, message, reason, caused_by, after_failure
+    FROM outbox
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND status = 'pending' ORDER BY position"""
 
 ROW: Final = """
-    SELECT position, key, thread, action, after, created_ms, status, message, reason, caused_by FROM outbox
+    SELECT position, key, thread, action, after, created_ms, status, message, reason, caused_by, after_failure
+    FROM outbox
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND key = ?"""
 
 WISHES_ABOUT: Final = """
-    SELECT position, key, thread, action, after, created_ms, status, message, reason, caused_by FROM outbox
+    SELECT position, key, thread, action, after, created_ms, status, message, reason, caused_by, after_failure
+    FROM outbox
     WHERE caused_by = ? OR action LIKE ? ESCAPE '!' OR reason LIKE ? ESCAPE '!' ORDER BY position"""
 
 MADE: Final = """

@@ -34,6 +34,8 @@ class ThreadRow(NamedTuple):
     is_left: int
     receipt_due: int | None
     receipt_sent: int | None
+    left_ms: int | None
+    arrived: int | None
 
 
 class WishRow(NamedTuple):
@@ -48,6 +50,7 @@ class WishRow(NamedTuple):
     message: str | None
     reason: str | None
     caused_by: str | None
+    after_failure: int
 
 
 class LetterRow(NamedTuple):
@@ -99,6 +102,8 @@ def encode_thread(record: ThreadRecord) -> ThreadRow:
         int(record.is_left),
         None if due is None else codec.number(due, "ThreadRecord.receipt_due"),
         None if sent is None else codec.number(sent, "ThreadRecord.receipt_sent"),
+        None if record.left_ms is None else codec.integer(record.left_ms, "ThreadRecord.left_ms"),
+        None if record.arrived is None else codec.integer(record.arrived, "ThreadRecord.arrived"),
     )
 
 
@@ -112,6 +117,8 @@ def decode_thread(row: ThreadRow, seen: Mapping[int, int]) -> ThreadRecord:
         bool(row.is_left),
         None if row.receipt_due is None else MessageId(str(row.receipt_due)),
         None if row.receipt_sent is None else MessageId(str(row.receipt_sent)),
+        row.left_ms,
+        row.arrived,
     )
 
 
@@ -134,6 +141,7 @@ def encode_wish(row: OutboxRow) -> WishRow:
         codec.optional_text(row.message, "OutboxRow.message"),
         codec.diagnostic(row.reason),
         codec.optional_text(row.caused_by, "OutboxRow.caused_by"),
+        int(row.after_failure),
     )
 
 
@@ -155,6 +163,7 @@ def decode_wish(row: WishRow, position: int) -> OutboxRow:
             None if row.message is None else MessageId(row.message),
             row.reason,
             None if row.caused_by is None else UserId(row.caused_by),
+            bool(row.after_failure),
         )
 
 

@@ -129,6 +129,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE result ADD COLUMN caused_by TEXT NOT NULL DEFAULT ''",
     ),
     ("ALTER TABLE attempt ADD COLUMN handler TEXT NOT NULL DEFAULT ''",),
+    (
+        "ALTER TABLE thread ADD COLUMN left_ms BIGINT",
+        "ALTER TABLE thread ADD COLUMN arrived BIGINT",
+        "ALTER TABLE outbox ADD COLUMN after_failure SMALLINT NOT NULL DEFAULT 0",
+    ),
 )
 """One entry per version of the schema, from 1: the statements that lead to it from the version before.
 

@@ -13,9 +13,11 @@ from chatbot.model import ThreadId, UserId
 from chatbot.stores import codec, rows
 from chatbot.stores.base import (
     BeginAttempt,
+    BeginStay,
     DropDeadLetter,
     EndAttempt,
     Enqueue,
+    EnterThread,
     LeaveThread,
     MarkSeen,
     MoveBase,
@@ -34,10 +36,10 @@ from chatbot.stores.base import (
     ThreadRecord,
     Write,
 )
-from chatbot.stores.conversation_statements import conversation_statements, leave_statements, prune_statements
+from chatbot.stores.conversation_statements import conversation_statements, prune_statements
 from chatbot.stores.statement import Statement, Value
 
-ThreadWrite = SaveThread | MoveBase | MarkSeen | LeaveThread | OweReceipt | SettleReceipt
+ThreadWrite = SaveThread | MoveBase | MarkSeen | LeaveThread | EnterThread | BeginStay | OweReceipt | SettleReceipt
 
 SAVE_BOT: Final = """
     INSERT INTO bot (name, resource, user_id, first_started_ms) VALUES (?, ?, ?, ?)
@@ -48,11 +50,12 @@ SAVE_OWNER: Final = """
     INSERT INTO owner (user_id) VALUES (?) ON CONFLICT (user_id) DO NOTHING"""
 
 SAVE_THREAD: Final = """
-    INSERT INTO thread (owner, id, floor, base, is_left, receipt_due, receipt_sent)
-    VALUES ((SELECT key FROM owner WHERE user_id = ?), ?, ?, ?, ?, ?, ?)
+    INSERT INTO thread (owner, id, floor, base, is_left, receipt_due, receipt_sent, left_ms, arrived)
+    VALUES ((SELECT key FROM owner WHERE user_id = ?), ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (owner, id) DO UPDATE
     SET floor = excluded.floor, base = excluded.base, is_left = excluded.is_left,
-        receipt_due = excluded.receipt_due, receipt_sent = excluded.receipt_sent"""
+        receipt_due = excluded.receipt_due, receipt_sent = excluded.receipt_sent,
+        left_ms = excluded.left_ms, arrived = excluded.arrived"""
 
 FORGET_SEEN: Final = """
     DELETE FROM seen
@@ -77,11 +80,15 @@ FORGET_SETTLED: Final = """
     AND message <= ? AND version <= ?"""
 
 LEAVE_THREAD: Final = """
-    UPDATE thread SET is_left = 1 WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND id = ?"""
+    UPDATE thread SET is_left = 1, left_ms = ?
+    WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND id = ?"""
 
-FAIL_PENDING: Final = """
-    UPDATE outbox SET status = 'failed', reason = ?
-    WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND thread = ? AND status = 'pending'"""
+ENTER_THREAD: Final = """
+    UPDATE thread SET is_left = 0 WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND id = ?"""
+
+BEGIN_STAY: Final = """
+    UPDATE thread SET left_ms = NULL, arrived = COALESCE(?, arrived)
+    WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND id = ?"""
 
 OWE_RECEIPT: Final = """
     UPDATE thread SET receipt_due = CASE WHEN receipt_due > ? THEN receipt_due ELSE ? END
@@ -92,8 +99,10 @@ SETTLE_RECEIPT: Final = """
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND id = ?"""
 
 ENQUEUE: Final = """
-    INSERT INTO outbox (owner, key, thread, action, after, created_ms, status, message, reason, caused_by)
-    VALUES ((SELECT key FROM owner WHERE user_id = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO outbox (
+        owner, key, thread, action, after, created_ms, status, message, reason, caused_by, after_failure
+    )
+    VALUES ((SELECT key FROM owner WHERE user_id = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (owner, key) DO NOTHING"""
 
 SETTLE_ROW: Final = """
@@ -188,7 +197,16 @@ def _statements(bot: str, write: Write) -> Iterator[Statement]:
             yield Statement(BEGIN_ATTEMPT, (bot, *rows.encode_attempt(thread, attempt)))
         case EndAttempt(thread):
             yield Statement(END_ATTEMPT, (bot, codec.text(thread, "EndAttempt.thread")))
-        case SaveThread() | MoveBase() | MarkSeen() | LeaveThread() | OweReceipt() | SettleReceipt():
+        case (
+            SaveThread()
+            | MoveBase()
+            | MarkSeen()
+            | LeaveThread()
+            | EnterThread()
+            | BeginStay()
+            | OweReceipt()
+            | SettleReceipt()
+        ):
             yield from _thread_statements(bot, write)
         case _:
             yield Statement(SAVE_OWNER, (bot,))
@@ -205,10 +223,13 @@ def _thread_statements(bot: str, write: ThreadWrite) -> Iterator[Statement]:
             yield Statement(FORGET_SETTLED, (bot, thread, limit, limit))
         case MarkSeen(thread, seen):
             yield from _mark_seen(bot, thread, rows.encode_seen(seen, "MarkSeen.seen"))
-        case LeaveThread(thread, reason):
-            yield _change(thread, LEAVE_THREAD, bot, thread)
-            yield Statement(FAIL_PENDING, (codec.diagnostic(reason), bot, thread))
-            yield from leave_statements(bot, thread)
+        case LeaveThread(thread, left_ms):
+            yield _change(thread, LEAVE_THREAD, codec.integer(left_ms, "LeaveThread.left_ms"), bot, thread)
+        case EnterThread(thread):
+            yield _change(thread, ENTER_THREAD, bot, thread)
+        case BeginStay(thread, arrived):
+            known = None if arrived is None else codec.integer(arrived, "BeginStay.arrived")
+            yield _change(thread, BEGIN_STAY, known, bot, thread)
         case OweReceipt(thread, message):
             number = codec.number(message, "OweReceipt.message")
             yield _change(thread, OWE_RECEIPT, number, number, bot, thread)

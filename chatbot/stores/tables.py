@@ -13,9 +13,11 @@ from chatbot.model import ThreadId, UserId
 from chatbot.stores import codec, erasure, rows
 from chatbot.stores.base import (
     BeginAttempt,
+    BeginStay,
     DropDeadLetter,
     EndAttempt,
     Enqueue,
+    EnterThread,
     LeaveThread,
     MarkSeen,
     MoveBase,
@@ -114,7 +116,7 @@ class Tables:
                 self._undo.drop(self.attempts, (bot, codec.text(thread, "EndAttempt.thread")))
             case SaveThread(record):
                 self._save_thread(bot, record)
-            case MarkSeen() | MoveBase() | LeaveThread() | OweReceipt() | SettleReceipt():
+            case MarkSeen() | MoveBase() | LeaveThread() | EnterThread() | BeginStay() | OweReceipt() | SettleReceipt():
                 self._apply_to_thread(bot, write)
             case _:
                 self.conversations.apply(bot, write)
@@ -131,17 +133,25 @@ class Tables:
             case DropDeadLetter(id):
                 self._undo.drop(self.letters, (bot, codec.text(id, "DropDeadLetter.id")))
 
-    def _apply_to_thread(self, bot: str, write: MoveBase | MarkSeen | LeaveThread | OweReceipt | SettleReceipt) -> None:
+    def _apply_to_thread(
+        self,
+        bot: str,
+        write: MoveBase | MarkSeen | LeaveThread | EnterThread | BeginStay | OweReceipt | SettleReceipt,
+    ) -> None:
         match write:
             case MarkSeen(thread, seen):
                 for id, version in rows.encode_seen(seen, "MarkSeen.seen"):
                     self._undo.put(self._seen_of(bot, thread), id, version)
             case MoveBase(thread, base, below):
                 self._move_base(bot, thread, codec.integer(base, "MoveBase.base"), below)
-            case LeaveThread(thread, reason):
-                self._change_thread(bot, thread, is_left=1)
-                self._fail_pending(bot, thread, codec.diagnostic(reason))
-                self.conversations.leave(bot, thread)
+            case LeaveThread(thread, left_ms):
+                self._change_thread(bot, thread, is_left=1, left_ms=codec.integer(left_ms, "LeaveThread.left_ms"))
+            case EnterThread(thread):
+                self._change_thread(bot, thread, is_left=0)
+            case BeginStay(thread, arrived):
+                known = self._thread(bot, thread).arrived
+                stay = known if arrived is None else codec.integer(arrived, "BeginStay.arrived")
+                self._change_thread(bot, thread, left_ms=None, arrived=stay)
             case OweReceipt(thread, message):
                 number = codec.number(message, "OweReceipt.message")
                 due = self._thread(bot, thread).receipt_due
@@ -208,11 +218,6 @@ class Tables:
                 created_ms=row.created_ms if created_ms is None else created_ms,
             )
             self._undo.put(self.wishes, at, (self._next_position(), pending))
-
-    def _fail_pending(self, bot: str, thread: ThreadId, reason: str | None) -> None:
-        for (owner, key), (_, row) in list(self.wishes.items()):
-            if owner == bot and row.thread == thread:
-                self._settle((owner, key), status=RowStatus.FAILED.value, reason=reason)
 
     def _prune(self, bot: str, before_ms: int) -> None:
         own = [(at, row) for at, (_, row) in self.wishes.items() if at[0] == bot]

@@ -91,7 +91,7 @@ class TestCommits:
                         MarkSeen(HALL, {6: 9, 7: 7}),
                         MoveBase(HALL, 20, 20),
                         begin(floor=90),
-                        LeaveThread(HALL, "gone"),
+                        LeaveThread(HALL, 7),
                         OweReceipt(YARD, MessageId("6")),
                     ],
                 )

@@ -20,7 +20,7 @@ from chatbot.stores.conversation import (
     StoredState,
     TimerRecord,
 )
-from tests.contracts.records import ANN, BOT, HALL, NOON, OTHER_BOT, YARD
+from tests.contracts.records import ANN, BOT, HALL, NOON, OTHER_BOT
 
 ANNA = UserId("8:acs:anna")
 CART = StateKey("shop.Cart", HALL, ANN)
@@ -144,17 +144,15 @@ class TestTimers:
             await store.commit(BOT, [SetTimer(replace(early, due_ms=30)), DropTimer("a"), DropTimer("unknown")])
             assert await store.timers(BOT) == [replace(early, due_ms=30)]
 
-    async def test_leaving_a_thread_ends_its_dialogs_and_timers(self, reopen):
-        elsewhere = dialog("e", thread=YARD)
-        nowhere = TimerRecord("n", "shop.sweep", 10)
+    async def test_leaving_a_thread_keeps_its_dialogs_and_timers(self, reopen):
+        here, timer = dialog(), TimerRecord("t", "f", 1, HALL)
 
         async with reopen() as store:
-            await store.commit(BOT, [SaveThread(ThreadRecord(HALL, 1, 1)), SaveDialog(dialog()), SaveDialog(elsewhere)])
-            await store.commit(BOT, [SetTimer(TimerRecord("t", "f", 1, HALL)), SetTimer(nowhere)])
-            await store.commit(BOT, [LeaveThread(HALL, "removed")])
-
-            assert await store.dialogs(BOT) == [elsewhere]
-            assert await store.timers(BOT) == [nowhere]
+            await store.commit(BOT, [SaveThread(ThreadRecord(HALL, 1, 1)), SaveDialog(here), SetTimer(timer)])
+            await store.commit(BOT, [LeaveThread(HALL, 7)])
+        async with reopen() as store:
+            assert await store.dialogs(BOT) == [here]
+            assert await store.timers(BOT) == [timer]
 
 
 class TestResults:

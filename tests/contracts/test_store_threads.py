@@ -2,19 +2,18 @@
 
 import pytest
 
-from chatbot.actions import ActionKey
 from chatbot.errors import StateError
 from chatbot.model import MessageId
 from chatbot.stores.base import (
+    BeginStay,
     Enqueue,
+    EnterThread,
     LeaveThread,
     MarkSeen,
     MoveBase,
     OweReceipt,
-    RowStatus,
     SaveThread,
     SettleReceipt,
-    SettleRow,
     ThreadRecord,
 )
 from tests.contracts.records import ANN, BOT, HALL, OTHER_BOT, YARD, begin, only_thread, wish
@@ -42,7 +41,7 @@ class TestThreads:
     async def test_a_thread_begun_anew_forgets_what_was_before(self, reopen):
         async with reopen() as store:
             await store.commit(BOT, [begin(), MarkSeen(HALL, {6: 6}), OweReceipt(HALL, MessageId("6"))])
-            await store.commit(BOT, [LeaveThread(HALL, "removed")])
+            await store.commit(BOT, [LeaveThread(HALL, 7)])
             await store.commit(BOT, [begin(floor=50, base=60, seen={55: 55})])
 
             assert await only_thread(store) == ThreadRecord(HALL, 50, 60, {55: 55})
@@ -75,27 +74,35 @@ class TestThreads:
             thread = await only_thread(store)
             assert (thread.receipt_due, thread.receipt_sent) == ("100", "20")
 
-    async def test_leaving_a_thread_fails_what_was_still_to_be_done_there(self, reopen):
+    async def test_leaving_a_thread_keeps_its_cursor_and_what_is_still_to_be_done_there(self, reopen):
         async with reopen() as store:
-            done = SettleRow(ActionKey("a"), RowStatus.DONE, MessageId("8"))
-            await store.commit(BOT, [begin(), begin(YARD), *map(Enqueue, [wish("a"), wish("b")]), done])
-            await store.commit(BOT, [Enqueue(wish("c", thread=YARD))])
-            await store.commit(OTHER_BOT, [Enqueue(wish("b"))])
-            await store.commit(BOT, [LeaveThread(HALL, "removed from the thread")])
+            await store.commit(BOT, [begin(seen={6: 6}), begin(YARD), Enqueue(wish("a", after_failure=True))])
+            await store.commit(BOT, [BeginStay(HALL, 3), LeaveThread(HALL, 7)])
+        async with reopen() as store:
+            threads = {one.thread: one for one in await store.threads(BOT)}
+            assert threads[HALL] == ThreadRecord(HALL, 5, 10, {6: 6}, is_left=True, left_ms=7, arrived=3)
+            assert not threads[YARD].is_left
+            assert [(one.key, one.after_failure) for one in await store.pending(BOT)] == [("a", True)]
 
-            assert {one.thread: one.is_left for one in await store.threads(BOT)} == {HALL: True, YARD: False}
-            failed = await store.row(BOT, ActionKey("b"))
-            assert (failed.status, failed.reason) == (RowStatus.FAILED, "removed from the thread")
-            assert (await store.row(BOT, ActionKey("a"))).status is RowStatus.DONE
-            assert [one.key for one in await store.pending(BOT)] == ["c"]
-            assert [one.key for one in await store.pending(OTHER_BOT)] == ["b"]
+    async def test_a_thread_that_is_entered_again_remembers_since_when_until_a_stay_begins(self, reopen):
+        async with reopen() as store:
+            await store.commit(BOT, [begin(seen={6: 6}), BeginStay(HALL, 3), LeaveThread(HALL, 7), EnterThread(HALL)])
+            assert await only_thread(store) == ThreadRecord(HALL, 5, 10, {6: 6}, left_ms=7, arrived=3)
+
+            await store.commit(BOT, [BeginStay(HALL, None)])
+            assert await only_thread(store) == ThreadRecord(HALL, 5, 10, {6: 6}, arrived=3)
+
+            await store.commit(BOT, [BeginStay(HALL, 9)])
+            assert await only_thread(store) == ThreadRecord(HALL, 5, 10, {6: 6}, arrived=9)
 
     @pytest.mark.parametrize(
         "write",
         [
             MoveBase(HALL, 20, 10),
             MarkSeen(HALL, {6: 6}),
-            LeaveThread(HALL, "removed"),
+            LeaveThread(HALL, 7),
+            EnterThread(HALL),
+            BeginStay(HALL, 7),
             OweReceipt(HALL, MessageId("6")),
             SettleReceipt(HALL, MessageId("6")),
         ],

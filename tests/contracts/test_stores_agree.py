@@ -33,7 +33,16 @@ reasons = st.none() | texts
 statuses = st.sampled_from(base.RowStatus)
 
 records = st.builds(
-    base.ThreadRecord, threads, numbers, numbers, seen, st.booleans(), st.none() | messages, st.none() | messages
+    base.ThreadRecord,
+    threads,
+    numbers,
+    numbers,
+    seen,
+    st.booleans(),
+    st.none() | messages,
+    st.none() | messages,
+    st.none() | numbers,
+    st.none() | numbers,
 )
 wishes = st.builds(
     base.OutboxRow,
@@ -43,6 +52,7 @@ wishes = st.builds(
     numbers,
     numbers,
     caused_by=st.none() | st.sampled_from(PEOPLE),
+    after_failure=st.booleans(),
 )
 letters = st.builds(
     base.DeadLetter,
@@ -60,7 +70,9 @@ writes = st.one_of(
     st.builds(base.SaveThread, records),
     st.builds(base.MoveBase, threads, numbers, numbers),
     st.builds(base.MarkSeen, threads, seen),
-    st.builds(base.LeaveThread, threads, texts),
+    st.builds(base.LeaveThread, threads, numbers),
+    st.builds(base.EnterThread, threads),
+    st.builds(base.BeginStay, threads, st.none() | numbers),
     st.builds(base.OweReceipt, threads, messages),
     st.builds(base.SettleReceipt, threads, messages),
     st.builds(base.Enqueue, wishes),

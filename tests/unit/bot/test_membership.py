@@ -49,6 +49,7 @@ def test_whoever_comes_back_is_in_and_will_be_told_of_the_next_going() -> None:
     membership = out()
     membership.probe(None)
     membership.enter()
+    membership.told()
 
     assert membership.presence is Presence.IN
     assert not membership.was_told

@@ -11,7 +11,7 @@ from chatbot.conversation.journal import Entry, Step, dump
 from chatbot.conversation.schedules import Every
 from chatbot.events import MessageReceived
 from chatbot.stores import MemoryStore
-from chatbot.stores.base import LeaveThread, SaveThread, ThreadRecord
+from chatbot.stores.base import EnterThread, LeaveThread, SaveThread, ThreadRecord
 from chatbot.stores.conversation import DialogRecord, DropTimer, SaveDialog, SetTimer, TimerRecord
 from chatbot.testing import EventStream
 
@@ -129,7 +129,7 @@ async def test_an_overdue_dialog_is_told_once() -> None:
         assert conversations.next_due_ms() is None
 
 
-async def test_whoever_is_forgotten_and_threads_that_are_left_have_nothing_going_on() -> None:
+async def test_whoever_is_forgotten_has_nothing_going_on_and_nothing_is_due_in_threads_that_are_left() -> None:
     store, clock = MemoryStore(), Clock()
     async with store:
         conversations = Conversations(BOT.user, store, clock=clock)
@@ -146,6 +146,21 @@ async def test_whoever_is_forgotten_and_threads_that_are_left_have_nothing_going
         assert conversations.open(BOB.said("x")).pending == his
         assert conversations.next_due_ms() == 4000
 
-        await conversations.commit([LeaveThread(STREAM.thread, "removed")])
-        assert conversations.open(BOB.said("x")).pending is None
+        await conversations.commit([LeaveThread(STREAM.thread, 7)])
+        assert conversations.open(BOB.said("x")).pending == his
         assert conversations.next_due_ms() is None
+
+        again = Conversations(BOT.user, store, clock=clock)
+        await again.load({}, parked=[STREAM.thread])
+        assert again.next_due_ms() is None
+
+        for one in (conversations, again):
+            await one.commit([EnterThread(STREAM.thread)])
+            assert one.next_due_ms() is not None
+
+        given_up = conversations.give_up(STREAM.thread, "the bot is not in the thread")
+        await conversations.commit(given_up)
+        letters = await store.dead_letters(BOT.user)
+        assert {letter.handler for letter in letters} >= {his.handler}
+        assert not conversations.has_pending(STREAM.thread)
+        assert await store.timers(BOT.user) == [] == await store.dialogs(BOT.user)
