@@ -11,7 +11,7 @@ from chatbot.bot.settings import ALL_HISTORY
 from chatbot.errors import Forbidden
 from chatbot.model import MessageId, MessageType, ThreadId
 from chatbot.polling.sightings import lists
-from chatbot.service.base import ChatService
+from chatbot.service.base import ChatService, Paging
 from chatbot.service.budget import Budget, Operation
 
 PAGE_SIZE = 200
@@ -54,6 +54,8 @@ async def find_arrival(service: ChatService, thread: ThreadId, budget: Budget, *
     people = await count_people(service, thread, budget)
     top = 0
     link: str | None = None
+    paging = Paging(f"list the messages of thread {thread}")
+    lowest: int | None = None
     while True:
         await _turn(budget, Operation.LIST_MESSAGES)
         page = await service.list_messages(thread, page_size=PAGE_SIZE, link=link)
@@ -63,7 +65,9 @@ async def find_arrival(service: ChatService, thread: ThreadId, budget: Budget, *
                 return Arrival(message.id, people, top)
         if page.next_link is None or any(message.version < not_before_ms for message in page.messages):
             return Arrival(None, people, top)
-        link = page.next_link
+        last = min((message.version for message in page.messages), default=lowest)
+        is_news = last is not None and (lowest is None or last < lowest)
+        link, lowest = paging.follow(page.next_link, is_news=is_news), last
 
 
 async def count_people(service: ChatService, thread: ThreadId, budget: Budget) -> int:

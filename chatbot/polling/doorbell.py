@@ -16,8 +16,9 @@ from typing import Final
 
 import anyio
 
+from chatbot.errors import ProtocolError
 from chatbot.model import ThreadItem, milliseconds
-from chatbot.service.base import ChatService, ThreadPage
+from chatbot.service.base import ChatService, Paging, ThreadPage
 from chatbot.service.budget import Budget, Operation
 
 CERTAINTY_MS: Final = 2_000
@@ -70,13 +71,28 @@ class Walk:
         is_over: there is no further page, or the horizon was passed.
     """
 
-    __slots__ = ("_budget", "_horizon_ms", "_link", "_service", "begun_ms", "date_ms", "is_over", "pages")
+    __slots__ = (
+        "_budget",
+        "_fault",
+        "_horizon_ms",
+        "_link",
+        "_paging",
+        "_service",
+        "_shown",
+        "begun_ms",
+        "date_ms",
+        "is_over",
+        "pages",
+    )
 
     def __init__(self, service: ChatService, budget: Budget, *, horizon_ms: int | None = None) -> None:
         self._service = service
         self._budget = budget
         self._horizon_ms = horizon_ms
         self._link: str | None = None
+        self._paging = Paging("list the threads")
+        self._shown: set[int] = set()
+        self._fault: ProtocolError | None = None
         self.begun_ms: int | None = None
         self.date_ms: int | None = None
         self.pages = 0
@@ -87,7 +103,10 @@ class Walk:
 
         Raises:
             ServiceError: as `ChatService.list_threads` does; the same page can be asked for again.
+            ProtocolError: the links lead in a circle, or have no end; what was shown before remains true.
         """
+        if self._fault is not None:
+            raise self._fault
         await anyio.sleep(self._budget.delay(Operation.LIST_THREADS, anyio.current_time()))
         begun = anyio.current_time()
         self._budget.spend(Operation.LIST_THREADS, begun)
@@ -97,9 +116,19 @@ class Walk:
             self.date_ms = None if page.server_time is None else milliseconds(page.server_time)
         self.pages += 1
         has_passed = self._horizon_ms is not None and passes(page.items, self._horizon_ms)
-        self.is_over = has_passed or page.next_link is None or page.next_link == self._link
-        self._link = page.next_link
+        known = len(self._shown)
+        self._shown.update(hash(item.id) for item in page.items)
+        self.is_over = has_passed or page.next_link is None
+        if page.next_link is not None and not self.is_over:
+            self._fault = self._follow(page.next_link, is_news=len(self._shown) > known)
         return page.items
+
+    def _follow(self, link: str, *, is_news: bool) -> ProtocolError | None:
+        try:
+            self._link = self._paging.follow(link, is_news=is_news)
+        except ProtocolError as error:
+            return error
+        return None
 
 
 def _time_of(page: ThreadPage, *, taken: float) -> int | None:

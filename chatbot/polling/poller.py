@@ -25,11 +25,11 @@ from typing import Final, TypeVar
 
 import anyio
 
-from chatbot.errors import NotFound, ProtocolError, Throttled
+from chatbot.errors import NotFound, Throttled
 from chatbot.model import ChatMessage, MessageId, MessageType, ThreadId
 from chatbot.polling.cursor import Change, Cursor, moment
 from chatbot.polling.sightings import time_of
-from chatbot.service.base import ChatService, MessagePage
+from chatbot.service.base import ChatService, MessagePage, Paging
 from chatbot.service.budget import Budget, Operation
 
 PAGE_SIZE: Final = 50
@@ -226,16 +226,17 @@ class Look:
 
     async def _pages(self, link: str | None) -> AsyncGenerator[tuple[str | None, MessagePage]]:
         """The page of this link and those after it, each with its own link."""
-        followed: set[str | None] = set()
-        while link not in followed:
-            followed.add(link)
+        paging = Paging(f"list the messages of thread {self._thread}")
+        lowest: int | None = None
+        while True:
             page = await self._fetch(link)
             yield link, page
             if page.next_link is None:
                 return
-            link = page.next_link
-        text = "list_messages answered a page whose nextLink leads back to a page before it"
-        raise ProtocolError(text)
+            versions = [message.version for message in page.messages]
+            is_news = bool(versions) and (lowest is None or min(versions) < lowest)
+            lowest = min(versions) if is_news else lowest
+            link = paging.follow(page.next_link, is_news=is_news)
 
     async def _read_again(self, link: str, remembered: Mapping[int, int]) -> Mapping[int, ChatMessage]:
         """Read a deep page again, and those after it, until all that is remembered of it was seen or passed.

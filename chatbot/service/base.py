@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
-from chatbot.errors import Forbidden, NotFound, ServiceError
+from chatbot.errors import Forbidden, NotFound, ProtocolError, ServiceError
 from chatbot.model import ChatMessage, MessageId, Participant, Receipt, Thread, ThreadId, ThreadItem, UserId
 
 
@@ -57,6 +57,49 @@ class CreatedThread:
 
     thread: Thread
     failed: tuple[FailedParticipant, ...] = ()
+
+
+MAX_PAGES: Final = 100_000
+"""Pages of one listing: 20 million messages. What goes on after that has no end."""
+
+MAX_PAGES_WITHOUT_NEWS: Final = 200
+"""Pages in a row that show nothing new. Empty pages before others are recorded, though not more than a few."""
+
+
+class Paging:
+    """Follows the links of one listing, and notices when they lead nowhere.
+
+    Args:
+        operation: what is listed, to complete "cannot …".
+    """
+
+    __slots__ = ("_barren", "_followed", "_operation")
+
+    def __init__(self, operation: str) -> None:
+        self._operation = operation
+        self._followed: set[int] = set()
+        self._barren = 0
+
+    def follow(self, link: str, *, is_news: bool) -> str:
+        """Give the link of the next page back if it may be followed.
+
+        Args:
+            link: what the last page names.
+            is_news: whether that page showed anything that none before it did.
+
+        Raises:
+            ProtocolError: it leads back to a page that was read, or there is no end to it.
+        """
+        self._barren = 0 if is_news else self._barren + 1
+        if hash(link) in self._followed:
+            text = "the service's pages lead in a circle: a link leads back to a page that was read"
+            msg = f"cannot {self._operation}: {text}"
+            raise ProtocolError(msg)
+        self._followed.add(hash(link))
+        if self._barren >= MAX_PAGES_WITHOUT_NEWS or len(self._followed) >= MAX_PAGES:
+            msg = f"cannot {self._operation}: the service's pages have no end"
+            raise ProtocolError(msg)
+        return link
 
 
 def is_refusal(error: ServiceError) -> bool:

@@ -22,7 +22,7 @@ from azure.core.pipeline.transport import AsyncHttpResponse, HttpRequest
 from chatbot.errors import OutcomeUnknown, ProtocolError
 from chatbot.model import ChatMessage, MessageId, Participant, Receipt, Thread, ThreadId, UserId
 from chatbot.service import arguments, failures, translate
-from chatbot.service.base import CreatedThread, FailedParticipant, MessagePage, ThreadPage
+from chatbot.service.base import CreatedThread, FailedParticipant, MessagePage, Paging, ThreadPage
 from chatbot.service.credentials import TokenSource
 from chatbot.service.policies import ANY_THREAD, Answer
 
@@ -294,7 +294,8 @@ async def _all_pages(
     listing: AsyncItemPaged[Any], answer: Answer, read: Callable[[bytes], translate.Page[T]]
 ) -> AsyncIterator[T]:
     link: str | None = None
-    met = set[str]()
+    paging, known = Paging(answer.operation), 0
+    seen = set[T]()
     while True:
         with _sdk(answer):
             values, link = await _one_page(listing, link, answer, read)
@@ -302,10 +303,9 @@ async def _all_pages(
             yield value
         if link is None:
             return
-        if link in met:
-            msg = f"cannot {answer.operation}: the service's pages lead in a circle"
-            raise ProtocolError(msg)
-        met.add(link)
+        seen.update(values)
+        link = paging.follow(link, is_news=len(seen) > known)
+        known = len(seen)
 
 
 def _is_address(link: str) -> bool:

@@ -38,6 +38,9 @@ from chatbot.errors import (
 )
 from chatbot.service.transport import TooLarge
 
+MAX_RETRY_AFTER: Final = 300.0
+"""The longest that is waited because an answer says so, in seconds: a mistaken one must not silence a bot for days."""
+
 MAX_TEXT: Final = 300
 """How much of a service's words an error quotes, in characters."""
 
@@ -82,10 +85,14 @@ def from_status(operation: str, status: int, headers: Mapping[str, str], text: s
     said = str(complaint)
     message = f"cannot {operation}: the service answered {status}" + (f" ({said})" if said else "")
     code = complaint.code
+    asked = read_retry_after(headers, now) if status in (408, 429) or status >= 500 else None
+    retry_after = None if asked is None else min(asked, MAX_RETRY_AFTER)
+    if asked != retry_after:
+        message += f"; it asks to wait {asked:.0f} s, and is asked again after {MAX_RETRY_AFTER:.0f} s"
     if status == 429:
-        return Throttled(message, retry_after=read_retry_after(headers, now), code=code)
+        return Throttled(message, retry_after=retry_after, code=code)
     if status == 408 or status >= 500:
-        return OutcomeUnknown(message, status=status, code=code, retry_after=read_retry_after(headers, now))
+        return OutcomeUnknown(message, status=status, code=code, retry_after=retry_after)
     if status == 401:
         message += "; the token or key is expired, revoked, or of another resource: check it, and the endpoint"
     if 400 <= status < 500:

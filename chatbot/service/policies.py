@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn
 from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
+import structlog
 from azure.core.exceptions import AzureError
 from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import AsyncHTTPPolicy, ContentDecodePolicy
@@ -28,6 +29,8 @@ from chatbot.errors import OutcomeUnknown, ProtocolError, ServiceError, Throttle
 from chatbot.model import ThreadId
 from chatbot.service import failures
 from chatbot.service.credentials import TokenSource
+
+_log = structlog.get_logger(__name__)
 
 ANY_THREAD: Final = "ANY-THREAD"
 """The id of no thread, under which the SDK makes all its addresses; it stands for the `Answer`'s thread."""
@@ -177,6 +180,11 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
             return
         now = datetime.fromtimestamp(self._clock(), UTC)
         text = response.body().decode("utf-8-sig", "replace")
+        asked = failures.read_retry_after(response.headers, now)
+        if asked is not None and asked > failures.MAX_RETRY_AFTER:
+            _log.warning(
+                "service.wait_capped", operation=answer.operation, asked=asked, seconds=failures.MAX_RETRY_AFTER
+            )
         raise failures.from_status(answer.operation, response.status_code, response.headers, text, now)
 
 

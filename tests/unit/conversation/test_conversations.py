@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from chatbot import BotInfo, DialogTimedOut, ScheduleFired, TimerFired, UserId
 from chatbot.conversation import Conversations, talk
 from chatbot.conversation.journal import Entry, Step, dump
@@ -163,4 +166,56 @@ async def test_whoever_is_forgotten_has_nothing_going_on_and_nothing_is_due_in_t
         letters = await store.dead_letters(BOT.user)
         assert {letter.handler for letter in letters} >= {his.handler}
         assert not conversations.has_pending(STREAM.thread)
-        assert await store.timers(BOT.user) == [] == await store.dialogs(BOT.user)
+        assert his not in await store.dialogs(BOT.user)
+        assert "k3" not in {record.id for record in await store.timers(BOT.user)}
+
+
+@given(error_hours=st.integers(-100_000, 100_000), is_restarted=st.booleans(), readings=st.integers(1, 8))
+async def test_a_timer_that_was_set_by_a_wrong_clock_rings_when_its_time_has_passed(
+    error_hours: int, is_restarted: bool, readings: int
+) -> None:
+    true_ms = 1_700_000_000_000
+    store, clock = MemoryStore(), Clock()
+    clock.ms = true_ms + error_hours * HOUR
+    async with store:
+        conversations = Conversations(BOT.user, store, clock=clock)
+        await conversations.load({})
+        for _ in range(readings):
+            conversations.note_service_time(true_ms)
+        memory = conversations.open(ANN.said("/later"))
+        memory.set_timer("k", "shop.remind", memory.now + timedelta(hours=1), "{}")
+        await conversations.commit(memory.writes())
+
+        clock.ms = true_ms + HOUR - 1  # somebody has set the clock
+        if is_restarted:
+            conversations = Conversations(BOT.user, store, clock=clock)
+            await conversations.load({})
+        for _ in range(5):
+            conversations.note_service_time(clock.ms)
+        assert conversations.ring() == set()
+        clock.ms += 1
+        assert conversations.ring() == {STREAM.thread}
+        assert conversations.take_due(STREAM.thread) is not None
+
+
+async def test_one_wrong_reading_of_the_services_clock_changes_nothing() -> None:
+    store, clock = MemoryStore(), Clock()
+    async with store:
+        conversations = Conversations(BOT.user, store, clock=clock)
+        for error_ms in (0, 900, -1500, 5 * HOUR, 0):
+            conversations.note_service_time(clock.ms + error_ms)
+            assert conversations.now_ms == clock.ms
+
+
+async def test_what_rang_by_a_wrong_clock_waits_until_it_is_due() -> None:
+    store, clock = MemoryStore(), Clock()
+    async with store:
+        conversations = Conversations(BOT.user, store, clock=clock)
+        await conversations.load({})
+        await conversations.commit([SetTimer(timer("k", 2 * HOUR))])
+        clock.ms = 5 * HOUR
+        assert conversations.ring() == {STREAM.thread}
+
+        conversations.note_service_time(HOUR)
+        assert conversations.take_due(STREAM.thread) is None
+        assert conversations.next_due_ms() == 2 * HOUR

@@ -9,9 +9,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from chatbot.emulator import Emulator, Quirks, World
+from chatbot.errors import ProtocolError
 from chatbot.model import ThreadId, ThreadItem, UserId
 from chatbot.polling.doorbell import CERTAINTY_MS, PAGE_SIZE, Walk, passes, rings
 from chatbot.service.acs import AcsResource
+from chatbot.service.base import ThreadPage
 from chatbot.service.budget import Budget, Operation
 from chatbot.testing import VirtualClock
 from chatbot.testing.transport import AsgiTransport
@@ -99,3 +101,22 @@ async def test_a_walk_reads_one_page_while_little_has_moved_and_all_pages_withou
         assert len(await brief.read()) <= PAGE_SIZE
         assert brief.is_over
         assert budget.left(Operation.LIST_THREADS, 0.0) == 50 - whole.pages - 1
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+async def test_links_that_lead_in_a_circle_fail_the_walk_after_what_they_showed(length: int) -> None:
+    class Circle:
+        pages = 0
+
+        async def list_threads(self, *, page_size: int | None = None, link: str | None = None) -> ThreadPage:
+            del page_size, link
+            self.pages += 1
+            return ThreadPage((item(self.pages, NOON_MS),), str(self.pages % length), None)
+
+    walk = Walk(Circle(), Budget())  # type: ignore[arg-type]
+    shown = [await walk.read() for _ in range(length + 1)]
+
+    assert all(shown)
+    assert not walk.is_over
+    with pytest.raises(ProtocolError, match="circle"):
+        await walk.read()

@@ -113,6 +113,9 @@ def test_hostile_words_stay_on_one_line_and_end() -> None:
         ({"Retry_After": "Thu, 01 Jan 2026 00:00:30 GMT"}, 30.0),
         ({"Retry_After": "Thu, 01 Jan 2026 10:00:30 GMT", "Date": "Thu, 01 Jan 2026 10:00:10 GMT"}, 20.0),
         ({"Retry_After": "Thu, 01 Jan 1970 00:00:00 GMT"}, 0.0),
+        ({"Retry_After": "86400"}, 300.0),
+        ({"retry_after_ms": "9e15"}, 300.0),
+        ({"Retry_After": "Fri, 01 Jan 2100 00:00:00 GMT"}, 300.0),
         ({"Retry_After": "soon"}, None),
         ({"Retry_After": "nan"}, None),
         ({"Retry_After": "inf"}, None),
@@ -180,3 +183,7 @@ def test_the_password_of_a_proxy_is_in_no_error() -> None:
 
     assert "secret" not in str(error)
     assert "http://proxy.example:3128" in str(error)
+
+
+def test_a_wait_that_is_too_long_is_said() -> None:
+    assert str(refusal(429, Retry_After="86400")).endswith("it asks to wait 86400 s, and is asked again after 300 s")
