@@ -210,6 +210,8 @@ class Bot:
         A loop that is cancelled by anybody but the bot would else end without a word.
         """
         await uncancelled(loop())
+        if self.is_stopping and loop == self.listening.run:
+            return  # a bot that stops looks for no more threads, while handlers that run may take their time
         msg = f"the {name} ended by itself"
         raise RuntimeError(msg)
 

@@ -123,7 +123,8 @@ class ForcedExit:
         self._last_words.put(None)
         faulthandler.cancel_dump_traceback_later()
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            # A process that was asked to end is about to: one more signal must not change its exit code.
+            signal.signal(number, handler if self._first_at is None else signal.SIG_IGN)  # type: ignore[arg-type]
 
     @contextmanager
     def listening(self, on_first: Callable[[str], None], on_second: Callable[[str], None]) -> Iterator[None]:

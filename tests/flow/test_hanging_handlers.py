@@ -164,3 +164,23 @@ async def test_a_handler_that_does_not_end_keeps_only_its_own_thread_waiting_unt
             assert stubborn.most_at_once == 1
             assert await store.dead_letters(room.bot.user) == []
             assert room.replies == ["released", "you said hi"]
+
+
+async def test_a_stop_waits_for_a_handler_that_runs() -> None:
+    plugin, begun = Plugin("slow"), anyio.Event()
+
+    @plugin.message()
+    async def think(ctx: Context) -> str:
+        begun.set()
+        await anyio.sleep(300)
+        return "done"
+
+    async with chat(plugin) as room:
+        ann = room.user("Ann")
+        await ann.joins()
+        with room.not_waiting():
+            await ann.says("hi")
+            await begun.wait()
+        await room.stop()
+
+        assert room.replies == ["done"]

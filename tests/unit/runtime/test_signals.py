@@ -1,6 +1,7 @@
 import io
 import signal
 import sys
+from collections.abc import Iterator
 from functools import partial
 
 import anyio
@@ -10,6 +11,16 @@ from chatbot.runtime.forced_exit import ForcedExit
 from chatbot.runtime.signals import RELOAD_SIGNALS, STOP_SIGNALS, hangups
 
 
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Signals do afterwards what they did before, also when the process was asked to end."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_the_first_stop_signal_is_heard_and_its_twin_is_not_a_second_one(number: signal.Signals) -> None:
     heard: list[str] = []
@@ -27,6 +38,7 @@ async def test_the_first_stop_signal_is_heard_and_its_twin_is_not_a_second_one(n
             await came.wait()
 
     assert heard == [f"first {number.name}"]
+    assert signal.getsignal(number) == signal.SIG_IGN  # the process is about to end, with the exit code it has
 
 
 async def test_afterwards_signals_do_what_they_did_before() -> None:
