@@ -27,7 +27,7 @@ from chatbot.conversation.schedules import Schedule
 from chatbot.conversation.talk import LOST
 from chatbot.dispatch.access import Access, Admission, Doorkeeper
 from chatbot.dispatch.arguments import BadArguments
-from chatbot.dispatch.author_code import AuthorCode, AuthorFunction, EndsAll, RunLimits
+from chatbot.dispatch.author_code import AuthorCode, AuthorFunction, EndsAll, RunLimits, guard_tasks
 from chatbot.dispatch.binding import Match
 from chatbot.dispatch.calls import called_by, nobody_called
 from chatbot.dispatch.context import Context
@@ -125,6 +125,7 @@ class Dispatcher:
 
     async def __aenter__(self) -> Self:
         """Make what plugins provide once per bot; what is made is torn down on exit, the last first."""
+        guard_tasks()
         await self._provisions.__aenter__()
         return self
 

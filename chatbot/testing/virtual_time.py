@@ -260,6 +260,8 @@ def _place(task: asyncio.Task[Any]) -> tuple[bool, str]:
 def _frames(waiting: object) -> Iterator[FrameType]:
     """The frames of a suspended coroutine and of all that it awaits, outermost first."""
     while waiting is not None:
+        if inspect.iscoroutine(getattr(waiting, "code", None)):  # a task that code of a plugin has started
+            waiting = waiting.code  # type: ignore[attr-defined]
         if inspect.iscoroutine(waiting):
             frame, waiting = waiting.cr_frame, waiting.cr_await
         elif inspect.isasyncgen(waiting):

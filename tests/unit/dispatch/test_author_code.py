@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import sys
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
@@ -13,7 +14,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from chatbot.dispatch.author_code import AuthorCode, EndOfAll
+from chatbot.dispatch.author_code import AuthorCode, EndOfAll, guard_tasks
 from chatbot.errors import AbnormalExit
 
 pytestmark = pytest.mark.virtual_time
@@ -106,6 +107,27 @@ async def cancels_a_pool_that_is_waited_for() -> None:
         await task
 
 
+async def exits_in_a_task_group() -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(exits)
+
+
+async def exits_in_a_task() -> None:
+    await asyncio.create_task(exits())
+
+
+async def interrupts_in_a_task_group_of_asyncio() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(interrupts())
+        await asyncio.sleep(1)
+
+
+async def waits_for_a_task_that_is_cancelled_before_it_begins() -> None:
+    task = asyncio.create_task(exits())
+    task.cancel()
+    await task
+
+
 HOSTILE: list[Callable[[], Awaitable[None]]] = [
     cancels_a_task_of_its_own,
     cancels_itself_and_waits,
@@ -122,6 +144,10 @@ HOSTILE: list[Callable[[], Awaitable[None]]] = [
     raises_its_own,
     raises_a_group,
     cancels_a_pool_that_is_waited_for,
+    exits_in_a_task_group,
+    exits_in_a_task,
+    interrupts_in_a_task_group_of_asyncio,
+    waits_for_a_task_that_is_cancelled_before_it_begins,
 ]
 
 
@@ -131,6 +157,7 @@ async def test_whatever_comes_out_is_raised_as_an_exception_and_the_caller_goes_
     hostile: Callable[[], Awaitable[None]], timeout: float | None
 ) -> None:
     code = AuthorCode()
+    guard_tasks()
 
     async def run() -> None:
         await hostile()
@@ -260,6 +287,20 @@ async def test_it_may_use_task_groups_scopes_and_threads() -> None:
         return said
 
     assert await AuthorCode().run(works(), Function(), timeout=600) == ["thread"]
+
+
+async def test_a_task_that_is_left_behind_and_exits_does_not_end_the_event_loop() -> None:
+    guard_tasks()
+    said: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: said.append(context["exception"]))
+
+    async def leaves_one() -> None:
+        asyncio.create_task(exits())  # noqa: RUF006
+
+    await AuthorCode().run(leaves_one(), Function())
+    await anyio.sleep(1)
+    gc.collect()
+    assert [type(error) for error in said] == [AbnormalExit]
 
 
 async def test_no_task_is_left_behind() -> None:
