@@ -14,7 +14,7 @@ from cyclopts import Parameter
 
 from chatbot.cli.options import BOTS_YAML, RunningConfig
 from chatbot.cli.reach import way_to
-from chatbot.cli.recording import recorded
+from chatbot.cli.recording import recorded, without_controls
 from chatbot.cli.unsent import count_unsent
 from chatbot.config import Config, load_config
 from chatbot.errors import ConfigError, Forbidden, NotFound, StateError, Throttled, UnknownName
@@ -27,8 +27,9 @@ from chatbot.testing.script import HEADERS, Role, Script
 from chatbot.testing.step import Verb
 
 _NOTE = """\
-# Recorded with `chatbot record`. The names, ids, e-mail addresses and phone numbers of those who take part are masked;
-# other names, and what people tell about themselves, are not: read it before you give it to anybody.
+# Recorded with `chatbot record`. The names of those who take part are masked, and so are ids, e-mail and IP addresses,
+# phone numbers and IBANs. Other names, and what people tell about themselves, are not: read it before you give it to
+# anybody.
 """
 
 
@@ -92,7 +93,7 @@ def _written(messages: list[ChatMessage], info: RunInfo, config: Config) -> str:
 
 def _names(info: RunInfo) -> Mapping[str, str]:
     """What each bot is called in the file: as people see it, if that can stand there and tells it from the others."""
-    shown = {bot.name: re.sub(r"[:*(#,\s]+", " ", bot.display_name).strip() for bot in info.bots}
+    shown = {bot.name: re.sub(r"[:*(#,\s]+", " ", without_controls(bot.display_name)).strip() for bot in info.bots}
     every = list(shown.values())
     return {
         name: display if display and every.count(display) == 1 and display not in HEADERS else name

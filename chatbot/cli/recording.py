@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
@@ -39,6 +40,16 @@ def _people(messages: Sequence[ChatMessage], bots: Mapping[UserId, str]) -> dict
     return people
 
 
+_LINE_ENDS: Final = re.compile("\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+_CONTROLS: Final = re.compile("[\0-\x08\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+_HALF_PAIRS: Final = re.compile("[\ud800-\udfff]")
+
+
+def without_controls(text: str) -> str:
+    """The text as a file may hold it: line ends of one kind, no control characters, no half of a surrogate pair."""
+    return _HALF_PAIRS.sub("\ufffd", _CONTROLS.sub("", _LINE_ENDS.sub("\n", text)))
+
+
 class _Recorder:
     """Writes one thread down."""
 
@@ -68,11 +79,13 @@ class _Recorder:
             yield from self._left(message)
         elif message.type is MessageType.TOPIC_UPDATED and message.initiator is not None:
             yield Step(
-                Verb.RENAMES, self._name(message.initiator), " ".join(self._masks.text(message.topic or "").split())
+                Verb.RENAMES,
+                self._name(message.initiator),
+                " ".join(self._masks.text(without_controls(message.topic or "")).split()),
             )
 
     def _said(self, message: ChatMessage) -> Iterator[Step]:
-        text = plain_text(message.content) if message.type is MessageType.HTML else message.content
+        text = without_controls(plain_text(message.content) if message.type is MessageType.HTML else message.content)
         if message.sender is not None and message.deleted_on is None and as_written(text):
             yield Step(Verb.SAYS, self._name(message.sender), self._masks.text(text))
 

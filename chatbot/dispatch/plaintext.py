@@ -33,13 +33,14 @@ _BLOCKS: Final = (
 )
 _UNREAD: Final = {name: re.compile(f"</{name}", re.IGNORECASE) for name in ("script", "style", "template", "title")}
 _SPACES: Final = re.compile(r"[ \t\r\n\f]+")
+_ENDLESS_NUMBER: Final = re.compile(r"&#(?:[0-9]{9,}+|[xX][0-9a-fA-F]{9,}+);?")
 _NO_BREAK_SPACE: Final = "\u00a0"
 
 # Possessive, and without "<" outside of quoted values: a match fails where it begins to, and never starts over.
 _TAG: Final = re.compile(
     r"""<(?P<end>/?)(?P<name>[a-zA-Z][^\s/<>]*+)(?P<rest>(?:[^<>"'=]|=\s*+(?:"[^"]*"|'[^']*')|[="'])*+)>"""
 )
-_ATTRIBUTE: Final = re.compile(r"""([^\s=/"']++)\s*+=\s*+(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""")
+_ATTRIBUTE: Final = re.compile(r"""(?<![^\s=/"'])([^\s=/"']++)\s*+=\s*+(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""")
 
 
 _MENTIONS: Final = {"msft-mention": ("id", "displaytext"), "msft-at-mention": ("userid", "displayname"), "at": ("", "")}
@@ -98,6 +99,11 @@ class Reading:
     quoted: Quotation | None = None
 
 
+def _unescaped(text: str) -> str:
+    """The text without entities; Python refuses to read numbers of thousands of digits, which are no characters."""
+    return unescape(_ENDLESS_NUMBER.sub("\ufffd", text))
+
+
 def plain_text(html: str) -> str:
     """The text of an html message, as a person would read it; never raises, whatever the html."""
     return read_html(html).text
@@ -128,11 +134,11 @@ def read_text(content: str) -> Reading:
             continue
         id_of, name_of = _MENTIONS[name]
         before = unescape(content[at : tag.start()])
-        shown = unescape(_TAG.sub("", content[tag.end() : end])) or unescape(_attribute(tag["rest"], name_of))
+        shown = unescape(_TAG.sub("", content[tag.end() : end])) or _unescaped(_attribute(tag["rest"], name_of))
         pieces += [before, shown]
         start = width + len(before)
         width = start + len(shown)
-        mentions.append(Mention(start, width, UserId(unescape(_attribute(tag["rest"], id_of))) or None))
+        mentions.append(Mention(start, width, UserId(_unescaped(_attribute(tag["rest"], id_of))) or None))
         at = end + len(name) + 3
     if not mentions:
         return Reading(content)
@@ -227,7 +233,7 @@ class _Reader:
                 end, after = mark.start(), len(self._html) if closing < 0 else closing + 1
                 break
         if self._quoted is None and not self._is_quoted:  # of what a quotation quotes, nothing is told
-            self._quoted = _quotation(unescape(_attribute(tag["rest"], "itemid")), self._html[tag.end() : end])
+            self._quoted = _quotation(_unescaped(_attribute(tag["rest"], "itemid")), self._html[tag.end() : end])
         return after
 
     def _read_mention(self, name: str, rest: str, *, is_end: bool) -> None:
@@ -245,7 +251,7 @@ class _Reader:
         if is_end or (name not in _MENTIONS and _SKYPE_MENTION not in rest.lower()):
             return
         id_of, name_of = _MENTIONS.get(name, ("", ""))
-        user, shown = (unescape(_attribute(rest, one)) if one else "" for one in (id_of, name_of))
+        user, shown = (_unescaped(_attribute(rest, one)) if one else "" for one in (id_of, name_of))
         place = self._place()
         if rest.rstrip().endswith("/"):
             self._say(shown)
@@ -263,10 +269,10 @@ class _Reader:
         elif name in ("td", "th"):
             self._say(" ")
         elif name in ("img", "emoji"):
-            self._say(unescape(_attribute(rest, "alt")))
+            self._say(_unescaped(_attribute(rest, "alt")))
 
     def _read_words(self, source: str) -> None:
-        words = unescape(source)
+        words = _unescaped(source)
         if not self._preformatted:
             self._say(_SPACES.sub(" ", words))
             return
@@ -303,7 +309,7 @@ def _quotation(message: str, html: str) -> Quotation:
     author_id = author = ""
     for tag in _TAG.finditer(html):
         if tag["name"].lower() == "strong" and not tag["end"] and _attribute(tag["rest"], "itemprop").lower() == "mri":
-            author_id = unescape(_attribute(tag["rest"], "itemid"))
+            author_id = _unescaped(_attribute(tag["rest"], "itemid"))
             end = _END_OF_STRONG.search(html, tag.end())
             if end is not None:
                 author = _Reader(html[tag.end() : end.start()], is_quoted=True).reading().text

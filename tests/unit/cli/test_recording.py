@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from chatbot.cli.recording import recorded
+from chatbot.cli.recording import recorded, without_controls
 from chatbot.model import ChatMessage, MessageId, MessageType, Participant, UserId
 
 ECHO, HELP = UserId("8:acs:echo"), UserId("8:acs:help")
@@ -78,3 +78,13 @@ def test_people_come_and_go_and_bots_are_there_until_they_are_removed() -> None:
         "* Help leaves",
         "* Ann sets the topic: call +1 555 0101",
     ]
+
+
+def test_no_control_character_and_no_half_pair_is_in_a_recording() -> None:
+    hostile = "".join(map(chr, range(160))) + "\u2028x\u2029y\u202ez\ud800\u200f\ufeff\u2066"
+
+    text = without_controls(hostile)
+
+    assert {character for character in text if not character.isprintable()} == {"\t", "\n"}
+    assert "\nx\nyz\ufffd" in text
+    assert text.encode()

@@ -141,3 +141,25 @@ def test_quotations_and_mentions_take_no_longer_than_the_length_asks_for(piece: 
     read_text(piece * (28_000 // len(piece)))
 
     assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<img " + "a" * 280_000 + ">",
+        "<img " + "a " * 140_000 + ">",
+        "<img " + "a=" * 140_000 + ">",
+        "<img a" + " " * 280_000 + ">",
+        '<a ="' * 56_000,
+        "<a =' " * 56_000,
+        "&#" + "9" * 280_000 + ";",
+        "&#x" + "f" * 280_000 + ";",
+        "&" * 280_000,
+        "&a" * 140_000,
+        "<!--" * 70_000,
+        "</script" * 35_000,
+        "<title>" * 40_000,
+    ],
+)
+def test_html_that_is_made_to_take_long_is_read_in_time_that_grows_with_its_length(html: str) -> None:
+    plain_text(html)
