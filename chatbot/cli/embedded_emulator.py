@@ -50,7 +50,7 @@ async def served(world: World, config: Config, control: ControlDirectory) -> Asy
         structlog.get_logger().warning(
             "emulator.started",
             endpoint=running.endpoint,
-            connection_string=running.connection_string,
+            connection_string=_without_key(running.connection_string),
             ca_file=str(ca_file) if ca_file else None,
             note="these bots talk to the emulator on this machine, not to Azure",
         )
@@ -62,6 +62,12 @@ async def served(world: World, config: Config, control: ControlDirectory) -> Asy
             ca_file=ca_file,
             is_emulator=True,
         )
+
+
+def _without_key(connection_string: str) -> str:
+    """The connection string as it may be logged; whole, it is in `.chatbot/run.json`, for its owner to read."""
+    start, separator, key = connection_string.partition("accesskey=")
+    return f"{start}{separator}{key[:4]}…"
 
 
 @asynccontextmanager

@@ -60,8 +60,20 @@ async def emulator(
         Path | None, Parameter(help="YAML file of users, threads and messages to begin with, if there are none yet.")
     ] = None,
     access_key: Annotated[
-        str | None, Parameter(help="The resource's key (base64), so that a connection string can be written down.")
+        str | None,
+        Parameter(
+            env_var="CHATBOT_EMULATOR_KEY",
+            help="The resource's key (base64), so that a connection string can be written down; others on this machine "
+            "see what is given here, but not the environment nor a file.",
+        ),
     ] = None,
+    access_key_file: Annotated[Path | None, Parameter(help="A file that holds the key.")] = None,
+    entra: Annotated[
+        bool,
+        Parameter(
+            negative="", help="Take tokens in place of Microsoft Entra ID's, if this emulator issued them; prints one."
+        ),
+    ] = False,
     quotas: Annotated[bool, Parameter(help="Enforce the service's rate limits.")] = True,
     quirk: Annotated[
         list[str] | None,
@@ -93,7 +105,8 @@ async def emulator(
         return 0
     try:
         world = World(quirks=Quirks.parse(quirk or []))
-        emulator = Emulator(world, quotas=quotas, faults=Faults(fault or [], seed=fault_seed))
+        emulator = Emulator(world, quotas=quotas, faults=Faults(fault or [], seed=fault_seed), entra=entra)
+        access_key = _read_key(access_key_file) if access_key_file is not None else access_key
         _check_key(access_key)
     except ValueError as error:
         return _fail(f"{error}.", EXIT_USAGE)
@@ -135,7 +148,17 @@ def _check_key(access_key: str | None) -> None:
     try:
         base64.b64decode(access_key or "", validate=True)
     except ValueError:
-        msg = f"--access-key must be base64, and {access_key!r} is not"
+        msg = "the access key must be base64, and it is not"
+        raise ValueError(msg) from None
+
+
+def _read_key(file: Path) -> str:
+    from chatbot.config.file import UnreadableError, read_secret  # here, because only who has a file waits for it
+
+    try:
+        return read_secret(file)
+    except UnreadableError as error:
+        msg = f"{file}: {error}"
         raise ValueError(msg) from None
 
 
@@ -159,6 +182,8 @@ async def _stopping() -> AsyncIterator[Callable[[], Awaitable[object]]]:
 def _as_json(running: Running) -> str:
     ca_file = str(running.ca_file) if running.ca_file else None
     facts = {"endpoint": running.endpoint, "connection_string": running.connection_string, "ca_file": ca_file}
+    if running.emulator.takes_entra:
+        facts["entra_token"] = running.emulator.entra_token()
     return jsonlib.dumps(facts)
 
 
@@ -169,6 +194,8 @@ def _as_text(running: Running, data: Path | None) -> str:
         f"  endpoint           {running.endpoint}",
         f"  connection string  {running.connection_string}",
     ]
+    if running.emulator.takes_entra:
+        lines.append(f"  entra token        {running.emulator.entra_token()}  (24 hours)")
     if running.ca_file is not None:
         lines.append(f"  ca file            {running.ca_file}")
         lines.append(f"  plain http         {running.http_endpoint}  (this machine only)")

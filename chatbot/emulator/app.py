@@ -54,7 +54,8 @@ class Emulator(People):
     """An ASGI application over a `World`.
 
     All time comes from `clock` (Unix epoch seconds): ids, expiries, quotas, the `Date` header. `calls` keeps
-    the latest requests; `faults` may be changed at any time; `quotas` switches the service's rate limits.
+    the latest requests; `faults` may be changed at any time; `quotas` switches the service's rate limits; with `entra`,
+    identity also takes tokens of `entra_token`.
     """
 
     def __init__(
@@ -66,11 +67,13 @@ class Emulator(People):
         quotas: bool = True,
         faults: Faults | None = None,
         public_base: str | None = None,
+        entra: bool = False,
     ) -> None:
         super().__init__(world or World(), clock)
         self.endpoint = endpoint.rstrip("/")
         self.public_base = public_base
         self.has_quotas = quotas
+        self.takes_entra = entra
         self.quotas = Quotas()
         self.faults = faults or Faults()
         self.validations: dict[str, Callable[[], None]] = {}
@@ -84,6 +87,10 @@ class Emulator(People):
     def access_key(self) -> str:
         """The resource's key, base64."""
         return self.world.resource.access_key
+
+    def entra_token(self, *, lifetime: int = 86_400) -> str:
+        """A token that this emulator takes for one of Microsoft Entra ID's, for some seconds; see `entra`."""
+        return self.world.identities.issue_entra(self.now() // 1000 + lifetime)
 
     @property
     def connection_string(self) -> str:
@@ -136,7 +143,7 @@ class Emulator(People):
         if isinstance(route, ChatRoute):
             request.caller = auth.chat(request, self.world, route.scopes)
         else:
-            auth.identity(request, self.world)
+            auth.identity(request, self.world, takes_entra=self.takes_entra)
         if self.has_quotas:
             thread = _thread(route, request)
             wait = self.quotas.admit(route.name, request.caller, thread, request.now, self.world.quirks)

@@ -14,7 +14,7 @@ import re
 import urllib.parse
 from email.utils import parsedate_to_datetime
 
-from chatbot.emulator.identities import CHAT_SCOPES, TEAMS_USER, Claims, unauthorized, unverified_claims
+from chatbot.emulator.identities import CHAT_SCOPES, TEAMS_USER, Claims, unauthorized
 from chatbot.emulator.problems import ServiceError, denied, forbidden
 from chatbot.emulator.request import Request
 from chatbot.emulator.world import World
@@ -24,11 +24,19 @@ _HMAC = re.compile(r"HMAC-SHA256 SignedHeaders=([^&]*)&Signature=(.+)", re.ASCII
 WRONG_HASH = "Request 'x-ms-content-sha256' differs from generated content hash."
 
 
-def identity(request: Request, world: World) -> None:
-    """Admit a request to identity, or 401."""
+def identity(request: Request, world: World, *, takes_entra: bool) -> None:
+    """Admit a request to identity, or 401.
+
+    Args:
+        request: the request.
+        world: whose key it must be signed with.
+        takes_entra: whether a token that stands for one of Entra's, and that this emulator issued, will do as well.
+    """
     header = request.header(b"authorization")
     if header[:7].lower() == "bearer ":
-        _entra(header[7:].strip(), request)
+        if not takes_entra:
+            raise ServiceError(401, "Unauthorized", "Tokens of Microsoft Entra ID are not accepted; see --entra.")
+        _entra(header[7:].strip(), request, world)
         return
     match = _HMAC.fullmatch(header)
     if match is None:
@@ -70,13 +78,13 @@ def _claims(request: Request, world: World) -> Claims:
     return world.identities.check(header[7:].strip(), request.now)
 
 
-def _entra(token: str, request: Request) -> None:
-    """Entra's signing keys are not here: any JWT that has not expired is taken for one.
+def _entra(token: str, request: Request, world: World) -> None:
+    """Entra's signing keys are not here: only a token that the emulator issued in Entra's place is taken for one.
 
     All that is known of Entra's tokens is the scope that SDKs ask it for, https://communication.azure.com//.default.
     So one that names the address of something else as its audience is refused; what else may stand there is not known.
     """
-    claims = unverified_claims(token)
+    claims = world.identities.entra_claims(token)
     expires, audience = claims.get("exp"), str(claims.get("aud", ""))
     is_elsewhere = "://" in audience and urllib.parse.urlsplit(audience).hostname != "communication.azure.com"
     if not isinstance(expires, int | float) or expires <= request.now // 1000 or is_elsewhere:

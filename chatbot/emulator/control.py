@@ -10,6 +10,7 @@ Whoever has the access key may: `Authorization: Bearer {access key}`. All bodies
 * `GET|PATCH /emulator/quirks`: `{"start-time": "exclusive"}`
 * `PUT  /emulator/quotas`: `{"enabled": false}`
 * `PUT  /emulator/clock`: `{"offset": 3600}`, seconds; what tokens, quotas and retention are judged by
+* `POST /emulator/entra`: a token that is taken for one of Microsoft Entra ID's, where that is switched on
 * `POST /emulator/seed`: a seed document (`seed.py`) as JSON; answers what it created
 """
 
@@ -53,6 +54,7 @@ class Control:
             ("PUT", "quotas"): self._set_quotas,
             ("PUT", "clock"): self._set_clock,
             ("POST", "seed"): self._seed,
+            ("POST", "entra"): self._issue_entra,
         }
 
     def answer(self, request: Request) -> Response:
@@ -178,6 +180,11 @@ class Control:
             raise ValueError(msg)
         self._emulator.offset_seconds = float(offset)
         return {"now": self._emulator.now()}
+
+    def _issue_entra(self, _request: Request) -> Json:
+        if not self._emulator.takes_entra:
+            raise ServiceError(409, "Conflict", "Tokens of Entra are not accepted: start the emulator with --entra.")
+        return {"token": self._emulator.entra_token()}
 
     def _seed(self, request: Request) -> Json:
         return seed.plant(self._emulator, _document(request))

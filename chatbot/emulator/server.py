@@ -12,9 +12,11 @@ import contextlib
 import errno
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -24,9 +26,11 @@ from uvicorn.server import ServerState
 from chatbot.emulator.app import Emulator
 from chatbot.emulator.certificates import Authority, authority
 from chatbot.emulator.connections import Connection
+from chatbot.emulator.gate import Receive, Scope, Send
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _GRACE_SECONDS = 0.2
+_App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class PortTakenError(OSError):
@@ -76,10 +80,10 @@ async def serve(
         context = await anyio.to_thread.run_sync(_context, trust, {name, host, *_LOOPBACK}) if trust else None
         endpoint = _url("https" if tls else "http", name, public_port or main.getsockname()[1])
         plain_endpoint = endpoint
-        await stack.enter_async_context(_listening(emulator, main, context))
+        await stack.enter_async_context(_listening(_to_neighbours(emulator, host, public_host), main, context))
         if tls and plain:
             extra = stack.enter_context(_bind("127.0.0.1", 0))
-            await stack.enter_async_context(_listening(emulator, extra, None))
+            await stack.enter_async_context(_listening(_to_neighbours(emulator, "127.0.0.1", public_host), extra, None))
             plain_endpoint = _url("http", "127.0.0.1", extra.getsockname()[1])
         emulator.endpoint = endpoint
         if public_host:
@@ -88,9 +92,9 @@ async def serve(
 
 
 @contextlib.asynccontextmanager
-async def _listening(emulator: Emulator, sock: socket.socket, context: ssl.SSLContext | None) -> AsyncIterator[None]:
+async def _listening(app: _App, sock: socket.socket, context: ssl.SSLContext | None) -> AsyncIterator[None]:
     config = uvicorn.Config(
-        emulator,
+        app,
         http=Connection,
         ws="none",
         lifespan="off",
@@ -111,6 +115,46 @@ async def _listening(emulator: Emulator, sock: socket.socket, context: ssl.SSLCo
     finally:
         server.close()
         await _drain(state)
+
+
+def _to_neighbours(emulator: Emulator, host: str, public_host: str | None) -> _App:
+    """On loopback, answer only those who ask for loopback, or for the public host, by name.
+
+    A web page that somebody has open can make their browser ask this machine under a name of the page's own (DNS
+    rebinding).
+    """
+    if not _is_loopback(host):
+        return emulator
+    public = _split(public_host)[0].lower() if public_host else None
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        asked = next((value for name, value in scope.get("headers", ()) if name == b"host"), b"").decode("latin-1")
+        name = _name_in(asked)
+        if scope["type"] != "http" or _is_loopback(name) or (public is not None and name == public):
+            await emulator(scope, receive, send)
+            return
+        text = b"this emulator is for this machine alone: ask for it as 127.0.0.1 or localhost\n"
+        headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(text)).encode())]
+        await send({"type": "http.response.start", "status": 421, "headers": headers})
+        await send({"type": "http.response.body", "body": text})
+
+    return answer
+
+
+def _name_in(asked: str) -> str:
+    try:
+        return (urlsplit(f"//{asked}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 async def _drain(state: ServerState) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from tests.machine import KEY
 
 PATIENCE: Final = 20.0
 """Seconds; how long a busy machine may take for anything here."""
@@ -89,7 +92,19 @@ class Azure:
 def azure(directory: Path, *options: str) -> Iterator[Azure]:
     """Serve the resource while the block runs."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "chatbot", "emulator", "--tls", "--json", "--certificates", str(directory), *options],
+        [
+            sys.executable,
+            "-m",
+            "chatbot",
+            "emulator",
+            "--tls",
+            "--json",
+            "--entra",
+            "--certificates",
+            str(directory),
+            *options,
+        ],
+        env={**os.environ, "CHATBOT_EMULATOR_KEY": KEY},
         stdout=subprocess.PIPE,
         text=True,
     )

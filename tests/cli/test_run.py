@@ -47,12 +47,14 @@ def test_the_first_start_creates_bots_and_lobby_and_says_so_line_by_line(demo: D
 
     assert emulator["level"] == "warning"
     assert emulator["endpoint"].startswith("https://127.0.0.1:")
-    assert emulator["connection_string"].startswith(f"endpoint={emulator['endpoint']}/;accesskey=")
+    assert published["connection_string"].startswith(f"endpoint={emulator['endpoint']}/;accesskey=")
     assert Path(emulator["ca_file"]).is_relative_to(demo.home)
     assert all(user.startswith("8:acs:") for user in users.values())
     assert published["pid"] == bots.process.pid
     assert published["endpoint"].startswith("http://127.0.0.1:")
-    assert published["connection_string"] == emulator["connection_string"]
+    key = published["connection_string"].partition("accesskey=")[2]
+    assert emulator["connection_string"] == f"endpoint={emulator['endpoint']}/;accesskey={key[:4]}…"
+    assert key not in "".join(bots.lines)
     assert {bot["name"]: bot["user_id"] for bot in published["bots"]} == users
     assert published["lobby"].startswith("19:")
     assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in (control, *control.glob("*.json"))} == {0}
@@ -63,8 +65,9 @@ def test_a_restarted_demo_goes_on_where_it_was_after_either_signal(tmp_path: Pat
     starts, talks = [], []
     for word, number in (("before", signal.SIGINT), ("after", signal.SIGTERM)):
         bots = run(tmp_path)
-        starts.append([bots.event("emulator.started")["connection_string"], bots.event("bot.started")["user_id"]])
         bots.event("daemon.started")
+        published = json.loads((tmp_path / ".chatbot" / "run.json").read_text())
+        starts.append([published["connection_string"], bots.event("bot.started")["user_id"]])
         talks.append(chat(tmp_path, "--as", "Ann", typed=f"{word}\n").out)
         assert bots.stop(number) == 0
         assert all(isinstance(json.loads(line), dict) for line in bots.lines)
@@ -94,7 +97,8 @@ def test_with_the_variable_set_the_same_file_runs_on_a_real_endpoint(
     demo: Demo, tmp_path: Path, run: Run, chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = demo.bots.event("emulator.started")
-    monkeypatch.setenv("ACS_CONNECTION_STRING", service["connection_string"])
+    published = json.loads((demo.directory / ".chatbot" / "run.json").read_text())
+    monkeypatch.setenv("ACS_CONNECTION_STRING", published["connection_string"])
     with (copy_of_the_clone(tmp_path) / "bots.yaml").open("a") as file:
         file.write(f"\nca_file: {service['ca_file']}\n")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -41,11 +42,12 @@ class Stranger:
 def ann(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stranger]:
     """Someone who knows nothing of chatbot but the connection string and the certificate."""
     started = demo.bots.event("emulator.started")
+    published = json.loads((demo.directory / ".chatbot" / "run.json").read_text())
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", started["ca_file"])
     bot = demo.bots.event("bot.started", bot="echo")["user_id"]
     with RequestsTransport() as transport:  # the identity client cannot be closed; its transport can
         identities = CommunicationIdentityClient.from_connection_string(
-            started["connection_string"], transport=transport
+            published["connection_string"], transport=transport
         )
         user = identities.create_user()
         token = identities.get_token(user, ["chat"]).token

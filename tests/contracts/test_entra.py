@@ -13,20 +13,20 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from chatbot.emulator import Emulator, serve
+from chatbot.emulator import Emulator, World, serve
 from chatbot.emulator.certificates import authority
 from chatbot.errors import ConfigError, ServiceError, Unauthorized, Unreachable
 from chatbot.service.acs import AcsResource
 from chatbot.service.entra import Credential, Entra
 from tests.loopback import Answered, Asked, site
-from tests.machine import RESOURCE, entra_token, metadata, needs_azure_identity
+from tests.machine import KEY, RESOURCE, entra_token, metadata, needs_azure_identity
 
 pytestmark = needs_azure_identity
 
 
 async def use(credential: Credential, client_id: str | None = None, **options: Path) -> list[tuple[str, int]]:
     """Make a user of the emulator by Entra, and let it look at its threads; what was asked, and how it went."""
-    emulator = Emulator()
+    emulator = Emulator(World(access_key=KEY), entra=True)
     async with serve(emulator, tls=False) as running:
         resource = AcsResource(running.http_endpoint, entra=Entra(credential, client_id), **options)
         async with resource:

@@ -58,7 +58,7 @@ def public(*classes: type) -> set[str]:
 
 @asynccontextmanager
 async def served(tmp_path: Path) -> AsyncIterator[tuple[Running, ssl.SSLContext]]:
-    emulator = Emulator(quotas=False)
+    emulator = Emulator(quotas=False, entra=True)
     async with serve(emulator, certificates=tmp_path) as running:
         yield running, ssl.create_default_context(cafile=running.ca_file)
 
@@ -219,6 +219,6 @@ async def test_identity_takes_entra_bearer_tokens_and_its_refusals_are_the_sdks_
 
     async with served(tmp_path) as (running, _):
         expires = int(datetime.now(UTC).timestamp()) + 3600
-        await asyncio.to_thread(use, running, entra_token(running), expires)
+        await asyncio.to_thread(use, running, running.emulator.entra_token(), expires)
         with pytest.raises(ClientAuthenticationError):
             await asyncio.to_thread(use, running, "not.a.token", expires)

@@ -1,4 +1,5 @@
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -192,7 +193,7 @@ def test_a_command_line_that_makes_no_sense_is_one_sentence(tmp_path: Path) -> N
         ),
         (["--quirk", "start-time=never"], 2, "quirk start-time cannot be 'never'; it can be: inclusive | exclusive.\n"),
         (["--fault", "*:explode"], 2, "there is no kind 'explode'"),
-        (["--access-key", "?"], 2, "--access-key must be base64, and '?' is not.\n"),
+        (["--access-key", "?"], 2, "the access key must be base64, and it is not.\n"),
         (["--seed", str(seed)], 78, "The seed cannot be used: unknown key 'people'; a seed has users and threads.\n"),
         (["--data", str(tmp_path)], 69, "The emulator cannot start: "),
     ):
@@ -269,3 +270,81 @@ async def test_what_is_no_http_is_a_400_or_the_end_of_the_connection(noise: byte
 
         assert answer == b"" or answer.split()[1].startswith(b"4")
         assert (await get(f"{running.endpoint}/chat/threads"))[0] == 400
+
+
+KEY = "c2VjcmV0LW9mLXRoZS1lbXVsYXRvcg=="
+
+
+async def test_the_emulator_takes_no_token_that_it_has_not_issued_and_none_unless_asked_to() -> None:
+    emulator = Emulator(World(access_key=KEY), entra=True)
+    claims = base64.urlsafe_b64encode(b'{"exp": 9999999999}').decode()
+    access_token = emulator.issue_token(emulator.create_user()).text
+    forged = [f"e30.{claims}.", f"e30.{claims}.c2ln", access_token, KEY, "", "é", "."]
+    switched_off = Emulator(World(access_key=KEY))
+
+    for token in forged:
+        assert await made(emulator, token) == 401, token
+    assert await made(emulator, emulator.entra_token()) == 201
+    assert await made(emulator, emulator.entra_token(lifetime=0)) == 401
+    assert await made(switched_off, emulator.entra_token()) == 401
+    assert await made(Emulator(entra=True), emulator.entra_token()) == 401  # another emulator's
+
+
+async def made(emulator: Emulator, token: str) -> int:
+    """The status of making a user with this token."""
+    return (await call(emulator, "POST", "/identities", {}, token=token, version="2023-10-01")).status
+
+
+@pytest.mark.parametrize(
+    ("host", "asked", "status"),
+    [
+        ("127.0.0.1", "127.0.0.1:{port}", 404),
+        ("127.0.0.1", "localhost:{port}", 404),
+        ("127.0.0.1", "[::1]", 404),
+        ("127.0.0.1", "chat.example", 404),
+        ("127.0.0.1", "evil.example:{port}", 421),
+        ("127.0.0.1", "127.0.0.1.evil.example", 421),
+        ("127.0.0.1", "10.0.0.1", 421),
+        ("127.0.0.1", "", 421),
+        ("127.0.0.1", "[", 421),
+        ("0.0.0.0", "evil.example", 404),
+    ],
+)
+async def test_on_loopback_only_requests_for_loopback_or_the_public_host_are_answered(
+    host: str, asked: str, status: int
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    async with serve(Emulator(), host=host, port=port, tls=False, public_host="chat.example:8443"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        name = asked.format(port=port)
+        writer.write(f"GET /nothing HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
+        answer = await reader.read()
+        writer.close()
+
+    assert int(answer.split()[1]) == status
+
+
+@pytest.mark.parametrize("way", ["file", "environment"])
+def test_the_access_key_comes_from_a_file_or_the_environment_and_is_in_no_error(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key").write_text("c2VjcmV0\n")
+    (tmp_path / "wrong").write_text("not-base64-hunter2")
+    options = ["--access-key-file", str(tmp_path / "key")] if way == "file" else []
+    if way == "environment":
+        monkeypatch.setenv("CHATBOT_EMULATOR_KEY", "c2VjcmV0")
+    with start("--json", "--entra", *options) as process:
+        assert process.stdout is not None
+        facts = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    wrong = ["--access-key-file", str(tmp_path / "wrong")] if way == "file" else ["--access-key", "not-base64-hunter2"]
+    with start(*wrong) as process:
+        _, errors = process.communicate(timeout=30)
+
+    assert facts["connection_string"].endswith(";accesskey=c2VjcmV0")
+    assert facts["entra_token"].count(".") == 2
+    assert errors == "the access key must be base64, and it is not.\n"
+    assert process.returncode == 2
