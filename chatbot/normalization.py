@@ -37,9 +37,10 @@ _INVISIBLE_RANGES: Final = (
 INVISIBLE: Final = "".join(chr(code) for first, last in _INVISIBLE_RANGES for code in range(first, last + 1))
 _JOINERS: Final = "\u200c\u200d"
 _TAGS: Final = "".join(map(chr, range(0xE0000, 0xE0080)))
+_CONTEXTUAL: Final = re.compile(f"[{_JOINERS}{_TAGS}]")
 _BLACK_FLAG: Final = "\U0001f3f4"
 
-_TABLE: Final = str.maketrans(
+_TABLE: Final[dict[int, str]] = str.maketrans(
     {
         **dict.fromkeys(INVISIBLE, ""),
         **{chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},  # full-width letters, digits and signs
@@ -70,10 +71,9 @@ def normalize(text: str) -> str:
     if _PLAIN.fullmatch(text):
         return text
     plain = text.replace("\r\n", "\n").replace("\r", "\n").translate(_TABLE)
-    if any(joiner in plain for joiner in _JOINERS):
-        plain = "".join(_without_loose_joiners(plain))
-    if any(map(plain.__contains__, _TAGS)):
-        plain = "".join(_without_loose_tags(plain))
+    if _CONTEXTUAL.search(plain):
+        for loose in (_without_loose_joiners, _without_loose_tags):
+            plain = "".join(map(plain.__getitem__, loose(plain)))
     return unicodedata.normalize("NFC", plain)
 
 
@@ -117,7 +117,7 @@ def find_match(typed: str, named: Iterable[tuple[str, T]]) -> tuple[str, T] | No
 
 def is_blank(text: str) -> bool:
     """Return whether text shows nothing: spaces and invisible marks only."""
-    return not text or not normalize(text).strip()
+    return not (text[:1].isascii() and text[:1].isalnum()) and not normalize(text).strip()
 
 
 def is_word(text: str) -> bool:
@@ -168,61 +168,55 @@ class Normalized:
 
 
 def _starts_of(original: str, text: str) -> list[int]:
-    """Return, for each character of the normalized text, where it begins in the original; and the original's end.
-
-    Normalization is local: no cluster (a character with all that may compose with it) changes another, except that
-    joiners and tags depend on what stands around them. They are found again by what came of them.
-    """
+    """Return, for each character of the normalized text, where it begins in the original; and the original's end."""
+    plain, places = _placed(original)
     starts: list[int] = []
-    for first, last in _clusters(original):
-        cluster = original[first:last]
-        made = normalize(cluster)
-        if cluster[-1] in _JOINERS or cluster[0] in _JOINERS or cluster[0] in _TAGS or cluster[-1] in _TAGS:
-            made = _as_made(cluster, text, len(starts))
-        starts += [first] * len(made)
-    if len(starts) != len(text):  # never seen; a wrong place would cut a word, the ends are always right
+    for first, last in _clusters(plain):
+        starts += [places[first]] * len(unicodedata.normalize("NFC", plain[first:last]))
+    if len(starts) != len(text):  # never seen; only what stands behind a command's name would be cut elsewhere
         starts = [min(at, len(original)) for at in range(len(text))]
     return [*starts, len(original)]
 
 
-def _as_made(cluster: str, text: str, at: int) -> str:
-    """Return what has become of a cluster that holds joiners or tags: as much of it as stands in the text there."""
-    kept = ""
-    for char in unicodedata.normalize("NFC", cluster.translate(_TABLE)):
-        if text[at + len(kept) : at + len(kept) + 1] == char:
-            kept += char
-    return kept
+def _placed(original: str) -> tuple[str, list[int]]:
+    """Return what `normalize` composes in the end, with the place of each character: the same steps, one by one."""
+    chars, places = [], []
+    for at, char in enumerate(original):
+        made = "\n" if char == "\r" else _TABLE.get(ord(char), char)
+        if made == "\n" and original[at - 1 : at] == "\r" and char == "\n":
+            continue
+        chars.append(made)
+        places.append(at)
+    kept = [at for at, char in enumerate(chars) if char]
+    for loose in (_without_loose_joiners, _without_loose_tags):
+        plain = "".join(chars[at] for at in kept)
+        kept = [kept[at] for at in loose(plain)]
+    return "".join(chars[at] for at in kept), [places[at] for at in kept]
 
 
 def _clusters(text: str) -> Iterator[tuple[int, int]]:
+    """Yield the parts that are composed apart: a character with its marks, or the letters of a Hangul syllable."""
     first = 0
     for at in range(1, len(text) + 1):
-        if at == len(text) or not _joins(text[at - 1], text[at]):
+        if at == len(text) or not (_is_mark(text[at]) or "\u1160" <= text[at] <= "\u11ff"):
             yield first, at
             first = at
 
 
-def _joins(before: str, char: str) -> bool:
-    """Whether it composes with what is before it (marks, vowels and final consonants of Hangul), or is not seen."""
-    if char < "\u0300":
-        return before == "\r" and char == "\n"
-    return _is_mark(char) or "\u1160" <= char <= "\u11ff" or char in INVISIBLE
-
-
-def _without_loose_joiners(text: str) -> Iterator[str]:
-    """Keep joiners between two characters of a word, or of an emoji."""
+def _without_loose_joiners(text: str) -> Iterator[int]:
+    """Yield the places of what stays: of joiners, those between two characters of a word, or of an emoji."""
     for at, char in enumerate(text):
         if char not in _JOINERS or (0 < at < len(text) - 1 and _is_joined(text[at - 1]) and _is_joined(text[at + 1])):
-            yield char
+            yield at
 
 
-def _without_loose_tags(text: str) -> Iterator[str]:
-    """Keep the tags that make the flag of a region."""
+def _without_loose_tags(text: str) -> Iterator[int]:
+    """Yield the places of what stays: of tags, those that make the flag of a region."""
     is_flag = False
-    for char in text:
+    for at, char in enumerate(text):
         is_tag = char in _TAGS
         if not is_tag or is_flag:
-            yield char
+            yield at
         is_flag = char == _BLACK_FLAG or (is_flag and is_tag)
 
 

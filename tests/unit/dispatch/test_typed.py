@@ -3,6 +3,7 @@
 import re
 import time
 from datetime import date, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 from uuid import UUID
@@ -137,7 +138,8 @@ def test_the_text_that_a_handler_sees_is_what_was_typed(typed: str) -> None:
 _TYPED = st.text(
     alphabet=st.one_of(
         st.sampled_from(
-            "aé/@ \u0301\u0308\u200b\u200c\u200d\ufe0f\r\n\u1112\u1161\u11ab\u0915\u09c7\u09be👨🏴\U000e0067“’—２"
+            "aé/@ =\u0338\u00ad\u0301\u0308\u200b\u200c\u200d\ufe0f\r\n\u1112\u1161\u11ab\u0915\u09c7\u09be👨"
+            "🏴\U000e0067“’—２"
         ),
         st.characters(),
     ),
@@ -158,9 +160,9 @@ def test_every_normalized_character_has_its_place_in_the_original(typed: str) ->
 
     assert places == sorted(places)
     assert places[-1] == len(typed)
-    for at, char in enumerate(normalized.text):
-        part = typed[places[at] :]
-        assert normalize(part).startswith(char) or char in normalize(part)[:3]
+    for char, (first, last) in zip(normalized.text, pairwise(places), strict=True):
+        if last - first == 1 and char not in "\u200c\u200d\U000e0067":  # what these are depends on their neighbors
+            assert normalize(typed[first])[:1] == char
 
 
 @given(_TYPED, st.sampled_from(INVISIBLE), st.integers(0, 30))
