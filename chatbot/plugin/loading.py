@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chatbot.dispatch.place import at, place_of_error
 from chatbot.dispatch.roster import Roster
-from chatbot.errors import PluginError
+from chatbot.errors import PluginError, described
 from chatbot.plugin.plugin import Plugin
 from chatbot.plugin.settings import make_plugin, settings_model
 
@@ -178,7 +178,9 @@ def _import(reference: str, base_dir: Path) -> ModuleType:
     except SyntaxError as error:
         msg = f"{at(error.filename or reference, error.lineno)}: {error.msg}; mend the syntax"
         raise PluginError(msg) from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise PluginError(_import_failed(reference, error)) from error
 
 
@@ -193,9 +195,8 @@ def _not_importable(reference: str, error: ImportError) -> str:
 
 
 def _import_failed(reference: str, error: BaseException) -> str:
-    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     where = place_of_error(error) or reference
-    return f"{where}: importing {reference} failed: {what}; a plugin must import without that"
+    return f"{where}: importing {reference} failed: {described(error)}; a plugin must import without that"
 
 
 def _anchor(reference: str, base_dir: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from chatbot.dispatch.place import place_of, place_of_error
-from chatbot.errors import PluginError, PluginSettingsError
+from chatbot.errors import PluginError, PluginSettingsError, described
 from chatbot.plugin.plugin import Plugin
 
 if TYPE_CHECKING:
@@ -81,9 +81,11 @@ def _call(factory: Callable[..., object], settings: Mapping[str, Any]) -> Plugin
         made = factory(*arguments)
     except PluginError:
         raise
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         where = place_of_error(error) or place
-        msg = f"{where}: the factory `plugin` failed: {type(error).__name__}: {error}; a plugin must load without that"
+        msg = f"{where}: the factory `plugin` failed: {described(error)}; a plugin must load without that"
         raise PluginError(msg) from error
     if not isinstance(made, Plugin):
         msg = f"{place}: the factory `plugin` returned {made!r}; it must return a Plugin"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import anyio
@@ -10,6 +11,7 @@ import pytest
 from chatbot import Context, Plugin, UserId
 from chatbot.bot.crew import Crew
 from chatbot.dispatch import BotInfo, Dispatcher
+from chatbot.errors import AbnormalExit
 from chatbot.testing import EventStream
 
 BOT = BotInfo("bot", UserId("8:acs:bot"), "Bot")
@@ -110,3 +112,23 @@ async def test_a_crew_works_again_with_its_latest_handlers() -> None:
         pass
 
     assert diary[-2:] == ["newest opened", "newest closed"]
+
+
+@pytest.mark.parametrize("raised", [SystemExit, asyncio.CancelledError, GeneratorExit])
+@pytest.mark.parametrize("fails", ["opening", "closing"])
+async def test_whatever_a_provider_ends_with_is_raised_as_an_exception(raised: type[BaseException], fails: str) -> None:
+    plugin = Plugin("hostile")
+
+    @plugin.provide
+    async def shop() -> AsyncIterator[Shop]:
+        if fails == "opening":
+            raise raised
+        yield Shop()
+        raise raised
+
+    @plugin.message()
+    async def answer(ctx: Context, shop: Shop) -> None: ...
+
+    with pytest.raises(AbnormalExit, match=raised.__name__):
+        async with Crew(Dispatcher([plugin], bot=BOT)):
+            pass

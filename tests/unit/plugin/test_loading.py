@@ -154,6 +154,12 @@ def test_wrong_settings_are_refused_all_at_once(tmp_path: Path) -> None:
         ("import math\n1 / 0", None, "it.py:2: importing it failed: ZeroDivisionError: division by zero; a plugin"),
         ("import sys\nsys.exit('no')", None, "it.py:2: importing it failed: SystemExit: no; a plugin must import"),
         (
+            "import asyncio\nraise asyncio.CancelledError",
+            None,
+            "it.py:2: importing it failed: CancelledError; a plugin",
+        ),
+        ("class E(BaseException): ...\nraise E('no')", None, "it.py:2: importing it failed: E: no; a plugin must"),
+        (
             "\nimport nowhere_at_all",
             None,
             "it.py:2: there is no module 'nowhere_at_all'; install it, or mend the import",
