@@ -18,11 +18,12 @@ class Pulse:
     handler, which may take as long as its author lets it; those are listed apart.
     """
 
-    __slots__ = ("_promised", "_running", "_waiting")
+    __slots__ = ("_named", "_promised", "_running", "_waiting")
 
     def __init__(self) -> None:
         self._promised: dict[str, float] = {}
         self._running: dict[str, tuple[str, float]] = {}
+        self._named: dict[str, str] = {}
         self._waiting: set[str] = set()
 
     def promise(self, poller: str, until: float) -> None:
@@ -42,9 +43,18 @@ class Pulse:
         self._waiting.discard(poller)
         self._running[poller] = (event, now)
 
+    def name(self, poller: str, handler: str) -> None:
+        """This handler, with its place in the code, is what has run here for long."""
+        self._named[poller] = handler
+
+    def name_of(self, poller: str) -> str:
+        """The handler that has run here for long; "" if none has."""
+        return self._named.get(poller, "")
+
     def end(self, poller: str, now: float) -> None:
         """The handler has ended, or waits no more."""
         self._waiting.discard(poller)
+        self._named.pop(poller, None)
         self._running.pop(poller, None)
         if poller in self._promised:
             self._promised[poller] = now

@@ -23,11 +23,13 @@ class RunningHandler:
     Args:
         thread: where; empty for events that are in no thread.
         event: the kind of event.
+        handler: its qualified name, and its place in the code, once it has run for long; "" before.
     """
 
     thread: str
     event: str
     seconds: float
+    handler: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,11 @@ def _quota_left(budgets: list[Budget], now: float) -> dict[str, int]:
 
 
 def _running(bot: Bot, now: float) -> tuple[RunningHandler, ...]:
-    found = [RunningHandler(place, event, seconds) for place, (event, seconds) in bot.watch.pulse.running(now).items()]
+    pulse = bot.watch.pulse
+    found = [
+        RunningHandler(place, event, seconds, pulse.name_of(place))
+        for place, (event, seconds) in pulse.running(now).items()
+    ]
     return tuple(sorted(found, key=lambda one: -one.seconds))
 
 
@@ -142,4 +148,5 @@ def _slow(running: tuple[RunningHandler, ...]) -> Iterator[Degraded]:
     for handler in running:
         if handler.seconds >= SLOW_HANDLER_SECONDS:
             where = f" in {handler.thread}" if handler.thread else ""
-            yield Degraded(HANDLER_SLOW, f"a handler of {handler.event}{where} has not ended", handler.seconds)
+            name = f"the handler {handler.handler}" if handler.handler else f"a handler of {handler.event}"
+            yield Degraded(HANDLER_SLOW, f"{name}{where} has not ended", handler.seconds)

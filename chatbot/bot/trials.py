@@ -161,7 +161,7 @@ class Trials:
             event_key=event.key,
             seconds=SLOW_SECONDS,
         )
-        self._bot.watch.slow(whose.name)
+        self._bot.watch.slow(event, whose.name, whose.place)
         self.attempts.handler = whose.name
         self._bot.note_long(self, running)
 

@@ -65,8 +65,9 @@ class Watch:
         error = kind_of(outcome.error) if outcome.error is not None else None
         self._observer.note(EventHandled(outcome.handler, anyio.current_time() - begun, error))
 
-    def slow(self, handler: str) -> None:
-        """A handler has run for more than a minute."""
+    def slow(self, event: Event, handler: str, place: str) -> None:
+        """A handler has run for more than a minute on this event; `place` is where it is in the code."""
+        self.pulse.name(event.thread if isinstance(event, ThreadEvent) else "", f"{handler} ({place})")
         self._observer.note(HandlerSlow(handler))
 
     def abandoned(self, handler: str) -> None:
