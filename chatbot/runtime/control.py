@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,9 @@ from chatbot.errors import StateError, StoreError, StoreInUse
 from chatbot.model import ThreadId, UserId
 
 DIRECTORY_NAME: Final = ".chatbot"
+
+_UNFOLLOWED: Final = getattr(os, "O_NOFOLLOW", 0)
+"""Root must not be led elsewhere by a link of the directory's owner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +118,11 @@ class ControlDirectory:
             kept = json.loads((self.path / f"{name}.json").read_text("utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise self._unusable(error) from error
+        except ValueError as error:
+            message = f"{self.path / name}.json: this is not what was written there: {error}; move it elsewhere"
+            raise StoreError(message) from error
         return kept if isinstance(kept, dict) else {}
 
     def remember(self, name: str, facts: dict[str, Any]) -> None:
@@ -134,12 +140,32 @@ class ControlDirectory:
 
     def _make(self) -> None:
         try:
-            self.path.mkdir(mode=0o700, exist_ok=True)
+            try:
+                self.path.mkdir(mode=0o700)
+            except FileExistsError:
+                pass
+            else:
+                self._hand_over(os.open(self.path, os.O_RDONLY | _UNFOLLOWED), self.path.parent)
             self.path.chmod(0o700)
         except OSError as error:
             raise self._unusable(error) from error
 
+    def _hand_over(self, descriptor: int, like: Path) -> None:
+        """Give what root has just made to the owner of this place, and close it.
+
+        Root's commands must leave nothing behind that the service's own user cannot read or write.
+        """
+        try:
+            if hasattr(os, "geteuid") and os.geteuid() == 0:
+                owner = like.stat()
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        finally:
+            os.close(descriptor)
+
     def _lock(self, *, timeout: float) -> FileLock:
+        with suppress(OSError):  # there already, or told by whoever takes the lock
+            new = os.O_RDWR | os.O_CREAT | os.O_EXCL | _UNFOLLOWED
+            self._hand_over(os.open(self.path / "run.lock", new, 0o600), self.path)
         return FileLock(self.path / "run.lock", timeout=timeout, mode=0o600)
 
     def _is_held(self) -> bool:
@@ -165,12 +191,17 @@ class ControlDirectory:
         """Write whole or not at all: readers see the old file or the new one."""
         beside = file.with_suffix(f".{os.getpid()}.new")
         try:
-            with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
+            beside.unlink(missing_ok=True)
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _UNFOLLOWED, 0o600)
+            with open(descriptor, "w", encoding="utf-8") as out:
                 json.dump(facts, out, indent=2)
+                out.flush()
+                self._hand_over(os.dup(descriptor), self.path)
             beside.replace(file)
         except OSError as error:
             raise self._unusable(error) from error
 
-    def _unusable(self, error: Exception) -> StoreError:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        return StoreError(f"{self.path}: this directory cannot be used: {reason}; mend its rights, or remove it")
+    def _unusable(self, error: OSError) -> StoreError:
+        file = error.filename or self.path
+        remedy = f"give it to the user that runs the bots: chown -R USER {self.path}"
+        return StoreError(f"{file}: this cannot be used: {error.strerror}; {remedy}")

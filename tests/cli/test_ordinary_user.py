@@ -110,4 +110,4 @@ def test_a_store_that_this_user_may_not_write_ends_the_start_with_what_to_do(pla
 
     assert bots.ended() == 69
     (problem,) = [json.loads(line)["problem"] for line in bots.lines]
-    assert f"{place}/state/.chatbot: this directory cannot be used: Permission denied; mend its rights" in problem
+    assert f"{place}/state/.chatbot: this cannot be used: Permission denied; give it to the user" in problem

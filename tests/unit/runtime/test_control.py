@@ -103,5 +103,46 @@ def test_what_is_remembered_outlives_the_daemon(tmp_path: Path) -> None:
 def test_a_directory_that_cannot_be_used_is_an_error_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / ".chatbot").write_text("in the way")
 
-    with pytest.raises(StoreError, match=r"this directory cannot be used: .*; mend its rights, or remove it"):
+    with pytest.raises(
+        StoreError, match=r"cannot be used: .*; give it to the user that runs the bots|is not what was written there"
+    ):
         ControlDirectory(tmp_path).hold().__enter__()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can make files of others")
+def test_what_root_makes_belongs_to_the_owner_of_the_place(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65533)
+    control = ControlDirectory(tmp_path)
+    control.remember("people", {"a": 1})
+    with control.hold():
+        control.publish(INFO)
+        control.remember("people", {"a": 2})
+        assert control.is_held
+
+        made = {path.name: path.stat() for path in (control.path, *control.path.rglob("*"))}
+
+    assert {(status.st_uid, status.st_gid) for status in made.values()} == {(65534, 65533)}
+    assert set(made) == {".chatbot", "people.json", "run.json", "run.lock"}
+
+
+def test_a_link_in_place_of_a_file_leads_nowhere(tmp_path: Path) -> None:
+    control = ControlDirectory(tmp_path)
+    control.remember("people", {})
+    (tmp_path / "elsewhere").write_text("theirs")
+    (control.path / f"people.{os.getpid()}.new").symlink_to(tmp_path / "elsewhere")
+
+    control.remember("people", {"a": 1})
+
+    assert (tmp_path / "elsewhere").read_text() == "theirs"
+    assert control.recall("people") == {"a": 1}
+
+
+def test_what_cannot_be_used_is_named_with_a_remedy_that_destroys_nothing(tmp_path: Path) -> None:
+    control = ControlDirectory(tmp_path)
+    control.path.mkdir()
+    (control.path / "people.json").mkdir()
+
+    with pytest.raises(StoreError, match=r"people\.json: this cannot be used: .*chown -R USER") as caught:
+        control.recall("people")
+
+    assert "remove" not in str(caught.value)
