@@ -24,6 +24,7 @@ from chatbot.dispatch.awaiting import unawaited
 from chatbot.dispatch.place import at
 from chatbot.errors import ChatbotError, ConfigError
 from chatbot.plugin import Plugin
+from chatbot.plugin.lint import mistakes
 from chatbot.runtime.asking import find_daemon
 from chatbot.runtime.checkup import memory, service
 from chatbot.runtime.checkup.finding import Finding, State, misconfigured, ok, warning
@@ -77,6 +78,9 @@ def _with_plugins(examined: Examined, path: Path) -> tuple[Plugins, Sequence[Pro
     document = examined.document
     plugins, wrong = examine_plugins(document, path.absolute().parent, known=examined.problems)
     doubtful = {problem for loaded in plugins.values() for one in loaded for problem in _doubts(one)}
+    for loaded in plugins.values():
+        found = mistakes([handler for one in loaded for handler in one.handlers()])
+        doubtful |= {Problem(_line(one.file, one.line), (), one.text) for one in found}
     ordered = in_order([*examined.problems, *wrong], document)
     return plugins, [*ordered, *sorted(doubtful, key=lambda one: (one.place.source.name, one.place.line, one.text))]
 

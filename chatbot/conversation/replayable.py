@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from chatbot.conversation.syntax import syntax_of
 
@@ -83,6 +83,47 @@ def findings(dialog: Callable[..., Any], provided: Collection[str] = ()) -> list
     return sorted(found, key=lambda one: (one.file, one.line, one.call))
 
 
+@dataclass(frozen=True, slots=True)
+class FoundCall:
+    """A call of something that was looked for.
+
+    Args:
+        file: where.
+        line: likewise.
+        call: what is called there, as it is written.
+        suspect: what it was found as.
+        is_in_loop: it stands in a loop.
+    """
+
+    file: str
+    line: int
+    call: str
+    suspect: str
+    is_in_loop: bool
+
+
+def calls_of(function: Callable[..., Any], suspects: Collection[str]) -> list[FoundCall]:
+    """The calls of these, by full name or its beginning, in a function and in those of its module that it calls.
+
+    What stands in a lambda or in a nested function is left out: it may be called elsewhere, such as in a thread.
+    """
+    seen: set[Callable[..., Any]] = set()
+    todo: list[Callable[..., Any]] = [inspect.unwrap(function)]
+    found: set[FoundCall] = set()
+    while todo:
+        one = todo.pop()
+        if one in seen or not isinstance(one, FunctionType):
+            continue
+        seen.add(one)
+        reading = _CallReading.of(one, ())
+        if isinstance(reading, _CallReading):
+            reading.suspects = suspects
+            reading.read()
+            found |= reading.calls
+            todo += [other for other in reading.called if other.__module__ == one.__module__]
+    return sorted(found, key=lambda call: (call.file, call.line, call.call))
+
+
 def _is_followed(called: FunctionType, caller: FunctionType) -> bool:
     """Whether what a dialog calls is the same author's: of its module, or a dialog itself."""
     hints = getattr(called, "__annotations__", {})
@@ -105,7 +146,7 @@ class _Reading(ast.NodeVisitor):
         self._given_away = set(_given_to_run(tree))
 
     @classmethod
-    def of(cls, function: FunctionType, provided: Collection[str]) -> _Reading | None:
+    def of(cls, function: FunctionType, provided: Collection[str]) -> Self | None:
         """A reading of its source; None if it has none."""
         syntax = syntax_of(function)
         if syntax is None:
@@ -198,6 +239,53 @@ class _Reading(ast.NodeVisitor):
             return found if is_plain else _Named(f"{owner.__name__}.{node.attr}")
         owner_name = _name_of(owner)
         return _Named(f"{owner_name}.{node.attr}" if owner_name else "")
+
+
+class _CallReading(_Reading):
+    """A pass that looks for calls, wherever they are not within another function."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.suspects: Collection[str] = ()
+        self.calls: set[FoundCall] = set()
+        self._loops = 0
+        self._depth = 0
+
+    def visit_Lambda(self, node: ast.Lambda) -> None:
+        return
+
+    def _visit_function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        if self._depth:
+            return
+        self._depth += 1
+        for statement in node.body:
+            self.visit(statement)
+        self._depth -= 1
+
+    def visit_Global(self, node: ast.Global) -> None:
+        return
+
+    def visit_Call(self, node: ast.Call) -> None:
+        found = self._resolve(node.func)
+        if isinstance(found, FunctionType):
+            self.called.append(found)
+        names = (_name_of(found), self._as_written(node.func))
+        for suspect in self.suspects:
+            if any(name == suspect or name.startswith(f"{suspect}.") for name in names):
+                line = self._first_line + node.lineno - 1
+                call = f"{ast.unparse(node.func)}()"
+                self.calls.add(FoundCall(self._file, line, call, suspect, bool(self._loops)))
+                break
+        self.generic_visit(node)
+
+    def visit(self, node: ast.AST) -> None:
+        is_loop = isinstance(node, _LOOPS)
+        self._loops += is_loop
+        super().visit(node)
+        self._loops -= is_loop
+
+
+_LOOPS: Final = (ast.For, ast.AsyncFor, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 @dataclass(frozen=True, slots=True)
