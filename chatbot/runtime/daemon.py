@@ -290,6 +290,8 @@ def _note_cuts(store: Store, bots: Sequence[Bot], seconds: float) -> None:
     """Note which handlers a forced exit cuts off, and let the store finish. In the watchdog's thread."""
     if isinstance(store, EndableStore):
         now = time.monotonic()
-        for bot in bots:
-            store.submit_from_thread(bot.user, bot.long_attempts(now))
-        store.finish(seconds)
+        try:
+            for bot in bots:
+                store.submit_from_thread(bot.user, bot.long_attempts(now))
+        finally:  # the event loop may run beside this thread and change what is read here
+            store.finish(seconds)
