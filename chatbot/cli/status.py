@@ -207,6 +207,9 @@ def _remarks(bot: Mapping[str, Any], widest_name: int) -> Iterator[str]:
         yield f"{name}: handles {one['event']}{where} since {_span(one['seconds'])}"
     if (more := len(bot["running"]) - MOST_ALIKE) > 0:
         yield f"{name}: and {more} more handlers run"
+    handlers = bot.get("handlers", {})
+    if waiting := handlers.get("waiting"):
+        yield f"{name}: {waiting} events wait until one of {handlers['most']} handlers has ended (max_handlers)"
     failures: dict[tuple[str, str], list[float]] = {}
     for one in bot["last_failures"]:
         failures.setdefault((one["handler"], one["error"]), []).append(one["seconds_ago"])

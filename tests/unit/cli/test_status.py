@@ -92,6 +92,22 @@ def test_what_is_alike_is_counted() -> None:
     ]
 
 
+def test_reasons_to_be_degraded_and_events_that_wait_are_told() -> None:
+    reason = {"reason": "list_threads:403", "detail": "the service answers 403\x1b[31m", "seconds": 200.0}
+    handlers = {"most": 32, "running": 32, "waiting": 7}
+    of_process = {"reason": "settings_postponed", "detail": "only a restart applies store", "seconds": 5.0}
+    shown = portrait(status(bot("echo", degraded=[reason], handlers=handlers), is_degraded=True, degraded=[of_process]))
+
+    assert shown[1:3] == [
+        "healthy, ready, DEGRADED, 9 tasks, 123 MB",
+        "  degraded: settings_postponed for 5s: only a restart applies store",
+    ]
+    assert shown[-2:] == [
+        "echo: degraded: list_threads:403 for 3m 20s: the service answers 403\\x1b[31m",
+        "echo: 7 events wait until one of 32 handlers has ended (max_handlers)",
+    ]
+
+
 def test_what_does_not_fit_on_a_screen_is_counted_and_bots_with_remarks_come_first() -> None:
     bots = [bot(f"calm-{number}") for number in range(40)] + [failing("sick"), bot("full", quota_left={
         "list_threads": 0, "list_messages": 0, "write_message": 1})]  # fmt: skip
