@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any, Final, NamedTuple, Protocol, Self
 
-from chatbot.actions import ActionKey, SendMessage, SendReadReceipt, Wish
+from chatbot.actions import ActionKey, SendMessage, SendReadReceipt, Wish, readable
 from chatbot.conversation.answers import is_cancel
 from chatbot.conversation.memory import Memory
 from chatbot.conversation.schedules import Schedule
@@ -41,7 +41,7 @@ from chatbot.dispatch.payload import Payload
 from chatbot.dispatch.provider import Provisions
 from chatbot.dispatch.reply import PASS, Reply
 from chatbot.dispatch.roster import Roster
-from chatbot.errors import CannotStore, DialogDiverged, TimeTooFar
+from chatbot.errors import CannotStore, DialogDiverged, TimeTooFar, text_of
 from chatbot.events import DialogTimedOut, Event, MessageReceived
 from chatbot.stores.base import Write
 from chatbot.stores.conversation import DialogRecord
@@ -419,7 +419,7 @@ class Dispatcher:
             writes = tuple(self.author_code.call(ledger.memory.writes))
         except CannotStore as error:
             if handler is not None:
-                error = CannotStore(f"{handler.place}: {handler.name} left what cannot be stored: {error}")
+                error = CannotStore(f"{handler.place}: {handler.name} left what cannot be stored: {text_of(error)}")
             return Outcome(handler=name, error=error, is_final=True, writes=self._parked(ledger.memory))
         except Exception as error:  # classes of states are plugins' code, and so is how they are stored
             return self._failed(handler, event, ledger, error)
@@ -428,7 +428,7 @@ class Dispatcher:
     def _explained(self, handler: Handler, event: Event, ledger: Ledger, error: TimeTooFar) -> Outcome:
         """Tell the person what they asked too much of; nothing else that the handler asked for is done."""
         answer = Ledger(ledger.occasion, Memory(event))
-        answer.add(handler.name, SendMessage(str(error)))
+        answer.add(handler.name, SendMessage(readable(text_of(error), handler.name)))
         return self._done(handler, event, answer, is_owed=True)
 
     def _failed(self, handler: Handler | None, event: Event, ledger: Ledger, error: Exception) -> Outcome:

@@ -27,7 +27,7 @@ from structlog.typing import ExcInfo
 
 from chatbot.dispatch.arguments import BadArguments
 from chatbot.dispatch.place import is_known_source
-from chatbot.errors import ChatbotError
+from chatbot.errors import AbnormalExit, ChatbotError
 
 ELISION: Final = "…"
 
@@ -72,9 +72,13 @@ class Redaction:
             error: the exception.
             is_within: whether another one holds it, as its cause or in a group: then authors may have put it there.
         """
+        if isinstance(error, AbnormalExit):  # its words are those of what a plugin raised
+            words = self.words_of(error.raised, is_within=True)
+            kind = name_of_class(error.raised)
+            return f"{kind}: {words}" if words else kind
         try:
             said = str(error.msg) if isinstance(error, SyntaxError) else str(error)
-        except Exception:  # it cannot say what it is
+        except BaseException:  # it cannot say what it is: __str__ is a plugin's code
             return ELISION
         if not said or self.shows_texts or name_of_class(error) in self.harmless:
             return said

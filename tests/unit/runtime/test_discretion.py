@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbot.dispatch.arguments import BadArguments
-from chatbot.errors import ChatbotError, ServiceError, StateError
+from chatbot.errors import AbnormalExit, ChatbotError, ServiceError, StateError
 from chatbot.runtime.discretion import ELISION, Redaction, name_of_class
 from chatbot.service.connection import ConnectionString
 
@@ -166,3 +166,15 @@ def test_a_class_that_was_made_of_a_text_has_no_name(name: str) -> None:
 @given(st.text(min_size=3))
 def test_no_text_that_an_exception_holds_is_in_its_summary(said: str) -> None:
     assert Redaction().summary(ValueError(said)) == f"ValueError: {ELISION}"
+
+
+def test_what_is_no_exception_is_told_by_its_class_without_its_words() -> None:
+    class Mute(BaseException):
+        def __str__(self) -> str:
+            raise Mute
+
+    for raised in (SystemExit(WORD), Mute()):
+        error = AbnormalExit(raised)
+        for shown in (told(throw(error)), Redaction().summary(error)):
+            assert WORD not in shown
+        assert type(raised).__name__ in told(throw(error))
