@@ -174,7 +174,7 @@ class LoopWatchdog:
             # Appended to, so that whoever asks may empty it.
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         except OSError as error:
-            self._log.warning("watchdog.no_stack", error=str(error))
+            self._log.warning("watchdog.stack_disabled", error=str(error))
             yield None
             return
         # Ignored from now on: a signal that comes when faulthandler is gone must not end the process.
