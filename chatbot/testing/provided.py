@@ -49,7 +49,8 @@ def with_provided(plugins: Sequence[Any], provide: Mapping[Any, object], caller:
     if isinstance(plugins, Plugin):
         msg = f"{caller} takes a list of plugins for each bot: write [plugin], not plugin"
         raise TypeError(msg)
-    return [_Provided(one, provide) if provide and isinstance(one, Plugin) else one for one in plugins]
+    sources: list[Any] = [_Provided(one, provide) if provide and isinstance(one, Plugin) else one for one in plugins]
+    return sources
 
 
 def check_provided(sources: Sequence[HandlerSource], provide: Mapping[Any, object]) -> None:
