@@ -98,7 +98,7 @@ class Reading:
 
     def _is_news(self, reader: UserId, number: int) -> bool:
         """Whether it is another's, of a message that the bot was there for, and newer than what is known."""
-        floor = self._lane.handling.cursor.floor
+        floor = max(self._lane.handling.cursor.floor, self._lane.arrived)
         return reader != self._lane.bot.user and number > max(floor, self._known.get(reader, 0))
 
     async def _tell(self, receipts: Sequence[Receipt]) -> None:
