@@ -30,7 +30,7 @@ BOTS = """
 version: 1
 service: emulator
 bots:
-  picky: {plugins: [picky], poll: {interval: 300ms}}
+  picky: {plugins: [picky], apology: off, poll: {interval: 300ms}}
 """
 
 
