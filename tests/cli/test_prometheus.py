@@ -132,7 +132,7 @@ def test_a_real_prometheus_scrapes_the_bots_and_understands_rules_and_dashboard(
         )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
     assert server.query("up") == {"": 1.0}
-    assert server.query("chatbot_ready") == {"": 1.0}
+    server.awaits(lambda: server.query("chatbot_ready") == {"": 1.0})
     assert server.query("chatbot_emulator") == {"": 1.0}
     assert server.query("chatbot_threads") == {"echo": 1.0, "helpdesk": 1.0}
     assert {rule["name"] for rule in rules(server) if rule["state"] == "firing"} == set()

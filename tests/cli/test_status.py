@@ -61,6 +61,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     running = Site(directory, home=tmp_path_factory.mktemp("home_of_status"))
     running.directory = directory
     running.event("daemon.started")
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while running.get("/readyz")[0] != 200 and time.monotonic() < deadline:
+        time.sleep(0.05)  # no line of the log says that a bot's loops run
     yield running
     running.close()
 
