@@ -5,14 +5,18 @@ It is copied beside the bots.yaml of a test, and stands alone there.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 import anyio
 
-from chatbot import Context, MessageEdited, Plugin, State
+from chatbot import Context, MessageEdited, Plugin, Retry, State
 
 plugin = Plugin("checkable")
 _shaken: set[str] = set()
@@ -100,3 +104,107 @@ async def die(ctx: Context, number: int, how: str = "exit") -> str:
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     os._exit(9)
+
+
+# ── handlers that do to their bot what they can ───────────────────────────────────────────────────────────────
+
+HASTY = Retry(attempts=2, first=timedelta(milliseconds=100))
+SOON = timedelta(seconds=1)
+_open: list[anyio.CancelScope] = []
+
+
+class Unreadable(Exception):
+    """Cannot even be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@plugin.command("exit", retry=HASTY)
+async def leave(ctx: Context, number: int) -> None:
+    """End the process, in order, as argparse does."""
+    sys.exit(2)
+
+
+@plugin.command("interrupt", retry=HASTY)
+async def interrupt(ctx: Context, number: int) -> None:
+    """Raise several errors that are no exceptions."""
+    raise BaseExceptionGroup("several", [KeyboardInterrupt(), GeneratorExit()])
+
+
+@plugin.command("cancel", retry=HASTY)
+async def cancel(ctx: Context, number: int) -> None:
+    """Cancel the task it runs in, and wait."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await anyio.sleep(0.1)
+
+
+@plugin.command("await", retry=HASTY)
+async def await_canceled(ctx: Context, number: int) -> None:
+    """Await a task that was canceled."""
+    task = asyncio.ensure_future(asyncio.sleep(60))
+    task.cancel()
+    await task
+
+
+@plugin.command("scope", retry=HASTY)
+async def leave_open(ctx: Context, number: int) -> None:
+    """Leave a cancel scope open."""
+    _open.append(anyio.CancelScope().__enter__())
+
+
+@plugin.command("hang", retry=HASTY, timeout=SOON)
+async def hang(ctx: Context, number: int) -> None:
+    """Never end by itself."""
+    await anyio.sleep_forever()
+
+
+@plugin.command("swallow", retry=HASTY, timeout=SOON)
+async def swallow(ctx: Context, number: int) -> None:
+    """Not end when it is told to, but a little later."""
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        try:
+            await asyncio.sleep(0.2)
+        except asyncio.CancelledError:
+            continue
+    raise TimeoutError
+
+
+@plugin.command("thread", retry=Retry(attempts=1), timeout=SOON)
+async def block_thread(ctx: Context, number: int) -> None:
+    """Wait for a thread that nobody can end: it is abandoned for a while."""
+    await anyio.to_thread.run_sync(time.sleep, 15)
+
+
+@plugin.command("block", retry=HASTY)
+async def block_loop(ctx: Context, number: int) -> None:
+    """Block the event loop for a moment, then fail."""
+    time.sleep(0.3)  # noqa: ASYNC251 - that is the point
+    raise RuntimeError
+
+
+@plugin.command("unreadable", retry=HASTY)
+async def unreadable(ctx: Context, number: int) -> None:
+    """Raise what cannot be shown."""
+    raise Unreadable
+
+
+@plugin.command("unstorable", retry=HASTY)
+async def unstorable(ctx: Context, counted: State[Count], number: int) -> None:
+    """Leave a state that has no stored form."""
+    counted.value = Count(object())  # type: ignore[arg-type]
+
+
+@plugin.command("bytes", retry=HASTY)
+async def reply_bytes(ctx: Context, number: int) -> None:
+    """Reply with what is no text."""
+    await ctx.reply(b"\xff")  # type: ignore[arg-type]
+
+
+@plugin.command("half", retry=HASTY)
+async def half_a_key(ctx: Context, number: int) -> None:
+    """Use half an emoji where it can be no text that people read."""
+    await ctx.reply("half", metadata={"half": "\ud83d"})

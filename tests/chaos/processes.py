@@ -38,6 +38,7 @@ bots:
   echo:
     plugins: [checkable]
     poll: {{interval: {interval}, idle: {idle}}}
+    apology: "off"
 log: {{format: json, level: info}}
 """
 
@@ -249,10 +250,15 @@ class Daemon:
         """Wait until the process that runs has ended."""
         await self._ended.wait()
 
-    async def ask(self, *command: str) -> dict[str, Any]:
-        """What `chatbot COMMAND… bots.yaml --format json` answers, beside the running daemon."""
+    async def ask(self, *command: str, is_checked: bool = True) -> dict[str, Any]:
+        """What `chatbot COMMAND… bots.yaml --format json` answers, beside the running daemon.
+
+        Args:
+            command: what to ask.
+            is_checked: raise an error if it ends with another exit code than 0.
+        """
         process = [sys.executable, "-m", "chatbot", *command, str(self.directory / "bots.yaml"), "--format", "json"]
-        answer = await anyio.run_process(process, cwd=ROOT)
+        answer = await anyio.run_process(process, cwd=ROOT, check=is_checked)
         return dict(json.loads(answer.stdout))
 
     def kill(self) -> bool:

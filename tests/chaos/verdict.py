@@ -7,7 +7,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, Final, Self
+
+HOSTILE: Final = frozenset(
+    ("exit", "interrupt", "cancel", "await", "scope", "hang", "swallow")  # noqa: RUF005 - two lines
+    + ("thread", "block", "unreadable", "unstorable", "bytes", "half")
+)
+"""Commands whose handlers do to their bot what they can, and never succeed."""
 
 _ASKED = re.compile(r"(?:/(?P<command>\w+) |say )(?P<number>\d+)(?P<anew> anew)?(?: .*)?")
 
@@ -138,6 +144,8 @@ def _answer_to(text: str, counts: Iterator[int]) -> tuple[str, ...]:
         case "tell":
             return (f"{number} once upon a time",)
         case "poison" | "die":
+            return ()
+        case command if command in HOSTILE:
             return ()
     return (f"{number} anew" if asked["anew"] else number,)
 

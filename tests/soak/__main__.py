@@ -58,7 +58,7 @@ def _runs(options: argparse.Namespace) -> list[tuple[str, int]]:
 
 
 def _run(options: argparse.Namespace, loop: str, seed: int) -> bool:
-    plan = Plan(options.minutes * 60, options.threads, options.kills, seed, options.pause)
+    plan = Plan(options.minutes * 60, options.threads, options.kills, seed, options.pause, options.hostile)
     directory = Path(tempfile.mkdtemp(prefix="chatbot-soak-"))
     is_clean = False
     try:
@@ -79,6 +79,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pause", type=float, default=12.0, help="seconds between a person's outbursts (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of everything random (%(default)s)")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from this one on (%(default)s)")
+    parser.add_argument("--hostile", action="store_true", help="let handlers do to their bot what they can, too")
     parser.add_argument("--past", action="store_true", help="run the seeds that found something before, too")
     parser.add_argument(
         "--loops",

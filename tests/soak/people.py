@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -13,11 +13,15 @@ from chatbot.errors import OutcomeUnknown, ServiceError, Throttled
 from chatbot.model import MessageId, Participant, ThreadId, UserId
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
+from tests.chaos.verdict import HOSTILE
 
 T = TypeVar("T")
 
 ASKS: Final = ("say {}",) * 5 + ("/two {}", "/fix {}", "/count {}") * 2 + ("/shaky {}", "/tell {}")
 """What people ask for."""
+
+HOSTILE_ASKS: Final = (*ASKS * 4, *(f"/{command} {{}}" for command in sorted(HOSTILE)))
+"""What they ask for where handlers do to their bot what they can."""
 
 
 class Person:
@@ -27,18 +31,20 @@ class Person:
         resource: the service.
         dice: decides what they do, and when.
         pause: seconds between two outbursts, on average.
+        asks: what they ask for.
 
     Attributes:
         thread: where they talk, once they have opened it.
         doubts: how often they could not tell whether something was done.
     """
 
-    def __init__(self, resource: AcsResource, dice: random.Random, pause: float) -> None:
+    def __init__(self, resource: AcsResource, dice: random.Random, pause: float, asks: Sequence[str] = ASKS) -> None:
         self.thread: ThreadId | None = None
         self.doubts = 0
         self._resource = resource
         self._dice = dice
         self._pause = pause
+        self._asks = asks
         self._count = 0
 
     async def come(self, bot: UserId) -> ThreadId:
@@ -60,7 +66,7 @@ class Person:
                 return
             await anyio.sleep(pause)
             for _ in range(self._dice.choice((1, 1, 1, 1, 2, 4))):
-                await self.say(self._dice.choice(ASKS))
+                await self.say(self._dice.choice(self._asks))
 
     async def say(self, form: str) -> None:
         """Say something with the next number in it; some plain words are corrected a little later."""

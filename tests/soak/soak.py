@@ -18,7 +18,7 @@ from tests.chaos.processes import Daemon, Service
 from tests.chaos.unlucky import revive_unlucky
 from tests.chaos.verdict import Said, Verdict, answers_to, judge, longest_wait
 from tests.soak.memory import MemoryRecord
-from tests.soak.people import Person
+from tests.soak.people import ASKS, HOSTILE_ASKS, Person
 
 FAULTS: Final = (
     "*:latency=0..0.4,probability=0.1",
@@ -76,6 +76,7 @@ class Plan:
         kills: how often the daemon is killed.
         seed: of everything random, the service's faults included.
         pause: seconds between two outbursts of one person, on average.
+        is_hostile: people also ask for what the handlers of `checkable` do to their bot.
     """
 
     seconds: float
@@ -83,6 +84,7 @@ class Plan:
     kills: int
     seed: int
     pause: float
+    is_hostile: bool = False
 
 
 @dataclass(slots=True)
@@ -153,8 +155,9 @@ class Soak:
             self._bot = UserId(self._daemon.user)
             self.findings.service_memory.append(self._service.memory)
             await self._service.put_faults([*FAULTS, STALE_REPLIES.format(bot=self._bot)])
+            asks = HOSTILE_ASKS if self._plan.is_hostile else ASKS
             self.people = [
-                Person(resource, random.Random(f"{self._plan.seed} {number}"), self._plan.pause)
+                Person(resource, random.Random(f"{self._plan.seed} {number}"), self._plan.pause, asks)
                 for number in range(self._plan.threads)
             ]
             async with anyio.create_task_group() as beside:
