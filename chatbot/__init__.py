@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     )
     from chatbot.conversation import BotState, Dialog, ProfileState, State, UserState, migration
     from chatbot.dispatch.arguments import Rest
-    from chatbot.dispatch.context import Context
+    from chatbot.dispatch.context import Context, SentMessage
+    from chatbot.dispatch.event_view import BotInfo, CommandInfo
     from chatbot.dispatch.filters import (
         Filter,
         admin,
@@ -33,11 +34,8 @@ if TYPE_CHECKING:
         text,
     )
     from chatbot.dispatch.middleware import Middleware, Proceed
-    from chatbot.dispatch.occasion import BotInfo, CommandInfo
-    from chatbot.dispatch.outcome import Ack, Retry
+    from chatbot.dispatch.outcome import PASS, Ack, Pass, Reply, Retry
     from chatbot.dispatch.plaintext import Quotation
-    from chatbot.dispatch.reply import PASS, Pass, Reply
-    from chatbot.dispatch.sent import SentMessage
     from chatbot.errors import ChatbotError, DialogCancelled, DialogTimeout, PluginError, TimeTooFar
     from chatbot.events import (
         ActionFailed,
@@ -140,11 +138,11 @@ _ROOMS = (
     "chatbot.dispatch.context",
     "chatbot.dispatch.filters",
     "chatbot.dispatch.middleware",
-    "chatbot.dispatch.occasion",
+    "chatbot.dispatch.event_view",
     "chatbot.dispatch.outcome",
     "chatbot.dispatch.plaintext",
-    "chatbot.dispatch.reply",
-    "chatbot.dispatch.sent",
+    "chatbot.dispatch.outcome",
+    "chatbot.dispatch.context",
     "chatbot.errors",
     "chatbot.events",
     "chatbot.model",

@@ -1,6 +1,6 @@
 """One bot: its doorbell, its schedule, and a lane for each of its threads."""
 
 from chatbot.bot.bot import Bot
-from chatbot.bot.settings import ALL_HISTORY, NO_HISTORY, BotSettings
+from chatbot.bot.environment import ALL_HISTORY, NO_HISTORY, BotSettings
 
 __all__ = ["ALL_HISTORY", "NO_HISTORY", "Bot", "BotSettings"]

@@ -3,6 +3,10 @@
 Nothing here outlives `run`. Stopping is the end of the stream: no new look begins, turns finish the event in hand,
 outboxes drain, and `run` returns. A handler's failure is a log line; only what nobody foresaw ends `run` with an
 exception, and whoever supervises the bot starts it again.
+
+What a bot knows again when it starts: its threads, what was left to be done there, and what needs a look at once.
+
+What a bot does from time to time: forget what is settled, note up to when everything is, sum up failures.
 """
 
 from __future__ import annotations
@@ -21,46 +25,52 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
 from chatbot.actions import ActionKey, EditMessage, SendMessage, SendReadReceipt, Wish, action_key
-from chatbot.bot import aftercare
-from chatbot.bot.crew import Crew
-from chatbot.bot.deferred import Deferred
+from chatbot.bot import admin
 from chatbot.bot.degraded import BOT_RESTARTING, HANDLER_ABANDONED, SETTLED_SECONDS, Degraded, DegradedReasons
+from chatbot.bot.discovery import Listening
+from chatbot.bot.environment import BotSettings
+from chatbot.bot.failure_log import Recurrence, Trouble
+from chatbot.bot.handlers import Crew
 from chatbot.bot.lane import Lane
-from chatbot.bot.line import LaneLine
-from chatbot.bot.listening import Listening
+from chatbot.bot.live_channel import LaneLine
 from chatbot.bot.membership import Presence
-from chatbot.bot.observer import Observer, Unobserved
+from chatbot.bot.monitoring import PATIENCE, Observer, Tracer, Unobserved, Untraced, Watch
 from chatbot.bot.own_lane import OwnLane
-from chatbot.bot.planning import causer_of, pieces_of, row_of, target_of
-from chatbot.bot.pulse import PATIENCE
-from chatbot.bot.recall import recall
-from chatbot.bot.recurrence import Recurrence
-from chatbot.bot.settings import BotSettings
-from chatbot.bot.tracer import Tracer, Untraced
-from chatbot.bot.trouble import Trouble
-from chatbot.bot.turns import Turns
-from chatbot.bot.upkeep import Upkeep
-from chatbot.bot.watch import Watch
+from chatbot.bot.processor import NOWHERE, Deferred
+from chatbot.bot.scheduler import Turns
 from chatbot.conversation import Conversations
 from chatbot.dispatch import Dispatcher, HandlerSource, Outcome
 from chatbot.dispatch.author_code import RunLimits, Running, uncancelled
 from chatbot.errors import StoreError, kind_of
 from chatbot.events import ActionFailed, BotStarted, BotStopping, Event, MessageEvent, ThreadEvent
 from chatbot.model import MessageId, ThreadId, UserId, milliseconds
+from chatbot.outbox.action_rows import causer_of, pieces_of, row_of, target_of
 from chatbot.outbox.stream import broken_off
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Commons
-from chatbot.stores.base import Attempt, OutboxRow, RowStatus, Store, Write
+from chatbot.stores.base import (
+    Attempt,
+    BeginAttempt,
+    EndAttempt,
+    MoveHorizon,
+    OutboxRow,
+    Progress,
+    Prune,
+    RowStatus,
+    Store,
+    ThreadRecord,
+    Write,
+)
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-    from chatbot.bot.trials import Trials
+    from chatbot.bot.retries import Trials
 
 MOST_STREAMS = 16
 """Of so many of its first actions it is looked up whether a handler that failed has streamed them."""
@@ -258,7 +268,7 @@ class Bot:
         """Have a dead letter tried again; False when there is none of that id in a thread the bot is in."""
         for letter in await self._store.dead_letters(self.user):
             if letter.id == id:
-                return await aftercare.revive(self, letter)
+                return await admin.revive(self, letter)
         return False
 
     async def _drain(self) -> None:
@@ -525,3 +535,131 @@ def _default_log() -> FilteringBoundLogger:
 
     log: FilteringBoundLogger = structlog.get_logger("chatbot")
     return log
+
+
+async def recall(bot: Bot, store: Store) -> None:
+    """Make a lane for every thread the store knows, with the wishes that were left pending there.
+
+    Raises:
+        StoreError: the store could not be read.
+    """
+    rows: dict[ThreadId, list[OutboxRow]] = {}
+    for row in await store.pending(bot.user):
+        rows.setdefault(row.thread, []).append(row)
+    bot.was_killed = store.was_killed
+    bot.noted = await _attempts(bot, store)
+    records = await store.threads(bot.user)
+    parked = [record.thread for record in records if record.is_left]
+    await bot.conversations.load(bot.crew.dispatcher.schedules, parked)
+    bot.own = OwnLane(bot, bot.noted.get(NOWHERE))
+    bot.lanes = {}
+    bot.turns.forget()
+    horizon_ms = await store.horizon(bot.user)
+    # What was said shortly before the horizon may have become visible after it.
+    told_ms = None if horizon_ms is None else horizon_ms - bot.settings.slack_ms
+    bot.listening.begin(told_ms)
+    for record in records:
+        pending = rows.pop(record.thread, ())
+        if bot.serves(record.thread) or record.is_left:
+            _resume(bot, record, pending, told_ms)
+    for thread in (bot.settings.threads or frozenset()) - bot.lanes.keys():
+        bot.begin(thread, None)
+    _resume_elsewhere(bot, rows)
+    for letter in await store.dead_letters(bot.user):
+        if letter.is_revived and not admin.hand_over(bot, letter):
+            bot.log.warning("letter.postponed", letter=letter.id, reason="the bot is not in its thread")
+
+
+async def _attempts(bot: Bot, store: Store) -> Mapping[ThreadId, Attempt]:
+    """What is noted of handlers, with what the end of the process, or of the bot before this one, says about them.
+
+    A handler has killed the process if it was noted as running when the process died, and was not told to stop before:
+    neither a refused start nor an operator's signal counts against anybody. A stop has cut it off if it had run for
+    long. A bot that died and is started again in the same process says nothing of its handlers.
+    """
+    is_first = bot.user not in bot.commons.recalled
+    is_other = is_first or not bot.has_recalled
+    bot.commons.recalled.add(bot.user)
+    bot.has_recalled = True
+    was_killed = is_first and store.was_killed and not store.was_stopping
+    attempts = dict(await store.attempts(bot.user))
+    writes: list[Write] = []
+    for thread, attempt in list(attempts.items()):
+        if attempt.progress is Progress.WAITING:
+            continue
+        kills = attempt.count + was_killed
+        cuts = attempt.cuts + (is_other and not was_killed and attempt.progress is Progress.LONG)
+        if kills or cuts:
+            attempts[thread] = Attempt(attempt.event_key, kills, cuts, handler=attempt.handler)
+            writes.append(BeginAttempt(thread, attempts[thread]))
+        else:
+            del attempts[thread]
+            writes.append(EndAttempt(thread))
+    if writes:
+        await store.commit(bot.user, writes)
+    return attempts
+
+
+def _resume(bot: Bot, record: ThreadRecord, rows: Sequence[OutboxRow], told_ms: int | None) -> None:
+    """Make the lane of a thread that the store knows.
+
+    Its first turn comes at once if it owes something, soon if the doorbell tells that it has moved, or with its beat.
+    """
+    noted = bot.noted.get(record.thread)
+    lane = bot.lanes[record.thread] = Lane(bot, record.thread, record, rows=rows, noted=noted, looked_ms=told_ms)
+    if record.is_left:
+        if (pause := lane.resume_outside()) is not None:
+            bot.turns.ring(record.thread, due=anyio.current_time() + pause)
+        return
+    bot.turns.begin_beat(record.thread)
+    if noted is not None or not lane.is_settled:
+        bot.turns.ring(record.thread)
+
+
+def _resume_elsewhere(bot: Bot, rows: Mapping[ThreadId, Sequence[OutboxRow]]) -> None:
+    """Go on with wishes for threads that the bot was never in: they fail unless it gets in."""
+    for thread, pending in rows.items():
+        lane = bot.lane_of(thread)
+        for row in pending:
+            lane.handling.outbox.add(row)
+        bot.turns.ring(thread)
+
+
+UPKEEP_SECONDS: Final = 60.0
+"""Between two times; what was noted is at most so old after a kill."""
+
+
+class Upkeep:
+    """The upkeep of one bot.
+
+    Args:
+        bot: whose.
+    """
+
+    def __init__(self, bot: Bot) -> None:
+        self._bot = bot
+
+    async def run(self) -> None:
+        """Do it again and again, until cancelled."""
+        while True:
+            self._bot.failures.sum_up(anyio.current_time())
+            before_ms = int((self._bot.clock() - self._bot.settings.retention.total_seconds()) * 1000)
+            await self._commit([Prune(before_ms), *self._horizon()])
+            await anyio.sleep(UPKEEP_SECONDS)
+
+    async def note_horizon(self) -> None:
+        """Let the next start know which threads need no look at once; losing that costs it looks, no more."""
+        if horizon := self._horizon():
+            await self._commit(horizon)
+
+    def _horizon(self) -> list[Write]:
+        if self._bot.settings.threads is not None:
+            return []  # it holds for all threads or none, and others may be served next time
+        settled_ms = self._bot.listening.settled_ms()
+        return [] if settled_ms is None else [MoveHorizon(settled_ms)]
+
+    async def _commit(self, writes: Sequence[Write]) -> None:
+        try:
+            await self._bot.commit(writes)
+        except StoreError as error:
+            self._bot.trouble.met("store", error)

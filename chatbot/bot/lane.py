@@ -13,21 +13,27 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from chatbot.bot.attempts import TryAgain
 from chatbot.bot.degraded import LANE_FAILING
-from chatbot.bot.handling import Handling
-from chatbot.bot.joining import count_people, find_arrival, floor_of, shows_removal
-from chatbot.bot.looking import Looking
-from chatbot.bot.membership import Membership, Parking, Presence, Sighting
-from chatbot.bot.reading import Reading
-from chatbot.bot.receipts import Receipts
-from chatbot.bot.rota import Rest
-from chatbot.bot.trials import retries_in
+from chatbot.bot.membership import (
+    Membership,
+    Parking,
+    Presence,
+    Sighting,
+    count_people,
+    find_arrival,
+    floor_of,
+    shows_removal,
+)
+from chatbot.bot.poll import Looking
+from chatbot.bot.poll_queue import Rest
+from chatbot.bot.processor import Handling
+from chatbot.bot.read_receipts import Reading, Receipts
+from chatbot.bot.retries import TryAgain, retries_in
 from chatbot.errors import Forbidden, NotFound, OutcomeUnknown, ServiceError, StoreError, Throttled
 from chatbot.events import ActionFailed, ThreadJoined, ThreadLeft
 from chatbot.model import ChatMessage, MessageId, Participant, ThreadId, UserId
 from chatbot.outbox.outbox import Outbox
-from chatbot.polling.sightings import time_of
+from chatbot.polling.message_events import time_of
 from chatbot.service.back_off import BackOff, jittered
 from chatbot.service.base import is_refusal
 from chatbot.service.budget import Budget, Operation

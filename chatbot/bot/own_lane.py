@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from chatbot.bot.attempts import TryAgain
-from chatbot.bot.handling import NOWHERE, Handling
+from chatbot.bot.processor import NOWHERE, Handling
+from chatbot.bot.retries import TryAgain
 from chatbot.errors import StoreError
 from chatbot.events import Event
 from chatbot.outbox.outbox import Outbox
@@ -17,7 +17,7 @@ from chatbot.stores.base import Attempt, DeadLetter
 
 if TYPE_CHECKING:
     from chatbot.bot.bot import Bot
-    from chatbot.bot.trials import Trials
+    from chatbot.bot.retries import Trials
 
 
 class OwnLane:

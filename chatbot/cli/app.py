@@ -93,9 +93,16 @@ _COMMANDS: Final = {
         "Any SDK of Azure Communication Services, in any language, works with the connection string that it prints.",
     ),
 }
+_MODULES: Final = {"schema": "config"}
+"""Commands that are not in the module of their name."""
+
 for _position, (_name, _help) in enumerate(_COMMANDS.items()):
     app.command(
-        f"chatbot.cli.{_name}:{_name}", name=_name, help="\n\n".join(_help), sort_key=_position, help_epilogue=""
+        f"chatbot.cli.{_MODULES.get(_name, _name)}:{_name}",
+        name=_name,
+        help="\n\n".join(_help),
+        sort_key=_position,
+        help_epilogue="",
     )
 
 _ASKS: Final = "Asks the running bots; where none run, it looks into their store itself."

@@ -112,7 +112,7 @@ def to_stderr(problems: list[str], error: Exception | None = None) -> None:
     """Show problems to people: the program's name before the first, every one on lines of its own."""
     if error is not None:
         _print_traceback(error)
-    from chatbot.config.place import printable  # here, because --help should not wait for it
+    from chatbot.config.source_location import printable  # here, because --help should not wait for it
 
     for number, problem in enumerate(problems):
         shown = "\n".join(map(printable, problem.splitlines()))
@@ -139,7 +139,7 @@ def _abandon(stream: TextIO) -> None:
 
 def _crash(error: Exception, *, is_debug: bool) -> str:
     """A sentence, and the traceback in a file, without what the exceptions say: it may be what people said."""
-    from chatbot.runtime.discretion import in_force
+    from chatbot.runtime.logs import in_force
 
     what = next(leaves(error))
     if is_debug:

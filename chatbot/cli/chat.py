@@ -13,19 +13,18 @@ import anyio
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_USAGE
+from chatbot.cli.daemon_client import count_unsent, way_to
 from chatbot.cli.options import BOTS_YAML, RunningConfig, duration
 from chatbot.cli.person import Person, find_person
-from chatbot.cli.reach import way_to
 from chatbot.cli.session import Session
 from chatbot.cli.terminal import Terminal
-from chatbot.cli.unsent import count_unsent
-from chatbot.config.place import printable
+from chatbot.config.source_location import printable
 from chatbot.durations import format_duration
 from chatbot.errors import StateError
 from chatbot.model import ThreadId
 from chatbot.runtime.connection import Connection
-from chatbot.runtime.control import ControlDirectory, RunInfo
 from chatbot.runtime.logs import logging_to
+from chatbot.runtime.run_directory import ControlDirectory, RunInfo
 
 
 def chat(

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_UNAVAILABLE
-from chatbot.cli.consult import consult
+from chatbot.cli.daemon_client import consult
 from chatbot.cli.options import BOTS_YAML, ConfigFile, Format
-from chatbot.cli.table import table
-from chatbot.config.place import printable
+from chatbot.cli.output import table
+from chatbot.config.source_location import printable
 
 Letter = Annotated[str, Parameter(help="The id of a dead letter, as the list shows it.")]
 Letters = Annotated[str, Parameter(help="The id of a dead letter, or all.")]

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import anyio
 
-from chatbot.cli.findings import as_json, counted, exit_code, lines
 from chatbot.cli.options import BOTS_YAML, ConfigFile, Format
+from chatbot.cli.output import as_json, counted, exit_code, lines
 from chatbot.config import Config, ServiceConfig, load_config
 from chatbot.errors import ChatbotError, ConfigError
-from chatbot.runtime.asking import ask, find_daemon
-from chatbot.runtime.checkup import daemon, files, memory, packages, service
-from chatbot.runtime.checkup.finding import Finding, State, failed, misconfigured, ok, warning
-from chatbot.runtime.control import ControlDirectory
+from chatbot.runtime.control_socket import ask, find_daemon
+from chatbot.runtime.doctor import daemon, finding, memory, packages, service
+from chatbot.runtime.doctor.finding import Finding, State, failed, misconfigured, ok, warning
 from chatbot.runtime.logs import logging_to
 from chatbot.runtime.plugins import load_plugins
-from chatbot.stores.examination import examine
+from chatbot.runtime.run_directory import ControlDirectory
+from chatbot.stores.probe import examine
 
 
 def doctor(config: ConfigFile = BOTS_YAML, /, *, format: Format = "text") -> int:
@@ -63,7 +63,7 @@ class _Visit:
             yield warning("service", "not looked at, nor is the store: bots.yaml says which they are")
             return
         yield ok("configuration", f"{self.config}, {counted(len(settings.bots), 'bot')}")
-        yield from files.look(settings.files)
+        yield from finding.look(settings.files)
         yield from _plugins(settings)
         yield from self._world(settings)
 

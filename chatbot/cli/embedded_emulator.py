@@ -14,7 +14,7 @@ from chatbot.config import Config
 from chatbot.emulator import DataFileError, Emulator, PortTakenError, Running, World, kept, serve
 from chatbot.errors import StateError, StoreError, StoreInUse
 from chatbot.runtime.connection import Connection
-from chatbot.runtime.control import ControlDirectory
+from chatbot.runtime.run_directory import ControlDirectory
 
 _NOTES: Final = "emulator"
 

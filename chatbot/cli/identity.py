@@ -15,17 +15,17 @@ import anyio
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_UNAVAILABLE, EXIT_USAGE
+from chatbot.cli.daemon_client import Reach, reach, user_of
 from chatbot.cli.options import BOTS_YAML, AsBot, ConfigFile, Format, Yes, confirmed, duration
-from chatbot.cli.reach import Reach, reach, user_of
-from chatbot.cli.table import table
+from chatbot.cli.output import table
 from chatbot.config import load_config
-from chatbot.config.place import printable
+from chatbot.config.source_location import printable
 from chatbot.durations import format_duration
 from chatbot.errors import ServiceError, StateError
 from chatbot.model import UserId
-from chatbot.runtime.asking import ask
 from chatbot.runtime.assemble import server_ms_of
-from chatbot.runtime.known_bots import KnownBot
+from chatbot.runtime.connection import KnownBot
+from chatbot.runtime.control_socket import ask
 from chatbot.runtime.logs import logging_to
 from chatbot.service.acs import AcsResource
 from chatbot.stores import open_store

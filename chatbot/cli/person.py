@@ -9,7 +9,7 @@ import anyio.to_thread
 
 from chatbot.errors import Forbidden, NotFound, StateError
 from chatbot.model import Participant, ThreadId, ThreadItem, UserId
-from chatbot.runtime.control import ControlDirectory, RunInfo
+from chatbot.runtime.run_directory import ControlDirectory, RunInfo
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
 

@@ -12,19 +12,17 @@ from typing import Annotated
 import anyio
 from cyclopts import Parameter
 
+from chatbot.cli.daemon_client import count_unsent, way_to
 from chatbot.cli.options import BOTS_YAML, RunningConfig
-from chatbot.cli.reach import way_to
 from chatbot.cli.recording import recorded, without_controls
-from chatbot.cli.unsent import count_unsent
 from chatbot.config import Config, load_config
 from chatbot.errors import ConfigError, Forbidden, NotFound, StateError, Throttled, UnknownName
 from chatbot.model import ChatMessage, ThreadId, UserId
 from chatbot.runtime.connection import Connection
-from chatbot.runtime.control import ControlDirectory, RunInfo
 from chatbot.runtime.logs import logging_to
+from chatbot.runtime.run_directory import ControlDirectory, RunInfo
 from chatbot.service.base import ChatService, MessagePage
-from chatbot.testing.script import HEADERS, Role, Script
-from chatbot.testing.step import Verb
+from chatbot.testing.chat_files.script import HEADERS, Role, Script, Verb
 
 _NOTE = """\
 # Recorded with `chatbot record`. The names of those who take part are masked, and so are ids, e-mail and IP addresses,

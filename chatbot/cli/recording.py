@@ -1,17 +1,179 @@
-"""A recording: the messages of a thread as the steps of a script, with everybody masked. Pure."""
+"""Masks for what tells who somebody is: names, ids, e-mail addresses, phone numbers. Pure.
+
+The same thing gets the same mask throughout, so that a masked conversation still makes sense to a bot.
+
+A recording: the messages of a thread as the steps of a script, with everybody masked. Pure.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
+from ipaddress import ip_address
 from typing import Final
 
-from chatbot.cli.masks import Masks
 from chatbot.dispatch.plaintext import plain_text
 from chatbot.model import ChatMessage, MessageType, UserId
-from chatbot.testing.step import Step, Verb, as_written
+from chatbot.testing.chat_files.script import Step, Verb, as_written
+
+# fmt: off
+NAMES: Final = (
+    "Ann", "Ben", "Cat", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Jon", "Kim", "Leo", "Mia",
+    "Ned", "Ola", "Pia", "Ray", "Sue", "Tom", "Uma", "Vic", "Wes", "Xia", "Yan", "Zoe",
+)
+# fmt: on
+
+# Every repetition is possessive, bounded, or begins only where its run does: a hostile text takes time in proportion to
+# its length.
+_PATTERNS: Final[Mapping[str, str]] = {
+    "thread": r"19:[\w-]++@thread\.\w+",
+    "user": r"(?<!\w)(?:8|28|48):[a-z]{1,20}+:[\w.:+-]{0,200}\w|(?<!\w)4:\+?\d{5,20}",
+    "email": r"(?<![\w.+%-])[\w.+%-]++@[\w-]++(?:\.[\w-]++)++",
+    "uuid": r"(?<!\w)[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}(?!\w)",
+    "iban": r"(?<![^\W_])[A-Za-z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?(?![^\W_])"
+    r"|(?<![^\W_])[a-z]{2}[0-9]{2}[a-z0-9]{11,30}(?![^\W_])",
+    "address": r"(?<![\w.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?!\w|\.\w)",
+    "address6": r"(?<![\w:.])(?:[0-9a-fA-F]{0,4}:){2,7}(?:[0-9a-fA-F]{0,4}|(?:[0-9]{1,3}\.){3}[0-9]{1,3})(?![\w:])",
+    "token": r"(?<![\w-])(?=[\w-]*[0-9])(?=[\w-]*[A-Za-z])[\w-]{20,}+",
+    "phone": r"(?<![\w.])(?![0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9]))(?:\+|\()?[0-9][0-9 ()/.-]{5,28}[0-9](?!\w)",
+}
+_MASKS: Final[Mapping[str, str]] = {
+    "thread": "19:thread{}@thread.v2",
+    "user": "8:acs:user{}",
+    "email": "person{}@example.com",
+    "uuid": "00000000-0000-0000-0000-{:012}",
+    "iban": "XX00 0000 0000 {:04}",
+    "address": "192.0.2.{}",
+    "address6": "2001:db8::{:x}",
+    "token": "id{}",
+    "phone": "+1 555 01{:02}",
+}
+_FEWEST_DIGITS: Final = 7
+_SHORTEST_PART: Final = 3
+# fmt: off
+_PARTICLES: Final = frozenset((
+    "and", "bin", "das", "del", "dela", "della", "den", "der", "die", "dos", "ibn", "las", "les", "los", "the", "ten",
+    "ter", "van", "von", "vom", "zum", "zur",
+))
+# fmt: on
+"""What stands in names and everywhere else, too."""
+
+_APOSTROPHES: Final = "'`\u00b4\u2018\u2019\u02bc\uff07"
+_WORD: Final = re.compile(rf"\w+(?:[{_APOSTROPHES}]\w+)*")
+_WITHOUT_SPACES: Final = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1100-\u11ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff]"
+)
+"""Letters of scripts that do not part words by spaces, or join particles to them: Thai, Lao, Burmese, Khmer, Korean,
+Japanese, Chinese."""
+
+
+class Masks:
+    """The masks of one conversation.
+
+    Args:
+        people: everybody in it, in the order in which they are to be named, with the names they go by.
+        bots: what is not to be masked: the bots' names.
+    """
+
+    def __init__(self, people: Mapping[UserId, str | None], bots: Collection[str] = ()) -> None:
+        self._taken = {name.casefold() for name in bots}
+        self._people: dict[UserId, str] = {}
+        self._masks: dict[str, str] = {}
+        self._names: list[str] = []
+        self._counts = dict.fromkeys(_MASKS, 0)
+        for user, name in people.items():
+            self._learn(self.person(user), name or "")
+        self._pattern = self._compiled()
+        self._only_names = re.compile(self._any_name()) if self._names else None
+
+    def person(self, user: UserId) -> str:
+        """The name that somebody gets instead of their own."""
+        if user not in self._people:
+            free = [name for name in NAMES if name.casefold() not in self._taken]
+            self._people[user] = free[0] if free else f"Person {len(self._people) + 1}"
+            self._taken.add(self._people[user].casefold())
+        return self._people[user]
+
+    def text(self, text: str) -> str:
+        """A text with everything masked, its accents composed (NFC)."""
+        return self._pattern.sub(self._mask, unicodedata.normalize("NFC", text))
+
+    def _learn(self, mask: str, name: str) -> None:
+        """Mask a name as a whole, and each of its parts, in any case."""
+        name = unicodedata.normalize("NFC", name).strip()
+        for word in _WORD.findall(name):
+            for part in (word, *re.split(f"[{_APOSTROPHES}]", word)):
+                if len(part) >= _SHORTEST_PART and part.casefold() not in _PARTICLES:
+                    self._masks.setdefault(_key(part), mask)
+                    self._names.append(part)
+            for part in _parts_without_spaces(word):
+                self._masks.setdefault(_key(part), mask)
+                self._names.append(part)
+        for whole in (name, *(word for word in name.split() if "-" in word)):
+            if _key(whole):
+                self._masks.setdefault(_key(whole), mask)
+                self._names.append(whole)
+
+    def _compiled(self) -> re.Pattern[str]:
+        kinds = [f"(?P<{kind}>{pattern})" for kind, pattern in _PATTERNS.items()]
+        if self._names:
+            kinds.append(self._any_name())
+        return re.compile("|".join(kinds))
+
+    def _any_name(self) -> str:
+        names = "|".join(_pattern_of(name) for name in sorted(set(self._names), key=len, reverse=True))
+        return f"(?i:{names})"
+
+    def _mask(self, found: re.Match[str]) -> str:
+        value, kind = found[0], found.lastgroup
+        if (kind == "phone" and not _is_phone(value)) or (kind in ("address", "address6") and not _is_address(value)):
+            return self._only_names.sub(self._mask, value) if self._only_names else value
+        key = value.casefold() if kind is not None else _key(value)
+        if kind is not None and key not in self._masks:
+            self._counts[kind] += 1
+            self._masks[key] = _MASKS[kind].format(self._counts[kind])
+        return self._masks.get(key, value)
+
+
+def _key(name: str) -> str:
+    """What all ways to write a name have in common: with or without blanks, apostrophes and hyphens, in any case."""
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def _pattern_of(name: str) -> str:
+    """Finds a name: its words parted by anything that is no letter, or by nothing; apostrophes of any kind, or none."""
+    words = [re.escape(word) for word in re.split(r"[\W_]+", name) if word]
+    pattern = r"(?:[^\w\n]|_){0,3}".join(words)
+    is_open = _WITHOUT_SPACES.search(name) is not None
+    return pattern if is_open else rf"(?<![^\W_]){pattern}(?![^\W_])"
+
+
+def _parts_without_spaces(word: str) -> list[str]:
+    """The given name, and the family name of two, in a name that is written in one: 王小明, 山田太郎, 김민수."""
+    if not all(_WITHOUT_SPACES.match(letter) for letter in word):
+        return []
+    if len(word) == 2:
+        return [word]
+    parts = [word[1:]] if len(word) == 3 else [word[:2], word[2:]]
+    return parts if len(word) in (3, 4) else []
+
+
+def _is_address(value: str) -> bool:
+    try:
+        ip_address(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_phone(value: str) -> bool:
+    """Many digits, and not only small numbers in a row."""
+    has_group = re.search(r"[0-9]{3}", value) is not None
+    return has_group and sum(character.isdigit() for character in value) >= _FEWEST_DIGITS
+
 
 PAUSE_MS: Final = 60_000
 """Shorter pauses are not worth a line."""

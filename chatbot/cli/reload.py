@@ -12,8 +12,8 @@ from cyclopts import Parameter
 from chatbot.cli.boundary import EXIT_CRASH
 from chatbot.cli.options import BOTS_YAML, Format, RunningConfig
 from chatbot.errors import StateError
-from chatbot.runtime.asking import ask, find_daemon
-from chatbot.runtime.control import ControlDirectory
+from chatbot.runtime.control_socket import ask, find_daemon
+from chatbot.runtime.run_directory import ControlDirectory
 
 PATIENCE_SECONDS: Final = 3600.0
 """A bot with other settings first finishes what it has in hand, for `drain_timeout` at most."""

@@ -13,13 +13,11 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from chatbot.config import load_config
-from chatbot.config.place import printable
+from chatbot.config.source_location import printable
 from chatbot.errors import ConfigError, PluginSettingsError, UnknownName
 from chatbot.runtime.logs import logging_to
-from chatbot.testing.difference import other_replies
-from chatbot.testing.performance import Performance, perform
-from chatbot.testing.script import Script, parse_script
-from chatbot.testing.step import final_replies
+from chatbot.testing.chat_files.difference import Performance, other_replies, perform
+from chatbot.testing.chat_files.script import Script, final_replies, parse_script
 
 EXIT_DIFFERENT = 1
 

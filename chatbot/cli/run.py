@@ -1,8 +1,13 @@
-"""`chatbot run`: the bots of a bots.yaml, until they are told to stop."""
+"""What `chatbot run` tells the person at the terminal once the bots run: who is there, and how to talk to them.
+
+`chatbot run`: the bots of a bots.yaml, until they are told to stop.
+"""
 
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -13,19 +18,49 @@ import structlog
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_CRASH, Report, guard, tell, to_stderr
-from chatbot.cli.greeting import greeting
 from chatbot.cli.options import BOTS_YAML
 from chatbot.config import Config, LogConfig, load_config
+from chatbot.config.source_location import printable
 from chatbot.errors import ConfigError
 from chatbot.runtime import event_loop
 from chatbot.runtime.connection import Connection
-from chatbot.runtime.control import ControlDirectory, RunInfo
 from chatbot.runtime.daemon import Daemon
 from chatbot.runtime.forced_exit import ForcedExit
 from chatbot.runtime.logs import logging_to, resolve_format
+from chatbot.runtime.run_directory import ControlDirectory, RunInfo
 from chatbot.runtime.sources import Sources
 from chatbot.runtime.systemd import Supervisor
 from chatbot.runtime.tracing import traced
+
+
+def greeting(info: RunInfo, config: Config) -> str:
+    """The text, for a terminal."""
+    bots = ", ".join(printable(bot.display_name) for bot in info.bots)
+    file = "" if config.path == BOTS_YAML else f" {shlex.quote(str(config.path))}"
+    lines = ["", f"  Running: {bots}.  Ctrl-C stops.", ""]
+    if config.makes_users:
+        lines += ["  Talk to them from a second terminal:", f"      {program()} chat{file}"]
+    else:
+        lines += ["  Bring them into threads by their ids:", f"      {program()} identity show{file}"]
+    if config.uses_emulator:
+        lines += [
+            "",
+            "  They are on the emulator: nothing leaves this machine. Other programs reach it with",
+            f"      connection string  {info.connection_string}",
+            f"      ca file            {info.ca_file}",
+        ]
+    return "\n".join([*lines, ""])
+
+
+def program() -> str:
+    """How this person calls us: the bare name only where the shell would find it."""
+    called = sys.argv[0]
+    if called.endswith("__main__.py"):
+        return f"{shlex.quote(sys.executable)} -m chatbot"
+    found = shutil.which("chatbot")
+    is_on_path = found is not None and Path(found).resolve() == Path(called).resolve()
+    return "chatbot" if is_on_path else shlex.quote(called)
+
 
 Format = Literal["auto", "console", "json"]
 Level = Literal["debug", "info", "warning", "error"]

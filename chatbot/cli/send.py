@@ -12,9 +12,9 @@ from cyclopts import Parameter
 
 from chatbot.actions import SendMessage, action_key
 from chatbot.cli.boundary import EXIT_USAGE
+from chatbot.cli.daemon_client import Reach, naming_threads, reach
 from chatbot.cli.options import BOTS_YAML, AsBot, ConfigFile, Format
-from chatbot.cli.reach import Reach, naming_threads, reach
-from chatbot.config.place import printable
+from chatbot.config.source_location import printable
 from chatbot.errors import OutcomeUnknown, Throttled
 from chatbot.message_size import check_message, split
 from chatbot.model import REPLY_KEY, MessageId, ThreadId

@@ -8,9 +8,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_UNAVAILABLE
-from chatbot.cli.consult import consult
+from chatbot.cli.daemon_client import consult
 from chatbot.cli.options import BOTS_YAML, ConfigFile, Format
-from chatbot.config.place import printable
+from chatbot.config.source_location import printable
 
 
 def forget(

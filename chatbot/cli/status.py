@@ -19,13 +19,12 @@ from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_DEGRADED, EXIT_UNAVAILABLE
 from chatbot.cli.options import BOTS_YAML, Format, RunningConfig
-from chatbot.cli.table import shortened, table
-from chatbot.config.place import printable
+from chatbot.cli.output import shortened, table
+from chatbot.config.source_location import printable
 from chatbot.durations import format_duration
 from chatbot.errors import StateError
-from chatbot.runtime.asking import ask, find_daemon
-from chatbot.runtime.channel import Address
-from chatbot.runtime.control import ControlDirectory
+from chatbot.runtime.control_socket import Address, ask, find_daemon
+from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.runtime.watchdog import last_known_place
 
 WATCH_SECONDS: Final = 2.0

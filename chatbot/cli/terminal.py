@@ -1,9 +1,16 @@
-"""Lines that come in and lines that go out: on a terminal with a prompt that stays below, else plainly."""
+"""Lines that come in and lines that go out: on a terminal with a prompt that stays below, else plainly.
+
+A line that a person is typing, pure: bytes of the terminal in, finished lines out. Who reads and draws: `terminal`.
+
+Small on purpose: text, backspace, Ctrl-U (whole line), Ctrl-W (word), Enter, Ctrl-D. Keys that send escape sequences
+do nothing.
+"""
 
 from __future__ import annotations
 
 import codecs
 import os
+import re
 import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
@@ -12,8 +19,7 @@ from typing import Any, Final
 import anyio
 import anyio.to_thread
 
-from chatbot.cli.line_editor import LineEditor
-from chatbot.config.place import cells
+from chatbot.config.source_location import cells
 
 _CHUNK: Final = 65536
 
@@ -126,3 +132,47 @@ async def _read(descriptor: int) -> bytes:
     with suppress(NotImplementedError, OSError):
         await anyio.wait_readable(descriptor)
     return await anyio.to_thread.run_sync(os.read, descriptor, _CHUNK, abandon_on_cancel=True)
+
+
+_ESCAPE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|[^\[O])")
+_HALF_ESCAPE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|O)?$")
+
+
+class LineEditor:
+    """What is typed so far, in `text`; `is_done` once the person has ended the input."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.is_done = False
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._rest = ""
+
+    def feed(self, data: bytes) -> list[str]:
+        """Take in what the terminal sent (nothing means that it is gone); returns the lines that are finished."""
+        if not data:
+            self.is_done = True
+        arrived = _ESCAPE.sub("", self._rest + self._decode(data))
+        half = _HALF_ESCAPE.search(arrived)
+        self._rest = half[0] if half else ""
+        lines = []
+        for character in arrived[: half.start()] if half else arrived:
+            if self.is_done:
+                break
+            if character in "\r\n":
+                lines.append(self.text)
+                self.text = ""
+            else:
+                self._edit(character)
+        return lines
+
+    def _edit(self, character: str) -> None:
+        if character in "\x7f\b":
+            self.text = self.text[:-1]
+        elif character == "\x15":
+            self.text = ""
+        elif character == "\x17":
+            self.text = re.sub(r"\S+\s*$", "", self.text)
+        elif character == "\x04":
+            self.is_done = not self.text
+        elif character.isprintable():
+            self.text += character

@@ -12,10 +12,10 @@ import anyio
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_UNAVAILABLE, EXIT_USAGE
+from chatbot.cli.daemon_client import Reach, naming_threads, reach
 from chatbot.cli.options import BOTS_YAML, AsBot, ConfigFile, Format, Yes, confirmed
-from chatbot.cli.reach import Reach, naming_threads, reach
-from chatbot.cli.table import table
-from chatbot.config.place import printable
+from chatbot.cli.output import table
+from chatbot.config.source_location import printable
 from chatbot.errors import Forbidden, NotFound, UnknownName
 from chatbot.model import Participant, ThreadId, ThreadItem, UserId
 from chatbot.runtime.logs import logging_to

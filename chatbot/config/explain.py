@@ -11,8 +11,8 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from chatbot.config.document import Document
-from chatbot.config.place import DataPath, Problem, printable
 from chatbot.config.schema import Config
+from chatbot.config.source_location import DataPath, Problem, printable
 
 _KINDS: Final = {
     "string_type": "{value} is not text{quoted}",

@@ -13,7 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from chatbot.config import schema as models
-from chatbot.config.settings import Settings
+from chatbot.config.service import Settings
 from chatbot.durations import format_duration
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"

@@ -25,14 +25,13 @@ from pydantic import (
 
 from chatbot.actions import APOLOGY
 from chatbot.config.document import Document
-from chatbot.config.listen import parse_listen
-from chatbot.config.place import DataPath
-from chatbot.config.service import Service, ServiceConfig
-from chatbot.config.settings import Duration, Secret, Settings, Text, checked
+from chatbot.config.service import Duration, Secret, Service, ServiceConfig, Settings, Text, checked
+from chatbot.config.source_location import DataPath
+from chatbot.config.values import parse_listen
 from chatbot.durations import format_duration, parse_duration
 from chatbot.errors import ConfigError
 from chatbot.model import ThreadId, UserId
-from chatbot.service.connection import ConnectionString
+from chatbot.service.endpoint import ConnectionString
 from chatbot.stores import open_store
 from chatbot.stores.url import FORMS
 

@@ -2,8 +2,8 @@
 
 from chatbot.conversation.conversations import Conversations
 from chatbot.conversation.dialog import Dialog
-from chatbot.conversation.memory import Memory
 from chatbot.conversation.migrations import migration
 from chatbot.conversation.state import BotState, ProfileState, State, UserState
+from chatbot.conversation.unit_of_work import Memory
 
 __all__ = ["BotState", "Conversations", "Dialog", "Memory", "ProfileState", "State", "UserState", "migration"]

@@ -16,9 +16,9 @@ from typing import Final
 import anyio
 
 from chatbot.conversation import journal
-from chatbot.conversation.agenda import Agenda
-from chatbot.conversation.memory import Memory
+from chatbot.conversation.due_queue import Agenda
 from chatbot.conversation.schedules import Schedule
+from chatbot.conversation.unit_of_work import Memory
 from chatbot.events import DialogTimedOut, Event, MessageReceived, ScheduleFired, TimerFired
 from chatbot.model import ThreadId, UserId
 from chatbot.stores.base import DeadLetter, EnterThread, LeaveThread, SaveDeadLetter, Store, Write, letter_id

@@ -1,4 +1,6 @@
-"""A dialog: a function that asks and waits for answers, and outlives the process meanwhile.
+"""What people answer, and what a dialog makes of it. Pure; `ValueError` says to the person what would do.
+
+A dialog: a function that asks and waits for answers, and outlives the process meanwhile.
 
 Nothing waits in memory. When a dialog asks, its journal is committed and the run ends; the person's next message
 runs the function again, along its journal, to the line where it had asked. So everything it does between two
@@ -7,25 +9,74 @@ questions must do the same every time: what does not goes through `run`, and `ch
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from types import FrameType
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, cast, overload
 
 from chatbot.actions import ActionKey, SendMessage, expect_identifier, expect_text
-from chatbot.conversation.answers import NO, YES, agrees, choose, complaint
-from chatbot.conversation.performance import Performance
+from chatbot.conversation.dialog_replay import Performance
 from chatbot.events import MessageReceived
 from chatbot.message_size import check_message
 from chatbot.model import Participant, ThreadId, TimerId, UserId
+from chatbot.normalization import find_match, fold_name
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-T = TypeVar("T")
 C = TypeVar("C", bound=str)
+
+NOT_UNDERSTOOD: Final = "Sorry, I did not understand that."
+
+YES: Final = ("yes", "y", "yeah", "yep", "ok", "okay", "sure")
+NO: Final = ("no", "n", "nope", "nah")
+
+
+def choose(answer: str, choices: Sequence[C]) -> C:
+    """The choice that an answer means: itself in any case, or a beginning that only it has."""
+    found = find_match(answer.strip(), ((one, one) for one in choices))
+    if found is not None:
+        return found[1]
+    typed = fold_name(answer)
+    begun = [one for one in choices if typed and fold_name(one).startswith(typed)]
+    if len(begun) == 1:
+        return begun[0]
+    msg = f"Please answer with one of these: {', '.join(choices)}."
+    raise ValueError(msg)
+
+
+def agrees(answer: str, yes: Sequence[str], no: Sequence[str]) -> bool:
+    """Whether an answer means yes."""
+    typed = _word(answer)
+    if typed in map(fold_name, yes):
+        return True
+    if typed in map(fold_name, no):
+        return False
+    msg = f"Please answer with {yes[0]} or {no[0]}."
+    raise ValueError(msg)
+
+
+def complaint(error: ValueError, validate: Callable[[str], Any]) -> str:
+    """What to tell the person: an author's own words, but not those of Python's own functions."""
+    plain = inspect.unwrap(validate)
+    return str(error) if hasattr(plain, "__code__") and str(error) else NOT_UNDERSTOOD
+
+
+def is_cancel(answer: str, words: Sequence[str]) -> bool:
+    """Whether somebody does not want to go on."""
+    return _word(answer) in map(fold_name, words)
+
+
+def _word(answer: str) -> str:
+    """An answer of one word as it is compared; phones and people put a period behind it."""
+    return fold_name(answer).rstrip(".!。").rstrip()
+
+
+T = TypeVar("T")
+
 P = ParamSpec("P")
 
 

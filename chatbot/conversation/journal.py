@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from chatbot.errors import StoreError, StoreTooNew
-from chatbot.stores.value_forms import from_json, to_json
+from chatbot.stores.serialization import from_json, to_json
 
 VERSION: Final = 2
 """The newest form that can be read. A journal without the steps that form 2 brought is still written in form 1, so

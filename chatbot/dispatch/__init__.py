@@ -1,15 +1,12 @@
 """From an event to its handler: filters, typed commands, contexts, and the order in which handlers are asked."""
 
-from chatbot.dispatch.access import Access
-from chatbot.dispatch.context import Context
+from chatbot.dispatch.access import Access, Rate
+from chatbot.dispatch.context import Context, SentMessage
 from chatbot.dispatch.dispatcher import Dispatcher, HandlerSource
-from chatbot.dispatch.line import Line, NoLine
-from chatbot.dispatch.occasion import BotInfo, CommandInfo
-from chatbot.dispatch.outcome import Ack, Outcome, Retry
-from chatbot.dispatch.rate import Rate
-from chatbot.dispatch.reply import PASS, Pass
-from chatbot.dispatch.roster import Roster
-from chatbot.dispatch.sent import SentMessage
+from chatbot.dispatch.event_view import BotInfo, CommandInfo
+from chatbot.dispatch.live import Line, NoLine
+from chatbot.dispatch.outcome import PASS, Ack, Outcome, Pass, Retry
+from chatbot.dispatch.registry import Roster
 
 __all__ = [
     "PASS",

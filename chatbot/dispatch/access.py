@@ -1,4 +1,8 @@
-"""Who is answered: allow lists, limits for each person, and an end to talks between machines.
+"""How many answers a person gets in a thread: counted as state, which is committed together with each answer.
+
+So a limit of a day is one of a day, however often the bot is restarted, and an event that is tried again counts once.
+
+Who is answered: allow lists, limits for each person, and an end to talks between machines.
 
 Rules:
     1. With an allow list, only those on it, admins, and the daemon's other bots are heard at all.
@@ -17,13 +21,62 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
+from functools import cache
 from typing import Final
 
-from chatbot.conversation.memory import Memory
-from chatbot.dispatch.occasion import BotInfo
-from chatbot.dispatch.rate import Rate, Share, kind_of_share
+from chatbot.conversation.state import Kind, UserState, kind_of
+from chatbot.conversation.unit_of_work import Memory
+from chatbot.dispatch.event_view import BotInfo
 from chatbot.events import Event, MessageDeleted, MessageEvent
-from chatbot.model import ThreadId, UserId
+from chatbot.model import ThreadId, UserId, milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many answers in so much time, for each person in each thread."""
+
+    messages: int
+    per: timedelta
+
+    def __post_init__(self) -> None:
+        if self.messages < 1 or self.per <= timedelta():
+            msg = f"Rate({self.messages}, {self.per!r}): at least one message in more than no time"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The answers that a person got lately in a thread.
+
+    Args:
+        answered_ms: when what was answered happened, epoch ms.
+        is_told: whether they know that they ask too much.
+    """
+
+    answered_ms: tuple[int, ...] = ()
+    is_told: bool = False
+
+    def is_used_up(self, rate: Rate, now: datetime) -> bool:
+        """Whether they have got all the answers that there are at this moment."""
+        return len(self._lately(rate, now)) >= rate.messages
+
+    def with_answer(self, rate: Rate, now: datetime) -> Share:
+        """One answer more; those too old to count are let go."""
+        return Share((*self._lately(rate, now), milliseconds(now)))
+
+    def _lately(self, rate: Rate, now: datetime) -> tuple[int, ...]:
+        now_ms = milliseconds(now)
+        return tuple(one for one in self.answered_ms if now_ms - rate.per / timedelta(milliseconds=1) < one <= now_ms)
+
+
+@cache
+def kind_of_share() -> Kind:
+    """As what shares are remembered."""
+    kind = kind_of(UserState[Share])
+    assert kind is not None
+    # Under this name it stands in the stores of every earlier version, wherever the class is defined.
+    return replace(kind, name="chatbot.dispatch.rate.Share")
+
 
 REMEMBERED: Final = 10_000
 """Threads about which something is remembered; the longest silent are forgotten first."""

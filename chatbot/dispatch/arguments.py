@@ -8,6 +8,12 @@ Rules:
     3. Keyword-only parameters are options: `--name value`, `--name=value`; a bool is `--name` or `--no-name`.
        They stand anywhere before a `Rest`; `--` ends them; a dash that a phone made of `--` counts as one.
     4. What does not fit raises `BadArguments`, whose text is for the person who typed it.
+
+Whom a person means who types a name behind a command: one of those in the thread. Pure.
+
+Rules:
+    1. The whole display name counts, in any case, with or without @; or its first words, if only one begins so.
+    2. An id of the service is always right, also for somebody who is not in the thread.
 """
 
 from __future__ import annotations
@@ -16,12 +22,13 @@ import difflib
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Final, get_args, get_origin
 
-from chatbot.dispatch.conversion import Conversion, conversion_for, plain_type
+from chatbot.dispatch.argument_types import Conversion, Somebody, conversion_for, plain_type
 from chatbot.durations import TooLong
 from chatbot.errors import ChatbotError
+from chatbot.model import Participant, UserId
 from chatbot.normalization import DASHES, INVISIBLE, fold_name, is_blank
 
 
@@ -322,3 +329,59 @@ def _listed(names: Sequence[str]) -> str:
 def _no_such_option(label: str, options: Mapping[str, Argument]) -> str:
     near = difflib.get_close_matches(label, options, n=1)
     return f"There is no option {_shown(label)}." + (f" Did you mean {near[0]}?" if near else "")
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """Who is in a thread, to be found by what somebody typed."""
+
+    everyone: Sequence[Participant]
+
+    def fill(self, values: Values) -> Values:
+        """The values with people in the place of names.
+
+        Raises:
+            BadArguments: nobody is called so, or several are.
+        """
+        named = {name: self._found(value) for name, value in values.named.items()}
+        return replace(values, named=named, many=[self._found(value) for value in values.many])
+
+    def _found(self, value: object) -> object:
+        return self.called(value.name) if isinstance(value, Somebody) else value
+
+    def called(self, name: str) -> Participant:
+        """The one of this name.
+
+        Raises:
+            BadArguments: nobody is called so, or several are.
+        """
+        wanted = _folded(name)
+        exact = [one for one in self.everyone if wanted in (_name(one), one.user.casefold())]
+        found = exact or [one for one in self.everyone if (_name(one) or "").startswith(f"{wanted} ")]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            msg = f'Several are called "{name}": {_participants_listed(found)}. Type the whole name in quotes.'
+            raise BadArguments(msg)
+        if name.startswith(("8:", "4:", "28:")):
+            return Participant(UserId(name))
+        msg = f'Nobody here is called "{name[:40]}". There are: {_participants_listed(self.everyone)}.'
+        raise BadArguments(msg)
+
+
+def names_in(values: Values) -> Iterator[str]:
+    """The names that stand for people still."""
+    return (one.name for one in (*values.named.values(), *values.many) if isinstance(one, Somebody))
+
+
+def _name(person: Participant) -> str | None:
+    return _folded(person.display_name) if person.display_name else None
+
+
+def _folded(name: str) -> str:
+    return fold_name(name).removeprefix("@").strip()
+
+
+def _participants_listed(people: Sequence[Participant]) -> str:
+    names = sorted(one.display_name for one in people if one.display_name)
+    return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")

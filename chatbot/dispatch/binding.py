@@ -1,19 +1,23 @@
 """Which of a handler's parameters comes from where: typed arguments of a command, or groups that a filter found.
 
 Decided once, when plugins are loaded; what nothing can fill is refused then.
+
+Which of a handler's parameters are state: `cart: State[Cart]`. Decided once, when plugins are loaded.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, get_args
 
+from chatbot.conversation.state import Kind, kind_of, misfit
+from chatbot.dispatch.argument_types import CONVERTIBLE, plain_type
 from chatbot.dispatch.arguments import Argument, Arguments, BadArguments, Values, argument_for
-from chatbot.dispatch.conversion import CONVERTIBLE, plain_type
+from chatbot.dispatch.event_view import Occasion
 from chatbot.dispatch.filters import Found
-from chatbot.dispatch.occasion import Occasion
-from chatbot.dispatch.signature import Function, name_of, refuse, type_name
+from chatbot.dispatch.parameters import Function, name_of, refuse, type_name
+from chatbot.events import Event
 from chatbot.model import Participant
 
 Match: TypeAlias = Values | BadArguments
@@ -129,3 +133,28 @@ def _unfillable(function: Function, parameter: inspect.Parameter, remedy: str) -
         f"parameter {parameter.name!r} of {name_of(function)} is {type_name(parameter.annotation)},"
         f" which nothing can fill; {remedy}"
     )
+
+
+States: TypeAlias = Mapping[str, Kind]
+"""The parameters of a handler that are state, by name."""
+
+
+def states_of(function: Function, event: type[Event], parameters: Iterable[inspect.Parameter]) -> States:
+    """Which parameters are state, and of which kind.
+
+    Raises:
+        PluginError: the value cannot be stored, or events of this class have no such state.
+    """
+    states: dict[str, Kind] = {}
+    for one in parameters:
+        try:
+            kind = kind_of(one.annotation)
+        except TypeError as error:
+            refuse(function, f"parameter {one.name!r} of {name_of(function)}: {error}")
+        if kind is None:
+            continue
+        reason = misfit(kind.handle, event)
+        if reason is not None:
+            refuse(function, f"parameter {one.name!r} of {name_of(function)} is a {kind.handle.__name__}, but {reason}")
+        states[one.name] = kind
+    return states

@@ -1,16 +1,24 @@
-"""What a handler holds while it handles one event: the facts, and the pen to write down what should be done.
+"""What a reply quotes of the message it answers: its beginning, as plain text or as html. Pure.
+
+What a handler asks for that outlives it, or is done but once: timers, and effects outside of the chat.
+
+What a handler holds while it handles one event: the facts, and the pen to write down what should be done.
 
 A context never speaks to the service. What a handler asks for becomes wishes in a ledger; they are carried out
 after the event was committed, each once, and none of them if the handler fails. The few things that cannot wait
 (typing, who is there, a text that grows) go over the bot's open line.
+
+A message that a handler asked for, in the handler's hand: it can be edited or taken back before it was ever sent.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+import html
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, ParamSpec, Self, overload
 
 from typing_extensions import TypeVar
 
@@ -23,21 +31,22 @@ from chatbot.actions import (
     RemoveParticipant,
     SendMessage,
     UpdateTopic,
+    action_key,
     expect_identifier,
     expect_text,
     piece_key,
     readable,
     readable_pieces,
 )
-from chatbot.conversation.memory import Memory
-from chatbot.dispatch.durable import Durable
-from chatbot.dispatch.ledger import Ledger
-from chatbot.dispatch.line import writing
-from chatbot.dispatch.occasion import BotInfo, CommandInfo, Occasion
-from chatbot.dispatch.place import qualified_name
+from chatbot.conversation.idempotency import refuse_inside_effect
+from chatbot.conversation.unit_of_work import Memory
+from chatbot.dispatch.action_buffer import Ledger
+from chatbot.dispatch.event_view import BotInfo, CommandInfo, Occasion
+from chatbot.dispatch.live import writing
+from chatbot.dispatch.outcome import Reply
 from chatbot.dispatch.plaintext import Quotation
-from chatbot.dispatch.quote import quoted
-from chatbot.dispatch.sent import SentMessage, target_of
+from chatbot.dispatch.source_location import qualified_name
+from chatbot.durations import due_on
 from chatbot.errors import StateError
 from chatbot.events import Event, MessageEvent, MessageReceived, ThreadEvent
 from chatbot.message_size import check_message, pieces_of_edit
@@ -49,15 +58,146 @@ from chatbot.model import (
     MessageType,
     Participant,
     ThreadId,
+    TimerId,
     UserId,
 )
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-E = TypeVar("E", bound=Event, covariant=True, default=MessageReceived)
+LONGEST: Final = 200
+"""How many characters of a message are quoted."""
+
+
+def quoted(said: str, answer: str, kind: Literal["text", "html"]) -> str:
+    """An answer below what it answers.
+
+    Args:
+        said: the quoted message, as plain text.
+        answer: the reply, as text or as html.
+        kind: which of them it is.
+    """
+    beginning = said.strip()
+    if len(beginning) > LONGEST:
+        beginning = beginning[:LONGEST].rstrip() + "…"
+    if not beginning:
+        return answer
+    if kind == "html":
+        lines = "<br>".join(html.escape(line, quote=False) for line in beginning.splitlines())
+        return f"<blockquote>{lines}</blockquote>{answer}"
+    return "\n".join(f"> {line}".rstrip() for line in beginning.splitlines()) + f"\n\n{answer}"
+
+
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Durable:
+    """The durable part of a context.
+
+    Args:
+        occasion: the event, and the bot it happened to.
+        handler: the qualified name of the handler.
+        ledger: where wishes are written, with the memory of the event.
+    """
+
+    __slots__ = ("_handler", "_is_open", "_ledger", "_occasion")
+
+    def __init__(self, occasion: Occasion, handler: str, ledger: Ledger) -> None:
+        self._occasion = occasion
+        self._handler = handler
+        self._ledger = ledger
+        self._is_open = True
+
+    async def later(
+        self, when: timedelta | datetime, timer: Callable[..., Coroutine[Any, Any, Reply]], /, **payload: object
+    ) -> TimerId:
+        """Have a `@plugin.timer` function called in this thread when the time has come; durable, like a reply.
+
+        After a time without the bot, what was missed is called once, as soon as the bot is back.
+
+        Args:
+            when: how long from now, or a datetime with a time zone; one in the past is due at once.
+            timer: the function.
+            payload: what it is called with, besides its context; stored as its parameters are typed.
+
+        Returns:
+            What `cancel` takes; it can be kept in a state.
+
+        Raises:
+            StateError: the function is no timer of this bot, or the event happens in no thread.
+            ValueError: a datetime without a time zone.
+            TimeTooFar: more than 100 years from now; a handler of a message that lets it pass answers with its text.
+            TypeError: the function takes other arguments, or `when` is no time.
+            CannotStore: an argument is not of its declared type.
+        """
+        self._check_can_ask("later")
+        name = qualified_name(timer)
+        due, stored = self._plan_timer(when, name, payload)
+        id = TimerId(self._ledger.next_key(self._handler))
+        self._ledger.memory.set_timer(id, name, due, stored)
+        return id
+
+    def _plan_timer(self, when: timedelta | datetime, name: str, payload: Mapping[str, object]) -> tuple[datetime, str]:
+        """When a timer is due, and the stored form of its payload; errors as for `later`."""
+        takes = self._occasion.timers.get(name)
+        if takes is None:
+            msg = f"{name} is no timer of this bot; decorate it with @plugin.timer, in a plugin that the bot has"
+            raise StateError(msg)
+        if not isinstance(when, timedelta | datetime):
+            msg = f"later() takes a timedelta or a datetime, not {type(when).__name__}"
+            raise TypeError(msg)
+        return due_on(self._ledger.memory.now, when), takes.encode(payload)
+
+    async def cancel(self, timer: TimerId) -> None:
+        """Have what `later` was asked for not happen; what has happened already stays."""
+        self._check_can_ask("cancel")
+        self._ledger.memory.drop_timer(expect_identifier(timer, "cancel()"))
+
+    @overload
+    async def once(self, key: str, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+    @overload
+    async def once(self, key: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+    async def once(self, key: str, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Do something outside of the chat once for this event, however often the handler is tried: a charge, a mail.
+
+        The result is remembered before the handler goes on, and given to later tries in place of a second call. If
+        the process dies between the effect and that, the function is called again: at least once, and rarely more.
+
+        Args:
+            key: names what is done; one handler may do several things.
+            function: async or not; its result is stored as its return annotation says, else as plain JSON.
+            args: what it is called with.
+            kwargs: likewise.
+
+        Raises:
+            CannotStore: the result is not what it is annotated as.
+            TypeError, ValueError: the key is no text, or has half of a surrogate pair.
+            Exception: what the function raised; it will be called again by the next try.
+        """
+        self._check_open()
+        expect_identifier(key, "once()")
+        one = self._occasion
+        name = action_key(one.bot.user, one.thread, one.event.key, f"{self._handler}:{key}", 0)
+        return await self._ledger.memory.once(name, function, *args, **kwargs)
+
+    def _check_can_ask(self, method: str) -> None:
+        """Refuse to write down what waits for the commit where it would be lost."""
+        self._check_open()
+        remedy = (
+            f"return what it needs, and write `await ctx.{method}(…)` behind that (in a dialog, `talk.{method}(…)`)"
+        )
+        refuse_inside_effect(f"ctx.{method}()", remedy=remedy)
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            msg = f"{self._handler} has ended: what it asks for now would be lost; await everything in the handler"
+            raise StateError(msg)
+
+
+E = TypeVar("E", bound=Event, covariant=True, default=MessageReceived)
 
 
 class Context(Durable, Generic[E]):
@@ -414,3 +554,46 @@ def _checked(metadata: Mapping[str, str]) -> Mapping[str, str]:
             msg = f"metadata key {name!r} is reserved: choose one that does not begin with {RESERVED_METADATA_PREFIX}"
             raise ValueError(msg)
     return dict(metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class SentMessage:
+    """A message that a handler asked for: it may still be edited or taken back while the handler runs.
+
+    Args:
+        key: names it for good; store it to edit or delete the message in a later event, with `ctx.edit(key, …)`.
+        thread: where it goes; None is the thread of the event.
+        is_empty: there was nothing to say, so nothing is sent.
+    """
+
+    key: ActionKey
+    thread: ThreadId | None
+    is_empty: bool
+    _ctx: Context[Any] = field(repr=False, compare=False)
+
+    async def edit(self, content: str) -> None:
+        """Replace its content, of the same type as before."""
+        await self._ctx.edit(self, content)
+
+    async def delete(self) -> None:
+        """Take it back."""
+        await self._ctx.delete(self)
+
+
+def target_of(
+    message: SentMessage | MessageId | ActionKey, thread: ThreadId | None
+) -> tuple[MessageId | ActionKey, ThreadId | None]:
+    """The id or key of a message to change, and its thread.
+
+    Raises:
+        StateError: nothing was sent that could be changed.
+        TypeError: it is neither a handle nor an id or a key.
+        ValueError: it has half of a surrogate pair.
+    """
+    if not isinstance(message, SentMessage):
+        expect_identifier(message, "the message to change")
+        return message, thread
+    if message.is_empty:
+        msg = "the reply was empty, so nothing was sent that could be changed; check sent.is_empty"
+        raise StateError(msg)
+    return message.key, message.thread

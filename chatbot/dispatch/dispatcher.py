@@ -21,26 +21,22 @@ from itertools import chain
 from typing import Any, Final, NamedTuple, Protocol, Self
 
 from chatbot.actions import ActionKey, SendMessage, SendReadReceipt, Wish, readable
-from chatbot.conversation.answers import is_cancel
-from chatbot.conversation.memory import Memory
+from chatbot.conversation.dialog import is_cancel
 from chatbot.conversation.schedules import Schedule
-from chatbot.conversation.talk import LOST
+from chatbot.conversation.unit_of_work import LOST, Memory
 from chatbot.dispatch.access import Access, Admission, Doorkeeper
+from chatbot.dispatch.action_buffer import During, Ledger, alone
 from chatbot.dispatch.arguments import BadArguments
 from chatbot.dispatch.author_code import AuthorCode, AuthorFunction, EndsAll, RunLimits, guard_tasks
 from chatbot.dispatch.binding import Match
-from chatbot.dispatch.calls import called_by, nobody_called
 from chatbot.dispatch.context import Context
+from chatbot.dispatch.event_view import BotInfo, CommandInfo, Occasion, among_people, is_own
 from chatbot.dispatch.handler import Handler
-from chatbot.dispatch.ledger import During, Ledger, alone
-from chatbot.dispatch.line import Line, NoLine
-from chatbot.dispatch.occasion import BotInfo, CommandInfo, Occasion
-from chatbot.dispatch.origin import among_people, is_own
-from chatbot.dispatch.outcome import Ack, Outcome, Retry
-from chatbot.dispatch.payload import Payload
+from chatbot.dispatch.live import Line, NoLine
+from chatbot.dispatch.outcome import PASS, Ack, Outcome, Reply, Retry
 from chatbot.dispatch.provider import Provisions
-from chatbot.dispatch.reply import PASS, Reply
-from chatbot.dispatch.roster import Roster
+from chatbot.dispatch.registry import Roster, called_by, nobody_called
+from chatbot.dispatch.timer_payload import Payload
 from chatbot.errors import CannotStore, DialogDiverged, TimeTooFar, text_of
 from chatbot.events import DialogTimedOut, Event, MessageReceived
 from chatbot.stores.base import Write

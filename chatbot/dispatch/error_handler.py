@@ -8,10 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from chatbot.dispatch.context import Context
-from chatbot.dispatch.place import place_of, qualified_name
-from chatbot.dispatch.provider import Needs, Provisions, Scope, check_contexts, needs_behind
-from chatbot.dispatch.reply import Reply
-from chatbot.dispatch.signature import (
+from chatbot.dispatch.outcome import Reply
+from chatbot.dispatch.parameters import (
     Function,
     check_async,
     check_return,
@@ -22,6 +20,8 @@ from chatbot.dispatch.signature import (
     shown,
     type_name,
 )
+from chatbot.dispatch.provider import Needs, Provisions, Scope, check_contexts, needs_behind
+from chatbot.dispatch.source_location import place_of, qualified_name
 from chatbot.errors import PluginError
 from chatbot.events import Event
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-from chatbot.dispatch.occasion import Occasion
-from chatbot.dispatch.place import place_of_caller
+from chatbot.dispatch.event_view import Occasion
+from chatbot.dispatch.source_location import place_of_caller
 from chatbot.errors import PluginError
 from chatbot.events import Event
 from chatbot.model import MessageType, ThreadId, UserId

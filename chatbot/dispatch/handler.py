@@ -11,25 +11,21 @@ from itertools import takewhile
 from typing import Any, Final
 
 from chatbot.conversation.dialog import Dialog
-from chatbot.conversation.memory import Memory
 from chatbot.conversation.schedules import Schedule
-from chatbot.conversation.talk import CANCEL_WORDS
-from chatbot.dispatch.arguments import BadArguments
-from chatbot.dispatch.binding import Bind, Match, arguments_of, bind_arguments, bind_groups
+from chatbot.conversation.unit_of_work import CANCEL_WORDS, Memory
+from chatbot.dispatch.argument_types import plain_type
+from chatbot.dispatch.arguments import BadArguments, People, names_in
+from chatbot.dispatch.binding import Bind, Match, States, arguments_of, bind_arguments, bind_groups, states_of
 from chatbot.dispatch.context import Context, ContextOfDialog
-from chatbot.dispatch.conversion import plain_type
 from chatbot.dispatch.error_handler import ErrorHandler
+from chatbot.dispatch.event_view import CommandInfo, Occasion
 from chatbot.dispatch.filters import NOTHING, Filter, Found
 from chatbot.dispatch.middleware import Around, Layer, compose, compose_once
-from chatbot.dispatch.occasion import CommandInfo, Occasion
-from chatbot.dispatch.outcome import Ack, Retry
-from chatbot.dispatch.payload import Payload, bind_payload, payload_of
-from chatbot.dispatch.place import place_of, qualified_name
+from chatbot.dispatch.outcome import PASS, Ack, Pass, Reply, Retry
+from chatbot.dispatch.parameters import Function, name_of, read_signature, refuse
 from chatbot.dispatch.provider import Making, Needs, Provider, Provisions, Scope, check_contexts, needs_of
-from chatbot.dispatch.remembering import States, states_of
-from chatbot.dispatch.reply import PASS, Pass, Reply
-from chatbot.dispatch.signature import Function, name_of, read_signature, refuse
-from chatbot.dispatch.somebody import People, names_in
+from chatbot.dispatch.source_location import place_of, qualified_name
+from chatbot.dispatch.timer_payload import Payload, bind_payload, payload_of
 from chatbot.events import Event, ScheduleFired, TimerFired
 from chatbot.model import Participant
 

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Concatenate, TypeAlias
 
 from chatbot.dispatch.context import Context
+from chatbot.dispatch.outcome import Reply
 from chatbot.dispatch.provider import Making, Needs, Scope, check_contexts, needs_behind
-from chatbot.dispatch.reply import Reply
 from chatbot.events import Event
 
 Proceed: TypeAlias = Callable[[], Awaitable[Reply]]

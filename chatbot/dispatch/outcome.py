@@ -1,13 +1,30 @@
-"""What came of one event: the wishes to commit with it, or the error to try again with."""
+"""What a handler returns.
+
+What came of one event: the wishes to commit with it, or the error to try again with.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
+from enum import Enum, StrEnum
+from typing import Final, TypeAlias
 
 from chatbot.actions import Action, Wish
 from chatbot.stores.base import Write
+
+
+class Pass(Enum):
+    """The type of `PASS`, for return annotations: `-> str | Pass`."""
+
+    PASS = "pass"  # noqa: S105 -- not a password
+
+
+PASS: Final = Pass.PASS
+"""Returned by a handler that does not want to answer after all: the next one that matches gets the event."""
+
+Reply: TypeAlias = str | Pass | None
+"""What a handler returns: a text is a reply, None is none, PASS hands the event on."""
 
 
 class Ack(StrEnum):

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, get_args, get_origin
 
 from chatbot.conversation.state import Remembered
+from chatbot.dispatch.argument_types import conversion_for
 from chatbot.dispatch.context import Context
-from chatbot.dispatch.conversion import conversion_for
-from chatbot.dispatch.place import place_of
-from chatbot.dispatch.signature import Function, events_of, hints_of, name_of, refuse, type_name
+from chatbot.dispatch.parameters import Function, events_of, hints_of, name_of, refuse, type_name
+from chatbot.dispatch.source_location import place_of
 from chatbot.errors import StateError
 from chatbot.events import Event
 

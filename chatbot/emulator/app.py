@@ -1,4 +1,19 @@
-"""The emulator as an ASGI application.
+"""The control API: what a test in any language can see and change, under `/emulator/`.
+
+Whoever has the access key may: `Authorization: Bearer {access key}`. All bodies are JSON.
+
+* `GET  /emulator/status`: resource, endpoint, time, switches, counts
+* `GET  /emulator/calls` (`?operation=`, `?since=` milliseconds), `DELETE` forgets them
+* `GET  /emulator/typing` (`?thread=`)
+* `GET  /emulator/threads`, `GET /emulator/threads/{id}`: transcript, participants, receipts
+* `GET|PUT|POST|DELETE /emulator/faults`: the rules as texts; POST adds, PUT replaces, DELETE ends them
+* `GET|PATCH /emulator/quirks`: `{"start-time": "exclusive"}`
+* `PUT  /emulator/quotas`: `{"enabled": false}`
+* `PUT  /emulator/clock`: `{"offset": 3600}`, seconds; what tokens, quotas and retention are judged by
+* `POST /emulator/entra`: a token that is taken for one of Microsoft Entra ID's, where that is switched on
+* `POST /emulator/seed`: a seed document (`seed.py`) as JSON; answers what it created
+
+The emulator as an ASGI application.
 
 Written against ASGI itself, without a framework: an idle `list_messages` costs 40 µs here, so that a load
 test measures the bot. Needs no socket: tests call it in-process. Order of a request: route, api-version,
@@ -7,25 +22,211 @@ token, quota, faults, operation.
 
 from __future__ import annotations
 
+import dataclasses
+import hmac
 import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from chatbot.emulator import auth, gate, misfortune
-from chatbot.emulator.answers import Answers, preflight
-from chatbot.emulator.bodies import Dialect
-from chatbot.emulator.control import Control
+from chatbot.emulator import auth, faults, routing, seed
+from chatbot.emulator.errors import ServiceError
 from chatbot.emulator.faults import Fault, Faults
-from chatbot.emulator.gate import Receive, Scope, Send
 from chatbot.emulator.operations import Chat
 from chatbot.emulator.people import People
-from chatbot.emulator.problems import ServiceError
+from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.quotas import Quotas
 from chatbot.emulator.request import Request, Response
-from chatbot.emulator.routes import ChatRoute, Route
+from chatbot.emulator.responses import Answers, preflight
+from chatbot.emulator.routing import ChatRoute, Receive, Route, Scope, Send
+from chatbot.emulator.serialization import Dialect, dump
 from chatbot.emulator.world import World
+
+Json = dict[str, Any]
+
+
+class Control:
+    """Answers the control API."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self._emulator = emulator
+        self._handlers: dict[tuple[str, str], Callable[[Request], Any]] = {
+            ("GET", "status"): self._status,
+            ("GET", "calls"): self._calls,
+            ("DELETE", "calls"): self._forget_calls,
+            ("GET", "typing"): self._typing,
+            ("GET", "threads"): self._threads,
+            ("GET", "faults"): self._faults,
+            ("PUT", "faults"): self._replace_faults,
+            ("POST", "faults"): self._add_faults,
+            ("DELETE", "faults"): self._clear_faults,
+            ("GET", "quirks"): self._quirks,
+            ("PATCH", "quirks"): self._set_quirks,
+            ("PUT", "quotas"): self._set_quotas,
+            ("PUT", "clock"): self._set_clock,
+            ("POST", "seed"): self._seed,
+            ("POST", "entra"): self._issue_entra,
+        }
+
+    def answer(self, request: Request) -> Response:
+        """The answer, a refusal too."""
+        try:
+            return Response(200, dump(self._run(request)), is_beside=True)
+        except ServiceError as error:
+            body: Json = {"error": {"code": error.code, "message": error.message}}
+            return Response(error.status, dump(body), is_beside=True)
+
+    def _run(self, request: Request) -> Any:
+        if request.segments[1:] == ["eventgrid"]:
+            return self._validate(request)
+        key = request.header(b"authorization").removeprefix("Bearer ").encode("latin-1")
+        if not hmac.compare_digest(key, self._emulator.access_key.encode()):
+            raise ServiceError(401, "Unauthorized", "Authorization: Bearer with the emulator's access key is required.")
+        noun = request.segments[1] if len(request.segments) > 1 else "status"
+        handler = self._handlers.get((request.method, noun))
+        if handler is None:
+            nouns = sorted(f"{method} /emulator/{name}" for method, name in self._handlers)
+            raise ServiceError(404, "NotFound", f"There are: {', '.join(nouns)}.")
+        try:
+            return handler(request)
+        except (ValueError, RecursionError) as error:
+            raise ServiceError(400, "BadRequest", str(error)) from error
+
+    def _validate(self, request: Request) -> str:
+        """The manual handshake: whoever was sent the secret code opens its URL."""
+        opened = self._emulator.validations.get(request.query.get("code", ""))
+        if opened is None:
+            raise ServiceError(404, "NotFound", "No webhook waits for this code.")
+        opened()
+        return "Webhook successfully validated as a subscription endpoint."
+
+    def _status(self, _: Request) -> Json:
+        emulator = self._emulator
+        return {
+            "resource": emulator.world.resource.id,
+            "endpoint": emulator.endpoint,
+            "now": emulator.now(),
+            "quotas": emulator.has_quotas,
+            "faults": self._faults(_)["faults"],
+            "quirks": self._quirks(_),
+            "users": len(emulator.world.state.users),
+            "threads": len(emulator.world.state.rooms),
+        }
+
+    def _calls(self, request: Request) -> Json:
+        operation, since = request.query.get("operation"), int(request.query.get("since") or 0)
+        calls = [dataclasses.asdict(call) for call in self._emulator.calls if call.at >= since]
+        return {"calls": [call for call in calls if operation in {None, call["operation"]}]}
+
+    def _forget_calls(self, _: Request) -> Json:
+        self._emulator.calls.clear()
+        return {}
+
+    def _typing(self, request: Request) -> Json:
+        thread = request.query.get("thread")
+        seen = [dataclasses.asdict(one) for one in self._emulator.world.receipts.typing]
+        return {"typing": [one for one in seen if thread in {None, one["thread"]}]}
+
+    def _threads(self, request: Request) -> Json:
+        if len(request.segments) < 3:
+            return {"threads": self._emulator.threads()}
+        thread = request.segments[2]
+        room = self._emulator.world.state.room(thread)
+        return {
+            "thread": _plain(room.head),
+            "participants": [_plain(one) for one in room.present()],
+            "messages": [_plain(one) for one in self._emulator.transcript(thread)],
+            "receipts": [_plain(one) for one in room.receipts.values()],
+        }
+
+    def _faults(self, _: Request) -> Json:
+        return {"faults": [_plain(rule) for rule in self._emulator.faults.rules]}
+
+    def _add_faults(self, request: Request) -> Json:
+        listed = _document(request).get("faults")
+        if not isinstance(listed, list):
+            msg = 'write {"faults": ["send_message:503,times=1"]}'
+            raise ValueError(msg)
+        parsed = [Fault.parse(str(text)) for text in listed]
+        for fault in parsed:
+            self._emulator.faults.add(fault)
+        return self._faults(request)
+
+    def _replace_faults(self, request: Request) -> Json:
+        earlier = self._emulator.faults.rules
+        self._emulator.faults.clear()
+        try:
+            return self._add_faults(request)
+        except ValueError:
+            for fault in earlier:
+                self._emulator.faults.add(fault)
+            raise
+
+    def _clear_faults(self, request: Request) -> Json:
+        self._emulator.faults.clear()
+        return self._faults(request)
+
+    def _quirks(self, _: Request) -> Json:
+        values = dataclasses.asdict(self._emulator.world.quirks)
+        return {name.replace("_", "-"): value for name, value in values.items()}
+
+    def _set_quirks(self, request: Request) -> Json:
+        switches = [f"{name}={_text(value)}" for name, value in _document(request).items()]
+        self._emulator.world.quirks = Quirks.parse(switches, self._emulator.world.quirks)
+        return self._quirks(request)
+
+    def _set_quotas(self, request: Request) -> Json:
+        wanted = _document(request).get("enabled")
+        if not isinstance(wanted, bool):
+            msg = 'write {"enabled": true} or {"enabled": false}'
+            raise ValueError(msg)
+        self._emulator.has_quotas = wanted
+        self._emulator.quotas.clear()
+        return {"enabled": wanted}
+
+    def _set_clock(self, request: Request) -> Json:
+        offset = _document(request).get("offset")
+        if isinstance(offset, bool) or not isinstance(offset, int | float) or abs(offset) > 3_000_000_000:
+            msg = 'write {"offset": 3600}: seconds by which the service\'s clock shall be off'
+            raise ValueError(msg)
+        self._emulator.offset_seconds = float(offset)
+        return {"now": self._emulator.now()}
+
+    def _issue_entra(self, _request: Request) -> Json:
+        if not self._emulator.takes_entra:
+            raise ServiceError(409, "Conflict", "Tokens of Entra are not accepted: start the emulator with --entra.")
+        return {"token": self._emulator.entra_token()}
+
+    def _seed(self, request: Request) -> Json:
+        return seed.plant(self._emulator, _document(request))
+
+
+def _document(request: Request) -> Json:
+    try:
+        return request.json()
+    except ServiceError as error:
+        msg = "the body must be a JSON object"
+        raise ValueError(msg) from error
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _plain(record: Any) -> Json:
+    return {
+        item.name: [_plain(one) for one in value] if isinstance(value, tuple) else value
+        for item in dataclasses.fields(record)
+        for value in (_value(getattr(record, item.name)),)
+        if value is not None
+    }
+
+
+def _value(value: Any) -> Any:
+    return dict(value) if hasattr(value, "items") else value
+
 
 _log = logging.getLogger(__name__)
 
@@ -102,10 +303,10 @@ class Emulator(People):
         if scope["type"] != "http":
             await _decline(scope, receive, send)
             return
-        request = gate.read(scope, self.public_base, self.endpoint, self.now())
+        request = routing.read(scope, self.public_base, self.endpoint, self.now())
         asked = _Asked()
         try:
-            request.body = await gate.body(receive)
+            request.body = await routing.body(receive)
             response = self._beside(request) or await self._operate(request, asked, receive)
         except ServiceError as error:
             response = self._answers.refusal(error, asked.route, request)
@@ -118,7 +319,7 @@ class Emulator(People):
         if not response.is_beside:
             self._note(asked.route, request, response.status)
         headers = self._answers.headers(response, asked.route, request, max(0, self.now() - request.now))
-        await misfortune.deliver(asked.struck, response, headers, send)
+        await faults.deliver(asked.struck, response, headers, send)
 
     def _beside(self, request: Request) -> Response | None:
         """What is not the service: the control API, and browsers that ask whether they may ask."""
@@ -129,11 +330,11 @@ class Emulator(People):
         return None
 
     async def _operate(self, request: Request, asked: _Asked, receive: Receive) -> Response:
-        route = asked.route = gate.route(request, self.world.quirks)
+        route = asked.route = routing.find_route(request, self.world.quirks)
         self._admit(route, request)
         if self.faults:
             asked.struck = self.faults.strike(route.name, request.caller, _thread(route, request), request.now)
-            answer = await misfortune.before(asked.struck, request, self.world, self._answers, receive)
+            answer = await faults.before(asked.struck, request, self.world, self._answers, receive)
             if answer is not None:
                 return answer
         return self._run(route, request, asked.struck)
@@ -154,7 +355,7 @@ class Emulator(People):
         messages = self.world.messages
         stale_ms = messages.stale_ms
         if struck:
-            messages.stale_ms = max(stale_ms, misfortune.staleness(struck))
+            messages.stale_ms = max(stale_ms, faults.staleness(struck))
         try:
             if isinstance(route, ChatRoute):
                 response = route.run(Chat(self.world, request, self._dialect(request.version)))
@@ -162,7 +363,7 @@ class Emulator(People):
                 response = route.run(self.world, request)
         finally:
             messages.stale_ms = stale_ms
-        misfortune.after(struck, self._answers)
+        faults.after(struck, self._answers)
         return response
 
     def _dialect(self, version: str) -> Dialect:

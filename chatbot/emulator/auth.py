@@ -14,8 +14,8 @@ import re
 import urllib.parse
 from email.utils import parsedate_to_datetime
 
+from chatbot.emulator.errors import ServiceError, denied, forbidden
 from chatbot.emulator.identities import CHAT_SCOPES, TEAMS_USER, Claims, unauthorized
-from chatbot.emulator.problems import ServiceError, denied, forbidden
 from chatbot.emulator.request import Request
 from chatbot.emulator.world import World
 

@@ -17,7 +17,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from chatbot.emulator.app import Emulator
-from chatbot.emulator.happenings import Happenings
+from chatbot.emulator.events import Happenings
 from chatbot.emulator.records import Record
 
 if TYPE_CHECKING:

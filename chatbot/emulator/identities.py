@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chatbot.emulator.problems import ServiceError, not_owned
+from chatbot.emulator.errors import ServiceError, not_owned
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.records import User
 from chatbot.emulator.state import State

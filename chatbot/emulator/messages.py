@@ -1,4 +1,10 @@
-"""Messages of a thread: send, read, list, edit, delete.
+"""What the service does to html: dangerous and unknown elements go, plain formatting stays.
+
+The exact allow-list is unknown (U7). Established is that `src` of images is stripped (Communication issue
+245) and that texts are left alone. The list here is what chat clients of the service format with. Mentions and reply
+blocks stay with the attributes that say who is meant and what is quoted: the UI Library and Teams rely on them.
+
+Messages of a thread: send, read, list, edit, delete.
 
 Ids and versions come from one rising counter per thread, `max(now, last + 1)`; every change takes the next
 sequence id and moves the message to the front of the list, which descends by version. A deleted message stays
@@ -11,7 +17,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from chatbot.emulator.problems import (
+import nh3
+
+from chatbot.emulator.errors import (
     ServiceError,
     bad_request,
     forbidden,
@@ -21,8 +29,39 @@ from chatbot.emulator.problems import (
 )
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.records import Listed, Message
-from chatbot.emulator.sanitizer import sanitize
 from chatbot.emulator.state import Room, State
+
+_TEXT = {"a", "b", "br", "code", "del", "em", "i", "img", "s", "span", "strike", "strong", "sub", "sup", "u"}
+_BLOCKS = {"blockquote", "div", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "ul"}
+_TABLES = {"table", "tbody", "td", "th", "thead", "tr"}
+_SOCIAL = {"at", "emoji", "msft-at-mention", "msft-mention", "readonly"}
+_ITEM = {"itemid", "itemprop", "itemscope", "itemtype"}
+_ATTRIBUTES = {
+    "a": {"href", "title"},
+    "at": {"id"},
+    "blockquote": _ITEM,
+    "emoji": {"alt", "id", "title"},
+    "img": {"alt", "height", "width", "id"} | _ITEM,
+    "msft-at-mention": {"displayname", "userid"},
+    "msft-mention": {"displaytext", "id"},
+    "p": _ITEM,
+    "readonly": _ITEM,
+    "span": _ITEM,
+    "strong": _ITEM,
+    "td": {"colspan", "rowspan"},
+}
+
+
+def sanitize(html: str) -> str:
+    """The html as the service would store it."""
+    return nh3.clean(
+        html,
+        tags=_TEXT | _BLOCKS | _TABLES | _SOCIAL,
+        attributes=_ATTRIBUTES,
+        url_schemes={"http", "https", "mailto"},
+        link_rel=None,
+    )
+
 
 MAX_BYTES = 28 * 1024
 

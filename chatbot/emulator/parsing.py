@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from chatbot.emulator import cursors
+from chatbot.emulator.errors import bad_identifier, bad_message_id, bad_request, required, validation
 from chatbot.emulator.messages import Draft
 from chatbot.emulator.participants import Invited
-from chatbot.emulator.problems import bad_identifier, bad_message_id, bad_request, required, validation
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.records import NO_METADATA, SYSTEM_TYPES
 from chatbot.emulator.request import Request
+from chatbot.emulator.serialization import has_metadata, has_retention
 from chatbot.emulator.threads import Change, Plan
-from chatbot.emulator.versions import has_metadata, has_retention
 
 MIN_MINUTES, MAX_MINUTES = 60, 1440
 MAX_PAGE = 200

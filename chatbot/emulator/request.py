@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from chatbot.emulator.problems import bad_request
+from chatbot.emulator.errors import bad_request
 
 JSON_UTF8 = b"application/json; charset=utf-8"
 MAX_BODY = 1024 * 1024

@@ -21,8 +21,8 @@ from typing import Any
 
 import yaml
 
+from chatbot.emulator.errors import ServiceError
 from chatbot.emulator.people import People
-from chatbot.emulator.problems import ServiceError
 
 
 class SeedError(ValueError):

@@ -1,4 +1,16 @@
-"""Serving an emulator on sockets: https for strangers' SDKs and, beside it, plain http for loopback callers.
+"""Certificates for loopback and for `--public-host`.
+
+A certificate authority is made at first start and kept in the user's data directory, so that whoever trusts
+it once can talk to every later emulator; each server gets a fresh certificate from it. Key files are readable
+by their owner only.
+
+Uvicorn's connections with two things added: answers leave in one piece, and a fault can cut the line.
+
+Uvicorn writes an answer's head and body one after the other; gathered into one write, an idle poll costs half
+the system calls. `ConnectionError` raised by the application is the network's fault, played (`faults.py`):
+the connection is cut.
+
+Serving an emulator on sockets: https for strangers' SDKs and, beside it, plain http for loopback callers.
 
 Uvicorn's protocol classes on sockets and listeners of our own, without `uvicorn.Server`: a taken port is an
 error of ours and no `sys.exit`, signals stay with whoever owns the process, stopping waits for no idle
@@ -10,23 +22,142 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+import struct
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
+import platformdirs
+import trustme
 import uvicorn
+from filelock import FileLock
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from chatbot.emulator.app import Emulator
-from chatbot.emulator.certificates import Authority, authority
-from chatbot.emulator.connections import Connection
-from chatbot.emulator.gate import Receive, Scope, Send
+from chatbot.emulator.routing import Receive, Scope, Send
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """The authority and the file strangers trust it by (`SSL_CERT_FILE`.
+
+    `REQUESTS_CA_BUNDLE`, `NODE_EXTRA_CA_CERTS`).
+    """
+
+    ca: trustme.CA
+    ca_file: Path
+
+    def server_context(self, names: Sequence[str]) -> ssl.SSLContext:
+        """A server's TLS context for these host names and addresses."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.ca.issue_cert(*names).configure_cert(context)
+        return context
+
+
+def default_directory() -> Path:
+    """Where the authority is kept when nobody says otherwise."""
+    return Path(platformdirs.user_data_dir("chatbot", appauthor=False)) / "emulator"
+
+
+def authority(directory: Path | None = None) -> Authority:
+    """The authority kept in `directory`, made if there is none."""
+    directory = directory or default_directory()
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    certificate, key = directory / "ca.pem", directory / "ca.key"
+    with FileLock(directory / "ca.lock", timeout=30, mode=0o600):
+        if certificate.exists() and key.exists():
+            ca = trustme.CA.from_pem(certificate.read_bytes(), key.read_bytes())
+        else:
+            ca = trustme.CA(organization_name="chatbot emulator")
+            _write(key, ca.private_key_pem.bytes(), 0o600)
+            _write(certificate, ca.cert_pem.bytes(), 0o644)
+    return Authority(ca, certificate)
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    """Put a file in place whole, with its mode from the first byte on."""
+    handle, name = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+    Path(name).chmod(mode)
+    Path(name).replace(path)
+
+
+_RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+
+
+class Connection(HttpToolsProtocol):
+    """One connection to the emulator."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the transport, wrapped."""
+        # Not through uvicorn's configuration: that would silence its logger for the whole process.
+        self.access_log = False
+        super().connection_made(_Gathering(transport))  # type: ignore[arg-type]
+        self.app = _Cutting(self.app, transport)  # pyright: ignore[reportArgumentType] -- what the factory was given
+
+
+class _Cutting:
+    """The application, as one connection sees it."""
+
+    def __init__(self, emulator: Emulator, transport: asyncio.Transport) -> None:
+        self._emulator = emulator
+        self._transport = transport
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._emulator(scope, receive, send)
+        except ConnectionError:
+            # Lets what was written leave, then resets instead of closing politely.
+            await asyncio.sleep(0)
+            sock = self._transport.get_extra_info("socket")
+            if sock is not None and sock.fileno() >= 0:  # else the client was quicker
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self._transport.abort()
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+
+class _Gathering:
+    """A transport that joins what is written within one turn of the loop."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._parts: list[bytes] = []
+        self._later = asyncio.get_running_loop().call_soon
+
+    def write(self, data: bytes) -> None:
+        """Write at the end of this turn."""
+        if not self._parts:
+            self._later(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        """Write what is waiting, then close."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._parts:
+            parts, self._parts = self._parts, []
+            if not self._transport.is_closing():
+                self._transport.write(b"".join(parts))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _GRACE_SECONDS = 0.2

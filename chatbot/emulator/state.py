@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import NamedTuple
 
-from chatbot.emulator.problems import thread_not_found
+from chatbot.emulator.errors import thread_not_found
 from chatbot.emulator.records import Member, Message, Receipt, Record, Repeat, Resource, Thread, User
 
 

@@ -12,9 +12,9 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from chatbot.emulator.errors import ServiceError, bad_request, forbidden, thread_not_found
 from chatbot.emulator.messages import Messages
 from chatbot.emulator.participants import MAX_PARTICIPANTS, Invited, Participants, Rejected
-from chatbot.emulator.problems import ServiceError, bad_request, forbidden, thread_not_found
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.records import Repeat, Thread, no_metadata
 from chatbot.emulator.state import Room, Slot, State

@@ -11,9 +11,8 @@ from collections.abc import Callable
 
 from chatbot.emulator.identities import Identities
 from chatbot.emulator.messages import Messages
-from chatbot.emulator.participants import Participants
+from chatbot.emulator.participants import Participants, Receipts
 from chatbot.emulator.quirks import Quirks
-from chatbot.emulator.receipts import Receipts
 from chatbot.emulator.records import Record, Resource
 from chatbot.emulator.state import Room, State
 from chatbot.emulator.threads import Threads

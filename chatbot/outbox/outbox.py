@@ -34,8 +34,7 @@ from chatbot.errors import (
     Throttled,
 )
 from chatbot.model import REPLY_KEY, ChatMessage, MessageId, ThreadId, UserId
-from chatbot.outbox.healing import heal, healing_key
-from chatbot.outbox.proof import match_proofs, read_own, tombstones_without_key
+from chatbot.outbox.proof import heal, healing_key, match_proofs, read_own, tombstones_without_key
 from chatbot.service.back_off import FIRST_PAUSE, BackOff
 from chatbot.service.base import ChatService, is_refusal
 from chatbot.service.budget import Budget, Operation

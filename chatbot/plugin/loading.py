@@ -21,8 +21,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from chatbot.dispatch.place import at, place_of_error
-from chatbot.dispatch.roster import Roster
+from chatbot.dispatch.registry import Roster
+from chatbot.dispatch.source_location import at, place_of_error
 from chatbot.errors import PluginError, described
 from chatbot.plugin.plugin import Plugin
 from chatbot.plugin.settings import make_plugin, settings_model

@@ -17,15 +17,14 @@ from chatbot.dispatch.error_handler import ErrorHandler, check_errors, prepare_e
 from chatbot.dispatch.filters import FilterLike
 from chatbot.dispatch.handler import BOT_TIMEOUT, Handler, Options, Registration, Surroundings, prepare
 from chatbot.dispatch.middleware import Middleware, Proceed, prepare_layer
-from chatbot.dispatch.outcome import Ack, Retry
-from chatbot.dispatch.place import place_of, place_of_caller
+from chatbot.dispatch.outcome import Ack, Reply, Retry
+from chatbot.dispatch.parameters import Function, check_async, check_middleware, refuse, shown
 from chatbot.dispatch.provider import given, resolve_providers
-from chatbot.dispatch.reply import Reply
-from chatbot.dispatch.signature import Function, check_async, check_middleware, refuse, shown
+from chatbot.dispatch.source_location import place_of, place_of_caller
 from chatbot.errors import PluginError
 from chatbot.events import DialogTimedOut, Event, MessageReceived, ScheduleFired, TimerFired
-from chatbot.plugin.given import check_options, given_command, given_filter, given_name, given_words
-from chatbot.plugin.registers import Registers, RegistersError, RegistersMessages
+from chatbot.plugin.decorator_types import Registers, RegistersError, RegistersMessages
+from chatbot.plugin.validation import check_options, given_command, given_filter, given_name, given_words
 
 E = TypeVar("E", bound=Event)
 P = ParamSpec("P")

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from chatbot.dispatch.place import place_of, place_of_error
+from chatbot.dispatch.source_location import place_of, place_of_error
 from chatbot.errors import PluginError, PluginSettingsError, described
 from chatbot.plugin.plugin import Plugin
 

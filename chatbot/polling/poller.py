@@ -28,7 +28,7 @@ import anyio
 from chatbot.errors import NotFound, Throttled
 from chatbot.model import ChatMessage, MessageId, MessageType, ThreadId
 from chatbot.polling.cursor import Change, Cursor, moment
-from chatbot.polling.sightings import time_of
+from chatbot.polling.message_events import time_of
 from chatbot.service.base import ChatService, MessagePage, Paging
 from chatbot.service.budget import Budget, Operation
 

@@ -1,10 +1,18 @@
-"""The only place that chooses: from settings to plugins, identities and bots that can run."""
+"""Failures of the service as whoever starts or reloads bots reads them: where it is named, and what can be done.
+
+The bots of a process, as one of them sees them: the others, also those that come later.
+
+What one process of bots has open, and who works there, at any time.
+
+The only place that chooses: from settings to plugins, identities and bots that can run.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, MutableMapping, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -13,14 +21,14 @@ import structlog
 from chatbot.bot import ALL_HISTORY, NO_HISTORY, Bot, BotSettings
 from chatbot.config import BotConfig, Config
 from chatbot.dispatch import Access, Ack, BotInfo, Dispatcher, Rate
-from chatbot.errors import Throttled
+from chatbot.errors import Forbidden, OutcomeUnknown, ServiceError, Throttled, Unauthorized, Unreachable
+from chatbot.model import UserId
 from chatbot.polling.cadence import Cadence
 from chatbot.runtime.connection import Connection
-from chatbot.runtime.observe.calls import CountedService, CountedTokens
-from chatbot.runtime.observe.tally import Tally
-from chatbot.runtime.observe.work import LoggedWork
+from chatbot.runtime.observe.counters import Tally
+from chatbot.runtime.observe.instrumented_service import CountedService, CountedTokens
+from chatbot.runtime.observe.log_context import LoggedWork
 from chatbot.runtime.plugins import Plugins
-from chatbot.runtime.siblings import Siblings
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Commons
@@ -28,6 +36,114 @@ from chatbot.stores.base import BotRecord, SaveBot, Store
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
+
+
+@contextmanager
+def explaining(config: Config, connection: Connection) -> Iterator[None]:
+    """Raise the service's failures with the place where it is named, and with what can be done."""
+    try:
+        yield
+    except ServiceError as error:
+        remedy = {
+            Unreachable: "check the endpoint, this machine's network and its proxy",
+            OutcomeUnknown: "try again; check this machine's network and its proxy",
+            Unauthorized: connection.remedy,
+            Forbidden: connection.remedy,
+        }.get(type(error), "see what the service says about it")
+        problem = config.problem(("service",), f"{error}; {remedy}")
+        raise ServiceError(problem, status=error.status, code=error.code) from error
+
+
+class Siblings(Set[UserId]):
+    """All bots of a process but one, as they are at any time.
+
+    Args:
+        oneself: the one.
+        users: of all bots; whoever changes it changes what is in here.
+    """
+
+    def __init__(self, oneself: UserId, users: Set[UserId]) -> None:
+        self._oneself = oneself
+        self._users = users
+
+    def __contains__(self, user: object) -> bool:
+        return user != self._oneself and user in self._users
+
+    def __iter__(self) -> Iterator[UserId]:
+        return (user for user in self._users if user != self._oneself)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    @classmethod
+    def _from_iterable(cls, it: Iterable[UserId]) -> Set[UserId]:  # type: ignore[override]
+        return frozenset(it)
+
+
+@dataclass(slots=True, kw_only=True)
+class Site:
+    """The bots of a process, and what they share. Whoever holds its lists sees the present bots.
+
+    Args:
+        config: what is in force.
+        connection: whose resource it is.
+        resource: opened by the caller.
+        store: opened by the caller.
+        bots: in the order of bots.yaml; those that came later are behind.
+        tallies: the counts of each bot, by its name; those of bots that have gone are kept, and gone on with when they
+            come again.
+        commons: what the bots share: their users, and the quotas of the threads they are in.
+        traces: what makes spans of the bots' work, if anybody wants any.
+    """
+
+    config: Config
+    connection: Connection
+    resource: AcsResource
+    store: Store
+    bots: list[Bot] = field(default_factory=list)
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    commons: Commons = field(default_factory=Commons)
+    traces: TracerProvider | None = None
+
+    async def make(self, config: Config, plugins: Plugins, names: Collection[str] | None = None) -> list[Bot]:
+        """Make bots; they are not among those of the site yet. For the errors see `assemble`."""
+        return await assemble(
+            config,
+            plugins,
+            self.connection,
+            self.resource,
+            self.store,
+            self.tallies,
+            self.traces,
+            names=names,
+            commons=self.commons,
+        )
+
+    def bot(self, name: str) -> Bot:
+        """The present bot of this name, which there is."""
+        return next(bot for bot in self.bots if bot.name == name)
+
+    def put(self, bot: Bot) -> None:
+        """Let a bot take the place of the one with its name, or join the others."""
+        names = [other.name for other in self.bots]
+        if bot.name in names:
+            self.bots[names.index(bot.name)] = bot
+        else:
+            self.bots.append(bot)
+
+    def remove(self, name: str) -> None:
+        """Let the bot of this name go."""
+        gone = self.bot(name)
+        self.bots.remove(gone)
+        self.commons.users.discard(gone.user)
+
+    def apply(self, config: Config) -> None:
+        """Put another configuration in force, as far as bots that stay need not be told."""
+        self.config = config
+        for bot in self.bots:
+            bot.settings = replace(bot.settings, retention=config.retention)
+            if isinstance(bot.tracer, LoggedWork):
+                bot.tracer.log_texts(config.log.texts)
 
 
 @dataclass(frozen=True, slots=True)

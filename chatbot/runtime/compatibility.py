@@ -20,8 +20,8 @@ from chatbot.conversation import journal
 from chatbot.conversation.conversations import SCHEDULE
 from chatbot.conversation.journal import Step
 from chatbot.dispatch import Roster
-from chatbot.dispatch.calls import called_by
 from chatbot.dispatch.handler import Handler
+from chatbot.dispatch.registry import called_by
 from chatbot.errors import StateError, StoreError
 from chatbot.events import ActionFailed
 from chatbot.plugin import Plugin

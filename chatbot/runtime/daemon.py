@@ -13,25 +13,22 @@ import anyio.to_thread
 import structlog
 
 from chatbot.bot import Bot
-from chatbot.bot.once import caught_up
+from chatbot.bot.status import caught_up
 from chatbot.config import Config, LogConfig
-from chatbot.runtime.caretaker import Caretaker
-from chatbot.runtime.channel import listening
+from chatbot.runtime.admin_api import Caretaker, Desk
+from chatbot.runtime.assemble import Site, explaining
 from chatbot.runtime.connection import Connection
-from chatbot.runtime.control import ControlDirectory, RunInfo, RunningBot
-from chatbot.runtime.desk import Desk
-from chatbot.runtime.fleet import Fleet
+from chatbot.runtime.control_socket import listening
+from chatbot.runtime.demo_thread import open_lobby
 from chatbot.runtime.forced_exit import ForcedExit
-from chatbot.runtime.lobby import open_lobby
-from chatbot.runtime.observe.pages import pages
 from chatbot.runtime.observe.status import Observatory
 from chatbot.runtime.plugins import Plugins
-from chatbot.runtime.refusals import explaining
 from chatbot.runtime.reloading import Reloader
+from chatbot.runtime.run_directory import ControlDirectory, RunInfo, RunningBot
 from chatbot.runtime.signals import hangups
-from chatbot.runtime.site import Site
 from chatbot.runtime.sources import Sources
-from chatbot.runtime.status_server import StatusServer
+from chatbot.runtime.status_server import StatusServer, pages
+from chatbot.runtime.supervisor import Fleet
 from chatbot.runtime.systemd import Supervisor
 from chatbot.runtime.watchdog import BEAT_SECONDS, LoopWatchdog
 from chatbot.runtime.webhook import webhook_served

@@ -8,7 +8,7 @@ from typing import Any
 
 from chatbot.config import Config
 from chatbot.config.document import Document
-from chatbot.config.place import DataPath, Problem
+from chatbot.config.source_location import DataPath, Problem
 from chatbot.dispatch import Roster
 from chatbot.errors import ConfigError, PluginError, PluginSettingsError
 from chatbot.plugin import Plugin, load_plugin

@@ -1,4 +1,6 @@
-"""Takes up what has changed in bots.yaml and in the plugins' files, while the bots run.
+"""What differs between the configuration in force and the one to come, sorted by what it takes to apply it. Pure.
+
+Takes up what has changed in bots.yaml and in the plugins' files, while the bots run.
 
 Everything is read, checked, loaded and tried with the service first; what cannot be used changes nothing, and the log
 says why. Then only the bots that have changed are touched: other code, or another list of plugins, is swapped in
@@ -9,27 +11,82 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import anyio
 import anyio.to_thread
 import structlog
 
 from chatbot.bot import Bot
-from chatbot.config import Config, LogConfig
+from chatbot.config import BotConfig, Config, LogConfig
 from chatbot.errors import ChatbotError, ConfigError, ServiceError
 from chatbot.plugin import Plugin
-from chatbot.runtime.changes import Changes
+from chatbot.runtime.assemble import Site, explaining
 from chatbot.runtime.compatibility import Incompatibility, incompatibilities
-from chatbot.runtime.fleet import Fleet
-from chatbot.runtime.observe.last_reload import LastReload
+from chatbot.runtime.observe.status import LastReload
 from chatbot.runtime.plugins import Plugins
-from chatbot.runtime.refusals import explaining
-from chatbot.runtime.site import Site
 from chatbot.runtime.sources import Sources
 from chatbot.runtime.status_server import StatusServer
+from chatbot.runtime.supervisor import Fleet
 from chatbot.runtime.systemd import Supervisor
+
+LIVE: Final = ("log", "drain_timeout", "retention", "server", "reload")
+"""Settings of the whole process that can change while it runs."""
+
+_APART: Final = frozenset({"version", "include", "bots"})
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The differences, by name.
+
+    Args:
+        added: bots that there were not.
+        removed: bots that there are no more.
+        restarted: bots whose own settings have changed.
+        replugged: bots of which only the plugins, or their settings, have changed.
+        applied: settings of the whole process that can change now.
+        postponed: those that only another process can take up.
+    """
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    restarted: tuple[str, ...] = ()
+    replugged: tuple[str, ...] = ()
+    applied: tuple[str, ...] = ()
+    postponed: tuple[str, ...] = ()
+
+    @classmethod
+    def between(cls, old: Config, new: Config) -> Self:
+        """The differences.
+
+        Args:
+            old: the configuration in force.
+            new: the one to come.
+        """
+        kept = [name for name in new.bots if name in old.bots and new.bots[name] != old.bots[name]]
+        replugged = [name for name in kept if _without_plugins(new.bots[name]) == _without_plugins(old.bots[name])]
+        names = [name for name in type(new).model_fields if name not in _APART]
+        differing = [name for name in names if getattr(new, name) != getattr(old, name)]
+        return cls(
+            added=tuple(name for name in new.bots if name not in old.bots),
+            removed=tuple(name for name in old.bots if name not in new.bots),
+            restarted=tuple(name for name in kept if name not in replugged),
+            replugged=tuple(replugged),
+            applied=tuple(name for name in differing if name in LIVE),
+            postponed=tuple(name for name in differing if name not in LIVE),
+        )
+
+    def applied_to(self, old: Config, new: Config) -> Config:
+        """The configuration that is in force once everything was done that can be done now."""
+        return new.model_copy(update={name: getattr(old, name) for name in self.postponed})
+
+
+def _without_plugins(bot: BotConfig) -> dict[str, object]:
+    return {name: getattr(bot, name) for name in type(bot).model_fields if name != "plugins"}
+
 
 DEBOUNCE_MS: Final = 300
 """How long further changes are waited for: an editor writes a file in several steps."""

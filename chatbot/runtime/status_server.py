@@ -1,22 +1,283 @@
-"""The status pages, at the address where bots.yaml wants them at the moment, if it wants them at all.
+"""What the status server shows: /healthz, /readyz, /status and /metrics. Nothing here can be changed from outside.
+
+The pages may be asked on another event loop than the bots' own. What they show is read on the bots' loop; while that is
+blocked, they say so.
+
+An ASGI application on a socket of our own, as long as a block runs.
+
+Uvicorn's protocol class without `uvicorn.Server`: a taken port is an error of ours and no `sys.exit`, signals stay
+with the daemon, and nothing outlives the block.
+
+Whoever can connect can also connect and say nothing. So every connection has a time limit for its next request and for
+its answer, and there is always room for one more: a new connection takes the place of the one that has been silent for
+longest. A probe sends its request at once, and is answered however many others are silent.
+
+The status pages, at the address where bots.yaml wants them at the moment, if it wants them at all.
 
 They are served by a thread with an event loop of its own, so that a probe is answered while the bots' loop is blocked.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
 import structlog
+import uvicorn
 from anyio.from_thread import start_blocking_portal
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from chatbot.config import Config
 from chatbot.errors import StateError
-from chatbot.runtime.observe.serving import CannotListen, serve_pages
+from chatbot.runtime.observe.metrics import CONTENT_TYPE, render
+from chatbot.runtime.observe.status import Observatory, as_json
+from chatbot.service.endpoint import is_loopback
+
+T = TypeVar("T")
+
+HEALTH_SECONDS: Final = 0.5
+"""How long /healthz waits for the bots' loop before it answers without it: a probe waits a second by default."""
+
+READY_SECONDS: Final = 4.0
+"""How long /readyz does, unless the loop is known to be blocked; a slow disk counts as well."""
+
+SCRAPE_SECONDS: Final = 9.0
+"""How long /metrics and /status do: Prometheus waits ten seconds by default."""
+
+_UNCACHED = {"Cache-Control": "no-store"}
+
+
+class BotsLoop:
+    """Calls, from any event loop, what belongs to the one that runs now."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    async def call(self, function: Callable[[], Awaitable[T]], seconds: float) -> T:
+        """What the function returns.
+
+        Raises:
+            TimeoutError: the loop had no time for it within so many seconds; ours is waited for as long as it takes.
+        """
+        if asyncio.get_running_loop() is self._loop:
+            return await function()
+
+        async def run() -> T:
+            return await function()
+
+        async with asyncio.timeout(seconds):
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), self._loop))
+
+
+def pages(observatory: Observatory) -> Starlette:
+    """The pages as an ASGI application. Call it on the bots' event loop."""
+    loop = BotsLoop()
+
+    def patience() -> float:
+        return HEALTH_SECONDS if observatory.is_blocked else READY_SECONDS
+
+    async def healthz(_request: Request) -> Response:
+        try:
+            missed = await loop.call(observatory.read_missed, HEALTH_SECONDS)
+        except TimeoutError:
+            missed = observatory.missed_of_blocked()
+        body = {"is_healthy": not missed, "missed": missed}
+        return JSONResponse(body, status_code=503 if missed else 200, headers=_UNCACHED)
+
+    async def readyz(_request: Request) -> Response:
+        try:
+            unready = await loop.call(observatory.unready, patience())
+        except TimeoutError:
+            unready = (observatory.why_no_answer(),)
+        body = {"is_ready": not unready, "unready": unready, "is_emulator": observatory.is_emulator}
+        return JSONResponse(body, status_code=503 if unready else 200, headers=_UNCACHED)
+
+    async def status(_request: Request) -> Response:
+        try:
+            return JSONResponse(as_json(await loop.call(observatory.look, SCRAPE_SECONDS)), headers=_UNCACHED)
+        except TimeoutError:
+            return _no_answer()
+
+    async def metrics(_request: Request) -> Response:
+        try:
+            found = await loop.call(observatory.look, SCRAPE_SECONDS)
+        except TimeoutError:
+            return _no_answer()
+        text = await anyio.to_thread.run_sync(render, found)
+        return Response(text, headers={**_UNCACHED, "Content-Type": CONTENT_TYPE})
+
+    def _no_answer() -> Response:
+        return JSONResponse({"error": observatory.why_no_answer()}, status_code=503, headers=_UNCACHED)
+
+    endpoints = (healthz, readyz, status, metrics)
+    return Starlette(routes=[Route(f"/{endpoint.__name__}", endpoint) for endpoint in endpoints])
+
+
+_GRACE_SECONDS: Final = 0.5
+MOST_CONNECTIONS: Final = 64
+"""Beyond so many, a new connection ends the one that has waited for longest."""
+
+REQUEST_SECONDS: Final = 10.0
+"""Until the head of the first request of a connection is there."""
+
+ANSWER_SECONDS: Final = 30.0
+"""From there until the answer is sent and taken."""
+
+IDLE_SECONDS: Final = 20
+"""From an answer to the head of the next request."""
+
+
+class CannotListen(OSError):
+    """Nobody can listen there; the text says why and what to do."""
+
+
+def serve_pages(app: Starlette, host: str, port: int) -> AbstractAsyncContextManager[str]:
+    """Listen now; serve while the block runs, which is given the address as `http://HOST:PORT`.
+
+    On loopback only those are answered who ask for loopback by name: a web page that somebody has open can make their
+    browser ask this machine under a name of the page's own (DNS rebinding), and must not read the answer.
+
+    Args:
+        host: an IP address of this machine.
+        port: 0 is any free one.
+
+    Raises:
+        CannotListen: the port is taken, or the address is not this machine's, or not for this user.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Named as TCP, because asyncio sets TCP_NODELAY on nothing else.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        message = f"nobody can listen at {host}:{port}: {error.strerror}; free it, or choose another"
+        raise CannotListen(message) from error
+    return _serving(_to_neighbours(app) if is_loopback(host) else app, listener)
+
+
+def _to_neighbours(app: ASGIApp) -> ASGIApp:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if is_loopback(_host_of(Headers(scope=scope).get("host", ""))):
+            await app(scope, receive, send)
+        else:
+            text = "this is for this machine alone: ask for it as 127.0.0.1 or localhost\n"
+            await PlainTextResponse(text, status_code=421)(scope, receive, send)
+
+    return answer
+
+
+def _host_of(asked: str) -> str:
+    try:
+        return urlsplit(f"//{asked}").hostname or ""
+    except ValueError:
+        return ""
+
+
+@asynccontextmanager
+async def _serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[str]:
+    config = uvicorn.Config(
+        app,
+        http=H11Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=IDLE_SECONDS,
+    )
+    config.load()
+    state = ServerState()
+
+    def connection() -> H11Protocol:
+        protocol = _Connection(config=config, server_state=state, app_state={})
+        # Not through uvicorn's configuration: that would silence its logger for the whole process.
+        protocol.access_log = False
+        return protocol
+
+    host, port = listener.getsockname()[:2]
+    server = await asyncio.get_running_loop().create_server(connection, sock=listener)
+    try:
+        yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    finally:
+        server.close()
+        await _end(state)
+
+
+class _Connection(H11Protocol):
+    """A connection that is cut when it takes too long, or when others need its place."""
+
+    _limit: asyncio.TimerHandle | None = None
+    _waits_since = 0.0
+    _is_asking = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Make room, and wait for the first request."""
+        others = [other for other in self.connections if isinstance(other, _Connection)]
+        super().connection_made(transport)
+        self._wait(REQUEST_SECONDS, is_asking=False)
+        if len(others) >= MOST_CONNECTIONS:
+            min(others, key=lambda other: (other._is_asking, other._waits_since)).cut()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        if self._limit is not None:
+            self._limit.cancel()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        """Notice when the head of a request is there."""
+        before = self.cycle
+        super().handle_events()
+        if self.cycle is not before and not self.cycle.response_complete:
+            self._wait(ANSWER_SECONDS, is_asking=True)
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, or for the client to take the answer."""
+        self._wait(IDLE_SECONDS, is_asking=False)
+        super().on_response_complete()
+
+    def cut(self) -> None:
+        """End the connection now, whatever was not sent yet."""
+        # Not by `close`, which waits until the client has read everything.
+        self.connections.discard(self)
+        self.transport.abort()
+
+    def _wait(self, seconds: float, *, is_asking: bool) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+        self._waits_since, self._is_asking = self.loop.time(), is_asking
+        self._limit = self.loop.call_later(seconds, self.cut)
+
+
+async def _end(state: ServerState) -> None:
+    """Let answers in flight finish, briefly; then cut every connection."""
+    for connection in list(state.connections):
+        connection.shutdown()
+    if tasks := set(state.tasks):
+        _, late = await asyncio.wait(tasks, timeout=_GRACE_SECONDS)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+    for connection in list(state.connections):
+        if connection.transport is not None:
+            connection.transport.abort()
+    await asyncio.sleep(0)
+
 
 Listen = tuple[str, int]
 

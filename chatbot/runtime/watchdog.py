@@ -30,7 +30,7 @@ from typing import Final
 import structlog
 
 import chatbot
-from chatbot.runtime.control import ControlDirectory
+from chatbot.runtime.run_directory import ControlDirectory
 
 BEAT_SECONDS: Final = 1.0
 """How often the loop says that it runs."""

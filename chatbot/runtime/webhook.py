@@ -18,7 +18,7 @@ from chatbot.config import Config
 from chatbot.errors import StateError
 from chatbot.model import ThreadId
 from chatbot.polling.eventgrid import MOST_BYTES, NoDelivery, read
-from chatbot.runtime.observe.serving import CannotListen, serve_pages
+from chatbot.runtime.status_server import CannotListen, serve_pages
 
 PATH: Final = "/eventgrid"
 

@@ -27,13 +27,13 @@ from chatbot.errors import ConfigError, StateError
 from chatbot.model import UserId
 from chatbot.service.base import ChatService
 from chatbot.service.chat import AcsChatService
-from chatbot.service.connection import ConnectionString, check_access_key, check_endpoint
 from chatbot.service.credentials import RenewingTokens, TokenSource
+from chatbot.service.endpoint import ConnectionString, check_access_key, check_endpoint
 from chatbot.service.entra import Entra, EntraCredential
 from chatbot.service.identities import Identities
-from chatbot.service.network import open_transport, proxy_for
 from chatbot.service.policies import ChatPolicy, Timeouts
 from chatbot.service.token_endpoint import TokenEndpoint
+from chatbot.service.transport import open_transport, proxy_for
 
 CHAT: Final = ("chat",)
 """The scope a bot needs: everything in threads, creating and deleting them included."""

@@ -1,4 +1,6 @@
-"""Where a user's access tokens come from, and when they are renewed.
+"""A user access token as a text: whether it can be one, and what it says of itself. Pure; nothing is verified.
+
+Where a user's access tokens come from, and when they are renewed.
 
 The SDK's own aio credential freezes the event loop when two callers meet an expired token, never notices that a token
 was revoked, and cannot use what the identity client returns (its expiry is text). So tokens are kept here: one source
@@ -8,9 +10,11 @@ at once when the service refused it.
 
 from __future__ import annotations
 
+import base64
 import copy
+import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol
 
 import anyio
@@ -18,7 +22,44 @@ import structlog
 from azure.core.credentials import AccessToken
 
 from chatbot.errors import ConfigError, ServiceError, Unauthorized
-from chatbot.service.token import check_token, read_expiry
+from chatbot.model import UserId
+
+
+def check_token(token: str, error: type[Exception]) -> str:
+    """Check that a token can stand in a header; the error does not show it."""
+    if token and token.isascii() and token.isprintable() and " " not in token:
+        return token
+    msg = f"the access token is not one ({len(token)} characters); expected printable ASCII without spaces"
+    raise error(msg)
+
+
+def read_expiry(token: str) -> int | None:
+    """When a JWT expires, epoch seconds; None if the token is no JWT or does not say. Nothing is verified."""
+    try:
+        return int(_claims(token)["exp"])
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return None
+
+
+def read_user(token: str) -> UserId | None:
+    """Whose token it is; None if the token is no JWT or does not say. Nothing is verified.
+
+    Tokens of the service have been seen to say it as `skypeid` (public reports until 2025); it is not documented.
+    """
+    known = _claims(token).get("skypeid")
+    return UserId(f"8:{known}") if isinstance(known, str) and known.startswith("acs:") else None
+
+
+def _claims(token: str) -> Mapping[str, Any]:
+    parts = token.split(".")
+    if len(parts) != 3:
+        return {}
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (ValueError, RecursionError):
+        return {}
+    return claims if isinstance(claims, dict) else {}
+
 
 REFRESH_AHEAD_SECONDS: Final = 600.0
 """Tokens are renewed this long before they expire, or when a tenth of their life is left, whichever is later."""

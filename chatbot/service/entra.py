@@ -23,7 +23,7 @@ from azure.core.exceptions import AzureError, ServiceRequestError, ServiceRespon
 
 from chatbot.errors import ConfigError, Unauthorized, Unreachable
 from chatbot.service import failures
-from chatbot.service.network import tls_context
+from chatbot.service.transport import tls_context
 
 INSTALL: Final = "pip install 'chatbot[entra]'"
 

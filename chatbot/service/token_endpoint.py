@@ -30,10 +30,10 @@ from azure.core.pipeline.transport import AsyncHttpTransport, HttpRequest
 from chatbot.errors import ProtocolError
 from chatbot.model import UserId
 from chatbot.service import failures, translate, wire
-from chatbot.service.connection import check_token_endpoint
-from chatbot.service.network import proxy_for
+from chatbot.service.credentials import check_token, read_expiry
+from chatbot.service.endpoint import check_token_endpoint
 from chatbot.service.policies import Timeouts
-from chatbot.service.token import check_token, read_expiry
+from chatbot.service.transport import proxy_for
 
 
 class TokenEndpoint:

@@ -1,4 +1,10 @@
-"""The service's answers in our words. Pure, and suspicious of every value.
+"""Makes many objects of a frozen dataclass quickly.
+
+The constructor of a frozen dataclass sets each field through `object.__setattr__`. For the fifteen of a `ChatMessage`
+that takes 2 µs, more than everything else about reading one. Its draft is the same dataclass, not frozen: it is filled
+three times as fast, and then becomes the real thing, which CPython allows between classes of the same slots.
+
+The service's answers in our words. Pure, and suspicious of every value.
 
 Why JSON and not the SDK's models: the SDK makes the call, but its decoding costs twenty times what the call's own work
 costs, loses the errors of participants it cannot match, and breaks in many ways on shapes it does not expect. `wire`
@@ -9,6 +15,8 @@ has the shapes; here ids become numbers and times times, and "" is absent. What 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
+from dataclasses import fields, make_dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -28,11 +36,31 @@ from chatbot.model import (
 )
 from chatbot.service import wire
 from chatbot.service.base import CreatedThread, FailedParticipant
-from chatbot.service.draft import draft_of, finished
 from chatbot.service.wire import UnexpectedShape
 
-S = TypeVar("S")
 T = TypeVar("T")
+
+
+def draft_of(kind: type[T]) -> type[T]:
+    """A constructor with the parameters of `kind`; what it makes is fit for nothing but `finished`.
+
+    Args:
+        kind: a frozen, slotted dataclass of keywords only.
+    """
+    known: Any = kind
+    parts = [(part.name, part.type, copy(part)) for part in fields(known)]
+    draft: Any = make_dataclass(f"{kind.__name__}Draft", parts, slots=True, kw_only=True)
+    return draft  # type: ignore[no-any-return]  # it is no such class yet, but makes what will be
+
+
+def finished(draft: T, kind: type[T]) -> T:
+    """The draft, as the frozen object that it was made to be."""
+    draft.__class__ = kind
+    return draft
+
+
+S = TypeVar("S")
+
 
 MAX_DIGITS: Final = 18
 """Ids and versions fit a signed 64-bit integer, as stores need them."""

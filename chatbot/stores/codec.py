@@ -15,7 +15,7 @@ from chatbot import actions, events
 from chatbot.actions import Action
 from chatbot.errors import CannotStore, StoreError, StoreTooNew
 from chatbot.events import Event
-from chatbot.stores.forms import Form, Kinds, not_of
+from chatbot.stores.serialization import Form, Kinds, not_of
 
 VERSION: Final = 1
 """The version of the JSON form; it rises when an older chatbot could misread what a newer one wrote."""

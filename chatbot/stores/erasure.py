@@ -19,7 +19,7 @@ from chatbot.events import ActionFailed
 from chatbot.model import UserId
 from chatbot.stores.base import DeadLetter, OutboxRow, RowStatus
 from chatbot.stores.codec import EVENTS
-from chatbot.stores.conversation_rows import DialogRow, StateKeyRow, StateRow, TimerRow
+from chatbot.stores.rows import DialogRow, StateKeyRow, StateRow, TimerRow
 
 REASON: Final = "erased: the person was forgotten"
 """Why a row failed whose wish was erased before it was carried out."""

@@ -13,7 +13,7 @@ import anyio.lowlevel
 from chatbot.actions import ActionKey
 from chatbot.errors import StoreInUse
 from chatbot.model import MessageId, ThreadId, UserId
-from chatbot.stores import conversation_rows, rows
+from chatbot.stores import rows
 from chatbot.stores.base import Attempt, BotRecord, DeadLetter, OutboxRow, RowStatus, ThreadRecord, Write
 from chatbot.stores.conversation import DialogRecord, StateKey, StoredState, TimerRecord
 from chatbot.stores.tables import Tables
@@ -146,18 +146,18 @@ class MemoryStore:
     async def state(self, bot: UserId, key: StateKey) -> StoredState | None:
         """See `Store.state`."""
         row = (await self._opened()).conversations.state(bot, key)
-        return None if row is None else conversation_rows.decode_state(row)
+        return None if row is None else rows.decode_state(row)
 
     async def dialogs(self, bot: UserId) -> Sequence[DialogRecord]:
         """See `Store.dialogs`."""
         tables = (await self._opened()).conversations
-        found = [conversation_rows.decode_dialog(row) for (owner, _), row in tables.dialogs.items() if owner == bot]
+        found = [rows.decode_dialog(row) for (owner, _), row in tables.dialogs.items() if owner == bot]
         return sorted(found, key=lambda dialog: (dialog.changed_ms, dialog.id))
 
     async def timers(self, bot: UserId) -> Sequence[TimerRecord]:
         """See `Store.timers`."""
         tables = (await self._opened()).conversations
-        found = [conversation_rows.decode_timer(row) for (owner, _), row in tables.timers.items() if owner == bot]
+        found = [rows.decode_timer(row) for (owner, _), row in tables.timers.items() if owner == bot]
         return sorted(found, key=lambda timer: (timer.due_ms, timer.id))
 
     async def result(self, bot: UserId, key: str) -> str | None:

@@ -19,7 +19,7 @@ import anyio.to_thread
 from chatbot.actions import ActionKey
 from chatbot.errors import StoreError
 from chatbot.model import MessageId, ThreadId, UserId
-from chatbot.stores import codec, conversation_queries, queries, rows
+from chatbot.stores import codec, queries, rows
 from chatbot.stores.base import Attempt, BotRecord, DeadLetter, OutboxRow, ThreadRecord, Write
 from chatbot.stores.conversation import DialogRecord, StateKey, StoredState, TimerRecord
 from chatbot.stores.lock import StoreLock
@@ -127,19 +127,19 @@ class SqliteStore:
 
     async def state(self, bot: UserId, key: StateKey) -> StoredState | None:
         """See `Store.state`."""
-        return await self._read(partial(conversation_queries.state, bot=bot, key=key))
+        return await self._read(partial(queries.state, bot=bot, key=key))
 
     async def dialogs(self, bot: UserId) -> Sequence[DialogRecord]:
         """See `Store.dialogs`."""
-        return await self._read(partial(conversation_queries.dialogs, bot=bot))
+        return await self._read(partial(queries.dialogs, bot=bot))
 
     async def timers(self, bot: UserId) -> Sequence[TimerRecord]:
         """See `Store.timers`."""
-        return await self._read(partial(conversation_queries.timers, bot=bot))
+        return await self._read(partial(queries.timers, bot=bot))
 
     async def result(self, bot: UserId, key: str) -> str | None:
         """See `Store.result`."""
-        return await self._read(partial(conversation_queries.result, bot=bot, key=key))
+        return await self._read(partial(queries.result, bot=bot, key=key))
 
     @property
     def was_killed(self) -> bool:

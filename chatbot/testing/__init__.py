@@ -10,27 +10,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from chatbot.dispatch.rate import Rate
+    from chatbot.dispatch.access import Rate
     from chatbot.stores.base import DeadLetter
     from chatbot.stores.memory import MemoryStore
     from chatbot.stores.sqlite import SqliteStore
-    from chatbot.testing.author import Author
-    from chatbot.testing.event_stream import EventStream, Handled, context
+    from chatbot.testing.event_stream import Author, EventStream, Handled, context
     from chatbot.testing.harness import chat
-    from chatbot.testing.person import Person
     from chatbot.testing.process import Failure
-    from chatbot.testing.room import Room
+    from chatbot.testing.room import Person, Room
     from chatbot.testing.virtual_time import Stuck, VirtualClock
 
 _HOMES: Final = {
-    "Author": "author",
+    "Author": "event_stream",
     "DeadLetter": "chatbot.stores.base",
     "EventStream": "event_stream",
     "Failure": "process",
     "Handled": "event_stream",
     "MemoryStore": "chatbot.stores.memory",
-    "Person": "person",
-    "Rate": "chatbot.dispatch.rate",
+    "Person": "room",
+    "Rate": "chatbot.dispatch.access",
     "Room": "room",
     "SqliteStore": "chatbot.stores.sqlite",
     "Stuck": "virtual_time",

@@ -26,14 +26,12 @@ from chatbot.polling.cadence import Cadence
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import DeadLetter, Store
 from chatbot.testing.outcomes import ending_at_once, noting_interrupts
-from chatbot.testing.patient_store import patient
 from chatbot.testing.process import BotProcess, Failure, Manners, Part
 from chatbot.testing.provided import check_provided, with_provided
 from chatbot.testing.room import Room
-from chatbot.testing.stage import Stage
-from chatbot.testing.traces import check_together, from_the_author_on
-from chatbot.testing.transcripts import transcript
-from chatbot.testing.virtual_time import VirtualClock, virtual_loop, waiting_places
+from chatbot.testing.transcripts import check_together, from_the_author_on, transcript
+from chatbot.testing.transport import Stage
+from chatbot.testing.virtual_time import VirtualClock, patient, virtual_loop, waiting_places
 
 __tracebackhide__ = True  # pytest: what is of interest is the author's test and code
 

@@ -23,7 +23,7 @@ from chatbot.service.base import ChatService
 from chatbot.service.budget import Commons
 from chatbot.stores.base import BotRecord, SaveBot, Store
 from chatbot.testing.outcomes import ends_the_test
-from chatbot.testing.stage import Stage
+from chatbot.testing.transport import Stage
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, FilteringBoundLogger, Processor

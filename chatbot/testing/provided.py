@@ -9,8 +9,8 @@ from typing import Any
 
 from chatbot.dispatch import HandlerSource
 from chatbot.dispatch.handler import Handler
-from chatbot.dispatch.place import place_of
-from chatbot.dispatch.signature import type_name
+from chatbot.dispatch.parameters import type_name
+from chatbot.dispatch.source_location import place_of
 from chatbot.plugin import Plugin
 
 __tracebackhide__ = True  # pytest: what is of interest is the author's test and code

@@ -8,8 +8,8 @@ pytest-asyncio chooses event loops through the hook `pytest_asyncio_loop_factori
 asks is being generated. The plugin is loaded at every start of pytest where chatbot is installed: nothing but pytest
 may be imported before a test asks.
 
-A file `*.chat` is a test, too: a conversation, written down (`chatbot.testing.script` has the rules). It runs on
-virtual time, on a loop of its own, and needs no pytest-asyncio.
+A file `*.chat` is a test, too: a recorded conversation (`chatbot.testing.chat_files.script` has the rules). It runs
+on virtual time, on a loop of its own, and needs no pytest-asyncio.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from pathlib import Path
 
-    from chatbot.testing.chat_file import ChatFile
+    from chatbot.testing.chat_files.chat_file import ChatFile
     from chatbot.testing.virtual_time import VirtualClock
 
 NAME = "virtual_time"
@@ -68,7 +68,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ChatFile |
     """Take the files that are conversations."""
     if file_path.suffix != ".chat":
         return None
-    from chatbot.testing.chat_file import ChatFile
+    from chatbot.testing.chat_files.chat_file import ChatFile
 
     return ChatFile.from_parent(parent, path=file_path)
 

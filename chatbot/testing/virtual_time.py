@@ -1,4 +1,6 @@
-"""Virtual time: an event loop whose clock jumps to the next deadline instead of waiting for it.
+"""A store on virtual time: while it works, on whatever threads it has, the virtual time stands still.
+
+Virtual time: an event loop whose clock jumps to the next deadline instead of waiting for it.
 
 Production code is not touched: it asks its event loop for the time and for wake-ups, as ever. What it must not do is
 wait for the outside world, where time does not jump: a real socket, pipe or process is refused at once. Worker
@@ -19,11 +21,11 @@ import os
 import selectors
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from datetime import UTC, datetime
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, TypeVarTuple, Unpack, cast
 
 import anyio
 
@@ -31,6 +33,45 @@ from chatbot.errors import ChatbotError, StateError
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
+
+    from chatbot.stores.base import Store
+
+
+def patient(store: Store, loop: VirtualTimeLoop) -> Store:
+    """The same store, waited for in real time.
+
+    Args:
+        store: any store.
+        loop: whose time is to stand still.
+    """
+    return cast("Store", _PatientStore(store, loop))
+
+
+class _PatientStore:
+    def __init__(self, store: Store, loop: VirtualTimeLoop) -> None:
+        self._store = store
+        self._loop = loop
+
+    async def __aenter__(self) -> Self:
+        with self._loop.work_outside():
+            await self._store.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        with self._loop.work_outside():
+            await self._store.__aexit__(*exc_info)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        return self._wait_for(found) if inspect.iscoroutinefunction(found) else found
+
+    def _wait_for(self, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def wait(*args: Any, **options: Any) -> Any:
+            with self._loop.work_outside():
+                return await call(*args, **options)
+
+        return wait
+
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

@@ -24,8 +24,8 @@ from chatbot.dispatch import BotInfo, Dispatcher
 from chatbot.model import ThreadId, UserId
 from chatbot.plugin import Plugin
 from chatbot.polling.cadence import Cadence
-from chatbot.runtime.observe.calls import CountedService
-from chatbot.runtime.observe.tally import Tally
+from chatbot.runtime.observe.counters import Tally
+from chatbot.runtime.observe.instrumented_service import CountedService
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
 from chatbot.service.credentials import StaticToken

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-import chatbot.dispatch.place  # noqa: F401 - it notes where the program was started, before a test goes elsewhere
+import chatbot.dispatch.source_location  # noqa: F401 - it notes where the program was started, before a test goes elsewhere
 from chatbot.cli import main
 from tests.cli.checkup import Doctor, Report
 from tests.cli.resource import PATIENCE, Azure, azure

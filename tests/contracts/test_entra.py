@@ -14,7 +14,7 @@ import anyio.to_thread
 import pytest
 
 from chatbot.emulator import Emulator, World, serve
-from chatbot.emulator.certificates import authority
+from chatbot.emulator.server import authority
 from chatbot.errors import ConfigError, ServiceError, Unauthorized, Unreachable
 from chatbot.service.acs import AcsResource
 from chatbot.service.entra import Credential, Entra

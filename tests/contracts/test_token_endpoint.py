@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
-from chatbot.emulator.certificates import authority
+from chatbot.emulator.server import authority
 from chatbot.errors import ProtocolError, Unreachable
 from chatbot.model import UserId
 from chatbot.service.acs import AcsResource

@@ -19,7 +19,7 @@ from chatbot.emulator import Emulator
 from chatbot.model import Participant, ThreadId
 from chatbot.runtime.assemble import assemble
 from chatbot.runtime.connection import Connection
-from chatbot.runtime.observe.tally import Tally
+from chatbot.runtime.observe.counters import Tally
 from chatbot.runtime.plugins import Plugins, load_plugins
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService

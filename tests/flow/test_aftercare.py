@@ -9,7 +9,7 @@ from chatbot import Context, Plugin
 from chatbot.bot import Bot
 from chatbot.emulator import Fault
 from chatbot.errors import UnknownName
-from chatbot.runtime.caretaker import Caretaker
+from chatbot.runtime.admin_api import Caretaker
 from chatbot.stores import MemoryStore
 from chatbot.testing import Room, chat
 

@@ -28,8 +28,8 @@ from chatbot.model import UserId
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import Enqueue, Write
 from chatbot.testing import Room
-from chatbot.testing.crash_points import CADENCE, crash_points
-from chatbot.testing.fate import Kind
+from chatbot.testing.crash.crash_injection import Kind
+from chatbot.testing.crash.crash_points import CADENCE, crash_points
 
 virtual = pytest.mark.virtual_time
 pytestmark = pytest.mark.timeout(300)

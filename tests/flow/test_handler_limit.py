@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from chatbot.bot.report import missed, report
+from chatbot.bot.status import missed, report
 from tests.flow.assembled import assembled
 
 pytestmark = pytest.mark.virtual_time

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chatbot.testing.crash_points import crash_points
+from chatbot.testing.crash.crash_points import crash_points
 from chatbot.testing.room import Room
 from tests.flow.test_leaving import Guest
 

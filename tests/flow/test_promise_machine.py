@@ -35,13 +35,11 @@ from chatbot.dispatch import Ack
 from chatbot.emulator import Emulator, World
 from chatbot.model import MessageId
 from chatbot.stores import MemoryStore
-from chatbot.testing.fate import Fate
+from chatbot.testing.crash.crash_injection import Fate, MortalProcess
 from chatbot.testing.harness import VIRTUAL_CADENCE, VIRTUAL_PATIENCE, Harness, playing
-from chatbot.testing.mortality import MortalProcess
-from chatbot.testing.patient_store import patient
 from chatbot.testing.process import Manners, Part
 from chatbot.testing.room import Room
-from chatbot.testing.virtual_time import VirtualClock, VirtualTimeLoop, virtual_loop
+from chatbot.testing.virtual_time import VirtualClock, VirtualTimeLoop, patient, virtual_loop
 
 STORIES = int(os.environ.get("CHATBOT_STORIES", "15"))
 

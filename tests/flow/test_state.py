@@ -25,7 +25,7 @@ from chatbot import (
 from chatbot.bot import BotSettings
 from chatbot.errors import PluginError
 from chatbot.polling.cadence import Cadence
-from chatbot.stores.value_forms import MAX_RECORD_BYTES
+from chatbot.stores.serialization import MAX_RECORD_BYTES
 from chatbot.testing import EventStream, chat
 
 

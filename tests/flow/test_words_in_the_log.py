@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from chatbot.cli.dead_letters import _listing
-from chatbot.runtime.caretaker import Caretaker
+from chatbot.runtime.admin_api import Caretaker
 from chatbot.runtime.logs import LogFormat, logging_to
 from chatbot.runtime.observe.status import Observatory, as_json
 from tests.flow.assembled import assembled

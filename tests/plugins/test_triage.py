@@ -1,6 +1,6 @@
 import pytest
 
-from chatbot.conversation.replayable import findings
+from chatbot.plugin.lint import findings
 from chatbot.testing import chat
 from plugins.triage import ask, plugin
 

@@ -10,8 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from chatbot.runtime.observe.counters import BOUNDS, Distribution
 from chatbot.runtime.observe.status import BotStatus, Status
-from chatbot.runtime.observe.tally import BOUNDS, Distribution
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -25,10 +25,10 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TracerProvider
 
-from chatbot.bot.tracer import Block
+from chatbot.bot.monitoring import Block
 from chatbot.events import Event, MessageEvent, ThreadEvent
 from chatbot.model import MessageId, ThreadId
-from chatbot.runtime.observe.work import LoggedWork
+from chatbot.runtime.observe.log_context import LoggedWork
 from chatbot.stores.base import OutboxRow
 
 REMEMBERED: Final = 10_000

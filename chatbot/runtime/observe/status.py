@@ -1,4 +1,7 @@
-"""How everything in the process is doing, at one moment: what /status shows, and what metrics are made of."""
+"""How the latest reload went, for whoever wonders whether a change is in force.
+
+How everything in the process is doing, at one moment: what /status shows, and what metrics are made of.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,47 @@ import anyio.to_thread
 
 from chatbot.bot import Bot
 from chatbot.bot.degraded import RELOAD_REFUSED, SETTINGS_POSTPONED, Degraded, DegradedReasons
-from chatbot.bot.report import BotReport, missed, report
+from chatbot.bot.status import BotReport, missed, report
 from chatbot.errors import StoreError
 from chatbot.model import ThreadId
 from chatbot.runtime.connection import Connection
-from chatbot.runtime.observe.last_reload import LastReload, Reloaded
-from chatbot.runtime.observe.tally import Counts, Tally
+from chatbot.runtime.observe.counters import Counts, Tally
 from chatbot.runtime.watchdog import LoopWatchdog
 from chatbot.stores.base import Attempt, BeginAttempt, EndAttempt, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """One reload.
+
+    Args:
+        at: epoch seconds, when it was over.
+        is_refused: nothing was changed, because something was wrong.
+        postponed: settings that are in force after a restart only.
+    """
+
+    at: float
+    is_refused: bool
+    postponed: tuple[str, ...] = ()
+
+
+class LastReload:
+    """Remembers it; None until there was one.
+
+    Args:
+        clock: epoch seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self.reloaded: Reloaded | None = None
+
+    def note(self, *, is_refused: bool, postponed: tuple[str, ...] = ()) -> None:
+        """A reload is over; what an earlier one has postponed still waits when this one was refused."""
+        if is_refused and self.reloaded is not None:
+            postponed = self.reloaded.postponed
+        self.reloaded = Reloaded(self._clock(), is_refused, postponed)
+
 
 _NOWHERE: Final = ThreadId("is the store writable?")
 TRIAL: Final = (BeginAttempt(_NOWHERE, Attempt("", 1)), EndAttempt(_NOWHERE))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.bot.beats import BURST, Beats
+from chatbot.bot.poll_queue import BURST, Beats
 from chatbot.model import ThreadId
 
 A, B = ThreadId("a"), ThreadId("b")

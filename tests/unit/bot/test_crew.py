@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from chatbot import Context, Plugin, UserId
-from chatbot.bot.crew import Crew
+from chatbot.bot.handlers import Crew
 from chatbot.dispatch import BotInfo, Dispatcher
 from chatbot.errors import AbnormalExit
 from chatbot.testing import EventStream

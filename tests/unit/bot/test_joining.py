@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from chatbot.bot.joining import PAGE_SIZE, find_arrival, floor_of
-from chatbot.bot.settings import ALL_HISTORY, NO_HISTORY
+from chatbot.bot.environment import ALL_HISTORY, NO_HISTORY
+from chatbot.bot.membership import PAGE_SIZE, find_arrival, floor_of
 from chatbot.emulator import Emulator
 from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.service.acs import AcsResource

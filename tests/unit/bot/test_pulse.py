@@ -1,4 +1,4 @@
-from chatbot.bot.pulse import DOORBELL, Pulse
+from chatbot.bot.monitoring import DOORBELL, Pulse
 
 
 def test_a_poller_is_late_from_the_time_it_had_promised_on() -> None:

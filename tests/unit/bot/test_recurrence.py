@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import structlog
 
-from chatbot.bot.recurrence import FORGOTTEN_SECONDS, MOST, Recurrence
+from chatbot.bot.failure_log import FORGOTTEN_SECONDS, MOST, Recurrence
 
 
 @pytest.fixture

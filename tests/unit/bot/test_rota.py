@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.bot.rota import CALLS_IN_A_ROW, Rest, Rota
+from chatbot.bot.poll_queue import CALLS_IN_A_ROW, Rest, Rota
 from chatbot.model import ThreadId
 
 A, B, C = ThreadId("a"), ThreadId("b"), ThreadId("c")

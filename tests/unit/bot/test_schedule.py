@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.bot.schedule import Schedule
+from chatbot.conversation.due_queue import Schedule
 from chatbot.model import ThreadId
 
 A, B = ThreadId("a"), ThreadId("b")

@@ -2,7 +2,7 @@ import pytest
 import structlog
 
 from chatbot.bot.degraded import Degraded
-from chatbot.bot.trouble import Trouble
+from chatbot.bot.failure_log import Trouble
 from chatbot.errors import Forbidden, OutcomeUnknown, Rejected, StoreError, Throttled, Unreachable
 
 

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from chatbot.cli.greeting import greeting, program
+from chatbot.cli.run import greeting, program
 from chatbot.config import load_config
 from chatbot.model import UserId
-from chatbot.runtime.control import RunInfo, RunningBot
+from chatbot.runtime.run_directory import RunInfo, RunningBot
 
 INFO = RunInfo(
     pid=1,

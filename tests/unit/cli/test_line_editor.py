@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.cli.line_editor import LineEditor
+from chatbot.cli.terminal import LineEditor
 
 
 def typed(*chunks: bytes) -> tuple[list[str], str]:

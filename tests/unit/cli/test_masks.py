@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.cli.masks import NAMES, Masks
+from chatbot.cli.recording import NAMES, Masks
 from chatbot.model import UserId
 
 MARIA = UserId("8:acs:11111111-1111-1111-1111-111111111111_0000")

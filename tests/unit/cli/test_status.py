@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from chatbot.cli.status import WIDEST_NAME, portrait
-from chatbot.config.place import cells
+from chatbot.config.source_location import cells
 
 
 def bot(name: str, **facts: Any) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-from chatbot.cli.table import WIDEST, table
-from chatbot.config.place import cells
+from chatbot.cli.output import WIDEST, table
+from chatbot.config.source_location import cells
 
 
 def test_columns_stand_below_each_other_whatever_is_in_them() -> None:

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from chatbot.config.document import Document, read_document
+from chatbot.config.document import Document, read_document, read_files
 from chatbot.config.file import LARGEST_SECRET, UnreadableError
-from chatbot.config.inclusion import read_files
 
 ENVIRON = {"TOKEN": "s3cret", "NAME": "Ann"}
 

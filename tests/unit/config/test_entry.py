@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from chatbot.config.entry import with_bot
+from chatbot.cli.new import with_bot
 from chatbot.errors import ConfigError
 
 LINES = ["display_name: New", "plugins: [plugins.new]"]

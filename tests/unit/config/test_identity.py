@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from inline_snapshot import snapshot
 
+from chatbot.cli.config import effective
 from chatbot.config import Config, load_config
-from chatbot.config.effective import effective
 from chatbot.errors import ConfigError
 
 ENDPOINT = "https://my.communication.azure.com"

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from chatbot.cli.config import effective
 from chatbot.config import Config, load_config
-from chatbot.config.effective import effective
-from chatbot.config.inclusion import MOST_FILES
+from chatbot.config.document import MOST_FILES
 from chatbot.errors import ConfigError
 
 START = "version: 1\nservice: emulator\n"

@@ -1,6 +1,6 @@
 import pytest
 
-from chatbot.config.place import Place, Source, printable, shows_secret
+from chatbot.config.source_location import Place, Source, printable, shows_secret
 
 
 def excerpt(text: str, column: int, width: int = 1) -> str:

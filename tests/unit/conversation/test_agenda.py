@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.conversation.agenda import Agenda
+from chatbot.conversation.due_queue import Agenda
 
 keys = st.sampled_from("abcd")
 times = st.integers(0, 9)

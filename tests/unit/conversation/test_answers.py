@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.conversation.answers import NO, NOT_UNDERSTOOD, YES, agrees, choose, complaint, is_cancel
+from chatbot.conversation.dialog import NO, NOT_UNDERSTOOD, YES, agrees, choose, complaint, is_cancel
 
 
 @given(

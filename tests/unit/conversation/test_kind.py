@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from chatbot import BotState, ProfileState, State, UserId, UserState, migration
-from chatbot.conversation.kind import Kind, kind_of
+from chatbot.conversation.state import Kind, kind_of
 from chatbot.errors import CannotStore, StateError
 
 NOBODY = UserId("")

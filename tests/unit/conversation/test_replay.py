@@ -165,7 +165,7 @@ async def test_an_effect_whose_result_could_not_be_remembered_is_done_again() ->
 
 @pytest.mark.parametrize("offset", [timedelta(0), timedelta(days=3)])
 def test_the_same_event_begins_the_same_dialog(offset: timedelta) -> None:
-    from chatbot.conversation.talk import begun
+    from chatbot.conversation.unit_of_work import begun
 
     stream = EventStream(bot=BOT)
     event = stream.user("Ann").said("hi")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from chatbot import Dialog
-from chatbot.conversation.replayable import findings
+from chatbot.plugin.lint import findings
 
 
 class Shop:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from chatbot import Context, Dialog
-from chatbot.dispatch.awaiting import unawaited
+from chatbot.plugin.lint import unawaited
 
 # mypy: disable-error-code="unused-coroutine, assignment, operator, str-bytes-safe"
 # ruff: noqa: F841

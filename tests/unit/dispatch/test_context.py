@@ -17,8 +17,8 @@ from chatbot import (
     UserId,
 )
 from chatbot.conversation import Memory
-from chatbot.dispatch.ledger import Ledger
-from chatbot.dispatch.occasion import Occasion
+from chatbot.dispatch.action_buffer import Ledger
+from chatbot.dispatch.event_view import Occasion
 from chatbot.errors import StateError
 from chatbot.testing import EventStream, context
 from tests.unit.dispatch.talk import BOT

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.dispatch.conversion import conversion_for, parse_duration
+from chatbot.dispatch.argument_types import conversion_for, parse_duration
 
 
 class Color(Enum):

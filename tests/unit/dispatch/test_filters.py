@@ -19,8 +19,8 @@ from chatbot import (
     regex,
     text,
 )
+from chatbot.dispatch.event_view import Occasion
 from chatbot.dispatch.filters import FilterLike, as_filter, has_text
-from chatbot.dispatch.occasion import Occasion
 from chatbot.testing import EventStream
 from tests.unit.dispatch.talk import BOT
 

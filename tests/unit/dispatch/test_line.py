@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from chatbot import Context, DeleteMessage, Plugin, SendMessage
-from chatbot.dispatch.line import NoLine, writing
+from chatbot.dispatch.live import NoLine, writing
 from chatbot.errors import StateError
 from chatbot.model import Participant, UserId
 from chatbot.testing import EventStream, context

@@ -1,5 +1,5 @@
 from chatbot import Event, MessageReceived, ParticipantsAdded
-from chatbot.dispatch.origin import among_people, is_own
+from chatbot.dispatch.event_view import among_people, is_own
 from chatbot.model import REPLY_KEY, MessageId
 from chatbot.testing import EventStream
 from tests.unit.dispatch.talk import BOT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chatbot import Context, MessageReceived, ParticipantsAdded, SendMessage
-from chatbot.dispatch.quote import LONGEST, quoted
+from chatbot.dispatch.context import LONGEST, quoted
 from chatbot.errors import StateError
 from chatbot.testing import EventStream, context
 

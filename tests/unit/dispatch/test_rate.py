@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from chatbot.dispatch.rate import Rate, Share
+from chatbot.dispatch.access import Rate, Share
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 RATE = Rate(2, timedelta(minutes=1))

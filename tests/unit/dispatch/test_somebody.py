@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chatbot import Context, Participant, Plugin, PluginError, UserId, regex
-from chatbot.dispatch.arguments import BadArguments
-from chatbot.dispatch.somebody import People
+from chatbot.dispatch.arguments import BadArguments, People
 from chatbot.testing import EventStream, chat
 
 ANN = Participant(UserId("8:acs:ann"), "Ann")

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbot import BotInfo, Context, Plugin, Rest, UserId, mentioned, regex, text
-from chatbot.dispatch.occasion import Occasion
+from chatbot.dispatch.event_view import Occasion
 from chatbot.normalization import INVISIBLE, Normalized, fold, fold_name, normalize
 from chatbot.testing import EventStream
 

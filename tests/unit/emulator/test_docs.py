@@ -5,7 +5,7 @@ from pathlib import Path
 from chatbot.cli.emulator import emulator
 from chatbot.emulator import Quirks
 from chatbot.emulator.faults import KINDS
-from chatbot.emulator.routes import OPERATIONS
+from chatbot.emulator.routing import OPERATIONS
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "emulator.md").read_text()
 

@@ -7,7 +7,7 @@ import anyio
 from aiohttp import ClientSession, web
 
 from chatbot.emulator import Emulator, event_grid, serve
-from chatbot.emulator.happenings import Happenings
+from chatbot.emulator.events import Happenings
 from tests.unit.emulator.asgi import Scene
 
 

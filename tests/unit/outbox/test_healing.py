@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from chatbot.actions import Action, ActionKey, DeleteMessage, EditMessage
 from chatbot.model import ChatMessage, MessageId, MessageType, UserId
-from chatbot.outbox.healing import Healing, heal
+from chatbot.outbox.proof import Healing, heal
 
 KEY = ActionKey("k1")
 WHEN = datetime(2026, 1, 1, tzinfo=UTC)

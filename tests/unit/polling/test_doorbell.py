@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from chatbot.emulator import Emulator, Quirks, World
 from chatbot.errors import ProtocolError
 from chatbot.model import ThreadId, ThreadItem, UserId
-from chatbot.polling.doorbell import CERTAINTY_MS, PAGE_SIZE, Walk, passes, rings
+from chatbot.polling.thread_list import CERTAINTY_MS, PAGE_SIZE, Walk, passes, rings
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ThreadPage
 from chatbot.service.budget import Budget, Operation

@@ -14,9 +14,9 @@ from chatbot.errors import ConfigError
 from chatbot.model import UserId
 from chatbot.runtime.assemble import access, assemble, bot_settings
 from chatbot.runtime.connection import Connection
-from chatbot.runtime.control import ControlDirectory
-from chatbot.runtime.lobby import open_lobby
+from chatbot.runtime.demo_thread import open_lobby
 from chatbot.runtime.plugins import load_plugins
+from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.service.acs import AcsResource
 from chatbot.stores import MemoryStore
 from chatbot.testing.transport import AsgiTransport

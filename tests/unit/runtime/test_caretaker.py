@@ -12,8 +12,8 @@ from chatbot.actions import ActionKey, SendMessage
 from chatbot.errors import StateError, UnknownName
 from chatbot.events import ActionFailed, MessageReceived
 from chatbot.model import ChatMessage, MessageId, MessageType, ThreadId, UserId
-from chatbot.runtime import caretaker as module
-from chatbot.runtime.caretaker import Caretaker
+from chatbot.runtime import admin_api as module
+from chatbot.runtime.admin_api import Caretaker
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import BotRecord, DeadLetter, SaveBot, SaveDeadLetter, SaveThread, ThreadRecord
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from chatbot.config import Config, load_config
-from chatbot.runtime.changes import LIVE, Changes
+from chatbot.runtime.reloading import LIVE, Changes
 
 OLD = """\
 version: 1

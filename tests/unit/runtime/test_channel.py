@@ -15,10 +15,9 @@ import pytest
 from anyio.abc import SocketStream
 
 from chatbot.errors import CannotStore, StateError, StoreError, UnknownName
-from chatbot.runtime import channel
-from chatbot.runtime.asking import ask, find_daemon
-from chatbot.runtime.channel import MAX_GUESTS, MAX_QUESTION, Address, listening
-from chatbot.runtime.control import ControlDirectory
+from chatbot.runtime import control_socket
+from chatbot.runtime.control_socket import MAX_GUESTS, MAX_QUESTION, Address, ask, find_daemon, listening
+from chatbot.runtime.run_directory import ControlDirectory
 
 LONG = "d" * 120
 """A directory in which no socket can be: its path would be too long."""
@@ -39,7 +38,7 @@ async def echo(question: Mapping[str, Any]) -> Mapping[str, Any]:
             message = "no form"
             raise CannotStore(message)
         case "much":
-            return {"much": "x" * channel.MAX_ANSWER}
+            return {"much": "x" * control_socket.MAX_ANSWER}
     return {"heard": dict(question)}
 
 

@@ -11,7 +11,7 @@ from chatbot.config import Config, load_config
 from chatbot.errors import ConfigError
 from chatbot.model import UserId
 from chatbot.runtime.connection import Connection
-from chatbot.runtime.control import RunInfo
+from chatbot.runtime.run_directory import RunInfo
 from chatbot.service.acs import AcsResource
 from chatbot.service.credentials import RenewingTokens, StaticToken
 from chatbot.service.entra import Entra

@@ -8,7 +8,7 @@ import pytest
 
 from chatbot.errors import StateError, StoreError, StoreInUse
 from chatbot.model import ThreadId, UserId
-from chatbot.runtime.control import ControlDirectory, RunInfo, RunningBot
+from chatbot.runtime.run_directory import ControlDirectory, RunInfo, RunningBot
 
 INFO = RunInfo(
     pid=os.getpid(),
@@ -68,7 +68,7 @@ def test_a_stopped_daemon_is_not_running(tmp_path: Path) -> None:
 def test_what_a_killed_daemon_left_behind_does_not_count(tmp_path: Path) -> None:
     script = f"""
 import os, pathlib
-from chatbot.runtime.control import ControlDirectory, RunInfo
+from chatbot.runtime.run_directory import ControlDirectory, RunInfo
 control = ControlDirectory(pathlib.Path({str(tmp_path)!r}))
 with control.hold():
     control.publish(RunInfo(os.getppid(), "e", "c", "r"))  # a pid that lives

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from chatbot.dispatch.arguments import BadArguments
 from chatbot.errors import AbnormalExit, ChatbotError, ServiceError, StateError
-from chatbot.runtime.discretion import ELISION, Redaction, name_of_class
-from chatbot.service.connection import ConnectionString
+from chatbot.runtime.logs import ELISION, Redaction, name_of_class
+from chatbot.service.endpoint import ConnectionString
 
 WORD = "hunter2"
 

@@ -7,7 +7,7 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from chatbot.runtime.fleet import LONGEST_PAUSE, Fleet, keep_running
+from chatbot.runtime.supervisor import LONGEST_PAUSE, Fleet, keep_running
 
 pytestmark = pytest.mark.virtual_time
 

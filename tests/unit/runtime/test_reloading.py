@@ -24,15 +24,15 @@ from chatbot.config import LogConfig, load_config
 from chatbot.emulator import Emulator
 from chatbot.errors import ConfigError, ServiceError, StateError
 from chatbot.model import ThreadId
+from chatbot.runtime.assemble import Site
 from chatbot.runtime.connection import Connection
-from chatbot.runtime.fleet import Fleet
-from chatbot.runtime.observe.last_reload import LastReload
-from chatbot.runtime.observe.work import LoggedWork
+from chatbot.runtime.observe.log_context import LoggedWork
+from chatbot.runtime.observe.status import LastReload
 from chatbot.runtime.plugins import load_plugins
 from chatbot.runtime.reloading import Outcome, Reloader
-from chatbot.runtime.site import Site
 from chatbot.runtime.sources import Sources
 from chatbot.runtime.status_server import StatusServer
+from chatbot.runtime.supervisor import Fleet
 from chatbot.runtime.systemd import Supervisor
 from chatbot.service.acs import AcsResource
 from chatbot.stores import MemoryStore

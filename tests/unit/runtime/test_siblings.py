@@ -1,5 +1,5 @@
 from chatbot.model import UserId
-from chatbot.runtime.siblings import Siblings
+from chatbot.runtime.assemble import Siblings
 
 ONE, TWO, THREE = (UserId(f"8:acs:{name}") for name in ("one", "two", "three"))
 

@@ -15,7 +15,7 @@ from types import FrameType
 import pytest
 
 from chatbot.runtime import watchdog
-from chatbot.runtime.control import ControlDirectory
+from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.runtime.watchdog import BLOCKED_SECONDS, NOTICED_SECONDS, LoopWatchdog, last_known_place, place_of
 
 AUTHOR = """
@@ -112,7 +112,7 @@ def test_without_a_watchdog_nothing_is_known(tmp_path: Path) -> None:
 STUCK = """
 import re, sys
 from pathlib import Path
-from chatbot.runtime.control import ControlDirectory
+from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.runtime.watchdog import LoopWatchdog
 directory = Path(sys.argv[1])
 control = ControlDirectory(directory)

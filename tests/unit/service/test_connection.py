@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbot.errors import ConfigError
-from chatbot.service.connection import ConnectionString, check_endpoint, is_loopback
+from chatbot.service.endpoint import ConnectionString, check_endpoint, is_loopback
 
 KEY = "c2VjcmV0LWtleQ=="
 

@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, dataclass, field, replace
 
 import pytest
 
-from chatbot.service.draft import draft_of, finished
+from chatbot.service.translate import draft_of, finished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

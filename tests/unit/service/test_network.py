@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chatbot.errors import ConfigError
-from chatbot.service.network import proxy_for, tls_context
+from chatbot.service.transport import proxy_for, tls_context
 
 ACS = "https://contoso.communication.azure.com"
 

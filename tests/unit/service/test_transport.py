@@ -19,7 +19,7 @@ from azure.core.pipeline.transport import AsyncHttpTransport, HttpRequest
 
 from chatbot.errors import OutcomeUnknown, Unreachable
 from chatbot.service.failures import from_exception
-from chatbot.service.network import open_transport
+from chatbot.service.transport import open_transport
 
 OK = b"HTTP/1.1 200 Fine\r\nMS-CV: abc.0\r\n"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import chatbot.testing.performance  # noqa: F401 -- a run within a run forgets what it was the first to import
+import chatbot.testing.chat_files.difference  # noqa: F401 -- a run within a run forgets what it was the first to import
 
 BOT = """
 from datetime import timedelta

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from chatbot.testing.difference import difference, first_difference, other_replies
-from chatbot.testing.script import parse_script
-from chatbot.testing.step import Step, Verb
+from chatbot.testing.chat_files.difference import difference, first_difference, other_replies
+from chatbot.testing.chat_files.script import Step, Verb, parse_script
 
 EXPECTED = parse_script("plugins: p\nAnn: a\nP: one\n  two\nAnn: b\nP: b\n", "a.chat").steps
 

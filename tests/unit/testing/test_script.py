@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbot.errors import ConfigError
-from chatbot.testing.script import Role, parse_script
-from chatbot.testing.step import Step, Verb, as_written, final_replies
+from chatbot.testing.chat_files.script import Role, Step, Verb, as_written, final_replies, parse_script
 
 HEAD = "plugins: plugins.echo\n"
 

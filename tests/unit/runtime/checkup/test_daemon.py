@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from chatbot.runtime.checkup.daemon import look
-from chatbot.runtime.control import ControlDirectory
+from chatbot.runtime.doctor.daemon import look
+from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.service.budget import SERVICE_QUOTAS
 
 PLENTY = {label: min(window.limit for window in windows) for label, windows in SERVICE_QUOTAS.items()}

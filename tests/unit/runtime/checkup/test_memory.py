@@ -1,9 +1,9 @@
 from pathlib import Path
 
 from chatbot.config import load_config
-from chatbot.runtime.checkup import memory
-from chatbot.runtime.checkup.finding import State
-from chatbot.stores.examination import Examination
+from chatbot.runtime.doctor import memory
+from chatbot.runtime.doctor.finding import State
+from chatbot.stores.probe import Examination
 
 SMALL = "version: 1\nservice: emulator\nbots: {echo: {plugins: [p]}}\n"
 

@@ -1,7 +1,7 @@
 from importlib.metadata import PackageNotFoundError
 
-from chatbot.runtime.checkup import packages
-from chatbot.runtime.checkup.finding import Finding, State
+from chatbot.runtime.doctor import packages
+from chatbot.runtime.doctor.finding import Finding, State
 
 ASKED = (
     "azure-core<2,>=1.41",

@@ -18,10 +18,10 @@ from chatbot.bot.degraded import LASTING_SECONDS
 from chatbot.cli.status import _exit_code
 from chatbot.errors import StoreError
 from chatbot.model import UserId
-from chatbot.runtime.control import ControlDirectory
-from chatbot.runtime.observe import pages as pages_module
-from chatbot.runtime.observe.pages import pages
+from chatbot.runtime import status_server as pages_module
 from chatbot.runtime.observe.status import Observatory
+from chatbot.runtime.run_directory import ControlDirectory
+from chatbot.runtime.status_server import pages
 from chatbot.runtime.watchdog import BLOCKED_SECONDS, LoopWatchdog
 from chatbot.stores import MemoryStore
 from tests.flow.assembled import Assembled, assembled

@@ -10,12 +10,12 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from chatbot.bot.observer import EventHandled
-from chatbot.bot.report import BotReport, RunningHandler
+from chatbot.bot.monitoring import EventHandled
+from chatbot.bot.status import BotReport, RunningHandler
 from chatbot.model import UserId
+from chatbot.runtime.observe.counters import Tally
 from chatbot.runtime.observe.metrics import render
 from chatbot.runtime.observe.status import BotStatus, Status
-from chatbot.runtime.observe.tally import Tally
 
 DOCS = Path(__file__).parents[4] / "docs" / "monitoring"
 METRIC = re.compile(r"\bchatbot_[a-z_]+\b")

@@ -19,10 +19,10 @@ from chatbot.emulator import Emulator
 from chatbot.errors import StoreError, Throttled
 from chatbot.model import UserId
 from chatbot.runtime.assemble import assemble
-from chatbot.runtime.observe.pages import pages
+from chatbot.runtime.observe.counters import Tally
 from chatbot.runtime.observe.status import Observatory
-from chatbot.runtime.observe.tally import Tally
 from chatbot.runtime.plugins import load_plugins
+from chatbot.runtime.status_server import pages
 from chatbot.service.budget import SERVICE_QUOTAS, Operation
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import Write

@@ -1,7 +1,7 @@
-from chatbot.bot.observer import EventBuried, EventHandled, EventNoticed
+from chatbot.bot.monitoring import EventBuried, EventHandled, EventNoticed
 from chatbot.errors import OutcomeUnknown, ServiceError, Throttled
-from chatbot.runtime.observe.calls import outcome_of
-from chatbot.runtime.observe.tally import BOUNDS, MOST_FAILURES, Failure, Tally
+from chatbot.runtime.observe.counters import BOUNDS, MOST_FAILURES, Failure, Tally
+from chatbot.runtime.observe.instrumented_service import outcome_of
 
 
 def test_facts_become_counts() -> None:

@@ -1,0 +1,503 @@
+"""How often the event in hand was tried, and what comes after a failure: another try, or a dead letter.
+
+In an unbroken process the count is kept here. After a process that died in the middle of something, each lane notes
+an attempt in the store *before* its handler runs, until one of its commits has succeeded: a handler that kills the
+process ends as a dead letter too. Whatever was running when the process died again runs alone from then on, so that
+only the guilty one is counted further; one that waits for its next try when the process is killed is not to blame.
+
+A handler that runs for more than a minute is noted in any process. A process that was told to stop and is ended while
+such a handler runs has *cut it off*, which is counted apart: restarting bots kills nobody.
+
+Runs handlers on an event until it is done with: tried again after failures, at last buried as a dead letter.
+
+Whoever lends it a way to commit says what else belongs into the transaction. If a commit finds that a state was
+changed since the handler read it, the handler runs again at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import anyio
+
+from chatbot.actions import SendMessage, Wish
+from chatbot.bot.degraded import LANE_FAILING, LASTING_SECONDS
+from chatbot.dispatch import Outcome
+from chatbot.dispatch.author_code import SLOW_SECONDS, Abandoned, RunLimits, Running
+from chatbot.errors import CannotStore, StoreConflict, StoreError, described, kind_of
+from chatbot.events import ActionFailed, BotStarted, Event
+from chatbot.model import ThreadId, UserId
+from chatbot.service.back_off import jittered
+from chatbot.service.budget import AbandonedHandler
+from chatbot.stores.base import (
+    Attempt,
+    BeginAttempt,
+    DeadLetter,
+    EndAttempt,
+    Progress,
+    SaveDeadLetter,
+    Write,
+    letter_id,
+)
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from chatbot.bot.bot import Bot
+
+MAX_KILLS: Final = 3
+"""How often a process may die while one handler runs."""
+
+MAX_CUTS: Final = 5
+"""How often a stop may cut off one handler that had run for more than a minute, or did not end when canceled."""
+
+
+class TryAgain(Exception):
+    """The handler of the event in hand failed and is to be tried again after a pause.
+
+    Args:
+        pause: seconds.
+    """
+
+    def __init__(self, pause: float) -> None:
+        super().__init__(f"try again in {pause:g} s")
+        self.pause = pause
+
+
+class Attempts:
+    """The attempts at the event in hand, of one lane.
+
+    Args:
+        thread: whose lane.
+        noted: what an earlier process noted before it died.
+        is_suspicious: the last process died, and nothing was committed here since.
+
+    Attributes:
+        handler: the handler, or error handler, that notes are about.
+    """
+
+    __slots__ = (
+        "_event_key",
+        "_failures",
+        "_has_begun",
+        "_not_before",
+        "_noted",
+        "_thread",
+        "handler",
+        "is_noted",
+        "is_suspicious",
+    )
+
+    def __init__(self, thread: ThreadId, noted: Attempt | None, *, is_suspicious: bool) -> None:
+        self._thread = thread
+        self._noted = noted
+        self._has_begun = False
+        self.is_noted = False
+        self._event_key = ""
+        self.handler = ""
+        self._failures = 0
+        self._not_before = 0.0
+        self.is_suspicious = is_suspicious or noted is not None
+
+    def check_pause(self, event: Event) -> None:
+        """Let nobody try before its time.
+
+        Raises:
+            TryAgain: it is too early.
+        """
+        now = anyio.current_time()
+        if event.key == self._event_key and now < self._not_before:
+            raise TryAgain(self._not_before - now)
+
+    @property
+    def pause_left(self) -> float:
+        """Seconds until the event in hand may be tried again; 0 when it may be now, or none is."""
+        return max(0.0, self._not_before - anyio.current_time())
+
+    def kills(self, event: Event) -> int:
+        """How often an earlier process has died in the handler of this event."""
+        return self._of(event).count
+
+    def cuts(self, event: Event) -> int:
+        """How often an earlier process was stopped while the handler of this event had run for long."""
+        return self._of(event).cuts
+
+    def _of(self, event: Event) -> Attempt:
+        return self._noted if self._noted and self._noted.event_key == event.key else Attempt(event.key, 0)
+
+    def killer(self, event: Event) -> str:
+        """The handler that ran when an earlier process died, or was stopped, over this event; "" if none is known."""
+        return self._of(event).handler
+
+    def begin(self, event: Event, handler: str) -> BeginAttempt:
+        """What to write before a handler of a suspicious lane runs."""
+        self.handler = handler
+        return self._note(event, Progress.RUNNING)
+
+    def long(self, event: Event) -> BeginAttempt:
+        """What to write when the handler has run for more than a minute, or did not end when canceled."""
+        return self._note(event, Progress.LONG)
+
+    def _note(self, event: Event, progress: Progress) -> BeginAttempt:
+        self._has_begun = self.is_noted = True
+        return BeginAttempt(self._thread, replace(self._of(event), progress=progress, handler=self.handler))
+
+    def survived(self, event: Event) -> Write:
+        """What to write when a noted handler has failed but the process lives: this attempt was no kill."""
+        self.is_noted = False
+        known = self._of(event)
+        return BeginAttempt(self._thread, known) if known.count or known.cuts else EndAttempt(self._thread)
+
+    def number(self, event: Event) -> int:
+        """Which attempt at this event the next one is, from 1."""
+        return self.kills(event) + (self._failures if event.key == self._event_key else 0) + 1
+
+    def failed(self, event: Event) -> int:
+        """Count a failure; returns which one it was, from 1."""
+        if event.key != self._event_key:
+            self._event_key, self._failures = event.key, 0
+        self._failures += 1
+        return self._failures
+
+    def wait(self, pause: float) -> TryAgain:
+        """What to raise so that the event is tried again after this pause."""
+        self._not_before = anyio.current_time() + pause
+        return TryAgain(pause)
+
+    def end(self) -> list[Write]:
+        """What to write in the commit that ends the attempt."""
+        return [EndAttempt(self._thread)] if self._has_begun or self._noted else []
+
+    def committed(self) -> None:
+        """That commit has succeeded: nothing here is suspicious any more."""
+        self._event_key, self._failures, self._not_before = "", 0, 0.0
+        self._noted, self._has_begun, self.is_noted, self.is_suspicious = None, False, False, False
+
+
+ABANDONED_PAUSE: Final = 30.0
+"""Seconds after which a lane with an abandoned handler gets a turn, if the handler does not end before."""
+
+MAX_CONFLICTS: Final = 10
+"""How often a handler runs again at once, before its conflict counts as trouble with the store."""
+
+Commit: TypeAlias = Callable[[Outcome, Sequence[Write]], Awaitable[None]]
+"""Commits what came of an event, together with these writes."""
+
+
+class Trials:
+    """The handling of events, one after the other.
+
+    Args:
+        bot: whose events.
+        thread: where they happen; None is in none.
+        noted: an attempt that an earlier process noted before it died.
+        log: bound to bot and thread.
+    """
+
+    __slots__ = ("_bot", "_in_hand", "_log", "_outcome", "_outcome_of", "_running", "_thread", "attempts")
+
+    def __init__(self, bot: Bot, thread: ThreadId | None, noted: Attempt | None, log: FilteringBoundLogger) -> None:
+        self._bot = bot
+        self._thread = thread
+        self._log = log
+        self._in_hand: tuple[Event, float] | None = None
+        self._running: Running | None = None
+        self._outcome: tuple[str, Outcome] | None = None
+        self._outcome_of: Event | None = None
+        self.attempts = Attempts(thread or ThreadId(""), noted, is_suspicious=bot.was_killed)
+
+    async def run(self, event: Event, commit: Commit) -> None:
+        """Run the handlers on an event and have what came of it committed.
+
+        Raises:
+            TryAgain: the handler failed and may be tried again; nothing was committed.
+            StoreError: nothing was committed.
+        """
+        self.check_free()
+        self.attempts.check_pause(event)
+        for _ in range(MAX_CONFLICTS):
+            try:
+                await self._attempt(event, commit)
+            except StoreConflict as conflict:
+                self._log.info("handler.repeated", event_key=event.key, reason=str(conflict))
+                if self.attempts.is_noted:
+                    await self._bot.commit([self.attempts.survived(event)])
+            else:
+                return
+        await self._attempt(event, commit)
+
+    def check_free(self) -> None:
+        """Let nothing start beside a handler that was abandoned here.
+
+        Raises:
+            TryAgain: one still runs; the lane gets a turn as soon as it ends.
+        """
+        if (self._bot.user, self._thread or "") in self._bot.commons.abandoned:
+            raise TryAgain(ABANDONED_PAUSE)
+
+    async def handle(self, event: Event) -> Outcome:
+        """Run the handlers on an event.
+
+        Raises:
+            TryAgain: an abandoned handler still runs here, be it the one that was started now.
+        """
+        self.check_free()
+        if self._outcome is not None and self._outcome[0] == event.key:
+            (_, outcome), self._outcome, self._outcome_of = self._outcome, None, None
+            return outcome
+
+        async def begin() -> None:
+            self._in_hand = event, anyio.current_time()
+
+        try:
+            outcome = await self._bot.handle(event, self._limits(event), before=begin)
+        finally:
+            self._in_hand = self._running = None
+        return self._unless_abandoned(event, outcome)
+
+    def is_long(self, now: float) -> bool:
+        """Whether a handler has run for more than a minute here, or was abandoned; in any thread."""
+        in_hand = self._in_hand
+        is_abandoned = (self._bot.user, self._thread or "") in self._bot.commons.abandoned
+        return is_abandoned or (in_hand is not None and now - in_hand[1] > SLOW_SECONDS)
+
+    def long_attempt(self) -> Write | None:
+        """What notes the handler in hand as one that runs for long; None if there is none."""
+        in_hand, abandoned = self._in_hand, self._outcome_of
+        event = in_hand[0] if in_hand is not None else abandoned
+        return None if event is None else self.attempts.long(event)
+
+    async def _give_up(self, event: Event, outcome: Outcome) -> Outcome:
+        return await self._bot.give_up(event, outcome, self._limits(event))
+
+    def _limits(self, event: Event) -> RunLimits:
+        # Whatever a bot waits for at its start may take long.
+        timeout = None if isinstance(event, BotStarted) else self._bot.settings.timeout
+        before = partial(self._note, event) if self.attempts.is_suspicious else None
+        return RunLimits(timeout, partial(self._slow, event), partial(self._abandoned, event), self._begun, before)
+
+    def _begun(self, running: Running) -> None:
+        self._running = running
+
+    def running(self, now: float) -> str | None:
+        """The handler that runs here, in a few words; None if there is none. In any thread."""
+        in_hand, running = self._in_hand, self._running
+        if in_hand is None or running is None or running.task.done():
+            return None
+        where = f"in thread {self._thread}" if self._thread else "in no thread"
+        return f"{running.whose.name} ({running.whose.place}) {where} for {now - in_hand[1]:.0f} s"
+
+    def _unless_abandoned(self, event: Event, outcome: Outcome) -> Outcome:
+        """Return the outcome; that of an abandoned handler counts only once the handler has ended."""
+        if isinstance(outcome.error, Abandoned) and not outcome.error.running.task.done():
+            self._outcome, self._outcome_of = (event.key, outcome), event
+            raise TryAgain(ABANDONED_PAUSE)
+        return outcome
+
+    def _slow(self, event: Event, running: Running) -> None:
+        whose = running.whose
+        self._log.warning(
+            "handler.delayed",
+            handler=whose.name,
+            place=whose.place,
+            event_type=type(event).__name__,
+            event_key=event.key,
+            seconds=SLOW_SECONDS,
+        )
+        self._bot.watch.slow(event, whose.name, whose.place)
+        self.attempts.handler = whose.name
+        self._bot.note_long(self, running)
+
+    def _abandoned(self, event: Event, running: Running) -> None:
+        """Keep the lane from starting anything, in this bot and in one that takes its place, until the handler ends."""
+        bot, whose = self._bot, running.whose
+        key = (bot.user, self._thread or "")
+        bot.commons.abandoned[key] = AbandonedHandler(whose.name, whose.place, running.now)
+        self._log.error(
+            "handler.abandoned",
+            handler=whose.name,
+            place=whose.place,
+            event_type=type(event).__name__,
+            event_key=event.key,
+            hint="it did not end after it was canceled; nothing else is handled here until it does",
+        )
+        bot.watch.abandoned(whose.name)
+        self.attempts.handler = whose.name
+        bot.note_long(self, running)
+
+        def ended(_task: object) -> None:
+            bot.commons.abandoned.pop(key, None)
+            self._log.info("handler.ended", handler=whose.name, event_key=event.key)
+            if self._thread is None:
+                bot.own.wake()
+            else:
+                bot.turns.ring_soon(self._thread)
+
+        running.task.add_done_callback(ended)
+
+    async def _attempt(self, event: Event, commit: Commit) -> None:
+        with self._bot.tracer.attempt(event, self.attempts.number(event)):
+            await self._run(event, commit)
+
+    async def _run(self, event: Event, commit: Commit) -> None:
+        await self._conclude(event, await self.attempt(event), commit)
+
+    async def attempt(self, event: Event) -> Outcome:
+        """Run the handlers, unless they have killed the process, or were cut off, too often.
+
+        Raises:
+            TryAgain: an abandoned handler still runs here.
+            StoreError: an attempt could not be noted; the handler did not run.
+        """
+        attempts = self.attempts
+        if not attempts.is_suspicious:
+            return await self.handle(event)
+        if attempts.kills(event) >= MAX_KILLS:
+            return _killed_by(attempts.killer(event))
+        if attempts.cuts(event) >= MAX_CUTS:
+            return _cut_off(attempts.killer(event))
+        # Alone only what was running at a kill before: others shall not wait for each other's slow handlers.
+        async with self._bot.one_suspect if attempts.kills(event) else nullcontext():
+            return await self.handle(event)
+
+    async def _note(self, event: Event, handler: str) -> None:
+        """Note a handler of a suspicious lane in the store before it runs, for as long as it runs."""
+        await self._bot.commit([self.attempts.begin(event, handler)])
+
+    async def _conclude(self, event: Event, outcome: Outcome, commit: Commit) -> None:
+        if outcome.error is not None and self.attempts.is_noted:
+            await self._bot.commit([self.attempts.survived(event)])
+        outcome = await self._committed(event, outcome, commit)
+        if outcome.error is None:
+            self._bot.degraded.end(LANE_FAILING, place=retries_in(self._thread))
+            return
+        count = self.attempts.failed(event)
+        if not outcome.is_final and count < outcome.retry.attempts:
+            pause = jittered(outcome.retry.pause(count))
+            self._log.debug("handler.retried", event_key=event.key, attempt=count, pause=round(pause, 1))
+            detail = f"{outcome.handler} fails with {kind_of(outcome.error)}, attempt {count}"
+            self._bot.degraded.begin(
+                LANE_FAILING, detail, anyio.current_time(), place=retries_in(self._thread), after=LASTING_SECONDS
+            )
+            raise self.attempts.wait(pause)
+        self._bot.degraded.end(LANE_FAILING, place=retries_in(self._thread))
+        count = max(count, self.attempts.kills(event))
+        # A handler that has killed the process is followed by nobody: an error handler may be what kills it.
+        is_deadly = self.attempts.kills(event) >= MAX_KILLS or self.attempts.cuts(event) >= MAX_CUTS
+        last_words = Outcome() if is_deadly else await self._give_up(event, outcome)
+        # Half a text does not stand without a word: that of an error handler, or ours.
+        broken = await self._bot.broken_streams(event, outcome, count)
+        if last_words.handler != outcome.handler:
+            broken += await self._bot.broken_streams(event, last_words, count)
+        letter = self.letter(event, outcome, count)
+        if not any(isinstance(wish.action, SendMessage) for wish in last_words.wishes):
+            last_words = replace(last_words, wishes=(*broken, *last_words.wishes))
+        await self.settle(event, last_words, commit, [*outcome.writes, letter], [letter], broken)
+
+    async def try_once(self, event: Event, commit: Commit, *, number: int) -> Outcome:
+        """Run the handlers once and commit what came of it; returns that, or the failure, of which nothing is written.
+
+        Args:
+            event: what to handle.
+            commit: commits what came of it.
+            number: which attempt it is, from 1.
+
+        Raises:
+            StoreError: nothing was committed.
+        """
+        with self._bot.tracer.attempt(event, number):
+            outcome = await self.handle(event)
+            if outcome.error is not None and self.attempts.is_noted:
+                await self._bot.commit([self.attempts.survived(event)])
+            return await self._committed(event, outcome, commit)
+
+    async def settle(
+        self,
+        event: Event,
+        outcome: Outcome,
+        commit: Commit,
+        writes: Sequence[Write],
+        least: Sequence[Write],
+        broken: tuple[Wish, ...] = (),
+    ) -> None:
+        """Commit the last that is done about an event; if what handlers want cannot be committed, `least` is.
+
+        What tells people of broken streams is committed with `least`, too.
+
+        Raises:
+            StoreError: nothing was committed.
+        """
+        said = await self._committed(event, outcome, commit, writes) if outcome.error is None else outcome
+        if said.error is not None:
+            await commit(Outcome(broken), least)
+
+    async def _committed(self, event: Event, outcome: Outcome, commit: Commit, writes: Sequence[Write] = ()) -> Outcome:
+        """Commit an outcome. What cannot be made of a handler's output is the handler's failure, not the lane's.
+
+        Everything that is computed from it belongs in `commit`: rows, pieces, keys, stored forms. Only trouble with
+        the store itself passes: it says nothing of the handler, and the event is met again.
+        """
+        if outcome.error is not None:
+            return outcome
+        try:
+            await commit(outcome, writes)
+        except CannotStore as error:
+            failed = replace(outcome, wishes=(), error=error, is_final=True, writes=())
+        except StoreError:
+            raise
+        except Exception as error:
+            failed = replace(outcome, wishes=(), error=error, writes=())
+        else:
+            return outcome
+        assert failed.error is not None
+        if self.attempts.is_noted:
+            await self._bot.commit([self.attempts.survived(event)])
+        self._bot.say_failure(event, failed.handler, failed.error)
+        return failed
+
+    def letter(self, event: Event, outcome: Outcome, attempts: int, caused_by: UserId | None = None) -> SaveDeadLetter:
+        """What keeps an event that is given up."""
+        assert outcome.error is not None
+        letter = DeadLetter(
+            id=letter_id(self._bot.user, self._thread, event.key),
+            event=event,
+            handler=outcome.handler or "",
+            error=f"{described(outcome.error)}\n".splitlines()[0][:500],
+            attempts=attempts,
+            died_ms=int(self._bot.clock() * 1000),
+            caused_by=caused_by,
+        )
+        self._bot.watch.buried()
+        # What a handler raised may quote people; what the service said of a wish does not.
+        reason = event.reason if isinstance(event, ActionFailed) else kind_of(outcome.error)
+        self._log.error(
+            "event.buried",
+            letter=letter.id,
+            event_key=event.key,
+            handler=letter.handler,
+            attempts=attempts,
+            reason=reason,
+        )
+        return SaveDeadLetter(letter)
+
+
+def retries_in(thread: ThreadId | None) -> str:
+    """The place, among reasons to be degraded, of an event of this thread that is tried again and again."""
+    return f"{thread or ''} retries"
+
+
+def _killed_by(handler: str) -> Outcome:
+    text = f"the process died {MAX_KILLS} times while this was handled"
+    return Outcome(handler=handler, error=RuntimeError(text), is_final=True)
+
+
+def _cut_off(handler: str) -> Outcome:
+    text = (
+        f"{MAX_CUTS} stops cut this off after it had run for more than a minute, or because it did not end when it was"
+        " canceled"
+    )
+    return Outcome(handler=handler, error=RuntimeError(text), is_final=True)

@@ -1,0 +1,197 @@
+"""The way to the service for commands, and who the bots are there: asked of their daemon, else of file and store.
+
+How commands ask about the bots' memory: the daemon that runs, or, where none does, the store itself.
+
+How much of what running bots want to say in a thread is still on its way.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from chatbot.config import load_config
+from chatbot.errors import Forbidden, NotFound, StateError, UnknownName
+from chatbot.model import ThreadId, UserId
+from chatbot.runtime.admin_api import Caretaker
+from chatbot.runtime.connection import Connection, KnownBot, KnownBots, published, remembered
+from chatbot.runtime.control_socket import Address, ask, find_daemon
+from chatbot.runtime.logs import logging_to
+from chatbot.runtime.run_directory import ControlDirectory, RunInfo
+from chatbot.service.acs import AcsResource
+from chatbot.service.base import ChatService
+from chatbot.stores import MemoryStore, visit_store
+from chatbot.stores.base import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The service, and the bots there.
+
+    Args:
+        connection: to the service.
+        bots: by name.
+        daemon: what runs them; None if nothing does.
+    """
+
+    connection: Connection
+    bots: KnownBots
+    daemon: Address | None = None
+
+    def bot(self, name: str | None) -> KnownBot:
+        """The bot of this name, or the only one.
+
+        Raises:
+            UnknownName: there is none of this name; or several, and no name was given.
+        """
+        names = ", ".join(self.bots)
+        if name is None and len(self.bots) == 1:
+            return next(iter(self.bots.values()))
+        if name is None:
+            message = f"which bot? Name one with --bot: {names}"
+            raise UnknownName(message)
+        if name not in self.bots:
+            message = f"there is no bot {name!r}; there are: {names}"
+            raise UnknownName(message)
+        return self.bots[name]
+
+    @asynccontextmanager
+    async def speaking_as(self, name: str | None) -> AsyncIterator[tuple[KnownBot, ChatService]]:
+        """A bot's own view of the service, while the block runs.
+
+        Raises:
+            UnknownName: see `bot`.
+            StateError: the bot has no user yet.
+        """
+        bot = self.bot(name)
+        user = user_of(bot)
+        async with self.connection.open() as resource:
+            yield bot, self.service(resource, bot, user)
+
+    def service(self, resource: AcsResource, bot: KnownBot, user: UserId) -> ChatService:
+        """A bot's view of an opened resource."""
+        return resource.chat(user, self.connection.tokens(resource, user, bot.settings))
+
+
+def user_of(bot: KnownBot) -> UserId:
+    """A bot's user.
+
+    Raises:
+        StateError: it has none yet.
+    """
+    if bot.user is None:
+        message = (
+            f"the bot {bot.name} has no user yet: start it once with `chatbot run`, "
+            f"or make one with `chatbot identity create --bot {bot.name}`"
+        )
+        raise StateError(message)
+    return bot.user
+
+
+def reach(config: Path) -> Reach:
+    """Find the service: that of the daemon which runs this file, else the one that the file names.
+
+    Raises:
+        ConfigError: bots.yaml cannot be used.
+        StateError: it names the emulator, which is there only while the bots run.
+        StoreError: the store cannot be read.
+    """
+    control = ControlDirectory(config.absolute().parent)
+    daemon = find_daemon(control, config)
+    if daemon is not None:
+        return _running(control.running(), daemon, config)
+    settings = load_config(config, os.environ)
+    if settings.uses_emulator:
+        message = (
+            f"the emulator is there only while the bots run, and none run in {config.absolute().parent}; "
+            "start them with `chatbot run` in another terminal"
+        )
+        raise StateError(message)
+    connection = Connection.of(settings)
+    store = visit_store(settings.store.get_secret_value(), base_dir=settings.directory)
+    return Reach(connection, anyio.run(remembered, settings, connection, store))
+
+
+def way_to(info: RunInfo, config: Path) -> Connection:
+    """To the resource of running bots: as the daemon published it; where it has no key to share, as bots.yaml says.
+
+    Raises:
+        ConfigError: bots.yaml cannot be used.
+    """
+    if info.connection_string is not None:
+        return Connection.to_running(info)
+    return Connection.of(load_config(config, os.environ))
+
+
+def _running(info: RunInfo, daemon: Address, config: Path) -> Reach:
+    # With a key in hand nothing else is needed: the variables of bots.yaml may be set for the daemon only.
+    settings = load_config(config, os.environ).bots if info.connection_string is None else {}
+    return Reach(way_to(info, config), published(info, settings), daemon)
+
+
+@contextmanager
+def naming_threads(bot: KnownBot) -> Iterator[None]:
+    """Say of a thread that the service does not know, or does not show, how to find the right one.
+
+    Raises:
+        UnknownName: in place of `NotFound` and `Forbidden`.
+    """
+    try:
+        yield
+    except (NotFound, Forbidden) as error:
+        message = f"{error}; `chatbot threads list --bot {bot.name}` shows the threads that {bot.name} is in"
+        raise UnknownName(message) from error
+
+
+def consult(config: Path, question: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Ask whoever has the store open, or open it for the moment.
+
+    Args:
+        config: the bots.yaml.
+        question: see `Caretaker.answer`.
+
+    Raises:
+        ChatbotError: the question cannot be answered.
+    """
+    with logging_to(sys.stderr, format="console", level="warning"):
+        daemon = find_daemon(ControlDirectory(config.absolute().parent), config)
+        if daemon is not None:
+            return anyio.run(ask, daemon, question)
+        settings = load_config(config, os.environ)
+        store = visit_store(settings.store.get_secret_value(), base_dir=settings.directory)
+        # Where nothing was ever kept, an empty memory knows as much, and no file is made.
+        return anyio.run(_visit, store or MemoryStore(), question)
+
+
+async def _visit(store: Store, question: Mapping[str, Any]) -> Mapping[str, Any]:
+    async with store:
+        return await Caretaker(store).answer(question)
+
+
+async def count_unsent(config: Path, thread: ThreadId) -> int:
+    """The wishes of all running bots in a thread that the service has not taken yet; 0 where nobody knows.
+
+    Args:
+        config: the bots.yaml of the bots.
+        thread: where.
+
+    Raises:
+        StateError: the bots run, but do not answer.
+    """
+    daemon = await anyio.to_thread.run_sync(_find, config)
+    if daemon is None:
+        return 0
+    answer = await ask(daemon, {"ask": "unsent", "thread": thread})
+    return int(answer["count"])
+
+
+def _find(config: Path) -> Address | None:
+    return find_daemon(ControlDirectory(config.absolute().parent), config)

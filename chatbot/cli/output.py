@@ -1,0 +1,87 @@
+"""Findings of a checkup, as commands tell them.
+
+A table for people: columns below each other, whatever is in them. Pure.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from chatbot.cli.boundary import EXIT_CONFIG, EXIT_UNAVAILABLE
+from chatbot.config.source_location import cells, printable
+from chatbot.runtime.doctor.finding import Finding, State
+
+_SIGNS: Final = {State.OK: "✓", State.WARNING: "!", State.FAILED: "✗"}
+_PLAIN_SIGNS: Final = {State.OK: "+", State.WARNING: "!", State.FAILED: "x"}
+
+
+def lines(finding: Finding) -> Iterator[str]:
+    """A finding for people: how it is, what was seen, what to do."""
+    signs = _SIGNS if _can_show("✓✗") else _PLAIN_SIGNS
+    first, *rest = finding.text.splitlines() or [""]
+    yield f"{signs[finding.state]} {finding.subject:<13} {printable(first)}"
+    yield from (f"  {'':<13} {printable(line)}" for line in rest)
+    if finding.remedy is not None:
+        arrow = "→ " if _can_show("→") else ""
+        yield f"  {'':<13} {arrow}{printable(finding.remedy)}"
+
+
+def as_json(finding: Finding) -> Mapping[str, Any]:
+    """A finding for programs."""
+    return {"subject": finding.subject, "state": finding.state, "text": finding.text, "remedy": finding.remedy}
+
+
+def exit_code(findings: Iterable[Finding]) -> int:
+    """What findings mean to whoever started us: 0, unless something failed."""
+    ills = [one for one in findings if one.state is State.FAILED]
+    if not ills:
+        return 0
+    return EXIT_CONFIG if any(one.is_configuration for one in ills) else EXIT_UNAVAILABLE
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 bot`, `2 bots`."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _can_show(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+WIDEST: Final = 90
+"""Columns of the terminal that one cell may take; what is longer ends in an ellipsis."""
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table.
+
+    Args:
+        head: the titles.
+        rows: one text a column; control characters are escaped.
+    """
+    lines = [tuple(head), *(tuple(shortened(cell, WIDEST) for cell in row) for row in rows)]
+    widths = [max(cells(line[column]) for line in lines) for column in range(len(head))]
+    for line in lines:
+        filled = (text + " " * (width - cells(text)) for text, width in zip(line, widths, strict=True))
+        yield "  ".join(filled).rstrip()
+
+
+def shortened(text: str, widest: int) -> str:
+    """The text on one line with its control characters escaped; what is wider ends in an ellipsis.
+
+    Args:
+        widest: columns of the terminal.
+    """
+    shown = printable(text)
+    if cells(shown) <= widest:
+        return shown
+    end = 0
+    while cells(shown[: end + 1]) < widest:
+        end += 1
+    return shown[:end] + "…"

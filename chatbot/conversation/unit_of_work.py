@@ -1,0 +1,380 @@
+"""A bot's memory as it is open to the handlers of one event: what they read, and what they leave to be committed.
+
+What was left goes into the event's own commit, or nowhere if a handler fails. Only the result of something that is
+to be done once is written at once.
+
+Holding a dialog for one event: from its record and what has happened to its next record, or to its end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol, TypeAlias
+
+from chatbot.actions import SendMessage, Wish
+from chatbot.conversation import journal, unit_of_work
+from chatbot.conversation.dialog import Dialog, DialogHost, is_cancel
+from chatbot.conversation.dialog_replay import Performance, Suspended
+from chatbot.conversation.idempotency import perform, result_form
+from chatbot.conversation.journal import Entry, Step
+from chatbot.conversation.state import Kind, Remembered, person_of
+from chatbot.errors import DialogCancelled, DialogTimeout, StateError, TimeTooFar
+from chatbot.events import DialogTimedOut, Event, MessageReceived, ThreadEvent
+from chatbot.stores.base import Write
+from chatbot.stores.conversation import (
+    DialogRecord,
+    DropDialog,
+    DropTimer,
+    SaveDialog,
+    SaveResult,
+    SaveState,
+    SetTimer,
+    StateKey,
+    StoredState,
+    TimerRecord,
+)
+from chatbot.stores.erasure import NOBODY
+from chatbot.stores.serialization import check_size, from_json, to_json
+
+
+class Source(Protocol):
+    """Where a bot's memory is kept."""
+
+    async def state(self, key: StateKey) -> StoredState | None:
+        """A state as it was last committed."""
+        ...
+
+    async def result(self, key: str) -> str | None:
+        """What came of something that was done once."""
+        ...
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        """Make writes durable, all of them or none."""
+        ...
+
+    def dialogs_like(self, record: DialogRecord) -> list[str]:
+        """The ids of other dialogs of the same function with the same person in the same thread."""
+        ...
+
+
+@dataclass(slots=True)
+class _Opened:
+    """A state that a handler has asked for, and as what it was found."""
+
+    kind: Kind
+    handle: Remembered[Any]
+    found: StoredState | None
+
+
+class Memory:
+    """What the handlers of one event remember.
+
+    Args:
+        event: which.
+        source: where it is kept; None for handlers that are called without a bot.
+        pending: the dialog that the event concerns: one that waits for it, or that has taken it before.
+        now_ms: the time, epoch ms; by default that of the event.
+
+    Attributes:
+        wishes: what dialogs have said.
+    """
+
+    def __init__(
+        self,
+        event: Event,
+        source: Source | None = None,
+        *,
+        pending: DialogRecord | None = None,
+        now_ms: int | None = None,
+    ) -> None:
+        self.pending = pending
+        self._resumed: DialogRecord | None = None
+        self._text = ""
+        self.wishes: list[Wish] = []
+        self._performance: Performance | None = None
+        self._event = event
+        self._source = source
+        self._now_ms = int(event.occurred_on.timestamp() * 1000) if now_ms is None else now_ms
+        self._opened: dict[StateKey, _Opened] = {}
+        self._writes: list[Write] = []
+
+    @property
+    def now(self) -> datetime:
+        """The time, UTC."""
+        return datetime.fromtimestamp(self._now_ms / 1000, UTC)
+
+    async def state(self, kind: Kind) -> Remembered[Any]:
+        """The state that a handler asks for; all handlers of one event share it.
+
+        Raises:
+            StateError: the event is nobody's doing, or what is stored cannot be read.
+        """
+        source = self._open_source(f"hold a {kind.handle.__name__}")
+        key = self._key(kind)
+        if key not in self._opened:
+            found = await source.state(key)
+            value = kind.load(None if found is None else found.value)
+            self._opened[key] = _Opened(kind, kind.handle(value), found)
+        return self._opened[key].handle
+
+    def set_timer(self, id: str, handler: str, due: datetime, payload: str) -> None:
+        """Have a timer's function called when it is time.
+
+        Raises:
+            StateError: the event happens in no thread.
+        """
+        event = self._event
+        if not isinstance(event, ThreadEvent):
+            msg = f"timers ring in a thread, and {type(event).__name__} happens in none; use @plugin.every or cron"
+            raise StateError(msg)
+        due_ms = int(due.timestamp() * 1000)
+        self._writes.append(SetTimer(TimerRecord(id, handler, due_ms, event.thread, payload, person_of(event))))
+
+    def drop_timer(self, id: str) -> None:
+        """Have a timer not ring."""
+        self._writes.append(DropTimer(id))
+
+    def resume(self, text: str) -> DialogRecord:
+        """Have the pending dialog go on: whoever is called next holds it.
+
+        Args:
+            text: the message as plain text.
+        """
+        assert self.pending is not None
+        self._resumed, self._text = self.pending, text
+        return self.pending
+
+    async def talk(
+        self, handler: str, text: str, cancel_words: tuple[str, ...], function: Function, host: DialogHost
+    ) -> Any:
+        """Hold a dialog with whoever sent the message: the one that was resumed, or a new one.
+
+        Args:
+            handler: the qualified name of the dialog's function.
+            text: the message as plain text.
+            cancel_words: what the person says when they do not want to go on.
+            function: the dialog's, with all its other arguments.
+            host: for what the dialog asks of the event in hand.
+
+        Returns:
+            What the function returned, if it is no text; a text was said.
+
+        Raises:
+            DialogDiverged: the dialog's code was changed while it was under way.
+        """
+        source = self._open_source("hold a dialog")
+        record, is_new = self._resumed, self._resumed is None
+        if record is None:
+            assert isinstance(self._event, MessageReceived)
+            record = unit_of_work.begun(self._event, handler, self._now_ms)
+        performance = Performance(
+            record,
+            unit_of_work.entries_for(record, self._event, text, cancel_words),
+            self._event.key,
+            self._now_ms,
+            save=lambda current: source.commit([SaveDialog(current)]),
+            enter=self._enter_part,
+        )
+        self._performance = performance
+        reply = await unit_of_work.hold(performance, function, host)
+        self.wishes += performance.wishes
+        self._writes += performance.timers
+        if performance.is_refused:
+            return None
+        if record.event_key == record.event.key == self._event.key and performance.has_begun:
+            self._writes += [DropDialog(id) for id in source.dialogs_like(record)]
+        if performance.is_suspended:
+            performance.note_states(self._states_read())
+            self._writes.append(SaveDialog(performance.current))
+        elif not is_new or performance.has_begun:
+            self._writes.append(DropDialog(record.id))
+        return reply
+
+    def take_wishes(self) -> list[Wish]:
+        """What dialogs have said since the last time."""
+        wishes, self.wishes = self.wishes, []
+        return wishes
+
+    @property
+    def has_talked(self) -> bool:
+        """Whether a dialog has done anything for this event, so that nobody else can have it."""
+        return self._performance is not None and self._performance.has_begun
+
+    def parked(self) -> list[Write]:
+        """What to commit if the event is given up while a dialog was held: so that it goes on if it is revived."""
+        performance = self._performance
+        if performance is None and self._resumed is not None:  # nobody was found to hold it
+            entries = unit_of_work.entries_for(self._resumed, self._event, self._text, ())
+            rest = replace(self._resumed, event_key=self._event.key, is_waiting=False, deadline_ms=None)
+            return [SaveDialog(replace(rest, journal=journal.dump(entries), changed_ms=self._now_ms))]
+        if performance is None or performance.is_refused or (self._resumed is None and not performance.has_begun):
+            return []
+        return [SaveDialog(performance.at_rest)]
+
+    def _enter_part(self, entry: Entry | None) -> None:
+        """Show a dialog the states as they were in a part of it; None is the last part, and shows them as they are."""
+        for opened in self._opened.values():
+            if entry is None:
+                stored = None if opened.found is None else opened.found.value
+            else:
+                stored = entry.states.get(opened.kind.id)
+            opened.handle.reset(opened.kind.load(stored))
+
+    def _states_read(self) -> dict[str, str | None]:
+        return {
+            opened.kind.id: None if opened.found is None else opened.found.value
+            for opened in self._opened.values()
+            if opened.handle.was_read
+        }
+
+    async def once(self, key: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function, unless it was called under this key before; give its result, now or then.
+
+        Raises:
+            CannotStore: the result cannot be remembered; what the function did is done.
+            StateError: the person whose doing it was is forgotten; the function is not called again.
+        """
+        source, form = self._open_source("remember what was done once"), result_form(function)
+        stored = await source.result(key)
+        if stored == NOBODY:
+            msg = "what was done once for this event is done, and its result was erased: the person was forgotten"
+            raise StateError(msg)
+        if stored is not None:
+            return form.decode(from_json(stored), "the result")
+        result = await perform("ctx.once", function, *args, **kwargs)
+        stored = check_size(to_json(form.encode(result, "the result")), f"the result of once({key!r})")
+        await source.commit([SaveResult(key, stored, self._now_ms, person_of(self._event))])
+        return result
+
+    def writes(self) -> list[Write]:
+        """What is to be committed.
+
+        Raises:
+            CannotStore: a handler left a value that cannot be stored; names the field.
+        """
+        writes = list(self._writes)
+        for key, opened in self._opened.items():
+            save = self._save(key, opened)
+            if save is not None:
+                writes.append(save)
+        return writes
+
+    def _open_source(self, purpose: str) -> Source:
+        if self._source is None:
+            msg = f"there is no memory here to {purpose}: use chat() or EventStream"
+            raise StateError(msg)
+        return self._source
+
+    def _save(self, key: StateKey, opened: _Opened) -> SaveState | None:
+        value, found = opened.kind.dump(opened.handle.peek()), opened.found
+        before = opened.kind.dump(opened.kind.load(None)) if found is None else found.value
+        if value == before:
+            return None
+        opened.kind.check(value)
+        version = max(self._now_ms, found.version + 1 if found else 1)
+        return SaveState(key, value, found.version if found else None, version)
+
+    def _key(self, kind: Kind) -> StateKey:
+        event, user = self._event, None
+        thread = event.thread if kind.handle.per_thread and isinstance(event, ThreadEvent) else None
+        if kind.handle.per_user:
+            user = person_of(event)
+            if user is None:
+                msg = f"this {type(event).__name__} names nobody whose {kind.handle.__name__} it could be; use State"
+                raise StateError(msg)
+        return StateKey(kind.name, thread, user)
+
+
+CANCEL_WORDS: Final = ("cancel", "/cancel")
+"""What people say when they do not want to go on, unless a plugin says otherwise."""
+
+CANCELLED: Final = "Cancelled."
+"""What is said when a dialog does not catch that the person does not want to go on."""
+
+TIMED_OUT: Final = "No answer came in time, so I have stopped waiting for one."
+"""What is said when a dialog does not catch that no answer came."""
+
+LOST: Final = "Sorry, I have lost the thread of our conversation. Please begin it again."
+"""What is said to the person when a dialog's code was changed while it was under way."""
+
+Function: TypeAlias = Callable[[Dialog], Awaitable[Any]]
+
+
+def begun(event: MessageReceived, handler: str, now_ms: int) -> DialogRecord:
+    """The record of a dialog that begins with this message.
+
+    Raises:
+        ValueError: nobody sent the message.
+    """
+    sender = event.message.sender
+    if sender is None:
+        msg = f"message {event.message.id} has no sender to hold a dialog with"
+        raise ValueError(msg)
+    text = "\n".join((event.bot, event.thread, event.key, handler))
+    return DialogRecord(
+        id="d" + hashlib.blake2b(text.encode(), digest_size=16).hexdigest(),
+        thread=event.thread,
+        user=sender,
+        handler=handler,
+        event=event,
+        journal=journal.dump([Entry(Step.BEGAN)]),
+        event_key=event.key,
+        is_waiting=False,
+        deadline_ms=None,
+        changed_ms=now_ms,
+    )
+
+
+def entries_for(record: DialogRecord, event: Event, text: str, cancel_words: tuple[str, ...]) -> list[Entry]:
+    """A dialog's journal with what this event is to it; the event it has taken last adds nothing.
+
+    Args:
+        text: of a message, as plain text.
+    """
+    entries = journal.load(record.journal)
+    if event.key == record.event_key:
+        return entries
+    if isinstance(event, DialogTimedOut):
+        return journal.go_on(entries, Step.TIMED_OUT)
+    if is_cancel(text, cancel_words):
+        return journal.go_on(entries, Step.CANCELLED)
+    return journal.go_on(entries, Step.ANSWERED, text)
+
+
+async def hold(performance: Performance, function: Function, host: DialogHost) -> Any:
+    """Run a dialog's function as far as it goes; returns what it returned, None if it waits.
+
+    Raises:
+        DialogDiverged: its code is not that of its journal.
+        Exception: what the function raised.
+    """
+    performance.begin()
+    try:
+        reply = await function(Dialog(performance, host))
+    except DialogCancelled:
+        reply = CANCELLED
+    except DialogTimeout:
+        reply = TIMED_OUT
+    except TimeTooFar as error:  # what a person asked for; its text is for them
+        reply = str(error)
+    except BaseException as error:
+        if not _is_suspension(error):
+            raise
+        reply = None
+    performance.end()
+    if performance.is_suspended:
+        return None
+    if isinstance(reply, str) and reply.strip():
+        performance.say(SendMessage(reply))
+        return None
+    return reply
+
+
+def _is_suspension(error: BaseException) -> bool:
+    """Whether a run has ended because it waits, be it within task groups."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_suspension, error.exceptions))
+    return isinstance(error, Suspended)

@@ -1,0 +1,82 @@
+"""The wishes of one event, in the order they were made; thrown away as a whole if a handler fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Final
+
+from chatbot.actions import Action, ActionKey, EditMessage, SendMessage, Wish, action_key, piece_key
+from chatbot.conversation.unit_of_work import Memory
+from chatbot.dispatch.event_view import Occasion
+from chatbot.dispatch.live import Line, NoLine
+from chatbot.message_size import split, split_message
+from chatbot.model import MessageId
+
+During = Callable[[str], AbstractContextManager[object]]
+"""Makes what is entered while the handler of this name runs."""
+
+
+_NOBODY: Final = nullcontext()
+
+
+def alone(_handler: str) -> AbstractContextManager[object]:
+    """Nobody goes along with the handler."""
+    return _NOBODY
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Wishes, each under a key that a retry makes again.
+
+    Args:
+        occasion: the event they belong to.
+        memory: what its handlers remember; as short-lived as the wishes.
+        wishes: what was asked for.
+        is_acknowledged: a handler asked for the read receipt itself.
+        line: for what is done at once; not part of the wishes.
+        during: goes along with each handler.
+    """
+
+    occasion: Occasion
+    memory: Memory
+    wishes: list[Wish] = field(default_factory=list)
+    is_acknowledged: bool = False
+    line: Line = field(default_factory=NoLine)
+    during: During = alone
+    _ordinals: dict[str, int] = field(default_factory=dict)
+
+    def next_key(self, handler: str) -> ActionKey:
+        """The key of a handler's next wish; a handler that runs twice for one event goes on counting."""
+        ordinal = self._ordinals.get(handler, 0)
+        self._ordinals[handler] = ordinal + 1
+        one = self.occasion
+        return action_key(one.bot.user, one.thread, one.event.key, handler, ordinal)
+
+    def add(self, handler: str, action: Action, *, pieces: int = 1) -> ActionKey:
+        """Write down a wish and give its key; `pieces` as for a wish."""
+        key = self.next_key(handler)
+        self.put(key, action, pieces=pieces)
+        return key
+
+    def put(self, key: ActionKey, action: Action, *, pieces: int = 1) -> None:
+        """Write down a wish whose key is known."""
+        self.wishes.append(Wish(key, action, pieces))
+
+    async def pieces(self, message: MessageId | ActionKey) -> int:
+        """In how many pieces a message stands in the thread, or will when all wishes so far are done."""
+        if message.isdecimal():
+            return 1
+        known: int | None = None
+        for wish in self.wishes:
+            match wish.action:
+                case SendMessage(content, "text") as action if wish.key == message:
+                    known = len(split_message(content, action.metadata))
+                case SendMessage() if wish.key == message:
+                    known = 1
+                case SendMessage() if known is not None and wish.key == piece_key(ActionKey(message), known):
+                    known += 1  # a stream goes on in further messages
+                case EditMessage(target, content) if target == message:
+                    known = len(split(content))
+        return known if known is not None else await self.line.pieces(ActionKey(message))

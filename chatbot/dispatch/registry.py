@@ -1,0 +1,87 @@
+"""The handlers of a bot by their names: every command, timer, schedule and dialog has one of its own.
+
+Events that call a function by its name, as timers and schedules do; no other handler is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from chatbot.dispatch.handler import Handler
+from chatbot.errors import PluginError, StateError
+from chatbot.events import Event, ScheduleFired, TimerFired
+from chatbot.normalization import fold_name
+
+
+class Roster:
+    """All handlers of a bot, in their order.
+
+    Args:
+        handlers: of all its plugins.
+
+    Attributes:
+        commands: the commands, by their names as `fold_name` compares them.
+        timed: the timers and schedules, by their qualified names, which are what is stored of them.
+        by_name: all of them, by their qualified names; the first of a name.
+
+    Raises:
+        PluginError: a name stands for two of them.
+    """
+
+    def __init__(self, handlers: Iterable[Handler]) -> None:
+        self.everyone = tuple(handlers)
+        self.commands = _commands_of(self.everyone)
+        self.timed = _stored(one for one in self.everyone if one.registration.is_called_by_name)
+        _stored(one for one in self.everyone if one.is_dialog)
+        self.by_name: Mapping[str, Handler] = {one.name: one for one in reversed(self.everyone)}
+
+
+def _commands_of(handlers: Iterable[Handler]) -> dict[str, Handler]:
+    commands: dict[str, Handler] = {}
+    for handler in handlers:
+        if handler.info is None:
+            continue
+        first = commands.setdefault(fold_name(handler.info.name), handler)
+        if first is not handler:
+            msg = (
+                f"{handler.place}: command /{handler.info.name} is taken already, by {first.place}; rename one of them"
+            )
+            raise PluginError(msg)
+    return commands
+
+
+def _stored(handlers: Iterable[Handler]) -> dict[str, Handler]:
+    """Those whose qualified names are stored, by these: two of one name could not be told apart after a restart."""
+    stored: dict[str, Handler] = {}
+    for handler in handlers:
+        first = stored.setdefault(handler.name, handler)
+        function = handler.registration.function
+        if handler.is_dialog and function is first.registration.function:  # registered for several things
+            continue
+        if first is not handler:
+            what = "dialog" if handler.is_dialog else handler.registration.role
+            msg = (
+                f"{handler.place}: {what} {handler.name} stands for two functions, the other at {first.place}; give"
+                " them different names, and register each once"
+            )
+            raise PluginError(msg)
+    return stored
+
+
+def called_by(event: Event) -> str | None:
+    """The function that an event calls by its name; None if whoever matches gets it."""
+    match event:
+        case TimerFired():
+            return event.timer
+        case ScheduleFired():
+            return event.schedule
+        case _:
+            return None
+
+
+def nobody_called(event: Event, name: str) -> StateError:
+    """The error of an event whose function is gone."""
+    return StateError(
+        f"{type(event).__name__} calls {name}, which is no timer or schedule of this bot any more: put the function"
+        " back, then revive this letter"
+    )

@@ -1,0 +1,92 @@
+"""What a timer's function is called with: the arguments of `ctx.later`, stored until the time has come."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chatbot.dispatch.arguments import Values
+from chatbot.dispatch.binding import Bind, Match
+from chatbot.dispatch.event_view import Occasion
+from chatbot.dispatch.filters import Found
+from chatbot.dispatch.parameters import Function, name_of, refuse
+from chatbot.errors import CannotStore, StateError
+from chatbot.events import TimerFired
+from chatbot.stores.serialization import Form, check_size, form_of, from_json, to_json
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """The arguments of a timer's function.
+
+    Args:
+        function: the function's name.
+        forms: how each is stored.
+        required: those without a default.
+    """
+
+    function: str
+    forms: Mapping[str, Form]
+    required: frozenset[str]
+
+    def encode(self, values: Mapping[str, Any]) -> str:
+        """The stored form of arguments.
+
+        Raises:
+            TypeError: the function takes other ones.
+            CannotStore: one is not of its declared type; names it.
+        """
+        if values.keys() - self.forms.keys() or self.required - values.keys():
+            takes = ", ".join(self.forms) or "nothing"
+            msg = f"timer {self.function} takes {takes}, but is to be called with {', '.join(values) or 'nothing'}"
+            raise TypeError(msg)
+        encoded = {name: self.forms[name].encode(one, f"{self.function}.{name}") for name, one in values.items()}
+        return check_size(to_json(encoded), f"what timer {self.function} is to be called with")
+
+    def decode(self, stored: str) -> Values:
+        """The arguments of a stored form.
+
+        Raises:
+            StateError: the function has changed since, and does not take them any more.
+        """
+        values = from_json(stored)
+        try:
+            if values.keys() - self.forms.keys() or self.required - values.keys():
+                problem = f"{', '.join(values) or 'nothing'}"
+                raise CannotStore(problem)
+            return Values({name: self.forms[name].decode(one, name) for name, one in values.items()})
+        except CannotStore as error:
+            msg = f"timer {self.function} was set to be called with other arguments than it takes now: {error}"
+            raise StateError(msg) from error
+
+
+def payload_of(function: Function, parameters: Sequence[inspect.Parameter]) -> Payload:
+    """What a timer's function takes besides its context.
+
+    Raises:
+        PluginError: a parameter has no type, or one that cannot be stored.
+    """
+    forms: dict[str, Form] = {}
+    for one in parameters:
+        place = f"parameter {one.name!r} of {name_of(function)}"
+        if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD, one.POSITIONAL_ONLY):
+            refuse(function, f"{place} has no name of its own; timers are called with named arguments")
+        if one.annotation is one.empty:
+            refuse(function, f"{place} has no type; say what ctx.later is to call it with")
+        try:
+            forms[one.name] = form_of(one.annotation, place)
+        except TypeError as error:
+            refuse(function, str(error))
+    required = frozenset(one.name for one in parameters if one.default is one.empty)
+    return Payload(name_of(function), forms, required)
+
+
+def bind_payload(payload: Payload) -> Bind:
+    """Fill a timer's parameters with what it was set with."""
+
+    def bind(occasion: Occasion, found: Found) -> Match | None:
+        return payload.decode(occasion.event.payload) if isinstance(occasion.event, TimerFired) else None
+
+    return bind

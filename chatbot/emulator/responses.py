@@ -1,0 +1,113 @@
+"""The outside of an answer: the service's headers, and refusals in the envelope of chat or identity.
+
+Headers as recorded in November 2023.
+"""
+
+from __future__ import annotations
+
+from chatbot.emulator import serialization
+from chatbot.emulator.cursors import http_date
+from chatbot.emulator.errors import ServiceError
+from chatbot.emulator.request import Request, Response
+from chatbot.emulator.routing import ChatRoute, Route
+from chatbot.emulator.serialization import chat_error, identity_error
+from chatbot.emulator.world import World
+
+Headers = list[tuple[bytes, bytes]]
+
+_ERROR_JSON = b"application/json"
+_CACHE = (b"x-cache", b"CONFIG_NOCACHE")
+_EXPOSE = (b"access-control-expose-headers", b"*")
+_ANY_ORIGIN = ((b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"Location"))
+_CONTEXT = (b"request-context", b"appId=")
+_HSTS = (b"strict-transport-security", b"max-age=2592000")
+
+
+def preflight(request: Request) -> Response:
+    """The answer to a browser that asks whether it may send a request."""
+    headers = [
+        (b"access-control-allow-origin", b"*"),
+        (b"access-control-allow-methods", b"GET, POST, PATCH, DELETE"),
+        (b"access-control-allow-headers", request.headers.get(b"access-control-request-headers", b"*")),
+        (b"access-control-max-age", b"3600"),
+    ]
+    return Response(204, None, headers, is_beside=True)
+
+
+class Answers:
+    """Dresses what operations answer."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._date = (0, b"")
+
+    def refusal(self, error: ServiceError, route: Route | None, request: Request) -> Response:
+        """The answer that says no."""
+        headers = list(error.headers)
+        if not _is_chat(route, request):
+            return Response(error.status, identity_error(error), headers, _ERROR_JSON, error.is_versioned)
+        quirks = self._world.quirks
+        if error.status == 401:
+            if quirks.www_authenticate:
+                headers.append((b"www-authenticate", b"Bearer"))
+            if quirks.unauthorized_body == "empty":
+                return Response(401, None, headers)
+        if error.status in {429, 503} and quirks.throttled_body == "empty":
+            return Response(error.status, None, headers)
+        return Response(error.status, chat_error(error, quirks), headers, _ERROR_JSON)
+
+    def throttled(self, status: int, wait_seconds: float) -> ServiceError:
+        """429 or 503, with a hint when to come back if the quirk says so; none is documented."""
+        headers: tuple[tuple[bytes, bytes], ...] = ()
+        match self._world.quirks.retry_after:
+            case "seconds":
+                headers = ((b"retry-after", b"%d" % -(-wait_seconds // 1)),)
+            case "milliseconds":
+                headers = ((b"x-ms-retry-after-ms", b"%d" % (wait_seconds * 1000)),)
+        if status == 429:
+            return ServiceError(429, "TooManyRequests", "Rate limit exceeded.", headers=headers)
+        return ServiceError(status, "ServiceUnavailable", "The service is unavailable.", headers=headers)
+
+    def headers(self, response: Response, route: Route | None, request: Request, took_ms: int) -> Headers:
+        """The headers of an answer."""
+        vector = self._world.state.new_vector().encode() + b".0"
+        date = self._date_header(request.now - self._world.quirks.date_behind_seconds * 1000)
+        headers = [(b"date", date), (b"ms-cv", vector)]
+        if response.body is not None:
+            headers.append((b"content-type", response.content_type))
+            headers.append((b"content-length", b"%d" % len(response.body)))
+        elif response.status != 204:
+            headers.append((b"content-length", b"0"))
+        if isinstance(route, ChatRoute):
+            headers += (serialization.CHAT_HEADER, _CACHE, (b"x-azure-ref", b"0" + vector))
+            headers += _ANY_ORIGIN if b"origin" in request.headers else (_EXPOSE,)
+        elif route is not None:
+            if response.is_versioned:
+                headers.append(
+                    serialization.TEAMS_HEADER if route.name == "exchange_token" else serialization.IDENTITY_HEADER
+                )
+            headers.append(_CONTEXT)
+            _echo(request, headers)
+        headers.append((b"x-processing-time", b"%dms" % took_ms))
+        if request.base.startswith("https:") and not request.base.startswith("https://localhost"):
+            headers.append(_HSTS)  # a browser would force https on everything else at localhost
+        headers += response.headers
+        return headers
+
+    def _date_header(self, now: int) -> bytes:
+        second = now // 1000
+        if self._date[0] != second:
+            self._date = (second, http_date(second).encode())
+        return self._date[1]
+
+
+def _is_chat(route: Route | None, request: Request) -> bool:
+    if route is not None:
+        return isinstance(route, ChatRoute)
+    return request.segments[0].lower() not in {"identities", "teamsuser"}
+
+
+def _echo(request: Request, headers: Headers) -> None:
+    sent = request.headers.get(b"x-ms-client-request-id")
+    if sent and request.headers.get(b"x-ms-return-client-request-id", b"").lower() == b"true":
+        headers.append((b"x-ms-client-request-id", sent))

@@ -1,0 +1,209 @@
+"""From an ASGI scope to a request with its route; what the service does not have is refused here.
+
+The service's paths: which operation a method on a path is, and what it asks of a token.
+
+Literals match in any case.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from chatbot.emulator import operations as chat
+from chatbot.emulator import operations as identity
+from chatbot.emulator import routing, serialization
+from chatbot.emulator.errors import ServiceError
+from chatbot.emulator.quirks import Quirks
+from chatbot.emulator.request import MAX_BODY, Request, Response, parse_path, parse_query
+from chatbot.emulator.world import World
+
+Scope = MutableMapping[str, Any]
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+
+
+def read(scope: Scope, public: str | None, fallback: str, now: int) -> Request:
+    """The request of a scope, its body still to come.
+
+    Links name the public base for requests that came by its scheme (plain http beside https is the own machine's
+    way in), else the host the request came to.
+    """
+    headers = dict(scope["headers"])
+    raw = scope.get("raw_path")
+    path = raw.decode("latin-1") if raw else scope["path"]
+    query = scope.get("query_string", b"").decode("latin-1")
+    scheme, host = scope.get("scheme", "https"), headers.get(b"host", b"").decode("latin-1")
+    base = f"{scheme}://{host}" if host else fallback
+    if public is not None and public.startswith(f"{scheme}:"):
+        base = public
+    return Request(
+        method=scope["method"],
+        segments=parse_path(path),
+        query=parse_query(query),
+        headers=headers,
+        body=b"",
+        base=base,
+        target=f"{path}?{query}" if query else path,
+        now=now,
+    )
+
+
+async def body(receive: Receive) -> bytes:
+    """The whole body; 413 above the limit, without keeping what is too much."""
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise ConnectionAbortedError
+        chunk = event.get("body", b"")
+        size += len(chunk)
+        if size <= MAX_BODY:
+            chunks.append(chunk)
+        if not event.get("more_body", False):
+            break
+    if size > MAX_BODY:
+        raise ServiceError(413, "RequestEntityTooLarge", "The request is too large.")
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def find_route(request: Request, quirks: Quirks) -> Route:
+    """The operation asked for; notes the api-version in the request."""
+    methods = routing.find(request.segments)
+    if methods is None:
+        raise ServiceError(404, "NotFound", "The requested resource does not exist.")
+    found = methods.get(request.method)
+    if found is None:
+        allowed = (b"allow", ", ".join(methods).encode())
+        text = f"The HTTP method '{request.method[:20]}' is not allowed here."
+        raise ServiceError(405, "MethodNotAllowed", text, headers=(allowed,))
+    _version(found, request, quirks)
+    return found
+
+
+def _version(found: Route, request: Request, quirks: Quirks) -> None:
+    version = request.query.get("api-version", "")
+    is_chat = isinstance(found, ChatRoute)
+    known = serialization.CHAT if is_chat else serialization.IDENTITY
+    if version in known:
+        request.version = version
+        return
+    request.version = known[-1]
+    if not version:
+        text = "An API version is required, but was not specified."
+        raise ServiceError(400, "ApiVersionUnspecified", text)
+    if is_chat and quirks.unsupported_version == "accept":
+        return
+    shown = f"{request.base}{request.target}"[:300]
+    text = (
+        f"The HTTP resource that matches the request URI '{shown}' does not support the API version '{version[:40]}'."
+    )
+    raise ServiceError(400, "UnsupportedApiVersion", text)
+
+
+ONLY_CHAT = frozenset({"chat"})
+JOINED = frozenset({"chat", "chat.join"})
+ANY_CHAT = frozenset({"chat", "chat.join", "chat.join.limited"})
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRoute:
+    """An operation of chat and the token scopes it takes (documented in the identity model's table)."""
+
+    name: str
+    run: Callable[[chat.Chat], Response]
+    scopes: frozenset[str] = ANY_CHAT
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityRoute:
+    """An operation of identity."""
+
+    name: str
+    run: Callable[[World, Request], Response]
+
+
+Route = ChatRoute | IdentityRoute
+
+_CHAT: dict[str, dict[str, ChatRoute]] = {
+    "threads": {
+        "POST": ChatRoute("create_thread", chat.create_thread, ONLY_CHAT),
+        "GET": ChatRoute("list_threads", chat.list_threads),
+    },
+    "thread": {
+        "GET": ChatRoute("get_thread", chat.get_thread),
+        "PATCH": ChatRoute("update_thread", chat.update_thread, ONLY_CHAT),
+        "DELETE": ChatRoute("delete_thread", chat.delete_thread, ONLY_CHAT),
+    },
+    "messages": {
+        "POST": ChatRoute("send_message", chat.send_message),
+        "GET": ChatRoute("list_messages", chat.list_messages),
+    },
+    "message": {
+        "GET": ChatRoute("get_message", chat.get_message),
+        "PATCH": ChatRoute("update_message", chat.update_message),
+        "DELETE": ChatRoute("delete_message", chat.delete_message),
+    },
+    "participants": {"GET": ChatRoute("list_participants", chat.list_participants)},
+    ":add": {"POST": ChatRoute("add_participants", chat.add_participants, JOINED)},
+    ":remove": {"POST": ChatRoute("remove_participant", chat.remove_participant, JOINED)},
+    "readreceipts": {
+        "POST": ChatRoute("send_read_receipt", chat.send_receipt),
+        "GET": ChatRoute("list_read_receipts", chat.list_receipts),
+    },
+    "typing": {"POST": ChatRoute("send_typing_notification", chat.send_typing)},
+}
+
+_IDENTITY: dict[str, dict[str, IdentityRoute]] = {
+    "identities": {"POST": IdentityRoute("create_user", identity.create_user)},
+    "identity": {"DELETE": IdentityRoute("delete_user", identity.delete_user)},
+    ":issueaccesstoken": {"POST": IdentityRoute("issue_token", identity.issue_token)},
+    ":revokeaccesstokens": {"POST": IdentityRoute("revoke_tokens", identity.revoke_tokens)},
+    "teams": {"POST": IdentityRoute("exchange_token", identity.exchange_token)},
+}
+
+OPERATIONS = tuple(
+    route.name
+    for methods in (*_CHAT.values(), *_IDENTITY.values())
+    for route in methods.values()  # type: ignore[attr-defined]
+)
+
+
+def check_operation(name: str) -> None:
+    """Refuse what is no operation, nor `*`, which is all of them.
+
+    Raises:
+        ValueError: says what it may have been meant to be.
+    """
+    if name not in OPERATIONS and name != "*":
+        near = difflib.get_close_matches(name, OPERATIONS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(OPERATIONS))}"
+        msg = f"there is no operation {name!r} to have a fault ({hint})"
+        raise ValueError(msg)
+
+
+def find(segments: list[str]) -> dict[str, ChatRoute] | dict[str, IdentityRoute] | None:
+    """The methods of a path, or None if the service has no such path."""
+    count, head = len(segments), segments[0].lower()
+    if head == "chat" and 2 <= count <= 5 and segments[1].lower() == "threads":
+        if count <= 3:
+            return _CHAT["threads" if count == 2 else "thread"]
+        noun = segments[3].lower()
+        if count == 4:
+            return _CHAT.get(noun) if noun in {"messages", "participants", "readreceipts", "typing"} else None
+        if noun == "messages":
+            return _CHAT["message"]
+        action = segments[4].lower()
+        return _CHAT[action] if noun == "participants" and action in {":add", ":remove"} else None
+    if head == "identities" and count <= 3:
+        if count < 3:
+            return _IDENTITY["identities" if count == 1 else "identity"]
+        action = segments[2].lower()
+        return _IDENTITY[action] if action in {":issueaccesstoken", ":revokeaccesstokens"} else None
+    if head == "teamsuser" and count == 2 and segments[1].lower() == ":exchangeaccesstoken":
+        return _IDENTITY["teams"]
+    return None

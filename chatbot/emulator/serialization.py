@@ -1,0 +1,225 @@
+"""From the world's records to the service's JSON.
+
+Key order as recorded, absent fields omitted, never null.
+
+The api-versions of Chat and Identity and what each of them knows.
+
+From the published specifications (stable and preview folders) and the `api-supported-versions` headers
+recorded in 2023. Thread metadata was recorded on 2023-07-01-preview and 2023-11-15-preview and is stable
+since 2025-03-15.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chatbot.emulator.cursors import wire_time
+from chatbot.emulator.errors import ServiceError
+from chatbot.emulator.participants import Rejected
+from chatbot.emulator.quirks import Quirks
+from chatbot.emulator.records import Listed, Member, Message, Receipt, Thread
+from chatbot.emulator.state import Room
+
+Json = dict[str, Any]
+
+
+def dump(value: Any) -> bytes:
+    """Compact JSON as UTF-8."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How one api-version writes; made once per version."""
+
+    has_kind: bool
+    has_attachments: bool
+    has_metadata: bool
+    has_retention: bool
+
+    @classmethod
+    def of(cls, version: str, quirks: Quirks) -> Dialect:
+        """The dialect of an api-version under these quirks."""
+        recent = is_recent(version)
+        return cls(
+            has_kind=recent and quirks.identifier_kind,
+            has_attachments=has_attachments(version) or (recent and quirks.attachments),
+            has_metadata=has_metadata(version),
+            has_retention=has_retention(version),
+        )
+
+    def identifier(self, user: str) -> Json:
+        """The identifier model of a user of the resource."""
+        kind = {"kind": "communicationUser"} if self.has_kind else {}
+        return {**kind, "rawId": user, "communicationUser": {"id": user}}
+
+    def message(self, message: Message) -> Json:
+        """A message, a person's or the system's."""
+        body: Json = {
+            "id": str(message.id),
+            "type": message.type,
+            "sequenceId": str(message.sequence),
+            "version": str(message.version),
+            "content": self._content(message),
+        }
+        if not message.is_system:
+            body["senderDisplayName"] = message.display_name
+        body["createdOn"] = wire_time(message.id)
+        if not message.is_system:
+            body["senderCommunicationIdentifier"] = self.identifier(message.sender)
+        if message.deleted is not None:
+            body["deletedOn"] = wire_time(message.deleted)
+        elif message.edited is not None:
+            body["editedOn"] = wire_time(message.edited)
+        if message.metadata:
+            body["metadata"] = dict(message.metadata)
+        return body
+
+    def _content(self, message: Message) -> Json:
+        if not message.is_system:
+            extra: Json = {"attachments": []} if self.has_attachments and message.deleted is None else {}
+            return {"message": message.text, **extra}
+        initiator: Json = {}
+        if message.sender:
+            initiator["initiatorCommunicationIdentifier"] = self.identifier(message.sender)
+        if message.type == "topicUpdated":
+            return {"topic": message.topic, **initiator}
+        return {"participants": [self.participant(one) for one in message.participants], **initiator}
+
+    def participant(self, one: Member | Listed) -> Json:
+        """A participant, of a thread's list or of a system message."""
+        body: Json = {"communicationIdentifier": self.identifier(one.user)}
+        if one.display_name is not None:
+            body["displayName"] = one.display_name
+        body["shareHistoryTime"] = wire_time(one.share_history)
+        if self.has_metadata and isinstance(one, Member) and one.metadata:
+            body["metadata"] = dict(one.metadata)
+        return body
+
+    def thread(self, head: Thread) -> Json:
+        """A thread's properties."""
+        body: Json = {
+            "id": head.id,
+            "topic": head.topic,
+            "createdOn": wire_time(head.created),
+            "createdByCommunicationIdentifier": self.identifier(head.creator),
+        }
+        if head.deleted is not None:
+            body["deletedOn"] = wire_time(head.deleted)
+        if self.has_metadata and head.metadata:
+            body["metadata"] = dict(head.metadata)
+        if self.has_retention and head.retention_set:
+            days = head.retention_days
+            policy = {"kind": "threadCreationDate", "deleteThreadAfterDays": days} if days else {"kind": "none"}
+            body["retentionPolicy"] = policy
+        return body
+
+    def receipt(self, receipt: Receipt) -> Json:
+        """A read receipt."""
+        return {
+            "senderCommunicationIdentifier": self.identifier(receipt.user),
+            "chatMessageId": str(receipt.message),
+            "readOn": wire_time(receipt.read),
+        }
+
+
+def thread_item(room: Room, now: int, quirks: Quirks) -> Json:
+    """A thread as lists show it: four keys at most."""
+    head = room.head
+    body: Json = {"id": head.id, "topic": head.topic}
+    if head.deleted is not None:
+        body["deletedOn"] = wire_time(head.deleted)
+    if now >= head.created + quirks.stampless_seconds * 1000:
+        body["lastMessageReceivedOn"] = wire_time(room.activity() // 1000 - quirks.stamp_behind_seconds * 1000)
+    return body
+
+
+def rejected(people: Sequence[Rejected]) -> Json:
+    """`invalidParticipants`, only when there are any."""
+    if not people:
+        return {}
+    errors = [{"code": one.code, "message": one.message, "target": one.user} for one in people]
+    return {"invalidParticipants": errors}
+
+
+def chat_error(error: ServiceError, quirks: Quirks) -> bytes:
+    """Chat's real envelope (pretty-printed, PascalCase, CRLF), or the specification's."""
+    if quirks.error_envelope == "error":
+        return identity_error(error)
+    inner: Json = {"Code": error.code}
+    if error.message is not None:
+        inner["Message"] = error.message
+    inner["Details"] = []
+    return json.dumps({"CommunicationError": inner}, indent=2, ensure_ascii=False).replace("\n", "\r\n").encode()
+
+
+def identity_error(error: ServiceError) -> bytes:
+    """Identity's envelope, as recorded."""
+    inner: Json = {"code": error.code, "message": error.message or error.code}
+    if error.target is not None:
+        inner["target"] = error.target
+    return dump({"error": inner})
+
+
+CHAT = (
+    "2021-03-07",
+    "2021-04-05-preview6",
+    "2021-09-07",
+    "2021-10-01-preview7",
+    "2023-04-01-preview",
+    "2023-07-01-preview",
+    "2023-11-07",
+    "2023-11-15-preview",
+    "2024-03-01-preview",
+    "2024-03-07",
+    "2024-06-05-preview",
+    "2025-03-15",
+)
+
+IDENTITY = (
+    "2020-07-20-preview2",
+    "2021-02-22-preview1",
+    "2021-03-07",
+    "2021-03-31-preview1",
+    "2021-10-31-preview",
+    "2021-11-01",
+    "2022-06-01",
+    "2022-10-01",
+    "2023-08-01",
+    "2023-10-01",
+)
+
+TEAMS_EXCHANGE = tuple(version for version in IDENTITY if version >= "2021-10-31-preview")
+
+CHAT_HEADER = (b"api-supported-versions", ", ".join(CHAT).encode())
+IDENTITY_HEADER = (b"api-supported-versions", ", ".join(IDENTITY).encode())
+TEAMS_HEADER = (b"api-supported-versions", ", ".join(TEAMS_EXCHANGE).encode())
+
+_METADATA = frozenset(
+    {"2023-07-01-preview", "2023-11-15-preview", "2024-03-01-preview", "2024-06-05-preview", "2025-03-15"}
+)
+_RETENTION = frozenset({"2023-11-15-preview", "2024-06-05-preview", "2025-03-15"})
+_ATTACHMENTS = frozenset({"2023-07-01-preview", "2023-11-15-preview", "2024-03-01-preview"})
+
+
+def has_metadata(version: str) -> bool:
+    """Whether threads and participants carry metadata."""
+    return version in _METADATA
+
+
+def has_retention(version: str) -> bool:
+    """Whether threads have a retention policy."""
+    return version in _RETENTION
+
+
+def is_recent(version: str) -> bool:
+    """Whether nothing was ever recorded of this version, so that quirks decide."""
+    return version >= "2024-03-07"
+
+
+def has_attachments(version: str) -> bool:
+    """Whether texts were recorded with an empty list of attachments."""
+    return version in _ATTACHMENTS

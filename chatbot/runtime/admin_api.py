@@ -1,0 +1,237 @@
+"""Where commands of the same user ask the daemon: how it is doing, to reload, and what the caretaker answers.
+
+Dead letters as people and programs see them: plain facts. Pure.
+
+What somebody wrote, and errors, which may quote it, are only in the details of one letter, never in a list.
+
+Answers what people ask of the bots' memory: its dead letters, and to forget a person.
+
+The same answers come from a daemon, where its bots act at once, and from a store that nobody else has open.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import structlog
+
+from chatbot.bot import Bot, admin
+from chatbot.errors import StateError, UnknownName
+from chatbot.events import ActionFailed, MessageEvent, ThreadEvent
+from chatbot.model import ThreadId, UserId
+from chatbot.runtime.observe.status import Observatory, as_json
+from chatbot.runtime.reloading import Reloader
+from chatbot.stores.base import BotRecord, DeadLetter, DropDeadLetter, ReviveDeadLetter, Store
+from chatbot.stores.codec import EVENTS
+
+
+class Desk:
+    """Hands questions on to whoever knows.
+
+    Args:
+        caretaker: knows the bots' memory.
+        observatory: knows how they are doing.
+        reloader: takes up what has changed; None where the bots are about to end by themselves.
+    """
+
+    def __init__(self, caretaker: Caretaker, observatory: Observatory, reloader: Reloader | None) -> None:
+        self._caretaker = caretaker
+        self._observatory = observatory
+        self._reloader = reloader
+
+    async def answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Answer a question: `{"ask": "status"}`, `{"ask": "unsent", "thread": …}`, `{"ask": "reload", "force": …}`, or
+        one of `Caretaker.answer`.
+        """
+        match question.get("ask"):
+            case "status":
+                return as_json(await self._observatory.look())
+            case "unsent":
+                return {"count": self._observatory.unsent(ThreadId(str(question.get("thread"))))}
+            case "reload":
+                if self._reloader is None:
+                    message = "these bots end by themselves (--once); what has changed is taken up at the next start"
+                    raise StateError(message)
+                return await self._reloader.reload(is_forced=question.get("force") is True)
+            case _:
+                return await self._caretaker.answer(question)
+
+
+def summary(bot: BotRecord, letter: DeadLetter) -> dict[str, Any]:
+    """What stands in a list: no message text, and of the error only its type."""
+    event = letter.event
+    return {
+        "id": letter.id,
+        "bot": bot.name,
+        "died_ms": letter.died_ms,
+        "attempts": letter.attempts,
+        "event": type(event).__name__,
+        "thread": event.thread if isinstance(event, ThreadEvent) else None,
+        "handler": letter.handler,
+        "error": letter.error.partition(":")[0],
+        "is_revived": letter.is_revived,
+    }
+
+
+def details(bot: BotRecord, letter: DeadLetter) -> dict[str, Any]:
+    """Everything that is known of a letter, message text included."""
+    facts = {**summary(bot, letter), "error": letter.error, "user": bot.user, "resource": bot.resource}
+    match letter.event:
+        case MessageEvent(message=message):
+            facts |= {
+                "message": message.id,
+                "sender": message.sender,
+                "sender_name": message.sender_display_name,
+                "text": message.content,
+            }
+        case ActionFailed(action=action, reason=reason):
+            facts |= {"wish": type(action).__name__, "reason": reason, "text": getattr(action, "content", None)}
+        case _:
+            pass
+    return {**facts, "facts": EVENTS.encode(letter.event, "event")}
+
+
+MOST_LISTED: Final = 1000
+TURN_PATIENCE: Final = 10.0
+"""Seconds that forgetting waits for handlers which may be at work with the person's words."""
+
+ALL: Final = "all"
+_USER_ID: Final = re.compile(r"\d+:\S+")
+_Owned = tuple[BotRecord, DeadLetter]
+
+
+class Caretaker:
+    """Looks after a store.
+
+    Args:
+        store: opened by the caller.
+        bots: those that run on it, at any time.
+    """
+
+    def __init__(self, store: Store, bots: Sequence[Bot] = ()) -> None:
+        self._store = store
+        self._bots = bots
+        self._log = structlog.get_logger()
+
+    @property
+    def _running(self) -> Mapping[UserId, Bot]:
+        return {bot.user: bot for bot in self._bots}
+
+    async def answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Answer one question: `ask` says which; further keys are `bot` (a name), `id` (or all) and `user`.
+
+        Raises:
+            UnknownName: no bot, letter or person is meant by what was given.
+            StoreError: the store cannot be read or written.
+            StateError: it is no question.
+        """
+        match question:
+            case {"ask": "dead-letters list"}:
+                return await self._list(_name(question, "bot"))
+            case {"ask": "dead-letters show", "id": str(id)}:
+                return {"letter": details(*await self._find(id, _name(question, "bot")))}
+            case {"ask": "dead-letters retry", "id": str(id)}:
+                letters = await self._chosen(id, _name(question, "bot"))
+                return {"letters": [await self._retry(*letter) for letter in letters]}
+            case {"ask": "dead-letters drop", "id": str(id)}:
+                letters = await self._chosen(id, _name(question, "bot"))
+                return {"letters": [await self._drop(*letter) for letter in letters]}
+            case {"ask": "state forget", "user": str(user)}:
+                return await self._forget(user)
+            case _:
+                message = "that is no question that this version of chatbot answers; are both of the same version?"
+                raise StateError(message)
+
+    # ── dead letters ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _letters(self, name: str | None) -> list[_Owned]:
+        """The letters of all bots, or of this one; oldest first."""
+        records = await self._store.bots()
+        if name is not None and name not in {record.name for record in records}:
+            known = ", ".join(sorted({record.name for record in records})) or "none"
+            message = f"no bot {name!r} is remembered here; there are: {known}"
+            raise UnknownName(message)
+        meant = [record for record in records if name in (None, record.name)]
+        letters = [(record, letter) for record in meant for letter in await self._store.dead_letters(record.user)]
+        return sorted(letters, key=lambda one: (one[1].died_ms, one[1].id))
+
+    async def _find(self, id: str, name: str | None) -> _Owned:
+        for record, letter in await self._letters(name):
+            if letter.id == id:
+                return record, letter
+        message = f"there is no dead letter {id!r}; `chatbot dead-letters list` shows those there are"
+        raise UnknownName(message)
+
+    async def _chosen(self, id: str, name: str | None) -> list[_Owned]:
+        return await self._letters(name) if id == ALL else [await self._find(id, name)]
+
+    async def _list(self, name: str | None) -> Mapping[str, Any]:
+        letters = await self._letters(name)
+        shown = letters[-MOST_LISTED:]
+        return {"letters": [summary(*letter) for letter in shown], "left_out": len(letters) - len(shown)}
+
+    async def _retry(self, record: BotRecord, letter: DeadLetter) -> Mapping[str, Any]:
+        outcome = "not in the thread"
+        bot = self._running.get(record.user)
+        if bot is not None:
+            if await admin.revive(bot, letter):
+                outcome = "now"
+        elif await self._is_in(record, letter):
+            await self._store.commit(record.user, [ReviveDeadLetter(letter.id)])
+            outcome = "at the next start"
+        self._log.info("letter.retry_asked", letter=letter.id, bot=record.name, outcome=outcome)
+        return {**summary(record, letter), "outcome": outcome}
+
+    async def _is_in(self, record: BotRecord, letter: DeadLetter) -> bool:
+        """Whether, as far as the store knows, the bot is in the letter's thread."""
+        thread = letter.event.thread if isinstance(letter.event, ThreadEvent) else None
+        return any(one.thread == thread and not one.is_left for one in await self._store.threads(record.user))
+
+    async def _drop(self, record: BotRecord, letter: DeadLetter) -> Mapping[str, Any]:
+        bot = self._running.get(record.user)
+        if bot is not None:
+            await admin.drop(bot, letter)
+        else:
+            await self._store.commit(record.user, [DropDeadLetter(letter.id)])
+        self._log.info("letter.dropped", letter=letter.id, bot=record.name)
+        return summary(record, letter)
+
+    # ── people ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _forget(self, user: str) -> Mapping[str, Any]:
+        """Erase a person: from the store, then from the lanes, then once more what work in hand has left."""
+        await self._check_person(user)
+        person = UserId(user)
+        erased = await self._erase(person)
+        is_complete = True
+        for bot in self._running.values():
+            is_complete &= await admin.turns_in_hand(bot, patience=TURN_PATIENCE)
+        if self._running:
+            erased += await self._erase(person)
+        self._log.info("person.forgotten", records=erased, is_complete=is_complete)
+        return {"records": erased, "is_complete": is_complete}
+
+    async def _erase(self, person: UserId) -> int:
+        erased = await self._store.forget(person)
+        for bot in self._running.values():
+            admin.forget(bot, person)
+        return erased
+
+    async def _check_person(self, user: str) -> None:
+        if not _USER_ID.fullmatch(user):
+            message = f"{user!r} is not a user's id: expected one like 8:acs:…, as threads, logs and letters show it"
+            raise UnknownName(message)
+        for record in await self._store.bots():
+            if record.user == user:
+                message = f"{user} is the bot {record.name!r} itself; name a person"
+                raise UnknownName(message)
+
+
+def _name(question: Mapping[str, Any], key: str) -> str | None:
+    value = question.get(key)
+    if value is None or isinstance(value, str):
+        return value
+    message = f"{key} must be a text"
+    raise StateError(message)

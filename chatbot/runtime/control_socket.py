@@ -1,0 +1,290 @@
+"""Asking a running daemon: the other end of the channel, for commands.
+
+The daemon's ear: a local socket on which commands of the same user ask it things, one line of JSON each way.
+
+It is a Unix socket in `.chatbot/`, which is its owner's alone. Where there are none (Windows), or where the path is
+too long for one, it is a port on loopback, and whoever asks must know the token that lies in `.chatbot/`.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+import structlog
+from anyio.abc import SocketListener, SocketStream
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from chatbot import errors
+from chatbot.errors import ChatbotError, StateError, StoreError
+from chatbot.runtime.run_directory import ControlDirectory
+
+PATIENCE_SECONDS: Final = 60.0
+
+
+def find_daemon(control: ControlDirectory, config: Path) -> Address | None:
+    """Where the daemon that runs the bots of this file listens; None when none runs, or only one of another file.
+
+    Raises:
+        StateError: one runs, but it does not listen.
+        StoreError: the directory cannot be read.
+    """
+    if not control.is_held:
+        return None
+    facts = control.recall(FACTS)
+    match facts:
+        case {"path": str(path), "port": int(port), "token": str(token), "config": str(known)}:
+            # Links are followed only now: a config map's file is another one after every change.
+            return Address(path, port, token) if os.path.realpath(known) == os.path.realpath(config) else None
+        case _:
+            message = (
+                f"bots run in {control.path.parent}, but cannot be asked: they are starting or stopping; try again"
+            )
+            raise StateError(message)
+
+
+async def ask(address: Address, question: Mapping[str, Any], patience: float = PATIENCE_SECONDS) -> Mapping[str, Any]:
+    """Ask the daemon.
+
+    Args:
+        address: from `find_daemon`.
+        question: see `Desk.answer`.
+        patience: seconds until an answer must be there.
+
+    Raises:
+        ChatbotError: what the daemon answered.
+        StateError: it does not answer.
+    """
+    try:
+        with anyio.fail_after(patience):
+            async with await _connect(address) as stream:
+                await stream.send(json.dumps({**question, "token": address.token}).encode() + b"\n")
+                line = await BufferedByteReceiveStream(stream).receive_until(b"\n", MAX_ANSWER)
+        reply = json.loads(line)
+    except (
+        OSError,
+        ValueError,
+        TimeoutError,
+        anyio.BrokenResourceError,
+        anyio.EndOfStream,
+        anyio.IncompleteRead,
+    ) as error:
+        message = "the process does not answer; it may be stopping, or very busy: try again in a moment"
+        raise StateError(message) from error
+    match reply:
+        case {"answer": dict(answer)}:
+            return answer
+        case {"error": str(text), "kind": str(kind)}:
+            raise _error(text, kind)
+        case _:
+            message = "the running bots answered something else; are they of another version of chatbot? Restart them"
+            raise StateError(message)
+
+
+async def _connect(address: Address) -> SocketStream:
+    if address.path:
+        return await anyio.connect_unix(address.path)
+    return await anyio.connect_tcp("127.0.0.1", address.port)
+
+
+def _error(text: str, kind: str) -> ChatbotError:
+    known: Mapping[str, type[ChatbotError]] = {
+        "ConfigError": errors.ConfigError,
+        "ServiceError": errors.ServiceError,
+        "StoreError": errors.StoreError,
+        "CannotStore": errors.StoreError,
+        "UnknownName": errors.UnknownName,
+    }
+    return known.get(kind, StateError)(text)
+
+
+MAX_QUESTION: Final = 65_536
+MAX_ANSWER: Final = 16 * 1024 * 1024
+MAX_GUESTS: Final = 16
+"""Who is connected at one time; the next one is sent away."""
+
+IDLE_SECONDS: Final = 30.0
+ACCEPT_PAUSE: Final = 1.0
+DISMISS_SECONDS: Final = 1.0
+FACTS: Final = "control"
+
+Answer = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+"""Answers a question; a `ChatbotError` is told to whoever asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a daemon listens: a socket's path, or a port of loopback."""
+
+    path: str = ""
+    port: int = 0
+    token: str = field(default="", repr=False)
+
+
+@asynccontextmanager
+async def listening(control: ControlDirectory, answer: Answer, *, config: Path) -> AsyncIterator[None]:
+    """Answer questions while the block runs. A daemon that cannot listen says so in its log, and runs all the same.
+
+    Args:
+        control: the directory, held by the caller.
+        answer: what answers.
+        config: whose bots these are; commands for another file are not meant for us.
+    """
+    try:
+        listener, address = await anyio.to_thread.run_sync(_open, control, config)
+    except (OSError, StoreError) as error:
+        structlog.get_logger().warning("control.not_opened", error=error)
+        yield
+        return
+    try:
+        async with await SocketListener.from_socket(listener) as ear, anyio.create_task_group() as group:
+            group.start_soon(_Reception(answer, address.token).welcome, ear)
+            yield
+            group.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(_close, control, address)
+
+
+def _open(control: ControlDirectory, config: Path) -> tuple[socket.socket, Address]:
+    path = control.path / "control.sock"
+    path.unlink(missing_ok=True)  # of a daemon that was killed; we hold the directory
+    listener, address = _open_unix(path) or _open_loopback()
+    try:
+        listener.listen(MAX_GUESTS)
+        listener.setblocking(False)
+        facts = {"path": address.path, "port": address.port, "token": address.token}
+        control.remember(FACTS, {**facts, "config": str(config.absolute())})
+    except BaseException:
+        listener.close()
+        raise
+    return listener, address
+
+
+def _open_unix(path: Path) -> tuple[socket.socket, Address] | None:
+    """A socket at this path; None where there are no such sockets, or not at such a path."""
+    if not hasattr(socket, "AF_UNIX"):
+        return None
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(str(path))
+        path.chmod(0o600)
+    except OSError:  # too long a path, or a file system without sockets
+        listener.close()
+        return None
+    return listener, Address(path=str(path))
+
+
+def _open_loopback() -> tuple[socket.socket, Address]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    return listener, Address(port=listener.getsockname()[1], token=secrets.token_hex(32))
+
+
+def _close(control: ControlDirectory, address: Address) -> None:
+    control.forget(FACTS)
+    if address.path:
+        Path(address.path).unlink(missing_ok=True)
+
+
+class _Reception:
+    """Takes guests in and answers what they ask, whatever they send."""
+
+    def __init__(self, answer: Answer, token: str) -> None:
+        self._answer = answer
+        self._token = token
+        self._guests = 0
+        self._log = structlog.get_logger()
+
+    async def welcome(self, ear: SocketListener) -> None:
+        async with anyio.create_task_group() as group:
+            while True:
+                try:
+                    guest = await ear.accept()
+                except (OSError, anyio.BrokenResourceError) as error:  # no file descriptors left, for example
+                    self._log.warning("control.refused", error=error)
+                    await anyio.sleep(ACCEPT_PAUSE)
+                    continue
+                group.start_soon(self._serve, guest)
+
+    async def _serve(self, guest: SocketStream) -> None:
+        self._guests += 1
+        try:
+            async with guest:
+                if self._guests > MAX_GUESTS:
+                    await _dismiss(guest, "too many commands ask at the same time; try again in a moment")
+                    return
+                await self._converse(guest)
+        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
+            pass  # the guest has left; nobody is there to be told
+        except Exception:
+            self._log.exception("control.failed")
+        finally:
+            self._guests -= 1
+
+    async def _converse(self, guest: SocketStream) -> None:
+        stream = BufferedByteReceiveStream(guest)
+        while True:
+            try:
+                with anyio.fail_after(IDLE_SECONDS):
+                    line = await stream.receive_until(b"\n", MAX_QUESTION)
+            except anyio.DelimiterNotFound:
+                await _dismiss(guest, f"a question is one line of at most {MAX_QUESTION} bytes")
+                return
+            except (anyio.IncompleteRead, anyio.EndOfStream, TimeoutError):
+                return
+            reply = await self._reply(line)  # a reload takes as long as the bots may take to finish
+            with anyio.fail_after(IDLE_SECONDS):
+                await _tell(guest, reply)
+
+    async def _reply(self, line: bytes) -> dict[str, Any]:
+        question = _parse(line)
+        if question is None:
+            return _refusal("a question is one JSON object on one line")
+        given = question.pop("token", "")
+        if self._token and not hmac.compare_digest(str(given).encode(errors="replace"), self._token.encode()):
+            return _refusal("the token is wrong; it lies in the directory of the bots, for their owner to read")
+        try:
+            return {"answer": await self._answer(question)}
+        except ChatbotError as error:
+            return _refusal(str(error), type(error).__name__)
+        except Exception as error:
+            self._log.exception("control.failed")
+            return _refusal(f"this went wrong: {type(error).__name__}; the log of the bots has more")
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        question = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return question if isinstance(question, dict) else None
+
+
+def _refusal(text: str, kind: str = StateError.__name__) -> dict[str, Any]:
+    return {"error": text, "kind": kind}
+
+
+async def _dismiss(guest: SocketStream, text: str) -> None:
+    """Refuse, and listen a moment longer: to close over what nobody has read would take the refusal back."""
+    with anyio.move_on_after(DISMISS_SECONDS):
+        await _tell(guest, _refusal(text))
+        await guest.send_eof()
+        while True:
+            await guest.receive()
+
+
+async def _tell(guest: SocketStream, reply: Mapping[str, Any]) -> None:
+    line = json.dumps(reply).encode() + b"\n"
+    if len(line) > MAX_ANSWER:
+        line = json.dumps(_refusal("the answer is too long; ask for less")).encode() + b"\n"
+    await guest.send(line)

@@ -1,0 +1,81 @@
+"""The bots, if they run: their health, and what the service still allows them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+from chatbot.durations import format_duration
+from chatbot.runtime.doctor.finding import Finding, failed, ok, warning
+from chatbot.runtime.run_directory import ControlDirectory
+from chatbot.service.budget import SERVICE_QUOTAS
+
+_LITTLE: Final = 4
+"""A quota of which less than one in so many requests is left is worth a word."""
+
+
+def look(status: Mapping[str, Any] | None, control: ControlDirectory) -> Iterator[Finding]:
+    """What a daemon says of itself.
+
+    Args:
+        status: its answer; None if no bots run.
+        control: where it is found.
+    """
+    yield from _directory(control)
+    if status is None:
+        yield ok("bots", f"none run in {control.path.parent}")
+        return
+    since = format_duration(timedelta(seconds=round(status["uptime_seconds"])))
+    what = f"process {status['pid']} of chatbot {status['version']}, up {since}"
+    late = [f"{bot['name']}: {poller}" for bot in status["bots"] for poller in bot["missed"]]
+    if late:
+        yield failed(
+            "bots", f"{what}, has lost its beat in {', '.join(late)}", "see its log; restart it if that is silent"
+        )
+    elif status["unready"]:
+        yield failed("bots", f"{what}, is not ready: {'; '.join(status['unready'])}", "see its log for `trouble.began`")
+    else:
+        yield ok("bots", f"{what}, is healthy and ready")
+    yield from (_degraded("bots", reason) for reason in status.get("degraded", ()))
+    for bot in status["bots"]:
+        yield from _of_bot(bot)
+
+
+def _directory(control: ControlDirectory) -> Iterator[Finding]:
+    if os.name != "posix" or not control.path.is_dir():
+        return
+    if control.path.stat().st_mode & 0o077:
+        what = f"others than its owner may look into {control.path}, where keys are"
+        yield warning("bots", what, f"chmod 700 {control.path}")
+
+
+def _degraded(who: str, reason: Mapping[str, Any]) -> Finding:
+    since = format_duration(timedelta(seconds=round(reason["seconds"])))
+    what = f"{who}: degraded for {since}: {reason['reason']}: {reason['detail']}"
+    return warning("bots", what, "docs/monitoring lists the reasons and what to do")
+
+
+def _of_bot(bot: Mapping[str, Any]) -> Iterator[Finding]:
+    name = bot["name"]
+    yield from (_degraded(name, reason) for reason in bot.get("degraded", ()))
+    if bot["troubles"]:
+        troubles = ", ".join(f"{work} ({kind})" for work, kind in bot["troubles"].items())
+        yield warning("bots", f"{name} has trouble with {troubles}", "see its log for `trouble.began`")
+    if bot["dead_letters"]:
+        yield warning("bots", f"{name} has given up on {bot['dead_letters']} events", "chatbot dead-letters list")
+    limits = {label: min(window.limit for window in windows) for label, windows in SERVICE_QUOTAS.items()}
+    scarce = [label for label, left in bot["quota_left"].items() if left * _LITTLE < limits.get(label, 0)]
+    throttled = bot.get("throttled", 0)  # which daemons of older versions do not tell
+    refused = f"; {throttled} calls were refused for it (429) since the start" if throttled else ""
+    if scarce:
+        yield warning(
+            "quota", f"{name}: little is left of {', '.join(scarce)}{refused}", "it comes back within a minute"
+        )
+    elif refused:
+        yield warning(
+            "quota", f"{name}: enough is left{refused}", "do others write in its threads, or run as its user?"
+        )
+    else:
+        yield ok("quota", f"{name}: enough is left of every quota, and no call was refused for one")

@@ -1,0 +1,73 @@
+"""What a look has found: how it is, and, where it is not as it should be, what to do.
+
+The files of the configuration: who else may read them, where secrets stand in them as they are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from chatbot.config.source_location import shows_secret
+
+
+class State(StrEnum):
+    """How something is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of a doctor's report.
+
+    Args:
+        subject: what was looked at, one word.
+        state: how it is.
+        text: what was seen.
+        remedy: what to do; None where nothing is to be done.
+        is_configuration: what failed is the configuration, not the world.
+    """
+
+    subject: str
+    state: State
+    text: str
+    remedy: str | None = None
+    is_configuration: bool = False
+
+
+def ok(subject: str, text: str) -> Finding:
+    """It is as it should be."""
+    return Finding(subject, State.OK, text)
+
+
+def warning(subject: str, text: str, remedy: str | None = None) -> Finding:
+    """It works, but somebody should know."""
+    return Finding(subject, State.WARNING, text, remedy)
+
+
+def failed(subject: str, text: str, remedy: str | None = None) -> Finding:
+    """It cannot work so."""
+    return Finding(subject, State.FAILED, text, remedy)
+
+
+def misconfigured(subject: str, text: str) -> Finding:
+    """It cannot work so, because of what bots.yaml says; the text has place and remedy."""
+    return Finding(subject, State.FAILED, text, is_configuration=True)
+
+
+def look(files: Sequence[str]) -> Iterator[Finding]:
+    """Look at each file.
+
+    Args:
+        files: their names; all could be read a moment ago.
+    """
+    for file in map(Path, files):
+        if os.name == "posix" and file.stat().st_mode & 0o077 and shows_secret(file.read_text("utf-8", "replace")):
+            what = f"others than its owner may read {file}, where a secret stands as it is"
+            yield warning("configuration", what, f"chmod 600 {file}, or write !secret env:NAME, or ${{NAME}} instead")

@@ -1,0 +1,56 @@
+"""The store: whether it can be read and written, by whom, and whether there is room for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from chatbot.config import Config
+from chatbot.config.source_location import masked
+from chatbot.runtime.doctor.finding import Finding, failed, ok, warning
+from chatbot.stores.probe import NEEDED_BYTES, Examination
+
+
+def look(config: Config, found: Examination, *, is_running: bool) -> Iterator[Finding]:
+    """Tell of the store of a bots.yaml.
+
+    Args:
+        found: what an examination of it has found.
+        is_running: bots run on it, so that it must be in use.
+    """
+    if found.file is None:
+        what = "kept in memory: the bots forget everything, who they are included, when they stop"
+        yield warning("store", what, "name a file: store: sqlite:///chatbot.db")
+        return
+    if found.problem is not None:
+        yield failed("store", f"{masked(config.store.get_secret_value())}: {found.problem}")
+    elif found.in_use is not None and not is_running:
+        yield failed("store", found.in_use)
+    else:
+        yield ok("store", f"{found.file}: {_described(found)}")
+    if found.owner is not None:
+        what = f"{found.file} belongs to the user with the id {found.owner}, who this is not"
+        yield warning("store", what, f"be the user that runs the bots: sudo -u '#{found.owner}' chatbot doctor")
+    if found.is_open_to_others and found.problem is None:
+        what = f"others than its owner may read {found.file}, where people's words are"
+        yield warning("store", what, f"chmod 600 {found.file}")
+    yield from _room(found)
+
+
+def _described(found: Examination) -> str:
+    if not found.exists:
+        return "not there yet; it is made at the first start"
+    version = "" if found.version is None else f", version {found.version}"
+    if found.is_outdated:
+        version += ", to be brought up to date at the next start"
+    return f"{'in use' if found.in_use else 'readable and writable'}{version}"
+
+
+def _room(found: Examination) -> Iterator[Finding]:
+    if found.free_bytes is None:
+        return
+    free = f"{found.free_bytes / 1e9:.1f} GB are free where the store is"
+    if found.free_bytes < NEEDED_BYTES:
+        what = f"only {found.free_bytes / 1e6:.0f} MB are free where the store is"
+        yield warning("disk", what, f"free some: at least {NEEDED_BYTES / 1e6:.0f} MB")
+    else:
+        yield ok("disk", free)

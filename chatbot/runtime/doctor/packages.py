@@ -1,0 +1,68 @@
+"""Python and the packages: whether what is installed is what chatbot asks for."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import Final
+
+from packaging.requirements import Requirement
+
+from chatbot.errors import ConfigError
+from chatbot.runtime import event_loop
+from chatbot.runtime.doctor.finding import Finding, failed, misconfigured, ok
+
+_OF_INTEREST: Final = ("azure-communication-chat", "azure-communication-identity", "azure-core", "aiohttp")
+
+
+def look(
+    *,
+    extras: Sequence[str] = (),
+    installed: Callable[[str], str] = version,
+    asked: Sequence[str] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Iterator[Finding]:
+    """Look at everything that chatbot needs.
+
+    Args:
+        extras: what of chatbot's extras is needed, too.
+        installed: the version of a package; raises `PackageNotFoundError` without it.
+        asked: the requirements; those of chatbot by default.
+        environ: where an event loop may be named.
+    """
+    yield _python(environ)
+    needed = [Requirement(text) for text in (requires("chatbot") or () if asked is None else asked)]
+    wrong = list(_wrong([one for one in needed if _is_needed(one, extras)], installed))
+    yield from wrong
+    if not wrong:
+        known = ", ".join(f"{name} {installed(name)}" for name in ("chatbot", *_OF_INTEREST))
+        yield ok("packages", known)
+
+
+def _python(environ: Mapping[str, str]) -> Finding:
+    python = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    try:
+        return ok("python", f"{python}, event loop {event_loop.chosen(environ)}")
+    except ConfigError as error:
+        return misconfigured("python", str(error))
+
+
+def _is_needed(requirement: Requirement, extras: Sequence[str]) -> bool:
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras))
+
+
+def _wrong(needed: Sequence[Requirement], installed: Callable[[str], str]) -> Iterator[Finding]:
+    for one in needed:
+        wanted = f"{one.name}{one.specifier}"
+        try:
+            found = installed(one.name)
+        except PackageNotFoundError:
+            yield failed("packages", f"{wanted} is not installed", f"pip install '{wanted}'")
+            continue
+        if not one.specifier.contains(found, prereleases=True):
+            yield failed(
+                "packages", f"{one.name} {found} is installed, and {wanted} is needed", f"pip install '{wanted}'"
+            )

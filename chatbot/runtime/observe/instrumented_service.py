@@ -1,0 +1,199 @@
+"""A bot's view of the service, and its tokens, with every call counted by how it ended."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Literal
+
+from chatbot.errors import ServiceError
+from chatbot.model import ChatMessage, MessageId, Participant, Receipt, Thread, ThreadId, UserId
+from chatbot.runtime.observe.counters import Tally
+from chatbot.service.base import ChatService, CreatedThread, FailedParticipant, MessagePage, ThreadPage
+from chatbot.service.credentials import TokenSource
+
+
+class CountedTokens:
+    """Tokens whose expiry is noted.
+
+    Args:
+        tokens: where they come from.
+        tally: where it is noted.
+    """
+
+    def __init__(self, tokens: TokenSource, tally: Tally) -> None:
+        self._tokens = tokens
+        self._tally = tally
+
+    async def get_token(self, *scopes: str, **kwargs: Any) -> Any:
+        """A token to use now."""
+        token = await self._tokens.get_token(*scopes, **kwargs)
+        self._tally.token_expires_on = float(token.expires_on)
+        return token
+
+    async def renew(self, rejected: str | None = None) -> None:
+        """Get a new token."""
+        await self._tokens.renew(rejected)
+
+    async def close(self) -> None:
+        """Forget the token."""
+        await self._tokens.close()
+
+
+class CountedService:
+    """A chat service whose calls are counted; otherwise it is the one it is made of.
+
+    Args:
+        service: which one.
+        tally: where they are counted.
+    """
+
+    def __init__(self, service: ChatService, tally: Tally) -> None:
+        self._service = service
+        self._tally = tally
+
+    @property
+    def user(self) -> UserId:
+        """Whose view this is."""
+        return self._service.user
+
+    @contextmanager
+    def _counting(self, operation: str) -> Iterator[None]:
+        begun, outcome = time.perf_counter(), "ok"
+        try:
+            yield
+        except ServiceError as error:
+            outcome = outcome_of(error)
+            raise
+        except BaseException:
+            outcome = "cancelled"
+            raise
+        finally:
+            self._tally.called(operation, outcome, time.perf_counter() - begun)
+
+    async def create_thread(
+        self, topic: str, participants: Sequence[Participant] = (), *, repeatability_id: str | None = None
+    ) -> CreatedThread:
+        """Create a thread."""
+        with self._counting("create_thread"):
+            return await self._service.create_thread(topic, participants, repeatability_id=repeatability_id)
+
+    async def get_thread(self, thread: ThreadId) -> Thread:
+        """Read a thread's properties."""
+        with self._counting("get_thread"):
+            return await self._service.get_thread(thread)
+
+    async def delete_thread(self, thread: ThreadId) -> None:
+        """Delete a thread for everyone."""
+        with self._counting("delete_thread"):
+            await self._service.delete_thread(thread)
+
+    async def update_topic(self, thread: ThreadId, topic: str) -> None:
+        """Give a thread another topic."""
+        with self._counting("update_topic"):
+            await self._service.update_topic(thread, topic)
+
+    async def list_threads(
+        self, *, start_time: datetime | None = None, page_size: int | None = None, link: str | None = None
+    ) -> ThreadPage:
+        """Read one page of the user's threads."""
+        with self._counting("list_threads"):
+            return await self._service.list_threads(start_time=start_time, page_size=page_size, link=link)
+
+    async def send_message(
+        self,
+        thread: ThreadId,
+        content: str,
+        *,
+        type: Literal["text", "html"] = "text",
+        display_name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> MessageId:
+        """Say something."""
+        with self._counting("send_message"):
+            return await self._service.send_message(
+                thread, content, type=type, display_name=display_name, metadata=metadata
+            )
+
+    async def edit_message(
+        self,
+        thread: ThreadId,
+        message: MessageId,
+        *,
+        content: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Replace an own message's content."""
+        with self._counting("edit_message"):
+            await self._service.edit_message(thread, message, content=content, metadata=metadata)
+
+    async def delete_message(self, thread: ThreadId, message: MessageId) -> None:
+        """Take an own message back."""
+        with self._counting("delete_message"):
+            await self._service.delete_message(thread, message)
+
+    async def get_message(self, thread: ThreadId, message: MessageId) -> ChatMessage:
+        """Read one message."""
+        with self._counting("get_message"):
+            return await self._service.get_message(thread, message)
+
+    async def list_messages(
+        self,
+        thread: ThreadId,
+        *,
+        start_time: datetime | None = None,
+        page_size: int | None = None,
+        link: str | None = None,
+    ) -> MessagePage:
+        """Read one page of a thread."""
+        with self._counting("list_messages"):
+            return await self._service.list_messages(thread, start_time=start_time, page_size=page_size, link=link)
+
+    async def add_participants(
+        self, thread: ThreadId, participants: Sequence[Participant]
+    ) -> tuple[FailedParticipant, ...]:
+        """Bring people in."""
+        with self._counting("add_participants"):
+            return await self._service.add_participants(thread, participants)
+
+    async def remove_participant(self, thread: ThreadId, user: UserId) -> None:
+        """Take someone out."""
+        with self._counting("remove_participant"):
+            await self._service.remove_participant(thread, user)
+
+    async def list_participants(self, thread: ThreadId) -> AsyncIterator[Participant]:
+        """Read who is in a thread; all of it counts as one call."""
+        with self._counting("list_participants"):
+            people = [person async for person in self._service.list_participants(thread)]
+        for person in people:
+            yield person
+
+    async def send_receipt(self, thread: ThreadId, message: MessageId) -> None:
+        """Tell the others that everything up to this message was read."""
+        with self._counting("send_receipt"):
+            await self._service.send_receipt(thread, message)
+
+    async def list_receipts(self, thread: ThreadId) -> AsyncIterator[Receipt]:
+        """Read the latest receipt of each reader; all of it counts as one call."""
+        with self._counting("list_receipts"):
+            receipts = [receipt async for receipt in self._service.list_receipts(thread)]
+        for receipt in receipts:
+            yield receipt
+
+    async def send_typing(self, thread: ThreadId, *, display_name: str | None = None) -> None:
+        """Show that something is being written."""
+        with self._counting("send_typing"):
+            await self._service.send_typing(thread, display_name=display_name)
+
+    async def renew_token(self) -> None:
+        """Get a new token now."""
+        with self._counting("renew_token"):
+            await self._service.renew_token()
+
+
+def outcome_of(error: ServiceError) -> str:
+    """The outcome that an error counts as: its class, in snake_case (`throttled`, `outcome_unknown`, …)."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()

@@ -1,0 +1,263 @@
+"""Where what was expected and what happened differ, as lines that people read. Pure.
+
+The performance of a script: people do their part in a chat of the harness, and what the bots do is noted down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Final
+
+import anyio
+
+from chatbot.dispatch.plaintext import plain_text
+from chatbot.emulator.records import Message
+from chatbot.errors import ConfigError, PluginError
+from chatbot.model import MessageId
+from chatbot.plugin import Plugin, load_plugin
+from chatbot.testing.chat_files.script import (
+    Role,
+    Script,
+    Step,
+    Verb,
+    as_it_read,
+    as_written,
+    final_replies,
+    first_line,
+)
+from chatbot.testing.harness import chat
+from chatbot.testing.process import Failure
+from chatbot.testing.room import Guest, Person, Room
+from chatbot.testing.virtual_time import VirtualTimeLoop
+
+CONTEXT: Final = 3
+"""How many steps are shown before and after a difference."""
+
+
+def difference(expected: Sequence[Step], actual: Sequence[Step]) -> list[str]:
+    """Show the differences: `-` is what was expected, with its line in the file; `+` is what happened.
+
+    Returns:
+        No line if there is no difference.
+    """
+    matcher = SequenceMatcher(None, [one.key for one in expected], [one.key for one in actual], autojunk=False)
+    width = len(str(max((step.number for step in expected), default=0)))
+    lines: list[str] = []
+    for group in matcher.get_grouped_opcodes(CONTEXT):
+        lines += ["…"] if lines else []
+        for tag, first, last, begin, end in group:
+            if tag == "equal":
+                lines += _shown(" ", expected[first:last], width)
+            else:
+                lines += _shown("-", expected[first:last], width)
+                lines += _shown("+", actual[begin:end], width)
+    return lines
+
+
+def other_replies(script: Script, done: Sequence[Step]) -> Iterator[tuple[str, list[str]]]:
+    """Show what bots say otherwise, one after the other, each with its lines. How their replies mix with what people
+    say does not count: people do not wait for bots, and in a performance they do.
+    """
+    for bot in script.bots:
+        before, now = final_replies(script.steps, bot), final_replies(done, bot)
+        if [one.key for one in before] != [one.key for one in now]:
+            shown = [one for one in as_it_read(done, script.bots) if one.who == bot or one.who not in script.bots]
+            yield bot, difference(_among(shown, before, now), shown)
+
+
+def _among(done: Sequence[Step], before: Sequence[Step], now: Sequence[Step]) -> list[Step]:
+    """What was done, with a bot's earlier replies in the place of those it gives now."""
+    matcher = SequenceMatcher(None, [one.key for one in before], [one.key for one in now], autojunk=False)
+    places: dict[int, list[Step]] = {}
+    for tag, first, last, begin, _ in matcher.get_opcodes():
+        for offset, step in enumerate(before[first:last]):
+            places.setdefault(begin + offset if tag == "equal" else begin, []).append(step)
+    mixed: list[Step] = []
+    count = 0
+    for step in done:
+        if step not in now:
+            mixed.append(step)
+            continue
+        mixed += places.pop(count, [])
+        count += 1
+    return [*mixed, *(step for rest in places.values() for step in rest)]
+
+
+def first_difference(expected: Sequence[Step], actual: Sequence[Step]) -> int:
+    """The line of the file at which they begin to differ."""
+    for one, other in zip(expected, actual, strict=False):
+        if one.key != other.key:
+            return one.number
+    rest = expected[len(actual) :] or expected[-1:]
+    return rest[0].number if rest else 1
+
+
+def _shown(sign: str, steps: Sequence[Step], width: int) -> Iterator[str]:
+    for step in steps:
+        for offset, line in enumerate(str(step).split("\n")):
+            number = "" if sign == "+" or not step.number or offset else str(step.number)
+            yield f"{sign} {number:>{width}}  {line}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """What happened.
+
+    Args:
+        steps: everything, in order: people's steps as in the script, the bots' as they were.
+        failures: of handlers, where they were not raised.
+    """
+
+    steps: tuple[Step, ...]
+    failures: tuple[Failure, ...]
+
+
+def perform(script: Script, *, near: Path, root: Path, raise_failures: bool = True) -> Performance:
+    """Load the plugins of a script and perform it, in virtual time, on an event loop of its own.
+
+    Args:
+        script: the conversation.
+        near: its directory. A plugin is looked for there, then in each directory above, up to `root`.
+        root: the directory of the project; it comes first on `sys.path` where no nearer one has the plugin.
+        raise_failures: whether a handler's failure ends the performance.
+
+    Raises:
+        ConfigError: a plugin cannot be loaded.
+        Exception: what a handler raised, with the line of the script as a note.
+    """
+    cast = {role.name: [_load(script, role, one, near, root) for one in role.plugins] for role in script.roles}
+    return anyio.run(_perform, script, cast, raise_failures, backend_options={"loop_factory": VirtualTimeLoop})
+
+
+def _load(script: Script, role: Role, reference: str, near: Path, root: Path) -> Plugin:
+    above = [near, *near.parents] if near.is_relative_to(root) else [near]
+    path = Path(*reference.split("."))
+    places = [one for one in above if one.is_relative_to(root) or one == near]
+    having = (one for one in places if (one / path / "__init__.py").is_file() or (one / f"{path}.py").is_file())
+    try:
+        return load_plugin(reference, base_dir=next(having, root), settings=role.settings.get(reference))
+    except PluginError as error:
+        msg = f"{script.file}:{role.number}: {error}" if role.number else str(error)
+        raise ConfigError(msg) from error
+
+
+async def _perform(script: Script, cast: Mapping[str, Sequence[Plugin]], raise_failures: bool) -> Performance:
+    async with chat(bots=cast, raise_failures=raise_failures) as room:
+        player = _Player(room)
+        for step in script.steps:
+            if step.who in cast:
+                continue
+            try:
+                await player.play(step)
+            except Exception as error:
+                error.add_note(f"\nat {script.file}:{step.number}: {step}")
+                raise
+        return Performance(tuple(player.steps), tuple(room.failures))
+
+
+class _Player:
+    """Plays people's part, and notes down what the bots did after each step."""
+
+    def __init__(self, room: Room) -> None:
+        self.steps: list[Step] = []
+        self._room = room
+        self._seen: dict[int, Message] = {}
+
+    async def play(self, step: Step) -> None:
+        if step.verb is Verb.WAITS:
+            self.steps.append(step)
+            await self._room.advance(step.duration)
+        elif step.verb is Verb.RESTARTS:
+            self.steps.append(step)
+            await self._room.restart()
+        else:
+            person = self._room.user(step.who)
+            if step.verb is not Verb.JOINS:
+                await self._room.let_in(person, anew=False)
+                self._note()  # bots may greet whoever comes in, before they have said anything
+            self.steps.append(step)
+            await self._act(person, step)
+        self._note()
+
+    async def _act(self, person: Person, step: Step) -> None:
+        match step.verb:
+            case Verb.SAYS:
+                await person.says(as_written(step.text))
+            case Verb.EDITS:
+                await person.edits(as_written(step.text), self._message(person, step))
+            case Verb.DELETES:
+                await person.deletes(self._message(person, step))
+            case Verb.JOINS:
+                await person.joins()
+            case Verb.LEAVES:
+                await person.leaves()
+            case Verb.ADDS:
+                await person.adds(*(self._guest(name) for name in step.others))
+            case Verb.REMOVES:
+                for name in step.others:
+                    await person.removes(self._guest(name))
+            case _:
+                await person.renames(step.text)
+
+    def _guest(self, name: str) -> Guest:
+        return self._room.bots.get(name) or self._room.user(name)
+
+    def _message(self, person: Person, step: Step) -> MessageId:
+        """What is edited or deleted; the script was checked to have it."""
+        said = [one for one in self._room.messages if one.sender == person.user and _is_said(one)]
+        fitting = [one for one in said if step.target is None or first_line(one.text) == step.target.strip()]
+        return MessageId(str(fitting[-1].id))
+
+    # ── what the bots did ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _note(self) -> None:
+        """Note down what bots have done since the last time, in order; of a new message only how it reads now."""
+        names = {guest.user: name for name, guest in self._room.bots.items()}
+        changed = [one for one in self._room.messages if self._is_news(one)]
+        for message in sorted(changed, key=lambda one: one.version if one.id in self._seen else one.id):
+            if (who := names.get(message.sender)) is not None:  # type: ignore[call-overload]
+                self.steps += self._described(who, message)
+            self._seen[message.id] = message
+
+    def _is_news(self, message: Message) -> bool:
+        seen = self._seen.get(message.id)
+        return seen is None or message.version > seen.version
+
+    def _described(self, who: str, message: Message) -> list[Step]:
+        before = self._seen.get(message.id)
+        if message.is_system:
+            return [self._arranged(who, message)]
+        if before is None:
+            return [Step(Verb.SAYS, who, _readable(message))] if message.deleted is None else []
+        target = None if self._is_latest(message) else first_line(_readable(before))
+        if message.deleted is not None:
+            return [Step(Verb.DELETES, who, target=target)]
+        is_other = as_written(_readable(message)) != as_written(_readable(before))
+        return [Step(Verb.EDITS, who, _readable(message), target)] if is_other else []
+
+    def _is_latest(self, message: Message) -> bool:
+        own = [one for one in self._room.messages if one.sender == message.sender and _is_said(one)]
+        return not own or own[-1].id <= message.id
+
+    def _arranged(self, who: str, message: Message) -> Step:
+        """What a bot did to the thread itself."""
+        if message.type == "topicUpdated":
+            return Step(Verb.RENAMES, who, message.topic)
+        names = self._room.stage.names
+        others = [one for one in message.participants if one.user != message.sender]
+        if not others:
+            return Step(Verb.LEAVES if message.type == "participantRemoved" else Verb.JOINS, who)
+        verb = Verb.REMOVES if message.type == "participantRemoved" else Verb.ADDS
+        return Step(verb, who, ", ".join(names.get(one.user, one.display_name or one.user) for one in others))
+
+
+def _is_said(message: Message) -> bool:
+    return not message.is_system and message.deleted is None
+
+
+def _readable(message: Message) -> str:
+    """The text as people read it."""
+    return plain_text(message.text) if message.type == "html" else message.text

@@ -1,0 +1,381 @@
+"""A step of a conversation: one thing that a person or a bot did, or that time passed; and how it is written down.
+
+The same words are read from `.chat` files, written by recordings, and shown where a bot said something else.
+
+A script: a conversation in a readable text file, which is a test of the bots in it.
+
+::
+
+    plugins: plugins.echo, plugins.help
+    # The bot is called after its first plugin, unless a line `bot: Name` above says otherwise.
+
+    Ann: hello
+    Echo: hello
+    * Ann edits: hello you
+    (1 day later)
+    Ann: a message
+      of two lines
+
+Rules: headers come first; a line is what somebody says, `* ` what somebody does, `( )` what passes; further lines of a
+text begin with two spaces; `#` at the beginning of a line is a comment. All mistakes are told at once, with file and
+line.
+
+A header `compare: replies` is for recordings, in which people did not wait for the bots as they do in a test: what each
+bot says must be the same, in the same order; between which lines of people it stands does not count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+from chatbot.errors import ConfigError
+
+UNITS: Final[Mapping[str, timedelta]] = {
+    "week": timedelta(weeks=1),
+    "day": timedelta(days=1),
+    "hour": timedelta(hours=1),
+    "minute": timedelta(minutes=1),
+    "second": timedelta(seconds=1),
+}
+
+
+class Verb(StrEnum):
+    """What can happen in a conversation, by the word that `.chat` files have for it."""
+
+    SAYS = "says"
+    EDITS = "edits"
+    DELETES = "deletes"
+    JOINS = "joins"
+    LEAVES = "leaves"
+    ADDS = "adds"
+    REMOVES = "removes"
+    RENAMES = "sets the topic"
+    WAITS = "later"
+    RESTARTS = "restart"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step.
+
+    Args:
+        verb: what happened.
+        who: the person or bot; empty where time passes or the bots are restarted.
+        text: what was said; the new text, or topic; or the names of those who are added or removed.
+        target: of an edit or deletion: the first line of what stood there; None is what was said last.
+        duration: how much time passed.
+        number: the line of the file; 0 if it comes from none.
+    """
+
+    verb: Verb
+    who: str = ""
+    text: str = ""
+    target: str | None = None
+    duration: timedelta = timedelta(0)
+    number: int = 0
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What two steps must have in common to be the same."""
+        return self.verb, self.who, as_written(self.text), self.duration
+
+    @property
+    def others(self) -> list[str]:
+        """The names of those who are added or removed."""
+        return [name.strip() for name in self.text.split(",")]
+
+    def __str__(self) -> str:
+        if self.verb is Verb.RESTARTS:
+            return "(restart)"
+        if self.verb is Verb.WAITS:
+            return f"({_written_duration(self.duration)} later)"
+        if self.verb is Verb.SAYS:
+            return _with_text(f"{self.who}:", self.text)
+        target = "" if self.target is None else f' "{self.target}"'
+        act = f"* {self.who} {self.verb}{target}"
+        if self.verb in (Verb.EDITS, Verb.RENAMES):
+            return _with_text(f"{act}:", self.text)
+        return f"{act} {self.text}".rstrip()
+
+
+def as_written(text: str) -> str:
+    """The text as a file can hold it: white space at the ends of the text and of its lines does not count."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return "\n".join(line.rstrip() for line in lines).strip()
+
+
+def as_it_read(steps: Iterable[Step], bots: Container[str]) -> list[Step]:
+    """The steps with what these bots have said as it read in the end, where they had said it first."""
+    read: list[Step] = []
+    for step in steps:
+        if step.who not in bots or step.verb not in (Verb.EDITS, Verb.DELETES):
+            read.append(step)
+            continue
+        places = [place for place, one in enumerate(read) if one.who == step.who and one.verb is Verb.SAYS]
+        found = find_target([read[place] for place in places], step)
+        if found is not None and step.verb is Verb.EDITS:
+            read[places[found]] = replace(read[places[found]], text=step.text)
+        elif found is not None:
+            del read[places[found]]
+    return read
+
+
+def final_replies(steps: Iterable[Step], who: str) -> list[Step]:
+    """What somebody has said and not taken back, in order, as it read in the end."""
+    own = as_it_read((step for step in steps if step.who == who), {who})
+    return [step for step in own if step.verb is Verb.SAYS]
+
+
+def find_target(said: list[Step], step: Step) -> int | None:
+    """Which of the things said an edit or deletion means; None if it means none of them."""
+    fitting = [
+        place for place, one in enumerate(said) if step.target is None or first_line(one.text) == step.target.strip()
+    ]
+    return fitting[-1] if fitting else None
+
+
+def first_line(text: str) -> str:
+    """What names a message in an edit or deletion."""
+    return as_written(text).partition("\n")[0].strip()
+
+
+def _with_text(head: str, text: str) -> str:
+    first, *more = as_written(text).split("\n")
+    return "\n".join([f"{head} {first}", *(f"  {line}" if line else "" for line in more)])
+
+
+def _written_duration(duration: timedelta) -> str:
+    parts, rest = [], duration
+    for unit, size in UNITS.items():
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count} {unit}{'s' * (count != 1)}")
+    return ", ".join(parts) or "0 seconds"
+
+
+HEADERS: Final = ("plugins", "bot", "settings", "compare")
+REPLIES: Final = "replies"
+
+EXPECTED: Final = (
+    'expected "Ann: hello", "* Ann joins", "(1 day later)", or "# …" for a comment; further lines of a message begin '
+    "with two spaces"
+)
+ACTS: Final = (
+    'expected "* NAME" and one of: joins, leaves, adds NAME, removes NAME, edits: TEXT, edits "OLD TEXT": TEXT, '
+    'deletes, deletes "OLD TEXT", sets the topic: TEXT'
+)
+PASSING: Final = 'expected "(restart)", or a time as in "(1 day later)" and "(2 hours, 30 minutes later)"'
+
+_SAID: Final = re.compile(r"([^\s:*(#][^:]*?)\s*:(?:\s+(.*))?")
+_CAME: Final = re.compile(r"\*\s+(.+?)\s+(joins|leaves)")
+_LISTED: Final = re.compile(r"\*\s+(.+?)\s+(adds|removes)\s+(.+)")
+_DELETED: Final = re.compile(r'\*\s+(.+?)\s+(deletes)(?:\s+"(.*)")?')
+_WRITTEN: Final = re.compile(r'\*\s+(.+?)\s+(edits|sets the topic)(?:\s+"(.*)")?\s*:\s*(.*)')
+_PART: Final = re.compile(rf"(\d+) ({'|'.join(UNITS)})s?")
+_SETTINGS: Final = re.compile(r"([\w.]+)\s+(\{.*\})")
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A bot of the conversation.
+
+    Args:
+        name: what the lines call it.
+        plugins: the references of its plugins, as in bots.yaml.
+        settings: those of the plugins that have some.
+        number: the line of the file.
+    """
+
+    name: str
+    plugins: tuple[str, ...]
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A whole conversation.
+
+    Args:
+        file: where it comes from, for messages.
+        roles: its bots.
+        steps: what happens: people's part is done, the bots' part is expected.
+        has_loose_order: how the bots' replies mix with what people say does not count.
+    """
+
+    file: str
+    roles: tuple[Role, ...]
+    steps: tuple[Step, ...]
+    has_loose_order: bool = False
+
+    @property
+    def bots(self) -> list[str]:
+        """The bots' names."""
+        return [role.name for role in self.roles]
+
+    def __str__(self) -> str:
+        heads = [f"bot: {role.name}\nplugins: {', '.join(role.plugins)}\n" for role in self.roles]
+        order = [f"compare: {REPLIES}\n"] if self.has_loose_order else []
+        return "".join([*heads, *order, "\n", *(f"{step}\n" for step in self.steps)])
+
+
+def parse_script(text: str, file: str) -> Script:
+    """Read a conversation.
+
+    Args:
+        text: of the file.
+        file: its name, for messages.
+
+    Raises:
+        ConfigError: some lines cannot be understood; every one is told with its number and what is expected.
+    """
+    return _Reader(file).read(text)
+
+
+class _Reader:
+    """Reads one file, line by line."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._problems: list[str] = []
+        self._roles: list[Role] = []
+        self._steps: list[Step] = []
+        self._blanks = 0
+        self._has_loose_order = False
+
+    def read(self, text: str) -> Script:
+        for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
+            self._line(number, line.rstrip())
+        self._check()
+        if self._problems:
+            raise ConfigError(*self._problems)
+        roles = tuple(self._named(role) for role in self._roles)
+        return Script(self._file, roles, tuple(self._steps), self._has_loose_order)
+
+    def _refuse(self, number: int, what: str) -> None:
+        self._problems.append(f"{self._file}:{number}: {what}")
+
+    def _line(self, number: int, line: str) -> None:
+        if not line:
+            self._blanks += 1
+        elif line.startswith(("  ", "\t")):
+            self._continue(number, line.removeprefix("\t") if line.startswith("\t") else line[2:])
+        elif not line.startswith("#"):
+            self._blanks = 0
+            self._begin(number, line)
+
+    def _continue(self, number: int, line: str) -> None:
+        last = self._steps[-1] if self._steps else None
+        if last is None or last.verb not in (Verb.SAYS, Verb.EDITS):
+            self._refuse(number, f"{line.strip()!r} goes on with a message, and there is none above; {EXPECTED}")
+            return
+        self._steps[-1] = replace(last, text=last.text + "\n" * (self._blanks + 1) + line)
+        self._blanks = 0
+
+    def _begin(self, number: int, line: str) -> None:
+        if line.startswith("("):
+            self._passes(number, line)
+        elif line.startswith("*"):
+            self._does(number, line)
+        elif (said := _SAID.fullmatch(line)) is None:
+            self._refuse(number, f"{line!r} is no line of a conversation; {EXPECTED}")
+        elif said[1] in HEADERS:
+            self._header(number, said[1], (said[2] or "").strip())
+        else:
+            self._steps.append(Step(Verb.SAYS, said[1], said[2] or "", number=number))
+
+    # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _passes(self, number: int, line: str) -> None:
+        inner = line.strip("()").strip()
+        if inner == Verb.RESTARTS:
+            self._steps.append(Step(Verb.RESTARTS, number=number))
+            return
+        parts = [_PART.fullmatch(part) for part in re.split(r",\s*(?:and\s+)?|\s+and\s+", inner.removesuffix(" later"))]
+        if not inner.endswith(" later") or not line.endswith(")") or not all(parts):
+            self._refuse(number, f"{line!r} is nothing that passes; {PASSING}")
+            return
+        try:
+            duration = sum((int(part[1]) * UNITS[part[2]] for part in parts if part), timedelta(0))
+        except OverflowError:
+            self._refuse(number, f"{line!r} is longer than time is counted; {PASSING}")
+            return
+        self._steps.append(Step(Verb.WAITS, duration=duration, number=number))
+
+    def _does(self, number: int, line: str) -> None:
+        if came := _CAME.fullmatch(line):
+            step = Step(Verb(came[2]), came[1], number=number)
+        elif written := _WRITTEN.fullmatch(line):
+            step = Step(Verb(written[2]), written[1], written[4], written[3], number=number)
+        elif deleted := _DELETED.fullmatch(line):
+            step = Step(Verb(deleted[2]), deleted[1], target=deleted[3], number=number)
+        elif listed := _LISTED.fullmatch(line):
+            step = Step(Verb(listed[2]), listed[1], listed[3], number=number)
+        else:
+            self._refuse(number, f"{line!r} is nothing that can be done; {ACTS}")
+            return
+        self._steps.append(step)
+
+    # ── headers ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _header(self, number: int, name: str, value: str) -> None:
+        if self._steps:
+            self._refuse(number, f"`{name}:` comes too late: headers stand above the conversation")
+        elif name == "bot":
+            self._roles.append(Role(value, (), number=number))
+        elif name == "compare" and value == REPLIES:
+            self._has_loose_order = True
+        elif name == "compare":
+            self._refuse(number, f"{value!r} is nothing that can be compared; expected compare: {REPLIES}")
+        elif name == "plugins":
+            self._plugins(number, tuple(one.strip() for one in value.split(",") if one.strip()))
+        else:
+            self._settings(number, value)
+
+    def _plugins(self, number: int, references: tuple[str, ...]) -> None:
+        if not self._roles:
+            self._roles.append(Role("", (), number=number))
+        role = self._roles[-1]
+        self._roles[-1] = replace(role, plugins=(*role.plugins, *references), number=number)
+
+    def _settings(self, number: int, value: str) -> None:
+        import yaml  # here, because few files have settings, and pytest loads this for every one
+
+        given = _SETTINGS.fullmatch(value)
+        try:
+            settings = yaml.safe_load(given[2]) if given else None
+        except yaml.YAMLError:
+            settings = None
+        role = self._roles[-1] if self._roles else Role("", ())
+        if given is None or settings is None or given[1] not in role.plugins:
+            expected = "settings: plugins.faq {language: fr}, below the `plugins:` that names plugins.faq"
+            self._refuse(number, f"{value!r} are no settings of a plugin; expected {expected}")
+            return
+        self._roles[-1] = replace(role, settings={**role.settings, given[1]: settings})
+
+    def _named(self, role: Role) -> Role:
+        """A bot without a name is called after its first plugin."""
+        return role if role.name else replace(role, name=role.plugins[0].rpartition(".")[2].capitalize())
+
+    # ── the whole ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _check(self) -> None:
+        if not self._roles:
+            self._refuse(1, "no bot takes part; name its plugins first, as in plugins: plugins.echo, plugins.help")
+        for role in self._roles:
+            if not role.plugins:
+                self._refuse(role.number, "this bot has no plugins; add a line, as in plugins: plugins.echo")
+        for place, step in enumerate(self._steps):
+            self._check_step(step, self._steps[:place])
+
+    def _check_step(self, step: Step, before: Sequence[Step]) -> None:
+        if step.verb is Verb.SAYS and not as_written(step.text):
+            self._refuse(step.number, f"{step.who} says nothing; write the text behind the colon, or below it")
+        elif step.verb in (Verb.EDITS, Verb.DELETES) and find_target(final_replies(before, step.who), step) is None:
+            what = "nothing yet" if step.target is None else f"nothing that begins with the line {step.target!r}"
+            self._refuse(step.number, f"{step.who} has said {what} that could be changed; put what they say above it")
