@@ -193,7 +193,7 @@ class UpdateTopic(Action):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class KeyedAction:
     """An action together with the key under which it is done once.
 
     Args:

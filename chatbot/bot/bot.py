@@ -29,20 +29,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from chatbot.actions import ActionKey, EditMessage, SendMessage, SendReadReceipt, Wish, action_key
+from chatbot.actions import ActionKey, EditMessage, KeyedAction, SendMessage, SendReadReceipt, action_key
 from chatbot.bot import admin
 from chatbot.bot.degraded import BOT_RESTARTING, HANDLER_ABANDONED, SETTLED_SECONDS, Degraded, DegradedReasons
-from chatbot.bot.discovery import Listening
+from chatbot.bot.discovery import ThreadWatcher
 from chatbot.bot.environment import BotSettings
-from chatbot.bot.failure_log import Recurrence, Trouble
-from chatbot.bot.handlers import Crew
+from chatbot.bot.failure_log import OngoingFailures, RepeatedFailures
+from chatbot.bot.handlers import HandlerRunner
 from chatbot.bot.lane import Lane
-from chatbot.bot.live_channel import LaneLine
+from chatbot.bot.live_channel import ThreadLiveChannel
 from chatbot.bot.membership import Presence
-from chatbot.bot.monitoring import PATIENCE, Observer, Tracer, Unobserved, Untraced, Watch
+from chatbot.bot.monitoring import PATIENCE, Monitor, NoObserver, NoTracer, Observer, Tracer
 from chatbot.bot.own_lane import OwnLane
-from chatbot.bot.processor import NOWHERE, Deferred
-from chatbot.bot.scheduler import Turns
+from chatbot.bot.processor import NOWHERE, WriteBehind
+from chatbot.bot.scheduler import Scheduler
 from chatbot.conversation import Conversations
 from chatbot.dispatch import Dispatcher, HandlerSource, Outcome
 from chatbot.dispatch.author_code import RunLimits, Running, uncancelled
@@ -52,7 +52,7 @@ from chatbot.model import MessageId, ThreadId, UserId, milliseconds
 from chatbot.outbox.action_rows import causer_of, pieces_of, row_of, target_of
 from chatbot.outbox.stream import broken_off
 from chatbot.service.base import ChatService
-from chatbot.service.budget import Budget, Commons
+from chatbot.service.budget import Budget, SharedQuotas
 from chatbot.stores.base import (
     Attempt,
     BeginAttempt,
@@ -70,7 +70,7 @@ from chatbot.stores.base import (
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-    from chatbot.bot.retries import Trials
+    from chatbot.bot.retries import RetryLoop
 
 MOST_STREAMS = 16
 """Of so many of its first actions it is looked up whether a handler that failed has streamed them."""
@@ -121,7 +121,7 @@ class Bot:
         settings: BotSettings | None = None,
         display_name: str = "",
         first_started_ms: int = 0,
-        commons: Commons | None = None,
+        commons: SharedQuotas | None = None,
         clock: Callable[[], float] = time.time,
         on_failure: OnFailure | None = None,
         observer: Observer | None = None,
@@ -131,20 +131,20 @@ class Bot:
         self.name = name
         self.service = service
         self.user: UserId = service.user
-        self.crew = Crew(dispatcher)
+        self.crew = HandlerRunner(dispatcher)
         self.settings = settings or BotSettings()
         self.display_name = display_name or name
         self.first_started_ms = first_started_ms
         self.clock = clock
         self.log = (log or _default_log()).bind(bot=name)
         self.degraded = DegradedReasons()
-        self.trouble = Trouble(self.log, anyio.current_time)
+        self.trouble = OngoingFailures(self.log, anyio.current_time)
         self.degraded.add_source(self.trouble.degraded)
         self.degraded.add_source(self._restarts)
         self.degraded.add_source(self._abandoned_handlers)
-        self.failures = Recurrence(self.log)
-        self.watch = Watch(observer or Unobserved())
-        self.tracer = tracer or Untraced()
+        self.failures = RepeatedFailures(self.log)
+        self.watch = Monitor(observer or NoObserver())
+        self.tracer = tracer or NoTracer()
         self.is_stopping = False
         self.is_started = False
         self._running_since = 0.0
@@ -152,7 +152,7 @@ class Bot:
         self._died_of = ""
         self.was_killed = False
         self.has_recalled = False
-        self._to_note: list[tuple[Trials, Running]] = []
+        self._to_note: list[tuple[RetryLoop, Running]] = []
         self._has_to_note = anyio.Event()
         self.one_suspect = anyio.Lock()
         self.noted: Mapping[ThreadId, Attempt] = {}
@@ -160,14 +160,14 @@ class Bot:
         self._store = store
         self._on_failure = on_failure
         self.budget = Budget()
-        self.commons = commons or Commons()
+        self.commons = commons or SharedQuotas()
         self.commons.users.add(self.user)
         self.lanes: dict[ThreadId, Lane] = {}
         self.own = OwnLane(self, None)
-        self.listening = Listening(self)
-        self.turns = Turns(self)
-        self.deferred = Deferred(self)
-        self._upkeep = Upkeep(self)
+        self.listening = ThreadWatcher(self)
+        self.turns = Scheduler(self)
+        self.deferred = WriteBehind(self)
+        self._upkeep = Maintenance(self)
         self._handlers = anyio.CapacityLimiter(self.settings.max_handlers)
 
     # ── running ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -188,7 +188,7 @@ class Bot:
 
     async def _run(self, stopping: anyio.Event) -> None:
         self.is_stopping = False
-        await recall(self, self._store)
+        await restore(self, self._store)
         self.log.info("bot.started", user_id=self.user, threads=len(self.lanes))
         async with self.crew:
             await self.own.announce(BotStarted(bot=self.user, occurred_on=self._now()))
@@ -343,7 +343,7 @@ class Bot:
             finally:
                 self._handlers.release()
 
-    def note_long(self, trials: Trials, running: Running) -> None:
+    def note_long(self, trials: RetryLoop, running: Running) -> None:
         """Have it noted in the store, soon, that a handler runs for long; in callbacks of the event loop, too."""
         self._to_note.append((trials, running))
         self._has_to_note.set()
@@ -368,7 +368,7 @@ class Bot:
         """The handlers that run, for people: name, place, thread and how long; in any thread."""
         return [running for trials in self._every_trials() if (running := trials.running(now)) is not None]
 
-    def _every_trials(self) -> list[Trials]:
+    def _every_trials(self) -> list[RetryLoop]:
         return [*(lane.handling.trials for lane in list(self.lanes.values())), self.own.trials]
 
     def _abandoned_handlers(self, now: float) -> Iterator[Degraded]:
@@ -381,9 +381,9 @@ class Bot:
                 )
                 yield Degraded(HANDLER_ABANDONED, detail, now - lane.since)
 
-    def _line(self, event: Event) -> LaneLine | None:
+    def _line(self, event: Event) -> ThreadLiveChannel | None:
         lane = self.lanes.get(event.thread) if isinstance(event, ThreadEvent) else None
-        return LaneLine(lane, event) if lane is not None else None
+        return ThreadLiveChannel(lane, event) if lane is not None else None
 
     def say_failure(self, event: Event, handler: str | None, error: Exception) -> None:
         """Say in the log that a handler failed, with its traceback when it is news, and tell who asked for it."""
@@ -404,7 +404,7 @@ class Bot:
         if self._on_failure is not None:
             self._on_failure(event, error)
 
-    async def broken_streams(self, event: Event, failed: Outcome, attempts: int) -> tuple[Wish, ...]:
+    async def broken_streams(self, event: Event, failed: Outcome, attempts: int) -> tuple[KeyedAction, ...]:
         """Return what tells people that texts which a handler has streamed for an event will not be finished.
 
         Args:
@@ -415,7 +415,7 @@ class Bot:
         lane = self.lanes.get(event.thread) if isinstance(event, ThreadEvent) else None
         if lane is None or not failed.handler:
             return ()
-        broken: list[Wish] = []
+        broken: list[KeyedAction] = []
         for ordinal in range(MOST_STREAMS):
             # Of an event that is not committed, only streams have rows: they are journalled before they are sent.
             key = action_key(self.user, lane.thread, event.key, failed.handler, ordinal)
@@ -423,7 +423,7 @@ class Bot:
             if row is not None and isinstance(row.action, SendMessage) and row.status is not RowStatus.FAILED:
                 shown = lane.handling.half_shown.pop(key, row.action.content)
                 edit = EditMessage(key, broken_off(shown))
-                broken.append(Wish(ActionKey(f"{key}.broken.{attempts}"), edit))
+                broken.append(KeyedAction(ActionKey(f"{key}.broken.{attempts}"), edit))
         return tuple(broken)
 
     def rows_for(self, outcome: Outcome, event: Event) -> list[OutboxRow]:
@@ -537,7 +537,7 @@ def _default_log() -> FilteringBoundLogger:
     return log
 
 
-async def recall(bot: Bot, store: Store) -> None:
+async def restore(bot: Bot, store: Store) -> None:
     """Make a lane for every thread the store knows, with the wishes that were left pending there.
 
     Raises:
@@ -629,7 +629,7 @@ UPKEEP_SECONDS: Final = 60.0
 """Between two times; what was noted is at most so old after a kill."""
 
 
-class Upkeep:
+class Maintenance:
     """The upkeep of one bot.
 
     Args:

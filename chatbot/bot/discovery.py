@@ -34,7 +34,7 @@ ANSWER_SECONDS: Final = 1.0
 """How long an answer of the service vouches for it, when threads are suspected to be left."""
 
 
-class Listening:
+class ThreadWatcher:
     """What a bot hears.
 
     Args:

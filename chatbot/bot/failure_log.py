@@ -41,7 +41,7 @@ class _Failure:
     unsaid: int = 0
 
 
-class Recurrence:
+class RepeatedFailures:
     """Which failures of handlers are known already. Failures are the same if handler, error and line of code are.
 
     Args:
@@ -119,7 +119,7 @@ class _Work:
     failures: int = 0
 
 
-class Trouble:
+class OngoingFailures:
     """What a bot is in trouble with, by kind of work.
 
     The same work may be done in many places (threads): it is in trouble until it has succeeded in every place where

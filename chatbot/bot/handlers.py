@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 from chatbot.dispatch import Dispatcher
 
 
-class _Shift:
+class _Generation:
     """One generation of handlers."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
@@ -79,7 +79,7 @@ class _Shift:
             self._idle.set()
 
 
-class Crew:
+class HandlerRunner:
     """The handlers of a bot. Use it as `async with`, around all events.
 
     Args:
@@ -87,7 +87,7 @@ class Crew:
     """
 
     def __init__(self, dispatcher: Dispatcher) -> None:
-        self._shift = _Shift(dispatcher)
+        self._shift = _Generation(dispatcher)
         self._group: TaskGroup | None = None
 
     @property
@@ -99,7 +99,7 @@ class Crew:
         """Make what they need; what fails is raised as it is."""
         group = anyio.create_task_group()
         await group.__aenter__()
-        shift = _Shift(self.dispatcher)
+        shift = _Generation(self.dispatcher)
         try:
             await shift.begin(group)
         except BaseException:
@@ -133,7 +133,7 @@ class Crew:
         Raises:
             Exception: what the new ones need cannot be made; the present ones stay.
         """
-        shift = _Shift(dispatcher)
+        shift = _Generation(dispatcher)
         if self._group is not None:
             try:
                 await shift.begin(self._group)

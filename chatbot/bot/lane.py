@@ -24,10 +24,10 @@ from chatbot.bot.membership import (
     floor_of,
     shows_removal,
 )
-from chatbot.bot.poll import Looking
-from chatbot.bot.poll_queue import Rest
-from chatbot.bot.processor import Handling
-from chatbot.bot.read_receipts import Reading, Receipts
+from chatbot.bot.poll import ThreadPoller
+from chatbot.bot.poll_queue import NextRun
+from chatbot.bot.processor import EventProcessor
+from chatbot.bot.read_receipts import ReceiptPoller, ReceiptSender
 from chatbot.bot.retries import TryAgain, retries_in
 from chatbot.errors import Forbidden, NotFound, OutcomeUnknown, ServiceError, StoreError, Throttled
 from chatbot.events import ActionFailed, ThreadJoined, ThreadLeft
@@ -112,9 +112,9 @@ class Lane:
         if record is not None:
             self.arrived = record.arrived or 0
             self.membership = _membership_of(record)
-        self.handling = Handling(bot, thread, record=record, noted=noted, outbox=self._outbox(rows), log=self.log)
-        self.looking = Looking(self, looked_ms=self.membership.left_ms if self.membership.is_out else looked_ms)
-        self.reading = Reading(self)
+        self.handling = EventProcessor(bot, thread, record=record, noted=noted, outbox=self._outbox(rows), log=self.log)
+        self.looking = ThreadPoller(self, looked_ms=self.membership.left_ms if self.membership.is_out else looked_ms)
+        self.reading = ReceiptPoller(self)
         self._letters: list[DeadLetter] = []
         self._is_deleted = False
         self._is_new = record is None
@@ -181,18 +181,18 @@ class Lane:
 
     # ── a turn ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def turn(self) -> Rest:
+    async def turn(self) -> NextRun:
         """Do what can be done now; returns when the next turn is needed, if the doorbell does not ring before."""
         try:
             rest = await self._work()
         except TryAgain as again:
-            return Rest(call=again.pause)
+            return NextRun(call=again.pause)
         except (ServiceError, StoreError) as error:
-            return Rest(call=self._failed(error))
+            return NextRun(call=self._failed(error))
         self._back_off.succeeded()
         return rest
 
-    async def _work(self) -> Rest:
+    async def _work(self) -> NextRun:
         if self._is_deleted and self.membership.presence is not Presence.DELETED:
             await self._leave(is_deleted=True)
         if self.membership.is_out:
@@ -209,9 +209,9 @@ class Lane:
                 raise
             self.membership.suspect()
             self._suspicion = error
-            return await self._look_for_bot() or Rest(call=0.0)
+            return await self._look_for_bot() or NextRun(call=0.0)
 
-    async def _work_inside(self) -> Rest:
+    async def _work_inside(self) -> NextRun:
         """A turn as it goes while the bot is in the thread."""
         pause: float | None = None
         if not self.bot.is_stopping:
@@ -220,10 +220,10 @@ class Lane:
             except TryAgain as again:
                 pause = again.pause
         if self.membership.presence is not Presence.IN:
-            return Rest(call=pause)
+            return NextRun(call=pause)
         pause = _sooner(pause, await self._send())
         self.budget.forget(anyio.current_time())
-        return Rest(call=pause, beat=None if self.bot.is_stopping else self._beat())
+        return NextRun(call=pause, beat=None if self.bot.is_stopping else self._beat())
 
     async def _receive(self) -> float | None:
         """Join if need be, then look and handle. Returns the seconds to wait if it is too early for that."""
@@ -319,7 +319,7 @@ class Lane:
             bot=self.bot.user, thread=self.thread, occurred_on=time_of(joined_ms), arrival=arrival.message
         )
         self.handling.begin(record)
-        self.handling.receipts = Receipts(people=arrival.people, counted=arrival.top)
+        self.handling.receipts = ReceiptSender(people=arrival.people, counted=arrival.top)
         await self.handling.handle(event, {}, SaveThread(record))
         self.arrived = arrived or 0
         self.looking.begin()
@@ -404,7 +404,7 @@ class Lane:
 
     # ── suspicion ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _refused(self, error: Forbidden | NotFound) -> Rest:
+    async def _refused(self, error: Forbidden | NotFound) -> NextRun:
         """The service refuses the thread: perhaps the bot is not in it any more.
 
         Raises:
@@ -417,25 +417,25 @@ class Lane:
             return await self._work_outside()
         self.membership.suspect()
         self._suspicion = error
-        return await self._look_for_bot() or Rest(call=0.0)
+        return await self._look_for_bot() or NextRun(call=0.0)
 
-    async def _look_for_bot(self) -> Rest | None:
+    async def _look_for_bot(self) -> NextRun | None:
         """Find out whether the bot is in the thread; None when it is, else when to go on.
 
         Raises:
-            ServiceError: it is, and the service does not show its messages all the same.
+            ErrorResponse: it is, and the service does not show its messages all the same.
             TryAgain: nothing can be said now.
         """
         if self.bot.is_stopping:
-            return Rest()
+            return NextRun()
         if pause := self.membership.pause(anyio.current_time()):
-            return Rest(call=pause)
+            return NextRun(call=pause)
         sighting = await self._sight()
         if self.membership.sight(sighting, anyio.current_time()):
             await self._leave(is_deleted=False, seems_deleted=self._seems_deleted)
             return await self._work_outside()
         if sighting is Sighting.ABSENT:
-            return Rest(call=self.membership.pause(anyio.current_time()))
+            return NextRun(call=self.membership.pause(anyio.current_time()))
         suspicion, self._suspicion = self._suspicion, None
         self.looking.pardon()
         if self.handling.outbox.believe_refusal() or suspicion is None:
@@ -477,20 +477,20 @@ class Lane:
         left_ms = self.membership.left_ms
         return 0.0 if left_ms is None else max(0.0, (self.bot.conversations.now_ms - left_ms) / 1000)
 
-    async def _work_outside(self) -> Rest:
+    async def _work_outside(self) -> NextRun:
         """A turn as it goes while the bot is not in the thread: end what has waited too long, and look for the bot."""
         if self.bot.is_stopping:
-            return Rest()
+            return NextRun()
         pause = await self._expire()
         if self._is_new and (self.membership.left_ms == 0 or not self.bot.serves(self.thread)):
             self.bot.end(self)
-            return Rest()
+            return NextRun()
         if (probe := self._next_probe()) is not None and probe <= 0:
             if await self._probe():
-                return Rest(call=0.0)
+                return NextRun(call=0.0)
             self.membership.put_off(anyio.current_time(), self._age(), jittered(1.0))
             probe = self._next_probe()
-        return Rest(call=_sooner(pause, probe))
+        return NextRun(call=_sooner(pause, probe))
 
     def _next_probe(self) -> float | None:
         if not self.bot.serves(self.thread):

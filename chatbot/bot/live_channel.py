@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from chatbot.actions import Action, ActionKey, SendMessage, Wish, piece_key, removal_key
+from chatbot.actions import Action, ActionKey, KeyedAction, SendMessage, piece_key, removal_key
 from chatbot.bot.membership import Presence
 from chatbot.bot.read_receipts import MAX_PEOPLE
-from chatbot.dispatch import NoLine
+from chatbot.dispatch import NoLiveChannel
 from chatbot.errors import ServiceError, Throttled
 from chatbot.events import Event
 from chatbot.model import Participant
@@ -28,7 +28,7 @@ PEOPLE_SECONDS: Final = 60.0
 """How long it is believed who is in a thread, if nobody is seen coming or going."""
 
 
-class LaneLine:
+class ThreadLiveChannel:
     """The line of one lane while it handles one event.
 
     Args:
@@ -62,7 +62,7 @@ class LaneLine:
         """Who is in the thread; asked of the service once for several events, while nobody comes or goes.
 
         Raises:
-            ServiceError: the service does not say.
+            ErrorResponse: the service does not say.
         """
         lane, now = self._lane, anyio.current_time()
         if lane.people is None or now - lane.people_at > PEOPLE_SECONDS:
@@ -79,7 +79,7 @@ class LaneLine:
         """Show a text in one message while its pieces arrive; one stream after the other."""
         lane = self._lane
         if lane.membership.presence is not Presence.IN:  # the store does not know the thread yet
-            return await NoLine().stream(key, source)
+            return await NoLiveChannel().stream(key, source)
         async with self._lock:
             stream = Stream(
                 key,
@@ -108,7 +108,7 @@ class LaneLine:
     async def _journal(self, key: ActionKey, action: SendMessage) -> None:
         lane = self._lane
         row = row_of(
-            Wish(key, action),
+            KeyedAction(key, action),
             lane.thread,
             after=lane.handling.latest_version,
             created_ms=int(lane.bot.clock() * 1000),

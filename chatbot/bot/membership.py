@@ -280,7 +280,7 @@ async def find_arrival(service: ChatService, thread: ThreadId, budget: Budget, *
 
     Raises:
         Forbidden, NotFound: the bot is not in the thread, or the thread is gone.
-        ServiceError: as the service does.
+        ErrorResponse: as the service does.
     """
     people = await count_people(service, thread, budget)
     top = 0
@@ -306,7 +306,7 @@ async def count_people(service: ChatService, thread: ThreadId, budget: Budget) -
 
     Raises:
         Forbidden: the bot is not in the thread.
-        ServiceError: as `ChatService.list_participants` does.
+        ErrorResponse: as `ChatService.list_participants` does.
     """
     await _turn(budget, Operation.LIST_PARTICIPANTS)
     people = [person.user async for person in service.list_participants(thread)]
@@ -330,7 +330,7 @@ async def shows_removal(service: ChatService, thread: ThreadId, budget: Budget, 
         since: the id of the message that began the bot's stay; nothing older is read.
 
     Raises:
-        ServiceError: the thread cannot be read.
+        ErrorResponse: the thread cannot be read.
     """
     link: str | None = None
     for _ in range(REMOVAL_PAGES):

@@ -72,21 +72,21 @@ class DoubleHealed:
     """A reply that was there twice is there once again."""
 
 
-Fact = EventNoticed | EventHandled | HandlerSlow | EventBuried | DoubleHealed
+Observation = EventNoticed | EventHandled | HandlerSlow | EventBuried | DoubleHealed
 
 
 class Observer(Protocol):
     """Hears facts."""
 
-    def note(self, fact: Fact) -> None:
+    def note(self, fact: Observation) -> None:
         """Take a fact in; quick, and never raising, because it is called in the middle of the work."""
         ...
 
 
-class Unobserved:
+class NoObserver:
     """Nobody watches."""
 
-    def note(self, fact: Fact) -> None:
+    def note(self, fact: Observation) -> None:
         """Let it pass."""
 
 
@@ -97,7 +97,7 @@ PATIENCE: Final = 300.0
 """Seconds after which a beat was missed: a whole call's timeout, the longest back-off and a long walk together."""
 
 
-class Pulse:
+class Heartbeats:
     """The beats of one bot: who is at work says so, and says when it will be heard of again.
 
     A service that fails does not stop the beat: whoever asks in vain, and will ask again, is alive. Neither does a
@@ -158,7 +158,7 @@ class Pulse:
         return {poller: (event, now - begun) for poller, (event, begun) in self._running.items()}
 
 
-class Watch:
+class Monitor:
     """Keeps the pulse of a bot and tells its observer.
 
     Args:
@@ -169,7 +169,7 @@ class Watch:
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
-        self.pulse = Pulse()
+        self.pulse = Heartbeats()
 
     def doorbell(self, pause: float = 0.0) -> None:
         """The doorbell was heard, and will be again after this pause, in seconds."""
@@ -269,7 +269,7 @@ class Tracer(Protocol):
 _NOTHING: Final = nullcontext()
 
 
-class Untraced:
+class NoTracer:
     """Nobody goes along."""
 
     def looked(self, thread: ThreadId, seconds: float) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from chatbot.bot.processor import NOWHERE, Handling
+from chatbot.bot.processor import NOWHERE, EventProcessor
 from chatbot.bot.retries import TryAgain
 from chatbot.errors import StoreError
 from chatbot.events import Event
@@ -17,7 +17,7 @@ from chatbot.stores.base import Attempt, DeadLetter
 
 if TYPE_CHECKING:
     from chatbot.bot.bot import Bot
-    from chatbot.bot.retries import Trials
+    from chatbot.bot.retries import RetryLoop
 
 
 class OwnLane:
@@ -31,14 +31,14 @@ class OwnLane:
     def __init__(self, bot: Bot, noted: Attempt | None) -> None:
         self.is_working = False
         self._bot = bot
-        self._handling = Handling(bot, None, record=None, noted=noted, outbox=_no_outbox(bot), log=bot.log)
+        self._handling = EventProcessor(bot, None, record=None, noted=noted, outbox=_no_outbox(bot), log=bot.log)
         self._letters: list[DeadLetter] = []
         self._back_off = BackOff()
         self._woken = anyio.Event()
         self._turn = anyio.Lock()
 
     @property
-    def trials(self) -> Trials:
+    def trials(self) -> RetryLoop:
         """What runs the handlers."""
         return self._handling.trials
 

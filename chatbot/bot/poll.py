@@ -12,7 +12,7 @@ from chatbot.bot.membership import absences
 from chatbot.model import ChatMessage
 from chatbot.polling.cursor import Change, moment
 from chatbot.polling.message_events import event_of
-from chatbot.polling.poller import Interrupted, Look, brief_look, whole_look
+from chatbot.polling.poller import Interrupted, Poll, full_poll, incremental_poll
 from chatbot.polling.thread_list import is_covered
 from chatbot.service.budget import Operation
 
@@ -27,7 +27,7 @@ WAKES_AT_ONCE: Final = 4
 """So many further looks may follow at once before they are that far apart: people who talk are heard at once."""
 
 
-class Ending(Enum):
+class PollResult(Enum):
     """How a look, or one message of it, ended."""
 
     READ = "read"
@@ -36,7 +36,7 @@ class Ending(Enum):
     REMOVED = "removed"
 
 
-class Looking:
+class ThreadPoller:
     """The looks of one lane, one after the other.
 
     Args:
@@ -60,7 +60,7 @@ class Looking:
     def __init__(self, lane: Lane, *, looked_ms: int | None) -> None:
         self._lane = lane
         self._bot = lane.bot
-        self._look: Look | None = None
+        self._look: Poll | None = None
         self._known: int | None = None
         self._pardoned = 0
         self._is_stirred = False
@@ -112,7 +112,7 @@ class Looking:
         """Read what is new and have it handled. True when the thread shows that the bot was removed.
 
         Raises:
-            ServiceError: the thread cannot be read now.
+            ErrorResponse: the thread cannot be read now.
             TryAgain, StoreError: as `Handling.handle`.
         """
         now = self.run_at = anyio.current_time()
@@ -123,14 +123,14 @@ class Looking:
         look = self._look = self._begin_look(is_whole)
         shown_before = self._shown
         self._known = self._lane.handling.cursor.top if self._lane.arrived else None
-        end = Ending.STOPPED
+        end = PollResult.STOPPED
         try:
             end = await self._read(look, begun=now)
         except Interrupted:
             self._lane.log.debug("look.interrupted")
         finally:
             self._look, self._lane.handling.proofs = None, {}
-        if end is Ending.READ:
+        if end is PollResult.READ:
             self._bot.trouble.over("read", place=self._lane.thread)
             if is_whole and self._lane.membership.was_told:
                 await self._lane.tell_joined(None)
@@ -140,7 +140,7 @@ class Looking:
             if is_whole:
                 self._whole_at = now
                 self._lane.handling.rise(look.top)
-        return end is Ending.REMOVED
+        return end is PollResult.REMOVED
 
     def _answer_bell(self, shown_before: int) -> None:
         """A look has ended; the doorbell's news are covered if it began clearly after them.
@@ -155,14 +155,14 @@ class Looking:
         if self.rung_ms is not None and is_covered(self.rung_ms, self.looked_ms):
             self.rung_ms = None
 
-    def _begin_look(self, is_whole: bool) -> Look:
+    def _begin_look(self, is_whole: bool) -> Poll:
         service, thread, budget = self._bot.service, self._lane.thread, self._lane.budget
         cursor = self._lane.handling.cursor
         if is_whole:
-            return whole_look(service, thread, cursor, budget, catch_up=self._whole_at is None)
-        return brief_look(service, thread, cursor, budget, looked_ms=self.looked_ms)
+            return full_poll(service, thread, cursor, budget, catch_up=self._whole_at is None)
+        return incremental_poll(service, thread, cursor, budget, looked_ms=self.looked_ms)
 
-    async def _read(self, look: Look, *, begun: float) -> Ending:
+    async def _read(self, look: Poll, *, begun: float) -> PollResult:
         """Handle what a look shows, batch by batch."""
         async with aclosing(look.batches()) as batches:
             async for batch in batches:
@@ -172,20 +172,20 @@ class Looking:
                     self._bot.tracer.looked(self._lane.thread, anyio.current_time() - begun)
                 self._shown = max(self._shown, *(message.version for message in batch), 0)
                 for message in self._in_order(batch):
-                    if look.comings and (end := await self._go_by_comings(message, look)) is not Ending.READ:
-                        if end is Ending.SKIPPED:
+                    if look.comings and (end := await self._go_by_comings(message, look)) is not PollResult.READ:
+                        if end is PollResult.SKIPPED:
                             continue
                         return end
                     if not await self._notice(message):
-                        return Ending.STOPPED
-        return Ending.READ
+                        return PollResult.STOPPED
+        return PollResult.READ
 
     def _in_order(self, batch: list[ChatMessage]) -> list[ChatMessage]:
         """The batch in the order in which things happened."""
         cursor = self._lane.handling.cursor
         return sorted(batch, key=lambda message: moment(cursor.classify(message), message))
 
-    async def _go_by_comings(self, message: ChatMessage, look: Look) -> Ending:
+    async def _go_by_comings(self, message: ChatMessage, look: Poll) -> PollResult:
         """Deal with what a message means to a bot that was removed, or came back, while it did not look.
 
         Returns:
@@ -194,24 +194,24 @@ class Looking:
         lane, cursor = self._lane, self._lane.handling.cursor
         change = cursor.classify(message)
         if change is Change.NONE:
-            return Ending.READ
+            return PollResult.READ
         when, is_new = moment(change, message)[0], change is Change.RECEIVED
         for begin, end in absences(look.comings, arrived=max(lane.arrived, cursor.floor), known=self._known):
             if is_new and message.number == end:
                 await lane.tell_joined(message.id)
-                return Ending.READ
+                return PollResult.READ
             if is_new and message.number == begin:
                 if end is None and begin > self._pardoned:
                     self.removal = {message.number: message.version}
-                    return Ending.REMOVED
+                    return PollResult.REMOVED
                 if end is not None and not lane.membership.was_told:
                     await lane.tell_left(message)
                 lane.handling.skip(message.number, message.version)
-                return Ending.SKIPPED
+                return PollResult.SKIPPED
             if end is not None and begin < when < end and message.sender != self._bot.user:
                 lane.handling.skip(message.number, message.version)
-                return Ending.SKIPPED
-        return Ending.READ
+                return PollResult.SKIPPED
+        return PollResult.READ
 
     async def _notice(self, message: ChatMessage) -> bool:
         """Deal with one message as a look showed it. False when the turn should go no further."""

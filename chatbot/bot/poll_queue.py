@@ -26,7 +26,7 @@ BURST: Final = 0.25
 """Seconds' worth of the rate that may be let through at once after a quiet time."""
 
 
-class Beats:
+class RateLimitedPolls:
     """When each thread is looked at although nothing rang.
 
     Args:
@@ -106,7 +106,7 @@ CALLS_IN_A_ROW: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class NextRun:
     """When a lane needs its next turn.
 
     Args:
@@ -118,7 +118,7 @@ class Rest:
     beat: float | None = None
 
 
-class Rota:
+class PollQueue:
     """The turns that are waited for; each thread has at most one call and one beat, and a turn serves both.
 
     Args:
@@ -129,7 +129,7 @@ class Rota:
 
     def __init__(self, rate: float) -> None:
         self._calls = Schedule()
-        self._beats = Beats(rate)
+        self._beats = RateLimitedPolls(rate)
         self._in_a_row = 0
 
     def __contains__(self, thread: ThreadId) -> bool:
@@ -148,7 +148,7 @@ class Rota:
         """Begin the beat of a thread, when only a part (0 to 1) of its pause is still to come."""
         self._beats.set(thread, pause, now, phase=phase)
 
-    def rest(self, thread: ThreadId, rest: Rest, now: float) -> None:
+    def rest(self, thread: ThreadId, rest: NextRun, now: float) -> None:
         """A turn has ended."""
         if rest.call is not None:
             self._calls.set(thread, now + rest.call)

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
 
-from chatbot.actions import ActionKey, Wish
-from chatbot.bot.read_receipts import Receipts
-from chatbot.bot.retries import Trials
+from chatbot.actions import ActionKey, KeyedAction
+from chatbot.bot.read_receipts import ReceiptSender
+from chatbot.bot.retries import RetryLoop
 from chatbot.dispatch import Outcome
 from chatbot.errors import Rejected, StoreError
 from chatbot.events import ActionFailed, Event
@@ -54,14 +54,14 @@ NOWHERE: Final = ThreadId("")
 """What stands in the store for no thread."""
 
 
-class Waiting(NamedTuple):
+class DeferredWrites(NamedTuple):
     """What a lane has to write that can wait: writes, and what was seen, as id to version."""
 
     writes: list[Write]
     marks: dict[int, int]
 
 
-class Handling:
+class EventProcessor:
     """What a lane knows and owes, and how an event changes it.
 
     Args:
@@ -110,7 +110,7 @@ class Handling:
         self._thread = thread or NOWHERE
         self._log = log
         self.outbox = outbox
-        self.trials = Trials(bot, thread, noted, log)
+        self.trials = RetryLoop(bot, thread, noted, log)
         self.proofs: Mapping[str, MessageId] = {}
         self.half_shown: dict[ActionKey, str] = {}
         self.begin(record)
@@ -119,7 +119,7 @@ class Handling:
         """Begin the thread (anew) where the record says."""
         floor, base, seen = (record.floor, record.base, record.seen) if record else (0, 0, {})
         self.cursor = Cursor(floor, base, seen, slack_ms=self._bot.settings.slack_ms)
-        self.receipts = Receipts.of(record)
+        self.receipts = ReceiptSender.of(record)
         self._lazy: list[Write] = []
         self._marks: dict[int, int] = {}
 
@@ -204,7 +204,7 @@ class Handling:
         key, created_ms = event.action_key, int(self._bot.clock() * 1000)
         row = await self._bot.find_row(key)
         if row is None:  # its letter has outlived it
-            row = row_of(Wish(key, event.action), self._thread, after=self.latest_version, created_ms=created_ms)
+            row = row_of(KeyedAction(key, event.action), self._thread, after=self.latest_version, created_ms=created_ms)
             await self.commit([Enqueue(row), DropDeadLetter(letter.id)], {})
             self.outbox.add(row)
         elif row.status is RowStatus.FAILED:
@@ -285,13 +285,13 @@ class Handling:
         if self._lazy or self._marks:
             self._bot.deferred.note(self)
 
-    def take_deferred(self) -> Waiting:
+    def take_deferred(self) -> DeferredWrites:
         """What waits to be written: for whoever is about to do it."""
-        waiting = Waiting([*self._lazy, *self.outbox.take_settlements()], self._marks)
+        waiting = DeferredWrites([*self._lazy, *self.outbox.take_settlements()], self._marks)
         self._lazy, self._marks = [], {}
         return waiting
 
-    def put_back(self, waiting: Waiting) -> None:
+    def put_back(self, waiting: DeferredWrites) -> None:
         """It could not be written: let it wait on, but for what has been overtaken."""
         self._lazy = [*waiting.writes, *self._lazy]
         known = self.cursor.seen
@@ -332,7 +332,7 @@ DEFER_SECONDS: Final = 1.0
 """How long it waits for others; a crash in this time makes the next start read the thread again."""
 
 
-class Deferred:
+class WriteBehind:
     """The deferred writes of one bot.
 
     Args:
@@ -341,12 +341,12 @@ class Deferred:
 
     def __init__(self, bot: Bot) -> None:
         self._bot = bot
-        self._owing: dict[Handling, None] = {}
-        self._in_hand: frozenset[Handling] = frozenset()
+        self._owing: dict[EventProcessor, None] = {}
+        self._in_hand: frozenset[EventProcessor] = frozenset()
         self._turn = anyio.Lock()
         self._called = anyio.Event()
 
-    def note(self, handling: Handling) -> None:
+    def note(self, handling: EventProcessor) -> None:
         """A thread has something to write."""
         self._owing[handling] = None
         self._called.set()
@@ -380,7 +380,7 @@ class Deferred:
             finally:
                 self._in_hand = frozenset()
 
-    async def written(self, handling: Handling) -> None:
+    async def written(self, handling: EventProcessor) -> None:
         """Wait while something of this thread is being written: what comes later is not to be written before it."""
         if handling in self._in_hand:
             async with self._turn:

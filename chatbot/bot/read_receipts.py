@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from chatbot.conversation.state import Kind, State, kind_of
+from chatbot.conversation.state import State, StateType, state_type_of
 from chatbot.errors import Forbidden, NotFound, Rejected, ServiceError, Throttled
 from chatbot.events import ReadReceiptReceived
 from chatbot.model import ChatMessage, MessageId, MessageType, Receipt, ThreadId, UserId
@@ -37,7 +37,7 @@ MAX_PEOPLE: Final = 20
 """In larger threads the service keeps no receipts (service limits)."""
 
 
-class Receipts:
+class ReceiptSender:
     """The receipts of one thread.
 
     Args:
@@ -59,7 +59,7 @@ class Receipts:
         self._back_off = BackOff()
 
     @classmethod
-    def of(cls, record: ThreadRecord | None) -> Receipts:
+    def of(cls, record: ThreadRecord | None) -> ReceiptSender:
         """As the store remembers them."""
         return cls(record.receipt_due, record.receipt_sent) if record else cls()
 
@@ -144,7 +144,7 @@ REFUSED_PAUSE: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ReportedReceipts:
     """Up to which message each person is known to have read.
 
     Args:
@@ -154,7 +154,7 @@ class Told:
     messages: dict[str, str] = field(default_factory=dict)
 
 
-class Reading:
+class ReceiptPoller:
     """The receipts of others in one thread.
 
     Args:
@@ -217,14 +217,14 @@ class Reading:
         lane = self._lane
         key = StateKey(self._kind.name, lane.thread)
         stored = await lane.bot.conversations.state(key)
-        told: Told = self._kind.load(stored.value if stored else None)
+        told: ReportedReceipts = self._kind.load(stored.value if stored else None)
         self._known = {UserId(reader): int(message) for reader, message in told.messages.items()}
         for receipt in sorted(receipts, key=lambda one: (one.read_on, int(one.message))):
             if not self._is_news(receipt.reader, int(receipt.message)):
                 continue
             if lane.bot.is_stopping or lane.handling.outbox.is_full:
                 return
-            told = Told({**told.messages, receipt.reader: receipt.message})
+            told = ReportedReceipts({**told.messages, receipt.reader: receipt.message})
             event = ReadReceiptReceived(
                 bot=lane.bot.user, thread=lane.thread, occurred_on=receipt.read_on, receipt=receipt
             )
@@ -237,8 +237,8 @@ class Reading:
 
 
 @cache
-def _kind_of_told() -> Kind:
-    kind = kind_of(State[Told])
+def _kind_of_told() -> StateType:
+    kind = state_type_of(State[ReportedReceipts])
     assert kind is not None
     # Under this name it stands in the stores of every earlier version, wherever the class is defined.
     return replace(kind, name="chatbot.bot.reading.Told")

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import anyio
 
-from chatbot.actions import SendMessage, Wish
+from chatbot.actions import KeyedAction, SendMessage
 from chatbot.bot.degraded import LANE_FAILING, LASTING_SECONDS
 from chatbot.dispatch import Outcome
 from chatbot.dispatch.author_code import SLOW_SECONDS, Abandoned, RunLimits, Running
@@ -188,7 +188,7 @@ Commit: TypeAlias = Callable[[Outcome, Sequence[Write]], Awaitable[None]]
 """Commits what came of an event, together with these writes."""
 
 
-class Trials:
+class RetryLoop:
     """The handling of events, one after the other.
 
     Args:
@@ -422,7 +422,7 @@ class Trials:
         commit: Commit,
         writes: Sequence[Write],
         least: Sequence[Write],
-        broken: tuple[Wish, ...] = (),
+        broken: tuple[KeyedAction, ...] = (),
     ) -> None:
         """Commit the last that is done about an event; if what handlers want cannot be committed, `least` is.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from chatbot.bot.degraded import LANE_FAILING
-from chatbot.bot.poll_queue import Rest, Rota
+from chatbot.bot.poll_queue import NextRun, PollQueue
 from chatbot.dispatch.author_code import uncancelled
 from chatbot.errors import kind_of
 from chatbot.events import Event, ThreadEvent
@@ -28,7 +28,7 @@ UNFORESEEN_PAUSE: Final = 30.0
 """Seconds a lane rests after something nobody foresaw."""
 
 
-class Turns:
+class Scheduler:
     """The turns of one bot's lanes.
 
     Args:
@@ -41,7 +41,7 @@ class Turns:
 
     def __init__(self, bot: Bot) -> None:
         self._bot = bot
-        self._rota = Rota(bot.settings.cadence.rate)
+        self._rota = PollQueue(bot.settings.cadence.rate)
         self._count = 0
         self._rung: dict[ThreadId, float] = {}
         self._to_ring: set[ThreadId] = set()
@@ -52,7 +52,7 @@ class Turns:
 
     def forget(self) -> None:
         """Let nobody wait for a turn any more; turns in hand go on."""
-        self._rota = Rota(self._bot.settings.cadence.rate)
+        self._rota = PollQueue(self._bot.settings.cadence.rate)
 
     def ring(self, thread: ThreadId, *, due: float | None = None) -> None:
         """Give a lane its turn as soon as possible, or when it is due; one at work gets another soon after."""
@@ -141,14 +141,14 @@ class Turns:
 
     async def _turn(self, lane: Lane) -> None:
         """One turn of one lane; whatever nobody foresaw is said with its traceback and does not stop the others."""
-        rest = Rest()
+        rest = NextRun()
         self._bot.watch.at_work(lane.thread)
         try:
             rest = await uncancelled(lane.turn())
         except Exception as error:
             lane.log.exception("turn.failed")
             self._bot.tell(None, error)
-            rest = Rest(call=UNFORESEEN_PAUSE)
+            rest = NextRun(call=UNFORESEEN_PAUSE)
             detail = f"{kind_of(error)} in {lane.thread}, tried again every {UNFORESEEN_PAUSE:.0f} s: see turn.failed"
             self._bot.degraded.begin(LANE_FAILING, detail, anyio.current_time(), place=lane.thread, after=1.0)
         else:
@@ -157,7 +157,7 @@ class Turns:
             del self.working[lane.thread]
             self._bot.watch.at_rest(lane.thread)
         rung = self._rung.pop(lane.thread, None)
-        if rung is not None and rest != Rest():
+        if rung is not None and rest != NextRun():
             pause = max(self._bot.settings.cadence.interval, rung - anyio.current_time())
             rest = replace(rest, call=pause if rest.call is None else min(rest.call, pause))
         self._rota.rest(lane.thread, rest, anyio.current_time())

@@ -39,7 +39,7 @@ class RunningHandler:
 
 
 @dataclass(frozen=True, slots=True)
-class BotReport:
+class BotStatus:
     """One bot at one moment.
 
     Args:
@@ -77,7 +77,7 @@ class BotReport:
     stretch: float = 1.0
 
 
-def report(bot: Bot, now: float) -> BotReport:
+def report(bot: Bot, now: float) -> BotStatus:
     """How a bot is doing.
 
     Args:
@@ -89,7 +89,7 @@ def report(bot: Bot, now: float) -> BotReport:
     unhandled = [lane.looking.unhandled_ms for lane in lanes if lane.looking.unhandled_ms is not None]
     running = _running(bot, now)
     wished = [made for lane in bot.lanes.values() if (made := lane.handling.outbox.oldest_ms) is not None]
-    return BotReport(
+    return BotStatus(
         name=bot.name,
         user=bot.user,
         threads=len(lanes),
@@ -110,7 +110,7 @@ def report(bot: Bot, now: float) -> BotReport:
 
 
 def missed(bot: Bot, now: float) -> Mapping[str, float]:
-    """What a restart of the process helps with: see `BotReport.missed`; cheap, however many threads there are."""
+    """What a restart of the process helps with: see `BotStatus.missed`; cheap, however many threads there are."""
     return _missed(_late(bot, now))
 
 

@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from chatbot.cli.boundary import EXIT_USAGE
 from chatbot.cli.daemon_client import count_unsent, way_to
 from chatbot.cli.options import BOTS_YAML, RunningConfig, duration
-from chatbot.cli.person import Person, find_person
+from chatbot.cli.person import ChatUser, find_person
 from chatbot.cli.session import Session
 from chatbot.cli.terminal import Terminal
 from chatbot.config.source_location import printable
@@ -92,7 +92,7 @@ async def _chat(
         await Session(person, chosen, terminal, partial(count_unsent, config, chosen)).run(patience)
 
 
-async def _list(person: Person) -> None:
+async def _list(person: ChatUser) -> None:
     async for item in person.threads():
         print(f"{item.id}  {printable(item.topic)}")
 

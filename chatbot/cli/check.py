@@ -20,7 +20,7 @@ from chatbot.cli.options import BOTS_YAML, ConfigFile, Format
 from chatbot.cli.output import as_json, counted, exit_code, lines
 from chatbot.config import BotConfig, Config, ServiceConfig
 from chatbot.config.load import Examined, examine, in_order
-from chatbot.config.source_location import Place, Problem, Source, masked, printable
+from chatbot.config.source_location import Problem, SourceLocation, SourceText, masked, printable
 from chatbot.dispatch.handler import Handler
 from chatbot.dispatch.source_location import at
 from chatbot.durations import format_duration
@@ -31,7 +31,7 @@ from chatbot.runtime.compatibility import Incompatibility, incompatibilities
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control_socket import find_daemon
 from chatbot.runtime.doctor import memory, service
-from chatbot.runtime.doctor.finding import Finding, State, misconfigured, ok, warning
+from chatbot.runtime.doctor.finding import Finding, FindingState, misconfigured, ok, warning
 from chatbot.runtime.logs import logging_to
 from chatbot.runtime.plugins import Plugins, examine_plugins
 from chatbot.runtime.run_directory import ControlDirectory, RunInfo
@@ -191,9 +191,9 @@ def _unsteady(plugin: Plugin) -> Iterator[Problem]:
             yield Problem(_line(one.file, one.line), (), text)
 
 
-def _line(file: str, number: int) -> Place:
+def _line(file: str, number: int) -> SourceLocation:
     """A line of a plugin's source."""
-    return Place(Source(at(file, None), ()), number, 0)
+    return SourceLocation(SourceText(at(file, None), ()), number, 0)
 
 
 def _findings(config: Config, *, is_online: bool) -> Iterator[Finding]:
@@ -201,7 +201,7 @@ def _findings(config: Config, *, is_online: bool) -> Iterator[Finding]:
     control = ControlDirectory(config.directory)
     store = examine_store(config.store.get_secret_value(), base_dir=config.directory)
     for one in memory.look(config, store, is_running=control.is_held):
-        if one.subject != "disk" or one.state is not State.OK:
+        if one.subject != "disk" or one.state is not FindingState.OK:
             yield one
     if config.ca_file and not config.uses_emulator and not (config.directory / config.ca_file).is_file():
         what = "there is no such file; name a PEM file of certificates, or leave it out"

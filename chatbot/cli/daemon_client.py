@@ -21,7 +21,7 @@ import anyio.to_thread
 from chatbot.config import load_config
 from chatbot.errors import Forbidden, NotFound, StateError, UnknownName
 from chatbot.model import ThreadId, UserId
-from chatbot.runtime.admin_api import Caretaker
+from chatbot.runtime.admin_api import AdminApi
 from chatbot.runtime.connection import Connection, KnownBot, KnownBots, published, remembered
 from chatbot.runtime.control_socket import Address, ask, find_daemon
 from chatbot.runtime.logs import logging_to
@@ -156,7 +156,7 @@ def consult(config: Path, question: Mapping[str, Any]) -> Mapping[str, Any]:
 
     Args:
         config: the bots.yaml.
-        question: see `Caretaker.answer`.
+        question: see `AdminApi.answer`.
 
     Raises:
         ChatbotError: the question cannot be answered.
@@ -173,7 +173,7 @@ def consult(config: Path, question: Mapping[str, Any]) -> Mapping[str, Any]:
 
 async def _visit(store: Store, question: Mapping[str, Any]) -> Mapping[str, Any]:
     async with store:
-        return await Caretaker(store).answer(question)
+        return await AdminApi(store).answer(question)
 
 
 async def count_unsent(config: Path, thread: ThreadId) -> int:

@@ -17,7 +17,7 @@ from chatbot.config import Config, ServiceConfig, load_config
 from chatbot.errors import ChatbotError, ConfigError
 from chatbot.runtime.control_socket import ask, find_daemon
 from chatbot.runtime.doctor import daemon, finding, memory, packages, service
-from chatbot.runtime.doctor.finding import Finding, State, failed, misconfigured, ok, warning
+from chatbot.runtime.doctor.finding import Finding, FindingState, failed, misconfigured, ok, warning
 from chatbot.runtime.logs import logging_to
 from chatbot.runtime.plugins import load_plugins
 from chatbot.runtime.run_directory import ControlDirectory
@@ -48,7 +48,7 @@ class _Visit:
 
     @property
     def ills(self) -> list[Finding]:
-        return [one for one in self.found if one.state is State.FAILED]
+        return [one for one in self.found if one.state is FindingState.FAILED]
 
     def findings(self) -> Iterator[Finding]:
         problems: tuple[str, ...] = ()
@@ -100,6 +100,6 @@ def _plugins(config: Config) -> Iterator[Finding]:
 
 
 def _verdict(visit: _Visit) -> str:
-    warnings = sum(one.state is State.WARNING for one in visit.found)
+    warnings = sum(one.state is FindingState.WARNING for one in visit.found)
     more = f", {counted(warnings, 'warning')}" if warnings else ""
     return f"\n{counted(len(visit.ills), 'problem')}{more}." if visit.ills else f"\nAll is well{more}."

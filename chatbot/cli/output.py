@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from chatbot.cli.boundary import EXIT_CONFIG, EXIT_UNAVAILABLE
 from chatbot.config.source_location import cells, printable
-from chatbot.runtime.doctor.finding import Finding, State
+from chatbot.runtime.doctor.finding import Finding, FindingState
 
-_SIGNS: Final = {State.OK: "✓", State.WARNING: "!", State.FAILED: "✗"}
-_PLAIN_SIGNS: Final = {State.OK: "+", State.WARNING: "!", State.FAILED: "x"}
+_SIGNS: Final = {FindingState.OK: "✓", FindingState.WARNING: "!", FindingState.FAILED: "✗"}
+_PLAIN_SIGNS: Final = {FindingState.OK: "+", FindingState.WARNING: "!", FindingState.FAILED: "x"}
 
 
 def lines(finding: Finding) -> Iterator[str]:
@@ -35,7 +35,7 @@ def as_json(finding: Finding) -> Mapping[str, Any]:
 
 def exit_code(findings: Iterable[Finding]) -> int:
     """What findings mean to whoever started us: 0, unless something failed."""
-    ills = [one for one in findings if one.state is State.FAILED]
+    ills = [one for one in findings if one.state is FindingState.FAILED]
     if not ills:
         return 0
     return EXIT_CONFIG if any(one.is_configuration for one in ills) else EXIT_UNAVAILABLE

@@ -17,7 +17,7 @@ _NOTES = "people"
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class ChatUser:
     """Someone who talks to the bots.
 
     Args:
@@ -91,7 +91,7 @@ class Person:
         return await self.open_thread(f"{self.name} and the bots")
 
 
-async def find_person(name: str, control: ControlDirectory, info: RunInfo, resource: AcsResource) -> Person:
+async def find_person(name: str, control: ControlDirectory, info: RunInfo, resource: AcsResource) -> ChatUser:
     """The person of this name; their user is made the first time and remembered."""
     people = await anyio.to_thread.run_sync(control.recall, _NOTES)
     known = people.setdefault(info.resource, {})
@@ -99,4 +99,4 @@ async def find_person(name: str, control: ControlDirectory, info: RunInfo, resou
         known[name] = await resource.create_user()
         await anyio.to_thread.run_sync(control.remember, _NOTES, people)
     user = UserId(known[name])
-    return Person(name, resource.chat(user, resource.minted_tokens(user)), info, resource)
+    return ChatUser(name, resource.chat(user, resource.minted_tokens(user)), info, resource)

@@ -17,7 +17,7 @@ from typing import Final
 
 from chatbot.dispatch.plaintext import plain_text
 from chatbot.model import ChatMessage, MessageType, UserId
-from chatbot.testing.chat_files.script import Step, Verb, as_written
+from chatbot.testing.chat_files.script import ScriptStep, Verb, as_written
 
 # fmt: off
 NAMES: Final = (
@@ -179,7 +179,7 @@ PAUSE_MS: Final = 60_000
 """Shorter pauses are not worth a line."""
 
 
-def recorded(messages: Sequence[ChatMessage], bots: Mapping[UserId, str]) -> list[Step]:
+def recorded(messages: Sequence[ChatMessage], bots: Mapping[UserId, str]) -> list[ScriptStep]:
     """Make steps of messages: as they read now, without those that were taken back.
 
     Args:
@@ -221,18 +221,20 @@ class _Recorder:
         self._present: set[UserId] = set()
         self._removed: set[UserId] = set()
 
-    def steps(self, messages: Sequence[ChatMessage]) -> Iterator[Step]:
+    def steps(self, messages: Sequence[ChatMessage]) -> Iterator[ScriptStep]:
         before: int | None = None
         for message in messages:
             steps = list(self._steps(message))
             if not steps:
                 continue
             if before is not None and message.number - before >= PAUSE_MS:
-                yield Step(Verb.WAITS, duration=timedelta(minutes=math.ceil((message.number - before) / PAUSE_MS)))
+                yield ScriptStep(
+                    Verb.WAITS, duration=timedelta(minutes=math.ceil((message.number - before) / PAUSE_MS))
+                )
             before = message.number
             yield from steps
 
-    def _steps(self, message: ChatMessage) -> Iterator[Step]:
+    def _steps(self, message: ChatMessage) -> Iterator[ScriptStep]:
         if message.is_said:
             yield from self._said(message)
         elif message.type is MessageType.PARTICIPANT_ADDED:
@@ -240,38 +242,38 @@ class _Recorder:
         elif message.type is MessageType.PARTICIPANT_REMOVED:
             yield from self._left(message)
         elif message.type is MessageType.TOPIC_UPDATED and message.initiator is not None:
-            yield Step(
+            yield ScriptStep(
                 Verb.RENAMES,
                 self._name(message.initiator),
                 " ".join(self._masks.text(without_controls(message.topic or "")).split()),
             )
 
-    def _said(self, message: ChatMessage) -> Iterator[Step]:
+    def _said(self, message: ChatMessage) -> Iterator[ScriptStep]:
         text = without_controls(plain_text(message.content) if message.type is MessageType.HTML else message.content)
         if message.sender is not None and message.deleted_on is None and as_written(text):
-            yield Step(Verb.SAYS, self._name(message.sender), self._masks.text(text))
+            yield ScriptStep(Verb.SAYS, self._name(message.sender), self._masks.text(text))
 
-    def _added(self, message: ChatMessage) -> Iterator[Step]:
+    def _added(self, message: ChatMessage) -> Iterator[ScriptStep]:
         people = [one.user for one in message.participants if one.user not in self._bots]
         back = [one.user for one in message.participants if one.user in self._removed]
         host = message.initiator if message.initiator in self._present else None
         if host is None or host in people:
-            yield from (Step(Verb.JOINS, self._name(user)) for user in people)
+            yield from (ScriptStep(Verb.JOINS, self._name(user)) for user in people)
             arrived = back if host is not None else []
         else:
             arrived = [*people, *back]
         if arrived and host is not None:
-            yield Step(Verb.ADDS, self._name(host), ", ".join(self._name(user) for user in arrived))
+            yield ScriptStep(Verb.ADDS, self._name(host), ", ".join(self._name(user) for user in arrived))
         self._present.update(people)
         self._removed.difference_update(back)
 
-    def _left(self, message: ChatMessage) -> Iterator[Step]:
+    def _left(self, message: ChatMessage) -> Iterator[ScriptStep]:
         for user in (one.user for one in message.participants):
             self._present.discard(user)
             if user not in self._bots or message.initiator in (user, None):
-                yield Step(Verb.LEAVES, self._name(user))
+                yield ScriptStep(Verb.LEAVES, self._name(user))
             elif message.initiator is not None:
-                yield Step(Verb.REMOVES, self._name(message.initiator), self._name(user))
+                yield ScriptStep(Verb.REMOVES, self._name(message.initiator), self._name(user))
             if user in self._bots:
                 self._removed.add(user)
 

@@ -16,7 +16,7 @@ from chatbot.config import load_config
 from chatbot.config.source_location import printable
 from chatbot.errors import ConfigError, PluginSettingsError, UnknownName
 from chatbot.runtime.logs import logging_to
-from chatbot.testing.chat_files.difference import Performance, other_replies, perform
+from chatbot.testing.chat_files.difference import ScriptRun, other_replies, perform
 from chatbot.testing.chat_files.script import Script, final_replies, parse_script
 
 EXIT_DIFFERENT = 1
@@ -102,7 +102,7 @@ def _recast(
     return replace(script, roles=tuple(roles))
 
 
-def _report(script: Script, done: Performance) -> Iterator[str]:
+def _report(script: Script, done: ScriptRun) -> Iterator[str]:
     for bot, lines in other_replies(script, done.steps):
         yield f"{script.file}: {bot} answers otherwise (- before, + now)"
         yield from lines

@@ -29,7 +29,7 @@ from chatbot.runtime.forced_exit import ForcedExit
 from chatbot.runtime.logs import logging_to, resolve_format
 from chatbot.runtime.run_directory import ControlDirectory, RunInfo
 from chatbot.runtime.sources import Sources
-from chatbot.runtime.systemd import Supervisor
+from chatbot.runtime.systemd import SystemdNotifier
 from chatbot.runtime.tracing import traced
 
 
@@ -126,7 +126,7 @@ def run(
                     forced_exit=forced_exit,
                     on_ready=_ready(settings, resolve_format(wanted, sys.stderr)),
                     is_once=once,
-                    supervisor=Supervisor.of(os.environ),
+                    supervisor=SystemdNotifier.of(os.environ),
                     reloads=reload,
                 )
                 return _run(make, settings, control, wanted)

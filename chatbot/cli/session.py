@@ -15,7 +15,7 @@ from typing import Final
 
 import anyio
 
-from chatbot.cli.person import Person
+from chatbot.cli.person import ChatUser
 from chatbot.cli.terminal import Terminal
 from chatbot.dispatch.plaintext import plain_text
 from chatbot.errors import OutcomeUnknown, Throttled, Unreachable
@@ -31,7 +31,7 @@ class Tone(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TranscriptLine:
     """One thing to show.
 
     Args:
@@ -74,7 +74,7 @@ class Transcript:
         self._read: dict[UserId, int] = {}
         self.top = 0
 
-    def news(self, messages: Iterable[ChatMessage], *, has_own: bool = False) -> list[Line]:
+    def news(self, messages: Iterable[ChatMessage], *, has_own: bool = False) -> list[TranscriptLine]:
         """What has happened, oldest first; what was told already is left out.
 
         Args:
@@ -92,14 +92,14 @@ class Transcript:
                 lines += self._lines(message, is_known=known is not None)
         return lines
 
-    def reads(self, receipts: Iterable[Receipt], message: MessageId) -> list[Line]:
+    def reads(self, receipts: Iterable[Receipt], message: MessageId) -> list[TranscriptLine]:
         """Who has read up to this message since the last time this was asked."""
         lines = []
         for receipt in receipts:
             before, now = self._read.get(receipt.reader, 0), int(receipt.message)
             self._read[receipt.reader] = max(before, now)
             if receipt.reader != self._me and before < int(message) <= now:
-                lines.append(Line("✓ read by", self.name(receipt.reader), Tone.NOTICE))
+                lines.append(TranscriptLine("✓ read by", self.name(receipt.reader), Tone.NOTICE))
         return lines
 
     def readers(self, message: MessageId) -> int:
@@ -117,23 +117,27 @@ class Transcript:
         if message.sender and message.sender_display_name:
             self._names[message.sender] = message.sender_display_name
 
-    def _lines(self, message: ChatMessage, *, is_known: bool) -> list[Line]:
+    def _lines(self, message: ChatMessage, *, is_known: bool) -> list[TranscriptLine]:
         who = self.name(message.sender)
         if not message.is_said:
             return self._happened(message)
         if message.deleted_on is not None:
-            return [Line(who, "took a message back", Tone.CHANGED)] if is_known else []
+            return [TranscriptLine(who, "took a message back", Tone.CHANGED)] if is_known else []
         text = plain_text(message.content) if message.type is MessageType.HTML else message.content
-        return [Line(who, f"changed it to: {text}", Tone.CHANGED) if is_known else Line(who, text, Tone.SAID)]
+        return [
+            TranscriptLine(who, f"changed it to: {text}", Tone.CHANGED)
+            if is_known
+            else TranscriptLine(who, text, Tone.SAID)
+        ]
 
-    def _happened(self, message: ChatMessage) -> list[Line]:
+    def _happened(self, message: ChatMessage) -> list[TranscriptLine]:
         others = ", ".join(self.name(person.user) for person in message.participants if person.user != self._me)
         if message.type is MessageType.PARTICIPANT_ADDED and others:
-            return [Line(others, "came in", Tone.NOTICE)]
+            return [TranscriptLine(others, "came in", Tone.NOTICE)]
         if message.type is MessageType.PARTICIPANT_REMOVED and others:
-            return [Line(others, "left", Tone.NOTICE)]
+            return [TranscriptLine(others, "left", Tone.NOTICE)]
         if message.type is MessageType.TOPIC_UPDATED:
-            return [Line("The topic", f"is now: {message.topic or ''}", Tone.NOTICE)]
+            return [TranscriptLine("The topic", f"is now: {message.topic or ''}", Tone.NOTICE)]
         return []
 
 
@@ -169,7 +173,7 @@ class Session:
     """
 
     def __init__(
-        self, person: Person, thread: ThreadId, terminal: Terminal, unsent: Callable[[], Awaitable[int]]
+        self, person: ChatUser, thread: ThreadId, terminal: Terminal, unsent: Callable[[], Awaitable[int]]
     ) -> None:
         self._person = person
         self._service = person.service
@@ -190,7 +194,7 @@ class Session:
             patience: how long to wait for answers when the input has ended.
 
         Raises:
-            ServiceError: the service is gone, or refuses.
+            ErrorResponse: the service is gone, or refuses.
         """
         self._show(self._transcript.news(await self._messages(), has_own=True)[-EARLIER:])
         async with anyio.create_task_group() as group:
@@ -206,7 +210,7 @@ class Session:
         if not line.strip():
             return
         if not self._terminal.is_echoing:
-            self._show([Line(self._person.name, line, Tone.SAID)])
+            self._show([TranscriptLine(self._person.name, line, Tone.SAID)])
         while True:
             try:
                 self._unread = await self._service.send_message(self._thread, line, display_name=self._person.name)
@@ -214,7 +218,7 @@ class Session:
                 await anyio.sleep(error.retry_after or 1.0)
                 continue
             except OutcomeUnknown:
-                self._show([Line("(perhaps", f"not sent: {line})", Tone.CHANGED)])
+                self._show([TranscriptLine("(perhaps", f"not sent: {line})", Tone.CHANGED)])
             self._sent_at = anyio.current_time()
             self._receipts_at = max(self._receipts_at, self._sent_at + RECEIPTS_AFTER)
             return
@@ -281,6 +285,6 @@ class Session:
         receipts = [receipt async for receipt in self._service.list_receipts(self._thread)]
         self._show(self._transcript.reads(receipts, self._unread))
 
-    def _show(self, lines: Iterable[Line]) -> None:
+    def _show(self, lines: Iterable[TranscriptLine]) -> None:
         for line in lines:
             self._terminal.show(line.shown(has_colors=self._terminal.has_colors))

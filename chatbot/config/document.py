@@ -25,7 +25,7 @@ from pydantic import SecretStr
 
 from chatbot.config.file import MissingError, UnreadableError, read_secret, read_text, without_tilde
 from chatbot.config.interpolation import InterpolationError, interpolate
-from chatbot.config.source_location import DataPath, Place, Problem, Source
+from chatbot.config.source_location import DataPath, Problem, SourceLocation, SourceText
 
 _MOST_VALUES: Final = 20_000
 _DEEPEST: Final = 50
@@ -64,21 +64,21 @@ class Document:
         is_complete: whether all of them could be read.
     """
 
-    source: Source
+    source: SourceText
     data: Any = None
-    values: dict[DataPath, Place] = field(default_factory=dict, repr=False)
-    keys: dict[DataPath, Place] = field(default_factory=dict, repr=False)
+    values: dict[DataPath, SourceLocation] = field(default_factory=dict, repr=False)
+    keys: dict[DataPath, SourceLocation] = field(default_factory=dict, repr=False)
     problems: list[Problem] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     is_complete: bool = True
 
-    def place(self, path: DataPath, *, of_key: bool = False) -> Place:
+    def place(self, path: DataPath, *, of_key: bool = False) -> SourceLocation:
         """Where the value (or key) at this path stands; what is missing, where it would belong."""
         first, second = (self.keys, self.values) if of_key else (self.values, self.keys)
         place = first.get(path) or second.get(path)
         if place is None and path:
             return self.place(path[:-1], of_key=True)
-        return place or Place(self.source, 1, 1)
+        return place or SourceLocation(self.source, 1, 1)
 
     def problem(self, path: DataPath, text: str, *, of_key: bool = False) -> Problem:
         """Something to be said about the value (or key) at this path."""
@@ -97,7 +97,7 @@ def read_document(name: str, text: str, environ: Mapping[str, str], directory: P
         environ: what `${…}` and `!secret env:` look into.
         directory: where the paths of `!secret file:` start.
     """
-    document = Document(Source.of(name, text))
+    document = Document(SourceText.of(name, text))
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -111,9 +111,9 @@ def read_document(name: str, text: str, environ: Mapping[str, str], directory: P
     return document
 
 
-def _syntax_problem(source: Source, error: yaml.MarkedYAMLError) -> Problem:
+def _syntax_problem(source: SourceText, error: yaml.MarkedYAMLError) -> Problem:
     mark = error.problem_mark or error.context_mark
-    place = Place(source, mark.line + 1, mark.column + 1) if mark else Place(source, 1, 1)
+    place = SourceLocation(source, mark.line + 1, mark.column + 1) if mark else SourceLocation(source, 1, 1)
     what = error.problem or error.context or "something"
     hint = ""
     line = source.lines[place.line - 1] if place.line <= len(source.lines) else ""
@@ -124,14 +124,14 @@ def _syntax_problem(source: Source, error: yaml.MarkedYAMLError) -> Problem:
     return Problem(place, (), f"this is not YAML: {what}{hint}")
 
 
-def _unreadable(source: Source, error: Exception) -> Problem:
+def _unreadable(source: SourceText, error: Exception) -> Problem:
     if isinstance(error, RecursionError):
-        return Problem(Place(source, 1, 1), (), f"this is nested too deeply (at most {_DEEPEST} levels)")
+        return Problem(SourceLocation(source, 1, 1), (), f"this is nested too deeply (at most {_DEEPEST} levels)")
     if isinstance(error, yaml.reader.ReaderError):
         what = f"a character that YAML does not allow, U+{error.character:04X}; remove it"
         holders = (n for n, text in enumerate(source.lines, 1) if chr(error.character) in text)
-        return Problem(Place(source, next(holders, 1), 1), (), what)
-    return Problem(Place(source, 1, 1), (), f"this is not YAML: {error}")
+        return Problem(SourceLocation(source, next(holders, 1), 1), (), what)
+    return Problem(SourceLocation(source, 1, 1), (), f"this is not YAML: {error}")
 
 
 class _TooMuchError(Exception):
@@ -259,12 +259,12 @@ class _Builder:
     def _problem(self, node: yaml.Node, path: DataPath, text: str) -> None:
         self._document.problems.append(Problem(self._place(node), path, text))
 
-    def _place(self, node: yaml.Node) -> Place:
+    def _place(self, node: yaml.Node) -> SourceLocation:
         start, end = node.start_mark, node.end_mark
         width = end.column - start.column if end.line == start.line else 1
         if isinstance(node, yaml.CollectionNode):
             width = 1
-        return Place(self._document.source, start.line + 1, start.column + 1, max(width, 1))
+        return SourceLocation(self._document.source, start.line + 1, start.column + 1, max(width, 1))
 
 
 MOST_FILES: Final = 100
@@ -323,7 +323,7 @@ class _Reader:
         document = self.read(path, text)
         if document.data is not None and not isinstance(document.data, dict):
             what = "this file is not a mapping; write settings into it, such as bots:"
-            document.problems.append(Problem(Place(document.source, 1, 1), (), what))
+            document.problems.append(Problem(SourceLocation(document.source, 1, 1), (), what))
             document.data = None
         document.is_complete &= document.data is not None or not document.problems
         return document

@@ -16,7 +16,7 @@ from chatbot.config.explain import explained
 from chatbot.config.file import MissingError, UnreadableError
 from chatbot.config.schema import BotConfig, Config
 from chatbot.config.service import ServiceConfig
-from chatbot.config.source_location import Place, Problem, Source
+from chatbot.config.source_location import Problem, SourceLocation, SourceText
 from chatbot.errors import ConfigError
 from chatbot.model import UserId
 from chatbot.service.credentials import read_user
@@ -98,9 +98,11 @@ def examine(path: Path, environ: Mapping[str, str]) -> Examined:
     try:
         document = read_files(path, environ)
     except UnreadableError as error:
-        source = Source(str(path), ())
+        source = SourceText(str(path), ())
         remedy = "; name your configuration, or go where it is" if isinstance(error, MissingError) else ""
-        return Examined(None, [Problem(Place(source, error.line, 0), (), f"{error}{remedy}")], Document(source))
+        return Examined(
+            None, [Problem(SourceLocation(source, error.line, 0), (), f"{error}{remedy}")], Document(source)
+        )
     problems = document.problems
     if document.data is not None or not problems:
         config, more = _validate(document)
@@ -127,7 +129,9 @@ def _validate(document: Document) -> tuple[Config | None, list[Problem]]:
     if isinstance(data, dict):  # x-… at the top is a place for anchors, as in Compose files
         data = {key: value for key, value in data.items() if not key.startswith("x-")}
     if data is None:
-        problem = Problem(Place(document.source, 1, 1), (), "this file is empty; it needs version, service and bots")
+        problem = Problem(
+            SourceLocation(document.source, 1, 1), (), "this file is empty; it needs version, service and bots"
+        )
         return None, [problem]
     try:
         config = Config.model_validate(data)

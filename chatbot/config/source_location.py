@@ -23,7 +23,7 @@ DataPath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceText:
     """A file's text, by lines.
 
     Args:
@@ -34,13 +34,13 @@ class Source:
     lines: tuple[str, ...] = field(repr=False)
 
     @classmethod
-    def of(cls, name: str, text: str) -> Source:
+    def of(cls, name: str, text: str) -> SourceText:
         """Split a text into its lines."""
         return cls(name, tuple(text.splitlines()))
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SourceLocation:
     """A stretch of one line.
 
     Args:
@@ -48,7 +48,7 @@ class Place:
         width: how many characters the caret underlines.
     """
 
-    source: Source
+    source: SourceText
     line: int
     column: int
     width: int = 1
@@ -75,7 +75,7 @@ class Place:
 class Problem:
     """Something wrong in a file: where, in which value, and one sentence that says what to write instead."""
 
-    place: Place
+    place: SourceLocation
     path: DataPath
     text: str
 

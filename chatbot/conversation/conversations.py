@@ -18,7 +18,7 @@ import anyio
 from chatbot.conversation import journal
 from chatbot.conversation.due_queue import Agenda
 from chatbot.conversation.schedules import Schedule
-from chatbot.conversation.unit_of_work import Memory
+from chatbot.conversation.unit_of_work import UnitOfWork
 from chatbot.events import DialogTimedOut, Event, MessageReceived, ScheduleFired, TimerFired
 from chatbot.model import ThreadId, UserId
 from chatbot.stores.base import DeadLetter, EnterThread, LeaveThread, SaveDeadLetter, Store, Write, letter_id
@@ -90,9 +90,9 @@ class Conversations:
             self._correction_ms = correction_ms
             self._wake()
 
-    def open(self, event: Event) -> Memory:
+    def open(self, event: Event) -> UnitOfWork:
         """What the handlers of an event remember."""
-        return Memory(event, self, pending=self._pending(event), now_ms=self.now_ms)
+        return UnitOfWork(event, self, pending=self._pending(event), now_ms=self.now_ms)
 
     def _pending(self, event: Event) -> DialogRecord | None:
         """The dialog that an event concerns: one that has taken it before, else the one that asked last."""

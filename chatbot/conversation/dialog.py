@@ -18,7 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, cast, overload
 
 from chatbot.actions import ActionKey, SendMessage, expect_identifier, expect_text
-from chatbot.conversation.dialog_replay import Performance
+from chatbot.conversation.dialog_replay import Replay
 from chatbot.events import MessageReceived
 from chatbot.message_size import check_message
 from chatbot.model import Participant, ThreadId, TimerId, UserId
@@ -123,7 +123,7 @@ class Dialog:
     that take it: `await address(talk)`. What it returns, if it is text, is said last.
     """
 
-    def __init__(self, performance: Performance, host: DialogHost) -> None:
+    def __init__(self, performance: Replay, host: DialogHost) -> None:
         self._performance = performance
         self._host = host
 
@@ -325,7 +325,7 @@ class Dialog:
         """Who is in the thread, the bot included; in later runs, who was in it then.
 
         Raises:
-            ServiceError: the service does not say.
+            ErrorResponse: the service does not say.
         """
         return await self._performance.participants(self._host.participants)
 
@@ -384,7 +384,7 @@ def _check_timeout(timeout: object) -> None:
 class _ReplayLog:
     """A logger that is silent while a dialog is replayed; asked at each line, as authors keep the logger."""
 
-    def __init__(self, log: FilteringBoundLogger, performance: Performance) -> None:
+    def __init__(self, log: FilteringBoundLogger, performance: Replay) -> None:
         self._log = log
         self._performance = performance
 

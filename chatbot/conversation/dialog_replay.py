@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final, NoReturn
 
-from chatbot.actions import ActionKey, SendMessage, Wish, action_key, readable
+from chatbot.actions import ActionKey, KeyedAction, SendMessage, action_key, readable
 from chatbot.conversation import journal
 from chatbot.conversation.idempotency import perform, refuse_inside_effect, result_form
-from chatbot.conversation.journal import Entry, Step
+from chatbot.conversation.journal import Entry, JournalStep
 from chatbot.durations import LONGEST
 from chatbot.errors import DialogCancelled, DialogDiverged, DialogTimeout
 from chatbot.model import Participant, TimerId, UserId
@@ -33,7 +33,7 @@ class Suspended(BaseException):
 
 
 @dataclass(slots=True)
-class Performance:
+class Replay:
     """A dialog as it is being run.
 
     Args:
@@ -57,7 +57,7 @@ class Performance:
     now_ms: int
     save: Callable[[DialogRecord], Awaitable[None]]
     enter: Callable[[Entry | None], None]
-    wishes: list[Wish] = field(default_factory=list)
+    wishes: list[KeyedAction] = field(default_factory=list)
     timers: list[SetTimer | DropTimer] = field(default_factory=list)
     is_suspended: bool = False
     is_refused: bool = False
@@ -85,7 +85,7 @@ class Performance:
     @property
     def at_rest(self) -> DialogRecord:
         """The dialog as it is kept when the event in hand is given up: that event, handled again, goes on from here."""
-        if self.entries[-1].step is Step.ASKED:
+        if self.entries[-1].step is JournalStep.ASKED:
             del self.entries[-1]
         return replace(self.current, is_waiting=False, deadline_ms=None)
 
@@ -96,7 +96,7 @@ class Performance:
 
     def begin(self) -> None:
         """Take the first step, which is the event that it began with."""
-        self._meet((Step.BEGAN,), "")
+        self._meet((JournalStep.BEGAN,), "")
 
     def end(self) -> None:
         """The function has ended, or waits.
@@ -117,7 +117,7 @@ class Performance:
     def say(self, action: SendMessage) -> ActionKey:
         """Say something, unless it was said before; returns its key."""
         index = self._index
-        self._take_step(Step.SAID, action.thread or "")
+        self._take_step(JournalStep.SAID, action.thread or "")
         if index > journal.last_boundary(self.entries):
             self._wish(index, action)
         return self._key(index)
@@ -130,13 +130,13 @@ class Performance:
             plan: gives when it is due, epoch ms, and its payload; not called for a part that is committed.
             caused_by: whose doing it is.
         """
-        index, entry = self._index, self._meet((Step.SET_TIMER,), handler)
+        index, entry = self._index, self._meet((JournalStep.SET_TIMER,), handler)
         id = TimerId(self._key(index))
         if index <= journal.last_boundary(self.entries):
             return id
         due_ms, payload = plan()
         if entry is None:
-            self._add(Entry(Step.SET_TIMER, handler, due_ms))
+            self._add(Entry(JournalStep.SET_TIMER, handler, due_ms))
         else:
             due_ms = int(entry.value)  # another attempt counts from when the first one ran
         self.timers.append(SetTimer(TimerRecord(id, handler, due_ms, self.record.thread, payload, caused_by)))
@@ -145,19 +145,19 @@ class Performance:
     def cancel_timer(self, id: TimerId) -> None:
         """Cancel a timer, unless it was cancelled before."""
         index = self._index
-        self._take_step(Step.CANCELLED_TIMER, "")
+        self._take_step(JournalStep.CANCELLED_TIMER, "")
         if index > journal.last_boundary(self.entries):
             self.timers.append(DropTimer(id))
 
     async def participants(self, ask: Callable[[], Awaitable[Sequence[Participant]]]) -> Sequence[Participant]:
         """Who is in the thread; in later runs, who was in it then."""
-        entry = self._meet((Step.RAN,), PARTICIPANTS)
+        entry = self._meet((JournalStep.RAN,), PARTICIPANTS)
         if entry is not None:
             found: list[Participant] = _PEOPLE.decode(entry.value, "the participants")
             return found
         people = list(await ask())
         # Asking changes nothing, so this need not be durable before the part is committed.
-        self._add(Entry(Step.RAN, PARTICIPANTS, _PEOPLE.encode(people, "the participants")))
+        self._add(Entry(JournalStep.RAN, PARTICIPANTS, _PEOPLE.encode(people, "the participants")))
         return people
 
     def ask(self, question: SendMessage, timeout: timedelta | None, written: str | None = None) -> str:
@@ -175,16 +175,16 @@ class Performance:
             DialogCancelled: the person does not want to go on.
         """
         index, mark = self._index, journal.mark_of(question.content)
-        entry = self._meet((Step.ANSWERED, Step.TIMED_OUT, Step.CANCELLED), mark)
+        entry = self._meet((JournalStep.ANSWERED, JournalStep.TIMED_OUT, JournalStep.CANCELLED), mark)
         if entry is None:
-            self._add(Entry(Step.ASKED, mark, written))
+            self._add(Entry(JournalStep.ASKED, mark, written))
             self._wish(index, question)
             if timeout is not None and timeout <= LONGEST:  # beyond that nobody waits, and no date can be computed
                 self._deadline_ms = self.now_ms + max(0, int(timeout.total_seconds() * 1000))
             self._suspend()
-        elif entry.step is Step.TIMED_OUT:
+        elif entry.step is JournalStep.TIMED_OUT:
             raise DialogTimeout(DialogTimeout.__doc__)
-        elif entry.step is Step.CANCELLED:
+        elif entry.step is JournalStep.CANCELLED:
             raise DialogCancelled(DialogCancelled.__doc__)
         assert entry is not None
         return str(entry.value)
@@ -198,7 +198,7 @@ class Performance:
         if self._index != len(self.entries):
             self._diverge("an answer does not do that did before")
         key = action_key(self.record.event.bot, self.record.thread, self.event_key, f"{self.record.handler}:again", 0)
-        self.wishes.append(Wish(key, SendMessage(readable(complaint, self.record.handler))))
+        self.wishes.append(KeyedAction(key, SendMessage(readable(complaint, self.record.handler))))
         self.is_refused = True
         self._suspend()
 
@@ -210,17 +210,17 @@ class Performance:
         """
         name = getattr(function, "__qualname__", None) or type(function).__qualname__
         form = result_form(function)
-        entry = self._meet((Step.RAN,), name)
+        entry = self._meet((JournalStep.RAN,), name)
         if entry is None:
             result = await perform("talk.run", function, *args, **kwargs)
             encoded = form.encode(result, f"the result of {name}")
             check_size(to_json(encoded), f"the result of {name}")
-            self._add(Entry(Step.RAN, name, encoded))
+            self._add(Entry(JournalStep.RAN, name, encoded))
             await self.save(self.current)
             return result
         return form.decode(entry.value, f"the result of {name}")
 
-    def _meet(self, steps: tuple[Step, ...], label: str) -> Entry | None:
+    def _meet(self, steps: tuple[JournalStep, ...], label: str) -> Entry | None:
         """The next entry, which is one of these steps; None behind the last one."""
         refuse_inside_effect("a step of the dialog", remedy="take it in the dialog itself, before or after that")
         if self.is_suspended:
@@ -237,7 +237,7 @@ class Performance:
         self._index += 1
         return entry
 
-    def _take_step(self, step: Step, label: str) -> None:
+    def _take_step(self, step: JournalStep, label: str) -> None:
         if self._meet((step,), label) is None:
             self._add(Entry(step, label))
 
@@ -247,7 +247,7 @@ class Performance:
 
     def _wish(self, index: int, action: SendMessage) -> None:
         content = readable(action.content, self.record.handler)
-        self.wishes.append(Wish(self._key(index), replace(action, content=content)))
+        self.wishes.append(KeyedAction(self._key(index), replace(action, content=content)))
 
     def _key(self, index: int) -> ActionKey:
         """The key of what is asked for at this step: the same in every run."""

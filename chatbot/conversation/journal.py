@@ -19,7 +19,7 @@ VERSION: Final = 2
 that an older chatbot goes on with it."""
 
 
-class Step(StrEnum):
+class JournalStep(StrEnum):
     """What can happen in a dialog."""
 
     BEGAN = "began"
@@ -33,10 +33,10 @@ class Step(StrEnum):
     CANCELLED_TIMER = "cancelled_timer"
 
 
-_SINCE_2: Final = frozenset({Step.SET_TIMER, Step.CANCELLED_TIMER})
+_SINCE_2: Final = frozenset({JournalStep.SET_TIMER, JournalStep.CANCELLED_TIMER})
 """Steps that only form 2 knows."""
 
-BOUNDARIES: Final = (Step.BEGAN, Step.ANSWERED, Step.TIMED_OUT, Step.CANCELLED)
+BOUNDARIES: Final = (JournalStep.BEGAN, JournalStep.ANSWERED, JournalStep.TIMED_OUT, JournalStep.CANCELLED)
 """Steps that begin a part of the dialog: each part is run for one event, and committed with it."""
 
 
@@ -51,7 +51,7 @@ class Entry:
         states: of a boundary: the states that were read in its part, as they were then.
     """
 
-    step: Step
+    step: JournalStep
     label: str = ""
     value: Any = field(default=None, repr=False)
     states: Mapping[str, str | None] = field(default_factory=dict, repr=False)
@@ -81,7 +81,7 @@ def load(stored: str) -> list[Entry]:
         if whole["v"] > VERSION:
             msg = f"the store holds a dialog of form {whole['v']}; this chatbot reads up to {VERSION}: run a newer one"
             raise StoreTooNew(msg)
-        return [Entry(Step(step), label, value, states) for step, label, value, states in whole["entries"]]
+        return [Entry(JournalStep(step), label, value, states) for step, label, value, states in whole["entries"]]
     except (ValueError, KeyError, TypeError) as error:
         msg = "the store holds a dialog that cannot be read: it is damaged; restore a backup"
         raise StoreError(msg) from error
@@ -92,7 +92,7 @@ def steps(stored: str) -> int:
     return len(load(stored))
 
 
-def go_on(entries: Sequence[Entry], step: Step, value: Any = None) -> list[Entry]:
+def go_on(entries: Sequence[Entry], step: JournalStep, value: Any = None) -> list[Entry]:
     """The journal of a dialog that has waited, and waits no more.
 
     Args:

@@ -27,7 +27,7 @@ _VALUE: Final = "value"
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class StateType:
     """A kind of state.
 
     Args:
@@ -100,7 +100,7 @@ class Kind:
             raise StateError(msg) from error
 
 
-def kind_of(annotation: object) -> Kind | None:
+def state_type_of(annotation: object) -> StateType | None:
     """The kind of state an annotation asks for; None if it asks for none.
 
     Raises:
@@ -124,7 +124,7 @@ def kind_of(annotation: object) -> Kind | None:
         msg = f"{cls.__name__} cannot begin: {', '.join(missing)} has no default; give every field of a state one"
         raise TypeError(msg)
     form = form_of(cls, cls.__name__)
-    return Kind(handle, cls, f"{cls.__module__}.{cls.__qualname__}", form, tuple(migrations_of(cls)))
+    return StateType(handle, cls, f"{cls.__module__}.{cls.__qualname__}", form, tuple(migrations_of(cls)))
 
 
 def misfit(handle: type[Remembered[Any]], event: type[Event]) -> str | None:

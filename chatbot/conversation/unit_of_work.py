@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeAlias
 
-from chatbot.actions import SendMessage, Wish
+from chatbot.actions import KeyedAction, SendMessage
 from chatbot.conversation import journal, unit_of_work
 from chatbot.conversation.dialog import Dialog, DialogHost, is_cancel
-from chatbot.conversation.dialog_replay import Performance, Suspended
+from chatbot.conversation.dialog_replay import Replay, Suspended
 from chatbot.conversation.idempotency import perform, result_form
-from chatbot.conversation.journal import Entry, Step
-from chatbot.conversation.state import Kind, Remembered, person_of
+from chatbot.conversation.journal import Entry, JournalStep
+from chatbot.conversation.state import Remembered, StateType, person_of
 from chatbot.errors import DialogCancelled, DialogTimeout, StateError, TimeTooFar
 from chatbot.events import DialogTimedOut, Event, MessageReceived, ThreadEvent
 from chatbot.stores.base import Write
@@ -40,7 +40,7 @@ from chatbot.stores.erasure import NOBODY
 from chatbot.stores.serialization import check_size, from_json, to_json
 
 
-class Source(Protocol):
+class ConversationReader(Protocol):
     """Where a bot's memory is kept."""
 
     async def state(self, key: StateKey) -> StoredState | None:
@@ -64,12 +64,12 @@ class Source(Protocol):
 class _Opened:
     """A state that a handler has asked for, and as what it was found."""
 
-    kind: Kind
+    kind: StateType
     handle: Remembered[Any]
     found: StoredState | None
 
 
-class Memory:
+class UnitOfWork:
     """What the handlers of one event remember.
 
     Args:
@@ -85,7 +85,7 @@ class Memory:
     def __init__(
         self,
         event: Event,
-        source: Source | None = None,
+        source: ConversationReader | None = None,
         *,
         pending: DialogRecord | None = None,
         now_ms: int | None = None,
@@ -93,8 +93,8 @@ class Memory:
         self.pending = pending
         self._resumed: DialogRecord | None = None
         self._text = ""
-        self.wishes: list[Wish] = []
-        self._performance: Performance | None = None
+        self.wishes: list[KeyedAction] = []
+        self._performance: Replay | None = None
         self._event = event
         self._source = source
         self._now_ms = int(event.occurred_on.timestamp() * 1000) if now_ms is None else now_ms
@@ -106,7 +106,7 @@ class Memory:
         """The time, UTC."""
         return datetime.fromtimestamp(self._now_ms / 1000, UTC)
 
-    async def state(self, kind: Kind) -> Remembered[Any]:
+    async def state(self, kind: StateType) -> Remembered[Any]:
         """The state that a handler asks for; all handlers of one event share it.
 
         Raises:
@@ -170,7 +170,7 @@ class Memory:
         if record is None:
             assert isinstance(self._event, MessageReceived)
             record = unit_of_work.begun(self._event, handler, self._now_ms)
-        performance = Performance(
+        performance = Replay(
             record,
             unit_of_work.entries_for(record, self._event, text, cancel_words),
             self._event.key,
@@ -179,7 +179,7 @@ class Memory:
             enter=self._enter_part,
         )
         self._performance = performance
-        reply = await unit_of_work.hold(performance, function, host)
+        reply = await unit_of_work.run_dialog(performance, function, host)
         self.wishes += performance.wishes
         self._writes += performance.timers
         if performance.is_refused:
@@ -193,7 +193,7 @@ class Memory:
             self._writes.append(DropDialog(record.id))
         return reply
 
-    def take_wishes(self) -> list[Wish]:
+    def take_wishes(self) -> list[KeyedAction]:
         """What dialogs have said since the last time."""
         wishes, self.wishes = self.wishes, []
         return wishes
@@ -262,7 +262,7 @@ class Memory:
                 writes.append(save)
         return writes
 
-    def _open_source(self, purpose: str) -> Source:
+    def _open_source(self, purpose: str) -> ConversationReader:
         if self._source is None:
             msg = f"there is no memory here to {purpose}: use chat() or EventStream"
             raise StateError(msg)
@@ -277,7 +277,7 @@ class Memory:
         version = max(self._now_ms, found.version + 1 if found else 1)
         return SaveState(key, value, found.version if found else None, version)
 
-    def _key(self, kind: Kind) -> StateKey:
+    def _key(self, kind: StateType) -> StateKey:
         event, user = self._event, None
         thread = event.thread if kind.handle.per_thread and isinstance(event, ThreadEvent) else None
         if kind.handle.per_user:
@@ -320,7 +320,7 @@ def begun(event: MessageReceived, handler: str, now_ms: int) -> DialogRecord:
         user=sender,
         handler=handler,
         event=event,
-        journal=journal.dump([Entry(Step.BEGAN)]),
+        journal=journal.dump([Entry(JournalStep.BEGAN)]),
         event_key=event.key,
         is_waiting=False,
         deadline_ms=None,
@@ -338,13 +338,13 @@ def entries_for(record: DialogRecord, event: Event, text: str, cancel_words: tup
     if event.key == record.event_key:
         return entries
     if isinstance(event, DialogTimedOut):
-        return journal.go_on(entries, Step.TIMED_OUT)
+        return journal.go_on(entries, JournalStep.TIMED_OUT)
     if is_cancel(text, cancel_words):
-        return journal.go_on(entries, Step.CANCELLED)
-    return journal.go_on(entries, Step.ANSWERED, text)
+        return journal.go_on(entries, JournalStep.CANCELLED)
+    return journal.go_on(entries, JournalStep.ANSWERED, text)
 
 
-async def hold(performance: Performance, function: Function, host: DialogHost) -> Any:
+async def run_dialog(performance: Replay, function: Function, host: DialogHost) -> Any:
     """Run a dialog's function as far as it goes; returns what it returned, None if it waits.
 
     Raises:

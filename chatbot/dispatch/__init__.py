@@ -4,9 +4,9 @@ from chatbot.dispatch.access import Access, Rate
 from chatbot.dispatch.context import Context, SentMessage
 from chatbot.dispatch.dispatcher import Dispatcher, HandlerSource
 from chatbot.dispatch.event_view import BotInfo, CommandInfo
-from chatbot.dispatch.live import Line, NoLine
+from chatbot.dispatch.live import LiveChannel, NoLiveChannel
 from chatbot.dispatch.outcome import PASS, Ack, Outcome, Pass, Retry
-from chatbot.dispatch.registry import Roster
+from chatbot.dispatch.registry import HandlerRegistry
 
 __all__ = [
     "PASS",
@@ -16,13 +16,13 @@ __all__ = [
     "CommandInfo",
     "Context",
     "Dispatcher",
+    "HandlerRegistry",
     "HandlerSource",
-    "Line",
-    "NoLine",
+    "LiveChannel",
+    "NoLiveChannel",
     "Outcome",
     "Pass",
     "Rate",
     "Retry",
-    "Roster",
     "SentMessage",
 ]

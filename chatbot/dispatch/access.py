@@ -24,8 +24,8 @@ from enum import Enum
 from functools import cache
 from typing import Final
 
-from chatbot.conversation.state import Kind, UserState, kind_of
-from chatbot.conversation.unit_of_work import Memory
+from chatbot.conversation.state import StateType, UserState, state_type_of
+from chatbot.conversation.unit_of_work import UnitOfWork
 from chatbot.dispatch.event_view import BotInfo
 from chatbot.events import Event, MessageDeleted, MessageEvent
 from chatbot.model import ThreadId, UserId, milliseconds
@@ -70,9 +70,9 @@ class Share:
 
 
 @cache
-def kind_of_share() -> Kind:
+def kind_of_share() -> StateType:
     """As what shares are remembered."""
-    kind = kind_of(UserState[Share])
+    kind = state_type_of(UserState[Share])
     assert kind is not None
     # Under this name it stands in the stores of every earlier version, wherever the class is defined.
     return replace(kind, name="chatbot.dispatch.rate.Share")
@@ -86,12 +86,12 @@ MOST_IN_A_ROW: Final = 200
 PAUSE: Final = timedelta(minutes=1)
 
 
-class Admission(Enum):
+class Verdict(Enum):
     """Whether an event may be answered."""
 
-    WELCOME = "welcome"
-    UNINVITED = "uninvited"
-    TOO_MUCH = "too much"
+    ALLOWED = "welcome"
+    DENIED = "uninvited"
+    RATE_LIMITED = "too much"
     LOOP = "loop"
 
 
@@ -122,7 +122,7 @@ class _Row:
     told_key: str | None = None
 
 
-class Doorkeeper:
+class AccessPolicy:
     """Decides whom a bot answers.
 
     Args:
@@ -136,29 +136,29 @@ class Doorkeeper:
         self._rows: OrderedDict[ThreadId, _Row] = OrderedDict()
         self._share = kind_of_share()
 
-    async def admit(self, event: Event, memory: Memory) -> Admission:
+    async def admit(self, event: Event, memory: UnitOfWork) -> Verdict:
         """Whether an event may be answered; only what people do with messages is judged.
 
         Raises:
             StoreError: it cannot be read how many answers the person got.
         """
         if not isinstance(event, MessageEvent) or event.message.sender is None:
-            return Admission.WELCOME
+            return Verdict.ALLOWED
         sender = event.message.sender
         if not self._is_invited(sender):
-            return Admission.UNINVITED
+            return Verdict.DENIED
         if self._is_looping(event, sender):
-            return Admission.LOOP
+            return Verdict.LOOP
         rate = self._rate_of(sender)
         if rate is None:
-            return Admission.WELCOME
+            return Verdict.ALLOWED
         share: Share = (await memory.state(self._share)).peek()
-        return Admission.TOO_MUCH if share.is_used_up(rate, event.occurred_on) else Admission.WELCOME
+        return Verdict.RATE_LIMITED if share.is_used_up(rate, event.occurred_on) else Verdict.ALLOWED
 
-    async def should_tell(self, event: Event, admission: Admission, memory: Memory) -> bool:
+    async def should_tell(self, event: Event, admission: Verdict, memory: UnitOfWork) -> bool:
         """Whether a refusal is news: the first one only, until the same sender is answered again."""
         assert isinstance(event, MessageEvent)
-        if admission is Admission.TOO_MUCH:
+        if admission is Verdict.RATE_LIMITED:
             share = await memory.state(self._share)
             known: Share = share.peek()
             share.value = replace(known, is_told=True)
@@ -168,7 +168,7 @@ class Doorkeeper:
         row.told_key = event.key if news else row.told_key
         return news
 
-    async def note_answer(self, event: Event, memory: Memory) -> None:
+    async def note_answer(self, event: Event, memory: UnitOfWork) -> None:
         """An event is answered; the same one is counted once, however often it is tried."""
         if not isinstance(event, MessageEvent) or event.message.sender is None or isinstance(event, MessageDeleted):
             return

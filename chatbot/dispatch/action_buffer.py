@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final
 
-from chatbot.actions import Action, ActionKey, EditMessage, SendMessage, Wish, action_key, piece_key
-from chatbot.conversation.unit_of_work import Memory
-from chatbot.dispatch.event_view import Occasion
-from chatbot.dispatch.live import Line, NoLine
+from chatbot.actions import Action, ActionKey, EditMessage, KeyedAction, SendMessage, action_key, piece_key
+from chatbot.conversation.unit_of_work import UnitOfWork
+from chatbot.dispatch.event_view import EventView
+from chatbot.dispatch.live import LiveChannel, NoLiveChannel
 from chatbot.message_size import split, split_message
 from chatbot.model import MessageId
 
@@ -27,7 +27,7 @@ def alone(_handler: str) -> AbstractContextManager[object]:
 
 
 @dataclass(slots=True)
-class Ledger:
+class ActionBuffer:
     """Wishes, each under a key that a retry makes again.
 
     Args:
@@ -39,11 +39,11 @@ class Ledger:
         during: goes along with each handler.
     """
 
-    occasion: Occasion
-    memory: Memory
-    wishes: list[Wish] = field(default_factory=list)
+    occasion: EventView
+    memory: UnitOfWork
+    wishes: list[KeyedAction] = field(default_factory=list)
     is_acknowledged: bool = False
-    line: Line = field(default_factory=NoLine)
+    line: LiveChannel = field(default_factory=NoLiveChannel)
     during: During = alone
     _ordinals: dict[str, int] = field(default_factory=dict)
 
@@ -62,7 +62,7 @@ class Ledger:
 
     def put(self, key: ActionKey, action: Action, *, pieces: int = 1) -> None:
         """Write down a wish whose key is known."""
-        self.wishes.append(Wish(key, action, pieces))
+        self.wishes.append(KeyedAction(key, action, pieces))
 
     async def pieces(self, message: MessageId | ActionKey) -> int:
         """In how many pieces a message stands in the thread, or will when all wishes so far are done."""

@@ -17,7 +17,7 @@ from chatbot.normalization import find_match, fold_name, numeric
 
 
 @dataclass(frozen=True, slots=True)
-class Conversion:
+class ArgumentType:
     """How one word becomes a value.
 
     Args:
@@ -32,7 +32,7 @@ class Conversion:
 
 
 @dataclass(frozen=True, slots=True)
-class Somebody:
+class NamedParticipant:
     """A name that was typed where a `Participant` is wanted; whose it is can only be told in the thread."""
 
     name: str
@@ -42,7 +42,7 @@ CONVERTIBLE: Final = "str, int, float, bool, date, timedelta, UUID, an Enum or a
 """What `conversion_for` knows, for error messages."""
 
 
-def conversion_for(annotation: object) -> Conversion | None:
+def conversion_for(annotation: object) -> ArgumentType | None:
     """How a word becomes a value of this type; None when there is no way. `T | None` is read as `T`."""
     plain = plain_type(annotation)
     if get_origin(plain) is Literal:
@@ -67,7 +67,7 @@ def plain_type(annotation: object) -> object:
     return annotation
 
 
-def _choice(values: Mapping[str, object]) -> Conversion:
+def _choice(values: Mapping[str, object]) -> ArgumentType:
     by_word = dict(values)
     for value in values.values():
         if isinstance(value, Enum):
@@ -80,7 +80,7 @@ def _choice(values: Mapping[str, object]) -> Conversion:
             raise ValueError(word)
         return found[1]
 
-    return Conversion(f"one of {', '.join(words)}", parse, words)
+    return ArgumentType(f"one of {', '.join(words)}", parse, words)
 
 
 def _parse_float(word: str) -> float:
@@ -103,19 +103,19 @@ def _parse_bool(word: str) -> bool:
     return answer
 
 
-def _parse_somebody(word: str) -> Somebody:
+def _parse_somebody(word: str) -> NamedParticipant:
     if not fold_name(word).strip("@ "):
         raise ValueError(word)
-    return Somebody(word.strip())
+    return NamedParticipant(word.strip())
 
 
-_BY_TYPE: Final[Mapping[Any, Conversion]] = {
-    str: Conversion("a text", str),
-    int: Conversion("a whole number", lambda word: int(numeric(word))),
-    float: Conversion("a number", _parse_float),
-    bool: Conversion("yes or no", _parse_bool),
-    date: Conversion("a date like 2026-01-31", lambda word: date.fromisoformat(numeric(word))),
-    timedelta: Conversion("a duration like 90s or 1h30m", lambda word: parse_duration(numeric(word))),
-    UUID: Conversion("a UUID", lambda word: UUID(numeric(word))),
-    Participant: Conversion("the name of somebody here", _parse_somebody),
+_BY_TYPE: Final[Mapping[Any, ArgumentType]] = {
+    str: ArgumentType("a text", str),
+    int: ArgumentType("a whole number", lambda word: int(numeric(word))),
+    float: ArgumentType("a number", _parse_float),
+    bool: ArgumentType("yes or no", _parse_bool),
+    date: ArgumentType("a date like 2026-01-31", lambda word: date.fromisoformat(numeric(word))),
+    timedelta: ArgumentType("a duration like 90s or 1h30m", lambda word: parse_duration(numeric(word))),
+    UUID: ArgumentType("a UUID", lambda word: UUID(numeric(word))),
+    Participant: ArgumentType("the name of somebody here", _parse_somebody),
 }

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Final, get_args, get_origin
 
-from chatbot.dispatch.argument_types import Conversion, Somebody, conversion_for, plain_type
+from chatbot.dispatch.argument_types import ArgumentType, NamedParticipant, conversion_for, plain_type
 from chatbot.durations import TooLong
 from chatbot.errors import ChatbotError
 from chatbot.model import Participant, UserId
@@ -79,7 +79,7 @@ class Argument:
     """
 
     name: str
-    conversion: Conversion
+    conversion: ArgumentType
     is_required: bool = True
     is_option: bool = False
     is_many: bool = False
@@ -332,7 +332,7 @@ def _no_such_option(label: str, options: Mapping[str, Argument]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class People:
+class ParticipantResolver:
     """Who is in a thread, to be found by what somebody typed."""
 
     everyone: Sequence[Participant]
@@ -347,7 +347,7 @@ class People:
         return replace(values, named=named, many=[self._found(value) for value in values.many])
 
     def _found(self, value: object) -> object:
-        return self.called(value.name) if isinstance(value, Somebody) else value
+        return self.called(value.name) if isinstance(value, NamedParticipant) else value
 
     def called(self, name: str) -> Participant:
         """The one of this name.
@@ -371,7 +371,7 @@ class People:
 
 def names_in(values: Values) -> Iterator[str]:
     """The names that stand for people still."""
-    return (one.name for one in (*values.named.values(), *values.many) if isinstance(one, Somebody))
+    return (one.name for one in (*values.named.values(), *values.many) if isinstance(one, NamedParticipant))
 
 
 def _name(person: Participant) -> str | None:

@@ -11,10 +11,10 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, get_args
 
-from chatbot.conversation.state import Kind, kind_of, misfit
+from chatbot.conversation.state import StateType, misfit, state_type_of
 from chatbot.dispatch.argument_types import CONVERTIBLE, plain_type
 from chatbot.dispatch.arguments import Argument, Arguments, BadArguments, Values, argument_for
-from chatbot.dispatch.event_view import Occasion
+from chatbot.dispatch.event_view import EventView
 from chatbot.dispatch.filters import Found
 from chatbot.dispatch.parameters import Function, name_of, refuse, type_name
 from chatbot.events import Event
@@ -23,7 +23,7 @@ from chatbot.model import Participant
 Match: TypeAlias = Values | BadArguments
 """What a matching handler is called with; or, of a command, what is wrong with what was typed."""
 
-Bind: TypeAlias = Callable[[Occasion, Found], Match | None]
+Bind: TypeAlias = Callable[[EventView, Found], Match | None]
 """Makes a handler's arguments of an event and what the filter found in it; None if they do not convert."""
 
 
@@ -47,7 +47,7 @@ def arguments_of(function: Function, command: str, parameters: Sequence[inspect.
 def bind_arguments(arguments: Arguments) -> Bind:
     """Fill a command's parameters with what was typed."""
 
-    def bind(occasion: Occasion, found: Found) -> Match | None:
+    def bind(occasion: EventView, found: Found) -> Match | None:
         line = occasion.command_line
         if line is None:
             return None
@@ -84,7 +84,7 @@ def bind_groups(function: Function, names: frozenset[str], parameters: Sequence[
             )
         arguments[one.name] = (argument, one.default)
 
-    def bind(occasion: Occasion, found: Found) -> Match | None:
+    def bind(occasion: EventView, found: Found) -> Match | None:
         return _read_groups(arguments, found)
 
     return bind
@@ -135,7 +135,7 @@ def _unfillable(function: Function, parameter: inspect.Parameter, remedy: str) -
     )
 
 
-States: TypeAlias = Mapping[str, Kind]
+States: TypeAlias = Mapping[str, StateType]
 """The parameters of a handler that are state, by name."""
 
 
@@ -145,10 +145,10 @@ def states_of(function: Function, event: type[Event], parameters: Iterable[inspe
     Raises:
         PluginError: the value cannot be stored, or events of this class have no such state.
     """
-    states: dict[str, Kind] = {}
+    states: dict[str, StateType] = {}
     for one in parameters:
         try:
-            kind = kind_of(one.annotation)
+            kind = state_type_of(one.annotation)
         except TypeError as error:
             refuse(function, f"parameter {one.name!r} of {name_of(function)}: {error}")
         if kind is None:

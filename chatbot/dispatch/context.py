@@ -39,9 +39,9 @@ from chatbot.actions import (
     readable_pieces,
 )
 from chatbot.conversation.idempotency import refuse_inside_effect
-from chatbot.conversation.unit_of_work import Memory
-from chatbot.dispatch.action_buffer import Ledger
-from chatbot.dispatch.event_view import BotInfo, CommandInfo, Occasion
+from chatbot.conversation.unit_of_work import UnitOfWork
+from chatbot.dispatch.action_buffer import ActionBuffer
+from chatbot.dispatch.event_view import BotInfo, CommandInfo, EventView
 from chatbot.dispatch.live import writing
 from chatbot.dispatch.outcome import Reply
 from chatbot.dispatch.plaintext import Quotation
@@ -103,7 +103,7 @@ class Durable:
 
     __slots__ = ("_handler", "_is_open", "_ledger", "_occasion")
 
-    def __init__(self, occasion: Occasion, handler: str, ledger: Ledger) -> None:
+    def __init__(self, occasion: EventView, handler: str, ledger: ActionBuffer) -> None:
         self._occasion = occasion
         self._handler = handler
         self._ledger = ledger
@@ -214,8 +214,10 @@ class Context(Durable, Generic[E]):
 
     __slots__ = ("_log",)
 
-    def __init__(self, occasion: Occasion, *, handler: str, ledger: Ledger | None = None) -> None:
-        super().__init__(occasion, handler, Ledger(occasion, Memory(occasion.event)) if ledger is None else ledger)
+    def __init__(self, occasion: EventView, *, handler: str, ledger: ActionBuffer | None = None) -> None:
+        super().__init__(
+            occasion, handler, ActionBuffer(occasion, UnitOfWork(occasion.event)) if ledger is None else ledger
+        )
         self._log: FilteringBoundLogger | None = None
 
     def __enter__(self) -> Self:
@@ -415,7 +417,7 @@ class Context(Durable, Generic[E]):
         """Who is in the thread, the bot included. Read from the service when it may have changed.
 
         Raises:
-            ServiceError: the service does not say.
+            ErrorResponse: the service does not say.
         """
         self._check_open()
         return await self._ledger.line.participants()

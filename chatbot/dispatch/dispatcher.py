@@ -20,23 +20,23 @@ from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any, Final, NamedTuple, Protocol, Self
 
-from chatbot.actions import ActionKey, SendMessage, SendReadReceipt, Wish, readable
+from chatbot.actions import ActionKey, KeyedAction, SendMessage, SendReadReceipt, readable
 from chatbot.conversation.dialog import is_cancel
 from chatbot.conversation.schedules import Schedule
-from chatbot.conversation.unit_of_work import LOST, Memory
-from chatbot.dispatch.access import Access, Admission, Doorkeeper
-from chatbot.dispatch.action_buffer import During, Ledger, alone
+from chatbot.conversation.unit_of_work import LOST, UnitOfWork
+from chatbot.dispatch.access import Access, AccessPolicy, Verdict
+from chatbot.dispatch.action_buffer import ActionBuffer, During, alone
 from chatbot.dispatch.arguments import BadArguments
 from chatbot.dispatch.author_code import AuthorCode, AuthorFunction, EndsAll, RunLimits, guard_tasks
 from chatbot.dispatch.binding import Match
 from chatbot.dispatch.context import Context
-from chatbot.dispatch.event_view import BotInfo, CommandInfo, Occasion, among_people, is_own
+from chatbot.dispatch.event_view import BotInfo, CommandInfo, EventView, among_people, is_own
 from chatbot.dispatch.handler import Handler
-from chatbot.dispatch.live import Line, NoLine
+from chatbot.dispatch.live import LiveChannel, NoLiveChannel
 from chatbot.dispatch.outcome import PASS, Ack, Outcome, Reply, Retry
-from chatbot.dispatch.provider import Provisions
-from chatbot.dispatch.registry import Roster, called_by, nobody_called
-from chatbot.dispatch.timer_payload import Payload
+from chatbot.dispatch.provider import ProviderCache
+from chatbot.dispatch.registry import HandlerRegistry, called_by, nobody_called
+from chatbot.dispatch.timer_payload import TimerPayload
 from chatbot.errors import CannotStore, DialogDiverged, TimeTooFar, text_of
 from chatbot.events import DialogTimedOut, Event, MessageReceived
 from chatbot.stores.base import Write
@@ -105,11 +105,11 @@ class Dispatcher:
     ) -> None:
         self._apology = apology
         self.author_code = AuthorCode(ends_all)
-        roster = Roster(handler for plugin in plugins for handler in plugin.handlers())
+        roster = HandlerRegistry(handler for plugin in plugins for handler in plugin.handlers())
         handlers = roster.everyone
         self._bot = bot
         self._ack = ack
-        self._door = Doorkeeper(bot, access or Access())
+        self._door = AccessPolicy(bot, access or Access())
         self._commands = roster.commands
         self._by_name = roster.by_name
         self._timed = roster.timed
@@ -117,7 +117,7 @@ class Dispatcher:
         self._payloads = {name: one.payload for name, one in self._timed.items() if one.payload is not None}
         self._by_event: dict[type[Event], _Listeners] = {}
         self._infos = tuple(handler.info for handler in self._commands.values() if handler.info)
-        self._provisions = Provisions(one for handler in handlers for one in handler.providers)
+        self._provisions = ProviderCache(one for handler in handlers for one in handler.providers)
 
     async def __aenter__(self) -> Self:
         """Make what plugins provide once per bot; what is made is torn down on exit, the last first."""
@@ -149,7 +149,7 @@ class Dispatcher:
         return self._infos
 
     @property
-    def timers(self) -> Mapping[str, Payload]:
+    def timers(self) -> Mapping[str, TimerPayload]:
         """What the bot's timers are called with, by the qualified names of their functions."""
         return self._payloads
 
@@ -166,9 +166,9 @@ class Dispatcher:
     async def dispatch(
         self,
         event: Event,
-        memory: Memory | None = None,
+        memory: UnitOfWork | None = None,
         *,
-        line: Line | None = None,
+        line: LiveChannel | None = None,
         during: During = alone,
         limits: RunLimits | None = None,
     ) -> Outcome:
@@ -192,12 +192,12 @@ class Dispatcher:
         name = called_by(event)
         if name is not None and name not in self._timed:
             return Outcome(handler=name, error=nobody_called(event, name), is_final=True)
-        memory = memory or Memory(event)
+        memory = memory or UnitOfWork(event)
         admission = await self._door.admit(event, memory)
-        if admission is Admission.UNINVITED:
+        if admission is Verdict.DENIED:
             return Outcome()
         everyone, people = self._views(event)
-        ledger = Ledger(everyone, memory, line=line or NoLine(), during=during)
+        ledger = ActionBuffer(everyone, memory, line=line or NoLiveChannel(), during=during)
         for handler in self._candidates(everyone, name, ledger.memory.pending):
             occasion = people
             if people is not everyone and handler and handler.registration.options.from_bots:
@@ -211,10 +211,10 @@ class Dispatcher:
                 return self._failed(handler, event, ledger, self.author_code.failure(error))
             if handler and match is None:
                 continue
-            if limits is not None and limits.before is not None and admission is Admission.WELCOME:
+            if limits is not None and limits.before is not None and admission is Verdict.ALLOWED:
                 await limits.before(handler.name if handler else _name_of(memory.pending))
             try:
-                if admission is Admission.WELCOME:
+                if admission is Verdict.ALLOWED:
                     is_answered = await self._offer(handler, match, occasion, ledger, limits)
             except TimeTooFar as error:
                 if handler is None or handler.is_dialog or not isinstance(event, MessageReceived):
@@ -222,7 +222,7 @@ class Dispatcher:
                 return self._explained(handler, event, ledger, error)
             except Exception as error:
                 return self._failed(handler, event, ledger, error)
-            if admission is not Admission.WELCOME:
+            if admission is not Verdict.ALLOWED:
                 await self._refuse(event, admission, ledger)
                 return self._done(None, event, ledger, is_owed=True)
             if is_answered:
@@ -237,9 +237,9 @@ class Dispatcher:
         self,
         event: Event,
         failed: Outcome,
-        memory: Memory | None = None,
+        memory: UnitOfWork | None = None,
         *,
-        line: Line | None = None,
+        line: LiveChannel | None = None,
         during: During = alone,
         limits: RunLimits | None = None,
     ) -> Outcome:
@@ -258,7 +258,7 @@ class Dispatcher:
         everyone, people = self._views(event)
         is_for_bots = handler is not None and handler.registration.options.from_bots
         occasion = everyone if is_for_bots else people or everyone
-        ledger = Ledger(occasion, memory or Memory(event), line=line or NoLine(), during=during)
+        ledger = ActionBuffer(occasion, memory or UnitOfWork(event), line=line or NoLiveChannel(), during=during)
         for one in handler.errors if handler and error else ():
             if error is None or not isinstance(error, one.errors):
                 continue
@@ -283,19 +283,19 @@ class Dispatcher:
             return Outcome(failed.wishes, failed.handler)
         return self._done(handler, event, ledger, is_owed=bool(failed.wishes))
 
-    def _apology_for(self, people: Occasion | None) -> list[Wish]:
+    def _apology_for(self, people: EventView | None) -> list[KeyedAction]:
         """What a person is told whose message was given up; nothing if it is no person's, or if that is turned off."""
         if self._apology is None or people is None or not isinstance(people.event, MessageReceived):
             return []
-        apology = Ledger(people, Memory(people.event))
+        apology = ActionBuffer(people, UnitOfWork(people.event))
         apology.add(APOLOGIZER, SendMessage(self._apology))
         return apology.wishes
 
-    async def _refuse(self, event: Event, admission: Admission, ledger: Ledger) -> None:
+    async def _refuse(self, event: Event, admission: Verdict, ledger: ActionBuffer) -> None:
         """Say once that somebody goes beyond the limits: to them; or in the log, where they seem to be no person."""
         if not await self._door.should_tell(event, admission, ledger.memory):
             return
-        if admission is Admission.TOO_MUCH:
+        if admission is Verdict.RATE_LIMITED:
             ledger.add(LIMIT, SendMessage("That is a lot at once. Please give me a moment, and then ask again."))
             return
         import structlog  # here, because only who logs shall pay for it
@@ -303,18 +303,18 @@ class Dispatcher:
         thread, sender = ledger.occasion.thread, getattr(ledger.occasion.message, "sender", None)
         structlog.get_logger("chatbot").warning("loop.broken", bot=self._bot.name, thread=thread, sender=sender)
 
-    def _views(self, event: Event) -> tuple[Occasion, Occasion | None]:
+    def _views(self, event: Event) -> tuple[EventView, EventView | None]:
         """The event as handlers with `from_bots` see it, and as the others do; None if they do not."""
-        everyone = Occasion(event, self._bot, self._infos, self._payloads)
+        everyone = EventView(event, self._bot, self._infos, self._payloads)
         concerning_people = among_people(event, self._bot)
         if concerning_people is event:
             return everyone, everyone
         if concerning_people is None:
             return everyone, None
-        return everyone, Occasion(concerning_people, self._bot, self._infos, self._payloads)
+        return everyone, EventView(concerning_people, self._bot, self._infos, self._payloads)
 
     def _candidates(
-        self, occasion: Occasion, name: str | None, pending: DialogRecord | None
+        self, occasion: EventView, name: str | None, pending: DialogRecord | None
     ) -> Iterable[Handler | None]:
         """Who is asked, in order; None is the pending dialog. `name` is the function that the event calls."""
         if name is not None:
@@ -331,7 +331,7 @@ class Dispatcher:
             return (None, *first, *others)
         return (*first, None, *others) if occasion.has_text else (*first, *others)
 
-    def _is_first(self, occasion: Occasion, pending: DialogRecord) -> bool:
+    def _is_first(self, occasion: EventView, pending: DialogRecord) -> bool:
         """Whether the pending dialog comes before the commands."""
         if isinstance(occasion.event, DialogTimedOut) or occasion.event.key == pending.event_key:
             return True
@@ -350,8 +350,8 @@ class Dispatcher:
         self,
         handler: Handler | None,
         match: Match | None,
-        occasion: Occasion,
-        ledger: Ledger,
+        occasion: EventView,
+        ledger: ActionBuffer,
         limits: RunLimits | None,
     ) -> bool:
         """Whether the handler took the event; what it asked for is in the ledger then."""
@@ -368,7 +368,7 @@ class Dispatcher:
         """The handler that goes on with a dialog, and what it was called with when that began."""
         handler = self._by_name.get(pending.handler)
         if handler is not None and handler.is_dialog:
-            occasion = Occasion(pending.event, self._bot, self._infos, self._payloads)
+            occasion = EventView(pending.event, self._bot, self._infos, self._payloads)
             match = self.author_code.call(handler.match, occasion)
             if match is not None and not isinstance(match, BadArguments):
                 return handler, match
@@ -395,7 +395,7 @@ class Dispatcher:
                 await ctx.reply(reply)
         return reply
 
-    def _suggest(self, occasion: Occasion, ledger: Ledger) -> None:
+    def _suggest(self, occasion: EventView, ledger: ActionBuffer) -> None:
         if not isinstance(occasion.event, MessageReceived) or occasion.command_line is None:
             return
         name = occasion.command_line.name
@@ -406,7 +406,7 @@ class Dispatcher:
             shown = near if info is None else info.name
             ledger.add(SUGGESTION, SendMessage(f"There is no /{name}. Did you mean /{shown}?"))
 
-    def _done(self, handler: Handler | None, event: Event, ledger: Ledger, *, is_owed: bool) -> Outcome:
+    def _done(self, handler: Handler | None, event: Event, ledger: ActionBuffer, *, is_owed: bool) -> Outcome:
         is_manual = self._ack_of(handler) is Ack.MANUAL
         if ledger.is_acknowledged or (is_owed and not is_manual):
             _add_receipt(event, ledger)
@@ -421,14 +421,14 @@ class Dispatcher:
             return self._failed(handler, event, ledger, error)
         return Outcome(tuple(ledger.wishes), name, writes=writes)
 
-    def _explained(self, handler: Handler, event: Event, ledger: Ledger, error: TimeTooFar) -> Outcome:
+    def _explained(self, handler: Handler, event: Event, ledger: ActionBuffer, error: TimeTooFar) -> Outcome:
         """Tell the person what they asked too much of; nothing else that the handler asked for is done."""
-        answer = Ledger(ledger.occasion, Memory(event))
+        answer = ActionBuffer(ledger.occasion, UnitOfWork(event))
         answer.add(handler.name, SendMessage(readable(text_of(error), handler.name)))
         return self._done(handler, event, answer, is_owed=True)
 
-    def _failed(self, handler: Handler | None, event: Event, ledger: Ledger, error: Exception) -> Outcome:
-        memory, receipt = ledger.memory, Ledger(ledger.occasion, ledger.memory)
+    def _failed(self, handler: Handler | None, event: Event, ledger: ActionBuffer, error: Exception) -> Outcome:
+        memory, receipt = ledger.memory, ActionBuffer(ledger.occasion, ledger.memory)
         name = handler.name if handler else memory.pending.handler if memory.pending else None
         handler = handler or self._by_name.get(name or "")
         if self._ack_of(handler) is Ack.RECEIVED:
@@ -437,7 +437,7 @@ class Dispatcher:
         is_final = isinstance(error, CannotStore | DialogDiverged)
         return Outcome(tuple(receipt.wishes), name, error, retry, is_final, self._parked(memory))
 
-    def _parked(self, memory: Memory) -> tuple[Write, ...]:
+    def _parked(self, memory: UnitOfWork) -> tuple[Write, ...]:
         """What to commit so that a dialog goes on if its event is revived; nothing if that cannot be had."""
         try:
             return tuple(self.author_code.call(memory.parked))
@@ -452,6 +452,6 @@ def _name_of(pending: DialogRecord | None) -> str:
     return pending.handler if pending else ""
 
 
-def _add_receipt(event: Event, ledger: Ledger) -> None:
+def _add_receipt(event: Event, ledger: ActionBuffer) -> None:
     if isinstance(event, MessageReceived):
         ledger.put(ActionKey(f"{RECEIPT}.{event.message.id}"), SendReadReceipt(event.message.id))

@@ -20,7 +20,7 @@ from chatbot.dispatch.parameters import (
     shown,
     type_name,
 )
-from chatbot.dispatch.provider import Needs, Provisions, Scope, check_contexts, needs_behind
+from chatbot.dispatch.provider import Needs, ProviderCache, Scope, check_contexts, needs_behind
 from chatbot.dispatch.source_location import place_of, qualified_name
 from chatbot.errors import PluginError
 from chatbot.events import Event
@@ -59,7 +59,7 @@ class ErrorHandler:
         check_contexts(self.function, Event, needs)
         return replace(self, needs=needs)
 
-    async def answer(self, ctx: Context[Event], error: Exception, provisions: Provisions) -> Reply:
+    async def answer(self, ctx: Context[Event], error: Exception, provisions: ProviderCache) -> Reply:
         """Call the function."""
         reply: Reply
         async with provisions.making(ctx).filling(self.needs) as provided:

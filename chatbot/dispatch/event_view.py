@@ -35,9 +35,9 @@ from chatbot.model import ChatMessage, MessageType, ThreadId, UserId
 from chatbot.normalization import Normalized, fold, fold_name, is_blank, is_boundary, is_unspaced, normalize, spell
 
 if TYPE_CHECKING:
-    from chatbot.dispatch.timer_payload import Payload
+    from chatbot.dispatch.timer_payload import TimerPayload
 
-_NO_TIMERS: Final[Mapping[str, Payload]] = MappingProxyType({})
+_NO_TIMERS: Final[Mapping[str, TimerPayload]] = MappingProxyType({})
 _NOTHING_SAID: Final = Reading("")
 _COMMAND: Final = re.compile(r"/([^\s/]+)(?!\S)")
 _BLANK: Final = re.compile(r"\s*")
@@ -96,7 +96,7 @@ class CommandLine:
     arguments: str
 
 
-class Occasion:
+class EventView:
     """An event, and whom it happened to.
 
     Args:
@@ -130,7 +130,7 @@ class Occasion:
         event: Event,
         bot: BotInfo,
         commands: tuple[CommandInfo, ...] = (),
-        timers: Mapping[str, Payload] = _NO_TIMERS,
+        timers: Mapping[str, TimerPayload] = _NO_TIMERS,
     ) -> None:
         self.event = event
         self.bot = bot

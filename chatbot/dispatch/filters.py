@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-from chatbot.dispatch.event_view import Occasion
+from chatbot.dispatch.event_view import EventView
 from chatbot.dispatch.source_location import place_of_caller
 from chatbot.errors import PluginError
 from chatbot.events import Event
@@ -42,7 +42,7 @@ class Filter(ABC):
         return frozenset()
 
     @abstractmethod
-    def match(self, occasion: Occasion) -> Found | None:
+    def match(self, occasion: EventView) -> Found | None:
         """The named texts if the event matches, None if it does not."""
 
     def __and__(self, other: FilterLike) -> Filter:
@@ -90,7 +90,7 @@ def as_filter(value: FilterLike) -> Filter:
 class _Predicate(Filter):
     predicate: Callable[[Event], bool]
 
-    def match(self, occasion: Occasion) -> Found | None:
+    def match(self, occasion: EventView) -> Found | None:
         return NOTHING if self.predicate(occasion.event) else None
 
 
@@ -103,7 +103,7 @@ class _Both(Filter):
     def names(self) -> frozenset[str]:
         return self.first.names | self.second.names
 
-    def match(self, occasion: Occasion) -> Found | None:
+    def match(self, occasion: EventView) -> Found | None:
         first = self.first.match(occasion)
         if first is None:
             return None
@@ -120,7 +120,7 @@ class _Either(Filter):
     def names(self) -> frozenset[str]:
         return self.first.names | self.second.names
 
-    def match(self, occasion: Occasion) -> Found | None:
+    def match(self, occasion: EventView) -> Found | None:
         first = self.first.match(occasion)
         return self.second.match(occasion) if first is None else first
 
@@ -129,7 +129,7 @@ class _Either(Filter):
 class _Not(Filter):
     inner: Filter
 
-    def match(self, occasion: Occasion) -> Found | None:
+    def match(self, occasion: EventView) -> Found | None:
         return NOTHING if self.inner.match(occasion) is None else None
 
 
@@ -138,12 +138,12 @@ class _Test(Filter):
     """One of the filters below that need no more than a look."""
 
     description: str
-    test: Callable[[Occasion], bool]
+    test: Callable[[EventView], bool]
 
     def __repr__(self) -> str:
         return self.description
 
-    def match(self, occasion: Occasion) -> Found | None:
+    def match(self, occasion: EventView) -> Found | None:
         return NOTHING if self.test(occasion) else None
 
 
@@ -155,7 +155,7 @@ class _Regex(Filter):
     def names(self) -> frozenset[str]:
         return frozenset(self.pattern.groupindex)
 
-    def match(self, occasion: Occasion) -> Found | None:
+    def match(self, occasion: EventView) -> Found | None:
         found = self.pattern.search(occasion.text)
         if found is not None:
             return found.groupdict()
@@ -204,7 +204,7 @@ def text(
         fold_all(contains),
     )
 
-    def test(occasion: Occasion) -> bool:
+    def test(occasion: EventView) -> bool:
         said = occasion.folded_text if ignore_case else occasion.spelled_text
         is_wanted = not wanted or said in wanted
         return is_wanted and said.startswith(begins) and said.endswith(ends) and any(one in said for one in inside)

@@ -12,20 +12,20 @@ from typing import Any, Final
 
 from chatbot.conversation.dialog import Dialog
 from chatbot.conversation.schedules import Schedule
-from chatbot.conversation.unit_of_work import CANCEL_WORDS, Memory
+from chatbot.conversation.unit_of_work import CANCEL_WORDS, UnitOfWork
 from chatbot.dispatch.argument_types import plain_type
-from chatbot.dispatch.arguments import BadArguments, People, names_in
+from chatbot.dispatch.arguments import BadArguments, ParticipantResolver, names_in
 from chatbot.dispatch.binding import Bind, Match, States, arguments_of, bind_arguments, bind_groups, states_of
 from chatbot.dispatch.context import Context, ContextOfDialog
 from chatbot.dispatch.error_handler import ErrorHandler
-from chatbot.dispatch.event_view import CommandInfo, Occasion
+from chatbot.dispatch.event_view import CommandInfo, EventView
 from chatbot.dispatch.filters import NOTHING, Filter, Found
-from chatbot.dispatch.middleware import Around, Layer, compose, compose_once
+from chatbot.dispatch.middleware import BoundMiddleware, MiddlewareChain, compose, compose_once
 from chatbot.dispatch.outcome import PASS, Ack, Pass, Reply, Retry
 from chatbot.dispatch.parameters import Function, name_of, read_signature, refuse
-from chatbot.dispatch.provider import Making, Needs, Provider, Provisions, Scope, check_contexts, needs_of
+from chatbot.dispatch.provider import Injector, Needs, Provider, ProviderCache, Scope, check_contexts, needs_of
 from chatbot.dispatch.source_location import place_of, qualified_name
-from chatbot.dispatch.timer_payload import Payload, bind_payload, payload_of
+from chatbot.dispatch.timer_payload import TimerPayload, bind_payload, payload_of
 from chatbot.events import Event, ScheduleFired, TimerFired
 from chatbot.model import Participant
 
@@ -89,7 +89,7 @@ class Registration:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class PluginScope:
     """What a plugin, and those that include it, put around its handlers.
 
     Args:
@@ -100,7 +100,7 @@ class Surroundings:
         fixed: types of which the providers were chosen for all plugins, whatever they provide themselves.
     """
 
-    middleware: tuple[Layer, ...] = ()
+    middleware: tuple[BoundMiddleware, ...] = ()
     providers: Scope = field(default_factory=dict)
     errors: tuple[ErrorHandler, ...] = ()
     cancel_words: tuple[str, ...] = CANCEL_WORDS
@@ -131,17 +131,17 @@ class Handler:
 
     registration: Registration
     name: str
-    find: Callable[[Occasion], Found | None]
+    find: Callable[[EventView], Found | None]
     bind: Bind
     needs: Needs
     states: States
     leading: tuple[str, ...]
-    layers: tuple[Layer, ...]
-    around: Around | None
+    layers: tuple[BoundMiddleware, ...]
+    around: MiddlewareChain | None
     errors: tuple[ErrorHandler, ...]
     info: CommandInfo | None
     takes_people: bool
-    payload: Payload | None = None
+    payload: TimerPayload | None = None
     is_dialog: bool = False
     cancel_words: tuple[str, ...] = CANCEL_WORDS
 
@@ -167,12 +167,12 @@ class Handler:
             return of_bot
         return None if limit is None else limit.total_seconds()
 
-    def match(self, occasion: Occasion) -> Match | None:
+    def match(self, occasion: EventView) -> Match | None:
         """What to call the handler with; None if it does not want the event."""
         found = self.find(occasion)
         return None if found is None else self.bind(occasion, found)
 
-    async def answer(self, ctx: Context[Any], match: Match, provisions: Provisions, memory: Memory) -> Reply:
+    async def answer(self, ctx: Context[Any], match: Match, provisions: ProviderCache, memory: UnitOfWork) -> Reply:
         """Call the function, through its middleware.
 
         Raises:
@@ -190,7 +190,9 @@ class Handler:
         msg = f"{self.place}: {self.name} returned {type(reply).__name__}; a handler returns str, None or PASS"
         raise TypeError(msg)
 
-    async def _proceed(self, ctx: Context[Any], match: Match, memory: Memory, making: Making | None = None) -> Reply:
+    async def _proceed(
+        self, ctx: Context[Any], match: Match, memory: UnitOfWork, making: Injector | None = None
+    ) -> Reply:
         """What the innermost middleware goes on to."""
         values = await self._with_people(ctx, match) if self.takes_people else match
         if isinstance(values, BadArguments):
@@ -208,12 +210,12 @@ class Handler:
         if isinstance(match, BadArguments) or not any(names_in(match)):
             return match
         try:
-            return People(await ctx.participants()).fill(match)
+            return ParticipantResolver(await ctx.participants()).fill(match)
         except BadArguments as error:
             return BadArguments(f"{error}\nUsage: {self.info.usage}" if self.info else str(error))
 
     def _call(
-        self, ctx: Context[Any], named: dict[str, Any], many: Sequence[Any], memory: Memory
+        self, ctx: Context[Any], named: dict[str, Any], many: Sequence[Any], memory: UnitOfWork
     ) -> Coroutine[Any, Any, Reply]:
         function = self.registration.function
         first = [named.pop(name) for name in takewhile(named.__contains__, self.leading)] if named else ()
@@ -222,12 +224,12 @@ class Handler:
         called: Coroutine[Any, Any, Reply] = function(ctx, *first, *many, **named)
         return called
 
-    async def _talk(self, ctx: Context[Any], function: Callable[[Dialog], Any], memory: Memory) -> Reply:
+    async def _talk(self, ctx: Context[Any], function: Callable[[Dialog], Any], memory: UnitOfWork) -> Reply:
         reply: Reply = await memory.talk(self.name, ctx.text, self.cancel_words, function, ContextOfDialog(ctx))
         return None if reply is PASS and memory.has_talked else reply
 
 
-def prepare(registration: Registration, surroundings: Surroundings) -> Handler:
+def prepare(registration: Registration, surroundings: PluginScope) -> Handler:
     """A handler that is ready to run.
 
     Args:
@@ -292,7 +294,7 @@ def _takes_people(parameters: Iterable[inspect.Parameter]) -> bool:
     return any(plain_type(one.annotation) is Participant for one in parameters)
 
 
-def _any(occasion: Occasion) -> Found:
+def _any(occasion: EventView) -> Found:
     return NOTHING
 
 

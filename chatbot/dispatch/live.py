@@ -17,7 +17,7 @@ from chatbot.errors import StateError
 from chatbot.model import Participant
 
 
-class Line(Protocol):
+class LiveChannel(Protocol):
     """A bot's open line into the thread of an event."""
 
     async def show_typing(self) -> float:
@@ -31,7 +31,7 @@ class Line(Protocol):
         """Who is in the thread, the bot included.
 
         Raises:
-            ServiceError: the service does not say.
+            ErrorResponse: the service does not say.
         """
         ...
 
@@ -56,7 +56,7 @@ class Line(Protocol):
         ...
 
 
-class NoLine:
+class NoLiveChannel:
     """The line of a handler that is called without a bot."""
 
     async def show_typing(self) -> float:
@@ -79,7 +79,7 @@ class NoLine:
 
 
 @asynccontextmanager
-async def writing(line: Line) -> AsyncIterator[None]:
+async def writing(line: LiveChannel) -> AsyncIterator[None]:
     """Show that the bot is writing for as long as the block lasts; an error of the block is raised as it is."""
     failure: Exception | None = None
     async with anyio.create_task_group() as group:
@@ -93,6 +93,6 @@ async def writing(line: Line) -> AsyncIterator[None]:
         raise failure
 
 
-async def _keep_typing(line: Line) -> None:
+async def _keep_typing(line: LiveChannel) -> None:
     while True:  # noqa: ASYNC110 -- it is time that is waited for
         await anyio.sleep(await line.show_typing())

@@ -14,7 +14,7 @@ from typing import Concatenate, TypeAlias
 
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.outcome import Reply
-from chatbot.dispatch.provider import Making, Needs, Scope, check_contexts, needs_behind
+from chatbot.dispatch.provider import Injector, Needs, Scope, check_contexts, needs_behind
 from chatbot.events import Event
 
 Proceed: TypeAlias = Callable[[], Awaitable[Reply]]
@@ -23,12 +23,12 @@ Proceed: TypeAlias = Callable[[], Awaitable[Reply]]
 Middleware: TypeAlias = Callable[Concatenate[Context[Event], Proceed, ...], Awaitable[Reply]]
 """A function around handlers."""
 
-Around: TypeAlias = Callable[[Context[Event], Proceed], Awaitable[Reply]]
+MiddlewareChain: TypeAlias = Callable[[Context[Event], Proceed], Awaitable[Reply]]
 """A middleware whose further parameters are filled."""
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class BoundMiddleware:
     """A middleware, resolved at load.
 
     Args:
@@ -39,16 +39,16 @@ class Layer:
     function: Middleware
     needs: Needs
 
-    def filled(self, making: Making) -> Around:
+    def filled(self, making: Injector) -> MiddlewareChain:
         """The function with its needs met, for one event."""
         return partial(self._around, making) if self.needs else self.function
 
-    async def _around(self, making: Making, ctx: Context[Event], proceed: Proceed) -> Reply:
+    async def _around(self, making: Injector, ctx: Context[Event], proceed: Proceed) -> Reply:
         async with making.filling(self.needs) as provided:
             return await self.function(ctx, proceed, **provided)
 
 
-def prepare_layer(function: Middleware, scope: Scope) -> Layer:
+def prepare_layer(function: Middleware, scope: Scope) -> BoundMiddleware:
     """A middleware that is ready to run.
 
     Raises:
@@ -56,18 +56,18 @@ def prepare_layer(function: Middleware, scope: Scope) -> Layer:
     """
     needs = needs_behind(function, 2, scope, "middleware")
     check_contexts(function, Event, needs)
-    return Layer(function, needs)
+    return BoundMiddleware(function, needs)
 
 
-def compose(middleware: Sequence[Around]) -> Around:
+def compose(middleware: Sequence[MiddlewareChain]) -> MiddlewareChain:
     """One middleware out of many; the first is the outermost."""
-    composed: Around = _straight
+    composed: MiddlewareChain = _straight
     for one in reversed(middleware):
         composed = one if composed is _straight else partial(_around, one, composed)
     return composed
 
 
-def compose_once(layers: Sequence[Layer]) -> Around | None:
+def compose_once(layers: Sequence[BoundMiddleware]) -> MiddlewareChain | None:
     """One middleware for all events; None if providers fill something of it, for every event anew."""
     return None if any(layer.needs for layer in layers) else compose([layer.function for layer in layers])
 
@@ -76,5 +76,5 @@ async def _straight(ctx: Context[Event], proceed: Proceed) -> Reply:
     return await proceed()
 
 
-async def _around(outer: Around, inner: Around, ctx: Context[Event], proceed: Proceed) -> Reply:
+async def _around(outer: MiddlewareChain, inner: MiddlewareChain, ctx: Context[Event], proceed: Proceed) -> Reply:
     return await outer(ctx, partial(inner, ctx, proceed))

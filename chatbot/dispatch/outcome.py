@@ -10,7 +10,7 @@ from datetime import timedelta
 from enum import Enum, StrEnum
 from typing import Final, TypeAlias
 
-from chatbot.actions import Action, Wish
+from chatbot.actions import Action, KeyedAction
 from chatbot.stores.base import Write
 
 
@@ -76,7 +76,7 @@ class Outcome:
         writes: what is to be remembered, together with the wishes; or, of a failure, if the event is given up.
     """
 
-    wishes: tuple[Wish, ...] = ()
+    wishes: tuple[KeyedAction, ...] = ()
     handler: str | None = None
     error: Exception | None = None
     retry: Retry = Retry()

@@ -60,7 +60,7 @@ class Provider:
         yield self
 
 
-class Provisions:
+class ProviderCache:
     """What providers have made for a bot, and make for its events. Use it as `async with`, around all events.
 
     Args:
@@ -86,12 +86,12 @@ class Provisions:
         self._made = {}
         await self._teardown.aclose()
 
-    def making(self, ctx: Context[Any]) -> Making:
+    def making(self, ctx: Context[Any]) -> Injector:
         """What is to be made for an event."""
-        return Making(dict(self._made), ctx)
+        return Injector(dict(self._made), ctx)
 
 
-class Making:
+class Injector:
     """What is made for one event, for a handler and the middleware around it.
 
     Args:

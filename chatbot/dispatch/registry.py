@@ -13,7 +13,7 @@ from chatbot.events import Event, ScheduleFired, TimerFired
 from chatbot.normalization import fold_name
 
 
-class Roster:
+class HandlerRegistry:
     """All handlers of a bot, in their order.
 
     Args:

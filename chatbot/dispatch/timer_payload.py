@@ -9,7 +9,7 @@ from typing import Any
 
 from chatbot.dispatch.arguments import Values
 from chatbot.dispatch.binding import Bind, Match
-from chatbot.dispatch.event_view import Occasion
+from chatbot.dispatch.event_view import EventView
 from chatbot.dispatch.filters import Found
 from chatbot.dispatch.parameters import Function, name_of, refuse
 from chatbot.errors import CannotStore, StateError
@@ -18,7 +18,7 @@ from chatbot.stores.serialization import Form, check_size, form_of, from_json, t
 
 
 @dataclass(frozen=True, slots=True)
-class Payload:
+class TimerPayload:
     """The arguments of a timer's function.
 
     Args:
@@ -62,7 +62,7 @@ class Payload:
             raise StateError(msg) from error
 
 
-def payload_of(function: Function, parameters: Sequence[inspect.Parameter]) -> Payload:
+def payload_of(function: Function, parameters: Sequence[inspect.Parameter]) -> TimerPayload:
     """What a timer's function takes besides its context.
 
     Raises:
@@ -80,13 +80,13 @@ def payload_of(function: Function, parameters: Sequence[inspect.Parameter]) -> P
         except TypeError as error:
             refuse(function, str(error))
     required = frozenset(one.name for one in parameters if one.default is one.empty)
-    return Payload(name_of(function), forms, required)
+    return TimerPayload(name_of(function), forms, required)
 
 
-def bind_payload(payload: Payload) -> Bind:
+def bind_payload(payload: TimerPayload) -> Bind:
     """Fill a timer's parameters with what it was set with."""
 
-    def bind(occasion: Occasion, found: Found) -> Match | None:
+    def bind(occasion: EventView, found: Found) -> Match | None:
         return payload.decode(occasion.event.payload) if isinstance(occasion.event, TimerFired) else None
 
     return bind

@@ -32,10 +32,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from chatbot.emulator import auth, faults, routing, seed
-from chatbot.emulator.errors import ServiceError
+from chatbot.emulator.errors import ErrorResponse
 from chatbot.emulator.faults import Fault, Faults
 from chatbot.emulator.operations import Chat
-from chatbot.emulator.people import People
+from chatbot.emulator.people import UserDirectory
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.quotas import Quotas
 from chatbot.emulator.request import Request, Response
@@ -74,7 +74,7 @@ class Control:
         """The answer, a refusal too."""
         try:
             return Response(200, dump(self._run(request)), is_beside=True)
-        except ServiceError as error:
+        except ErrorResponse as error:
             body: Json = {"error": {"code": error.code, "message": error.message}}
             return Response(error.status, dump(body), is_beside=True)
 
@@ -83,22 +83,24 @@ class Control:
             return self._validate(request)
         key = request.header(b"authorization").removeprefix("Bearer ").encode("latin-1")
         if not hmac.compare_digest(key, self._emulator.access_key.encode()):
-            raise ServiceError(401, "Unauthorized", "Authorization: Bearer with the emulator's access key is required.")
+            raise ErrorResponse(
+                401, "Unauthorized", "Authorization: Bearer with the emulator's access key is required."
+            )
         noun = request.segments[1] if len(request.segments) > 1 else "status"
         handler = self._handlers.get((request.method, noun))
         if handler is None:
             nouns = sorted(f"{method} /emulator/{name}" for method, name in self._handlers)
-            raise ServiceError(404, "NotFound", f"There are: {', '.join(nouns)}.")
+            raise ErrorResponse(404, "NotFound", f"There are: {', '.join(nouns)}.")
         try:
             return handler(request)
         except (ValueError, RecursionError) as error:
-            raise ServiceError(400, "BadRequest", str(error)) from error
+            raise ErrorResponse(400, "BadRequest", str(error)) from error
 
     def _validate(self, request: Request) -> str:
         """The manual handshake: whoever was sent the secret code opens its URL."""
         opened = self._emulator.validations.get(request.query.get("code", ""))
         if opened is None:
-            raise ServiceError(404, "NotFound", "No webhook waits for this code.")
+            raise ErrorResponse(404, "NotFound", "No webhook waits for this code.")
         opened()
         return "Webhook successfully validated as a subscription endpoint."
 
@@ -196,7 +198,7 @@ class Control:
 
     def _issue_entra(self, _request: Request) -> Json:
         if not self._emulator.takes_entra:
-            raise ServiceError(409, "Conflict", "Tokens of Entra are not accepted: start the emulator with --entra.")
+            raise ErrorResponse(409, "Conflict", "Tokens of Entra are not accepted: start the emulator with --entra.")
         return {"token": self._emulator.entra_token()}
 
     def _seed(self, request: Request) -> Json:
@@ -206,7 +208,7 @@ class Control:
 def _document(request: Request) -> Json:
     try:
         return request.json()
-    except ServiceError as error:
+    except ErrorResponse as error:
         msg = "the body must be a JSON object"
         raise ValueError(msg) from error
 
@@ -251,7 +253,7 @@ class _Asked:
     struck: Sequence[Fault] = ()
 
 
-class Emulator(People):
+class Emulator(UserDirectory):
     """An ASGI application over a `World`.
 
     All time comes from `clock` (Unix epoch seconds): ids, expiries, quotas, the `Date` header. `calls` keeps
@@ -308,7 +310,7 @@ class Emulator(People):
         try:
             request.body = await routing.body(receive)
             response = self._beside(request) or await self._operate(request, asked, receive)
-        except ServiceError as error:
+        except ErrorResponse as error:
             response = self._answers.refusal(error, asked.route, request)
         except ConnectionError:
             self._note(asked.route, request, 0)

@@ -14,7 +14,7 @@ import re
 import urllib.parse
 from email.utils import parsedate_to_datetime
 
-from chatbot.emulator.errors import ServiceError, denied, forbidden
+from chatbot.emulator.errors import ErrorResponse, denied, forbidden
 from chatbot.emulator.identities import CHAT_SCOPES, TEAMS_USER, Claims, unauthorized
 from chatbot.emulator.request import Request
 from chatbot.emulator.world import World
@@ -35,7 +35,7 @@ def identity(request: Request, world: World, *, takes_entra: bool) -> None:
     header = request.header(b"authorization")
     if header[:7].lower() == "bearer ":
         if not takes_entra:
-            raise ServiceError(401, "Unauthorized", "Tokens of Microsoft Entra ID are not accepted; see --entra.")
+            raise ErrorResponse(401, "Unauthorized", "Tokens of Microsoft Entra ID are not accepted; see --entra.")
         _entra(header[7:].strip(), request, world)
         return
     match = _HMAC.fullmatch(header)
@@ -88,7 +88,7 @@ def _entra(token: str, request: Request, world: World) -> None:
     expires, audience = claims.get("exp"), str(claims.get("aud", ""))
     is_elsewhere = "://" in audience and urllib.parse.urlsplit(audience).hostname != "communication.azure.com"
     if not isinstance(expires, int | float) or expires <= request.now // 1000 or is_elsewhere:
-        raise ServiceError(401, "Unauthorized", "The provided access token is not valid.")
+        raise ErrorResponse(401, "Unauthorized", "The provided access token is not valid.")
 
 
 def _fresh(request: Request, world: World) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 NO_PERMISSION = "The initiator doesn't have the permission to perform the requested operation."
 
 
-class ServiceError(Exception):
+class ErrorResponse(Exception):
     """A refusal: an HTTP status, a code, perhaps a message and a target.
 
     Identity's refusals of unreadable bodies and of tokens come before the api-version is read: they carry no
@@ -35,61 +35,61 @@ class ServiceError(Exception):
         self.is_versioned = is_versioned
 
 
-def bad_request(message: str | None = None) -> ServiceError:
+def bad_request(message: str | None = None) -> ErrorResponse:
     """Chat refuses what it cannot read, often without a message (Communication issue 379)."""
-    return ServiceError(400, "BadRequest", message)
+    return ErrorResponse(400, "BadRequest", message)
 
 
-def thread_not_found() -> ServiceError:
+def thread_not_found() -> ErrorResponse:
     """Recorded for a well-formed id nobody knows."""
-    return ServiceError(404, "NotFound", "The specified thread id was not found.")
+    return ErrorResponse(404, "NotFound", "The specified thread id was not found.")
 
 
-def message_not_found() -> ServiceError:
+def message_not_found() -> ErrorResponse:
     """Recorded for receipts of unknown messages: no message text."""
-    return ServiceError(404, "NotFound")
+    return ErrorResponse(404, "NotFound")
 
 
-def forbidden(message: str | None = NO_PERMISSION) -> ServiceError:
+def forbidden(message: str | None = NO_PERMISSION) -> ErrorResponse:
     """The caller may not do this here."""
-    return ServiceError(403, "Forbidden", message)
+    return ErrorResponse(403, "Forbidden", message)
 
 
-def refused(reading: str) -> ServiceError:
+def refused(reading: str) -> ErrorResponse:
     """A removed participant, or a deleted thread, as a quirk reads the service: `forbidden`, `not-found`, …."""
     if reading == "not-found":
         return thread_not_found()
     if reading == "server-error":  # recorded in 2024, for a removal by the one removed
         text = "The server could not fulfill the request due to some unexpected failure."
-        return ServiceError(500, "InternalServerError", text)
+        return ErrorResponse(500, "InternalServerError", text)
     return forbidden()
 
 
-def bad_message_id(text: str) -> ServiceError:
+def bad_message_id(text: str) -> ErrorResponse:
     """Recorded for ids that are not numbers."""
     return bad_request(f"Value for MessageId ({text}) is not valid.")
 
 
-def bad_identifier(text: str) -> ServiceError:
+def bad_identifier(text: str) -> ErrorResponse:
     """Recorded for participants that are no identifiers."""
     return bad_request(f"Identifier format is invalid ({text}).")
 
 
-def validation(message: str, target: str) -> ServiceError:
+def validation(message: str, target: str) -> ErrorResponse:
     """Identity's refusal of a value."""
-    return ServiceError(400, "ValidationError", message, target)
+    return ErrorResponse(400, "ValidationError", message, target)
 
 
-def required(name: str) -> ServiceError:
+def required(name: str) -> ErrorResponse:
     """Identity's refusal of a body that lacks a field."""
-    return ServiceError(400, "ValidationError", f"{name}: The {name} field is required.", name, is_versioned=False)
+    return ErrorResponse(400, "ValidationError", f"{name}: The {name} field is required.", name, is_versioned=False)
 
 
-def not_owned() -> ServiceError:
+def not_owned() -> ErrorResponse:
     """Identity answers 401, not 404, for users it does not have (recorded)."""
-    return ServiceError(401, "IdentityNotOwned", "Provided identity doesn't belong to the resource.")
+    return ErrorResponse(401, "IdentityNotOwned", "Provided identity doesn't belong to the resource.")
 
 
-def denied(message: str = "Denied by the resource provider.") -> ServiceError:
+def denied(message: str = "Denied by the resource provider.") -> ErrorResponse:
     """Identity's refusal of a signature."""
-    return ServiceError(401, "Denied", message)
+    return ErrorResponse(401, "Denied", message)

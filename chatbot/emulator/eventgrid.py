@@ -17,7 +17,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from chatbot.emulator.app import Emulator
-from chatbot.emulator.events import Happenings
+from chatbot.emulator.events import EventPublisher
 from chatbot.emulator.records import Record
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ async def event_grid(
     import aiohttp  # here, because it takes half as long to load as all the rest, and few need it
 
     send, receive = anyio.create_memory_object_stream[dict[str, Any]](_QUEUE)
-    happenings = Happenings(emulator.world.state)
+    happenings = EventPublisher(emulator.world.state)
     listener = _Listener(emulator, happenings, send)
     emulator.world.state.listeners.append(listener)
     timeout = aiohttp.ClientTimeout(total=30)
@@ -59,7 +59,7 @@ class _Listener:
     """Queues the events of every record; a full queue loses the newest, and says so."""
 
     def __init__(
-        self, emulator: Emulator, happenings: Happenings, queue: MemoryObjectSendStream[dict[str, Any]]
+        self, emulator: Emulator, happenings: EventPublisher, queue: MemoryObjectSendStream[dict[str, Any]]
     ) -> None:
         self._emulator = emulator
         self._happenings = happenings

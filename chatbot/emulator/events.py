@@ -11,24 +11,24 @@ from collections.abc import Iterator
 from typing import Any
 
 from chatbot.emulator.cursors import precise_time
-from chatbot.emulator.records import Listed, Message, Record, Thread
-from chatbot.emulator.state import Room, State
+from chatbot.emulator.records import Listed, Message, Record, ThreadEntry
+from chatbot.emulator.state import ThreadState, WorldState
 
 Json = dict[str, Any]
 _PREFIX = "Microsoft.Communication."
 
 
-class Happenings:
+class EventPublisher:
     """Turns a record that was just put into events."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: WorldState) -> None:
         self._state = state
         self._heads = {room.head.id: room.head for room in state.rooms.values()}
 
     def of(self, record: Record, now: int) -> list[Json]:
         """The events of a record, complete with envelope."""
         events: Iterator[tuple[str, str, Json]] = iter(())
-        if isinstance(record, Thread):
+        if isinstance(record, ThreadEntry):
             events = self._thread(record)
         elif isinstance(record, Message):
             events = self._message(record)
@@ -48,7 +48,7 @@ class Happenings:
             "eventTime": _zulu(now),
         }
 
-    def _thread(self, head: Thread) -> Iterator[tuple[str, str, Json]]:
+    def _thread(self, head: ThreadEntry) -> Iterator[tuple[str, str, Json]]:
         before = self._heads.get(head.id)
         self._heads[head.id] = head
         if before is None:
@@ -72,7 +72,7 @@ class Happenings:
         elif message.type == "participantRemoved":
             yield from self._came_or_went(room, message, "Removed", "removed")
 
-    def _said(self, room: Room, message: Message) -> Iterator[tuple[str, str, Json]]:
+    def _said(self, room: ThreadState, message: Message) -> Iterator[tuple[str, str, Json]]:
         kind = "ChatMessageReceived"
         extra: dict[str, int] = {}
         body: Json = {"messageBody": message.text}
@@ -118,7 +118,7 @@ class Happenings:
                 },
             )
 
-    def _created(self, room: Room, message: Message) -> Iterator[tuple[str, str, Json]]:
+    def _created(self, room: ThreadState, message: Message) -> Iterator[tuple[str, str, Json]]:
         head = room.head
         where = f"thread/{head.id}/createdBy/{head.creator}"
         by = {"createdByCommunicationIdentifier": _identifier(head.creator)}
@@ -147,7 +147,7 @@ class Happenings:
                     },
                 )
 
-    def _changed(self, room: Room, editor: str, version: int) -> Iterator[tuple[str, str, Json]]:
+    def _changed(self, room: ThreadState, editor: str, version: int) -> Iterator[tuple[str, str, Json]]:
         head = room.head
         where = f"thread/{head.id}/editedBy/{editor}"
         by = {"editedByCommunicationIdentifier": _identifier(editor)}
@@ -166,7 +166,7 @@ class Happenings:
                 {**data, **tail, **_recipient(recipient), **self._tail(room)},
             )
 
-    def _deleted(self, room: Room) -> Iterator[tuple[str, str, Json]]:
+    def _deleted(self, room: ThreadState) -> Iterator[tuple[str, str, Json]]:
         head = room.head
         by = head.changed_by or head.creator
         where = f"thread/{head.id}/deletedBy/{by}"
@@ -183,7 +183,9 @@ class Happenings:
                 {**data, **_recipient(recipient), **self._tail(room)},
             )
 
-    def _came_or_went(self, room: Room, message: Message, kind: str, verb: str) -> Iterator[tuple[str, str, Json]]:
+    def _came_or_went(
+        self, room: ThreadState, message: Message, kind: str, verb: str
+    ) -> Iterator[tuple[str, str, Json]]:
         way = "AddedTo" if kind == "Added" else "RemovedFrom"
         for one in message.participants:
             data = {
@@ -205,18 +207,18 @@ class Happenings:
                     {**data, **late, **to, **tail, **self._tail(room)},
                 )
 
-    def _participant(self, room: Room, one: Listed) -> Json:
+    def _participant(self, room: ThreadState, one: Listed) -> Json:
         name = {"displayName": one.display_name} if one.display_name is not None else {}
         member = room.members.get(one.user)
         metadata = {"metadata": dict(member.metadata)} if member is not None and member.metadata else {}
         return {**name, "participantCommunicationIdentifier": _identifier(one.user), **metadata}
 
-    def _tail(self, room: Room) -> Json:
+    def _tail(self, room: ThreadState) -> Json:
         number = self._state.random.getrandbits(31)
         return {"threadId": room.head.id, "transactionId": f"{self._state.new_vector()}.1.1.1.1.{number}.1"}
 
     @staticmethod
-    def _others(room: Room, causer: str) -> list[str]:
+    def _others(room: ThreadState, causer: str) -> list[str]:
         return [member.user for member in room.present() if member.user != causer]
 
 

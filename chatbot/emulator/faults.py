@@ -30,7 +30,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from chatbot.emulator.errors import ServiceError
+from chatbot.emulator.errors import ErrorResponse
 from chatbot.emulator.identities import unauthorized
 from chatbot.emulator.request import Request, Response
 from chatbot.emulator.responses import Answers, Headers
@@ -279,13 +279,13 @@ def staleness(struck: Sequence[Fault]) -> int:
     return max((int(fault.seconds * 1000) for fault in struck if fault.kind == "stale"), default=0)
 
 
-def refusal(fault: Fault, answers: Answers) -> ServiceError:
+def refusal(fault: Fault, answers: Answers) -> ErrorResponse:
     """The error of a status fault."""
     if fault.status in {429, 503}:
         error = answers.throttled(fault.status, fault.retry_after or 1)
     else:
         code = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 500: "InternalServerError"}
-        error = ServiceError(fault.status, code.get(fault.status, f"Status{fault.status}"), None)
+        error = ErrorResponse(fault.status, code.get(fault.status, f"Status{fault.status}"), None)
     if fault.retry_after is not None:
         error.headers = ((b"retry-after", b"%g" % fault.retry_after),)
     return error

@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chatbot.emulator.errors import ServiceError, not_owned
+from chatbot.emulator.errors import ErrorResponse, not_owned
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.records import User
-from chatbot.emulator.state import State
+from chatbot.emulator.state import WorldState
 
 TEAMS_USER = "8:orgid:"
 CHAT_SCOPES = frozenset({"chat", "chat.join", "chat.join.limited"})
@@ -46,10 +46,10 @@ class Token:
     expires: int
 
 
-class Identities:
+class IdentityStore:
     """Creates and deletes users, issues, checks and revokes tokens."""
 
-    def __init__(self, state: State, quirks: Quirks) -> None:
+    def __init__(self, state: WorldState, quirks: Quirks) -> None:
         self._state = state
         self.quirks = quirks
         self._known: dict[str, Claims] = {}
@@ -172,9 +172,9 @@ class Identities:
         return purpose + self._state.resource.access_key.encode()
 
 
-def unauthorized() -> ServiceError:
+def unauthorized() -> ErrorResponse:
     """401 with an empty body, as reported for bad and for foreign tokens; expired ones are unknown (U3)."""
-    return ServiceError(401, "Unauthorized", None)
+    return ErrorResponse(401, "Unauthorized", None)
 
 
 def unverified_claims(token: str) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import nh3
 
 from chatbot.emulator.errors import (
-    ServiceError,
+    ErrorResponse,
     bad_request,
     forbidden,
     message_not_found,
@@ -29,7 +29,7 @@ from chatbot.emulator.errors import (
 )
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.records import Listed, Message
-from chatbot.emulator.state import Room, State
+from chatbot.emulator.state import ThreadState, WorldState
 
 _TEXT = {"a", "b", "br", "code", "del", "em", "i", "img", "s", "span", "strike", "strong", "sub", "sup", "u"}
 _BLOCKS = {"blockquote", "div", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "ul"}
@@ -77,7 +77,7 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class MessageListPage:
     """A page of messages, newest version first, and the cursor values of the next one."""
 
     messages: list[Message]
@@ -87,12 +87,12 @@ class Page:
 class Messages:
     """The operations on messages; `stale_ms` delays when lists show a change (a fault)."""
 
-    def __init__(self, state: State, quirks: Quirks) -> None:
+    def __init__(self, state: WorldState, quirks: Quirks) -> None:
         self._state = state
         self.quirks = quirks
         self.stale_ms = 0
 
-    def send(self, room: Room, sender: str, draft: Draft, now: int) -> Message:
+    def send(self, room: ThreadState, sender: str, draft: Draft, now: int) -> Message:
         """Store a message of a participant."""
         self._writable(room, sender)
         if self.quirks.blank_content == "reject" and not draft.content.strip():
@@ -117,7 +117,7 @@ class Messages:
 
     def announce(
         self,
-        room: Room,
+        room: ThreadState,
         kind: str,
         initiator: str,
         now: int,
@@ -129,7 +129,7 @@ class Messages:
         blank = Message(thread=room.head.id, id=0, type=kind, sequence=0, version=0, sender=initiator)
         return self.post(room, now, replace(blank, topic=topic, participants=people))
 
-    def post(self, room: Room, now: int, message: Message) -> Message:
+    def post(self, room: ThreadState, now: int, message: Message) -> Message:
         """Give a new message its id, version, sequence and activity, and file it."""
         number = self._next_version(room, now)
         while number in room.messages:
@@ -145,7 +145,7 @@ class Messages:
         self._state.put(posted)
         return posted
 
-    def get(self, room: Room, reader: str, number: int) -> Message:
+    def get(self, room: ThreadState, reader: str, number: int) -> Message:
         """One message, tombstones and the service's own included."""
         low, high = self._window(room, reader)
         message = room.messages.get(number)
@@ -155,7 +155,7 @@ class Messages:
 
     def edit(
         self,
-        room: Room,
+        room: ThreadState,
         editor: str,
         number: int,
         content: str | None,
@@ -176,7 +176,7 @@ class Messages:
         version = self._next_version(room, now)
         return self._change(room, replace(message, text=text, metadata=merged, edited=version), version, now)
 
-    def delete(self, room: Room, deleter: str, number: int, now: int) -> Message:
+    def delete(self, room: ThreadState, deleter: str, number: int, now: int) -> Message:
         """Leave a tombstone: no content, `deletedOn`, no `editedOn`, a new version and sequence id."""
         self._writable(room, deleter)
         message = self._own(room, deleter, number, self.quirks.delete_of_others)
@@ -191,14 +191,14 @@ class Messages:
 
     def page(
         self,
-        room: Room,
+        room: ThreadState,
         reader: str,
         size: int,
         now: int,
         *,
         start: int | None = None,
         cursor: tuple[int, int] | None = None,
-    ) -> Page:
+    ) -> MessageListPage:
         """A page by descending version; later changes than the cursor knew of are delivered on it too."""
         low, high = self._window(room, reader)
         timeline = room.timeline if room.late <= now else self._as_seen(room, now)
@@ -210,7 +210,7 @@ class Messages:
             rest = len(found) > size
             chosen = found[:size]
         if not chosen:
-            return Page([], None)
+            return MessageListPage([], None)
         if rest and self.quirks.equal_versions:
             chosen = self._whole(chosen, timeline)
         newest = max(chosen[0].version, cursor[1] if cursor else 0)
@@ -218,7 +218,7 @@ class Messages:
         last = chosen[-1].version
         if cursor is not None:
             last = min(last, cursor[0])
-        return Page(chosen, (last, newest) if more else None)
+        return MessageListPage(chosen, (last, newest) if more else None)
 
     def _select(
         self, timeline: list[Message], low: int, high: int, start: int | None, cursor: tuple[int, int] | None
@@ -252,7 +252,7 @@ class Messages:
         return shorter or [message for message in reversed(timeline) if message.version == last]
 
     @staticmethod
-    def _as_seen(room: Room, now: int) -> list[Message]:
+    def _as_seen(room: ThreadState, now: int) -> list[Message]:
         """The timeline a stale reader sees: late messages missing, late changes not yet made."""
         room.fading = [(until, message) for until, message in room.fading if until > now]
         seen = [message for message in room.timeline if message.visible <= now]
@@ -263,7 +263,7 @@ class Messages:
                 seen.append(message)
         return sorted(seen, key=lambda message: (message.version, message.id))
 
-    def _window(self, room: Room, reader: str) -> tuple[int, int]:
+    def _window(self, room: ThreadState, reader: str) -> tuple[int, int]:
         """The ids and versions a reader may see: from the shared history to the removal."""
         member = room.members.get(reader)
         if member is None:
@@ -275,22 +275,22 @@ class Messages:
         low = member.share_history if member.share_history > room.head.created else 0
         return low, member.removed if member.removed is not None else room.version
 
-    def _writable(self, room: Room, user: str) -> None:
+    def _writable(self, room: ThreadState, user: str) -> None:
         if room.member(user) is None:
             raise refused(self.quirks.removed_writes if user in room.members else "forbidden")
         if room.head.deleted is not None:
             raise refused(self.quirks.deleted_thread_writes)
 
-    def _own(self, room: Room, user: str, number: int, others: str) -> Message:
+    def _own(self, room: ThreadState, user: str, number: int, others: str) -> Message:
         message = self.get(room, user, number)
         if message.is_system or (message.sender != user and others == "forbidden"):
             raise forbidden()
         return message
 
-    def _next_version(self, room: Room, now: int) -> int:
+    def _next_version(self, room: ThreadState, now: int) -> int:
         return max(now, room.version + (0 if self.quirks.equal_versions else 1))
 
-    def _change(self, room: Room, message: Message, version: int, now: int) -> Message:
+    def _change(self, room: ThreadState, message: Message, version: int, now: int) -> Message:
         changed = replace(
             message,
             version=version,
@@ -306,7 +306,7 @@ class Messages:
         cap = self.quirks.metadata_limit_bytes
         if (cap and extra > cap) or len(content.encode()) + extra > MAX_BYTES:
             code = "BadRequest" if self.quirks.too_large_status == 400 else "RequestEntityTooLarge"
-            raise ServiceError(self.quirks.too_large_status, code, None)
+            raise ErrorResponse(self.quirks.too_large_status, code, None)
 
 
 def _version(message: Message) -> int:

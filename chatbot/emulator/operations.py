@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 
 from chatbot.emulator import cursors, parsing
 from chatbot.emulator.cursors import precise_time
-from chatbot.emulator.errors import ServiceError, bad_request, required, validation
+from chatbot.emulator.errors import ErrorResponse, bad_request, required, validation
 from chatbot.emulator.identities import Token, unverified_expiry
 from chatbot.emulator.request import Request, Response
 from chatbot.emulator.serialization import Dialect, Json, dump, rejected, thread_item
-from chatbot.emulator.state import Room
+from chatbot.emulator.state import ThreadState
 from chatbot.emulator.world import World
 
 _THREAD_ID = re.compile(r"19:[A-Za-z0-9_\-:]{1,200}@(?:thread\.(?:v2|skype|tacv2)|unq\.gbl\.spaces)")
@@ -43,7 +43,7 @@ class Chat:
             raise bad_request()
         return text
 
-    def room(self) -> Room:
+    def room(self) -> ThreadState:
         """The thread's room."""
         return self.world.room(self.thread_id, self.request.now)
 
@@ -136,7 +136,7 @@ def list_messages(chat: Chat) -> Response:
     return Response(200, dump({"value": [chat.dialect.message(one) for one in page.messages], "nextLink": link}))
 
 
-def _message_cursor(chat: Chat, room: Room) -> tuple[int, int] | None:
+def _message_cursor(chat: Chat, room: ThreadState) -> tuple[int, int] | None:
     text = chat.request.query.get("syncstate")
     if not text:
         return None
@@ -226,7 +226,7 @@ def send_typing(chat: Chat) -> Response:
 
 
 def _skipped(
-    chat: Chat, room: Room, noun: str, items: Sequence[Item], default: int, render: Callable[[Item], Json]
+    chat: Chat, room: ThreadState, noun: str, items: Sequence[Item], default: int, render: Callable[[Item], Json]
 ) -> Response:
     """A page by `skip` and `maxPageSize`; no nextLink when it ends exactly at the end (recorded)."""
     size = parsing.page_size(chat.request, default, chat.world.quirks)
@@ -238,7 +238,7 @@ def _skipped(
     return Response(200, dump(body))
 
 
-def _path(room: Room) -> str:
+def _path(room: ThreadState) -> str:
     return "/chat/threads/" + urllib.parse.quote(room.head.id, safe="@")
 
 
@@ -297,7 +297,7 @@ def exchange_token(world: World, request: Request) -> Response:
 def _exchanged(world: World, request: Request, token: str, user: str) -> Response:
     expires = unverified_expiry(token)
     if expires is None or expires <= request.now // 1000:
-        raise ServiceError(401, "InvalidAccessToken", "Provided access token is not valid.", is_versioned=False)
+        raise ErrorResponse(401, "InvalidAccessToken", "Provided access token is not valid.", is_versioned=False)
     return Response(200, dump(_token(world.identities.exchange(user, expires, request.now))))
 
 

@@ -16,7 +16,7 @@ from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.records import NO_METADATA, SYSTEM_TYPES
 from chatbot.emulator.request import Request
 from chatbot.emulator.serialization import has_metadata, has_retention
-from chatbot.emulator.threads import Change, Plan
+from chatbot.emulator.threads import Plan, ThreadChange
 
 MIN_MINUTES, MAX_MINUTES = 60, 1440
 MAX_PAGE = 200
@@ -124,12 +124,12 @@ def plan(request: Request) -> Plan:
     )
 
 
-def thread_change(request: Request) -> Change:
+def thread_change(request: Request) -> ThreadChange:
     """What a PATCH of a thread changes."""
     body = request.json()
     days, is_set = retention(body) if has_retention(request.version) else (None, False)
     metadata = metadata_of(body) if has_metadata(request.version) else None
-    return Change(text_of(body, "topic"), metadata, days, is_set)
+    return ThreadChange(text_of(body, "topic"), metadata, days, is_set)
 
 
 def retention(body: Mapping[str, Any]) -> tuple[int | None, bool]:

@@ -17,11 +17,11 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from chatbot.emulator.errors import ServiceError, bad_identifier, bad_request, message_not_found, refused
+from chatbot.emulator.errors import ErrorResponse, bad_identifier, bad_request, message_not_found, refused
 from chatbot.emulator.messages import Messages
 from chatbot.emulator.quirks import Quirks
-from chatbot.emulator.records import Listed, Member, Receipt, Typing, no_metadata
-from chatbot.emulator.state import Room, State
+from chatbot.emulator.records import Listed, Member, ReceiptEntry, Typing, no_metadata
+from chatbot.emulator.state import ThreadState, WorldState
 
 MAX_PARTICIPANTS = 250
 MAX_BATCH = 200
@@ -45,7 +45,7 @@ class Invited:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
+class InvalidParticipant:
     """A participant who was not admitted, and why."""
 
     user: str
@@ -56,12 +56,12 @@ class Rejected:
 class Participants:
     """The operations on a thread's participants."""
 
-    def __init__(self, state: State, quirks: Quirks, messages: Messages) -> None:
+    def __init__(self, state: WorldState, quirks: Quirks, messages: Messages) -> None:
         self._state = state
         self.quirks = quirks
         self._messages = messages
 
-    def sift(self, invited: Sequence[Invited]) -> tuple[list[Invited], list[Rejected]]:
+    def sift(self, invited: Sequence[Invited]) -> tuple[list[Invited], list[InvalidParticipant]]:
         """Split into those who can be admitted and those who cannot.
 
         A malformed id refuses the whole call.
@@ -69,21 +69,21 @@ class Participants:
         if len(invited) > MAX_BATCH:
             raise bad_request()
         welcome: dict[str, Invited] = {}
-        rejected: list[Rejected] = []
+        rejected: list[InvalidParticipant] = []
         for one in invited:
             known = self._state.users.get(one.user)
             if _ABROAD.fullmatch(one.user):
                 text = "Permissions check failed for the requested participant."
-                rejected.append(Rejected(one.user, "403", text))
+                rejected.append(InvalidParticipant(one.user, "403", text))
             elif not _ACS.fullmatch(one.user):
                 raise bad_identifier(one.user)
             elif (known is None and self.quirks.unknown_participant == "invalid") or (known and known.deleted):
-                rejected.append(Rejected(one.user, "404", "The participant was not found."))
+                rejected.append(InvalidParticipant(one.user, "404", "The participant was not found."))
             else:
                 welcome.setdefault(one.user, one)
         return list(welcome.values()), rejected
 
-    def add(self, room: Room, initiator: str, invited: Sequence[Invited], now: int) -> list[Rejected]:
+    def add(self, room: ThreadState, initiator: str, invited: Sequence[Invited], now: int) -> list[InvalidParticipant]:
         """Add people; those already there stay as they are."""
         self.admit(room, initiator, self.quirks)
         welcome, rejected = self.sift(invited)
@@ -94,7 +94,7 @@ class Participants:
             self.seat(room, initiator, fresh, now)
         return rejected
 
-    def seat(self, room: Room, initiator: str, fresh: Sequence[Invited], now: int) -> None:
+    def seat(self, room: ThreadState, initiator: str, fresh: Sequence[Invited], now: int) -> None:
         """File the memberships and announce them in one message."""
         for one in fresh:
             self._state.put(
@@ -110,7 +110,7 @@ class Participants:
         people = tuple(Listed(one.user, one.display_name, one.share_history) for one in fresh)
         self._messages.announce(room, "participantAdded", initiator, now, people=people)
 
-    def remove(self, room: Room, initiator: str, user: str, now: int) -> None:
+    def remove(self, room: ThreadState, initiator: str, user: str, now: int) -> None:
         """Remove somebody, or leave; the announcement is the last thing the removed one can read."""
         self.admit(room, initiator, self.quirks)
         member = room.member(user)
@@ -118,14 +118,14 @@ class Participants:
             if not _ACS.fullmatch(user) and not _ABROAD.fullmatch(user):
                 raise bad_identifier(user)
             if self.quirks.remove_stranger == "not-found":
-                raise ServiceError(404, "NotFound")
+                raise ErrorResponse(404, "NotFound")
             return
         people = (Listed(user, member.display_name, member.share_history),)
         named = "" if initiator == user and self.quirks.leave_initiator == "absent" else initiator
         notice = self._messages.announce(room, "participantRemoved", named, now, people=people)
         self._state.put(replace(member, removed=notice.version))
 
-    def everyone(self, room: Room, reader: str) -> list[Member]:
+    def everyone(self, room: ThreadState, reader: str) -> list[Member]:
         """Everybody present, creator first; the one removed asks in vain (Communication issue 345)."""
         if room.member(reader) is None:
             reading = self.quirks.removed_participants if reader in room.members else "forbidden"
@@ -138,7 +138,7 @@ class Participants:
         return room.present()
 
     @staticmethod
-    def admit(room: Room, user: str, quirks: Quirks) -> None:
+    def admit(room: ThreadState, user: str, quirks: Quirks) -> None:
         """Refuse who is not a participant, and everybody once the thread is deleted."""
         if room.member(user) is None:
             raise refused(quirks.removed_writes if user in room.members else "forbidden")
@@ -146,38 +146,38 @@ class Participants:
             raise refused(quirks.deleted_thread_writes)
 
 
-class Receipts:
+class ReceiptStore:
     """The operations on receipts and typing; `typing` keeps the latest notifications for tests to look at."""
 
-    def __init__(self, state: State, quirks: Quirks) -> None:
+    def __init__(self, state: WorldState, quirks: Quirks) -> None:
         self._state = state
         self.quirks = quirks
         self.typing: deque[Typing] = deque(maxlen=1000)
 
-    def send(self, room: Room, reader: str, number: int, now: int) -> None:
+    def send(self, room: ThreadState, reader: str, number: int, now: int) -> None:
         """Remember that `reader` has read up to a message; an older one changes nothing."""
         Participants.admit(room, reader, self.quirks)
         if number not in room.messages:
             raise message_not_found()
         earlier = room.receipts.get(reader)
         if earlier is None or earlier.message <= number:
-            self._state.put(Receipt(thread=room.head.id, user=reader, message=number, read=now))
+            self._state.put(ReceiptEntry(thread=room.head.id, user=reader, message=number, read=now))
             self._bump(room, now)
 
-    def latest(self, room: Room, reader: str) -> list[Receipt]:
+    def latest(self, room: ThreadState, reader: str) -> list[ReceiptEntry]:
         """One receipt per user, or none at all in a large thread."""
         Participants.admit(room, reader, self.quirks)
         if len(room.present()) > MAX_HEARD:
             return []
         return [receipt for receipt in room.receipts.values() if room.member(receipt.user) is not None]
 
-    def type(self, room: Room, typist: str, display_name: str, now: int) -> None:
+    def type(self, room: ThreadState, typist: str, display_name: str, now: int) -> None:
         """Pass a typing notification on to whoever could see it."""
         Participants.admit(room, typist, self.quirks)
         if len(room.present()) <= MAX_HEARD:
             self.typing.append(Typing(thread=room.head.id, user=typist, display_name=display_name, at=now))
             self._bump(room, now)
 
-    def _bump(self, room: Room, now: int) -> None:
+    def _bump(self, room: ThreadState, now: int) -> None:
         if self.quirks.activity == "everything":
             self._state.put(replace(room.head, activity=self._state.next_activity(now)))

@@ -8,12 +8,12 @@ from chatbot.emulator.cursors import precise_time
 from chatbot.emulator.identities import Token
 from chatbot.emulator.messages import Draft
 from chatbot.emulator.participants import Invited
-from chatbot.emulator.records import Member, Message, Receipt, Typing
-from chatbot.emulator.threads import Change, Plan
+from chatbot.emulator.records import Member, Message, ReceiptEntry, Typing
+from chatbot.emulator.threads import Plan, ThreadChange
 from chatbot.emulator.world import World
 
 
-class People:
+class UserDirectory:
     """A world with a clock, and plain methods for what people do in it."""
 
     def __init__(self, world: World, clock: Callable[[], float]) -> None:
@@ -62,7 +62,7 @@ class People:
 
     def set_topic(self, thread: str, editor: str, topic: str) -> None:
         """Change a thread's topic."""
-        self.world.threads.update(thread, editor, self.now(), Change(topic))
+        self.world.threads.update(thread, editor, self.now(), ThreadChange(topic))
 
     def delete_thread(self, thread: str, deleter: str) -> None:
         """Delete a thread."""
@@ -139,7 +139,7 @@ class People:
         """Who is in a thread."""
         return self.world.state.room(thread).present()
 
-    def receipts(self, thread: str) -> dict[str, Receipt]:
+    def receipts(self, thread: str) -> dict[str, ReceiptEntry]:
         """The latest receipt of each user."""
         return dict(self.world.state.room(thread).receipts)
 

@@ -18,13 +18,21 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from chatbot.emulator import records
-from chatbot.emulator.records import Listed, Member, Message, Receipt, Record, Repeat, Resource, Thread, User
-from chatbot.emulator.state import State
+from chatbot.emulator.records import Listed, Member, Message, ReceiptEntry, Record, Repeat, Resource, ThreadEntry, User
+from chatbot.emulator.state import WorldState
 from chatbot.emulator.world import World
 
+# The names are in every data file ever written: a class may be renamed, its name here may not.
 _CLASSES: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Resource, User, Thread, Member, Message, Receipt, Repeat)
+    "Resource": Resource,
+    "User": User,
+    "Thread": ThreadEntry,
+    "Member": Member,
+    "Message": Message,
+    "Receipt": ReceiptEntry,
+    "Repeat": Repeat,
 }
+_NAMES = {kind: name for name, kind in _CLASSES.items()}
 _FORMAT = 1
 
 
@@ -74,7 +82,7 @@ def encode(record: Record) -> bytes:
             values[item.name] = dict(value) if isinstance(value, Mapping) else value
     if isinstance(record, Message) and record.participants:
         values["participants"] = [dataclasses.astuple(one) for one in record.participants]
-    return json.dumps([type(record).__name__, values], separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+    return json.dumps([_NAMES[type(record)], values], separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
 
 def decode(line: bytes) -> Record:
@@ -90,7 +98,7 @@ def decode(line: bytes) -> Record:
     return record
 
 
-def _load(state: State, path: Path) -> None:
+def _load(state: WorldState, path: Path) -> None:
     content = path.read_bytes()
     lines = content.split(b"\n")
     if lines[-1]:
@@ -115,7 +123,7 @@ def _check(line: bytes) -> None:
         raise ValueError(msg)
 
 
-def _compact(state: State, path: Path) -> None:
+def _compact(state: WorldState, path: Path) -> None:
     fresh = path.with_name(f"{path.name}.new")
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "wb") as file:
@@ -127,7 +135,7 @@ def _compact(state: State, path: Path) -> None:
     fresh.replace(path)
 
 
-def _everything(state: State) -> Iterator[records.Record]:
+def _everything(state: WorldState) -> Iterator[records.Record]:
     yield state.resource
     yield from state.users.values()
     for room in state.rooms.values():

@@ -42,7 +42,7 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
-class Thread:
+class ThreadEntry:
     """The head of a chat thread; what happens in it are its messages.
 
     `activity` (microseconds) is set by what moves the thread in people's lists and is no message: its deletion.
@@ -113,7 +113,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
+class ReceiptEntry:
     """The latest message a user says to have read in a thread."""
 
     thread: str
@@ -143,4 +143,4 @@ class Typing:
     at: int
 
 
-Record = Resource | User | Thread | Member | Message | Receipt | Repeat
+Record = Resource | User | ThreadEntry | Member | Message | ReceiptEntry | Repeat

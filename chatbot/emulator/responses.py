@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from chatbot.emulator import serialization
 from chatbot.emulator.cursors import http_date
-from chatbot.emulator.errors import ServiceError
+from chatbot.emulator.errors import ErrorResponse
 from chatbot.emulator.request import Request, Response
 from chatbot.emulator.routing import ChatRoute, Route
 from chatbot.emulator.serialization import chat_error, identity_error
@@ -41,7 +41,7 @@ class Answers:
         self._world = world
         self._date = (0, b"")
 
-    def refusal(self, error: ServiceError, route: Route | None, request: Request) -> Response:
+    def refusal(self, error: ErrorResponse, route: Route | None, request: Request) -> Response:
         """The answer that says no."""
         headers = list(error.headers)
         if not _is_chat(route, request):
@@ -56,7 +56,7 @@ class Answers:
             return Response(error.status, None, headers)
         return Response(error.status, chat_error(error, quirks), headers, _ERROR_JSON)
 
-    def throttled(self, status: int, wait_seconds: float) -> ServiceError:
+    def throttled(self, status: int, wait_seconds: float) -> ErrorResponse:
         """429 or 503, with a hint when to come back if the quirk says so; none is documented."""
         headers: tuple[tuple[bytes, bytes], ...] = ()
         match self._world.quirks.retry_after:
@@ -65,8 +65,8 @@ class Answers:
             case "milliseconds":
                 headers = ((b"x-ms-retry-after-ms", b"%d" % (wait_seconds * 1000)),)
         if status == 429:
-            return ServiceError(429, "TooManyRequests", "Rate limit exceeded.", headers=headers)
-        return ServiceError(status, "ServiceUnavailable", "The service is unavailable.", headers=headers)
+            return ErrorResponse(429, "TooManyRequests", "Rate limit exceeded.", headers=headers)
+        return ErrorResponse(status, "ServiceUnavailable", "The service is unavailable.", headers=headers)
 
     def headers(self, response: Response, route: Route | None, request: Request, took_ms: int) -> Headers:
         """The headers of an answer."""

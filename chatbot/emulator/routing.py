@@ -15,7 +15,7 @@ from typing import Any
 from chatbot.emulator import operations as chat
 from chatbot.emulator import operations as identity
 from chatbot.emulator import routing, serialization
-from chatbot.emulator.errors import ServiceError
+from chatbot.emulator.errors import ErrorResponse
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.request import MAX_BODY, Request, Response, parse_path, parse_query
 from chatbot.emulator.world import World
@@ -67,7 +67,7 @@ async def body(receive: Receive) -> bytes:
         if not event.get("more_body", False):
             break
     if size > MAX_BODY:
-        raise ServiceError(413, "RequestEntityTooLarge", "The request is too large.")
+        raise ErrorResponse(413, "RequestEntityTooLarge", "The request is too large.")
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
@@ -75,12 +75,12 @@ def find_route(request: Request, quirks: Quirks) -> Route:
     """The operation asked for; notes the api-version in the request."""
     methods = routing.find(request.segments)
     if methods is None:
-        raise ServiceError(404, "NotFound", "The requested resource does not exist.")
+        raise ErrorResponse(404, "NotFound", "The requested resource does not exist.")
     found = methods.get(request.method)
     if found is None:
         allowed = (b"allow", ", ".join(methods).encode())
         text = f"The HTTP method '{request.method[:20]}' is not allowed here."
-        raise ServiceError(405, "MethodNotAllowed", text, headers=(allowed,))
+        raise ErrorResponse(405, "MethodNotAllowed", text, headers=(allowed,))
     _version(found, request, quirks)
     return found
 
@@ -95,14 +95,14 @@ def _version(found: Route, request: Request, quirks: Quirks) -> None:
     request.version = known[-1]
     if not version:
         text = "An API version is required, but was not specified."
-        raise ServiceError(400, "ApiVersionUnspecified", text)
+        raise ErrorResponse(400, "ApiVersionUnspecified", text)
     if is_chat and quirks.unsupported_version == "accept":
         return
     shown = f"{request.base}{request.target}"[:300]
     text = (
         f"The HTTP resource that matches the request URI '{shown}' does not support the API version '{version[:40]}'."
     )
-    raise ServiceError(400, "UnsupportedApiVersion", text)
+    raise ErrorResponse(400, "UnsupportedApiVersion", text)
 
 
 ONLY_CHAT = frozenset({"chat"})

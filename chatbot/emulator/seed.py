@@ -21,8 +21,8 @@ from typing import Any
 
 import yaml
 
-from chatbot.emulator.errors import ServiceError
-from chatbot.emulator.people import People
+from chatbot.emulator.errors import ErrorResponse
+from chatbot.emulator.people import UserDirectory
 
 
 class SeedError(ValueError):
@@ -42,7 +42,7 @@ def load(path: Path) -> dict[str, Any]:
     return document
 
 
-def plant(people: People, document: Mapping[str, Any]) -> dict[str, Any]:
+def plant(people: UserDirectory, document: Mapping[str, Any]) -> dict[str, Any]:
     """Create what the document says; answers the ids by name and topic."""
     unknown = set(document) - {"users", "threads"}
     if unknown:
@@ -57,7 +57,7 @@ def plant(people: People, document: Mapping[str, Any]) -> dict[str, Any]:
     return {"users": users, "threads": threads}
 
 
-def _thread(people: People, thread: Mapping[str, Any], users: dict[str, str], place: str) -> tuple[str, str]:
+def _thread(people: UserDirectory, thread: Mapping[str, Any], users: dict[str, str], place: str) -> tuple[str, str]:
     unknown = set(thread) - {"topic", "creator", "participants", "messages"}
     if unknown:
         msg = f"{place}: unknown key {sorted(unknown)[0]!r}; a thread has topic, creator, participants and messages"
@@ -71,13 +71,13 @@ def _thread(people: People, thread: Mapping[str, Any], users: dict[str, str], pl
         for number, message in enumerate(_list(thread.get("messages", []), f"{place}.messages")):
             where = f"{place}.messages[{number}]"
             _message(people, identity, _mapping(message, where), users, where)
-    except ServiceError as error:
+    except ErrorResponse as error:
         msg = f"{place}: the service refuses it: {error}"
         raise SeedError(msg) from error
     return topic, identity
 
 
-def _message(people: People, thread: str, message: Mapping[str, Any], users: dict[str, str], place: str) -> None:
+def _message(people: UserDirectory, thread: str, message: Mapping[str, Any], users: dict[str, str], place: str) -> None:
     unknown = set(message) - {"from", "text", "type", "metadata"}
     if unknown:
         msg = f"{place}: unknown key {sorted(unknown)[0]!r}; a message has from, text, type and metadata"

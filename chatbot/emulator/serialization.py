@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from chatbot.emulator.cursors import wire_time
-from chatbot.emulator.errors import ServiceError
-from chatbot.emulator.participants import Rejected
+from chatbot.emulator.errors import ErrorResponse
+from chatbot.emulator.participants import InvalidParticipant
 from chatbot.emulator.quirks import Quirks
-from chatbot.emulator.records import Listed, Member, Message, Receipt, Thread
-from chatbot.emulator.state import Room
+from chatbot.emulator.records import Listed, Member, Message, ReceiptEntry, ThreadEntry
+from chatbot.emulator.state import ThreadState
 
 Json = dict[str, Any]
 
@@ -99,7 +99,7 @@ class Dialect:
             body["metadata"] = dict(one.metadata)
         return body
 
-    def thread(self, head: Thread) -> Json:
+    def thread(self, head: ThreadEntry) -> Json:
         """A thread's properties."""
         body: Json = {
             "id": head.id,
@@ -117,7 +117,7 @@ class Dialect:
             body["retentionPolicy"] = policy
         return body
 
-    def receipt(self, receipt: Receipt) -> Json:
+    def receipt(self, receipt: ReceiptEntry) -> Json:
         """A read receipt."""
         return {
             "senderCommunicationIdentifier": self.identifier(receipt.user),
@@ -126,7 +126,7 @@ class Dialect:
         }
 
 
-def thread_item(room: Room, now: int, quirks: Quirks) -> Json:
+def thread_item(room: ThreadState, now: int, quirks: Quirks) -> Json:
     """A thread as lists show it: four keys at most."""
     head = room.head
     body: Json = {"id": head.id, "topic": head.topic}
@@ -137,7 +137,7 @@ def thread_item(room: Room, now: int, quirks: Quirks) -> Json:
     return body
 
 
-def rejected(people: Sequence[Rejected]) -> Json:
+def rejected(people: Sequence[InvalidParticipant]) -> Json:
     """`invalidParticipants`, only when there are any."""
     if not people:
         return {}
@@ -145,7 +145,7 @@ def rejected(people: Sequence[Rejected]) -> Json:
     return {"invalidParticipants": errors}
 
 
-def chat_error(error: ServiceError, quirks: Quirks) -> bytes:
+def chat_error(error: ErrorResponse, quirks: Quirks) -> bytes:
     """Chat's real envelope (pretty-printed, PascalCase, CRLF), or the specification's."""
     if quirks.error_envelope == "error":
         return identity_error(error)
@@ -156,7 +156,7 @@ def chat_error(error: ServiceError, quirks: Quirks) -> bytes:
     return json.dumps({"CommunicationError": inner}, indent=2, ensure_ascii=False).replace("\n", "\r\n").encode()
 
 
-def identity_error(error: ServiceError) -> bytes:
+def identity_error(error: ErrorResponse) -> bytes:
     """Identity's envelope, as recorded."""
     inner: Json = {"code": error.code, "message": error.message or error.code}
     if error.target is not None:

@@ -98,7 +98,7 @@ def _write(path: Path, content: bytes, mode: int) -> None:
 _RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
-class Connection(HttpToolsProtocol):
+class KeptConnection(HttpToolsProtocol):
     """One connection to the emulator."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -226,7 +226,7 @@ async def serve(
 async def _listening(app: _App, sock: socket.socket, context: ssl.SSLContext | None) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app,
-        http=Connection,
+        http=KeptConnection,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -237,8 +237,8 @@ async def _listening(app: _App, sock: socket.socket, context: ssl.SSLContext | N
     config.load()
     state = ServerState()
 
-    def connection() -> Connection:
-        return Connection(config=config, server_state=state, app_state={})
+    def connection() -> KeptConnection:
+        return KeptConnection(config=config, server_state=state, app_state={})
 
     server = await asyncio.get_running_loop().create_server(connection, sock=sock, ssl=context, backlog=2048)
     try:

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from chatbot.emulator.errors import thread_not_found
-from chatbot.emulator.records import Member, Message, Receipt, Record, Repeat, Resource, Thread, User
+from chatbot.emulator.records import Member, Message, ReceiptEntry, Record, Repeat, Resource, ThreadEntry, User
 
 
-class Room:
+class ThreadState:
     """A thread with everything in it. `timeline` ascends by version; lists read it backwards."""
 
     __slots__ = (
@@ -34,12 +34,12 @@ class Room:
         "version",
     )
 
-    def __init__(self, head: Thread) -> None:
+    def __init__(self, head: ThreadEntry) -> None:
         self.head = head
         self.members: dict[str, Member] = {}
         self.messages: dict[int, Message] = {}
         self.timeline: list[Message] = []
-        self.receipts: dict[str, Receipt] = {}
+        self.receipts: dict[str, ReceiptEntry] = {}
         self.sequence = 0
         self.version = 0
         self.moved = 0
@@ -87,12 +87,12 @@ class Room:
         return index
 
 
-def _enter(slots: list[Slot], room: Room) -> None:
+def _enter(slots: list[Slot], room: ThreadState) -> None:
     slot = Slot(room.listed, room)
     slots.insert(bisect_left(slots, slot.rank(), key=Slot.rank), slot)
 
 
-def _leave(slots: list[Slot], room: Room) -> None:
+def _leave(slots: list[Slot], room: ThreadState) -> None:
     index = bisect_left(slots, -room.listed, key=Slot.rank)
     while slots[index].room is not room:
         index += 1
@@ -107,14 +107,14 @@ class Slot(NamedTuple):
     """A place in somebody's list of threads; without a room, the service shows nothing there."""
 
     activity: int
-    room: Room | None
+    room: ThreadState | None
 
     def rank(self) -> int:
         """What lists ascend by: the latest activity first."""
         return -self.activity
 
 
-class State:
+class WorldState:
     """All tables, and the source of ids.
 
     `lists` has the threads each user is or was in, latest activity first.
@@ -124,9 +124,9 @@ class State:
         self.random: random.Random = random.SystemRandom() if seed is None else random.Random(seed)  # noqa: S311 -- repeatable tests
         self.resource = Resource(id="", access_key="")
         self.users: dict[str, User] = {}
-        self.rooms: dict[str, Room] = {}
+        self.rooms: dict[str, ThreadState] = {}
         self.repeats: dict[tuple[str, str], Repeat] = {}
-        self.rooms_of: dict[str, dict[str, Room]] = {}
+        self.rooms_of: dict[str, dict[str, ThreadState]] = {}
         self.listeners: list[Callable[[Record], None]] = []
         self.activity = 0
         self.leaving: dict[str, int] = {}
@@ -146,11 +146,11 @@ class State:
                 room = self.rooms[record.thread]
                 room.file(record)
                 self._moved(room)
-            case Receipt():
+            case ReceiptEntry():
                 self.rooms[record.thread].receipts[record.user] = record
             case Member():
                 self._seat(record)
-            case Thread():
+            case ThreadEntry():
                 self._head(record)
             case User():
                 self.users[record.id] = record
@@ -161,10 +161,10 @@ class State:
             case Resource():
                 self.resource = record
 
-    def _head(self, head: Thread) -> None:
+    def _head(self, head: ThreadEntry) -> None:
         room = self.rooms.get(head.id)
         if room is None:
-            room = self.rooms[head.id] = Room(head)
+            room = self.rooms[head.id] = ThreadState(head)
         room.head = head
         if head.retention_days is not None and head.deleted is None:
             self.retained.add(head.id)
@@ -182,7 +182,7 @@ class State:
             del room.members[member.user]
         room.members[member.user] = member
 
-    def _moved(self, room: Room) -> None:
+    def _moved(self, room: ThreadState) -> None:
         """Bring the room to its new place in everybody's list."""
         activity = room.activity()
         self.activity = max(self.activity, activity)
@@ -198,8 +198,8 @@ class State:
         """A new, world-wide unique stamp for the order of thread lists."""
         return max(now * 1000, self.activity + 1)
 
-    def room(self, thread: str) -> Room:
-        """The room of a thread id; a thread nobody knows is a ServiceError."""
+    def room(self, thread: str) -> ThreadState:
+        """The room of a thread id; a thread nobody knows is a ErrorResponse."""
         room = self.rooms.get(thread)
         if room is None:
             raise thread_not_found()

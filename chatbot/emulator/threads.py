@@ -12,12 +12,12 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from chatbot.emulator.errors import ServiceError, bad_request, forbidden, thread_not_found
+from chatbot.emulator.errors import ErrorResponse, bad_request, forbidden, thread_not_found
 from chatbot.emulator.messages import Messages
-from chatbot.emulator.participants import MAX_PARTICIPANTS, Invited, Participants, Rejected
+from chatbot.emulator.participants import MAX_PARTICIPANTS, InvalidParticipant, Invited, Participants
 from chatbot.emulator.quirks import Quirks
-from chatbot.emulator.records import Repeat, Thread, no_metadata
-from chatbot.emulator.state import Room, Slot, State
+from chatbot.emulator.records import Repeat, ThreadEntry, no_metadata
+from chatbot.emulator.state import Slot, ThreadState, WorldState
 
 MAX_METADATA_BYTES = 1024
 
@@ -35,7 +35,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ThreadChange:
     """What somebody wants to change about a thread; None leaves a field as it is."""
 
     topic: str | None = None
@@ -45,23 +45,23 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class ThreadPage:
+class ThreadListPage:
     """A page of rooms, latest activity first, and the cursor window (microseconds) if there is more."""
 
-    rooms: list[Room]
+    rooms: list[ThreadState]
     next: tuple[int, int] | None
 
 
 class Threads:
     """The operations on threads."""
 
-    def __init__(self, state: State, quirks: Quirks, messages: Messages, participants: Participants) -> None:
+    def __init__(self, state: WorldState, quirks: Quirks, messages: Messages, participants: Participants) -> None:
         self._state = state
         self.quirks = quirks
         self._messages = messages
         self._participants = participants
 
-    def create(self, creator: str, plan: Plan, now: int) -> tuple[Room, list[Rejected]]:
+    def create(self, creator: str, plan: Plan, now: int) -> tuple[ThreadState, list[InvalidParticipant]]:
         """A new thread, or the one this repeatability key created before."""
         digest = hashlib.sha256(repr(replace(plan, repeat_key="")).encode()).hexdigest() if plan.repeat_key else ""
         repeated = self._repeated(creator, plan.repeat_key, digest, now)
@@ -74,7 +74,7 @@ class Threads:
         others = [one for one in welcome if one.user != creator]
         if len(others) + 1 > MAX_PARTICIPANTS:
             raise bad_request()
-        head = Thread(
+        head = ThreadEntry(
             id=self._state.new_thread_id(),
             topic=plan.topic,
             created=now,
@@ -91,15 +91,15 @@ class Threads:
             self._state.put(Repeat(user=creator, key=plan.repeat_key, thread=head.id, at=now, digest=digest))
         return room, rejected
 
-    def _repeated(self, creator: str, key: str, digest: str, now: int) -> Room | None:
+    def _repeated(self, creator: str, key: str, digest: str, now: int) -> ThreadState | None:
         repeat = self._state.repeats.get((creator, key)) if key else None
         if repeat is None or now - repeat.at > self.quirks.repeatability_seconds * 1000:
             return None
         if repeat.digest != digest and self.quirks.repeatability_conflict == "conflict":
-            raise ServiceError(409, "Conflict")
+            raise ErrorResponse(409, "Conflict")
         return self._state.rooms[repeat.thread]
 
-    def get(self, thread: str, reader: str) -> Room:
+    def get(self, thread: str, reader: str) -> ThreadState:
         """The thread's room for somebody who is in it."""
         room = self._state.room(thread)
         if room.head.deleted is not None:
@@ -110,7 +110,7 @@ class Threads:
             raise forbidden()
         return room
 
-    def update(self, thread: str, editor: str, now: int, change: Change) -> None:
+    def update(self, thread: str, editor: str, now: int, change: ThreadChange) -> None:
         """Change topic, metadata (merged per key) or retention; only a topic is announced."""
         room = self._state.room(thread)
         Participants.admit(room, editor, self.quirks)
@@ -140,7 +140,7 @@ class Threads:
             raise forbidden()
         self._end(room, deleter, now)
 
-    def expire(self, room: Room, now: int) -> None:
+    def expire(self, room: ThreadState, now: int) -> None:
         """Delete a thread whose retention has run out."""
         days = room.head.retention_days
         if days is not None and room.head.deleted is None and now >= room.head.created + days * 86_400_000:
@@ -148,7 +148,7 @@ class Threads:
 
     def page(
         self, reader: str, size: int, *, start: int | None = None, cursor: tuple[int, int] | None = None
-    ) -> ThreadPage:
+    ) -> ThreadListPage:
         """A page of every thread the reader is or was in, deleted ones included."""
         slots = self._slots(reader)
         if cursor is not None:
@@ -162,11 +162,11 @@ class Threads:
         chosen = slots[:size]
         rooms = [slot.room for slot in chosen if slot.room is not None]
         if len(slots) <= size:
-            return ThreadPage(rooms, None)
+            return ThreadListPage(rooms, None)
         lowest, highest = chosen[-1].activity, chosen[0].activity
         if cursor is not None:
             lowest, highest = min(lowest, cursor[0]), max(highest, cursor[1])
-        return ThreadPage(rooms, (lowest, highest))
+        return ThreadListPage(rooms, (lowest, highest))
 
     def _slots(self, reader: str) -> list[Slot]:
         """What the service pages through: the reader's threads, and conversations it does not show."""
@@ -176,7 +176,7 @@ class Threads:
         phantoms = range(self.quirks.phantom_threads, 0, -1)
         return [one for slot in slots for one in (*(Slot(slot.activity + place, None) for place in phantoms), slot)]
 
-    def _end(self, room: Room, by: str, when: int) -> None:
+    def _end(self, room: ThreadState, by: str, when: int) -> None:
         activity = self._state.next_activity(when)
         self._state.put(replace(room.head, changed_by=by, deleted=when, activity=activity))
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 
-from chatbot.emulator.identities import Identities
+from chatbot.emulator.identities import IdentityStore
 from chatbot.emulator.messages import Messages
-from chatbot.emulator.participants import Participants, Receipts
+from chatbot.emulator.participants import Participants, ReceiptStore
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.records import Record, Resource
-from chatbot.emulator.state import Room, State
+from chatbot.emulator.state import ThreadState, WorldState
 from chatbot.emulator.threads import Threads
 
 
@@ -32,15 +32,15 @@ class World:
         quirks: Quirks | None = None,
         access_key: str | None = None,
     ) -> None:
-        self.state = State(seed)
+        self.state = WorldState(seed)
         key = access_key or base64.b64encode(self.state.random.randbytes(64)).decode()
         self.state.put(Resource(id=resource_id or self.state.new_guid(), access_key=key))
         self._quirks = quirks or Quirks()
-        self.identities = Identities(self.state, self._quirks)
+        self.identities = IdentityStore(self.state, self._quirks)
         self.messages = Messages(self.state, self._quirks)
         self.participants = Participants(self.state, self._quirks, self.messages)
         self.threads = Threads(self.state, self._quirks, self.messages, self.participants)
-        self.receipts = Receipts(self.state, self._quirks)
+        self.receipts = ReceiptStore(self.state, self._quirks)
 
     @property
     def quirks(self) -> Quirks:
@@ -80,7 +80,7 @@ class World:
         for thread_id in list(self.state.retained):
             self.threads.expire(self.state.rooms[thread_id], now)
 
-    def room(self, thread_id: str, now: int) -> Room:
+    def room(self, thread_id: str, now: int) -> ThreadState:
         """The room of a thread, deleted first if its retention ran out."""
         if self.state.leaving:
             self.sweep(now)

@@ -10,9 +10,9 @@ from chatbot.actions import (
     ActionKey,
     DeleteMessage,
     EditMessage,
+    KeyedAction,
     SendMessage,
     SendReadReceipt,
-    Wish,
     piece_key,
     removal_key,
 )
@@ -28,7 +28,7 @@ def target_of(action: Action, default: ThreadId | None) -> ThreadId | None:
     return getattr(action, "thread", None) or default
 
 
-def receipts_in(wishes: tuple[Wish, ...], thread: ThreadId) -> MessageId | None:
+def receipts_in(wishes: tuple[KeyedAction, ...], thread: ThreadId) -> MessageId | None:
     """The newest message of this thread that a receipt is wished for."""
     messages = [
         wish.action.message
@@ -38,7 +38,7 @@ def receipts_in(wishes: tuple[Wish, ...], thread: ThreadId) -> MessageId | None:
     return max(messages, key=int, default=None)
 
 
-def pieces_of(wish: Wish) -> Iterator[Wish]:
+def pieces_of(wish: KeyedAction) -> Iterator[KeyedAction]:
     """The wish itself; or, of a message in several pieces, one wish a piece, each under a key of its own.
 
     An edit fills the first pieces and deletes the rest. Each of these wishes is journalled with the others, so that a
@@ -48,13 +48,13 @@ def pieces_of(wish: Wish) -> Iterator[Wish]:
     match action:
         case SendMessage(content, "text"):
             for number, piece in enumerate(split_message(content, action.metadata)):
-                yield Wish(piece_key(wish.key, number), replace(action, content=piece))
+                yield KeyedAction(piece_key(wish.key, number), replace(action, content=piece))
             return
         case EditMessage(target, content) if wish.pieces > 1:
             parts = split(content)
             for number, piece in enumerate(parts):
                 edited = replace(action, message=piece_key(ActionKey(target), number), content=piece)
-                yield Wish(piece_key(wish.key, number), edited)
+                yield KeyedAction(piece_key(wish.key, number), edited)
         case DeleteMessage(target) if wish.pieces > 1:
             yield wish
         case _:
@@ -62,7 +62,7 @@ def pieces_of(wish: Wish) -> Iterator[Wish]:
             return
     for number in range(len(parts), wish.pieces):
         key = ActionKey(target)
-        yield Wish(removal_key(key, number), DeleteMessage(piece_key(key, number), action.thread))
+        yield KeyedAction(removal_key(key, number), DeleteMessage(piece_key(key, number), action.thread))
 
 
 def causer_of(event: Event) -> UserId | None:
@@ -71,7 +71,7 @@ def causer_of(event: Event) -> UserId | None:
 
 
 def row_of(
-    wish: Wish,
+    wish: KeyedAction,
     thread: ThreadId,
     *,
     after: int,

@@ -171,7 +171,7 @@ class Outbox:
             stale read had shown nothing; the elder one stays, and gets what the younger one was edited to.
 
         Raises:
-            ServiceError: the other message cannot be read now; nothing was changed.
+            ErrorResponse: the other message cannot be read now; nothing was changed.
         """
         key = ActionKey(message.reply_key or "")
         for row in self._rows:

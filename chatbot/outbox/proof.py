@@ -26,7 +26,7 @@ async def read_own(
     Reads without `startTime` and without regard to any cursor, down to before the first of the rows was made.
 
     Raises:
-        ServiceError: as `ChatService.list_messages` does; nothing is known then.
+        ErrorResponse: as `ChatService.list_messages` does; nothing is known then.
     """
     bound = min(row.after for row in rows) - slack_ms
     own: list[ChatMessage] = []

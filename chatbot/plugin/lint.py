@@ -86,7 +86,7 @@ SUSPECTS: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class LintFinding:
     """Something that may come out differently when a dialog is run again.
 
     Args:
@@ -102,7 +102,7 @@ class Finding:
     remedy: str
 
 
-def findings(dialog: Callable[..., Any], provided: Collection[str] = ()) -> list[Finding]:
+def findings(dialog: Callable[..., Any], provided: Collection[str] = ()) -> list[LintFinding]:
     """What would break a replay of this dialog, in the order of its lines.
 
     Args:
@@ -111,7 +111,7 @@ def findings(dialog: Callable[..., Any], provided: Collection[str] = ()) -> list
     """
     seen: set[Callable[..., Any]] = set()
     todo: list[tuple[Callable[..., Any], Collection[str]]] = [(inspect.unwrap(dialog), provided)]
-    found: set[Finding] = set()
+    found: set[LintFinding] = set()
     while todo:
         function, outside = todo.pop()
         if function in seen or not isinstance(function, FunctionType):
@@ -178,7 +178,7 @@ class _Reading(ast.NodeVisitor):
     def __init__(
         self, tree: ast.AST, known: Mapping[str, Any], *, file: str, line: int, provided: Collection[str]
     ) -> None:
-        self.found: set[Finding] = set()
+        self.found: set[LintFinding] = set()
         self.called: list[FunctionType] = []
         self._tree = tree
         self._known = dict(known)
@@ -263,7 +263,7 @@ class _Reading(ast.NodeVisitor):
         self._note(node, f"{ast.unparse(node.func)}()", remedy)
 
     def _note(self, node: ast.Call | ast.Global, what: str, remedy: str) -> None:
-        self.found.add(Finding(self._file, self._first_line + node.lineno - 1, what, remedy))
+        self.found.add(LintFinding(self._file, self._first_line + node.lineno - 1, what, remedy))
 
     def _resolve(self, node: ast.expr) -> Any:
         """What an expression stands for, as far as the module tells; `_Named` where only its name is known."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from chatbot.dispatch.registry import Roster
+from chatbot.dispatch.registry import HandlerRegistry
 from chatbot.dispatch.source_location import at, place_of_error
 from chatbot.errors import PluginError, described
 from chatbot.plugin.plugin import Plugin
@@ -55,7 +55,7 @@ def load_plugin(reference: str, *, base_dir: Path, settings: Mapping[str, Any] |
     base_dir = base_dir.absolute()  # links are not followed: they may lead elsewhere by the next reload
     _put_first(base_dir)
     plugin = make_plugin(*_find(reference, base_dir), settings)
-    Roster(plugin.handlers())
+    HandlerRegistry(plugin.handlers())
     return plugin
 
 

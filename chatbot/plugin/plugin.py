@@ -15,7 +15,7 @@ from chatbot.conversation.schedules import Cron, Every, Schedule
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.error_handler import ErrorHandler, check_errors, prepare_error_handler
 from chatbot.dispatch.filters import FilterLike
-from chatbot.dispatch.handler import BOT_TIMEOUT, Handler, Options, Registration, Surroundings, prepare
+from chatbot.dispatch.handler import BOT_TIMEOUT, Handler, Options, PluginScope, Registration, prepare
 from chatbot.dispatch.middleware import Middleware, Proceed, prepare_layer
 from chatbot.dispatch.outcome import Ack, Reply, Retry
 from chatbot.dispatch.parameters import Function, check_async, check_middleware, refuse, shown
@@ -307,11 +307,11 @@ class Plugin:
             PluginError: a handler asks for something that nobody can give; file, line and remedy are named.
         """
         scope = {type: given(type, thing) for type, thing in provide.items()}
-        return self._prepared(Surroundings(providers=scope, fixed=frozenset(scope)))
+        return self._prepared(PluginScope(providers=scope, fixed=frozenset(scope)))
 
-    def _prepared(self, outer: Surroundings) -> list[Handler]:
+    def _prepared(self, outer: PluginScope) -> list[Handler]:
         scope = resolve_providers(self._providers, outer.providers, outer.fixed)
-        around = Surroundings(
+        around = PluginScope(
             (*outer.middleware, *(prepare_layer(one, scope) for one in self._middleware)),
             scope,
             (*(one.within(scope) for one in self._errors), *outer.errors),

@@ -90,7 +90,7 @@ class _Place:
     page: str | None = None
 
 
-class Look:
+class Poll:
     """One look at a thread, read through `batches`.
 
     Args:
@@ -152,7 +152,7 @@ class Look:
         left to the next look, which finds it above `top`.
 
         Raises:
-            ServiceError: as `ChatService.list_messages` does; what was yielded before remains true.
+            ErrorResponse: as `ChatService.list_messages` does; what was yielded before remains true.
         """
         await self._survey()
         deep: dict[str, dict[int, int]] = {}
@@ -335,17 +335,17 @@ def turn_by(cursor: Cursor) -> TurnOf:
     return turn_of
 
 
-def whole_look(
+def full_poll(
     service: ChatService, thread: ThreadId, cursor: Cursor, budget: Budget, *, catch_up: bool = False
-) -> Look:
+) -> Poll:
     """A look at everything that is not settled, independent of how the service reads `startTime`."""
     page_size = CATCH_UP_PAGE_SIZE if catch_up else PAGE_SIZE
-    return Look(service, thread, bound=cursor.low, budget=budget, page_size=page_size, turn_of=turn_by(cursor))
+    return Poll(service, thread, bound=cursor.low, budget=budget, page_size=page_size, turn_of=turn_by(cursor))
 
 
-def brief_look(
+def incremental_poll(
     service: ChatService, thread: ThreadId, cursor: Cursor, budget: Budget, *, looked_ms: int | None = None
-) -> Look:
+) -> Poll:
     """A look for the newest only, whose page is empty when nothing happened. It never moves the base.
 
     Args:
@@ -358,4 +358,4 @@ def brief_look(
     since = cursor.top if looked_ms is None else looked_ms
     bound = max(since - RECENT_MS, cursor.low)
     start_time = time_of(max(bound, 0) // 1000 * 1000)
-    return Look(service, thread, bound=bound, budget=budget, start_time=start_time, turn_of=turn_by(cursor))
+    return Poll(service, thread, bound=bound, budget=budget, start_time=start_time, turn_of=turn_by(cursor))

@@ -36,14 +36,14 @@ class Desk:
         reloader: takes up what has changed; None where the bots are about to end by themselves.
     """
 
-    def __init__(self, caretaker: Caretaker, observatory: Observatory, reloader: Reloader | None) -> None:
+    def __init__(self, caretaker: AdminApi, observatory: Observatory, reloader: Reloader | None) -> None:
         self._caretaker = caretaker
         self._observatory = observatory
         self._reloader = reloader
 
     async def answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
         """Answer a question: `{"ask": "status"}`, `{"ask": "unsent", "thread": …}`, `{"ask": "reload", "force": …}`, or
-        one of `Caretaker.answer`.
+        one of `AdminApi.answer`.
         """
         match question.get("ask"):
             case "status":
@@ -102,7 +102,7 @@ _USER_ID: Final = re.compile(r"\d+:\S+")
 _Owned = tuple[BotRecord, DeadLetter]
 
 
-class Caretaker:
+class AdminApi:
     """Looks after a store.
 
     Args:

@@ -31,7 +31,7 @@ from chatbot.runtime.observe.log_context import LoggedWork
 from chatbot.runtime.plugins import Plugins
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
-from chatbot.service.budget import Commons
+from chatbot.service.budget import SharedQuotas
 from chatbot.stores.base import BotRecord, SaveBot, Store
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def explaining(config: Config, connection: Connection) -> Iterator[None]:
         raise ServiceError(problem, status=error.status, code=error.code) from error
 
 
-class Siblings(Set[UserId]):
+class OtherStores(Set[UserId]):
     """All bots of a process but one, as they are at any time.
 
     Args:
@@ -81,7 +81,7 @@ class Siblings(Set[UserId]):
 
 
 @dataclass(slots=True, kw_only=True)
-class Site:
+class Runtime:
     """The bots of a process, and what they share. Whoever holds its lists sees the present bots.
 
     Args:
@@ -102,7 +102,7 @@ class Site:
     store: Store
     bots: list[Bot] = field(default_factory=list)
     tallies: dict[str, Tally] = field(default_factory=dict)
-    commons: Commons = field(default_factory=Commons)
+    commons: SharedQuotas = field(default_factory=SharedQuotas)
     traces: TracerProvider | None = None
 
     async def make(self, config: Config, plugins: Plugins, names: Collection[str] | None = None) -> list[Bot]:
@@ -168,7 +168,7 @@ async def assemble(
     traces: TracerProvider | None = None,
     *,
     names: Collection[str] | None = None,
-    commons: Commons | None = None,
+    commons: SharedQuotas | None = None,
 ) -> list[Bot]:
     """Make the bots; their users are created at the first start and remembered from then on.
 
@@ -184,11 +184,11 @@ async def assemble(
             take for their siblings.
 
     Raises:
-        ServiceError: the service cannot be reached, or refuses one of them.
+        ErrorResponse: the service cannot be reached, or refuses one of them.
         StoreError: the store cannot be read or written.
     """
     tallies = {} if tallies is None else tallies
-    commons = commons or Commons()
+    commons = commons or SharedQuotas()
     identities = []
     for name, bot in config.bots.items():
         if names is None or name in names:
@@ -201,7 +201,7 @@ async def assemble(
             identity.name,
             identity.record.user,
             identity.display_name,
-            siblings=Siblings(identity.record.user, commons.users),
+            siblings=OtherStores(identity.record.user, commons.users),
             admins=frozenset(identity.config.admins),
         )
         bots.append(

@@ -18,8 +18,8 @@ import anyio.to_thread
 
 from chatbot.conversation import journal
 from chatbot.conversation.conversations import SCHEDULE
-from chatbot.conversation.journal import Step
-from chatbot.dispatch import Roster
+from chatbot.conversation.journal import JournalStep
+from chatbot.dispatch import HandlerRegistry
 from chatbot.dispatch.handler import Handler
 from chatbot.dispatch.registry import called_by
 from chatbot.errors import StateError, StoreError
@@ -82,7 +82,7 @@ def _compare(
     dialogs: Iterable[DialogRecord],
     letters: Iterable[DeadLetter],
 ) -> list[Incompatibility]:
-    roster = Roster(handler for plugin in plugins for handler in plugin.handlers())
+    roster = HandlerRegistry(handler for plugin in plugins for handler in plugin.handlers())
     groups = _Groups(bot)
     _compare_timers(groups, roster, timers)
     _compare_dialogs(groups, roster, dialogs)
@@ -121,7 +121,7 @@ class _Groups:
             yield Incompatibility(self._bot, key, problem)
 
 
-def _compare_timers(groups: _Groups, roster: Roster, timers: Iterable[TimerRecord]) -> None:
+def _compare_timers(groups: _Groups, roster: HandlerRegistry, timers: Iterable[TimerRecord]) -> None:
     for timer in timers:
         noun = "schedule" if timer.thread is None or timer.id.startswith(SCHEDULE) else "timer"
         handler = roster.timed.get(timer.handler)
@@ -143,7 +143,7 @@ def _takes(handler: Handler, payload: str) -> bool:
     return True
 
 
-def _compare_dialogs(groups: _Groups, roster: Roster, dialogs: Iterable[DialogRecord]) -> None:
+def _compare_dialogs(groups: _Groups, roster: HandlerRegistry, dialogs: Iterable[DialogRecord]) -> None:
     questions: dict[str, _Questions] = {}
     for dialog in dialogs:
         handler = roster.by_name.get(dialog.handler)
@@ -156,7 +156,7 @@ def _compare_dialogs(groups: _Groups, roster: Roster, dialogs: Iterable[DialogRe
         except StoreError:
             groups.add("dialog", "of", "of", f"{dialog.handler} cannot be read", thread=dialog.thread)
             continue
-        if not dialog.is_waiting or last.step is not Step.ASKED:
+        if not dialog.is_waiting or last.step is not JournalStep.ASKED:
             continue
         if dialog.handler not in questions:
             questions[dialog.handler] = _Questions(handler.registration.function)
@@ -238,7 +238,7 @@ def _sources(function: Any) -> Iterator[ast.AST]:
             continue
 
 
-def _compare_letters(groups: _Groups, roster: Roster, letters: Iterable[DeadLetter]) -> None:
+def _compare_letters(groups: _Groups, roster: HandlerRegistry, letters: Iterable[DeadLetter]) -> None:
     for letter in letters:
         if isinstance(letter.event, ActionFailed):
             continue

@@ -15,8 +15,8 @@ import structlog
 from chatbot.bot import Bot
 from chatbot.bot.status import caught_up
 from chatbot.config import Config, LogConfig
-from chatbot.runtime.admin_api import Caretaker, Desk
-from chatbot.runtime.assemble import Site, explaining
+from chatbot.runtime.admin_api import AdminApi, Desk
+from chatbot.runtime.assemble import Runtime, explaining
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control_socket import listening
 from chatbot.runtime.demo_thread import open_lobby
@@ -28,8 +28,8 @@ from chatbot.runtime.run_directory import ControlDirectory, RunInfo, RunningBot
 from chatbot.runtime.signals import hangups
 from chatbot.runtime.sources import Sources
 from chatbot.runtime.status_server import StatusServer, pages
-from chatbot.runtime.supervisor import Fleet
-from chatbot.runtime.systemd import Supervisor
+from chatbot.runtime.supervisor import Supervisor
+from chatbot.runtime.systemd import SystemdNotifier
 from chatbot.runtime.watchdog import BEAT_SECONDS, LoopWatchdog
 from chatbot.runtime.webhook import webhook_served
 from chatbot.stores import open_store
@@ -69,7 +69,7 @@ class Daemon:
         forced_exit: ForcedExit,
         on_ready: Callable[[RunInfo], None] = lambda _info: None,
         is_once: bool = False,
-        supervisor: Supervisor | None = None,
+        supervisor: SystemdNotifier | None = None,
         reloads: bool = False,
         traces: TracerProvider | None = None,
     ) -> None:
@@ -78,7 +78,7 @@ class Daemon:
         self._control = control
         self._on_ready = on_ready
         self._is_once = is_once
-        self._supervisor = supervisor or Supervisor()
+        self._supervisor = supervisor or SystemdNotifier()
         self._reloads = reloads
         self._traces = traces
         self._sources = sources
@@ -124,7 +124,7 @@ class Daemon:
         """Run the bots on a resource until they are to stop.
 
         Raises:
-            ServiceError: the service cannot be reached at the start, or refuses us.
+            ErrorResponse: the service cannot be reached at the start, or refuses us.
             StoreError: the store cannot be opened, read or written.
         """
         config = self._config
@@ -132,7 +132,7 @@ class Daemon:
         self._forced_exit.drain_seconds = config.drain_timeout.total_seconds
         async with store, self._marked_unless_in_order(store), connection.open() as resource:
             self._prepare_forced_exit(store)
-            site = Site(config=config, connection=connection, resource=resource, store=store, traces=self._traces)
+            site = Runtime(config=config, connection=connection, resource=resource, store=store, traces=self._traces)
             async with self._unless_stopped():
                 with explaining(config, connection):
                     site.bots += await site.make(config, self._plugins)
@@ -146,7 +146,7 @@ class Daemon:
             watchdog = LoopWatchdog(self._control, config.directory, on_look=self._supervisor.alive)
             observatory.watchdog = watchdog
             server = StatusServer(pages(observatory))
-            fleet = Fleet(
+            fleet = Supervisor(
                 site.bots,
                 drain_seconds=config.drain_timeout.total_seconds(),
                 running=lambda names: _running([bot for bot in site.bots if bot.name in names]),
@@ -169,7 +169,7 @@ class Daemon:
             )
             await reloader.note_incompatible(plugins)
             plugins = {}
-            desk = Desk(Caretaker(store, site.bots), observatory, None if self._is_once else reloader)
+            desk = Desk(AdminApi(store, site.bots), observatory, None if self._is_once else reloader)
             async with (
                 listening(self._control, desk.answer, config=config.path),
                 server.open(config),
@@ -182,7 +182,7 @@ class Daemon:
                     with watchdog.watching():
                         await self._sail(site, fleet, reloader, observatory)
 
-    async def _sail(self, site: Site, fleet: Fleet, reloader: Reloader, observatory: Observatory) -> None:
+    async def _sail(self, site: Runtime, fleet: Supervisor, reloader: Reloader, observatory: Observatory) -> None:
         async with anyio.create_task_group() as beside:
             beside.start_soon(self._beat, observatory)
             if self._is_once:
@@ -242,13 +242,13 @@ class Daemon:
             self._observatory.is_draining = True
         self._stopping.set()
 
-    async def _begin(self, site: Site) -> None:
+    async def _begin(self, site: Runtime) -> None:
         """Say to all who want to know that the bots run."""
         info = await self._publish(site)
         self._supervisor.ready(f"Running {len(site.bots)} bots")
         self._on_ready(info)
 
-    async def _publish(self, site: Site) -> RunInfo:
+    async def _publish(self, site: Runtime) -> RunInfo:
         """Let people and commands find the bots."""
         bots, connection = site.bots, site.connection
         info = RunInfo(

@@ -9,7 +9,7 @@ from typing import Any
 from chatbot.config import Config
 from chatbot.config.document import Document
 from chatbot.config.source_location import DataPath, Problem
-from chatbot.dispatch import Roster
+from chatbot.dispatch import HandlerRegistry
 from chatbot.errors import ConfigError, PluginError, PluginSettingsError
 from chatbot.plugin import Plugin, load_plugin
 
@@ -65,7 +65,7 @@ def examine_plugins(
             except PluginError as error:
                 problems.append(document.problem(path, str(error)))
         try:
-            Roster(handler for plugin in loaded for handler in plugin.handlers())
+            HandlerRegistry(handler for plugin in loaded for handler in plugin.handlers())
         except PluginError as error:
             problems.append(document.problem(("bots", name, "plugins"), str(error)))
         plugins[name] = tuple(loaded)

@@ -23,14 +23,14 @@ from chatbot.bot import Bot
 from chatbot.config import BotConfig, Config, LogConfig
 from chatbot.errors import ChatbotError, ConfigError, ServiceError
 from chatbot.plugin import Plugin
-from chatbot.runtime.assemble import Site, explaining
+from chatbot.runtime.assemble import Runtime, explaining
 from chatbot.runtime.compatibility import Incompatibility, incompatibilities
 from chatbot.runtime.observe.status import LastReload
 from chatbot.runtime.plugins import Plugins
 from chatbot.runtime.sources import Sources
 from chatbot.runtime.status_server import StatusServer
-from chatbot.runtime.supervisor import Fleet
-from chatbot.runtime.systemd import Supervisor
+from chatbot.runtime.supervisor import Supervisor
+from chatbot.runtime.systemd import SystemdNotifier
 
 LIVE: Final = ("log", "drain_timeout", "retention", "server", "reload")
 """Settings of the whole process that can change while it runs."""
@@ -113,8 +113,8 @@ class Reloader:
 
     def __init__(
         self,
-        site: Site,
-        fleet: Fleet,
+        site: Runtime,
+        fleet: Supervisor,
         server: StatusServer,
         sources: Sources,
         *,
@@ -122,7 +122,7 @@ class Reloader:
         relog: Callable[[LogConfig], None],
         publish: Callable[[], Awaitable[object]],
         last: LastReload,
-        supervisor: Supervisor,
+        supervisor: SystemdNotifier,
     ) -> None:
         self._site = site
         self._fleet = fleet
@@ -195,7 +195,7 @@ class Reloader:
 
         Raises:
             ConfigError: bots.yaml or a plugin cannot be used, or cannot go on with what the store holds.
-            ServiceError: the service cannot be reached, or refuses a new bot.
+            ErrorResponse: the service cannot be reached, or refuses a new bot.
             StateError: nobody can listen where the status server shall.
             StoreError: the store cannot be read or written.
         """

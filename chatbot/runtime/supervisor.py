@@ -36,7 +36,7 @@ class Runnable(Protocol):
         ...
 
 
-class _Voyage:
+class _Run:
     """One bot, from its beginning to its end."""
 
     def __init__(self, bot: Runnable) -> None:
@@ -56,7 +56,7 @@ class _Voyage:
         self._scope.cancel()
 
 
-class Fleet:
+class Supervisor:
     """The bots that run.
 
     Args:
@@ -77,7 +77,7 @@ class Fleet:
     ) -> None:
         self._running = running
         self.drain_seconds = drain_seconds
-        self._voyages = {bot.name: _Voyage(bot) for bot in bots}
+        self._voyages = {bot.name: _Run(bot) for bot in bots}
         self._group: TaskGroup | None = None
         self._is_ending = False
 
@@ -94,7 +94,7 @@ class Fleet:
         """Run one bot more; where all are to stop already, it is not begun."""
         if self._is_ending:
             return
-        self._voyages[bot.name] = voyage = _Voyage(bot)
+        self._voyages[bot.name] = voyage = _Run(bot)
         if self._group is not None:
             self._group.start_soon(voyage.run)
 
@@ -109,7 +109,7 @@ class Fleet:
         await self._finish([self._voyages[name]])
         del self._voyages[name]
 
-    async def _finish(self, voyages: Sequence[_Voyage]) -> None:
+    async def _finish(self, voyages: Sequence[_Run]) -> None:
         for voyage in voyages:
             voyage.stopping.set()
         with anyio.move_on_after(self.drain_seconds):

@@ -20,7 +20,7 @@ _SIGNS_PER_LIMIT: Final = 3
 """So often within the time after which systemd would kill us; systemd asks for two at least (sd_watchdog_enabled)."""
 
 
-class Supervisor:
+class SystemdNotifier:
     """What started the process and wants to hear of it.
 
     Args:

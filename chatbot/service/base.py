@@ -1,6 +1,6 @@
 """What any chat service promises a bot, in our words. Who calls it: pollers, the doorbell, the outbox, commands.
 
-Every method raises a `ServiceError` whose class says what the caller can do: `Throttled` (wait), `Unauthorized`,
+Every method raises a `ErrorResponse` whose class says what the caller can do: `Throttled` (wait), `Unauthorized`,
 `Forbidden`, `NotFound`, `Rejected` (do not repeat), `Unreachable` (certainly not done, repeat freely),
 `OutcomeUnknown` (perhaps done: read before repeating). No method retries by itself: one call is one request
 (or one request per page), so that the callers' budgets count what the service counts. The one exception is a 401, which

@@ -208,7 +208,7 @@ class AbandonedHandler:
     since: float
 
 
-class Commons:
+class SharedQuotas:
     """What the bots of one process use up together, thread by thread.
 
     Attributes:

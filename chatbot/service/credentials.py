@@ -80,7 +80,7 @@ class TokenSource(Protocol):
         """A token to use now. The arguments are those of azure-core's credentials and are not needed here.
 
         Raises:
-            ServiceError: there is none and none can be had.
+            ErrorResponse: there is none and none can be had.
         """
         ...
 
@@ -92,7 +92,7 @@ class TokenSource(Protocol):
                 renews in any case.
 
         Raises:
-            ServiceError: none can be had.
+            ErrorResponse: none can be had.
         """
         ...
 
@@ -108,7 +108,7 @@ class RenewingTokens:
     logged, once, and tried again later. Without a valid token all wait for the one renewal and share its failure.
 
     Args:
-        mint: gets a new token; raises a `ServiceError` if it cannot.
+        mint: gets a new token; raises a `ErrorResponse` if it cannot.
         name: whose tokens these are, for logs and errors.
         clock: epoch seconds.
     """

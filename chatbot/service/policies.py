@@ -119,7 +119,7 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
         """Send a request and fill its `Answer`.
 
         Raises:
-            ServiceError: every failure there is, of the class that says what can be done.
+            ErrorResponse: every failure there is, of the class that says what can be done.
         """
         answer: Answer = request.context.options.pop("answer")
         self._prepare(request, answer)

@@ -79,7 +79,7 @@ class TokenEndpoint:
         """Ask for a token.
 
         Raises:
-            ServiceError: the endpoint gave none.
+            ErrorResponse: the endpoint gave none.
         """
         operation = f"get a token of {self._user} from {self._host}"
         response = await self._ask(operation)

@@ -71,14 +71,14 @@ _TIME: Final = "an ISO 8601 time"
 _NO_CONTENT: Final = wire.Content()
 _MessageDraft: Final = draft_of(ChatMessage)
 
-_MESSAGES: Final = Decoder(wire.Page[wire.Message])
-_MESSAGE: Final = Decoder(wire.Message)
-_THREADS: Final = Decoder(wire.Page[wire.ThreadItem])
-_THREAD: Final = Decoder(wire.Thread)
+_MESSAGES: Final = Decoder(wire.WirePage[wire.WireMessage])
+_MESSAGE: Final = Decoder(wire.WireMessage)
+_THREADS: Final = Decoder(wire.WirePage[wire.WireThreadItem])
+_THREAD: Final = Decoder(wire.WireThread)
 _CREATED: Final = Decoder(wire.Created)
-_PARTICIPANTS: Final = Decoder(wire.Page[wire.Participant])
+_PARTICIPANTS: Final = Decoder(wire.WirePage[wire.WireParticipant])
 _ADDED: Final = Decoder(wire.Added)
-_RECEIPTS: Final = Decoder(wire.Page[wire.Receipt])
+_RECEIPTS: Final = Decoder(wire.WirePage[wire.WireReceipt])
 _SENT: Final = Decoder(wire.Sent)
 
 Page = tuple[tuple[T, ...], str | None]
@@ -150,7 +150,7 @@ def time(text: str, place: str) -> datetime:
         raise UnexpectedShape(place, _TIME, repr(text[:40])) from None
 
 
-def _message(raw: wire.Message) -> ChatMessage:
+def _message(raw: wire.WireMessage) -> ChatMessage:
     content = raw.content or _NO_CONTENT
     draft = _MessageDraft(
         id=_message_id(raw.id, "id"),
@@ -172,7 +172,7 @@ def _message(raw: wire.Message) -> ChatMessage:
     return finished(draft, ChatMessage)
 
 
-def _participant(raw: wire.Participant) -> Participant:
+def _participant(raw: wire.WireParticipant) -> Participant:
     return Participant(
         user=_known_user(raw.communication_identifier, "communicationIdentifier"),
         display_name=raw.display_name or None,
@@ -180,7 +180,7 @@ def _participant(raw: wire.Participant) -> Participant:
     )
 
 
-def _attachment(raw: wire.Attachment) -> Attachment:
+def _attachment(raw: wire.WireAttachment) -> Attachment:
     return Attachment(
         id=raw.id,
         type=raw.attachment_type,
@@ -190,7 +190,7 @@ def _attachment(raw: wire.Attachment) -> Attachment:
     )
 
 
-def _thread(raw: wire.Thread) -> Thread:
+def _thread(raw: wire.WireThread) -> Thread:
     return Thread(
         id=_thread_id(raw.id),
         topic=raw.topic or "",
@@ -200,7 +200,7 @@ def _thread(raw: wire.Thread) -> Thread:
     )
 
 
-def _thread_item(raw: wire.ThreadItem) -> ThreadItem:
+def _thread_item(raw: wire.WireThreadItem) -> ThreadItem:
     return ThreadItem(
         id=_thread_id(raw.id),
         topic=raw.topic or "",
@@ -209,7 +209,7 @@ def _thread_item(raw: wire.ThreadItem) -> ThreadItem:
     )
 
 
-def _receipt(raw: wire.Receipt) -> Receipt:
+def _receipt(raw: wire.WireReceipt) -> Receipt:
     return Receipt(
         reader=_known_user(raw.sender_communication_identifier, "senderCommunicationIdentifier"),
         message=_message_id(raw.chat_message_id, "chatMessageId"),
@@ -228,7 +228,7 @@ def _failed(errors: list[dict[str, Any]] | None, asked: Sequence[Participant]) -
     return _each(errors, "invalidParticipants", read)
 
 
-def _page(raw: wire.Page[S], item: Callable[[S], T]) -> Page[T]:
+def _page(raw: wire.WirePage[S], item: Callable[[S], T]) -> Page[T]:
     return _each(raw.value, "value", item), raw.next_link or None
 
 

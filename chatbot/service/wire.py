@@ -22,7 +22,7 @@ class Shape(msgspec.Struct, rename="camel", gc=False):
     """An object on the wire; `null` and absence are the same to us, where a field may be absent."""
 
 
-class User(Shape):
+class WireUser(Shape):
     """The part of an identifier that repeats the raw id of a Communication Services user."""
 
     id: str | None = None
@@ -32,10 +32,10 @@ class Identifier(Shape):
     """A CommunicationIdentifierModel."""
 
     raw_id: str | None = None
-    communication_user: User | None = None
+    communication_user: WireUser | None = None
 
 
-class Participant(Shape):
+class WireParticipant(Shape):
     """A ChatParticipant."""
 
     communication_identifier: Identifier
@@ -43,7 +43,7 @@ class Participant(Shape):
     share_history_time: str | None = None
 
 
-class Attachment(Shape):
+class WireAttachment(Shape):
     """A ChatAttachment."""
 
     id: str
@@ -58,12 +58,12 @@ class Content(Shape):
 
     message: str | None = None
     topic: str | None = None
-    participants: list[Participant] | None = None
-    attachments: list[Attachment] | None = None
+    participants: list[WireParticipant] | None = None
+    attachments: list[WireAttachment] | None = None
     initiator_communication_identifier: Identifier | None = None
 
 
-class Message(Shape):
+class WireMessage(Shape):
     """A ChatMessage."""
 
     id: str
@@ -85,7 +85,7 @@ class Sent(Shape):
     id: str
 
 
-class Thread(Shape):
+class WireThread(Shape):
     """A ChatThreadProperties."""
 
     id: str
@@ -95,7 +95,7 @@ class Thread(Shape):
     deleted_on: str | None = None
 
 
-class ThreadItem(Shape):
+class WireThreadItem(Shape):
     """A ChatThreadItem."""
 
     id: str
@@ -104,7 +104,7 @@ class ThreadItem(Shape):
     deleted_on: str | None = None
 
 
-class Receipt(Shape):
+class WireReceipt(Shape):
     """A ChatMessageReadReceipt."""
 
     sender_communication_identifier: Identifier
@@ -112,7 +112,7 @@ class Receipt(Shape):
     read_on: str
 
 
-class Page(Shape, Generic[T]):
+class WirePage(Shape, Generic[T]):
     """One page of any listing."""
 
     value: list[T]
@@ -128,7 +128,7 @@ class Added(Shape):
 class Created(Shape):
     """A CreateChatThreadResult."""
 
-    chat_thread: Thread
+    chat_thread: WireThread
     invalid_participants: list[dict[str, Any]] | None = None
 
 

@@ -25,7 +25,7 @@ _VERSION, _APPLICATION, _HEADER = 60, 68, 100
 
 
 @dataclass(frozen=True, slots=True)
-class Examination:
+class StoreProbe:
     """What was found.
 
     Args:
@@ -60,7 +60,7 @@ class Examination:
         return self.exists and not self.is_outdated and all(one is None for one in hindrances)
 
 
-def examine(url: str, *, base_dir: Path) -> Examination:
+def examine(url: str, *, base_dir: Path) -> StoreProbe:
     """Look at the store of a URL.
 
     Args:
@@ -73,19 +73,19 @@ def examine(url: str, *, base_dir: Path) -> Examination:
     open_store(url, base_dir=base_dir)  # which refuses what is no store; nothing is opened yet
     named = file_of(url, base_dir=base_dir)
     if named is None:
-        return Examination()
+        return StoreProbe()
     file = named.absolute().resolve()
     try:
         return _examined(file)
     except OSError as error:
-        return Examination(file, problem=f"{error.filename or file}: {error.strerror}; let this user read and write it")
+        return StoreProbe(file, problem=f"{error.filename or file}: {error.strerror}; let this user read and write it")
 
 
-def _examined(file: Path) -> Examination:
+def _examined(file: Path) -> StoreProbe:
     exists = file.exists()
     version, problem = _read(file) if exists else (None, None)
     owner = file.stat().st_uid if exists and os.name == "posix" else None
-    return Examination(
+    return StoreProbe(
         file=file,
         exists=exists,
         version=version,

@@ -190,7 +190,7 @@ def _drop_letters(connection: sqlite3.Connection, user: UserId, in_event: str) -
 
 def _wish(row: tuple[int, ...]) -> OutboxRow:
     position, *columns = row
-    return rows.decode_wish(rows.WishRow._make(columns), position)
+    return rows.decode_wish(rows.ActionRow._make(columns), position)
 
 
 def _with(text: str) -> str:

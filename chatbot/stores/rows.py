@@ -48,7 +48,7 @@ class ThreadRow(NamedTuple):
     arrived: int | None
 
 
-class WishRow(NamedTuple):
+class ActionRow(NamedTuple):
     """A wish of the outbox, without its position."""
 
     key: str
@@ -139,9 +139,9 @@ def encode_seen(seen: Mapping[int, int], place: str) -> list[tuple[int, int]]:
     ]
 
 
-def encode_wish(row: OutboxRow) -> WishRow:
+def encode_wish(row: OutboxRow) -> ActionRow:
     """The row of a wish."""
-    return WishRow(
+    return ActionRow(
         codec.text(row.key, "OutboxRow.key"),
         codec.text(row.thread, "OutboxRow.thread"),
         codec.encode_action(row.action),
@@ -155,7 +155,7 @@ def encode_wish(row: OutboxRow) -> WishRow:
     )
 
 
-def decode_wish(row: WishRow, position: int) -> OutboxRow:
+def decode_wish(row: ActionRow, position: int) -> OutboxRow:
     """The wish of a row.
 
     Raises:

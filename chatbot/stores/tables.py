@@ -68,7 +68,7 @@ class Tables:
         self.horizons: dict[str, int] = {}
         self.threads: dict[Key, rows.ThreadRow] = {}
         self.seen: dict[Key, dict[int, int]] = {}
-        self.wishes: dict[Key, tuple[int, rows.WishRow]] = {}
+        self.wishes: dict[Key, tuple[int, rows.ActionRow]] = {}
         self.letters: dict[Key, rows.LetterRow] = {}
         self.attempts: dict[Key, rows.AttemptRow] = {}
         self._position = 0
@@ -200,7 +200,7 @@ class Tables:
     def _change_thread(self, bot: str, thread: ThreadId, **changes: Any) -> None:
         self._undo.put(self.threads, (bot, thread), self._thread(bot, thread)._replace(**changes))
 
-    def _enqueue(self, bot: str, row: rows.WishRow) -> None:
+    def _enqueue(self, bot: str, row: rows.ActionRow) -> None:
         if (bot, row.key) not in self.wishes:
             self._undo.put(self.wishes, (bot, row.key), (self._next_position(), row))
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from chatbot.stores.sqlite import SqliteStore
     from chatbot.testing.event_stream import Author, EventStream, Handled, context
     from chatbot.testing.harness import chat
-    from chatbot.testing.process import Failure
+    from chatbot.testing.process import HandlerFailure
     from chatbot.testing.room import Person, Room
     from chatbot.testing.virtual_time import Stuck, VirtualClock
 
@@ -41,8 +41,8 @@ __all__ = [
     "Author",
     "DeadLetter",
     "EventStream",
-    "Failure",
     "Handled",
+    "HandlerFailure",
     "MemoryStore",
     "Person",
     "Rate",

@@ -13,12 +13,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar, overload
 
 from chatbot.actions import Action, SendMessage
-from chatbot.conversation import Conversations, Memory
-from chatbot.dispatch.action_buffer import Ledger
+from chatbot.conversation import Conversations, UnitOfWork
+from chatbot.dispatch.action_buffer import ActionBuffer
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.dispatcher import Dispatcher, HandlerSource
-from chatbot.dispatch.event_view import BotInfo, Occasion
-from chatbot.dispatch.live import NoLine
+from chatbot.dispatch.event_view import BotInfo, EventView
+from chatbot.dispatch.live import NoLiveChannel
 from chatbot.dispatch.outcome import Ack, Outcome, Reply
 from chatbot.dispatch.parameters import read_signature
 from chatbot.dispatch.source_location import qualified_name
@@ -182,7 +182,7 @@ class Handled:
         return [outcome.handler for outcome in self.outcomes]
 
 
-class _People(NoLine):
+class _People(NoLiveChannel):
     """The line of handlers in a stream: they can ask who is there; typing is not noted, streams are whole."""
 
     def __init__(self, people: Sequence[Participant]) -> None:
@@ -387,6 +387,6 @@ def context(
     ann = EventStream(bot=bot).user("Ann")
     event = ann.said(happened) if isinstance(happened, str) else happened
     dispatcher = Dispatcher(plugins, bot=bot)
-    occasion = Occasion(event, bot, dispatcher.commands, dispatcher.timers)
+    occasion = EventView(event, bot, dispatcher.commands, dispatcher.timers)
     everybody = [Participant(bot.user, bot.display_name), ann.participant, *people]
-    return Context(occasion, handler="test", ledger=Ledger(occasion, Memory(event), line=_People(everybody)))
+    return Context(occasion, handler="test", ledger=ActionBuffer(occasion, UnitOfWork(event), line=_People(everybody)))

@@ -26,7 +26,7 @@ from chatbot.polling.cadence import Cadence
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import DeadLetter, Store
 from chatbot.testing.outcomes import ending_at_once, noting_interrupts
-from chatbot.testing.process import BotProcess, Failure, Manners, Part
+from chatbot.testing.process import BotOptions, BotProcess, HandlerFailure, Part
 from chatbot.testing.provided import check_provided, with_provided
 from chatbot.testing.room import Room
 from chatbot.testing.transcripts import check_together, from_the_author_on, transcript
@@ -67,11 +67,11 @@ class Harness:
         *,
         patience: timedelta,
         raise_failures: bool,
-        process: Callable[[Stage, Store, Sequence[Part], Callable[[Failure], None]], BotProcess] = BotProcess,
+        process: Callable[[Stage, Store, Sequence[Part], Callable[[HandlerFailure], None]], BotProcess] = BotProcess,
     ) -> None:
         self.stage = Stage(emulator)
         self.process = process(self.stage, store, parts, self._note_failure)
-        self.failures: list[Failure] = []
+        self.failures: list[HandlerFailure] = []
         self.rooms: list[Room] = []
         self.dead_letters: list[DeadLetter] = []
         self.is_waiting = True
@@ -94,7 +94,7 @@ class Harness:
 
     # ── failures ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _note_failure(self, failure: Failure) -> None:
+    def _note_failure(self, failure: HandlerFailure) -> None:
         self.failures.append(failure)
 
     def surface(self) -> None:
@@ -236,7 +236,7 @@ async def chat(
     harness = Harness(
         Emulator(world or World(seed=0), clock=VirtualClock(loop) if loop else time.time, quotas=quotas),
         patient(store, loop) if loop else store,
-        _parts(plugins, name, bots or {}, Manners(settings, ack, admins, allow, rate, apology), provide or {}),
+        _parts(plugins, name, bots or {}, BotOptions(settings, ack, admins, allow, rate, apology), provide or {}),
         patience=patience or (VIRTUAL_PATIENCE if loop else REAL_PATIENCE),
         raise_failures=raise_failures,
     )
@@ -261,7 +261,7 @@ def _parts(
     plugins: Sequence[Plugin],
     name: str,
     bots: Mapping[str, Sequence[Plugin]],
-    manners: Manners,
+    manners: BotOptions,
     provide: Mapping[Any, object],
 ) -> list[Part]:
     named = {name: plugins, **bots} if plugins else dict(bots)

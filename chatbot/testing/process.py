@@ -20,7 +20,7 @@ from chatbot.errors import StateError
 from chatbot.events import Event
 from chatbot.model import ThreadId, UserId
 from chatbot.service.base import ChatService
-from chatbot.service.budget import Commons
+from chatbot.service.budget import SharedQuotas
 from chatbot.stores.base import BotRecord, SaveBot, Store
 from chatbot.testing.outcomes import ends_the_test
 from chatbot.testing.transport import Stage
@@ -33,7 +33,7 @@ PRESENCE_SECONDS: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class HandlerFailure:
     """A handler that failed.
 
     Args:
@@ -48,7 +48,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Manners:
+class BotOptions:
     """How the bots of a chat behave, and towards whom; people are named."""
 
     settings: BotSettings
@@ -65,7 +65,7 @@ class Part:
 
     name: str
     plugins: Sequence[HandlerSource]
-    manners: Manners
+    manners: BotOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class BotProcess:
     """
 
     def __init__(
-        self, stage: Stage, store: Store, parts: Sequence[Part], on_failure: Callable[[Failure], None]
+        self, stage: Stage, store: Store, parts: Sequence[Part], on_failure: Callable[[HandlerFailure], None]
     ) -> None:
         self.guests: dict[str, BotGuest] = {}
         self._stage = stage
@@ -95,7 +95,7 @@ class BotProcess:
         self._parts = parts
         self._on_failure = on_failure
         self._bots: Sequence[Bot] = ()
-        self._commons = Commons()
+        self._commons = SharedQuotas()
         self._waiting: set[anyio.CancelScope] = set()
         self._scope = anyio.CancelScope()
         self._stopping = anyio.Event()
@@ -210,7 +210,7 @@ class BotProcess:
     async def _make_bots(self) -> list[Bot]:
         records = {part.name: await self._identity(part.name) for part in self._parts}
         self.guests = {name: BotGuest(name, record.user) for name, record in records.items()}
-        self._commons = Commons()
+        self._commons = SharedQuotas()
         return [self._make_bot(part, records) for part in self._parts]
 
     def _make_bot(self, part: Part, records: Mapping[str, BotRecord]) -> Bot:
@@ -230,7 +230,7 @@ class BotProcess:
             first_started_ms=record.first_started_ms,
             commons=self._commons,
             clock=self._stage.clock,
-            on_failure=lambda event, error: self._on_failure(Failure(part.name, event, error)),
+            on_failure=lambda event, error: self._on_failure(HandlerFailure(part.name, event, error)),
             log=self.log(),
         )
 

@@ -15,7 +15,7 @@ import anyio
 from chatbot.emulator.records import Message
 from chatbot.errors import StateError, Throttled
 from chatbot.model import MessageId, Participant, ThreadId, UserId
-from chatbot.testing.process import BotGuest, Failure
+from chatbot.testing.process import BotGuest, HandlerFailure
 from chatbot.testing.transcripts import transcript
 from chatbot.testing.virtual_time import virtual_loop
 
@@ -39,7 +39,7 @@ THROTTLED_SECONDS: Final = 1.0
 """How long a person waits before trying again, when the service does not say."""
 
 
-class Guest(Protocol):
+class BotHost(Protocol):
     """Anyone who can be in a room: a person or a bot."""
 
     @property
@@ -133,7 +133,7 @@ class Person:
         """Leave the room."""
         await self.removes(self)
 
-    async def adds(self, *guests: Guest) -> None:
+    async def adds(self, *guests: BotHost) -> None:
         """Bring people or bots in."""
         newcomers = [Participant(guest.user, guest.name) for guest in guests]
         failed = await self._act(lambda: self.service.add_participants(self._room.thread, newcomers))
@@ -141,7 +141,7 @@ class Person:
             msg = f"{self.name} could not bring in {failed}"
             raise StateError(msg)
 
-    async def removes(self, guest: Guest) -> None:
+    async def removes(self, guest: BotHost) -> None:
         """Take somebody out: a person, or a bot."""
         await self._act(lambda: self.service.remove_participant(self._room.thread, guest.user))
 
@@ -243,7 +243,7 @@ class Room:
         return [] if self._thread is None else self.stage.messages(self._thread)
 
     @property
-    def failures(self) -> list[Failure]:
+    def failures(self) -> list[HandlerFailure]:
         """Every failed attempt of a handler, in all rooms: for chats with `raise_failures=False`."""
         return list(self._harness.failures)
 
@@ -323,7 +323,7 @@ class Room:
         return not self.stage.is_in(self.thread, user) and (anew or user not in members)
 
     async def _open(self, person: Person) -> None:
-        everybody: list[Guest] = [person, *self.bots.values()]
+        everybody: list[BotHost] = [person, *self.bots.values()]
         participants = [Participant(guest.user, guest.name) for guest in everybody]
         created = await patiently(lambda: person.service.create_thread(self._topic, participants))
         self._thread = created.thread.id

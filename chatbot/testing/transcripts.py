@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
-from chatbot.dispatch import HandlerSource, Roster
+from chatbot.dispatch import HandlerRegistry, HandlerSource
 from chatbot.emulator.records import Message
 from chatbot.errors import PluginError
 
@@ -29,7 +29,7 @@ def check_together(plugins: Sequence[HandlerSource]) -> None:
         PluginError: they cannot; raised here, with nothing in between, as its message has the place.
     """
     try:
-        Roster(handler for plugin in plugins for handler in plugin.handlers())
+        HandlerRegistry(handler for plugin in plugins for handler in plugin.handlers())
     except PluginError as error:
         raise error.with_traceback(None) from None
 

@@ -9,7 +9,7 @@ from chatbot import Context, Plugin
 from chatbot.bot import Bot
 from chatbot.emulator import Fault
 from chatbot.errors import UnknownName
-from chatbot.runtime.admin_api import Caretaker
+from chatbot.runtime.admin_api import AdminApi
 from chatbot.stores import MemoryStore
 from chatbot.testing import Room, chat
 
@@ -38,8 +38,8 @@ class Picky:
             return f"echo {ctx.text}"
 
 
-def caretaker_of(room: Room, store: MemoryStore) -> Caretaker:
-    return Caretaker(store, bots_of(room))
+def caretaker_of(room: Room, store: MemoryStore) -> AdminApi:
+    return AdminApi(store, bots_of(room))
 
 
 def bots_of(room: Room) -> list[Bot]:
@@ -130,8 +130,8 @@ async def test_a_letter_marked_while_the_bots_were_down_is_tried_at_the_next_sta
         await room.user("Ann").says("bad luck")
         await room.stop()
         async with store:
-            answer = await Caretaker(store).answer({"ask": "dead-letters retry", "id": "all"})
-            listed = await Caretaker(store).answer({"ask": "dead-letters list"})
+            answer = await AdminApi(store).answer({"ask": "dead-letters retry", "id": "all"})
+            listed = await AdminApi(store).answer({"ask": "dead-letters list"})
         assert [one["outcome"] for one in answer["letters"]] == ["at the next start"]
         assert [one["is_revived"] for one in listed["letters"]] == [True]
 

@@ -28,7 +28,7 @@ from chatbot.model import UserId
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import Enqueue, Write
 from chatbot.testing import Room
-from chatbot.testing.crash.crash_injection import Kind
+from chatbot.testing.crash.crash_injection import CrashKind
 from chatbot.testing.crash.crash_points import CADENCE, crash_points
 
 virtual = pytest.mark.virtual_time
@@ -222,8 +222,8 @@ async def test_a_store_that_acknowledges_and_forgets_is_found_out_where_it_matte
     first, last = lost[0].point, lost[-1].point
     assert first is not None
     assert last is not None
-    assert (first.kind, first.is_after) == (Kind.COMMIT, True)
-    assert (last.kind, last.is_after) == (Kind.SEND, False)
+    assert (first.kind, first.is_after) == (CrashKind.COMMIT, True)
+    assert (last.kind, last.is_after) == (CrashKind.SEND, False)
 
 
 @virtual

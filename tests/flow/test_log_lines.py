@@ -20,7 +20,7 @@ PLUGIN = """
 import logging
 import structlog
 from chatbot import Context, Plugin, Retry
-from chatbot.errors import ServiceError
+from chatbot.errors import ErrorResponse
 
 plugin = Plugin("talker")
 

@@ -35,9 +35,9 @@ from chatbot.dispatch import Ack
 from chatbot.emulator import Emulator, World
 from chatbot.model import MessageId
 from chatbot.stores import MemoryStore
-from chatbot.testing.crash.crash_injection import Fate, MortalProcess
+from chatbot.testing.crash.crash_injection import CrashableProcess, CrashPlan
 from chatbot.testing.harness import VIRTUAL_CADENCE, VIRTUAL_PATIENCE, Harness, playing
-from chatbot.testing.process import Manners, Part
+from chatbot.testing.process import BotOptions, Part
 from chatbot.testing.room import Room
 from chatbot.testing.virtual_time import VirtualClock, VirtualTimeLoop, patient, virtual_loop
 
@@ -110,7 +110,7 @@ class Said:
 class Story:
     """A story being played: the room, its people, and the model of what they did."""
 
-    def __init__(self, room: Room, fate: Fate, harness: Harness) -> None:
+    def __init__(self, room: Room, fate: CrashPlan, harness: Harness) -> None:
         self.room = room
         self.fate = fate
         self.harness = harness
@@ -201,17 +201,17 @@ Step = Callable[[Story], Awaitable[None]]
 
 async def play(steps: list[Step]) -> None:
     """Play a story, and hold what came of it against the model."""
-    loop, fate, store = virtual_loop(), Fate(), MemoryStore()
+    loop, fate, store = virtual_loop(), CrashPlan(), MemoryStore()
     assert loop is not None
     manners = BotSettings(cadence=VIRTUAL_CADENCE, retention=RETENTION)
-    part = Part("bot", (), Manners(manners, Ack.HANDLED))
+    part = Part("bot", (), BotOptions(manners, Ack.HANDLED))
     harness = Harness(
         Emulator(World(seed=0), clock=VirtualClock(loop)),
         patient(store, loop),
         [part],
         patience=VIRTUAL_PATIENCE,
         raise_failures=False,
-        process=partial(MortalProcess, fate=fate, plugins=lambda _part: [witness()]),
+        process=partial(CrashableProcess, fate=fate, plugins=lambda _part: [witness()]),
     )
     random.seed(0)
     async with playing(harness) as room:

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from chatbot.cli.dead_letters import _listing
-from chatbot.runtime.admin_api import Caretaker
+from chatbot.runtime.admin_api import AdminApi
 from chatbot.runtime.logs import LogFormat, logging_to
 from chatbot.runtime.observe.status import Observatory, as_json
 from tests.flow.assembled import assembled
@@ -29,7 +29,7 @@ from datetime import timedelta
 
 import structlog
 from chatbot import *
-from chatbot.errors import ServiceError, StateError
+from chatbot.errors import ErrorResponse, StateError
 from pydantic import BaseModel
 
 plugin = Plugin("leaky")
@@ -98,7 +98,7 @@ async def opens(ctx: Context, words: Rest) -> None:
 
 @plugin.command("ours", retry=ONE)
 async def ours(ctx: Context, words: Rest) -> None:
-    raise StateError(words) from ServiceError(words)
+    raise StateError(words) from ErrorResponse(words)
 
 @plugin.command("model", retry=ONE)
 async def model(ctx: Context, words: Rest) -> None:
@@ -234,7 +234,7 @@ async def test_no_word_that_was_said_gets_out_by_any_way(said: str, format: LogF
             await anyio.sleep(30)
             gc.collect()
             await anyio.sleep(5)
-            caretaker = Caretaker(site.store, [site.bot])
+            caretaker = AdminApi(site.store, [site.bot])
             letters = await caretaker.answer({"ask": "dead-letters list"})
             observatory = Observatory([site.bot], {"echo": site.tally}, site.store, site.connection)
             status = json.dumps(as_json(await observatory.look()))

@@ -14,7 +14,7 @@ from pathlib import Path
 from chatbot.config.source_location import shows_secret
 
 
-class State(StrEnum):
+class FindingState(StrEnum):
     """How something is."""
 
     OK = "ok"
@@ -35,7 +35,7 @@ class Finding:
     """
 
     subject: str
-    state: State
+    state: FindingState
     text: str
     remedy: str | None = None
     is_configuration: bool = False
@@ -43,22 +43,22 @@ class Finding:
 
 def ok(subject: str, text: str) -> Finding:
     """It is as it should be."""
-    return Finding(subject, State.OK, text)
+    return Finding(subject, FindingState.OK, text)
 
 
 def warning(subject: str, text: str, remedy: str | None = None) -> Finding:
     """It works, but somebody should know."""
-    return Finding(subject, State.WARNING, text, remedy)
+    return Finding(subject, FindingState.WARNING, text, remedy)
 
 
 def failed(subject: str, text: str, remedy: str | None = None) -> Finding:
     """It cannot work so."""
-    return Finding(subject, State.FAILED, text, remedy)
+    return Finding(subject, FindingState.FAILED, text, remedy)
 
 
 def misconfigured(subject: str, text: str) -> Finding:
     """It cannot work so, because of what bots.yaml says; the text has place and remedy."""
-    return Finding(subject, State.FAILED, text, is_configuration=True)
+    return Finding(subject, FindingState.FAILED, text, is_configuration=True)
 
 
 def look(files: Sequence[str]) -> Iterator[Finding]:

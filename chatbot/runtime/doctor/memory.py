@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from chatbot.config import Config
 from chatbot.config.source_location import masked
 from chatbot.runtime.doctor.finding import Finding, failed, ok, warning
-from chatbot.stores.probe import NEEDED_BYTES, Examination
+from chatbot.stores.probe import NEEDED_BYTES, StoreProbe
 
 
-def look(config: Config, found: Examination, *, is_running: bool) -> Iterator[Finding]:
+def look(config: Config, found: StoreProbe, *, is_running: bool) -> Iterator[Finding]:
     """Tell of the store of a bots.yaml.
 
     Args:
@@ -36,7 +36,7 @@ def look(config: Config, found: Examination, *, is_running: bool) -> Iterator[Fi
     yield from _room(found)
 
 
-def _described(found: Examination) -> str:
+def _described(found: StoreProbe) -> str:
     if not found.exists:
         return "not there yet; it is made at the first start"
     version = "" if found.version is None else f", version {found.version}"
@@ -45,7 +45,7 @@ def _described(found: Examination) -> str:
     return f"{'in use' if found.in_use else 'readable and writable'}{version}"
 
 
-def _room(found: Examination) -> Iterator[Finding]:
+def _room(found: StoreProbe) -> Iterator[Finding]:
     if found.free_bytes is None:
         return
     free = f"{found.free_bytes / 1e9:.1f} GB are free where the store is"

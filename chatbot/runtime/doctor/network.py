@@ -21,7 +21,7 @@ import anyio.to_thread
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 from chatbot.errors import ConfigError
-from chatbot.runtime.doctor.finding import Finding, State, failed, misconfigured, ok, warning
+from chatbot.runtime.doctor.finding import Finding, FindingState, failed, misconfigured, ok, warning
 from chatbot.service.transport import proxy_for, tls_context
 
 PATIENCE_SECONDS: Final = 10.0
@@ -61,7 +61,7 @@ async def look(endpoint: str, ca_file: Path | None, *, clock: Callable[[], float
         found = await step()
         if found is not None:
             findings.append(found)
-            if found.state is State.FAILED:
+            if found.state is FindingState.FAILED:
                 break
     return findings
 

@@ -10,13 +10,13 @@ from chatbot.config import Config
 from chatbot.errors import ConfigError
 from chatbot.runtime.connection import Connection, KnownBot, published, remembered
 from chatbot.runtime.doctor import access, emulator, network
-from chatbot.runtime.doctor.finding import Finding, State, misconfigured, ok, warning
+from chatbot.runtime.doctor.finding import Finding, FindingState, misconfigured, ok, warning
 from chatbot.runtime.run_directory import RunInfo
 from chatbot.stores import visit_store
-from chatbot.stores.probe import Examination
+from chatbot.stores.probe import StoreProbe
 
 
-def look(config: Config, info: RunInfo | None, store: Examination) -> Iterator[Finding]:
+def look(config: Config, info: RunInfo | None, store: StoreProbe) -> Iterator[Finding]:
     """Go the way to the service, and ask it for a token of each bot that has a user. Makes nothing there.
 
     Args:
@@ -36,7 +36,7 @@ def look(config: Config, info: RunInfo | None, store: Examination) -> Iterator[F
     yield ok("service", f"{where}{connection.endpoint}, {connection.way}")
     way = anyio.run(network.look, connection.endpoint, connection.ca_file)
     yield from way
-    if any(one.state is State.FAILED and one.subject != "clock" for one in way):
+    if any(one.state is FindingState.FAILED and one.subject != "clock" for one in way):
         yield warning("token", "not looked at: there is no way to the service")
         return
     yield from anyio.run(access.look, connection, bots)
@@ -48,7 +48,7 @@ def _connection(config: Config, info: RunInfo | None) -> Connection:
     return Connection.of(config)
 
 
-def _bots(config: Config, info: RunInfo | None, connection: Connection, found: Examination) -> Sequence[KnownBot]:
+def _bots(config: Config, info: RunInfo | None, connection: Connection, found: StoreProbe) -> Sequence[KnownBot]:
     """Who the bots are; of those whom only a store knows that cannot be visited, nothing is known."""
     if info is not None:
         return list(published(info, config.bots).values())

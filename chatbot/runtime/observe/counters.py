@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from chatbot.bot.monitoring import DoubleHealed, EventBuried, EventHandled, EventNoticed, Fact, HandlerSlow
+from chatbot.bot.monitoring import DoubleHealed, EventBuried, EventHandled, EventNoticed, HandlerSlow, Observation
 
 BOUNDS: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 """Upper bounds of the buckets, in seconds; a last one has no bound."""
@@ -119,7 +119,7 @@ class Tally:
         self._healed = 0
         self.token_expires_on: float | None = None
 
-    def note(self, fact: Fact) -> None:
+    def note(self, fact: Observation) -> None:
         """Count a fact."""
         match fact:
             case EventNoticed(latency):

@@ -27,7 +27,7 @@ _SAID: Final = {MessageReceived: "message.received", MessageEdited: "message.edi
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class LogContext:
     """A piece of work.
 
     Args:
@@ -60,7 +60,7 @@ class Work:
         return values | dict(self.facts)
 
 
-IN_HAND: Final[ContextVar[Work | None]] = ContextVar("IN_HAND", default=None)
+IN_HAND: Final[ContextVar[LogContext | None]] = ContextVar("IN_HAND", default=None)
 """What the present task works at."""
 
 
@@ -69,11 +69,11 @@ class InHand:
 
     __slots__ = ("_token", "_work")
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: LogContext) -> None:
         self._work = work
 
-    def __enter__(self) -> Work:
-        self._token: Token[Work | None] = IN_HAND.set(self._work)
+    def __enter__(self) -> LogContext:
+        self._token: Token[LogContext | None] = IN_HAND.set(self._work)
         return self._work
 
     def __exit__(self, *exc_info: object) -> None:
@@ -92,7 +92,7 @@ class Saying(InHand):
 
     __slots__ = ("_log", "_text", "_verb")
 
-    def __init__(self, work: Work, log: FilteringBoundLogger, verb: str, text: str) -> None:
+    def __init__(self, work: LogContext, log: FilteringBoundLogger, verb: str, text: str) -> None:
         super().__init__(work)
         self._log, self._verb, self._text = log, verb, text
 
@@ -123,7 +123,7 @@ class LoggedWork:
 
     def attempt(self, event: Event, number: int) -> Block:
         """Have the event in hand."""
-        block = InHand(Work(self._bot, event, number, facts=self._facts()))
+        block = InHand(LogContext(self._bot, event, number, facts=self._facts()))
         if self._log is not None and number == 1 and isinstance(event, MessageEvent) and type(event) in _SAID:
             with block:
                 self._log.info(_SAID[type(event)], sender=event.message.sender, text=event.message.content)
@@ -131,8 +131,8 @@ class LoggedWork:
 
     def handler(self, name: str) -> Block:
         """Have the handler in hand, too."""
-        work = IN_HAND.get() or Work(self._bot)
-        return InHand(Work(work.bot, work.event, work.attempt, name, work.facts))
+        work = IN_HAND.get() or LogContext(self._bot)
+        return InHand(LogContext(work.bot, work.event, work.attempt, name, work.facts))
 
     def commit(self) -> Block:
         """Nothing more is known."""
@@ -143,7 +143,7 @@ class LoggedWork:
 
     def action(self, row: OutboxRow) -> Block:
         """Have the wish in hand, and log what is said, if asked to."""
-        work = Work(self._bot, facts={"thread": row.thread, "key": row.key, **self._facts()})
+        work = LogContext(self._bot, facts={"thread": row.thread, "key": row.key, **self._facts()})
         if self._log is None or not isinstance(row.action, SendMessage | EditMessage):
             return InHand(work)
         verb = "reply.sent" if isinstance(row.action, SendMessage) else "reply.edited"

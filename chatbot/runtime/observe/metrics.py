@@ -11,11 +11,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from chatbot.runtime.observe.counters import BOUNDS, Distribution
-from chatbot.runtime.observe.status import BotStatus, Status
+from chatbot.runtime.observe.status import ServedBot, Status
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-_GAUGES: Final[Mapping[str, tuple[str, Callable[[BotStatus], float | None]]]] = {
+_GAUGES: Final[Mapping[str, tuple[str, Callable[[ServedBot], float | None]]]] = {
     "chatbot_threads": ("Threads the bot is in.", lambda bot: bot.report.threads),
     "chatbot_poll_lag_seconds": ("How far the latest poller is behind its beat.", lambda bot: bot.report.lag),
     "chatbot_missed_beats": ("Pollers that have missed their beat.", lambda bot: len(bot.report.missed)),

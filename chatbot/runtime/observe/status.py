@@ -19,7 +19,7 @@ import anyio.to_thread
 
 from chatbot.bot import Bot
 from chatbot.bot.degraded import RELOAD_REFUSED, SETTINGS_POSTPONED, Degraded, DegradedReasons
-from chatbot.bot.status import BotReport, missed, report
+from chatbot.bot.status import BotStatus, missed, report
 from chatbot.errors import StoreError
 from chatbot.model import ThreadId
 from chatbot.runtime.connection import Connection
@@ -69,7 +69,7 @@ _VERSION: Final = version("chatbot")  # reads files, so not on the loop
 
 
 @dataclass(frozen=True, slots=True)
-class BotStatus:
+class ServedBot:
     """One bot.
 
     Args:
@@ -78,7 +78,7 @@ class BotStatus:
         dead_letters: how many wait to be seen to; None when the store cannot tell.
     """
 
-    report: BotReport
+    report: BotStatus
     counts: Counts
     dead_letters: int | None
 
@@ -105,7 +105,7 @@ class Status:
     is_emulator: bool
     tasks: int
     memory: int | None
-    bots: tuple[BotStatus, ...]
+    bots: tuple[ServedBot, ...]
     unready: tuple[str, ...]
     reloaded: Reloaded | None = None
     degraded: tuple[Degraded, ...] = ()
@@ -166,7 +166,7 @@ class Observatory:
         """The scheduler of a bot, among the pollers that are missed, if the bot has ended for good."""
         return {"scheduler": 0.0} if bot.name in self.ended() else {}
 
-    def _report(self, bot: Bot, now: float) -> BotReport:
+    def _report(self, bot: Bot, now: float) -> BotStatus:
         found = report(bot, now)
         return replace(found, missed={**found.missed, **self._ended(bot)})
 
@@ -217,7 +217,7 @@ class Observatory:
         present = list(self._bots)
         reports = [self._report(bot, now) for bot in present]
         bots = [
-            BotStatus(one, self._tallies[one.name].read(), await self._dead_letters(bot))
+            ServedBot(one, self._tallies[one.name].read(), await self._dead_letters(bot))
             for one, bot in zip(reports, present, strict=True)
         ]
         return Status(
@@ -295,7 +295,7 @@ def _reload_as_json(status: Status) -> dict[str, Any] | None:
     }
 
 
-def _bot_as_json(bot: BotStatus, now: float) -> dict[str, Any]:
+def _bot_as_json(bot: ServedBot, now: float) -> dict[str, Any]:
     report, counts = bot.report, bot.counts
     expires = counts.token_expires_on
     return {

@@ -10,7 +10,7 @@ import pytest
 
 from chatbot.errors import ConfigError
 from chatbot.testing.chat_files.difference import difference, first_difference, other_replies
-from chatbot.testing.chat_files.script import Script, Step, parse_script
+from chatbot.testing.chat_files.script import Script, ScriptStep, parse_script
 
 
 class ChatFile(pytest.File):
@@ -49,7 +49,7 @@ class ChatItem(pytest.Item):
             head = f"{place}: the bots said something else (- expected, + happened)"
             raise OtherwiseSaid("\n".join([head, "", *lines]))
 
-    def _compare_replies(self, done: Sequence[Step]) -> None:
+    def _compare_replies(self, done: Sequence[ScriptStep]) -> None:
         shown: list[str] = []
         for bot, lines in other_replies(self._script, done):
             shown += [f"{self._script.file}: {bot} said something else (- expected, + happened)", "", *lines]

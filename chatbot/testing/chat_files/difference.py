@@ -21,7 +21,7 @@ from chatbot.plugin import Plugin, load_plugin
 from chatbot.testing.chat_files.script import (
     Role,
     Script,
-    Step,
+    ScriptStep,
     Verb,
     as_it_read,
     as_written,
@@ -29,15 +29,15 @@ from chatbot.testing.chat_files.script import (
     first_line,
 )
 from chatbot.testing.harness import chat
-from chatbot.testing.process import Failure
-from chatbot.testing.room import Guest, Person, Room
+from chatbot.testing.process import HandlerFailure
+from chatbot.testing.room import BotHost, Person, Room
 from chatbot.testing.virtual_time import VirtualTimeLoop
 
 CONTEXT: Final = 3
 """How many steps are shown before and after a difference."""
 
 
-def difference(expected: Sequence[Step], actual: Sequence[Step]) -> list[str]:
+def difference(expected: Sequence[ScriptStep], actual: Sequence[ScriptStep]) -> list[str]:
     """Show the differences: `-` is what was expected, with its line in the file; `+` is what happened.
 
     Returns:
@@ -57,7 +57,7 @@ def difference(expected: Sequence[Step], actual: Sequence[Step]) -> list[str]:
     return lines
 
 
-def other_replies(script: Script, done: Sequence[Step]) -> Iterator[tuple[str, list[str]]]:
+def other_replies(script: Script, done: Sequence[ScriptStep]) -> Iterator[tuple[str, list[str]]]:
     """Show what bots say otherwise, one after the other, each with its lines. How their replies mix with what people
     say does not count: people do not wait for bots, and in a performance they do.
     """
@@ -68,14 +68,14 @@ def other_replies(script: Script, done: Sequence[Step]) -> Iterator[tuple[str, l
             yield bot, difference(_among(shown, before, now), shown)
 
 
-def _among(done: Sequence[Step], before: Sequence[Step], now: Sequence[Step]) -> list[Step]:
+def _among(done: Sequence[ScriptStep], before: Sequence[ScriptStep], now: Sequence[ScriptStep]) -> list[ScriptStep]:
     """What was done, with a bot's earlier replies in the place of those it gives now."""
     matcher = SequenceMatcher(None, [one.key for one in before], [one.key for one in now], autojunk=False)
-    places: dict[int, list[Step]] = {}
+    places: dict[int, list[ScriptStep]] = {}
     for tag, first, last, begin, _ in matcher.get_opcodes():
         for offset, step in enumerate(before[first:last]):
             places.setdefault(begin + offset if tag == "equal" else begin, []).append(step)
-    mixed: list[Step] = []
+    mixed: list[ScriptStep] = []
     count = 0
     for step in done:
         if step not in now:
@@ -86,7 +86,7 @@ def _among(done: Sequence[Step], before: Sequence[Step], now: Sequence[Step]) ->
     return [*mixed, *(step for rest in places.values() for step in rest)]
 
 
-def first_difference(expected: Sequence[Step], actual: Sequence[Step]) -> int:
+def first_difference(expected: Sequence[ScriptStep], actual: Sequence[ScriptStep]) -> int:
     """The line of the file at which they begin to differ."""
     for one, other in zip(expected, actual, strict=False):
         if one.key != other.key:
@@ -95,7 +95,7 @@ def first_difference(expected: Sequence[Step], actual: Sequence[Step]) -> int:
     return rest[0].number if rest else 1
 
 
-def _shown(sign: str, steps: Sequence[Step], width: int) -> Iterator[str]:
+def _shown(sign: str, steps: Sequence[ScriptStep], width: int) -> Iterator[str]:
     for step in steps:
         for offset, line in enumerate(str(step).split("\n")):
             number = "" if sign == "+" or not step.number or offset else str(step.number)
@@ -103,7 +103,7 @@ def _shown(sign: str, steps: Sequence[Step], width: int) -> Iterator[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Performance:
+class ScriptRun:
     """What happened.
 
     Args:
@@ -111,11 +111,11 @@ class Performance:
         failures: of handlers, where they were not raised.
     """
 
-    steps: tuple[Step, ...]
-    failures: tuple[Failure, ...]
+    steps: tuple[ScriptStep, ...]
+    failures: tuple[HandlerFailure, ...]
 
 
-def perform(script: Script, *, near: Path, root: Path, raise_failures: bool = True) -> Performance:
+def perform(script: Script, *, near: Path, root: Path, raise_failures: bool = True) -> ScriptRun:
     """Load the plugins of a script and perform it, in virtual time, on an event loop of its own.
 
     Args:
@@ -144,7 +144,7 @@ def _load(script: Script, role: Role, reference: str, near: Path, root: Path) ->
         raise ConfigError(msg) from error
 
 
-async def _perform(script: Script, cast: Mapping[str, Sequence[Plugin]], raise_failures: bool) -> Performance:
+async def _perform(script: Script, cast: Mapping[str, Sequence[Plugin]], raise_failures: bool) -> ScriptRun:
     async with chat(bots=cast, raise_failures=raise_failures) as room:
         player = _Player(room)
         for step in script.steps:
@@ -155,18 +155,18 @@ async def _perform(script: Script, cast: Mapping[str, Sequence[Plugin]], raise_f
             except Exception as error:
                 error.add_note(f"\nat {script.file}:{step.number}: {step}")
                 raise
-        return Performance(tuple(player.steps), tuple(room.failures))
+        return ScriptRun(tuple(player.steps), tuple(room.failures))
 
 
 class _Player:
     """Plays people's part, and notes down what the bots did after each step."""
 
     def __init__(self, room: Room) -> None:
-        self.steps: list[Step] = []
+        self.steps: list[ScriptStep] = []
         self._room = room
         self._seen: dict[int, Message] = {}
 
-    async def play(self, step: Step) -> None:
+    async def play(self, step: ScriptStep) -> None:
         if step.verb is Verb.WAITS:
             self.steps.append(step)
             await self._room.advance(step.duration)
@@ -182,7 +182,7 @@ class _Player:
             await self._act(person, step)
         self._note()
 
-    async def _act(self, person: Person, step: Step) -> None:
+    async def _act(self, person: Person, step: ScriptStep) -> None:
         match step.verb:
             case Verb.SAYS:
                 await person.says(as_written(step.text))
@@ -202,10 +202,10 @@ class _Player:
             case _:
                 await person.renames(step.text)
 
-    def _guest(self, name: str) -> Guest:
+    def _guest(self, name: str) -> BotHost:
         return self._room.bots.get(name) or self._room.user(name)
 
-    def _message(self, person: Person, step: Step) -> MessageId:
+    def _message(self, person: Person, step: ScriptStep) -> MessageId:
         """What is edited or deleted; the script was checked to have it."""
         said = [one for one in self._room.messages if one.sender == person.user and _is_said(one)]
         fitting = [one for one in said if step.target is None or first_line(one.text) == step.target.strip()]
@@ -226,32 +226,32 @@ class _Player:
         seen = self._seen.get(message.id)
         return seen is None or message.version > seen.version
 
-    def _described(self, who: str, message: Message) -> list[Step]:
+    def _described(self, who: str, message: Message) -> list[ScriptStep]:
         before = self._seen.get(message.id)
         if message.is_system:
             return [self._arranged(who, message)]
         if before is None:
-            return [Step(Verb.SAYS, who, _readable(message))] if message.deleted is None else []
+            return [ScriptStep(Verb.SAYS, who, _readable(message))] if message.deleted is None else []
         target = None if self._is_latest(message) else first_line(_readable(before))
         if message.deleted is not None:
-            return [Step(Verb.DELETES, who, target=target)]
+            return [ScriptStep(Verb.DELETES, who, target=target)]
         is_other = as_written(_readable(message)) != as_written(_readable(before))
-        return [Step(Verb.EDITS, who, _readable(message), target)] if is_other else []
+        return [ScriptStep(Verb.EDITS, who, _readable(message), target)] if is_other else []
 
     def _is_latest(self, message: Message) -> bool:
         own = [one for one in self._room.messages if one.sender == message.sender and _is_said(one)]
         return not own or own[-1].id <= message.id
 
-    def _arranged(self, who: str, message: Message) -> Step:
+    def _arranged(self, who: str, message: Message) -> ScriptStep:
         """What a bot did to the thread itself."""
         if message.type == "topicUpdated":
-            return Step(Verb.RENAMES, who, message.topic)
+            return ScriptStep(Verb.RENAMES, who, message.topic)
         names = self._room.stage.names
         others = [one for one in message.participants if one.user != message.sender]
         if not others:
-            return Step(Verb.LEAVES if message.type == "participantRemoved" else Verb.JOINS, who)
+            return ScriptStep(Verb.LEAVES if message.type == "participantRemoved" else Verb.JOINS, who)
         verb = Verb.REMOVES if message.type == "participantRemoved" else Verb.ADDS
-        return Step(verb, who, ", ".join(names.get(one.user, one.display_name or one.user) for one in others))
+        return ScriptStep(verb, who, ", ".join(names.get(one.user, one.display_name or one.user) for one in others))
 
 
 def _is_said(message: Message) -> bool:

@@ -60,7 +60,7 @@ class Verb(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ScriptStep:
     """One step.
 
     Args:
@@ -109,9 +109,9 @@ def as_written(text: str) -> str:
     return "\n".join(line.rstrip() for line in lines).strip()
 
 
-def as_it_read(steps: Iterable[Step], bots: Container[str]) -> list[Step]:
+def as_it_read(steps: Iterable[ScriptStep], bots: Container[str]) -> list[ScriptStep]:
     """The steps with what these bots have said as it read in the end, where they had said it first."""
-    read: list[Step] = []
+    read: list[ScriptStep] = []
     for step in steps:
         if step.who not in bots or step.verb not in (Verb.EDITS, Verb.DELETES):
             read.append(step)
@@ -125,13 +125,13 @@ def as_it_read(steps: Iterable[Step], bots: Container[str]) -> list[Step]:
     return read
 
 
-def final_replies(steps: Iterable[Step], who: str) -> list[Step]:
+def final_replies(steps: Iterable[ScriptStep], who: str) -> list[ScriptStep]:
     """What somebody has said and not taken back, in order, as it read in the end."""
     own = as_it_read((step for step in steps if step.who == who), {who})
     return [step for step in own if step.verb is Verb.SAYS]
 
 
-def find_target(said: list[Step], step: Step) -> int | None:
+def find_target(said: list[ScriptStep], step: ScriptStep) -> int | None:
     """Which of the things said an edit or deletion means; None if it means none of them."""
     fitting = [
         place for place, one in enumerate(said) if step.target is None or first_line(one.text) == step.target.strip()
@@ -210,7 +210,7 @@ class Script:
 
     file: str
     roles: tuple[Role, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[ScriptStep, ...]
     has_loose_order: bool = False
 
     @property
@@ -244,7 +244,7 @@ class _Reader:
         self._file = file
         self._problems: list[str] = []
         self._roles: list[Role] = []
-        self._steps: list[Step] = []
+        self._steps: list[ScriptStep] = []
         self._blanks = 0
         self._has_loose_order = False
 
@@ -287,14 +287,14 @@ class _Reader:
         elif said[1] in HEADERS:
             self._header(number, said[1], (said[2] or "").strip())
         else:
-            self._steps.append(Step(Verb.SAYS, said[1], said[2] or "", number=number))
+            self._steps.append(ScriptStep(Verb.SAYS, said[1], said[2] or "", number=number))
 
     # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _passes(self, number: int, line: str) -> None:
         inner = line.strip("()").strip()
         if inner == Verb.RESTARTS:
-            self._steps.append(Step(Verb.RESTARTS, number=number))
+            self._steps.append(ScriptStep(Verb.RESTARTS, number=number))
             return
         parts = [_PART.fullmatch(part) for part in re.split(r",\s*(?:and\s+)?|\s+and\s+", inner.removesuffix(" later"))]
         if not inner.endswith(" later") or not line.endswith(")") or not all(parts):
@@ -305,17 +305,17 @@ class _Reader:
         except OverflowError:
             self._refuse(number, f"{line!r} is longer than time is counted; {PASSING}")
             return
-        self._steps.append(Step(Verb.WAITS, duration=duration, number=number))
+        self._steps.append(ScriptStep(Verb.WAITS, duration=duration, number=number))
 
     def _does(self, number: int, line: str) -> None:
         if came := _CAME.fullmatch(line):
-            step = Step(Verb(came[2]), came[1], number=number)
+            step = ScriptStep(Verb(came[2]), came[1], number=number)
         elif written := _WRITTEN.fullmatch(line):
-            step = Step(Verb(written[2]), written[1], written[4], written[3], number=number)
+            step = ScriptStep(Verb(written[2]), written[1], written[4], written[3], number=number)
         elif deleted := _DELETED.fullmatch(line):
-            step = Step(Verb(deleted[2]), deleted[1], target=deleted[3], number=number)
+            step = ScriptStep(Verb(deleted[2]), deleted[1], target=deleted[3], number=number)
         elif listed := _LISTED.fullmatch(line):
-            step = Step(Verb(listed[2]), listed[1], listed[3], number=number)
+            step = ScriptStep(Verb(listed[2]), listed[1], listed[3], number=number)
         else:
             self._refuse(number, f"{line!r} is nothing that can be done; {ACTS}")
             return
@@ -373,7 +373,7 @@ class _Reader:
         for place, step in enumerate(self._steps):
             self._check_step(step, self._steps[:place])
 
-    def _check_step(self, step: Step, before: Sequence[Step]) -> None:
+    def _check_step(self, step: ScriptStep, before: Sequence[ScriptStep]) -> None:
         if step.verb is Verb.SAYS and not as_written(step.text):
             self._refuse(step.number, f"{step.who} says nothing; write the text behind the colon, or below it")
         elif step.verb in (Verb.EDITS, Verb.DELETES) and find_target(final_replies(before, step.who), step) is None:

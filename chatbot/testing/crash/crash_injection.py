@@ -1,6 +1,6 @@
 """Bots that die when their hour has come: at a chosen write, send, acknowledgement or read, as `kill -9` ends them.
 
-A `MortalProcess` is started again after such a death, as a supervisor does, and remembers over all of its lives what
+A `CrashableProcess` is started again after such a death, as a supervisor does, and remembers over all of its lives what
 its handlers have handled.
 
 Where a process dies: a `Fate` counts what bots do to store and service, and ends them at chosen points.
@@ -18,11 +18,11 @@ import anyio
 import structlog
 from anyio.abc import TaskStatus
 
-from chatbot.conversation import Memory
+from chatbot.conversation import UnitOfWork
 from chatbot.dispatch import Access, Ack, BotInfo, Dispatcher, Outcome
 from chatbot.dispatch.action_buffer import During, alone
 from chatbot.dispatch.author_code import RunLimits
-from chatbot.dispatch.live import Line
+from chatbot.dispatch.live import LiveChannel
 from chatbot.emulator import Fault
 from chatbot.events import Event, ThreadEvent
 from chatbot.model import ThreadId, UserId
@@ -31,14 +31,14 @@ from chatbot.service.base import ChatService
 from chatbot.stores.base import Store, Write
 from chatbot.stores.conversation import SaveState, StateKey
 from chatbot.testing.outcomes import ends_the_test
-from chatbot.testing.process import BotProcess, Failure, Part
+from chatbot.testing.process import BotProcess, HandlerFailure, Part
 from chatbot.testing.transport import Stage
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 
-class MortalProcess(BotProcess):
+class CrashableProcess(BotProcess):
     """The bots of a chat, which die at the points that their fate has chosen, and are started again.
 
     Args:
@@ -61,9 +61,9 @@ class MortalProcess(BotProcess):
         stage: Stage,
         store: Store,
         parts: Sequence[Part],
-        on_failure: Callable[[Failure], None],
+        on_failure: Callable[[HandlerFailure], None],
         *,
-        fate: Fate,
+        fate: CrashPlan,
         plugins: Callable[[Part], Sequence[Plugin]],
         faults: Sequence[Fault] = (),
         is_silent: bool = True,
@@ -126,11 +126,11 @@ class MortalProcess(BotProcess):
 
     def service_of(self, user: UserId) -> ChatService:
         """A bot's view of the service, every call of which is two points: before, and after its effect."""
-        return cast("ChatService", FatefulService(super().service_of(user), self._fate))
+        return cast("ChatService", CrashingService(super().service_of(user), self._fate))
 
     def memory(self) -> Store:
         """The memory of all bots, every commit of which is two points."""
-        return cast("Store", FatefulStore(super().memory(), self._fate, self.states))
+        return cast("Store", CrashingStore(super().memory(), self._fate, self.states))
 
     def dispatcher(self, part: Part, info: BotInfo, access: Access) -> Dispatcher:
         """A bot's handlers, made anew."""
@@ -147,7 +147,7 @@ class MortalProcess(BotProcess):
 class _Birth:
     """Tells the first time that the process has started, and each time that it is up."""
 
-    def __init__(self, status: TaskStatus[None], process: MortalProcess) -> None:
+    def __init__(self, status: TaskStatus[None], process: CrashableProcess) -> None:
         self._status: TaskStatus[None] | None = status
         self._process = process
 
@@ -176,9 +176,9 @@ class _Witness(Dispatcher):
     async def dispatch(
         self,
         event: Event,
-        memory: Memory | None = None,
+        memory: UnitOfWork | None = None,
         *,
-        line: Line | None = None,
+        line: LiveChannel | None = None,
         during: During = alone,
         limits: RunLimits | None = None,
     ) -> Outcome:
@@ -190,7 +190,7 @@ class _Witness(Dispatcher):
         return outcome
 
 
-class Kind(StrEnum):
+class CrashKind(StrEnum):
     """What a process does that somebody else could tell from its not having been done."""
 
     COMMIT = "store write"
@@ -202,22 +202,22 @@ class Kind(StrEnum):
 
 
 _KINDS: Final = {
-    "send_message": Kind.SEND,
-    "send_receipt": Kind.RECEIPT,
-    "edit_message": Kind.CHANGE,
-    "delete_message": Kind.CHANGE,
-    "create_thread": Kind.ACT,
-    "delete_thread": Kind.ACT,
-    "update_topic": Kind.ACT,
-    "add_participants": Kind.ACT,
-    "remove_participant": Kind.ACT,
-    "send_typing": Kind.ACT,
-    "get_thread": Kind.READ,
-    "get_message": Kind.READ,
-    "list_threads": Kind.READ,
-    "list_messages": Kind.READ,
-    "list_participants": Kind.READ,
-    "list_receipts": Kind.READ,
+    "send_message": CrashKind.SEND,
+    "send_receipt": CrashKind.RECEIPT,
+    "edit_message": CrashKind.CHANGE,
+    "delete_message": CrashKind.CHANGE,
+    "create_thread": CrashKind.ACT,
+    "delete_thread": CrashKind.ACT,
+    "update_topic": CrashKind.ACT,
+    "add_participants": CrashKind.ACT,
+    "remove_participant": CrashKind.ACT,
+    "send_typing": CrashKind.ACT,
+    "get_thread": CrashKind.READ,
+    "get_message": CrashKind.READ,
+    "list_threads": CrashKind.READ,
+    "list_messages": CrashKind.READ,
+    "list_participants": CrashKind.READ,
+    "list_receipts": CrashKind.READ,
 }
 _WALKS: Final = {"list_participants", "list_receipts"}
 
@@ -234,7 +234,7 @@ class Point:
     """
 
     number: int
-    kind: Kind
+    kind: CrashKind
     what: str
     is_after: bool
 
@@ -242,7 +242,7 @@ class Point:
         return f"point {self.number}, {'after' if self.is_after else 'before'} a {self.kind} ({self.what})"
 
 
-class Fate:
+class CrashPlan:
     """What the bots of a chat do, point by point, and where they have to die.
 
     Args:
@@ -268,7 +268,7 @@ class Fate:
         """Kill nobody any more."""
         self._fatal.clear()
 
-    async def reach(self, kind: Kind, what: str, *, is_after: bool = False) -> None:
+    async def reach(self, kind: CrashKind, what: str, *, is_after: bool = False) -> None:
         """Count a point. If it is a fatal one, the process dies here, and this never returns."""
         if self.is_sealed:
             return
@@ -280,7 +280,7 @@ class Fate:
             await anyio.sleep_forever()
 
 
-class FatefulService:
+class CrashingService:
     """A view of the service; every call of it may be the last, before its effect or after it.
 
     Args:
@@ -288,7 +288,7 @@ class FatefulService:
         fate: what decides.
     """
 
-    def __init__(self, service: ChatService, fate: Fate) -> None:
+    def __init__(self, service: ChatService, fate: CrashPlan) -> None:
         self._service = service
         self._fate = fate
 
@@ -303,7 +303,7 @@ class FatefulService:
             kind = _KINDS[name]
             await self._fate.reach(kind, name)
             answer = await call(*args, **options)
-            if kind is not Kind.READ:
+            if kind is not CrashKind.READ:
                 await self._fate.reach(kind, name, is_after=True)
             return answer
 
@@ -318,7 +318,7 @@ class FatefulService:
         return walking
 
 
-class FatefulStore:
+class CrashingStore:
     """A store; every commit to it may be the last, before it or after it.
 
     Args:
@@ -327,7 +327,7 @@ class FatefulStore:
         states: where the states are noted that are written.
     """
 
-    def __init__(self, store: Store, fate: Fate, states: dict[tuple[UserId, StateKey], None]) -> None:
+    def __init__(self, store: Store, fate: CrashPlan, states: dict[tuple[UserId, StateKey], None]) -> None:
         self._store = store
         self._fate = fate
         self._states = states
@@ -338,7 +338,7 @@ class FatefulStore:
     async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
         """See `Store.commit`."""
         what = ", ".join(type(write).__name__ for write in writes)
-        await self._fate.reach(Kind.COMMIT, what)
+        await self._fate.reach(CrashKind.COMMIT, what)
         await self._store.commit(bot, writes)
         self._states.update({(bot, write.key): None for write in writes if isinstance(write, SaveState)})
-        await self._fate.reach(Kind.COMMIT, what, is_after=True)
+        await self._fate.reach(CrashKind.COMMIT, what, is_after=True)

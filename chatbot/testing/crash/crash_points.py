@@ -30,10 +30,10 @@ from chatbot.plugin import Plugin
 from chatbot.polling.cadence import Cadence
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import Store
-from chatbot.testing.crash.crash_injection import Fate, Kind, MortalProcess, Point
-from chatbot.testing.crash.end_state import Ending, Place, differences, impersonal, name_of, timeless
+from chatbot.testing.crash.crash_injection import CrashableProcess, CrashKind, CrashPlan, Point
+from chatbot.testing.crash.end_state import EndState, StatePath, differences, impersonal, name_of, timeless
 from chatbot.testing.harness import VIRTUAL_PATIENCE, Harness, playing
-from chatbot.testing.process import Manners, Part
+from chatbot.testing.process import BotOptions, Part
 from chatbot.testing.room import Room
 from chatbot.testing.virtual_time import START, VirtualClock, VirtualTimeLoop, patient, virtual_loop
 
@@ -76,7 +76,7 @@ class CrashReport:
             random that `random` does not know of.
     """
 
-    points: Mapping[str, Mapping[Kind, int]]
+    points: Mapping[str, Mapping[CrashKind, int]]
     runs: int
     violations: Sequence[Violation]
     unreached: int = 0
@@ -92,7 +92,7 @@ class CrashReport:
         return not self.violations
 
     def __str__(self) -> str:
-        kinds = [kind for kind in Kind if any(kind in counts for counts in self.points.values())]
+        kinds = [kind for kind in CrashKind if any(kind in counts for counts in self.points.values())]
         width = max(len(text) for text in ("fault", "none", *self.points))
         lines = [f"{'fault':{width}}  {'points':>6}  {'  '.join(kinds)}"]
         for fault, counts in self.points.items():
@@ -175,12 +175,12 @@ async def crash_points(
         msg = "crash_points() needs virtual time: mark the test @pytest.mark.virtual_time"
         raise StateError(msg)
     settings = settings or BotSettings(cadence=CADENCE)
-    part = Part(name, (), Manners(settings, ack))
+    part = Part(name, (), BotOptions(settings, ack))
     play = _Player(loop, script, plugins, part, store=store, world=world, aftermath=aftermath, is_silent=at is None)
     undisturbed = await play.run()
     if undisturbed.error is not None:
         raise undisturbed.error
-    points: dict[str, Counter[Kind]] = {}
+    points: dict[str, Counter[CrashKind]] = {}
     violations: list[Violation] = []
     runs = unreached = 0
     for fault in faults:
@@ -203,7 +203,7 @@ class _Run:
 
     points: Sequence[Point]
     deaths: Sequence[Point]
-    ending: Ending | None
+    ending: EndState | None
     transcript: str
     error: Exception | None
 
@@ -244,7 +244,7 @@ class _Player:
         """Play the script once, and kill the bots at one point, if any."""
         now = self._loop.time()
         await anyio.sleep(-now % EPOCH_SECONDS)
-        fate = Fate(() if fatal is None else [fatal])
+        fate = CrashPlan(() if fatal is None else [fatal])
         store = patient(self._store(), self._loop)
         harness = self._harness(store, fate, [Fault.parse(fault)] if fault else [])
         ending, error = None, None
@@ -259,7 +259,7 @@ class _Player:
                 error = raised
         return _Run(fate.points, fate.deaths, ending, _transcript(harness), error)
 
-    def _harness(self, store: Store, fate: Fate, faults: Sequence[Fault]) -> Harness:
+    def _harness(self, store: Store, fate: CrashPlan, faults: Sequence[Fault]) -> Harness:
         clock = VirtualClock(self._loop, start=START - timedelta(seconds=self._loop.time()))
         return Harness(
             Emulator(self._world(), clock=clock),
@@ -267,7 +267,7 @@ class _Player:
             [self._part],
             patience=VIRTUAL_PATIENCE,
             raise_failures=False,
-            process=partial(MortalProcess, fate=fate, plugins=self._made, faults=faults, is_silent=self._is_silent),
+            process=partial(CrashableProcess, fate=fate, plugins=self._made, faults=faults, is_silent=self._is_silent),
         )
 
     def _made(self, _part: Part) -> list[Plugin]:
@@ -291,23 +291,23 @@ def _same_dice() -> Iterator[None]:
         random.setstate(state)
 
 
-async def _ending(harness: Harness, store: Store) -> Ending:
+async def _ending(harness: Harness, store: Store) -> EndState:
     process = harness.process
-    assert isinstance(process, MortalProcess)
+    assert isinstance(process, CrashableProcess)
     rooms = [room for room in harness.rooms if room.is_open]
     threads = {room.thread: f"room {number}" for number, room in enumerate(rooms)}
-    return Ending(
+    return EndState(
         [_place(room, process) for room in rooms], await _memory(process, store, harness.stage.names, threads)
     )
 
 
-def _place(room: Room, process: MortalProcess) -> Place:
+def _place(room: Room, process: CrashableProcess) -> StatePath:
     names = room.stage.names
     bots = {guest.name for guest in room.bots.values()}
     head = room.emulator.world.state.room(room.thread).head
     people = sorted(room.people) if head.deleted is None else []
     handled = [event for event in process.handled.values() if getattr(event, "thread", None) == room.thread]
-    return Place(
+    return StatePath(
         replies=[(who, timeless(text)) for who, text in room.said if who in bots],
         handled=[name_of(event, names) for event in handled],
         read={who: timeless(text) for who, text in room.read.items() if who in bots & {*people}},
@@ -317,7 +317,7 @@ def _place(room: Room, process: MortalProcess) -> Place:
 
 
 async def _memory(
-    process: MortalProcess, store: Store, names: Mapping[str, str], threads: Mapping[ThreadId, str]
+    process: CrashableProcess, store: Store, names: Mapping[str, str], threads: Mapping[ThreadId, str]
 ) -> dict[str, list[str]]:
     memory: dict[str, list[str]] = {}
     for guest in process.guests.values():

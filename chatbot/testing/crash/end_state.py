@@ -28,7 +28,7 @@ _TIMES: Final = re.compile(r"(?<!\d)1[67]\d{11}(?!\d)")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StatePath:
     """How one room ended.
 
     Args:
@@ -47,7 +47,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class EndState:
     """How a chat ended.
 
     Args:
@@ -55,7 +55,7 @@ class Ending:
         memory: what the bots remember, kind by kind.
     """
 
-    places: Sequence[Place]
+    places: Sequence[StatePath]
     memory: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
@@ -87,7 +87,7 @@ def name_of(event: Event, names: Mapping[str, str]) -> str:
     return kind
 
 
-def differences(expected: Ending, actual: Ending) -> list[str]:
+def differences(expected: EndState, actual: EndState) -> list[str]:
     """What is wrong with an ending, a sentence each; nothing if it is as expected."""
     wrong: list[str] = []
     for number, (there, here) in enumerate(zip(expected.places, actual.places, strict=False)):
@@ -102,7 +102,7 @@ def differences(expected: Ending, actual: Ending) -> list[str]:
     return wrong
 
 
-def _differences_of_places(expected: Place, actual: Place) -> list[str]:
+def _differences_of_places(expected: StatePath, actual: StatePath) -> list[str]:
     wanted, got = Counter(expected.replies), Counter(actual.replies)
     wrong = [f"missing: {name}: {text!r}" for name, text in wanted - got]
     for reply in got - wanted:

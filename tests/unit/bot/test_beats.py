@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.bot.poll_queue import BURST, Beats
+from chatbot.bot.poll_queue import BURST, RateLimitedPolls
 from chatbot.model import ThreadId
 
 A, B = ThreadId("a"), ThreadId("b")
@@ -20,7 +20,7 @@ def threads(count: int) -> list[ThreadId]:
 
 
 def test_a_thread_is_looked_at_after_its_pause() -> None:
-    beats = Beats(RATE)
+    beats = RateLimitedPolls(RATE)
     beats.set(A, 1.5, 0.0)
 
     assert beats.take(1.4) is None
@@ -30,7 +30,7 @@ def test_a_thread_is_looked_at_after_its_pause() -> None:
 
 
 def test_beats_that_want_more_than_the_rate_are_all_stretched_by_the_same_factor() -> None:
-    beats = Beats(RATE)
+    beats = RateLimitedPolls(RATE)
     for thread in threads(600):
         beats.set(thread, 30.0, 0.0)  # 20 looks a second are wanted
     assert beats.stretch == pytest.approx(2)
@@ -42,7 +42,7 @@ def test_beats_that_want_more_than_the_rate_are_all_stretched_by_the_same_factor
 
 
 def test_who_needs_no_looks_any_more_makes_room_for_the_others() -> None:
-    beats = Beats(RATE)
+    beats = RateLimitedPolls(RATE)
     for thread in threads(600):
         beats.set(thread, 30.0, 0.0)
     for thread in threads(600):
@@ -53,7 +53,7 @@ def test_who_needs_no_looks_any_more_makes_room_for_the_others() -> None:
 
 
 def test_a_stopped_process_finds_no_herd_when_it_goes_on() -> None:
-    beats = Beats(RATE)
+    beats = RateLimitedPolls(RATE)
     for thread in threads(100):
         beats.set(thread, 30.0, 0.0)
 
@@ -71,7 +71,7 @@ def test_a_stopped_process_finds_no_herd_when_it_goes_on() -> None:
     st.lists(st.one_of(st.floats(0, 0.5), st.sampled_from([7.0, 3600.0])), min_size=1, max_size=60),
 )
 def test_no_window_ever_holds_more_looks_than_the_rate_allows(pauses: list[float], steps: list[float]) -> None:
-    beats, now, taken = Beats(RATE), 0.0, list[float]()
+    beats, now, taken = RateLimitedPolls(RATE), 0.0, list[float]()
     for number, pause in enumerate(pauses):
         beats.set(ThreadId(str(number)), pause, now)
     for step in steps:
@@ -88,7 +88,7 @@ def test_no_window_ever_holds_more_looks_than_the_rate_allows(pauses: list[float
 
 @given(st.lists(st.floats(0.3, 60), min_size=1, max_size=60))
 def test_no_thread_waits_longer_than_its_stretched_pause_and_its_place_in_the_queue(pauses: list[float]) -> None:
-    beats, now = Beats(RATE), 0.0
+    beats, now = RateLimitedPolls(RATE), 0.0
     last = dict.fromkeys(threads(len(pauses)), 0.0)
     for thread in last:
         beats.set(thread, pauses[int(thread)], now)
@@ -106,7 +106,7 @@ def test_no_thread_waits_longer_than_its_stretched_pause_and_its_place_in_the_qu
 
 @given(st.integers(1, 400), st.randoms(use_true_random=False))
 def test_threads_that_begin_together_begin_one_after_the_other(count: int, random: object) -> None:
-    beats = Beats(RATE)
+    beats = RateLimitedPolls(RATE)
     for thread in threads(count):
         beats.set(thread, 30.0, 0.0, phase=random.random())  # type: ignore[attr-defined]
 

@@ -1,8 +1,8 @@
-from chatbot.bot.monitoring import DOORBELL, Pulse
+from chatbot.bot.monitoring import DOORBELL, Heartbeats
 
 
 def test_a_poller_is_late_from_the_time_it_had_promised_on() -> None:
-    pulse = Pulse()
+    pulse = Heartbeats()
     pulse.promise(DOORBELL, until=30.0)
 
     assert pulse.late(30.0) == {}
@@ -10,7 +10,7 @@ def test_a_poller_is_late_from_the_time_it_had_promised_on() -> None:
 
 
 def test_whoever_is_heard_again_is_late_no_more() -> None:
-    pulse = Pulse()
+    pulse = Heartbeats()
     pulse.promise("19:a", until=0.0)
     pulse.promise("19:a", until=60.0)
 
@@ -18,7 +18,7 @@ def test_whoever_is_heard_again_is_late_no_more() -> None:
 
 
 def test_a_turn_that_has_ended_cannot_be_late() -> None:
-    pulse = Pulse()
+    pulse = Heartbeats()
     pulse.promise("19:a", until=0.0)
     pulse.retire("19:a")
 
@@ -26,7 +26,7 @@ def test_a_turn_that_has_ended_cannot_be_late() -> None:
 
 
 def test_a_long_handler_is_listed_and_makes_nobody_late() -> None:
-    pulse = Pulse()
+    pulse = Heartbeats()
     pulse.promise("19:a", until=0.0)
     pulse.begin("19:a", "MessageReceived", now=1.0)
 
@@ -35,7 +35,7 @@ def test_a_long_handler_is_listed_and_makes_nobody_late() -> None:
 
 
 def test_after_the_handler_the_beat_counts_from_its_end() -> None:
-    pulse = Pulse()
+    pulse = Heartbeats()
     pulse.promise("19:a", until=0.0)
     pulse.begin("19:a", "MessageReceived", now=1.0)
     pulse.end("19:a", now=1000.0)
@@ -45,7 +45,7 @@ def test_after_the_handler_the_beat_counts_from_its_end() -> None:
 
 
 def test_an_event_that_waits_for_a_free_handler_makes_nobody_late() -> None:
-    pulse = Pulse()
+    pulse = Heartbeats()
     pulse.promise("19:a", until=0.0)
     pulse.wait("19:a")
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import structlog
 
-from chatbot.bot.failure_log import FORGOTTEN_SECONDS, MOST, Recurrence
+from chatbot.bot.failure_log import FORGOTTEN_SECONDS, MOST, RepeatedFailures
 
 
 @pytest.fixture
@@ -14,12 +14,12 @@ def said() -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def recurrence(said: list[dict[str, Any]]) -> Recurrence:
+def recurrence(said: list[dict[str, Any]]) -> RepeatedFailures:
     def keep(_logger: object, _method: str, event: dict[str, Any]) -> str:
         said.append(event)
         raise structlog.DropEvent
 
-    return Recurrence(structlog.wrap_logger(None, processors=[keep]))
+    return RepeatedFailures(structlog.wrap_logger(None, processors=[keep]))
 
 
 def raised(divisor: object) -> Exception:
@@ -30,7 +30,9 @@ def raised(divisor: object) -> Exception:
     raise AssertionError
 
 
-def test_a_failure_is_news_once_and_summed_up_afterwards(recurrence: Recurrence, said: list[dict[str, Any]]) -> None:
+def test_a_failure_is_news_once_and_summed_up_afterwards(
+    recurrence: RepeatedFailures, said: list[dict[str, Any]]
+) -> None:
     news = [recurrence.is_news("echo", raised(0), now) for now in (0.0, 1.0, 2.0)]
     recurrence.sum_up(60.0)
     recurrence.sum_up(120.0)
@@ -42,14 +44,14 @@ def test_a_failure_is_news_once_and_summed_up_afterwards(recurrence: Recurrence,
     assert line["at"].startswith(f"{__file__}:")
 
 
-def test_another_handler_error_or_line_of_code_is_another_failure(recurrence: Recurrence) -> None:
+def test_another_handler_error_or_line_of_code_is_another_failure(recurrence: RepeatedFailures) -> None:
     assert recurrence.is_news("echo", raised(0), 0.0)
     assert recurrence.is_news("faq", raised(0), 0.0)
     assert recurrence.is_news("echo", raised("x"), 0.0)
     assert recurrence.is_news("echo", ZeroDivisionError(), 0.0)
 
 
-def test_what_was_not_met_for_an_hour_is_news_again(recurrence: Recurrence) -> None:
+def test_what_was_not_met_for_an_hour_is_news_again(recurrence: RepeatedFailures) -> None:
     recurrence.is_news("echo", ValueError(), 0.0)
 
     assert not recurrence.is_news("echo", ValueError(), FORGOTTEN_SECONDS - 1)
@@ -57,7 +59,7 @@ def test_what_was_not_met_for_an_hour_is_news_again(recurrence: Recurrence) -> N
     assert recurrence.is_news("echo", ValueError(), 3 * FORGOTTEN_SECONDS)
 
 
-def test_the_memory_for_failures_is_bounded(recurrence: Recurrence, said: list[dict[str, Any]]) -> None:
+def test_the_memory_for_failures_is_bounded(recurrence: RepeatedFailures, said: list[dict[str, Any]]) -> None:
     for number in range(MOST + 10):
         for _ in range(2):
             recurrence.is_news(f"handler {number}", ValueError(), 0.0)

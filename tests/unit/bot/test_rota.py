@@ -5,23 +5,23 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.bot.poll_queue import CALLS_IN_A_ROW, Rest, Rota
+from chatbot.bot.poll_queue import CALLS_IN_A_ROW, NextRun, PollQueue
 from chatbot.model import ThreadId
 
 A, B, C = ThreadId("a"), ThreadId("b"), ThreadId("c")
 
 
 def test_a_call_goes_before_a_beat_that_is_due_for_longer() -> None:
-    rota = Rota(100)
-    rota.rest(A, Rest(beat=1.0), 0.0)
+    rota = PollQueue(100)
+    rota.rest(A, NextRun(beat=1.0), 0.0)
     rota.call(B, 5.0)
 
     assert [rota.take(5.0), rota.take(5.0), rota.take(5.0)] == [B, A, None]
 
 
 def test_one_turn_serves_the_call_and_the_beat_of_a_thread() -> None:
-    rota = Rota(100)
-    rota.rest(A, Rest(call=1.0, beat=1.0), 0.0)
+    rota = PollQueue(100)
+    rota.rest(A, NextRun(call=1.0, beat=1.0), 0.0)
 
     assert rota.take(2.0) == A
     assert rota.take(2.0) is None
@@ -29,18 +29,18 @@ def test_one_turn_serves_the_call_and_the_beat_of_a_thread() -> None:
 
 
 def test_a_lane_that_needs_nothing_has_neither() -> None:
-    rota = Rota(100)
-    rota.rest(A, Rest(beat=1.0), 0.0)
+    rota = PollQueue(100)
+    rota.rest(A, NextRun(beat=1.0), 0.0)
     rota.take(1.0)
-    rota.rest(A, Rest(), 1.0)
+    rota.rest(A, NextRun(), 1.0)
 
     assert rota.next_due() is None
     assert rota.stretch == 1
 
 
 def test_the_next_turn_is_the_earlier_of_call_and_beat() -> None:
-    rota = Rota(100)
-    rota.rest(A, Rest(beat=3.0), 0.0)
+    rota = PollQueue(100)
+    rota.rest(A, NextRun(beat=3.0), 0.0)
     rota.call(B, 7.0)
 
     assert rota.next_due() == 3.0
@@ -49,8 +49,8 @@ def test_the_next_turn_is_the_earlier_of_call_and_beat() -> None:
 
 @given(st.lists(st.sampled_from([A, B]), min_size=1, max_size=60))
 def test_a_beat_that_is_due_gets_its_turn_however_many_calls_come(callers: list[ThreadId]) -> None:
-    rota, waited = Rota(100), 0
-    rota.rest(C, Rest(beat=1.0), 0.0)
+    rota, waited = PollQueue(100), 0
+    rota.rest(C, NextRun(beat=1.0), 0.0)
     for caller in callers:
         rota.call(caller, 2.0)
         taken = rota.take(2.0)

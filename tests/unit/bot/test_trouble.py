@@ -2,7 +2,7 @@ import pytest
 import structlog
 
 from chatbot.bot.degraded import Degraded
-from chatbot.bot.failure_log import Trouble
+from chatbot.bot.failure_log import OngoingFailures
 from chatbot.errors import Forbidden, OutcomeUnknown, Rejected, StoreError, Throttled, Unreachable
 
 
@@ -17,12 +17,12 @@ def now() -> list[float]:
 
 
 @pytest.fixture
-def trouble(said, now) -> Trouble:
+def trouble(said, now) -> OngoingFailures:
     def keep(_logger, _method, event):
         said.append(event)
         raise structlog.DropEvent
 
-    return Trouble(structlog.wrap_logger(None, processors=[keep]), lambda: now[0])
+    return OngoingFailures(structlog.wrap_logger(None, processors=[keep]), lambda: now[0])
 
 
 def events(said) -> list[object]:

@@ -1,7 +1,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from chatbot.cli.session import Line, Tone, Transcript
+from chatbot.cli.session import Tone, Transcript, TranscriptLine
 from chatbot.model import ChatMessage, MessageId, MessageType, Participant, Receipt, UserId
 
 ME, ECHO, DESK = UserId("8:acs:me"), UserId("8:acs:echo"), UserId("8:acs:desk")
@@ -21,7 +21,7 @@ def transcript() -> Transcript:
     return Transcript(ME, {ECHO: "Echo", ME: "Ann"})
 
 
-def shown(lines: list[Line]) -> list[str]:
+def shown(lines: list[TranscriptLine]) -> list[str]:
     return [str(line) for line in lines]
 
 
@@ -96,4 +96,4 @@ def test_a_receipt_is_told_once_per_reader_and_never_ones_own() -> None:
 
 
 def test_colours_set_off_who_speaks() -> None:
-    assert Line("Echo", "a", Tone.SAID).shown(has_colors=True) == "\x1b[1mEcho: \x1b[0ma"
+    assert TranscriptLine("Echo", "a", Tone.SAID).shown(has_colors=True) == "\x1b[1mEcho: \x1b[0ma"

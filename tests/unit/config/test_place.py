@@ -1,10 +1,10 @@
 import pytest
 
-from chatbot.config.source_location import Place, Source, printable, shows_secret
+from chatbot.config.source_location import SourceLocation, SourceText, printable, shows_secret
 
 
 def excerpt(text: str, column: int, width: int = 1) -> str:
-    return Place(Source.of("f", text), 1, column, width).excerpt()
+    return SourceLocation(SourceText.of("f", text), 1, column, width).excerpt()
 
 
 def test_the_caret_stands_below_what_it_means() -> None:
@@ -64,7 +64,7 @@ def test_a_secret_cut_by_the_edge_of_a_long_line_stays_masked() -> None:
 
 
 def test_a_place_beyond_the_file_has_no_excerpt() -> None:
-    assert Place(Source.of("f", ""), 1, 1).excerpt() == ""
+    assert SourceLocation(SourceText.of("f", ""), 1, 1).excerpt() == ""
 
 
 @pytest.mark.parametrize(

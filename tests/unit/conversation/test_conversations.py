@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chatbot import BotInfo, DialogTimedOut, ScheduleFired, TimerFired, UserId
 from chatbot.conversation import Conversations, unit_of_work
-from chatbot.conversation.journal import Entry, Step, dump
+from chatbot.conversation.journal import Entry, JournalStep, dump
 from chatbot.conversation.schedules import Every
 from chatbot.events import MessageReceived
 from chatbot.stores import MemoryStore
@@ -37,7 +37,7 @@ class Clock:
 
 def waiting(event: MessageReceived, deadline_ms: int | None = None, **fields: object) -> DialogRecord:
     record = unit_of_work.begun(event, "shop.order", 0)
-    journal = dump([Entry(Step.BEGAN), Entry(Step.ASKED, "mark")])
+    journal = dump([Entry(JournalStep.BEGAN), Entry(JournalStep.ASKED, "mark")])
     return replace(record, journal=journal, is_waiting=True, deadline_ms=deadline_ms, **fields)  # type: ignore[arg-type]
 
 

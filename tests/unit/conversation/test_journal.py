@@ -5,12 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbot.conversation import journal
-from chatbot.conversation.journal import Entry, Step
+from chatbot.conversation.journal import Entry, JournalStep
 from chatbot.errors import StoreError, StoreTooNew
 
 values = st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.integers())
 entries = st.builds(
-    Entry, st.sampled_from(Step), st.text(), values, st.dictionaries(st.text(), st.none() | st.text(), max_size=2)
+    Entry,
+    st.sampled_from(JournalStep),
+    st.text(),
+    values,
+    st.dictionaries(st.text(), st.none() | st.text(), max_size=2),
 )
 
 
@@ -30,13 +34,13 @@ def test_equal_marks_are_equal_questions(one: str, other: str) -> None:
 
 
 def test_what_comes_of_a_question_takes_its_place_and_begins_the_next_part() -> None:
-    asked = [Entry(Step.BEGAN), Entry(Step.SAID), Entry(Step.ASKED, "mark")]
+    asked = [Entry(JournalStep.BEGAN), Entry(JournalStep.SAID), Entry(JournalStep.ASKED, "mark")]
 
-    answered = journal.go_on(asked, Step.ANSWERED, "red")
+    answered = journal.go_on(asked, JournalStep.ANSWERED, "red")
 
-    assert answered == [*asked[:2], Entry(Step.ANSWERED, "mark", "red")]
+    assert answered == [*asked[:2], Entry(JournalStep.ANSWERED, "mark", "red")]
     assert journal.last_boundary(asked) == 0
-    assert journal.last_boundary([*answered, Entry(Step.RAN, "f")]) == 2
+    assert journal.last_boundary([*answered, Entry(JournalStep.RAN, "f")]) == 2
 
 
 @pytest.mark.parametrize(
@@ -53,7 +57,7 @@ def test_a_newer_journal_is_not_read() -> None:
 
 
 def test_a_journal_without_timers_is_written_for_older_chatbots_too() -> None:
-    asked = [Entry(Step.BEGAN), Entry(Step.SAID), Entry(Step.ASKED, "mark")]
+    asked = [Entry(JournalStep.BEGAN), Entry(JournalStep.SAID), Entry(JournalStep.ASKED, "mark")]
 
     assert journal.dump(asked).endswith('"v":1}')
-    assert journal.dump([*asked, Entry(Step.SET_TIMER, "ring", 7)]).endswith('"v":2}')
+    assert journal.dump([*asked, Entry(JournalStep.SET_TIMER, "ring", 7)]).endswith('"v":2}')

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from chatbot import BotState, ProfileState, State, UserId, UserState, migration
-from chatbot.conversation.state import Kind, kind_of
+from chatbot.conversation.state import StateType, state_type_of
 from chatbot.errors import CannotStore, StateError
 
 NOBODY = UserId("")
@@ -53,8 +53,8 @@ class Profile(BaseModel):
     visits: int = Field(default=0, alias="seen")
 
 
-def kind(annotation: object) -> Kind:
-    found = kind_of(annotation)
+def kind(annotation: object) -> StateType:
+    found = state_type_of(annotation)
     assert found is not None
     return found
 
@@ -177,13 +177,13 @@ class NeedsName(BaseModel):
 )
 def test_what_can_never_be_stored_is_refused_when_it_is_asked_for(annotation: object, text: str) -> None:
     with pytest.raises(TypeError, match=text):
-        kind_of(annotation)
+        state_type_of(annotation)
 
 
 def test_other_annotations_ask_for_no_state() -> None:
-    assert kind_of(int) is None
-    assert kind_of(list[int]) is None
-    assert kind_of("State") is None
+    assert state_type_of(int) is None
+    assert state_type_of(list[int]) is None
+    assert state_type_of("State") is None
 
 
 # ── versions ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -263,7 +263,7 @@ def test_a_value_of_a_newer_version_is_not_touched() -> None:
 
 def test_a_missing_migration_is_refused_at_load() -> None:
     with pytest.raises(TypeError, match=r"Gap has migrations from versions 2; write one from each version"):
-        kind_of(State[Gap])
+        state_type_of(State[Gap])
 
 
 def test_a_migration_that_is_no_static_method_is_refused_where_it_stands() -> None:

@@ -16,9 +16,9 @@ from chatbot import (
     UpdateTopic,
     UserId,
 )
-from chatbot.conversation import Memory
-from chatbot.dispatch.action_buffer import Ledger
-from chatbot.dispatch.event_view import Occasion
+from chatbot.conversation import UnitOfWork
+from chatbot.dispatch.action_buffer import ActionBuffer
+from chatbot.dispatch.event_view import EventView
 from chatbot.errors import StateError
 from chatbot.testing import EventStream, context
 from tests.unit.dispatch.talk import BOT
@@ -103,8 +103,8 @@ async def test_the_same_wishes_have_the_same_keys_in_every_attempt_and_different
     keys: list[list[object]] = []
 
     for handler in ("a", "a", "b"):
-        occasion = Occasion(event, BOT)
-        ledger = Ledger(occasion, Memory(occasion.event))
+        occasion = EventView(event, BOT)
+        ledger = ActionBuffer(occasion, UnitOfWork(occasion.event))
         for text in ("one", "two"):
             ledger.add(handler, SendMessage(text))
         keys.append([wish.key for wish in ledger.wishes])

@@ -19,14 +19,14 @@ from chatbot import (
     regex,
     text,
 )
-from chatbot.dispatch.event_view import Occasion
+from chatbot.dispatch.event_view import EventView
 from chatbot.dispatch.filters import FilterLike, as_filter, has_text
 from chatbot.testing import EventStream
 from tests.unit.dispatch.talk import BOT
 
 
 def matches(wanted: FilterLike, event: Event) -> bool:
-    return as_filter(wanted).match(Occasion(event, BOT)) is not None
+    return as_filter(wanted).match(EventView(event, BOT)) is not None
 
 
 def said(words: str = "", html: str | None = None) -> MessageReceived:
@@ -108,15 +108,15 @@ def test_users_threads_and_attachments_are_filtered_by_what_they_are() -> None:
 
 
 def test_a_bot_without_a_display_name_is_never_mentioned() -> None:
-    assert not Occasion(said("hi"), BotInfo("x", UserId("8:acs:x"), " ")).is_mentioned
+    assert not EventView(said("hi"), BotInfo("x", UserId("8:acs:x"), " ")).is_mentioned
 
 
 def test_named_groups_of_combined_filters_come_together() -> None:
     both = regex(r"(?P<from_>\w+) to") & regex(r"to (?P<to>\w+)")
     either = regex(r"^at (?P<hour>\d+)") | both
 
-    assert both.match(Occasion(said("Rome to Oslo"), BOT)) == {"from_": "Rome", "to": "Oslo"}
-    assert either.match(Occasion(said("at 7"), BOT)) == {"hour": "7"}
+    assert both.match(EventView(said("Rome to Oslo"), BOT)) == {"from_": "Rome", "to": "Oslo"}
+    assert either.match(EventView(said("at 7"), BOT)) == {"hour": "7"}
     assert either.names == {"from_", "to", "hour"}
     assert (~both).names == frozenset()
 

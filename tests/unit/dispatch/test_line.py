@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from chatbot import Context, DeleteMessage, Plugin, SendMessage
-from chatbot.dispatch.live import NoLine, writing
+from chatbot.dispatch.live import NoLiveChannel, writing
 from chatbot.errors import StateError
 from chatbot.model import Participant, UserId
 from chatbot.testing import EventStream, context
@@ -59,7 +59,7 @@ async def test_what_is_asked_for_before_and_after_a_stream_keeps_its_own_key() -
 
 async def test_the_error_of_a_block_is_raised_as_it_is() -> None:
     with pytest.raises(ZeroDivisionError):
-        async with writing(NoLine()):
+        async with writing(NoLiveChannel()):
             raise ZeroDivisionError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chatbot import Context, Participant, Plugin, PluginError, UserId, regex
-from chatbot.dispatch.arguments import BadArguments, People
+from chatbot.dispatch.arguments import BadArguments, ParticipantResolver
 from chatbot.testing import EventStream, chat
 
 ANN = Participant(UserId("8:acs:ann"), "Ann")
@@ -13,7 +13,7 @@ ANN_LEE = Participant(UserId("8:acs:lee"), "Ann  Lee")
 BOB_MAY = Participant(UserId("8:acs:may"), "Bob May")
 BOB_RAY = Participant(UserId("8:acs:ray"), "Bob Ray")
 NAMELESS = Participant(UserId("8:acs:nameless"))
-EVERYONE = People([ANN, ANN_LEE, BOB_MAY, BOB_RAY, NAMELESS])
+EVERYONE = ParticipantResolver([ANN, ANN_LEE, BOB_MAY, BOB_RAY, NAMELESS])
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_people_are_found_by_name_or_id(typed: str, meant: Participant) -> None:
 
 
 def test_the_first_words_are_enough_if_only_one_name_begins_so() -> None:
-    assert People([ANN_LEE, BOB_MAY]).called("ann") == ANN_LEE
+    assert ParticipantResolver([ANN_LEE, BOB_MAY]).called("ann") == ANN_LEE
 
 
 @pytest.mark.parametrize(

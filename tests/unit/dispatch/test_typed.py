@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbot import BotInfo, Context, Plugin, Rest, UserId, mentioned, regex, text
-from chatbot.dispatch.event_view import Occasion
+from chatbot.dispatch.event_view import EventView
 from chatbot.normalization import INVISIBLE, Normalized, fold, fold_name, normalize
 from chatbot.testing import EventStream
 
@@ -132,7 +132,7 @@ async def test_what_people_type_is_read_as_they_mean_it(who: str, typed: str, re
     "typed", [typed for who, typed, _ in corpus() if "(html)" not in who and "msft-mention" not in typed]
 )
 def test_the_text_that_a_handler_sees_is_what_was_typed(typed: str) -> None:
-    assert Occasion(EventStream(bot=BOT).user("Ann").said(typed), BOT).text == typed
+    assert EventView(EventStream(bot=BOT).user("Ann").said(typed), BOT).text == typed
 
 
 _TYPED = st.text(

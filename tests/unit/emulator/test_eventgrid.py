@@ -7,7 +7,7 @@ import anyio
 from aiohttp import ClientSession, web
 
 from chatbot.emulator import Emulator, event_grid, serve
-from chatbot.emulator.events import Happenings
+from chatbot.emulator.events import EventPublisher
 from tests.unit.emulator.asgi import Scene
 
 
@@ -17,7 +17,7 @@ class Watch:
     def __init__(self, scene: Scene) -> None:
         self.events: list[dict[str, Any]] = []
         state = scene.emulator.world.state
-        happenings = Happenings(state)
+        happenings = EventPublisher(state)
         state.listeners.append(lambda record: self.events.extend(happenings.of(record, scene.emulator.now())))
 
     def kinds(self) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from chatbot import Plugin, PluginError
-from chatbot.dispatch import Roster
+from chatbot.dispatch import HandlerRegistry
 
 Mistake: TypeAlias = Callable[[Any], object]  # a plugin of no type: the point is what the type checker would have told
 
@@ -36,7 +36,7 @@ class Mistakes(dict[str, Mistake]):
 
         with pytest.raises(PluginError) as caught:  # noqa: PT012 -- some are refused at once, some when all is written
             mistake(plugin)
-            Roster(plugin.handlers())
+            HandlerRegistry(plugin.handlers())
 
         place, line, said = str(caught.value).split(":", 2)
         first = mistake.__code__.co_firstlineno  # type: ignore[attr-defined]

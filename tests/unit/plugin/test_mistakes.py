@@ -26,7 +26,7 @@ from chatbot import (
     from_user,
     regex,
 )
-from chatbot.dispatch import Roster
+from chatbot.dispatch import HandlerRegistry
 from tests.unit.plugin.mistakes import Mistakes
 
 if TYPE_CHECKING:
@@ -318,7 +318,7 @@ def test_two_timers_of_one_name_are_refused_as_only_the_name_is_stored() -> None
         async def ring(ctx: Context[TimerFired]) -> None: ...
 
     with pytest.raises(PluginError, match=r":\d+: timer .*ring stands for two functions, the other at tests/.*:\d+;"):
-        Roster(plugin.handlers())
+        HandlerRegistry(plugin.handlers())
 
 
 def test_two_dialogs_of_one_name_are_refused_but_one_may_begin_in_several_ways() -> None:
@@ -328,7 +328,7 @@ def test_two_dialogs_of_one_name_are_refused_but_one_may_begin_in_several_ways()
 
     plugin.command("hello")(hello)
     plugin.message(regex("^hello$"))(hello)
-    assert len(Roster(plugin.handlers()).everyone) == 2
+    assert len(HandlerRegistry(plugin.handlers()).everyone) == 2
 
     for name in ("tea", "milk"):
 
@@ -336,4 +336,4 @@ def test_two_dialogs_of_one_name_are_refused_but_one_may_begin_in_several_ways()
         async def order(talk: Dialog) -> None: ...
 
     with pytest.raises(PluginError, match=r":\d+: dialog .*order stands for two functions, the other at tests/.*:\d+;"):
-        Roster(plugin.handlers())
+        HandlerRegistry(plugin.handlers())

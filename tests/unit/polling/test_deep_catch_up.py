@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from chatbot.errors import NotFound, ProtocolError
 from chatbot.model import ChatMessage, MessageId, MessageType, ThreadId, UserId
 from chatbot.polling.cursor import Change, Cursor
-from chatbot.polling.poller import HELD_PAGES, MAX_WALKS, Look, turn_by
+from chatbot.polling.poller import HELD_PAGES, MAX_WALKS, Poll, turn_by
 from chatbot.service.base import MessagePage
 from chatbot.service.budget import QUOTAS, Budget, Window
 
@@ -118,7 +118,7 @@ class ModelBot:
 
     async def look(self, kill_after: int | None = None) -> None:
         left = kill_after
-        look = Look(
+        look = Poll(
             self.service,  # type: ignore[arg-type]
             ThreadId("19:model"),
             bound=self.cursor.low,
@@ -227,7 +227,7 @@ async def test_links_that_lead_in_a_circle_fail_the_look(length: int) -> None:
             return MessagePage((), str(self.requests % length), None)
 
     circle = Circle("frozen", iter(()))
-    look = Look(circle, ThreadId("19:model"), bound=0, budget=Budget(NO_QUOTAS))  # type: ignore[arg-type]
+    look = Poll(circle, ThreadId("19:model"), bound=0, budget=Budget(NO_QUOTAS))  # type: ignore[arg-type]
 
     with pytest.raises(ProtocolError, match="leads back"), anyio.fail_after(60):
         async for _ in look.batches():

@@ -12,7 +12,7 @@ import pytest
 from chatbot.emulator import Emulator
 from chatbot.errors import Throttled
 from chatbot.model import ThreadId, UserId
-from chatbot.polling.poller import HELD_PAGES, Interrupted, Look
+from chatbot.polling.poller import HELD_PAGES, Interrupted, Poll
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService, MessagePage
 from chatbot.service.budget import Budget
@@ -44,8 +44,8 @@ class Scene:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.service, name)
 
-    def look(self, *, bound: int = 0, page_size: int = 5) -> Look:
-        return Look(self, self.thread, bound=bound, budget=Budget(), page_size=page_size)  # type: ignore[arg-type]
+    def look(self, *, bound: int = 0, page_size: int = 5) -> Poll:
+        return Poll(self, self.thread, bound=bound, budget=Budget(), page_size=page_size)  # type: ignore[arg-type]
 
 
 @asynccontextmanager
@@ -59,7 +59,7 @@ async def scene(*, quotas: bool = False) -> AsyncIterator[Scene]:
         yield Scene(emulator, acs.chat(user, acs.minted_tokens(user)), thread)
 
 
-async def contents(look: Look) -> list[list[str]]:
+async def contents(look: Poll) -> list[list[str]]:
     return [
         [message.content for message in sorted(batch, key=lambda message: message.number) if message.is_said]
         async for batch in look.batches()

@@ -13,7 +13,7 @@ from chatbot.errors import StateError, UnknownName
 from chatbot.events import ActionFailed, MessageReceived
 from chatbot.model import ChatMessage, MessageId, MessageType, ThreadId, UserId
 from chatbot.runtime import admin_api as module
-from chatbot.runtime.admin_api import Caretaker
+from chatbot.runtime.admin_api import AdminApi
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import BotRecord, DeadLetter, SaveBot, SaveDeadLetter, SaveThread, ThreadRecord
 
@@ -45,7 +45,7 @@ async def store() -> AsyncIterator[MemoryStore]:
 
 
 async def ids(store: MemoryStore, **more: str) -> list[str]:
-    answer = await Caretaker(store).answer({"ask": "dead-letters list", **more})
+    answer = await AdminApi(store).answer({"ask": "dead-letters list", **more})
     return [one["id"] for one in answer["letters"]]
 
 
@@ -55,8 +55,8 @@ async def test_letters_of_all_bots_are_listed_oldest_first_and_those_of_one_on_r
 
 
 async def test_a_list_quotes_nobody_and_one_letter_says_all(store: MemoryStore) -> None:
-    listed = await Caretaker(store).answer({"ask": "dead-letters list"})
-    shown = await Caretaker(store).answer({"ask": "dead-letters show", "id": "b"})
+    listed = await AdminApi(store).answer({"ask": "dead-letters list"})
+    shown = await AdminApi(store).answer({"ask": "dead-letters show", "id": "b"})
 
     assert "secret" not in str(listed)
     assert ANN not in str(listed)
@@ -68,7 +68,7 @@ async def test_a_list_quotes_nobody_and_one_letter_says_all(store: MemoryStore) 
 async def test_of_very_many_letters_the_latest_are_listed(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_LISTED", 2)
 
-    answer = await Caretaker(store).answer({"ask": "dead-letters list"})
+    answer = await AdminApi(store).answer({"ask": "dead-letters list"})
 
     assert ([one["id"] for one in answer["letters"]], answer["left_out"]) == (["a", "b"], 1)
 
@@ -84,13 +84,13 @@ async def test_a_refused_action_is_shown_with_what_it_would_have_said(store: Mem
     )
     await store.commit(DESK.user, [SaveDeadLetter(replace(letter("d"), event=failed))])
 
-    shown = (await Caretaker(store).answer({"ask": "dead-letters show", "id": "d"}))["letter"]
+    shown = (await AdminApi(store).answer({"ask": "dead-letters show", "id": "d"}))["letter"]
 
     assert (shown["event"], shown["wish"], shown["text"]) == ("ActionFailed", "SendMessage", "good day")
 
 
 async def test_retries_are_marked_for_the_next_start_except_where_the_bot_has_left(store: MemoryStore) -> None:
-    answer = await Caretaker(store).answer({"ask": "dead-letters retry", "id": "all", "bot": "desk"})
+    answer = await AdminApi(store).answer({"ask": "dead-letters retry", "id": "all", "bot": "desk"})
 
     outcomes = {one["id"]: one["outcome"] for one in answer["letters"]}
     assert outcomes == {"b": "at the next start", "c": "not in the thread"}
@@ -98,13 +98,13 @@ async def test_retries_are_marked_for_the_next_start_except_where_the_bot_has_le
 
 
 async def test_a_letter_is_dropped_alone(store: MemoryStore) -> None:
-    await Caretaker(store).answer({"ask": "dead-letters drop", "id": "a"})
+    await AdminApi(store).answer({"ask": "dead-letters drop", "id": "a"})
 
     assert await ids(store) == ["c", "b"]
 
 
 async def test_forgetting_says_how_much_it_erased(store: MemoryStore) -> None:
-    answer = await Caretaker(store).answer({"ask": "state forget", "user": ANN})
+    answer = await AdminApi(store).answer({"ask": "state forget", "user": ANN})
 
     assert answer == {"records": 3, "is_complete": True}
     assert await ids(store) == []
@@ -126,7 +126,7 @@ async def test_forgetting_says_how_much_it_erased(store: MemoryStore) -> None:
 )
 async def test_names_that_nothing_has_are_refused(store: MemoryStore, question: dict[str, object]) -> None:
     with pytest.raises(UnknownName):
-        await Caretaker(store).answer(question)
+        await AdminApi(store).answer(question)
 
     assert len(await ids(store)) == 3
 
@@ -147,6 +147,6 @@ async def test_names_that_nothing_has_are_refused(store: MemoryStore, question: 
 )
 async def test_what_is_no_question_is_refused(store: MemoryStore, question: dict[str, object]) -> None:
     with pytest.raises(StateError):
-        await Caretaker(store).answer(question)
+        await AdminApi(store).answer(question)
 
     assert len(await ids(store)) == 3

@@ -7,7 +7,7 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from chatbot.runtime.supervisor import LONGEST_PAUSE, Fleet, keep_running
+from chatbot.runtime.supervisor import LONGEST_PAUSE, Supervisor, keep_running
 
 pytestmark = pytest.mark.virtual_time
 
@@ -56,7 +56,7 @@ async def supervised(*bots: Scripted, seconds: float, drain_seconds: float = 10)
     stopping = anyio.Event()
     async with anyio.create_task_group() as group:
         group.start_soon(stop_after, seconds, stopping)
-        await Fleet(bots, drain_seconds=drain_seconds).run(stopping)
+        await Supervisor(bots, drain_seconds=drain_seconds).run(stopping)
         return anyio.current_time()
 
 
@@ -154,7 +154,7 @@ async def test_who_does_not_finish_in_time_is_cut_off_and_named() -> None:
 
 async def test_a_bot_ends_and_another_of_its_name_begins_while_the_others_go_on() -> None:
     old, new, other = Scripted("a", [work]), Scripted("a", [work]), Scripted("b", [work])
-    fleet, stopping = Fleet([old, other], drain_seconds=10), anyio.Event()
+    fleet, stopping = Supervisor([old, other], drain_seconds=10), anyio.Event()
 
     async with anyio.create_task_group() as group:
         group.start_soon(fleet.run, stopping)
@@ -170,7 +170,7 @@ async def test_a_bot_ends_and_another_of_its_name_begins_while_the_others_go_on(
 
 async def test_a_single_bot_that_does_not_finish_in_time_is_cut_off_alone() -> None:
     stuck, other = Scripted("stuck", [never_finish]), Scripted("b", [work])
-    fleet, stopping = Fleet([stuck, other], drain_seconds=3), anyio.Event()
+    fleet, stopping = Supervisor([stuck, other], drain_seconds=3), anyio.Event()
 
     with capture_logs() as logs:
         async with anyio.create_task_group() as group:
@@ -189,7 +189,7 @@ async def test_a_single_bot_that_does_not_finish_in_time_is_cut_off_alone() -> N
 
 async def test_a_bot_that_comes_when_all_are_to_stop_is_not_begun() -> None:
     leaving, late = Scripted("a", [never_finish]), Scripted("a", [work])
-    fleet, stopping = Fleet([leaving], drain_seconds=3), anyio.Event()
+    fleet, stopping = Supervisor([leaving], drain_seconds=3), anyio.Event()
 
     async def swap() -> None:
         await fleet.end("a")
@@ -208,7 +208,7 @@ async def test_a_bot_that_comes_when_all_are_to_stop_is_not_begun() -> None:
 
 async def test_a_bot_that_has_ended_for_good_unasked_is_named_and_one_that_was_asked_is_not() -> None:
     gone, other = Scripted("gone", [never_finish]), Scripted("b", [work])
-    fleet, stopping = Fleet([gone, other], drain_seconds=3), anyio.Event()
+    fleet, stopping = Supervisor([gone, other], drain_seconds=3), anyio.Event()
 
     with capture_logs():
         async with anyio.create_task_group() as group:

@@ -24,7 +24,7 @@ from chatbot.config import LogConfig, load_config
 from chatbot.emulator import Emulator
 from chatbot.errors import ConfigError, ServiceError, StateError
 from chatbot.model import ThreadId
-from chatbot.runtime.assemble import Site
+from chatbot.runtime.assemble import Runtime
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.observe.log_context import LoggedWork
 from chatbot.runtime.observe.status import LastReload
@@ -32,8 +32,8 @@ from chatbot.runtime.plugins import load_plugins
 from chatbot.runtime.reloading import Outcome, Reloader
 from chatbot.runtime.sources import Sources
 from chatbot.runtime.status_server import StatusServer
-from chatbot.runtime.supervisor import Fleet
-from chatbot.runtime.systemd import Supervisor
+from chatbot.runtime.supervisor import Supervisor
+from chatbot.runtime.systemd import SystemdNotifier
 from chatbot.service.acs import AcsResource
 from chatbot.stores import MemoryStore
 from chatbot.stores.conversation import SetTimer, TimerRecord
@@ -100,8 +100,8 @@ class Scene:
     """Bots that run, and what is to be seen of them."""
 
     folder: Path
-    site: Site
-    fleet: Fleet
+    site: Runtime
+    fleet: Supervisor
     reloader: Reloader
     emulator: Emulator
     last: LastReload
@@ -146,10 +146,10 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
     loaded = await anyio.to_thread.run_sync(sources.load, config)
     with structlog.testing.capture_logs() as told:
         async with resource, store:
-            site = Site(config=config, connection=connection, resource=resource, store=store)
+            site = Runtime(config=config, connection=connection, resource=resource, store=store)
             site.bots += await site.make(config, loaded.plugins)
             del loaded  # it would keep the first plugins alive
-            fleet, server, stopping = Fleet(site.bots, drain_seconds=10), StatusServer(Starlette()), anyio.Event()
+            fleet, server, stopping = Supervisor(site.bots, drain_seconds=10), StatusServer(Starlette()), anyio.Event()
             relogged: list[LogConfig] = []
             published: list[list[str]] = []
             last = LastReload()
@@ -166,7 +166,7 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
                 relog=relogged.append,
                 publish=publish,
                 last=last,
-                supervisor=Supervisor(),
+                supervisor=SystemdNotifier(),
             )
             async with server.open(config), anyio.create_task_group() as group:
                 group.start_soon(fleet.run, stopping)

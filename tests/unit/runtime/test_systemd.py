@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chatbot.runtime.systemd import Supervisor
+from chatbot.runtime.systemd import SystemdNotifier
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def environ(ear: socket.socket, **more: str) -> dict[str, str]:
 
 
 def test_ready_and_stopping_are_each_one_datagram(ear: socket.socket) -> None:
-    supervisor = Supervisor.of(environ(ear))
+    supervisor = SystemdNotifier.of(environ(ear))
 
     supervisor.ready("Running 2 bots")
     supervisor.stopping()
@@ -33,7 +33,7 @@ def test_ready_and_stopping_are_each_one_datagram(ear: socket.socket) -> None:
 
 
 def test_a_reload_is_told_in_one_datagram_with_the_time_and_ends_with_ready(ear: socket.socket) -> None:
-    supervisor = Supervisor.of(environ(ear))
+    supervisor = SystemdNotifier.of(environ(ear))
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
 
     supervisor.reloading()
@@ -46,7 +46,7 @@ def test_a_reload_is_told_in_one_datagram_with_the_time_and_ends_with_ready(ear:
 
 
 def test_once_the_end_has_begun_a_reload_is_told_no_more(ear: socket.socket) -> None:
-    supervisor = Supervisor.of(environ(ear))
+    supervisor = SystemdNotifier.of(environ(ear))
 
     supervisor.stopping()
     supervisor.reloading()
@@ -63,13 +63,13 @@ def test_an_abstract_address_is_understood() -> None:
         listening.bind(f"\0chatbot-test-{os.getpid()}")
         listening.settimeout(10)
 
-        Supervisor.of({"NOTIFY_SOCKET": f"@chatbot-test-{os.getpid()}"}).stopping()
+        SystemdNotifier.of({"NOTIFY_SOCKET": f"@chatbot-test-{os.getpid()}"}).stopping()
 
         assert listening.recv(1000).startswith(b"STOPPING=1")
 
 
 def test_a_sign_of_life_is_given_three_times_within_the_limit_however_often_it_could_be(ear: socket.socket) -> None:
-    supervisor = Supervisor.of(environ(ear, WATCHDOG_USEC="3600000000", WATCHDOG_PID=str(os.getpid())))
+    supervisor = SystemdNotifier.of(environ(ear, WATCHDOG_USEC="3600000000", WATCHDOG_PID=str(os.getpid())))
 
     supervisor.alive({})
     supervisor.alive({})
@@ -80,7 +80,7 @@ def test_a_sign_of_life_is_given_three_times_within_the_limit_however_often_it_c
 
 
 def test_none_is_given_while_something_is_wrong_that_a_restart_helps_with(ear: socket.socket) -> None:
-    supervisor = Supervisor.of(environ(ear, WATCHDOG_USEC="3"))
+    supervisor = SystemdNotifier.of(environ(ear, WATCHDOG_USEC="3"))
 
     supervisor.alive({"echo": {"19:a": 400.0}})
 
@@ -91,7 +91,7 @@ def test_none_is_given_while_something_is_wrong_that_a_restart_helps_with(ear: s
 
 @pytest.mark.parametrize("watchdog", [{}, {"WATCHDOG_USEC": "3000", "WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "0"}])
 def test_a_watchdog_that_is_not_ours_hears_nothing(ear: socket.socket, watchdog: dict[str, str]) -> None:
-    Supervisor.of(environ(ear, **watchdog)).alive({})
+    SystemdNotifier.of(environ(ear, **watchdog)).alive({})
 
     ear.setblocking(False)
     with pytest.raises(BlockingIOError):
@@ -99,11 +99,11 @@ def test_a_watchdog_that_is_not_ours_hears_nothing(ear: socket.socket, watchdog:
 
 
 def test_without_a_supervisor_nothing_is_sent_and_nothing_fails() -> None:
-    supervisor = Supervisor.of({})
+    supervisor = SystemdNotifier.of({})
 
     supervisor.ready("Running")
     supervisor.stopping()
 
 
 def test_a_supervisor_that_is_gone_does_not_end_the_bots(tmp_path: Path) -> None:
-    Supervisor.of({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).stopping()
+    SystemdNotifier.of({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).stopping()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatbot.model import ThreadId
-from chatbot.service.budget import QUOTAS, SHARED_QUOTAS, Budget, Commons, Operation
+from chatbot.service.budget import QUOTAS, SHARED_QUOTAS, Budget, Operation, SharedQuotas
 
 
 def test_what_fits_the_window_goes_at_once_and_the_next_one_waits() -> None:
@@ -84,7 +84,7 @@ def test_nothing_is_left_of_what_the_service_has_closed() -> None:
 def test_bots_of_one_process_are_together_never_above_the_quota_of_a_thread(
     operation: Operation, bots: int, turns: list[tuple[int, float]]
 ) -> None:
-    commons = Commons()
+    commons = SharedQuotas()
     budgets = [Budget(shared=commons.of(ThreadId("hall"))) for _ in range(bots)]
     now, sent = 0.0, list[float]()
     for bot, pause in turns:
@@ -100,7 +100,7 @@ def test_bots_of_one_process_are_together_never_above_the_quota_of_a_thread(
 
 
 def test_what_somebody_says_counts_once_although_every_bot_sees_it_and_what_a_bot_says_when_it_says_it() -> None:
-    commons = Commons()
+    commons = SharedQuotas()
     one, two = (Budget(shared=commons.of(ThreadId("hall"))) for _ in range(2))
     for version in range(5):
         one.note(Operation.WRITE_MESSAGE, float(version), version)
@@ -113,7 +113,7 @@ def test_what_somebody_says_counts_once_although_every_bot_sees_it_and_what_a_bo
 
 
 def test_a_silent_thread_keeps_nothing_of_what_is_shared() -> None:
-    commons = Commons()
+    commons = SharedQuotas()
     budget = Budget(shared=commons.of(ThreadId("hall")))
     budget.note(Operation.WRITE_MESSAGE, 0.0, 7)
     budget.spend(Operation.LIST_MESSAGES, 0.0)

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from chatbot.testing.chat_files.difference import difference, first_difference, other_replies
-from chatbot.testing.chat_files.script import Step, Verb, parse_script
+from chatbot.testing.chat_files.script import ScriptStep, Verb, parse_script
 
 EXPECTED = parse_script("plugins: p\nAnn: a\nP: one\n  two\nAnn: b\nP: b\n", "a.chat").steps
 
 
-def said(who: str, text: str) -> Step:
-    return Step(Verb.SAYS, who, text)
+def said(who: str, text: str) -> ScriptStep:
+    return ScriptStep(Verb.SAYS, who, text)
 
 
 def test_the_same_conversation_has_no_difference() -> None:
@@ -42,7 +42,7 @@ RECORDED = parse_script("plugins: p\ncompare: replies\nAnn: a\nAnn: b\nP: one\nP
 ANN = [step for step in RECORDED.steps if step.who == "Ann"]
 
 
-def shown(*done: Step) -> list[tuple[str, list[str]]]:
+def shown(*done: ScriptStep) -> list[tuple[str, list[str]]]:
     return list(other_replies(RECORDED, done))
 
 

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbot.errors import ConfigError
-from chatbot.testing.chat_files.script import Role, Step, Verb, as_written, final_replies, parse_script
+from chatbot.testing.chat_files.script import Role, ScriptStep, Verb, as_written, final_replies, parse_script
 
 HEAD = "plugins: plugins.echo\n"
 
 
-def steps(text: str) -> list[Step]:
+def steps(text: str) -> list[ScriptStep]:
     return list(parse_script(HEAD + text, "a.chat").steps)
 
 
@@ -41,19 +41,19 @@ def test_every_kind_of_line_is_understood() -> None:
     )
 
     assert found == [
-        Step(Verb.SAYS, "Ann", "hello", number=3),
-        Step(Verb.SAYS, "Ann Lee", '"quoted": text', number=4),
-        Step(Verb.EDITS, "Ann", "hi", number=5),
-        Step(Verb.EDITS, "Ann", "ho", "hi", number=6),
-        Step(Verb.DELETES, "Ann", number=7),
-        Step(Verb.DELETES, "Ann Lee", target='"quoted": text', number=8),
-        Step(Verb.JOINS, "Ben", number=9),
-        Step(Verb.LEAVES, "Ben", number=10),
-        Step(Verb.ADDS, "Ann", "Ben, Cat", number=11),
-        Step(Verb.REMOVES, "Ann", "Echo", number=12),
-        Step(Verb.RENAMES, "Ann", "Lunch", number=13),
-        Step(Verb.WAITS, duration=timedelta(days=1, hours=2, minutes=30), number=14),
-        Step(Verb.RESTARTS, number=15),
+        ScriptStep(Verb.SAYS, "Ann", "hello", number=3),
+        ScriptStep(Verb.SAYS, "Ann Lee", '"quoted": text', number=4),
+        ScriptStep(Verb.EDITS, "Ann", "hi", number=5),
+        ScriptStep(Verb.EDITS, "Ann", "ho", "hi", number=6),
+        ScriptStep(Verb.DELETES, "Ann", number=7),
+        ScriptStep(Verb.DELETES, "Ann Lee", target='"quoted": text', number=8),
+        ScriptStep(Verb.JOINS, "Ben", number=9),
+        ScriptStep(Verb.LEAVES, "Ben", number=10),
+        ScriptStep(Verb.ADDS, "Ann", "Ben, Cat", number=11),
+        ScriptStep(Verb.REMOVES, "Ann", "Echo", number=12),
+        ScriptStep(Verb.RENAMES, "Ann", "Lunch", number=13),
+        ScriptStep(Verb.WAITS, duration=timedelta(days=1, hours=2, minutes=30), number=14),
+        ScriptStep(Verb.RESTARTS, number=15),
     ]
 
 
@@ -126,19 +126,19 @@ TEXTS = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: as
 
 @given(TEXTS, TEXTS)
 def test_what_is_written_down_is_read_again(said: str, edited: str) -> None:
-    written = f"{Step(Verb.SAYS, 'Ann', said)}\n\n{Step(Verb.EDITS, 'Ann', edited)}\n"
+    written = f"{ScriptStep(Verb.SAYS, 'Ann', said)}\n\n{ScriptStep(Verb.EDITS, 'Ann', edited)}\n"
 
     found = steps(written)
 
     assert [one.key for one in found] == [
-        Step(Verb.SAYS, "Ann", said).key,
-        Step(Verb.EDITS, "Ann", edited).key,
+        ScriptStep(Verb.SAYS, "Ann", said).key,
+        ScriptStep(Verb.EDITS, "Ann", edited).key,
     ]
 
 
 @given(st.integers(0, 10**9).map(lambda seconds: timedelta(seconds=seconds)))
 def test_every_time_that_is_written_down_is_read_again(duration: timedelta) -> None:
-    assert steps(f"{Step(Verb.WAITS, duration=duration)}\n")[0].duration == duration
+    assert steps(f"{ScriptStep(Verb.WAITS, duration=duration)}\n")[0].duration == duration
 
 
 def test_what_was_edited_and_deleted_reads_as_it_did_in_the_end() -> None:

@@ -2,17 +2,17 @@ from pathlib import Path
 
 from chatbot.config import load_config
 from chatbot.runtime.doctor import memory
-from chatbot.runtime.doctor.finding import State
-from chatbot.stores.probe import Examination
+from chatbot.runtime.doctor.finding import FindingState
+from chatbot.stores.probe import StoreProbe
 
 SMALL = "version: 1\nservice: emulator\nbots: {echo: {plugins: [p]}}\n"
 
 
 def test_a_disk_that_is_nearly_full_is_worth_a_word(tmp_path: Path) -> None:
     (tmp_path / "bots.yaml").write_text(SMALL)
-    found = Examination(tmp_path / "chatbot.db", exists=True, version=2, free_bytes=50_000_000)
+    found = StoreProbe(tmp_path / "chatbot.db", exists=True, version=2, free_bytes=50_000_000)
 
     store, disk = memory.look(load_config(tmp_path / "bots.yaml", {}), found, is_running=False)
 
-    assert store.state is State.OK
-    assert (disk.state, disk.text) == (State.WARNING, "only 50 MB are free where the store is")
+    assert store.state is FindingState.OK
+    assert (disk.state, disk.text) == (FindingState.WARNING, "only 50 MB are free where the store is")
