@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup
 from chatbot.bot import BotSettings
 from chatbot.dispatch import Ack, Rate
 from chatbot.emulator import Emulator, World
-from chatbot.errors import StoreError, described
+from chatbot.errors import StateError, StoreError, described
 from chatbot.model import UserId
 from chatbot.plugin import Plugin
 from chatbot.polling.cadence import Cadence
@@ -138,7 +138,8 @@ class Harness:
     async def _read_dead_letters(self) -> None:
         """Read the bots' dead letters, for tests to look at; those read last stay while no bot runs."""
         if self.process.is_running:
-            with suppress(StoreError):  # the bots may be killed meanwhile, and their store closed
+            # The bots may be killed meanwhile: their store fails in the middle of a read, or is closed before it.
+            with suppress(StateError, StoreError):
                 users = [guest.user for guest in self.process.guests.values()]
                 self.dead_letters = [letter for user in users for letter in await self._store.dead_letters(user)]
 
