@@ -1,8 +1,16 @@
-"""What operators write in bots.yaml: read, checked whole, and handed on as frozen settings."""
+"""What operators write in bots.yaml: read, checked whole, and handed on as frozen settings.
 
-from chatbot.config.load import load_config
-from chatbot.config.schema import BotConfig, Config, EmulatorConfig, LogConfig, PluginConfig, PollConfig
-from chatbot.config.service import EntraConfig, ServiceConfig
+The names below are loaded when the first of them is used. pydantic takes a while to load, and commands that must answer
+soon, such as `chatbot status`, need only `source_location`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from chatbot.config.load import load_config
+    from chatbot.config.schema import BotConfig, Config, EmulatorConfig, LogConfig, PluginConfig, PollConfig
+    from chatbot.config.service import EntraConfig, ServiceConfig
 
 __all__ = [
     "BotConfig",
@@ -15,3 +23,14 @@ __all__ = [
     "ServiceConfig",
     "load_config",
 ]
+
+_MODULES = {"load_config": "load", "EntraConfig": "service", "ServiceConfig": "service"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    value = getattr(import_module(f"{__name__}.{_MODULES.get(name, 'schema')}"), name)
+    globals()[name] = value
+    return value

@@ -8,10 +8,8 @@ too long for one, it is a port on loopback, and whoever asks must know the token
 
 from __future__ import annotations
 
-import hmac
 import json
 import os
-import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -21,7 +19,6 @@ from typing import Any, Final
 
 import anyio
 import anyio.to_thread
-import structlog
 from anyio.abc import SocketListener, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
@@ -143,6 +140,8 @@ async def listening(control: ControlDirectory, answer: Answer, *, config: Path) 
     try:
         listener, address = await anyio.to_thread.run_sync(_open, control, config)
     except (OSError, StoreError) as error:
+        import structlog
+
         structlog.get_logger().warning("control.not_opened", error=error)
         yield
         return
@@ -186,6 +185,8 @@ def _open_unix(path: Path) -> tuple[socket.socket, Address] | None:
 
 
 def _open_loopback() -> tuple[socket.socket, Address]:
+    import secrets
+
     listener = socket.create_server(("127.0.0.1", 0))
     return listener, Address(port=listener.getsockname()[1], token=secrets.token_hex(32))
 
@@ -203,6 +204,8 @@ class _Reception:
         self._answer = answer
         self._token = token
         self._guests = 0
+        import structlog  # here and below: commands import this module, and `chatbot status` must answer soon
+
         self._log = structlog.get_logger()
 
     async def welcome(self, ear: SocketListener) -> None:
@@ -251,7 +254,7 @@ class _Reception:
         if question is None:
             return _refusal("a question is one JSON object on one line")
         given = question.pop("token", "")
-        if self._token and not hmac.compare_digest(str(given).encode(errors="replace"), self._token.encode()):
+        if self._token and not _is_same(str(given), self._token):
             return _refusal("the token is wrong; it lies in the directory of the bots, for their owner to read")
         try:
             return {"answer": await self._answer(question)}
@@ -260,6 +263,12 @@ class _Reception:
         except Exception as error:
             self._log.exception("control.failed")
             return _refusal(f"this went wrong: {type(error).__name__}; the log of the bots has more")
+
+
+def _is_same(given: str, token: str) -> bool:
+    import hmac
+
+    return hmac.compare_digest(given.encode(errors="replace"), token.encode())
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

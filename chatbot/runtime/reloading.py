@@ -226,7 +226,7 @@ class Reloader:
         found = await incompatibilities(self._site.store, plugins)
         self._accepted.update(found)
         for one in found:
-            self._log.warning("store.incompatible", bot=one.bot, problem=one.problem)
+            self._log.warning("store.mismatched", bot=one.bot, problem=one.problem)
 
     async def _compare(self, plugins: Plugins, *, is_refusing: bool) -> None:
         """Refuse code that cannot go on with what the store holds and the old code can; or log it."""
@@ -238,7 +238,7 @@ class Reloader:
             remedy = "put the code back, or take it all the same: chatbot reload --force (reload: {incompatible: warn})"
             raise ConfigError(*(f"{one}; {remedy}" for one in losses))
         for one in fresh:
-            self._log.warning("store.incompatible", bot=one.bot, problem=one.problem)
+            self._log.warning("store.mismatched", bot=one.bot, problem=one.problem)
         self._accepted.update(found)
 
     async def _reload(self, *, is_forced: bool) -> Outcome:

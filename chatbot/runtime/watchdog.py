@@ -27,8 +27,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-import structlog
-
 import chatbot
 from chatbot.runtime.run_directory import ControlDirectory
 
@@ -134,6 +132,8 @@ class LoopWatchdog:
         self._written: CodePlace | None = None
         self._logged: set[float] = set()
         self._ended = threading.Event()
+        import structlog  # here: `chatbot status` imports this module, and must answer soon
+
         self._log = structlog.get_logger()
 
     # ── on the loop ───────────────────────────────────────────────────────────────────────────────────────────

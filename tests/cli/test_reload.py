@@ -153,7 +153,7 @@ def test_the_command_says_what_was_done_and_everything_that_is_wrong(
 
     write(tmp_path / "bots.yaml", "version: 2\nbots: {}\n")
     assert main(["reload", file]) == 78
-    assert main(["status", file]) == 0
+    assert main(["status", file]) == 75
     shown = capsys.readouterr()
     assert "REFUSED a reload" in shown.out
     assert "in force only after a restart: store" in shown.out

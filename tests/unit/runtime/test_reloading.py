@@ -275,7 +275,7 @@ async def test_code_that_cannot_go_on_with_what_the_store_holds_is_refused_unles
 
         assert (await running.reloader.reload(is_forced=True))["swapped"] == ["other"]
         assert list(running.bots["other"].crew.dispatcher.timers) == ["swapped_other.sound"]
-        assert running.events("store.incompatible") == [("store.incompatible", "other")]
+        assert running.events("store.mismatched") == [("store.mismatched", "other")]
         assert await running.change() == {}
 
 
@@ -290,7 +290,7 @@ async def test_code_that_cannot_go_on_is_taken_with_a_warning_where_bots_yaml_sa
             "applied": ["reload"],
             "swapped": ["other"],
         }
-        assert running.events("store.incompatible") == [("store.incompatible", "other")]
+        assert running.events("store.mismatched") == [("store.mismatched", "other")]
 
 
 async def test_what_the_code_could_not_go_on_with_before_refuses_no_reload(folder: Path) -> None:
@@ -300,7 +300,7 @@ async def test_what_the_code_could_not_go_on_with_before_refuses_no_reload(folde
         await running.reloader.note_incompatible(plugins)
 
         assert await running.change(("'other'", "'another'"), file="swapped_other.py") == {"swapped": ["other"]}
-        assert running.events("store.incompatible") == [("store.incompatible", "other")]
+        assert running.events("store.mismatched") == [("store.mismatched", "other")]
 
 
 async def test_plugins_whose_providers_fail_leave_the_old_at_work_and_are_tried_again(folder: Path) -> None:
