@@ -8,7 +8,8 @@ import anyio
 
 from chatbot.events import ThreadEvent
 from chatbot.model import UserId
-from chatbot.stores.base import DeadLetter, DropDeadLetter, ReviveDeadLetter
+from chatbot.stores.records import DeadLetter
+from chatbot.stores.writes import DropDeadLetter, ReviveDeadLetter
 
 if TYPE_CHECKING:
     from chatbot.bot.bot import Bot

@@ -53,19 +53,9 @@ from chatbot.outbox.action_rows import causer_of, pieces_of, row_of, target_of
 from chatbot.outbox.stream import broken_off
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, SharedQuotas
-from chatbot.stores.base import (
-    Attempt,
-    BeginAttempt,
-    EndAttempt,
-    MoveHorizon,
-    OutboxRow,
-    Progress,
-    Prune,
-    RowStatus,
-    Store,
-    ThreadRecord,
-    Write,
-)
+from chatbot.stores.base import Store
+from chatbot.stores.records import Attempt, OutboxRow, Progress, RowStatus, ThreadRecord
+from chatbot.stores.writes import BeginAttempt, EndAttempt, MoveHorizon, Prune, Write
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger

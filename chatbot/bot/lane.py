@@ -38,18 +38,8 @@ from chatbot.service.back_off import BackOff, jittered
 from chatbot.service.base import is_refusal
 from chatbot.service.budget import Budget, Operation
 from chatbot.stores import erasure
-from chatbot.stores.base import (
-    Attempt,
-    BeginStay,
-    DeadLetter,
-    EnterThread,
-    LeaveThread,
-    OutboxRow,
-    RowStatus,
-    SaveThread,
-    SettleRow,
-    ThreadRecord,
-)
+from chatbot.stores.records import Attempt, DeadLetter, OutboxRow, RowStatus, ThreadRecord
+from chatbot.stores.writes import BeginStay, EnterThread, LeaveThread, SaveThread, SettleRow
 
 if TYPE_CHECKING:
     from chatbot.bot.bot import Bot

@@ -20,7 +20,7 @@ from chatbot.dispatch import Outcome
 from chatbot.errors import kind_of
 from chatbot.events import Event, ThreadEvent
 from chatbot.model import MessageId, ThreadId
-from chatbot.stores.base import OutboxRow
+from chatbot.stores.records import OutboxRow
 
 
 @dataclass(frozen=True, slots=True)

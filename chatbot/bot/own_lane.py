@@ -13,7 +13,7 @@ from chatbot.events import Event
 from chatbot.outbox.outbox import Outbox
 from chatbot.service.back_off import BackOff
 from chatbot.service.budget import Budget
-from chatbot.stores.base import Attempt, DeadLetter
+from chatbot.stores.records import Attempt, DeadLetter
 
 if TYPE_CHECKING:
     from chatbot.bot.bot import Bot

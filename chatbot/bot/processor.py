@@ -28,20 +28,16 @@ from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.outbox.action_rows import receipts_in, row_of
 from chatbot.outbox.outbox import Outbox
 from chatbot.polling.cursor import Cursor
-from chatbot.stores.base import (
-    Attempt,
-    DeadLetter,
+from chatbot.stores.records import Attempt, DeadLetter, OutboxRow, RowStatus, ThreadRecord
+from chatbot.stores.writes import (
     DropDeadLetter,
     Enqueue,
     MarkSeen,
     MoveBase,
-    OutboxRow,
     OweReceipt,
     ReopenRow,
-    RowStatus,
     SaveDeadLetter,
     SettleRow,
-    ThreadRecord,
     Write,
 )
 

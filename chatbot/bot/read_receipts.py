@@ -25,8 +25,8 @@ from chatbot.model import ChatMessage, MessageId, MessageType, Receipt, ThreadId
 from chatbot.service.back_off import BackOff
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Operation
-from chatbot.stores.base import SettleReceipt, ThreadRecord
-from chatbot.stores.conversation import SaveState, StateKey, StoredState
+from chatbot.stores.records import StateKey, StoredState, ThreadRecord
+from chatbot.stores.writes import SaveState, SettleReceipt
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger

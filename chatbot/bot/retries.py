@@ -33,16 +33,8 @@ from chatbot.events import ActionFailed, BotStarted, Event
 from chatbot.model import ThreadId, UserId
 from chatbot.service.back_off import jittered
 from chatbot.service.budget import AbandonedHandler
-from chatbot.stores.base import (
-    Attempt,
-    BeginAttempt,
-    DeadLetter,
-    EndAttempt,
-    Progress,
-    SaveDeadLetter,
-    Write,
-    letter_id,
-)
+from chatbot.stores.records import Attempt, DeadLetter, Progress, letter_id
+from chatbot.stores.writes import BeginAttempt, EndAttempt, SaveDeadLetter, Write
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger

@@ -29,7 +29,8 @@ from chatbot.runtime.control_socket import ask
 from chatbot.runtime.logs import logging_to
 from chatbot.service.acs import AcsResource
 from chatbot.stores import open_store
-from chatbot.stores.base import BotRecord, SaveBot
+from chatbot.stores.records import BotRecord
+from chatbot.stores.writes import SaveBot
 
 SHORTEST: Final = timedelta(hours=1)
 LONGEST: Final = timedelta(hours=24)

@@ -22,7 +22,7 @@ from chatbot.outbox.outbox import SETTLE_SECONDS
 from chatbot.outbox.proof import match_proofs, read_own, tombstones_without_key
 from chatbot.runtime.logs import logging_to
 from chatbot.service.base import ChatService
-from chatbot.stores.base import OutboxRow
+from chatbot.stores.records import OutboxRow
 
 TRIES: Final = 3
 """How often a send is tried whose answer does not come."""

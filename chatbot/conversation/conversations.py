@@ -21,16 +21,17 @@ from chatbot.conversation.schedules import Schedule
 from chatbot.conversation.unit_of_work import UnitOfWork
 from chatbot.events import DialogTimedOut, Event, MessageReceived, ScheduleFired, TimerFired
 from chatbot.model import ThreadId, UserId
-from chatbot.stores.base import DeadLetter, EnterThread, LeaveThread, SaveDeadLetter, Store, Write, letter_id
-from chatbot.stores.conversation import (
-    DialogRecord,
+from chatbot.stores.base import Store
+from chatbot.stores.records import DeadLetter, DialogRecord, StateKey, StoredState, TimerRecord, letter_id
+from chatbot.stores.writes import (
     DropDialog,
     DropTimer,
+    EnterThread,
+    LeaveThread,
+    SaveDeadLetter,
     SaveDialog,
     SetTimer,
-    StateKey,
-    StoredState,
-    TimerRecord,
+    Write,
 )
 
 SCHEDULE: Final = "schedule:"

@@ -18,8 +18,9 @@ from chatbot.conversation.journal import Entry, JournalStep
 from chatbot.durations import LONGEST
 from chatbot.errors import DialogCancelled, DialogDiverged, DialogTimeout
 from chatbot.model import Participant, TimerId, UserId
-from chatbot.stores.conversation import DialogRecord, DropTimer, SetTimer, TimerRecord
+from chatbot.stores.records import DialogRecord, TimerRecord
 from chatbot.stores.serialization import check_size, form_of, to_json
+from chatbot.stores.writes import DropTimer, SetTimer
 
 _PEOPLE: Final = form_of(list[Participant], "the participants")
 

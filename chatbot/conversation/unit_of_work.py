@@ -23,21 +23,10 @@ from chatbot.conversation.journal import Entry, JournalStep
 from chatbot.conversation.state import Remembered, StateType, person_of
 from chatbot.errors import DialogCancelled, DialogTimeout, StateError, TimeTooFar
 from chatbot.events import DialogTimedOut, Event, MessageReceived, ThreadEvent
-from chatbot.stores.base import Write
-from chatbot.stores.conversation import (
-    DialogRecord,
-    DropDialog,
-    DropTimer,
-    SaveDialog,
-    SaveResult,
-    SaveState,
-    SetTimer,
-    StateKey,
-    StoredState,
-    TimerRecord,
-)
 from chatbot.stores.erasure import NOBODY
+from chatbot.stores.records import DialogRecord, StateKey, StoredState, TimerRecord
 from chatbot.stores.serialization import check_size, from_json, to_json
+from chatbot.stores.writes import DropDialog, DropTimer, SaveDialog, SaveResult, SaveState, SetTimer, Write
 
 
 class ConversationReader(Protocol):

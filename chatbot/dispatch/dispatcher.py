@@ -39,8 +39,8 @@ from chatbot.dispatch.registry import HandlerRegistry, called_by, nobody_called
 from chatbot.dispatch.timer_payload import TimerPayload
 from chatbot.errors import CannotStore, DialogDiverged, TimeTooFar, text_of
 from chatbot.events import DialogTimedOut, Event, MessageReceived
-from chatbot.stores.base import Write
-from chatbot.stores.conversation import DialogRecord
+from chatbot.stores.records import DialogRecord
+from chatbot.stores.writes import Write
 
 SUGGESTION: Final = "chatbot.suggestion"
 """The name under which near commands are suggested."""

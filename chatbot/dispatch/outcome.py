@@ -11,7 +11,7 @@ from enum import Enum, StrEnum
 from typing import Final, TypeAlias
 
 from chatbot.actions import Action, KeyedAction
-from chatbot.stores.base import Write
+from chatbot.stores.writes import Write
 
 
 class Pass(Enum):

@@ -20,7 +20,7 @@ from chatbot.conversation.state import person_of
 from chatbot.events import Event, MessageEvent
 from chatbot.message_size import split, split_message
 from chatbot.model import MessageId, ThreadId, UserId
-from chatbot.stores.base import OutboxRow
+from chatbot.stores.records import OutboxRow
 
 
 def target_of(action: Action, default: ThreadId | None) -> ThreadId | None:

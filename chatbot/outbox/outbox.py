@@ -39,7 +39,8 @@ from chatbot.service.back_off import FIRST_PAUSE, BackOff
 from chatbot.service.base import ChatService, is_refusal
 from chatbot.service.budget import Budget, Operation
 from chatbot.stores import erasure
-from chatbot.stores.base import OutboxRow, RepointRow, RowStatus, SettleRow
+from chatbot.stores.records import OutboxRow, RowStatus
+from chatbot.stores.writes import RepointRow, SettleRow
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from chatbot.actions import Action, ActionKey, DeleteMessage, EditMessage
 from chatbot.model import ChatMessage, MessageId, ThreadId
 from chatbot.service.base import ChatService
-from chatbot.stores.base import OutboxRow
+from chatbot.stores.records import OutboxRow
 
 PAGE_SIZE = 200
 

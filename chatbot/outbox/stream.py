@@ -25,7 +25,7 @@ from chatbot.model import MessageId, ThreadId
 from chatbot.outbox.outbox import SETTLE_SECONDS, Outbox
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Operation
-from chatbot.stores.base import OutboxRow, RowStatus
+from chatbot.stores.records import OutboxRow, RowStatus
 
 FIRST_SECONDS: Final = 0.5
 """How long a text is waited for before a part of it is shown."""

@@ -23,8 +23,10 @@ from chatbot.events import ActionFailed, MessageEvent, ThreadEvent
 from chatbot.model import ThreadId, UserId
 from chatbot.runtime.observe.status import Observatory, as_json
 from chatbot.runtime.reloading import Reloader
-from chatbot.stores.base import BotRecord, DeadLetter, DropDeadLetter, ReviveDeadLetter, Store
+from chatbot.stores.base import Store
 from chatbot.stores.codec import EVENTS
+from chatbot.stores.records import BotRecord, DeadLetter
+from chatbot.stores.writes import DropDeadLetter, ReviveDeadLetter
 
 
 class Desk:

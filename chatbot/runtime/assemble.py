@@ -32,7 +32,9 @@ from chatbot.runtime.plugins import Plugins
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
 from chatbot.service.budget import SharedQuotas
-from chatbot.stores.base import BotRecord, SaveBot, Store
+from chatbot.stores.base import Store
+from chatbot.stores.records import BotRecord
+from chatbot.stores.writes import SaveBot
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider

@@ -25,8 +25,8 @@ from chatbot.dispatch.registry import called_by
 from chatbot.errors import StateError, StoreError
 from chatbot.events import ActionFailed
 from chatbot.plugin import Plugin
-from chatbot.stores.base import DeadLetter, Store
-from chatbot.stores.conversation import DialogRecord, TimerRecord
+from chatbot.stores.base import Store
+from chatbot.stores.records import DeadLetter, DialogRecord, TimerRecord
 
 
 @dataclass(frozen=True, slots=True)

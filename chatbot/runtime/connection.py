@@ -20,7 +20,8 @@ from chatbot.service.acs import AcsResource
 from chatbot.service.credentials import StaticToken, TokenSource
 from chatbot.service.endpoint import ConnectionString, check_endpoint
 from chatbot.service.entra import Entra
-from chatbot.stores.base import BotRecord, Store
+from chatbot.stores.base import Store
+from chatbot.stores.records import BotRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from typing import Final
 from chatbot.actions import Action, AddParticipants, EditMessage, RemoveParticipant, SendMessage, UpdateTopic
 from chatbot.events import ActionFailed
 from chatbot.model import UserId
-from chatbot.stores.base import DeadLetter, OutboxRow, RowStatus
 from chatbot.stores.codec import EVENTS
+from chatbot.stores.records import DeadLetter, OutboxRow, RowStatus
 from chatbot.stores.rows import DialogRow, StateKeyRow, StateRow, TimerRow
 
 REASON: Final = "erased: the person was forgotten"

@@ -14,9 +14,20 @@ from chatbot.actions import ActionKey
 from chatbot.errors import StoreInUse
 from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.stores import rows
-from chatbot.stores.base import Attempt, BotRecord, DeadLetter, OutboxRow, RowStatus, ThreadRecord, Write
-from chatbot.stores.conversation import DialogRecord, StateKey, StoredState, TimerRecord
+from chatbot.stores.records import (
+    Attempt,
+    BotRecord,
+    DeadLetter,
+    DialogRecord,
+    OutboxRow,
+    RowStatus,
+    StateKey,
+    StoredState,
+    ThreadRecord,
+    TimerRecord,
+)
 from chatbot.stores.tables import Tables
+from chatbot.stores.writes import Write
 
 
 class MemoryStore:

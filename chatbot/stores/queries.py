@@ -14,8 +14,17 @@ from typing import Final, NamedTuple
 
 from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.stores import codec, erasure, queries, rows
-from chatbot.stores.base import Attempt, BotRecord, DeadLetter, OutboxRow, ThreadRecord
-from chatbot.stores.conversation import DialogRecord, StateKey, StoredState, TimerRecord
+from chatbot.stores.records import (
+    Attempt,
+    BotRecord,
+    DeadLetter,
+    DialogRecord,
+    OutboxRow,
+    StateKey,
+    StoredState,
+    ThreadRecord,
+    TimerRecord,
+)
 from chatbot.stores.rows import DialogRow, StateKeyRow, StateRow, TimerRow
 
 FIND_BOT: Final = """

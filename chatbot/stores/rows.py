@@ -15,15 +15,20 @@ from chatbot.actions import ActionKey
 from chatbot.errors import StateError, StoreError
 from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.stores import codec
-from chatbot.stores.base import Attempt, BotRecord, DeadLetter, OutboxRow, Progress, RowStatus, ThreadRecord
-from chatbot.stores.conversation import (
+from chatbot.stores.records import (
+    Attempt,
+    BotRecord,
+    DeadLetter,
     DialogRecord,
-    SaveResult,
-    SaveState,
+    OutboxRow,
+    Progress,
+    RowStatus,
     StateKey,
     StoredState,
+    ThreadRecord,
     TimerRecord,
 )
+from chatbot.stores.writes import SaveResult, SaveState
 
 
 class BotRow(NamedTuple):

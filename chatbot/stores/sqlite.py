@@ -20,13 +20,23 @@ from chatbot.actions import ActionKey
 from chatbot.errors import StoreError
 from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.stores import codec, queries, rows
-from chatbot.stores.base import Attempt, BotRecord, DeadLetter, OutboxRow, ThreadRecord, Write
-from chatbot.stores.conversation import DialogRecord, StateKey, StoredState, TimerRecord
 from chatbot.stores.lock import StoreLock
+from chatbot.stores.records import (
+    Attempt,
+    BotRecord,
+    DeadLetter,
+    DialogRecord,
+    OutboxRow,
+    StateKey,
+    StoredState,
+    ThreadRecord,
+    TimerRecord,
+)
 from chatbot.stores.sqlite_file import SqliteFile
 from chatbot.stores.statement import Statement
 from chatbot.stores.statements import statements
 from chatbot.stores.writer import Job, Writer
+from chatbot.stores.writes import Write
 
 T = TypeVar("T")
 

@@ -13,10 +13,23 @@ from typing import Final
 
 from chatbot.model import ThreadId, UserId
 from chatbot.stores import codec, rows
-from chatbot.stores.base import (
+from chatbot.stores.records import RowStatus, ThreadRecord
+from chatbot.stores.rows import (
+    encode_dialog,
+    encode_result,
+    encode_state,
+    encode_state_key,
+    encode_timer,
+)
+from chatbot.stores.statement import Statement, Value
+from chatbot.stores.tables import conflict
+from chatbot.stores.writes import (
     BeginAttempt,
     BeginStay,
+    ConversationWrite,
     DropDeadLetter,
+    DropDialog,
+    DropTimer,
     EndAttempt,
     Enqueue,
     EnterThread,
@@ -29,33 +42,17 @@ from chatbot.stores.base import (
     ReopenRow,
     RepointRow,
     ReviveDeadLetter,
-    RowStatus,
     SaveBot,
     SaveDeadLetter,
-    SaveThread,
-    SettleReceipt,
-    SettleRow,
-    ThreadRecord,
-    Write,
-)
-from chatbot.stores.conversation import (
-    ConversationWrite,
-    DropDialog,
-    DropTimer,
     SaveDialog,
     SaveResult,
     SaveState,
+    SaveThread,
     SetTimer,
+    SettleReceipt,
+    SettleRow,
+    Write,
 )
-from chatbot.stores.rows import (
-    encode_dialog,
-    encode_result,
-    encode_state,
-    encode_state_key,
-    encode_timer,
-)
-from chatbot.stores.statement import Statement, Value
-from chatbot.stores.tables import conflict
 
 ThreadWrite = SaveThread | MoveBase | MarkSeen | LeaveThread | EnterThread | BeginStay | OweReceipt | SettleReceipt
 

@@ -14,10 +14,15 @@ from typing import Any, Protocol
 from chatbot.errors import StoreConflict
 from chatbot.model import ThreadId, UserId
 from chatbot.stores import codec, erasure, rows
-from chatbot.stores.base import (
+from chatbot.stores.records import RowStatus, StateKey, ThreadRecord
+from chatbot.stores.rows import DialogRow, ResultRow, StateKeyRow, StateRow, TimerRow
+from chatbot.stores.writes import (
     BeginAttempt,
     BeginStay,
+    ConversationWrite,
     DropDeadLetter,
+    DropDialog,
+    DropTimer,
     EndAttempt,
     Enqueue,
     EnterThread,
@@ -30,26 +35,17 @@ from chatbot.stores.base import (
     ReopenRow,
     RepointRow,
     ReviveDeadLetter,
-    RowStatus,
     SaveBot,
     SaveDeadLetter,
-    SaveThread,
-    SettleReceipt,
-    SettleRow,
-    ThreadRecord,
-    Write,
-)
-from chatbot.stores.conversation import (
-    ConversationWrite,
-    DropDialog,
-    DropTimer,
     SaveDialog,
     SaveResult,
     SaveState,
+    SaveThread,
     SetTimer,
-    StateKey,
+    SettleReceipt,
+    SettleRow,
+    Write,
 )
-from chatbot.stores.rows import DialogRow, ResultRow, StateKeyRow, StateRow, TimerRow
 
 Key = tuple[str, str]
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from chatbot.dispatch.access import Rate
-    from chatbot.stores.base import DeadLetter
     from chatbot.stores.memory import MemoryStore
+    from chatbot.stores.records import DeadLetter
     from chatbot.stores.sqlite import SqliteStore
     from chatbot.testing.event_stream import Author, EventStream, Handled, context
     from chatbot.testing.harness import chat
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _HOMES: Final = {
     "Author": "event_stream",
-    "DeadLetter": "chatbot.stores.base",
+    "DeadLetter": "chatbot.stores.records",
     "EventStream": "event_stream",
     "Failure": "process",
     "Handled": "event_stream",

@@ -52,7 +52,7 @@ from chatbot.model import (
     milliseconds,
 )
 from chatbot.stores import MemoryStore
-from chatbot.stores.base import Write
+from chatbot.stores.writes import Write
 from chatbot.testing.outcomes import ending_at_once, ends_the_test, noting_interrupts
 from chatbot.testing.provided import check_provided, with_provided
 from chatbot.testing.transcripts import check_together, from_the_author_on

@@ -24,7 +24,8 @@ from chatbot.model import UserId
 from chatbot.plugin import Plugin
 from chatbot.polling.cadence import Cadence
 from chatbot.stores import MemoryStore
-from chatbot.stores.base import DeadLetter, Store
+from chatbot.stores.base import Store
+from chatbot.stores.records import DeadLetter
 from chatbot.testing.outcomes import ending_at_once, noting_interrupts
 from chatbot.testing.process import BotOptions, BotProcess, HandlerFailure, Part
 from chatbot.testing.provided import check_provided, with_provided

@@ -21,7 +21,9 @@ from chatbot.events import Event
 from chatbot.model import ThreadId, UserId
 from chatbot.service.base import ChatService
 from chatbot.service.budget import SharedQuotas
-from chatbot.stores.base import BotRecord, SaveBot, Store
+from chatbot.stores.base import Store
+from chatbot.stores.records import BotRecord
+from chatbot.stores.writes import SaveBot
 from chatbot.testing.outcomes import ends_the_test
 from chatbot.testing.transport import Stage
 

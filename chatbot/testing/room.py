@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from chatbot.emulator import Emulator
     from chatbot.service.base import ChatService
-    from chatbot.stores.base import DeadLetter
+    from chatbot.stores.records import DeadLetter
     from chatbot.testing.harness import Harness
     from chatbot.testing.transport import Stage
 

@@ -29,8 +29,9 @@ from chatbot.runtime.observe.instrumented_service import CountedService
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
 from chatbot.service.credentials import StaticToken
-from chatbot.stores.base import SaveThread, ThreadRecord
 from chatbot.stores.memory import MemoryStore
+from chatbot.stores.records import ThreadRecord
+from chatbot.stores.writes import SaveThread
 from tests.benchmarks.canned import PERSON
 from tests.benchmarks.client import BOT, OURS, PACED, QUICKSTART, RAW, UVLOOP
 

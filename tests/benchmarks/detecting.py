@@ -22,7 +22,8 @@ from chatbot.polling.cadence import Cadence
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
 from chatbot.stores import MemoryStore
-from chatbot.stores.base import MoveHorizon, SaveThread, ThreadRecord
+from chatbot.stores.records import ThreadRecord
+from chatbot.stores.writes import MoveHorizon, SaveThread
 from chatbot.testing.transport import AsgiTransport
 from chatbot.testing.virtual_time import VirtualClock, VirtualTimeLoop
 

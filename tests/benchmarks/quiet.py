@@ -15,7 +15,8 @@ from pathlib import Path
 from chatbot.emulator import Emulator, serve
 from chatbot.model import ThreadId, UserId
 from chatbot.stores import SqliteStore
-from chatbot.stores.base import SaveThread, ThreadRecord
+from chatbot.stores.records import ThreadRecord
+from chatbot.stores.writes import SaveThread
 
 
 async def main(workdir: str, count: int) -> None:

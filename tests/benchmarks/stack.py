@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from chatbot.model import ThreadId, UserId
-from chatbot.stores.base import BotRecord, MoveHorizon, SaveBot, SaveThread, ThreadRecord
+from chatbot.stores.records import BotRecord, ThreadRecord
 from chatbot.stores.sqlite import SqliteStore
+from chatbot.stores.writes import MoveHorizon, SaveBot, SaveThread
 from tests.benchmarks.frame import ROOT
 
 BOTS_YAML = """\

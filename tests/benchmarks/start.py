@@ -21,7 +21,8 @@ from typing import Any
 from chatbot.emulator import Emulator, Running, World, serve
 from chatbot.model import ThreadId, UserId
 from chatbot.stores import SqliteStore
-from chatbot.stores.base import BotRecord, MoveHorizon, SaveBot, SaveThread, ThreadRecord
+from chatbot.stores.records import BotRecord, ThreadRecord
+from chatbot.stores.writes import MoveHorizon, SaveBot, SaveThread
 from tests.benchmarks.frame import Frame, Report, Row
 
 TITLE = "Start: from the process's start until its threads are polled"

@@ -18,20 +18,10 @@ from typing import Any
 
 from chatbot.actions import ActionKey, SendMessage, action_key
 from chatbot.model import MessageId, ThreadId, UserId
-from chatbot.stores.base import (
-    Enqueue,
-    MarkSeen,
-    OutboxRow,
-    OweReceipt,
-    RowStatus,
-    SaveThread,
-    SettleReceipt,
-    SettleRow,
-    ThreadRecord,
-    Write,
-)
+from chatbot.stores.records import OutboxRow, RowStatus, ThreadRecord
 from chatbot.stores.sqlite import SqliteStore
 from chatbot.stores.statements import statements
+from chatbot.stores.writes import Enqueue, MarkSeen, OweReceipt, SaveThread, SettleReceipt, SettleRow, Write
 from tests.benchmarks.frame import Frame, Report, Row, child, ratio
 from tests.benchmarks.peers import PeerMissing, peer, versions
 

@@ -14,7 +14,7 @@ from chatbot.model import Participant, ThreadId, UserId
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
 from chatbot.stores import SqliteStore
-from chatbot.stores.base import DeadLetter
+from chatbot.stores.records import DeadLetter
 from tests.chaos.processes import Daemon, Service, running_service
 from tests.chaos.unlucky import revive_unlucky
 from tests.chaos.verdict import Said, Verdict, judge

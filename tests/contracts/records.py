@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from chatbot.actions import ActionKey, SendMessage
 from chatbot.events import MessageReceived
 from chatbot.model import ChatMessage, MessageId, MessageType, ThreadId, UserId
-from chatbot.stores.base import DeadLetter, OutboxRow, SaveThread, Store, ThreadRecord
+from chatbot.stores.base import Store
+from chatbot.stores.records import DeadLetter, OutboxRow, ThreadRecord
+from chatbot.stores.writes import SaveThread
 
 BOT = UserId("8:acs:bot")
 OTHER_BOT = UserId("8:acs:other-bot")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from chatbot.stores.base import Attempt, BeginAttempt, EndAttempt
+from chatbot.stores.records import Attempt
+from chatbot.stores.writes import BeginAttempt, EndAttempt
 from tests.contracts.records import ANN, BOT, HALL, OTHER_BOT, YARD
 
 

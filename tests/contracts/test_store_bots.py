@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from chatbot.stores.base import BotRecord, MoveHorizon, SaveBot, SaveThread, ThreadRecord
+from chatbot.stores.records import BotRecord, ThreadRecord
+from chatbot.stores.writes import MoveHorizon, SaveBot, SaveThread
 from tests.contracts.records import BOT, HALL, OTHER_BOT
 
 

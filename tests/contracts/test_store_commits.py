@@ -6,10 +6,9 @@ import pytest
 from chatbot.actions import ActionKey, SendMessage
 from chatbot.errors import CannotStore, StateError
 from chatbot.model import MessageId, ThreadId
-from chatbot.stores.base import (
-    Attempt,
+from chatbot.stores.records import Attempt, BotRecord, RowStatus, ThreadRecord
+from chatbot.stores.writes import (
     BeginAttempt,
-    BotRecord,
     DropDeadLetter,
     EndAttempt,
     Enqueue,
@@ -20,12 +19,10 @@ from chatbot.stores.base import (
     Prune,
     ReopenRow,
     ReviveDeadLetter,
-    RowStatus,
     SaveBot,
     SaveDeadLetter,
     SettleReceipt,
     SettleRow,
-    ThreadRecord,
 )
 from tests.contracts.records import BOT, HALL, YARD, begin, letter, only_thread, wish
 

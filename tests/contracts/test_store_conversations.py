@@ -7,18 +7,17 @@ import pytest
 from chatbot.errors import CannotStore, StoreConflict
 from chatbot.events import MessageReceived
 from chatbot.model import ChatMessage, MessageId, MessageType, UserId
-from chatbot.stores.base import LeaveThread, Prune, SaveThread, ThreadRecord
-from chatbot.stores.conversation import (
-    DialogRecord,
+from chatbot.stores.records import DialogRecord, StateKey, StoredState, ThreadRecord, TimerRecord
+from chatbot.stores.writes import (
     DropDialog,
     DropTimer,
+    LeaveThread,
+    Prune,
     SaveDialog,
     SaveResult,
     SaveState,
+    SaveThread,
     SetTimer,
-    StateKey,
-    StoredState,
-    TimerRecord,
 )
 from tests.contracts.records import ANN, BOT, HALL, NOON, OTHER_BOT
 

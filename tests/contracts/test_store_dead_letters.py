@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from chatbot.stores.base import DropDeadLetter, ReviveDeadLetter, SaveDeadLetter
+from chatbot.stores.writes import DropDeadLetter, ReviveDeadLetter, SaveDeadLetter
 from tests.contracts.records import BOT, OTHER_BOT, letter
 
 

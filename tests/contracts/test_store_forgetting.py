@@ -15,8 +15,8 @@ from chatbot.actions import (
 )
 from chatbot.events import ActionFailed, ThreadLeft
 from chatbot.model import MessageId, Participant
-from chatbot.stores.base import Enqueue, RowStatus, SaveDeadLetter, SettleRow
-from chatbot.stores.conversation import SaveResult
+from chatbot.stores.records import RowStatus
+from chatbot.stores.writes import Enqueue, SaveDeadLetter, SaveResult, SettleRow
 from tests.contracts.records import ANN, BOB, BOT, HALL, NOON, OTHER_BOT, begin, letter, wish
 
 LEFT = ThreadLeft(bot=BOT, thread=HALL, occurred_on=NOON)

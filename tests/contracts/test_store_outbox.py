@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from chatbot.actions import ActionKey, SendMessage
 from chatbot.model import MessageId
-from chatbot.stores.base import Enqueue, Prune, ReopenRow, RepointRow, RowStatus, SettleRow
+from chatbot.stores.records import RowStatus
+from chatbot.stores.writes import Enqueue, Prune, ReopenRow, RepointRow, SettleRow
 from tests.contracts.records import ANN, BOT, OTHER_BOT, YARD, wish
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from chatbot.errors import StateError
 from chatbot.model import MessageId
-from chatbot.stores.base import (
+from chatbot.stores.records import ThreadRecord
+from chatbot.stores.writes import (
     BeginStay,
     Enqueue,
     EnterThread,
@@ -14,7 +15,6 @@ from chatbot.stores.base import (
     OweReceipt,
     SaveThread,
     SettleReceipt,
-    ThreadRecord,
 )
 from tests.contracts.records import ANN, BOT, HALL, OTHER_BOT, YARD, begin, only_thread, wish
 

@@ -13,7 +13,7 @@ from chatbot.actions import ActionKey, SendMessage
 from chatbot.errors import StateError
 from chatbot.events import ThreadLeft
 from chatbot.model import MessageId, ThreadId, UserId
-from chatbot.stores import base
+from chatbot.stores import records, writes
 from chatbot.stores.memory import MemoryStore
 from chatbot.stores.sqlite import SqliteStore
 
@@ -30,10 +30,10 @@ messages = numbers.map(str).map(MessageId)
 seen = st.dictionaries(numbers, numbers, max_size=4)
 texts = st.sampled_from(["", "hello", "to 8:acs:ann", "to 8:acs:anne", "ü'%_\N{ROBOT FACE}"])
 reasons = st.none() | texts
-statuses = st.sampled_from(base.RowStatus)
+statuses = st.sampled_from(records.RowStatus)
 
-records = st.builds(
-    base.ThreadRecord,
+thread_records = st.builds(
+    records.ThreadRecord,
     threads,
     numbers,
     numbers,
@@ -45,7 +45,7 @@ records = st.builds(
     st.none() | numbers,
 )
 wishes = st.builds(
-    base.OutboxRow,
+    records.OutboxRow,
     keys,
     threads,
     st.builds(SendMessage, texts),
@@ -55,7 +55,7 @@ wishes = st.builds(
     after_failure=st.booleans(),
 )
 letters = st.builds(
-    base.DeadLetter,
+    records.DeadLetter,
     letter_ids,
     st.builds(ThreadLeft, bot=bots, thread=threads, occurred_on=st.just(NOON), is_deleted=st.booleans(), floor=numbers),
     texts,
@@ -64,33 +64,33 @@ letters = st.builds(
     numbers,
     st.booleans(),
 )
-writes = st.one_of(
-    st.builds(base.SaveBot, st.builds(base.BotRecord, st.just("desk"), st.just("contoso"), bots, numbers)),
-    st.builds(base.MoveHorizon, numbers),
-    st.builds(base.SaveThread, records),
-    st.builds(base.MoveBase, threads, numbers, numbers),
-    st.builds(base.MarkSeen, threads, seen),
-    st.builds(base.LeaveThread, threads, numbers),
-    st.builds(base.EnterThread, threads),
-    st.builds(base.BeginStay, threads, st.none() | numbers),
-    st.builds(base.OweReceipt, threads, messages),
-    st.builds(base.SettleReceipt, threads, messages),
-    st.builds(base.Enqueue, wishes),
-    st.builds(base.SettleRow, keys, statuses, st.none() | messages, reasons),
-    st.builds(base.ReopenRow, keys, st.none() | numbers),
-    st.builds(base.SaveDeadLetter, letters),
-    st.builds(base.ReviveDeadLetter, letter_ids),
-    st.builds(base.DropDeadLetter, letter_ids),
-    st.builds(base.BeginAttempt, threads, st.builds(base.Attempt, texts, numbers)),
-    st.builds(base.EndAttempt, threads),
-    st.builds(base.Prune, numbers),
+any_write = st.one_of(
+    st.builds(writes.SaveBot, st.builds(records.BotRecord, st.just("desk"), st.just("contoso"), bots, numbers)),
+    st.builds(writes.MoveHorizon, numbers),
+    st.builds(writes.SaveThread, thread_records),
+    st.builds(writes.MoveBase, threads, numbers, numbers),
+    st.builds(writes.MarkSeen, threads, seen),
+    st.builds(writes.LeaveThread, threads, numbers),
+    st.builds(writes.EnterThread, threads),
+    st.builds(writes.BeginStay, threads, st.none() | numbers),
+    st.builds(writes.OweReceipt, threads, messages),
+    st.builds(writes.SettleReceipt, threads, messages),
+    st.builds(writes.Enqueue, wishes),
+    st.builds(writes.SettleRow, keys, statuses, st.none() | messages, reasons),
+    st.builds(writes.ReopenRow, keys, st.none() | numbers),
+    st.builds(writes.SaveDeadLetter, letters),
+    st.builds(writes.ReviveDeadLetter, letter_ids),
+    st.builds(writes.DropDeadLetter, letter_ids),
+    st.builds(writes.BeginAttempt, threads, st.builds(records.Attempt, texts, numbers)),
+    st.builds(writes.EndAttempt, threads),
+    st.builds(writes.Prune, numbers),
 )
-commits = st.tuples(bots, st.lists(writes, min_size=1, max_size=8))
+commits = st.tuples(bots, st.lists(any_write, min_size=1, max_size=8))
 steps = st.lists(st.one_of(*[commits] * 6, st.sampled_from(PEOPLE), st.none()), min_size=5, max_size=20)
 
 BEGINNING = [
-    base.SaveThread(base.ThreadRecord(ThreadId("19:a"), 1, 1, {number: number for number in range(10)})),
-    *(base.Enqueue(base.OutboxRow(ActionKey(key), ThreadId("19:a"), SendMessage(key), 1, 5)) for key in "abc"),
+    writes.SaveThread(records.ThreadRecord(ThreadId("19:a"), 1, 1, {number: number for number in range(10)})),
+    *(writes.Enqueue(records.OutboxRow(ActionKey(key), ThreadId("19:a"), SendMessage(key), 1, 5)) for key in "abc"),
 ]
 """So that most commits have something to change; 19:b is left unknown."""
 

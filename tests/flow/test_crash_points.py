@@ -26,7 +26,7 @@ from chatbot.bot import BotSettings
 from chatbot.errors import StateError
 from chatbot.model import UserId
 from chatbot.stores import MemoryStore
-from chatbot.stores.base import Enqueue, Write
+from chatbot.stores.writes import Enqueue, Write
 from chatbot.testing import Room
 from chatbot.testing.crash.crash_injection import CrashKind
 from chatbot.testing.crash.crash_points import CADENCE, crash_points

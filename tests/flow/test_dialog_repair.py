@@ -6,7 +6,7 @@ import pytest
 
 from chatbot import Dialog
 from chatbot.stores import MemoryStore
-from chatbot.stores.base import ReviveDeadLetter
+from chatbot.stores.writes import ReviveDeadLetter
 from chatbot.testing import chat
 from tests.flow.dialogs import hello, plugin_of
 

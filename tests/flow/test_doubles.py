@@ -12,7 +12,7 @@ from chatbot.bot import BotSettings
 from chatbot.emulator import Quirks, World
 from chatbot.model import MessageId
 from chatbot.stores import MemoryStore
-from chatbot.stores.base import ReviveDeadLetter
+from chatbot.stores.writes import ReviveDeadLetter
 from chatbot.testing import chat
 from chatbot.testing.harness import VIRTUAL_CADENCE
 from chatbot.testing.room import Room

@@ -29,7 +29,7 @@ from chatbot import (
 from chatbot.errors import AbnormalExit
 from chatbot.outbox.stream import BROKEN_OFF
 from chatbot.stores import MemoryStore
-from chatbot.stores.base import SaveDeadLetter
+from chatbot.stores.writes import SaveDeadLetter
 from chatbot.testing import chat
 
 pytestmark = pytest.mark.virtual_time

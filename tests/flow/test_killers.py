@@ -13,7 +13,7 @@ from chatbot import ActionFailed, Context, Event, Plugin, Retry, ScheduleFired
 from chatbot.errors import StoreError
 from chatbot.model import MessageId, UserId
 from chatbot.stores import MemoryStore
-from chatbot.stores.base import SaveDeadLetter, Write
+from chatbot.stores.writes import SaveDeadLetter, Write
 from chatbot.testing import Room, chat
 
 pytestmark = pytest.mark.virtual_time

@@ -13,7 +13,7 @@ from chatbot.bot import BotSettings
 from chatbot.emulator import Quirks, World
 from chatbot.model import ThreadId
 from chatbot.stores import MemoryStore
-from chatbot.stores.base import DeadLetter, OutboxRow
+from chatbot.stores.records import DeadLetter, OutboxRow
 from chatbot.testing import chat
 from chatbot.testing.harness import VIRTUAL_CADENCE
 from chatbot.testing.room import Room

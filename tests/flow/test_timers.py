@@ -26,7 +26,7 @@ from chatbot import (
 )
 from chatbot.emulator import World
 from chatbot.stores import MemoryStore
-from chatbot.stores.base import ReviveDeadLetter
+from chatbot.stores.writes import ReviveDeadLetter
 from chatbot.testing import chat, context
 
 

@@ -13,7 +13,7 @@ from chatbot.bot import BotSettings
 from chatbot.errors import StoreError
 from chatbot.model import UserId
 from chatbot.stores import MemoryStore
-from chatbot.stores.base import Enqueue, MarkSeen, OweReceipt, SettleReceipt, SettleRow, Write
+from chatbot.stores.writes import Enqueue, MarkSeen, OweReceipt, SettleReceipt, SettleRow, Write
 from chatbot.testing import chat
 
 pytestmark = pytest.mark.virtual_time

@@ -18,7 +18,7 @@ from chatbot.actions import EditMessage, SendMessage
 from chatbot.bot.monitoring import Block
 from chatbot.events import Event, MessageEdited, MessageEvent, MessageReceived, ThreadEvent
 from chatbot.model import MessageId, ThreadId
-from chatbot.stores.base import OutboxRow
+from chatbot.stores.records import OutboxRow
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger

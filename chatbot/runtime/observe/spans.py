@@ -29,7 +29,7 @@ from chatbot.bot.monitoring import Block
 from chatbot.events import Event, MessageEvent, ThreadEvent
 from chatbot.model import MessageId, ThreadId
 from chatbot.runtime.observe.log_context import LoggedWork
-from chatbot.stores.base import OutboxRow
+from chatbot.stores.records import OutboxRow
 
 REMEMBERED: Final = 10_000
 """So many events and wishes whose traces may go on are remembered; what comes of older ones begins a new trace."""

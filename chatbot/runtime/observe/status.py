@@ -25,7 +25,9 @@ from chatbot.model import ThreadId
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.observe.counters import Counts, Tally
 from chatbot.runtime.watchdog import LoopWatchdog
-from chatbot.stores.base import Attempt, BeginAttempt, EndAttempt, Store
+from chatbot.stores.base import Store
+from chatbot.stores.records import Attempt
+from chatbot.stores.writes import BeginAttempt, EndAttempt
 
 
 @dataclass(frozen=True, slots=True)

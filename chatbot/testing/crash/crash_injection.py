@@ -28,8 +28,9 @@ from chatbot.events import Event, ThreadEvent
 from chatbot.model import ThreadId, UserId
 from chatbot.plugin import Plugin
 from chatbot.service.base import ChatService
-from chatbot.stores.base import Store, Write
-from chatbot.stores.conversation import SaveState, StateKey
+from chatbot.stores.base import Store
+from chatbot.stores.records import StateKey
+from chatbot.stores.writes import SaveState, Write
 from chatbot.testing.outcomes import ends_the_test
 from chatbot.testing.process import BotProcess, HandlerFailure, Part
 from chatbot.testing.transport import Stage

@@ -14,8 +14,8 @@ from chatbot.conversation.journal import Entry, JournalStep, dump
 from chatbot.conversation.schedules import Every
 from chatbot.events import MessageReceived
 from chatbot.stores import MemoryStore
-from chatbot.stores.base import EnterThread, LeaveThread, SaveThread, ThreadRecord
-from chatbot.stores.conversation import DialogRecord, DropTimer, SaveDialog, SetTimer, TimerRecord
+from chatbot.stores.records import DialogRecord, ThreadRecord, TimerRecord
+from chatbot.stores.writes import DropTimer, EnterThread, LeaveThread, SaveDialog, SaveThread, SetTimer
 from chatbot.testing import EventStream
 
 BOT = BotInfo("bot", UserId("8:acs:test_bot"), "Bot")

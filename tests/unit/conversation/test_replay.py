@@ -17,7 +17,7 @@ from chatbot.errors import StoreError
 from chatbot.events import Event
 from chatbot.model import ThreadId
 from chatbot.stores import MemoryStore
-from chatbot.stores.base import Write
+from chatbot.stores.writes import Write
 from chatbot.testing import EventStream
 
 BOT = BotInfo("bot", UserId("8:acs:test_bot"), "Bot")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from chatbot.actions import ActionKey, SendMessage
 from chatbot.model import REPLY_KEY, ChatMessage, MessageId, MessageType, ThreadId
 from chatbot.outbox.proof import match_proofs
-from chatbot.stores.base import OutboxRow
+from chatbot.stores.records import OutboxRow
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -15,7 +15,8 @@ from chatbot.model import ChatMessage, MessageId, MessageType, ThreadId, UserId
 from chatbot.runtime import admin_api as module
 from chatbot.runtime.admin_api import AdminApi
 from chatbot.stores import MemoryStore
-from chatbot.stores.base import BotRecord, DeadLetter, SaveBot, SaveDeadLetter, SaveThread, ThreadRecord
+from chatbot.stores.records import BotRecord, DeadLetter, ThreadRecord
+from chatbot.stores.writes import SaveBot, SaveDeadLetter, SaveThread
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 HALL, YARD = ThreadId("19:hall@thread.v2"), ThreadId("19:yard@thread.v2")

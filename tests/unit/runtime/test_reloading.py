@@ -36,7 +36,8 @@ from chatbot.runtime.supervisor import Supervisor
 from chatbot.runtime.systemd import SystemdNotifier
 from chatbot.service.acs import AcsResource
 from chatbot.stores import MemoryStore
-from chatbot.stores.conversation import SetTimer, TimerRecord
+from chatbot.stores.records import TimerRecord
+from chatbot.stores.writes import SetTimer
 from chatbot.testing.transport import AsgiTransport
 
 PLUGIN = """

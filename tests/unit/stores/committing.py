@@ -8,8 +8,9 @@ import anyio
 
 from chatbot.actions import ActionKey, SendMessage
 from chatbot.model import ThreadId, UserId
-from chatbot.stores.base import Enqueue, MarkSeen, OutboxRow, SaveThread, ThreadRecord
+from chatbot.stores.records import OutboxRow, ThreadRecord
 from chatbot.stores.sqlite import SqliteStore
+from chatbot.stores.writes import Enqueue, MarkSeen, SaveThread
 
 BOT = UserId("8:acs:bot")
 TASKS = 40

@@ -15,8 +15,8 @@ from chatbot.actions import (
 )
 from chatbot.events import MessageReceived, ParticipantsAdded
 from chatbot.model import ChatMessage, MessageId, MessageType, Participant, ThreadId, UserId
-from chatbot.stores.base import DeadLetter, OutboxRow, RowStatus
 from chatbot.stores.erasure import REASON, erase, holds
+from chatbot.stores.records import DeadLetter, OutboxRow, RowStatus
 
 ANN, BOB, BOT = UserId("8:acs:ann"), UserId("8:acs:bob"), UserId("8:acs:bot")
 HALL = ThreadId("19:hall")

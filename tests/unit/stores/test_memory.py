@@ -6,8 +6,9 @@ import pytest
 from chatbot.actions import ActionKey, SendMessage
 from chatbot.errors import StateError, StoreInUse
 from chatbot.model import ThreadId, UserId
-from chatbot.stores.base import Enqueue, OutboxRow
 from chatbot.stores.memory import MemoryStore
+from chatbot.stores.records import OutboxRow
+from chatbot.stores.writes import Enqueue
 
 BOT = UserId("8:acs:bot")
 WISH = Enqueue(OutboxRow(ActionKey("a"), ThreadId("19:hall"), SendMessage("hi"), 7, 1000))

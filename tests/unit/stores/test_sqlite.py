@@ -19,8 +19,9 @@ import pytest
 from chatbot.actions import ActionKey, SendMessage
 from chatbot.errors import StateError, StoreError, StoreInUse, StoreTooNew
 from chatbot.model import ThreadId, UserId
-from chatbot.stores.base import Enqueue, MarkSeen, OutboxRow, SaveThread, ThreadRecord
+from chatbot.stores.records import OutboxRow, ThreadRecord
 from chatbot.stores.sqlite import SqliteStore
+from chatbot.stores.writes import Enqueue, MarkSeen, SaveThread
 from tests.rights import as_ordinary_user
 
 BOT = UserId("8:acs:bot")

@@ -25,7 +25,7 @@ from chatbot.runtime.plugins import load_plugins
 from chatbot.runtime.status_server import pages
 from chatbot.service.budget import SERVICE_QUOTAS, Operation
 from chatbot.stores import MemoryStore
-from chatbot.stores.base import Write
+from chatbot.stores.writes import Write
 from tests.flow.assembled import connected
 
 pytestmark = pytest.mark.virtual_time
