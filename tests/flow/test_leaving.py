@@ -46,6 +46,11 @@ class Guest:
             for number in range(8):
                 await ctx.reply(f"reply {number}")
 
+        @plugin.command("two")
+        async def two(ctx: Context) -> None:
+            await ctx.reply("one")
+            await ctx.reply("two")
+
         @plugin.command("later")
         async def later(ctx: Context) -> None:
             await ctx.later(timedelta(minutes=1), ring)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
-from chatbot.testing.crash.crash_points import crash_points
+from chatbot.bot import BotSettings
+from chatbot.testing.crash.crash_points import CADENCE, crash_points
 from chatbot.testing.room import Room
 from tests.flow.test_leaving import Guest
 
@@ -22,3 +25,25 @@ async def test_no_kill_around_a_removal_and_a_return_is_noticed() -> None:
 
     report = await crash_points(script, Guest())
     assert report.is_clean, report
+
+
+async def test_no_kill_is_noticed_while_replies_wait_in_vain_for_the_bot_to_return() -> None:
+    async def script(room: Room) -> None:
+        ann = room.user("Ann")
+        await ann.says("/later", "/ask")
+        room.emulator.faults.add(f"send_message:refuse,user={room.bot.user}")
+        with room.not_waiting():
+            await ann.says("/two")
+            await room.advance(seconds=5)
+            await ann.removes(room.bot)
+        await room.advance(minutes=4)
+        room.emulator.faults.clear()
+        await ann.adds(room.bot)
+        await ann.says("/count")
+
+    settings = BotSettings(cadence=CADENCE, rejoin=timedelta(minutes=2))
+    guest = Guest(answers_failure=True)
+    report = await crash_points(script, guest, settings=settings)
+    assert {"failed one", "failed two"} <= {*guest.heard}
+    assert report.is_clean, report
+    assert not report.unreached
