@@ -9,10 +9,12 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import anyio
 
@@ -174,9 +176,18 @@ async def swallow(ctx: Context, number: int) -> None:
 
 
 @plugin.command("thread", retry=Retry(attempts=1), timeout=SOON)
-async def block_thread(ctx: Context, number: int) -> None:
-    """Wait for a thread that nobody can end: it is abandoned for a while."""
-    await anyio.to_thread.run_sync(time.sleep, 15)
+async def block_thread(ctx: Context, number: int, seconds: float = 15.0) -> None:
+    """Wait for a thread that nobody can end: the handler is abandoned until then."""
+    await anyio.to_thread.run_sync(_block, Path(__file__).with_name("stuck"), seconds)
+
+
+def _block(directory: Path, seconds: float) -> None:
+    """Sleep beside a file that says so to whoever watches from outside: its name begins with the process id."""
+    directory.mkdir(exist_ok=True)
+    file = directory / f"{os.getpid()}-{threading.get_ident()}"
+    file.touch()
+    time.sleep(seconds)
+    file.unlink()
 
 
 @plugin.command("block", retry=HASTY)
@@ -201,7 +212,7 @@ async def unstorable(ctx: Context, counted: State[Count], number: int) -> None:
 @plugin.command("bytes", retry=HASTY)
 async def reply_bytes(ctx: Context, number: int) -> None:
     """Reply with what is no text."""
-    await ctx.reply(b"\xff")  # type: ignore[arg-type]
+    await ctx.reply(b"\xff")  # type: ignore[call-overload]
 
 
 @plugin.command("half", retry=HASTY)

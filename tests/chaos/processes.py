@@ -9,9 +9,10 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,10 @@ import anyio
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from chatbot.runtime import event_loop
+from chatbot.errors import StateError
+from chatbot.runtime import control_socket, event_loop
+from chatbot.runtime.control_socket import find_daemon
+from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.service.acs import AcsResource
 
 ROOT: Final = Path(__file__).parents[2]
@@ -40,6 +44,10 @@ bots:
     poll: {{interval: {interval}, idle: {idle}}}
     apology: "off"
 log: {{format: json, level: info}}
+"""
+
+STATUS_YAML: Final = """\
+server: {{listen: {port}}}
 """
 
 
@@ -142,6 +150,7 @@ class Daemon:
     Args:
         directory: where bots.yaml, the plugin, the store and the log are.
         loop: the event loop to run on, `asyncio` or `uvloop`; by default what `chatbot run` chooses.
+        port: where its status server listens, if it has one.
 
     Attributes:
         codes: the exit code of each process that has ended; negative is the signal that ended it.
@@ -150,6 +159,7 @@ class Daemon:
 
     directory: Path
     loop: str | None = None
+    port: int | None = None
     codes: list[int] = field(default_factory=list)
     said: Counter[str] = field(default_factory=Counter)
     _process: Process | None = None
@@ -168,6 +178,7 @@ class Daemon:
         idle: str = "10s",
         drain: str = "10s",
         loop: str | None = None,
+        has_status_server: bool = False,
     ) -> Daemon:
         """Write what it runs: a bot with the `checkable` plugin.
 
@@ -178,11 +189,14 @@ class Daemon:
             idle: between two looks at a silent one.
             drain: how long a stop may take.
             loop: the event loop to run on, `asyncio` or `uvloop`.
+            has_status_server: whether it serves /healthz and /status.
         """
+        port = _free_port() if has_status_server else None
         text = BOTS_YAML.format(service=service, interval=interval, idle=idle, drain=drain)
+        text += STATUS_YAML.format(port=port) if port else ""
         (directory / "bots.yaml").write_text(text)
         shutil.copy(PLUGIN, directory)
-        return cls(directory, loop)
+        return cls(directory, loop, port)
 
     @property
     def store(self) -> Path:
@@ -203,6 +217,11 @@ class Daemon:
     def is_running(self) -> bool:
         """Whether there is a process."""
         return self._process is not None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a process with its bots running."""
+        return self._is_ready
 
     @property
     def pid(self) -> int | None:
@@ -261,6 +280,19 @@ class Daemon:
         answer = await anyio.run_process(process, cwd=ROOT, check=is_checked)
         return dict(json.loads(answer.stdout))
 
+    async def answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the running daemon answers on its control socket; faster than a command.
+
+        Raises:
+            ChatbotError: what it answered, or that none runs.
+        """
+        config = self.directory / "bots.yaml"
+        daemon = find_daemon(ControlDirectory(self.directory), config)
+        if daemon is None:
+            message = "no daemon runs"
+            raise StateError(message)
+        return await control_socket.ask(daemon, question)
+
     def kill(self) -> bool:
         """`kill -9` the process that runs; False if none does."""
         self._is_ready = False
@@ -308,6 +340,12 @@ class Daemon:
         self._is_ready = self._is_ready or said == "daemon.started"
         self._told.set()
         self._told = anyio.Event()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def memory_of(pid: int) -> float:

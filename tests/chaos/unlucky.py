@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from subprocess import CalledProcessError
+from typing import Any, Final
 
-from chatbot.cli.boundary import EXIT_USAGE
+from chatbot.errors import ChatbotError
 from chatbot.model import ThreadId
 from tests.chaos.processes import Daemon
 from tests.chaos.verdict import answers_to
+
+MESSAGES: Final = frozenset({"MessageReceived", "MessageEdited"})
 
 
 async def revive_unlucky(daemon: Daemon) -> list[ThreadId]:
@@ -22,14 +24,21 @@ async def revive_unlucky(daemon: Daemon) -> list[ThreadId]:
         The thread of each; the replies stand where they are said, not where they were asked for.
     """
     threads: list[ThreadId] = []
-    for letter in (await daemon.ask("dead-letters", "list"))["letters"]:
+    for letter in await _letters(daemon):
+        if letter["event"] not in MESSAGES:
+            continue
+        about = {"id": letter["id"], "bot": letter["bot"]}
         try:
-            shown = await daemon.ask("dead-letters", "show", letter["id"])
+            shown = (await daemon.answer({"ask": "dead-letters show", **about}))["letter"]
             if answers_to([shown["text"]])[0]:
-                await daemon.ask("dead-letters", "retry", letter["id"])
+                await daemon.answer({"ask": "dead-letters retry", **about})
                 threads.append(ThreadId(letter["thread"]))
-        except CalledProcessError as error:
-            if error.returncode != EXIT_USAGE:
+        except ChatbotError:
+            if letter["id"] in {one["id"] for one in await _letters(daemon)}:
                 raise
             # It is gone: what was revived a moment ago has been answered since it was listed.
     return threads
+
+
+async def _letters(daemon: Daemon) -> list[dict[str, Any]]:
+    return list((await daemon.answer({"ask": "dead-letters list"}))["letters"])

@@ -33,6 +33,7 @@ PAST: Final = (("uvloop", 1),)
 * uvloop, 1: a double that was deleted and forgotten was taken for a later reply, which was never sent.
 """
 
+SHOWN_WRONG: Final = 20
 PROGRESS_SECONDS = 15
 """For 250 threads; looking at more takes longer, and is done less often."""
 
@@ -101,21 +102,23 @@ def _arguments() -> argparse.Namespace:
 async def _soak(plan: Plan, options: argparse.Namespace, loop: str, directory: Path) -> bool:
     begun = anyio.current_time()
     data = directory / "emulator.db" if options.data else None
-    with anyio.fail_after(plan.seconds * 2 + 2 * SETTLE_SECONDS + STALE_SECONDS):
-        async with running_service(seed=plan.seed, data=data, quirks=options.quirk) as service:
-            daemon = Daemon.set_up(directory, service.connection_string, interval="2s", idle="10s", loop=loop)
-            soak = Soak(plan, service, daemon)
-            findings: Findings | None = None
-            async with anyio.create_task_group() as group:
-                group.start_soon(_end_when_asked, group.cancel_scope)
-                group.start_soon(_show_progress, soak, daemon, begun)
+    findings: Findings | None = None
+    async with running_service(seed=plan.seed, data=data, quirks=options.quirk) as service:
+        daemon = Daemon.set_up(
+            directory, service.connection_string, interval="2s", idle="10s", loop=loop, has_status_server=True
+        )
+        soak = Soak(plan, service, daemon)
+        async with anyio.create_task_group() as group:
+            group.start_soon(_end_when_asked, group.cancel_scope)
+            group.start_soon(_show_progress, soak, daemon, begun)
+            with anyio.move_on_after(plan.seconds * 2 + 2 * SETTLE_SECONDS + STALE_SECONDS):
                 findings = await soak.run()
-                if options.keep or not findings.is_clean:
-                    await soak.keep_evidence(directory / "threads.json")
-                group.cancel_scope.cancel()
-            if findings is None:
-                print("ended before its time", file=sys.stderr)
-                return False
+            if findings is None or options.keep or not findings.is_clean:
+                await soak.keep_evidence(directory / "threads.json")
+            group.cancel_scope.cancel()
+    if findings is None:
+        print("ended before it was done", file=sys.stderr)
+        return False
     _report(plan, findings, daemon, soak.kills, anyio.current_time() - begun)
     return findings.is_clean
 
@@ -162,6 +165,7 @@ def _report(plan: Plan, findings: Findings, daemon: Daemon, kills: int, seconds:
         ("exit code of the last one", findings.exit_code),
         ("processes that could not start", sum(code not in (0, 9, -9) for code in daemon.codes)),
         ("turns that failed unforeseen, bots that died", f"{daemon.said['turn.failed']}, {daemon.said['bot.died']}"),
+        ("asked for its health, degraded, wrong answers", _health(findings)),
         ("daemon's memory: first, last begun, last ended", _mib(findings.memory)),
         (f"its memory, by minutes, with {plan.threads} threads", _mib(findings.memory_over_time.by_minute)),
         ("later half in relation to the earlier one", _growth(findings.memory_over_time)),
@@ -177,6 +181,12 @@ def _report(plan: Plan, findings: Findings, daemon: Daemon, kills: int, seconds:
     for name, value in rows:
         table.add_row(name, str(value))
     Console().print(table)
+    for sentence in findings.health.wrong[:SHOWN_WRONG]:
+        print(sentence)
+
+
+def _health(findings: Findings) -> str:
+    return f"{findings.health.looks}, {findings.health.degraded}, {len(findings.health.wrong)}"
 
 
 def _mib(values: list[float]) -> str:

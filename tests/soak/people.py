@@ -20,7 +20,7 @@ T = TypeVar("T")
 ASKS: Final = ("say {}",) * 5 + ("/two {}", "/fix {}", "/count {}") * 2 + ("/shaky {}", "/tell {}")
 """What people ask for."""
 
-HOSTILE_ASKS: Final = (*ASKS * 4, *(f"/{command} {{}}" for command in sorted(HOSTILE)))
+HOSTILE_ASKS: Final = (*ASKS * 4, *(f"/{command} {{}}" for command in sorted(HOSTILE - {"thread"})), "/thread {} 30")
 """What they ask for where handlers do to their bot what they can."""
 
 

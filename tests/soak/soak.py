@@ -17,6 +17,7 @@ from chatbot.stores import SqliteStore
 from tests.chaos.processes import Daemon, Service
 from tests.chaos.unlucky import revive_unlucky
 from tests.chaos.verdict import Said, Verdict, answers_to, judge, longest_wait
+from tests.soak.health import HealthRecord, HealthWatch
 from tests.soak.memory import MemoryRecord
 from tests.soak.people import ASKS, HOSTILE_ASKS, Person
 
@@ -52,6 +53,9 @@ STALE_WORDS: Final = "send_message:stale=0.5..8,probability=0.3,thread={thread}"
 STALE_SHARE: Final = 0.05
 KILLING_SHARE: Final = 0.7
 """The part of the time in which there are kills; in the rest one process lives long enough for its memory to tell."""
+
+RUNNING_SHARE: Final = 0.8
+"""The part of the kills that wait for a process with its bots running; the others may strike its start."""
 
 CATCH_UP_SECONDS: Final = 15.0
 """How long after the last kill the last process is measured for the first time."""
@@ -104,6 +108,7 @@ class Findings:
         memory: what the daemon held, in MiB: the first process; the last one soon after its start, and at its end.
         memory_over_time: what it held once everybody was there, in the process that lived longest at the end.
         service_memory: what the emulator held, in MiB, at the start and at the end.
+        health: what the daemon said of its health.
     """
 
     verdict: Verdict = field(default_factory=Verdict)
@@ -118,12 +123,13 @@ class Findings:
     memory: list[float] = field(default_factory=list)
     memory_over_time: MemoryRecord = field(default_factory=MemoryRecord)
     service_memory: list[float] = field(default_factory=list)
+    health: HealthRecord = field(default_factory=HealthRecord)
 
     @property
     def is_clean(self) -> bool:
         """Whether every promise was kept."""
         is_kept = self.verdict.is_clean and not self.buried_alive and not self.forgotten
-        return is_kept and self.exit_code == 0 and self.memory_over_time.is_flat
+        return is_kept and self.exit_code == 0 and self.memory_over_time.is_flat and not self.health.wrong
 
 
 class Soak:
@@ -160,12 +166,15 @@ class Soak:
                 Person(resource, random.Random(f"{self._plan.seed} {number}"), self._plan.pause, asks)
                 for number in range(self._plan.threads)
             ]
+            watch = HealthWatch(self._daemon)
+            self.findings.health = watch.record
             async with anyio.create_task_group() as beside:
+                beside.start_soon(watch.run)
                 beside.start_soon(self._sample_memory)
                 await self._talk_and_kill()
                 self.findings.memory_over_time.silent_at = anyio.current_time()
+                await self._settle()
                 beside.cancel_scope.cancel()
-            await self._settle()
             self.findings.exit_code = await self._daemon.stop()
         await self._examine()
         return self.findings
@@ -211,6 +220,8 @@ class Soak:
         while self.kills < self._plan.kills:
             gap = max(0.2, (end - anyio.current_time()) / (self._plan.kills - self.kills))
             await anyio.sleep(self._dice.uniform(0, 2 * gap))
+            if self._dice.random() < RUNNING_SHARE:  # on a busy machine none would get past its start otherwise
+                await self._daemon.ready()
             if self._dice.random() < 0.1:
                 self.findings.terms += self._daemon.terminate()
             else:
