@@ -23,8 +23,9 @@ from collections.abc import Coroutine
 from datetime import timedelta
 from pathlib import Path
 
-import chatbot.stores.base as base
 import chatbot.stores.conversation as conversation
+
+import chatbot.stores.base as base
 from chatbot.dispatch import Rate
 from chatbot.emulator import World
 from chatbot.emulator.persistence import kept
