@@ -30,5 +30,5 @@ def metadata(asked: Asked) -> Answered:
 
 
 needs_azure_identity = pytest.mark.skipif(
-    find_spec("azure.identity") is None, reason="azure-identity is not installed: pip install 'chatbot[entra]'"
+    find_spec("azure.identity") is None, reason="azure-identity is not installed: pip install 'chatbot-acs[entra]'"
 )

@@ -27,8 +27,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ[DEBUG] = "1"
 
     def run() -> int:
-        from chatbot.cli.app import run_command
+        from chatbot.distribution import repair, strangers
 
+        if others := strangers():
+            print(f"chatbot: {repair(others)}", file=sys.stderr)
+        try:
+            from chatbot.cli.app import run_command
+        except ModuleNotFoundError as error:
+            return _incomplete(error)
         return run_command(words)
 
     return guard(run)
+
+
+def _incomplete(error: ModuleNotFoundError) -> int:
+    """Say that a package is missing without which no command can run, as in an environment that was changed by hand."""
+    from chatbot.cli.boundary import EXIT_CONFIG
+    from chatbot.distribution import DISTRIBUTION, install_command
+
+    print(
+        f"chatbot: the module {error.name} is missing, which {DISTRIBUTION} needs; install it: {install_command()}",
+        file=sys.stderr,
+    )
+    return EXIT_CONFIG

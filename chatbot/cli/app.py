@@ -161,9 +161,9 @@ for _group, (_help_of_group, _how, _members) in _GROUPS.items():
 
 
 def _version() -> str:
-    from importlib.metadata import version  # here, because --help should not wait for it
+    from chatbot.distribution import version
 
-    return f"chatbot {version('chatbot')}"
+    return f"chatbot {version()}"
 
 
 def run_command(words: Sequence[str]) -> int:

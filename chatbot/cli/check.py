@@ -23,6 +23,7 @@ from chatbot.config.load import Examined, examine, in_order
 from chatbot.config.source_location import Problem, SourceLocation, SourceText, masked, printable
 from chatbot.dispatch.handler import Handler
 from chatbot.dispatch.source_location import at
+from chatbot.distribution import shadow, shadowed
 from chatbot.durations import format_duration
 from chatbot.errors import ChatbotError, ConfigError
 from chatbot.plugin import Plugin
@@ -198,6 +199,8 @@ def _line(file: str, number: int) -> SourceLocation:
 
 def _findings(config: Config, *, is_online: bool) -> Iterator[Finding]:
     """How the store is, and, if that is asked for, whether the service lets the bots in."""
+    if (hidden_by := shadow(config.directory)) is not None:
+        yield warning("packages", shadowed(hidden_by))
     control = ControlDirectory(config.directory)
     store = examine_store(config.store.get_secret_value(), base_dir=config.directory)
     for one in memory.look(config, store, is_running=control.is_held):

@@ -17,6 +17,7 @@ import yaml
 from cyclopts import Parameter
 
 from chatbot.config import load_config
+from chatbot.distribution import shadow, shadowed
 from chatbot.errors import ConfigError
 
 
@@ -147,6 +148,8 @@ def new(
 ) -> int:
     """Make a plugin, its test, and its bot in a bots.yaml."""
     directory = config.parent
+    if (hidden_by := shadow(directory)) is not None:
+        raise ConfigError(shadowed(hidden_by))
     module = _module_of(name)
     files = {
         directory / "plugins" / f"{module}.py": _PLUGIN.format(name=name, command=_command_of(name)),

@@ -60,7 +60,7 @@ def _entra(value: object) -> object:
 
 
 class EntraConfig(Settings):
-    """Microsoft Entra ID, which lets the bots in without a key; needs the extra `chatbot[entra]`.
+    """Microsoft Entra ID, which lets the bots in without a key; needs the extra `entra`.
 
     Args:
         credential: who the bots are: a `managed-identity`, a `workload-identity` of Kubernetes, whoever is logged in

@@ -1,4 +1,4 @@
-"""Which event loop bots run on: uvloop where it is installed (the extra `chatbot[uvloop]`), else Python's own."""
+"""Which event loop bots run on: uvloop where it is installed (the extra `uvloop`), else Python's own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final, TypeVar, TypeVarTuple
 
 import anyio
 
+from chatbot.distribution import install_command
 from chatbot.errors import ConfigError
 
 T = TypeVar("T")
@@ -38,7 +39,7 @@ def chosen(environ: Mapping[str, str]) -> str:
         msg = f"the environment variable {VARIABLE} is {named!r}; it can be {ASYNCIO} or {UVLOOP}"
         raise ConfigError(msg)
     if named == UVLOOP and not is_installed:
-        remedy = "pip install 'chatbot[uvloop]'"
+        remedy = install_command("uvloop")
         msg = f"the environment variable {VARIABLE} asks for uvloop, which is not installed: {remedy}"
         raise ConfigError(msg)
     return named

@@ -11,10 +11,12 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import entry_points, version
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
+
+from chatbot.distribution import install_command, version
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -84,8 +86,8 @@ def _make(names: list[str]) -> tuple[Any, str]:
         from opentelemetry.sdk.trace import TracerProvider as Provider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
-        return None, "OpenTelemetry is not installed: pip install 'chatbot[otel]'"
-    ours = Resource({"service.name": "chatbot", "service.version": version("chatbot")})
+        return None, f"OpenTelemetry is not installed: {install_command('otel')}"
+    ours = Resource({"service.name": "chatbot", "service.version": version()})
     resource = Resource.create().merge(ours).merge(OTELResourceDetector().detect())  # the environment has the last word
     provider = Provider(shutdown_on_exit=False, resource=resource)
     for name in names:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -23,6 +22,7 @@ from azure.core.pipeline import AsyncPipeline
 from azure.core.pipeline.policies import UserAgentPolicy
 from azure.core.pipeline.transport import AsyncHttpResponse, AsyncHttpTransport, HttpRequest
 
+from chatbot.distribution import version
 from chatbot.errors import ConfigError, StateError
 from chatbot.model import UserId
 from chatbot.service.base import ChatService
@@ -38,7 +38,7 @@ from chatbot.service.transport import open_transport, proxy_for
 CHAT: Final = ("chat",)
 """The scope a bot needs: everything in threads, creating and deleting them included."""
 
-_OURSELVES: Final = f"chatbot/{version('chatbot')}"
+_OURSELVES: Final = f"chatbot/{version()}"
 _DEFAULT_TIMEOUTS: Final = Timeouts()
 
 

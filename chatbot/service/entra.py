@@ -21,11 +21,12 @@ import anyio.to_thread
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import AzureError, ServiceRequestError, ServiceResponseError
 
+from chatbot.distribution import install_command
 from chatbot.errors import ConfigError, Unauthorized, Unreachable
 from chatbot.service import failures
 from chatbot.service.transport import tls_context
 
-INSTALL: Final = "pip install 'chatbot[entra]'"
+INSTALL: Final = install_command("entra")
 
 Credential = Literal["default", "managed-identity", "workload-identity", "cli"]
 

@@ -32,7 +32,7 @@ WAS_ASKED = pytest.StashKey[bool]()
 
 NO_PYTEST_ASYNCIO = (
     "this test asks for virtual time, which needs pytest-asyncio 1.5 or later, and that is not installed or not "
-    "active here: pip install 'chatbot[test]'"
+    "active here: {remedy}"
 )
 NOT_ASYNC = (
     "this test asks for virtual time and cannot have it: only an `async def` test function can (no sync function, no "
@@ -122,7 +122,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if not _asks(item, getattr(item, "fixturenames", ())):
         return
     if not _can_choose(item.config):
-        pytest.fail(NO_PYTEST_ASYNCIO, pytrace=False)
+        from chatbot.distribution import install_command
+
+        pytest.fail(NO_PYTEST_ASYNCIO.format(remedy=install_command("test")), pytrace=False)
     from chatbot.testing.virtual_time import VirtualTimeLoop
 
     if VirtualTimeLoop not in getattr(getattr(item, "callspec", None), "params", {}).values():

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.conftest import PATIENCE, Chat, Run, copy_of_the_clone
 
-pytest.importorskip("opentelemetry.sdk", reason="OpenTelemetry is not installed: pip install 'chatbot[otel]'")
+pytest.importorskip("opentelemetry.sdk", reason="OpenTelemetry is not installed: pip install 'chatbot-acs[otel]'")
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 

@@ -166,7 +166,7 @@ def test_a_workload_identity_outside_of_a_pod_is_refused_before_anything_is_aske
 def test_a_missing_library_is_said_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chatbot.service.entra.find_spec", lambda _name: None)
 
-    with pytest.raises(ConfigError, match=r"pip install 'chatbot\[entra\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'chatbot-acs\[entra\]'"):
         Entra("default").check({})
 
 

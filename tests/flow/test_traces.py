@@ -12,7 +12,7 @@ import pytest
 from chatbot.runtime.logs import logging_to
 from tests.flow.assembled import assembled
 
-pytest.importorskip("opentelemetry.sdk", reason="OpenTelemetry is not installed: pip install 'chatbot[otel]'")
+pytest.importorskip("opentelemetry.sdk", reason="OpenTelemetry is not installed: pip install 'chatbot-acs[otel]'")
 
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor

@@ -10,6 +10,7 @@ from typing import Final
 
 from packaging.requirements import Requirement
 
+from chatbot.distribution import DISTRIBUTION, install_command, repair, strangers
 from chatbot.errors import ConfigError
 from chatbot.runtime import event_loop
 from chatbot.runtime.doctor.finding import Finding, failed, misconfigured, ok
@@ -22,6 +23,7 @@ def look(
     extras: Sequence[str] = (),
     installed: Callable[[str], str] = version,
     asked: Sequence[str] | None = None,
+    owners: Sequence[str] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Iterator[Finding]:
     """Look at everything that chatbot needs.
@@ -30,14 +32,22 @@ def look(
         extras: what of chatbot's extras is needed, too.
         installed: the version of a package; raises `PackageNotFoundError` without it.
         asked: the requirements; those of chatbot by default.
+        owners: other distributions that own the package `chatbot`; those that are installed by default.
         environ: where an event loop may be named.
     """
     yield _python(environ)
-    needed = [Requirement(text) for text in (requires("chatbot") or () if asked is None else asked)]
+    if others := strangers() if owners is None else owners:
+        yield failed("packages", repair(others))
+    try:
+        asked = requires(DISTRIBUTION) or () if asked is None else asked
+    except PackageNotFoundError:
+        yield failed("packages", f"{DISTRIBUTION} is not installed; this code runs from a directory", install_command())
+        return
+    needed = [Requirement(text) for text in asked]
     wrong = list(_wrong([one for one in needed if _is_needed(one, extras)], installed))
     yield from wrong
     if not wrong:
-        known = ", ".join(f"{name} {installed(name)}" for name in ("chatbot", *_OF_INTEREST))
+        known = ", ".join(f"{name} {installed(name)}" for name in (DISTRIBUTION, *_OF_INTEREST))
         yield ok("packages", known)
 
 

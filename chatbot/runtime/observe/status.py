@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ import anyio.to_thread
 from chatbot.bot import Bot
 from chatbot.bot.degraded import RELOAD_REFUSED, SETTINGS_POSTPONED, Degraded, DegradedReasons
 from chatbot.bot.status import BotStatus, missed, report
+from chatbot.distribution import version
 from chatbot.errors import StoreError
 from chatbot.model import ThreadId
 from chatbot.runtime.connection import Connection
@@ -67,7 +67,7 @@ _NOWHERE: Final = ThreadId("is the store writable?")
 TRIAL: Final = (BeginAttempt(_NOWHERE, Attempt("", 1)), EndAttempt(_NOWHERE))
 """Writes that change pages of a file, and leave nothing; what changes none is not written, not even to a full disk."""
 
-_VERSION: Final = version("chatbot")  # reads files, so not on the loop
+_VERSION: Final = version()  # reads files, so not on the loop
 
 
 @dataclass(frozen=True, slots=True)

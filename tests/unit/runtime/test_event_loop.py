@@ -42,7 +42,7 @@ def test_a_name_that_is_none_is_refused_with_those_there_are() -> None:
 
 @pytest.mark.usefixtures("without_uvloop")
 def test_asked_for_but_not_installed_it_is_named_with_what_installs_it() -> None:
-    with pytest.raises(ConfigError, match=r"not installed: pip install 'chatbot\[uvloop\]'"):
+    with pytest.raises(ConfigError, match=r"not installed: pip install 'chatbot-acs\[uvloop\]'"):
         event_loop.chosen({"CHATBOT_EVENT_LOOP": "uvloop"})
 
 

@@ -38,7 +38,7 @@ def test_without_any_of_them_nothing_is_made_and_nothing_said() -> None:
 
 
 def test_an_exporter_that_is_not_there_is_said_and_no_reason_not_to_run() -> None:
-    pytest.importorskip("opentelemetry.sdk", reason="OpenTelemetry is not installed: pip install 'chatbot[otel]'")
+    pytest.importorskip("opentelemetry.sdk", reason="OpenTelemetry is not installed: pip install 'chatbot-acs[otel]'")
 
     with capture_logs() as lines, traced({"OTEL_TRACES_EXPORTER": "zipkin"}) as provider:
         assert provider is None
@@ -56,4 +56,4 @@ def test_without_opentelemetry_it_is_said_what_to_install(monkeypatch: pytest.Mo
     with capture_logs() as lines, traced({"OTEL_TRACES_EXPORTER": "otlp"}) as provider:
         assert provider is None
 
-    assert [line["reason"] for line in lines] == ["OpenTelemetry is not installed: pip install 'chatbot[otel]'"]
+    assert [line["reason"] for line in lines] == ["OpenTelemetry is not installed: pip install 'chatbot-acs[otel]'"]

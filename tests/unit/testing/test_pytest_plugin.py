@@ -214,7 +214,7 @@ def test_without_pytest_asyncio_only_tests_that_ask_fail_and_say_why(pytester: p
     result = pytester.runpytest(*QUIET, "-p", "no:asyncio", "--strict-markers")
 
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*needs pytest-asyncio 1.5 or later*pip install 'chatbot[[]test[]]'*"])
+    result.stdout.fnmatch_lines(["*needs pytest-asyncio 1.5 or later*pip install 'chatbot-acs[[]test[]]'*"])
 
 
 def test_what_cannot_have_virtual_time_is_refused(pytester: pytest.Pytester) -> None:
