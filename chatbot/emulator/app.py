@@ -10,7 +10,8 @@ Whoever has the access key may: `Authorization: Bearer {access key}`. All bodies
 * `GET|PATCH /emulator/quirks`: `{"start-time": "exclusive"}`
 * `PUT  /emulator/quotas`: `{"enabled": false}`
 * `PUT  /emulator/clock`: `{"offset": 3600}`, seconds; what tokens, quotas and retention are judged by
-* `POST /emulator/entra`: a token that is taken for one of Microsoft Entra ID's, where that is switched on
+* `POST /emulator/entra`: a token that is taken for one of Microsoft Entra ID's, where that is switched on;
+  `{"appId": "…", "userId": "…"}` names the application and the Teams user it is for
 * `POST /emulator/seed`: a seed document (`seed.py`) as JSON; answers what it created
 
 The emulator as an ASGI application.
@@ -196,10 +197,15 @@ class Control:
         self._emulator.offset_seconds = float(offset)
         return {"now": self._emulator.now()}
 
-    def _issue_entra(self, _request: Request) -> Json:
+    def _issue_entra(self, request: Request) -> Json:
         if not self._emulator.takes_entra:
             raise ErrorResponse(409, "Conflict", "Tokens of Entra are not accepted: start the emulator with --entra.")
-        return {"token": self._emulator.entra_token()}
+        body = _document(request)
+        app, user = body.get("appId") or "", body.get("userId") or ""
+        if not isinstance(app, str) or not isinstance(user, str):
+            msg = 'write {"appId": "…", "userId": "…"}, or leave them out: texts'
+            raise ValueError(msg)
+        return {"token": self._emulator.entra_token(app=app, user=user)}
 
     def _seed(self, request: Request) -> Json:
         return seed.plant(self._emulator, _document(request))
@@ -276,7 +282,7 @@ class Emulator(UserDirectory):
         self.endpoint = endpoint.rstrip("/")
         self.public_base = public_base
         self.has_quotas = quotas
-        self.takes_entra = entra
+        self.world.identities.takes_entra = entra
         self.quotas = Quotas()
         self.faults = faults or Faults()
         self.validations: dict[str, Callable[[], None]] = {}
@@ -291,9 +297,17 @@ class Emulator(UserDirectory):
         """The resource's key, base64."""
         return self.world.resource.access_key
 
-    def entra_token(self, *, lifetime: int = 86_400) -> str:
-        """A token that this emulator takes for one of Microsoft Entra ID's, for some seconds; see `entra`."""
-        return self.world.identities.issue_entra(self.now() // 1000 + lifetime)
+    @property
+    def takes_entra(self) -> bool:
+        """Whether identity also takes tokens of `entra_token`."""
+        return self.world.identities.takes_entra
+
+    def entra_token(self, *, lifetime: int = 86_400, app: str = "", user: str = "") -> str:
+        """A token that this emulator takes for one of Microsoft Entra ID's, for some seconds; see `entra`.
+
+        Also the token of a Teams user that identity exchanges, for this application and user if they are named.
+        """
+        return self.world.identities.issue_entra(self.now() // 1000 + lifetime, app=app, user=user)
 
     @property
     def connection_string(self) -> str:
@@ -346,7 +360,7 @@ class Emulator(UserDirectory):
         if isinstance(route, ChatRoute):
             request.caller = auth.chat(request, self.world, route.scopes)
         else:
-            auth.identity(request, self.world, takes_entra=self.takes_entra)
+            auth.identity(request, self.world)
         if self.has_quotas:
             thread = _thread(route, request)
             wait = self.quotas.admit(route.name, request.caller, thread, request.now, self.world.quirks)

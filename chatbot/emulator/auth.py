@@ -24,17 +24,11 @@ _HMAC = re.compile(r"HMAC-SHA256 SignedHeaders=([^&]*)&Signature=(.+)", re.ASCII
 WRONG_HASH = "Request 'x-ms-content-sha256' differs from generated content hash."
 
 
-def identity(request: Request, world: World, *, takes_entra: bool) -> None:
-    """Admit a request to identity, or 401.
-
-    Args:
-        request: the request.
-        world: whose key it must be signed with.
-        takes_entra: whether a token that stands for one of Entra's, and that this emulator issued, will do as well.
-    """
+def identity(request: Request, world: World) -> None:
+    """Admit a request that is signed with the resource's key, or carries a token in Entra's place; 401 otherwise."""
     header = request.header(b"authorization")
     if header[:7].lower() == "bearer ":
-        if not takes_entra:
+        if not world.identities.takes_entra:
             raise ErrorResponse(401, "Unauthorized", "Tokens of Microsoft Entra ID are not accepted; see --entra.")
         _entra(header[7:].strip(), request, world)
         return
@@ -84,10 +78,10 @@ def _entra(token: str, request: Request, world: World) -> None:
     All that is known of Entra's tokens is the scope that SDKs ask it for, https://communication.azure.com//.default.
     So one that names the address of something else as its audience is refused; what else may stand there is not known.
     """
-    claims = world.identities.entra_claims(token)
-    expires, audience = claims.get("exp"), str(claims.get("aud", ""))
+    claims = world.identities.entra_claims(token, request.now)
+    audience = str(claims.get("aud", ""))
     is_elsewhere = "://" in audience and urllib.parse.urlsplit(audience).hostname != "communication.azure.com"
-    if not isinstance(expires, int | float) or expires <= request.now // 1000 or is_elsewhere:
+    if not claims or is_elsewhere:
         raise ErrorResponse(401, "Unauthorized", "The provided access token is not valid.")
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from chatbot.emulator import cursors, parsing
 from chatbot.emulator.cursors import precise_time
 from chatbot.emulator.errors import ErrorResponse, bad_request, required, validation
-from chatbot.emulator.identities import Token, unverified_expiry
+from chatbot.emulator.identities import Token
 from chatbot.emulator.request import Request, Response
 from chatbot.emulator.serialization import Dialect, Json, dump, rejected, thread_item
 from chatbot.emulator.state import ThreadState
@@ -279,11 +279,15 @@ def delete_user(world: World, request: Request) -> Response:
 
 
 def exchange_token(world: World, request: Request) -> Response:
-    """POST /teamsUser/:exchangeAccessToken; the refusals were recorded."""
+    """POST /teamsUser/:exchangeAccessToken; the refusals were recorded, the token's before all others."""
     body = request.json()
-    token = _required(body, "token")
+    if body.get("token") is None:
+        raise required("Token")  # noqa: EM101 -- a field name, not a message
+    claims = world.identities.entra_claims(str(body["token"]), request.now)
+    if not claims:
+        raise ErrorResponse(401, "InvalidAccessToken", "Provided access token is not valid.", is_versioned=False)
     if request.version < "2022":  # the preview of October 2021 takes the token alone
-        return _exchanged(world, request, token, world.state.new_guid())
+        return _exchanged(world, request, claims, claims.get("oid") or world.state.new_guid())
     app, user = _required(body, "appId"), _required(body, "userId")
     if not _GUID.fullmatch(app):
         message = "Provided AppId has invalid format."
@@ -291,14 +295,17 @@ def exchange_token(world: World, request: Request) -> Response:
     if not _GUID.fullmatch(user):
         message = "Provided UserId has invalid format."
         raise validation(message, "userId")
-    return _exchanged(world, request, token, user)
+    if claims.get("appid", app) != app:
+        message = "AAD application is not the expected one."
+        raise validation(message, "appId")
+    if claims.get("oid", user) != user:
+        message = "Provided AAD token issued for unexpected user."
+        raise validation(message, "userId")
+    return _exchanged(world, request, claims, user)
 
 
-def _exchanged(world: World, request: Request, token: str, user: str) -> Response:
-    expires = unverified_expiry(token)
-    if expires is None or expires <= request.now // 1000:
-        raise ErrorResponse(401, "InvalidAccessToken", "Provided access token is not valid.", is_versioned=False)
-    return Response(200, dump(_token(world.identities.exchange(user, expires, request.now))))
+def _exchanged(world: World, request: Request, claims: Mapping[str, Any], user: str) -> Response:
+    return Response(200, dump(_token(world.identities.exchange(user, claims["exp"], request.now))))
 
 
 def _required(body: Mapping[str, Any], name: str) -> str:

@@ -301,7 +301,9 @@ async def _drain(state: ServerState) -> None:
     for connection in list(state.connections):
         if connection.transport is not None:
             connection.transport.abort()
-    await asyncio.sleep(0)
+    # The socket of a connection is open until the loop has told it that it is lost, a few turns later.
+    while state.connections:  # noqa: ASYNC110 -- uvicorn's set has no event
+        await asyncio.sleep(0)
 
 
 def _bind(host: str, port: int) -> socket.socket:

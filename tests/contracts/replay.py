@@ -29,7 +29,7 @@ class Replay:
     def __init__(self, story: list[Session]) -> None:
         self.evidence = json.dumps([session.exchanges for session in story])
         self.clock = Clock(1_750_000_000.123)
-        self.emulator = Emulator(World(), clock=self.clock, quotas=False)
+        self.emulator = Emulator(World(), clock=self.clock, quotas=False, entra=True)
         self.known: dict[str, str] = {}
         self.users: list[str] = []
         self.tokens: dict[str, str] = {}
@@ -177,7 +177,7 @@ class Replay:
         return self.messages[-1] if text.isdigit() and self.messages else text
 
     def _teams_body(self, exchange: dict[str, Any]) -> dict[str, str]:
-        body = {"token": self._entra_token(), "appId": ANY_GUID, "userId": ANY_GUID}
+        body = {"token": self.emulator.entra_token(lifetime=180_000), "appId": ANY_GUID, "userId": ANY_GUID}
         if exchange["status"] == 401:
             body["token"] = "invalid" if "appId" in exchange["request"] else "invalid-too"
         elif exchange["status"] == 400:
@@ -185,10 +185,6 @@ class Replay:
             name = error["target"][0].lower() + error["target"][1:]
             body[name] = "" if "required" in error["message"] else "invalid"
         return {key: body[key] for key in exchange["request"]}
-
-    def _entra_token(self) -> str:
-        user = self.emulator.create_user()
-        return self.emulator.issue_token(user, minutes=3000).text
 
     def _learn(self, exchange: dict[str, Any], answer: Answer) -> None:
         if answer.status != 201 and answer.status != 200:

@@ -34,8 +34,8 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def test_every_public_method_of_the_javascript_clients_works(packages: Path, tmp_path: Path) -> None:
-    emulator = Emulator(quotas=False)
-    entra = emulator.issue_token(emulator.create_user()).text
+    emulator = Emulator(quotas=False, entra=True)
+    entra = emulator.entra_token()
     async with serve(emulator, certificates=tmp_path) as running:
         environment = {**os.environ, "NODE_EXTRA_CA_CERTS": str(running.ca_file), "NODE_NO_WARNINGS": "1"}
         result = await anyio.run_process(

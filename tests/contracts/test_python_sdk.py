@@ -63,12 +63,6 @@ async def served(tmp_path: Path) -> AsyncIterator[tuple[Running, ssl.SSLContext]
         yield running, ssl.create_default_context(cafile=running.ca_file)
 
 
-def entra_token(running: Running) -> str:
-    """Something with an expiry, as the emulator cannot know Entra's keys."""
-    emulator = running.emulator
-    return emulator.issue_token(emulator.create_user()).text
-
-
 async def test_every_public_method_of_the_sync_clients_works(tmp_path: Path) -> None:
     async with served(tmp_path) as (running, _):
         seen = await asyncio.to_thread(as_a_stranger, running)
@@ -86,7 +80,7 @@ def as_a_stranger(running: Running) -> set[str]:
         [CommunicationTokenScope.CHAT], token_expires_in=timedelta(hours=1)
     )
     token = identity.get_token(ann, [CommunicationTokenScope.CHAT])
-    teams = identity.get_token_for_teams_user(entra_token(running), GUID, GUID)
+    teams = identity.get_token_for_teams_user(running.emulator.entra_token(), GUID, GUID)
     assert teams.token
 
     credential = CommunicationTokenCredential(token.token)
@@ -157,7 +151,7 @@ async def test_every_public_method_of_the_aio_clients_works(tmp_path: Path) -> N
         ann = await identity.create_user()
         bob, _ = await identity.create_user_and_token([CommunicationTokenScope.CHAT])
         token = await identity.get_token(ann, [CommunicationTokenScope.CHAT])
-        assert (await identity.get_token_for_teams_user(entra_token(running), GUID, GUID)).token
+        assert (await identity.get_token_for_teams_user(running.emulator.entra_token(), GUID, GUID)).token
 
         credential = chat_aio.CommunicationTokenCredential(token.token)
         chat = Used(chat_aio.ChatClient(running.endpoint, credential, transport=transport()), seen)

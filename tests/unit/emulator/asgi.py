@@ -40,9 +40,9 @@ class Answer:
         return json.loads(self.body)
 
 
-def make(**quirks: Any) -> tuple[Emulator, Clock]:
+def make(*, entra: bool = False, **quirks: Any) -> tuple[Emulator, Clock]:
     clock = Clock()
-    return Emulator(World(seed=7, quirks=Quirks(**quirks)), clock=clock, quotas=False), clock
+    return Emulator(World(seed=7, quirks=Quirks(**quirks)), clock=clock, quotas=False, entra=entra), clock
 
 
 async def call(
@@ -115,8 +115,8 @@ async def signed(
 class Scene:
     """Two people in a thread, and calls on their behalf."""
 
-    def __init__(self, **quirks: Any) -> None:
-        self.emulator, self.clock = make(**quirks)
+    def __init__(self, *, entra: bool = False, **quirks: Any) -> None:
+        self.emulator, self.clock = make(entra=entra, **quirks)
         self.ann = self.emulator.create_user()
         self.bob = self.emulator.create_user()
         self.thread = self.emulator.create_thread(self.ann, "lobby", [self.bob])

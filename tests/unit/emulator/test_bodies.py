@@ -1,5 +1,6 @@
 """Bodies and queries of the wrong shape are refused before anything happens."""
 
+import base64
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from tests.unit.emulator.asgi import Scene, call, make, signed
 
 GUID = "8a5e3ae1-0c9b-4c4a-9b0e-6e5f6d1c2b3a"
+OTHER = "00000000-0c9b-4c4a-9b0e-6e5f6d1c2b3a"
 PERSON = {"communicationIdentifier": {"communicationUser": {"id": "8:acs:x"}}}
 
 
@@ -104,14 +106,19 @@ async def test_start_time_may_have_any_offset_or_the_links_own_form() -> None:
     ("body", "message", "target"),
     [
         ({}, "Token: The Token field is required.", "Token"),
-        ({"token": "x"}, "AppId: The AppId field is required.", "AppId"),
-        ({"token": "x", "appId": GUID}, "UserId: The UserId field is required.", "UserId"),
-        ({"token": "x", "appId": "x", "userId": GUID}, "Provided AppId has invalid format.", "appId"),
-        ({"token": "x", "appId": GUID, "userId": "x"}, "Provided UserId has invalid format.", "userId"),
+        ({"token": "good"}, "AppId: The AppId field is required.", "AppId"),
+        ({"token": "good", "appId": GUID}, "UserId: The UserId field is required.", "UserId"),
+        ({"token": "good", "appId": GUID, "userId": ""}, "UserId: The UserId field is required.", "UserId"),
+        ({"token": "good", "appId": "x", "userId": GUID}, "Provided AppId has invalid format.", "appId"),
+        ({"token": "good", "appId": GUID, "userId": "x"}, "Provided UserId has invalid format.", "userId"),
+        ({"token": "good", "appId": OTHER, "userId": OTHER}, "AAD application is not the expected one.", "appId"),
+        ({"token": "good", "appId": GUID, "userId": OTHER}, "Provided AAD token issued for unexpected user.", "userId"),
     ],
 )
 async def test_the_exchange_of_a_teams_users_token_is_validated(body: Any, message: str, target: str) -> None:
-    emulator, _ = make()
+    emulator, _ = make(entra=True)
+    if "token" in body:
+        body = {**body, "token": emulator.entra_token(app=GUID, user=GUID)}
 
     answer = await signed(emulator, "POST", "/teamsUser/:exchangeAccessToken", body)
 
@@ -120,15 +127,28 @@ async def test_the_exchange_of_a_teams_users_token_is_validated(body: Any, messa
 
 
 async def test_a_teams_users_token_is_exchanged_and_chat_forbids_it() -> None:
-    scene = Scene()
-    body = {"token": scene.token(scene.ann), "appId": GUID, "userId": GUID}
+    scene = Scene(entra=True)
+    body = {"token": scene.emulator.entra_token(), "appId": GUID, "userId": GUID}
 
     exchanged = await signed(scene.emulator, "POST", "/teamsUser/:exchangeAccessToken", body)
-    refused = await signed(scene.emulator, "POST", "/teamsUser/:exchangeAccessToken", {**body, "token": "a.b.c"})
     chat = await call(scene.emulator, "GET", scene.path, token=exchanged.json["token"])
 
-    assert refused.json["error"]["code"] == "InvalidAccessToken"
     assert (chat.status, chat.json["CommunicationError"]["Code"]) == (403, "Forbidden")
+
+
+async def test_only_a_token_that_the_emulator_issued_in_entras_place_is_exchanged() -> None:
+    scene = Scene(entra=True)
+    claims = base64.urlsafe_b64encode(b'{"exp": 9999999999}').decode().rstrip("=")
+    forged = ["", "a.b.c", f"e30.{claims}.", f"e30.{claims}.c2ln", "é", scene.token(scene.ann)]
+    expired = scene.emulator.entra_token(lifetime=0)
+    switched_off = Scene()
+
+    for token in (*forged, expired):
+        for body in ({"token": token, "appId": GUID, "userId": GUID}, {"token": token, "appId": "x"}):
+            refused = await signed(scene.emulator, "POST", "/teamsUser/:exchangeAccessToken", body)
+            assert (refused.status, refused.json["error"]["code"]) == (401, "InvalidAccessToken"), token
+    body = {"token": switched_off.emulator.entra_token(), "appId": GUID, "userId": GUID}
+    assert (await signed(switched_off.emulator, "POST", "/teamsUser/:exchangeAccessToken", body)).status == 401
 
 
 @pytest.mark.parametrize("scopes", ["chat", ["chess"], [1], {"chat": True}])

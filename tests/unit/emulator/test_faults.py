@@ -165,7 +165,7 @@ async def test_over_sockets_the_connection_really_breaks(tls: bool, tmp_path: Pa
     user = emulator.create_user()
     thread, token = emulator.create_thread(user), emulator.issue_token(user).text
     request = (
-        f"GET /chat/threads/{thread}/messages?api-version=2024-03-07 HTTP/1.1\r\nhost: x\r\n"
+        f"GET /chat/threads/{thread}/messages?api-version=2024-03-07 HTTP/1.1\r\nhost: 127.0.0.1\r\n"
         f"authorization: Bearer {token}\r\n\r\n"
     )
     async with serve(emulator, tls=tls, certificates=tmp_path) as running:

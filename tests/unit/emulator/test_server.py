@@ -25,6 +25,7 @@ async def get(url: str, context: ssl.SSLContext | None = None) -> tuple[int, byt
     writer.write(f"GET /{path} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n".encode())
     answer = await reader.read()
     writer.close()
+    await writer.wait_closed()
     assert scheme == ("https" if context else "http")
     return int(answer.split()[1]), answer
 
@@ -58,7 +59,7 @@ async def test_serving_ends_at_once_although_connections_are_open(tmp_path: Path
     async with serve(Emulator(), tls=False, certificates=tmp_path) as running:
         host, _, port = running.endpoint.removeprefix("http://").partition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"GET /chat/threads HTTP/1.1\r\nhost: x\r\n\r\n")
+        writer.write(b"GET /chat/threads HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
 
     with pytest.raises(OSError, match=r"."):
@@ -171,6 +172,7 @@ async def test_a_public_host_goes_into_certificate_links_and_connection_string(t
         context = ssl.create_default_context(cafile=running.ca_file)
         _, writer = await asyncio.open_connection("127.0.0.1", int(port), ssl=context, server_hostname="chat.example")
         writer.close()
+        await writer.wait_closed()
 
     assert running.endpoint == f"https://chat.example:{port}"
     assert running.connection_string.startswith(f"endpoint=https://chat.example:{port}/;accesskey=")
@@ -213,7 +215,8 @@ async def test_a_client_that_is_gone_before_a_fault_cuts_its_connection_is_no_er
     async with serve(emulator, tls=False) as running:
         host, _, port = running.endpoint.removeprefix("http://").partition(":")
         _, writer = await asyncio.open_connection(host, int(port))
-        head = f"GET /chat/threads?api-version=2024-03-07 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n"
+        path = "/chat/threads?api-version=2024-03-07"
+        head = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {token}\r\n\r\n"
         writer.write(head.encode())
         await writer.drain()
         writer.close()
@@ -241,7 +244,7 @@ async def test_serving_ends_although_an_answer_is_still_hanging() -> None:
         _, writer = await asyncio.open_connection(host, int(port))
         path = "/chat/threads?api-version=2024-03-07"
         asked.clear()
-        writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n".encode())
+        writer.write(f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {token}\r\n\r\n".encode())
         await asked.wait()
 
     assert not emulator.calls
@@ -256,7 +259,7 @@ async def test_serving_ends_although_an_answer_is_still_hanging() -> None:
         b"GET / HTTP/9.9\r\n\r\n",
         b"POST /identities HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
         b"POST /identities HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"GET /chat/threads?\x00 HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /chat/threads?\x00 HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n",
     ],
 )
 async def test_what_is_no_http_is_a_400_or_the_end_of_the_connection(noise: bytes) -> None:
