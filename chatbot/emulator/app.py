@@ -1,9 +1,12 @@
-"""The control API: what a test in any language can see and change, under `/emulator/`.
+"""The emulator as an ASGI application, and its control API under `/emulator/`.
 
-Whoever has the access key may: `Authorization: Bearer {access key}`. All bodies are JSON.
+Written against ASGI itself, without a framework, so that a load test measures the bot. It needs no socket: tests call
+it in their own process. Order of a request: route, api-version, token, quota, faults, operation.
+
+Whoever has the access key may use the control API (`Authorization: Bearer {access key}`). All bodies are JSON.
 
 * `GET  /emulator/status`: resource, endpoint, time, switches, counts
-* `GET  /emulator/calls` (`?operation=`, `?since=` milliseconds), `DELETE` forgets them
+* `GET  /emulator/calls` (`?operation=`, `?since=` milliseconds); `DELETE` forgets them
 * `GET  /emulator/typing` (`?thread=`)
 * `GET  /emulator/threads`, `GET /emulator/threads/{id}`: transcript, participants, receipts
 * `GET|PUT|POST|DELETE /emulator/faults`: the rules as texts; POST adds, PUT replaces, DELETE ends them
@@ -13,12 +16,6 @@ Whoever has the access key may: `Authorization: Bearer {access key}`. All bodies
 * `POST /emulator/entra`: a token that is taken for one of Microsoft Entra ID's, where that is switched on;
   `{"appId": "…", "userId": "…"}` names the application and the Teams user it is for
 * `POST /emulator/seed`: a seed document (`seed.py`) as JSON; answers what it created
-
-The emulator as an ASGI application.
-
-Written against ASGI itself, without a framework: an idle `list_messages` costs 40 µs here, so that a load
-test measures the bot. Needs no socket: tests call it in-process. Order of a request: route, api-version,
-token, quota, faults, operation.
 """
 
 from __future__ import annotations

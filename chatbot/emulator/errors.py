@@ -1,8 +1,7 @@
-"""The service's refusals, by name, with the texts it was seen to use.
+"""The service's refusals by name, with the texts that were recorded.
 
-Raised by the world, rendered by `bodies.py` into the envelope of chat or of identity. Sources are the
-recorded live test sessions of the official SDKs and, where those are silent, reports of users; statuses
-nobody ever reported are decided by a quirk and say so there.
+Operations raise them; `serialization.py` writes them into the envelope of Chat or of Identity. Where no recording and
+no report says what the service answers, a quirk decides.
 """
 
 from __future__ import annotations

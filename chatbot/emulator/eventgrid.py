@@ -40,8 +40,8 @@ async def event_grid(
     import aiohttp  # here, because it takes half as long to load as all the rest, and few need it
 
     send, receive = anyio.create_memory_object_stream[dict[str, Any]](_QUEUE)
-    happenings = EventPublisher(emulator.world.state)
-    listener = _Listener(emulator, happenings, send)
+    publisher = EventPublisher(emulator.world.state)
+    listener = _Listener(emulator, publisher, send)
     emulator.world.state.listeners.append(listener)
     timeout = aiohttp.ClientTimeout(total=30)
     try:
@@ -59,14 +59,14 @@ class _Listener:
     """Queues the events of every record; a full queue loses the newest, and says so."""
 
     def __init__(
-        self, emulator: Emulator, happenings: EventPublisher, queue: MemoryObjectSendStream[dict[str, Any]]
+        self, emulator: Emulator, publisher: EventPublisher, queue: MemoryObjectSendStream[dict[str, Any]]
     ) -> None:
         self._emulator = emulator
-        self._happenings = happenings
+        self._publisher = publisher
         self._queue = queue
 
     def __call__(self, record: Record) -> None:
-        for event in self._happenings.of(record, self._emulator.now()):
+        for event in self._publisher.of(record, self._emulator.now()):
             try:
                 self._queue.send_nowait(event)
             except anyio.WouldBlock:

@@ -16,8 +16,6 @@ A fault is written `OPERATION:KIND[=VALUE][,NAME=VALUE…]`; `*` is every operat
 Names: `probability` (default 1), `skip` (matching calls to let pass first), `times` (strikes at most), `every` (strike
 only each n-th matching call), `begin` and `end` (seconds since the first request after the rule was put in force),
 `retry-after` (seconds, on a status), `after`, `user`, `thread`.
-
-Faults being carried out on one request: what happens before its effect, after it, and on the way back.
 """
 
 from __future__ import annotations

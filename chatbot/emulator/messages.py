@@ -1,14 +1,8 @@
-"""What the service does to html: dangerous and unknown elements go, plain formatting stays.
+"""Messages of a thread: send, read, list, edit, delete; and the sanitizer of html.
 
-The exact allow-list is unknown (U7). Established is that `src` of images is stripped (Communication issue
-245) and that texts are left alone. The list here is what chat clients of the service format with. Mentions and reply
-blocks stay with the attributes that say who is meant and what is quoted: the UI Library and Teams rely on them.
-
-Messages of a thread: send, read, list, edit, delete.
-
-Ids and versions come from one rising counter per thread, `max(now, last + 1)`; every change takes the next
-sequence id and moves the message to the front of the list, which descends by version. A deleted message stays
-as a tombstone. Sources: the recorded sessions of the SDKs' live tests, 2021 to 2023.
+Ids and versions come from one rising counter per thread, `max(now, last + 1)`. Every change moves the message to the
+front of the list, which descends by version. A deleted message stays as a tombstone. Sources: the recorded sessions of
+the SDKs' live tests.
 """
 
 from __future__ import annotations

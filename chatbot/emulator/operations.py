@@ -1,7 +1,4 @@
-"""The operations of Chat: one function each, from a request to an answer.
-
-The operations of Identity: users, their tokens, and the exchange of a Teams user's token.
-"""
+"""The operations of Chat and Identity: one function each, from a request to its answer."""
 
 from __future__ import annotations
 

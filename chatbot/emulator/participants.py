@@ -1,13 +1,11 @@
-"""Who is in a thread: add, remove, list.
+"""Participants of a thread (add, remove, list), their read receipts and their typing notifications.
 
-One call makes one `participantAdded` message that names everybody it added. Teams users and telephone numbers
-are not admitted to plain threads: they come back as `invalidParticipants` with code 403 (azure-sdk-for-net
+One call of `:add` makes one `participantAdded` message that names everybody it added. Teams users and telephone
+numbers are not admitted to plain threads: they come back as `invalidParticipants` with code 403 (azure-sdk-for-net
 issue 41885).
 
-Read receipts and typing notifications.
-
-A user has one receipt per thread, the latest read. In threads above 20 people both are accepted and nobody
-sees them (documented limit; azure-sdk-for-net issue 31413).
+A user has one receipt per thread, the latest read. In threads above 20 people receipts and typing notifications are
+accepted, and nobody sees them (documented limit; azure-sdk-for-net issue 31413).
 """
 
 from __future__ import annotations

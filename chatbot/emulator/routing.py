@@ -1,8 +1,6 @@
-"""From an ASGI scope to a request with its route; what the service does not have is refused here.
+"""From an ASGI scope to a request and its route: which operation a method on a path is, and what it asks of a token.
 
-The service's paths: which operation a method on a path is, and what it asks of a token.
-
-Literals match in any case.
+What the service does not have is refused here. Literals of a path match in any case.
 """
 
 from __future__ import annotations
@@ -12,9 +10,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from chatbot.emulator import operations as chat
-from chatbot.emulator import operations as identity
-from chatbot.emulator import routing, serialization
+from chatbot.emulator import operations, serialization
 from chatbot.emulator.errors import ErrorResponse
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.request import MAX_BODY, Request, Response, parse_path, parse_query
@@ -73,7 +69,7 @@ async def body(receive: Receive) -> bytes:
 
 def find_route(request: Request, quirks: Quirks) -> Route:
     """The operation asked for; notes the api-version in the request."""
-    methods = routing.find(request.segments)
+    methods = _methods(request.segments)
     if methods is None:
         raise ErrorResponse(404, "NotFound", "The requested resource does not exist.")
     found = methods.get(request.method)
@@ -115,7 +111,7 @@ class ChatRoute:
     """An operation of chat and the token scopes it takes (documented in the identity model's table)."""
 
     name: str
-    run: Callable[[chat.Chat], Response]
+    run: Callable[[operations.Chat], Response]
     scopes: frozenset[str] = ANY_CHAT
 
 
@@ -131,39 +127,39 @@ Route = ChatRoute | IdentityRoute
 
 _CHAT: dict[str, dict[str, ChatRoute]] = {
     "threads": {
-        "POST": ChatRoute("create_thread", chat.create_thread, ONLY_CHAT),
-        "GET": ChatRoute("list_threads", chat.list_threads),
+        "POST": ChatRoute("create_thread", operations.create_thread, ONLY_CHAT),
+        "GET": ChatRoute("list_threads", operations.list_threads),
     },
     "thread": {
-        "GET": ChatRoute("get_thread", chat.get_thread),
-        "PATCH": ChatRoute("update_thread", chat.update_thread, ONLY_CHAT),
-        "DELETE": ChatRoute("delete_thread", chat.delete_thread, ONLY_CHAT),
+        "GET": ChatRoute("get_thread", operations.get_thread),
+        "PATCH": ChatRoute("update_thread", operations.update_thread, ONLY_CHAT),
+        "DELETE": ChatRoute("delete_thread", operations.delete_thread, ONLY_CHAT),
     },
     "messages": {
-        "POST": ChatRoute("send_message", chat.send_message),
-        "GET": ChatRoute("list_messages", chat.list_messages),
+        "POST": ChatRoute("send_message", operations.send_message),
+        "GET": ChatRoute("list_messages", operations.list_messages),
     },
     "message": {
-        "GET": ChatRoute("get_message", chat.get_message),
-        "PATCH": ChatRoute("update_message", chat.update_message),
-        "DELETE": ChatRoute("delete_message", chat.delete_message),
+        "GET": ChatRoute("get_message", operations.get_message),
+        "PATCH": ChatRoute("update_message", operations.update_message),
+        "DELETE": ChatRoute("delete_message", operations.delete_message),
     },
-    "participants": {"GET": ChatRoute("list_participants", chat.list_participants)},
-    ":add": {"POST": ChatRoute("add_participants", chat.add_participants, JOINED)},
-    ":remove": {"POST": ChatRoute("remove_participant", chat.remove_participant, JOINED)},
+    "participants": {"GET": ChatRoute("list_participants", operations.list_participants)},
+    ":add": {"POST": ChatRoute("add_participants", operations.add_participants, JOINED)},
+    ":remove": {"POST": ChatRoute("remove_participant", operations.remove_participant, JOINED)},
     "readreceipts": {
-        "POST": ChatRoute("send_read_receipt", chat.send_receipt),
-        "GET": ChatRoute("list_read_receipts", chat.list_receipts),
+        "POST": ChatRoute("send_read_receipt", operations.send_receipt),
+        "GET": ChatRoute("list_read_receipts", operations.list_receipts),
     },
-    "typing": {"POST": ChatRoute("send_typing_notification", chat.send_typing)},
+    "typing": {"POST": ChatRoute("send_typing_notification", operations.send_typing)},
 }
 
 _IDENTITY: dict[str, dict[str, IdentityRoute]] = {
-    "identities": {"POST": IdentityRoute("create_user", identity.create_user)},
-    "identity": {"DELETE": IdentityRoute("delete_user", identity.delete_user)},
-    ":issueaccesstoken": {"POST": IdentityRoute("issue_token", identity.issue_token)},
-    ":revokeaccesstokens": {"POST": IdentityRoute("revoke_tokens", identity.revoke_tokens)},
-    "teams": {"POST": IdentityRoute("exchange_token", identity.exchange_token)},
+    "identities": {"POST": IdentityRoute("create_user", operations.create_user)},
+    "identity": {"DELETE": IdentityRoute("delete_user", operations.delete_user)},
+    ":issueaccesstoken": {"POST": IdentityRoute("issue_token", operations.issue_token)},
+    ":revokeaccesstokens": {"POST": IdentityRoute("revoke_tokens", operations.revoke_tokens)},
+    "teams": {"POST": IdentityRoute("exchange_token", operations.exchange_token)},
 }
 
 OPERATIONS = tuple(
@@ -186,7 +182,7 @@ def check_operation(name: str) -> None:
         raise ValueError(msg)
 
 
-def find(segments: list[str]) -> dict[str, ChatRoute] | dict[str, IdentityRoute] | None:
+def _methods(segments: list[str]) -> dict[str, ChatRoute] | dict[str, IdentityRoute] | None:
     """The methods of a path, or None if the service has no such path."""
     count, head = len(segments), segments[0].lower()
     if head == "chat" and 2 <= count <= 5 and segments[1].lower() == "threads":

@@ -1,12 +1,7 @@
-"""From the world's records to the service's JSON.
+"""From the world's records to the service's JSON, as each api-version of Chat and Identity writes it.
 
-Key order as recorded, absent fields omitted, never null.
-
-The api-versions of Chat and Identity and what each of them knows.
-
-From the published specifications (stable and preview folders) and the `api-supported-versions` headers
-recorded in 2023. Thread metadata was recorded on 2023-07-01-preview and 2023-11-15-preview and is stable
-since 2025-03-15.
+Key order as recorded; absent fields are omitted, never null. What a version knows comes from the published
+specifications (stable and preview) and the recorded `api-supported-versions` headers.
 """
 
 from __future__ import annotations

@@ -1,20 +1,11 @@
-"""Certificates for loopback and for `--public-host`.
+"""Serving an emulator on sockets: https for strangers' SDKs and, beside it, plain http for loopback callers.
 
-A certificate authority is made at first start and kept in the user's data directory, so that whoever trusts
-it once can talk to every later emulator; each server gets a fresh certificate from it. Key files are readable
-by their owner only.
+Uvicorn's protocol classes on listeners of our own, without `uvicorn.Server`: a taken port is an error of ours and no
+`sys.exit`, signals stay with whoever owns the process, stopping waits for no idle connection, and nothing outlives the
+`async with`. An answer leaves in one write, which halves the system calls of an idle poll.
 
-Uvicorn's connections with two things added: answers leave in one piece, and a fault can cut the line.
-
-Uvicorn writes an answer's head and body one after the other; gathered into one write, an idle poll costs half
-the system calls. `ConnectionError` raised by the application is the network's fault, played (`faults.py`):
-the connection is cut.
-
-Serving an emulator on sockets: https for strangers' SDKs and, beside it, plain http for loopback callers.
-
-Uvicorn's protocol classes on sockets and listeners of our own, without `uvicorn.Server`: a taken port is an
-error of ours and no `sys.exit`, signals stay with whoever owns the process, stopping waits for no idle
-connection, and nothing outlives the `async with`.
+The certificate authority for https is made at the first start and kept in the user's data directory, so that whoever
+trusts it once can talk to every later emulator. Each server gets a fresh certificate from it.
 """
 
 from __future__ import annotations
