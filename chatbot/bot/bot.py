@@ -49,7 +49,7 @@ from chatbot.dispatch.author_code import RunLimits, Running, uncancelled
 from chatbot.errors import StoreError, kind_of
 from chatbot.events import ActionFailed, BotStarted, BotStopping, Event, MessageEvent, ThreadEvent
 from chatbot.model import MessageId, ThreadId, UserId, milliseconds
-from chatbot.outbox.action_rows import causer_of, pieces_of, row_of, target_of
+from chatbot.outbox.action_rows import person_behind, pieces_of, row_of, target_of
 from chatbot.outbox.stream import broken_off
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, SharedQuotas
@@ -438,7 +438,7 @@ class Bot:
                     target,
                     after=after,
                     created_ms=created_ms,
-                    caused_by=causer_of(event),
+                    caused_by=person_behind(event),
                     after_failure=isinstance(event, ActionFailed),
                 )
                 for piece in pieces_of(wish)
@@ -567,9 +567,9 @@ async def _attempts(bot: Bot, store: Store) -> Mapping[ThreadId, Attempt]:
     neither a refused start nor an operator's signal counts against anybody. A stop has cut it off if it had run for
     long. A bot that died and is started again in the same process says nothing of its handlers.
     """
-    is_first = bot.user not in bot.commons.recalled
+    is_first = bot.user not in bot.commons.restored
     is_other = is_first or not bot.has_recalled
-    bot.commons.recalled.add(bot.user)
+    bot.commons.restored.add(bot.user)
     bot.has_recalled = True
     was_killed = is_first and store.was_killed and not store.was_stopping
     attempts = dict(await store.attempts(bot.user))

@@ -12,7 +12,7 @@ from chatbot.bot.membership import Presence, count_people
 from chatbot.errors import OutcomeUnknown, ServiceError, Throttled, Unreachable
 from chatbot.model import ThreadId, ThreadItem, milliseconds
 from chatbot.polling.eventgrid import Reliance
-from chatbot.polling.thread_list import Walk, rings
+from chatbot.polling.thread_list import ThreadListWalk, may_have_moved
 from chatbot.service.back_off import BackOff
 from chatbot.service.budget import Operation
 
@@ -48,7 +48,7 @@ class ThreadWatcher:
         self._bot = bot
         self._summoned = anyio.Event()
         self._heard_ms: int | None = None
-        self._full_walk: Walk | None = None
+        self._full_walk: ThreadListWalk | None = None
         self._full_walk_at = 0.0
         self._is_complete = False
         self._reliance = Reliance()
@@ -80,7 +80,7 @@ class ThreadWatcher:
             self.summon()  # the list of threads knows whether it is ours
             return
         lane = self._bot.lanes[thread]
-        self._reliance.told(thread, anyio.current_time())
+        self._reliance.record_delivery(thread, anyio.current_time())
         lane.looking.stir()
         if not lane.is_backing_off:
             self._bot.turns.ring(thread, due=lane.looking.next_wake(anyio.current_time()))
@@ -125,22 +125,22 @@ class ThreadWatcher:
         now = anyio.current_time()
         pause = back_off.failed(error, now)
         if isinstance(error, Throttled):
-            self._bot.budget.close(Operation.LIST_THREADS, now + pause)
+            self._bot.budget.block(Operation.LIST_THREADS, now + pause)
         return pause
 
     async def _listen(self) -> None:
         """Read what has moved since the last time, and go on with the walk to the end."""
         if self._heard_ms is not None:
-            walk = Walk(self._bot.service, self._bot.budget, horizon_ms=self._heard_ms)
+            walk = ThreadListWalk(self._bot.service, self._bot.budget, horizon_ms=self._heard_ms)
             while not walk.is_over:
                 self._hear(await walk.read(), walk)
             self._heard_ms = walk.begun_ms or self._heard_ms
         if self._full_walk is None and (self._heard_ms is None or anyio.current_time() >= self._full_walk_at):
-            self._full_walk = Walk(self._bot.service, self._bot.budget)
+            self._full_walk = ThreadListWalk(self._bot.service, self._bot.budget)
         if self._full_walk is not None:
             await self._go_on(self._full_walk)
 
-    async def _go_on(self, walk: Walk) -> None:
+    async def _go_on(self, walk: ThreadListWalk) -> None:
         """Read further pages of the walk to the end, as many as its part of the quota allows now."""
         while not self._bot.budget.delay(Operation.WALK_THREADS, anyio.current_time()):
             self._bot.budget.spend(Operation.WALK_THREADS, anyio.current_time())
@@ -157,7 +157,7 @@ class ThreadWatcher:
                 self.has_walked = self._is_complete = True
                 return
 
-    def _hear(self, items: Iterable[ThreadItem], walk: Walk) -> None:
+    def _hear(self, items: Iterable[ThreadItem], walk: ThreadListWalk) -> None:
         self._bot.watch.doorbell()
         self._answered_at = anyio.current_time()
         if walk.pages == 1 and walk.date_ms is not None:
@@ -176,7 +176,7 @@ class ThreadWatcher:
             if stamp_ms is not None:
                 lane.looking.ring(stamp_ms)
                 age = ((walk.begun_ms or stamp_ms) - stamp_ms) / 1000
-                self._reliance.found(item.id, age, anyio.current_time())
+                self._reliance.record_move(item.id, age, anyio.current_time())
             if not lane.is_backing_off:
                 self._bot.turns.ring(item.id)
 
@@ -191,7 +191,7 @@ class ThreadWatcher:
             return self._bot.serves(item.id) and lane.membership.is_worth_a_probe(
                 item.last_activity, lane.looking.looked_ms, anyio.current_time()
             )
-        return item.deleted_on is not None or rings(item.last_activity, lane.looking.looked_ms)
+        return item.deleted_on is not None or may_have_moved(item.last_activity, lane.looking.looked_ms)
 
     async def is_answered_elsewhere(self, lane: Lane) -> bool:
         """Whether the service answers the bot in general, so that a refusal concerns this thread alone.

@@ -118,14 +118,14 @@ class Lane:
             self.thread,
             self.budget,
             find_row=self.bot.find_row,
-            find_made=self.bot.find_made,
+            find_known_messages=self.bot.find_made,
             clock=self.bot.clock,
             display_name=self.bot.display_name,
             slack_ms=self.bot.settings.slack_ms,
             log=self.log,
             rows=rows,
             during=self.bot.tracer.action,
-            tell=self._tell_of_sending,
+            report_failure=self._tell_of_sending,
         )
 
     def _tell_of_sending(self, error: ServiceError | None) -> None:
@@ -212,7 +212,7 @@ class Lane:
         if self.membership.presence is not Presence.IN:
             return NextRun(call=pause)
         pause = _sooner(pause, await self._send())
-        self.budget.forget(anyio.current_time())
+        self.budget.expire(anyio.current_time())
         return NextRun(call=pause, beat=None if self.bot.is_stopping else self._beat())
 
     async def _receive(self) -> float | None:
@@ -428,7 +428,7 @@ class Lane:
             return NextRun(call=self.membership.pause(anyio.current_time()))
         suspicion, self._suspicion = self._suspicion, None
         self.looking.pardon()
-        if self.handling.outbox.believe_refusal() or suspicion is None:
+        if self.handling.outbox.accept_refusal() or suspicion is None:
             return None
         raise suspicion
 
@@ -537,7 +537,7 @@ class Lane:
         self.bot.trouble.met(work, error, place=self.thread)
         pause = self._back_off.failed(error, now)
         if isinstance(error, Throttled):
-            self.budget.close(Operation.LIST_MESSAGES, now + pause)
+            self.budget.block(Operation.LIST_MESSAGES, now + pause)
         return pause
 
 

@@ -14,7 +14,7 @@ from chatbot.dispatch import NoLiveChannel
 from chatbot.errors import ServiceError, Throttled
 from chatbot.events import Event
 from chatbot.model import Participant
-from chatbot.outbox.action_rows import causer_of, row_of
+from chatbot.outbox.action_rows import person_behind, row_of
 from chatbot.outbox.stream import Stream
 from chatbot.service.budget import Operation
 
@@ -112,6 +112,6 @@ class ThreadLiveChannel:
             lane.thread,
             after=lane.handling.latest_version,
             created_ms=int(lane.bot.clock() * 1000),
-            caused_by=causer_of(self._event),
+            caused_by=person_behind(self._event),
         )
         await lane.handling.enqueue([row])

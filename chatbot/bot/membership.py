@@ -34,8 +34,8 @@ import anyio
 from chatbot.bot.environment import ALL_HISTORY
 from chatbot.errors import Forbidden
 from chatbot.model import MessageId, MessageType, ThreadId
-from chatbot.polling.message_events import lists
-from chatbot.polling.thread_list import rings
+from chatbot.polling.message_events import names_user
+from chatbot.polling.thread_list import may_have_moved
 from chatbot.service.base import ChatService, Paging
 from chatbot.service.budget import Budget, Operation
 
@@ -148,7 +148,7 @@ class Membership:
         """Whether a thread the bot is out of has moved since, so that the bot may be in it again."""
         if self.presence is not Presence.OUT or now < self._not_before:
             return False
-        return stamp != self._probed_stamp and rings(stamp, left_ms)
+        return stamp != self._probed_stamp and may_have_moved(stamp, left_ms)
 
     def put_off(self, now: float, age: float, jitter: float = 1.0) -> None:
         """Probe again after a pause.
@@ -292,7 +292,7 @@ async def find_arrival(service: ChatService, thread: ThreadId, budget: Budget, *
         page = await service.list_messages(thread, page_size=PAGE_SIZE, link=link)
         top = max([top, *(message.version for message in page.messages)])
         for message in page.messages:
-            if lists(message, MessageType.PARTICIPANT_ADDED, service.user):
+            if names_user(message, MessageType.PARTICIPANT_ADDED, service.user):
                 return Arrival(message.id, people, top)
         if page.next_link is None or any(message.version < not_before_ms for message in page.messages):
             return Arrival(None, people, top)
@@ -337,9 +337,9 @@ async def shows_removal(service: ChatService, thread: ThreadId, budget: Budget, 
         await _turn(budget, Operation.LIST_MESSAGES)
         page = await service.list_messages(thread, page_size=PAGE_SIZE, link=link)
         for message in sorted(page.messages, key=lambda message: message.number, reverse=True):
-            if message.number > since and lists(message, MessageType.PARTICIPANT_REMOVED, service.user):
+            if message.number > since and names_user(message, MessageType.PARTICIPANT_REMOVED, service.user):
                 return True
-            if lists(message, MessageType.PARTICIPANT_ADDED, service.user):
+            if names_user(message, MessageType.PARTICIPANT_ADDED, service.user):
                 return False
         link = page.next_link
         if link is None or any(message.version <= since for message in page.messages):

@@ -112,11 +112,11 @@ def _no_outbox(bot: Bot) -> Outbox:
         NOWHERE,
         Budget(),
         find_row=bot.find_row,
-        find_made=bot.find_made,
+        find_known_messages=bot.find_made,
         clock=bot.clock,
         display_name=bot.display_name,
         slack_ms=bot.settings.slack_ms,
         log=bot.log,
         during=bot.tracer.action,
-        tell=lambda _error: None,
+        report_failure=lambda _error: None,
     )

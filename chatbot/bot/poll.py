@@ -119,7 +119,7 @@ class ThreadPoller:
         if self._is_stirred:
             self._wakes = max(self._wakes, now) + WAKE_SECONDS
         since_whole = None if self._whole_at is None else now - self._whole_at
-        is_whole = self._bot.settings.cadence.is_whole_due(since_whole)
+        is_whole = self._bot.settings.cadence.is_full_poll_due(since_whole)
         look = self._look = self._begin_look(is_whole)
         shown_before = self._shown
         self._known = self._lane.handling.cursor.top if self._lane.arrived else None
@@ -160,7 +160,7 @@ class ThreadPoller:
         cursor = self._lane.handling.cursor
         if is_whole:
             return full_poll(service, thread, cursor, budget, catch_up=self._whole_at is None)
-        return incremental_poll(service, thread, cursor, budget, looked_ms=self.looked_ms)
+        return incremental_poll(service, thread, cursor, budget, polled_ms=self.looked_ms)
 
     async def _read(self, look: Poll, *, begun: float) -> PollResult:
         """Handle what a look shows, batch by batch."""
@@ -172,7 +172,10 @@ class ThreadPoller:
                     self._bot.tracer.looked(self._lane.thread, anyio.current_time() - begun)
                 self._shown = max(self._shown, *(message.version for message in batch), 0)
                 for message in self._in_order(batch):
-                    if look.comings and (end := await self._go_by_comings(message, look)) is not PollResult.READ:
+                    if (
+                        look.membership_changes
+                        and (end := await self._go_by_comings(message, look)) is not PollResult.READ
+                    ):
                         if end is PollResult.SKIPPED:
                             continue
                         return end
@@ -196,7 +199,7 @@ class ThreadPoller:
         if change is Change.NONE:
             return PollResult.READ
         when, is_new = moment(change, message)[0], change is Change.RECEIVED
-        for begin, end in absences(look.comings, arrived=max(lane.arrived, cursor.floor), known=self._known):
+        for begin, end in absences(look.membership_changes, arrived=max(lane.arrived, cursor.floor), known=self._known):
             if is_new and message.number == end:
                 await lane.tell_joined(message.id)
                 return PollResult.READ
@@ -251,4 +254,4 @@ class ThreadPoller:
         if message.is_said and age < 60:
             # Another bot of this process has counted what it said already.
             change = None if message.sender in self._bot.commons.users else message.version
-            self._lane.budget.note(Operation.WRITE_MESSAGE, now - max(0.0, age), change)
+            self._lane.budget.count_other(Operation.WRITE_MESSAGE, now - max(0.0, age), change)

@@ -311,7 +311,7 @@ class EventProcessor:
 
     def rise(self, top: int | None) -> None:
         """A whole look was read and committed: the base may rise."""
-        settled = self.cursor.finish_whole_look(top)
+        settled = self.cursor.finish_full_poll(top)
         if settled is not None:
             self._lazy = [write for write in self._lazy if not isinstance(write, MoveBase)]
             self.later(MoveBase(self._thread, settled.base, settled.below))

@@ -129,7 +129,7 @@ class ReceiptSender:
                 log.debug("receipt.refused", message=self.due, error=error)
             except ServiceError as error:
                 pause = self._back_off.failed(error, now)
-                budget.close(Operation.SEND_RECEIPT, now + pause)
+                budget.block(Operation.SEND_RECEIPT, now + pause)
                 log.debug("receipt.delayed", message=self.due, error=error)
                 return pause, None
         self.sent = self.due
@@ -182,7 +182,7 @@ class ReceiptPoller:
             receipts = [receipt async for receipt in lane.bot.service.list_receipts(lane.thread)]
         except ServiceError as error:
             asked = error.retry_after if isinstance(error, Throttled) else None
-            lane.budget.close(Operation.LIST_RECEIPTS, now + (asked or REFUSED_PAUSE))
+            lane.budget.block(Operation.LIST_RECEIPTS, now + (asked or REFUSED_PAUSE))
             lane.log.debug("receipts.refused", error=error)
             return
         await self._tell([one for one in receipts if self._is_news(one.reader, int(one.message))])

@@ -67,7 +67,7 @@ class ChatUser:
         if await self.is_in(thread):
             return thread
         for bot in self.info.bots:
-            service = self.resource.chat(bot.user_id, self.resource.minted_tokens(bot.user_id))
+            service = self.resource.chat(bot.user_id, self.resource.issued_tokens(bot.user_id))
             try:
                 await service.add_participants(thread, [Participant(self.user, self.name)])
             except (Forbidden, NotFound):
@@ -99,4 +99,4 @@ async def find_person(name: str, control: ControlDirectory, info: RunInfo, resou
         known[name] = await resource.create_user()
         await anyio.to_thread.run_sync(control.remember, _NOTES, people)
     user = UserId(known[name])
-    return ChatUser(name, resource.chat(user, resource.minted_tokens(user)), info, resource)
+    return ChatUser(name, resource.chat(user, resource.issued_tokens(user)), info, resource)

@@ -18,7 +18,7 @@ from chatbot.config.source_location import printable
 from chatbot.errors import OutcomeUnknown, Throttled
 from chatbot.message_size import check_message, split
 from chatbot.model import REPLY_KEY, MessageId, ThreadId
-from chatbot.outbox.outbox import SETTLE_SECONDS
+from chatbot.outbox.outbox import PROOF_DELAY_SECONDS
 from chatbot.outbox.proof import match_proofs, read_own, tombstones_without_key
 from chatbot.runtime.logs import logging_to
 from chatbot.service.base import ChatService
@@ -116,7 +116,7 @@ class _Saying:
 
     async def _find(self, text: str, *, after: int) -> MessageId | None:
         """The message, if it is there after all; a moment later, for what was sent may still be on its way."""
-        await anyio.sleep(SETTLE_SECONDS)
+        await anyio.sleep(PROOF_DELAY_SECONDS)
         row = OutboxRow(self._key, self._thread, SendMessage(text), after=after, created_ms=0)  # never stored
         own = await read_own(self._service, self._thread, [row], slack_ms=SLACK_MS)
         # A tombstone may be of the running bot's making, and proves nothing to somebody who does not know of it.

@@ -65,7 +65,7 @@ def pieces_of(wish: KeyedAction) -> Iterator[KeyedAction]:
         yield KeyedAction(removal_key(key, number), DeleteMessage(piece_key(key, number), action.thread))
 
 
-def causer_of(event: Event) -> UserId | None:
+def person_behind(event: Event) -> UserId | None:
     """The person whose doing an event was, as far as it says."""
     return event.message.sender if isinstance(event, MessageEvent) else person_of(event)
 

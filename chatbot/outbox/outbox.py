@@ -45,14 +45,14 @@ from chatbot.stores.writes import RepointRow, SettleRow
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-FULL: Final = 20
+MAX_ROWS: Final = 20
 """Rows at which a lane stops looking: the backlog stays in the service, where it is safe."""
 
-SETTLE_SECONDS: Final = 3.0
+PROOF_DELAY_SECONDS: Final = 3.0
 """How long after an attempt of unknown outcome the thread is read for its proof."""
 
 MAX_PARTIAL_TRIES: Final = 3
-REMEMBERED: Final = 32
+MAX_REMEMBERED: Final = 32
 """Replies whose messages are known without asking the store: as many as the service takes in a minute, and some."""
 
 REMEMBERED_MS: Final = 120_000
@@ -68,9 +68,9 @@ _OPERATIONS: Final[dict[type[Action], Operation]] = {
 }
 
 FindRow = Callable[[ActionKey], Awaitable[OutboxRow | None]]
-FindMade = Callable[[Collection[MessageId]], Awaitable[frozenset[MessageId]]]
+FindKnownMessages = Callable[[Collection[MessageId]], Awaitable[frozenset[MessageId]]]
 During = Callable[[OutboxRow], AbstractContextManager[object]]
-Tell = Callable[[ServiceError | None], None]
+ReportFailure = Callable[[ServiceError | None], None]
 
 
 class Outbox:
@@ -81,13 +81,13 @@ class Outbox:
         thread: where.
         budget: the thread's quotas, shared with whoever else speaks for the bot there.
         find_row: reads a settled row back from the store (an edit of a message sent long ago).
-        find_made: tells of messages whether the store knows them to come of settled wishes.
+        find_known_messages: says of messages whether the store knows them to come of settled wishes.
         clock: the time, in seconds since the epoch.
         display_name: shown with messages that name no other.
         slack_ms: see `polling.cursor`.
         log: bound to bot and thread.
         during: entered while a wish is carried out.
-        tell: told of every failure that delays a wish, and of None when one succeeds after that.
+        report_failure: called with every failure that delays a wish, and of None when one succeeds after that.
         rows: what an earlier process left pending; each may have been tried, so each needs a proof.
 
     Attributes:
@@ -101,29 +101,29 @@ class Outbox:
         budget: Budget,
         *,
         find_row: FindRow,
-        find_made: FindMade,
+        find_known_messages: FindKnownMessages,
         clock: Callable[[], float],
         display_name: str,
         slack_ms: int,
         log: FilteringBoundLogger,
         during: During,
-        tell: Tell,
+        report_failure: ReportFailure,
         rows: Iterable[OutboxRow] = (),
     ) -> None:
         self._service = service
         self._thread = thread
         self._budget = budget
         self._find_row = find_row
-        self._find_made = find_made
+        self._find_known_messages = find_known_messages
         self._clock = clock
         self._display_name = display_name
         self._slack_ms = slack_ms
         self._log = log
         self._during = during
-        self._tell = tell
+        self._report_failure = report_failure
         self._rows = list(rows)  # no deque: an empty one costs ten times as much, and most threads have nothing to send
         self._doubtful = {row.key for row in self._rows}
-        self._proof_at = anyio.current_time() + SETTLE_SECONDS if self._rows else 0.0
+        self._proof_at = anyio.current_time() + PROOF_DELAY_SECONDS if self._rows else 0.0
         self._back_off = BackOff()
         self._partial_tries = 0
         self._sent: dict[ActionKey, MessageId] = {}
@@ -131,7 +131,7 @@ class Outbox:
         self._given_up: list[tuple[OutboxRow, str]] = []
         self.latest = 0
         self._refused: ActionKey | None = None
-        self._is_believed = False
+        self._is_refusal_accepted = False
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -144,7 +144,7 @@ class Outbox:
     @property
     def is_full(self) -> bool:
         """Whether the lane should wait before it makes more work for the outbox."""
-        return len(self._rows) >= FULL
+        return len(self._rows) >= MAX_ROWS
 
     def add(self, row: OutboxRow, proofs: Mapping[str, MessageId] | None = None) -> None:
         """Take a wish that was just journalled; the same key a second time is the same wish.
@@ -207,7 +207,7 @@ class Outbox:
         created_ms = int(self._clock() * 1000)
         return [
             OutboxRow(own, self._thread, wish, after=seen.version, created_ms=created_ms)
-            for own, wish in healing.wishes
+            for own, wish in healing.actions
         ]
 
     def _edits(self, key: ActionKey) -> bool:
@@ -242,14 +242,14 @@ class Outbox:
     def _holds(self, row: OutboxRow) -> bool:
         return any(row.key == other.key for other in self._rows)
 
-    def believe_refusal(self) -> bool:
+    def accept_refusal(self) -> bool:
         """The bot is in the thread: what the service has refused (403, 404) is refused for a reason of its own.
 
         Returns:
             Whether anything of this outbox was refused.
         """
-        self._is_believed = self._refused is not None
-        return self._is_believed
+        self._is_refusal_accepted = self._refused is not None
+        return self._is_refusal_accepted
 
     def give_up(self, reason: str) -> None:
         """None of what waits here will ever be done; each row is a failure of its own."""
@@ -265,7 +265,7 @@ class Outbox:
 
         Raises:
             Forbidden, NotFound: the service refused the first row, perhaps because the bot is not in the thread any
-                more. Find that out; then `believe_refusal`, or leave the rows where they are.
+                more. Find that out; then `accept_refusal`, or leave the rows where they are.
         """
         while self._rows:
             row = self._rows[0]
@@ -285,7 +285,7 @@ class Outbox:
                         await self._do(row)
                 # A proof read that proves nothing is no success: what failed before may fail again.
                 if not self._holds(row) and self._back_off.succeeded():
-                    self._tell(None)
+                    self._report_failure(None)
             except ServiceError as error:
                 self._failed(row, operation, error)
         return None
@@ -295,7 +295,7 @@ class Outbox:
         sends = [row for row in self._rows if row.key in self._doubtful and isinstance(row.action, SendMessage)]
         if sends:
             own = await read_own(self._service, self._thread, sends, slack_ms=self._slack_ms)
-            proofs = match_proofs(own, sends, made=await self._made_of(tombstones_without_key(own)))
+            proofs = match_proofs(own, sends, made=await self._known_among(tombstones_without_key(own)))
             for row in sends:
                 if row.key in proofs:
                     self._log.info("send.confirmed_by_reading", key=row.key, message=proofs[row.key])
@@ -308,12 +308,12 @@ class Outbox:
         # Whether a later topic was given shows only once all before it are.
         self._doubtful &= {row.key for row in self._rows if row is not first and isinstance(row.action, UpdateTopic)}
 
-    async def _made_of(self, messages: Collection[MessageId]) -> frozenset[MessageId]:
+    async def _known_among(self, messages: Collection[MessageId]) -> frozenset[MessageId]:
         """Which of these messages come of wishes that are done, or are being deleted by one."""
         if not messages:
             return frozenset()
         targets = {target for row in self._rows if (target := self._known_target(row)) is not None}
-        return await self._find_made(messages) | targets | frozenset(self._sent.values())
+        return await self._find_known_messages(messages) | targets | frozenset(self._sent.values())
 
     def _known_target(self, row: OutboxRow) -> MessageId | None:
         """The message that a wish deletes, as far as it is known without asking the store."""
@@ -404,7 +404,7 @@ class Outbox:
     def _forget_sent(self, before: int) -> None:
         """Leave to the store what was sent long ago: what every talking thread remembers is the daemon's memory."""
         old = [key for key, message in self._sent.items() if int(message) < before]
-        for key in old or list(self._sent)[:-REMEMBERED]:
+        for key in old or list(self._sent)[:-MAX_REMEMBERED]:
             del self._sent[key]
 
     def _give_up(self, row: OutboxRow, reason: str) -> None:
@@ -431,11 +431,11 @@ class Outbox:
             return
         pause = self._back_off.failed(error, now)
         if isinstance(error, Throttled):
-            self._budget.close(operation, now + pause)
+            self._budget.block(operation, now + pause)
         elif isinstance(error, OutcomeUnknown | ProtocolError) and row.key not in self._doubtful:
             self._doubtful.add(row.key)
-            self._proof_at = now + SETTLE_SECONDS
-        self._tell(error)
+            self._proof_at = now + PROOF_DELAY_SECONDS
+        self._report_failure(error)
 
     def _defers(self, row: OutboxRow, error: NotFound | Forbidden) -> bool:
         """Whether a refusal is not to be taken for an answer about this row, at least not yet.
@@ -445,15 +445,15 @@ class Outbox:
         """
         if not is_refusal(error):  # the page of a proxy, or of a wrong address
             self._back_off.failed(error, anyio.current_time())
-            self._tell(error)
+            self._report_failure(error)
             return True
-        if self._is_believed and self._refused == row.key:
-            self._refused, self._is_believed = None, False
+        if self._is_refusal_accepted and self._refused == row.key:
+            self._refused, self._is_refusal_accepted = None, False
             if row.key not in self._doubtful:
                 return False
             # Only the reading for its proof was refused: it may have been done, so it has not failed.
             self._back_off.failed(error, anyio.current_time())
-            self._tell(error)
+            self._report_failure(error)
             return True
-        self._refused, self._is_believed = row.key, False
+        self._refused, self._is_refusal_accepted = row.key, False
         raise error

@@ -91,7 +91,7 @@ class Healing:
 
     kept: MessageId
     deleted: MessageId
-    wishes: tuple[tuple[ActionKey, Action], ...]
+    actions: tuple[tuple[ActionKey, Action], ...]
 
 
 def heal(key: ActionKey, seen: ChatMessage, other: ChatMessage, *, is_edited_soon: bool) -> Healing:

@@ -22,7 +22,7 @@ from chatbot.actions import Action, ActionKey, DeleteMessage, EditMessage, SendM
 from chatbot.errors import Forbidden, NotFound, OutcomeUnknown, ProtocolError, ServiceError, Throttled, Unreachable
 from chatbot.message_size import split
 from chatbot.model import MessageId, ThreadId
-from chatbot.outbox.outbox import SETTLE_SECONDS, Outbox
+from chatbot.outbox.outbox import PROOF_DELAY_SECONDS, Outbox
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Operation
 from chatbot.stores.records import OutboxRow, RowStatus
@@ -38,7 +38,7 @@ ELLIPSIS: Final = " …"
 BROKEN_OFF: Final = "(This answer breaks off here: something went wrong.)"
 """What stands below a text whose event was given up, so that nobody waits for the rest of it."""
 
-Journal = Callable[[ActionKey, SendMessage], Awaitable[None]]
+JournalAction = Callable[[ActionKey, SendMessage], Awaitable[None]]
 """Makes a wish durable, and hands it to the outbox."""
 
 
@@ -62,7 +62,7 @@ class Stream:
         service: ChatService,
         outbox: Outbox,
         budget: Budget,
-        journal: Journal,
+        journal: JournalAction,
     ) -> None:
         self._key = key
         self._thread = thread
@@ -185,12 +185,12 @@ class Stream:
         try:
             await self._service.edit_message(self._thread, message, content=text)
         except Throttled as error:
-            self._budget.close(Operation.WRITE_MESSAGE, now + (error.retry_after or LONGEST_GAP))
+            self._budget.block(Operation.WRITE_MESSAGE, now + (error.retry_after or LONGEST_GAP))
         except Unreachable:
             self._not_before = now + LONGEST_GAP
         except (OutcomeUnknown, ProtocolError):
             self._is_over = True
-            self._settled_at = anyio.current_time() + SETTLE_SECONDS
+            self._settled_at = anyio.current_time() + PROOF_DELAY_SECONDS
         except ServiceError:  # it is gone, or we are: the final text will be told why
             self._is_over = True
 

@@ -36,6 +36,6 @@ class Cadence:
         """Seconds until the next look at a thread that has been silent for so long."""
         return min(self.idle, max(self.interval, MIN_INTERVAL, silent_for / DECAY))
 
-    def is_whole_due(self, since_whole_look: float | None) -> bool:
+    def is_full_poll_due(self, since_whole_look: float | None) -> bool:
         """Whether the next look must be a whole one, given the seconds since the last (None: never)."""
         return since_whole_look is None or since_whole_look >= self.idle

@@ -92,7 +92,7 @@ class Cursor:
                 self.seen[identifier] = version
             self.top = max(self.top, version)
 
-    def finish_whole_look(self, top: int | None) -> Settled | None:
+    def finish_full_poll(self, top: int | None) -> Settled | None:
         """A whole look was read *and* everything of it was committed.
 
         Args:

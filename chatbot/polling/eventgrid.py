@@ -41,7 +41,7 @@ PROBATION_SECONDS: Final = 600.0
 """For how long nothing is relied upon after something was not told."""
 
 
-class NoDelivery(ValueError):
+class InvalidDelivery(ValueError):
     """What came is no delivery of Event Grid's; the text says why, and quotes nothing of it."""
 
 
@@ -57,7 +57,7 @@ class Delivery:
     """
 
     threads: frozenset[ThreadId]
-    stirred: frozenset[ThreadId] = frozenset()
+    changed: frozenset[ThreadId] = frozenset()
     validation: str | None = None
     others: int = 0
 
@@ -66,19 +66,19 @@ def read(body: bytes) -> Delivery:
     """Read a delivery: a JSON array of events in Event Grid's own schema.
 
     Raises:
-        NoDelivery: it is none.
+        InvalidDelivery: it is none.
     """
     if len(body) > MOST_BYTES:
         message = f"a delivery has at most {MOST_BYTES} bytes"
-        raise NoDelivery(message)
+        raise InvalidDelivery(message)
     try:
         events = json.loads(body)
     except (ValueError, RecursionError):
         message = "a delivery is JSON"
-        raise NoDelivery(message) from None
+        raise InvalidDelivery(message) from None
     if not isinstance(events, list) or len(events) > MOST_EVENTS:
         message = f"a delivery is an array of at most {MOST_EVENTS} events (Event Grid's own schema, no CloudEvents)"
-        raise NoDelivery(message)
+        raise InvalidDelivery(message)
     return _read([_event(event) for event in events])
 
 
@@ -86,7 +86,7 @@ def _event(event: object) -> tuple[str, dict[str, Any]]:
     kind = event.get("eventType") if isinstance(event, dict) else None
     if not isinstance(event, dict) or not isinstance(kind, str):
         message = "an event is an object with an eventType (Event Grid's own schema, no CloudEvents)"
-        raise NoDelivery(message)
+        raise InvalidDelivery(message)
     data = event.get("data")
     return kind, data if isinstance(data, dict) else {}
 
@@ -98,7 +98,7 @@ def _read(events: list[tuple[str, dict[str, Any]]]) -> Delivery:
         if kind == VALIDATION and isinstance(code, str):
             if not _is_text(code):
                 message = "a validation code is a short text"
-                raise NoDelivery(message)
+                raise InvalidDelivery(message)
             validation = code
         elif kind.startswith(_CHAT) and _is_text(thread):
             threads.add(ThreadId(str(thread)))
@@ -123,7 +123,7 @@ class Reliance:
         self._told: dict[ThreadId, float] = {}
         self._trusted_from: float | None = None
 
-    def told(self, thread: ThreadId, now: float) -> None:
+    def record_delivery(self, thread: ThreadId, now: float) -> None:
         """Event Grid has told of a thread of ours."""
         self._told.pop(thread, None)
         self._told[thread] = now  # the latest last
@@ -132,7 +132,7 @@ class Reliance:
         while self._told[oldest := next(iter(self._told))] <= now - MEMORY_SECONDS:
             del self._told[oldest]
 
-    def found(self, thread: ThreadId, age: float, now: float) -> None:
+    def record_move(self, thread: ThreadId, age: float, now: float) -> None:
         """The doorbell has found that a thread moved, which no look has covered yet.
 
         Args:

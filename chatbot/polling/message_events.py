@@ -22,7 +22,7 @@ def time_of(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
-def lists(message: ChatMessage, type: MessageType, user: UserId) -> bool:
+def names_user(message: ChatMessage, type: MessageType, user: UserId) -> bool:
     """Whether this is a system message of that type about this user."""
     return message.type is type and any(person.user == user for person in message.participants)
 

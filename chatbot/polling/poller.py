@@ -44,7 +44,7 @@ HELD_PAGES: Final = 10
 HELD_OUT_OF_PLACE: Final = 2_000
 """Messages of deep pages kept in memory because their turn is not that of their page; others are read by their id."""
 
-MAX_WALKS: Final = 8
+MAX_PASSES: Final = 8
 """Walks of one look; in a thread so busy that these do not suffice, the base just does not rise this time."""
 
 THROTTLED_PAUSES: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -61,14 +61,14 @@ class Interrupted(Exception):
 
 T = TypeVar("T")
 
-Turn = tuple[int, int]
+OrderKey = tuple[int, int]
 """Where a message stands in the order in which things happened; compares."""
 
-TurnOf = Callable[[ChatMessage], Turn | None]
+OrderOf = Callable[[ChatMessage], OrderKey | None]
 """The turn of a message; None for one that nobody need hear of."""
 
 
-def by_version(message: ChatMessage) -> Turn:
+def by_version(message: ChatMessage) -> OrderKey:
     """The order of changes, for whoever knows nothing of what was seen before."""
     return message.version, message.number
 
@@ -84,7 +84,7 @@ class _Place:
         page: the link of the page that shows it between others of its turn; None where it is to be read by its id.
     """
 
-    turn: Turn
+    turn: OrderKey
     version: int
     message: ChatMessage | None = None
     page: str | None = None
@@ -110,9 +110,9 @@ class Poll:
     """
 
     __slots__ = (
-        "_bound", "_budget", "_has_read", "_is_interrupted", "_living", "_out_of_place", "_page_size", "_places",
-        "_reading", "_service", "_start_time", "_thread", "_turn_of", "comings", "doubles",
-        "keys", "server_time_ms", "top",
+        "_bound", "_budget", "_has_read", "_is_interrupted", "_living", "_order_of", "_out_of_place", "_page_size",
+        "_places", "_reading", "_service", "_start_time", "_thread", "doubles", "keys", "membership_changes",
+        "server_time_ms", "top",
     )  # fmt: skip
 
     def __init__(
@@ -124,7 +124,7 @@ class Poll:
         budget: Budget,
         start_time: datetime | None = None,
         page_size: int = PAGE_SIZE,
-        turn_of: TurnOf = by_version,
+        order_of: OrderOf = by_version,
     ) -> None:
         self._service = service
         self._thread = thread
@@ -135,12 +135,12 @@ class Poll:
         self._reading = anyio.CancelScope()
         self._start_time = start_time
         self._page_size = page_size
-        self._turn_of = turn_of
+        self._order_of = order_of
         self._places: dict[int, _Place] = {}
         self._out_of_place = 0
         self._living: dict[str, MessageId] = {}
         self.doubles: dict[str, set[MessageId]] = {}
-        self.comings: dict[int, bool] = {}
+        self.membership_changes: dict[int, bool] = {}
         self.keys: dict[str, MessageId] = {}
         self.top: int | None = None
         self.server_time_ms: int | None = None
@@ -172,14 +172,14 @@ class Poll:
             if message is None:
                 # A page that was pushed down, or not: what it does not show any more has moved, and is still due.
                 message = again.get(number) or await self._read_alone(number)
-            if message is not None and (place.message is not None or self._turn_of(message) == place.turn):
+            if message is not None and (place.message is not None or self._order_of(message) == place.turn):
                 batch.append(message)
         yield batch
 
     async def _survey(self) -> None:
         """Walk until one page covers what changed meanwhile; remembers the place of everything above the bound."""
         bound = self._bound
-        for _ in range(MAX_WALKS):
+        for _ in range(MAX_PASSES):
             top, pages = await self._walk(bound)
             if pages <= 1:
                 top = max(top, bound if bound > self._bound else 0)
@@ -211,7 +211,7 @@ class Poll:
         known = self._places.get(message.number)
         if known is not None and known.version >= message.version:
             return
-        turn = self._turn_of(message)
+        turn = self._order_of(message)
         if turn is None:
             self._places.pop(message.number, None)
             return
@@ -297,7 +297,7 @@ class Poll:
                         raise  # nothing is lost yet: others need not wait behind this thread
                     throttled = error
                     wait = (error.retry_after or pause) * random.uniform(1.0, 1.5)  # noqa: S311 - not a secret
-                    self._budget.close(operation, anyio.current_time() + wait)
+                    self._budget.block(operation, anyio.current_time() + wait)
         raise Interrupted if self._is_interrupted or throttled is None else throttled
 
     async def _ask(self, link: str | None) -> MessagePage:
@@ -316,7 +316,7 @@ class Poll:
     def _note_keys(self, messages: Collection[ChatMessage]) -> None:
         for message in messages:
             if message.participants and any(person.user == self._service.user for person in message.participants):
-                self.comings[message.number] = message.type is MessageType.PARTICIPANT_ADDED
+                self.membership_changes[message.number] = message.type is MessageType.PARTICIPANT_ADDED
             if message.sender == self._service.user and message.reply_key is not None:
                 elder = self.keys.setdefault(message.reply_key, message.id)
                 self.keys[message.reply_key] = min(elder, message.id, key=int)
@@ -325,10 +325,10 @@ class Poll:
                     self.doubles.setdefault(message.reply_key, {other}).add(message.id)
 
 
-def turn_by(cursor: Cursor) -> TurnOf:
+def order_by_cursor(cursor: Cursor) -> OrderOf:
     """The order in which things happened, for whoever has seen what the cursor says."""
 
-    def turn_of(message: ChatMessage) -> Turn | None:
+    def turn_of(message: ChatMessage) -> OrderKey | None:
         change = cursor.classify(message)
         return None if change is Change.NONE else moment(change, message)
 
@@ -340,11 +340,11 @@ def full_poll(
 ) -> Poll:
     """A look at everything that is not settled, independent of how the service reads `startTime`."""
     page_size = CATCH_UP_PAGE_SIZE if catch_up else PAGE_SIZE
-    return Poll(service, thread, bound=cursor.low, budget=budget, page_size=page_size, turn_of=turn_by(cursor))
+    return Poll(service, thread, bound=cursor.low, budget=budget, page_size=page_size, order_of=order_by_cursor(cursor))
 
 
 def incremental_poll(
-    service: ChatService, thread: ThreadId, cursor: Cursor, budget: Budget, *, looked_ms: int | None = None
+    service: ChatService, thread: ThreadId, cursor: Cursor, budget: Budget, *, polled_ms: int | None = None
 ) -> Poll:
     """A look for the newest only, whose page is empty when nothing happened. It never moves the base.
 
@@ -355,7 +355,7 @@ def incremental_poll(
         budget: the thread's quotas.
         looked_ms: the service's time, epoch ms, at which the last look began: what was there then was seen then.
     """
-    since = cursor.top if looked_ms is None else looked_ms
+    since = cursor.top if polled_ms is None else polled_ms
     bound = max(since - RECENT_MS, cursor.low)
     start_time = time_of(max(bound, 0) // 1000 * 1000)
-    return Poll(service, thread, bound=bound, budget=budget, start_time=start_time, turn_of=turn_by(cursor))
+    return Poll(service, thread, bound=bound, budget=budget, start_time=start_time, order_of=order_by_cursor(cursor))

@@ -28,7 +28,7 @@ PAGE_SIZE: Final = 100
 """Threads a page: the service's own default (recorded sessions)."""
 
 
-def rings(stamp: datetime | None, looked_ms: int | None) -> bool:
+def may_have_moved(stamp: datetime | None, looked_ms: int | None) -> bool:
     """Whether a thread may have moved since it was last looked at.
 
     Args:
@@ -43,7 +43,7 @@ def is_covered(stamp_ms: int, looked_ms: int | None) -> bool:
     return looked_ms is not None and stamp_ms <= looked_ms - CERTAINTY_MS
 
 
-def passes(items: Sequence[ThreadItem], horizon_ms: int) -> bool:
+def passes_horizon(items: Sequence[ThreadItem], horizon_ms: int) -> bool:
     """Whether a page reaches below the horizon; one that says nothing (empty, or without stamps) does not.
 
     Args:
@@ -55,7 +55,7 @@ def passes(items: Sequence[ThreadItem], horizon_ms: int) -> bool:
     return bool(older) and max(older) < horizon_ms - CERTAINTY_MS
 
 
-class Walk:
+class ThreadListWalk:
     """One walk down the list of threads, read page by page.
 
     Args:
@@ -115,7 +115,7 @@ class Walk:
             self.begun_ms = _time_of(page, taken=anyio.current_time() - begun)
             self.date_ms = None if page.server_time is None else milliseconds(page.server_time)
         self.pages += 1
-        has_passed = self._horizon_ms is not None and passes(page.items, self._horizon_ms)
+        has_passed = self._horizon_ms is not None and passes_horizon(page.items, self._horizon_ms)
         known = len(self._shown)
         self._shown.update(hash(item.id) for item in page.items)
         self.is_over = has_passed or page.next_link is None

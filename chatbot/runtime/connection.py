@@ -142,7 +142,7 @@ class Connection:
             own = self.token_endpoint
             return resource.endpoint_tokens(own.url, user, authorization=own.authorization)
         if self.is_admitted:
-            return resource.minted_tokens(user)
+            return resource.issued_tokens(user)
         if bot is not None and bot.token is not None:
             return StaticToken(bot.token.get_secret_value())
         msg = f"there is no token of {user}, and nothing that gives one out: bots.yaml has only those of its bots"

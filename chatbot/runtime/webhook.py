@@ -17,7 +17,7 @@ from chatbot.bot import Bot
 from chatbot.config import Config
 from chatbot.errors import StateError
 from chatbot.model import ThreadId
-from chatbot.polling.eventgrid import MOST_BYTES, NoDelivery, read
+from chatbot.polling.eventgrid import MOST_BYTES, InvalidDelivery, read
 from chatbot.runtime.status_server import CannotListen, serve_pages
 
 PATH: Final = "/eventgrid"
@@ -64,11 +64,11 @@ def webhook(bots: Sequence[Bot], key: str) -> Starlette:
             return Response(f"a delivery has at most {MOST_BYTES} bytes", status_code=413)
         try:
             delivery = read(body)
-        except NoDelivery as error:
+        except InvalidDelivery as error:
             log.warning("delivery.refused", reason=str(error))
             return Response(str(error), status_code=400)
         for thread in delivery.threads:
-            for bot in _concerned(bots, thread, is_stirred=thread in delivery.stirred):
+            for bot in _concerned(bots, thread, is_stirred=thread in delivery.changed):
                 bot.listening.told(thread)
         if delivery.validation is not None:
             log.info("webhook.validated")

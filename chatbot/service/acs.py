@@ -180,7 +180,7 @@ class AcsResource:
 
     # Tokens and chat
 
-    def minted_tokens(self, user: UserId, *, lifetime: timedelta | None = None) -> RenewingTokens:
+    def issued_tokens(self, user: UserId, *, lifetime: timedelta | None = None) -> RenewingTokens:
         """Tokens of a user that this resource issues to whoever has its key, or a role in it.
 
         Args:

@@ -146,7 +146,7 @@ class Budget:
         if (shared := self._sharing(operation)) is not None:
             shared.spend(operation, at)
 
-    def note(self, operation: Operation, at: float, change: int | None) -> None:
+    def count_other(self, operation: Operation, at: float, change: int | None) -> None:
         """Count one request of somebody else's, of a quota that is shared.
 
         Args:
@@ -158,9 +158,9 @@ class Budget:
             self._count(operation, at)
         else:
             # Once, however often it is told: a message whose handler is tried again is seen by every poll.
-            (self._shared or self).note_once(operation, at, change)
+            (self._shared or self).count_once(operation, at, change)
 
-    def note_once(self, operation: Operation, at: float, change: int) -> None:
+    def count_once(self, operation: Operation, at: float, change: int) -> None:
         """Count a request that several may tell of, the first time that one does."""
         self._noted = self._noted or {}
         if change not in self._noted:
@@ -175,11 +175,11 @@ class Budget:
             spent.popleft()
         spent.append(at)
 
-    def close(self, operation: Operation, until: float) -> None:
+    def block(self, operation: Operation, until: float) -> None:
         """The service throttled this operation: leave it alone until then."""
         self._closed_until[operation] = max(until, self._closed_until.get(operation, until))
 
-    def forget(self, now: float) -> None:
+    def expire(self, now: float) -> None:
         """Drop what no window can hold any more, so that a silent thread costs nothing."""
         for operation in list(self._spent):
             if self._spent[operation][-1] + self._quotas[operation][-1].seconds < now:
@@ -190,7 +190,7 @@ class Budget:
         if self._noted is not None:
             self._noted = {change: at for change, at in self._noted.items() if at + LONGEST_SECONDS >= now} or None
         if self._shared is not None:
-            self._shared.forget(now)
+            self._shared.expire(now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +220,7 @@ class SharedQuotas:
 
     def __init__(self) -> None:
         self.users: set[UserId] = set()
-        self.recalled: set[UserId] = set()
+        self.restored: set[UserId] = set()
         self.abandoned: dict[tuple[UserId, str], AbandonedHandler] = {}
         self._budgets: dict[ThreadId, Budget] = {}
 

@@ -79,7 +79,7 @@ class Stage:
 
     def new_service_of(self, user: UserId) -> ChatService:
         """A view of somebody's that remembers nothing, as a new process has it."""
-        return self.resource.chat(user, self.resource.minted_tokens(user))
+        return self.resource.chat(user, self.resource.issued_tokens(user))
 
     def messages(self, thread: ThreadId) -> list[Message]:
         """Everything in a thread, in the order in which it was first said."""

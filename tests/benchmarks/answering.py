@@ -73,7 +73,7 @@ async def answer_with_client(facts: dict[str, Any]) -> float:
     """Answer with chatbot's own client of the service."""
     user = UserId(facts["user"])
     async with AcsResource.from_connection_string(facts["connection_string"]) as resource:
-        service = resource.chat(user, resource.minted_tokens(user))
+        service = resource.chat(user, resource.issued_tokens(user))
 
         def ready(thread: ThreadId, said: int) -> Answer:
             async def answer() -> None:

@@ -113,7 +113,7 @@ async def _play(contender: Contender, groups: dict[str, tuple[Talk, int]], secon
     said = list[tuple[str, int]]()
     transport = AsgiTransport(emulator)
     async with AcsResource.from_connection_string(emulator.connection_string, transport=transport, clock=clock) as acs:
-        scene = Scene(emulator, acs.chat(user, acs.minted_tokens(user)), clock, person, made)
+        scene = Scene(emulator, acs.chat(user, acs.issued_tokens(user)), clock, person, made)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(contender, scene)
             await anyio.sleep(5)

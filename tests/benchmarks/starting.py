@@ -38,7 +38,7 @@ async def work(job: dict[str, Any]) -> dict[str, float]:
     acs = AcsResource(job["endpoint"], access_key=job["access_key"])
     async with SqliteStore(Path(job["store"])) as store, acs:
         dispatcher = Dispatcher([plugin], bot=BotInfo("bot", user, "bot"))
-        service = acs.chat(user, acs.minted_tokens(user))
+        service = acs.chat(user, acs.issued_tokens(user))
         bot = Bot(name="bot", service=service, store=store, dispatcher=dispatcher)
         stopping = anyio.Event()
         remembered = 0.0

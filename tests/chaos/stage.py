@@ -73,7 +73,7 @@ class Stage:
     async def talk(self) -> Talk:
         """A new person in a new thread with the bot."""
         user = await self._resource.create_user()
-        person = self._resource.chat(user, self._resource.minted_tokens(user))
+        person = self._resource.chat(user, self._resource.issued_tokens(user))
         made = await person.create_thread("chaos", [Participant(self.user, "Echo")])
         return Talk(person, made.thread.id)
 

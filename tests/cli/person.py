@@ -21,7 +21,7 @@ async def say(service: str, bot: UserId, *texts: str) -> ThreadId:
     """A person opens a thread with the bot and speaks."""
     async with AcsResource.from_connection_string(service) as resource:
         person = await resource.create_user()
-        chat = resource.chat(person, resource.minted_tokens(person))
+        chat = resource.chat(person, resource.issued_tokens(person))
         thread = (await chat.create_thread("Talk", [Participant(bot, "Bot")])).thread.id
         for text in texts:
             await chat.send_message(thread, text)
@@ -31,7 +31,7 @@ async def say(service: str, bot: UserId, *texts: str) -> ThreadId:
 async def heard(service: str, bot: UserId, thread: ThreadId) -> list[str]:
     """What the bot has said in a thread, oldest first."""
     async with AcsResource.from_connection_string(service) as resource:
-        page = await resource.chat(bot, resource.minted_tokens(bot)).list_messages(thread)
+        page = await resource.chat(bot, resource.issued_tokens(bot)).list_messages(thread)
         return [message.content for message in reversed(page.messages) if message.sender == bot and message.is_said]
 
 

@@ -70,7 +70,7 @@ async def opened(resource: AcsResource, weather: Weather) -> AsyncIterator[Room]
         tokens = {}
         for _ in range(2):
             user = await resource.create_user()
-            tokens[user] = resource.minted_tokens(user)
+            tokens[user] = resource.issued_tokens(user)
         ann, bob = (resource.chat(user, source) for user, source in tokens.items())
         created = await ann.create_thread("Lobby", [Participant(bob.user, "Bob")])
         weather.requests.clear()

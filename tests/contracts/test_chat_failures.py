@@ -39,7 +39,7 @@ async def test_a_stranger_may_not_write() -> None:
         user = await it.resource.create_user()
 
         with pytest.raises(Forbidden):
-            await it.resource.chat(user, it.resource.minted_tokens(user)).send_message(it.thread, "hi")
+            await it.resource.chat(user, it.resource.issued_tokens(user)).send_message(it.thread, "hi")
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ async def use(credential: Credential, client_id: str | None = None, **options: P
         resource = AcsResource(running.http_endpoint, entra=Entra(credential, client_id), **options)
         async with resource:
             user = await resource.create_user()
-            page = await resource.chat(user, resource.minted_tokens(user)).list_threads()
+            page = await resource.chat(user, resource.issued_tokens(user)).list_threads()
             assert page.items == ()
             await resource.revoke_tokens(user)
         assert list(emulator.world.state.users) == [user]

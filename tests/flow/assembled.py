@@ -108,7 +108,7 @@ async def assembled(
         tallies: dict[str, Tally] = {}
         (bot,) = await assemble(config, plugins, connection, resource, store, tallies, traces)
         user = await resource.create_user()
-        ann = resource.chat(user, resource.minted_tokens(user))
+        ann = resource.chat(user, resource.issued_tokens(user))
         stopping = anyio.Event()
         group.start_soon(bot.run, stopping)
         thread = (await ann.create_thread("talk", [Participant(bot.user, "Echo")])).thread.id

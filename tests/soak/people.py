@@ -50,7 +50,7 @@ class Person:
     async def come(self, bot: UserId) -> ThreadId:
         """Open a thread with the bot."""
         user = await self._insist(self._resource.create_user)
-        self._chat: ChatService = self._resource.chat(user, self._resource.minted_tokens(user))
+        self._chat: ChatService = self._resource.chat(user, self._resource.issued_tokens(user))
         key = str(UUID(int=self._dice.getrandbits(128), version=4))
         made = await self._insist(
             lambda: self._chat.create_thread("soak", [Participant(bot, "Echo")], repeatability_id=key)

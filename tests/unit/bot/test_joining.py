@@ -48,7 +48,7 @@ async def test_an_arrival_far_down_is_found_within_the_quotas() -> None:
         emulator.send(thread, ann, "hi")
     transport = AsgiTransport(emulator)
     async with AcsResource.from_connection_string(emulator.connection_string, transport=transport, clock=clock) as acs:
-        service = acs.chat(user, acs.minted_tokens(user))
+        service = acs.chat(user, acs.issued_tokens(user))
 
         arrival = await find_arrival(service, thread, Budget(), not_before_ms=0)
 

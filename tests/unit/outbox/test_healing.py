@@ -27,7 +27,7 @@ def message(id: int, content: str = "hi", *, edited_at: int | None = None, is_de
 
 
 def actions(healing: Healing) -> list[Action]:
-    return [action for _, action in healing.wishes]
+    return [action for _, action in healing.actions]
 
 
 def test_the_elder_stays_whichever_is_seen_later() -> None:
@@ -69,4 +69,4 @@ def test_healing_the_same_double_again_is_the_same_wish() -> None:
     first = heal(KEY, message(100), message(200), is_edited_soon=False)
     second = heal(KEY, message(200), message(100), is_edited_soon=False)
 
-    assert first.wishes == second.wishes
+    assert first.actions == second.actions

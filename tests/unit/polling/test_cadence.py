@@ -36,6 +36,6 @@ def test_the_longer_the_silence_the_longer_the_pause(a: float, b: float) -> None
 def test_a_look_is_whole_when_the_last_whole_one_is_a_slow_beat_ago() -> None:
     cadence = Cadence(idle=30)
 
-    assert cadence.is_whole_due(None)
-    assert not cadence.is_whole_due(29)
-    assert cadence.is_whole_due(30)
+    assert cadence.is_full_poll_due(None)
+    assert not cadence.is_full_poll_due(29)
+    assert cadence.is_full_poll_due(30)

@@ -70,8 +70,8 @@ def test_the_base_rises_only_when_the_next_whole_look_was_committed_too() -> Non
     top = START + 60_000
     cursor.mark({top: top})
 
-    assert cursor.finish_whole_look(top) is None
-    settled = cursor.finish_whole_look(top)
+    assert cursor.finish_full_poll(top) is None
+    settled = cursor.finish_full_poll(top)
 
     assert settled is not None
     assert (settled.base, settled.below) == (top, top - SLACK)
@@ -82,8 +82,8 @@ def test_what_is_above_the_slack_stays_remembered_when_the_base_rises() -> None:
     old, recent = START + 1, START + 60_000
     cursor.mark({old: old, recent: recent})
 
-    cursor.finish_whole_look(recent)
-    cursor.finish_whole_look(recent)
+    cursor.finish_full_poll(recent)
+    cursor.finish_full_poll(recent)
 
     assert cursor.seen == {recent: recent}
     assert cursor.classify(message(recent)) is Change.NONE
@@ -158,7 +158,7 @@ class ModelBot:
             self.cursor.mark({found.number: found.version})
             self.stored = (self.stored[0], {**self.stored[1], found.number: found.version})
         if not brief:
-            settled = self.cursor.finish_whole_look(max((m.version for m in shown), default=None))
+            settled = self.cursor.finish_full_poll(max((m.version for m in shown), default=None))
             if settled is not None:
                 kept = {key: value for key, value in self.stored[1].items() if value > settled.below}
                 self.stored = (settled.base, kept)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from chatbot.errors import NotFound, ProtocolError
 from chatbot.model import ChatMessage, MessageId, MessageType, ThreadId, UserId
 from chatbot.polling.cursor import Change, Cursor
-from chatbot.polling.poller import HELD_PAGES, MAX_WALKS, Poll, turn_by
+from chatbot.polling.poller import HELD_PAGES, MAX_PASSES, Poll, order_by_cursor
 from chatbot.service.base import MessagePage
 from chatbot.service.budget import QUOTAS, Budget, Window
 
@@ -124,7 +124,7 @@ class ModelBot:
             bound=self.cursor.low,
             budget=Budget(NO_QUOTAS),
             page_size=self.page_size,
-            turn_of=turn_by(self.cursor),
+            order_of=order_by_cursor(self.cursor),
         )
         batches = look.batches()
         async for batch in batches:
@@ -169,7 +169,7 @@ async def test_order_is_kept_and_nothing_is_skipped_whatever_happens_during_a_de
     kills: Sequence[int],
 ) -> None:
     # Busier than so many pages in a look, a thread is still read whole, but not in one look.
-    within = (MAX_WALKS - 2) * page_size
+    within = (MAX_PASSES - 2) * page_size
     service = ModelService(paging, iter(meanwhile[:within]))
     for what, index in [*[("say", 0)] * depth, *before]:
         service.happen(what, index)  # type: ignore[arg-type]

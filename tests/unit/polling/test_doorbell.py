@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from chatbot.emulator import Emulator, Quirks, World
 from chatbot.errors import ProtocolError
 from chatbot.model import ThreadId, ThreadItem, UserId
-from chatbot.polling.thread_list import CERTAINTY_MS, PAGE_SIZE, Walk, passes, rings
+from chatbot.polling.thread_list import CERTAINTY_MS, PAGE_SIZE, ThreadListWalk, may_have_moved, passes_horizon
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ThreadPage
 from chatbot.service.budget import Budget, Operation
@@ -31,15 +31,15 @@ def test_whatever_is_said_after_a_look_has_begun_rings(said: int, looked: int, l
     assume(said >= looked)
     stamp = datetime.fromtimestamp((NOON_MS + said) // 1000 - lag, UTC)
 
-    assert rings(stamp, NOON_MS + looked)
+    assert may_have_moved(stamp, NOON_MS + looked)
 
 
 def test_a_stamp_that_is_clearly_older_than_the_look_does_not_ring_and_a_missing_one_does() -> None:
     stamp = datetime.fromtimestamp(NOON_MS // 1000, UTC)
 
-    assert not rings(stamp, NOON_MS + CERTAINTY_MS)
-    assert rings(stamp, NOON_MS + CERTAINTY_MS - 1)
-    assert rings(None, NOON_MS + 3_600_000)
+    assert not may_have_moved(stamp, NOON_MS + CERTAINTY_MS)
+    assert may_have_moved(stamp, NOON_MS + CERTAINTY_MS - 1)
+    assert may_have_moved(None, NOON_MS + 3_600_000)
 
 
 @given(
@@ -62,10 +62,12 @@ def test_a_walk_reads_every_thread_that_has_moved_since_its_horizon(
     for begin in range(0, len(listed), page_size):
         page = listed[begin : begin + page_size]
         read += page
-        if passes(page, horizon_ms):
+        if passes_horizon(page, horizon_ms):
             break
 
-    moved = {one.id for one in listed if one.last_activity is not None and rings(one.last_activity, horizon_ms)}
+    moved = {
+        one.id for one in listed if one.last_activity is not None and may_have_moved(one.last_activity, horizon_ms)
+    }
     assert moved <= {one.id for one in read}
 
 
@@ -74,10 +76,10 @@ def test_one_thread_out_of_order_does_not_end_a_walk_nor_keep_it_going() -> None
     moved = [item(number, new) for number in range(9)]
     still = [item(number, old) for number in range(9)]
 
-    assert not passes([*moved, item(9, old)], NOON_MS)
-    assert passes([item(9, new), *still], NOON_MS)
-    assert not passes([], NOON_MS)
-    assert not passes([item(0, None)], NOON_MS)
+    assert not passes_horizon([*moved, item(9, old)], NOON_MS)
+    assert passes_horizon([item(9, new), *still], NOON_MS)
+    assert not passes_horizon([], NOON_MS)
+    assert not passes_horizon([item(0, None)], NOON_MS)
 
 
 @pytest.mark.virtual_time
@@ -89,15 +91,15 @@ async def test_a_walk_reads_one_page_while_little_has_moved_and_all_pages_withou
         emulator.create_thread(user, str(number))
     transport = AsgiTransport(emulator)
     async with AcsResource.from_connection_string(emulator.connection_string, transport=transport, clock=clock) as acs:
-        service = acs.chat(user, acs.minted_tokens(user))
+        service = acs.chat(user, acs.issued_tokens(user))
         budget = Budget()
 
-        whole = Walk(service, budget)
+        whole = ThreadListWalk(service, budget)
         found = {one.id for _ in range(20) if not whole.is_over for one in await whole.read()}
         assert len(found) == 3 * PAGE_SIZE
         assert whole.begun_ms is not None
 
-        brief = Walk(service, budget, horizon_ms=whole.begun_ms + 60_000)
+        brief = ThreadListWalk(service, budget, horizon_ms=whole.begun_ms + 60_000)
         assert len(await brief.read()) <= PAGE_SIZE
         assert brief.is_over
         assert budget.left(Operation.LIST_THREADS, 0.0) == 50 - whole.pages - 1
@@ -113,7 +115,7 @@ async def test_links_that_lead_in_a_circle_fail_the_walk_after_what_they_showed(
             self.pages += 1
             return ThreadPage((item(self.pages, NOON_MS),), str(self.pages % length), None)
 
-    walk = Walk(Circle(), Budget())  # type: ignore[arg-type]
+    walk = ThreadListWalk(Circle(), Budget())  # type: ignore[arg-type]
     shown = [await walk.read() for _ in range(length + 1)]
 
     assert all(shown)

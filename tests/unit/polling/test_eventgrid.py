@@ -17,7 +17,7 @@ from chatbot.polling.eventgrid import (
     PATIENCE_SECONDS,
     PROBATION_SECONDS,
     Delivery,
-    NoDelivery,
+    InvalidDelivery,
     Reliance,
     read,
 )
@@ -53,7 +53,7 @@ def test_whatever_is_told_but_messages_may_mean_that_somebody_has_come_in() -> N
 def test_a_code_that_cannot_be_sent_back_is_refused(code: str) -> None:
     handshake = event("Microsoft.EventGrid.SubscriptionValidationEvent", validationCode=code)
 
-    with pytest.raises(NoDelivery):
+    with pytest.raises(InvalidDelivery):
         read(delivery(said(HALL), handshake))
 
 
@@ -92,7 +92,7 @@ def test_a_thread_that_cannot_be_one_is_not_rung(thread: object) -> None:
     ],
 )
 def test_what_is_no_delivery_is_refused_and_not_quoted(body: bytes) -> None:
-    with pytest.raises(NoDelivery) as refusal:
+    with pytest.raises(InvalidDelivery) as refusal:
         read(body)
     assert len(str(refusal.value)) < 200
 
@@ -107,7 +107,7 @@ json_values = st.recursive(
 def test_whatever_comes_is_a_delivery_or_refused(body: bytes) -> None:
     try:
         found = read(body)
-    except NoDelivery:
+    except InvalidDelivery:
         return
     assert isinstance(found, Delivery)
 
@@ -116,16 +116,16 @@ def test_event_grid_is_relied_upon_from_its_first_event_of_ours() -> None:
     reliance = Reliance()
     assert not reliance.is_trusted(0.0)
 
-    reliance.told(HALL, 0.0)
+    reliance.record_delivery(HALL, 0.0)
 
     assert reliance.is_trusted(0.0)
 
 
 def test_what_it_has_not_told_puts_it_on_probation() -> None:
     reliance = Reliance()
-    reliance.told(HALL, 0.0)
+    reliance.record_delivery(HALL, 0.0)
 
-    reliance.found(YARD, PATIENCE_SECONDS + 1, 30.0)
+    reliance.record_move(YARD, PATIENCE_SECONDS + 1, 30.0)
 
     assert not reliance.is_trusted(30.0 + PROBATION_SECONDS - 1)
     assert reliance.is_trusted(30.0 + PROBATION_SECONDS)
@@ -133,19 +133,19 @@ def test_what_it_has_not_told_puts_it_on_probation() -> None:
 
 def test_what_it_has_told_or_may_yet_tell_does_not() -> None:
     reliance = Reliance()
-    reliance.told(HALL, 0.0)
+    reliance.record_delivery(HALL, 0.0)
 
-    reliance.found(HALL, PATIENCE_SECONDS + 1, MEMORY_SECONDS - 1)
-    reliance.found(YARD, PATIENCE_SECONDS, 30.0)
+    reliance.record_move(HALL, PATIENCE_SECONDS + 1, MEMORY_SECONDS - 1)
+    reliance.record_move(YARD, PATIENCE_SECONDS, 30.0)
 
     assert reliance.is_trusted(30.0)
 
 
 def test_what_it_told_long_ago_is_no_excuse() -> None:
     reliance = Reliance()
-    reliance.told(HALL, 0.0)
+    reliance.record_delivery(HALL, 0.0)
 
-    reliance.found(HALL, PATIENCE_SECONDS + 1, MEMORY_SECONDS)
+    reliance.record_move(HALL, PATIENCE_SECONDS + 1, MEMORY_SECONDS)
 
     assert not reliance.is_trusted(MEMORY_SECONDS)
 
@@ -154,6 +154,6 @@ def test_what_it_told_long_ago_is_no_excuse() -> None:
 def test_it_remembers_no_more_threads_than_were_told_of_lately(numbers: list[int]) -> None:
     reliance = Reliance()
     for second, number in enumerate(numbers):
-        reliance.told(ThreadId(str(number)), float(second))
+        reliance.record_delivery(ThreadId(str(number)), float(second))
 
     assert len(reliance._told) <= MEMORY_SECONDS + 1

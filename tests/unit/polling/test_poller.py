@@ -56,7 +56,7 @@ async def scene(*, quotas: bool = False) -> AsyncIterator[Scene]:
     async with AcsResource.from_connection_string(emulator.connection_string, transport=transport, clock=clock) as acs:
         user = UserId(emulator.create_user())
         thread = ThreadId(emulator.create_thread(user))
-        yield Scene(emulator, acs.chat(user, acs.minted_tokens(user)), thread)
+        yield Scene(emulator, acs.chat(user, acs.issued_tokens(user)), thread)
 
 
 async def contents(look: Poll) -> list[list[str]]:

@@ -86,7 +86,7 @@ async def scene() -> AsyncIterator[Scene]:
         bot, neighbour = (
             Bot(
                 name=name,
-                service=acs.chat(user, acs.minted_tokens(user)),
+                service=acs.chat(user, acs.issued_tokens(user)),
                 store=store,
                 dispatcher=Dispatcher([plugin], bot=BotInfo(name, user, name)),
                 settings=BotSettings(cadence=Cadence(interval=interval, idle=3600)),

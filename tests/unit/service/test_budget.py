@@ -22,7 +22,7 @@ def test_what_fits_the_window_goes_at_once_and_the_next_one_waits() -> None:
 def test_a_throttled_operation_stays_closed_for_the_time_the_service_said() -> None:
     budget = Budget()
 
-    budget.close(Operation.LIST_MESSAGES, 7.0)
+    budget.block(Operation.LIST_MESSAGES, 7.0)
 
     assert budget.delay(Operation.LIST_MESSAGES, 0.0) == 7.0
     assert budget.delay(Operation.LIST_MESSAGES, 7.0) == 0
@@ -31,9 +31,9 @@ def test_a_throttled_operation_stays_closed_for_the_time_the_service_said() -> N
 def test_a_silent_thread_keeps_nothing() -> None:
     budget = Budget()
     budget.spend(Operation.WRITE_MESSAGE, 0.0)
-    budget.close(Operation.WRITE_MESSAGE, 5.0)
+    budget.block(Operation.WRITE_MESSAGE, 5.0)
 
-    budget.forget(61.0)
+    budget.expire(61.0)
 
     assert budget._spent == {}
     assert budget._closed_until == {}
@@ -69,7 +69,7 @@ def test_what_is_left_is_the_least_that_any_window_leaves() -> None:
 
 def test_nothing_is_left_of_what_the_service_has_closed() -> None:
     budget = Budget()
-    budget.close(Operation.LIST_THREADS, 10.0)
+    budget.block(Operation.LIST_THREADS, 10.0)
 
     assert budget.left(Operation.LIST_THREADS, 9.0) == 0
     assert budget.left(Operation.LIST_THREADS, 10.0) == 50
@@ -103,10 +103,10 @@ def test_what_somebody_says_counts_once_although_every_bot_sees_it_and_what_a_bo
     commons = SharedQuotas()
     one, two = (Budget(shared=commons.of(ThreadId("hall"))) for _ in range(2))
     for version in range(5):
-        one.note(Operation.WRITE_MESSAGE, float(version), version)
-        two.note(Operation.WRITE_MESSAGE, float(version), version)
+        one.count_other(Operation.WRITE_MESSAGE, float(version), version)
+        two.count_other(Operation.WRITE_MESSAGE, float(version), version)
     one.spend(Operation.WRITE_MESSAGE, 5.0)
-    two.note(Operation.WRITE_MESSAGE, 5.0, None)  # as it sees what the other said
+    two.count_other(Operation.WRITE_MESSAGE, 5.0, None)  # as it sees what the other said
 
     assert (one.left(Operation.WRITE_MESSAGE, 6.0), two.left(Operation.WRITE_MESSAGE, 6.0)) == (4, 4)
     assert commons.of(ThreadId("yard")).left(Operation.WRITE_MESSAGE, 6.0) == 10
@@ -115,10 +115,10 @@ def test_what_somebody_says_counts_once_although_every_bot_sees_it_and_what_a_bo
 def test_a_silent_thread_keeps_nothing_of_what_is_shared() -> None:
     commons = SharedQuotas()
     budget = Budget(shared=commons.of(ThreadId("hall")))
-    budget.note(Operation.WRITE_MESSAGE, 0.0, 7)
+    budget.count_other(Operation.WRITE_MESSAGE, 0.0, 7)
     budget.spend(Operation.LIST_MESSAGES, 0.0)
 
-    budget.forget(61.0)
+    budget.expire(61.0)
 
     shared = commons.of(ThreadId("hall"))
     assert (shared._spent, shared._noted) == ({}, None)
@@ -130,6 +130,6 @@ def test_a_message_that_every_poll_shows_again_is_counted_once() -> None:
 
     for budget in (thread, alone):
         for second in range(10):
-            budget.note(Operation.WRITE_MESSAGE, float(second), change=7)
+            budget.count_other(Operation.WRITE_MESSAGE, float(second), change=7)
 
         assert budget.left(Operation.WRITE_MESSAGE, 9.0) == 9
