@@ -91,6 +91,10 @@ class Store(Protocol):
         """A state as it was last committed; None if there is none."""
         ...
 
+    async def states(self, bot: UserId, name: str) -> Sequence[tuple[StateKey, StoredState]]:
+        """All states of one name, by thread and person."""
+        ...
+
     async def dialogs(self, bot: UserId) -> Sequence[DialogRecord]:
         """All dialogs that have begun and not ended, in the order in which they began to wait."""
         ...

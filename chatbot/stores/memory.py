@@ -1,46 +1,48 @@
 """A store that lives as long as its object: for tests, and for bots that may forget.
 
-It holds encoded rows only, as a database would, and keeps them when it is closed: opened again, it is a bot's
-memory after a restart. It commits at once, on the loop, without a thread, so it works under virtual time.
+It is a SQLite database in memory, with the tables and the statements of the store on disk. It keeps its contents when
+it is closed: opened again, it is a bot's memory after a restart. It works at once, on the event loop, without a thread,
+so that it works under virtual time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio.lowlevel
 
-from chatbot.actions import ActionKey
-from chatbot.errors import StoreInUse
-from chatbot.model import MessageId, ThreadId, UserId
-from chatbot.stores import rows
-from chatbot.stores.records import (
-    Attempt,
-    BotRecord,
-    DeadLetter,
-    DialogRecord,
-    OutboxRow,
-    RowStatus,
-    StateKey,
-    StoredState,
-    ThreadRecord,
-    TimerRecord,
-)
-from chatbot.stores.tables import Tables
+from chatbot.errors import StoreError, StoreInUse
+from chatbot.model import UserId
+from chatbot.stores import codec, queries, rows
+from chatbot.stores.queries import LastHolder
+from chatbot.stores.schema import migrate
+from chatbot.stores.sql import Plan, execute, run
+from chatbot.stores.sql_store import SqlStore
+from chatbot.stores.statements import statements
 from chatbot.stores.writes import Write
 
+if TYPE_CHECKING:  # loaded when a store is first opened
+    import sqlite3
 
-class MemoryStore:
+T = TypeVar("T")
+
+_NAME: Final = Path(":memory:")
+
+
+class MemoryStore(SqlStore):
     """A `Store` in memory. What one `async with` block committed, the next one finds."""
 
     def __init__(self) -> None:
-        self._tables = Tables()
+        self._connection: sqlite3.Connection | None = None
         self._is_entered = False
         self._is_open = False
-        self._has_holder = False
-        self._was_killed = False
+        self._last = LastHolder()
         self._is_stopping = False
-        self._was_stopping = False
         self._stays_marked = False
 
     async def __aenter__(self) -> MemoryStore:
@@ -48,20 +50,22 @@ class MemoryStore:
 
         Raises:
             StoreInUse: it is open already.
+            StoreError: the contents that were restored are no store, or a newer version's.
         """
         if self._is_entered:
             msg = "this MemoryStore is in use already: end the one `async with` block before the next begins"
             raise StoreInUse(msg)
-        self._was_killed = self._has_holder
-        self._was_stopping, self._is_stopping = self._has_holder and self._is_stopping, False
-        self._is_entered = self._is_open = self._has_holder = True
+        migrate(self._database(), _NAME)
+        self._last = self._transact(self._begin)
+        self._is_stopping = False
+        self._is_entered = self._is_open = True
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Close; the contents stay."""
-        if self._is_open:
-            self._is_open, self._has_holder, self._stays_marked = False, self._stays_marked, False
-        self._is_entered = False
+        if self._is_open and not self._stays_marked:
+            self._transact(partial(execute, statements=[queries.MARK_CLOSED]))
+        self._is_open = self._is_entered = self._stays_marked = False
 
     def kill(self) -> None:
         """End as a killed process does: at once, with what is committed, and without closing.
@@ -71,22 +75,37 @@ class MemoryStore:
         """
         self._is_open = False
 
+    def snapshot(self) -> bytes:
+        """Return the contents as a SQLite file has them, erased parts included if there were any left."""
+        return self._database().serialize()
+
+    def restore(self, snapshot: bytes) -> None:
+        """Replace the contents by those of a snapshot, or of a SQLite file that is not in WAL mode.
+
+        Raises:
+            StoreInUse: the store is open.
+        """
+        if self._is_open:
+            msg = "this MemoryStore is in use: end its `async with` block, or kill it, before its contents are replaced"
+            raise StoreInUse(msg)
+        self._database().deserialize(snapshot)
+
     @property
     def was_killed(self) -> bool:
         """See `Store.was_killed`."""
-        return self._was_killed
+        return self._last.was_killed
 
     @property
     def was_stopping(self) -> bool:
         """See `Store.was_stopping`."""
-        return self._was_stopping
+        return self._last.was_stopping
 
     def stop_began(self) -> None:
-        """See `EndableStore.stop_began`."""
+        """See `EndableStore.stop_began`. Only a flag: any thread may call this, and one may be inside a commit."""
         self._is_stopping = True
 
     def submit_from_thread(self, bot: UserId, writes: Sequence[Write]) -> None:
-        """See `EndableStore.submit_from_thread`; it would end with the process."""
+        """See `EndableStore.submit_from_thread`; what would be written ends with the process."""
 
     def stay_marked(self) -> None:
         """See `EndableStore.stay_marked`."""
@@ -97,92 +116,54 @@ class MemoryStore:
 
     async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
         """Make these changes, all of them or none; see `Store.commit`."""
-        (await self._opened()).apply(bot, writes)
-
-    async def find_bot(self, name: str, resource: str) -> BotRecord | None:
-        """See `Store.find_bot`."""
-        row = (await self._opened()).bots.get((name, resource))
-        return None if row is None else rows.decode_bot(row)
-
-    async def bots(self) -> Sequence[BotRecord]:
-        """See `Store.bots`."""
-        found = (await self._opened()).bots
-        return [rows.decode_bot(found[key]) for key in sorted(found)]
-
-    async def horizon(self, bot: UserId) -> int | None:
-        """See `Store.horizon`."""
-        return (await self._opened()).horizons.get(bot)
-
-    async def threads(self, bot: UserId) -> Sequence[ThreadRecord]:
-        """See `Store.threads`."""
-        tables = await self._opened()
-        return [
-            rows.decode_thread(row, dict(tables.seen[owner, id]))
-            for (owner, id), row in tables.threads.items()
-            if owner == bot
-        ]
-
-    async def pending(self, bot: UserId) -> Sequence[OutboxRow]:
-        """See `Store.pending`."""
-        tables = await self._opened()
-        wishes = [
-            rows.decode_wish(row, position)
-            for (owner, _), (position, row) in tables.wishes.items()
-            if owner == bot and row.status == RowStatus.PENDING
-        ]
-        return sorted(wishes, key=lambda wish: wish.position)
-
-    async def row(self, bot: UserId, key: ActionKey) -> OutboxRow | None:
-        """See `Store.row`."""
-        found = (await self._opened()).wishes.get((bot, key))
-        return None if found is None else rows.decode_wish(found[1], found[0])
-
-    async def made(self, bot: UserId, messages: Collection[MessageId]) -> frozenset[MessageId]:
-        """See `Store.made`."""
-        wishes = (await self._opened()).wishes
-        known = {row.message for (owner, _), (_, row) in wishes.items() if owner == bot}
-        return frozenset(message for message in messages if message in known)
-
-    async def attempts(self, bot: UserId) -> Mapping[ThreadId, Attempt]:
-        """See `Store.attempts`."""
-        tables = await self._opened()
-        return rows.decode_attempts(row for (owner, _), row in tables.attempts.items() if owner == bot)
-
-    async def dead_letters(self, bot: UserId) -> Sequence[DeadLetter]:
-        """See `Store.dead_letters`."""
-        tables = await self._opened()
-        letters = [rows.decode_letter(row) for (owner, _), row in tables.letters.items() if owner == bot]
-        return sorted(letters, key=lambda letter: (letter.died_ms, letter.id))
-
-    async def state(self, bot: UserId, key: StateKey) -> StoredState | None:
-        """See `Store.state`."""
-        row = (await self._opened()).conversations.state(bot, key)
-        return None if row is None else rows.decode_state(row)
-
-    async def dialogs(self, bot: UserId) -> Sequence[DialogRecord]:
-        """See `Store.dialogs`."""
-        tables = (await self._opened()).conversations
-        found = [rows.decode_dialog(row) for (owner, _), row in tables.dialogs.items() if owner == bot]
-        return sorted(found, key=lambda dialog: (dialog.changed_ms, dialog.id))
-
-    async def timers(self, bot: UserId) -> Sequence[TimerRecord]:
-        """See `Store.timers`."""
-        tables = (await self._opened()).conversations
-        found = [rows.decode_timer(row) for (owner, _), row in tables.timers.items() if owner == bot]
-        return sorted(found, key=lambda timer: (timer.due_ms, timer.id))
-
-    async def result(self, bot: UserId, key: str) -> str | None:
-        """See `Store.result`."""
-        row = (await self._opened()).conversations.results.get((bot, key))
-        return None if row is None else row.value
+        await self._check_open()
+        asked = statements(bot, writes)
+        if asked:
+            self._transact(partial(execute, statements=asked))
 
     async def forget(self, user: UserId) -> int:
         """See `Store.forget`."""
-        return (await self._opened()).forget(user)
+        await self._check_open()
+        plan = queries.forget(UserId(codec.text(user, "user")))
+        return self._transact(partial(run, plan=plan))
 
-    async def _opened(self) -> Tables:
+    async def _read(self, plan: Plan[T]) -> T:
+        await self._check_open()
+        return run(self._database(), plan)
+
+    async def _check_open(self) -> None:
         """Give others a turn, as every real store does; whoever is cancelled here has changed nothing."""
         await anyio.lowlevel.checkpoint()
         if not self._is_open:
             raise rows.not_open()
-        return self._tables
+
+    def _begin(self, connection: sqlite3.Connection) -> LastHolder:
+        if self._is_stopping:
+            execute(connection, [queries.MARK_STOPPING])
+        return run(connection, queries.mark_open(os.getpid()))
+
+    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do something within one transaction: all of it or nothing."""
+        connection = self._database()
+        connection.execute("BEGIN")
+        try:
+            result = work(connection)
+        except BaseException as error:
+            # Nothing awaits between BEGIN and here, so the transaction is this caller's alone.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if isinstance(error, connection.Error):
+                msg = f"cannot use the store in memory: {error}"
+                raise StoreError(msg) from error
+            raise
+        connection.execute("COMMIT")
+        return result
+
+    def _database(self) -> sqlite3.Connection:
+        if self._connection is None:
+            import sqlite3  # here, because only who opens a store shall pay for it
+
+            self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA secure_delete = ON")  # what was erased is in no snapshot
+            weakref.finalize(self, self._connection.close)
+        return self._connection

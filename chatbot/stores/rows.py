@@ -144,7 +144,7 @@ def encode_seen(seen: Mapping[int, int], place: str) -> list[tuple[int, int]]:
     ]
 
 
-def encode_wish(row: OutboxRow) -> ActionRow:
+def encode_action_row(row: OutboxRow) -> ActionRow:
     """The row of a wish."""
     return ActionRow(
         codec.text(row.key, "OutboxRow.key"),
@@ -160,7 +160,7 @@ def encode_wish(row: OutboxRow) -> ActionRow:
     )
 
 
-def decode_wish(row: ActionRow, position: int) -> OutboxRow:
+def decode_action_row(row: ActionRow, position: int) -> OutboxRow:
     """The wish of a row.
 
     Raises:
@@ -197,7 +197,7 @@ def encode_letter(letter: DeadLetter) -> LetterRow:
 
 
 def decode_letter(row: LetterRow) -> DeadLetter:
-    """The dead letter of a row; errors as `decode_wish`."""
+    """The dead letter of a row; errors as `decode_action_row`."""
     with named(f"dead letter {row.id}"):
         event = codec.decode_event(row.event)
     caused_by = UserId(row.caused_by) if row.caused_by else None
@@ -312,6 +312,11 @@ def encode_state_key(key: StateKey) -> StateKeyRow:
         codec.text(key.user or "", "StateKey.user"),
         codec.text(key.name, "StateKey.name"),
     )
+
+
+def decode_state_key(row: StateKeyRow) -> StateKey:
+    """Whose state a row is."""
+    return StateKey(row.name, ThreadId(row.thread) if row.thread else None, UserId(row.person) if row.person else None)
 
 
 def encode_state(write: SaveState) -> StateRow | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from chatbot.errors import StoreError, StoreTooNew
+
+if TYPE_CHECKING:
+    import sqlite3
 
 APPLICATION_ID: Final = int.from_bytes(b"chbt")
 """What tells our files from other programs' SQLite databases (`PRAGMA application_id`)."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -16,24 +16,13 @@ from typing import Any, Final, TypeVar
 import anyio
 import anyio.to_thread
 
-from chatbot.actions import ActionKey
 from chatbot.errors import StoreError
-from chatbot.model import MessageId, ThreadId, UserId
+from chatbot.model import UserId
 from chatbot.stores import codec, queries, rows
 from chatbot.stores.lock import StoreLock
-from chatbot.stores.records import (
-    Attempt,
-    BotRecord,
-    DeadLetter,
-    DialogRecord,
-    OutboxRow,
-    StateKey,
-    StoredState,
-    ThreadRecord,
-    TimerRecord,
-)
+from chatbot.stores.sql import Plan, execute, run
+from chatbot.stores.sql_store import SqlStore
 from chatbot.stores.sqlite_file import SqliteFile
-from chatbot.stores.statement import Statement
 from chatbot.stores.statements import statements
 from chatbot.stores.writer import Job, Writer
 from chatbot.stores.writes import Write
@@ -44,7 +33,7 @@ READERS: Final = 4
 """How many reads may run at once, each with its own connection."""
 
 
-class SqliteStore:
+class SqliteStore(SqlStore):
     """A `Store` in a file, which is made on first use. Its directory must exist.
 
     Args:
@@ -97,59 +86,7 @@ class SqliteStore:
         writer = self._open_writer()
         asked = statements(bot, writes)
         if asked:
-            await writer.submit(partial(_execute, asked))
-
-    async def find_bot(self, name: str, resource: str) -> BotRecord | None:
-        """See `Store.find_bot`."""
-        return await self._read(partial(queries.find_bot, name=name, resource=resource))
-
-    async def bots(self) -> Sequence[BotRecord]:
-        """See `Store.bots`."""
-        return await self._read(queries.bots)
-
-    async def horizon(self, bot: UserId) -> int | None:
-        """See `Store.horizon`."""
-        return await self._read(partial(queries.horizon, bot=bot))
-
-    async def threads(self, bot: UserId) -> Sequence[ThreadRecord]:
-        """See `Store.threads`."""
-        return await self._read(partial(queries.threads, bot=bot))
-
-    async def pending(self, bot: UserId) -> Sequence[OutboxRow]:
-        """See `Store.pending`."""
-        return await self._read(partial(queries.pending, bot=bot))
-
-    async def row(self, bot: UserId, key: ActionKey) -> OutboxRow | None:
-        """See `Store.row`."""
-        return await self._read(partial(queries.row, bot=bot, key=key))
-
-    async def made(self, bot: UserId, messages: Collection[MessageId]) -> frozenset[MessageId]:
-        """See `Store.made`."""
-        return await self._read(partial(queries.made, bot=bot, messages=messages))
-
-    async def attempts(self, bot: UserId) -> Mapping[ThreadId, Attempt]:
-        """See `Store.attempts`."""
-        return await self._read(partial(queries.attempts, bot=bot))
-
-    async def dead_letters(self, bot: UserId) -> Sequence[DeadLetter]:
-        """See `Store.dead_letters`."""
-        return await self._read(partial(queries.dead_letters, bot=bot))
-
-    async def state(self, bot: UserId, key: StateKey) -> StoredState | None:
-        """See `Store.state`."""
-        return await self._read(partial(queries.state, bot=bot, key=key))
-
-    async def dialogs(self, bot: UserId) -> Sequence[DialogRecord]:
-        """See `Store.dialogs`."""
-        return await self._read(partial(queries.dialogs, bot=bot))
-
-    async def timers(self, bot: UserId) -> Sequence[TimerRecord]:
-        """See `Store.timers`."""
-        return await self._read(partial(queries.timers, bot=bot))
-
-    async def result(self, bot: UserId, key: str) -> str | None:
-        """See `Store.result`."""
-        return await self._read(partial(queries.result, bot=bot, key=key))
+            await writer.submit(partial(execute, statements=asked))
 
     @property
     def was_killed(self) -> bool:
@@ -164,12 +101,12 @@ class SqliteStore:
     def stop_began(self) -> None:
         """See `EndableStore.stop_began`."""
         if self._writer is not None and not self._is_visit:
-            self._writer.submit_from_thread(queries.mark_stopping)
+            self._writer.submit_from_thread(partial(execute, statements=[queries.MARK_STOPPING]))
 
     def submit_from_thread(self, bot: UserId, writes: Sequence[Write]) -> None:
         """See `EndableStore.submit_from_thread`."""
         if self._writer is not None and (asked := statements(bot, writes)):
-            self._writer.submit_from_thread(partial(_execute, asked))
+            self._writer.submit_from_thread(partial(execute, statements=asked))
 
     def stay_marked(self) -> None:
         """See `EndableStore.stay_marked`."""
@@ -183,7 +120,8 @@ class SqliteStore:
     async def forget(self, user: UserId) -> int:
         """Erase a person, also from the free pages and the write-ahead log of the file; see `Store.forget`."""
         writer = self._open_writer()
-        changed = await writer.submit(partial(queries.forget, user=UserId(codec.text(user, "user"))))
+        plan = queries.forget(UserId(codec.text(user, "user")))
+        changed = await writer.submit(partial(run, plan=plan))
         await anyio.to_thread.run_sync(self._file.empty_log)
         return changed
 
@@ -192,10 +130,10 @@ class SqliteStore:
             raise rows.not_open()
         return self._writer
 
-    async def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+    async def _read(self, plan: Plan[T]) -> T:
         if self._readers is None:
             raise rows.not_open()
-        return await self._readers.run(query)
+        return await self._readers.run(plan)
 
 
 class _Transactions:
@@ -217,16 +155,19 @@ class _Transactions:
         if self._is_visit:
             return queries.LastHolder()
         try:
-            return queries.hold(self._connection, os.getpid())
+            self._connection.execute("BEGIN IMMEDIATE")
+            last = run(self._connection, queries.mark_open(os.getpid()))
+            self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._drop()
             raise self._file.explain(error, "open") from error
+        return last
 
     def close(self) -> None:
         """Let go of the file, if all ended in order; otherwise the next holder takes this one for killed."""
         if self.is_in_order and not self._is_visit:
             with suppress(sqlite3.Error, StoreError):
-                queries.let_go(self._connected())
+                execute(self._connected(), [queries.MARK_CLOSED])
         self._drop()
 
     def _connected(self) -> sqlite3.Connection:
@@ -293,13 +234,6 @@ def _is_of_file(error: Exception) -> bool:
     return isinstance(error, kinds) or type(error) is sqlite3.DatabaseError
 
 
-def _execute(asked: Sequence[Statement], connection: sqlite3.Connection) -> None:
-    for sql, values, unless in asked:
-        cursor = connection.execute(sql, values)
-        if unless is not None and cursor.rowcount == 0:
-            raise unless
-
-
 class _Readers:
     """Runs reads in worker threads, on connections of their own that are opened as needed."""
 
@@ -308,8 +242,8 @@ class _Readers:
         self._turns = anyio.CapacityLimiter(READERS)
         self._idle: list[sqlite3.Connection] = []
 
-    async def run(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        return await anyio.to_thread.run_sync(self._run, query, limiter=self._turns)
+    async def run(self, plan: Plan[T]) -> T:
+        return await anyio.to_thread.run_sync(self._run, plan, limiter=self._turns)
 
     async def close(self) -> None:
         """Wait for the reads that run, then close the connections. Cancellation waits."""
@@ -322,11 +256,11 @@ class _Readers:
         while self._idle:
             self._idle.pop().close()
 
-    def _run(self, query: Callable[[sqlite3.Connection], T]) -> T:
+    def _run(self, plan: Plan[T]) -> T:
         connection = self._idle.pop() if self._idle else self._file.connect(for_reading=True)
         try:
             connection.execute("BEGIN")
-            result = query(connection)
+            result = run(connection, plan)
             connection.execute("COMMIT")
         except BaseException as error:
             connection.close()

@@ -1,9 +1,7 @@
-"""Writes as SQL: what a commit asks of a database. Pure; the texts are SQLite's and PostgreSQL's alike.
+"""Writes as SQL: the statements of a commit. Pure; the texts are the same for all databases (see `sql`).
 
-Everything is checked and encoded here, before a transaction begins: only a thread that is not there, and the
-database itself, can make a statement fail.
-
-Writes of conversations as SQL; see `statements`.
+Everything is checked and encoded here, before a transaction begins. Within it only these fail: a change of a thread
+that is not stored, a state that somebody else changed, and the database itself.
 """
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from chatbot.errors import StoreConflict
 from chatbot.model import ThreadId, UserId
 from chatbot.stores import codec, rows
 from chatbot.stores.records import RowStatus, ThreadRecord
@@ -21,8 +20,7 @@ from chatbot.stores.rows import (
     encode_state_key,
     encode_timer,
 )
-from chatbot.stores.statement import Statement, Value
-from chatbot.stores.tables import conflict
+from chatbot.stores.sql import Statement, Value
 from chatbot.stores.writes import (
     BeginAttempt,
     BeginStay,
@@ -186,7 +184,7 @@ def _statements(bot: str, write: Write) -> Iterator[Statement]:
             yield Statement(MOVE_HORIZON, (codec.integer(horizon_ms, "MoveHorizon.horizon_ms"), bot))
         case Enqueue(row):
             yield Statement(SAVE_OWNER, (bot,))
-            yield Statement(ENQUEUE, (bot, *rows.encode_wish(row)))
+            yield Statement(ENQUEUE, (bot, *rows.encode_action_row(row)))
         case SettleRow():
             yield _settle_row(bot, write)
         case RepointRow(key, message):
@@ -363,3 +361,8 @@ def _save_state(bot: str, write: SaveState) -> Iterator[Statement]:
             yield Statement(CHANGE_STATE, (*row, bot, *key, expected), conflict(write))
     elif row is not None:
         yield Statement(BEGIN_STATE, (bot, *key, *row), conflict(write))
+
+
+def conflict(write: SaveState) -> StoreConflict:
+    """The error of saving a state that somebody else has saved since."""
+    return StoreConflict(f"the state {write.key.name} was changed meanwhile; read it again, and do it over")

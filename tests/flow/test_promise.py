@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import anyio
 import pytest
 
@@ -82,11 +80,11 @@ async def test_a_store_restored_from_a_backup_doubles_no_reply() -> None:
     async with chat(echo(), store=store) as room:
         ann = room.user("Ann")
         await ann.says("one")
-        backup = copy.deepcopy(store._tables)
+        backup = store.snapshot()
         await ann.says("two", "three")
 
         await room.kill()
-        store._tables = backup
+        store.restore(backup)
         await room.start()
         await ann.says("four")
 

@@ -10,7 +10,7 @@ import json
 import shutil
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,7 +25,7 @@ from chatbot.dispatch import Rate
 from chatbot.emulator import World
 from chatbot.emulator.persistence import kept
 from chatbot.model import ThreadId, UserId
-from chatbot.stores import SqliteStore
+from chatbot.stores import MemoryStore, SqliteStore
 from chatbot.stores.schema import MIGRATIONS
 from chatbot.testing import Room, chat
 
@@ -81,10 +81,23 @@ def replies(room: Room, old: OldData) -> list[str]:
     return [one.text for one in room.stage.messages(old.room) if one.sender == old.bot]
 
 
+def on_disk(file: Path) -> SqliteStore:
+    return SqliteStore(file)
+
+
+def in_memory(file: Path) -> MemoryStore:
+    store = MemoryStore()
+    store.restore(file.read_bytes())
+    return store
+
+
 @pytest.mark.virtual_time
-async def test_conversations_go_on_where_the_old_version_was_killed(old: OldData) -> None:
+@pytest.mark.parametrize("opened", [on_disk, in_memory])
+async def test_conversations_go_on_where_the_old_version_was_killed(
+    old: OldData, opened: Callable[[Path], SqliteStore | MemoryStore]
+) -> None:
+    store = opened(old.store)
     await anyio.sleep(timedelta(hours=44).total_seconds())
-    store = SqliteStore(old.store)
     rate = Rate(100, timedelta(days=1))
     async with chat(old.orders.orders(), world=old.world, store=store, rate=rate) as room:
         assert room.bot.user == old.bot

@@ -1,14 +1,16 @@
+import sqlite3
 import subprocess
 import sys
 
 import pytest
 
 from chatbot.actions import ActionKey, SendMessage
-from chatbot.errors import StateError, StoreInUse
+from chatbot.errors import StateError, StoreInUse, StoreTooNew
 from chatbot.model import ThreadId, UserId
 from chatbot.stores.memory import MemoryStore
-from chatbot.stores.records import OutboxRow
-from chatbot.stores.writes import Enqueue
+from chatbot.stores.records import OutboxRow, RowStatus
+from chatbot.stores.schema import APPLICATION_ID
+from chatbot.stores.writes import Enqueue, Prune, SettleRow
 
 BOT = UserId("8:acs:bot")
 WISH = Enqueue(OutboxRow(ActionKey("a"), ThreadId("19:hall"), SendMessage("hi"), 7, 1000))
@@ -39,6 +41,38 @@ async def test_a_killed_store_is_not_opened_before_its_last_user_is_gone():
             await store.__aenter__()
     async with store:
         assert store.was_killed
+
+
+async def test_a_snapshot_is_restored_with_everything_and_whether_the_store_was_killed():
+    store, other = MemoryStore(), MemoryStore()
+    async with store:
+        await store.commit(BOT, [WISH])
+        while_open = store.snapshot()
+        await store.commit(BOT, [Prune(2000), SettleRow(WISH.row.key, RowStatus.DONE)])
+        with pytest.raises(StoreInUse, match="before its contents are replaced"):
+            store.restore(while_open)
+
+    other.restore(while_open)
+    async with other:
+        assert other.was_killed
+        assert [row.key for row in await other.pending(BOT)] == ["a"]
+    other.restore(store.snapshot())
+    async with other:
+        assert not other.was_killed
+        assert await other.pending(BOT) == []
+
+
+async def test_what_a_newer_version_wrote_is_not_opened():
+    store = MemoryStore()
+    database = sqlite3.connect(":memory:")
+    database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    database.execute("PRAGMA user_version = 1000")
+    database.execute("CREATE TABLE future (id)")
+    store.restore(database.serialize())
+    database.close()
+
+    with pytest.raises(StoreTooNew, match="has version 1000"):
+        await store.__aenter__()
 
 
 def test_a_store_costs_only_what_it_needs_to_load():
