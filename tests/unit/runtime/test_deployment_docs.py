@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import configparser
+import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -16,7 +18,8 @@ from chatbot.cli.app import app
 from chatbot.config import Config, load_config
 from chatbot.errors import ConfigError
 
-DOCS = Path(__file__).parents[3] / "docs" / "deployment"
+ROOT = Path(__file__).parents[3]
+DOCS = ROOT / "docs" / "deployment"
 AZURE = "endpoint=https://my.communication.azure.com/;accesskey=c2VjcmV0"
 
 
@@ -33,7 +36,7 @@ def manifests() -> dict[str, Any]:
 
 
 def container() -> dict[str, Any]:
-    (only,) = manifests()["Deployment chatbot"]["spec"]["template"]["spec"]["containers"]
+    (only,) = manifests()["StatefulSet chatbot"]["spec"]["template"]["spec"]["containers"]
     assert isinstance(only, dict)
     return only
 
@@ -42,7 +45,7 @@ def config_of_manifest(tmp_path: Path, environ: dict[str, str]) -> Config:
     """As the pod has it, each file where it is mounted, below this directory."""
     mounts = {mount["name"]: mount for mount in container()["volumeMounts"]}
     volumes = {
-        volume["name"]: volume for volume in manifests()["Deployment chatbot"]["spec"]["template"]["spec"]["volumes"]
+        volume["name"]: volume for volume in manifests()["StatefulSet chatbot"]["spec"]["template"]["spec"]["volumes"]
     }
     for name in ("config", "bots"):
         mount, files = mounts[name], manifests()[f"ConfigMap {volumes[name]['configMap']['name']}"]["data"]
@@ -54,8 +57,24 @@ def config_of_manifest(tmp_path: Path, environ: dict[str, str]) -> Config:
     return load_config(tmp_path / container()["command"][-1].lstrip("/"), environ)
 
 
+def stages() -> dict[str, list[str]]:
+    """The lines of the Dockerfile's stages, by name, without comments."""
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    found = re.split(r"^FROM .* AS (\w+)$", text, flags=re.MULTILINE)[1:]
+    return {name: body.splitlines() for name, body in zip(found[::2], found[1::2], strict=True)}
+
+
+def instruction(stage: str, word: str) -> list[str]:
+    """The words of a stage's instruction in JSON form."""
+    (line,) = [line for line in stages()[stage] if line.startswith(f"{word} ")]
+    words = json.loads(line.removeprefix(f"{word} "))
+    assert isinstance(words, list)
+    return words
+
+
 def commands() -> list[list[str]]:
-    return [shlex.split(unit()["ExecStart"]), container()["command"]]
+    image = [*instruction("bots", "ENTRYPOINT"), *instruction("bots", "CMD")]
+    return [shlex.split(unit()["ExecStart"]), container()["command"], image]
 
 
 @pytest.mark.parametrize("command", commands())
@@ -100,27 +119,50 @@ def test_the_manifests_bots_are_in_a_file_that_may_change_while_the_pod_runs(tmp
 
 def test_both_wait_longer_for_the_end_than_the_bots_take_for_it(tmp_path: Path) -> None:
     drain = config_of_manifest(tmp_path, {"ACS_CONNECTION_STRING": AZURE}).drain_timeout.total_seconds()
-    grace = manifests()["Deployment chatbot"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    grace = manifests()["StatefulSet chatbot"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
 
     assert int(unit()["TimeoutStopSec"]) > drain
     assert grace > drain
 
 
 def test_both_run_as_an_ordinary_user_on_a_read_only_file_system_and_one_at_a_time() -> None:
-    deployment = manifests()["Deployment chatbot"]["spec"]
+    pods = manifests()["StatefulSet chatbot"]["spec"]
 
     assert unit()["User"] == "chatbot"
     assert unit()["ProtectSystem"] == "strict"
-    assert deployment["template"]["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert pods["template"]["spec"]["securityContext"]["runAsNonRoot"] is True
     assert container()["securityContext"]["readOnlyRootFilesystem"] is True
-    assert deployment["replicas"] == 1
-    assert deployment["strategy"] == {"type": "Recreate"}
+    assert pods["replicas"] == 1
+    assert pods["volumeClaimTemplates"][0]["spec"]["accessModes"] == ["ReadWriteOncePod"]
+    assert container()["workingDir"] == "/bots"
 
 
 def test_systemd_starts_again_what_may_mend_itself_and_nothing_else() -> None:
     assert unit()["Type"] == "notify-reload"
     assert unit()["Restart"] == "on-failure"
     assert unit()["RestartPreventExitStatus"].split() == ["2", "78"]
+
+
+def test_the_images_run_as_an_ordinary_user_and_say_how_they_are() -> None:
+    assert "USER 10001:10001" in stages()["base"]
+    for stage in ("bots", "emulator"):
+        assert not any(line.startswith("USER") for line in stages()[stage])
+        assert sum(line.startswith("HEALTHCHECK") for line in stages()[stage]) == 1
+    assert list(stages())[-1] == "bots"  # what a build without a target makes
+
+
+def test_the_composed_bots_know_the_emulator_by_the_name_and_key_that_it_has() -> None:
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    bots, emulator = services["bots"], services["emulator"]
+    key = emulator["environment"]["CHATBOT_EMULATOR_KEY"]
+    named = f"https://{emulator['environment']['CHATBOT_PUBLIC_HOST']}/;accesskey={key}"
+
+    _, bound, *_ = app.parse_args(bots["command"])
+
+    assert bound.arguments["log_format"] == "json"
+    assert named in bots["environment"]["ACS_CONNECTION_STRING"]
+    assert services.keys() == {service["build"]["target"] for service in services.values()}
+    assert all(service["read_only"] and service["cap_drop"] == ["ALL"] for service in services.values())
 
 
 def test_systemd_itself_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
