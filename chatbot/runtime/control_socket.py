@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,8 +22,7 @@ import anyio.to_thread
 from anyio.abc import SocketListener, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from chatbot import errors
-from chatbot.errors import ChatbotError, StateError, StoreError
+from chatbot.errors import ChatbotError, ConfigError, ServiceError, StateError, StoreError, UnknownName
 from chatbot.runtime.run_directory import ControlDirectory
 
 PATIENCE_SECONDS: Final = 60.0
@@ -82,7 +81,7 @@ async def ask(address: Address, question: Mapping[str, Any], patience: float = P
         case {"answer": dict(answer)}:
             return answer
         case {"error": str(text), "kind": str(kind)}:
-            raise _error(text, kind)
+            raise _KINDS.get(kind, StateError)(text)
         case _:
             message = "the running bots answered something else; are they of another version of chatbot? Restart them"
             raise StateError(message)
@@ -94,21 +93,20 @@ async def _connect(address: Address) -> SocketStream:
     return await anyio.connect_tcp("127.0.0.1", address.port)
 
 
-def _error(text: str, kind: str) -> ChatbotError:
-    known: Mapping[str, type[ChatbotError]] = {
-        "ConfigError": errors.ConfigError,
-        "ServiceError": errors.ServiceError,
-        "StoreError": errors.StoreError,
-        "CannotStore": errors.StoreError,
-        "UnknownName": errors.UnknownName,
-    }
-    return known.get(kind, StateError)(text)
+_KINDS: Final[Mapping[str, type[ChatbotError]]] = {
+    kind.__name__: kind for kind in (ConfigError, ServiceError, StoreError, UnknownName, StateError)
+}
+"""The errors that are raised again where the question was asked: they decide its exit code."""
+
+
+def _kind_of(error: ChatbotError) -> str:
+    return next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _KINDS), StateError.__name__)
 
 
 MAX_QUESTION: Final = 65_536
 MAX_ANSWER: Final = 16 * 1024 * 1024
 MAX_GUESTS: Final = 16
-"""Who is connected at one time; the next one is sent away."""
+"""How many are connected at one time; the next one ends the connection that has been silent for longest."""
 
 IDLE_SECONDS: Final = 30.0
 ACCEPT_PAUSE: Final = 1.0
@@ -204,6 +202,7 @@ class _Reception:
         self._answer = answer
         self._token = token
         self._guests = 0
+        self._silent: dict[anyio.CancelScope, None] = {}  # the longest silence first
         import structlog  # here and below: commands import this module, and `chatbot status` must answer soon
 
         self._log = structlog.get_logger()
@@ -223,7 +222,7 @@ class _Reception:
         self._guests += 1
         try:
             async with guest:
-                if self._guests > MAX_GUESTS:
+                if self._guests > MAX_GUESTS and not self._end_longest_silence():
                     await _dismiss(guest, "too many commands ask at the same time; try again in a moment")
                     return
                 await self._converse(guest)
@@ -234,20 +233,47 @@ class _Reception:
         finally:
             self._guests -= 1
 
+    def _end_longest_silence(self) -> bool:
+        """Make room for a new connection; False if all the others wait for an answer of ours.
+
+        Without this, a few connections that never ask anything would keep `chatbot status` from being answered.
+        """
+        longest = next(iter(self._silent), None)
+        if longest is None:
+            return False
+        del self._silent[longest]  # the next newcomer must end another one
+        longest.cancel()
+        return True
+
+    @contextmanager
+    def _is_guests_turn(self) -> Iterator[anyio.CancelScope]:
+        """End the block when the guest lets us wait for too long, or somebody else needs its place."""
+        with anyio.move_on_after(IDLE_SECONDS) as scope:
+            self._silent[scope] = None
+            try:
+                yield scope
+            finally:
+                self._silent.pop(scope, None)
+
     async def _converse(self, guest: SocketStream) -> None:
         stream = BufferedByteReceiveStream(guest)
         while True:
+            line = b""
             try:
-                with anyio.fail_after(IDLE_SECONDS):
+                with self._is_guests_turn() as asking:
                     line = await stream.receive_until(b"\n", MAX_QUESTION)
             except anyio.DelimiterNotFound:
                 await _dismiss(guest, f"a question is one line of at most {MAX_QUESTION} bytes")
                 return
-            except (anyio.IncompleteRead, anyio.EndOfStream, TimeoutError):
+            except (anyio.IncompleteRead, anyio.EndOfStream):
+                return
+            if asking.cancelled_caught:
                 return
             reply = await self._reply(line)  # a reload takes as long as the bots may take to finish
-            with anyio.fail_after(IDLE_SECONDS):
+            with self._is_guests_turn() as reading:
                 await _tell(guest, reply)
+            if reading.cancelled_caught:
+                return
 
     async def _reply(self, line: bytes) -> dict[str, Any]:
         question = _parse(line)
@@ -259,7 +285,7 @@ class _Reception:
         try:
             return {"answer": await self._answer(question)}
         except ChatbotError as error:
-            return _refusal(str(error), type(error).__name__)
+            return _refusal(str(error), _kind_of(error))
         except Exception as error:
             self._log.exception("control.failed")
             return _refusal(f"this went wrong: {type(error).__name__}; the log of the bots has more")
