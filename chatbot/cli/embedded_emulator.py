@@ -20,7 +20,7 @@ _NOTES: Final = "emulator"
 
 
 @contextmanager
-def world_of(config: Config) -> Iterator[World]:
+def world_of(config: Config, control: ControlDirectory) -> Iterator[World]:
     """The emulated world of a bots.yaml, kept in its data file.
 
     Raises:
@@ -29,6 +29,7 @@ def world_of(config: Config) -> Iterator[World]:
     file = config.directory / config.emulator.data
     try:
         with kept(World(), file) as world:
+            control.adopt(file, file.with_name(f"{file.name}.lock"))
             yield world
     except DataFileError as error:
         raise StoreInUse(str(error)) from error

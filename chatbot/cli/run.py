@@ -180,7 +180,7 @@ def _on_emulator(loop: str, daemon: Daemon, config: Config, control: ControlDire
         async with daemon.guided_by_signals(), served(world, config, control) as connection:
             await daemon.run(connection)
 
-    with world_of(config) as world:
+    with world_of(config, control) as world:
         event_loop.run(loop, run)
 
 

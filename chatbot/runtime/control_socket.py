@@ -160,6 +160,7 @@ def _open(control: ControlDirectory, config: Path) -> tuple[socket.socket, Addre
     try:
         listener.listen(MAX_GUESTS)
         listener.setblocking(False)
+        control.adopt(path)
         facts = {"path": address.path, "port": address.port, "token": address.token}
         control.remember(FACTS, {**facts, "config": str(config.absolute())})
     except BaseException:

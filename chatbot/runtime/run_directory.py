@@ -24,6 +24,9 @@ DIRECTORY_NAME: Final = ".chatbot"
 _UNFOLLOWED: Final = getattr(os, "O_NOFOLLOW", 0)
 """Root must not be led elsewhere by a link of the directory's owner."""
 
+_PATH_ONLY: Final[int | None] = getattr(os, "O_PATH", None)
+"""Opens a socket, too; only Linux has it, where services start as root."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunningBot:
@@ -133,6 +136,24 @@ class ControlDirectory:
     def forget(self, name: str) -> None:
         """Keep the facts of this name no longer."""
         (self.path / f"{name}.json").unlink(missing_ok=True)
+
+    def adopt(self, *files: Path) -> None:
+        """Give files and sockets that root has made by other means to the owner of their place; what is not there is not.
+
+        A link is not followed, and a file with a second name is left alone: it may be one of the system's.
+        """
+        if _PATH_ONLY is None or os.geteuid() != 0:
+            return
+        for file in files:
+            with suppress(OSError):  # not there, or gone meanwhile
+                descriptor = os.open(file, _PATH_ONLY | _UNFOLLOWED)
+                try:
+                    made, owner = os.fstat(descriptor), file.parent.stat()
+                    if made.st_uid == 0 and made.st_nlink == 1:
+                        # By the descriptor: the name may lead to something else by now.
+                        os.chown(f"/proc/self/fd/{descriptor}", owner.st_uid, owner.st_gid)
+                finally:
+                    os.close(descriptor)
 
     @property
     def _run_file(self) -> Path:

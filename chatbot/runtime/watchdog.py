@@ -177,6 +177,7 @@ class LoopWatchdog:
             self._log.warning("watchdog.stack_disabled", error=str(error))
             yield None
             return
+        self._control.adopt(path)
         # Ignored from now on: a signal that comes when faulthandler is gone must not end the process.
         signal.signal(STACK_SIGNAL, signal.SIG_IGN)
         faulthandler.register(STACK_SIGNAL, file=file, all_threads=True, chain=False)

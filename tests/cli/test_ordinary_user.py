@@ -111,3 +111,16 @@ def test_a_store_that_this_user_may_not_write_ends_the_start_with_what_to_do(pla
     assert bots.ended() == 69
     (problem,) = [json.loads(line)["problem"] for line in bots.lines]
     assert f"{place}/state/.chatbot: this cannot be used: Permission denied; give it to the user" in problem
+
+
+def test_what_root_leaves_in_the_directory_of_the_bots_is_its_owners(place: Path, run: Run) -> None:
+    (place / "etc" / "echoing_by_nobody.py").write_text(PLUGIN)
+    (place / "state" / "bots.yaml").write_text(f"version: 1\nservice: emulator\n{BOTS}")
+
+    bots = run(place / "state")
+    bots.event("daemon.started")
+    made = {path.name: path.lstat() for path in (place / "state" / ".chatbot").rglob("*")}
+
+    assert {"emulator.db", "emulator.db.lock", "control.sock", "watchdog.stack", "run.json"} <= made.keys()
+    assert {(found.st_uid, found.st_gid) for found in made.values()} == {(NOBODY, NOBODY)}
+    assert bots.stop() == 0

@@ -125,6 +125,23 @@ def test_what_root_makes_belongs_to_the_owner_of_the_place(tmp_path: Path) -> No
     assert set(made) == {".chatbot", "people.json", "run.json", "run.lock"}
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can make files of others")
+def test_root_gives_away_no_file_that_is_also_somewhere_else(tmp_path: Path) -> None:
+    (place := tmp_path / "place").mkdir()
+    os.chown(place, 65534, 65533)
+    for name in ("linked", "named twice", "their own"):
+        (tmp_path / name).write_text("the system's")
+    os.chown(tmp_path / "their own", 1, 1)
+    (place / "link").symlink_to(tmp_path / "linked")
+    (place / "second name").hardlink_to(tmp_path / "named twice")
+    (tmp_path / "their own").rename(place / "their own")
+
+    ControlDirectory(place).adopt(*(place / name for name in ("link", "second name", "their own", "missing")))
+
+    assert {(tmp_path / name).stat().st_uid for name in ("linked", "named twice")} == {0}
+    assert (place / "their own").stat().st_uid == 1
+
+
 def test_a_link_in_place_of_a_file_leads_nowhere(tmp_path: Path) -> None:
     control = ControlDirectory(tmp_path)
     control.remember("people", {})
