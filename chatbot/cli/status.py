@@ -160,7 +160,8 @@ def _head(found: Mapping[str, Any]) -> list[str]:
 def _reload(last: Mapping[str, Any] | None) -> Iterator[str]:
     """What of the latest reload is not in force."""
     if last is not None and last["is_refused"]:
-        yield f"  REFUSED a reload {_span(last['seconds_ago'])} ago: the bots run as before; `chatbot check` says why"
+        advice = last.get("advice") or "`chatbot check` says why"
+        yield f"  REFUSED a reload {_span(last['seconds_ago'])} ago: the bots run as before; {advice}"
     if last is not None and last["postponed"]:
         yield f"  in force only after a restart: {', '.join(last['postponed'])}"
 

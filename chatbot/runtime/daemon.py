@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.to_thread
@@ -37,6 +37,10 @@ from chatbot.stores.base import EndableStore, Store
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
+
+
+DEGRADED_SECONDS: Final = 5.0
+"""How often is looked whether something has become degraded, for the log."""
 
 
 class Daemon:
@@ -185,6 +189,7 @@ class Daemon:
     async def _sail(self, site: Runtime, fleet: Supervisor, reloader: Reloader, observatory: Observatory) -> None:
         async with anyio.create_task_group() as beside:
             beside.start_soon(self._beat, observatory)
+            beside.start_soon(_log_degraded, observatory)
             if self._is_once:
                 beside.start_soon(self._stop_when_done, site.bots)
             beside.start_soon(reloader.run)
@@ -275,6 +280,12 @@ class Daemon:
             group.start_soon(give_up, group.cancel_scope)
             yield
             group.cancel_scope.cancel()
+
+
+async def _log_degraded(observatory: Observatory) -> None:
+    while True:
+        observatory.log_degraded()
+        await anyio.sleep(DEGRADED_SECONDS)
 
 
 def _running(bots: Sequence[Bot]) -> str:

@@ -9,13 +9,20 @@ between two events; a bot with other settings finishes what it has in hand, and 
 
 from __future__ import annotations
 
+import contextvars
 import os
+import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
 import anyio
+import anyio.from_thread
+import anyio.lowlevel
 import anyio.to_thread
 import structlog
 
@@ -25,12 +32,13 @@ from chatbot.errors import ChatbotError, ConfigError, ServiceError
 from chatbot.plugin import Plugin
 from chatbot.runtime.assemble import Runtime, explaining
 from chatbot.runtime.compatibility import Incompatibility, incompatibilities
-from chatbot.runtime.observe.status import LastReload
+from chatbot.runtime.observe.status import LOG_ADVICE, LastReload
 from chatbot.runtime.plugins import Plugins
-from chatbot.runtime.sources import Sources
+from chatbot.runtime.sources import Loaded, Sources
 from chatbot.runtime.status_server import StatusServer
 from chatbot.runtime.supervisor import Supervisor
 from chatbot.runtime.systemd import SystemdNotifier
+from chatbot.runtime.watchdog import place_of
 
 LIVE: Final = ("log", "drain_timeout", "retention", "server", "reload")
 """Settings of the whole process that can change while it runs."""
@@ -96,6 +104,91 @@ Outcome = Mapping[str, Sequence[str]]
 whole process (`applied`, and `postponed` to the next start)."""
 
 
+LOAD_SECONDS: Final = 60.0
+"""How long the plugins of a reload may take to be imported."""
+
+CHECK_ADVICE: Final = "`chatbot check` says what is wrong"
+FORCE_ADVICE: Final = (
+    "the new code cannot continue what the store holds (see reload.refused in the log): put the code back, "
+    "or take it all the same with `chatbot reload --force`"
+)
+
+
+class IncompatibleCode(ConfigError):
+    """New code cannot continue what the store holds."""
+
+
+class LoadHangs(ConfigError):
+    """A plugin's import does not end."""
+
+
+class PluginLoader:
+    """Loads plugins for reloads in a thread of its own, which is given up when an import hangs.
+
+    Args:
+        sources: what plugins are loaded from.
+        directory: of bots.yaml; paths below it are shortened.
+        patience: seconds that a load may take.
+
+    Attributes:
+        patience: may be changed at any time, for loads to come.
+    """
+
+    def __init__(self, sources: Sources, directory: Path, *, patience: float = LOAD_SECONDS) -> None:
+        self._sources = sources
+        self._directory = directory
+        self.patience = patience
+        self._thread: threading.Thread | None = None  # until the event loop has seen its end
+
+    async def load(self, config: Config, names: Collection[str]) -> Loaded:
+        """Load what `Sources.load` loads.
+
+        Raises:
+            LoadHangs: the import has not ended in time, or that of an earlier reload still runs.
+            ConfigError: some plugins cannot be used.
+        """
+        # A thread cannot be ended. While an import hangs, it holds the module's import lock and has taken modules out
+        # of sys.modules: a second load would hang too, or see half of the modules.
+        if self._thread is not None:
+            message = "an import of an earlier reload has not ended"
+            raise self._hanging(message)
+        done, token = anyio.Event(), anyio.lowlevel.current_token()
+        loaded: list[Loaded] = []
+        errors: list[BaseException] = []
+
+        def finish() -> None:
+            self._thread = None
+            done.set()
+
+        def work() -> None:
+            try:
+                loaded.append(self._sources.load(config, names))
+            except BaseException as error:  # whatever it is: it is raised where it was waited for
+                errors.append(error)
+            with suppress(RuntimeError):  # the event loop has ended meanwhile
+                anyio.from_thread.run_sync(finish, token=token)
+
+        # A daemon thread, so that the process can end while an import hangs.
+        run = partial(contextvars.copy_context().run, work)
+        self._thread = threading.Thread(target=run, name="chatbot-plugin-loader", daemon=True)
+        self._thread.start()
+        with anyio.move_on_after(self.patience):
+            await done.wait()
+        if errors:
+            raise errors[0]
+        if not loaded:
+            message = f"this import has not ended after {self.patience:g} s"
+            raise self._hanging(message)
+        return loaded[0]
+
+    def _hanging(self, what: str) -> LoadHangs:
+        ident = self._thread.ident if self._thread is not None else None
+        frame = sys._current_frames().get(ident or 0)
+        place = place_of(frame, self._directory) if frame is not None else "plugins"
+        remedy = "nothing is reloaded until it ends: correct it, and restart the process if it never does"
+        return LoadHangs(f"{place}: {what}; {remedy}")
+
+
 class Reloader:
     """Reloads one at a time; whoever asks during a reload gets one more, however many they are.
 
@@ -109,6 +202,7 @@ class Reloader:
         publish: lets others find the bots.
         last: where it is noted how a reload went.
         supervisor: told when a reload begins and ends.
+        loader: loads the plugins; by default one with the usual patience.
     """
 
     def __init__(
@@ -123,11 +217,13 @@ class Reloader:
         publish: Callable[[], Awaitable[object]],
         last: LastReload,
         supervisor: SystemdNotifier,
+        loader: PluginLoader | None = None,
     ) -> None:
         self._site = site
         self._fleet = fleet
         self._server = server
         self._sources = sources
+        self._loader = loader or PluginLoader(sources, site.config.directory)
         self._read = read
         self._relog = relog
         self._publish = publish
@@ -210,7 +306,7 @@ class Reloader:
                 result = "the last reload was refused: see the log"
                 for problem in error.problems if isinstance(error, ConfigError) else [str(error)]:
                     self._log.error("reload.refused", problem=problem)
-                self._last.note(is_refused=True)
+                self._last.note(is_refused=True, advice=_advice(error))
                 raise
             finally:
                 self._reloaded.set()
@@ -236,7 +332,7 @@ class Reloader:
         if losses and is_refusing:
             self._owed.update(plugins)  # its files count as loaded: it must be tried again by the next reload
             remedy = "put the code back, or take it all the same: chatbot reload --force (reload: {incompatible: warn})"
-            raise ConfigError(*(f"{one}; {remedy}" for one in losses))
+            raise IncompatibleCode(*(f"{one}; {remedy}" for one in losses))
         for one in fresh:
             self._log.warning("store.mismatched", bot=one.bot, problem=one.problem)
         self._accepted.update(found)
@@ -248,7 +344,12 @@ class Reloader:
         config = changes.applied_to(site.config, new)
         made_anew = {*changes.added, *changes.restarted}
         names = made_anew | set(changes.replugged) | (self._owed & config.bots.keys())
-        loaded = await anyio.to_thread.run_sync(self._sources.load, config, names)
+        try:
+            loaded = await self._loader.load(config, names)
+        except LoadHangs:
+            # When the import ends after all, the new modules count as loaded, but no bot has them.
+            self._owed.update(config.bots)
+            raise
         is_refusing = not is_forced and config.reload.incompatible == "refuse"
         await self._compare(loaded.plugins, is_refusing=is_refusing)
         with explaining(config, site.connection):
@@ -320,6 +421,14 @@ class Reloader:
             hint = "these settings are taken up at the next start only; until then the old ones are in force"
             self._log.warning("restart.needed", settings=list(changes.postponed), hint=hint)
         return outcome
+
+
+def _advice(error: ChatbotError) -> str:
+    """What to do about a reload that was refused. Only mistakes in files are found by `chatbot check`."""
+    if isinstance(error, IncompatibleCode):
+        return FORCE_ADVICE
+    is_in_files = isinstance(error, ConfigError) and not isinstance(error, LoadHangs)
+    return CHECK_ADVICE if is_in_files else LOG_ADVICE
 
 
 def _changes(*directories: Path, recursive: bool = True) -> AsyncIterator[object]:

@@ -138,9 +138,9 @@ class ControlDirectory:
         (self.path / f"{name}.json").unlink(missing_ok=True)
 
     def adopt(self, *files: Path) -> None:
-        """Give files and sockets that root has made by other means to the owner of their place; what is not there is not.
+        """Give files and sockets that root has created to the owner of their directory; missing ones are skipped.
 
-        A link is not followed, and a file with a second name is left alone: it may be one of the system's.
+        Links are not followed, and a file with a second name is left alone: it may be one of the system's.
         """
         if _PATH_ONLY is None or os.geteuid() != 0:
             return

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import anyio
 import anyio.to_thread
+import structlog
 
 from chatbot.bot import Bot
 from chatbot.bot.degraded import RELOAD_REFUSED, SETTINGS_POSTPONED, Degraded, DegradedReasons
@@ -38,11 +39,16 @@ class Reloaded:
         at: epoch seconds, when it was over.
         is_refused: nothing was changed, because something was wrong.
         postponed: settings that are in force after a restart only.
+        advice: what to do about a reload that was refused.
     """
 
     at: float
     is_refused: bool
     postponed: tuple[str, ...] = ()
+    advice: str = ""
+
+
+LOG_ADVICE: Final = "see reload.refused in the log"
 
 
 class LastReload:
@@ -56,11 +62,11 @@ class LastReload:
         self._clock = clock
         self.reloaded: Reloaded | None = None
 
-    def note(self, *, is_refused: bool, postponed: tuple[str, ...] = ()) -> None:
+    def note(self, *, is_refused: bool, postponed: tuple[str, ...] = (), advice: str = LOG_ADVICE) -> None:
         """A reload is over; what an earlier one has postponed still waits when this one was refused."""
         if is_refused and self.reloaded is not None:
             postponed = self.reloaded.postponed
-        self.reloaded = Reloaded(self._clock(), is_refused, postponed)
+        self.reloaded = Reloaded(self._clock(), is_refused, postponed, advice)
 
 
 _NOWHERE: Final = ThreadId("is the store writable?")
@@ -152,6 +158,8 @@ class Observatory:
         self._store = store
         self._connection = connection
         self._started_on = time.time()
+        self._logged: dict[tuple[str | None, str], float] = {}  # by bot and reason: since when
+        self._log = structlog.get_logger()
 
     @property
     def is_emulator(self) -> bool:
@@ -237,6 +245,23 @@ class Observatory:
             degraded=self.degraded.current(now),
         )
 
+    def log_degraded(self) -> None:
+        """Log each reason to be degraded when it begins, and when it ends; called every few seconds."""
+        now = anyio.current_time()
+        current: dict[tuple[str | None, str], Degraded] = {}
+        for bot, reasons in [(None, self.degraded), *((bot.name, bot.degraded) for bot in self._bots)]:
+            for degraded in reasons.current(now):  # the longest first
+                current.setdefault((bot, degraded.reason), degraded)
+        for key, degraded in current.items():
+            if key not in self._logged:
+                self._log.warning(
+                    "degraded.began", **_labels(key), detail=degraded.detail, seconds=round(degraded.seconds)
+                )
+        for key, since in list(self._logged.items()):
+            if key not in current:
+                self._log.info("degraded.ended", **_labels(key), seconds=round(now - since))
+        self._logged = {key: now - degraded.seconds for key, degraded in current.items()}
+
     def _of_reload(self, _now: float) -> Iterator[Degraded]:
         """What of the last reload is not in force."""
         last = self.last_reload.reloaded
@@ -244,7 +269,7 @@ class Observatory:
             return
         seconds = max(0.0, time.time() - last.at)
         if last.is_refused:
-            yield Degraded(RELOAD_REFUSED, "the bots run as before: `chatbot check` says what is wrong", seconds)
+            yield Degraded(RELOAD_REFUSED, f"the bots run as before: {last.advice}", seconds)
         if last.postponed:
             detail = f"only a restart applies {', '.join(last.postponed)}"
             yield Degraded(SETTINGS_POSTPONED, detail, seconds)
@@ -254,6 +279,11 @@ class Observatory:
             return len(await self._store.dead_letters(bot.user))
         except StoreError:
             return None
+
+
+def _labels(key: tuple[str | None, str]) -> dict[str, str]:
+    bot, reason = key
+    return {"reason": reason} if bot is None else {"bot": bot, "reason": reason}
 
 
 def _resident_bytes() -> int | None:
@@ -293,6 +323,7 @@ def _reload_as_json(status: Status) -> dict[str, Any] | None:
     return {
         "seconds_ago": round(status.now - one.at, 1),
         "is_refused": one.is_refused,
+        "advice": one.advice,
         "postponed": list(one.postponed),
     }
 

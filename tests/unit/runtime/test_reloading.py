@@ -22,14 +22,14 @@ from starlette.applications import Starlette
 from chatbot.bot import Bot
 from chatbot.config import LogConfig, load_config
 from chatbot.emulator import Emulator
-from chatbot.errors import ConfigError, ServiceError, StateError
+from chatbot.errors import ChatbotError, ConfigError, ServiceError, StateError
 from chatbot.model import ThreadId
 from chatbot.runtime.assemble import Runtime
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.observe.log_context import LoggedWork
-from chatbot.runtime.observe.status import LastReload
+from chatbot.runtime.observe.status import LOG_ADVICE, LastReload
 from chatbot.runtime.plugins import load_plugins
-from chatbot.runtime.reloading import Outcome, Reloader
+from chatbot.runtime.reloading import CHECK_ADVICE, FORCE_ADVICE, Outcome, PluginLoader, Reloader
 from chatbot.runtime.sources import Sources
 from chatbot.runtime.status_server import StatusServer
 from chatbot.runtime.supervisor import Supervisor
@@ -73,6 +73,20 @@ async def shop() -> AsyncIterator[Shop]:
 async def answer(ctx: Context, shop: Shop) -> str:
     return "x"
 """
+HANGING = """
+import time
+from pathlib import Path
+from chatbot import Context, Plugin
+
+Path(__file__).with_name("begun").touch()
+while not Path(__file__).with_name("go").exists():
+    time.sleep(0.01)
+
+plugin = Plugin("other")
+
+@plugin.command("hung")
+async def hung(ctx: Context) -> None: ...
+"""
 ECHO = "  echo: {plugins: [swapped_bot]}\n"
 OTHERS = "  other: {plugins: [swapped_other]}\n"
 BOTS = f"version: 1\nservice: emulator\nbots:\n{ECHO}{OTHERS}"
@@ -104,6 +118,7 @@ class Scene:
     site: Runtime
     fleet: Supervisor
     reloader: Reloader
+    loader: PluginLoader
     emulator: Emulator
     last: LastReload
     told: list[Mapping[str, Any]]
@@ -158,6 +173,7 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
             async def publish() -> None:
                 published.append([bot.name for bot in site.bots])
 
+            loader = PluginLoader(sources, folder)
             reloader = Reloader(
                 site,
                 fleet,
@@ -168,10 +184,11 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
                 publish=publish,
                 last=last,
                 supervisor=SystemdNotifier(),
+                loader=loader,
             )
             async with server.open(config), anyio.create_task_group() as group:
                 group.start_soon(fleet.run, stopping)
-                yield Scene(folder, site, fleet, reloader, emulator, last, told, relogged, published)
+                yield Scene(folder, site, fleet, reloader, loader, emulator, last, told, relogged, published)
                 stopping.set()
 
 
@@ -292,6 +309,64 @@ async def test_code_that_cannot_go_on_is_taken_with_a_warning_where_bots_yaml_sa
             "swapped": ["other"],
         }
         assert running.events("store.mismatched") == [("store.mismatched", "other")]
+
+
+async def test_an_import_that_hangs_is_named_and_holds_no_later_reload(folder: Path) -> None:
+    async with scene(folder) as running:
+        running.loader.patience = 0.01
+        await running.write("swapped_other.py", HANGING)
+
+        with anyio.fail_after(60):
+            with pytest.raises(ConfigError, match="has not ended after"):
+                await running.reloader.reload()
+            while not await anyio.Path(folder / "begun").exists():
+                await checkpoint()
+            with pytest.raises(
+                ConfigError, match=r"swapped_other\.py:\d+ \(<module>\): an import of an earlier reload"
+            ):
+                await running.reloader.reload()
+        assert running.last.reloaded is not None
+        assert running.last.reloaded.advice == LOG_ADVICE
+
+        running.loader.patience = 60
+        await running.write("go", "")
+        with anyio.fail_after(60):
+            while (await reload_again(running)).get("swapped") != ["echo", "other"]:  # that thread has still to end
+                await checkpoint()
+        assert commands(running.bots["other"]) == ["hung"]
+        assert await running.change() == {}
+
+
+async def reload_again(running: Scene) -> Outcome:
+    try:
+        return await running.reloader.reload()
+    except ConfigError:
+        return {}
+
+
+async def test_a_refused_reload_advises_what_helps(folder: Path) -> None:
+    async with scene(folder) as running:
+        await set_timer(running)
+        advices: list[str] = []
+
+        async def refuse(file: str, text: str) -> None:
+            before = await anyio.Path(folder / file).read_text()
+            await running.write(file, text)
+            with pytest.raises(ChatbotError):
+                await running.reloader.reload()
+            await running.write(file, before)
+            assert running.last.reloaded is not None
+            advices.append(running.last.reloaded.advice)
+
+        await refuse("bots.yaml", "version: 2")
+        await refuse("swapped_other.py", "import nothing_there")
+        running.emulator.faults.add("create_user:403")
+        await refuse("bots.yaml", f"{BOTS}  more: {{plugins: [swapped_bot]}}\n")
+        await running.write("swapped_other.py", WITH_TIMER)
+        await running.reloader.reload()
+        await refuse("swapped_other.py", WITH_TIMER.replace("ring", "sound"))
+
+        assert advices == [CHECK_ADVICE, CHECK_ADVICE, LOG_ADVICE, FORCE_ADVICE]
 
 
 async def test_what_the_code_could_not_go_on_with_before_refuses_no_reload(folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
+import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from chatbot.bot.degraded import LASTING_SECONDS
@@ -268,6 +269,32 @@ async def test_a_service_that_answers_503_and_then_403_for_an_hour_restarts_noth
 
     assert seen == {"list_threads:503": {"list_threads:503"}, "list_threads:403": {"list_threads:403"}}
     assert not afterwards.is_degraded
+
+
+@pytest.mark.virtual_time
+async def test_each_reason_to_be_degraded_is_logged_when_it_begins_and_when_it_ends(tmp_path: Path) -> None:
+    with structlog.testing.capture_logs() as logged:
+        async with assembled(tmp_path, PLUGIN) as talk:
+            observatory = Observatory([talk.bot], {"echo": talk.tally}, talk.store, talk.connection)
+            for hours, threads in enumerate((3, 1, 0)):
+                for number in range(threads):
+                    talk.bot.degraded.begin("lane_failing", "it fails", anyio.current_time(), place=str(number))
+                observatory.last_reload.note(is_refused=hours == 0)
+                for _ in range(3):
+                    observatory.log_degraded()
+                    await anyio.sleep(10)
+                for number in range(3):
+                    talk.bot.degraded.end("lane_failing", place=str(number))
+
+    found = [one for one in logged if one["event"].startswith("degraded.")]
+    lines = [(one["event"], one["log_level"], one.get("bot"), one["reason"]) for one in found]
+    assert lines == [
+        ("degraded.began", "warning", None, "reload_refused"),
+        ("degraded.began", "warning", "echo", "lane_failing"),
+        ("degraded.ended", "info", None, "reload_refused"),
+        ("degraded.ended", "info", "echo", "lane_failing"),
+    ]
+    assert found[0]["detail"].startswith("the bots run as before")
 
 
 def test_the_table_has_a_row_for_every_test_and_no_other() -> None:
