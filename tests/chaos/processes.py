@@ -300,6 +300,7 @@ class Daemon:
 
     def terminate(self) -> bool:
         """Ask the process that runs to end; it is started again if `keep_running` runs."""
+        self._is_ready = False
         return self._signal(signal.SIGTERM)
 
     def reload(self) -> bool:

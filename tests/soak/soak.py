@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import anyio
 
+from chatbot.errors import StateError
 from chatbot.events import MessageEvent
 from chatbot.model import UserId
 from chatbot.stores import SqliteStore
@@ -243,9 +244,17 @@ class Soak:
         self.findings.memory.append(self._daemon.memory)
 
     async def _revive_unlucky(self) -> None:
-        threads = await revive_unlucky(self._daemon)
-        self._late.update(threads)
-        self.findings.revived += len(threads)
+        """Revive letters one process after the other: a handler that kills may end the one that is asked."""
+        while True:
+            await self._daemon.ready()
+            try:
+                threads = await revive_unlucky(self._daemon)
+            except StateError:
+                await anyio.sleep(LOOK_SECONDS)
+                continue
+            self._late.update(threads)
+            self.findings.revived += len(threads)
+            return
 
     async def _become_clean(self, patience: float) -> None:
         with anyio.move_on_after(patience):
