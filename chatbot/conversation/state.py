@@ -72,6 +72,11 @@ class StateType:
         if "\\ud" in stored:
             check_utf8(from_json(stored)[_VALUE], self.cls.__name__)
 
+    def is_newer(self, stored: str) -> bool:
+        """Whether a stored form was written by a later version of the class."""
+        version: int = from_json(stored)[_VERSION]
+        return version > self.version
+
     def load(self, stored: str | None) -> Any:
         """The value of a stored form; the first one if there is none.
 

@@ -1,7 +1,8 @@
-"""Compatibility of a store with the code at hand: the timers, dialogs and so on that it cannot go on with.
+"""Compatibility of a store with the code at hand: the timers, dialogs, states and so on that it cannot go on with.
 
-Nothing that people wrote is in what is found: names of functions are the author's, and so is a dialog's question,
-which is stored only where it is written in the dialog's source.
+Nothing that people wrote is in what is found: names of functions and classes are the author's, and so is a dialog's
+question, which is stored only where it is written in the dialog's source. Why a state cannot be read is not said: a
+key that its class lacks may be what somebody wrote.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import anyio.to_thread
 from chatbot.conversation import journal
 from chatbot.conversation.conversations import SCHEDULE
 from chatbot.conversation.journal import JournalStep
+from chatbot.conversation.state import StateType
 from chatbot.dispatch import HandlerRegistry
 from chatbot.dispatch.handler import Handler
 from chatbot.dispatch.registry import called_by
@@ -26,7 +28,7 @@ from chatbot.errors import StateError, StoreError
 from chatbot.events import ActionFailed
 from chatbot.plugin import Plugin
 from chatbot.stores.base import Store
-from chatbot.stores.records import DeadLetter, DialogRecord, TimerRecord
+from chatbot.stores.records import DeadLetter, DialogRecord, StateKey, StoredState, TimerRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,27 +68,33 @@ async def incompatibilities(store: Store, plugins: Mapping[str, Sequence[Plugin]
     for record in await store.bots():
         if record.name not in plugins:
             continue
+        roster = await anyio.to_thread.run_sync(_registry, plugins[record.name])
         timers, dialogs = await store.timers(record.user), await store.dialogs(record.user)
         letters = await store.dead_letters(record.user)
-        if timers or dialogs or letters:  # in a thread: there may be many thousands, and source files are read
-            found += await anyio.to_thread.run_sync(
-                _compare, record.name, plugins[record.name], timers, dialogs, letters
-            )
+        states = [(state, await store.states(record.user, state.name)) for state in _states_of(roster)]
+        if timers or dialogs or letters or states:  # in a thread: there may be many thousands, and files are read
+            found += await anyio.to_thread.run_sync(_compare, record.name, roster, timers, dialogs, letters, states)
     return found
+
+
+def _registry(plugins: Sequence[Plugin]) -> HandlerRegistry:
+    return HandlerRegistry(handler for plugin in plugins for handler in plugin.handlers())
 
 
 def _compare(
     bot: str,
-    plugins: Sequence[Plugin],
+    roster: HandlerRegistry,
     timers: Iterable[TimerRecord],
     dialogs: Iterable[DialogRecord],
     letters: Iterable[DeadLetter],
+    states: Iterable[tuple[StateType, Iterable[tuple[StateKey, StoredState]]]],
 ) -> list[Incompatibility]:
-    roster = HandlerRegistry(handler for plugin in plugins for handler in plugin.handlers())
     groups = _Groups(bot)
     _compare_timers(groups, roster, timers)
     _compare_dialogs(groups, roster, dialogs)
     _compare_letters(groups, roster, letters)
+    for state, stored in states:
+        _compare_states(groups, state, stored)
     return list(groups.told())
 
 
@@ -247,3 +255,30 @@ def _compare_letters(groups: _Groups, roster: HandlerRegistry, letters: Iterable
         if name and not name.startswith("chatbot.") and name not in known:
             thread = getattr(letter.event, "thread", None)
             groups.add("dead letter", "is for", "are for", f"{name}, which is gone", thread=thread)
+
+
+def _states_of(roster: HandlerRegistry) -> list[StateType]:
+    """All states that handlers ask for, each once."""
+    return list({state.id: state for handler in roster.by_name.values() for state in handler.states.values()}.values())
+
+
+def _compare_states(groups: _Groups, state: StateType, stored: Iterable[tuple[StateKey, StoredState]]) -> None:
+    handle, name = state.handle, f"{state.handle.__name__}[{state.cls.__name__}]"
+    for key, found in stored:
+        # A class may be held by several handles, which are told apart by whose state it is.
+        if (handle.per_thread, handle.per_user) != (key.thread is not None, key.user is not None):
+            continue
+        if state.is_newer(found.value):
+            what = f"as a newer version of {name} than the class has"
+            groups.add("state", "is stored", "are stored", what, thread=key.thread)
+        elif not _can_load(state, found.value):
+            what = f"be read as {name}: write a @migration(from_version={state.version}) in {state.name}"
+            groups.add("state", "cannot", "cannot", what, thread=key.thread)
+
+
+def _can_load(state: StateType, stored: str) -> bool:
+    try:
+        state.load(stored)
+    except BaseException:  # a migration, or a validator of a model, is an author's: whatever it raises
+        return False
+    return True

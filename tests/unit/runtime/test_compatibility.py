@@ -70,10 +70,10 @@ def _load(folder: Path, text: str) -> Plugin:
         sys.dont_write_bytecode = kept
 
 
-async def remembered(folder: Path, *said: str) -> MemoryStore:
+async def remembered(folder: Path, *said: str, plugin: str = PLUGIN) -> MemoryStore:
     """A store after two people have each said this to the bot."""
     store = MemoryStore()
-    async with chat(await plugin_of(folder, PLUGIN), store=store, raise_failures=False) as room:
+    async with chat(await plugin_of(folder, plugin), store=store, raise_failures=False) as room:
         for name in ("Ann", "Ben"):
             await room.user(name).says(*said)
     return store
@@ -144,3 +144,93 @@ async def test_a_function_that_is_no_dialog_any_more_is_named(folder: Path) -> N
     text = PLUGIN.replace("order(talk: Dialog) -> str:", other)
 
     assert await problems(folder, store, text) == ["2 dialogs are held by compared.order, which is no dialog any more"]
+
+
+STATEFUL = """
+from dataclasses import dataclass, field
+from typing import Any
+from chatbot import BotState, Context, Plugin, State, UserState, migration
+
+plugin = Plugin("notes")
+
+@dataclass
+class Notes:
+    texts: list[str] = field(default_factory=list)
+
+@plugin.command("note")
+async def note(ctx: Context, text: str, all: State[Notes], own: UserState[Notes], every: BotState[Notes]) -> None:
+    for notes in (all, own, every):
+        notes.value.texts.append(text)
+"""
+
+MIGRATED = """
+    @migration(from_version=1)
+    @staticmethod
+    def rename(stored: dict[str, Any]) -> dict[str, Any]:
+        return {"words": stored["texts"]}
+"""
+
+RENAMED = STATEFUL.replace("texts: list", "words: list").replace(".texts.", ".words.")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (STATEFUL, []),
+        (
+            RENAMED,
+            [
+                "1 state cannot be read as BotState[Notes]: write a @migration(from_version=1) in compared.Notes",
+                "1 state of 1 thread cannot be read as State[Notes]: "
+                "write a @migration(from_version=1) in compared.Notes",
+                "2 states of 1 thread cannot be read as UserState[Notes]: "
+                "write a @migration(from_version=1) in compared.Notes",
+            ],
+        ),
+        (RENAMED.replace("\n@plugin", f"{MIGRATED}\n@plugin"), []),
+        (
+            RENAMED.replace("\n@plugin", MIGRATED.replace('{"words": stored["texts"]}', "exit(stored)") + "\n@plugin"),
+            ["BotState", "State", "UserState"],
+        ),
+        (
+            STATEFUL.replace("own: UserState", "own: State")
+            .replace(", every: BotState[Notes]", "")
+            .replace(", every)", ")"),
+            [],
+        ),
+    ],
+)
+async def test_a_state_that_its_class_cannot_read_is_named_without_its_words(
+    folder: Path, text: str, expected: list[str]
+) -> None:
+    store = await remembered(folder, "/note secret", plugin=STATEFUL)
+
+    found = await problems(folder, store, text)
+
+    assert "secret" not in str(found)
+    assert len(found) == len(expected)
+    assert all(part in problem for part, problem in zip(expected, found, strict=True))
+
+
+async def test_a_state_of_a_newer_version_is_named(folder: Path) -> None:
+    migrated = RENAMED.replace("\n@plugin", f"{MIGRATED}\n@plugin")
+    store = await remembered(folder, "/note secret", plugin=migrated)
+
+    assert await problems(folder, store, STATEFUL) == [
+        "1 state is stored as a newer version of BotState[Notes] than the class has",
+        "1 state of 1 thread is stored as a newer version of State[Notes] than the class has",
+        "2 states of 1 thread are stored as a newer version of UserState[Notes] than the class has",
+    ]
+
+
+async def test_words_that_became_keys_of_a_state_are_not_shown(folder: Path) -> None:
+    keyed = STATEFUL.replace("list[str] = field(default_factory=list)", "dict[str, int] = field(default_factory=dict)")
+    keyed = keyed.replace(".append(text)", "[text] = 1")
+    fixed = keyed.replace("class Notes:", "class Tally:\n    count: int = 0\n\n@dataclass\nclass Notes:")
+    fixed = fixed.replace("dict[str, int]", "Tally").replace("default_factory=dict", "default_factory=Tally")
+    store = await remembered(folder, "/note secret", plugin=keyed)
+
+    found = await problems(folder, store, fixed)
+
+    assert len(found) == 3
+    assert "secret" not in str(found)
