@@ -29,9 +29,14 @@ def wire_time(millis: int) -> str:
     return (_EPOCH + timedelta(seconds=millis // 1000)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def precise_time(millis: int) -> str:
-    """Identity's format: up to seven digits of a second, without trailing zeros, and a numeric offset."""
-    return _offset(millis * 1000)
+def precise_time(millis: int, ticks: int = 0) -> str:
+    """Identity's format: up to seven digits of a second, without trailing zeros, and a numeric offset.
+
+    `ticks` are the units of 100 nanoseconds beyond the milliseconds.
+    """
+    moment = _EPOCH + timedelta(milliseconds=millis)
+    fraction = f".{millis % 1000:03d}{ticks:04d}".rstrip("0").rstrip(".")
+    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}+00:00"
 
 
 def http_date(seconds: int) -> str:

@@ -55,9 +55,13 @@ class IdentityStore:
         self._known_for = state.resource
         self.takes_entra = False
 
-    def create(self, now: int) -> User:
-        """A new user of the resource."""
-        user = User(id=self._state.new_user_id(), created=now)
+    def create(self, now: int, custom_id: str = "") -> User:
+        """A new user of the resource, or the one that has this id of the customer's already."""
+        if custom_id:
+            for user in self._state.users.values():
+                if user.custom_id == custom_id and user.deleted is None:
+                    return user
+        user = User(id=self._state.new_user_id(), created=now, custom_id=custom_id)
         self._state.put(user)
         return user
 
@@ -72,6 +76,12 @@ class IdentityStore:
         """A token for a user, valid for `minutes`."""
         user = self.owned(user_id)
         return self._mint(user.id, scopes, now + minutes * 60_000, now, user.generation)
+
+    def note_token(self, user_id: str, now: int) -> None:
+        """Remember when a user's latest token was issued, which versions since 2025 tell."""
+        user = self.owned(user_id)
+        if user.last_token // 1000 != now // 1000:
+            self._state.put(replace(user, last_token=now))
 
     def exchange(self, teams_user: str, expires_seconds: int, now: int) -> Token:
         """A token for a Teams user, as good as the Entra token it came from; chat has no use for it."""

@@ -133,7 +133,7 @@ class Messages:
             id=number,
             version=number,
             sequence=room.sequence + 1,
-            activity=self._state.next_activity(now),
+            activity=self._activity(message, now),
             visible=now + self.stale_ms if self.stale_ms else 0,
         )
         self._state.put(posted)
@@ -171,7 +171,7 @@ class Messages:
         return self._change(room, replace(message, text=text, metadata=merged, edited=version), version, now)
 
     def delete(self, room: ThreadState, deleter: str, number: int, now: int) -> Message:
-        """Leave a tombstone: no content, `deletedOn`, no `editedOn`, a new version and sequence id."""
+        """Leave a tombstone: no content, `deletedOn`, no `editedOn`, a new version."""
         self._writable(room, deleter)
         message = self._own(room, deleter, number, self.quirks.delete_of_others)
         if message.deleted is not None:
@@ -288,12 +288,18 @@ class Messages:
         changed = replace(
             message,
             version=version,
-            sequence=room.sequence + 1,
+            sequence=room.sequence + 1 if self.quirks.edited_sequence == "next" else message.sequence,
             activity=self._state.next_activity(now) if self.quirks.activity != "messages" else message.activity,
             visible=now + self.stale_ms if self.stale_ms else 0,
         )
         self._state.put(changed)
         return changed
+
+    def _activity(self, message: Message, now: int) -> int:
+        """When the message moves its thread in people's lists, 0 for not at all."""
+        if message.type == "participantRemoved" and self.quirks.removal_activity == "unmoved":
+            return 0
+        return self._state.next_activity(now)
 
     def _fits(self, content: str, metadata: Mapping[str, str]) -> None:
         extra = sum(len(key.encode()) + len(value.encode()) for key, value in metadata.items())

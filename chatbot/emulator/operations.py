@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from chatbot.emulator import cursors, parsing
 from chatbot.emulator.cursors import precise_time
-from chatbot.emulator.errors import ErrorResponse, bad_request, required, validation
+from chatbot.emulator.errors import ErrorResponse, bad_request, message_not_found, required, validation
 from chatbot.emulator.identities import Token
 from chatbot.emulator.request import Request, Response
 from chatbot.emulator.serialization import Dialect, Json, dump, rejected, thread_item
@@ -19,6 +19,7 @@ from chatbot.emulator.world import World
 
 _THREAD_ID = re.compile(r"19:[A-Za-z0-9_\-:]{1,200}@(?:thread\.(?:v2|skype|tacv2)|unq\.gbl\.spaces)")
 MAX_THREAD_PAGE = 100
+GLOBAL_HOST = "https://global.chat.ppe.communication.microsoft.com"
 EMPTY_PAGE = b'{"value":[]}'
 
 Item = TypeVar("Item")
@@ -34,11 +35,19 @@ class Chat:
 
     @property
     def thread_id(self) -> str:
-        """The thread id of the path; 400 without a message if it is none (recorded)."""
+        """The thread id of the path; 400 without a message if it is none (recorded).
+
+        The list of participants, and nothing else that was recorded, answers 404 without a message.
+        """
         text = self.request.segments[2]
         if not _THREAD_ID.fullmatch(text):
-            raise bad_request()
+            raise message_not_found() if self.request.segments[3:] == ["participants"] else bad_request()
         return text
+
+    @property
+    def base(self) -> str:
+        """Scheme and host that Location names."""
+        return self.request.base if self.world.quirks.location_host == "request" else GLOBAL_HOST
 
     def room(self) -> ThreadState:
         """The thread's room."""
@@ -58,7 +67,7 @@ def create_thread(chat: Chat) -> Response:
     request = chat.request
     room, refused = chat.world.threads.create(request.caller, parsing.plan(request), request.now)
     body = {"chatThread": chat.dialect.thread(room.head), **rejected(refused)}
-    return Response(201, dump(body), [(b"location", f"{request.base}{_path(room)}".encode())])
+    return Response(201, dump(body), [(b"location", f"{chat.base}{_path(room)}".encode())])
 
 
 def list_threads(chat: Chat) -> Response:
@@ -109,7 +118,7 @@ def send_message(chat: Chat) -> Response:
     """POST …/messages."""
     request, room = chat.request, chat.room()
     message = chat.world.messages.send(room, request.caller, parsing.draft(request, chat.world.quirks), request.now)
-    location = f"{request.base}{_path(room)}/messages/{message.id}".encode()
+    location = f"{chat.base}{_path(room)}/messages/{message.id}".encode()
     return Response(201, dump({"id": str(message.id)}), [(b"location", location)])
 
 
@@ -249,18 +258,38 @@ def create_user(world: World, request: Request) -> Response:
     scopes, minutes = (
         parsing.token_request(body, "createTokenWithScopes") if wants_token else ([], parsing.minutes(body))
     )
-    user = world.identities.create(request.now)
-    answer: dict[str, Any] = {"identity": {"id": user.id}}
-    if wants_token:
-        answer["accessToken"] = _token(world.identities.issue(user.id, scopes, minutes, request.now))
+    custom_id = (parsing.text_of(body, "customId") or "") if request.version >= "2025" else ""
+    user = world.identities.create(request.now, custom_id)
+    token = world.identities.issue(user.id, scopes, minutes, request.now) if wants_token else None
+    if token is not None:
+        world.identities.note_token(user.id, request.now)
+    answer: dict[str, Any] = {"identity": _user(world, request, user.id)}
+    if token is not None:
+        answer["accessToken"] = _token(world, token)
     return Response(201, dump(answer))
+
+
+def get_user(world: World, request: Request) -> Response:
+    """GET /identities/{id}, since 2025-03-02-preview."""
+    return Response(200, dump(_user(world, request, request.segments[1])))
+
+
+def _user(world: World, request: Request, user_id: str) -> dict[str, str]:
+    """The model of an identity; versions before 2025 know its id alone."""
+    user = world.identities.owned(user_id)
+    if request.version < "2025":
+        return {"id": user.id}
+    named = {"customId": user.custom_id} if user.custom_id else {}
+    issued = {"lastTokenIssuedAt": precise_time(user.last_token // 1000 * 1000)} if user.last_token else {}
+    return {**named, **issued, "id": user.id}
 
 
 def issue_token(world: World, request: Request) -> Response:
     """POST /identities/{id}/:issueAccessToken."""
     scopes, minutes = parsing.token_request(request.json(), "scopes")
     token = world.identities.issue(request.segments[1], scopes, minutes, request.now)
-    return Response(200, dump(_token(token)))
+    world.identities.note_token(request.segments[1], request.now)
+    return Response(200, dump(_token(world, token)))
 
 
 def revoke_tokens(world: World, request: Request) -> Response:
@@ -302,7 +331,7 @@ def exchange_token(world: World, request: Request) -> Response:
 
 
 def _exchanged(world: World, request: Request, claims: Mapping[str, Any], user: str) -> Response:
-    return Response(200, dump(_token(world.identities.exchange(user, claims["exp"], request.now))))
+    return Response(200, dump(_token(world, world.identities.exchange(user, claims["exp"], request.now))))
 
 
 def _required(body: Mapping[str, Any], name: str) -> str:
@@ -312,5 +341,5 @@ def _required(body: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _token(token: Token) -> dict[str, str]:
-    return {"token": token.text, "expiresOn": precise_time(token.expires)}
+def _token(world: World, token: Token) -> dict[str, str]:
+    return {"token": token.text, "expiresOn": precise_time(token.expires, world.state.new_ticks())}

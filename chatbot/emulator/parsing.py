@@ -121,6 +121,7 @@ def plan(request: Request) -> Plan:
         retention_days=days,
         retention_set=is_set,
         repeat_key=request.header(b"repeatability-request-id"),
+        metadata_set=metadata is not None,
     )
 
 
@@ -133,10 +134,10 @@ def thread_change(request: Request) -> ThreadChange:
 
 
 def retention(body: Mapping[str, Any]) -> tuple[int | None, bool]:
-    """Days (or None) and whether a policy was given; documented are 30 to 90 days."""
+    """Days (or None) and whether a policy was given; documented are 30 to 90 days. A null takes the policy away."""
     policy = body.get("retentionPolicy")
     if policy is None:
-        return None, False
+        return None, "retentionPolicy" in body
     if not isinstance(policy, dict):
         raise bad_request()
     if policy.get("kind") == "none":

@@ -76,7 +76,7 @@ class Participants:
             elif not _ACS.fullmatch(one.user):
                 raise bad_identifier(one.user)
             elif (known is None and self.quirks.unknown_participant == "invalid") or (known and known.deleted):
-                rejected.append(InvalidParticipant(one.user, "404", "The participant was not found."))
+                rejected.append(InvalidParticipant(one.user, "403", "Permissions check failed"))
             else:
                 welcome.setdefault(one.user, one)
         return list(welcome.values()), rejected
@@ -110,6 +110,8 @@ class Participants:
 
     def remove(self, room: ThreadState, initiator: str, user: str, now: int) -> None:
         """Remove somebody, or leave; the announcement is the last thing the removed one can read."""
+        if initiator in room.members and room.member(initiator) is None:
+            raise refused(self.quirks.removed_removal)
         self.admit(room, initiator, self.quirks)
         member = room.member(user)
         if member is None:

@@ -97,7 +97,39 @@ class Quirks:
     metadata_limit_bytes: int = _switch(0, "U7: cap of a message's metadata, 0 for none but the message's own")
     blank_content: Literal["accept", "reject"] = _switch("accept", "U7: a message of white space only")
     identifier_kind: bool = _switch(False, "U8: whether identifiers carry `kind` since 2024-03-07")
-    attachments: bool = _switch(True, "U8: whether texts carry `attachments: []` since 2024-03-07")
+    edited_sequence: Literal["kept", "next"] = _switch(
+        "kept", "the sequenceId of an edited or deleted message (until 2023 it took the next one of its thread)"
+    )
+    removal_activity: Literal["unmoved", "moved"] = _switch(
+        "unmoved", "whether the removal of a participant moves lastMessageReceivedOn (recorded since 2024: it does not)"
+    )
+    removed_removal: Literal["server-error", "forbidden", "not-found"] = _switch(
+        "server-error",
+        "how a removal by somebody who is no longer in the thread is refused (403 in December 2023, 500 in April 2024)",
+    )
+    thread_ids: Literal["acsV1", "short"] = _switch(
+        "acsV1", "thread ids of 63 characters that begin 19:acsV1_ (2025), or of 57 (until 2024)"
+    )
+    retention_none: Literal["shown", "omitted"] = _switch(
+        "shown", "whether a thread without a retention policy shows `none` (omitted until early March 2024)"
+    )
+    location_host: Literal["request", "global"] = _switch(
+        "request",
+        "whether Location has the host of the request, or another one (June 2025, Microsoft's pre-production only)",
+    )
+    hsts: Literal["max-age=31536000;includeSubDomains", "max-age=31536000; includeSubDomains", "max-age=2592000"] = (
+        _switch(
+            "max-age=31536000;includeSubDomains",
+            "Strict-Transport-Security: since March 2024, on Microsoft's test environment, until February 2024",
+        )
+    )
+    edge_headers: bool = _switch(
+        False, "the newer edge: `connection: keep-alive` on all answers and `accept-ranges: bytes` on every 200"
+    )
+    mise_correlation: bool = _switch(False, "whether answers of chat carry mise-correlation-id (June 2024 only)")
+    identity_vector: Literal["0", "2.0"] = _switch(
+        "0", "the end of identity's MS-CV (2.0 in December 2023 and in early April 2024)"
+    )
     negative_skip: Literal["reject", "zero"] = _switch("reject", "U5: a negative skip")
     bad_start_time: Literal["reject", "ignore"] = _switch("reject", "U5: a startTime that is no time")
     system_type: Literal["reject", "text"] = _switch(

@@ -39,6 +39,8 @@ class User:
     generation: int = 0
     revoked: int = 0
     deleted: int | None = None
+    custom_id: str = ""
+    last_token: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class ThreadEntry:
     retention_days: int | None = None
     retention_set: bool = False
     changed_by: str = ""
+    metadata_set: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The outside of an answer: the service's headers, and refusals in the envelope of chat or identity.
 
-Headers as recorded in November 2023.
+Headers as recorded in 2024 and 2025; what changed before that are quirks.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _ERROR_JSON = b"application/json"
 _CACHE = (b"x-cache", b"CONFIG_NOCACHE")
 _EXPOSE = (b"access-control-expose-headers", b"*")
 _ANY_ORIGIN = ((b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"Location"))
+_RANGES = (b"accept-ranges", b"bytes")
 _CONTEXT = (b"request-context", b"appId=")
-_HSTS = (b"strict-transport-security", b"max-age=2592000")
 
 
 def preflight(request: Request) -> Response:
@@ -65,21 +65,33 @@ class Answers:
             case "milliseconds":
                 headers = ((b"x-ms-retry-after-ms", b"%d" % (wait_seconds * 1000)),)
         if status == 429:
-            return ErrorResponse(429, "TooManyRequests", "Rate limit exceeded.", headers=headers)
+            return ErrorResponse(429, "TooManyRequests", None, headers=headers)
         return ErrorResponse(status, "ServiceUnavailable", "The service is unavailable.", headers=headers)
 
     def headers(self, response: Response, route: Route | None, request: Request, took_ms: int) -> Headers:
         """The headers of an answer."""
-        vector = self._world.state.new_vector().encode() + b".0"
-        date = self._date_header(request.now - self._world.quirks.date_behind_seconds * 1000)
-        headers = [(b"date", date), (b"ms-cv", vector)]
+        quirks = self._world.quirks
+        vector = self._world.state.new_vector().encode()
+        is_chat = isinstance(route, ChatRoute)
+        date = self._date_header(request.now - quirks.date_behind_seconds * 1000)
+        end = b".0" if is_chat else b"." + quirks.identity_vector.encode()
+        headers = [(b"date", date), (b"ms-cv", vector + end)]
         if response.body is not None:
             headers.append((b"content-type", response.content_type))
             headers.append((b"content-length", b"%d" % len(response.body)))
         elif response.status != 204:
             headers.append((b"content-length", b"0"))
+        if route is not None:
+            headers += (_CACHE, (b"x-azure-ref", b"0" + vector))
+            if quirks.edge_headers:
+                headers.append((b"connection", b"keep-alive"))
+                headers += [_RANGES] if response.status == 200 else []
         if isinstance(route, ChatRoute):
-            headers += (serialization.CHAT_HEADER, _CACHE, (b"x-azure-ref", b"0" + vector))
+            is_typing = route.name == "send_typing_notification"
+            headers.append(serialization.TYPING_HEADER if is_typing else serialization.CHAT_HEADER)
+            if quirks.mise_correlation:
+                headers.append((b"mise-correlation-id", self._world.state.new_guid().encode()))
+            _echo(request, headers)
             headers += _ANY_ORIGIN if b"origin" in request.headers else (_EXPOSE,)
         elif route is not None:
             if response.is_versioned:
@@ -87,10 +99,14 @@ class Answers:
                     serialization.TEAMS_HEADER if route.name == "exchange_token" else serialization.IDENTITY_HEADER
                 )
             headers.append(_CONTEXT)
-            _echo(request, headers)
+            _echo(request, headers, is_asked=True)
+            if b"origin" in request.headers:
+                headers.append(_ANY_ORIGIN[0])
         headers.append((b"x-processing-time", b"%dms" % took_ms))
         if request.base.startswith("https:") and not request.base.startswith("https://localhost"):
-            headers.append(_HSTS)  # a browser would force https on everything else at localhost
+            headers.append(
+                (b"strict-transport-security", quirks.hsts.encode())
+            )  # a browser would force https on everything else at localhost
         headers += response.headers
         return headers
 
@@ -107,7 +123,8 @@ def _is_chat(route: Route | None, request: Request) -> bool:
     return request.segments[0].lower() not in {"identities", "teamsuser"}
 
 
-def _echo(request: Request, headers: Headers) -> None:
+def _echo(request: Request, headers: Headers, *, is_asked: bool = False) -> None:
+    """Identity always repeats the request's id, chat where the request asks for it (recorded)."""
     sent = request.headers.get(b"x-ms-client-request-id")
-    if sent and request.headers.get(b"x-ms-return-client-request-id", b"").lower() == b"true":
+    if sent and (is_asked or request.headers.get(b"x-ms-return-client-request-id", b"").lower() == b"true"):
         headers.append((b"x-ms-client-request-id", sent))

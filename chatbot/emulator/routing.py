@@ -85,7 +85,8 @@ def _version(found: Route, request: Request, quirks: Quirks) -> None:
     version = request.query.get("api-version", "")
     is_chat = isinstance(found, ChatRoute)
     known = serialization.CHAT if is_chat else serialization.IDENTITY
-    if version in known:
+    since = "" if isinstance(found, ChatRoute) else found.since
+    if version in known and version >= since:
         request.version = version
         return
     request.version = known[-1]
@@ -117,10 +118,11 @@ class ChatRoute:
 
 @dataclass(frozen=True, slots=True)
 class IdentityRoute:
-    """An operation of identity."""
+    """An operation of identity, and the first api-version that has it."""
 
     name: str
     run: Callable[[World, Request], Response]
+    since: str = ""
 
 
 Route = ChatRoute | IdentityRoute
@@ -156,7 +158,10 @@ _CHAT: dict[str, dict[str, ChatRoute]] = {
 
 _IDENTITY: dict[str, dict[str, IdentityRoute]] = {
     "identities": {"POST": IdentityRoute("create_user", operations.create_user)},
-    "identity": {"DELETE": IdentityRoute("delete_user", operations.delete_user)},
+    "identity": {
+        "DELETE": IdentityRoute("delete_user", operations.delete_user),
+        "GET": IdentityRoute("get_user", operations.get_user, since="2025-03-02-preview"),
+    },
     ":issueaccesstoken": {"POST": IdentityRoute("issue_token", operations.issue_token)},
     ":revokeaccesstokens": {"POST": IdentityRoute("revoke_tokens", operations.revoke_tokens)},
     "teams": {"POST": IdentityRoute("exchange_token", operations.exchange_token)},

@@ -7,7 +7,7 @@ specifications (stable and preview) and the recorded `api-supported-versions` he
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +31,13 @@ class Dialect:
     """How one api-version writes; made once per version."""
 
     has_kind: bool
-    has_attachments: bool
+    attachments: frozenset[str]
     has_metadata: bool
     has_retention: bool
+    always_retention: bool
+    shows_no_retention: bool
+    has_policy: bool
+    omits_empty_name: bool
 
     @classmethod
     def of(cls, version: str, quirks: Quirks) -> Dialect:
@@ -41,9 +45,13 @@ class Dialect:
         recent = is_recent(version)
         return cls(
             has_kind=recent and quirks.identifier_kind,
-            has_attachments=has_attachments(version) or (recent and quirks.attachments),
+            attachments=_attachments(version),
             has_metadata=has_metadata(version),
             has_retention=has_retention(version),
+            always_retention=version in _ALWAYS_RETENTION,
+            shows_no_retention=version in _ALWAYS_RETENTION and quirks.retention_none == "shown",
+            has_policy=version == "2024-06-05-preview",
+            omits_empty_name=version >= "2025",
         )
 
     def identifier(self, user: str) -> Json:
@@ -60,7 +68,7 @@ class Dialect:
             "version": str(message.version),
             "content": self._content(message),
         }
-        if not message.is_system:
+        if not message.is_system and (message.display_name or not self.omits_empty_name):
             body["senderDisplayName"] = message.display_name
         body["createdOn"] = wire_time(message.id)
         if not message.is_system:
@@ -70,12 +78,13 @@ class Dialect:
         elif message.edited is not None:
             body["editedOn"] = wire_time(message.edited)
         if message.metadata:
-            body["metadata"] = dict(message.metadata)
+            body["metadata"] = _in_order(message.metadata)
         return body
 
     def _content(self, message: Message) -> Json:
         if not message.is_system:
-            extra: Json = {"attachments": []} if self.has_attachments and message.deleted is None else {}
+            state = message.type if message.deleted is None else "deleted"
+            extra: Json = {"attachments": []} if state in self.attachments else {}
             return {"message": message.text, **extra}
         initiator: Json = {}
         if message.sender:
@@ -104,12 +113,15 @@ class Dialect:
         }
         if head.deleted is not None:
             body["deletedOn"] = wire_time(head.deleted)
-        if self.has_metadata and head.metadata:
+        if self.has_metadata and (head.metadata or head.metadata_set):
             body["metadata"] = dict(head.metadata)
-        if self.has_retention and head.retention_set:
-            days = head.retention_days
-            policy = {"kind": "threadCreationDate", "deleteThreadAfterDays": days} if days else {"kind": "none"}
-            body["retentionPolicy"] = policy
+        days = head.retention_days
+        if self.has_retention and days:
+            body["retentionPolicy"] = {"kind": "threadCreationDate", "deleteThreadAfterDays": days}
+        elif self.shows_no_retention or (self.has_retention and head.retention_set and not self.always_retention):
+            body["retentionPolicy"] = {"kind": "none"}
+        if self.has_policy:
+            body["messagingPolicy"] = {"textOnlyChat": False}
         return body
 
     def receipt(self, receipt: ReceiptEntry) -> Json:
@@ -170,6 +182,7 @@ CHAT = (
     "2023-11-15-preview",
     "2024-03-01-preview",
     "2024-03-07",
+    "2024-03-15-preview",
     "2024-06-05-preview",
     "2025-03-15",
 )
@@ -185,19 +198,36 @@ IDENTITY = (
     "2022-10-01",
     "2023-08-01",
     "2023-10-01",
+    "2025-03-02-preview",
+    "2025-06-30",
 )
 
-TEAMS_EXCHANGE = tuple(version for version in IDENTITY if version >= "2021-10-31-preview")
+TEAMS_EXCHANGE = ("2021-10-31-preview", "2022-06-01", "2022-10-01", "2023-10-01", "2025-03-02-preview")
 
-CHAT_HEADER = (b"api-supported-versions", ", ".join(CHAT).encode())
-IDENTITY_HEADER = (b"api-supported-versions", ", ".join(IDENTITY).encode())
+# What answers say, as recorded in June 2025: versions that work besides are not advertised.
+_ADVERTISED = tuple(version for version in CHAT if version != "2021-10-01-preview7")
+CHAT_HEADER = (b"api-supported-versions", ", ".join(_ADVERTISED).encode())
+TYPING_HEADER = (b"api-supported-versions", ", ".join(_ADVERTISED[1:]).encode())
+_QUIET = {"2021-02-22-preview1", "2021-03-31-preview1", "2023-08-01", "2025-04-01-preview"}
+IDENTITY_HEADER = (
+    b"api-supported-versions",
+    ", ".join(version for version in IDENTITY if version not in _QUIET).encode(),
+)
 TEAMS_HEADER = (b"api-supported-versions", ", ".join(TEAMS_EXCHANGE).encode())
 
 _METADATA = frozenset(
-    {"2023-07-01-preview", "2023-11-15-preview", "2024-03-01-preview", "2024-06-05-preview", "2025-03-15"}
+    {
+        "2023-07-01-preview",
+        "2023-11-15-preview",
+        "2024-03-01-preview",
+        "2024-03-15-preview",
+        "2024-06-05-preview",
+        "2025-03-15",
+    }
 )
-_RETENTION = frozenset({"2023-11-15-preview", "2024-06-05-preview", "2025-03-15"})
-_ATTACHMENTS = frozenset({"2023-07-01-preview", "2023-11-15-preview", "2024-03-01-preview"})
+_ALWAYS_RETENTION = frozenset({"2024-03-15-preview", "2024-06-05-preview", "2025-03-15"})
+_RETENTION = _ALWAYS_RETENTION | {"2023-11-15-preview"}
+_PREVIEW_ATTACHMENTS = frozenset({"2023-07-01-preview", "2023-11-15-preview", "2024-03-01-preview"})
 
 
 def has_metadata(version: str) -> bool:
@@ -211,10 +241,27 @@ def has_retention(version: str) -> bool:
 
 
 def is_recent(version: str) -> bool:
-    """Whether nothing was ever recorded of this version, so that quirks decide."""
+    """Whether identifiers may carry `kind`, which the specification promises since this version (a quirk)."""
     return version >= "2024-03-07"
 
 
-def has_attachments(version: str) -> bool:
-    """Whether texts were recorded with an empty list of attachments."""
-    return version in _ATTACHMENTS
+def _attachments(version: str) -> frozenset[str]:
+    """Which messages were recorded with an empty list of attachments: by type, and tombstones."""
+    if version >= "2024-03-07":
+        return frozenset({"text", "html", "deleted"})
+    if version == "2023-11-07":
+        return frozenset({"html"})
+    return frozenset({"text", "html"}) if version in _PREVIEW_ATTACHMENTS else frozenset()
+
+
+def _in_order(metadata: Mapping[str, str]) -> dict[str, str]:
+    """As the client gave it, but for a list in `amsreferences`, which the service reads and writes last."""
+    ordered = dict(metadata)
+    references = ordered.get("amsreferences", "")
+    try:
+        is_list = isinstance(json.loads(references), list)
+    except (ValueError, RecursionError):
+        is_list = False
+    if is_list:
+        ordered["amsreferences"] = ordered.pop("amsreferences")
+    return ordered

@@ -219,6 +219,10 @@ class WorldState:
         return f"8:acs:{self.resource.id}_0000001c-{text[:4]}-{text[4:8]}-{text[8:12]}-{text[12:]}"
 
     def new_thread_id(self) -> str:
-        """An id of the recorded form `19:{43 base64url characters}1@thread.v2`."""
+        """An id of the form recorded until 2024, `19:{43 base64url characters}1@thread.v2`."""
         text = base64.urlsafe_b64encode(self.random.randbytes(32)).decode().rstrip("=")
         return f"19:{text}1@thread.v2"
+
+    def new_ticks(self) -> int:
+        """The digits of a time that are below a millisecond, in units of 100 nanoseconds."""
+        return self.random.randrange(10_000)

@@ -32,6 +32,7 @@ class Plan:
     retention_days: int | None = None
     retention_set: bool = False
     repeat_key: str = ""
+    metadata_set: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +75,18 @@ class Threads:
         others = [one for one in welcome if one.user != creator]
         if len(others) + 1 > MAX_PARTICIPANTS:
             raise bad_request()
+        thread_id = self._state.new_thread_id()
+        if self.quirks.thread_ids == "acsV1":
+            thread_id = thread_id.replace("19:", "19:acsV1_", 1)
         head = ThreadEntry(
-            id=self._state.new_thread_id(),
+            id=thread_id,
             topic=plan.topic,
             created=now,
             creator=creator,
             metadata=plan.metadata,
             retention_days=plan.retention_days,
             retention_set=plan.retention_set,
+            metadata_set=plan.metadata_set,
         )
         self._state.put(head)
         room = self._state.rooms[head.id]
@@ -120,7 +125,9 @@ class Threads:
             head = replace(head, topic=change.topic)
         if change.metadata is not None:
             merged = {**head.metadata, **change.metadata}
-            head = replace(head, metadata={key: value for key, value in merged.items() if value != ""})
+            head = replace(
+                head, metadata_set=True, metadata={key: value for key, value in merged.items() if value != ""}
+            )
             self._room_for(head.metadata)
         if change.retention_set:
             head = replace(head, retention_set=True, retention_days=change.retention_days)

@@ -1,6 +1,7 @@
 import base64
 import dataclasses
 import json
+import re
 
 import pytest
 
@@ -16,7 +17,29 @@ async def test_an_empty_body_creates_a_user_and_scopes_add_a_token() -> None:
     assert (bare.status, list(bare.json)) == (201, ["identity"])
     assert bare.json["identity"]["id"].startswith(f"8:acs:{emulator.world.resource.id}_")
     assert list(full.json) == ["identity", "accessToken"]
-    assert full.json["accessToken"]["expiresOn"] == "2025-06-15T16:06:40+00:00"
+    assert re.fullmatch(r"2025-06-15T16:06:40(\.\d{1,7})?\+00:00", full.json["accessToken"]["expiresOn"])
+
+
+async def test_a_users_own_id_finds_the_same_user_again_and_older_versions_do_not_show_it() -> None:
+    emulator, clock = make()
+    new, old = "2025-03-02-preview", "2023-10-01"
+    body = {"customId": "ann@example.com", "createTokenWithScopes": ["chat"]}
+
+    first = await signed(emulator, "POST", "/identities", {"customId": "ann@example.com"}, version=new)
+    again = await signed(emulator, "POST", "/identities", body, version=new)
+    clock.advance(5)
+    user = first.json["identity"]["id"]
+    shown = await signed(emulator, "GET", f"/identities/{user}", version=new)
+    hidden = await signed(emulator, "GET", f"/identities/{user}", version=old)
+    foreign = await signed(emulator, "GET", f"/identities/{user[:-1]}z", version=new)
+
+    assert (first.status, again.status) == (201, 201)
+    assert first.json["identity"] == {"customId": "ann@example.com", "id": user}
+    issued = {"customId": "ann@example.com", "lastTokenIssuedAt": "2025-06-15T15:06:40+00:00", "id": user}
+    assert again.json["identity"] == shown.json == issued
+    assert (hidden.status, hidden.json["error"]["code"]) == (400, "UnsupportedApiVersion")
+    assert (foreign.status, foreign.json["error"]["code"]) == (401, "IdentityNotOwned")
+    assert (await signed(emulator, "POST", "/identities", body, version=old)).json["identity"]["id"] != user
 
 
 async def test_a_token_has_the_claims_of_a_real_one() -> None:

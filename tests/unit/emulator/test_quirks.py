@@ -89,20 +89,17 @@ async def test_edits_of_a_tombstone(value: str, expected: int) -> None:
     assert (await scene("DELETE", f"/messages/{number}")).status == 404
 
 
-async def test_identifiers_and_texts_of_recent_versions_can_be_written_otherwise() -> None:
-    scene = Scene(identifier_kind=True, attachments=False)
+async def test_identifiers_of_recent_versions_can_have_a_kind_and_their_texts_have_attachments() -> None:
+    scene = Scene(identifier_kind=True)
     scene.emulator.send(scene.thread, scene.ann, "x")
 
     recent = (await scene("GET", "/messages?maxPageSize=1")).json["value"][0]
     older = (await scene("GET", "/messages?maxPageSize=1", version="2023-11-07")).json["value"][0]
 
     assert list(recent["senderCommunicationIdentifier"]) == ["kind", "rawId", "communicationUser"]
-    assert recent["content"] == older["content"] == {"message": "x"}
+    assert recent["content"] == {"message": "x", "attachments": []}
+    assert older["content"] == {"message": "x"}
     assert list(older["senderCommunicationIdentifier"]) == ["rawId", "communicationUser"]
-    default = Scene()
-    default.emulator.send(default.thread, default.ann, "x")
-    shown = (await default("GET", "/messages?maxPageSize=1")).json["value"][0]
-    assert shown["content"] == {"message": "x", "attachments": []}
 
 
 @pytest.mark.parametrize(("value", "pages"), [(True, [2, 2, 0]), (False, [2, 2])])
@@ -259,3 +256,46 @@ async def test_stamps_and_dates_can_be_behind_the_ids() -> None:
 
     assert listed.json["value"][0]["lastMessageReceivedOn"] == "2025-06-15T15:06:49Z"
     assert listed.headers["date"] == "Sun, 15 Jun 2025 15:06:48 GMT"
+
+
+@pytest.mark.parametrize(("quirk", "is_moved"), [("unmoved", False), ("moved", True)])
+async def test_a_removal_moves_a_thread_in_lists_or_not(quirk: str, is_moved: bool) -> None:
+    scene = Scene(removal_activity=quirk)
+    before = (await scene("GET", "/chat/threads")).json["value"][0]["lastMessageReceivedOn"]
+
+    scene.emulator.remove(scene.thread, scene.ann, scene.bob)
+
+    after = (await scene("GET", "/chat/threads")).json["value"][0]["lastMessageReceivedOn"]
+    assert (before != after) is is_moved
+
+
+@pytest.mark.parametrize(("quirk", "status"), [("server-error", 500), ("forbidden", 403), ("not-found", 404)])
+async def test_a_removal_by_the_one_removed_is_refused_as_the_quirk_says(quirk: str, status: int) -> None:
+    scene = Scene(removed_removal=quirk)
+    scene.emulator.remove(scene.thread, scene.bob, scene.bob)
+    body = {"communicationUser": {"id": scene.bob}}
+
+    assert (await scene("POST", "/participants/:remove", body, user=scene.bob)).status == status
+
+
+async def test_a_thread_of_2025_shows_that_it_has_no_retention_and_an_empty_metadata() -> None:
+    scene = Scene()
+    body = {
+        "topic": "t",
+        "metadata": {},
+        "retentionPolicy": {"kind": "threadCreationDate", "deleteThreadAfterDays": 40},
+    }
+
+    made = (await scene("POST", "/chat/threads", body, version="2025-03-15")).json["chatThread"]
+    path = f"/chat/threads/{made['id']}"
+    await scene("PATCH", path, {"retentionPolicy": None}, version="2025-03-15")
+    shown = (await scene("GET", path, version="2025-03-15")).json
+    preview = (await scene("GET", path, version="2024-06-05-preview")).json
+    older = (await scene("GET", path, version="2024-03-07")).json
+
+    assert list(made)[-2:] == ["metadata", "retentionPolicy"]
+    assert (made["metadata"], made["retentionPolicy"]["deleteThreadAfterDays"]) == ({}, 40)
+    assert (shown["metadata"], shown["retentionPolicy"]) == ({}, {"kind": "none"})
+    assert preview["messagingPolicy"] == {"textOnlyChat": False}
+    assert "retentionPolicy" not in older
+    assert "retentionPolicy" not in (await Scene(retention_none="omitted")("GET", version="2025-03-15")).json

@@ -14,7 +14,8 @@ async def test_a_created_thread_is_answered_as_recorded() -> None:
     assert answer.status == 201
     assert list(answer.json) == ["chatThread"]
     assert list(head) == ["id", "topic", "createdOn", "createdByCommunicationIdentifier"]
-    assert len(head["id"]) == 57
+    assert len(head["id"]) == 63
+    assert head["id"].startswith("19:acsV1_")
     assert head["createdByCommunicationIdentifier"] == {"rawId": ann, "communicationUser": {"id": ann}}
     assert answer.headers["location"] == f"https://emulator.test/chat/threads/{head['id'].replace(':', '%3A')}"
     assert answer.headers["content-type"] == "application/json; charset=utf-8"

@@ -117,7 +117,9 @@ def test_ids_versions_and_sequences_of_a_thread_rise_without_repeating(story: li
         stage.happen(*one)
 
     changes = [one for one in stage.records if hasattr(one, "sequence")]
-    assert [one.sequence for one in changes] == list(range(1, len(changes) + 1))
+    created = {one.id: one.sequence for one in reversed(changes)}
+    assert sorted(created.values()) == list(range(1, len(created) + 1))
+    assert all(one.sequence == created[one.id] for one in changes)
     versions = [one.version for one in changes]
     assert versions == sorted(set(versions))
     assert all(one.version >= one.id for one in changes)
