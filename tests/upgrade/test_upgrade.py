@@ -25,7 +25,7 @@ from chatbot.dispatch import Rate
 from chatbot.emulator import World
 from chatbot.emulator.persistence import kept
 from chatbot.model import ThreadId, UserId
-from chatbot.stores import MemoryStore, SqliteStore
+from chatbot.stores import MemoryStore, SqliteStore, codec
 from chatbot.stores.schema import MIGRATIONS
 from chatbot.testing import Room, chat
 
@@ -142,6 +142,17 @@ async def test_old_rows_are_read_as_they_were_written(old: OldData) -> None:
         assert {one.thread: one.is_left for one in await store.threads(old.bot)} == {old.room: False, old.left: True}
     with closing(sqlite3.connect(old.store)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+
+
+def test_old_actions_and_events_are_written_with_the_same_bytes(old: OldData) -> None:
+    with closing(sqlite3.connect(old.store)) as connection:
+        actions = [stored for (stored,) in connection.execute("SELECT action FROM outbox")]
+        events = [
+            stored for (stored,) in connection.execute("SELECT event FROM dead_letter UNION SELECT event FROM dialog")
+        ]
+
+    assert [codec.encode_action(codec.decode_action(stored)) for stored in actions] == actions
+    assert [codec.encode_event(codec.decode_event(stored)) for stored in events] == events
 
 
 async def test_a_person_of_the_old_version_is_erased(old: OldData) -> None:
