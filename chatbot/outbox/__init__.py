@@ -1,1 +1,1 @@
-"""How wishes get done: in the order of their thread, within the quotas, each effectively once."""
+"""Sending: journalled actions of each thread, in order, within the quotas, each effectively once."""

@@ -1,4 +1,4 @@
-"""From wishes to outbox rows: where each is to be done, and in how many pieces. Pure."""
+"""Turn keyed actions into outbox rows: the target thread of each, and the pieces of long messages. Pure."""
 
 from __future__ import annotations
 
@@ -24,54 +24,54 @@ from chatbot.stores.records import OutboxRow
 
 
 def target_of(action: Action, default: ThreadId | None) -> ThreadId | None:
-    """The thread an action is meant for: its own, or that of the event."""
+    """Return the thread of an action: its own, or by default that of the event."""
     return getattr(action, "thread", None) or default
 
 
-def receipts_in(wishes: tuple[KeyedAction, ...], thread: ThreadId) -> MessageId | None:
-    """The newest message of this thread that a receipt is wished for."""
+def receipts_in(actions: tuple[KeyedAction, ...], thread: ThreadId) -> MessageId | None:
+    """Return the newest message of this thread among the read receipts to send; None if there is none."""
     messages = [
-        wish.action.message
-        for wish in wishes
-        if isinstance(wish.action, SendReadReceipt) and target_of(wish.action, thread) == thread
+        keyed.action.message
+        for keyed in actions
+        if isinstance(keyed.action, SendReadReceipt) and target_of(keyed.action, thread) == thread
     ]
     return max(messages, key=int, default=None)
 
 
-def pieces_of(wish: KeyedAction) -> Iterator[KeyedAction]:
-    """The wish itself; or, of a message in several pieces, one wish a piece, each under a key of its own.
+def pieces_of(keyed: KeyedAction) -> Iterator[KeyedAction]:
+    """Yield the action, or for a message in several pieces one action a piece, each under its own key.
 
-    An edit fills the first pieces and deletes the rest. Each of these wishes is journalled with the others, so that a
-    kill between two of them leaves none undone.
+    An edit fills the first pieces and deletes the rest. All of them are journalled in one commit, so that a kill
+    between two of them leaves none undone.
     """
-    action, parts = wish.action, [""]
+    action, parts = keyed.action, [""]
     match action:
         case SendMessage(content, "text"):
             for number, piece in enumerate(split_message(content, action.metadata)):
-                yield KeyedAction(piece_key(wish.key, number), replace(action, content=piece))
+                yield KeyedAction(piece_key(keyed.key, number), replace(action, content=piece))
             return
-        case EditMessage(target, content) if wish.pieces > 1:
+        case EditMessage(target, content) if keyed.pieces > 1:
             parts = split(content)
             for number, piece in enumerate(parts):
                 edited = replace(action, message=piece_key(ActionKey(target), number), content=piece)
-                yield KeyedAction(piece_key(wish.key, number), edited)
-        case DeleteMessage(target) if wish.pieces > 1:
-            yield wish
+                yield KeyedAction(piece_key(keyed.key, number), edited)
+        case DeleteMessage(target) if keyed.pieces > 1:
+            yield keyed
         case _:
-            yield wish
+            yield keyed
             return
-    for number in range(len(parts), wish.pieces):
+    for number in range(len(parts), keyed.pieces):
         key = ActionKey(target)
         yield KeyedAction(removal_key(key, number), DeleteMessage(piece_key(key, number), action.thread))
 
 
 def person_behind(event: Event) -> UserId | None:
-    """The person whose doing an event was, as far as it says."""
+    """Return the person who caused an event, if the event says so."""
     return event.message.sender if isinstance(event, MessageEvent) else person_of(event)
 
 
 def row_of(
-    wish: KeyedAction,
+    keyed: KeyedAction,
     thread: ThreadId,
     *,
     after: int,
@@ -79,11 +79,11 @@ def row_of(
     caused_by: UserId | None = None,
     after_failure: bool = False,
 ) -> OutboxRow:
-    """The row that journals a wish."""
+    """Return the row that journals an action."""
     return OutboxRow(
-        key=wish.key,
+        key=keyed.key,
         thread=thread,
-        action=wish.action,
+        action=keyed.action,
         after=after,
         created_ms=created_ms,
         caused_by=caused_by,

@@ -1,8 +1,8 @@
-"""One thread's outbox: does the journalled wishes in their order, within the quotas, each effectively once.
+"""The outbox of one thread: carries out journalled actions in order, within the quotas, each effectively once.
 
-It never sleeps: `flush` does what can be done now and says when to come again. It never writes to the store: what
-came of a wish is handed to the lane (`take_settlements`), which puts it into its next commit. A crash in between
-leaves the row pending, and a pending row that may have been tried is repeated only after a proof read.
+`flush` does what can be done now and returns when to call it again; it never sleeps. The outbox never writes to the
+store: the lane takes the results (`take_settlements`) and puts them into its next commit. A crash in between leaves
+the row pending, and a pending row that may have been sent is repeated only after a proof read.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 MAX_ROWS: Final = 20
-"""Rows at which a lane stops looking: the backlog stays in the service, where it is safe."""
+"""With this many pending rows a lane stops polling: the backlog stays in the service, where it is safe."""
 
 PROOF_DELAY_SECONDS: Final = 3.0
-"""How long after an attempt of unknown outcome the thread is read for its proof."""
+"""Seconds between an attempt of unknown outcome and its proof read: a send may become visible late."""
 
 MAX_PARTIAL_TRIES: Final = 3
 MAX_REMEMBERED: Final = 32
-"""Replies whose messages are known without asking the store: as many as the service takes in a minute, and some."""
+"""Replies whose message ids are kept in memory: as many as the service accepts in a minute, and a few more."""
 
 REMEMBERED_MS: Final = 120_000
-"""How much older than the latest reply they may be."""
+"""Milliseconds for which such a reply is kept, counted back from the latest one."""
 
 _OPERATIONS: Final[dict[type[Action], Operation]] = {
     SendMessage: Operation.WRITE_MESSAGE,
@@ -74,24 +74,24 @@ ReportFailure = Callable[[ServiceError | None], None]
 
 
 class Outbox:
-    """The wishes of one thread on their way.
+    """The pending actions of one thread.
 
     Args:
         service: the bot's view of the service.
-        thread: where.
-        budget: the thread's quotas, shared with whoever else speaks for the bot there.
-        find_row: reads a settled row back from the store (an edit of a message sent long ago).
-        find_known_messages: says of messages whether the store knows them to come of settled wishes.
+        thread: the thread.
+        budget: the thread's quotas, shared with everything else that uses them for this bot.
+        find_row: reads a settled row from the store, for example for an edit of a message sent long ago.
+        find_known_messages: returns which of these messages the store knows as results of settled rows.
         clock: the time, in seconds since the epoch.
-        display_name: shown with messages that name no other.
+        display_name: shown with messages that have no name of their own.
         slack_ms: see `polling.cursor`.
         log: bound to bot and thread.
-        during: entered while a wish is carried out.
-        report_failure: called with every failure that delays a wish, and of None when one succeeds after that.
-        rows: what an earlier process left pending; each may have been tried, so each needs a proof.
+        during: entered while a row is carried out.
+        report_failure: called with every failure that delays a row, and with None at the first success after one.
+        rows: what an earlier process left pending. Each may have been sent, so each needs a proof read.
 
     Attributes:
-        latest: the number of the latest message that was made here, or 0: no wish to come has made it.
+        latest: the id of the latest message sent here, as a number; 0 if there is none. No pending row has sent it.
     """
 
     def __init__(
@@ -138,21 +138,21 @@ class Outbox:
 
     @property
     def oldest_ms(self) -> int | None:
-        """When the oldest wish was journalled, epoch ms; None if none is on its way."""
+        """When the oldest pending row was journalled, epoch ms; None if none is pending."""
         return min((row.created_ms for row in self._rows if row.created_ms), default=None)
 
     @property
     def is_full(self) -> bool:
-        """Whether the lane should wait before it makes more work for the outbox."""
+        """Whether the lane should wait before it adds more rows."""
         return len(self._rows) >= MAX_ROWS
 
     def add(self, row: OutboxRow, proofs: Mapping[str, MessageId] | None = None) -> None:
-        """Take a wish that was just journalled; the same key a second time is the same wish.
+        """Add a row that was just journalled; a row with a known key is ignored.
 
         Args:
-            row: the journalled wish.
-            proofs: keys of own messages that were just read: such a wish is done already (the store forgot it, as
-                one restored from a backup does).
+            row: the row.
+            proofs: keys of own messages that were just read. Such a row is done already: a store that was restored
+                from a backup does not know what was sent after the backup.
         """
         if self._holds(row):
             return
@@ -161,15 +161,15 @@ class Outbox:
             self._settle(row, RowStatus.DONE, proofs[row.key])
 
     async def confirm(self, message: ChatMessage, doubles: Collection[MessageId] = ()) -> list[OutboxRow]:
-        """The poller saw an own message with a key: if its row is still here, it is done.
+        """Handle an own message with a key that a poll has read: its row is done, or there is a double to heal.
 
         Args:
-            message: what was seen.
-            doubles: living messages that were seen with the same key; of a row that was pruned, they alone tell.
+            message: the message.
+            doubles: messages with the same key that are not deleted; of a row that was pruned, only they tell.
 
         Returns:
-            Rows to journal: what heals a double, when another message has the same key. It became visible after a
-            stale read had shown nothing; the elder one stays, and gets what the younger one was edited to.
+            Rows to journal that heal a double: another message has the same key, because it became visible only
+            after the proof read. The older one stays, with the newest content.
 
         Raises:
             ErrorResponse: the other message cannot be read now; nothing was changed.
@@ -189,13 +189,14 @@ class Outbox:
         if other is None or other == message.id or message.deleted_on:
             return []
         younger = max(other, message.id, key=int)
-        if await self._find_row(healing_key(key, younger)) is not None:  # it is being done already
+        if await self._find_row(healing_key(key, younger)) is not None:  # it is being healed already
             return []
         try:
             found = await self._service.get_message(self._thread, other)
-            # A tombstone takes its double with it only where it is the reply, and not what was healed long ago.
+            # A tombstone may be the reply itself, which somebody deleted: then its double goes, too. But it may also
+            # be a double that was healed long ago: then the message that is still visible is the reply, and stays.
             return self._heal(key, message, found) if is_known or found.deleted_on is None else []
-        except (NotFound, Forbidden):  # of two, one is gone: that is none too many
+        except (NotFound, Forbidden):  # one of the two is gone: nothing is left to heal
             return []
 
     def _heal(self, key: ActionKey, seen: ChatMessage, other: ChatMessage) -> list[OutboxRow]:
@@ -203,37 +204,38 @@ class Outbox:
         self._sent[key] = healing.kept
         self._settlements.append(RepointRow(key, healing.kept))
         self._log.warning("double.healed", key=key, kept=healing.kept, deleted=healing.deleted)
-        # With its time: what we delete ourselves must be known for as long as other tombstones are asked for.
+        # The creation time matters: rows are pruned by age, and a tombstone of our own making must stay known for as
+        # long as a proof read may ask about it. Otherwise it would prove a later reply, which is then never sent.
         created_ms = int(self._clock() * 1000)
         return [
-            OutboxRow(own, self._thread, wish, after=seen.version, created_ms=created_ms)
-            for own, wish in healing.actions
+            OutboxRow(healing_row_key, self._thread, action, after=seen.version, created_ms=created_ms)
+            for healing_row_key, action in healing.actions
         ]
 
     def _edits(self, key: ActionKey) -> bool:
-        """Whether an edit of this message is still to be done; it will find the one that stays."""
+        """Return whether an edit of this message is pending; it will apply to the message that stays."""
         return any(isinstance(row.action, EditMessage) and row.action.message == key for row in self._rows)
 
     def message_of(self, key: ActionKey) -> MessageId | None:
-        """The message that was sent under this key not long ago."""
+        """Return the message that was recently sent under this key, if it is remembered."""
         return self._sent.get(key)
 
     def take_settlements(self) -> list[SettleRow | RepointRow]:
-        """What came of wishes since the last call; to be written with the lane's next commit."""
+        """Return what was settled since the last call, for the lane's next commit."""
         taken, self._settlements = self._settlements, []
         return taken
 
     def next_failure(self) -> tuple[OutboxRow, str] | None:
-        """The eldest wish that was given up and not yet mourned, with the reason."""
+        """Return the oldest row that was given up and has no dead letter yet, with the reason."""
         return self._given_up[0] if self._given_up else None
 
     def drop_failure(self, failure: tuple[OutboxRow, str]) -> None:
-        """That one was committed as failed, together with its dead letter."""
+        """Forget a failure that was committed together with its dead letter."""
         if failure in self._given_up:
             self._given_up.remove(failure)
 
     def forget(self, user: UserId) -> None:
-        """Drop the wishes that tell of a person, as the store did; one that is under way is not repeated."""
+        """Drop the rows that hold data of a person, as the store did; a request that is under way is not repeated."""
         erased = (erasure.erase(row, user) for row in self._rows)
         self._rows = [row for row in erased if row.status is RowStatus.PENDING]
         self._given_up = [one for one in self._given_up if erasure.erase(one[0], user) is one[0]]
@@ -243,29 +245,29 @@ class Outbox:
         return any(row.key == other.key for other in self._rows)
 
     def accept_refusal(self) -> bool:
-        """The bot is in the thread: what the service has refused (403, 404) is refused for a reason of its own.
+        """Take the last refusal (403, 404) for an answer about its row: the bot was found to be in the thread.
 
         Returns:
-            Whether anything of this outbox was refused.
+            Whether the service has refused a row.
         """
         self._is_refusal_accepted = self._refused is not None
         return self._is_refusal_accepted
 
     def give_up(self, reason: str) -> None:
-        """None of what waits here will ever be done; each row is a failure of its own."""
+        """Give up everything that is pending; each row is a failure of its own."""
         for row in [*self._rows]:
             self._give_up(row, reason)
         self._refused = None
 
     async def flush(self) -> float | None:
-        """Do what can be done now.
+        """Carry out what can be done now.
 
         Returns:
-            Seconds after which to come again; None when nothing is left to do.
+            Seconds after which to call again; None when nothing is left to do.
 
         Raises:
-            Forbidden, NotFound: the service refused the first row, perhaps because the bot is not in the thread any
-                more. Find that out; then `accept_refusal`, or leave the rows where they are.
+            Forbidden, NotFound: the service refused the first row, perhaps because the bot was removed from the
+                thread. Check the membership, then call `accept_refusal` or leave the rows as they are.
         """
         while self._rows:
             row = self._rows[0]
@@ -283,7 +285,8 @@ class Outbox:
                     self._budget.spend(operation, now)
                     with self._during(row):
                         await self._do(row)
-                # A proof read that proves nothing is no success: what failed before may fail again.
+                # A proof read that proves nothing is no success: the send that failed before may fail again, and its
+                # pause must go on growing.
                 if not self._holds(row) and self._back_off.succeeded():
                     self._report_failure(None)
             except ServiceError as error:
@@ -291,7 +294,7 @@ class Outbox:
         return None
 
     async def _prove(self) -> None:
-        """Find out which of the doubtful wishes were done after all; the others may be tried (again)."""
+        """Read which rows of unknown outcome were done; the others may be tried again."""
         sends = [row for row in self._rows if row.key in self._doubtful and isinstance(row.action, SendMessage)]
         if sends:
             own = await read_own(self._service, self._thread, sends, slack_ms=self._slack_ms)
@@ -305,25 +308,25 @@ class Outbox:
             thread = await self._service.get_thread(self._thread)
             if thread.topic == first.action.topic:
                 self._settle(first, RowStatus.DONE)
-        # Whether a later topic was given shows only once all before it are.
+        # Topics overwrite each other: whether a later one was set can be read only after all earlier ones are set.
         self._doubtful &= {row.key for row in self._rows if row is not first and isinstance(row.action, UpdateTopic)}
 
     async def _known_among(self, messages: Collection[MessageId]) -> frozenset[MessageId]:
-        """Which of these messages come of wishes that are done, or are being deleted by one."""
+        """Return which of these messages a settled row sent, or a pending row deletes."""
         if not messages:
             return frozenset()
         targets = {target for row in self._rows if (target := self._known_target(row)) is not None}
         return await self._find_known_messages(messages) | targets | frozenset(self._sent.values())
 
     def _known_target(self, row: OutboxRow) -> MessageId | None:
-        """The message that a wish deletes, as far as it is known without asking the store."""
+        """Return the message that a row deletes, if it is known without asking the store."""
         if not isinstance(row.action, DeleteMessage):
             return None
         target = row.action.message
         return MessageId(target) if target.isdecimal() else self._sent.get(ActionKey(target))
 
     async def _do(self, row: OutboxRow) -> None:
-        """Carry one wish out; everything but a send and a topic may safely be carried out twice."""
+        """Carry out one row. Everything but a send and a topic can safely be repeated."""
         message: MessageId | None = None
         match row.action:
             case SendMessage() as send:
@@ -348,12 +351,12 @@ class Outbox:
             case UpdateTopic(topic):
                 await self._service.update_topic(self._thread, topic)
             case _:
-                text = f"the outbox cannot do {type(row.action).__name__}"
+                text = f"the outbox cannot carry out {type(row.action).__name__}"
                 raise Rejected(text)
         self._settle(row, RowStatus.DONE, message)
 
     async def _add_participants(self, row: OutboxRow, action: AddParticipants) -> bool:
-        """Add; whoever the service refused is tried again alone, up to a few times. True when all are in."""
+        """Add people; those that the service refused are tried again, a few times. Return whether all are in."""
         failed = await self._service.add_participants(self._thread, action.participants)
         if not failed:
             self._partial_tries = 0
@@ -364,7 +367,7 @@ class Outbox:
             self._partial_tries = 0
             raise Rejected(f"not added: {reasons}")  # noqa: EM102 - the reasons are the message
         self._log.warning("participants.refused", count=len(failed), reasons=reasons)
-        if not self._holds(row):  # a person was forgotten meanwhile
+        if not self._holds(row):  # its person was erased meanwhile
             return False
         refused = {person.user for person in failed}
         remaining = tuple(person for person in action.participants if person.user in refused)
@@ -373,7 +376,7 @@ class Outbox:
         return False
 
     async def _resolve(self, target: MessageId | ActionKey) -> MessageId:
-        """The message's id on the service, of a message named by id or by the key it was sent under."""
+        """Return the id of a message that is named by its id or by the key it was sent under."""
         if target.isdecimal():
             return MessageId(target)
         key = ActionKey(target)
@@ -391,35 +394,35 @@ class Outbox:
         self._rows = [other for other in self._rows if other.key != row.key]
         self._doubtful.discard(row.key)
         if message is None:
-            message = self._known_target(row)  # it is gone, or may be: its tombstone is of our making
+            message = self._known_target(row)  # it may be deleted now: its tombstone is of our making
         elif isinstance(row.action, SendMessage):
             self.latest = max(self.latest, int(message))
         if message is not None:
             self._sent[row.key] = message
-            self._forget_sent(int(message) - REMEMBERED_MS)
+            self._drop_old_sent(int(message) - REMEMBERED_MS)
         self._settlements.append(SettleRow(row.key, status, message, reason))
         if status is RowStatus.DONE:
             self._log.debug("action.done", action=type(row.action).__name__, key=row.key, message=message)
 
-    def _forget_sent(self, before: int) -> None:
-        """Leave to the store what was sent long ago: what every talking thread remembers is the daemon's memory."""
+    def _drop_old_sent(self, before: int) -> None:
+        """Drop old message ids, which the store knows as well: every busy thread holds memory for its own."""
         old = [key for key, message in self._sent.items() if int(message) < before]
         for key in old or list(self._sent)[:-MAX_REMEMBERED]:
             del self._sent[key]
 
     def _give_up(self, row: OutboxRow, reason: str) -> None:
-        """Have a row committed as failed together with its dead letter, never before it: see `next_failure`."""
+        """Stop trying a row. It is committed as failed together with its dead letter: see `next_failure`."""
         self._rows = [other for other in self._rows if other.key != row.key]
         self._doubtful.discard(row.key)
-        message = self._known_target(row)  # it is gone, or may be: its tombstone is of our making
+        message = self._known_target(row)  # it may be deleted now: its tombstone is of our making
         if message is not None:
             self._sent[row.key] = message
         self._given_up.append((replace(row, message=message), reason))
 
     def _failed(self, row: OutboxRow, operation: Operation, error: ServiceError) -> None:
-        """Decide what an error means for the first row: gone, doubtful, or simply later."""
+        """Decide what an error means for the first row: failed, of unknown outcome, or to be tried later."""
         now = anyio.current_time()
-        if not self._holds(row):  # a person was forgotten meanwhile
+        if not self._holds(row):  # its person was erased meanwhile
             return
         if isinstance(error, NotFound | Forbidden) and self._defers(row, error):
             return
@@ -438,12 +441,12 @@ class Outbox:
         self._report_failure(error)
 
     def _defers(self, row: OutboxRow, error: NotFound | Forbidden) -> bool:
-        """Whether a refusal is not to be taken for an answer about this row, at least not yet.
+        """Return whether a refusal is no answer about this row, at least not yet.
 
         Raises:
-            Forbidden, NotFound: this error, once: it may be the whole thread that is refused.
+            Forbidden, NotFound: this error, once: the service may refuse the whole thread.
         """
-        if not is_refusal(error):  # the page of a proxy, or of a wrong address
+        if not is_refusal(error):  # not from the service: the page of a proxy, or a wrong address
             self._back_off.failed(error, anyio.current_time())
             self._report_failure(error)
             return True
@@ -451,7 +454,7 @@ class Outbox:
             self._refused, self._is_refusal_accepted = None, False
             if row.key not in self._doubtful:
                 return False
-            # Only the reading for its proof was refused: it may have been done, so it has not failed.
+            # Only the proof read was refused. The row itself may be done, so it must not become a dead letter.
             self._back_off.failed(error, anyio.current_time())
             self._report_failure(error)
             return True

@@ -1,8 +1,11 @@
-"""Proof by reading: `send_message` has no idempotency key, so an own message with the key is the proof of a send.
+"""Proof by reading, and the healing of duplicates.
 
-Heals a double: of two messages under one key the elder stays, with the newest content. Pure.
+The service's `send_message` has no idempotency key. The outbox puts the action's key into the metadata of what it
+sends, so an own message with that key proves the send. A send of unknown outcome is repeated only after the thread was
+read and showed no proof.
 
-A double becomes visible when a wish was repeated because a stale read had not shown that it was done already.
+A read may be stale: a message may become visible after the proof read that missed it. Then one key has two messages.
+Healing keeps the older one, gives it the newest content, and deletes the younger one.
 """
 
 from __future__ import annotations
@@ -21,13 +24,13 @@ PAGE_SIZE = 200
 async def read_own(
     service: ChatService, thread: ThreadId, rows: Sequence[OutboxRow], *, slack_ms: int
 ) -> list[ChatMessage]:
-    """Read all own messages of a thread among which these sends must be, if they were made.
-
-    Reads without `startTime` and without regard to any cursor, down to before the first of the rows was made.
+    """Read all own messages of a thread that may come from these rows.
 
     Raises:
         ErrorResponse: as `ChatService.list_messages` does; nothing is known then.
     """
+    # No `startTime` (it is unknown whether the service compares creation or change), and no cursor: it may have passed
+    # the message already. `after` is the highest version known when the row was made, so a send cannot lie below it.
     bound = min(row.after for row in rows) - slack_ms
     own: list[ChatMessage] = []
     link: str | None = None
@@ -40,36 +43,38 @@ async def read_own(
 
 
 def tombstones_without_key(own: Sequence[ChatMessage]) -> list[MessageId]:
-    """Own tombstones that do not say any more which row they come of."""
+    """Return the own deleted messages whose metadata, and so their key, is gone."""
     return [message.id for message in own if message.deleted_on and message.reply_key is None]
 
 
 def match_proofs(
     own: Sequence[ChatMessage], rows: Sequence[OutboxRow], *, made: Collection[MessageId] = ()
 ) -> dict[ActionKey, MessageId]:
-    """Pair rows with own messages: by key, else with a tombstone made since, which may have lost its key.
+    """Pair rows with own messages: by key, or else with a tombstone that has lost its key.
 
-    Whether a deleted message keeps its metadata is not known, and a reply that somebody deleted at once is not to be
-    said again. But what a tombstone without a key proves by mistake is a reply that nobody ever sees. So it proves one
-    row at most, and only where nothing speaks against it: rows are sent in their order, so its place among the proven
-    messages must be that of the row; and no row was journalled after the message that it sent.
+    It is not known whether a deleted message keeps its metadata, and a reply that was deleted right after it was sent
+    must not be sent again. But a tombstone that proves the wrong row is a reply that nobody ever sees. So a tombstone
+    proves at most one row, and only if it fits: rows are sent in their order, so it must lie between the messages of
+    the rows before and after, and it must be younger than the row.
 
     Args:
         own: from `read_own`.
-        rows: the sends in question, in the order in which they are sent.
-        made: tombstones that are explained otherwise; a reply that we have taken back ourselves proves no other.
+        rows: the sends of unknown outcome, in the order in which they are sent.
+        made: tombstones with another explanation, for example replies that the bot deleted itself.
     """
     by_key: dict[str, MessageId] = {}
     for message in sorted(own, key=lambda message: message.number, reverse=True):
         if message.reply_key is not None:
-            by_key[message.reply_key] = message.id  # the elder of a double comes last, and stays
+            by_key[message.reply_key] = message.id  # the older of two comes last, and stays
     numbers = sorted(int(id) for id in set(tombstones_without_key(own)).difference(made))
     proofs: dict[ActionKey, MessageId] = {}
     before = 0
     for place, row in enumerate(rows):
         found = by_key.get(row.key)
         later = [int(by_key[other.key]) for other in rows[place + 1 :] if other.key in by_key]
-        if found is None and (later or len(proofs) == place):  # else one before it was not sent, so it was not either
+        if found is None and (
+            later or len(proofs) == place
+        ):  # else an earlier row was not sent, so this one was not either
             earliest = max(before, row.after, row.created_ms)
             fitting = [number for number in numbers if earliest < number < min(later, default=number + 1)]
             found = MessageId(str(fitting[0])) if fitting else None
@@ -81,12 +86,12 @@ def match_proofs(
 
 @dataclass(frozen=True, slots=True)
 class Healing:
-    """What is to be done about a double.
+    """How to heal two messages under one key.
 
     Args:
-        kept: the message that stays.
-        deleted: the one that goes.
-        wishes: what brings this about, each under the key it is journalled with.
+        kept: the message to keep.
+        deleted: the message to delete.
+        actions: what to do, each with the key under which it is journalled.
     """
 
     kept: MessageId
@@ -95,30 +100,30 @@ class Healing:
 
 
 def heal(key: ActionKey, seen: ChatMessage, other: ChatMessage, *, is_edited_soon: bool) -> Healing:
-    """Decide which of two messages stays, and what it is to read.
+    """Decide which of two messages to keep, and with which content.
 
     Args:
-        key: what both were sent under.
-        seen: the one that was just seen; it is not deleted.
-        other: the other one, as the service shows it now.
-        is_edited_soon: whether an edit of the message is on its way already; it will find the one that stays.
+        key: the key of both.
+        seen: the message that was just read; it is not deleted.
+        other: the other message, as the service shows it now.
+        is_edited_soon: whether an edit of the message is pending; it will apply to the message that stays.
     """
-    elder, younger = sorted((seen, other), key=lambda message: message.number)
-    wishes: list[Action] = []
-    if other.deleted_on is not None:  # the reply was taken back, this one with it
-        elder, younger = other, seen
-    elif _was_edited_last(younger, elder) and not is_edited_soon:
-        wishes.append(EditMessage(elder.id, younger.content))
-    wishes.append(DeleteMessage(younger.id))
-    keyed = tuple((healing_key(key, younger.id, number), wish) for number, wish in enumerate(wishes))
-    return Healing(elder.id, younger.id, keyed)
+    older, younger = sorted((seen, other), key=lambda message: message.number)
+    actions: list[Action] = []
+    if other.deleted_on is not None:  # the reply was deleted, so its double goes as well
+        older, younger = other, seen
+    elif _was_edited_last(younger, older) and not is_edited_soon:
+        actions.append(EditMessage(older.id, younger.content))
+    actions.append(DeleteMessage(younger.id))
+    keyed = tuple((healing_key(key, younger.id, number), action) for number, action in enumerate(actions))
+    return Healing(older.id, younger.id, keyed)
 
 
 def healing_key(key: ActionKey, younger: MessageId, number: int = 0) -> ActionKey:
-    """What the wishes that heal a double are journalled under: done twice, they are the same wishes."""
+    """Return the key of a healing action; it depends on the messages alone, so that healing twice makes no new rows."""
     return ActionKey(f"{key}.double.{younger}.{number}")
 
 
 def _was_edited_last(message: ChatMessage, other: ChatMessage) -> bool:
-    """Whether of two doubles this one shows the newer content."""
+    """Return whether this one of two messages shows the newer content."""
     return message.edited_on is not None and (other.edited_on is None or message.version > other.version)

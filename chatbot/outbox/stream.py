@@ -1,13 +1,13 @@
-"""One message that grows while its text arrives.
+"""Streaming: one message that grows while its text arrives.
 
-Rules:
-    1. The message is journalled, under its key, before it is first sent; the outbox sends it, in its turn. Another
-       attempt finds its row and edits that same message.
-    2. What is shown on the way are edits of no consequence: they are not journalled, may fail, take at most their
-       part of the thread's quota and leave one request for whoever comes next. They end with an ellipsis.
-    3. The final text is not sent here: it becomes wishes, which the event's commit journals. No edit of unknown outcome
-       may overtake it, so after one nothing more is shown, and the end waits until it has settled.
-    4. A text that is complete before anything was shown is a message like any other.
+Rules of this file
+1. The message is journalled under its key before it is first sent; the outbox sends it, in order. Another attempt of
+   the handler finds its row and edits the same message.
+2. Edits that show progress are not journalled and may fail. They use at most their share of the thread's quota and
+   leave one request for whatever comes next. They end with an ellipsis.
+3. The final text is not sent here: it becomes actions that the event's commit journals. No edit of unknown outcome may
+   overtake it, so after such an edit no further progress is shown, and the end waits until the edit has settled.
+4. A text that is complete before any progress was shown is sent as an ordinary message.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from chatbot.service.budget import Budget, Operation
 from chatbot.stores.records import OutboxRow, RowStatus
 
 FIRST_SECONDS: Final = 0.5
-"""How long a text is waited for before a part of it is shown."""
+"""Seconds to wait for the whole text before a part of it is shown."""
 
 LONGEST_GAP: Final = 6.0
-"""Between two edits of a long text: with this gap a stream can go on for ever."""
+"""Seconds between two edits of a long text; at this pace a stream never exceeds its quota."""
 
 ELLIPSIS: Final = " …"
 
 BROKEN_OFF: Final = "(This answer breaks off here: something went wrong.)"
-"""What stands below a text whose event was given up, so that nobody waits for the rest of it."""
+"""Added to a text whose event was given up, so that nobody waits for the rest."""
 
 JournalAction = Callable[[ActionKey, SendMessage], Awaitable[None]]
-"""Makes a wish durable, and hands it to the outbox."""
+"""Commits an action, and adds it to the outbox."""
 
 
 class Stream:
-    """A text on its way into one message.
+    """A text that is being streamed into one message.
 
     Args:
-        key: what the message is sent under.
-        thread: where.
+        key: the message's key.
+        thread: the thread.
         service: the bot's view of the service.
-        outbox: the thread's.
-        budget: the thread's.
-        journal: see there.
+        outbox: the thread's outbox.
+        budget: the thread's quotas.
+        journal: see `JournalAction`.
     """
 
     def __init__(
@@ -81,20 +81,20 @@ class Stream:
         self._not_before = anyio.current_time() + FIRST_SECONDS
         self._settled_at = 0.0
         self.shown = ""
-        """What people have seen of it, without the ellipsis."""
+        """The text that people have seen, without the ellipsis."""
 
     async def run(self, source: AsyncIterable[str], earlier: OutboxRow | None) -> Sequence[Action]:
-        """Read the source to its end, show what arrives, and give what brings the message to its final text.
+        """Read the source to its end, show what arrives, and return the actions that make the final text.
 
         Args:
-            source: the pieces.
-            earlier: the row that another attempt has journalled under the same key.
+            source: the pieces of the text.
+            earlier: the row that an earlier attempt has journalled under the same key.
 
         Raises:
             StoreError: the message could not be journalled.
-            Exception: what the source raises.
+            Exception: whatever the source raises.
         """
-        self._recall(earlier)
+        self._restore(earlier)
         async with anyio.create_task_group() as group:
             group.start_soon(self._show_growth, group)
             try:
@@ -110,7 +110,7 @@ class Stream:
             raise self._failure
         return self._conclusion()
 
-    def _recall(self, earlier: OutboxRow | None) -> None:
+    def _restore(self, earlier: OutboxRow | None) -> None:
         if earlier is None:
             return
         self._is_journalled = True
@@ -126,10 +126,10 @@ class Stream:
         head, *rest = split(text)
         return [EditMessage(self._key, head), *(SendMessage(piece) for piece in rest)]
 
-    # ── what is shown on the way ──────────────────────────────────────────────────────────────────────────────
+    # ── progress ──────────────────────────────────────────────────────────────────────────────
 
     async def _show_growth(self, group: TaskGroup) -> None:
-        """Show the text again and again until it is complete; never cut off in the middle of a request."""
+        """Show the text as it grows until it is complete; a request is never canceled half-way."""
         try:
             while not self._is_over:
                 await self._grown.wait()
@@ -139,7 +139,7 @@ class Stream:
                     return
                 self._grown = anyio.Event()
                 await self._show("".join(self._pieces))
-        except Exception as error:  # raised by `run`, which would else wrap it in a group
+        except Exception as error:  # `run` raises it; the task group would wrap it in an ExceptionGroup
             self._failure = error
             group.cancel_scope.cancel()
 
@@ -171,11 +171,11 @@ class Stream:
             self._budget.spend(Operation.STREAM_MESSAGE, anyio.current_time())
         try:
             pause = await self._outbox.flush()
-        except (Forbidden, NotFound):  # the lane finds out whether the bot is still in the thread
+        except (Forbidden, NotFound):  # the lane checks whether the bot is still in the thread
             self._is_over = True
             return
         if self._outbox.message_of(self._key) is None:
-            self._grown.set()  # what could not be sent yet is new still
+            self._grown.set()  # not sent yet, so there is still something new to show
             self._not_before = anyio.current_time() + (pause or LONGEST_GAP)
 
     async def _edit(self, message: MessageId, text: str) -> None:
@@ -191,10 +191,10 @@ class Stream:
         except (OutcomeUnknown, ProtocolError):
             self._is_over = True
             self._settled_at = anyio.current_time() + PROOF_DELAY_SECONDS
-        except ServiceError:  # it is gone, or we are: the final text will be told why
+        except ServiceError:  # the message or the bot is gone; the final text will get the error
             self._is_over = True
 
 
 def broken_off(shown: str) -> str:
-    """Return a text that will not be finished, with a word that says so."""
+    """Return a text that will not be finished, with a note that says so."""
     return f"{shown.removesuffix(ELLIPSIS).rstrip()}{ELLIPSIS}\n\n{BROKEN_OFF}"
