@@ -1,1 +1,1 @@
-"""How a bot notices: `cursor` decides what is new, `poller` reads, `doorbell` and `cadence` decide when to look."""
+"""Polling: reads threads and the thread list, and decides what is new."""

@@ -1,8 +1,9 @@
-"""When to look at a thread. Pure: times are arguments, in seconds of one monotonic clock.
+"""Cadence: when to poll a thread. Pure: times are arguments, in seconds of one monotonic clock.
 
-A thread that just spoke is looked at on a fast beat that decays as it falls silent, down to a slow beat of doubt.
-In between the doorbell rings. Defaults keep within the service's quotas (list messages: 50 per 10 s and 200 per
-minute for one user in one thread; list threads: 50 per 10 s for one user; service limits documentation).
+A thread with a new message is polled on a fast interval, which decays to a slow one as the thread falls silent. The
+list of threads tells of new messages in between. The defaults keep within the service's quotas (list messages: 50 per
+10 s and 200 per minute for one user in one thread; list threads: 50 per 10 s for one user; service limits
+documentation).
 """
 
 from __future__ import annotations
@@ -11,21 +12,21 @@ from dataclasses import dataclass
 from typing import Final
 
 MIN_INTERVAL: Final = 0.3
-"""Seconds; the fastest beat that stays within 200 looks a minute."""
+"""Seconds; the fastest interval that stays within 200 polls a minute."""
 
 DECAY: Final = 4
-"""A thread silent for t seconds is looked at again after t / DECAY."""
+"""A thread that was silent for t seconds is polled again after t / DECAY seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cadence:
-    """How often threads are looked at.
+    """How often threads are polled.
 
     Args:
-        interval: seconds between looks at a thread that speaks, and between two rings of the doorbell.
-        idle: seconds between looks at a silent thread, and at most between two whole looks.
-        rate: looks a second, in all threads together, that nothing asked for; more threads than that are looked at
-            less often, and what the doorbell does not tell (an edit, perhaps) is noticed later there.
+        interval: seconds between polls of a busy thread, and between two reads of the thread list.
+        idle: seconds between polls of a silent thread, and at most between two full polls.
+        rate: slow polls a second in all threads together. With more threads each is polled less often, and what the
+            thread list does not show (edits, deletions, removals) is noticed later.
     """
 
     interval: float = 1.0
@@ -33,9 +34,9 @@ class Cadence:
     rate: float = 100.0
 
     def pause(self, silent_for: float) -> float:
-        """Seconds until the next look at a thread that has been silent for so long."""
+        """Return the seconds until the next poll of a thread that has been silent for so long."""
         return min(self.idle, max(self.interval, MIN_INTERVAL, silent_for / DECAY))
 
-    def is_full_poll_due(self, since_whole_look: float | None) -> bool:
-        """Whether the next look must be a whole one, given the seconds since the last (None: never)."""
-        return since_whole_look is None or since_whole_look >= self.idle
+    def is_full_poll_due(self, since_full_poll: float | None) -> bool:
+        """Return whether the next poll must be a full one, given the seconds since the last (None: never)."""
+        return since_full_poll is None or since_full_poll >= self.idle

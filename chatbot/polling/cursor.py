@@ -1,16 +1,16 @@
-"""What of a thread is new: the arithmetic of ids and versions. Pure: it reads nothing and knows no clock.
+"""The cursor: decides what is new in a thread from ids and versions. Pure: it reads nothing and knows no clock.
 
 Rules of this file
 1. The service lists messages by descending *version* (last change); the *id* is the creation. Both are epoch
-   milliseconds of one strictly rising counter per thread; an untouched message has version == id.
-2. One high-water mark cannot say what was handled: in version order a correction hides the message it corrects, in
-   id order a crash loses the smaller id. So every message whose version is above `low` is remembered by id.
-3. `base` is a version below which everything is settled, less `slack`, because a read may be stale: a message may
-   become visible later than its id says. What becomes visible later than `slack` is the documented limit.
-4. `base` rises to the top of one whole look only after everything of the *next* whole look was committed: until
-   then that look is still being classified against the old base.
-5. Nothing here depends on how the service reads `startTime` (unknown: by creation or change, inclusive or not):
-   looks that use it find news early, but only looks without it ("whole" ones) move the base.
+   milliseconds of one strictly rising counter per thread; an unchanged message has version == id.
+2. One high-water mark cannot say what was handled: in version order an edit hides the message that it edits, in id
+   order a crash loses the smaller id. So every message whose version is above `low` is remembered by its id.
+3. Everything at or below `base` is settled, less `slack`, because a read may be stale: a message may become visible
+   later than its id says. Messages that become visible later than `slack` may be missed; this limit is documented.
+4. `base` rises to the top of one full poll only after everything of the *next* full poll was committed. Until then
+   messages are still being classified against the old base: a stale read may have hidden one below that top.
+5. Nothing here depends on how the service reads `startTime` (unknown: by creation or by change, inclusive or not).
+   Incremental polls use it and find news early; only full polls, which do not use it, move the base.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ from typing import Final
 from chatbot.model import ChatMessage
 
 DEFAULT_SLACK_MS: Final = 60_000
-"""How much later than its id says a message may become visible and still be noticed."""
+"""How much later than its id says a message may become visible without being missed."""
 
 
 class Change(Enum):
-    """What a message, as a look shows it, means to somebody who knows what was seen before."""
+    """What a message means, compared with what was seen before."""
 
     NONE = "none"
     RECEIVED = "received"
     EDITED = "edited"
     DELETED = "deleted"
     VANISHED = "vanished"
-    """Created and deleted between two looks: there is nothing left to handle."""
+    """Created and deleted between two polls: there is nothing to handle."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """How far the base has risen: everything seen at a version of `below` or less can be forgotten."""
+    """How far the base has risen. What was seen at a version of `below` or less can be forgotten."""
 
     base: int
     below: int
 
 
 class Cursor:
-    """What was seen of one thread. Owned by the thread's lane.
+    """What was seen of one thread; owned by the thread's lane.
 
     Args:
         floor: a message id; messages at or below it are older than the bot's history in this thread.
         base: a version; everything at or below it is settled, less the slack.
-        seen: id to version of what was dealt with above `low`.
+        seen: versions by id of what was handled above `low`.
         slack_ms: see rule 3.
     """
 
@@ -69,11 +69,11 @@ class Cursor:
 
     @property
     def low(self) -> int:
-        """The version down to which every whole look reads."""
+        """The version down to which every full poll reads."""
         return self.base - self.slack_ms
 
     def classify(self, message: ChatMessage) -> Change:
-        """Say what this message, in this version, means; the answer changes only by `mark`."""
+        """Return what this version of a message means; only `mark` changes the answer."""
         identifier, version = message.number, message.version
         known = self.seen.get(identifier)
         if known is not None:
@@ -81,26 +81,29 @@ class Cursor:
         history = max(self.floor, self.low)
         if identifier > history:
             return Change.VANISHED if message.deleted_on else Change.RECEIVED
-        # Unseen and older than our memory: whatever was dealt with above `low` is in `seen`, so a higher version
-        # is a change that nobody has dealt with.
+        # Not in `seen`, and created before our memory begins. Whatever was handled above `low` is in `seen`, so a
+        # higher version is a change that was not handled.
         return _touched(message) if version > history else Change.NONE
 
     def mark(self, seen: Mapping[int, int]) -> None:
-        """Remember that these messages were dealt with in these versions."""
+        """Remember that these versions of messages were handled."""
         for identifier, version in seen.items():
             if version > self.seen.get(identifier, self.low):
                 self.seen[identifier] = version
             self.top = max(self.top, version)
 
     def finish_full_poll(self, top: int | None) -> Settled | None:
-        """A whole look was read *and* everything of it was committed.
+        """Note that a full poll was read *and* that everything of it was committed.
 
         Args:
-            top: the highest version that the look showed; None if it showed nothing.
+            top: the highest version that the poll read; None if it read nothing.
 
         Returns:
-            How far the base has risen, to be stored some time; None if it has not.
+            How far the base has risen; None if it has not. It need not be stored at once: a base that is too low only
+            means that more is read again.
         """
+        # The base rises to the top of the poll *before* this one. See rule 4: rising to `top` at once would lose a
+        # message below it that this poll's reads did not show yet.
         proven, self._next_base = self._next_base, top
         if proven is None or proven <= self.base:
             return None
@@ -115,5 +118,5 @@ def _touched(message: ChatMessage) -> Change:
 
 
 def moment(change: Change, message: ChatMessage) -> tuple[int, int]:
-    """Where a change stands in its thread's order: a creation when it was made, a change when it was changed."""
+    """Return the order key of a change: creations sort by id, edits and deletions by version."""
     return (message.number if change is Change.RECEIVED else message.version, message.number)

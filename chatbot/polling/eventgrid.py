@@ -1,10 +1,10 @@
-"""Event Grid as a further bell: which threads a delivery tells of, and whether deliveries can be relied upon. Pure.
+"""Event Grid: which threads a delivery names, and whether deliveries can be relied upon. Pure.
 
 Rules of this file
-1. A delivery only rings. Whatever it says of messages and people is not believed: the look that follows reads the
-   thread itself. So events that are false, doubled, late or out of order cost a look, no more.
+1. A delivery only causes a poll. What it says of messages and people is not trusted: the poll reads the thread itself.
+   So events that are false, repeated, late or out of order cost a poll, no more.
 2. Event Grid delivers at least once, in any order, and a subscription can be missing, filtered or broken. So it is
-   relied upon only while the doorbell finds nothing that it should have told.
+   relied upon only while the thread list shows nothing that it should have delivered.
 
 Sources: the chat events' schema (Azure documentation, "Azure Communication Services - Chat events"; threadId is in the
 data of each), and "Webhook event delivery" for the handshake and the size of a delivery (1 MB).
@@ -23,7 +23,7 @@ MOST_BYTES: Final = 1024 * 1024
 """The largest delivery that Event Grid makes."""
 
 MOST_EVENTS: Final = 5000
-"""The most events in a delivery."""
+"""The largest number of events in a delivery."""
 
 VALIDATION: Final = "Microsoft.EventGrid.SubscriptionValidationEvent"
 _CHAT: Final = "Microsoft.Communication.Chat"
@@ -32,28 +32,28 @@ _LONGEST: Final = 512
 _HALF_PAIR: Final = re.compile("[\ud800-\udfff]")
 
 PATIENCE_SECONDS: Final = 10.0
-"""How much later than the activity an event may come."""
+"""Seconds after the activity within which its event must arrive."""
 
 MEMORY_SECONDS: Final = 120.0
-"""For how long it is remembered that a thread was told of."""
+"""Seconds for which it is remembered that an event has named a thread."""
 
 PROBATION_SECONDS: Final = 600.0
-"""For how long nothing is relied upon after something was not told."""
+"""Seconds for which Event Grid is not relied upon after it missed something."""
 
 
 class InvalidDelivery(ValueError):
-    """What came is no delivery of Event Grid's; the text says why, and quotes nothing of it."""
+    """A request is no delivery of Event Grid; the text says why, and quotes nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What a delivery says to us.
+    """What a delivery says.
 
     Args:
-        threads: of which something is told.
-        stirred: those of which more is told than messages: somebody may have come in.
+        threads: the threads that its events name.
+        changed: those with other events than messages: participants may have changed.
         validation: the code that proves the webhook, if this is the handshake.
-        others: how many events were of no chat.
+        others: the number of events that are not about a chat.
     """
 
     threads: frozenset[ThreadId]
@@ -92,7 +92,7 @@ def _event(event: object) -> tuple[str, dict[str, Any]]:
 
 
 def _read(events: list[tuple[str, dict[str, Any]]]) -> Delivery:
-    threads, stirred, validation, others = set[ThreadId](), set[ThreadId](), None, 0
+    threads, changed, validation, others = set[ThreadId](), set[ThreadId](), None, 0
     for kind, data in events:
         code, thread = data.get("validationCode"), data.get("threadId")
         if kind == VALIDATION and isinstance(code, str):
@@ -103,47 +103,50 @@ def _read(events: list[tuple[str, dict[str, Any]]]) -> Delivery:
         elif kind.startswith(_CHAT) and _is_text(thread):
             threads.add(ThreadId(str(thread)))
             if not kind.startswith(_MESSAGE):
-                stirred.add(ThreadId(str(thread)))
+                changed.add(ThreadId(str(thread)))
         else:
             others += 1
-    return Delivery(frozenset(threads), frozenset(stirred), validation, others)
+    return Delivery(frozenset(threads), frozenset(changed), validation, others)
 
 
 def _is_text(value: object) -> bool:
-    """Whether a value is a text that can be sent back: JSON can hold half of a surrogate pair, UTF-8 cannot."""
+    """Return whether a value is a text that can be sent back: JSON can hold half of a surrogate pair, UTF-8 cannot."""
     return isinstance(value, str) and 0 < len(value) <= _LONGEST and not _HALF_PAIR.search(value)
 
 
 class Reliance:
-    """Whether the doorbell may be asked less often, as Event Grid tells of everything. Times are of one clock."""
+    """Decides whether the thread list may be read less often because Event Grid delivers everything.
 
-    __slots__ = ("_told", "_trusted_from")
+    Times are seconds of one clock.
+    """
+
+    __slots__ = ("_delivered_at", "_trusted_from")
 
     def __init__(self) -> None:
-        self._told: dict[ThreadId, float] = {}
+        self._delivered_at: dict[ThreadId, float] = {}
         self._trusted_from: float | None = None
 
     def record_delivery(self, thread: ThreadId, now: float) -> None:
-        """Event Grid has told of a thread of ours."""
-        self._told.pop(thread, None)
-        self._told[thread] = now  # the latest last
+        """Record that an event has named a thread of the bot."""
+        self._delivered_at.pop(thread, None)
+        self._delivered_at[thread] = now  # the latest last
         if self._trusted_from is None:
             self._trusted_from = now
-        while self._told[oldest := next(iter(self._told))] <= now - MEMORY_SECONDS:
-            del self._told[oldest]
+        while self._delivered_at[oldest := next(iter(self._delivered_at))] <= now - MEMORY_SECONDS:
+            del self._delivered_at[oldest]
 
     def record_move(self, thread: ThreadId, age: float, now: float) -> None:
-        """The doorbell has found that a thread moved, which no look has covered yet.
+        """Record that the thread list shows activity that no poll has covered yet.
 
         Args:
-            thread: which one.
-            age: seconds since it has moved, by the service's clock.
+            thread: the thread.
+            age: seconds since the activity, by the service's clock.
             now: the time.
         """
-        was_told = thread in self._told and self._told[thread] > now - MEMORY_SECONDS
-        if age > PATIENCE_SECONDS and self._trusted_from is not None and not was_told:
+        was_delivered = thread in self._delivered_at and self._delivered_at[thread] > now - MEMORY_SECONDS
+        if age > PATIENCE_SECONDS and self._trusted_from is not None and not was_delivered:
             self._trusted_from = now + PROBATION_SECONDS
 
     def is_trusted(self, now: float) -> bool:
-        """Whether Event Grid was heard, and has missed nothing for a while."""
+        """Return whether Event Grid has delivered something, and has missed nothing for a while."""
         return self._trusted_from is not None and now >= self._trusted_from

@@ -1,4 +1,4 @@
-"""From what a look shows to what happened: messages become events. Pure."""
+"""Turn messages that a poll has read into events. Pure."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from chatbot.polling.cursor import Change
 
 
 def time_of(milliseconds: int) -> datetime:
-    """Epoch milliseconds of the service as a UTC time."""
+    """Return the UTC time of epoch milliseconds."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def names_user(message: ChatMessage, type: MessageType, user: UserId) -> bool:
-    """Whether this is a system message of that type about this user."""
+    """Return whether this is a system message of that type about this user."""
     return message.type is type and any(person.user == user for person in message.participants)
 
 
 def event_of(change: Change, message: ChatMessage, *, bot: UserId, thread: ThreadId) -> ThreadEvent | None:
-    """The event a change means to this bot, or None: bots do not hear themselves, nor of their own coming."""
+    """Return the event of a change; None for the bot's own messages and for its own joining."""
     if change is Change.RECEIVED:
         return _received(message, bot, thread)
     if change not in (Change.EDITED, Change.DELETED) or message.sender == bot or not message.is_said:

@@ -1,17 +1,17 @@
-"""Reads one thread: a look walks `list_messages` from the newest change down to where everything is settled.
+"""Reads one thread: a poll pages through `list_messages` from the newest change down to where everything is settled.
 
-A look is not a snapshot: the service pages by version, so a message that is edited while we walk jumps to the top
-behind our back, and what is said meanwhile may push a linked page down. Hence three rules:
+A poll is not a snapshot. The service pages by version, so a message that is edited while we read jumps to the top, and
+messages that arrive meanwhile may push the content of a linked page down. Hence three rules:
 
-1. A walk of more than one page is followed by another, down to what was the newest change when the walk before
-   began, until one page covers what changed meanwhile. Nothing is yielded before: only then everything is known, and
-   its order too. What a walk shows that is newer than its first page belongs to the next walk.
-2. Of deep pages only the place of each message is kept (its id, its version, its turn), and the page is read again when
-   its turn comes. The links are followed until all that was remembered of the page has been seen or passed.
-3. What is not found there has moved, and is read by its id. So a look that ends has yielded all that it knew of, in the
-   order of its turns.
+1. A pass of more than one page is followed by another pass, down to the newest change at the beginning of the pass
+   before, until one page covers what changed meanwhile. Nothing is yielded before that: only then all messages and
+   their order are known. What a pass shows above the newest change of its first page belongs to the next pass.
+2. Of deep pages only the place of each message is kept (id, version, order key). The page is read again when its
+   messages are due, and links are followed until everything that was remembered of it has been seen or passed.
+3. A message that is not found there has moved, and is read by its id. So a poll that ends has yielded everything that
+   it knew of, in order.
 
-What is new and whose turn is when, says the cursor; what happens then says the lane.
+The cursor decides what is new and in which order; the lane decides what happens then.
 """
 
 from __future__ import annotations
@@ -36,77 +36,82 @@ PAGE_SIZE: Final = 50
 """Messages a page; pages under 50 could miss messages in November 2021 (communication-ui-library PR 1183)."""
 
 CATCH_UP_PAGE_SIZE: Final = 200
-"""Messages a page when a gap is expected: the most the service gives (service limits)."""
+"""Messages a page when many are expected: the most that the service gives (service limits)."""
 
 HELD_PAGES: Final = 10
-"""Pages of a walk kept in memory; of deeper ones only places are kept, and they are read again, oldest first."""
+"""Pages of a pass that are kept in memory. Of deeper ones only places are kept; they are read again, oldest first."""
 
 HELD_OUT_OF_PLACE: Final = 2_000
-"""Messages of deep pages kept in memory because their turn is not that of their page; others are read by their id."""
+"""Messages of deep pages that are kept in memory because they are due elsewhere; more of them are read by their id."""
 
 MAX_PASSES: Final = 8
-"""Walks of one look; in a thread so busy that these do not suffice, the base just does not rise this time."""
+"""Passes of one poll. Where they do not suffice, the thread is too busy to be sure, and the base does not rise."""
 
 THROTTLED_PAUSES: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds to wait, or half as much again, when the service throttles a page in the middle of a look and does not say
-how long; then the look gives up. One that has read nothing yet gives up at once."""
+"""Seconds to wait (up to half as much again) when the service throttles a page in the middle of a poll and does not say
+how long; after the last one the poll fails. A poll that has read nothing yet fails at once."""
 
 RECENT_MS: Final = 2_000
-"""How far before the last look a brief one begins; covers the precision of `startTime` and of the service's clock."""
+"""How far before the last poll an incremental one begins: covers the precision of `startTime` and of the service's
+clock."""
 
 
 class Interrupted(Exception):
-    """The look was told to end while it was reading; what it yielded before remains true."""
+    """The poll was told to end while it was reading; what it yielded before remains true."""
 
 
 T = TypeVar("T")
 
 OrderKey = tuple[int, int]
-"""Where a message stands in the order in which things happened; compares."""
+"""Sorts messages in the order in which things happened."""
 
 OrderOf = Callable[[ChatMessage], OrderKey | None]
-"""The turn of a message; None for one that nobody need hear of."""
+"""Returns the order key of a message; None if there is nothing to handle."""
 
 
 def by_version(message: ChatMessage) -> OrderKey:
-    """The order of changes, for whoever knows nothing of what was seen before."""
+    """Order by last change, for callers without a cursor."""
     return message.version, message.number
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """What a look remembers of a message that is to be yielded.
+    """What a poll remembers of a message that it will yield.
 
     Args:
-        turn: when.
-        version: its highest version that was shown.
-        message: itself, if it is held.
-        page: the link of the page that shows it between others of its turn; None where it is to be read by its id.
+        order: its order key.
+        version: the highest version of it that was read.
+        message: the message, if it is kept in memory.
+        page: the link of the page that shows it among its neighbors; None if it is to be read by its id.
     """
 
-    turn: OrderKey
+    order: OrderKey
     version: int
     message: ChatMessage | None = None
     page: str | None = None
 
 
 class Poll:
-    """One look at a thread, read through `batches`.
+    """One poll of a thread; `batches` reads it.
 
     Args:
+        service: whose view of the service.
+        thread: the thread.
         bound: the version down to which to read.
-        start_time: passed to the service as a mere optimisation; None for a whole look.
-        budget: the thread's quotas. A look waits for them, and in its middle for the end of a throttling: a deep walk
-            cannot be continued later, only begun again.
-        turn_of: the order in which to yield.
+        budget: the thread's quotas. A poll waits for them, and in its middle also for the end of a throttling: a deep
+            poll cannot be continued later, only begun again.
+        start_time: passed to the service only to read less; None for a full poll.
+        page_size: messages a page.
+        order_of: the order in which to yield.
 
     Attributes:
-        top: the highest version shown; None while nothing was, or when the thread was too busy to be sure.
-        server_time_ms: not later than the service's time at the first read; None if it did not say.
-        comings: system messages that name the user, read so far, by id: True where it was added, False where removed.
-        keys: reply keys of own messages, read so far, each with the eldest message that carries it. A walk goes from
-            new to old before anything is yielded, so whoever handles a message knows whether it was answered already.
-        doubles: of the keys that more than one living message carries, those messages.
+        top: the highest version read; None while nothing was read, or if the thread was too busy to be sure.
+        server_time_ms: not later than the service's time at the first read; None if it sent no Date.
+        membership_changes: system messages read so far that name the user, by id: True where it was added, False
+            where it was removed.
+        keys: reply keys of own messages read so far, each with the oldest message that has it. A pass goes from new to
+            old before anything is yielded, so it is known of each message whether it was answered already.
+        doubles: of each key that several messages have which are not deleted, these messages.
     """
 
     __slots__ = (
@@ -146,15 +151,15 @@ class Poll:
         self.server_time_ms: int | None = None
 
     async def batches(self) -> AsyncGenerator[list[ChatMessage]]:
-        """Read everything above the bound, and yield it in the order of its turns, the earliest batch first.
+        """Read everything above the bound, and yield it in order, the earliest batch first.
 
-        What changes after the look has taken notice of it comes as it is now, if its turn is still the same; else it is
-        left to the next look, which finds it above `top`.
+        A message that changes while the poll runs is yielded as it is now if its order key is still the same; otherwise
+        it is left to the next poll, which finds it above `top`.
 
         Raises:
             ErrorResponse: as `ChatService.list_messages` does; what was yielded before remains true.
         """
-        await self._survey()
+        await self._read_places()
         deep: dict[str, dict[int, int]] = {}
         for number, place in self._places.items():
             if place.page is not None:
@@ -162,7 +167,7 @@ class Poll:
         batch: list[ChatMessage] = []
         loaded: str | None = None
         again: Mapping[int, ChatMessage] = {}
-        for number, place in sorted(self._places.items(), key=lambda item: item[1].turn):
+        for number, place in sorted(self._places.items(), key=lambda item: item[1].order):
             message = place.message
             if message is None and place.page is not None and place.page != loaded:
                 if batch:
@@ -170,17 +175,18 @@ class Poll:
                     batch = []
                 loaded, again = place.page, await self._read_again(place.page, deep[place.page])
             if message is None:
-                # A page that was pushed down, or not: what it does not show any more has moved, and is still due.
-                message = again.get(number) or await self._read_alone(number)
-            if message is not None and (place.message is not None or self._order_of(message) == place.turn):
+                # The page was read again, wherever its content is now. What it does not show any more was edited and
+                # has moved up; it is still due, and nothing else would show it.
+                message = again.get(number) or await self._read_by_id(number)
+            if message is not None and (place.message is not None or self._order_of(message) == place.order):
                 batch.append(message)
         yield batch
 
-    async def _survey(self) -> None:
-        """Walk until one page covers what changed meanwhile; remembers the place of everything above the bound."""
+    async def _read_places(self) -> None:
+        """Remember the place of everything above the bound: pass after pass, until one page covers what changed."""
         bound = self._bound
         for _ in range(MAX_PASSES):
-            top, pages = await self._walk(bound)
+            top, pages = await self._pass(bound)
             if pages <= 1:
                 top = max(top, bound if bound > self._bound else 0)
                 self.top = top or None
@@ -188,15 +194,15 @@ class Poll:
             bound = top
         self.top = None
 
-    async def _walk(self, bound: int) -> tuple[int, int]:
-        """Follow the links down to the bound; returns the highest version of the first page, and how many had messages.
+    async def _pass(self, bound: int) -> tuple[int, int]:
+        """Follow the links down to the bound; return the highest version of the first page and the number of pages.
 
-        Whatever is newer than the first page is out of turn here, and need not be all there is: a page shows some of
-        what was said since, and its link passes over the rest. The next walk shows it in its place.
+        Pages without messages do not count. Messages newer than the first page are ignored: later pages show only some
+        of what has arrived since, and their links skip the rest. The next pass reads all of it.
         """
         top = pages = 0
-        async with aclosing(self._pages(None)) as walk:
-            async for link, page in walk:
+        async with aclosing(self._pages(None)) as pages_read:
+            async for link, page in pages_read:
                 top = top or max((message.version for message in page.messages), default=0)
                 for message in page.messages:
                     if bound < message.version <= top:
@@ -207,25 +213,25 @@ class Poll:
         return top, pages
 
     def _remember(self, message: ChatMessage, deep_page: str | None) -> None:
-        """Note the place of a message, and keep itself unless its page can be read again in its turn."""
+        """Remember the place of a message, and keep the message itself unless its page can be read again when due."""
         known = self._places.get(message.number)
         if known is not None and known.version >= message.version:
             return
-        turn = self._order_of(message)
-        if turn is None:
+        order = self._order_of(message)
+        if order is None:
             self._places.pop(message.number, None)
             return
         if deep_page is None:
-            self._places[message.number] = _Place(turn, message.version, message)
-        elif turn[0] == message.version:
-            self._places[message.number] = _Place(turn, message.version, page=deep_page)
-        else:  # its turn is that of other pages
+            self._places[message.number] = _Place(order, message.version, message)
+        elif order[0] == message.version:
+            self._places[message.number] = _Place(order, message.version, page=deep_page)
+        else:  # it is due among the messages of other pages
             self._out_of_place += 1
             held = message if self._out_of_place <= HELD_OUT_OF_PLACE else None
-            self._places[message.number] = _Place(turn, message.version, held)
+            self._places[message.number] = _Place(order, message.version, held)
 
     async def _pages(self, link: str | None) -> AsyncGenerator[tuple[str | None, MessagePage]]:
-        """The page of this link and those after it, each with its own link."""
+        """Yield the page of this link and those after it, each with its own link."""
         paging = Paging(f"list the messages of thread {self._thread}")
         lowest: int | None = None
         while True:
@@ -239,10 +245,10 @@ class Poll:
             link = paging.follow(page.next_link, is_news=is_news)
 
     async def _read_again(self, link: str, remembered: Mapping[int, int]) -> Mapping[int, ChatMessage]:
-        """Read a deep page again, and those after it, until all that is remembered of it was seen or passed.
+        """Read a deep page again, and those after it, until everything that it showed was seen or passed.
 
         Args:
-            link: the page's.
+            link: the link of the page.
             remembered: the messages that it showed, with their versions.
         """
         lowest = min(remembered.values())
@@ -257,30 +263,30 @@ class Poll:
                     break
         return found
 
-    async def _read_alone(self, number: int) -> ChatMessage | None:
-        """One message as it is now; None if it is gone without a trace."""
+    async def _read_by_id(self, number: int) -> ChatMessage | None:
+        """Return a message as it is now; None if the service does not know it any more."""
         try:
-            return await self._patiently(Operation.GET_MESSAGE, lambda: self._ask_for(MessageId(str(number))))
+            return await self._when_allowed(Operation.GET_MESSAGE, lambda: self._get_message(MessageId(str(number))))
         except NotFound:
             return None
 
-    async def _ask_for(self, message: MessageId) -> ChatMessage:
+    async def _get_message(self, message: MessageId) -> ChatMessage:
         self._budget.spend(Operation.GET_MESSAGE, anyio.current_time())
         return await self._service.get_message(self._thread, message)
 
     def interrupt(self) -> None:
-        """End the look at its next read, or in the read that is under way."""
+        """End the poll at its next read, or in the read that is under way."""
         self._is_interrupted = True
         self._reading.cancel()
 
     async def _fetch(self, link: str | None) -> MessagePage:
-        """Read one page, when the quota allows it."""
-        page = await self._patiently(Operation.LIST_MESSAGES, lambda: self._ask(link))
-        self._note_keys(page.messages)
+        """Read one page as soon as the quota allows it."""
+        page = await self._when_allowed(Operation.LIST_MESSAGES, lambda: self._ask(link))
+        self._collect_keys(page.messages)
         return page
 
-    async def _patiently(self, operation: Operation, ask: Callable[[], Awaitable[T]]) -> T:
-        """Ask the service when the quota allows it, and again when it throttles in the middle of the look."""
+    async def _when_allowed(self, operation: Operation, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask the service as soon as the quota allows it, and again if it throttles in the middle of the poll."""
         throttled: Throttled | None = None
         for pause in THROTTLED_PAUSES:
             self._reading = anyio.CancelScope()
@@ -294,7 +300,7 @@ class Poll:
                     return await ask()
                 except Throttled as error:
                     if not self._has_read:
-                        raise  # nothing is lost yet: others need not wait behind this thread
+                        raise  # no pages are lost yet, so other threads need not wait for this one
                     throttled = error
                     wait = (error.retry_after or pause) * random.uniform(1.0, 1.5)  # noqa: S311 - not a secret
                     self._budget.block(operation, anyio.current_time() + wait)
@@ -313,32 +319,32 @@ class Poll:
         self._has_read = True
         return page
 
-    def _note_keys(self, messages: Collection[ChatMessage]) -> None:
+    def _collect_keys(self, messages: Collection[ChatMessage]) -> None:
         for message in messages:
             if message.participants and any(person.user == self._service.user for person in message.participants):
                 self.membership_changes[message.number] = message.type is MessageType.PARTICIPANT_ADDED
             if message.sender == self._service.user and message.reply_key is not None:
-                elder = self.keys.setdefault(message.reply_key, message.id)
-                self.keys[message.reply_key] = min(elder, message.id, key=int)
+                older = self.keys.setdefault(message.reply_key, message.id)
+                self.keys[message.reply_key] = min(older, message.id, key=int)
                 other = message.id if message.deleted_on else self._living.setdefault(message.reply_key, message.id)
                 if other != message.id:
                     self.doubles.setdefault(message.reply_key, {other}).add(message.id)
 
 
 def order_by_cursor(cursor: Cursor) -> OrderOf:
-    """The order in which things happened, for whoever has seen what the cursor says."""
+    """Order by what the cursor says happened; what it has seen already has no order key."""
 
-    def turn_of(message: ChatMessage) -> OrderKey | None:
+    def order_of(message: ChatMessage) -> OrderKey | None:
         change = cursor.classify(message)
         return None if change is Change.NONE else moment(change, message)
 
-    return turn_of
+    return order_of
 
 
 def full_poll(
     service: ChatService, thread: ThreadId, cursor: Cursor, budget: Budget, *, catch_up: bool = False
 ) -> Poll:
-    """A look at everything that is not settled, independent of how the service reads `startTime`."""
+    """Return a poll of everything that is not settled; it does not depend on how the service reads `startTime`."""
     page_size = CATCH_UP_PAGE_SIZE if catch_up else PAGE_SIZE
     return Poll(service, thread, bound=cursor.low, budget=budget, page_size=page_size, order_of=order_by_cursor(cursor))
 
@@ -346,14 +352,17 @@ def full_poll(
 def incremental_poll(
     service: ChatService, thread: ThreadId, cursor: Cursor, budget: Budget, *, polled_ms: int | None = None
 ) -> Poll:
-    """A look for the newest only, whose page is empty when nothing happened. It never moves the base.
+    """Return a poll of the newest messages only; it never moves the base.
+
+    It passes a `startTime`, so that the page is empty when nothing happened. It is unknown how the service reads
+    `startTime`, so such a poll may miss changes; the next full poll finds them.
 
     Args:
-        service: whose view.
-        thread: where.
+        service: whose view of the service.
+        thread: the thread.
         cursor: what was seen.
         budget: the thread's quotas.
-        looked_ms: the service's time, epoch ms, at which the last look began: what was there then was seen then.
+        polled_ms: the service's time, epoch ms, at which the last poll began: what was there then was seen then.
     """
     since = cursor.top if polled_ms is None else polled_ms
     bound = max(since - RECENT_MS, cursor.low)

@@ -1,11 +1,11 @@
-"""One `list_chat_threads` tells, newest activity first, which of a bot's threads have moved.
+"""The thread list: `list_chat_threads` shows, newest activity first, in which threads there is something new.
 
 Rules of this file
-1. Stamps are floored to seconds and may lag by one (recorded sessions), so a thread rings while its stamp is not
-   clearly older than the last look at it; a missing stamp rings always.
-2. A walk reads down to a horizon, before which everything was told already, and no further. It has passed it when the
-   older half of a page lies below: a single thread out of order neither ends a walk nor keeps it going.
-3. Threads out of order (a few, recorded until July 2021) are found by walks that read on to the end.
+1. Timestamps are floored to seconds and may lag by one (recorded sessions). So a thread may have moved unless its
+   timestamp is clearly older than its last poll. A thread without a timestamp is always polled.
+2. A walk reads the list down to a horizon, before which everything was reported already. It has passed the horizon when
+   the older half of a page lies below it: one thread out of order neither ends a walk nor keeps it going.
+3. Threads out of order (a few were recorded until July 2021) are found by walks that read the list to its end.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from chatbot.service.base import ChatService, Paging, ThreadPage
 from chatbot.service.budget import Budget, Operation
 
 CERTAINTY_MS: Final = 2_000
-"""How much older than the last look a stamp must be to mean: nothing since."""
+"""How much older than the last poll a timestamp must be to mean that nothing has happened since."""
 
 PAGE_SIZE: Final = 100
 """Threads a page: the service's own default (recorded sessions)."""
 
 
-def may_have_moved(stamp: datetime | None, looked_ms: int | None) -> bool:
-    """Whether a thread may have moved since it was last looked at.
+def may_have_moved(stamp: datetime | None, polled_ms: int | None) -> bool:
+    """Return whether there may be something new in a thread since its last poll.
 
     Args:
         stamp: its `lastMessageReceivedOn`.
-        looked_ms: the service's time, epoch ms, at which the last look began; None if it never did.
+        polled_ms: the service's time, epoch ms, at which the last poll began; None if there was none.
     """
-    return stamp is None or not is_covered(milliseconds(stamp), looked_ms)
+    return stamp is None or not is_covered(milliseconds(stamp), polled_ms)
 
 
-def is_covered(stamp_ms: int, looked_ms: int | None) -> bool:
-    """Whether a look that began at `looked_ms` has seen everything that a stamp can mean."""
-    return looked_ms is not None and stamp_ms <= looked_ms - CERTAINTY_MS
+def is_covered(stamp_ms: int, polled_ms: int | None) -> bool:
+    """Return whether a poll that began at `polled_ms` has seen everything that a timestamp can mean."""
+    return polled_ms is not None and stamp_ms <= polled_ms - CERTAINTY_MS
 
 
 def passes_horizon(items: Sequence[ThreadItem], horizon_ms: int) -> bool:
-    """Whether a page reaches below the horizon; one that says nothing (empty, or without stamps) does not.
+    """Return whether a page reaches below the horizon; an empty page, or one without timestamps, does not.
 
     Args:
         items: a page, newest activity first.
-        horizon_ms: the service's time, epoch ms, before which everything was told.
+        horizon_ms: the service's time, epoch ms, before which everything was reported.
     """
     stamps = [milliseconds(item.last_activity) for item in items if item.last_activity is not None]
     older = stamps[len(stamps) // 2 :]
@@ -56,19 +56,19 @@ def passes_horizon(items: Sequence[ThreadItem], horizon_ms: int) -> bool:
 
 
 class ThreadListWalk:
-    """One walk down the list of threads, read page by page.
+    """One walk down the thread list, page by page.
 
     Args:
         service: whose threads.
-        budget: the user's quotas; every page waits for its turn.
-        horizon_ms: where to stop: the service's time, epoch ms, before which everything was told; None reads all.
+        budget: the user's quotas; every page waits for them.
+        horizon_ms: where to stop: the service's time, epoch ms, before which everything was reported; None reads all.
 
     Attributes:
         begun_ms: not later than the service's time at the first page; the next walk's horizon. None before, and
-            where the service told no time at all.
-        date_ms: the service's clock at the first page; None where it sent no Date.
-        pages: how many were read.
-        is_over: there is no further page, or the horizon was passed.
+            if the service gave no time at all.
+        date_ms: the service's clock at the first page; None if it sent no Date.
+        pages: how many pages were read.
+        is_over: whether there is no further page, or the horizon was passed.
     """
 
     __slots__ = (
@@ -99,7 +99,7 @@ class ThreadListWalk:
         self.is_over = False
 
     async def read(self) -> Sequence[ThreadItem]:
-        """The threads of the next page; those that move meanwhile may come twice.
+        """Return the threads of the next page; those that move meanwhile may come twice.
 
         Raises:
             ErrorResponse: as `ChatService.list_threads` does; the same page can be asked for again.
@@ -132,7 +132,7 @@ class ThreadListWalk:
 
 
 def _time_of(page: ThreadPage, *, taken: float) -> int | None:
-    """The service's time when it read a page, or a little earlier."""
+    """Return the service's time when it read a page, or a little earlier."""
     if page.server_time is not None:
         # The Date header was written after the read, by at most the time the whole call took.
         return int((page.server_time.timestamp() - taken) * 1000)
