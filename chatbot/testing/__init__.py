@@ -1,7 +1,7 @@
-"""What the author of a bot tests it with: the real pipeline against the in-process service, no waiting.
+"""Tools to test bots: the real pipeline against the emulator in this process, on virtual time.
 
-`chat` runs whole bots, with people who talk to them; `EventStream` calls the handlers alone. Names are loaded when
-they are first used, because pytest imports this package at each of its starts, for the plugin.
+`chat` runs whole bots with people who talk to them; `EventStream` calls the handlers alone. Names are loaded on first
+use, because pytest imports this package whenever it starts, for the plugin.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from chatbot.stores.sqlite import SqliteStore
     from chatbot.testing.event_stream import Author, EventStream, Handled, context
     from chatbot.testing.harness import chat
-    from chatbot.testing.process import HandlerFailure
+    from chatbot.testing.process import Failure
     from chatbot.testing.room import Person, Room
     from chatbot.testing.virtual_time import Stuck, VirtualClock
 
@@ -41,8 +41,8 @@ __all__ = [
     "Author",
     "DeadLetter",
     "EventStream",
+    "Failure",
     "Handled",
-    "HandlerFailure",
     "MemoryStore",
     "Person",
     "Rate",

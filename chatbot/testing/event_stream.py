@@ -1,8 +1,7 @@
-"""Somebody in a fake event stream: what they do are events.
+"""Event streams: call the handlers of plugins with events, without a service and without waiting.
 
-The fake event stream: events for handlers alone, with no service, no store and no waiting.
-
-What handlers asked for comes back as values. For the whole line, from the service to the outbox, use `chat`.
+An `Author` makes the events of one person or bot; `EventStream.into` feeds them to plugins and returns the handlers'
+actions as values. To test the whole pipeline, from the service to the outbox, use `chat`.
 """
 
 from __future__ import annotations
@@ -53,13 +52,13 @@ from chatbot.model import (
 )
 from chatbot.stores import MemoryStore
 from chatbot.stores.writes import Write
-from chatbot.testing.outcomes import ending_at_once, ends_the_test, noting_interrupts
+from chatbot.testing.outcomes import detecting_interrupts, ends_the_test, raising_test_outcomes
 from chatbot.testing.provided import check_provided, with_provided
-from chatbot.testing.transcripts import check_together, from_the_author_on
+from chatbot.testing.transcripts import check_plugins_fit, without_framework_frames
 
 
 class Author:
-    """A person or a bot in the stream's thread; made by `EventStream.user`, `sibling` and `itself`."""
+    """A person or a bot in the stream's thread. Made by `EventStream.user`, `sibling` and `itself`."""
 
     def __init__(self, stream: EventStream, participant: Participant) -> None:
         self.participant = participant
@@ -68,7 +67,7 @@ class Author:
 
     @property
     def user(self) -> UserId:
-        """Who it is."""
+        """The user id."""
         return self.participant.user
 
     def said(
@@ -79,7 +78,7 @@ class Author:
         attachments: tuple[Attachment, ...] = (),
         metadata: Mapping[str, str] | None = None,
     ) -> MessageReceived:
-        """They say something, as plain text or as html."""
+        """Return the event of a message of theirs, as plain text or as HTML."""
         now = self._stream.tick()
         self._last = ChatMessage(
             id=MessageId(str(milliseconds(now))),
@@ -95,38 +94,38 @@ class Author:
         return MessageReceived(message=self._last, **self._stream.place(now))
 
     def edited(self, content: str) -> MessageEdited:
-        """They replace the content of what they said last."""
+        """Return the event of an edit of their last message."""
         now = self._stream.tick()
         self._last = replace(self._latest("edit"), content=content, version=milliseconds(now), edited_on=now)
         return MessageEdited(message=self._last, **self._stream.place(now))
 
     def deleted(self) -> MessageDeleted:
-        """They take back what they said last."""
+        """Return the event of the deletion of their last message."""
         now = self._stream.tick()
         gone = replace(self._latest("delete"), content="", version=milliseconds(now), edited_on=None, deleted_on=now)
         self._last = None
         return MessageDeleted(message=gone, **self._stream.place(now))
 
     def joined(self, *others: Author) -> ParticipantsAdded:
-        """They come into the thread, alone or together with others."""
-        now, people = self._stream.tick(), tuple(one.participant for one in (self, *others))
+        """Return the event that they were added to the thread, alone or with others."""
+        now, people = self._stream.tick(), tuple(author.participant for author in (self, *others))
         message = replace(self._system_message(now, MessageType.PARTICIPANT_ADDED), participants=people)
         return ParticipantsAdded(message=message, participants=people, initiator=self.user, **self._stream.place(now))
 
     def left(self, *others: Author) -> ParticipantsRemoved:
-        """They leave the thread, alone or together with others."""
-        now, people = self._stream.tick(), tuple(one.participant for one in (self, *others))
+        """Return the event that they left the thread, alone or with others."""
+        now, people = self._stream.tick(), tuple(author.participant for author in (self, *others))
         message = replace(self._system_message(now, MessageType.PARTICIPANT_REMOVED), participants=people)
         return ParticipantsRemoved(message=message, participants=people, initiator=self.user, **self._stream.place(now))
 
     def renamed(self, topic: str) -> TopicUpdated:
-        """They give the thread another topic."""
+        """Return the event that they changed the topic."""
         now = self._stream.tick()
         message = replace(self._system_message(now, MessageType.TOPIC_UPDATED), topic=topic)
         return TopicUpdated(message=message, topic=topic, initiator=self.user, **self._stream.place(now))
 
     def read(self, message: MessageId) -> ReadReceiptReceived:
-        """They have read up to this message."""
+        """Return the event that they have read up to this message."""
         now = self._stream.tick()
         return ReadReceiptReceived(receipt=Receipt(self.user, message, now), **self._stream.place(now))
 
@@ -158,32 +157,32 @@ _BOT: Final = BotInfo(name="bot", user=UserId("8:acs:test_bot"), display_name="B
 
 @dataclass(frozen=True, slots=True)
 class Handled:
-    """What came of a piece of the stream.
+    """What handlers did with events.
 
     Args:
-        outcomes: what came of each event, in order.
+        outcomes: the outcome of each event, in order.
     """
 
     outcomes: tuple[Outcome, ...]
 
     @property
     def actions(self) -> list[Action]:
-        """Everything the handlers asked for, in order."""
+        """All actions of the handlers, in order."""
         return [action for outcome in self.outcomes for action in outcome.actions]
 
     @property
     def replies(self) -> list[str]:
-        """What was said, in order."""
+        """The texts of all sent messages, in order."""
         return [action.content for action in self.actions if isinstance(action, SendMessage)]
 
     @property
     def handlers(self) -> list[str | None]:
-        """The qualified name of the handler that took each event; None where none did."""
+        """The qualified name of the handler of each event; None where there was none."""
         return [outcome.handler for outcome in self.outcomes]
 
 
 class _People(NoLiveChannel):
-    """The line of handlers in a stream: they can ask who is there; typing is not noted, streams are whole."""
+    """The live channel of a stream: lists participants, ignores typing, and sends streams as one message."""
 
     def __init__(self, people: Sequence[Participant]) -> None:
         self._people = people
@@ -196,16 +195,16 @@ class EventStream:
     """Events of one thread, fed to handlers by `into`. Handlers find the bot and all its users in the thread.
 
     Args:
-        bot: who the bot is.
-        thread: where it happens.
-        start: when the bot begins, UTC; events follow a second apart.
+        bot: the bot.
+        thread: the thread.
+        start: time of the start, UTC; events follow a second apart.
 
-    State, dialogs and timers are remembered from one event to the next, and from one `into` to the next. Whatever is
-    due by then happens before an event, and at the end of an `into` what is due by then: timers, schedules, and
-    dialogs that nobody has answered in time. `advance` lets time pass.
+    State, dialogs and timers are kept from one event to the next, and from one `into` to the next. Timers, schedules
+    and timeouts of dialogs that are due happen before the next event and at the end of `into`. `advance` moves the
+    clock.
 
     Attributes:
-        events: what was added and is not handled yet.
+        events: events that were added and are not handled yet.
     """
 
     def __init__(self, *, bot: BotInfo = _BOT, thread: ThreadId = _THREAD, start: datetime = _START) -> None:
@@ -220,65 +219,65 @@ class EventStream:
         self.events: list[Event] = []
 
     def user(self, display_name: str | None) -> Author:
-        """Somebody new in the thread; None is somebody without a name."""
+        """Add a person to the thread; None is a person without a name."""
         self._people.append(Participant(UserId(f"8:acs:test_{len(self._people) + 1:08}"), display_name))
         return Author(self, self._people[-1])
 
     def sibling(self, display_name: str) -> Author:
-        """Another bot of the same daemon, new in the thread."""
+        """Add another bot of the same daemon to the thread."""
         author = self.user(display_name)
         self.bot = replace(self.bot, siblings=self.bot.siblings | {author.user})
         return author
 
     def itself(self) -> Author:
-        """The bot: what it says must not come back to it."""
+        """Return the bot as an author, to test that it does not handle its own messages."""
         return Author(self, Participant(self.bot.user, self.bot.display_name))
 
     def bot_joined(self) -> ThreadJoined:
-        """The bot comes into the thread."""
+        """Return the event that the bot was added to the thread."""
         return ThreadJoined(**self.place(self.tick()))
 
     def bot_left(self, *, is_deleted: bool = False) -> ThreadLeft:
-        """The bot leaves the thread, or the thread is deleted."""
+        """Return the event that the bot left the thread, or that the thread was deleted."""
         return ThreadLeft(is_deleted=is_deleted, **self.place(self.tick()))
 
     def bot_started(self) -> BotStarted:
-        """The bot begins to look."""
+        """Return the event of the bot's start."""
         return BotStarted(bot=self.bot.user, occurred_on=self.tick())
 
     def bot_stopping(self) -> BotStopping:
-        """The bot has stopped looking, and will end."""
+        """Return the event that the bot is stopping."""
         return BotStopping(bot=self.bot.user, occurred_on=self.tick())
 
     def timer_fired(self, timer: Callable[..., Coroutine[Any, Any, Reply]], /, **payload: object) -> TimerFired:
-        """The time has come that a handler set with `ctx.later(…, timer, **payload)`; nobody has to set it here.
+        """Return the event of a timer that is due, as if `ctx.later(…, timer, **payload)` had set it.
 
         Args:
             timer: the `@plugin.timer` function to call.
-            payload: what it is called with, besides state and what is provided.
+            payload: its arguments, besides state and what is provided.
 
         Raises:
-            PluginError: it cannot be a timer.
-            TypeError: it does not take this.
+            PluginError: the function cannot be a timer.
+            TypeError: the function does not take these arguments.
             CannotStore: an argument is not of its declared type.
         """
         now, taken = self.tick(), read_signature(timer, TimerFired, "timer").parameters
-        takes = payload_of(timer, [one for one in taken if one.name in payload])
+        takes = payload_of(timer, [parameter for parameter in taken if parameter.name in payload])
         return TimerFired(
             timer=qualified_name(timer), id="test", due=now, payload=takes.encode(payload), **self.place(now)
         )
 
     def schedule_fired(self, schedule: Callable[..., Coroutine[Any, Any, Reply]], /) -> ScheduleFired:
-        """The time has come that `@plugin.every` or `@plugin.cron` says; `advance` brings it about by itself."""
+        """Return the event of a due `@plugin.every` or `@plugin.cron`; `advance` makes these by itself."""
         now = self.tick()
         return ScheduleFired(bot=self.bot.user, occurred_on=now, schedule=qualified_name(schedule), due=now)
 
     def advance(self, duration: timedelta | None = None, **units: float) -> None:
-        """Let time pass, at once: what comes next happens that much later.
+        """Advance the stream's clock: what follows happens that much later.
 
         Args:
             duration: how long; or in the units of `timedelta`: `advance(days=1, hours=2)`.
-            units: see there.
+            units: keyword arguments of `timedelta`.
         """
         self._now += (duration or timedelta()) + timedelta(**units)
 
@@ -293,35 +292,35 @@ class EventStream:
         should_raise: bool = True,
         provide: Mapping[Any, object] | None = None,
     ) -> Handled:
-        """Let these plugins handle what was added since the last time, and what was due meanwhile.
+        """Let plugins handle the events added since the last call, and what was due meanwhile.
 
         Args:
             plugins: as in bots.yaml, in this order.
-            ack: when messages are shown as read.
-            should_raise: whether a handler's failure is raised here. If not, it is its outcome's `error`, and the
-                error handlers have the last word, as after the last retry.
-            provide: things by type, such as `{Api: FakeApi()}`, in place of what the plugins' providers make.
+            ack: when read receipts are sent.
+            should_raise: raise a handler's failure here. If not, it is the `error` of the outcome, and error handlers
+                run, as after the last retry.
+            provide: objects by type, such as `{Api: FakeApi()}`, in place of what the plugins' providers make.
 
         Raises:
-            PluginError: a plugin is not as it should be.
+            PluginError: a plugin cannot be used.
             Exception: what a handler raised.
         """
         events, self.events = self.events, []
         outcomes: list[Outcome] = []
         sources = with_provided(plugins, provide or {}, "into()")
         check_provided(sources, provide or {})
-        check_together(sources)
+        check_plugins_fit(sources)
         line = _People([Participant(self.bot.user, self.bot.display_name), *self._people])
         dispatcher = Dispatcher(sources, bot=self.bot, ack=ack, ends_all=ends_the_test)
-        with noting_interrupts(), ending_at_once():
+        with detecting_interrupts(), raising_test_outcomes():
             async with self._store, dispatcher:
                 await self._conversations.reschedule(dispatcher.schedules)
-                for event, writes in self._happening(events):
+                for event, writes in self._timeline(events):
                     outcome = await dispatcher.dispatch(event, self._conversations.open(event), line=line)
                     writes += outcome.writes
                     if outcome.error is not None:
                         if should_raise:
-                            raise from_the_author_on(outcome.error)
+                            raise without_framework_frames(outcome.error)
                         memory = self._conversations.open(event)
                         last_words = await dispatcher.dispatch_failure(event, outcome, memory, line=line)
                         writes += last_words.writes
@@ -330,8 +329,8 @@ class EventStream:
                     outcomes.append(outcome)
         return Handled(tuple(outcomes))
 
-    def _happening(self, events: Sequence[Event]) -> Iterator[tuple[Event, list[Write]]]:
-        """What happens, in its order, each with what is to be committed with it."""
+    def _timeline(self, events: Sequence[Event]) -> Iterator[tuple[Event, list[Write]]]:
+        """Yield events in order of time, each with the writes to commit with it."""
         for event in events:
             moment = milliseconds(event.occurred_on)
             yield from self._due(moment)
@@ -340,11 +339,11 @@ class EventStream:
         yield from self._due(milliseconds(self._now))
 
     def _due(self, until_ms: int) -> Iterator[tuple[Event, list[Write]]]:
-        """What is due by then, each at its own time; what comes of one may be due by then, too."""
+        """Yield what is due until then, in order of time; handling one may add more that is due."""
         while True:
             self._conversations.ring()
-            for place in (self.thread, None):
-                while (due := self._conversations.take_due(place)) is not None:
+            for thread in (self.thread, None):
+                while (due := self._conversations.take_due(thread)) is not None:
                     yield due
             next_ms = self._conversations.next_due_ms()
             if next_ms is None or next_ms > until_ms:
@@ -352,12 +351,12 @@ class EventStream:
             self._clock_ms = max(self._clock_ms, next_ms)
 
     def tick(self) -> datetime:
-        """A second passes; gives the new time."""
+        """Advance the clock by a second and return the new time."""
         self._now += _BETWEEN
         return self._now
 
     def place(self, now: datetime) -> dict[str, Any]:
-        """What every event of this stream has in common."""
+        """Return the fields that all events of this stream share."""
         return {"bot": self.bot.user, "thread": self.thread, "occurred_on": now}
 
 
@@ -376,13 +375,13 @@ def context(
 def context(
     happened: str | Event = "", *plugins: HandlerSource, bot: BotInfo = _BOT, people: Iterable[Participant] = ()
 ) -> Context[Any]:
-    """A context to call a handler with, plainly: `await roll(context("/roll 2 6"), 2, 6)`.
+    """Return a context to call a handler with directly: `await roll(context("/roll 2 6"), 2, 6)`.
 
     Args:
         happened: an event, or the text of a message from somebody named Ann.
-        plugins: whose commands `ctx.commands` shall list.
-        bot: who the bot is.
-        people: who is in the thread, besides Ann and the bot.
+        plugins: their commands are in `ctx.commands`.
+        bot: the bot.
+        people: participants of the thread besides Ann and the bot.
     """
     ann = EventStream(bot=bot).user("Ann")
     event = ann.said(happened) if isinstance(happened, str) else happened

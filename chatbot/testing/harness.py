@@ -1,7 +1,7 @@
-"""The test harness: whole bots against the service in this process, with people who talk to them.
+"""The test harness: whole bots against the emulator in this process, with people who talk to them.
 
 Everything is real, the official SDK included, except the network, which is a function call into the emulator, and
-the waiting, which is skipped where a test runs on virtual time. `chat` is what authors of bots use.
+waiting, which virtual time skips. Authors of bots use `chat`.
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ from chatbot.bot import BotSettings
 from chatbot.dispatch import Ack, Rate
 from chatbot.emulator import Emulator, World
 from chatbot.errors import StateError, StoreError, described
-from chatbot.model import UserId
 from chatbot.plugin import Plugin
 from chatbot.polling.cadence import Cadence
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import Store
 from chatbot.stores.records import DeadLetter
-from chatbot.testing.outcomes import ending_at_once, noting_interrupts
-from chatbot.testing.process import BotOptions, BotProcess, HandlerFailure, Part
+from chatbot.testing.outcomes import detecting_interrupts, raising_test_outcomes
+from chatbot.testing.process import BotOptions, BotProcess, BotSpec, Failure
 from chatbot.testing.provided import check_provided, with_provided
 from chatbot.testing.room import Room
-from chatbot.testing.transcripts import check_together, from_the_author_on, transcript
+from chatbot.testing.transcripts import check_plugins_fit, transcript, without_framework_frames
 from chatbot.testing.transport import Stage
-from chatbot.testing.virtual_time import VirtualClock, patient, virtual_loop, waiting_places
+from chatbot.testing.virtual_time import VirtualClock, store_in_real_time, virtual_loop, waiting_places
 
 __tracebackhide__ = True  # pytest: what is of interest is the author's test and code
 
@@ -40,7 +39,7 @@ VIRTUAL_PATIENCE: Final = timedelta(hours=1)
 REAL_PATIENCE: Final = timedelta(seconds=20)
 
 VIRTUAL_CADENCE: Final = Cadence(interval=300, idle=1800)
-"""Slow beats, so that a day of silence costs little: the harness rings whenever something has happened."""
+"""Polls are rare, so that a day of silence costs little: the harness asks for one whenever something has happened."""
 
 REAL_CADENCE: Final = Cadence(interval=0.2, idle=5)
 
@@ -49,30 +48,30 @@ SHOWN_MESSAGES: Final = 40
 
 
 class Harness:
-    """What the rooms of one chat share: the service, the bots' process, the failures, and an end to all patience.
+    """What the rooms of one chat share: the service, the bots' process, the failures, and the deadline.
 
     Args:
         emulator: the service.
-        store: the bots' memory.
-        parts: what the bots are made of.
-        patience: how long nothing may come of anything.
-        raise_failures: let the failures of handlers fail the test.
-        process: makes what runs the bots.
+        store: the store of the bots.
+        specs: the bots.
+        patience: how long one act may take until the chat counts as hanging.
+        raise_failures: failures of handlers fail the test.
+        process: makes the process that runs the bots.
     """
 
     def __init__(
         self,
         emulator: Emulator,
         store: Store,
-        parts: Sequence[Part],
+        specs: Sequence[BotSpec],
         *,
         patience: timedelta,
         raise_failures: bool,
-        process: Callable[[Stage, Store, Sequence[Part], Callable[[HandlerFailure], None]], BotProcess] = BotProcess,
+        process: Callable[[Stage, Store, Sequence[BotSpec], Callable[[Failure], None]], BotProcess] = BotProcess,
     ) -> None:
         self.stage = Stage(emulator)
-        self.process = process(self.stage, store, parts, self._note_failure)
-        self.failures: list[HandlerFailure] = []
+        self.process = process(self.stage, store, specs, self._note_failure)
+        self.failures: list[Failure] = []
         self.rooms: list[Room] = []
         self.dead_letters: list[DeadLetter] = []
         self.is_waiting = True
@@ -82,24 +81,20 @@ class Harness:
         self._patience = patience
         self._deadline = anyio.current_time()
         self._group: TaskGroup | None = None
-        self.be_patient()
+        self.extend_deadline()
 
     def open_room(self, topic: str) -> Room:
-        """A further thread, which begins to exist when somebody comes in."""
+        """Return another room; its thread is created when somebody enters."""
         self.rooms.append(Room(self, topic))
         return self.rooms[-1]
 
-    def user_of(self, name: str) -> UserId:
-        """The user of a person."""
-        return self.stage.person(name)
-
     # ── failures ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _note_failure(self, failure: HandlerFailure) -> None:
+    def _note_failure(self, failure: Failure) -> None:
         self.failures.append(failure)
 
-    def surface(self) -> None:
-        """Raise what handlers have raised since the last time: of each event the latest failure, retries or not."""
+    def raise_failures(self) -> None:
+        """Raise what handlers have raised since the last call: the latest failure of each event, retries or not."""
         fresh, self._surfaced = self.failures[self._surfaced :], len(self.failures)
         if not self._raises_failures:
             return
@@ -107,7 +102,7 @@ class Harness:
         for failure in latest.values():
             what = type(failure.event).__name__ if failure.event else "no event in particular"
             failure.error.add_note(f"raised in bot {failure.bot!r} while it handled: {what}")
-        errors = [from_the_author_on(failure.error) for failure in latest.values()]
+        errors = [without_framework_frames(failure.error) for failure in latest.values()]
         if len(errors) == 1:
             raise errors[0]
         if errors:
@@ -117,9 +112,9 @@ class Harness:
     # ── time and process ──────────────────────────────────────────────────────────────────────────────────────
 
     async def run(self, group: TaskGroup) -> None:
-        """Watch over the chat, and start its bots."""
+        """Start the deadline and the bots."""
         self._group = group
-        group.start_soon(self._watch, name="the harness's patience")
+        group.start_soon(self._watch, name="the deadline of the chat")
         await self.start()
 
     async def start(self) -> None:
@@ -128,28 +123,28 @@ class Harness:
         await self.process.start(self._group)
 
     async def settle(self) -> None:
-        """Wait for the bots in all rooms, unless nobody waits; then let failures surface."""
-        self.be_patient()
+        """Wait for the bots in all rooms, unless `is_waiting` is off; then raise failures."""
+        self.extend_deadline()
         if self.is_waiting:
             await self.process.settle([room.thread for room in self.rooms if room.is_open])
-            self.be_patient()
+            self.extend_deadline()
         await self._read_dead_letters()
-        self.surface()
+        self.raise_failures()
 
     async def _read_dead_letters(self) -> None:
-        """Read the bots' dead letters, for tests to look at; those read last stay while no bot runs."""
+        """Read the bots' dead letters; those read last stay while no bot runs."""
         if self.process.is_running:
             # The bots may be killed meanwhile: their store fails in the middle of a read, or is closed before it.
             with suppress(StateError, StoreError):
-                users = [guest.user for guest in self.process.guests.values()]
+                users = [member.user for member in self.process.members.values()]
                 self.dead_letters = [letter for user in users for letter in await self._store.dead_letters(user)]
 
-    def be_patient(self, seconds: float = 0.0) -> None:
-        """Begin to count anew how long nothing comes of anything, and add some seconds."""
+    def extend_deadline(self, seconds: float = 0.0) -> None:
+        """Start the deadline again from now, plus some seconds."""
         self._deadline = anyio.current_time() + self._patience.total_seconds() + seconds
 
     async def _watch(self) -> None:
-        """End the chat when it hangs, and say where."""
+        """Fail the chat when it hangs, and say where."""
         while anyio.current_time() < self._deadline:  # noqa: ASYNC110 -- it is time that is waited for
             await anyio.sleep_until(self._deadline)
         raise TimeoutError(self._explain_hang())
@@ -162,7 +157,7 @@ class Harness:
         )
 
     def explain(self, error: BaseException) -> None:
-        """Show with a failing test what was said, and which handlers failed without failing it."""
+        """Add the conversation to an error, and the failures of handlers that it does not contain."""
         raised = error.exceptions if isinstance(error, BaseExceptionGroup) else (error,)
         latest = {(failure.bot, failure.event and failure.event.key): failure for failure in self.failures}
         for failure in latest.values():
@@ -192,7 +187,7 @@ async def chat(
     raise_failures: bool = True,
     patience: timedelta | None = None,
 ) -> AsyncIterator[Room]:
-    """Run bots against the service in this process, and give the room where people talk to them.
+    """Run bots against the emulator in this process, and yield the room where people talk to them.
 
     ::
 
@@ -203,78 +198,79 @@ async def chat(
                 await ann.says("hi", "/roll 2 6")
                 assert room.replies == ["hi", "2d6"]
 
-    Works on virtual time and in real time; only `Room.advance` needs virtual time. What is asserted inside is raised
-    as it is, with the conversation as a note.
+    Works on virtual time and in real time; only `Room.advance` needs virtual time. An error raised inside is raised as
+    it is, with the conversation as a note.
 
     Args:
-        plugins: the plugins of one bot, in their order.
-        name: that bot's name.
+        plugins: the plugins of one bot, in order.
+        name: the name of that bot.
         bots: further bots by name, each with its plugins.
-        store: the bots' memory; by default one in memory, which outlives a `restart` but not the chat.
-        settings: how the bots are to behave. By default they look rarely by themselves on virtual time, and often in
-            real time; either way they look at once when something was done in a room.
-        ack: when the bots confirm that they have read.
+        store: the store of the bots; by default one in memory, which survives a `restart` but not the chat.
+        settings: settings of the bots. By default they poll rarely by themselves on virtual time, and often in real
+            time; either way they poll at once when somebody acts in a room.
+        ack: when the bots send read receipts.
         admins: the names of the people who are the bots' admins.
-        allow: the names of the only people, besides admins, whom the bots hear; by default everybody.
-        rate: how many answers each person gets in a thread; by default as many as they like.
-        apology: what a person is told when all tries to handle their message have failed, as in bots.yaml; by default
-            nothing, so that `replies` holds only what plugins say.
-        provide: things by type, such as `{Api: FakeApi()}`, that handlers get in place of what the plugins' providers
-            make; these are not called.
-        world: the service's world, to go on with that of an earlier chat, or with other `quirks`; by default a new
-            one, the same for every test.
-        quotas: let the service throttle as the real one does; people wait then, too.
-        raise_failures: let the failure of a handler fail the act that caused it. Else see `Room.failures`.
-        patience: how long nothing may come of an act; by default an hour of virtual time, or 20 s of real time.
+        allow: the names of the only people, besides admins, whom the bots answer; by default everybody.
+        rate: how many answers each person gets in a thread; by default there is no limit.
+        apology: what a person is told when all attempts to handle their message have failed, as in bots.yaml; by
+            default nothing, so that `replies` holds only what plugins say.
+        provide: objects by type, such as `{Api: FakeApi()}`, that handlers get in place of what the plugins' providers
+            make; these providers are not called.
+        world: the state of the service, to continue an earlier chat or to set `quirks`; by default a new one, the same
+            for every test.
+        quotas: the service throttles as the real one does; people wait then, too.
+        raise_failures: a handler's failure fails the act that caused it. Otherwise see `Room.failures`.
+        patience: how long an act may take until the chat counts as hanging; by default an hour of virtual time, or 20 s
+            of real time.
 
     Raises:
         TimeoutError: something hangs; the message says where.
         PluginError: a plugin cannot be used.
-        TypeError: something else was given than plugins, or `provide` gives what nobody asks for.
+        TypeError: an argument is not a plugin, or `provide` has a type that no handler asks for.
     """
     loop = virtual_loop()
     settings = settings or BotSettings(cadence=VIRTUAL_CADENCE if loop else REAL_CADENCE)
     store = store or MemoryStore()
     harness = Harness(
         Emulator(world or World(seed=0), clock=VirtualClock(loop) if loop else time.time, quotas=quotas),
-        patient(store, loop) if loop else store,
-        _parts(plugins, name, bots or {}, BotOptions(settings, ack, admins, allow, rate, apology), provide or {}),
+        store_in_real_time(store, loop) if loop else store,
+        _bot_specs(plugins, name, bots or {}, BotOptions(settings, ack, admins, allow, rate, apology), provide or {}),
         patience=patience or (VIRTUAL_PATIENCE if loop else REAL_PATIENCE),
         raise_failures=raise_failures,
     )
-    async with playing(harness) as room:
+    async with run_harness(harness) as room:
         yield room
 
 
 @asynccontextmanager
-async def playing(harness: Harness) -> AsyncIterator[Room]:
-    """Run the bots, and give the room where people talk to them; in the end, stop them."""
-    with noting_interrupts(), _unwrapping(), _explaining(harness):
+async def run_harness(harness: Harness) -> AsyncIterator[Room]:
+    """Run the bots, yield the room where people talk to them, and stop the bots."""
+    with detecting_interrupts(), _unwrapping(), _explaining(harness):
         async with harness.stage.resource, anyio.create_task_group() as group:
             await harness.run(group)
             yield harness.open_room("room")
-            harness.be_patient()
+            harness.extend_deadline()
             await harness.process.stop()
-            harness.surface()
+            harness.raise_failures()
             group.cancel_scope.cancel()
 
 
-def _parts(
+def _bot_specs(
     plugins: Sequence[Plugin],
     name: str,
     bots: Mapping[str, Sequence[Plugin]],
-    manners: BotOptions,
+    options: BotOptions,
     provide: Mapping[Any, object],
-) -> list[Part]:
+) -> list[BotSpec]:
     named = {name: plugins, **bots} if plugins else dict(bots)
     if not named:
         msg = "chat() was given no plugin: give it those of one bot, chat(plugin), or bots={'name': [plugin]}"
         raise TypeError(msg)
-    everything = {each: with_provided(given, provide, "chat()") for each, given in named.items()}
-    check_provided([one for given in everything.values() for one in given], provide)
-    for sources in everything.values():
-        check_together(sources)
-    return [Part(each, tuple(sources), manners) for each, sources in everything.items()]
+    sources_of = {bot: with_provided(given, provide, "chat()") for bot, given in named.items()}
+    check_provided([source for sources in sources_of.values() for source in sources], provide)
+    for sources in sources_of.values():
+        check_plugins_fit(sources)
+    return [BotSpec(bot, tuple(sources), options) for bot, sources in sources_of.items()]
 
 
 @contextmanager
@@ -289,9 +285,9 @@ def _explaining(harness: Harness) -> Iterator[None]:
 
 @contextmanager
 def _unwrapping() -> Iterator[None]:
-    """Raise what a task group raises about a single thing as that thing, and what ends the test as it was raised."""
+    """Raise a group of a single error as that error, and what ends the test as it was raised."""
     try:
-        with ending_at_once():
+        with raising_test_outcomes():
             yield
     except BaseExceptionGroup as group:
         error = _single(group)
@@ -305,7 +301,7 @@ def _unwrapping() -> Iterator[None]:
 
 
 def _shown(error: Exception) -> str:
-    """How an error shows itself; `__repr__` is a plugin's code."""
+    """Return the repr of an error; `__repr__` is a plugin's code and may fail."""
     try:
         return f"{error!r}"
     except BaseException:

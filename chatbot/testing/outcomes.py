@@ -1,6 +1,6 @@
-"""What ends a test at once when it comes out of a handler: pytest's own outcomes, and a real Ctrl-C.
+"""Exceptions that end a test at once when a handler raises them: pytest's own outcomes, and a real Ctrl-C.
 
-Everything else that is no `Exception` is a failure of the handler, in tests as in production.
+Every other `BaseException` is a failure of the handler, in tests as in production.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ def ends_the_test(error: BaseException) -> bool:
 
 
 @contextmanager
-def ending_at_once() -> Iterator[None]:
+def raising_test_outcomes() -> Iterator[None]:
     """Raise what ends the test as it was raised, in the place of what carried it here."""
     try:
         yield
     except BaseException as error:
-        ending = next((one.raised for one in leaves(error) if isinstance(one, EndOfAll)), None)
+        ending = next((leaf.raised for leaf in leaves(error) if isinstance(leaf, EndOfAll)), None)
         if ending is None:
             raise
         raise ending.with_traceback(ending.__traceback__) from None
 
 
 @contextmanager
-def noting_interrupts() -> Iterator[None]:
+def detecting_interrupts() -> Iterator[None]:
     """Tell a real Ctrl-C from a `KeyboardInterrupt` that code raises, by going along with the handler of SIGINT."""
     before = signal.getsignal(signal.SIGINT)
     if not callable(before) or threading.current_thread() is not threading.main_thread():

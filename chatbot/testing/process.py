@@ -1,6 +1,6 @@
-"""The bots of a chat, run as one process would run them: it can be stopped, killed, and started again.
+"""The bots of a chat, run as one process runs them: it can be stopped, killed and started again.
 
-Only what is in the store, and what is on the service, survives the end of a process.
+Only what is in the store or on the service survives the end of a process.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 PRESENCE_SECONDS: Final = 0.25
-"""Between two questions whether a bot has noticed that it is in a thread, or is no longer: well within quota."""
+"""Pause between two checks whether a bot has noticed that it was added or removed: well within quota."""
 
 
 @dataclass(frozen=True, slots=True)
-class HandlerFailure:
-    """A handler that failed.
+class Failure:
+    """A failed attempt of a handler.
 
     Args:
-        bot: the name of its bot.
-        event: what it was to handle; None if it was not a handler but the bot itself.
-        error: what it raised.
+        bot: the name of the bot.
+        event: the event; None if the bot itself failed and no handler.
+        error: what was raised.
     """
 
     bot: str
@@ -51,7 +51,7 @@ class HandlerFailure:
 
 @dataclass(frozen=True, slots=True)
 class BotOptions:
-    """How the bots of a chat behave, and towards whom; people are named."""
+    """Options of all bots of a chat; people are given by name."""
 
     settings: BotSettings
     ack: Ack
@@ -62,17 +62,17 @@ class BotOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """What one bot of a chat is made of."""
+class BotSpec:
+    """Name, plugins and options of one bot of a chat."""
 
     name: str
     plugins: Sequence[HandlerSource]
-    manners: BotOptions
+    options: BotOptions
 
 
 @dataclass(frozen=True, slots=True)
-class BotGuest:
-    """A bot as somebody who can be in a room."""
+class BotMember:
+    """A bot as a member of rooms."""
 
     name: str
     user: UserId
@@ -82,22 +82,22 @@ class BotProcess:
     """All bots of a chat.
 
     Args:
-        stage: the service they use.
-        store: their memory; opened at every start.
-        parts: what they are made of.
-        on_failure: told of every failure.
+        stage: the service.
+        store: the store of all bots; opened at every start.
+        specs: the bots.
+        on_failure: called with every failure.
     """
 
     def __init__(
-        self, stage: Stage, store: Store, parts: Sequence[Part], on_failure: Callable[[HandlerFailure], None]
+        self, stage: Stage, store: Store, specs: Sequence[BotSpec], on_failure: Callable[[Failure], None]
     ) -> None:
-        self.guests: dict[str, BotGuest] = {}
+        self.members: dict[str, BotMember] = {}
         self._stage = stage
         self._store = store
-        self._parts = parts
+        self._specs = specs
         self._on_failure = on_failure
         self._bots: Sequence[Bot] = ()
-        self._commons = SharedQuotas()
+        self._quotas = SharedQuotas()
         self._waiting: set[anyio.CancelScope] = set()
         self._scope = anyio.CancelScope()
         self._stopping = anyio.Event()
@@ -105,14 +105,14 @@ class BotProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether there are bots that anything could be expected of."""
+        """Whether the bots have started and have neither stopped nor crashed."""
         return bool(self._bots)
 
     async def start(self, group: TaskGroup) -> None:
-        """Start all bots; returns when they are made.
+        """Start all bots; return when they have been made.
 
         Raises:
-            StateError: they are running.
+            StateError: they are running already.
         """
         if self.is_running:
             msg = "the bots are running already: end them first, with kill() or stop(), or use restart()"
@@ -120,14 +120,14 @@ class BotProcess:
         await group.start(self._run)
 
     async def kill(self) -> None:
-        """End as `kill -9` does: at whatever the bots are doing, without another word to the service or the store."""
+        """Kill as `kill -9` does: whatever the bots are doing, without another call to the service or the store."""
         if self.is_running:
-            self.die()
+            self.crash()
         self._scope.cancel()
         await self._ended.wait()
 
-    def die(self) -> None:
-        """Begin to end as `kill -9` does; whoever is one of the bots' tasks gets no further than its next await."""
+    def crash(self) -> None:
+        """Begin to crash as `kill -9` does, without waiting; a task of the bots gets no further than its next await."""
         kill = getattr(self._store, "kill", None)  # a store that can be left as a killed process leaves it
         if kill is not None:
             kill()
@@ -136,14 +136,14 @@ class BotProcess:
         self._scope.cancel()
 
     async def stop(self) -> None:
-        """End as SIGTERM does: stop looking, finish what is in hand, send what is owed."""
+        """Stop as SIGTERM does: stop polling, finish running handlers, send what is in the outbox."""
         self._stopping.set()
         await self._ended.wait()
 
     async def settle(self, threads: Sequence[ThreadId]) -> None:
-        """Wait until all bots have handled what is in these threads, what they said to each other included.
+        """Wait until all bots have handled what is in these threads, including what they said to each other.
 
-        Returns when the process ends, too: nothing is to be expected of it then.
+        Returns when the process ends, too.
         """
         with anyio.CancelScope() as scope:
             self._waiting.add(scope)
@@ -156,7 +156,7 @@ class BotProcess:
         for bot in self._bots:
             await bot.at_rest()
         settled: dict[ThreadId, int] = {}
-        while self.is_running and settled != (versions := {one: self._stage.version(one) for one in threads}):
+        while self.is_running and settled != (versions := {thread: self._stage.version(thread) for thread in threads}):
             for bot in self._bots:
                 await self._settle_presence(bot, threads)
                 for thread, version in versions.items():
@@ -166,14 +166,14 @@ class BotProcess:
             settled = versions
 
     async def _settle_receipts(self, bot: Bot, thread: ThreadId) -> None:
-        """Wait until a bot's handlers know what people have read, if they want to. Nothing rings for it."""
+        """Wait until a bot's handlers have got people's read receipts, if they want them: a receipt starts no poll."""
         while (lane := bot.lanes.get(thread)) and lane.reading.lacks(self._stage.read_by_others(thread, bot.user)):
             await anyio.sleep(lane.reading.delay)
             bot.turns.ring(thread)
             await anyio.sleep(PRESENCE_SECONDS)
 
     async def _settle_presence(self, bot: Bot, threads: Sequence[ThreadId]) -> None:
-        """Wait until a bot knows which threads it is in. Nothing in a thread says so to one that is not."""
+        """Wait until a bot knows which threads it is in: one that is not in a thread reads nothing there."""
         while mistaken := await self._mistaken(bot, threads):
             bot.listening.summon()
             for thread in mistaken:
@@ -181,9 +181,9 @@ class BotProcess:
             await anyio.sleep(PRESENCE_SECONDS)
 
     async def _mistaken(self, bot: Bot, threads: Sequence[ThreadId]) -> list[ThreadId]:
-        """The threads that a bot is in without knowing it, or that it believes to be in and is not."""
+        """Return the threads whose members include the bot without its knowing, or no longer include it."""
         believed = {record.thread for record in await self._store.threads(bot.user) if not record.is_left}
-        return [one for one in threads if (one in believed) is not self._stage.is_in(one, bot.user)]
+        return [thread for thread in threads if (thread in believed) is not self._stage.is_in(thread, bot.user)]
 
     async def _run(self, *, task_status: TaskStatus[None]) -> None:
         self._stopping, self._ended = anyio.Event(), anyio.Event()
@@ -210,63 +210,63 @@ class BotProcess:
             scope.cancel()
 
     async def _make_bots(self) -> list[Bot]:
-        records = {part.name: await self._identity(part.name) for part in self._parts}
-        self.guests = {name: BotGuest(name, record.user) for name, record in records.items()}
-        self._commons = SharedQuotas()
-        return [self._make_bot(part, records) for part in self._parts]
+        records = {spec.name: await self._identity(spec.name) for spec in self._specs}
+        self.members = {name: BotMember(name, record.user) for name, record in records.items()}
+        self._quotas = SharedQuotas()
+        return [self._make_bot(spec, records) for spec in self._specs]
 
-    def _make_bot(self, part: Part, records: Mapping[str, BotRecord]) -> Bot:
-        record = records[part.name]
+    def _make_bot(self, spec: BotSpec, records: Mapping[str, BotRecord]) -> Bot:
+        record = records[spec.name]
         others = frozenset(other.user for other in records.values()) - {record.user}
-        manners = part.manners
-        info = BotInfo(part.name, record.user, part.name, siblings=others, admins=self._users(manners.admins))
-        allow = None if manners.allow is None else self._users(manners.allow)
-        access = Access(allow=allow, rate=manners.rate)
+        options = spec.options
+        info = BotInfo(spec.name, record.user, spec.name, siblings=others, admins=self._users(options.admins))
+        allow = None if options.allow is None else self._users(options.allow)
+        access = Access(allow=allow, rate=options.rate)
         return Bot(
-            name=part.name,
+            name=spec.name,
             service=self.service_of(record.user),
-            store=self.memory(),
-            dispatcher=self.dispatcher(part, info, access),
-            settings=manners.settings,
-            display_name=part.name,
+            store=self.store_for_bots(),
+            dispatcher=self.dispatcher(spec, info, access),
+            settings=options.settings,
+            display_name=spec.name,
             first_started_ms=record.first_started_ms,
-            commons=self._commons,
+            commons=self._quotas,
             clock=self._stage.clock,
-            on_failure=lambda event, error: self._on_failure(HandlerFailure(part.name, event, error)),
+            on_failure=lambda event, error: self._on_failure(Failure(spec.name, event, error)),
             log=self.log(),
         )
 
     def _users(self, names: Sequence[str]) -> frozenset[UserId]:
         return frozenset(map(self._stage.person, names))
 
-    # ── what bots are made with ───────────────────────────────────────────────────────────────────────────────
+    # ── what bots are made from ───────────────────────────────────────────────────────────────────────────────
 
     def service_of(self, user: UserId) -> ChatService:
-        """A bot's view of the service."""
+        """Return a new client of the service for a bot."""
         return self._stage.new_service_of(user)
 
-    def memory(self) -> Store:
-        """The memory of all bots."""
+    def store_for_bots(self) -> Store:
+        """Return the store that the bots get."""
         return self._store
 
-    def dispatcher(self, part: Part, info: BotInfo, access: Access) -> Dispatcher:
-        """A bot's handlers."""
-        manners = part.manners
+    def dispatcher(self, spec: BotSpec, info: BotInfo, access: Access) -> Dispatcher:
+        """Make a bot's handlers."""
+        options = spec.options
         return Dispatcher(
-            part.plugins,
+            spec.plugins,
             bot=info,
-            ack=manners.ack,
+            ack=options.ack,
             access=access,
             ends_all=ends_the_test,
-            apology=manners.apology,
+            apology=options.apology,
         )
 
     def log(self) -> FilteringBoundLogger:
-        """Where the bots say what they do."""
+        """Return the log of the bots."""
         return _log(self._stage)
 
     async def _identity(self, name: str) -> BotRecord:
-        """The identity the store remembers, or a new one."""
+        """Return the identity in the store, or make one."""
         resource = self._stage.emulator.world.resource.id
         known = await self._store.find_bot(name, resource)
         if known is not None and self._stage.knows(known.user):
@@ -274,12 +274,12 @@ class BotProcess:
             return known
         user = self._stage.create_user(name)
         record = BotRecord(name, resource, user, first_started_ms=int(self._stage.clock() * 1000))
-        await self.memory().commit(user, [SaveBot(record)])
+        await self.store_for_bots().commit(user, [SaveBot(record)])
         return record
 
 
 def _log(stage: Stage) -> FilteringBoundLogger:
-    """The project's own logging where it has configured any, or else plain lines with the chat's time."""
+    """Return the logger that the project configured, or else one that prints plain lines with the chat's time."""
     if structlog.is_configured():
         return structlog.get_logger("chatbot")  # type: ignore[no-any-return]
 

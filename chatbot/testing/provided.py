@@ -1,4 +1,4 @@
-"""What a test gives as plugins and in place of what providers make, checked."""
+"""Check the plugins that a test gives, and the objects it provides in place of what their providers make."""
 
 from __future__ import annotations
 
@@ -43,13 +43,15 @@ def with_provided(plugins: Sequence[Any], provide: Mapping[Any, object], caller:
     Raises:
         TypeError: one of them is no plugin, such as the function that makes it.
     """
-    for one in [plugins] if isinstance(plugins, Plugin | str) or not isinstance(plugins, Sequence) else plugins:
-        if not isinstance(one, Plugin) and not _has_handlers(one):
-            raise TypeError(_no_plugin(one, caller))
+    for plugin in [plugins] if isinstance(plugins, Plugin | str) or not isinstance(plugins, Sequence) else plugins:
+        if not isinstance(plugin, Plugin) and not _has_handlers(plugin):
+            raise TypeError(_no_plugin(plugin, caller))
     if isinstance(plugins, Plugin):
         msg = f"{caller} takes a list of plugins for each bot: write [plugin], not plugin"
         raise TypeError(msg)
-    sources: list[Any] = [_Provided(one, provide) if provide and isinstance(one, Plugin) else one for one in plugins]
+    sources: list[Any] = [
+        _Provided(plugin, provide) if provide and isinstance(plugin, Plugin) else plugin for plugin in plugins
+    ]
     return sources
 
 

@@ -1,6 +1,7 @@
-"""People in a room of the harness: they act through the real service, and wait until the bots have dealt with it.
+"""A room: one thread of a test's chat, the people who act in it, and what a test can assert about it.
 
-A room of the harness: one thread with people and bots in it, and what can be asserted about it.
+People act through the official SDK, and each act returns when the bots have handled what came of it. A room sees the
+rest of the chat only as a `RoomHost`, which the harness implements: the harness makes rooms, never the other way round.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import anyio
 from chatbot.emulator.records import Message
 from chatbot.errors import StateError, Throttled
 from chatbot.model import MessageId, Participant, ThreadId, UserId
-from chatbot.testing.process import BotGuest, HandlerFailure
+from chatbot.testing.process import BotMember, Failure
 from chatbot.testing.transcripts import transcript
 from chatbot.testing.virtual_time import virtual_loop
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from chatbot.emulator import Emulator
     from chatbot.service.base import ChatService
     from chatbot.stores.records import DeadLetter
-    from chatbot.testing.harness import Harness
+    from chatbot.testing.process import BotProcess
     from chatbot.testing.transport import Stage
 
 __tracebackhide__ = True  # pytest: what is of interest is the author's test and code
@@ -33,18 +34,18 @@ __tracebackhide__ = True  # pytest: what is of interest is the author's test and
 T = TypeVar("T")
 
 ACT_SECONDS: Final = 1.0
-"""How long an act takes on virtual time. Nobody says two things in a millisecond, and versions are milliseconds."""
+"""How long an act takes on virtual time: versions are milliseconds, and people are not that fast."""
 
 THROTTLED_SECONDS: Final = 1.0
-"""How long a person waits before trying again, when the service does not say."""
+"""How long a person waits before the next attempt when the service does not say."""
 
 
-class BotHost(Protocol):
+class Member(Protocol):
     """Anyone who can be in a room: a person or a bot."""
 
     @property
     def name(self) -> str:
-        """What the others see."""
+        """The name that the others see."""
         ...
 
     @property
@@ -53,15 +54,45 @@ class BotHost(Protocol):
         ...
 
 
-class Person:
-    """Somebody in a room. Made by `Room.user`; comes in with the first thing they do there.
+class RoomHost(Protocol):
+    """What a room needs of the chat that it belongs to."""
 
-    Every act goes through the official SDK into the in-process service, and returns when all running bots have
+    stage: Stage
+    process: BotProcess
+    failures: list[Failure]
+    dead_letters: list[DeadLetter]
+    is_waiting: bool
+
+    def open_room(self, topic: str) -> Room:
+        """Return another room of the chat."""
+        ...
+
+    async def start(self) -> None:
+        """Start the bots' process."""
+        ...
+
+    async def settle(self) -> None:
+        """Wait for the bots in all rooms, then raise what their handlers raised."""
+        ...
+
+    def raise_failures(self) -> None:
+        """Raise what handlers have raised since the last call."""
+        ...
+
+    def extend_deadline(self, seconds: float = 0.0) -> None:
+        """Count the patience of the chat anew, and add some seconds."""
+        ...
+
+
+class Person:
+    """A person in a room. Made by `Room.user`; enters with their first act.
+
+    Every act goes through the official SDK to the emulator in this process, and returns when all running bots have
     handled what came of it and have nothing left to send. A handler that failed meanwhile fails the act.
 
     Args:
-        room: where they act.
-        name: what the others see.
+        room: the room they act in.
+        name: the name that the others see.
         user: their id on the service.
     """
 
@@ -76,15 +107,15 @@ class Person:
 
     @property
     def service(self) -> ChatService:
-        """This person's own view of the service, for whatever has no word here."""
+        """The person's own client of the service, for acts that have no method here."""
         return self._room.stage.service_of(self.user)
 
     async def says(self, *texts: str, html: bool = False) -> MessageId:
-        """Say something; several texts one after the other, each after the bots have dealt with the one before.
+        """Send one message per text, each after the bots have handled the one before.
 
         Args:
             texts: at least one.
-            html: send them as html.
+            html: send them as HTML.
 
         Returns:
             The id of the (last) message, for `edits` and `deletes`.
@@ -102,30 +133,30 @@ class Person:
         return self._said
 
     async def edits(self, text: str, message: MessageId | None = None) -> None:
-        """Correct a message: the last one they said, unless another is named."""
+        """Edit a message: their last one, unless another is given."""
         edited = self._message(message)
         await self._act(lambda: self.service.edit_message(self._room.thread, edited, content=text))
 
     async def deletes(self, message: MessageId | None = None) -> None:
-        """Take a message back: the last one they said, unless another is named."""
+        """Delete a message: their last one, unless another is given."""
         deleted = self._message(message)
         await self._act(lambda: self.service.delete_message(self._room.thread, deleted))
 
     async def reads(self, message: MessageId | None = None) -> None:
-        """Send a read receipt: for the latest message of somebody else, unless another is named."""
+        """Send a read receipt: for the latest message of somebody else, unless another is given."""
         read = message or self._room.latest_for(self.user)
         await self._act(lambda: self.service.send_receipt(self._room.thread, read))
 
     async def types(self) -> None:
-        """Show that they are typing."""
+        """Send a typing notification."""
         await self._act(lambda: self.service.send_typing(self._room.thread, display_name=self.name))
 
     async def renames(self, topic: str) -> None:
-        """Give the thread another topic."""
+        """Change the topic of the thread."""
         await self._act(lambda: self.service.update_topic(self._room.thread, topic))
 
     async def joins(self) -> None:
-        """Come into the room: the first person opens it with the bots in it, others are let in."""
+        """Enter the room: the first person creates the thread with the bots in it, others are added."""
         await self._room.let_in(self, anew=True)
         await self._room.settle()
 
@@ -133,17 +164,17 @@ class Person:
         """Leave the room."""
         await self.removes(self)
 
-    async def adds(self, *guests: BotHost) -> None:
-        """Bring people or bots in."""
-        newcomers = [Participant(guest.user, guest.name) for guest in guests]
+    async def adds(self, *members: Member) -> None:
+        """Add people or bots."""
+        newcomers = [Participant(member.user, member.name) for member in members]
         failed = await self._act(lambda: self.service.add_participants(self._room.thread, newcomers))
         if failed:
-            msg = f"{self.name} could not bring in {failed}"
+            msg = f"{self.name} could not add {failed}"
             raise StateError(msg)
 
-    async def removes(self, guest: BotHost) -> None:
-        """Take somebody out: a person, or a bot."""
-        await self._act(lambda: self.service.remove_participant(self._room.thread, guest.user))
+    async def removes(self, member: Member) -> None:
+        """Remove a person or a bot."""
+        await self._act(lambda: self.service.remove_participant(self._room.thread, member.user))
 
     async def closes(self) -> None:
         """Delete the thread, for everyone."""
@@ -157,17 +188,17 @@ class Person:
         return chosen
 
     async def _act(self, act: Callable[[], Awaitable[T]]) -> T:
-        """Do something on the service and let the bots deal with it."""
+        """Call the service, then wait for the bots."""
         await self._room.let_in(self, anew=False)
         if virtual_loop() is not None:
             await anyio.sleep(ACT_SECONDS)
-        done = await patiently(act)
+        done = await retry_throttled(act)
         await self._room.settle()
         return done
 
 
-async def patiently(act: Callable[[], Awaitable[T]]) -> T:
-    """Do something on the service, again and again while it throttles: people, too, wait then."""
+async def retry_throttled(act: Callable[[], Awaitable[T]]) -> T:
+    """Call the service, again and again while it throttles."""
     while True:
         try:
             return await act()
@@ -182,13 +213,13 @@ REAL_TIME: Final = (
 
 
 class Room:
-    """One thread of a chat. The first person who does something in it opens it, with all bots in it.
+    """One thread of a chat. The first person who acts in it creates it, with all bots in it.
 
     Made by `chat` and by `another`.
     """
 
-    def __init__(self, harness: Harness, topic: str) -> None:
-        self._harness = harness
+    def __init__(self, host: RoomHost, topic: str) -> None:
+        self._host = host
         self._topic = topic
         self._thread: ThreadId | None = None
         self._people: dict[str, Person] = {}
@@ -197,63 +228,63 @@ class Room:
     # ── who is there ──────────────────────────────────────────────────────────────────────────────────────────
 
     def user(self, name: str) -> Person:
-        """The person of this name; the same one at each call, and the same user in every room of the chat."""
+        """Return the person of this name: the same at each call, and the same user in every room of the chat."""
         if name not in self._people:
-            self._people[name] = Person(self, name, self._harness.user_of(name))
+            self._people[name] = Person(self, name, self.stage.person(name))
         return self._people[name]
 
     @property
-    def bot(self) -> BotGuest:
+    def bot(self) -> BotMember:
         """The bot, or the first of several."""
         return next(iter(self.bots.values()))
 
     @property
-    def bots(self) -> Mapping[str, BotGuest]:
-        """All bots of the chat by name, for people to add and remove."""
-        return self._harness.process.guests
+    def bots(self) -> Mapping[str, BotMember]:
+        """All bots of the chat by name; people can add and remove them."""
+        return self._host.process.members
 
     # ── what can be asserted ──────────────────────────────────────────────────────────────────────────────────
 
     @property
     def replies(self) -> list[str]:
-        """What the bots have said and not taken back, in the order in which it was said, as it reads now."""
+        """The bots' messages with their current texts, oldest first, without deleted ones."""
         bots = {guest.user for guest in self.bots.values()}
         return [message.text for message in self._living() if message.sender in bots]
 
     @property
     def said(self) -> list[tuple[str, str]]:
-        """Name and text of everything that people and bots have said and not taken back."""
+        """Name and text of all messages of people and bots, oldest first, without deleted ones."""
         return [(self._name(message.sender), message.text) for message in self._living()]
 
     @property
     def people(self) -> list[str]:
-        """The names of all who are in the room, bots included, in the order in which they came."""
+        """The names of all who are in the room, bots included, in the order in which they entered."""
         return [self._name(member.user) for member in self.emulator.participants(self.thread)]
 
     @property
     def read(self) -> dict[str, str]:
-        """By name: the text of the latest message that each one has confirmed to have read."""
+        """By name: the text of the message of each member's latest read receipt."""
         texts = {message.id: message.text for message in self.messages}
         receipts = self.emulator.receipts(self.thread).values()
         return {self._name(receipt.user): texts[receipt.message] for receipt in receipts}
 
     @property
     def messages(self) -> Sequence[Message]:
-        """All messages as the service has them, oldest first, deleted ones and system messages included."""
+        """All messages as the service has them, oldest first, including deleted ones and system messages."""
         return [] if self._thread is None else self.stage.messages(self._thread)
 
     @property
-    def failures(self) -> list[HandlerFailure]:
+    def failures(self) -> list[Failure]:
         """Every failed attempt of a handler, in all rooms: for chats with `raise_failures=False`."""
-        return list(self._harness.failures)
+        return list(self._host.failures)
 
     @property
     def dead_letters(self) -> list[DeadLetter]:
-        """The bots' dead letters, in all rooms: what was given up after the last attempt, and what the service refused.
+        """The bots' dead letters, in all rooms: events that failed for good, and actions the service refused.
 
         Each has the `event`, the `handler`, the `error` and the number of `attempts`.
         """
-        return list(self._harness.dead_letters)
+        return list(self._host.dead_letters)
 
     @property
     def transcript(self) -> str:
@@ -261,7 +292,7 @@ class Room:
         return transcript(self.messages, self.stage.names)
 
     def latest_for(self, user: UserId) -> MessageId:
-        """The id of the latest message that others said, for this user to read."""
+        """Return the id of the latest message of somebody else than this user."""
         others = [message for message in self.messages if not message.is_system and message.sender != user]
         if not others:
             msg = "nobody else has said anything yet that could be read"
@@ -274,14 +305,14 @@ class Room:
     def _name(self, user: str) -> str:
         return self.stage.names.get(user, user)
 
-    # ── what stands behind ────────────────────────────────────────────────────────────────────────────────────
+    # ── the service ────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def thread(self) -> ThreadId:
         """The thread on the service.
 
         Raises:
-            StateError: nobody has come yet.
+            StateError: nobody has entered yet.
         """
         if self._thread is None:
             msg = "nobody has come into the room yet: let somebody say something, or come in (await ann.joins())"
@@ -290,25 +321,25 @@ class Room:
 
     @property
     def is_open(self) -> bool:
-        """Whether anybody has come."""
+        """Whether anybody has entered."""
         return self._thread is not None
 
     @property
     def emulator(self) -> Emulator:
-        """The service, for faults, and for looking at what was asked of it (`emulator.calls`)."""
+        """The service: to add faults, and to read its calls (`emulator.calls`)."""
         return self.stage.emulator
 
     @property
     def stage(self) -> Stage:
-        """Everybody's view of the service."""
-        return self._harness.stage
+        """The clients of all users of the service."""
+        return self._host.stage
 
     def another(self, topic: str = "another room") -> Room:
-        """A second thread with the same bots, for the same people or others."""
-        return self._harness.open_room(topic)
+        """Return another room, a second thread with the same bots, for the same people or others."""
+        return self._host.open_room(topic)
 
     async def let_in(self, person: Person, *, anew: bool) -> None:
-        """Let a person in who was never here; with `anew`, also one who has left."""
+        """Add a person who was never in the room; with `anew`, also one who has left."""
         async with self._door:
             if self._thread is None:
                 await self._open(person)
@@ -323,18 +354,19 @@ class Room:
         return not self.stage.is_in(self.thread, user) and (anew or user not in members)
 
     async def _open(self, person: Person) -> None:
-        everybody: list[BotHost] = [person, *self.bots.values()]
+        everybody: list[Member] = [person, *self.bots.values()]
         participants = [Participant(guest.user, guest.name) for guest in everybody]
-        created = await patiently(lambda: person.service.create_thread(self._topic, participants))
+        created = await retry_throttled(lambda: person.service.create_thread(self._topic, participants))
         self._thread = created.thread.id
 
     async def _let_in(self, person: Person) -> None:
-        host = next((one for one in self._people.values() if self.stage.is_in(self.thread, one.user)), None)
+        present = (person for person in self._people.values() if self.stage.is_in(self.thread, person.user))
+        host = next(present, None)
         if host is None:
             msg = f"nobody is left in the room who could let {person.name} in: somebody has to stay, or take another"
             raise StateError(msg)
         guest = Participant(person.user, person.name)
-        await patiently(lambda: host.service.add_participants(self.thread, [guest]))
+        await retry_throttled(lambda: host.service.add_participants(self.thread, [guest]))
 
     # ── time and process ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -344,23 +376,23 @@ class Room:
         Raises:
             Exception: what a handler raised meanwhile, unless the chat has `raise_failures=False`.
         """
-        await self._harness.settle()
+        await self._host.settle()
 
     @contextmanager
     def not_waiting(self) -> Iterator[None]:
-        """Let nobody wait for the bots inside of this block: for services that are away, and bots that are slow."""
-        was_waiting, self._harness.is_waiting = self._harness.is_waiting, False
+        """Let acts inside this block return at once: for services that are away, and bots that are slow."""
+        was_waiting, self._host.is_waiting = self._host.is_waiting, False
         try:
             yield
         finally:
-            self._harness.is_waiting = was_waiting
+            self._host.is_waiting = was_waiting
 
     async def advance(self, duration: timedelta | None = None, **units: float) -> None:
-        """Let time pass, at once, and wait until the bots are done with what came of it.
+        """Advance virtual time, and wait until the bots have handled what is due.
 
         Args:
             duration: how long; or in the units of `timedelta`: `advance(days=1, hours=2)`.
-            units: see there.
+            units: keyword arguments of `timedelta`.
 
         Raises:
             StateError: the test runs in real time.
@@ -368,25 +400,25 @@ class Room:
         if virtual_loop() is None:
             raise StateError(REAL_TIME)
         seconds = (duration or timedelta(0)).total_seconds() + timedelta(**units).total_seconds()
-        self._harness.be_patient(seconds)
+        self._host.extend_deadline(seconds)
         await anyio.sleep(seconds)
         await self.settle()
 
     async def restart(self) -> None:
-        """Kill the bots' process as `kill -9` does, and start it again: only what is durable survives."""
+        """Kill the bots' process as `kill -9` does, and start it again: only what is stored survives."""
         await self.kill()
         await self.start()
 
     async def kill(self) -> None:
-        """Kill the bots' process as `kill -9` does; people can go on talking."""
-        await self._harness.process.kill()
+        """Kill the bots' process as `kill -9` does; people can continue to talk."""
+        await self._host.process.kill()
 
     async def stop(self) -> None:
-        """Stop the bots' process as SIGTERM does: it finishes what is in hand; people can go on talking."""
-        await self._harness.process.stop()
-        self._harness.surface()
+        """Stop the bots' process as SIGTERM does: it finishes running handlers; people can continue to talk."""
+        await self._host.process.stop()
+        self._host.raise_failures()
 
     async def start(self) -> None:
         """Start the bots' process again after `kill` or `stop`, and wait until it has caught up."""
-        await self._harness.start()
+        await self._host.start()
         await self.settle()

@@ -1,6 +1,6 @@
-"""What went wrong in a plugin, shown where its author has written it, and not how chatbot came there.
+"""What a failing test shows: the conversation as text, and errors from the author's own code on.
 
-What was said in a thread, as text that people read: in failing tests, and wherever a conversation is shown.
+Transcripts are also used wherever else a conversation is shown to people.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ X = TypeVar("X", bound=Exception)
 _CHATBOT: Final = str(Path(__file__).parents[1]) + os.sep
 
 
-def check_together(plugins: Sequence[HandlerSource]) -> None:
+def check_plugins_fit(plugins: Sequence[HandlerSource]) -> None:
     """See that these can be the plugins of one bot.
 
     Raises:
@@ -34,7 +34,7 @@ def check_together(plugins: Sequence[HandlerSource]) -> None:
         raise error.with_traceback(None) from None
 
 
-def from_the_author_on(error: X) -> X:
+def without_framework_frames(error: X) -> X:
     """The error without the calls of chatbot that led to the author's code, if it came so far."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_CHATBOT):
@@ -78,7 +78,7 @@ def _describe(message: Message, names: Mapping[str, str]) -> str:
         return f"{who}: {_content(message)}"
     if message.type == "topicUpdated":
         return f'* {who} set the topic to "{message.topic}"'
-    listed = [names.get(one.user, one.user) for one in message.participants]
+    listed = [names.get(member.user, member.user) for member in message.participants]
     if listed == [who]:
         return f"* {who} {'came' if message.type == 'participantAdded' else 'left'}"
     verb = "added" if message.type == "participantAdded" else "removed"

@@ -1,17 +1,12 @@
-"""The service that a chat of the harness plays on: the emulator in this process, and everybody's view of it.
+"""The emulator in this process, reached through the official SDK without a network.
 
-Bots and people reach it through the official SDK, as in production; only the network is missing. What is asserted
-on is read from the emulator's world itself.
+`Stage` holds the emulated resource and a client for each user on it. `AsgiTransport` carries the SDK's requests to an
+ASGI application by calling it: signing, serialization and paging of the official clients run as in production. All
+waiting is on the event loop, so that virtual time stays virtual.
 
-The SDK's transport into an ASGI application of the same process: the real pipeline, no socket, no TLS.
-
-Signing, serialisation and paging of the official clients run as in production; only the network is missing.
-Whatever waits here waits on the event loop, so that a loop with virtual time stays virtual. Who uses it: the test
-harness and the contract tests, with the emulator as the application.
-
-An application plays the network's faults by raising: `ConnectionRefusedError` is a request that never arrived,
-any other `ConnectionError` a connection that broke after the request was sent, `TimeoutError` an answer that did
-not come. Every other exception is a defect of the application and passes through unchanged.
+The application raises network faults: `ConnectionRefusedError` is a request that never arrived, any other
+`ConnectionError` a connection that broke after the request was sent, `TimeoutError` a response that did not come. Every
+other exception is a defect of the application and passes through unchanged.
 """
 
 from __future__ import annotations
@@ -92,7 +87,7 @@ class Stage:
     def read_by_others(self, thread: ThreadId, user: UserId) -> dict[UserId, int]:
         """The number of the latest message that each of the others who are there has read."""
         receipts = self.emulator.receipts(thread).values()
-        there = (one for one in receipts if one.user != user and self.is_in(thread, UserId(one.user)))
+        there = (receipt for receipt in receipts if receipt.user != user and self.is_in(thread, UserId(receipt.user)))
         return {UserId(receipt.user): receipt.message for receipt in there}
 
     def is_in(self, thread: ThreadId, user: UserId) -> bool:

@@ -1,14 +1,11 @@
-"""A store on virtual time: while it works, on whatever threads it has, the virtual time stands still.
+"""Virtual time: an event loop whose clock jumps to the next deadline instead of waiting for it.
 
-Virtual time: an event loop whose clock jumps to the next deadline instead of waiting for it.
+Production code runs unchanged: it asks its event loop for the time and for wake-ups. Real sockets, pipes and processes
+are refused, because time does not jump for them. While worker threads of anyio or asyncio run, or a store works on
+threads of its own (`store_in_real_time`), virtual time stands still. When nothing is ready or scheduled and no thread
+works, the loop raises `Stuck` with the places where tasks wait, so that no test hangs.
 
-Production code is not touched: it asks its event loop for the time and for wake-ups, as ever. What it must not do is
-wait for the outside world, where time does not jump: a real socket, pipe or process is refused at once. Worker
-threads of anyio and asyncio are waited for while the virtual time stands still. When nothing is ready, nothing is
-scheduled and no thread works, nothing would ever happen again: that is an error that says who waits where, not a
-test that hangs.
-
-Who uses it: the pytest plugin, for the tests that ask for it, and the harness.
+The pytest plugin uses it for the tests that ask for it; so does the harness.
 """
 
 from __future__ import annotations
@@ -37,17 +34,17 @@ if TYPE_CHECKING:
     from chatbot.stores.base import Store
 
 
-def patient(store: Store, loop: VirtualTimeLoop) -> Store:
+def store_in_real_time(store: Store, loop: VirtualTimeLoop) -> Store:
     """The same store, waited for in real time.
 
     Args:
         store: any store.
         loop: whose time is to stand still.
     """
-    return cast("Store", _PatientStore(store, loop))
+    return cast("Store", _RealTimeStore(store, loop))
 
 
-class _PatientStore:
+class _RealTimeStore:
     def __init__(self, store: Store, loop: VirtualTimeLoop) -> None:
         self._store = store
         self._loop = loop

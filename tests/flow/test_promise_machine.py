@@ -36,10 +36,10 @@ from chatbot.emulator import Emulator, World
 from chatbot.model import MessageId
 from chatbot.stores import MemoryStore
 from chatbot.testing.crash.crash_injection import CrashableProcess, CrashPlan
-from chatbot.testing.harness import VIRTUAL_CADENCE, VIRTUAL_PATIENCE, Harness, playing
-from chatbot.testing.process import BotOptions, Part
+from chatbot.testing.harness import VIRTUAL_CADENCE, VIRTUAL_PATIENCE, Harness, run_harness
+from chatbot.testing.process import BotOptions, BotSpec
 from chatbot.testing.room import Room
-from chatbot.testing.virtual_time import VirtualClock, VirtualTimeLoop, patient, virtual_loop
+from chatbot.testing.virtual_time import VirtualClock, VirtualTimeLoop, store_in_real_time, virtual_loop
 
 STORIES = int(os.environ.get("CHATBOT_STORIES", "15"))
 
@@ -175,7 +175,7 @@ class Story:
             await self.room.start()
 
     async def doom(self, points: int) -> None:
-        self.fate.strike_after(points)
+        self.fate.crash_after(points)
 
     async def trouble(self, fault: str) -> None:
         self.room.emulator.faults.add(f"{fault},user={self.room.bot.user}")
@@ -190,7 +190,7 @@ class Story:
 
     async def end(self) -> None:
         """Nothing goes wrong any more, and all that is owed comes."""
-        self.fate.spare()
+        self.fate.cancel()
         self.room.emulator.faults.clear()
         await self.start()
         await self.room.advance(timedelta(hours=3))
@@ -204,24 +204,24 @@ async def play(steps: list[Step]) -> None:
     loop, fate, store = virtual_loop(), CrashPlan(), MemoryStore()
     assert loop is not None
     manners = BotSettings(cadence=VIRTUAL_CADENCE, retention=RETENTION)
-    part = Part("bot", (), BotOptions(manners, Ack.HANDLED))
+    part = BotSpec("bot", (), BotOptions(manners, Ack.HANDLED))
     harness = Harness(
         Emulator(World(seed=0), clock=VirtualClock(loop)),
-        patient(store, loop),
+        store_in_real_time(store, loop),
         [part],
         patience=VIRTUAL_PATIENCE,
         raise_failures=False,
-        process=partial(CrashableProcess, fate=fate, plugins=lambda _part: [witness()]),
+        process=partial(CrashableProcess, plan=fate, plugins=lambda _part: [witness()]),
     )
     random.seed(0)
-    async with playing(harness) as room:
+    async with run_harness(harness) as room:
         story = Story(room, fate, harness)
         await story.ann.joins()
         for step in steps:
             await step(story)
         await story.end()
         letters = await store.dead_letters(room.bot.user)
-        check(story, {letter.event.key for letter in letters}, may_bury=len(fate.deaths) >= 3)
+        check(story, {letter.event.key for letter in letters}, may_bury=len(fate.crashes) >= 3)
         assert await store.pending(room.bot.user) == []
 
 

@@ -28,8 +28,8 @@ from chatbot.testing import (
     Author,
     DeadLetter,
     EventStream,
+    Failure,
     Handled,
-    HandlerFailure,
     MemoryStore,
     Person,
     Rate,
@@ -61,7 +61,7 @@ async def test_a_bot() -> None:
         assert_type(room.said, list[tuple[str, str]])
         assert_type(room.read, dict[str, str])
         assert_type(room.transcript, str)
-        assert_type(room.failures, list[HandlerFailure])
+        assert_type(room.failures, list[Failure])
         assert_type(room.dead_letters, list[DeadLetter])
         assert_type(room.thread, ThreadId)
         assert_type(room.bot.user, UserId)
@@ -122,7 +122,7 @@ async def test_kills() -> None:
     assert_type(report.is_clean, bool)
 
 
-def named(failure: HandlerFailure) -> tuple[str, Event | None, Exception]:
+def named(failure: Failure) -> tuple[str, Event | None, Exception]:
     return failure.bot, failure.event, failure.error
 
 

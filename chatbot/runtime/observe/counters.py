@@ -56,7 +56,7 @@ class Stopwatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class RecentFailure:
     """A handler that failed.
 
     Args:
@@ -94,7 +94,7 @@ class Counts:
     buried: int
     healed: int
     token_expires_on: float | None
-    failures: tuple[Failure, ...]
+    failures: tuple[RecentFailure, ...]
     slow: int = 0
     abandoned: int = 0
 
@@ -108,7 +108,7 @@ class Tally:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._failures: deque[Failure] = deque(maxlen=MOST_FAILURES)
+        self._failures: deque[RecentFailure] = deque(maxlen=MOST_FAILURES)
         self._detection = Stopwatch()
         self._handlers: dict[tuple[str, str], Stopwatch] = {}
         self._calls: Counter[tuple[str, str]] = Counter()
@@ -128,7 +128,7 @@ class Tally:
                 key = (handler or "", "failed" if error else "succeeded")
                 self._handlers.setdefault(key, Stopwatch()).add(seconds)
                 if error is not None:
-                    self._failures.append(Failure(self._clock(), handler or "", error))
+                    self._failures.append(RecentFailure(self._clock(), handler or "", error))
             case HandlerSlow(is_abandoned=True):
                 self._abandoned += 1
             case HandlerSlow():

@@ -1,1 +1,1 @@
-"""TODO."""
+"""`.chat` files: conversations in text files that pytest runs as tests."""

@@ -1,4 +1,4 @@
-"""A `.chat` file as pytest sees it: one test, which performs the conversation and shows where bots said otherwise."""
+"""`.chat` files as pytest collects them: each is one test, which runs the conversation and shows differing replies."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ class ChatItem(pytest.Item):
         elif lines := difference(self._script.steps, done.steps):
             place = f"{self._script.file}:{first_difference(self._script.steps, done.steps)}"
             head = f"{place}: the bots said something else (- expected, + happened)"
-            raise OtherwiseSaid("\n".join([head, "", *lines]))
+            raise UnexpectedReplies("\n".join([head, "", *lines]))
 
     def _compare_replies(self, done: Sequence[ScriptStep]) -> None:
         shown: list[str] = []
         for bot, lines in other_replies(self._script, done):
             shown += [f"{self._script.file}: {bot} said something else (- expected, + happened)", "", *lines]
         if shown:
-            raise OtherwiseSaid("\n".join(shown))
+            raise UnexpectedReplies("\n".join(shown))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Show what the author can mend, and a traceback only where a handler failed."""
-        if isinstance(excinfo.value, OtherwiseSaid | ConfigError):
+        if isinstance(excinfo.value, UnexpectedReplies | ConfigError):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
 
@@ -67,5 +67,5 @@ class ChatItem(pytest.Item):
         return self.path, 0, self._script.file
 
 
-class OtherwiseSaid(AssertionError):
+class UnexpectedReplies(AssertionError):
     """The bots did not do what the file says."""

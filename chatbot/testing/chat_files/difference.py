@@ -1,6 +1,6 @@
-"""Where what was expected and what happened differ, as lines that people read. Pure.
+"""Run a script in a chat of the harness, and show where the bots' replies differ from it, as lines for people.
 
-The performance of a script: people do their part in a chat of the harness, and what the bots do is noted down.
+The comparison is pure; `perform` runs the people's steps and records what the bots do.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from chatbot.testing.chat_files.script import (
     first_line,
 )
 from chatbot.testing.harness import chat
-from chatbot.testing.process import HandlerFailure
-from chatbot.testing.room import BotHost, Person, Room
+from chatbot.testing.process import Failure
+from chatbot.testing.room import Member, Person, Room
 from chatbot.testing.virtual_time import VirtualTimeLoop
 
 CONTEXT: Final = 3
@@ -43,7 +43,7 @@ def difference(expected: Sequence[ScriptStep], actual: Sequence[ScriptStep]) -> 
     Returns:
         No line if there is no difference.
     """
-    matcher = SequenceMatcher(None, [one.key for one in expected], [one.key for one in actual], autojunk=False)
+    matcher = SequenceMatcher(None, [step.key for step in expected], [step.key for step in actual], autojunk=False)
     width = len(str(max((step.number for step in expected), default=0)))
     lines: list[str] = []
     for group in matcher.get_grouped_opcodes(CONTEXT):
@@ -63,14 +63,14 @@ def other_replies(script: Script, done: Sequence[ScriptStep]) -> Iterator[tuple[
     """
     for bot in script.bots:
         before, now = final_replies(script.steps, bot), final_replies(done, bot)
-        if [one.key for one in before] != [one.key for one in now]:
-            shown = [one for one in as_it_read(done, script.bots) if one.who == bot or one.who not in script.bots]
+        if [step.key for step in before] != [step.key for step in now]:
+            shown = [step for step in as_it_read(done, script.bots) if step.who == bot or step.who not in script.bots]
             yield bot, difference(_among(shown, before, now), shown)
 
 
 def _among(done: Sequence[ScriptStep], before: Sequence[ScriptStep], now: Sequence[ScriptStep]) -> list[ScriptStep]:
     """What was done, with a bot's earlier replies in the place of those it gives now."""
-    matcher = SequenceMatcher(None, [one.key for one in before], [one.key for one in now], autojunk=False)
+    matcher = SequenceMatcher(None, [step.key for step in before], [step.key for step in now], autojunk=False)
     places: dict[int, list[ScriptStep]] = {}
     for tag, first, last, begin, _ in matcher.get_opcodes():
         for offset, step in enumerate(before[first:last]):
@@ -112,7 +112,7 @@ class ScriptRun:
     """
 
     steps: tuple[ScriptStep, ...]
-    failures: tuple[HandlerFailure, ...]
+    failures: tuple[Failure, ...]
 
 
 def perform(script: Script, *, near: Path, root: Path, raise_failures: bool = True) -> ScriptRun:
@@ -128,15 +128,19 @@ def perform(script: Script, *, near: Path, root: Path, raise_failures: bool = Tr
         ConfigError: a plugin cannot be loaded.
         Exception: what a handler raised, with the line of the script as a note.
     """
-    cast = {role.name: [_load(script, role, one, near, root) for one in role.plugins] for role in script.roles}
+    cast = {role.name: [_load(script, role, path, near, root) for path in role.plugins] for role in script.roles}
     return anyio.run(_perform, script, cast, raise_failures, backend_options={"loop_factory": VirtualTimeLoop})
 
 
 def _load(script: Script, role: Role, reference: str, near: Path, root: Path) -> Plugin:
     above = [near, *near.parents] if near.is_relative_to(root) else [near]
     path = Path(*reference.split("."))
-    places = [one for one in above if one.is_relative_to(root) or one == near]
-    having = (one for one in places if (one / path / "__init__.py").is_file() or (one / f"{path}.py").is_file())
+    places = [directory for directory in above if directory.is_relative_to(root) or directory == near]
+    having = (
+        directory
+        for directory in places
+        if (directory / path / "__init__.py").is_file() or (directory / f"{path}.py").is_file()
+    )
     try:
         return load_plugin(reference, base_dir=next(having, root), settings=role.settings.get(reference))
     except PluginError as error:
@@ -202,13 +206,15 @@ class _Player:
             case _:
                 await person.renames(step.text)
 
-    def _guest(self, name: str) -> BotHost:
+    def _guest(self, name: str) -> Member:
         return self._room.bots.get(name) or self._room.user(name)
 
     def _message(self, person: Person, step: ScriptStep) -> MessageId:
         """What is edited or deleted; the script was checked to have it."""
-        said = [one for one in self._room.messages if one.sender == person.user and _is_said(one)]
-        fitting = [one for one in said if step.target is None or first_line(one.text) == step.target.strip()]
+        said = [message for message in self._room.messages if message.sender == person.user and _is_said(message)]
+        fitting = [
+            message for message in said if step.target is None or first_line(message.text) == step.target.strip()
+        ]
         return MessageId(str(fitting[-1].id))
 
     # ── what the bots did ─────────────────────────────────────────────────────────────────────────────────────
@@ -216,7 +222,7 @@ class _Player:
     def _note(self) -> None:
         """Note down what bots have done since the last time, in order; of a new message only how it reads now."""
         names = {guest.user: name for name, guest in self._room.bots.items()}
-        changed = [one for one in self._room.messages if self._is_news(one)]
+        changed = [message for message in self._room.messages if self._is_news(message)]
         for message in sorted(changed, key=lambda one: one.version if one.id in self._seen else one.id):
             if (who := names.get(message.sender)) is not None:  # type: ignore[call-overload]
                 self.steps += self._described(who, message)
@@ -239,7 +245,7 @@ class _Player:
         return [ScriptStep(Verb.EDITS, who, _readable(message), target)] if is_other else []
 
     def _is_latest(self, message: Message) -> bool:
-        own = [one for one in self._room.messages if one.sender == message.sender and _is_said(one)]
+        own = [other for other in self._room.messages if other.sender == message.sender and _is_said(other)]
         return not own or own[-1].id <= message.id
 
     def _arranged(self, who: str, message: Message) -> ScriptStep:
@@ -247,11 +253,13 @@ class _Player:
         if message.type == "topicUpdated":
             return ScriptStep(Verb.RENAMES, who, message.topic)
         names = self._room.stage.names
-        others = [one for one in message.participants if one.user != message.sender]
+        others = [member for member in message.participants if member.user != message.sender]
         if not others:
             return ScriptStep(Verb.LEAVES if message.type == "participantRemoved" else Verb.JOINS, who)
         verb = Verb.REMOVES if message.type == "participantRemoved" else Verb.ADDS
-        return ScriptStep(verb, who, ", ".join(names.get(one.user, one.display_name or one.user) for one in others))
+        return ScriptStep(
+            verb, who, ", ".join(names.get(member.user, member.display_name or member.user) for member in others)
+        )
 
 
 def _is_said(message: Message) -> bool:

@@ -1,8 +1,7 @@
-"""A step of a conversation: one thing that a person or a bot did, or that time passed; and how it is written down.
+"""Scripts: conversations in readable text files (`.chat`), which are tests of the bots in them.
 
-The same words are read from `.chat` files, written by recordings, and shown where a bot said something else.
-
-A script: a conversation in a readable text file, which is a test of the bots in it.
+A script has steps: what a person or a bot did, or that time passed. The same words are read from `.chat` files, written
+by recordings, and shown where a bot said something else.
 
 ::
 
@@ -16,9 +15,9 @@ A script: a conversation in a readable text file, which is a test of the bots in
     Ann: a message
       of two lines
 
-Rules: headers come first; a line is what somebody says, `* ` what somebody does, `( )` what passes; further lines of a
-text begin with two spaces; `#` at the beginning of a line is a comment. All mistakes are told at once, with file and
-line.
+Rules: headers come first; a line is what somebody says, `* ` what somebody does, `( )` the time that passes; further
+lines of a text begin with two spaces; `#` at the beginning of a line is a comment. All mistakes are reported at once,
+with file and line.
 
 A header `compare: replies` is for recordings, in which people did not wait for the bots as they do in a test: what each
 bot says must be the same, in the same order; between which lines of people it stands does not count.
@@ -116,7 +115,7 @@ def as_it_read(steps: Iterable[ScriptStep], bots: Container[str]) -> list[Script
         if step.who not in bots or step.verb not in (Verb.EDITS, Verb.DELETES):
             read.append(step)
             continue
-        places = [place for place, one in enumerate(read) if one.who == step.who and one.verb is Verb.SAYS]
+        places = [place for place, other in enumerate(read) if other.who == step.who and other.verb is Verb.SAYS]
         found = find_target([read[place] for place in places], step)
         if found is not None and step.verb is Verb.EDITS:
             read[places[found]] = replace(read[places[found]], text=step.text)
@@ -134,7 +133,9 @@ def final_replies(steps: Iterable[ScriptStep], who: str) -> list[ScriptStep]:
 def find_target(said: list[ScriptStep], step: ScriptStep) -> int | None:
     """Which of the things said an edit or deletion means; None if it means none of them."""
     fitting = [
-        place for place, one in enumerate(said) if step.target is None or first_line(one.text) == step.target.strip()
+        place
+        for place, other in enumerate(said)
+        if step.target is None or first_line(other.text) == step.target.strip()
     ]
     return fitting[-1] if fitting else None
 
@@ -333,7 +334,7 @@ class _Reader:
         elif name == "compare":
             self._refuse(number, f"{value!r} is nothing that can be compared; expected compare: {REPLIES}")
         elif name == "plugins":
-            self._plugins(number, tuple(one.strip() for one in value.split(",") if one.strip()))
+            self._plugins(number, tuple(name.strip() for name in value.split(",") if name.strip()))
         else:
             self._settings(number, value)
 

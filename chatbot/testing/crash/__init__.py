@@ -1,1 +1,1 @@
-"""TODO."""
+"""Crash tests: kill bots at every point of a conversation, and compare how it ended."""

@@ -1,9 +1,8 @@
-"""Bots that die when their hour has come: at a chosen write, send, acknowledgement or read, as `kill -9` ends them.
+"""Crash injection: kill a process of bots at a chosen write, send, receipt or read, as `kill -9` does.
 
-A `CrashableProcess` is started again after such a death, as a supervisor does, and remembers over all of its lives what
-its handlers have handled.
-
-Where a process dies: a `Fate` counts what bots do to store and service, and ends them at chosen points.
+A `CrashPlan` counts what bots do to the store and the service, and says at which points they crash. A
+`CrashableProcess` crashes there, is started again as a supervisor does, and records over all of its lives what its
+handlers were given.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from chatbot.stores.base import Store
 from chatbot.stores.records import StateKey
 from chatbot.stores.writes import SaveState, Write
 from chatbot.testing.outcomes import ends_the_test
-from chatbot.testing.process import BotProcess, HandlerFailure, Part
+from chatbot.testing.process import BotProcess, BotSpec, Failure
 from chatbot.testing.transport import Stage
 
 if TYPE_CHECKING:
@@ -40,20 +39,20 @@ if TYPE_CHECKING:
 
 
 class CrashableProcess(BotProcess):
-    """The bots of a chat, which die at the points that their fate has chosen, and are started again.
+    """The bots of a chat, which crash at the points of a plan and are started again.
 
     Args:
         stage: the service they use.
-        store: their memory.
-        parts: what they are made of; their plugins are those of `plugins`.
-        on_failure: told of every failure.
-        fate: where they die.
-        plugins: makes the plugins anew for every life, so that nothing in the process's memory survives its death.
+        store: the store of the bots.
+        specs: the bots; their plugins come from `plugins`.
+        on_failure: called with every failure.
+        plan: where they crash.
+        plugins: makes the plugins again for every life, so that nothing in memory survives a crash.
         faults: what the service does to the bots, and to nobody else.
-        is_silent: let the bots write no log.
+        is_silent: the bots write no log.
 
     Attributes:
-        handled: what the handlers were given, the latest time of each: bot, event key, event.
+        handled: the events that handlers were given by bot and event key, in the order of the last time of each.
         states: the states that were ever written.
     """
 
@@ -61,64 +60,64 @@ class CrashableProcess(BotProcess):
         self,
         stage: Stage,
         store: Store,
-        parts: Sequence[Part],
-        on_failure: Callable[[HandlerFailure], None],
+        specs: Sequence[BotSpec],
+        on_failure: Callable[[Failure], None],
         *,
-        fate: CrashPlan,
-        plugins: Callable[[Part], Sequence[Plugin]],
+        plan: CrashPlan,
+        plugins: Callable[[BotSpec], Sequence[Plugin]],
         faults: Sequence[Fault] = (),
         is_silent: bool = True,
     ) -> None:
-        super().__init__(stage, store, parts, on_failure)
+        super().__init__(stage, store, specs, on_failure)
         self.handled: dict[tuple[UserId, str], Event] = {}
         self.states: dict[tuple[UserId, StateKey], None] = {}
-        self._fate = fate
+        self._plan = plan
         self._plugins = plugins
         self._faults = faults
         self._is_silent = is_silent
-        self._afflicted: set[UserId] = set()
-        self._has_died = False
+        self._users_with_faults: set[UserId] = set()
+        self._has_crashed = False
         self._is_up = anyio.Event()
         self._is_up.set()
-        fate.rule(self._perish)
+        plan.on_crash(self._crash_here)
 
-    # ── dying and rising ──────────────────────────────────────────────────────────────────────────────────────
+    # ── crash and restart ──────────────────────────────────────────────────────────────────────────────────────
 
-    def _perish(self) -> None:
-        self._has_died = not self._stopping.is_set()  # whoever dies while being stopped stays down
-        if self._has_died:
+    def _crash_here(self) -> None:
+        self._has_crashed = not self._stopping.is_set()  # one that crashes while it is stopped stays down
+        if self._has_crashed:
             self._is_up = anyio.Event()
-        self.die()
+        self.crash()
 
     async def kill(self) -> None:
-        """See `BotProcess.kill`; nobody starts the bots again."""
-        self._has_died = False
+        """Kill the bots as `BotProcess.kill` does; they are not started again."""
+        self._has_crashed = False
         self._is_up.set()
         await super().kill()
 
     async def settle(self, threads: Sequence[ThreadId]) -> None:
-        """See `BotProcess.settle`; bots that die meanwhile are waited for in their next life."""
-        deaths = -1
-        while deaths != len(self._fate.deaths):
-            while not self._is_up.is_set():  # asked again, as they may die in the very moment in which one waits
+        """Settle as `BotProcess.settle` does; bots that crash meanwhile are waited for in their next life."""
+        crashes = -1
+        while crashes != len(self._plan.crashes):
+            while not self._is_up.is_set():  # in a loop, as they may crash again before this task runs
                 await self._is_up.wait()
-            deaths = len(self._fate.deaths)
+            crashes = len(self._plan.crashes)
             await super().settle(threads)
 
     async def _run(self, *, task_status: TaskStatus[None]) -> None:
-        birth = _Birth(task_status, self)
+        report = _StartReport(task_status, self)
         while True:
-            self._has_died = False
-            await super()._run(task_status=cast("TaskStatus[None]", birth))
-            if not self._has_died:
+            self._has_crashed = False
+            await super()._run(task_status=cast("TaskStatus[None]", report))
+            if not self._has_crashed:
                 self._is_up.set()
                 return
 
-    def rise(self) -> None:
-        """The bots are made: people may expect something of them."""
-        for guest in self.guests.values():
-            if guest.user not in self._afflicted:
-                self._afflicted.add(guest.user)
+    def mark_up(self) -> None:
+        """Note that the bots are running: people may expect something of them."""
+        for guest in self.members.values():
+            if guest.user not in self._users_with_faults:
+                self._users_with_faults.add(guest.user)
                 for fault in self._faults:
                     self._stage.emulator.faults.add(dataclasses.replace(fault, user=fault.user or guest.user))
         self._is_up.set()
@@ -126,41 +125,41 @@ class CrashableProcess(BotProcess):
     # ── what bots are made with ───────────────────────────────────────────────────────────────────────────────
 
     def service_of(self, user: UserId) -> ChatService:
-        """A bot's view of the service, every call of which is two points: before, and after its effect."""
-        return cast("ChatService", CrashingService(super().service_of(user), self._fate))
+        """Return a client of the service each call of which is two points: before and after its effect."""
+        return cast("ChatService", CrashingService(super().service_of(user), self._plan))
 
     def memory(self) -> Store:
-        """The memory of all bots, every commit of which is two points."""
-        return cast("Store", CrashingStore(super().memory(), self._fate, self.states))
+        """Return the store each commit to which is two points."""
+        return cast("Store", CrashingStore(super().store_for_bots(), self._plan, self.states))
 
-    def dispatcher(self, part: Part, info: BotInfo, access: Access) -> Dispatcher:
-        """A bot's handlers, made anew."""
-        return _Witness(self._plugins(part), info, part.manners.ack, access, self.handled)
+    def dispatcher(self, spec: BotSpec, info: BotInfo, access: Access) -> Dispatcher:
+        """Make a bot's handlers again."""
+        return _RecordingDispatcher(self._plugins(spec), info, spec.options.ack, access, self.handled)
 
     def log(self) -> FilteringBoundLogger:
-        """Hundreds of lives would fill a log with the same few lines."""
+        """Return a log that writes nothing: hundreds of lives would repeat the same few lines."""
         if not self._is_silent:
             return super().log()
         silence = structlog.make_filtering_bound_logger("critical")
         return structlog.wrap_logger(structlog.ReturnLogger(), processors=[], wrapper_class=silence)  # type: ignore[no-any-return]
 
 
-class _Birth:
-    """Tells the first time that the process has started, and each time that it is up."""
+class _StartReport:
+    """Reports to the task group once that the process has started, and to the process each time that it is up."""
 
     def __init__(self, status: TaskStatus[None], process: CrashableProcess) -> None:
         self._status: TaskStatus[None] | None = status
         self._process = process
 
     def started(self, _value: None = None) -> None:
-        self._process.rise()
+        self._process.mark_up()
         if self._status is not None:
             self._status.started()
             self._status = None
 
 
-class _Witness(Dispatcher):
-    """A dispatcher that writes down what its handlers were given."""
+class _RecordingDispatcher(Dispatcher):
+    """A dispatcher that records what its handlers were given."""
 
     def __init__(
         self,
@@ -192,7 +191,7 @@ class _Witness(Dispatcher):
 
 
 class CrashKind(StrEnum):
-    """What a process does that somebody else could tell from its not having been done."""
+    """Effects of a process that others can observe."""
 
     COMMIT = "store write"
     SEND = "send"
@@ -225,13 +224,13 @@ _WALKS: Final = {"list_participants", "list_receipts"}
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A moment at which a process can die.
+    """A moment at which a process can crash.
 
     Args:
-        number: which one, from 0, of all in the life of a chat.
-        kind: what is being done.
+        number: counted from 0 over the whole chat.
+        kind: the kind of effect.
         what: the method of the service, or the writes of the commit.
-        is_after: it is done, but the process does not know yet.
+        is_after: the effect has happened, but the process has not been told yet.
     """
 
     number: int
@@ -244,7 +243,7 @@ class Point:
 
 
 class CrashPlan:
-    """What the bots of a chat do, point by point, and where they have to die.
+    """Counts the points that the bots of a chat pass, and crashes the process at chosen ones.
 
     Args:
         fatal: the numbers of the points at which the process is killed.
@@ -252,46 +251,46 @@ class CrashPlan:
 
     def __init__(self, fatal: Iterable[int] = ()) -> None:
         self.points: list[Point] = []
-        self.deaths: list[Point] = []
+        self.crashes: list[Point] = []
         self.is_sealed = False
         self._fatal = set(fatal)
-        self._die: Callable[[], None] | None = None
+        self._crash: Callable[[], None] | None = None
 
-    def rule(self, die: Callable[[], None]) -> None:
-        """Say how the process is killed."""
-        self._die = die
+    def on_crash(self, die: Callable[[], None]) -> None:
+        """Set the function that crashes the process."""
+        self._crash = die
 
-    def strike_after(self, points: int) -> None:
-        """Kill the process so many points from now."""
+    def crash_after(self, points: int) -> None:
+        """Crash the process so many points from now."""
         self._fatal.add(len(self.points) + points)
 
-    def spare(self) -> None:
-        """Kill nobody any more."""
+    def cancel(self) -> None:
+        """Cancel all crashes that have not happened yet."""
         self._fatal.clear()
 
     async def reach(self, kind: CrashKind, what: str, *, is_after: bool = False) -> None:
-        """Count a point. If it is a fatal one, the process dies here, and this never returns."""
+        """Count a point. If it is a chosen one, crash the process here and never return."""
         if self.is_sealed:
             return
         point = Point(len(self.points), kind, what, is_after)
         self.points.append(point)
-        if point.number in self._fatal and self._die is not None:
-            self.deaths.append(point)
-            self._die()
+        if point.number in self._fatal and self._crash is not None:
+            self.crashes.append(point)
+            self._crash()
             await anyio.sleep_forever()
 
 
 class CrashingService:
-    """A view of the service; every call of it may be the last, before its effect or after it.
+    """A client of the service each call of which may be the last, before its effect or after it.
 
     Args:
-        service: the view.
-        fate: what decides.
+        service: the client.
+        plan: where the process crashes.
     """
 
-    def __init__(self, service: ChatService, fate: CrashPlan) -> None:
+    def __init__(self, service: ChatService, plan: CrashPlan) -> None:
         self._service = service
-        self._fate = fate
+        self._plan = plan
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._service, name)
@@ -302,17 +301,17 @@ class CrashingService:
     def _call(self, name: str, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def calling(*args: Any, **options: Any) -> Any:
             kind = _KINDS[name]
-            await self._fate.reach(kind, name)
+            await self._plan.reach(kind, name)
             answer = await call(*args, **options)
             if kind is not CrashKind.READ:
-                await self._fate.reach(kind, name, is_after=True)
+                await self._plan.reach(kind, name, is_after=True)
             return answer
 
         return calling
 
     def _walk(self, name: str, walk: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
         async def walking(*args: Any, **options: Any) -> AsyncIterator[Any]:
-            await self._fate.reach(_KINDS[name], name)
+            await self._plan.reach(_KINDS[name], name)
             async for item in walk(*args, **options):
                 yield item
 
@@ -320,26 +319,26 @@ class CrashingService:
 
 
 class CrashingStore:
-    """A store; every commit to it may be the last, before it or after it.
+    """A store each commit to which may be the last, before it or after it.
 
     Args:
         store: the store.
-        fate: what decides.
-        states: where the states are noted that are written.
+        plan: where the process crashes.
+        states: collects the keys of the states that are written.
     """
 
-    def __init__(self, store: Store, fate: CrashPlan, states: dict[tuple[UserId, StateKey], None]) -> None:
+    def __init__(self, store: Store, plan: CrashPlan, states: dict[tuple[UserId, StateKey], None]) -> None:
         self._store = store
-        self._fate = fate
+        self._plan = plan
         self._states = states
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
     async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
-        """See `Store.commit`."""
+        """Commit as `Store.commit` does, between two points."""
         what = ", ".join(type(write).__name__ for write in writes)
-        await self._fate.reach(CrashKind.COMMIT, what)
+        await self._plan.reach(CrashKind.COMMIT, what)
         await self._store.commit(bot, writes)
         self._states.update({(bot, write.key): None for write in writes if isinstance(write, SaveState)})
-        await self._fate.reach(CrashKind.COMMIT, what, is_after=True)
+        await self._plan.reach(CrashKind.COMMIT, what, is_after=True)

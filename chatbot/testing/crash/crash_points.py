@@ -1,11 +1,9 @@
-"""What came of killing a bot at every point of a conversation, for people to read.
+"""Crash points: run a conversation again and again, with a kill at every point where one could do harm.
 
-Crash points: play a conversation again and again, with a kill at every point where one could do harm.
-
-`crash_points` plays a script once, undisturbed, and counts every store write, send, acknowledgement, edit and read
-that the bots do. Then it plays the script once for each of these points, under each fault of the service, and kills
-the bots there as `kill -9` would; they are started again, as a supervisor does. What is visible in the end, what was
-handled, and what the bots remember must be as it was without the kill.
+`crash_points` runs a script once without a kill, and counts every store write, send, receipt, edit and read of the
+bots. Then it runs the script once for each of these points, under each fault of the service, and kills the bots there
+as `kill -9` does; they are started again as a supervisor does. What is visible in the end, what was handled, and what
+is stored must be as without the kill. The report is written for people to read.
 """
 
 from __future__ import annotations
@@ -31,21 +29,21 @@ from chatbot.polling.cadence import Cadence
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import Store
 from chatbot.testing.crash.crash_injection import CrashableProcess, CrashKind, CrashPlan, Point
-from chatbot.testing.crash.end_state import EndState, StatePath, differences, impersonal, name_of, timeless
-from chatbot.testing.harness import VIRTUAL_PATIENCE, Harness, playing
-from chatbot.testing.process import BotOptions, Part
+from chatbot.testing.crash.end_state import EndState, RoomState, describe_event, differences, without_ids, without_times
+from chatbot.testing.harness import VIRTUAL_PATIENCE, Harness, run_harness
+from chatbot.testing.process import BotOptions, BotSpec
 from chatbot.testing.room import Room
-from chatbot.testing.virtual_time import START, VirtualClock, VirtualTimeLoop, patient, virtual_loop
+from chatbot.testing.virtual_time import START, VirtualClock, VirtualTimeLoop, store_in_real_time, virtual_loop
 
 SHOWN_VIOLATIONS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A run that did not end as the undisturbed one.
+    """A run that did not end like the run without a kill.
 
     Args:
-        point: where the bots were killed; None if they were not, so that the fault alone did it.
+        point: where the bots were killed; None if they were not, and the fault alone is the cause.
         fault: what the service did to them.
         wrong: what is wrong, a sentence each.
         transcript: the conversation.
@@ -66,14 +64,14 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class CrashReport:
-    """What came of all the kills.
+    """The results of all runs.
 
     Args:
         points: how many points there were under each fault, by kind.
-        runs: how often the conversation was played.
+        runs: how often the conversation ran.
         violations: the runs that did not end well.
-        unreached: kills that never came, as the run took another way; 0 unless the bots or the script do something
-            random that `random` does not know of.
+        unreached: kills that did not happen because the run took another path; 0 unless the bots or the script do
+            something random that does not come from `random`.
     """
 
     points: Mapping[str, Mapping[CrashKind, int]]
@@ -83,12 +81,12 @@ class CrashReport:
 
     @property
     def count(self) -> int:
-        """How many points there were in all."""
+        """The number of all points."""
         return sum(sum(kinds.values()) for kinds in self.points.values())
 
     @property
     def is_clean(self) -> bool:
-        """Whether all was as it would have been without a kill."""
+        """Whether every run ended as without a kill."""
         return not self.violations
 
     def __str__(self) -> str:
@@ -108,18 +106,18 @@ class CrashReport:
 
 
 Script: TypeAlias = Callable[[Room], Awaitable[None]]
-"""Plays a conversation in a room."""
+"""A function that plays a conversation in a room."""
 
 NO_FAULT: Final = ""
 
 CADENCE: Final = Cadence(interval=60, idle=120)
-"""How often bots look by themselves: rarely, as every look is a point more; but see below."""
+"""Bots poll rarely by themselves, because every poll is one more point."""
 
 AFTERMATH: Final = timedelta(minutes=5)
-"""How long the bots have, after the script, for what shows late: a double may take until the next whole look."""
+"""How long the bots run after the script: a double may show only at the next full poll."""
 
 EPOCH_SECONDS: Final = 4096.0
-"""Every run begins at a multiple of this on the loop's clock: sums of such a number lose nothing in a float."""
+"""Every run begins at a multiple of this on the loop's clock, so that float sums lose no precision between runs."""
 
 
 async def crash_points(
@@ -134,7 +132,7 @@ async def crash_points(
     aftermath: timedelta = AFTERMATH,
     at: Collection[int] | None = None,
 ) -> CrashReport:
-    """Kill a bot at every point of a conversation, and see whether anybody could tell.
+    """Kill a bot at every point of a conversation, and report every difference that the kill made.
 
     ::
 
@@ -147,36 +145,38 @@ async def crash_points(
             print(report)
             assert report.is_clean, report
 
-    Needs virtual time. What the script's people do waits for the bots, and for bots that die meanwhile until they are
-    up again. The dice of `random` fall the same way in every run.
+    Needs virtual time. What people do in the script waits for the bots, and for bots that crash until they are up
+    again. `random` gives the same numbers in every run.
 
     Args:
-        script: plays the conversation, from the beginning, in a fresh room each time; it may open others, and stop,
-            kill and restart the bots.
+        script: plays the conversation in a new room each time; it may open others, and stop, kill and restart the
+            bots.
         plugins: the bot's plugins, or functions that make them: these are called at each start of the bot, so that
-            what a plugin keeps in its own memory is gone after a kill, as it is in production.
-        faults: what the service does to the bot, each on its own: texts as `chatbot emulator --fault` takes them, and
-            "" for nothing. The people are spared, unless a fault names them.
-        store: makes the memory of each run.
+            what a plugin keeps in memory is gone after a kill, as in production.
+        faults: the faults of the service, one after the other: texts as `chatbot emulator --fault` takes them, and ""
+            for none. They do not affect people, unless a fault names them.
+        store: makes the store of each run.
         world: makes the service's world for each run, for other seeds and quirks.
-        settings: how the bot is to behave. By default it looks every minute or two by itself; the more often it
-            looks, the more points there are.
-        ack: when the bot confirms that it has read.
+        settings: of the bot. By default it polls every minute or two by itself; the more often it polls, the more
+            points there are.
+        ack: when the bot sends read receipts.
         name: the bot's name.
-        aftermath: how long to wait for late consequences after the script.
-        at: kill at the points of these numbers only, and let the bots write their log: to look at a violation.
+        aftermath: how long the bots run after the script.
+        at: kill at the points of these numbers only, and write the bots' log: to examine a violation.
 
     Raises:
         StateError: the test runs in real time.
-        Exception: whatever the undisturbed run raises.
+        Exception: whatever the run without a kill raises.
     """
     loop = virtual_loop()
     if loop is None:
         msg = "crash_points() needs virtual time: mark the test @pytest.mark.virtual_time"
         raise StateError(msg)
     settings = settings or BotSettings(cadence=CADENCE)
-    part = Part(name, (), BotOptions(settings, ack))
-    play = _Player(loop, script, plugins, part, store=store, world=world, aftermath=aftermath, is_silent=at is None)
+    spec = BotSpec(name, (), BotOptions(settings, ack))
+    play = _ScriptRunner(
+        loop, script, plugins, spec, store=store, world=world, aftermath=aftermath, is_silent=at is None
+    )
     undisturbed = await play.run()
     if undisturbed.error is not None:
         raise undisturbed.error
@@ -191,7 +191,7 @@ async def crash_points(
             if at is None or point.number in at:
                 run = await play.run(fault, point.number)
                 violations += run.compared(undisturbed, fault)
-                unreached += not run.deaths
+                unreached += not run.crashes
                 runs += 1
         runs += 1
     return CrashReport(points, runs, violations, unreached)
@@ -199,32 +199,31 @@ async def crash_points(
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """One play of the script: what it was, and how it ended."""
+    """One run of the script, and how it ended."""
 
     points: Sequence[Point]
-    deaths: Sequence[Point]
+    crashes: Sequence[Point]
     ending: EndState | None
     transcript: str
     error: Exception | None
 
     def compared(self, undisturbed: _Run, fault: str) -> Iterator[Violation]:
-        """What is wrong, if anything is."""
         wrong = [f"the run failed: {type(self.error).__name__}: {self.error}"] if self.error is not None else []
         if self.ending is not None and undisturbed.ending is not None:
             wrong += differences(undisturbed.ending, self.ending)
         if wrong:
-            yield Violation(self.deaths[0] if self.deaths else None, fault, wrong, self.transcript)
+            yield Violation(self.crashes[0] if self.crashes else None, fault, wrong, self.transcript)
 
 
-class _Player:
-    """Plays the script, always in the same world."""
+class _ScriptRunner:
+    """Runs the script, always in the same world."""
 
     def __init__(
         self,
         loop: VirtualTimeLoop,
         script: Script,
         plugins: Sequence[Plugin | Callable[[], Plugin]],
-        part: Part,
+        spec: BotSpec,
         *,
         store: Callable[[], Store],
         world: Callable[[], World],
@@ -234,47 +233,47 @@ class _Player:
         self._loop = loop
         self._script = script
         self._plugins = plugins
-        self._part = part
+        self._spec = spec
         self._store = store
         self._world = world
         self._aftermath = aftermath
         self._is_silent = is_silent
 
     async def run(self, fault: str = NO_FAULT, fatal: int | None = None) -> _Run:
-        """Play the script once, and kill the bots at one point, if any."""
+        """Run the script once, and kill the bots at the point `fatal`, if given."""
         now = self._loop.time()
         await anyio.sleep(-now % EPOCH_SECONDS)
-        fate = CrashPlan(() if fatal is None else [fatal])
-        store = patient(self._store(), self._loop)
-        harness = self._harness(store, fate, [Fault.parse(fault)] if fault else [])
+        plan = CrashPlan(() if fatal is None else [fatal])
+        store = store_in_real_time(self._store(), self._loop)
+        harness = self._harness(store, plan, [Fault.parse(fault)] if fault else [])
         ending, error = None, None
-        with _same_dice():
+        with _same_random():
             try:
-                async with playing(harness) as room:
+                async with run_harness(harness) as room:
                     await self._play(room, harness)
-                    fate.is_sealed = True
-                    await room.settle()  # whoever died at the very end
-                    ending = await _ending(harness, store)
+                    plan.is_sealed = True
+                    await room.settle()  # for bots that crashed at the very end
+                    ending = await _end_state(harness, store)
             except Exception as raised:
                 error = raised
-        return _Run(fate.points, fate.deaths, ending, _transcript(harness), error)
+        return _Run(plan.points, plan.crashes, ending, _transcript(harness), error)
 
-    def _harness(self, store: Store, fate: CrashPlan, faults: Sequence[Fault]) -> Harness:
+    def _harness(self, store: Store, plan: CrashPlan, faults: Sequence[Fault]) -> Harness:
         clock = VirtualClock(self._loop, start=START - timedelta(seconds=self._loop.time()))
         return Harness(
             Emulator(self._world(), clock=clock),
             store,
-            [self._part],
+            [self._spec],
             patience=VIRTUAL_PATIENCE,
             raise_failures=False,
-            process=partial(CrashableProcess, fate=fate, plugins=self._made, faults=faults, is_silent=self._is_silent),
+            process=partial(CrashableProcess, plan=plan, plugins=self._made, faults=faults, is_silent=self._is_silent),
         )
 
-    def _made(self, _part: Part) -> list[Plugin]:
-        return [one if isinstance(one, Plugin) else one() for one in self._plugins]
+    def _made(self, _spec: BotSpec) -> list[Plugin]:
+        return [plugin if isinstance(plugin, Plugin) else plugin() for plugin in self._plugins]
 
     async def _play(self, room: Room, harness: Harness) -> None:
-        """Play to the end. Bots that are down then, or died while they were stopped, settle in a life more."""
+        """Run to the end. Bots that are down then, or crashed while they were stopped, get one more life to settle."""
         await self._script(room)
         if not harness.process.is_running:
             await room.start()
@@ -282,7 +281,7 @@ class _Player:
 
 
 @contextmanager
-def _same_dice() -> Iterator[None]:
+def _same_random() -> Iterator[None]:
     state = random.getstate()
     random.seed(0)
     try:
@@ -291,41 +290,41 @@ def _same_dice() -> Iterator[None]:
         random.setstate(state)
 
 
-async def _ending(harness: Harness, store: Store) -> EndState:
+async def _end_state(harness: Harness, store: Store) -> EndState:
     process = harness.process
     assert isinstance(process, CrashableProcess)
     rooms = [room for room in harness.rooms if room.is_open]
     threads = {room.thread: f"room {number}" for number, room in enumerate(rooms)}
     return EndState(
-        [_place(room, process) for room in rooms], await _memory(process, store, harness.stage.names, threads)
+        [_room_state(room, process) for room in rooms], await _stored(process, store, harness.stage.names, threads)
     )
 
 
-def _place(room: Room, process: CrashableProcess) -> StatePath:
+def _room_state(room: Room, process: CrashableProcess) -> RoomState:
     names = room.stage.names
     bots = {guest.name for guest in room.bots.values()}
     head = room.emulator.world.state.room(room.thread).head
     people = sorted(room.people) if head.deleted is None else []
     handled = [event for event in process.handled.values() if getattr(event, "thread", None) == room.thread]
-    return StatePath(
-        replies=[(who, timeless(text)) for who, text in room.said if who in bots],
-        handled=[name_of(event, names) for event in handled],
-        read={who: timeless(text) for who, text in room.read.items() if who in bots & {*people}},
+    return RoomState(
+        replies=[(who, without_times(text)) for who, text in room.said if who in bots],
+        handled=[describe_event(event, names) for event in handled],
+        read={who: without_times(text) for who, text in room.read.items() if who in bots & {*people}},
         people=people,
         topic=head.topic,
     )
 
 
-async def _memory(
+async def _stored(
     process: CrashableProcess, store: Store, names: Mapping[str, str], threads: Mapping[ThreadId, str]
 ) -> dict[str, list[str]]:
     memory: dict[str, list[str]] = {}
-    for guest in process.guests.values():
+    for guest in process.members.values():
         bot = guest.user
         memory |= {
             f"wishes that {guest.name} still owes": [repr(row.action) for row in await store.pending(bot)],
             f"dead letters of {guest.name}": sorted(
-                f"{name_of(letter.event, names)} in {letter.handler}: {letter.error}"
+                f"{describe_event(letter.event, names)} in {letter.handler}: {letter.error}"
                 for letter in await store.dead_letters(bot)
             ),
             f"timers of {guest.name}": sorted(timer.handler for timer in await store.timers(bot)),
@@ -340,7 +339,7 @@ async def _memory(
         whose = " of ".join(
             filter(None, (key.name, names.get(key.user or "", key.user), threads.get(key.thread or ThreadId(""))))
         )
-        memory[f"state {whose}"] = [impersonal(stored.value, names)] if stored else []
+        memory[f"state {whose}"] = [without_ids(stored.value, names)] if stored else []
     return memory
 
 

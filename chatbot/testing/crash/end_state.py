@@ -1,7 +1,6 @@
-"""How a chat ended, in words that hold for another run of the same chat too; and what is wrong with one. Pure.
+"""End states: how a chat ended, without what differs between runs, and the differences between two of them. Pure.
 
-Two runs of a chat differ in what a kill costs: time, and with it the ids and times that the service gives. They must
-not differ in anything else.
+A kill costs time, and changes the ids and times that the service gives. Nothing else may differ between two runs.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ _TIMES: Final = re.compile(r"(?<!\d)1[67]\d{11}(?!\d)")
 
 
 @dataclass(frozen=True, slots=True)
-class StatePath:
+class RoomState:
     """How one room ended.
 
     Args:
-        replies: what bots have said there, as it reads at last, in order: who, and what.
-        handled: the events that handlers were given, each where it was handled for the last time.
-        read: what bots that are there have confirmed to have read.
-        people: who is there.
-        topic: what it is called.
+        replies: name and final text of what bots said, in order.
+        handled: the events that handlers were given, in the order of the last time of each.
+        read: by bot in the room, the text up to which it has sent read receipts.
+        people: the names of all who are in the room.
+        topic: the topic.
     """
 
     replies: Sequence[tuple[str, str]]
@@ -51,58 +50,58 @@ class EndState:
     """How a chat ended.
 
     Args:
-        places: its rooms, in the order in which they were opened.
-        memory: what the bots remember, kind by kind.
+        rooms: its rooms, in the order in which they were opened.
+        stored: what is in the store, by kind.
     """
 
-    places: Sequence[StatePath]
-    memory: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    rooms: Sequence[RoomState]
+    stored: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def timeless(text: str) -> str:
-    """A text without what no two runs have in common."""
+def without_times(text: str) -> str:
+    """Replace the ids and times of the service, which differ between runs."""
     return _TIMES.sub("<time>", text)
 
 
-def impersonal(value: str, names: Mapping[str, str]) -> str:
-    """A state, JSON text, with people's names in the place of their ids, which are others in every run.
+def without_ids(value: str, names: Mapping[str, str]) -> str:
+    """Replace user ids in a stored state (JSON text) by names, and the keys of messages and timers by "a key".
 
-    So are the keys of messages and timers, which are made of the bot's id: of these only stays that there is one.
+    User ids differ between runs, and keys are made from the bot's id.
     """
     value = _KEY.sub("a key", value)
     for user, name in names.items():
         value = value.replace(user, json.dumps(name)[1:-1])
-    return timeless(json.dumps(json.loads(value), sort_keys=True, ensure_ascii=False))
+    return without_times(json.dumps(json.loads(value), sort_keys=True, ensure_ascii=False))
 
 
-def name_of(event: Event, names: Mapping[str, str]) -> str:
-    """An event in words."""
+def describe_event(event: Event, names: Mapping[str, str]) -> str:
+    """Describe an event without ids and times."""
     kind = type(event).__name__
     if isinstance(event, ParticipantsAdded | ParticipantsRemoved):
-        return f"{kind} {', '.join(names.get(one.user, one.user) for one in event.participants)}"
+        return f"{kind} {', '.join(names.get(member.user, member.user) for member in event.participants)}"
     if isinstance(event, MessageEvent) and not isinstance(event, MessageDeleted):
-        return timeless(f"{kind} {event.message.content!r}")
+        return without_times(f"{kind} {event.message.content!r}")
     if isinstance(event, ActionFailed):
-        return timeless(f"{kind} {event.action!r}: {event.reason}")
+        return without_times(f"{kind} {event.action!r}: {event.reason}")
     return kind
 
 
 def differences(expected: EndState, actual: EndState) -> list[str]:
-    """What is wrong with an ending, a sentence each; nothing if it is as expected."""
+    """Return what differs from the expected end state, one sentence each."""
     wrong: list[str] = []
-    for number, (there, here) in enumerate(zip(expected.places, actual.places, strict=False)):
-        where = f" in room {number}" if len(expected.places) > 1 else ""
-        wrong += [f"{sentence}{where}" for sentence in _differences_of_places(there, here)]
-    if len(expected.places) != len(actual.places):
-        wrong.append(f"there are {len(actual.places)} rooms, not {len(expected.places)}")
-    for kind in sorted({*expected.memory, *actual.memory}):
-        wanted, got = expected.memory.get(kind, ()), actual.memory.get(kind, ())
+    for number, (there, here) in enumerate(zip(expected.rooms, actual.rooms, strict=False)):
+        where = f" in room {number}" if len(expected.rooms) > 1 else ""
+        wrong += [f"{sentence}{where}" for sentence in _room_differences(there, here)]
+    if len(expected.rooms) != len(actual.rooms):
+        wrong.append(f"there are {len(actual.rooms)} rooms, not {len(expected.rooms)}")
+    for kind in sorted({*expected.stored, *actual.stored}):
+        wanted, got = expected.stored.get(kind, ()), actual.stored.get(kind, ())
         if wanted != got:
             wrong.append(f"{kind}: {_listed(got)}; without the crash: {_listed(wanted)}")
     return wrong
 
 
-def _differences_of_places(expected: StatePath, actual: StatePath) -> list[str]:
+def _room_differences(expected: RoomState, actual: RoomState) -> list[str]:
     wanted, got = Counter(expected.replies), Counter(actual.replies)
     wrong = [f"missing: {name}: {text!r}" for name, text in wanted - got]
     for reply in got - wanted:
@@ -112,17 +111,17 @@ def _differences_of_places(expected: StatePath, actual: StatePath) -> list[str]:
         wrong.append(f"out of order: {[text for _, text in actual.replies]}")
     lost = Counter(expected.handled) - Counter(actual.handled)
     wrong += [f"never handled: {event}" for event in lost]
-    if not lost and _known(actual.handled, expected.handled) != list(expected.handled):
+    if not lost and _only_expected(actual.handled, expected.handled) != list(expected.handled):
         wrong.append(f"handled out of order: {_listed(actual.handled)}")
     for what in ("read", "people", "topic"):
-        wish, fact = getattr(expected, what), getattr(actual, what)
-        if wish != fact:
-            wrong.append(f"{what}: {fact}, not {wish}")
+        wanted, got = getattr(expected, what), getattr(actual, what)
+        if wanted != got:
+            wrong.append(f"{what}: {got}, not {wanted}")
     return wrong
 
 
-def _known(handled: Sequence[str], expected: Sequence[str]) -> list[str]:
-    """Of what was handled only what was expected: being told more than once, and of more, is no loss of order."""
+def _only_expected(handled: Sequence[str], expected: Sequence[str]) -> list[str]:
+    """Drop repeated and additional events from what was handled: neither is a loss of order."""
     surplus = Counter(handled) - Counter(expected)
     kept: list[str] = []
     for event in handled:

@@ -1,6 +1,6 @@
 from chatbot.bot.monitoring import EventBuried, EventHandled, EventNoticed
 from chatbot.errors import OutcomeUnknown, ServiceError, Throttled
-from chatbot.runtime.observe.counters import BOUNDS, MOST_FAILURES, Failure, Tally
+from chatbot.runtime.observe.counters import BOUNDS, MOST_FAILURES, RecentFailure, Tally
 from chatbot.runtime.observe.instrumented_service import outcome_of
 
 
@@ -24,7 +24,7 @@ def test_facts_become_counts() -> None:
         ("", "succeeded"): 1,
     }
     assert counts.buried == 1
-    assert counts.failures == (Failure(100.0, "bot.echo", "ValueError"),)
+    assert counts.failures == (RecentFailure(100.0, "bot.echo", "ValueError"),)
 
 
 def test_a_bound_belongs_to_its_own_bucket_and_more_than_all_to_the_last() -> None:
