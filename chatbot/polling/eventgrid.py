@@ -126,6 +126,11 @@ class Reliance:
         self._delivered_at: dict[ThreadId, float] = {}
         self._trusted_from: float | None = None
 
+    @property
+    def remembered(self) -> int:
+        """How many threads are remembered as named by an event."""
+        return len(self._delivered_at)
+
     def record_delivery(self, thread: ThreadId, now: float) -> None:
         """Record that an event has named a thread of the bot."""
         self._delivered_at.pop(thread, None)

@@ -156,4 +156,4 @@ def test_it_remembers_no_more_threads_than_were_told_of_lately(numbers: list[int
     for second, number in enumerate(numbers):
         reliance.record_delivery(ThreadId(str(number)), float(second))
 
-    assert len(reliance._told) <= MEMORY_SECONDS + 1
+    assert reliance.remembered <= MEMORY_SECONDS + 1
