@@ -94,6 +94,8 @@ def spell(text: str) -> str:
 
 def fold_name(name: str) -> str:
     """Return a name as it is compared: of a person, a bot, a command or a choice; also without space around it."""
+    if name.isascii() and name.isalnum():  # nearly every name of a command
+        return name.lower()
     return " ".join(fold(name).split())
 
 
@@ -117,7 +119,7 @@ def find_match(typed: str, named: Iterable[tuple[str, T]]) -> tuple[str, T] | No
 
 def is_blank(text: str) -> bool:
     """Return whether text shows nothing: spaces and invisible marks only."""
-    return not (text[:1].isascii() and text[:1].isalnum()) and not normalize(text).strip()
+    return not "!" <= text[:1] <= "~" and not normalize(text).strip()
 
 
 def is_word(text: str) -> bool:

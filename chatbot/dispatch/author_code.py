@@ -14,15 +14,24 @@ Rules:
        KeyboardInterrupt out of a task end it, so those tasks raise `AbnormalExit` instead (`guard_tasks`).
     6. Synchronous code needs no task: what comes out of it is always its own.
 
-The task copies the context of the caller, so context variables (structlog's, those of traces) are seen by the code.
+The code runs in a copy of the caller's context, so it sees its context variables (structlog's, those of traces).
+
+Most handlers never suspend, and a task with its scope and two turns of the event loop would cost them more than all the
+rest of a dispatch. `AuthorCode` therefore keeps a `SpareTask` while it is entered: a task that waits inside its scope.
+The first step of the code is taken in that task's name, without a turn of the event loop. If the code ends in this
+step and leaves no trace on the task, the task is kept for the next event. In every other case the task goes on with
+the code and ends with it, exactly as a task made for it would.
 """
 
 from __future__ import annotations
 
 import asyncio
+from asyncio.tasks import _enter_task, _leave_task  # documented, for those who implement tasks themselves
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
-from contextvars import ContextVar
-from typing import Any, Final, NamedTuple, ParamSpec, Protocol, TypeVar
+from contextvars import Context, ContextVar, copy_context
+from sys import getrefcount
+from typing import Any, Final, NamedTuple, ParamSpec, Protocol, Self, TypeVar
+from weakref import getweakrefcount
 
 import anyio.lowlevel
 from anyio import CancelScope
@@ -101,17 +110,32 @@ class Abandoned(TimeoutError):
 
 
 class AuthorCode:
-    """Runs what authors of plugins have written, for one bot.
+    """Runs what authors of plugins have written, for one bot. Enter it around all events to keep a spare task.
 
     Args:
         ends_all: which errors are raised as `EndOfAll`. Only tests have any: a `pytest.fail()` in a handler, or a
             real Ctrl-C, ends the test at once.
     """
 
-    __slots__ = ("_ends_all",)
+    __slots__ = ("_ends_all", "_entered", "_spare")
 
     def __init__(self, ends_all: EndsAll | None = None) -> None:
         self._ends_all = ends_all
+        self._entered = 0  # generations of a bot's plugins share it, and overlap
+        self._spare: SpareTask | None = None
+
+    async def __aenter__(self) -> Self:
+        self._entered += 1
+        if self._spare is None:
+            self._spare = SpareTask()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._entered -= 1
+        spare = self._spare
+        if spare is not None and not self._entered:
+            self._spare = None
+            await spare.close()
 
     async def run(
         self,
@@ -135,9 +159,34 @@ class AuthorCode:
             AbnormalExit: it raised what is no `Exception`, was cancelled, but not by us, or cancelled itself.
             Exception: what it raised itself.
         """
-        running = Running(code, whose, timeout, limits)
-        if limits is not None:
-            limits.begun(running)
+        spare = self._spare
+        if spare is None or not spare.is_parked or spare.handed_over.done():
+            running = Running(whose, timeout, limits)
+            running.start(code)
+            if spare is None or spare.task.done():
+                self._spare = SpareTask() if self._entered else None
+        else:
+            spare.is_parked = False  # what the code calls may run code itself
+            begun = Running(whose, timeout, limits, spare.task) if limits is not None else None
+            try:
+                rest = spare.step(code, whose.name)
+                if rest is None and spare.is_untouched():
+                    spare.is_parked = True
+                    value: T = spare.result
+                    return value
+                rest = rest or Rest(result=spare.result)
+            except BaseException as raised:
+                if spare.is_untouched():
+                    spare.is_parked = True
+                    failure = self.failure(raised)
+                    if failure is raised:
+                        raise
+                    raise failure from raised
+                rest = Rest(error=raised)
+            running = begun or Running(whose, timeout, limits, spare.task)
+            running.go_on(spare, rest)
+            if self._spare is spare:
+                self._spare = SpareTask()
         await running.ended()
         if running.is_abandoned:
             msg = (
@@ -182,13 +231,13 @@ class AuthorCode:
 
 
 class Running:
-    """Code of a plugin that runs in a task of its own, from now on.
+    """Code of a plugin that runs in a task of its own.
 
     Args:
-        code: the coroutine.
         whose: the function; the task has its name.
-        timeout: how long it may run, in seconds.
-        limits: who hears of it when it takes long.
+        timeout: how long it may run, in seconds, from now on.
+        limits: who hears of it when it takes long; they are told that it begins.
+        task: the task that its first step is taken by, if it is not to be started.
 
     Attributes:
         task: the task.
@@ -200,6 +249,7 @@ class Running:
     """
 
     __slots__ = (
+        "_begun",
         "_limits",
         "_loop",
         "_scope",
@@ -215,15 +265,18 @@ class Running:
         "whose",
     )
 
+    task: asyncio.Task[None]
+
     def __init__(
         self,
-        code: Coroutine[Any, Any, Any],
         whose: AuthorFunction,
         timeout: float | None = None,
         limits: RunLimits | None = None,
+        task: asyncio.Task[None] | None = None,
     ) -> None:
         loop = self._loop = asyncio.get_running_loop()
         self.whose = whose
+        self._begun = 0.0 if timeout is None and limits is None else loop.time()
         self._timeout = timeout
         self._limits = limits
         self._timer: asyncio.TimerHandle | None = None
@@ -233,13 +286,31 @@ class Running:
         self.result: Any = None
         self.error: BaseException | None = None
         self._scope: CancelScope | None = None
-        self._waiter: asyncio.Future[None] = loop.create_future()
-        self.task = asyncio.Task(self._run(code), loop=loop, name=whose.name)
+        self._waiter: asyncio.Future[None] | None = None
+        if task is not None:
+            self.task = task
+            if limits is not None:
+                limits.begun(self)
+
+    def start(self, code: Coroutine[Any, Any, Any]) -> None:
+        """Run the code in a new task."""
+        self.task = asyncio.Task(self._run(code), loop=self._loop, name=self.whose.name)
+        if self._limits is not None:
+            self._limits.begun(self)
+        self._start_timer()
+
+    def go_on(self, spare: SpareTask, rest: Rest) -> None:
+        """Run the rest of code whose first step was taken in the name of a spare task."""
+        self._scope = spare.scope
+        spare.go_on(self, rest)
+        self._start_timer()
+
+    def _start_timer(self) -> None:
         # One timer at a time: most code ends long before the first of them.
-        if limits is not None and (timeout is None or timeout > SLOW_SECONDS):
-            self._timer = loop.call_later(SLOW_SECONDS, self._is_slow)
-        elif timeout is not None:
-            self._timer = loop.call_later(timeout, self.stop)
+        if self._limits is not None and (self._timeout is None or self._timeout > SLOW_SECONDS):
+            self._timer = self._loop.call_at(self._begun + SLOW_SECONDS, self._is_slow)
+        elif self._timeout is not None:
+            self._timer = self._loop.call_at(self._begun + self._timeout, self.stop)
 
     async def _run(self, code: Coroutine[Any, Any, Any]) -> None:
         """Be the task. Nothing comes out of it: a task that raises SystemExit ends the event loop."""
@@ -254,12 +325,16 @@ class Running:
         except BaseException as error:
             self.error = error
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._wake()
+            self.over()
+
+    def over(self) -> None:
+        """Wake whoever waits: the task ends now."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wake()
 
     def _wake(self) -> None:
-        if not self._waiter.done():
+        if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     @property
@@ -295,6 +370,7 @@ class Running:
 
     async def ended(self) -> None:
         """Wait until it has ended, or was abandoned. Whoever waits is cancelled only after that, too."""
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         except asyncio.CancelledError:
@@ -302,12 +378,194 @@ class Running:
             # Shielded, as a cancelled scope is level-triggered; a native cancellation comes once, and is raised below.
             with CancelScope(shield=True):
                 while not (self.task.done() or self.is_abandoned):
-                    self._waiter = asyncio.get_running_loop().create_future()
+                    self._waiter = self._loop.create_future()
                     try:
                         await self._waiter
                     except asyncio.CancelledError:
                         continue
             raise
+
+
+class Rest:
+    """What is left of code after its first step; awaited once, by the task in whose name that step was taken.
+
+    Args:
+        code: the coroutine; None if it has ended.
+        context: what it runs in.
+        awaited: what it waits for.
+        result: what it returned.
+        error: what came out of it instead.
+    """
+
+    __slots__ = ("_awaited", "_cancelled", "_code", "_context", "_error", "_result")
+
+    def __init__(
+        self,
+        code: Coroutine[Any, Any, Any] | None = None,
+        context: Context | None = None,
+        awaited: Any = None,
+        *,
+        result: Any = None,
+        error: BaseException | None = None,
+    ) -> None:
+        self._code = code
+        self._context = context
+        self._awaited = awaited
+        self._result = result
+        self._error = error
+        self._cancelled: BaseException | None = None
+
+    def cancel(self, cancelled: asyncio.CancelledError) -> None:
+        """The task was cancelled before it went on: do what a task does that waits for what the code waits for.
+
+        Raises:
+            CancelledError: the code has ended, so that the task ends with this.
+        """
+        if self._code is None:
+            raise cancelled
+        if not (asyncio.isfuture(self._awaited) and self._awaited.cancel()):
+            self._cancelled = cancelled
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        code, context, awaited = self._code, self._context, self._awaited
+        raised, self._cancelled = self._cancelled, None
+        if code is None or context is None:
+            if self._error is not None:
+                raise self._error
+            return self._result
+        while True:
+            try:
+                if raised is None:
+                    yield awaited
+            except BaseException as error:  # GeneratorExit, too: the code may want to clean up
+                raised = error
+            try:
+                # Each step is taken in the code's context, which is not that of the task.
+                awaited = context.run(code.send, None) if raised is None else context.run(code.throw, raised)
+            except StopIteration as stop:
+                return stop.value
+            finally:
+                raised = None
+
+
+class SpareTask:
+    """A task that waits inside a scope of its own, for code whose first step was taken in its name.
+
+    Attributes:
+        task: the task.
+        scope: its scope, which it has entered once it is parked.
+        is_parked: it waits for code; not before its own first step, nor while it takes one of the code.
+        handed_over: what it waits for; done if it shall go on, or if somebody has cancelled the task.
+        result: what code returned in its first step.
+    """
+
+    __slots__ = (
+        "_loop",
+        "_references",
+        "_rest",
+        "_running",
+        "_weak_references",
+        "handed_over",
+        "is_parked",
+        "result",
+        "scope",
+        "task",
+    )
+
+    def __init__(self) -> None:
+        loop = self._loop = asyncio.get_running_loop()
+        self.is_parked = False
+        self.scope = CancelScope()
+        self.handed_over: asyncio.Future[None] = loop.create_future()
+        self._references = self._weak_references = 0
+        self.result: Any = None
+        self._running: Running | None = None
+        self._rest: Rest | None = None
+        # An empty context: the task outlives the event in which it is made, and keeps nothing of it alive.
+        self.task = asyncio.Task(self._run(), loop=loop, name="chatbot.spare", context=Context())
+
+    async def _run(self) -> None:
+        """Be the task; nothing comes out of it."""
+        try:
+            with self.scope:
+                try:
+                    self.is_parked = True
+                    await self.handed_over
+                except asyncio.CancelledError as cancelled:
+                    if self._rest is None:
+                        return  # it was dismissed, or somebody cancels all tasks that there are
+                    self._rest.cancel(cancelled)
+                if self._running is not None and self._rest is not None:
+                    self._running.result = await self._rest
+                    self._running.is_complete = True
+        except BaseException as error:
+            if self._running is not None:
+                self._running.error = error
+        finally:
+            if self._running is not None:
+                self._running.over()
+
+    def step(self, code: Coroutine[Any, Any, Any], name: str) -> Rest | None:
+        """Take the first step of code in the name of the task; return what is left, or None and keep the result.
+
+        For the code this task is the current one, whether it goes on or not: it may open scopes and timeouts, start
+        tasks, and cancel itself.
+
+        Raises:
+            BaseException: what came out of it.
+        """
+        loop, context = self._loop, copy_context()
+        caller: Any = asyncio.current_task(loop)
+        self.task.set_name(name)
+        self._references = getrefcount(self.task)
+        self._weak_references = getweakrefcount(self.task)
+        _leave_task(loop, caller)
+        _enter_task(loop, self.task)
+        try:
+            awaited = context.run(self._first_step, code)
+        finally:
+            _leave_task(loop, self.task)
+            _enter_task(loop, caller)
+        return None if awaited is self else Rest(code, context, awaited)
+
+    def _first_step(self, code: Coroutine[Any, Any, Any]) -> Any:
+        """Return what the code waits for; the task itself stands for nothing, as the code has ended."""
+        _is_author_code.set(True)
+        try:
+            return code.send(None)
+        except StopIteration as stop:
+            self.result = stop.value
+            return self
+
+    def is_untouched(self) -> bool:
+        """Whether the code that has ended left no trace on the task, so that other code may have it.
+
+        A task that the code cancelled is no longer parked. Whoever else could do something to the task later refers to
+        it: a scope, a timeout or a task group that was left open, or a handler that keeps it to cancel it when the next
+        message comes. Nobody may hold another event's task, so the slightest doubt ends this one.
+        """
+        return (
+            getrefcount(self.task) == self._references
+            and getweakrefcount(self.task) == self._weak_references
+            and not self.handed_over.done()
+        )
+
+    def go_on(self, running: Running, rest: Rest) -> None:
+        """Have the task do the rest, and end."""
+        self._running, self._rest = running, rest
+        self.dismiss()
+
+    def dismiss(self) -> None:
+        """Wake the task: it does what is left to do, and ends."""
+        self.is_parked = False
+        if not self.handed_over.done():
+            self.handed_over.set_result(None)
+
+    async def close(self) -> None:
+        """End the task; return when it has ended."""
+        self.dismiss()
+        with CancelScope(shield=True):
+            await asyncio.wait([self.task])
 
 
 _is_author_code: ContextVar[bool] = ContextVar("chatbot_is_author_code", default=False)

@@ -123,10 +123,14 @@ class Dispatcher:
         """Make what plugins provide once per bot; what is made is torn down on exit, the last first."""
         guard_tasks()
         await self._provisions.__aenter__()
+        await self.author_code.__aenter__()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self._provisions.__aexit__(*exc_info)
+        try:
+            await self.author_code.__aexit__(*exc_info)
+        finally:
+            await self._provisions.__aexit__(*exc_info)
 
     def remade(self, plugins: Iterable[HandlerSource]) -> Dispatcher:
         """Other plugins for the same bot, which knows its people still.
@@ -320,10 +324,11 @@ class Dispatcher:
         if name is not None:
             return (self._timed[name],)
         listeners = self._listeners_of(type(occasion.event))
-        others = listeners.everyone if occasion.has_text else listeners.wordless
         command: Handler | None = None
-        if self._commands and isinstance(occasion.event, MessageReceived) and occasion.command_line is not None:
-            command = self._commands.get(occasion.command_line.name)
+        line = occasion.command_line if self._commands and isinstance(occasion.event, MessageReceived) else None
+        if line is not None:
+            command = self._commands.get(line.name)
+        others = listeners.everyone if command is not None or occasion.has_text else listeners.wordless
         first: tuple[Handler, ...] = () if command is None else (command,)
         if pending is None:
             return chain(first, others) if first else others
@@ -412,13 +417,13 @@ class Dispatcher:
             _add_receipt(event, ledger)
         name = handler.name if handler else None
         try:
-            writes = tuple(self.author_code.call(ledger.memory.writes))
+            writes = tuple(ledger.memory.writes())
         except CannotStore as error:
             if handler is not None:
                 error = CannotStore(f"{handler.place}: {handler.name} left what cannot be stored: {text_of(error)}")
             return Outcome(handler=name, error=error, is_final=True, writes=self._parked(ledger.memory))
-        except Exception as error:  # classes of states are plugins' code, and so is how they are stored
-            return self._failed(handler, event, ledger, error)
+        except BaseException as error:  # classes of states are plugins' code, and so is how they are stored
+            return self._failed(handler, event, ledger, self.author_code.failure(error))
         return Outcome(tuple(ledger.wishes), name, writes=writes)
 
     def _explained(self, handler: Handler, event: Event, ledger: ActionBuffer, error: TimeTooFar) -> Outcome:

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from chatbot.dispatch.plaintext import Mention, Quotation, Reading, read_html, read_text
 from chatbot.events import (
@@ -83,8 +83,7 @@ class CommandInfo:
     summary: str
 
 
-@dataclass(frozen=True, slots=True)
-class CommandLine:
+class CommandLine(NamedTuple):
     """A message that begins with a slash and a word: `/roll 2 6`.
 
     Args:
@@ -94,6 +93,9 @@ class CommandLine:
 
     name: str
     arguments: str
+
+    def __repr__(self) -> str:
+        return "<CommandLine>"  # without people's words
 
 
 class EventView:
@@ -117,6 +119,8 @@ class EventView:
         "_normalized",
         "_reading",
         "_spelled_text",
+        "_text",
+        "_typed",
         "bot",
         "commands",
         "event",
@@ -139,6 +143,8 @@ class EventView:
         self.thread: ThreadId | None = event.thread if isinstance(event, ThreadEvent) else None
         self.message: ChatMessage | None = event.message if isinstance(event, MessageEvent) else None
         self._reading: Reading | None = None
+        self._text: str | None = None
+        self._typed: Normalized | Literal[False] | None = False
         self._normalized: Normalized | None = None
         self._spelled_text: str | None = None
         self._folded_text: str | None = None
@@ -155,7 +161,9 @@ class EventView:
     @property
     def text(self) -> str:
         """The message's plain text; empty where there is none."""
-        return self.reading.text
+        if self._text is None:  # asked for by every filter
+            self._text = self.reading.text
+        return self._text
 
     @property
     def quoted(self) -> Quotation | None:
@@ -168,6 +176,13 @@ class EventView:
         if self._normalized is None:
             self._normalized = Normalized(self.text)
         return self._normalized
+
+    @property
+    def typed_otherwise(self) -> Normalized | None:
+        """The normalized text; None if it is the text itself, as nearly always."""
+        if self._typed is False:
+            self._typed = None if normalize(self.text) == self.text else self.normalized
+        return self._typed
 
     @property
     def has_text(self) -> bool:
@@ -228,11 +243,16 @@ class EventView:
     def command_line(self) -> CommandLine | None:
         """The text as a command; a mention of the bot may stand before it, as Teams puts it there."""
         if self._command_line is False:
-            has_slash = "/" in self.text or "／" in self.text
+            text = self.text
+            has_slash = "/" in text or "／" in text
             self._command_line = self._find_command() if has_slash else None
         return self._command_line
 
     def _find_command(self) -> CommandLine | None:
+        text = self.text
+        if text[0] == "/" and self.typed_otherwise is None:  # nearly every command: nothing to look for
+            found = _COMMAND.match(text)
+            return None if found is None else CommandLine(fold_name(found[1]), text[found.end() :].strip())
         typed = self.normalized
         at = _end_of(_BLANK, typed.text, 0)
         if typed.text[at : at + 1] != "/":

@@ -159,9 +159,8 @@ class _Regex(Filter):
         found = self.pattern.search(occasion.text)
         if found is not None:
             return found.groupdict()
-        typed = occasion.normalized
-        found = None if typed.text == occasion.text else self.pattern.search(typed.text)
-        if found is None:
+        typed = occasion.typed_otherwise
+        if typed is None or (found := self.pattern.search(typed.text)) is None:
             return None
         spans = {name: found.span(name) for name in self.pattern.groupindex}
         return {

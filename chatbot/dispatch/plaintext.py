@@ -84,8 +84,7 @@ class Mention(NamedTuple):
     user: UserId | None
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """A message as it is read.
 
     Args:
@@ -94,9 +93,12 @@ class Reading:
         quoted: the earlier message that it answers.
     """
 
-    text: str = field(repr=False)
+    text: str
     mentions: tuple[Mention, ...] = ()
     quoted: Quotation | None = None
+
+    def __repr__(self) -> str:
+        return "<Reading>"  # without people's words
 
 
 def _unescaped(text: str) -> str:

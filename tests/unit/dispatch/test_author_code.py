@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 import gc
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple
 
 import anyio
@@ -128,6 +128,10 @@ async def waits_for_a_task_that_is_cancelled_before_it_begins() -> None:
     await task
 
 
+async def reads() -> str:
+    return VALUE.get()
+
+
 HOSTILE: list[Callable[[], Awaitable[None]]] = [
     cancels_a_task_of_its_own,
     cancels_itself_and_waits,
@@ -151,21 +155,34 @@ HOSTILE: list[Callable[[], Awaitable[None]]] = [
 ]
 
 
+@contextlib.asynccontextmanager
+async def author_code(has_spare: bool) -> AsyncIterator[AuthorCode]:
+    """Code runs in a new task each time, or takes its first step in the name of a spare one."""
+    async with contextlib.AsyncExitStack() as stack:
+        code = AuthorCode()
+        if has_spare:
+            await stack.enter_async_context(code)
+            await anyio.lowlevel.checkpoint()
+        yield code
+
+
 @pytest.mark.parametrize("hostile", HOSTILE)
 @pytest.mark.parametrize("timeout", [None, 600.0])
+@pytest.mark.parametrize("has_spare", [False, True])
 async def test_whatever_comes_out_is_raised_as_an_exception_and_the_caller_goes_on(
-    hostile: Callable[[], Awaitable[None]], timeout: float | None
+    hostile: Callable[[], Awaitable[None]], timeout: float | None, has_spare: bool
 ) -> None:
-    code = AuthorCode()
     guard_tasks()
 
     async def run() -> None:
         await hostile()
 
     with anyio.CancelScope() as scope:
-        with pytest.raises(Exception):  # noqa: B017, PT011 -- which one does not matter here
-            await code.run(run(), Function(), timeout=timeout)
-        await anyio.sleep(5)
+        async with author_code(has_spare) as code:
+            with pytest.raises(Exception):  # noqa: B017, PT011 -- which one does not matter here
+                await code.run(run(), Function(), timeout=timeout)
+            await anyio.sleep(5)
+            assert await code.run(reads(), Function()) == "unset"
         assert not scope.cancelled_caught
     current = asyncio.current_task()
     assert current is not None
@@ -190,12 +207,15 @@ async def test_an_error_whose_text_cannot_be_had_is_named_all_the_same() -> None
         await AuthorCode().run(raises(), Function())
 
 
-async def test_a_timeout_stops_it_and_says_who_and_where() -> None:
-    with pytest.raises(TimeoutError, match=r"plugin\.py:1: plugin\.function did not end within 2 s"):
-        await AuthorCode().run(anyio.sleep(10), Function(), timeout=2)
+@pytest.mark.parametrize("has_spare", [False, True])
+async def test_a_timeout_stops_it_and_says_who_and_where(has_spare: bool) -> None:
+    async with author_code(has_spare) as code:
+        with pytest.raises(TimeoutError, match=r"plugin\.py:1: plugin\.function did not end within 2 s"):
+            await code.run(anyio.sleep(10), Function(), timeout=2)
 
 
-async def test_work_that_is_shielded_is_finished_when_the_timeout_strikes() -> None:
+@pytest.mark.parametrize("has_spare", [False, True])
+async def test_work_that_is_shielded_is_finished_when_the_timeout_strikes(has_spare: bool) -> None:
     done: list[str] = []
 
     async def writes() -> None:
@@ -205,8 +225,9 @@ async def test_work_that_is_shielded_is_finished_when_the_timeout_strikes() -> N
         await anyio.lowlevel.checkpoint()
         done.append("more")
 
-    with pytest.raises(TimeoutError):
-        await AuthorCode().run(writes(), Function(), timeout=2)
+    async with author_code(has_spare) as code:
+        with pytest.raises(TimeoutError):
+            await code.run(writes(), Function(), timeout=2)
     assert done == ["written"]
 
 
@@ -232,7 +253,10 @@ async def test_a_failure_while_being_stopped_is_raised_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("natively", [False, True])
-async def test_who_waits_is_cancelled_only_when_the_code_was_stopped_and_has_ended(natively: bool) -> None:
+@pytest.mark.parametrize("has_spare", [False, True])
+async def test_who_waits_is_cancelled_only_when_the_code_was_stopped_and_has_ended(
+    natively: bool, has_spare: bool
+) -> None:
     said: list[str] = []
 
     async def slow() -> None:
@@ -244,10 +268,11 @@ async def test_who_waits_is_cancelled_only_when_the_code_was_stopped_and_has_end
             said.append("code")
 
     async def waits() -> None:
-        try:
-            await AuthorCode().run(slow(), Function())
-        finally:
-            said.append("waiter")
+        async with author_code(has_spare) as code:
+            try:
+                await code.run(slow(), Function())
+            finally:
+                said.append("waiter")
 
     if natively:
         task = asyncio.create_task(waits())
@@ -264,18 +289,28 @@ async def test_who_waits_is_cancelled_only_when_the_code_was_stopped_and_has_end
     assert said == ["code", "waiter"]
 
 
-async def test_it_sees_the_context_variables_of_who_waits_and_keeps_its_own_to_itself() -> None:
-    async def reads() -> str:
-        seen = VALUE.get()
+@pytest.mark.parametrize("has_spare", [False, True])
+@pytest.mark.parametrize("suspends", [False, True])
+async def test_it_sees_the_context_variables_of_who_waits_and_keeps_its_own_to_itself(
+    has_spare: bool, suspends: bool
+) -> None:
+    async def reads_and_sets() -> list[str]:
+        seen = [VALUE.get()]
         VALUE.set("its own")
-        return seen
+        if suspends:
+            await anyio.sleep(1)
+            seen.append(await asyncio.create_task(reads()))
+        return [*seen, VALUE.get()]
 
     VALUE.set("the caller's")
-    assert await AuthorCode().run(reads(), Function()) == "the caller's"
+    async with author_code(has_spare) as code:
+        seen = await code.run(reads_and_sets(), Function())
+    assert seen == ["the caller's", *(["its own"] if suspends else []), "its own"]
     assert VALUE.get() == "the caller's"
 
 
-async def test_it_may_use_task_groups_scopes_and_threads() -> None:
+@pytest.mark.parametrize("has_spare", [False, True])
+async def test_it_may_use_task_groups_scopes_and_threads(has_spare: bool) -> None:
     async def works() -> list[str]:
         said: list[str] = []
         async with anyio.create_task_group() as group:
@@ -286,7 +321,93 @@ async def test_it_may_use_task_groups_scopes_and_threads() -> None:
             said.append(await anyio.to_thread.run_sync(str, "thread"))
         return said
 
-    assert await AuthorCode().run(works(), Function(), timeout=600) == ["thread"]
+    async with author_code(has_spare) as code:
+        assert await code.run(works(), Function(), timeout=600) == ["thread"]
+
+
+def the_task() -> asyncio.Task[object]:
+    current = asyncio.current_task()
+    assert current is not None
+    return current
+
+
+async def test_a_handler_that_keeps_its_task_to_cancel_it_later_cancels_no_other() -> None:
+    kept: list[asyncio.Task[object]] = []
+
+    async def replaces() -> str:
+        if kept:
+            kept.pop().cancel()
+        kept.append(the_task())
+        return "done"
+
+    async with author_code(has_spare=True) as code:
+        for _ in range(3):
+            assert await code.run(replaces(), Function()) == "done"
+            await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("suspends", [False, True])
+async def test_all_steps_are_taken_by_one_task_which_is_not_that_of_who_waits(suspends: bool) -> None:
+    async def compares() -> bool:
+        before = the_task()
+        with anyio.move_on_after(60):
+            if suspends:
+                await anyio.sleep(1)
+        return before is the_task() and before is not waiting
+
+    waiting = the_task()
+    async with author_code(has_spare=True) as code:
+        assert await code.run(compares(), Function())
+    assert the_task() is waiting
+
+
+async def test_code_that_ends_at_once_leaves_its_task_to_the_next() -> None:
+    async def names() -> int:
+        return id(the_task())
+
+    async with author_code(has_spare=True) as code:
+        assert await code.run(names(), Function()) == await code.run(names(), Function())
+
+
+async def test_code_may_run_code() -> None:
+    async def outer(code: AuthorCode) -> str:
+        return await code.run(reads(), Function())
+
+    async with author_code(has_spare=True) as code:
+        for _ in range(2):
+            assert await code.run(outer(code), Function()) == "unset"
+
+
+async def test_code_runs_also_when_somebody_has_cancelled_all_tasks() -> None:
+    async def sweeps() -> None:
+        for task in asyncio.all_tasks():
+            if task is not waiting:
+                task.cancel()
+
+    waiting = the_task()
+    async with author_code(has_spare=True) as code:
+        for _ in range(3):
+            with pytest.raises(AbnormalExit):
+                await code.run(sweeps(), Function())
+            assert await code.run(reads(), Function()) == "unset"
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_code_that_is_cancelled_before_its_second_step_is_cancelled_where_it_waits() -> None:
+    said: list[str] = []
+
+    async def waits() -> None:
+        asyncio.get_running_loop().call_soon(the_task().cancel)
+        try:
+            await anyio.sleep(10)
+        except asyncio.CancelledError:
+            said.append("cancelled")
+            raise
+
+    async with author_code(has_spare=True) as code:
+        with pytest.raises(AbnormalExit):
+            await code.run(waits(), Function())
+    assert said == ["cancelled"]
 
 
 async def test_a_task_that_is_left_behind_and_exits_does_not_end_the_event_loop() -> None:
@@ -303,11 +424,13 @@ async def test_a_task_that_is_left_behind_and_exits_does_not_end_the_event_loop(
     assert [type(error) for error in said] == [AbnormalExit]
 
 
-async def test_no_task_is_left_behind() -> None:
+@pytest.mark.parametrize("has_spare", [False, True])
+async def test_no_task_is_left_behind(has_spare: bool) -> None:
     before = asyncio.all_tasks()
-    for hostile in (raises_cancelled, cancels_itself_and_waits, leaves_a_cancelled_scope_open):
-        with pytest.raises(Exception):  # noqa: B017, PT011
-            await AuthorCode().run(hostile(), Function())
+    async with author_code(has_spare) as code:
+        for hostile in (raises_cancelled, cancels_itself_and_waits, leaves_a_cancelled_scope_open):
+            with pytest.raises(Exception):  # noqa: B017, PT011
+                await code.run(hostile(), Function())
     assert asyncio.all_tasks() == before
 
 
