@@ -1,8 +1,7 @@
-"""Which of a handler's parameters comes from where: typed arguments of a command, or groups that a filter found.
+"""Decide what fills each parameter of a handler, once, when plugins are loaded.
 
-Decided once, when plugins are loaded; what nothing can fill is refused then.
-
-Which of a handler's parameters are state: `cart: State[Cart]`. Decided once, when plugins are loaded.
+Parameters are typed arguments of a command, named groups that a filter found, the payload of a timer, or state
+(`cart: State[Cart]`). A parameter that nothing can fill is refused then, with file and line.
 """
 
 from __future__ import annotations
@@ -17,8 +16,10 @@ from chatbot.dispatch.arguments import Argument, Arguments, BadArguments, Values
 from chatbot.dispatch.event_view import EventView
 from chatbot.dispatch.filters import Found
 from chatbot.dispatch.parameters import Function, name_of, refuse, type_name
-from chatbot.events import Event
+from chatbot.dispatch.timer_payload import TimerPayload
+from chatbot.events import Event, TimerFired
 from chatbot.model import Participant
+from chatbot.stores.serialization import Form, form_of
 
 Match: TypeAlias = Values | BadArguments
 """What a matching handler is called with; or, of a command, what is wrong with what was typed."""
@@ -86,6 +87,36 @@ def bind_groups(function: Function, names: frozenset[str], parameters: Sequence[
 
     def bind(occasion: EventView, found: Found) -> Match | None:
         return _read_groups(arguments, found)
+
+    return bind
+
+
+def payload_of(function: Function, parameters: Sequence[inspect.Parameter]) -> TimerPayload:
+    """What a timer's function takes besides its context.
+
+    Raises:
+        PluginError: a parameter has no type, or one that cannot be stored.
+    """
+    forms: dict[str, Form] = {}
+    for one in parameters:
+        place = f"parameter {one.name!r} of {name_of(function)}"
+        if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD, one.POSITIONAL_ONLY):
+            refuse(function, f"{place} has no name of its own; timers are called with named arguments")
+        if one.annotation is one.empty:
+            refuse(function, f"{place} has no type; say what ctx.later is to call it with")
+        try:
+            forms[one.name] = form_of(one.annotation, place)
+        except TypeError as error:
+            refuse(function, str(error))
+    required = frozenset(one.name for one in parameters if one.default is one.empty)
+    return TimerPayload(name_of(function), forms, required)
+
+
+def bind_payload(payload: TimerPayload) -> Bind:
+    """Fill a timer's parameters with what it was set with."""
+
+    def bind(occasion: EventView, found: Found) -> Match | None:
+        return payload.decode(occasion.event.payload) if isinstance(occasion.event, TimerFired) else None
 
     return bind
 

@@ -17,9 +17,10 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from chatbot.dispatch.plaintext import Mention, Quotation, Reading, read_html, read_text
+from chatbot.dispatch.timer_payload import TimerPayload
 from chatbot.events import (
     Event,
     MessageEvent,
@@ -33,9 +34,6 @@ from chatbot.events import (
 )
 from chatbot.model import ChatMessage, MessageType, ThreadId, UserId
 from chatbot.normalization import Normalized, fold, fold_name, is_blank, is_boundary, is_unspaced, normalize, spell
-
-if TYPE_CHECKING:
-    from chatbot.dispatch.timer_payload import TimerPayload
 
 _NO_TIMERS: Final[Mapping[str, TimerPayload]] = MappingProxyType({})
 _NOTHING_SAID: Final = Reading("")

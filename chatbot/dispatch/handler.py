@@ -15,7 +15,17 @@ from chatbot.conversation.schedules import Schedule
 from chatbot.conversation.unit_of_work import CANCEL_WORDS, UnitOfWork
 from chatbot.dispatch.argument_types import plain_type
 from chatbot.dispatch.arguments import BadArguments, ParticipantResolver, names_in
-from chatbot.dispatch.binding import Bind, Match, States, arguments_of, bind_arguments, bind_groups, states_of
+from chatbot.dispatch.binding import (
+    Bind,
+    Match,
+    States,
+    arguments_of,
+    bind_arguments,
+    bind_groups,
+    bind_payload,
+    payload_of,
+    states_of,
+)
 from chatbot.dispatch.context import Context, ContextOfDialog
 from chatbot.dispatch.error_handler import ErrorHandler
 from chatbot.dispatch.event_view import CommandInfo, EventView
@@ -25,7 +35,7 @@ from chatbot.dispatch.outcome import PASS, Ack, Pass, Reply, Retry
 from chatbot.dispatch.parameters import Function, name_of, read_signature, refuse
 from chatbot.dispatch.provider import Injector, Needs, Provider, ProviderCache, Scope, check_contexts, needs_of
 from chatbot.dispatch.source_location import place_of, qualified_name
-from chatbot.dispatch.timer_payload import TimerPayload, bind_payload, payload_of
+from chatbot.dispatch.timer_payload import TimerPayload
 from chatbot.events import Event, ScheduleFired, TimerFired
 from chatbot.model import Participant
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from chatbot.dispatch.arguments import Values
-from chatbot.dispatch.binding import Bind, Match
-from chatbot.dispatch.event_view import EventView
-from chatbot.dispatch.filters import Found
-from chatbot.dispatch.parameters import Function, name_of, refuse
 from chatbot.errors import CannotStore, StateError
-from chatbot.events import TimerFired
-from chatbot.stores.serialization import Form, check_size, form_of, from_json, to_json
+from chatbot.stores.serialization import Form, check_size, from_json, to_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,33 +54,3 @@ class TimerPayload:
         except CannotStore as error:
             msg = f"timer {self.function} was set to be called with other arguments than it takes now: {error}"
             raise StateError(msg) from error
-
-
-def payload_of(function: Function, parameters: Sequence[inspect.Parameter]) -> TimerPayload:
-    """What a timer's function takes besides its context.
-
-    Raises:
-        PluginError: a parameter has no type, or one that cannot be stored.
-    """
-    forms: dict[str, Form] = {}
-    for one in parameters:
-        place = f"parameter {one.name!r} of {name_of(function)}"
-        if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD, one.POSITIONAL_ONLY):
-            refuse(function, f"{place} has no name of its own; timers are called with named arguments")
-        if one.annotation is one.empty:
-            refuse(function, f"{place} has no type; say what ctx.later is to call it with")
-        try:
-            forms[one.name] = form_of(one.annotation, place)
-        except TypeError as error:
-            refuse(function, str(error))
-    required = frozenset(one.name for one in parameters if one.default is one.empty)
-    return TimerPayload(name_of(function), forms, required)
-
-
-def bind_payload(payload: TimerPayload) -> Bind:
-    """Fill a timer's parameters with what it was set with."""
-
-    def bind(occasion: EventView, found: Found) -> Match | None:
-        return payload.decode(occasion.event.payload) if isinstance(occasion.event, TimerFired) else None
-
-    return bind

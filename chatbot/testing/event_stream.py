@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar, overload
 from chatbot.actions import Action, SendMessage
 from chatbot.conversation import Conversations, UnitOfWork
 from chatbot.dispatch.action_buffer import ActionBuffer
+from chatbot.dispatch.binding import payload_of
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.dispatcher import Dispatcher, HandlerSource
 from chatbot.dispatch.event_view import BotInfo, EventView
@@ -21,7 +22,6 @@ from chatbot.dispatch.live import NoLiveChannel
 from chatbot.dispatch.outcome import Ack, Outcome, Reply
 from chatbot.dispatch.parameters import read_signature
 from chatbot.dispatch.source_location import qualified_name
-from chatbot.dispatch.timer_payload import payload_of
 from chatbot.errors import StateError
 from chatbot.events import (
     BotStarted,
