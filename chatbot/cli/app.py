@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from typing import Final
 
@@ -168,6 +170,11 @@ def _version() -> str:
 
 def run_command(words: Sequence[str]) -> int:
     """Run the command that these words name; a mistake in them is shown on stderr as one sentence."""
+    for word in words:
+        if not _is_text(word):
+            shown = word.encode("utf-8", "backslashreplace").decode()
+            print(f"chatbot: {shown!r} is not UTF-8: set the terminal and LANG to UTF-8", file=sys.stderr)
+            return EXIT_USAGE
     try:
         result = app(words)
     except CycloptsError as error:
@@ -175,9 +182,16 @@ def run_command(words: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _refuse(error: CycloptsError) -> int:
-    import sys
+def _is_text(word: str) -> bool:
+    """Whether an argument can be sent to the service; bytes that are not UTF-8 can still name a file."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return os.path.exists(word)
+    return True
 
+
+def _refuse(error: CycloptsError) -> int:
     path = " ".join(["chatbot", *(error.command_chain or ())])
     print(f"{path}: {str(error).strip()}", file=sys.stderr)
     print(f"Try `{path} --help`.", file=sys.stderr)

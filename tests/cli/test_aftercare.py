@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import anyio
 import pytest
 
 from chatbot.cli import main
+from chatbot.errors import ChatbotError
+from chatbot.runtime.control_socket import ask, find_daemon
+from chatbot.runtime.run_directory import ControlDirectory
 from tests.cli.conftest import Chat, Run, Running
 
 PLUGIN = """
@@ -95,6 +101,43 @@ def test_dead_letters_are_seen_shown_and_retried_while_the_daemon_runs(
     assert code == 0
     assert retried.endswith("is tried again now\n")
     assert chatbot("dead-letters", "list") == (0, "No dead letters.\n")
+
+
+HOSTILE = [
+    "hunter2",
+    "hunter2\nhunter2\r\x1b[31mhunter2\u2028\u202e",
+    '"}\n{"event": "hunter2"} %s {0}',
+    "hunter2 \udce9",
+]
+
+
+def test_words_in_questions_to_the_daemon_reach_neither_its_log_nor_a_terminal_unescaped(
+    bots: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, shown = str(tmp_path / "bots.yaml"), ""
+    address = find_daemon(ControlDirectory(tmp_path), tmp_path / "bots.yaml")
+    assert address is not None
+    for words in HOSTILE:
+        for command in (
+            ("dead-letters", "show", words, file),
+            ("dead-letters", "retry", words, file),
+            ("dead-letters", "list", file, "--bot", words),
+            ("state", "forget", words, file, "--yes"),
+            ("send", words, "hello", file),
+        ):
+            assert main(list(command)) in (2, 69), command
+        shown += "".join(capsys.readouterr())
+        for question in ({"ask": words}, {"ask": "unsent", "thread": words}, {"ask": "state forget", "user": [words]}):
+            with suppress(ChatbotError):
+                anyio.run(ask, address, question)
+        with socket.socket(socket.AF_UNIX) as raw:
+            raw.connect(address.path)
+            raw.sendall(json.dumps(words).encode() + b"\n" + words.encode(errors="replace") + b"\n")
+            raw.recv(4096)
+
+    assert bots.stop() == 0
+    assert "hunter2" not in "".join(bots.lines)
+    assert not [line for line in shown.splitlines() if not line.isprintable()]
 
 
 def test_a_letter_marked_while_no_daemon_runs_is_tried_at_the_next_start(

@@ -5,19 +5,27 @@ from __future__ import annotations
 import gc
 import io
 import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
 from chatbot.cli.dead_letters import _listing
+from chatbot.errors import ChatbotError
+from chatbot.model import UserId
 from chatbot.runtime.admin_api import AdminApi
-from chatbot.runtime.logs import LogFormat, logging_to
+from chatbot.runtime.logs import LogFormat, Redaction, logging_to
 from chatbot.runtime.observe.status import Observatory, as_json
+from chatbot.stores.sqlite import SqliteStore
 from tests.flow.assembled import assembled
 from tests.flow.test_traces import Traces
 
-pytestmark = pytest.mark.virtual_time
+OLD_STORE = Path(__file__).parents[1] / "upgrade" / "f8eade2" / "store.sqlite"
+"""A store with rows of every kind."""
 
 WORD = "hunter2"
 
@@ -215,6 +223,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.virtual_time
 @pytest.mark.parametrize("format", ["json", "console"])
 @pytest.mark.parametrize("said", HOSTILE, ids=range(len(HOSTILE)))
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -253,3 +262,91 @@ async def test_no_word_that_was_said_gets_out_by_any_way(said: str, format: LogF
             assert json.loads(line)["event"]
         events = [json.loads(line)["event"] for line in log.getvalue().splitlines()]
         assert {"task.failed", "thread.crashed", "finalizer.failed", "handler.failed", "event.buried"} <= set(events)
+
+
+DAMAGES: list[Callable[[Any], Any]] = [lambda _value: WORD, lambda _value: f"[{WORD}", lambda _value: -1]
+
+
+@pytest.mark.parametrize("damage", [*range(3), "strings", "keys"])
+def test_an_error_of_a_damaged_store_quotes_nothing_that_is_stored(damage: int | str, tmp_path: Path) -> None:
+    file = tmp_path / "store.sqlite"
+    file.write_bytes(OLD_STORE.read_bytes())
+    anyio.run(errors_of, file)  # brings it to the form of this version
+    whole, found = file.read_bytes(), 0
+    for table, column in columns_of(file):
+        file = tmp_path / f"{table}.{column}"
+        file.write_bytes(whole)
+        with closing(sqlite3.connect(file)) as connection, connection:
+            for (value,) in connection.execute(f'SELECT DISTINCT "{column}" FROM "{table}"').fetchall():
+                damaged = DAMAGES[damage](value) if isinstance(damage, int) else damaged_json(value, damage)
+                with suppress(sqlite3.IntegrityError):
+                    connection.execute(f'UPDATE "{table}" SET "{column}" = ? WHERE "{column}" IS ?', (damaged, value))
+        for error in anyio.run(errors_of, file):
+            found += 1
+            name, _, problem = Redaction().summary(error).partition(": ")
+            assert WORD not in problem, (table, column)
+            assert WORD not in name or column in ("event", "id", "key", "name", "user"), (
+                table,
+                column,
+            )  # the row's key
+
+    assert found > 2
+    assert not [path for path in tmp_path.iterdir() if WORD in path.name]
+
+
+def damaged_json(value: object, part: str) -> object:
+    """The same JSON with the word in every text, or in every key."""
+    try:
+        form = json.loads(value) if isinstance(value, str) else None
+    except ValueError:
+        form = None
+
+    def damaged(one: Any) -> Any:
+        if isinstance(one, dict):
+            return {WORD if part == "keys" and key != "v" else key: damaged(inner) for key, inner in one.items()}
+        if isinstance(one, list):
+            return [damaged(inner) for inner in one]
+        return WORD if part == "strings" and isinstance(one, str) else one
+
+    return value if form is None else json.dumps(damaged(form))
+
+
+def columns_of(file: Path) -> list[tuple[str, str]]:
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        rows = {table: connection.execute(f'PRAGMA table_info("{table}")').fetchall() for table in tables}
+        holds = 'SELECT 1 FROM "{}" WHERE typeof("{}") = \'text\' LIMIT 1'
+        columns = [(table, row[1]) for table, found in rows.items() for row in found]
+        return [column for column in columns if connection.execute(holds.format(*column)).fetchone()]
+
+
+async def errors_of(file: Path) -> list[ChatbotError]:
+    """What goes wrong when everything in a store is read."""
+    errors: list[ChatbotError] = []
+    with suppress_into(errors):
+        async with SqliteStore(file) as store:
+            users: list[UserId] = []
+            with suppress_into(errors):
+                users += [bot.user for bot in await store.bots()]
+            for user in users:
+                for read in (
+                    store.threads,
+                    store.pending,
+                    store.attempts,
+                    store.dead_letters,
+                    store.dialogs,
+                    store.timers,
+                ):
+                    with suppress_into(errors):
+                        await read(user)
+            with suppress_into(errors):
+                await AdminApi(store).answer({"ask": "dead-letters list"})
+    return errors
+
+
+@contextmanager
+def suppress_into(errors: list[ChatbotError]) -> Iterator[None]:
+    try:
+        yield
+    except ChatbotError as error:
+        errors.append(error)
