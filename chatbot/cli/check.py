@@ -31,8 +31,9 @@ from chatbot.plugin.lint import findings, mistakes, unawaited
 from chatbot.runtime.compatibility import Incompatibility, incompatibilities
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control_socket import find_daemon
-from chatbot.runtime.doctor import memory, service
 from chatbot.runtime.doctor.finding import Finding, FindingState, misconfigured, ok, warning
+from chatbot.runtime.doctor.reachability import check_service
+from chatbot.runtime.doctor.storage import check_store
 from chatbot.runtime.logs import logging_to
 from chatbot.runtime.plugins import Plugins, examine_plugins
 from chatbot.runtime.run_directory import ControlDirectory, RunInfo
@@ -203,14 +204,14 @@ def _findings(config: Config, *, is_online: bool) -> Iterator[Finding]:
         yield warning("packages", shadowed(hidden_by))
     control = ControlDirectory(config.directory)
     store = examine_store(config.store.get_secret_value(), base_dir=config.directory)
-    for one in memory.look(config, store, is_running=control.is_held):
+    for one in check_store(config, store, is_running=control.is_held):
         if one.subject != "disk" or one.state is not FindingState.OK:
             yield one
     if config.ca_file and not config.uses_emulator and not (config.directory / config.ca_file).is_file():
         what = "there is no such file; name a PEM file of certificates, or leave it out"
         yield misconfigured("ca_file", config.problem(("ca_file",), what))
     if is_online:
-        yield from service.look(config, _running(control, config.path), store)
+        yield from check_service(config, _running(control, config.path), store)
     elif not config.uses_emulator:
         try:
             Connection.of(config)

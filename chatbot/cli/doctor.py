@@ -16,8 +16,11 @@ from chatbot.cli.output import as_json, counted, exit_code, lines
 from chatbot.config import Config, ServiceConfig, load_config
 from chatbot.errors import ChatbotError, ConfigError
 from chatbot.runtime.control_socket import ask, find_daemon
-from chatbot.runtime.doctor import daemon, finding, memory, packages, service
 from chatbot.runtime.doctor.finding import Finding, FindingState, failed, misconfigured, ok, warning
+from chatbot.runtime.doctor.packages import check_packages
+from chatbot.runtime.doctor.reachability import check_service
+from chatbot.runtime.doctor.running_bots import check_running_bots
+from chatbot.runtime.doctor.storage import check_files, check_store
 from chatbot.runtime.logs import logging_to
 from chatbot.runtime.plugins import load_plugins
 from chatbot.runtime.run_directory import ControlDirectory
@@ -57,13 +60,13 @@ class _Visit:
             settings = load_config(self.config, os.environ)
         except ConfigError as error:
             problems = error.problems
-        yield from packages.look(extras=_extras(settings))
+        yield from check_packages(extras=_extras(settings))
         if settings is None:
             yield from (misconfigured("configuration", problem) for problem in problems)
             yield warning("service", "not looked at, nor is the store: bots.yaml says which they are")
             return
         yield ok("configuration", f"{self.config}, {counted(len(settings.bots), 'bot')}")
-        yield from finding.look(settings.files)
+        yield from check_files(settings.files)
         yield from _plugins(settings)
         yield from self._world(settings)
 
@@ -77,10 +80,10 @@ class _Visit:
             yield failed("bots", str(error))
             status, info = None, None
         else:
-            yield from daemon.look(status, control)
+            yield from check_running_bots(status, control)
         store = examine(config.store.get_secret_value(), base_dir=config.directory)
-        yield from memory.look(config, store, is_running=info is not None)
-        yield from service.look(config, info, store)
+        yield from check_store(config, store, is_running=info is not None)
+        yield from check_service(config, info, store)
 
 
 def _extras(config: Config | None) -> list[str]:

@@ -19,7 +19,7 @@ import pytest
 
 import chatbot.dispatch.source_location  # noqa: F401 - it notes where the program was started, before a test goes elsewhere
 from chatbot.cli import main
-from tests.cli.checkup import Doctor, Report
+from tests.cli.doctor_report import Doctor, Report
 from tests.cli.resource import PATIENCE, Azure, azure
 
 ROOT: Final = Path(__file__).parents[2]

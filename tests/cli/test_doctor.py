@@ -16,8 +16,8 @@ import pytest
 import trustme
 
 from chatbot.cli import main
-from tests.cli.checkup import Doctor, bots_yaml, keyed
 from tests.cli.conftest import Demo, Run, copy_of_the_clone
+from tests.cli.doctor_report import Doctor, bots_yaml, keyed
 from tests.cli.resource import Azure
 from tests.loopback import Answered, site
 

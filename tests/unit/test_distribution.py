@@ -13,8 +13,8 @@ import pytest
 
 from chatbot.cli import main
 from chatbot.distribution import DISTRIBUTION, install_command, repair, shadow, strangers, version
-from chatbot.runtime.doctor import packages
 from chatbot.runtime.doctor.finding import FindingState
+from chatbot.runtime.doctor.packages import check_packages
 
 ROOT = Path(__file__).parents[2]
 TEXTS = {".py", ".md", ".toml", ".yaml", ".yml", ".cfg", ".service", ".conf", ".json", ".svg", ".sh", ".txt", ""}
@@ -128,7 +128,7 @@ def test_a_second_distribution_that_owns_the_package_is_noticed(tmp_path: Path) 
 
 
 def test_the_doctor_says_how_to_repair_two_distributions() -> None:
-    found = list(packages.look(asked=(), owners=["chatbot 0.0.1"], installed=lambda name: "1"))
+    found = list(check_packages(asked=(), owners=["chatbot 0.0.1"], installed=lambda name: "1"))
 
     (wrong,) = [one for one in found if one.state is FindingState.FAILED]
     assert "chatbot 0.0.1" in wrong.text

@@ -5,13 +5,8 @@ The files of the configuration: who else may read them, where secrets stand in t
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
-
-from chatbot.config.source_location import shows_secret
 
 
 class FindingState(StrEnum):
@@ -59,15 +54,3 @@ def failed(subject: str, text: str, remedy: str | None = None) -> Finding:
 def misconfigured(subject: str, text: str) -> Finding:
     """It cannot work so, because of what bots.yaml says; the text has place and remedy."""
     return Finding(subject, FindingState.FAILED, text, is_configuration=True)
-
-
-def look(files: Sequence[str]) -> Iterator[Finding]:
-    """Look at each file.
-
-    Args:
-        files: their names; all could be read a moment ago.
-    """
-    for file in map(Path, files):
-        if os.name == "posix" and file.stat().st_mode & 0o077 and shows_secret(file.read_text("utf-8", "replace")):
-            what = f"others than its owner may read {file}, where a secret stands as it is"
-            yield warning("configuration", what, f"chmod 600 {file}, or write !secret env:NAME, or ${{NAME}} instead")

@@ -41,7 +41,9 @@ _EXPIRED, _NOT_YET, _OTHER_NAME, _OTHER_ADDRESS = 10, 9, 62, 64
 """OpenSSL's verify codes."""
 
 
-async def look(endpoint: str, ca_file: Path | None, *, clock: Callable[[], float] = time.time) -> list[Finding]:
+async def check_network(
+    endpoint: str, ca_file: Path | None, *, clock: Callable[[], float] = time.time
+) -> list[Finding]:
     """Go the way step by step; after the first step that fails there are no others.
 
     Args:

@@ -18,7 +18,7 @@ from chatbot.runtime.doctor.finding import Finding, failed, misconfigured, ok
 _OF_INTEREST: Final = ("azure-communication-chat", "azure-communication-identity", "azure-core", "aiohttp")
 
 
-def look(
+def check_packages(
     *,
     extras: Sequence[str] = (),
     installed: Callable[[str], str] = version,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chatbot.runtime.doctor.daemon import look
+from chatbot.runtime.doctor.running_bots import check_running_bots
 from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.service.budget import SERVICE_QUOTAS
 
@@ -18,7 +18,7 @@ def told(tmp_path: Path, subject: str, **facts: Any) -> list[str]:
     """What is said of one bot."""
     bot = {"name": "echo", "troubles": {}, "dead_letters": 0, "missed": {}, "quota_left": PLENTY, **facts}
     status = {"uptime_seconds": 9.0, "pid": 1, "version": "1", "unready": [], "bots": [bot]}
-    return [found.text for found in look(status, ControlDirectory(tmp_path)) if found.subject == subject]
+    return [found.text for found in check_running_bots(status, ControlDirectory(tmp_path)) if found.subject == subject]
 
 
 def test_of_a_quota_that_nobody_has_used_nothing_is_said(tmp_path: Path) -> None:

@@ -1,20 +1,34 @@
-"""The store: whether it can be read and written, by whom, and whether there is room for it."""
+"""Whether the store and the files of the configuration can be used, and are readable for their owner only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from chatbot.config import Config
-from chatbot.config.source_location import masked
+from chatbot.config.source_location import masked, shows_secret
 from chatbot.runtime.doctor.finding import Finding, failed, ok, warning
 from chatbot.stores.probe import NEEDED_BYTES, StoreProbe
 
 
-def look(config: Config, found: StoreProbe, *, is_running: bool) -> Iterator[Finding]:
-    """Tell of the store of a bots.yaml.
+def check_files(files: Sequence[str]) -> Iterator[Finding]:
+    """Check that nobody else can read a file in which a secret stands.
 
     Args:
-        found: what an examination of it has found.
+        files: their names; all could be read a moment ago.
+    """
+    for file in map(Path, files):
+        if os.name == "posix" and file.stat().st_mode & 0o077 and shows_secret(file.read_text("utf-8", "replace")):
+            what = f"others than its owner may read {file}, where a secret stands as it is"
+            yield warning("configuration", what, f"chmod 600 {file}, or write !secret env:NAME, or ${{NAME}} instead")
+
+
+def check_store(config: Config, found: StoreProbe, *, is_running: bool) -> Iterator[Finding]:
+    """Report on the store of a bots.yaml.
+
+    Args:
+        found: the probe of the store.
         is_running: bots run on it, so that it must be in use.
     """
     if found.file is None:

@@ -16,8 +16,8 @@ _LITTLE: Final = 4
 """A quota of which less than one in so many requests is left is worth a word."""
 
 
-def look(status: Mapping[str, Any] | None, control: ControlDirectory) -> Iterator[Finding]:
-    """What a daemon says of itself.
+def check_running_bots(status: Mapping[str, Any] | None, control: ControlDirectory) -> Iterator[Finding]:
+    """Report what a daemon says about its bots.
 
     Args:
         status: its answer; None if no bots run.

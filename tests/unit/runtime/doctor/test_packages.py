@@ -1,7 +1,7 @@
 from importlib.metadata import PackageNotFoundError
 
-from chatbot.runtime.doctor import packages
 from chatbot.runtime.doctor.finding import Finding, FindingState
+from chatbot.runtime.doctor.packages import check_packages
 
 ASKED = (
     "azure-core<2,>=1.41",
@@ -19,12 +19,12 @@ def installed(name: str) -> str:
 
 
 def ills(**options: object) -> list[Finding]:
-    found = packages.look(asked=ASKED, **options)  # type: ignore[arg-type]
+    found = check_packages(asked=ASKED, **options)  # type: ignore[arg-type]
     return [one for one in found if one.state is FindingState.FAILED]
 
 
 def test_what_is_asked_for_is_here_in_this_very_environment() -> None:
-    assert [one.state for one in packages.look()] == [FindingState.OK, FindingState.OK]
+    assert [one.state for one in check_packages()] == [FindingState.OK, FindingState.OK]
 
 
 def test_a_package_that_is_too_old_is_named_with_what_installs_a_right_one() -> None:
