@@ -172,7 +172,7 @@ class Outbox:
             after the proof read. The older one stays, with the newest content.
 
         Raises:
-            ErrorResponse: the other message cannot be read now; nothing was changed.
+            ServiceError: the other message cannot be read now; nothing was changed.
         """
         key = ActionKey(message.reply_key or "")
         for row in self._rows:

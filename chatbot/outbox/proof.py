@@ -27,7 +27,7 @@ async def read_own(
     """Read all own messages of a thread that may come from these rows.
 
     Raises:
-        ErrorResponse: as `ChatService.list_messages` does; nothing is known then.
+        ServiceError: as `ChatService.list_messages` does; nothing is known then.
     """
     # No `startTime` (it is unknown whether the service compares creation or change), and no cursor: it may have passed
     # the message already. `after` is the highest version known when the row was made, so a send cannot lie below it.

@@ -157,7 +157,7 @@ class Poll:
         it is left to the next poll, which finds it above `top`.
 
         Raises:
-            ErrorResponse: as `ChatService.list_messages` does; what was yielded before remains true.
+            ServiceError: as `ChatService.list_messages` does; what was yielded before remains true.
         """
         await self._read_places()
         deep: dict[str, dict[int, int]] = {}

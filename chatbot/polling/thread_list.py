@@ -102,7 +102,7 @@ class ThreadListWalk:
         """Return the threads of the next page; those that move meanwhile may come twice.
 
         Raises:
-            ErrorResponse: as `ChatService.list_threads` does; the same page can be asked for again.
+            ServiceError: as `ChatService.list_threads` does; the same page can be asked for again.
             ProtocolError: the links lead in a circle, or have no end; what was shown before remains true.
         """
         if self._fault is not None:

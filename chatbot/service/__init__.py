@@ -1,1 +1,1 @@
-"""The chat service, spoken to in our words: `base` promises, `acs` keeps the promise with the official SDK."""
+"""The chat service: the protocol that bots use, quotas, and its implementation over the official SDK."""

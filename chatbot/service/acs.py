@@ -1,7 +1,7 @@
-"""One Communication Services resource: what all its users share, and the identities in it.
+"""One Communication Services resource: the connection that all its users share, and their identities.
 
-Opened once per process and endpoint: one connection pool, one TLS context, one identity client. `chat` gives each user
-a view of its own over it. Made by the runtime, by commands and by tests (these hand in the in-process transport).
+It is opened once per process and endpoint: one connection pool, one TLS context, one identity client. `chat` gives each
+user a view of its own over it. Tests pass the in-process transport.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from chatbot.service.transport import open_transport, proxy_for
 CHAT: Final = ("chat",)
 """The scope a bot needs: everything in threads, creating and deleting them included."""
 
-_OURSELVES: Final = f"chatbot/{version()}"
+_USER_AGENT: Final = f"chatbot/{version()}"
 _DEFAULT_TIMEOUTS: Final = Timeouts()
 
 
@@ -47,10 +47,10 @@ class AcsResource:
 
     Args:
         endpoint: `https://NAME.communication.azure.com`; http only to this machine.
-        access_key: the resource's key; without one or `entra`, users and their tokens must come from elsewhere.
-        entra: who we are to Microsoft Entra ID, in place of a key.
-        ca_file: a PEM file of authorities to trust beside the system's.
-        transport: carries all requests instead of an own connection pool; stays open at the end.
+        access_key: the resource's key; without it and `entra`, users and their tokens must come from elsewhere.
+        entra: the identity in Microsoft Entra ID, instead of a key.
+        ca_file: a PEM file of authorities to trust besides the system's.
+        transport: carries all requests instead of a connection pool; it is not closed at the end.
         timeouts: how long a call may take.
         clock: epoch seconds.
 
@@ -91,7 +91,7 @@ class AcsResource:
         timeouts: Timeouts = _DEFAULT_TIMEOUTS,
         clock: Callable[[], float] = time.time,
     ) -> Self:
-        """Make a resource of `endpoint=…;accesskey=…`.
+        """Create a resource from `endpoint=…;accesskey=…`.
 
         Raises:
             ConfigError: a part is missing or cannot be used; the message does not show the key.
@@ -115,7 +115,7 @@ class AcsResource:
         return self._endpoint
 
     async def __aenter__(self) -> Self:
-        # The SDK's user agent names the platform, which Python asks a subprocess for, once per process.
+        # The SDK's user agent names the platform. Python runs a subprocess for it, once per process: not on the loop.
         await anyio.to_thread.run_sync(platform.platform)
         async with AsyncExitStack() as opening:
             transport = self._given_transport
@@ -125,19 +125,19 @@ class AcsResource:
             if self._entra is not None:
                 credential = await opening.enter_async_context(self._entra.open(self._ca_file))
             if credential is not None:
-                self._identities = self._admitted_as(credential, transport)
+                self._identities = self._open_identities(credential, transport)
             self._opened = opening.pop_all()
         self._transport = transport
         return self
 
-    def _admitted_as(
+    def _open_identities(
         self, credential: AzureKeyCredential | EntraCredential, transport: AsyncHttpTransport[Any, Any]
     ) -> Identities:
         return Identities(
             self._endpoint,
             credential,
             transport,
-            user_agent=_OURSELVES,
+            user_agent=_USER_AGENT,
             timeouts=self._timeouts,
             proxy=self._proxy,
             clock=self._clock,
@@ -156,7 +156,7 @@ class AcsResource:
 
     async def create_user(self) -> UserId:
         """Create an identity."""
-        return await self._admitted_to("create a user").create_user()
+        return await self._identities_for("create a user").create_user()
 
     async def issue_token(
         self, user: UserId, *, scopes: Sequence[str] = CHAT, lifetime: timedelta | None = None
@@ -168,20 +168,22 @@ class AcsResource:
             scopes: what it allows.
             lifetime: 60 minutes to 24 hours; None is the service's default of 24 hours.
         """
-        return await self._admitted_to(f"issue a token of {user}").issue_token(user, scopes=scopes, lifetime=lifetime)
+        return await self._identities_for(f"issue a token of {user}").issue_token(
+            user, scopes=scopes, lifetime=lifetime
+        )
 
     async def revoke_tokens(self, user: UserId) -> None:
-        """Revoke all tokens of a user; it may take up to 15 minutes to bite (Microsoft's documentation)."""
-        await self._admitted_to(f"revoke the tokens of {user}").revoke_tokens(user)
+        """Revoke all tokens of a user; it may take up to 15 minutes until they are refused (Azure documentation)."""
+        await self._identities_for(f"revoke the tokens of {user}").revoke_tokens(user)
 
     async def delete_user(self, user: UserId) -> None:
-        """Delete an identity, for good and out of all its threads."""
-        await self._admitted_to(f"delete user {user}").delete_user(user)
+        """Delete an identity for good, and remove it from all its threads."""
+        await self._identities_for(f"delete user {user}").delete_user(user)
 
     # Tokens and chat
 
     def issued_tokens(self, user: UserId, *, lifetime: timedelta | None = None) -> RenewingTokens:
-        """Tokens of a user that this resource issues to whoever has its key, or a role in it.
+        """Return a user's tokens, issued by this resource; it needs the access key or a role in Entra ID.
 
         Args:
             user: whose tokens.
@@ -194,12 +196,12 @@ class AcsResource:
         return RenewingTokens(mint, name=user, clock=self._clock)
 
     def endpoint_tokens(self, url: str, user: UserId, *, authorization: str | None = None) -> RenewingTokens:
-        """Tokens of a user that an endpoint of the user's own gives out; see `token_endpoint` for its contract.
+        """Return a user's tokens from a token endpoint; see `token_endpoint` for its contract.
 
         Args:
             url: where to ask; https, or http to this machine.
             user: whose tokens.
-            authorization: the `Authorization` header to show there.
+            authorization: the `Authorization` header to send.
 
         Raises:
             ConfigError: the address cannot be used.
@@ -216,13 +218,13 @@ class AcsResource:
         return RenewingTokens(endpoint.mint, name=user, clock=self._clock)
 
     def chat(self, user: UserId, tokens: TokenSource) -> ChatService:
-        """One user's view of the chat, over the pool that all share.
+        """Return one user's view of the chat, over the shared connection pool.
 
         Args:
-            user: whose view.
-            tokens: that user's tokens.
+            user: the user.
+            tokens: the user's tokens.
         """
-        sdk = UserAgentPolicy(user_agent=_OURSELVES, sdk_moniker=f"communication-chat/{chat_sdk_version}")
+        sdk = UserAgentPolicy(user_agent=_USER_AGENT, sdk_moniker=f"communication-chat/{chat_sdk_version}")
         policy = ChatPolicy(
             self._endpoint,
             tokens,
@@ -240,7 +242,7 @@ class AcsResource:
             raise StateError(msg)
         return self._transport
 
-    def _admitted_to(self, operation: str) -> Identities:
+    def _identities_for(self, operation: str) -> Identities:
         self._open_transport()
         if self._identities is None:
             msg = (

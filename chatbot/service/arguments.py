@@ -1,7 +1,7 @@
-"""What we hand to the SDK, checked and in its shapes: ids, texts, times, people. Pure.
+"""Checks and converts arguments for the SDK: ids, texts, times, people. Pure.
 
-The service's ids become segments of a path, and paths are normalised on their way: `messages/..` is the thread itself,
-and deleting it is not what anyone meant. So nothing that could address another thing leaves here.
+Ids become segments of a path, and paths are normalized on their way: `messages/..` is the thread itself, which a
+deletion would then delete. So an id that could address something else is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from chatbot.model import MessageId, Participant, UserId
 
 
 def invited(person: Participant) -> ChatParticipant:
-    """Someone who is to come in."""
+    """Return a person to add, as the SDK takes one."""
     return ChatParticipant(
         identifier=identifier(person.user),
         display_name=person.display_name,
@@ -25,28 +25,28 @@ def invited(person: Participant) -> ChatParticipant:
 
 
 def identifier(user: UserId) -> CommunicationIdentifier:
-    """A raw id as the identifier it stands for, whatever kind that is."""
+    """Return the identifier of a raw id, of whatever kind."""
     known = identifier_from_raw_id(user)
-    # The SDK looks for properties["id"] when it matches failures, which only its own users have: others would end
-    # their addition, already done, in a KeyError.
+    # The SDK reads properties["id"] when it matches failures. Only communication users have it: for other kinds the
+    # SDK would raise a KeyError although the addition is done.
     cast(Any, known).properties = _Properties(known.properties)
     return known
 
 
 class _Properties(dict[str, Any]):
-    """An identifier's properties as they are sent, with an empty `id` for whoever looks for one."""
+    """An identifier's properties, with an empty `id` when it is read but not sent."""
 
     def __missing__(self, key: str) -> str:
         return ""
 
 
 def aware(moment: datetime | None) -> datetime | None:
-    """A time as the service's own clock shows it; one without an offset is UTC."""
+    """Return an aware time; one without an offset is UTC."""
     return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
 def required(text: str, what: str, operation: str) -> str:
-    """A text that may not be empty; `operation` completes "cannot …" in the refusal."""
+    """Return a text that must not be empty; `operation` completes "cannot …" in the error."""
     if text:
         return text
     msg = f"cannot {operation}: {what} is needed, and it is empty"
@@ -54,7 +54,7 @@ def required(text: str, what: str, operation: str) -> str:
 
 
 def segment(text: str, what: str, operation: str) -> str:
-    """An id as one segment of a path: an empty one, or dots, would address something else."""
+    """Return an id as one segment of a path; an empty one, or dots, would address something else."""
     if text.strip("."):
         return text
     msg = f"cannot {operation}: {text!r} is no {what}"
@@ -62,7 +62,7 @@ def segment(text: str, what: str, operation: str) -> str:
 
 
 def decimal(message: MessageId, operation: str) -> str:
-    """A message id as one segment of a path."""
+    """Return a message id as one segment of a path."""
     if message.isascii() and message.isdigit():
         return message
     msg = f"cannot {operation}: {message[:40]!r} is no message id; expected decimal digits"

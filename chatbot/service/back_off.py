@@ -1,4 +1,4 @@
-"""How long to wait after a failure, before the same is tried again. Pure, but for chance: the time is an argument."""
+"""Back-off: how long to wait after a failure before trying again. Pure except for jitter; times are arguments."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ FIRST_PAUSE: Final = 1.0
 MAX_PAUSE: Final = 30.0
 
 MAX_THROTTLED_PAUSE: Final = 10.0
-"""The shortest window of the quotas: after so long something may be free again."""
+"""Seconds; the shortest window of the quotas, after which a request may be possible again."""
 
 Jitter = Callable[[float, float], float]
-"""A pause of about so many seconds, and at least so great a part of them."""
+"""Varies a pause of so many seconds, down to at least this part of it."""
 
 
 def jittered(pause: float, at_least: float = 0.75) -> float:
-    """A pause of about this many seconds, so that those who failed together do not return together.
+    """Vary a pause, so that callers that failed together do not try again together.
 
     Args:
         pause: seconds.
-        at_least: the smallest factor; the greatest is 0.5 more.
+        at_least: the smallest factor; the largest is 0.5 more.
     """
     return pause * random.uniform(at_least, at_least + 0.5)  # noqa: S311 - not a secret
 
@@ -31,11 +31,11 @@ def jittered(pause: float, at_least: float = 0.75) -> float:
 class BackOff:
     """The failures of one piece of work since it last succeeded.
 
-    Each pause is twice the one before, and at least as long as the service asks for. Throttlings are counted apart:
-    they say nothing of the other failures.
+    Each pause is twice the one before, and at least as long as the service asks for. Throttling is counted separately:
+    it says nothing about other failures.
 
     Args:
-        jitter: keeps those apart who failed together.
+        jitter: varies the pauses.
     """
 
     __slots__ = ("_failures", "_jitter", "_not_before", "_throttlings")
@@ -48,25 +48,25 @@ class BackOff:
 
     @property
     def has_failed(self) -> bool:
-        """Whether more than a quota stands in the way."""
+        """Whether anything but throttling has failed."""
         return bool(self._failures)
 
     def pause(self, now: float) -> float:
-        """Seconds until the next try; 0 or less if it may be made now."""
+        """Return the seconds until the next try; 0 or less if it may be made now."""
         return self._not_before - now
 
     def wait(self, seconds: float, now: float) -> None:
-        """Try nothing for so long."""
+        """Wait for so many seconds before the next try."""
         self._not_before = now + seconds
 
     def succeeded(self) -> bool:
-        """Something was done: the next failure is a first one. Whether there was one before."""
+        """Reset after a success; return whether there was a failure before it."""
         had_failed = bool(self._failures or self._throttlings)
         self._failures = self._throttlings = 0
         return had_failed
 
     def failed(self, error: ServiceError | StoreError, now: float) -> float:
-        """Count a failure; gives the seconds until the next try."""
+        """Count a failure; return the seconds until the next try."""
         if isinstance(error, Throttled):
             self._throttlings += 1
             count, longest = self._throttlings, MAX_THROTTLED_PAUSE

@@ -1,10 +1,10 @@
-"""What any chat service promises a bot, in our words. Who calls it: pollers, the doorbell, the outbox, commands.
+"""The protocol of a chat service as bots use it: pollers, the outbox and commands call it.
 
-Every method raises a `ErrorResponse` whose class says what the caller can do: `Throttled` (wait), `Unauthorized`,
+Every method raises a `ServiceError` whose class says what the caller can do: `Throttled` (wait), `Unauthorized`,
 `Forbidden`, `NotFound`, `Rejected` (do not repeat), `Unreachable` (certainly not done, repeat freely),
-`OutcomeUnknown` (perhaps done: read before repeating). No method retries by itself: one call is one request
-(or one request per page), so that the callers' budgets count what the service counts. The one exception is a 401, which
-means certainly not done: the token is renewed and the call repeated, once.
+`OutcomeUnknown` (perhaps done: read before repeating). No method retries by itself. One call is one request, or one
+request per page, so that the callers' budgets count what the service counts. The one exception is a 401, which means
+certainly not done: the token is renewed and the call is repeated, once.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class MessagePage:
 
     Args:
         messages: newest change first; may be empty although a `next_link` follows.
-        next_link: where the next page is; None on the last. Only its absence ends the paging.
-        server_time: the service's Date header; None where it sent none.
+        next_link: the link to the next page; None on the last one. Only its absence ends the listing.
+        server_time: the service's Date header; None if it sent none.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -44,7 +44,7 @@ class ThreadPage:
 
 @dataclass(frozen=True, slots=True)
 class FailedParticipant:
-    """Someone who could not be added, and why."""
+    """A person who could not be added, and why."""
 
     user: UserId
     code: str
@@ -53,17 +53,17 @@ class FailedParticipant:
 
 @dataclass(frozen=True, slots=True)
 class CreatedThread:
-    """A new thread, and whom it could not take in."""
+    """A new thread, and who could not be added to it."""
 
     thread: Thread
     failed: tuple[FailedParticipant, ...] = ()
 
 
 MAX_PAGES: Final = 100_000
-"""Pages of one listing: 20 million messages. What goes on after that has no end."""
+"""Pages of one listing: 20 million messages. A listing that goes on after that has no end."""
 
 MAX_PAGES_WITHOUT_NEWS: Final = 200
-"""Pages in a row that show nothing new. Empty pages before others are recorded, though not more than a few."""
+"""Pages in a row without anything new. Empty pages before others were recorded, but only a few of them."""
 
 
 class Paging:
@@ -81,14 +81,14 @@ class Paging:
         self._barren = 0
 
     def follow(self, link: str, *, is_news: bool) -> str:
-        """Give the link of the next page back if it may be followed.
+        """Return the link of the next page if it may be followed.
 
         Args:
-            link: what the last page names.
-            is_news: whether that page showed anything that none before it did.
+            link: the link on the last page.
+            is_news: whether that page showed anything that no page before it did.
 
         Raises:
-            ProtocolError: it leads back to a page that was read, or there is no end to it.
+            ProtocolError: the link leads back to a page that was read, or the pages have no end.
         """
         self._barren = 0 if is_news else self._barren + 1
         if hash(link) in self._followed:
@@ -103,9 +103,9 @@ class Paging:
 
 
 def is_refusal(error: ServiceError) -> bool:
-    """Whether the service itself, and nobody on the way to it, says that the thread is not for this user.
+    """Return whether the service itself, and not a proxy on the way, denies this user the thread.
 
-    The service's envelope has the code that belongs to the status (recorded sessions, api-versions 2021 to 2025).
+    The service's own error body has the code that belongs to the status (recorded sessions, api-versions 2021 to 2025).
     """
     if isinstance(error, Forbidden):
         return (error.code or "").lower() == "forbidden"
@@ -117,7 +117,7 @@ class ChatService(Protocol):
 
     @property
     def user(self) -> UserId:
-        """Whose view this is: the bot's own user."""
+        """The user of this view, for example the bot's."""
         ...
 
     async def create_thread(
@@ -153,7 +153,7 @@ class ChatService(Protocol):
         display_name: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> MessageId:
-        """Say something. There is no idempotency key: after `OutcomeUnknown`, read before repeating."""
+        """Send a message. There is no idempotency key: after `OutcomeUnknown`, read before repeating."""
         ...
 
     async def edit_message(
@@ -168,7 +168,7 @@ class ChatService(Protocol):
         ...
 
     async def delete_message(self, thread: ThreadId, message: MessageId) -> None:
-        """Take an own message back; it stays listed as a tombstone."""
+        """Delete an own message; it stays listed as a tombstone."""
         ...
 
     async def get_message(self, thread: ThreadId, message: MessageId) -> ChatMessage:
@@ -186,8 +186,8 @@ class ChatService(Protocol):
         """Read one page of a thread: the first one, or the one behind `link`.
 
         Args:
-            start_time: a lower bound; whether on creation or change, inclusive or not, is not known, so it may
-                only ever be used to read less, never to decide what exists.
+            start_time: a lower bound. It is unknown whether it applies to creation or change, and whether it is
+                inclusive, so use it only to read less, never to decide what exists.
             page_size: 1 to 200.
         """
         ...
@@ -195,19 +195,19 @@ class ChatService(Protocol):
     async def add_participants(
         self, thread: ThreadId, participants: Sequence[Participant]
     ) -> tuple[FailedParticipant, ...]:
-        """Bring people in; returns those that the service refused. Whoever is in already stays, without error."""
+        """Add people; return those that the service refused. Adding somebody who is in already is no error."""
         ...
 
     async def remove_participant(self, thread: ThreadId, user: UserId) -> None:
-        """Take someone out; the own user leaves."""
+        """Remove a person; removing the own user means leaving."""
         ...
 
     def list_participants(self, thread: ThreadId) -> AsyncIterator[Participant]:
-        """Read who is in a thread, page by page; `Forbidden` when the own user is not."""
+        """Read who is in a thread, page by page; `Forbidden` if the own user is not."""
         ...
 
     async def send_receipt(self, thread: ThreadId, message: MessageId) -> None:
-        """Tell the others that everything up to this message was read."""
+        """Mark everything up to this message as read."""
         ...
 
     def list_receipts(self, thread: ThreadId) -> AsyncIterator[Receipt]:
@@ -215,9 +215,9 @@ class ChatService(Protocol):
         ...
 
     async def send_typing(self, thread: ThreadId, *, display_name: str | None = None) -> None:
-        """Show that something is being written; seen by the SDKs that have a real-time channel."""
+        """Send a typing indicator; only clients with a real-time channel see it."""
         ...
 
     async def renew_token(self) -> None:
-        """Get a new token now, whatever the old one's expiry says: the remedy after `Unauthorized`."""
+        """Get a new token now, whatever the old one's expiry says; call it after `Unauthorized`."""
         ...

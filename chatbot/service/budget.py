@@ -1,7 +1,8 @@
-"""The service's quotas, and how much of each is left. Pure: the clock is an argument, in seconds.
+"""The service's quotas, and how much of each is left. Pure: times are arguments, in seconds.
 
-Whoever speaks to the service asks here first, so that one bot is never throttled by its own making. The windows
-slide: whether the service's own windows slide or stand is not documented, and a sliding one is right for both.
+Every request to the service is asked for and counted here first, so that a bot is never throttled by its own making.
+The windows slide: it is not documented whether the service's windows slide or are fixed, and a sliding window stays
+within both.
 Limits: Azure documentation, "Service limits for Azure Communication Services", chat.
 """
 
@@ -18,7 +19,7 @@ from chatbot.model import ThreadId, UserId
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """So many requests in so many seconds."""
+    """A number of requests in a number of seconds."""
 
     limit: int
     seconds: float
@@ -48,7 +49,7 @@ class Operation(Enum):
 
 QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
     Operation.LIST_THREADS: (Window(50, 10),),
-    Operation.WALK_THREADS: (Window(20, 10),),  # our own rule: the doorbell needs the others
+    Operation.WALK_THREADS: (Window(20, 10),),  # our own rule: the rest is for reading the top of the list
     Operation.LIST_MESSAGES: (Window(50, 10), Window(200, 60)),
     Operation.GET_MESSAGE: (Window(50, 10),),
     Operation.WRITE_MESSAGE: (Window(10, 10), Window(30, 60)),
@@ -60,14 +61,14 @@ QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
     Operation.CHANGE_PARTICIPANTS: (Window(10, 10), Window(30, 60)),
     Operation.UPDATE_THREAD: (Window(5, 10),),
 }
-"""For one user in one thread (for WRITE_MESSAGE for all people in it together), LIST_THREADS for one user."""
+"""Per user and thread; WRITE_MESSAGE per thread, for all people in it together; LIST_THREADS per user."""
 
 SERVICE_QUOTAS: Final = {
     operation.label: windows
     for operation, windows in QUOTAS.items()
     if operation not in (Operation.WALK_THREADS, Operation.STREAM_MESSAGE)
 }
-"""Those that are the service's, by label; what is used up of a rule of our own is nobody's trouble."""
+"""The quotas of the service by label. Rules of our own are left out: using one up is no trouble."""
 
 SHARED_QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
     Operation.LIST_MESSAGES: (Window(250, 10), Window(400, 60)),
@@ -85,18 +86,18 @@ LONGEST_SECONDS: Final = 60.0
 """The longest window of any quota."""
 
 JITTER: Final = 0.05
-"""Seconds by which requests may bunch on their way, so that the service's window holds one more than ours."""
+"""Seconds by which requests may bunch up on their way: the service's window may then hold one more than ours."""
 
 
 class Budget:
     """What is left of the quotas of one scope: one thread of a bot, or the bot itself.
 
     Args:
-        quotas: which.
-        shared: what is left of those that others in this process use up as well; asked and counted, too.
+        quotas: the quotas.
+        shared: the budget of quotas that other bots of this process use as well; it is asked and counted, too.
     """
 
-    __slots__ = ("_closed_until", "_noted", "_quotas", "_shared", "_spent")
+    __slots__ = ("_closed_until", "_counted", "_quotas", "_shared", "_spent")
 
     def __init__(
         self, quotas: Mapping[Operation, tuple[Window, ...]] = QUOTAS, *, shared: Budget | None = None
@@ -105,15 +106,20 @@ class Budget:
         self._shared = shared
         self._spent: dict[Operation, deque[float]] = {}
         self._closed_until: dict[Operation, float] = {}
-        self._noted: dict[int, float] | None = None
+        self._counted: dict[int, float] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no request is remembered."""
+        return not self._spent and not self._counted
 
     def delay(self, operation: Operation, now: float, *, spare: int = 0) -> float:
-        """Seconds until this operation may be asked of the service; 0 when it may be now.
+        """Return the seconds until this request may be made; 0 if it may be made now.
 
         Args:
-            operation: which one.
+            operation: the operation.
             now: the time.
-            spare: how many more must be possible besides it, for whoever comes first.
+            spare: how many further requests must be left for others.
         """
         ready = self._closed_until.get(operation, now)
         spent = self._spent.get(operation)
@@ -130,7 +136,7 @@ class Budget:
         return self._shared if operation in SHARED_QUOTAS else None
 
     def left(self, operation: Operation, now: float) -> int:
-        """How many requests of this operation may be made at once."""
+        """Return how many requests of this operation may be made at once."""
         if self._closed_until.get(operation, now) > now:
             return 0
         spent = self._spent.get(operation, ())
@@ -141,54 +147,55 @@ class Budget:
         return left if shared is None else min(left, shared.left(operation, now))
 
     def spend(self, operation: Operation, at: float) -> None:
-        """Count one request of ours."""
+        """Count a request of this bot."""
         self._count(operation, at)
         if (shared := self._sharing(operation)) is not None:
             shared.spend(operation, at)
 
     def count_other(self, operation: Operation, at: float, change: int | None) -> None:
-        """Count one request of somebody else's, of a quota that is shared.
+        """Count a request of somebody else who uses up the same quota.
 
         Args:
-            operation: which one.
-            at: when it was.
-            change: what tells it from others, as several who share may see it; None if it was counted by who made it.
+            operation: the operation.
+            at: when it was made.
+            change: identifies the request, as several bots may see it; None if the bot that made it has counted it
+                in the shared budget.
         """
         if change is None:
             self._count(operation, at)
         else:
-            # Once, however often it is told: a message whose handler is tried again is seen by every poll.
+            # Once, however often it is seen: every poll reads a message again whose handler is being retried.
             (self._shared or self).count_once(operation, at, change)
 
     def count_once(self, operation: Operation, at: float, change: int) -> None:
-        """Count a request that several may tell of, the first time that one does."""
-        self._noted = self._noted or {}
-        if change not in self._noted:
-            self._noted[change] = at
+        """Count a request that may be reported several times, the first time only."""
+        self._counted = self._counted or {}
+        if change not in self._counted:
+            self._counted[change] = at
             self._count(operation, at)
 
     def _count(self, operation: Operation, at: float) -> None:
         longest = self._quotas[operation][-1]
         spent = self._spent.setdefault(operation, deque(maxlen=longest.limit))
-        # What no window holds any more goes at once: a thread that talks for hours would keep up to `limit` of them.
+        # Drop what no window holds any more: a thread that is busy for hours would keep up to `limit` entries.
         while spent and spent[0] + longest.seconds + JITTER < at:
             spent.popleft()
         spent.append(at)
 
     def block(self, operation: Operation, until: float) -> None:
-        """The service throttled this operation: leave it alone until then."""
+        """Make no request of this operation until then: the service has throttled it."""
         self._closed_until[operation] = max(until, self._closed_until.get(operation, until))
 
     def expire(self, now: float) -> None:
-        """Drop what no window can hold any more, so that a silent thread costs nothing."""
+        """Drop what no window holds any more, so that a silent thread holds no memory."""
         for operation in list(self._spent):
             if self._spent[operation][-1] + self._quotas[operation][-1].seconds < now:
                 del self._spent[operation]
         for operation in list(self._closed_until):
             if self._closed_until[operation] <= now:
                 del self._closed_until[operation]
-        if self._noted is not None:
-            self._noted = {change: at for change, at in self._noted.items() if at + LONGEST_SECONDS >= now} or None
+        if self._counted is not None:
+            self._counted = {change: at for change, at in self._counted.items() if at + LONGEST_SECONDS >= now} or None
         if self._shared is not None:
             self._shared.expire(now)
 
@@ -200,7 +207,7 @@ class AbandonedHandler:
     Args:
         name: its qualified name.
         place: where it is defined, `file:line`.
-        since: when it was given up, in seconds of the event loop's clock.
+        since: when it was abandoned, in seconds of the event loop's clock.
     """
 
     name: str
@@ -209,13 +216,13 @@ class AbandonedHandler:
 
 
 class SharedQuotas:
-    """What the bots of one process use up together, thread by thread.
+    """What the bots of one process share: quotas of threads, and the handlers that they have abandoned.
 
     Attributes:
-        users: those bots; what they do is counted by who does it.
-        abandoned: handlers that did not end although they were told to stop, by their bots' users and their threads
-            ("" is none). A bot that takes another's place starts nothing beside them either.
-        recalled: the bots' users that have read in this process how the last one ended: it is told only once.
+        users: the users of these bots; each bot counts its own requests.
+        abandoned: handlers that did not end after they were canceled, by bot user and thread ("" is none). A bot that
+            is started in the place of another starts nothing beside them.
+        restored: the users of bots that have read how the process before ended; it is reported only once.
     """
 
     def __init__(self) -> None:
@@ -225,7 +232,7 @@ class SharedQuotas:
         self._budgets: dict[ThreadId, Budget] = {}
 
     def of(self, thread: ThreadId) -> Budget:
-        """What is left in a thread for all of them."""
+        """Return the shared budget of a thread."""
         if thread not in self._budgets:
             self._budgets[thread] = Budget(SHARED_QUOTAS)
         return self._budgets[thread]

@@ -1,7 +1,7 @@
-"""One user's chat, through the official SDK's aio clients: it makes every request, we read every answer.
+"""One user's view of the chat, over the official SDK's aio clients. The SDK makes every request; we read the answers.
 
-One client of the SDK serves all threads: it would cost five kilobytes for each, and what it knows of its thread is the
-id in its addresses, which our policy puts there. Built by `AcsResource.chat`.
+One thread client of the SDK serves all threads: one for each would cost five kilobytes, and all it knows of its thread
+is the id in its addresses, which our policy replaces. `AcsResource.chat` creates a view.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from chatbot.service.policies import ANY_THREAD, Answer
 T = TypeVar("T")
 
 PAGE_SIZE: Final = 100
-"""How many participants or receipts are asked for at once; the service's default is not documented."""
+"""Participants or receipts a page; the service's default is not documented."""
 
 _UNUSED: Final[SansIOHTTPPolicy[Any, Any]] = SansIOHTTPPolicy()
 _SHARED: Final[Mapping[str, Any]] = dict.fromkeys(
@@ -45,14 +45,14 @@ _SHARED: Final[Mapping[str, Any]] = dict.fromkeys(
     ),
     _UNUSED,
 )
-"""The policies a client would build for itself although the pipeline is given; with these it builds none."""
+"""Stand-ins for policies that a client would otherwise build although its pipeline is given."""
 
 
 class AcsChatService:
     """One user's view of the chat service, as `ChatService` promises it.
 
     Args:
-        user: whose view this is.
+        user: the user.
         endpoint: the resource's endpoint.
         tokens: the user's tokens.
         pipeline: carries every request; ends in a `ChatPolicy`, which fills the `Answer` of each call.
@@ -77,7 +77,7 @@ class AcsChatService:
 
     @property
     def user(self) -> UserId:
-        """Whose view this is."""
+        """The user of this view."""
         return self._user
 
     async def renew_token(self) -> None:
@@ -115,7 +115,7 @@ class AcsChatService:
             await self._client.delete_chat_thread(ANY_THREAD, answer=answer)
 
     async def update_topic(self, thread: ThreadId, topic: str) -> None:
-        """Give a thread another topic (PATCH /chat/threads/{id})."""
+        """Set a thread's topic (PATCH /chat/threads/{id})."""
         answer = _about(thread, f"set the topic of thread {thread}")
         with _sdk(answer, is_write=True):
             await self._any_thread.update_topic(arguments.required(topic, "a topic", answer.operation), answer=answer)
@@ -143,7 +143,7 @@ class AcsChatService:
         display_name: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> MessageId:
-        """Say something (POST /chat/threads/{id}/messages)."""
+        """Send a message (POST /chat/threads/{id}/messages)."""
         answer = _about(thread, f"send a message to thread {thread}")
         with _sdk(answer, is_write=True):
             await self._any_thread.send_message(
@@ -174,7 +174,7 @@ class AcsChatService:
             )
 
     async def delete_message(self, thread: ThreadId, message: MessageId) -> None:
-        """Take a message back (DELETE /chat/threads/{id}/messages/{id})."""
+        """Delete a message (DELETE /chat/threads/{id}/messages/{id})."""
         answer = _about(thread, f"delete message {message} of thread {thread}")
         with _sdk(answer, is_write=True):
             await self._any_thread.delete_message(arguments.decimal(message, answer.operation), answer=answer)
@@ -208,7 +208,7 @@ class AcsChatService:
     async def add_participants(
         self, thread: ThreadId, participants: Sequence[Participant]
     ) -> tuple[FailedParticipant, ...]:
-        """Bring people in (POST /chat/threads/{id}/participants/:add); nobody to add is no request."""
+        """Add people (POST /chat/threads/{id}/participants/:add); without anybody to add there is no request."""
         if not participants:
             return ()
         answer = _about(thread, f"add participants to thread {thread}")
@@ -218,7 +218,7 @@ class AcsChatService:
             return translate.failed(answer.body, participants)
 
     async def remove_participant(self, thread: ThreadId, user: UserId) -> None:
-        """Take someone out (POST /chat/threads/{id}/participants/:remove)."""
+        """Remove a person (POST /chat/threads/{id}/participants/:remove)."""
         answer = _about(thread, f"remove {user} from thread {thread}")
         with _sdk(answer, is_write=True):
             await self._any_thread.remove_participant(arguments.identifier(user), answer=answer)
@@ -231,7 +231,7 @@ class AcsChatService:
             yield person
 
     async def send_receipt(self, thread: ThreadId, message: MessageId) -> None:
-        """Tell that everything up to a message was read (POST /chat/threads/{id}/readReceipts)."""
+        """Mark everything up to a message as read (POST /chat/threads/{id}/readReceipts)."""
         answer = _about(thread, f"send a receipt to thread {thread}")
         with _sdk(answer, is_write=True):
             await self._any_thread.send_read_receipt(arguments.decimal(message, answer.operation), answer=answer)
@@ -244,7 +244,7 @@ class AcsChatService:
             yield receipt
 
     async def send_typing(self, thread: ThreadId, *, display_name: str | None = None) -> None:
-        """Show that something is being written (POST /chat/threads/{id}/typing)."""
+        """Send a typing indicator (POST /chat/threads/{id}/typing)."""
         answer = _about(thread, f"send typing to thread {thread}")
         with _sdk(answer, is_write=True):
             await self._any_thread.send_typing_notification(sender_display_name=display_name, answer=answer)
@@ -256,18 +256,19 @@ def _about(thread: ThreadId, operation: str) -> Answer:
 
 
 def _sized(page_size: int | None) -> dict[str, str]:
-    """A page's size, as a parameter of the query.
+    """Return the page size as a query parameter.
 
-    The SDK's own `results_per_page` costs a tenth of a call: it makes a text of the number by way of `eval`.
+    The SDK's own `results_per_page` costs a tenth of a call: it formats the number by way of `eval`.
     """
     return {} if page_size is None else {"maxPageSize": str(page_size)}
 
 
 @contextmanager
 def _sdk(answer: Answer, *, is_write: bool = False) -> Iterator[None]:
-    """Turn what the SDK itself finds wrong with an answer into our words; the policy did it for everything else.
+    """Turn the SDK's own errors about an answer into ours; the policy has done so for everything else.
 
-    A success that cannot be read is a defect of the service when we read, but when we wrote it leaves us in doubt.
+    A success that cannot be decoded is a `ProtocolError` for a read. After a write it is an unknown outcome: the
+    service may have done it, and repeating it without a proof read would do it twice.
     """
     try:
         yield

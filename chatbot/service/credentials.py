@@ -1,11 +1,9 @@
-"""A user access token as a text: whether it can be one, and what it says of itself. Pure; nothing is verified.
+"""User access tokens: what a token says about itself, where a user's tokens come from, and when they are renewed.
 
-Where a user's access tokens come from, and when they are renewed.
-
-The SDK's own aio credential freezes the event loop when two callers meet an expired token, never notices that a token
+The SDK's own aio credential freezes the event loop when two callers meet an expired token, does not notice that a token
 was revoked, and cannot use what the identity client returns (its expiry is text). So tokens are kept here: one source
-per user, one minting call at a time whoever asks, renewal ahead of expiry while others go on with the old token, and
-at once when the service refused it.
+per user, one renewal at a time, ahead of expiry while others go on using the old token, and at once when the service
+refused it. Nothing here verifies a token.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ def check_token(token: str, error: type[Exception]) -> str:
 
 
 def read_expiry(token: str) -> int | None:
-    """When a JWT expires, epoch seconds; None if the token is no JWT or does not say. Nothing is verified."""
+    """Return when a JWT expires, epoch seconds; None if the token is no JWT or does not say."""
     try:
         return int(_claims(token)["exp"])
     except (ValueError, KeyError, TypeError, OverflowError):
@@ -42,9 +40,9 @@ def read_expiry(token: str) -> int | None:
 
 
 def read_user(token: str) -> UserId | None:
-    """Whose token it is; None if the token is no JWT or does not say. Nothing is verified.
+    """Return whose token it is; None if the token is no JWT or does not say.
 
-    Tokens of the service have been seen to say it as `skypeid` (public reports until 2025); it is not documented.
+    Tokens of the service carry the user as `skypeid` (public reports until 2025); it is not documented.
     """
     known = _claims(token).get("skypeid")
     return UserId(f"8:{known}") if isinstance(known, str) and known.startswith("acs:") else None
@@ -62,10 +60,10 @@ def _claims(token: str) -> Mapping[str, Any]:
 
 
 REFRESH_AHEAD_SECONDS: Final = 600.0
-"""Tokens are renewed this long before they expire, or when a tenth of their life is left, whichever is later."""
+"""Tokens are renewed this long before they expire, or when a tenth of their lifetime is left, whichever is later."""
 
 RETRY_SECONDS: Final = 5.0
-"""After a failed renewal the next one waits this long, unless someone asks for it outright."""
+"""Seconds after a failed renewal until the next one, unless `renew` is called without a rejected token."""
 
 _FOREVER: Final = 253_402_300_799
 """The end of the year 9999, for tokens that do not say when they expire."""
@@ -74,13 +72,13 @@ _log = structlog.get_logger(__name__)
 
 
 class TokenSource(Protocol):
-    """Where one user's access tokens come from. Fit for the SDK as a credential, too."""
+    """The source of one user's access tokens. It can serve the SDK as a credential."""
 
     async def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
-        """A token to use now. The arguments are those of azure-core's credentials and are not needed here.
+        """Return a token to use now. The arguments are those of azure-core's credentials and are not used.
 
         Raises:
-            ErrorResponse: there is none and none can be had.
+            ServiceError: there is no token, and none can be obtained.
         """
         ...
 
@@ -88,28 +86,28 @@ class TokenSource(Protocol):
         """Get a new token, whatever the old one's expiry says.
 
         Args:
-            rejected: the token that the service refused; if another one is in place by now, nothing is done. None
+            rejected: the token that the service refused; if another one is in use by now, nothing is done. None
                 renews in any case.
 
         Raises:
-            ErrorResponse: none can be had.
+            ServiceError: none can be obtained.
         """
         ...
 
     async def close(self) -> None:
-        """Forget the token; the source cannot be used any more."""
+        """Drop the token; the source cannot be used any more."""
         ...
 
 
 class RenewingTokens:
-    """Tokens that some call mints; single flight, ahead of expiry.
+    """Tokens from a callable, renewed ahead of expiry, one renewal at a time.
 
-    While a token is still valid, one caller renews it and all others go on using it; a renewal that fails then is
-    logged, once, and tried again later. Without a valid token all wait for the one renewal and share its failure.
+    While a token is still valid, one caller renews it and all others go on using it. A renewal that fails then is
+    logged once and tried again later. Without a valid token all callers wait for the one renewal and share its failure.
 
     Args:
-        mint: gets a new token; raises a `ErrorResponse` if it cannot.
-        name: whose tokens these are, for logs and errors.
+        mint: gets a new token; raises a `ServiceError` if it cannot.
+        name: the user, for logs and errors.
         clock: epoch seconds.
     """
 
@@ -131,7 +129,7 @@ class RenewingTokens:
         return f"<{type(self).__name__} of {self._name}>"
 
     async def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
-        """A token that is valid now; mints one if need be."""
+        """Return a token that is valid now; get a new one if necessary."""
         now = self._clock()
         token = self._token
         if token is not None and now < self._renew_at:
@@ -145,7 +143,7 @@ class RenewingTokens:
             return self._usable()
 
     async def renew(self, rejected: str | None = None) -> None:
-        """Mint a new token, unless the rejected one is not in use any more."""
+        """Get a new token, unless the rejected one is not in use any more."""
         attempts = self._attempts
         async with self._lock:
             if rejected is None:
@@ -157,11 +155,11 @@ class RenewingTokens:
                 raise copy.copy(self._failure)
 
     async def close(self) -> None:
-        """Forget the token and mint no other."""
+        """Drop the token and get no other."""
         self._token, self._renew_at, self._is_closed = None, 0.0, True
 
     async def _attempt_unless(self, attempts: int) -> None:
-        """Mint once, unless somebody did so while we waited, or a failure is too recent. Holds the lock."""
+        """Get a token, unless another caller did while this one waited, or a failure is too recent. Needs the lock."""
         if self._is_closed or self._attempts != attempts or self._is_pausing():
             return
         try:
@@ -178,7 +176,8 @@ class RenewingTokens:
     def _keep(self, token: AccessToken) -> None:
         now = self._clock()
         ahead = min(REFRESH_AHEAD_SECONDS, (token.expires_on - now) / 10)
-        # A clock that runs ahead of the service's must not turn every call into a minting one.
+        # By a clock that runs ahead of the service's, a new token looks expired at once. It must not be renewed on
+        # every call.
         self._renew_at = max(token.expires_on - ahead, now + RETRY_SECONDS)
         self._token = token
         if self._failure is not None:
@@ -203,10 +202,10 @@ class RenewingTokens:
 
 
 class StaticToken:
-    """One token, made elsewhere, that cannot be renewed.
+    """One given token that cannot be renewed.
 
     Args:
-        token: the user access token, as the identity service or the Azure portal gives it out.
+        token: the user access token, as the identity service or the Azure portal issues it.
         clock: epoch seconds.
 
     Raises:
@@ -221,7 +220,7 @@ class StaticToken:
         return f"<{type(self).__name__} that expires at {self._token.expires_on}>"
 
     async def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
-        """The token.
+        """Return the token.
 
         Raises:
             Unauthorized: it has expired.
@@ -233,7 +232,7 @@ class StaticToken:
         return self._token
 
     async def renew(self, rejected: str | None = None) -> None:
-        """Cannot be done.
+        """Fail: the token cannot be renewed.
 
         Raises:
             Unauthorized: always.
@@ -242,4 +241,4 @@ class StaticToken:
         raise Unauthorized(msg)
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing."""

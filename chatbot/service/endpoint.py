@@ -1,6 +1,6 @@
-"""Where the service is and how to prove who asks: endpoints and connection strings, read with clear refusals.
+"""Endpoints and connection strings: parsed and checked, with clear errors.
 
-Plain http is spoken to this machine only, because every request carries a token. No error and no repr shows a key.
+Plain http is allowed to this machine only, because every request carries a token. No error and no repr shows a key.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HINT: Final = f"copy it from the resource's page in the Azure portal, it looks 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionString:
-    """A connection string, understood.
+    """A parsed connection string.
 
     Args:
         endpoint: scheme, host and port, without a slash at the end.
@@ -56,7 +56,7 @@ class ConnectionString:
 
 
 def check_endpoint(text: str) -> str:
-    """Bring an endpoint to its one form, `scheme://host[:port]`.
+    """Return an endpoint as `scheme://host[:port]`.
 
     Raises:
         ConfigError: it is no http(s) address of a host, or it is plain http to another machine.
@@ -70,7 +70,7 @@ def check_endpoint(text: str) -> str:
 
 
 def check_access_key(text: str) -> str:
-    """Check that a key is what the service signs with: base64. The error does not show it."""
+    """Check that an access key is base64. The error does not show it."""
     try:
         is_key = bool(base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError):
@@ -117,7 +117,7 @@ def split_url(text: str) -> SplitResult | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine."""
+    """Return whether a host name or address means this machine."""
     if host.lower() == "localhost" or host.lower().endswith(".localhost"):
         return True
     try:
@@ -127,6 +127,6 @@ def is_loopback(host: str) -> bool:
 
 
 def _shown(text: str) -> str:
-    """The address as an error may show it: without a name and password in front of the host, and not endless."""
+    """Return an address as an error may show it: shortened, and without a name and password."""
     scheme, separator, rest = text.rpartition("://")
     return repr(f"{scheme}{separator}{rest.rpartition('@')[2]}"[:100])

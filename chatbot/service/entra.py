@@ -1,8 +1,8 @@
-"""Microsoft Entra ID in place of an access key: azure-identity finds out who we are, and Entra vouches for it.
+"""Microsoft Entra ID instead of an access key, through azure-identity.
 
-Only the identity service is asked with Entra's tokens; it then gives out the users' own, which chat takes.
-azure-identity is an optional extra, and is loaded when it is first needed: it takes as long to load as all the rest.
-It runs in worker threads: its aio half looks for programs and reads files on the event loop.
+Entra's tokens are used with the identity service only; that issues the users' tokens, which the chat service accepts.
+azure-identity is an optional extra and is imported when it is first needed: it takes as long to import as everything
+else. It runs in worker threads, because its aio variant starts programs and reads files on the event loop.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _REMEDIES: Final[Mapping[Credential, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Entra:
-    """Who we are to Microsoft Entra ID.
+    """The identity of this process in Microsoft Entra ID.
 
     Args:
-        credential: how we prove it: as a managed identity, as a workload identity of Kubernetes, as whoever is logged
+        credential: how to prove it: as a managed identity, as a workload identity of Kubernetes, as whoever is logged
             in to the Azure CLI, or as the first of azure-identity's default chain that works.
         client_id: of a user-assigned managed identity, or of the workload's application; None is the one there is.
     """
@@ -53,10 +53,10 @@ class Entra:
     client_id: str | None = None
 
     def check(self, environ: Mapping[str, str]) -> None:
-        """Look whether it can work at all; asks nobody.
+        """Check what can be checked without a request.
 
         Args:
-            environ: where the cluster's webhook puts what a workload identity needs.
+            environ: the environment, in which the cluster's webhook sets what a workload identity needs.
 
         Raises:
             ConfigError: something is not installed, or not set.
@@ -76,7 +76,7 @@ class Entra:
 
     @asynccontextmanager
     async def open(self, ca_file: Path | None) -> AsyncIterator[EntraCredential]:
-        """What the SDK takes for a credential.
+        """Open a credential for the SDK.
 
         Args:
             ca_file: a PEM file of authorities to trust beside the system's.
@@ -90,7 +90,7 @@ class Entra:
 
     def _make(self, ca_file: Path | None) -> Any:
         library = import_module("azure.identity")
-        way = {"transport": _transport(ca_file), "retry_total": 0}  # whoever needs the token asks again
+        way = {"transport": _transport(ca_file), "retry_total": 0}  # callers try again
         match self.credential:
             case "managed-identity":
                 return library.ManagedIdentityCredential(client_id=self.client_id, **way)
@@ -103,7 +103,7 @@ class Entra:
 
 
 def _transport(ca_file: Path | None) -> Any:
-    """azure-core's blocking transport, which trusts whom we trust; proxies are those of the environment."""
+    """Return azure-core's blocking transport with our TLS context; proxies are those of the environment."""
     requests = import_module("requests")
     context = tls_context(ca_file)
 
@@ -117,11 +117,11 @@ def _transport(ca_file: Path | None) -> Any:
 
 
 class EntraCredential:
-    """azure-identity's credential, with its failures in our words.
+    """azure-identity's credential, with failures as `ServiceError`s.
 
     Args:
-        entra: what it was made from.
-        credential: azure-identity's own.
+        entra: the identity.
+        credential: azure-identity's credential.
     """
 
     def __init__(self, entra: Entra, credential: Any) -> None:
@@ -129,11 +129,11 @@ class EntraCredential:
         self._credential = credential
 
     async def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
-        """A token for the identity service.
+        """Return a token for the identity service.
 
         Raises:
             Unreachable: Entra, or the machine's metadata, does not answer.
-            Unauthorized: it does not know us.
+            Unauthorized: it does not accept the identity.
         """
         try:
             ask = partial(self._credential.get_token, *scopes, **kwargs)
@@ -141,7 +141,7 @@ class EntraCredential:
         except (AzureError, ValueError, OSError) as error:
             kind = self._entra.credential
             reason = failures.clean(str(error)) or type(error).__name__
-            msg = f"Microsoft Entra ID gives us no token ({kind}): {reason}; {_REMEDIES[kind]}"
+            msg = f"Microsoft Entra ID issues no token ({kind}): {reason}; {_REMEDIES[kind]}"
             is_silence = isinstance(error, ServiceRequestError | ServiceResponseError)
             raise (Unreachable if is_silence else Unauthorized)(msg) from error
         return token

@@ -1,11 +1,12 @@
-"""What went wrong between us and the service, sorted into the house's errors. Pure: `now` is an argument.
+"""Turns failures of the service, the network and the SDK into the errors of `chatbot.errors`. Pure.
 
 The chat service answers errors as `{"CommunicationError": {"Code", "Message"}}` (recorded sessions, and reports of
-users until 2024), its REST specification promises `{"error": {"code", "message"}}`, and the identity service keeps
-that promise. Both are read here, from the text, because the SDK understands only the second. Bodies may be empty.
+users until 2024). Its REST specification says `{"error": {"code", "message"}}`, which the identity service uses. Both
+are read here from the text, because the SDK understands only the second. Bodies may be empty.
 
-The sorting that matters is what *certainly did not happen*: a refused connection, an unknown host, a failed TLS
-handshake and a connect timeout never carried a request; every other broken connection may have.
+The distinction that matters is what *certainly was not done*: a refused connection, an unknown host, a failed TLS
+handshake and a connect timeout never carried a request; any other broken connection may have. What may have been done
+must become `OutcomeUnknown`: the outbox repeats everything else without a proof read, and would send a reply twice.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ from chatbot.errors import (
 from chatbot.service.transport import TooLarge
 
 MAX_RETRY_AFTER: Final = 300.0
-"""The longest that is waited because an answer says so, in seconds: a mistaken one must not silence a bot for days."""
+"""The longest Retry-After that is honored, in seconds: a wrong one must not silence a bot for days."""
 
 MAX_TEXT: Final = 300
-"""How much of a service's words an error quotes, in characters."""
+"""How many characters of the service's text an error quotes."""
 
 _ENVELOPES: Final = frozenset({"error", "communicationerror", "chaterror"})
 _PASSWORD: Final = re.compile(r"://[^/\s'\"]*@")
-"""What stands before the host in an address: aiohttp's errors about a proxy show all of it."""
+"""The part of an address before the host: aiohttp's errors about a proxy show it, with the password."""
 
 _NEVER_SENT: Final = (
     aiohttp.ClientConnectorError,
@@ -59,7 +60,7 @@ _NEVER_SENT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """What the service itself said about a failure; both parts may be missing."""
+    """What the service says about a failure; both parts may be missing."""
 
     code: str | None = None
     message: str | None = None
@@ -69,14 +70,14 @@ class Complaint:
 
 
 def from_status(operation: str, status: int, headers: Mapping[str, str], text: str, now: datetime) -> ServiceError:
-    """Translate an answer that is no success.
+    """Return the error for an answer that is no success.
 
     Args:
         operation: what was asked, to complete "cannot …".
         status: the HTTP status.
         headers: the answer's headers, looked up by lower-case name; a case-insensitive mapping is expected.
         text: the answer's body, whatever it holds.
-        now: our time, against which a `Retry-After` date counts if the answer has no `Date`.
+        now: this machine's time; a `Retry-After` date is compared with it if the answer has no `Date`.
 
     Returns:
         An error of the class that says what the caller can do.
@@ -104,7 +105,7 @@ _BY_STATUS: Final[Mapping[int, type[ServiceError]]] = {401: Unauthorized, 403: F
 
 
 def from_exception(operation: str, error: BaseException) -> ServiceError:
-    """Translate a failure of the network, or of the SDK, without a usable answer.
+    """Return the error for a failure of the network or the SDK without a usable answer.
 
     Args:
         operation: what was asked, to complete "cannot …".
@@ -127,7 +128,7 @@ def from_exception(operation: str, error: BaseException) -> ServiceError:
 
 
 def from_azure(operation: str, error: AzureError, now: datetime) -> ServiceError:
-    """Translate whatever an SDK client raised: an answer that is no success, or no answer at all."""
+    """Return the error for whatever an SDK client raised, with or without an answer."""
     response: Any = error.response if isinstance(error, HttpResponseError) else None
     if response is None:
         return from_exception(operation, error)
@@ -138,7 +139,7 @@ def from_azure(operation: str, error: AzureError, now: datetime) -> ServiceError
 
 
 def read_complaint(text: str) -> Complaint:
-    """Find code and message in an error's body, in either envelope; anything else is an empty complaint."""
+    """Return code and message of an error's body, in either form; empty for anything else."""
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
@@ -151,10 +152,10 @@ def read_complaint(text: str) -> Complaint:
 
 
 def read_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """How long the service asked us to wait, in seconds; None if it did not say, or nothing that makes sense.
+    """Return the seconds that the service asks to wait; None if it does not say, or says nothing usable.
 
-    Understood are `retry-after-ms` and `x-ms-retry-after-ms` (azure-core honours both) and `Retry-After` in seconds
-    or as an HTTP date, which is compared with the answer's own `Date`, so that our clock need not be right.
+    It reads `retry-after-ms` and `x-ms-retry-after-ms` (azure-core honors both), and `Retry-After` in seconds or as an
+    HTTP date. A date is compared with the answer's own `Date`, so that this machine's clock need not be right.
     """
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
         if (milliseconds := _number(headers.get(name))) is not None:
@@ -180,7 +181,7 @@ def read_http_date(text: str | None) -> datetime | None:
 
 
 def clean(text: str) -> str:
-    """Make foreign words fit for one line of an error: printable, not endless, without the passwords of addresses."""
+    """Make a text from outside fit for an error: one printable line of limited length, without passwords."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MAX_TEXT]).split())
     line = _PASSWORD.sub("://", line)
     return line if len(line) <= MAX_TEXT else line[: MAX_TEXT - 1] + "…"
@@ -204,13 +205,13 @@ def _number(text: str | None) -> float | None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what caused it, as azure-core (`inner_exception`), aiohttp (`os_error`) and Python tell it."""
-    waiting, met = [error], set[int]()
+    """Yield the error and its causes, as azure-core (`inner_exception`), aiohttp (`os_error`) and Python link them."""
+    waiting, visited = [error], set[int]()
     while waiting:
         cause = waiting.pop()
-        if id(cause) in met:
+        if id(cause) in visited:
             continue
-        met.add(id(cause))
+        visited.add(id(cause))
         yield cause
         for name in ("inner_exception", "os_error", "certificate_error", "__cause__"):
             inner = getattr(cause, name, None)

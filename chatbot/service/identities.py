@@ -1,6 +1,6 @@
 """The identities of one resource: users and their tokens, through the official identity client.
 
-The client keeps the SDK's own pipeline, which alone knows how to sign with the access key, without its retries and
+The client keeps the SDK's own pipeline, because only that signs with the access key, but without retries and
 redirects. These calls are rare; the service allows 1000 creations and tokens and 500 deletions per 30 s and resource.
 """
 
@@ -27,13 +27,13 @@ from chatbot.service.token_endpoint import read_token
 
 
 class Identities:
-    """Creates, admits, expels and deletes users of a resource.
+    """Creates and deletes users of a resource, and issues and revokes their tokens.
 
     Args:
-        endpoint: the resource's.
-        credential: the resource's access key, or who Microsoft Entra ID says we are.
+        endpoint: the resource's endpoint.
+        credential: the resource's access key, or a credential of Microsoft Entra ID.
         transport: carries the requests; it is not closed here.
-        user_agent: what we call ourselves, before what the SDK says.
+        user_agent: put before the SDK's own user agent.
         timeouts: how long a call may take.
         proxy: address of the proxy to go through, if any.
         clock: epoch seconds.
@@ -95,7 +95,7 @@ class Identities:
 
     @asynccontextmanager
     async def _calling(self, operation: str) -> AsyncIterator[None]:
-        """The time a call may take, and its failures in our words."""
+        """Limit the time of a call, and turn its failures into `ServiceError`s."""
         try:
             with anyio.fail_after(self._total_seconds):
                 yield
@@ -104,7 +104,7 @@ class Identities:
         except (TimeoutError, OSError) as error:
             raise failures.from_exception(operation, error) from error
         except (ValueError, TypeError, AttributeError, KeyError, ProtocolError) as error:
-            # The SDK decodes these answers itself, and this is how it meets shapes that it does not expect.
+            # The SDK decodes these answers itself, and fails like this on shapes that it does not expect.
             reason = failures.clean(str(error))
             msg = f"cannot {operation}: the identity service's answer is not its protocol ({reason})"
             raise ProtocolError(msg) from error

@@ -1,12 +1,12 @@
-"""The one policy of our pipeline: what azure-core spreads over a dozen, done once per request, shared by all clients.
+"""The one policy of the SDK's pipeline: it does what azure-core spreads over a dozen policies, for all clients.
 
-It addresses the thread, keeps the user's token at home (nothing is sent to another host than the endpoint's), signs,
-names us, sets the timeouts, renews the token on a 401 and asks once more, and turns every failure into one of the
-house's errors. It does not retry, redirect or log: callers own the waiting, and one call is one request.
+It puts the thread into the address, refuses to send the token to another host than the endpoint's, signs, sets user
+agent and timeouts, renews the token on a 401 and repeats the request once, and turns every failure into a
+`ServiceError`. It does not retry, redirect or log requests: callers decide how long to wait, and one call is one
+request, so that budgets count what the service counts.
 
-The SDK's clients take options for policies on every call; ours is `answer`: an `Answer` that receives the response as
-it came, while the SDK is given an empty result to decode (its decoding is the larger part of a call's cost, and what it
-loses, nobody can get back).
+The SDK's clients pass options of a call on to policies. Ours is `answer`: an `Answer` that receives the response as it
+came, while the SDK gets an empty result to decode: its decoding is most of a call's cost, and it loses values.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from chatbot.service.credentials import TokenSource
 _log = structlog.get_logger(__name__)
 
 ANY_THREAD: Final = "ANY-THREAD"
-"""The id of no thread, under which the SDK makes all its addresses; it stands for the `Answer`'s thread."""
+"""A placeholder for the thread's id in the SDK's addresses; it is replaced by the `Answer`'s thread."""
 
 _NOTHING: Final[Mapping[str, Any]] = {"value": [], "chatThread": {}}
-"""What the SDK gets to decode: no element, no property, valid for every operation."""
+"""What the SDK gets to decode: empty, and valid for every operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,9 @@ class Timeouts:
     """How long a call may take, in seconds.
 
     Args:
-        connect: until a connection stands, TLS included.
+        connect: until a connection is open, TLS included.
         read: between two pieces of the answer.
-        total: for everything, so that an answer that drips for ever ends too.
+        total: for everything, so that an answer that never ends fails as well.
     """
 
     connect: float = 10.0
@@ -54,7 +54,7 @@ class Timeouts:
     total: float = 60.0
 
     def options(self, proxy: str | None) -> dict[str, Any]:
-        """What every request tells the transport; `proxy` is the address of the one to go through, if any."""
+        """Return the options of the transport for a request; `proxy` is the address of the proxy, if any."""
         return {
             "connection_timeout": self.connect,
             "read_timeout": self.read,
@@ -69,7 +69,7 @@ class Answer:
 
     Args:
         operation: what is asked, to complete "cannot …".
-        thread: the thread that is asked about, if it is about one.
+        thread: the thread of the request, if it has one.
     """
 
     operation: str
@@ -89,7 +89,7 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
     Args:
         endpoint: the only place requests may go to, `scheme://host[:port]`.
         tokens: where the user's tokens come from.
-        user_agent: what we call ourselves.
+        user_agent: the User-Agent header.
         timeouts: how long a call may take.
         proxy: address of the proxy to go through, if any.
         clock: epoch seconds.
@@ -119,7 +119,7 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
         """Send a request and fill its `Answer`.
 
         Raises:
-            ErrorResponse: every failure there is, of the class that says what can be done.
+            ServiceError: every failure, of the class that says what the caller can do.
         """
         answer: Answer = request.context.options.pop("answer")
         self._prepare(request, answer)
@@ -140,7 +140,7 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
         request.context.options.update(self._options)
 
     def _address(self, request: HttpRequest, answer: Answer) -> None:
-        """Put the thread into the address, and see that it leads to the endpoint."""
+        """Put the thread into the address, and check that it leads to the endpoint."""
         before, anywhere, after = request.url.partition(ANY_THREAD)
         if anywhere and before == self._threads and answer.thread is not None:
             request.url = f"{before}{quote(answer.thread, safe='')}{after}"
@@ -149,7 +149,7 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
         if anywhere or not (url.startswith(self._home) or _is_same_place(url, self._home)):
             msg = (
                 f"cannot {answer.operation}: the service's link leads to {urlsplit(url).netloc[:100]!r}, "
-                f"and our token goes to {self._home} only"
+                f"and the token is sent to {self._home} only"
             )
             raise ProtocolError(msg)
 
@@ -189,7 +189,7 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
 
 
 def _raise_unsent(answer: Answer, error: ServiceError) -> NoReturn:
-    """Without a token nothing was sent, or what was sent was refused: whatever befell the token, this was not done."""
+    """Raise an error that says "not done": without a token nothing was sent, or what was sent was refused."""
     message = f"cannot {answer.operation}: {error}"
     if isinstance(error, Throttled):
         raise Throttled(message, retry_after=error.retry_after, code=error.code) from error
@@ -199,7 +199,7 @@ def _raise_unsent(answer: Answer, error: ServiceError) -> NoReturn:
 
 
 def _is_same_place(url: str, home: str) -> bool:
-    """Whether two addresses name the same scheme, host and port, in whatever spelling."""
+    """Return whether two addresses have the same scheme, host and port, in whatever spelling."""
     try:
         return _place(url) == _place(home)
     except ValueError:

@@ -1,6 +1,6 @@
-"""Tokens from an endpoint of the user's own, so that a bot needs no access key of the resource.
+"""Tokens from an HTTP endpoint of the operator's own, so that a bot needs no access key of the resource.
 
-The request is `POST` of the configured address with `Content-Type: application/json` and, if one is configured, an
+The request is a `POST` to the configured address with `Content-Type: application/json` and, if one is configured, an
 `Authorization` header, which is sent as it is:
 
     {"user": "8:acs:…", "scopes": ["chat"]}
@@ -9,9 +9,9 @@ The answer is 200 with
 
     {"token": "eyJ…", "expiresOn": "2030-01-31T12:00:00Z"}
 
-where `expiresOn` is an ISO 8601 time, or epoch seconds as a number, and may be missing when the token is a JWT that
-says it itself. These are the names of the identity service's own `:issueAccessToken`, so that an endpoint can hand its
-answer on. 401 and 403 mean that the bot may not have tokens, 429 (with `Retry-After`) and 5xx that it should ask later.
+where `expiresOn` is an ISO 8601 time, or epoch seconds as a number. It may be missing if the token is a JWT with an
+expiry. These are the names of the identity service's `:issueAccessToken`, so that an endpoint can pass its answer on.
+401 and 403 mean that the bot may not have tokens, 429 (with `Retry-After`) and 5xx that it should ask again later.
 https is required, except to this machine. Redirects are not followed.
 """
 
@@ -37,7 +37,7 @@ from chatbot.service.transport import proxy_for
 
 
 class TokenEndpoint:
-    """Asks an endpoint for one user's tokens; `mint` is what `RenewingTokens` takes.
+    """Gets one user's tokens from an endpoint; `mint` is for `RenewingTokens`.
 
     Args:
         url: where to ask; https, or http to this machine.
@@ -79,7 +79,7 @@ class TokenEndpoint:
         """Ask for a token.
 
         Raises:
-            ErrorResponse: the endpoint gave none.
+            ServiceError: the endpoint issued none.
         """
         operation = f"get a token of {self._user} from {self._host}"
         response = await self._ask(operation)
@@ -108,7 +108,7 @@ def read_token(body: Mapping[str, Any]) -> AccessToken:
     """Read `{"token", "expiresOn"}`.
 
     Raises:
-        ProtocolError: there is no token in it, or nothing tells when it expires.
+        ProtocolError: there is no token in it, or no expiry.
     """
     token, expires = body.get("token"), body.get("expiresOn")
     if not isinstance(token, str):

@@ -1,15 +1,14 @@
-"""Makes many objects of a frozen dataclass quickly.
+"""Turns the service's answers into the types of `chatbot.model`. Pure; every value is checked.
 
-The constructor of a frozen dataclass sets each field through `object.__setattr__`. For the fifteen of a `ChatMessage`
-that takes 2 µs, more than everything else about reading one. Its draft is the same dataclass, not frozen: it is filled
-three times as fast, and then becomes the real thing, which CPython allows between classes of the same slots.
+The SDK makes the calls, but its models are not used: decoding them costs twenty times the work of the call, loses the
+errors of participants that it cannot match, and fails in many ways on unexpected shapes. `wire` declares the shapes;
+here ids and times are parsed, and "" counts as absent. A value that cannot be parsed raises a `ProtocolError` that
+names its place and never quotes what people wrote.
 
-The service's answers in our words. Pure, and suspicious of every value.
-
-Why JSON and not the SDK's models: the SDK makes the call, but its decoding costs twenty times what the call's own work
-costs, loses the errors of participants it cannot match, and breaks in many ways on shapes it does not expect. `wire`
-has the shapes; here ids become numbers and times times, and "" is absent. What cannot become one ends as a
-`ProtocolError` that names the place.
+Creating messages is the hot path of a poll. The constructor of a frozen dataclass sets each field through
+`object.__setattr__`; for the fifteen fields of a `ChatMessage` that takes 2 µs, more than everything else about reading
+one. A *draft* is the same dataclass, not frozen. It is filled three times as fast and then becomes the frozen class, by
+an assignment to `__class__` that CPython allows between classes with the same slots.
 """
 
 from __future__ import annotations
@@ -42,19 +41,19 @@ T = TypeVar("T")
 
 
 def draft_of(kind: type[T]) -> type[T]:
-    """A constructor with the parameters of `kind`; what it makes is fit for nothing but `finished`.
+    """Return a class with the fields of `kind` that is not frozen; its objects must be passed to `finished`.
 
     Args:
-        kind: a frozen, slotted dataclass of keywords only.
+        kind: a frozen, slotted, keyword-only dataclass.
     """
     known: Any = kind
     parts = [(part.name, part.type, copy(part)) for part in fields(known)]
     draft: Any = make_dataclass(f"{kind.__name__}Draft", parts, slots=True, kw_only=True)
-    return draft  # type: ignore[no-any-return]  # it is no such class yet, but makes what will be
+    return draft  # type: ignore[no-any-return]  # not of that type yet; `finished` makes it so
 
 
 def finished(draft: T, kind: type[T]) -> T:
-    """The draft, as the frozen object that it was made to be."""
+    """Turn a draft into an object of its frozen class."""
     draft.__class__ = kind
     return draft
 
@@ -111,25 +110,25 @@ def thread(body: bytes) -> Thread:
 
 
 def created(body: bytes, asked: Sequence[Participant]) -> CreatedThread:
-    """Read a thread that was just created, and whom the service did not take in (see `failed`)."""
+    """Read a thread that was just created, and who could not be added (see `failed`)."""
     raw = wire.read(body, _CREATED)
     return CreatedThread(_within("chatThread", _thread, raw.chat_thread), _failed(raw.invalid_participants, asked))
 
 
 def participants(body: bytes) -> Page[Participant]:
-    """Read one page of people."""
+    """Read one page of participants."""
     return _page(wire.read(body, _PARTICIPANTS), _participant)
 
 
 def failed(body: bytes, asked: Sequence[Participant]) -> tuple[FailedParticipant, ...]:
-    """Read whom the service did not take in.
+    """Read who could not be added.
 
     Args:
         body: the answer to an addition.
-        asked: who was meant to come in; an error without a target means the only one asked.
+        asked: who was to be added; if it is one person, errors without a target are about them.
 
     Returns:
-        One entry per error; its `user` is empty where the service did not say whom it meant.
+        One entry per error; its `user` is empty if the service does not say whom it is about.
     """
     return _failed(wire.read(body, _ADDED).invalid_participants, asked)
 

@@ -1,13 +1,9 @@
-"""The way out of this process: one connection pool, one TLS context, and the proxy that the environment names.
+"""The HTTP transport: one connection pool, one TLS context, and the proxy that the environment names.
 
-All of it is decided once, when a resource is opened. azure-core and aiohttp left to themselves read proxies and netrc
-for every request, and build a TLS context per request when they are given a CA file.
-
-Carries the SDK's requests over one aiohttp session, and reads no more of an answer than fits.
-
-azure-core has a transport of its own, which looks after its session anew for every request, and builds timeouts, a TLS
-configuration and an answer that could still be streamed. Our requests differ in nothing of that; what is left below
-costs a tenth less of an empty poll, and an answer without end is refused instead of kept.
+All of it is decided once, when a resource is opened. By themselves azure-core and aiohttp read proxies and netrc for
+every request, and build a TLS context per request when they are given a CA file. azure-core's own transport also
+builds a session check, timeouts and a streamable answer for every request. Requests here differ in none of that; this
+transport makes an empty poll a tenth cheaper, and it refuses an answer without end.
 """
 
 from __future__ import annotations
@@ -64,7 +60,7 @@ async def open_transport(ca_file: Path | None) -> AsyncIterator[AsyncHttpTranspo
 
 
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Build the TLS context: the system's authorities, and those of `ca_file`."""
+    """Build a TLS context that trusts the system's authorities and those of `ca_file`."""
     context = ssl.create_default_context()
     if ca_file is not None:
         try:
@@ -76,9 +72,9 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
 
 
 def proxy_for(address: str) -> str | None:
-    """The proxy to go through to an address, as the environment says now; never one to this machine.
+    """Return the proxy for an address, as the environment says now; there is none for this machine.
 
-    `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are honoured, in either case of letters. `NO_PROXY` holds
+    `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are honored, in upper or lower case. `NO_PROXY` holds
     names (`example.com` and `.example.com` mean the name and all below it, `*.example.com` only those below it),
     addresses and networks (`10.0.0.0/8`), each with a port where only that one is meant, or `*`; separated by commas
     or blanks.
@@ -103,7 +99,7 @@ def proxy_for(address: str) -> str | None:
 
 
 def _is_direct(url: SplitResult) -> bool:
-    """Whether the environment, or where it names no proxy the system, has this address asked without a proxy."""
+    """Return whether this address needs no proxy, as the environment says, or the system if that names no proxy."""
     proxies = getproxies_environment()
     if not proxies:
         return bool(proxy_bypass(url.netloc))
@@ -113,7 +109,7 @@ def _is_direct(url: SplitResult) -> bool:
 
 
 def _is_meant(exception: str, host: str, port: int | None) -> bool:
-    """Whether an entry of `NO_PROXY` means a host and port."""
+    """Return whether an entry of `NO_PROXY` matches a host and port."""
     if exception == "*":
         return True
     name, wanted = _split_port(exception.lower())
@@ -129,7 +125,7 @@ def _is_meant(exception: str, host: str, port: int | None) -> bool:
 
 
 def _split_port(exception: str) -> tuple[str, int | None]:
-    """The name or address of an entry of `NO_PROXY`, and its port if it has one."""
+    """Return the name or address of an entry of `NO_PROXY`, and its port if it has one."""
     bracketed = re.fullmatch(r"\[([^\]]*)\](?::([0-9]+))?", exception)
     if bracketed is not None:
         return bracketed[1], int(bracketed[2]) if bracketed[2] else None
@@ -140,11 +136,11 @@ def _split_port(exception: str) -> tuple[str, int | None]:
 
 
 MAX_ANSWER_BYTES: Final = 32 * 2**20
-"""The largest answer that is read, unpacked. The service's own largest page, 200 messages of 28 KB, is below 6 MiB."""
+"""The largest answer that is read, decompressed. The service's largest page, 200 messages of 28 KB, is below 6 MiB."""
 
 
 TIMEOUT_SECONDS: Final = 300.0
-"""How long anything may take when a call does not say: azure-core's own default (ConnectionConfiguration)."""
+"""The timeout of calls that give none: azure-core's own default (ConnectionConfiguration)."""
 
 
 class TooLarge(aiohttp.ClientPayloadError):
@@ -178,13 +174,13 @@ class WholeResponse(AsyncHttpResponse):
 
 
 class OpenTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
-    """A transport that is open as long as its owner wants: the clients that share it neither open nor close it."""
+    """A transport that its owner opens and closes, not the clients that share it."""
 
     async def open(self) -> None:
-        """It is open already."""
+        """Do nothing: it is open already."""
 
     async def close(self) -> None:
-        """Other clients go on using it."""
+        """Do nothing: other clients go on using it."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -257,7 +253,7 @@ class SessionTransport(OpenTransport):
 
 
 async def _whole(content: aiohttp.StreamReader) -> bytes:
-    """The whole content, unless it is too large: neither what never ends nor what unpacks to gigabytes is kept."""
+    """Return the whole content, unless it is too large: it may have no end, or decompress to gigabytes."""
     piece = await content.readany()
     if content.at_eof():
         return piece

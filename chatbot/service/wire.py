@@ -1,8 +1,8 @@
-"""The service's JSON as it is on the wire (REST specification, api-version 2024-03-07), and how it is read.
+"""The shapes of the service's JSON (REST specification, api-version 2024-03-07), and how they are decoded.
 
-Declared here, decoded and checked in one pass of msgspec: what is not declared is not kept, and what is declared must
-have its type. Whatever else comes ends as a `ProtocolError` that names the place and what was expected there, and never
-quotes what people wrote. `translate` makes our words of it.
+msgspec decodes and checks in one pass: what is not declared here is dropped, and what is declared must have its type.
+Anything else raises a `ProtocolError` that names the place and what was expected there, and never quotes what people
+wrote. `translate` turns the shapes into the types of `chatbot.model`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Shape(msgspec.Struct, rename="camel", gc=False):
-    """An object on the wire; `null` and absence are the same to us, where a field may be absent."""
+    """A JSON object; for optional fields `null` and absence mean the same."""
 
 
 class WireUser(Shape):
@@ -138,7 +138,7 @@ class UnexpectedShape(ProtocolError):
     Args:
         place: where, as a path.
         expected: what should be there.
-        found: what is there, in words that give nothing away.
+        found: what is there; it must not quote what people wrote.
     """
 
     def __init__(self, place: str, expected: str, found: str) -> None:
@@ -148,7 +148,7 @@ class UnexpectedShape(ProtocolError):
         self.found = found
 
     def within(self, outer: str) -> Self:
-        """The same, seen from one level further out."""
+        """Return the same error, with the place seen from one level further out."""
         return type(self)(f"{outer}.{self.place}", self.expected, self.found)
 
 
@@ -163,8 +163,8 @@ def read(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
             return decoder.decode(body)
         except msgspec.ValidationError:
             raise
-        except _UNREADABLE:  # msgspec takes neither halves of surrogate pairs nor a byte order mark
-            return decoder.decode(_mended(body))
+        except _UNREADABLE:  # msgspec accepts neither halves of surrogate pairs nor a byte order mark
+            return decoder.decode(_repaired(body))
     except msgspec.ValidationError as error:
         raise _unexpected(error) from None
     except _UNREADABLE as error:
@@ -197,8 +197,8 @@ def _no_json(body: bytes | str) -> ProtocolError:
     )
 
 
-def _mended(body: bytes) -> bytes:
-    """The same JSON without halves of surrogate pairs, which no store and no terminal can write."""
+def _repaired(body: bytes) -> bytes:
+    """Return the same JSON without halves of surrogate pairs, which no store and no terminal can write."""
     text = json.dumps(_loads(body), ensure_ascii=False)
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
@@ -226,7 +226,7 @@ _WORDS: Final = {
 
 
 def _unexpected(error: msgspec.ValidationError) -> UnexpectedShape:
-    """What msgspec found, in our words."""
+    """Return our error for one of msgspec."""
     text = str(error)
     if known := _MISMATCH.fullmatch(text):
         expected, found = (_WORDS.get(known[part], known[part]) for part in ("expected", "found"))

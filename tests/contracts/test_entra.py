@@ -138,7 +138,7 @@ async def test_a_silent_metadata_service_is_unreachable(monkeypatch: pytest.Monk
     monkeypatch.setenv("IDENTITY_ENDPOINT", f"{gone.url}/msi/token")
     monkeypatch.setenv("IDENTITY_HEADER", "x")
 
-    with pytest.raises(Unreachable, match="Microsoft Entra ID gives us no token"):
+    with pytest.raises(Unreachable, match="Microsoft Entra ID issues no token"):
         await use("managed-identity")
 
 
