@@ -39,7 +39,7 @@ PROGRESS_SECONDS = 15
 
 
 def main() -> int:
-    """Run it as the command line says."""
+    """Run the soak with the options of the command line."""
     options = _arguments()
     logging.basicConfig(level=logging.ERROR)
     structlog.configure(logger_factory=structlog.stdlib.LoggerFactory(), processors=[structlog.stdlib.filter_by_level])
@@ -73,29 +73,31 @@ def _run(options: argparse.Namespace, loop: str, seed: int) -> bool:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Kill a real daemon, and count.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.soak", description="Kill a real daemon again and again, and count what is lost."
+    )
     parser.add_argument("--minutes", type=float, default=3.0, help="how long people talk (%(default)s)")
     parser.add_argument("--threads", type=int, default=200, help="threads, each with a person (%(default)s)")
     parser.add_argument("--kills", type=int, default=24, help="how often to kill -9 the daemon (%(default)s)")
     parser.add_argument("--pause", type=float, default=12.0, help="seconds between a person's outbursts (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of everything random (%(default)s)")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from this one on (%(default)s)")
-    parser.add_argument("--hostile", action="store_true", help="let handlers do to their bot what they can, too")
-    parser.add_argument("--past", action="store_true", help="run the seeds that found something before, too")
+    parser.add_argument("--hostile", action="store_true", help="also run handlers that try to harm their bot")
+    parser.add_argument("--past", action="store_true", help="also run the seeds that found something before")
     parser.add_argument(
         "--loops",
         type=lambda text: text.split(","),
         default=[event_loop.chosen(os.environ)],
         help="asyncio, uvloop, or both with a comma between them (%(default)s)",
     )
-    parser.add_argument("--data", action="store_true", help="let the emulator keep its state in a file, too")
+    parser.add_argument("--data", action="store_true", help="also let the emulator keep its state in a file")
     parser.add_argument(
         "--quirk",
         action="append",
         default=[],
         help="NAME=VALUE: how the emulator reads what is unknown of the service; `chatbot emulator --list-quirks`",
     )
-    parser.add_argument("--keep", action="store_true", help="keep log, store and threads, also of a clean run")
+    parser.add_argument("--keep", action="store_true", help="keep log, store and threads of a clean run as well")
     return parser.parse_args()
 
 
