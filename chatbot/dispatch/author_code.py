@@ -386,8 +386,11 @@ class Running:
             raise
 
 
-class Rest:
+class Rest(Generator[Any, Any, Any]):
     """What is left of code after its first step; awaited once, by the task in whose name that step was taken.
+
+    It is no generator of Python's, because each step is taken in the code's context, which is not that of the task, and
+    so that what looks for the place where a task waits finds the code.
 
     Args:
         code: the coroutine; None if it has ended.
@@ -397,7 +400,7 @@ class Rest:
         error: what came out of it instead.
     """
 
-    __slots__ = ("_awaited", "_cancelled", "_code", "_context", "_error", "_result")
+    __slots__ = ("_awaited", "_cancelled", "_context", "_error", "_is_begun", "_result", "code")
 
     def __init__(
         self,
@@ -408,12 +411,13 @@ class Rest:
         result: Any = None,
         error: BaseException | None = None,
     ) -> None:
-        self._code = code
-        self._context = context
+        self.code = code
+        self._context = context or copy_context()
         self._awaited = awaited
         self._result = result
         self._error = error
         self._cancelled: BaseException | None = None
+        self._is_begun = False
 
     def cancel(self, cancelled: asyncio.CancelledError) -> None:
         """The task was cancelled before it went on: do what a task does that waits for what the code waits for.
@@ -421,31 +425,37 @@ class Rest:
         Raises:
             CancelledError: the code has ended, so that the task ends with this.
         """
-        if self._code is None:
+        if self.code is None:
             raise cancelled
         if not (asyncio.isfuture(self._awaited) and self._awaited.cancel()):
             self._cancelled = cancelled
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        code, context, awaited = self._code, self._context, self._awaited
-        raised, self._cancelled = self._cancelled, None
-        if code is None or context is None:
+        return self
+
+    def send(self, value: Any) -> Any:
+        """Take a step; the first one only says what the code waits for."""
+        if self.code is None:
             if self._error is not None:
                 raise self._error
-            return self._result
-        while True:
-            try:
-                if raised is None:
-                    yield awaited
-            except BaseException as error:  # GeneratorExit, too: the code may want to clean up
-                raised = error
-            try:
-                # Each step is taken in the code's context, which is not that of the task.
-                awaited = context.run(code.send, None) if raised is None else context.run(code.throw, raised)
-            except StopIteration as stop:
-                return stop.value
-            finally:
-                raised = None
+            raise StopIteration(self._result)
+        if self._is_begun:
+            return self._context.run(self.code.send, value)
+        self._is_begun = True
+        if self._cancelled is not None:
+            return self.throw(self._cancelled)
+        awaited, self._awaited = self._awaited, None
+        return awaited
+
+    def throw(self, *raised: Any) -> Any:
+        """Take a step in which this is raised."""
+        assert self.code is not None
+        return self._context.run(self.code.throw, *raised)
+
+    def close(self) -> None:
+        """End it."""
+        if self.code is not None:
+            self._context.run(self.code.close)
 
 
 class SpareTask:
@@ -645,7 +655,7 @@ async def uncancelled(work: Awaitable[T]) -> T:
 def leaves(error: BaseException) -> Iterator[BaseException]:
     """Yield the errors of a group, however deep; or the error itself."""
     if isinstance(error, BaseExceptionGroup):
-        for one in error.exceptions:
-            yield from leaves(one)
+        for part in error.exceptions:
+            yield from leaves(part)
     else:
         yield error
