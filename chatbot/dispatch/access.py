@@ -1,18 +1,15 @@
-"""How many answers a person gets in a thread: counted as state, which is committed together with each answer.
-
-So a limit of a day is one of a day, however often the bot is restarted, and an event that is tried again counts once.
-
-Who is answered: allow lists, limits for each person, and an end to talks between machines.
+"""Decide whether an event may be answered: allow lists, rate limits, and loop protection between bots.
 
 Rules:
-    1. With an allow list, only those on it, admins, and the daemon's other bots are heard at all.
-    2. With a rate, nobody but admins gets more answers in a thread than it says; they are told so, once.
-    3. Talks between bots end: a known bot gets ten answers in a row, and anybody else two hundred without a minute's
-       pause, as only machines talk so. What ends them is a pause, or a word from somebody else. Bots that only answer
-       fall silent by themselves when they are not answered.
-    4. Only answers count: who talks to others in a thread is not limited.
-Rates are remembered like state, over restarts. Answers in a row are not: they would cost every event of every bot a
-write, and two bots get no more than another ten for each restart.
+    1. With an allow list, only users on it, admins, and the daemon's other bots are heard.
+    2. With a rate, nobody but admins gets more answers in a thread; each person is told so once.
+    3. Conversations between bots end: a known bot gets ten answers in a row, any other sender two hundred without a
+       pause of a minute, since only machines talk like that. A pause or a message from somebody else resets the count.
+    4. Only answers count. Messages to others in a thread are not limited.
+
+The answers that count against a rate are state, committed with each answer. A limit per day therefore holds across
+restarts, and an event that is retried counts once. Answers in a row are kept in memory only: storing them would cost
+one write for every event, and a restart gives two bots no more than ten further answers.
 """
 
 from __future__ import annotations
@@ -66,7 +63,11 @@ class Share:
 
     def _lately(self, rate: Rate, now: datetime) -> tuple[int, ...]:
         now_ms = milliseconds(now)
-        return tuple(one for one in self.answered_ms if now_ms - rate.per / timedelta(milliseconds=1) < one <= now_ms)
+        return tuple(
+            answered
+            for answered in self.answered_ms
+            if now_ms - rate.per / timedelta(milliseconds=1) < answered <= now_ms
+        )
 
 
 @cache
@@ -136,7 +137,7 @@ class AccessPolicy:
         self._rows: OrderedDict[ThreadId, _Row] = OrderedDict()
         self._share = kind_of_share()
 
-    async def admit(self, event: Event, memory: UnitOfWork) -> Verdict:
+    async def admit(self, event: Event, unit_of_work: UnitOfWork) -> Verdict:
         """Whether an event may be answered; only what people do with messages is judged.
 
         Raises:
@@ -152,14 +153,14 @@ class AccessPolicy:
         rate = self._rate_of(sender)
         if rate is None:
             return Verdict.ALLOWED
-        share: Share = (await memory.state(self._share)).peek()
+        share: Share = (await unit_of_work.state(self._share)).peek()
         return Verdict.RATE_LIMITED if share.is_used_up(rate, event.occurred_on) else Verdict.ALLOWED
 
-    async def should_tell(self, event: Event, admission: Verdict, memory: UnitOfWork) -> bool:
+    async def should_tell(self, event: Event, verdict: Verdict, unit_of_work: UnitOfWork) -> bool:
         """Whether a refusal is news: the first one only, until the same sender is answered again."""
         assert isinstance(event, MessageEvent)
-        if admission is Verdict.RATE_LIMITED:
-            share = await memory.state(self._share)
+        if verdict is Verdict.RATE_LIMITED:
+            share = await unit_of_work.state(self._share)
             known: Share = share.peek()
             share.value = replace(known, is_told=True)
             return not known.is_told
@@ -168,7 +169,7 @@ class AccessPolicy:
         row.told_key = event.key if news else row.told_key
         return news
 
-    async def note_answer(self, event: Event, memory: UnitOfWork) -> None:
+    async def note_answer(self, event: Event, unit_of_work: UnitOfWork) -> None:
         """An event is answered; the same one is counted once, however often it is tried."""
         if not isinstance(event, MessageEvent) or event.message.sender is None or isinstance(event, MessageDeleted):
             return
@@ -184,7 +185,7 @@ class AccessPolicy:
             self._rows.popitem(last=False)
         rate = self._rate_of(sender)
         if rate is not None:
-            share = await memory.state(self._share)
+            share = await unit_of_work.state(self._share)
             share.value = share.peek().with_answer(rate, event.occurred_on)
 
     def _is_invited(self, sender: UserId) -> bool:

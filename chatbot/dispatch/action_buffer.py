@@ -1,4 +1,4 @@
-"""The wishes of one event, in the order they were made; thrown away as a whole if a handler fails."""
+"""Collects the actions of one event in order; discarded as a whole if its handler fails."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ class ActionBuffer:
     """Wishes, each under a key that a retry makes again.
 
     Args:
-        occasion: the event they belong to.
-        memory: what its handlers remember; as short-lived as the wishes.
+        view: the event they belong to.
+        unit_of_work: what its handlers remember; as short-lived as the wishes.
         wishes: what was asked for.
         is_acknowledged: a handler asked for the read receipt itself.
         line: for what is done at once; not part of the wishes.
         during: goes along with each handler.
     """
 
-    occasion: EventView
-    memory: UnitOfWork
+    view: EventView
+    unit_of_work: UnitOfWork
     wishes: list[KeyedAction] = field(default_factory=list)
     is_acknowledged: bool = False
     line: LiveChannel = field(default_factory=NoLiveChannel)
@@ -51,8 +51,8 @@ class ActionBuffer:
         """The key of a handler's next wish; a handler that runs twice for one event goes on counting."""
         ordinal = self._ordinals.get(handler, 0)
         self._ordinals[handler] = ordinal + 1
-        one = self.occasion
-        return action_key(one.bot.user, one.thread, one.event.key, handler, ordinal)
+        view = self.view
+        return action_key(view.bot.user, view.thread, view.event.key, handler, ordinal)
 
     def add(self, handler: str, action: Action, *, pieces: int = 1) -> ActionKey:
         """Write down a wish and give its key; `pieces` as for a wish."""

@@ -60,7 +60,7 @@ def plain_type(annotation: object) -> object:
     if origin is Annotated:
         return plain_type(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
-        others = [one for one in get_args(annotation) if one is not type(None)]
+        others = [member for member in get_args(annotation) if member is not type(None)]
         return plain_type(others[0]) if len(others) == 1 else annotation
     if isinstance(annotation, NewType):
         return plain_type(annotation.__supertype__)

@@ -184,8 +184,10 @@ class _Reading:
     """One pass over what was typed."""
 
     def __init__(self, arguments: Sequence[Argument], typed: str) -> None:
-        self._positional = [one for one in arguments if not one.is_option]
-        self._options: Mapping[str, Argument] = {fold_name(one.label): one for one in arguments if one.is_option}
+        self._positional = [argument for argument in arguments if not argument.is_option]
+        self._options: Mapping[str, Argument] = {
+            fold_name(argument.label): argument for argument in arguments if argument.is_option
+        }
         self._typed = typed
         self._at = 0
         self._is_past_options = not self._options
@@ -232,10 +234,10 @@ class _Reading:
             raise BadArguments(self._more_than_it_takes(word))
 
     def _more_than_it_takes(self, word: str) -> str:
-        taken = [one.label for one in self._positional]
+        taken = [argument.label for argument in self._positional]
         if not taken:
             return f'I do not know what to do with "{_shown(word)}": this command takes nothing behind it.'
-        if any(one.conversion.parse is str for one in self._positional):
+        if any(argument.conversion.parse is str for argument in self._positional):
             hint = ' Please put quotes around words that belong together ("like this").'
         else:
             hint = ""
@@ -356,8 +358,8 @@ class ParticipantResolver:
             BadArguments: nobody is called so, or several are.
         """
         wanted = _folded(name)
-        exact = [one for one in self.everyone if wanted in (_name(one), one.user.casefold())]
-        found = exact or [one for one in self.everyone if (_name(one) or "").startswith(f"{wanted} ")]
+        exact = [person for person in self.everyone if wanted in (_name(person), person.user.casefold())]
+        found = exact or [person for person in self.everyone if (_name(person) or "").startswith(f"{wanted} ")]
         if len(found) == 1:
             return found[0]
         if found:
@@ -371,7 +373,7 @@ class ParticipantResolver:
 
 def names_in(values: Values) -> Iterator[str]:
     """The names that stand for people still."""
-    return (one.name for one in (*values.named.values(), *values.many) if isinstance(one, NamedParticipant))
+    return (value.name for value in (*values.named.values(), *values.many) if isinstance(value, NamedParticipant))
 
 
 def _name(person: Participant) -> str | None:
@@ -383,5 +385,5 @@ def _folded(name: str) -> str:
 
 
 def _participants_listed(people: Sequence[Participant]) -> str:
-    names = sorted(one.display_name for one in people if one.display_name)
+    names = sorted(person.display_name for person in people if person.display_name)
     return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")

@@ -34,12 +34,12 @@ def arguments_of(function: Function, command: str, parameters: Sequence[inspect.
     Raises:
         PluginError: a parameter's type cannot be typed, or something stands behind a `Rest`.
     """
-    arguments = tuple(_command_argument(function, one) for one in parameters)
-    for one in [one for one in arguments if not one.is_option][:-1]:
-        if one.is_rest:
+    arguments = tuple(_command_argument(function, parameter) for parameter in parameters)
+    for argument in [argument for argument in arguments if not argument.is_option][:-1]:
+        if argument.is_rest:
             refuse(
                 function,
-                f"parameter {one.name!r} of {name_of(function)} is Rest, which takes everything still to come;"
+                f"parameter {argument.name!r} of {name_of(function)} is Rest, which takes everything still to come;"
                 " make it the last one",
             )
     return Arguments(command, arguments)
@@ -48,8 +48,8 @@ def arguments_of(function: Function, command: str, parameters: Sequence[inspect.
 def bind_arguments(arguments: Arguments) -> Bind:
     """Fill a command's parameters with what was typed."""
 
-    def bind(occasion: EventView, found: Found) -> Match | None:
-        line = occasion.command_line
+    def bind(view: EventView, found: Found) -> Match | None:
+        line = view.command_line
         if line is None:
             return None
         try:
@@ -64,28 +64,28 @@ def bind_groups(function: Function, names: frozenset[str], parameters: Sequence[
     """Fill a message handler's parameters with the named texts that its filter found.
 
     Raises:
-        PluginError: a parameter has no such text, or its type cannot be made of one.
+        PluginError: a parameter has no such text, or its type cannot be made of parameter.
     """
     arguments: dict[str, tuple[Argument, object]] = {}
-    for one in parameters:
-        if one.name not in names:
+    for parameter in parameters:
+        if parameter.name not in names:
             found = ", ".join(sorted(names))
             has = f" (its filter finds {found})" if names else ""
             refuse(
                 function,
                 _unfillable(
-                    function, one, f"provide it, make it a State, or have a regex find a text of its name{has}"
+                    function, parameter, f"provide it, make it a State, or have a regex find a text of its name{has}"
                 ),
             )
-        argument = argument_for(one)
-        if argument is None or argument.is_many or plain_type(one.annotation) is Participant:
+        argument = argument_for(parameter)
+        if argument is None or argument.is_many or plain_type(parameter.annotation) is Participant:
             refuse(
                 function,
-                _unfillable(function, one, f"a text that a filter found becomes {CONVERTIBLE}"),
+                _unfillable(function, parameter, f"a text that a filter found becomes {CONVERTIBLE}"),
             )
-        arguments[one.name] = (argument, one.default)
+        arguments[parameter.name] = (argument, parameter.default)
 
-    def bind(occasion: EventView, found: Found) -> Match | None:
+    def bind(view: EventView, found: Found) -> Match | None:
         return _read_groups(arguments, found)
 
     return bind
@@ -98,25 +98,25 @@ def payload_of(function: Function, parameters: Sequence[inspect.Parameter]) -> T
         PluginError: a parameter has no type, or one that cannot be stored.
     """
     forms: dict[str, Form] = {}
-    for one in parameters:
-        place = f"parameter {one.name!r} of {name_of(function)}"
-        if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD, one.POSITIONAL_ONLY):
+    for parameter in parameters:
+        place = f"parameter {parameter.name!r} of {name_of(function)}"
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             refuse(function, f"{place} has no name of its own; timers are called with named arguments")
-        if one.annotation is one.empty:
+        if parameter.annotation is parameter.empty:
             refuse(function, f"{place} has no type; say what ctx.later is to call it with")
         try:
-            forms[one.name] = form_of(one.annotation, place)
+            forms[parameter.name] = form_of(parameter.annotation, place)
         except TypeError as error:
             refuse(function, str(error))
-    required = frozenset(one.name for one in parameters if one.default is one.empty)
+    required = frozenset(parameter.name for parameter in parameters if parameter.default is parameter.empty)
     return TimerPayload(name_of(function), forms, required)
 
 
 def bind_payload(payload: TimerPayload) -> Bind:
     """Fill a timer's parameters with what it was set with."""
 
-    def bind(occasion: EventView, found: Found) -> Match | None:
-        return payload.decode(occasion.event.payload) if isinstance(occasion.event, TimerFired) else None
+    def bind(view: EventView, found: Found) -> Match | None:
+        return payload.decode(view.event.payload) if isinstance(view.event, TimerFired) else None
 
     return bind
 
@@ -177,15 +177,18 @@ def states_of(function: Function, event: type[Event], parameters: Iterable[inspe
         PluginError: the value cannot be stored, or events of this class have no such state.
     """
     states: dict[str, StateType] = {}
-    for one in parameters:
+    for parameter in parameters:
         try:
-            kind = state_type_of(one.annotation)
+            kind = state_type_of(parameter.annotation)
         except TypeError as error:
-            refuse(function, f"parameter {one.name!r} of {name_of(function)}: {error}")
+            refuse(function, f"parameter {parameter.name!r} of {name_of(function)}: {error}")
         if kind is None:
             continue
         reason = misfit(kind.handle, event)
         if reason is not None:
-            refuse(function, f"parameter {one.name!r} of {name_of(function)} is a {kind.handle.__name__}, but {reason}")
-        states[one.name] = kind
+            refuse(
+                function,
+                f"parameter {parameter.name!r} of {name_of(function)} is a {kind.handle.__name__}, but {reason}",
+            )
+        states[parameter.name] = kind
     return states

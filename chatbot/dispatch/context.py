@@ -1,14 +1,11 @@
-"""What a reply quotes of the message it answers: its beginning, as plain text or as html. Pure.
+"""What a handler receives: the event, and methods to reply and act.
 
-What a handler asks for that outlives it, or is done but once: timers, and effects outside of the chat.
+A context never calls the service. Each method adds an action to the event's `ActionBuffer`. The actions are committed
+together with the event and sent after that, each effectively once; if the handler fails, none of them is kept.
+Exceptions are what cannot wait for the commit: typing indicators, the list of participants and `stream` use the live
+channel, and `once` stores the result of an effect as soon as it is there.
 
-What a handler holds while it handles one event: the facts, and the pen to write down what should be done.
-
-A context never speaks to the service. What a handler asks for becomes wishes in a ledger; they are carried out
-after the event was committed, each once, and none of them if the handler fails. The few things that cannot wait
-(typing, who is there, a text that grows) go over the bot's open line.
-
-A message that a handler asked for, in the handler's hand: it can be edited or taken back before it was ever sent.
+`SentMessage` is the handle of a message: it can be edited or deleted, even before it was sent.
 """
 
 from __future__ import annotations
@@ -96,17 +93,17 @@ class Durable:
     """The durable part of a context.
 
     Args:
-        occasion: the event, and the bot it happened to.
+        view: the event, and the bot it happened to.
         handler: the qualified name of the handler.
-        ledger: where wishes are written, with the memory of the event.
+        buffer: where wishes are written, with the unit_of_work of the event.
     """
 
-    __slots__ = ("_handler", "_is_open", "_ledger", "_occasion")
+    __slots__ = ("_buffer", "_handler", "_is_open", "_view")
 
-    def __init__(self, occasion: EventView, handler: str, ledger: ActionBuffer) -> None:
-        self._occasion = occasion
+    def __init__(self, view: EventView, handler: str, buffer: ActionBuffer) -> None:
+        self._view = view
         self._handler = handler
-        self._ledger = ledger
+        self._buffer = buffer
         self._is_open = True
 
     async def later(
@@ -134,25 +131,25 @@ class Durable:
         self._check_can_ask("later")
         name = qualified_name(timer)
         due, stored = self._plan_timer(when, name, payload)
-        id = TimerId(self._ledger.next_key(self._handler))
-        self._ledger.memory.set_timer(id, name, due, stored)
+        id = TimerId(self._buffer.next_key(self._handler))
+        self._buffer.unit_of_work.set_timer(id, name, due, stored)
         return id
 
     def _plan_timer(self, when: timedelta | datetime, name: str, payload: Mapping[str, object]) -> tuple[datetime, str]:
         """When a timer is due, and the stored form of its payload; errors as for `later`."""
-        takes = self._occasion.timers.get(name)
+        takes = self._view.timers.get(name)
         if takes is None:
             msg = f"{name} is no timer of this bot; decorate it with @plugin.timer, in a plugin that the bot has"
             raise StateError(msg)
         if not isinstance(when, timedelta | datetime):
             msg = f"later() takes a timedelta or a datetime, not {type(when).__name__}"
             raise TypeError(msg)
-        return due_on(self._ledger.memory.now, when), takes.encode(payload)
+        return due_on(self._buffer.unit_of_work.now, when), takes.encode(payload)
 
     async def cancel(self, timer: TimerId) -> None:
         """Have what `later` was asked for not happen; what has happened already stays."""
         self._check_can_ask("cancel")
-        self._ledger.memory.drop_timer(expect_identifier(timer, "cancel()"))
+        self._buffer.unit_of_work.drop_timer(expect_identifier(timer, "cancel()"))
 
     @overload
     async def once(self, key: str, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
@@ -179,9 +176,9 @@ class Durable:
         """
         self._check_open()
         expect_identifier(key, "once()")
-        one = self._occasion
-        name = action_key(one.bot.user, one.thread, one.event.key, f"{self._handler}:{key}", 0)
-        return await self._ledger.memory.once(name, function, *args, **kwargs)
+        view = self._view
+        name = action_key(view.bot.user, view.thread, view.event.key, f"{self._handler}:{key}", 0)
+        return await self._buffer.unit_of_work.once(name, function, *args, **kwargs)
 
     def _check_can_ask(self, method: str) -> None:
         """Refuse to write down what waits for the commit where it would be lost."""
@@ -207,17 +204,15 @@ class Context(Durable, Generic[E]):
     ended well, in order, effectively once; nothing of it if the handler fails.
 
     Args:
-        occasion: the event, and the bot it happened to.
+        view: the event, and the bot it happened to.
         handler: the qualified name of the handler.
-        ledger: where wishes are written; shared by the handlers of one event.
+        buffer: where wishes are written; shared by the handlers of one event.
     """
 
     __slots__ = ("_log",)
 
-    def __init__(self, occasion: EventView, *, handler: str, ledger: ActionBuffer | None = None) -> None:
-        super().__init__(
-            occasion, handler, ActionBuffer(occasion, UnitOfWork(occasion.event)) if ledger is None else ledger
-        )
+    def __init__(self, view: EventView, *, handler: str, buffer: ActionBuffer | None = None) -> None:
+        super().__init__(view, handler, ActionBuffer(view, UnitOfWork(view.event)) if buffer is None else buffer)
         self._log: FilteringBoundLogger | None = None
 
     def __enter__(self) -> Self:
@@ -228,22 +223,22 @@ class Context(Durable, Generic[E]):
         self._is_open = False
 
     def __repr__(self) -> str:
-        return f"<Context of {type(self._occasion.event).__name__} {self._occasion.event.key} in {self._handler}>"
+        return f"<Context of {type(self._view.event).__name__} {self._view.event.key} in {self._handler}>"
 
     @property
     def event(self) -> E:
         """What happened."""
-        return self._occasion.event  # type: ignore[return-value]  # whoever builds a context matches it with E
+        return self._view.event  # type: ignore[return-value]  # whoever builds a context matches it with E
 
     @property
     def bot(self) -> BotInfo:
         """Which bot this is."""
-        return self._occasion.bot
+        return self._view.bot
 
     @property
     def commands(self) -> tuple[CommandInfo, ...]:
         """All commands of the bot, of all its plugins, in the order they were registered."""
-        return self._occasion.commands
+        return self._view.commands
 
     @property
     def thread(self: Context[ThreadEvent]) -> ThreadId:
@@ -268,7 +263,7 @@ class Context(Durable, Generic[E]):
     @property
     def text(self: Context[MessageEvent]) -> str:
         """The message as plain text: html tags gone, entities decoded, blocks as newlines, without what it quotes."""
-        return self._occasion.text
+        return self._view.text
 
     @property
     def html(self: Context[MessageEvent]) -> str | None:
@@ -282,12 +277,12 @@ class Context(Durable, Generic[E]):
 
         The quotation is no part of `ctx.text`. Nobody verifies it: do not take its author for an identity.
         """
-        return self._occasion.quoted
+        return self._view.quoted
 
     @property
     def is_mentioned(self: Context[MessageEvent]) -> bool:
         """Whether the message mentions the bot, as the filter `mentioned` asks."""
-        return self._occasion.is_mentioned
+        return self._view.is_mentioned
 
     @property
     def attachments(self: Context[MessageEvent]) -> tuple[Attachment, ...]:
@@ -297,7 +292,7 @@ class Context(Durable, Generic[E]):
     @property
     def actions(self) -> list[Action]:
         """What was asked for so far, by all handlers of this event."""
-        return [wish.action for wish in self._ledger.wishes]
+        return [wish.action for wish in self._buffer.wishes]
 
     @property
     def log(self) -> FilteringBoundLogger:
@@ -306,9 +301,9 @@ class Context(Durable, Generic[E]):
             return self._log
         import structlog  # here, because only a handler that logs shall pay for it
 
-        one = self._occasion
+        view = self._view
         log: FilteringBoundLogger = structlog.get_logger().bind(
-            bot=one.bot.name, thread=one.thread, event_key=one.event.key, handler=self._handler
+            bot=view.bot.name, thread=view.thread, event_key=view.event.key, handler=self._handler
         )
         self._log = log
         return log
@@ -371,7 +366,7 @@ class Context(Durable, Generic[E]):
         check_message("reply()", content, kept, is_html=kind == "html")
         action = SendMessage(content, type=kind, thread=thread, metadata=kept)
         if not content.strip():
-            return SentMessage(self._ledger.next_key(self._handler), thread, True, self)
+            return SentMessage(self._buffer.next_key(self._handler), thread, True, self)
         return SentMessage(self._wish(action, "reply"), thread, False, self)
 
     async def stream(self: Context[ThreadEvent], source: AsyncIterable[str]) -> SentMessage:
@@ -394,12 +389,12 @@ class Context(Durable, Generic[E]):
         if not isinstance(source, AsyncIterable):
             msg = f"stream() takes an async iterable of texts, not {type(source).__name__}; a text is for reply()"
             raise TypeError(msg)
-        key = self._ledger.next_key(self._handler)
-        actions = await self._ledger.line.stream(key, readable_pieces(source, self._handler))
+        key = self._buffer.next_key(self._handler)
+        actions = await self._buffer.line.stream(key, readable_pieces(source, self._handler))
         for number, action in enumerate(actions):
             # Further messages are pieces of this one, so that its handle edits and deletes them, too.
             is_piece = isinstance(action, SendMessage)
-            self._ledger.put(piece_key(key, number) if is_piece else ActionKey(f"{key}.final.{number}"), action)
+            self._buffer.put(piece_key(key, number) if is_piece else ActionKey(f"{key}.final.{number}"), action)
         return SentMessage(key, None, not actions, self)
 
     @asynccontextmanager
@@ -410,7 +405,7 @@ class Context(Durable, Generic[E]):
         handlers in an event stream show nothing.
         """
         self._check_open()
-        async with writing(self._ledger.line):
+        async with writing(self._buffer.line):
             yield
 
     async def participants(self: Context[ThreadEvent]) -> Sequence[Participant]:
@@ -420,7 +415,7 @@ class Context(Durable, Generic[E]):
             ErrorResponse: the service does not say.
         """
         self._check_open()
-        return await self._ledger.line.participants()
+        return await self._buffer.line.participants()
 
     async def edit(
         self, message: SentMessage | MessageId | ActionKey, content: str, *, thread: ThreadId | None = None
@@ -448,7 +443,7 @@ class Context(Durable, Generic[E]):
         target, where = target_of(message, thread)
         self._where(where)
         self._check_can_ask("edit")
-        pieces = await self._ledger.pieces(target)
+        pieces = await self._buffer.pieces(target)
         pieces_of_edit("edit()", content, pieces)
         self._wish(EditMessage(target, content, where), "edit", pieces=pieces)
 
@@ -457,12 +452,12 @@ class Context(Durable, Generic[E]):
         target, where = target_of(message, thread)
         self._where(where)
         self._check_can_ask("delete")
-        self._wish(DeleteMessage(target, where), "delete", pieces=await self._ledger.pieces(target))
+        self._wish(DeleteMessage(target, where), "delete", pieces=await self._buffer.pieces(target))
 
     async def add_participants(self, *people: Participant | UserId, thread: ThreadId | None = None) -> None:
         """Bring people into the thread; whoever is in it already stays."""
         self._where(thread)
-        everyone = tuple(self._participant(one, "add_participants()") for one in people)
+        everyone = tuple(self._participant(person, "add_participants()") for person in people)
         if everyone:
             self._wish(AddParticipants(everyone, thread), "add_participants")
 
@@ -488,17 +483,17 @@ class Context(Durable, Generic[E]):
     async def acknowledge(self: Context[MessageEvent]) -> None:
         """Show people that the message was read; only needed with `ack: manual`."""
         self._check_can_ask("acknowledge")
-        self._ledger.is_acknowledged = True
+        self._buffer.is_acknowledged = True
 
     def _wish(self, action: Action, method: str, *, pieces: int = 1) -> ActionKey:
         self._check_can_ask(method)
-        return self._ledger.add(self._handler, action, pieces=pieces)
+        return self._buffer.add(self._handler, action, pieces=pieces)
 
     def _quotable(self) -> str:
-        if not isinstance(self._occasion.event, MessageEvent):
-            msg = f"{type(self._occasion.event).__name__} has no message that reply(quote=True) could quote"
+        if not isinstance(self._view.event, MessageEvent):
+            msg = f"{type(self._view.event).__name__} has no message that reply(quote=True) could quote"
             raise StateError(msg)
-        return self._occasion.text
+        return self._view.text
 
     def _participant(self, who: Participant | UserId, call: str) -> Participant:
         participant = who if isinstance(who, Participant) else Participant(who)
@@ -509,8 +504,8 @@ class Context(Durable, Generic[E]):
     def _where(self, thread: ThreadId | None) -> None:
         if thread is not None:
             expect_identifier(thread, "thread=")
-        if thread is None and self._occasion.thread is None:
-            msg = f"{type(self._occasion.event).__name__} happens in no thread; say where: thread=…"
+        if thread is None and self._view.thread is None:
+            msg = f"{type(self._view.event).__name__} happens in no thread; say where: thread=…"
             raise StateError(msg)
 
 

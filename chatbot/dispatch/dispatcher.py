@@ -1,15 +1,16 @@
-"""From one event to what is to be done: finds the handler that answers, and runs it.
+"""Find the handler that answers an event, and run it.
 
 Rules:
     1. A word that cancels a dialog comes first, then known commands, then the dialog that waits for this person, then
        all other handlers in the order of plugins and of registration.
-    2. The first match answers; `PASS` hands on to the next. What a passing handler asked for is kept.
-    3. An unknown `/x` is a message like any other; only if nobody answers it is a near command suggested.
-    4. Timers and schedules call the function they name, and no other.
-    5. Whoever may not be answered is not: see `access`.
-    6. A handler that fails leaves no wishes; trying again is up to the caller.
-It commits nothing, sends nothing and retries nothing: the bot's lane does, and comes back with `dispatch_failure`
-when an event will not be tried again.
+    2. The first match answers. `PASS` hands on to the next handler; actions of the handler that passed are kept.
+    3. An unknown `/x` is a message like any other. A similar command is suggested only if no handler answers.
+    4. Timers and schedules call the function that they name, and no other.
+    5. Events that may not be answered are not dispatched to handlers; see `access`.
+    6. A handler that fails leaves no actions. Retries are up to the caller.
+
+The dispatcher commits, sends and retries nothing. The bot's lane does, and calls `dispatch_failure` when an event will
+not be retried.
 """
 
 from __future__ import annotations
@@ -105,24 +106,26 @@ class Dispatcher:
     ) -> None:
         self._apology = apology
         self.author_code = AuthorCode(ends_all)
-        roster = HandlerRegistry(handler for plugin in plugins for handler in plugin.handlers())
-        handlers = roster.everyone
+        registry = HandlerRegistry(handler for plugin in plugins for handler in plugin.handlers())
+        handlers = registry.everyone
         self._bot = bot
         self._ack = ack
-        self._door = AccessPolicy(bot, access or Access())
-        self._commands = roster.commands
-        self._by_name = roster.by_name
-        self._timed = roster.timed
-        self._others = tuple(one for one in handlers if one.info is None and not one.registration.is_called_by_name)
-        self._payloads = {name: one.payload for name, one in self._timed.items() if one.payload is not None}
+        self._access = AccessPolicy(bot, access or Access())
+        self._commands = registry.commands
+        self._by_name = registry.by_name
+        self._timed = registry.timed
+        self._others = tuple(
+            handler for handler in handlers if handler.info is None and not handler.registration.is_called_by_name
+        )
+        self._payloads = {name: handler.payload for name, handler in self._timed.items() if handler.payload is not None}
         self._by_event: dict[type[Event], _Listeners] = {}
         self._infos = tuple(handler.info for handler in self._commands.values() if handler.info)
-        self._provisions = ProviderCache(one for handler in handlers for one in handler.providers)
+        self._provider_cache = ProviderCache(provider for handler in handlers for provider in handler.providers)
 
     async def __aenter__(self) -> Self:
         """Make what plugins provide once per bot; what is made is torn down on exit, the last first."""
         guard_tasks()
-        await self._provisions.__aenter__()
+        await self._provider_cache.__aenter__()
         await self.author_code.__aenter__()
         return self
 
@@ -130,7 +133,7 @@ class Dispatcher:
         try:
             await self.author_code.__aexit__(*exc_info)
         finally:
-            await self._provisions.__aexit__(*exc_info)
+            await self._provider_cache.__aexit__(*exc_info)
 
     def remade(self, plugins: Iterable[HandlerSource]) -> Dispatcher:
         """Other plugins for the same bot, which knows its people still.
@@ -139,7 +142,7 @@ class Dispatcher:
             PluginError: as for this one.
         """
         other = Dispatcher(plugins, bot=self._bot, ack=self._ack, apology=self._apology)
-        other._door, other.author_code = self._door, self.author_code
+        other._access, other.author_code = self._access, self.author_code
         return other
 
     @property
@@ -160,7 +163,7 @@ class Dispatcher:
     @property
     def schedules(self) -> Mapping[str, Schedule]:
         """When schedules are due, by the qualified names of their functions."""
-        schedules = {name: one.registration.schedule for name, one in self._timed.items()}
+        schedules = {name: handler.registration.schedule for name, handler in self._timed.items()}
         return {name: schedule for name, schedule in schedules.items() if schedule is not None}
 
     def subscribes(self, event: type[Event]) -> bool:
@@ -170,7 +173,7 @@ class Dispatcher:
     async def dispatch(
         self,
         event: Event,
-        memory: UnitOfWork | None = None,
+        unit_of_work: UnitOfWork | None = None,
         *,
         line: LiveChannel | None = None,
         during: During = alone,
@@ -180,7 +183,7 @@ class Dispatcher:
 
         Args:
             event: what happened.
-            memory: what handlers remember; without one, those that ask for state fail.
+            unit_of_work: what handlers remember; without one, those that ask for state fail.
             line: for what handlers do while they run; without one they are alone with the event.
             during: entered, with its name, while a handler runs.
             limits: how long handlers may run that have no timeout of their own, and who hears of it.
@@ -196,52 +199,52 @@ class Dispatcher:
         name = called_by(event)
         if name is not None and name not in self._timed:
             return Outcome(handler=name, error=nobody_called(event, name), is_final=True)
-        memory = memory or UnitOfWork(event)
-        admission = await self._door.admit(event, memory)
-        if admission is Verdict.DENIED:
+        unit_of_work = unit_of_work or UnitOfWork(event)
+        verdict = await self._access.admit(event, unit_of_work)
+        if verdict is Verdict.DENIED:
             return Outcome()
         everyone, people = self._views(event)
-        ledger = ActionBuffer(everyone, memory, line=line or NoLiveChannel(), during=during)
-        for handler in self._candidates(everyone, name, ledger.memory.pending):
-            occasion = people
+        buffer = ActionBuffer(everyone, unit_of_work, line=line or NoLiveChannel(), during=during)
+        for handler in self._candidates(everyone, name, buffer.unit_of_work.pending):
+            view = people
             if people is not everyone and handler and handler.registration.options.from_bots:
-                occasion = everyone
-            if occasion is None:
+                view = everyone
+            if view is None:
                 continue
             is_answered = False
             try:
-                match = handler.match(occasion) if handler else None
+                match = handler.match(view) if handler else None
             except BaseException as error:  # what `author_code.call` does, without a call for each handler
-                return self._failed(handler, event, ledger, self.author_code.failure(error))
+                return self._failed(handler, event, buffer, self.author_code.failure(error))
             if handler and match is None:
                 continue
-            if limits is not None and limits.before is not None and admission is Verdict.ALLOWED:
-                await limits.before(handler.name if handler else _name_of(memory.pending))
+            if limits is not None and limits.before is not None and verdict is Verdict.ALLOWED:
+                await limits.before(handler.name if handler else _name_of(unit_of_work.pending))
             try:
-                if admission is Verdict.ALLOWED:
-                    is_answered = await self._offer(handler, match, occasion, ledger, limits)
+                if verdict is Verdict.ALLOWED:
+                    is_answered = await self._offer(handler, match, view, buffer, limits)
             except TimeTooFar as error:
                 if handler is None or handler.is_dialog or not isinstance(event, MessageReceived):
-                    return self._failed(handler, event, ledger, error)
-                return self._explained(handler, event, ledger, error)
+                    return self._failed(handler, event, buffer, error)
+                return self._explained(handler, event, buffer, error)
             except Exception as error:
-                return self._failed(handler, event, ledger, error)
-            if admission is not Verdict.ALLOWED:
-                await self._refuse(event, admission, ledger)
-                return self._done(None, event, ledger, is_owed=True)
+                return self._failed(handler, event, buffer, error)
+            if verdict is not Verdict.ALLOWED:
+                await self._refuse(event, verdict, buffer)
+                return self._done(None, event, buffer, is_owed=True)
             if is_answered:
-                if ledger.wishes:
-                    await self._door.note_answer(event, memory)
-                return self._done(handler, event, ledger, is_owed=True)
+                if buffer.wishes:
+                    await self._access.note_answer(event, unit_of_work)
+                return self._done(handler, event, buffer, is_owed=True)
         if people is not None:
-            self._suggest(people, ledger)
-        return self._done(None, event, ledger, is_owed=people is not None)
+            self._suggest(people, buffer)
+        return self._done(None, event, buffer, is_owed=people is not None)
 
     async def dispatch_failure(
         self,
         event: Event,
         failed: Outcome,
-        memory: UnitOfWork | None = None,
+        unit_of_work: UnitOfWork | None = None,
         *,
         line: LiveChannel | None = None,
         during: During = alone,
@@ -255,37 +258,39 @@ class Dispatcher:
         Args:
             event: what it failed on.
             failed: what came of its last attempt.
-            memory: as for `dispatch`.
+            unit_of_work: as for `dispatch`.
             line, during, limits: as for `dispatch`.
         """
         error, handler = failed.error, self._by_name.get(failed.handler or "")
         everyone, people = self._views(event)
         is_for_bots = handler is not None and handler.registration.options.from_bots
-        occasion = everyone if is_for_bots else people or everyone
-        ledger = ActionBuffer(occasion, memory or UnitOfWork(event), line=line or NoLiveChannel(), during=during)
-        for one in handler.errors if handler and error else ():
-            if error is None or not isinstance(error, one.errors):
+        view = everyone if is_for_bots else people or everyone
+        buffer = ActionBuffer(view, unit_of_work or UnitOfWork(event), line=line or NoLiveChannel(), during=during)
+        for error_handler in handler.errors if handler and error else ():
+            if error is None or not isinstance(error, error_handler.errors):
                 continue
             if limits is not None and limits.before is not None:
-                await limits.before(one.name)
+                await limits.before(error_handler.name)
             try:
-                ctx: Context[Event] = Context(occasion, handler=one.name, ledger=ledger)
-                answer = one.answer(ctx, error, self._provisions)
+                ctx: Context[Event] = Context(view, handler=error_handler.name, buffer=buffer)
+                answer = error_handler.answer(ctx, error, self._provider_cache)
                 timeout = limits.timeout if limits is not None else None
-                reply = await self._run(ctx, answer, one, ledger.during(one.name), timeout=timeout, limits=limits)
+                reply = await self._run(
+                    ctx, answer, error_handler, buffer.during(error_handler.name), timeout=timeout, limits=limits
+                )
             except Exception as worse:
-                return Outcome((*failed.wishes, *self._apology_for(people)), one.name, worse)
+                return Outcome((*failed.wishes, *self._apology_for(people)), error_handler.name, worse)
             if reply is not PASS:
-                return self._done(handler, event, ledger, is_owed=True)
+                return self._done(handler, event, buffer, is_owed=True)
         if isinstance(error, DialogDiverged):
-            ledger.add(LOST_DIALOG, SendMessage(LOST))
-            return self._done(handler, event, ledger, is_owed=bool(failed.wishes))
+            buffer.add(LOST_DIALOG, SendMessage(LOST))
+            return self._done(handler, event, buffer, is_owed=bool(failed.wishes))
         if apology := self._apology_for(people):
-            await self._door.note_answer(event, ledger.memory)  # so that a talk between machines ends here, too
-            ledger.wishes += apology
+            await self._access.note_answer(event, buffer.unit_of_work)  # so that a talk between machines ends here, too
+            buffer.wishes += apology
         elif handler is None:
             return Outcome(failed.wishes, failed.handler)
-        return self._done(handler, event, ledger, is_owed=bool(failed.wishes))
+        return self._done(handler, event, buffer, is_owed=bool(failed.wishes))
 
     def _apology_for(self, people: EventView | None) -> list[KeyedAction]:
         """What a person is told whose message was given up; nothing if it is no person's, or if that is turned off."""
@@ -295,16 +300,16 @@ class Dispatcher:
         apology.add(APOLOGIZER, SendMessage(self._apology))
         return apology.wishes
 
-    async def _refuse(self, event: Event, admission: Verdict, ledger: ActionBuffer) -> None:
+    async def _refuse(self, event: Event, verdict: Verdict, buffer: ActionBuffer) -> None:
         """Say once that somebody goes beyond the limits: to them; or in the log, where they seem to be no person."""
-        if not await self._door.should_tell(event, admission, ledger.memory):
+        if not await self._access.should_tell(event, verdict, buffer.unit_of_work):
             return
-        if admission is Verdict.RATE_LIMITED:
-            ledger.add(LIMIT, SendMessage("That is a lot at once. Please give me a moment, and then ask again."))
+        if verdict is Verdict.RATE_LIMITED:
+            buffer.add(LIMIT, SendMessage("That is a lot at once. Please give me a moment, and then ask again."))
             return
         import structlog  # here, because only who logs shall pay for it
 
-        thread, sender = ledger.occasion.thread, getattr(ledger.occasion.message, "sender", None)
+        thread, sender = buffer.view.thread, getattr(buffer.view.message, "sender", None)
         structlog.get_logger("chatbot").warning("loop.broken", bot=self._bot.name, thread=thread, sender=sender)
 
     def _views(self, event: Event) -> tuple[EventView, EventView | None]:
@@ -317,37 +322,35 @@ class Dispatcher:
             return everyone, None
         return everyone, EventView(concerning_people, self._bot, self._infos, self._payloads)
 
-    def _candidates(
-        self, occasion: EventView, name: str | None, pending: DialogRecord | None
-    ) -> Iterable[Handler | None]:
+    def _candidates(self, view: EventView, name: str | None, pending: DialogRecord | None) -> Iterable[Handler | None]:
         """Who is asked, in order; None is the pending dialog. `name` is the function that the event calls."""
         if name is not None:
             return (self._timed[name],)
-        listeners = self._listeners_of(type(occasion.event))
+        listeners = self._listeners_of(type(view.event))
         command: Handler | None = None
-        line = occasion.command_line if self._commands and isinstance(occasion.event, MessageReceived) else None
+        line = view.command_line if self._commands and isinstance(view.event, MessageReceived) else None
         if line is not None:
             command = self._commands.get(line.name)
-        others = listeners.everyone if command is not None or occasion.has_text else listeners.wordless
+        others = listeners.everyone if command is not None or view.has_text else listeners.wordless
         first: tuple[Handler, ...] = () if command is None else (command,)
         if pending is None:
             return chain(first, others) if first else others
-        if self._is_first(occasion, pending):
+        if self._is_first(view, pending):
             return (None, *first, *others)
-        return (*first, None, *others) if occasion.has_text else (*first, *others)
+        return (*first, None, *others) if view.has_text else (*first, *others)
 
-    def _is_first(self, occasion: EventView, pending: DialogRecord) -> bool:
+    def _is_first(self, view: EventView, pending: DialogRecord) -> bool:
         """Whether the pending dialog comes before the commands."""
-        if isinstance(occasion.event, DialogTimedOut) or occasion.event.key == pending.event_key:
+        if isinstance(view.event, DialogTimedOut) or view.event.key == pending.event_key:
             return True
         handler = self._by_name.get(pending.handler)
-        return handler is not None and is_cancel(occasion.text, handler.cancel_words)
+        return handler is not None and is_cancel(view.text, handler.cancel_words)
 
     def _listeners_of(self, event: type[Event]) -> _Listeners:
         known = self._by_event.get(event)
         if known is None:
-            everyone = tuple(one for one in self._others if issubclass(event, one.registration.event))
-            known = _Listeners(everyone, tuple(one for one in everyone if not one.registration.needs_text))
+            everyone = tuple(handler for handler in self._others if issubclass(event, handler.registration.event))
+            known = _Listeners(everyone, tuple(handler for handler in everyone if not handler.registration.needs_text))
             self._by_event[event] = known
         return known
 
@@ -355,26 +358,26 @@ class Dispatcher:
         self,
         handler: Handler | None,
         match: Match | None,
-        occasion: EventView,
-        ledger: ActionBuffer,
+        view: EventView,
+        buffer: ActionBuffer,
         limits: RunLimits | None,
     ) -> bool:
-        """Whether the handler took the event; what it asked for is in the ledger then."""
+        """Whether the handler took the event; what it asked for is in the buffer then."""
         if handler is None or match is None:
-            handler, match = self._resumed(ledger.memory.resume(occasion.text))
-        ctx: Context[Event] = Context(occasion, handler=handler.name, ledger=ledger)
-        answer = handler.answer(ctx, match, self._provisions, ledger.memory)
+            handler, match = self._resumed(buffer.unit_of_work.resume(view.text))
+        ctx: Context[Event] = Context(view, handler=handler.name, buffer=buffer)
+        answer = handler.answer(ctx, match, self._provider_cache, buffer.unit_of_work)
         timeout = handler.timeout(limits.timeout if limits is not None else None)
-        reply = await self._run(ctx, answer, handler, ledger.during(handler.name), timeout=timeout, limits=limits)
-        ledger.wishes += ledger.memory.take_wishes()
+        reply = await self._run(ctx, answer, handler, buffer.during(handler.name), timeout=timeout, limits=limits)
+        buffer.wishes += buffer.unit_of_work.take_wishes()
         return reply is not PASS
 
     def _resumed(self, pending: DialogRecord) -> tuple[Handler, Match]:
         """The handler that goes on with a dialog, and what it was called with when that began."""
         handler = self._by_name.get(pending.handler)
         if handler is not None and handler.is_dialog:
-            occasion = EventView(pending.event, self._bot, self._infos, self._payloads)
-            match = self.author_code.call(handler.match, occasion)
+            view = EventView(pending.event, self._bot, self._infos, self._payloads)
+            match = self.author_code.call(handler.match, view)
             if match is not None and not isinstance(match, BadArguments):
                 return handler, match
         msg = (
@@ -400,52 +403,52 @@ class Dispatcher:
                 await ctx.reply(reply)
         return reply
 
-    def _suggest(self, occasion: EventView, ledger: ActionBuffer) -> None:
-        if not isinstance(occasion.event, MessageReceived) or occasion.command_line is None:
+    def _suggest(self, view: EventView, buffer: ActionBuffer) -> None:
+        if not isinstance(view.event, MessageReceived) or view.command_line is None:
             return
-        name = occasion.command_line.name
+        name = view.command_line.name
         if name in self._commands:  # it is known, but its filter or itself did not want the message
             return
         for near in difflib.get_close_matches(name, self._commands, n=1, cutoff=_NEAR):
             info = self._commands[near].info
             shown = near if info is None else info.name
-            ledger.add(SUGGESTION, SendMessage(f"There is no /{name}. Did you mean /{shown}?"))
+            buffer.add(SUGGESTION, SendMessage(f"There is no /{name}. Did you mean /{shown}?"))
 
-    def _done(self, handler: Handler | None, event: Event, ledger: ActionBuffer, *, is_owed: bool) -> Outcome:
+    def _done(self, handler: Handler | None, event: Event, buffer: ActionBuffer, *, is_owed: bool) -> Outcome:
         is_manual = self._ack_of(handler) is Ack.MANUAL
-        if ledger.is_acknowledged or (is_owed and not is_manual):
-            _add_receipt(event, ledger)
+        if buffer.is_acknowledged or (is_owed and not is_manual):
+            _add_receipt(event, buffer)
         name = handler.name if handler else None
         try:
-            writes = tuple(ledger.memory.writes())
+            writes = tuple(buffer.unit_of_work.writes())
         except CannotStore as error:
             if handler is not None:
                 error = CannotStore(f"{handler.place}: {handler.name} left what cannot be stored: {text_of(error)}")
-            return Outcome(handler=name, error=error, is_final=True, writes=self._parked(ledger.memory))
+            return Outcome(handler=name, error=error, is_final=True, writes=self._parked(buffer.unit_of_work))
         except BaseException as error:  # classes of states are plugins' code, and so is how they are stored
-            return self._failed(handler, event, ledger, self.author_code.failure(error))
-        return Outcome(tuple(ledger.wishes), name, writes=writes)
+            return self._failed(handler, event, buffer, self.author_code.failure(error))
+        return Outcome(tuple(buffer.wishes), name, writes=writes)
 
-    def _explained(self, handler: Handler, event: Event, ledger: ActionBuffer, error: TimeTooFar) -> Outcome:
+    def _explained(self, handler: Handler, event: Event, buffer: ActionBuffer, error: TimeTooFar) -> Outcome:
         """Tell the person what they asked too much of; nothing else that the handler asked for is done."""
-        answer = ActionBuffer(ledger.occasion, UnitOfWork(event))
+        answer = ActionBuffer(buffer.view, UnitOfWork(event))
         answer.add(handler.name, SendMessage(readable(text_of(error), handler.name)))
         return self._done(handler, event, answer, is_owed=True)
 
-    def _failed(self, handler: Handler | None, event: Event, ledger: ActionBuffer, error: Exception) -> Outcome:
-        memory, receipt = ledger.memory, ActionBuffer(ledger.occasion, ledger.memory)
-        name = handler.name if handler else memory.pending.handler if memory.pending else None
+    def _failed(self, handler: Handler | None, event: Event, buffer: ActionBuffer, error: Exception) -> Outcome:
+        unit_of_work, receipt = buffer.unit_of_work, ActionBuffer(buffer.view, buffer.unit_of_work)
+        name = handler.name if handler else unit_of_work.pending.handler if unit_of_work.pending else None
         handler = handler or self._by_name.get(name or "")
         if self._ack_of(handler) is Ack.RECEIVED:
             _add_receipt(event, receipt)
         retry = (handler.registration.options.retry if handler else None) or Retry()
         is_final = isinstance(error, CannotStore | DialogDiverged)
-        return Outcome(tuple(receipt.wishes), name, error, retry, is_final, self._parked(memory))
+        return Outcome(tuple(receipt.wishes), name, error, retry, is_final, self._parked(unit_of_work))
 
-    def _parked(self, memory: UnitOfWork) -> tuple[Write, ...]:
+    def _parked(self, unit_of_work: UnitOfWork) -> tuple[Write, ...]:
         """What to commit so that a dialog goes on if its event is revived; nothing if that cannot be had."""
         try:
-            return tuple(self.author_code.call(memory.parked))
+            return tuple(self.author_code.call(unit_of_work.parked))
         except Exception:
             return ()
 
@@ -457,6 +460,6 @@ def _name_of(pending: DialogRecord | None) -> str:
     return pending.handler if pending else ""
 
 
-def _add_receipt(event: Event, ledger: ActionBuffer) -> None:
+def _add_receipt(event: Event, buffer: ActionBuffer) -> None:
     if isinstance(event, MessageReceived):
-        ledger.put(ActionKey(f"{RECEIPT}.{event.message.id}"), SendReadReceipt(event.message.id))
+        buffer.put(ActionKey(f"{RECEIPT}.{event.message.id}"), SendReadReceipt(event.message.id))

@@ -1,4 +1,4 @@
-"""The last word on an event whose handler keeps failing: an apology, a note to an operator."""
+"""Functions that are called when retries of an event are exhausted: for an apology, or a note to an operator."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class ErrorHandler:
         check_contexts(self.function, Event, needs)
         return replace(self, needs=needs)
 
-    async def answer(self, ctx: Context[Event], error: Exception, provisions: ProviderCache) -> Reply:
+    async def answer(self, ctx: Context[Event], error: Exception, provider_cache: ProviderCache) -> Reply:
         """Call the function."""
         reply: Reply
-        async with provisions.making(ctx).filling(self.needs) as provided:
+        async with provider_cache.injector(ctx).resolve(self.needs) as provided:
             reply = await self.function(ctx, error, **provided)
         return reply
 

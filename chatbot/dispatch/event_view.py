@@ -1,13 +1,13 @@
-"""One event as one bot sees it: the event, the bot, and the message's plain text, read once for all handlers.
+"""One event as one bot sees it: who caused it, and the message's text, parsed once for all handlers.
 
-Who caused an event: the bot itself, another bot, or people. Pure; this is what keeps bots from talking to bots.
+Rules for events that bots cause; they prevent bots from talking to themselves and to each other:
+    1. What the bot itself wrote or changed is never dispatched.
+    2. What another chatbot caused (its message has a reply key, or its sender is a bot of the same daemon) reaches only
+       handlers with `from_bots=True`.
+    3. Bots that join or leave a thread are removed from the event's participants; an event without any is not
+       dispatched to other handlers.
 
-Rules:
-    1. What the bot itself wrote or changed never comes back to it.
-    2. What another chatbot caused (it carries a reply key, or comes from a bot of the same daemon) is for handlers
-       with `from_bots=True` only.
-    3. Bots that come into a thread or leave it are not people: they are taken out of the participants; an event
-       that is left without any is no event for people.
+Everything here is pure.
 """
 
 from __future__ import annotations
@@ -263,7 +263,7 @@ class EventView:
     def _end_of_mentions(self, at: int) -> int:
         """Where the text begins behind the mentions in front, if one of them is the bot's; else `at` itself."""
         typed, start, by_name = self.normalized, at, False
-        mentions = {typed.normalized_at(one.start): one for one in reversed(self.reading.mentions)}
+        mentions = {typed.normalized_at(mention.start): mention for mention in reversed(self.reading.mentions)}
         name, passed = normalize(self.bot.display_name).strip(), []
         while True:
             mention = mentions.pop(at, None)
@@ -316,7 +316,7 @@ def is_own(event: Event, bot: BotInfo) -> bool:
 def among_people(event: Event, bot: BotInfo) -> Event | None:
     """The event as it concerns people: without the daemon's other bots; None if nothing is left of it."""
     if isinstance(event, SystemEvent) and isinstance(event, ParticipantsAdded | ParticipantsRemoved):
-        people = tuple(one for one in event.participants if one.user not in bot.siblings)
+        people = tuple(person for person in event.participants if person.user not in bot.siblings)
         if len(people) == len(event.participants):
             return event
         return replace(event, participants=people) if people else None

@@ -42,7 +42,7 @@ class Filter(ABC):
         return frozenset()
 
     @abstractmethod
-    def match(self, occasion: EventView) -> Found | None:
+    def match(self, view: EventView) -> Found | None:
         """The named texts if the event matches, None if it does not."""
 
     def __and__(self, other: FilterLike) -> Filter:
@@ -90,8 +90,8 @@ def as_filter(value: FilterLike) -> Filter:
 class _Predicate(Filter):
     predicate: Callable[[Event], bool]
 
-    def match(self, occasion: EventView) -> Found | None:
-        return NOTHING if self.predicate(occasion.event) else None
+    def match(self, view: EventView) -> Found | None:
+        return NOTHING if self.predicate(view.event) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +103,11 @@ class _Both(Filter):
     def names(self) -> frozenset[str]:
         return self.first.names | self.second.names
 
-    def match(self, occasion: EventView) -> Found | None:
-        first = self.first.match(occasion)
+    def match(self, view: EventView) -> Found | None:
+        first = self.first.match(view)
         if first is None:
             return None
-        second = self.second.match(occasion)
+        second = self.second.match(view)
         return None if second is None else {**first, **second}
 
 
@@ -120,17 +120,17 @@ class _Either(Filter):
     def names(self) -> frozenset[str]:
         return self.first.names | self.second.names
 
-    def match(self, occasion: EventView) -> Found | None:
-        first = self.first.match(occasion)
-        return self.second.match(occasion) if first is None else first
+    def match(self, view: EventView) -> Found | None:
+        first = self.first.match(view)
+        return self.second.match(view) if first is None else first
 
 
 @dataclass(frozen=True, slots=True)
 class _Not(Filter):
     inner: Filter
 
-    def match(self, occasion: EventView) -> Found | None:
-        return NOTHING if self.inner.match(occasion) is None else None
+    def match(self, view: EventView) -> Found | None:
+        return NOTHING if self.inner.match(view) is None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +143,8 @@ class _Test(Filter):
     def __repr__(self) -> str:
         return self.description
 
-    def match(self, occasion: EventView) -> Found | None:
-        return NOTHING if self.test(occasion) else None
+    def match(self, view: EventView) -> Found | None:
+        return NOTHING if self.test(view) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,16 +155,16 @@ class _Regex(Filter):
     def names(self) -> frozenset[str]:
         return frozenset(self.pattern.groupindex)
 
-    def match(self, occasion: EventView) -> Found | None:
-        found = self.pattern.search(occasion.text)
+    def match(self, view: EventView) -> Found | None:
+        found = self.pattern.search(view.text)
         if found is not None:
             return found.groupdict()
-        typed = occasion.typed_otherwise
+        typed = view.typed_otherwise
         if typed is None or (found := self.pattern.search(typed.text)) is None:
             return None
         spans = {name: found.span(name) for name in self.pattern.groupindex}
         return {
-            name: None if first < 0 else occasion.text[typed.original_at(first) : typed.original_at(last)]
+            name: None if first < 0 else view.text[typed.original_at(first) : typed.original_at(last)]
             for name, (first, last) in spans.items()
         }
 
@@ -197,16 +197,16 @@ def text(
         return tuple(map(compared, (values,) if isinstance(values, str) else values))
 
     wanted, begins, ends, inside = (
-        {compared(one).strip() for one in (*texts, *((equals,) if isinstance(equals, str) else equals))},
+        {compared(value).strip() for value in (*texts, *((equals,) if isinstance(equals, str) else equals))},
         fold_all(startswith),
         fold_all(endswith),
         fold_all(contains),
     )
 
-    def test(occasion: EventView) -> bool:
-        said = occasion.folded_text if ignore_case else occasion.spelled_text
+    def test(view: EventView) -> bool:
+        said = view.folded_text if ignore_case else view.spelled_text
         is_wanted = not wanted or said in wanted
-        return is_wanted and said.startswith(begins) and said.endswith(ends) and any(one in said for one in inside)
+        return is_wanted and said.startswith(begins) and said.endswith(ends) and any(part in said for part in inside)
 
     return _Test(f"text({', '.join(map(repr, texts)) or '…'})", test)
 
@@ -240,25 +240,27 @@ def from_user(*users: UserId) -> Filter:
         if not _USER.match(user):
             msg = f"{place_of_caller()}: from_user({user!r}) never matches; write a user's id, such as 8:acs:…"
             raise PluginError(msg)
-    return _Test(f"from_user{users!r}", lambda one: one.message is not None and one.message.sender in users)
+    return _Test(f"from_user{users!r}", lambda view: view.message is not None and view.message.sender in users)
 
 
 def in_thread(*threads: ThreadId) -> Filter:
     """Events of one of these threads."""
-    return _Test(f"in_thread{threads!r}", lambda occasion: occasion.thread in threads)
+    return _Test(f"in_thread{threads!r}", lambda view: view.thread in threads)
 
 
-mentioned: Final[Filter] = _Test("mentioned", lambda occasion: occasion.is_mentioned)
+mentioned: Final[Filter] = _Test("mentioned", lambda view: view.is_mentioned)
 """Messages that mention the bot: by its id, or by its display name as a whole word, with or without @."""
 
-is_html: Final[Filter] = _Test("is_html", lambda one: one.message is not None and one.message.type is MessageType.HTML)
+is_html: Final[Filter] = _Test(
+    "is_html", lambda view: view.message is not None and view.message.type is MessageType.HTML
+)
 """Messages that were written as html."""
 
-has_attachment: Final[Filter] = _Test("has_attachment", lambda one: bool(one.message and one.message.attachments))
+has_attachment: Final[Filter] = _Test("has_attachment", lambda view: bool(view.message and view.message.attachments))
 """Messages with something attached."""
 
-has_text: Final[Filter] = _Test("has_text", lambda occasion: occasion.has_text)
+has_text: Final[Filter] = _Test("has_text", lambda view: view.has_text)
 """Messages that say something, rather than only carry attachments."""
 
-admin: Final[Filter] = _Test("admin", lambda one: one.message is not None and one.message.sender in one.bot.admins)
+admin: Final[Filter] = _Test("admin", lambda view: view.message is not None and view.message.sender in view.bot.admins)
 """Messages of the bot's `admins` in bots.yaml."""

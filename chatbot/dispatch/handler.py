@@ -1,4 +1,4 @@
-"""A handler, ready to run: an author's function, resolved once at load, and what decides whether it is called."""
+"""A handler that is ready to run: an author's function, resolved when plugins are loaded."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class Handler:
         states: the parameters that are state.
         leading: the parameters that are given by position, up to the first that keeps its default.
         layers: the middleware, outermost first.
-        around: the middleware, as one; None if providers fill something of it, for every event anew.
+        middleware: the middleware, as one; None if providers fill something of it, for every event anew.
         errors: who hears of it when it keeps failing, the nearest first.
         info: what people are told of it, if it is a command.
         takes_people: whether names of people may be typed for its parameters.
@@ -147,7 +147,7 @@ class Handler:
     states: States
     leading: tuple[str, ...]
     layers: tuple[BoundMiddleware, ...]
-    around: MiddlewareChain | None
+    middleware: MiddlewareChain | None
     errors: tuple[ErrorHandler, ...]
     info: CommandInfo | None
     takes_people: bool
@@ -163,7 +163,7 @@ class Handler:
     @property
     def providers(self) -> Iterator[Provider]:
         """All that it needs, with its middleware and its error handlers."""
-        for needs in (self.needs, *(one.needs for one in self.layers), *(one.needs for one in self.errors)):
+        for needs in (self.needs, *(layer.needs for layer in self.layers), *(handler.needs for handler in self.errors)):
             yield from needs.values()
 
     def timeout(self, of_bot: float | None) -> float | None:
@@ -177,31 +177,33 @@ class Handler:
             return of_bot
         return None if limit is None else limit.total_seconds()
 
-    def match(self, occasion: EventView) -> Match | None:
+    def match(self, view: EventView) -> Match | None:
         """What to call the handler with; None if it does not want the event."""
-        found = self.find(occasion)
-        return None if found is None else self.bind(occasion, found)
+        found = self.find(view)
+        return None if found is None else self.bind(view, found)
 
-    async def answer(self, ctx: Context[Any], match: Match, provisions: ProviderCache, memory: UnitOfWork) -> Reply:
+    async def answer(
+        self, ctx: Context[Any], match: Match, provider_cache: ProviderCache, unit_of_work: UnitOfWork
+    ) -> Reply:
         """Call the function, through its middleware.
 
         Raises:
             TypeError: it returned something that is no reply.
             Exception: what it raised itself.
         """
-        if self.around is not None and not self.needs:
-            reply = await self.around(ctx, partial(self._proceed, ctx, match, memory))
+        if self.middleware is not None and not self.needs:
+            reply = await self.middleware(ctx, partial(self._proceed, ctx, match, unit_of_work))
         else:
-            making = provisions.making(ctx)
-            around = self.around or compose([layer.filled(making) for layer in self.layers])
-            reply = await around(ctx, partial(self._proceed, ctx, match, memory, making))
+            injector = provider_cache.injector(ctx)
+            chain = self.middleware or compose([layer.bind(injector) for layer in self.layers])
+            reply = await chain(ctx, partial(self._proceed, ctx, match, unit_of_work, injector))
         if reply is None or isinstance(reply, str | Pass):
             return reply
         msg = f"{self.place}: {self.name} returned {type(reply).__name__}; a handler returns str, None or PASS"
         raise TypeError(msg)
 
     async def _proceed(
-        self, ctx: Context[Any], match: Match, memory: UnitOfWork, making: Injector | None = None
+        self, ctx: Context[Any], match: Match, unit_of_work: UnitOfWork, injector: Injector | None = None
     ) -> Reply:
         """What the innermost middleware goes on to."""
         values = await self._with_people(ctx, match) if self.takes_people else match
@@ -209,11 +211,11 @@ class Handler:
             return str(values)
         named = dict(values.named)
         for name, kind in self.states.items():
-            named[name] = await memory.state(kind)
-        if making is None:
-            return await self._call(ctx, named, values.many, memory)
-        async with making.filling(self.needs) as provided:
-            return await self._call(ctx, {**named, **provided}, values.many, memory)
+            named[name] = await unit_of_work.state(kind)
+        if injector is None:
+            return await self._call(ctx, named, values.many, unit_of_work)
+        async with injector.resolve(self.needs) as provided:
+            return await self._call(ctx, {**named, **provided}, values.many, unit_of_work)
 
     async def _with_people(self, ctx: Context[Any], match: Match) -> Match:
         """The match, with people in the place of their names."""
@@ -225,26 +227,26 @@ class Handler:
             return BadArguments(f"{error}\nUsage: {self.info.usage}" if self.info else str(error))
 
     def _call(
-        self, ctx: Context[Any], named: dict[str, Any], many: Sequence[Any], memory: UnitOfWork
+        self, ctx: Context[Any], named: dict[str, Any], many: Sequence[Any], unit_of_work: UnitOfWork
     ) -> Coroutine[Any, Any, Reply]:
         function = self.registration.function
         first = [named.pop(name) for name in takewhile(named.__contains__, self.leading)] if named else ()
         if self.is_dialog:
-            return self._talk(ctx, lambda talk: function(talk, *first, *many, **named), memory)
+            return self._talk(ctx, lambda talk: function(talk, *first, *many, **named), unit_of_work)
         called: Coroutine[Any, Any, Reply] = function(ctx, *first, *many, **named)
         return called
 
-    async def _talk(self, ctx: Context[Any], function: Callable[[Dialog], Any], memory: UnitOfWork) -> Reply:
-        reply: Reply = await memory.talk(self.name, ctx.text, self.cancel_words, function, ContextOfDialog(ctx))
-        return None if reply is PASS and memory.has_talked else reply
+    async def _talk(self, ctx: Context[Any], function: Callable[[Dialog], Any], unit_of_work: UnitOfWork) -> Reply:
+        reply: Reply = await unit_of_work.talk(self.name, ctx.text, self.cancel_words, function, ContextOfDialog(ctx))
+        return None if reply is PASS and unit_of_work.has_talked else reply
 
 
-def prepare(registration: Registration, surroundings: PluginScope) -> Handler:
+def prepare(registration: Registration, scope: PluginScope) -> Handler:
     """A handler that is ready to run.
 
     Args:
         registration: what the author asked for.
-        surroundings: what its plugin, and those that include it, put around it.
+        scope: what its plugin, and those that include it, put around it.
 
     Raises:
         PluginError: the function asks for something that nobody can give.
@@ -252,10 +254,12 @@ def prepare(registration: Registration, surroundings: PluginScope) -> Handler:
     function = registration.function
     signature = read_signature(function, registration.event, registration.role)
     parameters = signature.parameters
-    needs = needs_of(parameters, surroundings.providers)
+    needs = needs_of(parameters, scope.providers)
     check_contexts(function, registration.event, needs)
-    states = states_of(function, registration.event, [one for one in parameters if one.name not in needs])
-    others = [one for one in parameters if one.name not in needs and one.name not in states]
+    states = states_of(
+        function, registration.event, [parameter for parameter in parameters if parameter.name not in needs]
+    )
+    others = [parameter for parameter in parameters if parameter.name not in needs and parameter.name not in states]
     if signature.is_dialog:
         _check_no_people(function, others)
     payload = payload_of(function, others) if registration.event is TimerFired else None
@@ -268,14 +272,14 @@ def prepare(registration: Registration, surroundings: PluginScope) -> Handler:
         needs,
         states,
         _leading(parameters),
-        surroundings.middleware,
-        compose_once(surroundings.middleware),
-        surroundings.errors,
+        scope.middleware,
+        compose_once(scope.middleware),
+        scope.errors,
         info,
         _takes_people(others),
         payload,
         signature.is_dialog,
-        surroundings.cancel_words,
+        scope.cancel_words,
     )
 
 
@@ -291,22 +295,26 @@ def _binding(registration: Registration, parameters: Sequence[inspect.Parameter]
 
 def _check_no_people(function: Function, parameters: Sequence[inspect.Parameter]) -> None:
     """A dialog's arguments are read anew for every answer; who is in the thread may be others by then."""
-    for one in parameters:
-        if _takes_people([one]):
+    for parameter in parameters:
+        if _takes_people([parameter]):
             refuse(
                 function,
-                f"parameter {one.name!r} of {name_of(function)} is a Participant, but a dialog outlives who is in the"
-                " thread; take a str, or begin with a command that takes a Context",
+                f"parameter {parameter.name!r} of {name_of(function)} is a Participant, but a dialog outlives who is in"
+                " the thread; take a str, or begin with a command that takes a Context",
             )
 
 
 def _takes_people(parameters: Iterable[inspect.Parameter]) -> bool:
-    return any(plain_type(one.annotation) is Participant for one in parameters)
+    return any(plain_type(parameter.annotation) is Participant for parameter in parameters)
 
 
-def _any(occasion: EventView) -> Found:
+def _any(view: EventView) -> Found:
     return NOTHING
 
 
 def _leading(parameters: Sequence[inspect.Parameter]) -> tuple[str, ...]:
-    return tuple(one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD))
+    return tuple(
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    )

@@ -39,12 +39,12 @@ class BoundMiddleware:
     function: Middleware
     needs: Needs
 
-    def filled(self, making: Injector) -> MiddlewareChain:
+    def bind(self, injector: Injector) -> MiddlewareChain:
         """The function with its needs met, for one event."""
-        return partial(self._around, making) if self.needs else self.function
+        return partial(self._around, injector) if self.needs else self.function
 
-    async def _around(self, making: Injector, ctx: Context[Event], proceed: Proceed) -> Reply:
-        async with making.filling(self.needs) as provided:
+    async def _around(self, injector: Injector, ctx: Context[Event], proceed: Proceed) -> Reply:
+        async with injector.resolve(self.needs) as provided:
             return await self.function(ctx, proceed, **provided)
 
 
@@ -62,8 +62,8 @@ def prepare_layer(function: Middleware, scope: Scope) -> BoundMiddleware:
 def compose(middleware: Sequence[MiddlewareChain]) -> MiddlewareChain:
     """One middleware out of many; the first is the outermost."""
     composed: MiddlewareChain = _straight
-    for one in reversed(middleware):
-        composed = one if composed is _straight else partial(_around, one, composed)
+    for outer in reversed(middleware):
+        composed = outer if composed is _straight else partial(_around, outer, composed)
     return composed
 
 

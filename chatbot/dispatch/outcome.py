@@ -1,7 +1,4 @@
-"""What a handler returns.
-
-What came of one event: the wishes to commit with it, or the error to try again with.
-"""
+"""What a handler returns, and the result of dispatching one event: actions to commit, or an error to retry."""
 
 from __future__ import annotations
 

@@ -64,8 +64,8 @@ def read_signature(function: Function, event: type[Event], role: str) -> Signatu
     """
     hints = hints_of(function)
     parameters = [
-        one.replace(annotation=hints.get(one.name, one.annotation))
-        for one in inspect.signature(function).parameters.values()
+        parameter.replace(annotation=hints.get(parameter.name, parameter.annotation))
+        for parameter in inspect.signature(function).parameters.values()
     ]
     is_dialog = bool(parameters) and parameters[0].annotation is Dialog
     if is_dialog:
@@ -119,10 +119,10 @@ def type_name(annotation: object) -> str:
     """A type as an author would have written it."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
-        return " | ".join("None" if one is type(None) else type_name(one) for one in arguments)
+        return " | ".join("None" if argument is type(None) else type_name(argument) for argument in arguments)
     if isinstance(annotation, type) and not arguments:
         return annotation.__qualname__
-    if isinstance(origin, type) and all(isinstance(one, type) for one in arguments):
+    if isinstance(origin, type) and all(isinstance(argument, type) for argument in arguments):
         return f"{origin.__qualname__}[{', '.join(map(type_name, arguments))}]"
     return str(annotation).replace("typing.", "")
 
@@ -171,7 +171,7 @@ def _check_context(function: Function, parameters: list[inspect.Parameter], even
             f" is the context: write `ctx: {wanted}`",
         )
     if not issubclass(event, accepted):
-        names = " | ".join(one.__name__ for one in accepted)
+        names = " | ".join(event.__name__ for event in accepted)
         refuse(
             function,
             f"parameter {first.name!r} of {name} is Context[{names}], but it is registered for {event.__name__};"
@@ -196,12 +196,12 @@ def events_of(annotation: object) -> tuple[type[Event], ...] | None:
         return None
     (wanted,) = get_args(annotation)
     members = get_args(wanted) if get_origin(wanted) in (Union, types.UnionType) else (wanted,)
-    events = tuple(Event if one is Any else one for one in members)
-    return events if all(isinstance(one, type) and issubclass(one, Event) for one in events) else None
+    events = tuple(Event if member is Any else member for member in members)
+    return events if all(isinstance(event, type) and issubclass(event, Event) for event in events) else None
 
 
 def _says_something(annotation: object) -> bool:
-    return annotation is str or any(one is str for one in get_args(annotation))
+    return annotation is str or any(argument is str for argument in get_args(annotation))
 
 
 def check_return(function: Function, event: type[Event], hints: dict[str, Any], role: str) -> None:
@@ -239,5 +239,5 @@ def _may_be_returned(annotation: object) -> bool:
     if origin in (Union, types.UnionType):
         return all(map(_may_be_returned, get_args(annotation)))
     if origin is Literal:
-        return all(one is None or isinstance(one, str | Pass) for one in get_args(annotation))
+        return all(argument is None or isinstance(argument, str | Pass) for argument in get_args(annotation))
     return isinstance(annotation, type) and issubclass(annotation, str)

@@ -253,7 +253,7 @@ class _Reader:
         if is_end or (name not in _MENTIONS and _SKYPE_MENTION not in rest.lower()):
             return
         id_of, name_of = _MENTIONS.get(name, ("", ""))
-        user, shown = (_unescaped(_attribute(rest, one)) if one else "" for one in (id_of, name_of))
+        user, shown = (_unescaped(_attribute(rest, pattern)) if pattern else "" for pattern in (id_of, name_of))
         place = self._place()
         if rest.rstrip().endswith("/"):
             self._say(shown)

@@ -68,7 +68,9 @@ class ProviderCache:
     """
 
     def __init__(self, providers: Iterable[Provider]) -> None:
-        self._providers = [one for each in providers for one in each.with_needed() if not one.is_per_event]
+        self._providers = [
+            needed for provider in providers for needed in provider.with_needed() if not needed.is_per_event
+        ]
         self._made: dict[Provider, Any] = {}
         self._teardown = AsyncExitStack()
 
@@ -86,7 +88,7 @@ class ProviderCache:
         self._made = {}
         await self._teardown.aclose()
 
-    def making(self, ctx: Context[Any]) -> Injector:
+    def injector(self, ctx: Context[Any]) -> Injector:
         """What is to be made for an event."""
         return Injector(dict(self._made), ctx)
 
@@ -106,7 +108,7 @@ class Injector:
         self._ctx = ctx
 
     @asynccontextmanager
-    async def filling(self, needs: Needs) -> AsyncIterator[dict[str, Any]]:
+    async def resolve(self, needs: Needs) -> AsyncIterator[dict[str, Any]]:
         """The values of a function's parameters; what was made for them is torn down on exit.
 
         Raises:
@@ -145,7 +147,11 @@ class Injector:
 
 def needs_of(parameters: Iterable[inspect.Parameter], scope: Scope) -> Needs:
     """Which parameters are filled by which provider."""
-    return {one.name: scope[one.annotation] for one in parameters if _is_provided(one.annotation, scope)}
+    return {
+        parameter.name: scope[parameter.annotation]
+        for parameter in parameters
+        if _is_provided(parameter.annotation, scope)
+    }
 
 
 def needs_behind(function: Function, leading: int, scope: Scope, role: str) -> Needs:
@@ -248,7 +254,7 @@ def _resolve(
         if _is_provided(wanted, own) and wanted not in scope:
             _resolve(wanted, own, scope, (*path, made))
     needs = needs_behind(function, leading, scope, "provider")
-    is_per_event = accepts is not None or any(one.is_per_event for one in needs.values())
+    is_per_event = accepts is not None or any(provider.is_per_event for provider in needs.values())
     scope[made] = Provider(function, made, needs, accepts or (), is_per_event)
 
 

@@ -31,9 +31,9 @@ class HandlerRegistry:
     def __init__(self, handlers: Iterable[Handler]) -> None:
         self.everyone = tuple(handlers)
         self.commands = _commands_of(self.everyone)
-        self.timed = _stored(one for one in self.everyone if one.registration.is_called_by_name)
-        _stored(one for one in self.everyone if one.is_dialog)
-        self.by_name: Mapping[str, Handler] = {one.name: one for one in reversed(self.everyone)}
+        self.timed = _stored(handler for handler in self.everyone if handler.registration.is_called_by_name)
+        _stored(handler for handler in self.everyone if handler.is_dialog)
+        self.by_name: Mapping[str, Handler] = {handler.name: handler for handler in reversed(self.everyone)}
 
 
 def _commands_of(handlers: Iterable[Handler]) -> dict[str, Handler]:

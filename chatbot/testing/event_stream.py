@@ -386,6 +386,6 @@ def context(
     ann = EventStream(bot=bot).user("Ann")
     event = ann.said(happened) if isinstance(happened, str) else happened
     dispatcher = Dispatcher(plugins, bot=bot)
-    occasion = EventView(event, bot, dispatcher.commands, dispatcher.timers)
+    view = EventView(event, bot, dispatcher.commands, dispatcher.timers)
     everybody = [Participant(bot.user, bot.display_name), ann.participant, *people]
-    return Context(occasion, handler="test", ledger=ActionBuffer(occasion, UnitOfWork(event), line=_People(everybody)))
+    return Context(view, handler="test", buffer=ActionBuffer(view, UnitOfWork(event), line=_People(everybody)))

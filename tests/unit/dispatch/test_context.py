@@ -103,11 +103,11 @@ async def test_the_same_wishes_have_the_same_keys_in_every_attempt_and_different
     keys: list[list[object]] = []
 
     for handler in ("a", "a", "b"):
-        occasion = EventView(event, BOT)
-        ledger = ActionBuffer(occasion, UnitOfWork(occasion.event))
+        view = EventView(event, BOT)
+        buffer = ActionBuffer(view, UnitOfWork(view.event))
         for text in ("one", "two"):
-            ledger.add(handler, SendMessage(text))
-        keys.append([wish.key for wish in ledger.wishes])
+            buffer.add(handler, SendMessage(text))
+        keys.append([wish.key for wish in buffer.wishes])
 
     assert keys[0] == keys[1]
     assert len({*keys[0], *keys[2]}) == 4
