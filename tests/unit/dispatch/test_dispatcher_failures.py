@@ -290,7 +290,7 @@ def test_an_error_handler_that_cannot_be_used_is_refused(function: Any, errors: 
         Plugin("a").error(*errors)(function)
 
     place, _, said = str(caught.value).split(":", 2)
-    assert place == "tests/unit/dispatch/test_failures.py"
+    assert place == "tests/unit/dispatch/test_dispatcher_failures.py"
     assert said.strip() == reason
 
 
