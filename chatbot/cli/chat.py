@@ -13,7 +13,7 @@ import anyio
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_USAGE
-from chatbot.cli.daemon_client import count_unsent, way_to
+from chatbot.cli.daemon_client import connection_to, count_unsent
 from chatbot.cli.options import BOTS_YAML, RunningConfig, duration
 from chatbot.cli.person import ChatUser, find_person
 from chatbot.cli.session import Session
@@ -54,7 +54,7 @@ def chat(
         return EXIT_USAGE
     info = ControlDirectory(config.absolute().parent).running()
     with logging_to(sys.stderr, format="console", level="error"):
-        control, way = ControlDirectory(config.absolute().parent), way_to(info, config)
+        control, way = ControlDirectory(config.absolute().parent), connection_to(info, config)
         if not way.is_admitted:
             message = (
                 "to talk you need a user of your own, and only whoever has the resource's key, or Microsoft Entra ID, "

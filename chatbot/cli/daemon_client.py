@@ -33,7 +33,7 @@ from chatbot.stores.base import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class ServiceAccess:
     """The service, and the bots there.
 
     Args:
@@ -96,7 +96,7 @@ def user_of(bot: KnownBot) -> UserId:
     return bot.user
 
 
-def reach(config: Path) -> Reach:
+def service_access(config: Path) -> ServiceAccess:
     """Find the service: that of the daemon which runs this file, else the one that the file names.
 
     Raises:
@@ -117,10 +117,10 @@ def reach(config: Path) -> Reach:
         raise StateError(message)
     connection = Connection.of(settings)
     store = visit_store(settings.store.get_secret_value(), base_dir=settings.directory)
-    return Reach(connection, anyio.run(remembered, settings, connection, store))
+    return ServiceAccess(connection, anyio.run(remembered, settings, connection, store))
 
 
-def way_to(info: RunInfo, config: Path) -> Connection:
+def connection_to(info: RunInfo, config: Path) -> Connection:
     """To the resource of running bots: as the daemon published it; where it has no key to share, as bots.yaml says.
 
     Raises:
@@ -131,10 +131,10 @@ def way_to(info: RunInfo, config: Path) -> Connection:
     return Connection.of(load_config(config, os.environ))
 
 
-def _running(info: RunInfo, daemon: Address, config: Path) -> Reach:
+def _running(info: RunInfo, daemon: Address, config: Path) -> ServiceAccess:
     # With a key in hand nothing else is needed: the variables of bots.yaml may be set for the daemon only.
     settings = load_config(config, os.environ).bots if info.connection_string is None else {}
-    return Reach(way_to(info, config), published(info, settings), daemon)
+    return ServiceAccess(connection_to(info, config), published(info, settings), daemon)
 
 
 @contextmanager
@@ -151,7 +151,7 @@ def naming_threads(bot: KnownBot) -> Iterator[None]:
         raise UnknownName(message) from error
 
 
-def consult(config: Path, question: Mapping[str, Any]) -> Mapping[str, Any]:
+def ask_bots(config: Path, question: Mapping[str, Any]) -> Mapping[str, Any]:
     """Ask whoever has the store open, or open it for the moment.
 
     Args:

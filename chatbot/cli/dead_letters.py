@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_UNAVAILABLE
-from chatbot.cli.daemon_client import consult
+from chatbot.cli.daemon_client import ask_bots
 from chatbot.cli.options import BOTS_YAML, ConfigFile, Format
 from chatbot.cli.output import table
 from chatbot.config.source_location import printable
@@ -28,15 +28,15 @@ _OUTCOMES = {
 
 def list_letters(config: ConfigFile = BOTS_YAML, /, *, bot: BotName = None, format: Format = "text") -> int:
     """List dead letters."""
-    answer = consult(config, {"ask": "dead-letters list", "bot": bot})
+    answer = ask_bots(config, {"ask": "dead-letters list", "bot": bot})
     _show(answer, format, _listing(answer))
     return 0
 
 
 def show_letter(id: Letter, config: ConfigFile = BOTS_YAML, /, *, bot: BotName = None, format: Format = "text") -> int:
     """Show one dead letter."""
-    answer = consult(config, {"ask": "dead-letters show", "id": id, "bot": bot})
-    _show(answer["letter"], format, _portrait(answer["letter"]))
+    answer = ask_bots(config, {"ask": "dead-letters show", "id": id, "bot": bot})
+    _show(answer["letter"], format, _detail_lines(answer["letter"]))
     return 0
 
 
@@ -44,7 +44,7 @@ def retry_letters(
     id: Letters, config: ConfigFile = BOTS_YAML, /, *, bot: BotName = None, format: Format = "text"
 ) -> int:
     """Try dead letters again."""
-    answer = consult(config, {"ask": "dead-letters retry", "id": id, "bot": bot})
+    answer = ask_bots(config, {"ask": "dead-letters retry", "id": id, "bot": bot})
     _show(answer, format, _sentences(answer, lambda letter: _OUTCOMES[letter["outcome"]]))
     is_stuck = any(letter["outcome"] == "not in the thread" for letter in answer["letters"])
     return EXIT_UNAVAILABLE if is_stuck else 0
@@ -54,7 +54,7 @@ def drop_letters(
     id: Letters, config: ConfigFile = BOTS_YAML, /, *, bot: BotName = None, format: Format = "text"
 ) -> int:
     """Forget dead letters."""
-    answer = consult(config, {"ask": "dead-letters drop", "id": id, "bot": bot})
+    answer = ask_bots(config, {"ask": "dead-letters drop", "id": id, "bot": bot})
     _show(answer, format, _sentences(answer, lambda _letter: "is dropped"))
     return 0
 
@@ -88,7 +88,7 @@ def _row(letter: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _portrait(letter: Mapping[str, Any]) -> Iterator[str]:
+def _detail_lines(letter: Mapping[str, Any]) -> Iterator[str]:
     """Every fact on a line of its own, and last, below each other, the lines that were written."""
     waits = "; it waits to be tried again" if letter["is_revived"] else ""
     facts = {

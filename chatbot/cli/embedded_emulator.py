@@ -75,7 +75,7 @@ def _without_key(connection_string: str) -> str:
 async def _serving(emulator: Emulator, config: Config, control: ControlDirectory) -> AsyncIterator[Running]:
     """Serve at the port that was asked for; else at that of the last time; else, if that is taken, at any."""
     wanted = config.emulator.port
-    last = (await anyio.to_thread.run_sync(control.recall, _NOTES)).get("port", 0)
+    last = (await anyio.to_thread.run_sync(control.read_facts, _NOTES)).get("port", 0)
     async with AsyncExitStack() as stack:
         try:
             running = await stack.enter_async_context(serve(emulator, port=wanted or last))
@@ -90,5 +90,5 @@ async def _serving(emulator: Emulator, config: Config, control: ControlDirectory
             message = f"{error.filename}: the emulator cannot keep its certificates there: {error.strerror}; {remedy}"
             raise StoreError(message) from error
         port = urlsplit(running.endpoint).port
-        await anyio.to_thread.run_sync(control.remember, _NOTES, {"port": port})
+        await anyio.to_thread.run_sync(control.write_facts, _NOTES, {"port": port})
         yield running

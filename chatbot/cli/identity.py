@@ -15,7 +15,7 @@ import anyio
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_UNAVAILABLE, EXIT_USAGE
-from chatbot.cli.daemon_client import Reach, reach, user_of
+from chatbot.cli.daemon_client import ServiceAccess, service_access, user_of
 from chatbot.cli.options import BOTS_YAML, AsBot, ConfigFile, Format, Yes, confirmed, duration
 from chatbot.cli.output import table
 from chatbot.config import load_config
@@ -59,7 +59,7 @@ def create(
     if (refusal := _refused(token, lifetime)) is not None:
         return refusal
     with logging_to(sys.stderr, format="console", level="error"):
-        user, issued = anyio.run(_create, reach(config), config, bot, token, lifetime)
+        user, issued = anyio.run(_create, service_access(config), config, bot, token, lifetime)
     if format == "json":
         print(json.dumps({"user": user, **(issued.as_json() if issued else {})}, indent=2))
     else:
@@ -86,7 +86,7 @@ def show(
     if (refusal := _refused(token, lifetime)) is not None:
         return refusal
     with logging_to(sys.stderr, format="console", level="error"):
-        way = reach(config)
+        way = service_access(config)
         if token:
             known = way.bot(bot)
             issued = anyio.run(_issue, way, user_of(known), lifetime)
@@ -105,7 +105,7 @@ def show(
 def revoke(config: ConfigFile = BOTS_YAML, /, *, bot: AsBot = None, yes: Yes = False, format: Format = "text") -> int:
     """Make all tokens of a bot's user worthless."""
     with logging_to(sys.stderr, format="console", level="error"):
-        way = reach(config)
+        way = service_access(config)
         known = way.bot(bot)
         user = user_of(known)
         shown = printable(user)
@@ -137,7 +137,7 @@ class _Issued:
 
 
 async def _create(
-    way: Reach, config: Path, name: str | None, is_token_wanted: bool, lifetime: timedelta | None
+    way: ServiceAccess, config: Path, name: str | None, is_token_wanted: bool, lifetime: timedelta | None
 ) -> tuple[UserId, _Issued | None]:
     known = way.bot(name) if name is not None else None
     if known is not None and known.user is not None:
@@ -158,7 +158,7 @@ async def _remember(config: Path, record: BotRecord) -> None:
         await store.commit(record.user, [SaveBot(record)])
 
 
-async def _issue(way: Reach, user: UserId, lifetime: timedelta | None) -> _Issued:
+async def _issue(way: ServiceAccess, user: UserId, lifetime: timedelta | None) -> _Issued:
     async with way.connection.open() as resource:
         return await _issued(resource, user, lifetime)
 
@@ -168,7 +168,7 @@ async def _issued(resource: AcsResource, user: UserId, lifetime: timedelta | Non
     return _Issued(token.token, int(token.expires_on))
 
 
-async def _revoke(way: Reach, user: UserId) -> None:
+async def _revoke(way: ServiceAccess, user: UserId) -> None:
     async with way.connection.open() as resource:
         await resource.revoke_tokens(user)
 
@@ -192,7 +192,7 @@ class _Identity:
         }
 
 
-async def _look(way: Reach, bots: Sequence[KnownBot]) -> list[_Identity]:
+async def _look(way: ServiceAccess, bots: Sequence[KnownBot]) -> list[_Identity]:
     if way.daemon is not None:
         found = (await ask(way.daemon, {"ask": "status"}))["bots"]
         running = {bot["name"]: bot for bot in found}
@@ -201,7 +201,7 @@ async def _look(way: Reach, bots: Sequence[KnownBot]) -> list[_Identity]:
         return [await _identity(way, resource, bot) for bot in bots]
 
 
-def _as_running(way: Reach, bot: KnownBot, status: Mapping[str, Any]) -> _Identity:
+def _as_running(way: ServiceAccess, bot: KnownBot, status: Mapping[str, Any]) -> _Identity:
     """With the token that the running bot has."""
     left = status["token_seconds_left"]
     expires = None if left is None else int(datetime.now(UTC).timestamp()) + left
@@ -209,7 +209,7 @@ def _as_running(way: Reach, bot: KnownBot, status: Mapping[str, Any]) -> _Identi
     return _Identity(bot, _where(way, bot), expires, trouble)
 
 
-async def _identity(way: Reach, resource: AcsResource, bot: KnownBot) -> _Identity:
+async def _identity(way: ServiceAccess, resource: AcsResource, bot: KnownBot) -> _Identity:
     """With a token that is asked for now."""
     where = _where(way, bot)
     if bot.user is None:
@@ -221,7 +221,7 @@ async def _identity(way: Reach, resource: AcsResource, bot: KnownBot) -> _Identi
     return _Identity(bot, where, int(token.expires_on), None)
 
 
-def _where(way: Reach, bot: KnownBot) -> str:
+def _where(way: ServiceAccess, bot: KnownBot) -> str:
     if bot.settings is not None and bot.settings.user is not None:
         return "bots.yaml"
     if bot.user is None:
@@ -246,7 +246,7 @@ def _refused(is_token_wanted: bool, lifetime: timedelta | None) -> int | None:
     return None
 
 
-def _listing(way: Reach, identities: Sequence[_Identity]) -> Iterator[str]:
+def _listing(way: ServiceAccess, identities: Sequence[_Identity]) -> Iterator[str]:
     yield f"{way.connection.endpoint}, {way.connection.way}"
     yield ""
     rows = [(one.bot.name, one.bot.user or "-", one.where, _validity(one)) for one in identities]

@@ -93,10 +93,10 @@ class ChatUser:
 
 async def find_person(name: str, control: ControlDirectory, info: RunInfo, resource: AcsResource) -> ChatUser:
     """The person of this name; their user is made the first time and remembered."""
-    people = await anyio.to_thread.run_sync(control.recall, _NOTES)
+    people = await anyio.to_thread.run_sync(control.read_facts, _NOTES)
     known = people.setdefault(info.resource, {})
     if name not in known:
         known[name] = await resource.create_user()
-        await anyio.to_thread.run_sync(control.remember, _NOTES, people)
+        await anyio.to_thread.run_sync(control.write_facts, _NOTES, people)
     user = UserId(known[name])
     return ChatUser(name, resource.chat(user, resource.issued_tokens(user)), info, resource)

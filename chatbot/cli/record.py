@@ -12,7 +12,7 @@ from typing import Annotated
 import anyio
 from cyclopts import Parameter
 
-from chatbot.cli.daemon_client import count_unsent, way_to
+from chatbot.cli.daemon_client import connection_to, count_unsent
 from chatbot.cli.options import BOTS_YAML, RunningConfig
 from chatbot.cli.recording import recorded, without_controls
 from chatbot.config import Config, load_config
@@ -53,7 +53,7 @@ def record(
         raise ConfigError(msg)
     with logging_to(sys.stderr, format="console", level="error"):
         settings = load_config(config, os.environ)
-        messages = anyio.run(_read, info, way_to(info, config), settings, chosen)
+        messages = anyio.run(_read, info, connection_to(info, config), settings, chosen)
         count = anyio.run(count_unsent, config, chosen)
     text = _written(messages, info, settings)
     if count:

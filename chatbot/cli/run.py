@@ -122,11 +122,11 @@ def run(
                     control,
                     sources=sources,
                     read=read,
-                    relog=relog,
+                    configure_log=relog,
                     forced_exit=forced_exit,
                     on_ready=_ready(settings, resolve_format(wanted, sys.stderr)),
                     is_once=once,
-                    supervisor=SystemdNotifier.of(os.environ),
+                    notifier=SystemdNotifier.of(os.environ),
                     reloads=reload,
                 )
                 return _run(make, settings, control, wanted)

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from chatbot.actions import SendMessage, action_key
 from chatbot.cli.boundary import EXIT_USAGE
-from chatbot.cli.daemon_client import Reach, naming_threads, reach
+from chatbot.cli.daemon_client import ServiceAccess, naming_threads, service_access
 from chatbot.cli.options import BOTS_YAML, AsBot, ConfigFile, Format
 from chatbot.config.source_location import printable
 from chatbot.errors import OutcomeUnknown, Throttled
@@ -56,7 +56,7 @@ def send(
         print(error, file=sys.stderr)
         return EXIT_USAGE
     with logging_to(sys.stderr, format="console", level="error"):
-        way = reach(config)
+        way = service_access(config)
         messages = anyio.run(_send, way, bot, ThreadId(thread), content)
     if format == "json":
         print(json.dumps({"bot": way.bot(bot).name, "thread": thread, "messages": messages}, indent=2))
@@ -73,7 +73,7 @@ def _read() -> str:
     return sys.stdin.buffer.read().decode("utf-8", "replace").rstrip("\r\n")
 
 
-async def _send(way: Reach, name: str | None, thread: ThreadId, text: str) -> list[MessageId]:
+async def _send(way: ServiceAccess, name: str | None, thread: ThreadId, text: str) -> list[MessageId]:
     """Say it, in as many messages as it takes; returns their ids."""
     async with way.speaking_as(name) as (bot, service):
         with naming_threads(bot):

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_UNAVAILABLE
-from chatbot.cli.daemon_client import consult
+from chatbot.cli.daemon_client import ask_bots
 from chatbot.cli.options import BOTS_YAML, ConfigFile, Format
 from chatbot.config.source_location import printable
 
@@ -21,7 +21,7 @@ def forget(
     format: Format = "text",
 ) -> int:
     """Erase a person from what the bots remember; what stands in the threads themselves is the service's."""
-    answer = consult(config, {"ask": "state forget", "user": user})
+    answer = ask_bots(config, {"ask": "state forget", "user": user})
     records, is_complete = answer["records"], answer["is_complete"]
     if format == "json":
         print(json.dumps(answer, indent=2))

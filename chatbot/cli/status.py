@@ -60,10 +60,10 @@ def status(
         elif is_screen:
             size = shutil.get_terminal_size()
             name = min(WIDEST_NAME, max(NARROWEST_NAME, size.columns - COLUMNS_BESIDE_NAME))
-            lines = portrait(found, most_lines=size.lines - 1, widest_name=name)
+            lines = status_lines(found, most_lines=size.lines - 1, widest_name=name)
             text = "\n".join(shortened(line, size.columns) for line in lines)
         else:
-            text = "\n".join(portrait(found))
+            text = "\n".join(status_lines(found))
         print(f"{_CLEAR}{text}" if is_screen else text, flush=True)
         if not watch:
             return _exit_code(found)
@@ -114,7 +114,9 @@ def _exit_code(found: Mapping[str, Any]) -> int:
     return EXIT_DEGRADED if found.get("is_degraded") else 0
 
 
-def portrait(found: Mapping[str, Any], *, most_lines: int | None = None, widest_name: int = WIDEST_NAME) -> list[str]:
+def status_lines(
+    found: Mapping[str, Any], *, most_lines: int | None = None, widest_name: int = WIDEST_NAME
+) -> list[str]:
     """The status for people, line by line.
 
     Args:

@@ -12,7 +12,7 @@ import anyio
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_UNAVAILABLE, EXIT_USAGE
-from chatbot.cli.daemon_client import Reach, naming_threads, reach
+from chatbot.cli.daemon_client import ServiceAccess, naming_threads, service_access
 from chatbot.cli.options import BOTS_YAML, AsBot, ConfigFile, Format, Yes, confirmed
 from chatbot.cli.output import table
 from chatbot.config.source_location import printable
@@ -49,7 +49,7 @@ def list_threads(
         print("chatbot threads list: --most must be at least 1", file=sys.stderr)
         return EXIT_USAGE
     with logging_to(sys.stderr, format="console", level="error"):
-        way = reach(config)
+        way = service_access(config)
         seen, is_more = anyio.run(_look, way, bot, most)
     if format == "json":
         print(json.dumps({"threads": [_as_json(one) for one in seen], "is_more": is_more}, indent=2))
@@ -76,7 +76,7 @@ def create_thread(
         return EXIT_USAGE
     people = [_person(user) for user in add or ()]
     with logging_to(sys.stderr, format="console", level="error"):
-        thread, failed = anyio.run(_create, reach(config), bot, topic, people)
+        thread, failed = anyio.run(_create, service_access(config), bot, topic, people)
     if format == "json":
         print(json.dumps({"thread": thread, "failed": [_refusal(one) for one in failed]}, indent=2))
     else:
@@ -97,7 +97,7 @@ def add_person(
 ) -> int:
     """Bring somebody into a thread."""
     with logging_to(sys.stderr, format="console", level="error"):
-        failed = anyio.run(_add, reach(config), bot, ThreadId(thread), _person(user, name))
+        failed = anyio.run(_add, service_access(config), bot, ThreadId(thread), _person(user, name))
     if format == "json":
         print(json.dumps({"thread": thread, "failed": [_refusal(one) for one in failed]}, indent=2))
     else:
@@ -112,7 +112,7 @@ def remove_person(
 ) -> int:
     """Take somebody out of a thread."""
     with logging_to(sys.stderr, format="console", level="error"):
-        anyio.run(_remove, reach(config), bot, ThreadId(thread), _person(user).user)
+        anyio.run(_remove, service_access(config), bot, ThreadId(thread), _person(user).user)
     if format == "json":
         print(json.dumps({"thread": thread, "removed": user}, indent=2))
     else:
@@ -125,7 +125,7 @@ def leave(
 ) -> int:
     """Let a bot leave a thread."""
     with logging_to(sys.stderr, format="console", level="error"):
-        way = reach(config)
+        way = service_access(config)
         known = way.bot(bot)
         question = f"{known.name} leaves {printable(thread)}; only somebody who is in it can bring it back. Go on?"
         if not confirmed(question, yes=yes, command="chatbot threads leave"):
@@ -141,7 +141,7 @@ def leave(
 # ── as the bot ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _look(way: Reach, name: str | None, most: int) -> tuple[list[_Seen], bool]:
+async def _look(way: ServiceAccess, name: str | None, most: int) -> tuple[list[_Seen], bool]:
     async with way.speaking_as(name) as (_, service):
         items: list[ThreadItem] = []
         async for item in _living(service):
@@ -185,7 +185,7 @@ async def _people(service: ChatService, thread: ThreadId) -> tuple[Participant, 
 
 
 async def _create(
-    way: Reach, name: str | None, topic: str, people: Sequence[Participant]
+    way: ServiceAccess, name: str | None, topic: str, people: Sequence[Participant]
 ) -> tuple[ThreadId, Sequence[FailedParticipant]]:
     async with way.speaking_as(name) as (bot, service):
         own = Participant(service.user, bot.display_name)
@@ -193,13 +193,15 @@ async def _create(
         return made.thread.id, made.failed
 
 
-async def _add(way: Reach, name: str | None, thread: ThreadId, person: Participant) -> Sequence[FailedParticipant]:
+async def _add(
+    way: ServiceAccess, name: str | None, thread: ThreadId, person: Participant
+) -> Sequence[FailedParticipant]:
     async with way.speaking_as(name) as (bot, service):
         with naming_threads(bot):
             return await service.add_participants(thread, [person])
 
 
-async def _remove(way: Reach, name: str | None, thread: ThreadId, user: UserId | None) -> None:
+async def _remove(way: ServiceAccess, name: str | None, thread: ThreadId, user: UserId | None) -> None:
     """Take somebody out; None is the bot itself."""
     async with way.speaking_as(name) as (bot, service):
         with naming_threads(bot):

@@ -202,7 +202,7 @@ def _import_failed(reference: str, error: BaseException) -> str:
 def _anchor(reference: str, base_dir: Path) -> None:
     """See to it that base_dir's own module is the one found, whatever else has its name.
 
-    Modules of that name that came from elsewhere are dropped. A directory without `__init__.py` becomes a package
+    Modules of that name that came from elsewhere are dropped. A directory without `notifier.py` becomes a package
     here, because on `sys.path` any other directory of that name that has one would go before it.
     """
     expected = _file_of(reference, base_dir)

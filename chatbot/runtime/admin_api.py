@@ -38,8 +38,8 @@ class Desk:
         reloader: takes up what has changed; None where the bots are about to end by themselves.
     """
 
-    def __init__(self, caretaker: AdminApi, observatory: Observatory, reloader: Reloader | None) -> None:
-        self._caretaker = caretaker
+    def __init__(self, admin: AdminApi, observatory: Observatory, reloader: Reloader | None) -> None:
+        self._admin = admin
         self._observatory = observatory
         self._reloader = reloader
 
@@ -49,7 +49,7 @@ class Desk:
         """
         match question.get("ask"):
             case "status":
-                return as_json(await self._observatory.look())
+                return as_json(await self._observatory.read_status())
             case "unsent":
                 return {"count": self._observatory.unsent(ThreadId(str(question.get("thread"))))}
             case "reload":
@@ -58,10 +58,10 @@ class Desk:
                     raise StateError(message)
                 return await self._reloader.reload(is_forced=question.get("force") is True)
             case _:
-                return await self._caretaker.answer(question)
+                return await self._admin.answer(question)
 
 
-def summary(bot: BotRecord, letter: DeadLetter) -> dict[str, Any]:
+def letter_summary(bot: BotRecord, letter: DeadLetter) -> dict[str, Any]:
     """What stands in a list: no message text, and of the error only its type."""
     event = letter.event
     return {
@@ -77,9 +77,9 @@ def summary(bot: BotRecord, letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-def details(bot: BotRecord, letter: DeadLetter) -> dict[str, Any]:
+def letter_details(bot: BotRecord, letter: DeadLetter) -> dict[str, Any]:
     """Everything that is known of a letter, message text included."""
-    facts = {**summary(bot, letter), "error": letter.error, "user": bot.user, "resource": bot.resource}
+    facts = {**letter_summary(bot, letter), "error": letter.error, "user": bot.user, "resource": bot.resource}
     match letter.event:
         case MessageEvent(message=message):
             facts |= {
@@ -96,7 +96,7 @@ def details(bot: BotRecord, letter: DeadLetter) -> dict[str, Any]:
 
 
 MOST_LISTED: Final = 1000
-TURN_PATIENCE: Final = 10.0
+HANDLER_PATIENCE: Final = 10.0
 """Seconds that forgetting waits for handlers which may be at work with the person's words."""
 
 ALL: Final = "all"
@@ -133,12 +133,12 @@ class AdminApi:
             case {"ask": "dead-letters list"}:
                 return await self._list(_name(question, "bot"))
             case {"ask": "dead-letters show", "id": str(id)}:
-                return {"letter": details(*await self._find(id, _name(question, "bot")))}
+                return {"letter": letter_details(*await self._find(id, _name(question, "bot")))}
             case {"ask": "dead-letters retry", "id": str(id)}:
-                letters = await self._chosen(id, _name(question, "bot"))
+                letters = await self._select(id, _name(question, "bot"))
                 return {"letters": [await self._retry(*letter) for letter in letters]}
             case {"ask": "dead-letters drop", "id": str(id)}:
-                letters = await self._chosen(id, _name(question, "bot"))
+                letters = await self._select(id, _name(question, "bot"))
                 return {"letters": [await self._drop(*letter) for letter in letters]}
             case {"ask": "state forget", "user": str(user)}:
                 return await self._forget(user)
@@ -166,13 +166,13 @@ class AdminApi:
         message = f"there is no dead letter {id!r}; `chatbot dead-letters list` shows those there are"
         raise UnknownName(message)
 
-    async def _chosen(self, id: str, name: str | None) -> list[_Owned]:
+    async def _select(self, id: str, name: str | None) -> list[_Owned]:
         return await self._letters(name) if id == ALL else [await self._find(id, name)]
 
     async def _list(self, name: str | None) -> Mapping[str, Any]:
         letters = await self._letters(name)
         shown = letters[-MOST_LISTED:]
-        return {"letters": [summary(*letter) for letter in shown], "left_out": len(letters) - len(shown)}
+        return {"letters": [letter_summary(*letter) for letter in shown], "left_out": len(letters) - len(shown)}
 
     async def _retry(self, record: BotRecord, letter: DeadLetter) -> Mapping[str, Any]:
         outcome = "not in the thread"
@@ -184,7 +184,7 @@ class AdminApi:
             await self._store.commit(record.user, [ReviveDeadLetter(letter.id)])
             outcome = "at the next start"
         self._log.info("letter.retry_asked", letter=letter.id, bot=record.name, outcome=outcome)
-        return {**summary(record, letter), "outcome": outcome}
+        return {**letter_summary(record, letter), "outcome": outcome}
 
     async def _is_in(self, record: BotRecord, letter: DeadLetter) -> bool:
         """Whether, as far as the store knows, the bot is in the letter's thread."""
@@ -198,7 +198,7 @@ class AdminApi:
         else:
             await self._store.commit(record.user, [DropDeadLetter(letter.id)])
         self._log.info("letter.dropped", letter=letter.id, bot=record.name)
-        return summary(record, letter)
+        return letter_summary(record, letter)
 
     # ── people ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -209,7 +209,7 @@ class AdminApi:
         erased = await self._erase(person)
         is_complete = True
         for bot in self._running.values():
-            is_complete &= await admin.turns_in_hand(bot, patience=TURN_PATIENCE)
+            is_complete &= await admin.turns_in_hand(bot, patience=HANDLER_PATIENCE)
         if self._running:
             erased += await self._erase(person)
         self._log.info("person.forgotten", records=erased, is_complete=is_complete)

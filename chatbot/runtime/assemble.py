@@ -104,10 +104,10 @@ class Runtime:
     store: Store
     bots: list[Bot] = field(default_factory=list)
     tallies: dict[str, Tally] = field(default_factory=dict)
-    commons: SharedQuotas = field(default_factory=SharedQuotas)
+    shared_quotas: SharedQuotas = field(default_factory=SharedQuotas)
     traces: TracerProvider | None = None
 
-    async def make(self, config: Config, plugins: Plugins, names: Collection[str] | None = None) -> list[Bot]:
+    async def create_bots(self, config: Config, plugins: Plugins, names: Collection[str] | None = None) -> list[Bot]:
         """Make bots; they are not among those of the site yet. For the errors see `assemble`."""
         return await assemble(
             config,
@@ -118,7 +118,7 @@ class Runtime:
             self.tallies,
             self.traces,
             names=names,
-            commons=self.commons,
+            commons=self.shared_quotas,
         )
 
     def bot(self, name: str) -> Bot:
@@ -137,7 +137,7 @@ class Runtime:
         """Let the bot of this name go."""
         gone = self.bot(name)
         self.bots.remove(gone)
-        self.commons.users.discard(gone.user)
+        self.shared_quotas.users.discard(gone.user)
 
     def apply(self, config: Config) -> None:
         """Put another configuration in force, as far as bots that stay need not be told."""

@@ -68,12 +68,12 @@ async def incompatibilities(store: Store, plugins: Mapping[str, Sequence[Plugin]
     for record in await store.bots():
         if record.name not in plugins:
             continue
-        roster = await anyio.to_thread.run_sync(_registry, plugins[record.name])
+        registry = await anyio.to_thread.run_sync(_registry, plugins[record.name])
         timers, dialogs = await store.timers(record.user), await store.dialogs(record.user)
         letters = await store.dead_letters(record.user)
-        states = [(state, await store.states(record.user, state.name)) for state in _states_of(roster)]
+        states = [(state, await store.states(record.user, state.name)) for state in _states_of(registry)]
         if timers or dialogs or letters or states:  # in a thread: there may be many thousands, and files are read
-            found += await anyio.to_thread.run_sync(_compare, record.name, roster, timers, dialogs, letters, states)
+            found += await anyio.to_thread.run_sync(_compare, record.name, registry, timers, dialogs, letters, states)
     return found
 
 
@@ -83,19 +83,19 @@ def _registry(plugins: Sequence[Plugin]) -> HandlerRegistry:
 
 def _compare(
     bot: str,
-    roster: HandlerRegistry,
+    registry: HandlerRegistry,
     timers: Iterable[TimerRecord],
     dialogs: Iterable[DialogRecord],
     letters: Iterable[DeadLetter],
     states: Iterable[tuple[StateType, Iterable[tuple[StateKey, StoredState]]]],
 ) -> list[Incompatibility]:
     groups = _Groups(bot)
-    _compare_timers(groups, roster, timers)
-    _compare_dialogs(groups, roster, dialogs)
-    _compare_letters(groups, roster, letters)
+    _compare_timers(groups, registry, timers)
+    _compare_dialogs(groups, registry, dialogs)
+    _compare_letters(groups, registry, letters)
     for state, stored in states:
         _compare_states(groups, state, stored)
-    return list(groups.told())
+    return list(groups.problems())
 
 
 class _Groups:
@@ -118,7 +118,7 @@ class _Groups:
         """
         self._threads[key].append(thread or "")
 
-    def told(self) -> Iterator[Incompatibility]:
+    def problems(self) -> Iterator[Incompatibility]:
         """Each problem, with its numbers."""
         for key, threads in sorted(self._threads.items()):
             noun, singular, plural, rest = key
@@ -129,12 +129,12 @@ class _Groups:
             yield Incompatibility(self._bot, key, problem)
 
 
-def _compare_timers(groups: _Groups, roster: HandlerRegistry, timers: Iterable[TimerRecord]) -> None:
+def _compare_timers(groups: _Groups, registry: HandlerRegistry, timers: Iterable[TimerRecord]) -> None:
     for timer in timers:
         noun = "schedule" if timer.thread is None or timer.id.startswith(SCHEDULE) else "timer"
-        handler = roster.timed.get(timer.handler)
+        handler = registry.timed.get(timer.handler)
         if handler is None or (handler.payload is None) == (noun == "timer"):
-            is_there = timer.handler in roster.by_name
+            is_there = timer.handler in registry.by_name
             what = f"which is no {noun} any more" if is_there else "which is gone"
             groups.add(noun, "calls", "call", f"{timer.handler}, {what}", thread=timer.thread)
         elif handler.payload is not None and not _takes(handler, timer.payload):
@@ -151,10 +151,10 @@ def _takes(handler: Handler, payload: str) -> bool:
     return True
 
 
-def _compare_dialogs(groups: _Groups, roster: HandlerRegistry, dialogs: Iterable[DialogRecord]) -> None:
+def _compare_dialogs(groups: _Groups, registry: HandlerRegistry, dialogs: Iterable[DialogRecord]) -> None:
     questions: dict[str, _Questions] = {}
     for dialog in dialogs:
-        handler = roster.by_name.get(dialog.handler)
+        handler = registry.by_name.get(dialog.handler)
         if handler is None or not handler.is_dialog:
             what = "which is gone" if handler is None else "which is no dialog any more"
             groups.add("dialog", "is held by", "are held by", f"{dialog.handler}, {what}", thread=dialog.thread)
@@ -246,20 +246,22 @@ def _sources(function: Any) -> Iterator[ast.AST]:
             continue
 
 
-def _compare_letters(groups: _Groups, roster: HandlerRegistry, letters: Iterable[DeadLetter]) -> None:
+def _compare_letters(groups: _Groups, registry: HandlerRegistry, letters: Iterable[DeadLetter]) -> None:
     for letter in letters:
         if isinstance(letter.event, ActionFailed):
             continue
         name = called_by(letter.event) or letter.handler
-        known: Collection[str] = roster.timed if called_by(letter.event) else roster.by_name
+        known: Collection[str] = registry.timed if called_by(letter.event) else registry.by_name
         if name and not name.startswith("chatbot.") and name not in known:
             thread = getattr(letter.event, "thread", None)
             groups.add("dead letter", "is for", "are for", f"{name}, which is gone", thread=thread)
 
 
-def _states_of(roster: HandlerRegistry) -> list[StateType]:
+def _states_of(registry: HandlerRegistry) -> list[StateType]:
     """All states that handlers ask for, each once."""
-    return list({state.id: state for handler in roster.by_name.values() for state in handler.states.values()}.values())
+    return list(
+        {state.id: state for handler in registry.by_name.values() for state in handler.states.values()}.values()
+    )
 
 
 def _compare_states(groups: _Groups, state: StateType, stored: Iterable[tuple[StateKey, StoredState]]) -> None:

@@ -37,7 +37,7 @@ def find_daemon(control: ControlDirectory, config: Path) -> Address | None:
     """
     if not control.is_held:
         return None
-    facts = control.recall(FACTS)
+    facts = control.read_facts(FACTS)
     match facts:
         case {"path": str(path), "port": int(port), "token": str(token), "config": str(known)}:
             # Links are followed only now: a config map's file is another one after every change.
@@ -105,12 +105,12 @@ def _kind_of(error: ChatbotError) -> str:
 
 MAX_QUESTION: Final = 65_536
 MAX_ANSWER: Final = 16 * 1024 * 1024
-MAX_GUESTS: Final = 16
+MAX_CONNECTIONS: Final = 16
 """How many are connected at one time; the next one ends the connection that has been silent for longest."""
 
 IDLE_SECONDS: Final = 30.0
 ACCEPT_PAUSE: Final = 1.0
-DISMISS_SECONDS: Final = 1.0
+CLOSE_SECONDS: Final = 1.0
 FACTS: Final = "control"
 
 Answer = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
@@ -145,7 +145,7 @@ async def listening(control: ControlDirectory, answer: Answer, *, config: Path) 
         return
     try:
         async with await SocketListener.from_socket(listener) as ear, anyio.create_task_group() as group:
-            group.start_soon(_Reception(answer, address.token).welcome, ear)
+            group.start_soon(_Server(answer, address.token).welcome, ear)
             yield
             group.cancel_scope.cancel()
     finally:
@@ -158,11 +158,11 @@ def _open(control: ControlDirectory, config: Path) -> tuple[socket.socket, Addre
     path.unlink(missing_ok=True)  # of a daemon that was killed; we hold the directory
     listener, address = _open_unix(path) or _open_loopback()
     try:
-        listener.listen(MAX_GUESTS)
+        listener.listen(MAX_CONNECTIONS)
         listener.setblocking(False)
         control.adopt(path)
         facts = {"path": address.path, "port": address.port, "token": address.token}
-        control.remember(FACTS, {**facts, "config": str(config.absolute())})
+        control.write_facts(FACTS, {**facts, "config": str(config.absolute())})
     except BaseException:
         listener.close()
         raise
@@ -191,12 +191,12 @@ def _open_loopback() -> tuple[socket.socket, Address]:
 
 
 def _close(control: ControlDirectory, address: Address) -> None:
-    control.forget(FACTS)
+    control.delete_facts(FACTS)
     if address.path:
         Path(address.path).unlink(missing_ok=True)
 
 
-class _Reception:
+class _Server:
     """Takes guests in and answers what they ask, whatever they send."""
 
     def __init__(self, answer: Answer, token: str) -> None:
@@ -212,23 +212,23 @@ class _Reception:
         async with anyio.create_task_group() as group:
             while True:
                 try:
-                    guest = await ear.accept()
+                    client = await ear.accept()
                 except (OSError, anyio.BrokenResourceError) as error:  # no file descriptors left, for example
                     self._log.warning("control.refused", error=error)
                     await anyio.sleep(ACCEPT_PAUSE)
                     continue
-                group.start_soon(self._serve, guest)
+                group.start_soon(self._serve, client)
 
-    async def _serve(self, guest: SocketStream) -> None:
+    async def _serve(self, client: SocketStream) -> None:
         self._guests += 1
         try:
-            async with guest:
-                if self._guests > MAX_GUESTS and not self._end_longest_silence():
-                    await _dismiss(guest, "too many commands ask at the same time; try again in a moment")
+            async with client:
+                if self._guests > MAX_CONNECTIONS and not self._end_longest_silence():
+                    await _close_with(client, "too many commands ask at the same time; try again in a moment")
                     return
-                await self._converse(guest)
+                await self._converse(client)
         except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
-            pass  # the guest has left; nobody is there to be told
+            pass  # the client has left; nobody is there to be told
         except Exception:
             self._log.exception("control.failed")
         finally:
@@ -248,7 +248,7 @@ class _Reception:
 
     @contextmanager
     def _is_guests_turn(self) -> Iterator[anyio.CancelScope]:
-        """End the block when the guest lets us wait for too long, or somebody else needs its place."""
+        """End the block when the client lets us wait for too long, or somebody else needs its place."""
         with anyio.move_on_after(IDLE_SECONDS) as scope:
             self._silent[scope] = None
             try:
@@ -256,15 +256,15 @@ class _Reception:
             finally:
                 self._silent.pop(scope, None)
 
-    async def _converse(self, guest: SocketStream) -> None:
-        stream = BufferedByteReceiveStream(guest)
+    async def _converse(self, client: SocketStream) -> None:
+        stream = BufferedByteReceiveStream(client)
         while True:
             line = b""
             try:
                 with self._is_guests_turn() as asking:
                     line = await stream.receive_until(b"\n", MAX_QUESTION)
             except anyio.DelimiterNotFound:
-                await _dismiss(guest, f"a question is one line of at most {MAX_QUESTION} bytes")
+                await _close_with(client, f"a question is one line of at most {MAX_QUESTION} bytes")
                 return
             except (anyio.IncompleteRead, anyio.EndOfStream):
                 return
@@ -272,7 +272,7 @@ class _Reception:
                 return
             reply = await self._reply(line)  # a reload takes as long as the bots may take to finish
             with self._is_guests_turn() as reading:
-                await _tell(guest, reply)
+                await _send(client, reply)
             if reading.cancelled_caught:
                 return
 
@@ -310,17 +310,17 @@ def _refusal(text: str, kind: str = StateError.__name__) -> dict[str, Any]:
     return {"error": text, "kind": kind}
 
 
-async def _dismiss(guest: SocketStream, text: str) -> None:
+async def _close_with(client: SocketStream, text: str) -> None:
     """Refuse, and listen a moment longer: to close over what nobody has read would take the refusal back."""
-    with anyio.move_on_after(DISMISS_SECONDS):
-        await _tell(guest, _refusal(text))
-        await guest.send_eof()
+    with anyio.move_on_after(CLOSE_SECONDS):
+        await _send(client, _refusal(text))
+        await client.send_eof()
         while True:
-            await guest.receive()
+            await client.receive()
 
 
-async def _tell(guest: SocketStream, reply: Mapping[str, Any]) -> None:
+async def _send(client: SocketStream, reply: Mapping[str, Any]) -> None:
     line = json.dumps(reply).encode() + b"\n"
     if len(line) > MAX_ANSWER:
         line = json.dumps(_refusal("the answer is too long; ask for less")).encode() + b"\n"
-    await guest.send(line)
+    await client.send(line)

@@ -69,11 +69,11 @@ class Daemon:
         *,
         sources: Sources,
         read: Callable[[], Config],
-        relog: Callable[[LogConfig], None],
+        configure_log: Callable[[LogConfig], None],
         forced_exit: ForcedExit,
         on_ready: Callable[[RunInfo], None] = lambda _info: None,
         is_once: bool = False,
-        supervisor: SystemdNotifier | None = None,
+        notifier: SystemdNotifier | None = None,
         reloads: bool = False,
         traces: TracerProvider | None = None,
     ) -> None:
@@ -82,17 +82,17 @@ class Daemon:
         self._control = control
         self._on_ready = on_ready
         self._is_once = is_once
-        self._supervisor = supervisor or SystemdNotifier()
+        self._notifier = notifier or SystemdNotifier()
         self._reloads = reloads
         self._traces = traces
         self._sources = sources
         self._read = read
-        self._relog = relog
+        self._configure_log = configure_log
         self._forced_exit = forced_exit
         self._reloader: Reloader | None = None
         self._has_abandoned: Callable[[], bool] = lambda: False
         self._observatory: Observatory | None = None
-        self._owes_reload = False
+        self._reload_is_due = False
         self.was_cut = False
         self._stopping = anyio.Event()
         self._log = structlog.get_logger()
@@ -136,69 +136,71 @@ class Daemon:
         self._forced_exit.drain_seconds = config.drain_timeout.total_seconds
         async with store, self._marked_unless_in_order(store), connection.open() as resource:
             self._prepare_forced_exit(store)
-            site = Runtime(config=config, connection=connection, resource=resource, store=store, traces=self._traces)
+            runtime = Runtime(config=config, connection=connection, resource=resource, store=store, traces=self._traces)
             async with self._unless_stopped():
                 with explaining(config, connection):
-                    site.bots += await site.make(config, self._plugins)
+                    runtime.bots += await runtime.create_bots(config, self._plugins)
             plugins, self._plugins = (
                 self._plugins,
                 {},
             )  # from now on they are the bots': what a reload replaces must not be kept here
             if self._stopping.is_set():
                 return
-            observatory = self._observatory = Observatory(site.bots, site.tallies, store, connection)
-            watchdog = LoopWatchdog(self._control, config.directory, on_look=self._supervisor.alive)
+            observatory = self._observatory = Observatory(runtime.bots, runtime.tallies, store, connection)
+            watchdog = LoopWatchdog(self._control, config.directory, on_look=self._notifier.alive)
             observatory.watchdog = watchdog
             server = StatusServer(pages(observatory))
-            fleet = Supervisor(
-                site.bots,
+            bot_supervisor = Supervisor(
+                runtime.bots,
                 drain_seconds=config.drain_timeout.total_seconds(),
-                running=lambda names: _running([bot for bot in site.bots if bot.name in names]),
+                running=lambda names: _running([bot for bot in runtime.bots if bot.name in names]),
             )
-            observatory.ended = fleet.ended
-            self._forced_exit.drain_seconds = lambda: fleet.drain_seconds
-            self._forced_exit.describe = lambda: _running(site.bots)
-            self._has_abandoned = lambda: bool(site.commons.abandoned)
-            self._forced_exit.before_exit = lambda seconds: _note_cuts(store, site.bots, seconds)
+            observatory.ended = bot_supervisor.ended
+            self._forced_exit.drain_seconds = lambda: bot_supervisor.drain_seconds
+            self._forced_exit.describe = lambda: _running(runtime.bots)
+            self._has_abandoned = lambda: bool(runtime.shared_quotas.abandoned)
+            self._forced_exit.before_exit = lambda seconds: _note_cuts(store, runtime.bots, seconds)
             reloader = Reloader(
-                site,
-                fleet,
+                runtime,
+                bot_supervisor,
                 server,
                 self._sources,
                 read=self._read,
-                relog=self._relog,
-                publish=lambda: self._publish(site),
-                last=observatory.last_reload,
-                supervisor=self._supervisor,
+                configure_log=self._configure_log,
+                publish=lambda: self._publish(runtime),
+                last_reload=observatory.last_reload,
+                notifier=self._notifier,
             )
-            await reloader.note_incompatible(plugins)
+            await reloader.log_incompatible(plugins)
             plugins = {}
-            desk = Desk(AdminApi(store, site.bots), observatory, None if self._is_once else reloader)
+            admin = Desk(AdminApi(store, runtime.bots), observatory, None if self._is_once else reloader)
             async with (
-                listening(self._control, desk.answer, config=config.path),
+                listening(self._control, admin.answer, config=config.path),
                 server.open(config),
-                webhook_served(config, site.bots),
+                webhook_served(config, runtime.bots),
             ):
                 async with self._unless_stopped():
                     with explaining(config, connection):
-                        await self._begin(site)
+                        await self._announce(runtime)
                 if not self._stopping.is_set():
                     with watchdog.watching():
-                        await self._sail(site, fleet, reloader, observatory)
+                        await self._run_bots(runtime, bot_supervisor, reloader, observatory)
 
-    async def _sail(self, site: Runtime, fleet: Supervisor, reloader: Reloader, observatory: Observatory) -> None:
+    async def _run_bots(
+        self, runtime: Runtime, bot_supervisor: Supervisor, reloader: Reloader, observatory: Observatory
+    ) -> None:
         async with anyio.create_task_group() as beside:
             beside.start_soon(self._beat, observatory)
             beside.start_soon(_log_degraded, observatory)
             if self._is_once:
-                beside.start_soon(self._stop_when_done, site.bots)
+                beside.start_soon(self._stop_when_done, runtime.bots)
             beside.start_soon(reloader.run)
             self._reloader = reloader
-            if self._owes_reload:
+            if self._reload_is_due:
                 reloader.request()
             if self._reloads:
                 beside.start_soon(reloader.watch)
-            await fleet.run(self._stopping)
+            await bot_supervisor.run(self._stopping)
             beside.cancel_scope.cancel()
 
     @asynccontextmanager
@@ -230,7 +232,7 @@ class Daemon:
     def _reload(self) -> None:
         """Have everything reloaded, at the latest when the bots run."""
         if self._reloader is None:
-            self._owes_reload = True
+            self._reload_is_due = True
         else:
             self._reloader.request()
 
@@ -242,20 +244,20 @@ class Daemon:
 
     def _stop(self) -> None:
         self._forced_exit.begin()
-        self._supervisor.stopping()
+        self._notifier.stopping()
         if self._observatory is not None:
             self._observatory.is_draining = True
         self._stopping.set()
 
-    async def _begin(self, site: Runtime) -> None:
+    async def _announce(self, runtime: Runtime) -> None:
         """Say to all who want to know that the bots run."""
-        info = await self._publish(site)
-        self._supervisor.ready(f"Running {len(site.bots)} bots")
+        info = await self._publish(runtime)
+        self._notifier.ready(f"Running {len(runtime.bots)} bots")
         self._on_ready(info)
 
-    async def _publish(self, site: Runtime) -> RunInfo:
+    async def _publish(self, runtime: Runtime) -> RunInfo:
         """Let people and commands find the bots."""
-        bots, connection = site.bots, site.connection
+        bots, connection = runtime.bots, runtime.connection
         info = RunInfo(
             pid=os.getpid(),
             endpoint=connection.endpoint,

@@ -27,7 +27,7 @@ async def open_lobby(bots: Sequence[Bot], control: ControlDirectory, resource: s
         control: remembers it.
         resource: of which resource; another one has another lobby.
     """
-    notes = (await anyio.to_thread.run_sync(control.recall, _NOTES)).get(resource, {})
+    notes = (await anyio.to_thread.run_sync(control.read_facts, _NOTES)).get(resource, {})
     thread, known = notes.get("thread"), set(notes.get("bots", ()))
     people = [Participant(bot.user, bot.display_name) for bot in bots]
     if thread is None or not await _is_there(bots[0], thread):
@@ -37,7 +37,7 @@ async def open_lobby(bots: Sequence[Bot], control: ControlDirectory, resource: s
     elif newcomers := [person for person in people if person.user not in known]:
         await bots[0].service.add_participants(thread, newcomers)
     facts: dict[str, Any] = {resource: {"thread": thread, "bots": [bot.user for bot in bots]}}
-    await anyio.to_thread.run_sync(control.remember, _NOTES, facts)
+    await anyio.to_thread.run_sync(control.write_facts, _NOTES, facts)
     return ThreadId(thread)
 
 

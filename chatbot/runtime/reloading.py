@@ -62,7 +62,7 @@ class Changes:
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     restarted: tuple[str, ...] = ()
-    replugged: tuple[str, ...] = ()
+    with_new_plugins: tuple[str, ...] = ()
     applied: tuple[str, ...] = ()
     postponed: tuple[str, ...] = ()
 
@@ -82,7 +82,7 @@ class Changes:
             added=tuple(name for name in new.bots if name not in old.bots),
             removed=tuple(name for name in old.bots if name not in new.bots),
             restarted=tuple(name for name in kept if name not in replugged),
-            replugged=tuple(replugged),
+            with_new_plugins=tuple(replugged),
             applied=tuple(name for name in differing if name in LIVE),
             postponed=tuple(name for name in differing if name not in LIVE),
         )
@@ -193,8 +193,8 @@ class Reloader:
     """Reloads one at a time; whoever asks during a reload gets one more, however many they are.
 
     Args:
-        site: whose bots they are.
-        fleet: runs them.
+        runtime: whose bots they are.
+        bot_supervisor: runs them.
         server: the status pages.
         sources: what the plugins were loaded from.
         read: reads the configuration anew; in a thread.
@@ -207,44 +207,44 @@ class Reloader:
 
     def __init__(
         self,
-        site: Runtime,
-        fleet: Supervisor,
+        runtime: Runtime,
+        bot_supervisor: Supervisor,
         server: StatusServer,
         sources: Sources,
         *,
         read: Callable[[], Config],
-        relog: Callable[[LogConfig], None],
+        configure_log: Callable[[LogConfig], None],
         publish: Callable[[], Awaitable[object]],
-        last: LastReload,
-        supervisor: SystemdNotifier,
+        last_reload: LastReload,
+        notifier: SystemdNotifier,
         loader: PluginLoader | None = None,
     ) -> None:
-        self._site = site
-        self._fleet = fleet
+        self._runtime = runtime
+        self._bot_supervisor = bot_supervisor
         self._server = server
         self._sources = sources
-        self._loader = loader or PluginLoader(sources, site.config.directory)
+        self._loader = loader or PluginLoader(sources, runtime.config.directory)
         self._read = read
-        self._relog = relog
+        self._configure_log = configure_log
         self._publish = publish
-        self._last = last
-        self._supervisor = supervisor
-        self._wanted = anyio.Event()
+        self._last_reload = last_reload
+        self._notifier = notifier
+        self._requested = anyio.Event()
         self._reloaded = anyio.Event()
-        self._turn = anyio.Lock()
-        self._owed: set[str] = set()
+        self._lock = anyio.Lock()
+        self._to_retry: set[str] = set()
         self._accepted: set[Incompatibility] = set()
         self._log = structlog.get_logger()
 
     def request(self) -> None:
         """Have everything reloaded soon."""
-        self._wanted.set()
+        self._requested.set()
 
     async def run(self) -> None:
         """Reload whenever it was asked for, until cancelled; what is refused is in the log."""
         while True:
-            await self._wanted.wait()
-            self._wanted = anyio.Event()
+            await self._requested.wait()
+            self._requested = anyio.Event()
             try:
                 await self.reload()
             except ChatbotError:
@@ -257,7 +257,7 @@ class Reloader:
 
         A link there that is made anew counts, and so do plugins' files elsewhere to which links lead.
         """
-        directory = self._site.config.directory
+        directory = self._runtime.config.directory
         self._log.info("plugins.watched", directory=str(directory))
         async with anyio.create_task_group() as group:
             group.start_soon(self._watch_linked)
@@ -295,42 +295,42 @@ class Reloader:
             StateError: nobody can listen where the status server shall.
             StoreError: the store cannot be read or written.
         """
-        async with self._turn:
-            self._supervisor.reloading()
+        async with self._lock:
+            self._notifier.reloading()
             result = "the last reload failed: see the log"
             try:
                 outcome = await self._reload(is_forced=is_forced)
                 result = "reloaded"
-                self._last.note(is_refused=False, postponed=tuple(outcome["postponed"]))
+                self._last_reload.note(is_refused=False, postponed=tuple(outcome["postponed"]))
             except ChatbotError as error:
                 result = "the last reload was refused: see the log"
                 for problem in error.problems if isinstance(error, ConfigError) else [str(error)]:
                     self._log.error("reload.refused", problem=problem)
-                self._last.note(is_refused=True, advice=_advice(error))
+                self._last_reload.note(is_refused=True, advice=_advice(error))
                 raise
             finally:
                 self._reloaded.set()
                 self._reloaded = anyio.Event()
-                self._supervisor.ready(f"Running {len(self._site.bots)} bots; {result}")
+                self._notifier.ready(f"Running {len(self._runtime.bots)} bots; {result}")
             return outcome
 
-    async def note_incompatible(self, plugins: Plugins) -> None:
+    async def log_incompatible(self, plugins: Plugins) -> None:
         """Log what the store holds that the code cannot go on with, at the start, which nothing refuses.
 
         A later reload is not refused for the same.
         """
-        found = await incompatibilities(self._site.store, plugins)
+        found = await incompatibilities(self._runtime.store, plugins)
         self._accepted.update(found)
         for one in found:
             self._log.warning("store.mismatched", bot=one.bot, problem=one.problem)
 
-    async def _compare(self, plugins: Plugins, *, is_refusing: bool) -> None:
+    async def _check_store(self, plugins: Plugins, *, is_refusing: bool) -> None:
         """Refuse code that cannot go on with what the store holds and the old code can; or log it."""
-        found = await incompatibilities(self._site.store, plugins)
+        found = await incompatibilities(self._runtime.store, plugins)
         fresh = [one for one in found if one not in self._accepted]
         losses = [one for one in fresh if one.is_loss]
         if losses and is_refusing:
-            self._owed.update(plugins)  # its files count as loaded: it must be tried again by the next reload
+            self._to_retry.update(plugins)  # its files count as loaded: it must be tried again by the next reload
             remedy = "put the code back, or take it all the same: chatbot reload --force (reload: {incompatible: warn})"
             raise IncompatibleCode(*(f"{one}; {remedy}" for one in losses))
         for one in fresh:
@@ -338,28 +338,28 @@ class Reloader:
         self._accepted.update(found)
 
     async def _reload(self, *, is_forced: bool) -> Outcome:
-        site = self._site
+        runtime = self._runtime
         new = await anyio.to_thread.run_sync(self._read)
-        changes = Changes.between(site.config, new)
-        config = changes.applied_to(site.config, new)
+        changes = Changes.between(runtime.config, new)
+        config = changes.applied_to(runtime.config, new)
         made_anew = {*changes.added, *changes.restarted}
-        names = made_anew | set(changes.replugged) | (self._owed & config.bots.keys())
+        names = made_anew | set(changes.with_new_plugins) | (self._to_retry & config.bots.keys())
         try:
             loaded = await self._loader.load(config, names)
         except LoadHangs:
             # When the import ends after all, the new modules count as loaded, but no bot has them.
-            self._owed.update(config.bots)
+            self._to_retry.update(config.bots)
             raise
         is_refusing = not is_forced and config.reload.incompatible == "refuse"
-        await self._compare(loaded.plugins, is_refusing=is_refusing)
-        with explaining(config, site.connection):
-            bots = await site.make(config, loaded.plugins, made_anew)
+        await self._check_store(loaded.plugins, is_refusing=is_refusing)
+        with explaining(config, runtime.connection):
+            bots = await runtime.create_bots(config, loaded.plugins, made_anew)
         await self._server.move(config)
 
         # From here on everything is done: what may fail has been tried.
-        site.apply(config)
-        self._fleet.drain_seconds = config.drain_timeout.total_seconds()
-        self._relog(config.log)
+        runtime.apply(config)
+        self._bot_supervisor.drain_seconds = config.drain_timeout.total_seconds()
+        self._configure_log(config.log)
         swapped: list[str] = []
         kept: list[str] = []
         for name in loaded.plugins.keys() - made_anew:
@@ -372,32 +372,32 @@ class Reloader:
                 group.start_soon(self._replace, bot, bot.name in changes.restarted)
         if bots or changes.removed:
             await self._publish_all()
-        return self._told(changes, swapped, kept)
+        return self._report(changes, swapped, kept)
 
     async def _swap(self, name: str, plugins: Sequence[Plugin], changed: Sequence[str]) -> bool:
         """Give a bot its new plugins; a bot that cannot use them keeps the old, and gets them at the next reload."""
         try:
-            with anyio.fail_after(self._fleet.drain_seconds):
-                await self._site.bot(name).take_on(plugins)
+            with anyio.fail_after(self._bot_supervisor.drain_seconds):
+                await self._runtime.bot(name).take_on(plugins)
         except Exception as error:
             self._log.error("plugins.kept", bot=name, problem=error, exc_info=error)
-            self._owed.add(name)
+            self._to_retry.add(name)
             return False
-        self._owed.discard(name)
+        self._to_retry.discard(name)
         self._log.info("plugins.swapped", bot=name, changed=list(changed))
         return True
 
     async def _remove(self, name: str) -> None:
-        await self._fleet.end(name)
-        self._site.remove(name)
-        self._owed.discard(name)
+        await self._bot_supervisor.stop_bot(name)
+        self._runtime.remove(name)
+        self._to_retry.discard(name)
 
     async def _replace(self, bot: Bot, has_predecessor: bool) -> None:
         if has_predecessor:
-            await self._fleet.end(bot.name)
-        self._site.put(bot)
-        self._owed.discard(bot.name)
-        self._fleet.begin(bot)
+            await self._bot_supervisor.stop_bot(bot.name)
+        self._runtime.put(bot)
+        self._to_retry.discard(bot.name)
+        self._bot_supervisor.start_bot(bot)
 
     async def _publish_all(self) -> None:
         try:
@@ -405,7 +405,7 @@ class Reloader:
         except ServiceError as error:  # the lobby is a courtesy
             self._log.warning("lobby.unchanged", error=str(error))
 
-    def _told(self, changes: Changes, swapped: Sequence[str], kept: Sequence[str]) -> Outcome:
+    def _report(self, changes: Changes, swapped: Sequence[str], kept: Sequence[str]) -> Outcome:
         outcome: dict[str, Any] = {
             "added": list(changes.added),
             "removed": list(changes.removed),

@@ -115,7 +115,7 @@ class ControlDirectory:
         """Whether a daemon runs here, ready or not."""
         return self.path.is_dir() and self._is_held()
 
-    def recall(self, name: str) -> dict[str, Any]:
+    def read_facts(self, name: str) -> dict[str, Any]:
         """What `remember` kept under this name; empty if nothing."""
         try:
             kept = json.loads((self.path / f"{name}.json").read_text("utf-8"))
@@ -128,12 +128,12 @@ class ControlDirectory:
             raise StoreError(message) from error
         return kept if isinstance(kept, dict) else {}
 
-    def remember(self, name: str, facts: dict[str, Any]) -> None:
+    def write_facts(self, name: str, facts: dict[str, Any]) -> None:
         """Keep some facts over restarts, in a file of this name."""
         self._make()
         self._write(self.path / f"{name}.json", facts)
 
-    def forget(self, name: str) -> None:
+    def delete_facts(self, name: str) -> None:
         """Keep the facts of this name no longer."""
         (self.path / f"{name}.json").unlink(missing_ok=True)
 
@@ -166,12 +166,12 @@ class ControlDirectory:
             except FileExistsError:
                 pass
             else:
-                self._hand_over(os.open(self.path, os.O_RDONLY | _UNFOLLOWED), self.path.parent)
+                self._give_to_owner(os.open(self.path, os.O_RDONLY | _UNFOLLOWED), self.path.parent)
             self.path.chmod(0o700)
         except OSError as error:
             raise self._unusable(error) from error
 
-    def _hand_over(self, descriptor: int, like: Path) -> None:
+    def _give_to_owner(self, descriptor: int, like: Path) -> None:
         """Give what root has just made to the owner of this place, and close it.
 
         Root's commands must leave nothing behind that the service's own user cannot read or write.
@@ -186,7 +186,7 @@ class ControlDirectory:
     def _lock(self, *, timeout: float) -> FileLock:
         with suppress(OSError):  # there already, or told by whoever takes the lock
             new = os.O_RDWR | os.O_CREAT | os.O_EXCL | _UNFOLLOWED
-            self._hand_over(os.open(self.path / "run.lock", new, 0o600), self.path)
+            self._give_to_owner(os.open(self.path / "run.lock", new, 0o600), self.path)
         return FileLock(self.path / "run.lock", timeout=timeout, mode=0o600)
 
     def _is_held(self) -> bool:
@@ -201,7 +201,7 @@ class ControlDirectory:
             raise self._unusable(error) from error
 
     def _read_run(self) -> RunInfo | None:
-        facts = self.recall("run")
+        facts = self.read_facts("run")
         try:
             bots = tuple(RunningBot(**bot) for bot in facts.pop("bots"))
             return RunInfo(**facts, bots=bots)
@@ -217,7 +217,7 @@ class ControlDirectory:
             with open(descriptor, "w", encoding="utf-8") as out:
                 json.dump(facts, out, indent=2)
                 out.flush()
-                self._hand_over(os.dup(descriptor), self.path)
+                self._give_to_owner(os.dup(descriptor), self.path)
             beside.replace(file)
         except OSError as error:
             raise self._unusable(error) from error

@@ -107,13 +107,13 @@ def pages(observatory: Observatory) -> Starlette:
 
     async def status(_request: Request) -> Response:
         try:
-            return JSONResponse(as_json(await loop.call(observatory.look, SCRAPE_SECONDS)), headers=_UNCACHED)
+            return JSONResponse(as_json(await loop.call(observatory.read_status, SCRAPE_SECONDS)), headers=_UNCACHED)
         except TimeoutError:
             return _no_answer()
 
     async def metrics(_request: Request) -> Response:
         try:
-            found = await loop.call(observatory.look, SCRAPE_SECONDS)
+            found = await loop.call(observatory.read_status, SCRAPE_SECONDS)
         except TimeoutError:
             return _no_answer()
         text = await anyio.to_thread.run_sync(render, found)

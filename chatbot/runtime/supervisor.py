@@ -77,52 +77,50 @@ class Supervisor:
     ) -> None:
         self._running = running
         self.drain_seconds = drain_seconds
-        self._voyages = {bot.name: _Run(bot) for bot in bots}
+        self._runs = {bot.name: _Run(bot) for bot in bots}
         self._group: TaskGroup | None = None
         self._is_ending = False
 
     async def run(self, stopping: anyio.Event) -> None:
         """Run the bots until `stopping` is set and they have finished."""
         async with anyio.create_task_group() as self._group:
-            for voyage in self._voyages.values():
-                self._group.start_soon(voyage.run)
+            for run in self._runs.values():
+                self._group.start_soon(run.run)
             await stopping.wait()
             self._is_ending = True
-            await self._finish(list(self._voyages.values()))
+            await self._stop(list(self._runs.values()))
 
-    def begin(self, bot: Runnable) -> None:
+    def start_bot(self, bot: Runnable) -> None:
         """Run one bot more; where all are to stop already, it is not begun."""
         if self._is_ending:
             return
-        self._voyages[bot.name] = voyage = _Run(bot)
+        self._runs[bot.name] = run = _Run(bot)
         if self._group is not None:
-            self._group.start_soon(voyage.run)
+            self._group.start_soon(run.run)
 
     def ended(self) -> list[str]:
         """The bots that have ended although nobody asked them to, and that nothing will start again."""
-        return [
-            name for name, voyage in self._voyages.items() if voyage.ended.is_set() and not voyage.stopping.is_set()
-        ]
+        return [name for name, run in self._runs.items() if run.ended.is_set() and not run.stopping.is_set()]
 
-    async def end(self, name: str) -> None:
+    async def stop_bot(self, name: str) -> None:
         """Let the bot of this name finish; returns when it has, or was cut off."""
-        await self._finish([self._voyages[name]])
-        del self._voyages[name]
+        await self._stop([self._runs[name]])
+        del self._runs[name]
 
-    async def _finish(self, voyages: Sequence[_Run]) -> None:
-        for voyage in voyages:
-            voyage.stopping.set()
+    async def _stop(self, runs: Sequence[_Run]) -> None:
+        for run in runs:
+            run.stopping.set()
         with anyio.move_on_after(self.drain_seconds):
-            for voyage in voyages:
-                await voyage.ended.wait()
-        late = [voyage for voyage in voyages if not voyage.ended.is_set()]
+            for run in runs:
+                await run.ended.wait()
+        late = [run for run in runs if not run.ended.is_set()]
         if late:
-            names = sorted(voyage.bot.name for voyage in late)
+            names = sorted(run.bot.name for run in late)
             running = self._running(names)
             structlog.get_logger().warning("bots.cut", bots=names, drain_seconds=self.drain_seconds, running=running)
-        for voyage in late:
-            voyage.cut()
-            await voyage.ended.wait()
+        for run in late:
+            run.cut()
+            await run.ended.wait()
 
 
 async def keep_running(

@@ -152,7 +152,7 @@ class LoopWatchdog:
             finally:
                 self._ended.set()
                 thread.join(LOOK_SECONDS * 4)
-                self._control.forget(FACTS)
+                self._control.delete_facts(FACTS)
 
     def beat(self, missed: Mapping[str, object]) -> None:
         """The loop runs.
@@ -216,7 +216,7 @@ class LoopWatchdog:
     def _look(self) -> None:
         seconds = self._clock() - self._beaten_at
         if seconds < NOTICED_SECONDS:
-            self._over()
+            self._unblocked()
         else:
             frame = sys._current_frames().get(self._thread_id)
             self._place = place_of(frame, self._directory) if frame is not None else None
@@ -232,9 +232,9 @@ class LoopWatchdog:
     def _write(self, place: CodePlace | None) -> None:
         self._written = place
         facts = {"pid": os.getpid(), "thread": self._thread_id, "signal": self._signal}
-        self._control.remember(FACTS, {**facts, "place": str(place) if place else None})
+        self._control.write_facts(FACTS, {**facts, "place": str(place) if place else None})
 
-    def _over(self) -> None:
+    def _unblocked(self) -> None:
         if self._logged:
             self._log.warning("loop.unblocked", at=str(self._place))
             self._logged.clear()
@@ -254,7 +254,7 @@ def last_known_place(control: ControlDirectory, directory: Path, *, asks: bool =
     Raises:
         StoreError: the directory cannot be read.
     """
-    match control.recall(FACTS):
+    match control.read_facts(FACTS):
         case {"place": str(place)}:
             return place
         case {"pid": int(pid), "thread": int(thread), "signal": int(number)} if asks:

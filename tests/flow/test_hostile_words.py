@@ -107,7 +107,7 @@ async def test_the_status_tells_nothing_that_people_said(tmp_path: Path) -> None
     async with assembled(tmp_path, PLUGIN) as site:
         await site.say("lose the-secret-word")
         observatory = Observatory([site.bot], {"echo": site.tally}, site.store, site.connection)
-        shown = json.dumps(as_json(await observatory.look()))
+        shown = json.dumps(as_json(await observatory.read_status()))
 
     assert '"LookupError"' in shown
     assert "secret-word" not in shown

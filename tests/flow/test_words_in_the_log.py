@@ -246,7 +246,7 @@ async def test_no_word_that_was_said_gets_out_by_any_way(said: str, format: LogF
             caretaker = AdminApi(site.store, [site.bot])
             letters = await caretaker.answer({"ask": "dead-letters list"})
             observatory = Observatory([site.bot], {"echo": site.tally}, site.store, site.connection)
-            status = json.dumps(as_json(await observatory.look()))
+            status = json.dumps(as_json(await observatory.read_status()))
 
     assert len(letters["letters"]) > 20
     for name, text in {

@@ -221,7 +221,7 @@ class Observatory:
             reasons.append(f"the store cannot be written: {error}")
         return tuple(reasons)
 
-    async def look(self) -> Status:
+    async def read_status(self) -> Status:
         """Everything, now."""
         now = anyio.current_time()
         present = list(self._bots)

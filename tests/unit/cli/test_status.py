@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from chatbot.cli.status import WIDEST_NAME, portrait
+from chatbot.cli.status import WIDEST_NAME, status_lines
 from chatbot.config.source_location import cells
 
 
@@ -48,7 +48,7 @@ def failing(name: str) -> dict[str, Any]:
 
 
 def test_each_bot_is_a_line_with_what_matters() -> None:
-    shown = portrait(status(bot("echo", outbox={"rows": 2, "oldest_seconds": 65.0}, dead_letters=None)))
+    shown = status_lines(status(bot("echo", outbox={"rows": 2, "oldest_seconds": 65.0}, dead_letters=None)))
 
     assert shown[:3] == [
         "chatbot 1.2.3, process 42, up 3h 25m, on https://x.communication.azure.com",
@@ -62,7 +62,7 @@ def test_each_bot_is_a_line_with_what_matters() -> None:
 
 def test_long_wide_and_hostile_names_leave_the_columns_where_they_are() -> None:
     names = ["echo", "n" * 500, "\u52a9\u624b" * 40, "\x1b[31mred\n"]
-    shown = portrait(status(*(bot(name) for name in names)))
+    shown = status_lines(status(*(bot(name) for name in names)))
 
     rows = shown[4:]
     assert len(rows) == len(names)
@@ -77,7 +77,7 @@ def test_what_is_alike_is_counted() -> None:
         {"seconds_ago": float(9 - number), "handler": "plugins.shop.buy", "error": "ValueError"} for number in range(8)
     ]
     missed = {f"19:{number}": 400.0 + number for number in range(1000)}
-    remarks = portrait(status(bot("echo", running=running, last_failures=failures, missed=missed)))[5:]
+    remarks = status_lines(status(bot("echo", running=running, last_failures=failures, missed=missed)))[5:]
 
     assert remarks == [
         "echo: 19:999 has not been heard of for 23m 19s",
@@ -96,7 +96,9 @@ def test_reasons_to_be_degraded_and_events_that_wait_are_told() -> None:
     reason = {"reason": "list_threads:403", "detail": "the service answers 403\x1b[31m", "seconds": 200.0}
     handlers = {"most": 32, "running": 32, "waiting": 7}
     of_process = {"reason": "settings_postponed", "detail": "only a restart applies store", "seconds": 5.0}
-    shown = portrait(status(bot("echo", degraded=[reason], handlers=handlers), is_degraded=True, degraded=[of_process]))
+    shown = status_lines(
+        status(bot("echo", degraded=[reason], handlers=handlers), is_degraded=True, degraded=[of_process])
+    )
 
     assert shown[1:3] == [
         "healthy, ready, DEGRADED, 9 tasks, 123 MB",
@@ -111,7 +113,7 @@ def test_reasons_to_be_degraded_and_events_that_wait_are_told() -> None:
 def test_what_does_not_fit_on_a_screen_is_counted_and_bots_with_remarks_come_first() -> None:
     bots = [bot(f"calm-{number}") for number in range(40)] + [failing("sick"), bot("full", quota_left={
         "list_threads": 0, "list_messages": 0, "write_message": 1})]  # fmt: skip
-    shown = portrait(status(*bots), most_lines=20)
+    shown = status_lines(status(*bots), most_lines=20)
 
     assert len(shown) == 20
     assert [row.split()[0] for row in shown[4:7]] == ["sick", "full", "calm-0"]
@@ -120,12 +122,12 @@ def test_what_does_not_fit_on_a_screen_is_counted_and_bots_with_remarks_come_fir
         "sick: plugins.shop.buy failed 3s ago: ValueError",
         "full: no quota left at the moment: list_threads, list_messages",
     ]
-    assert len(portrait(status(*(failing(f"sick-{number}") for number in range(40))), most_lines=20)) == 20
-    assert len(portrait(status(*bots))) == 4 + 42 + 2
+    assert len(status_lines(status(*(failing(f"sick-{number}") for number in range(40))), most_lines=20)) == 20
+    assert len(status_lines(status(*bots))) == 4 + 42 + 2
 
 
 def test_what_is_not_ready_is_told_with_its_reason() -> None:
-    shown = portrait(status(bot("echo"), is_ready=False, is_healthy=False, unready=["no\x1b[31m token"]))
+    shown = status_lines(status(bot("echo"), is_ready=False, is_healthy=False, unready=["no\x1b[31m token"]))
 
     assert shown[1:3] == ["NOT HEALTHY, NOT READY, 9 tasks, 123 MB", "  not ready: no\\x1b[31m token"]
 
@@ -133,7 +135,7 @@ def test_what_is_not_ready_is_told_with_its_reason() -> None:
 def test_a_refused_reload_and_what_waits_for_a_restart_are_told() -> None:
     last = {"seconds_ago": 90.0, "is_refused": True, "postponed": ["store"]}
 
-    shown = "\n".join(portrait(status(bot("echo"), last_reload=last)))
+    shown = "\n".join(status_lines(status(bot("echo"), last_reload=last)))
 
     assert "  REFUSED a reload 1m 30s ago: the bots run as before; `chatbot check` says why\n" in shown
     assert "  in force only after a restart: store\n" in shown

@@ -17,7 +17,7 @@ from anyio.abc import SocketStream
 
 from chatbot.errors import CannotStore, StateError, StoreError, UnknownName
 from chatbot.runtime import control_socket
-from chatbot.runtime.control_socket import MAX_GUESTS, MAX_QUESTION, Address, ask, find_daemon, listening
+from chatbot.runtime.control_socket import MAX_CONNECTIONS, MAX_QUESTION, Address, ask, find_daemon, listening
 from chatbot.runtime.run_directory import ControlDirectory
 
 LONG = "d" * 120
@@ -203,11 +203,11 @@ async def test_what_goes_wrong_there_is_raised_here(
 
 async def test_connections_that_are_silent_make_room_for_who_asks(control: ControlDirectory) -> None:
     async with daemon(control) as address, AsyncExitStack() as guests:
-        silent = [await guests.enter_async_context(await connect(address)) for _ in range(MAX_GUESTS)]
+        silent = [await guests.enter_async_context(await connect(address)) for _ in range(MAX_CONNECTIONS)]
         half = await guests.enter_async_context(await connect(address))
         await half.send(b"{")
 
-        for _ in range(MAX_GUESTS + 1):
+        for _ in range(MAX_CONNECTIONS + 1):
             assert await ask(address, {"ask": "x"}) == {"heard": {"ask": "x"}}
 
         with anyio.fail_after(20), pytest.raises(anyio.EndOfStream):
@@ -219,7 +219,7 @@ async def test_who_does_not_read_the_answer_makes_room_too(
 ) -> None:
     monkeypatch.setattr(control_socket, "MAX_ANSWER", 2 * control_socket.MAX_ANSWER)
     async with daemon(control) as address, AsyncExitStack() as guests:
-        for _ in range(MAX_GUESTS):
+        for _ in range(MAX_CONNECTIONS):
             guest = await guests.enter_async_context(await connect(address))
             await guest.send(json.dumps({"ask": "much", "token": address.token}).encode() + b"\n")
 
@@ -237,9 +237,9 @@ async def test_who_waits_for_an_answer_is_not_sent_away(control: ControlDirector
 
     async with listening(control, answer, config=config_of(control)), anyio.create_task_group() as group:
         address = await anyio.to_thread.run_sync(found, control)
-        for number in range(MAX_GUESTS):
+        for number in range(MAX_CONNECTIONS):
             group.start_soon(ask, address, {"number": number})
-        while asked < MAX_GUESTS:
+        while asked < MAX_CONNECTIONS:
             await anyio.lowlevel.checkpoint()
 
         with pytest.raises(StateError, match="too many commands ask at the same time"):
@@ -271,7 +271,7 @@ async def test_what_a_killed_daemon_left_behind_is_no_obstacle(control: ControlD
 
 def leave_behind(control: ControlDirectory) -> None:
     (control.path / "control.sock").touch()
-    control.remember("control", {"path": "/x", "port": 0, "token": "", "config": str(config_of(control))})
+    control.write_facts("control", {"path": "/x", "port": 0, "token": "", "config": str(config_of(control))})
 
 
 def test_a_daemon_that_is_not_ready_is_told_from_none(tmp_path: Path) -> None:

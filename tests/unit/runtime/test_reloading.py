@@ -163,7 +163,7 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
     with structlog.testing.capture_logs() as told:
         async with resource, store:
             site = Runtime(config=config, connection=connection, resource=resource, store=store)
-            site.bots += await site.make(config, loaded.plugins)
+            site.bots += await site.create_bots(config, loaded.plugins)
             del loaded  # it would keep the first plugins alive
             fleet, server, stopping = Supervisor(site.bots, drain_seconds=10), StatusServer(Starlette()), anyio.Event()
             relogged: list[LogConfig] = []
@@ -180,10 +180,10 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
                 server,
                 sources,
                 read=read,
-                relog=relogged.append,
+                configure_log=relogged.append,
                 publish=publish,
-                last=last,
-                supervisor=SystemdNotifier(),
+                last_reload=last,
+                notifier=SystemdNotifier(),
                 loader=loader,
             )
             async with server.open(config), anyio.create_task_group() as group:
@@ -373,7 +373,7 @@ async def test_what_the_code_could_not_go_on_with_before_refuses_no_reload(folde
     async with scene(folder) as running:
         await set_timer(running)
         plugins = await anyio.to_thread.run_sync(load_plugins, running.site.config)
-        await running.reloader.note_incompatible(plugins)
+        await running.reloader.log_incompatible(plugins)
 
         assert await running.change(("'other'", "'another'"), file="swapped_other.py") == {"swapped": ["other"]}
         assert running.events("store.mismatched") == [("store.mismatched", "other")]

@@ -39,7 +39,7 @@ def test_the_directory_and_its_files_are_the_owners_alone(tmp_path: Path) -> Non
 
     with control.hold():
         control.publish(INFO)
-        control.remember("people", {"Ann": "8:acs:2"})
+        control.write_facts("people", {"Ann": "8:acs:2"})
 
         assert mode(control.path) == 0o700
         assert {mode(file) for file in control.path.iterdir()} == {0o600}
@@ -94,10 +94,10 @@ def test_a_second_daemon_is_refused_and_told_about_the_first(tmp_path: Path) -> 
 
 
 def test_what_is_remembered_outlives_the_daemon(tmp_path: Path) -> None:
-    ControlDirectory(tmp_path).remember("people", {"Ann": "8:acs:2"})
+    ControlDirectory(tmp_path).write_facts("people", {"Ann": "8:acs:2"})
 
-    assert ControlDirectory(tmp_path).recall("people") == {"Ann": "8:acs:2"}
-    assert ControlDirectory(tmp_path).recall("nothing") == {}
+    assert ControlDirectory(tmp_path).read_facts("people") == {"Ann": "8:acs:2"}
+    assert ControlDirectory(tmp_path).read_facts("nothing") == {}
 
 
 def test_a_directory_that_cannot_be_used_is_an_error_with_the_remedy(tmp_path: Path) -> None:
@@ -113,10 +113,10 @@ def test_a_directory_that_cannot_be_used_is_an_error_with_the_remedy(tmp_path: P
 def test_what_root_makes_belongs_to_the_owner_of_the_place(tmp_path: Path) -> None:
     os.chown(tmp_path, 65534, 65533)
     control = ControlDirectory(tmp_path)
-    control.remember("people", {"a": 1})
+    control.write_facts("people", {"a": 1})
     with control.hold():
         control.publish(INFO)
-        control.remember("people", {"a": 2})
+        control.write_facts("people", {"a": 2})
         assert control.is_held
 
         made = {path.name: path.stat() for path in (control.path, *control.path.rglob("*"))}
@@ -144,14 +144,14 @@ def test_root_gives_away_no_file_that_is_also_somewhere_else(tmp_path: Path) -> 
 
 def test_a_link_in_place_of_a_file_leads_nowhere(tmp_path: Path) -> None:
     control = ControlDirectory(tmp_path)
-    control.remember("people", {})
+    control.write_facts("people", {})
     (tmp_path / "elsewhere").write_text("theirs")
     (control.path / f"people.{os.getpid()}.new").symlink_to(tmp_path / "elsewhere")
 
-    control.remember("people", {"a": 1})
+    control.write_facts("people", {"a": 1})
 
     assert (tmp_path / "elsewhere").read_text() == "theirs"
-    assert control.recall("people") == {"a": 1}
+    assert control.read_facts("people") == {"a": 1}
 
 
 def test_what_cannot_be_used_is_named_with_a_remedy_that_destroys_nothing(tmp_path: Path) -> None:
@@ -160,6 +160,6 @@ def test_what_cannot_be_used_is_named_with_a_remedy_that_destroys_nothing(tmp_pa
     (control.path / "people.json").mkdir()
 
     with pytest.raises(StoreError, match=r"people\.json: this cannot be used: .*chown -R USER") as caught:
-        control.recall("people")
+        control.read_facts("people")
 
     assert "remove" not in str(caught.value)

@@ -159,8 +159,8 @@ async def test_a_bot_ends_and_another_of_its_name_begins_while_the_others_go_on(
     async with anyio.create_task_group() as group:
         group.start_soon(fleet.run, stopping)
         await anyio.sleep(5)
-        await fleet.end("a")
-        fleet.begin(new)
+        await fleet.stop_bot("a")
+        fleet.start_bot(new)
         await anyio.sleep(5)
         stopping.set()
 
@@ -177,7 +177,7 @@ async def test_a_single_bot_that_does_not_finish_in_time_is_cut_off_alone() -> N
             group.start_soon(fleet.run, stopping)
             await anyio.sleep(1)
             begun = anyio.current_time()
-            await fleet.end("stuck")
+            await fleet.stop_bot("stuck")
             ended = anyio.current_time()
             before_the_stop = list(logs)
             stopping.set()
@@ -192,8 +192,8 @@ async def test_a_bot_that_comes_when_all_are_to_stop_is_not_begun() -> None:
     fleet, stopping = Supervisor([leaving], drain_seconds=3), anyio.Event()
 
     async def swap() -> None:
-        await fleet.end("a")
-        fleet.begin(late)
+        await fleet.stop_bot("a")
+        fleet.start_bot(late)
 
     with capture_logs():
         async with anyio.create_task_group() as group:
@@ -215,7 +215,7 @@ async def test_a_bot_that_has_ended_for_good_unasked_is_named_and_one_that_was_a
             group.start_soon(fleet.run, stopping)
             await anyio.sleep(1)
             at_first = fleet.ended()
-            fleet._voyages["gone"].cut()
+            fleet._runs["gone"].cut()
             await anyio.sleep(1)
             meanwhile = fleet.ended()
             stopping.set()

@@ -75,7 +75,7 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     site = Site(tmp_path)
-    site.control.remember("lobby", {})  # makes the directory
+    site.control.write_facts("lobby", {})  # makes the directory
     return site
 
 
@@ -145,7 +145,7 @@ def test_the_stack_of_a_loop_that_waits_for_something_to_do_is_no_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     control = ControlDirectory(tmp_path)
-    control.remember(watchdog.FACTS, {"pid": os.getpid(), "thread": 0x1F, "signal": 12, "place": None})
+    control.write_facts(watchdog.FACTS, {"pid": os.getpid(), "thread": 0x1F, "signal": 12, "place": None})
     text = (
         'Thread 0x000000000000001e (most recent call first):\n  File "/bots/plugins/other.py", line 1 in a\n\n'
         'Current thread 0x000000000000001f (most recent call first):\n  File "/lib/selectors.py", line 468 in select\n'

@@ -261,11 +261,11 @@ async def test_a_service_that_answers_503_and_then_403_for_an_hour_restarts_noth
                 await anyio.sleep(60)
                 assert observatory.missed() == {}
                 assert (await get(observatory, "/healthz"))[0] == 200
-            status = await observatory.look()
+            status = await observatory.read_status()
             seen[fault] = {one.reason for bot in status.bots for one in bot.report.degraded}
             talk.emulator.faults.clear()
         await anyio.sleep(120)
-        afterwards = await observatory.look()
+        afterwards = await observatory.read_status()
 
     assert seen == {"list_threads:503": {"list_threads:503"}, "list_threads:403": {"list_threads:403"}}
     assert not afterwards.is_degraded
