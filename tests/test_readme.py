@@ -1,4 +1,4 @@
-"""What the README shows is what happens: its Python runs, its bots.yaml is accepted."""
+"""What the README and the documentation show is what happens: all Python runs, the bots.yaml is accepted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ pytestmark = pytest.mark.timeout(180)
 """These start several processes each, which a busy machine does slowly."""
 
 README = Path(__file__).parent.parent / "README.md"
-GUIDES = (README, README.parent / "docs" / "writing.md", README.parent / "docs" / "testing.md")
+DOCS = README.parent / "docs"
+GUIDES = (README, *sorted(DOCS.rglob("*.md")))
 
 
 def blocks(language: str, page: Path = README) -> list[str]:
@@ -23,7 +24,7 @@ def blocks(language: str, page: Path = README) -> list[str]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A user's directory, with the files in it that the README and the guides show."""
+    """A user's directory, with the files in it that the README and all pages of the documentation show."""
     for block in [block for page in GUIDES for language in ("python", "text") for block in blocks(language, page)]:
         named = re.match(r"# (\S+\.(?:py|chat))\n", block)
         if named is None:
@@ -52,6 +53,8 @@ def test_the_tests_that_are_shown_pass_in_a_project_with_one_line_of_configurati
 
 
 def test_the_configuration_of_the_readme_is_accepted(project: Path) -> None:
+    run(project, "-m", "chatbot", "new", "dice", "--config", "other.yaml")
+
     finished = run(project, "-m", "chatbot", "check")
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
@@ -67,7 +70,7 @@ def test_every_plugin_that_is_shown_can_be_loaded(project: Path) -> None:
     finished = run(project, "-m", "chatbot", "check")
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert names == ["cart", "counter", "desk", "dice", "greeter", "shop", "shopping", "story", "tea"]
+    assert names == ["cart", "counter", "desk", "greeter", "news", "shop", "shopping", "story", "survey", "tea"]
 
 
 def test_the_example_has_a_bot_and_its_test_in_25_lines() -> None:
@@ -79,8 +82,8 @@ def test_the_example_has_a_bot_and_its_test_in_25_lines() -> None:
 
 def test_the_tutorial_leads_from_nothing_to_a_bot_that_is_tested(tmp_path: Path) -> None:
     """Its files are written and its commands run, in the order in which they are read."""
-    section = README.read_text(encoding="utf-8").split("\n## From nothing to a tested bot")[1].split("\n## ")[0]
-    steps = re.findall(r"^```(sh|python|text)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    tutorial = (DOCS / "tutorial.md").read_text(encoding="utf-8")
+    steps = re.findall(r"^```(sh|python|text)\n(.*?)^```$", tutorial, re.MULTILINE | re.DOTALL)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("ACS_", "PYTEST"))}
 

@@ -5,7 +5,7 @@ nor `/readyz` red. Code that notices a problem calls `begin` and `end`; what can
 Pure: times are arguments, in seconds of one monotonic clock.
 
 Rules of this file
-1. A reason is a label of a metric: it is from a small set that docs/monitoring lists, and holds no id and no text.
+1. A reason is a label of a metric: it is from a small set that docs/how-to/monitor.md lists, and holds no id nor text.
 2. A detail is one sentence for people: which thread or handler, and what to do. No text that people wrote is in it.
 """
 

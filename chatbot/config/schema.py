@@ -284,7 +284,7 @@ class ServerConfig(Settings):
 
 
 class EventGridConfig(Settings):
-    """Where Event Grid posts the chat's events, as a further bell; see docs/eventgrid.md.
+    """Where Event Grid posts the chat's events, as a further bell; see docs/how-to/event-grid.md.
 
     Args:
         listen: `HOST:PORT`, or only a port of this machine's own 127.0.0.1; the path is /eventgrid. Event Grid speaks

@@ -80,7 +80,7 @@ class EntraConfig(Settings):
 
 
 class TokenEndpointConfig(Settings):
-    """An endpoint of your own that gives out tokens of the bots' users; docs/identity.md says how it is asked.
+    """An endpoint of your own that issues tokens of the bots' users; docs/how-to/authenticate.md has its protocol.
 
     Args:
         url: where it is; https, or http to this machine.

@@ -117,7 +117,8 @@ class Connection:
         if self.access_key is not None:
             return "copy the resource's connection string anew, and check this machine's clock"
         if self.entra is not None:
-            return "check that this identity has a role on the resource (docs/identity.md), and this machine's clock"
+            where = "docs/how-to/authenticate.md"
+            return f"check that this identity has a role on the resource ({where}), and this machine's clock"
         if self.token_endpoint is not None:
             return "ask whoever runs the token endpoint, and check this machine's clock"
         return "get new tokens (`chatbot identity show --token`, run with a key), and check this machine's clock"

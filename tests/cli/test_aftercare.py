@@ -197,17 +197,17 @@ def test_after_a_kill_commands_see_the_store_and_the_next_daemon_is_heard(
 # ── in this process ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
 
 
-def commands_for_the_night() -> list[list[str]]:
-    """What the README says to type when it rings at night, line by line."""
-    chapter = README.read_text(encoding="utf-8").split("\n## When it rings at night\n")[1].split("\n## ")[0]
+def commands_for_an_incident() -> list[list[str]]:
+    """What the documentation says to type in an incident, line by line."""
+    chapter = PAGE.read_text(encoding="utf-8").split("\n## Commands for an incident\n")[1].split("\n## ")[0]
     block = chapter.split("```sh\n")[1].split("```")[0]
     return [shlex.split(line, comments=True) for line in block.splitlines()]
 
 
-def test_the_commands_for_the_night_can_be_typed_as_the_readme_has_them(
+def test_the_commands_for_an_incident_can_be_typed_as_the_readme_has_them(
     bots: Running, tmp_path: Path, chatbot: Chatbot
 ) -> None:
     (letter,) = letters(chatbot)
@@ -215,7 +215,7 @@ def test_the_commands_for_the_night_can_be_typed_as_the_readme_has_them(
     named = {"3f2a1b9c0d": letter["id"], "8:acs:…": ann}
 
     typed = []
-    for program, *words in commands_for_the_night():
+    for program, *words in commands_for_an_incident():
         assert program == "chatbot"
         own = [named.get(word, word) for word in words if word != "--watch"]  # which would not end
         assert (chatbot(*own)[0], own) == (0, own)

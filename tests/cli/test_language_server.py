@@ -21,7 +21,7 @@ from tests.cli.language_server import Editor
 
 PACKAGE: Final = "yaml-language-server@2.0.0"
 MODELINE: Final = "# yaml-language-server: $schema=bots.schema.json\n"
-DOCS: Final = Path(__file__).parents[2] / "docs" / "configuration.md"
+DOCS: Final = Path(__file__).parents[2] / "docs" / "reference" / "bots-yaml.md"
 FAQ = """
 from typing import Literal
 

@@ -7,7 +7,7 @@ import pytest
 
 from chatbot.cli import main
 
-DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "bots-yaml.md"
 
 
 def blocks(language: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""A token endpoint, whole: whoever holds the key serves it, and the daemon does without. See docs/identity.md.
+"""A complete token endpoint: it holds the key, and the daemon does not. See docs/how-to/authenticate.md.
 
 ACS_CONNECTION_STRING=… TOKEN_ENDPOINT_AUTHORIZATION="Bearer …" BOTS="8:acs:… 8:acs:…" python token_server.py
 """

@@ -18,7 +18,7 @@ from chatbot.runtime.doctor.packages import check_packages
 
 ROOT = Path(__file__).parents[2]
 TEXTS = {".py", ".md", ".toml", ".yaml", ".yml", ".cfg", ".service", ".conf", ".json", ".svg", ".sh", ".txt", ""}
-APART = {".git", ".venv", "node_modules", "recordings", "spec", ".benchmarks", "site", "__pycache__", "dist"}
+APART = {".git", ".venv", "node_modules", "recordings", "spec", ".benchmarks", "site", ".cache", "__pycache__", "dist"}
 
 WRONG = (
     re.compile(r"(?<![\w./-])chatbot\[(?!\[)(?!['\"])[a-z]"),  # an extra of the stranger

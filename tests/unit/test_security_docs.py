@@ -1,4 +1,4 @@
-"""Every threat in docs/security.md names tests, and all of them exist."""
+"""Every threat in docs/concepts/security.md names tests, and all of them exist."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ def names_in(file: str) -> frozenset[str]:
 
 
 def test_every_threat_names_tests_that_exist() -> None:
-    lines = [line for line in (ROOT / "docs/security.md").read_text("utf-8").splitlines() if line.startswith("| ")]
-    threats = [line for line in lines if not line.startswith("| threat |")]
+    lines = [
+        line for line in (ROOT / "docs/concepts/security.md").read_text("utf-8").splitlines() if line.startswith("| ")
+    ]
+    threats = [line for line in lines if not line.startswith("| Threat |")]
     unshown = [line for line in threats if not NAMED.search(line.split(" | ")[-1])]
     missing = [
         f"{file}::{name}" for line in threats for file, name in NAMED.findall(line) if name not in names_in(file)

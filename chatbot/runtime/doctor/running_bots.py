@@ -54,7 +54,7 @@ def _directory(control: ControlDirectory) -> Iterator[Finding]:
 def _degraded(who: str, reason: Mapping[str, Any]) -> Finding:
     since = format_duration(timedelta(seconds=round(reason["seconds"])))
     what = f"{who}: degraded for {since}: {reason['reason']}: {reason['detail']}"
-    return warning("bots", what, "docs/monitoring lists the reasons and what to do")
+    return warning("bots", what, "docs/how-to/monitor.md lists the reasons and what to do")
 
 
 def _of_bot(bot: Mapping[str, Any]) -> Iterator[Finding]:

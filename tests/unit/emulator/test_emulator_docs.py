@@ -7,7 +7,7 @@ from chatbot.emulator import Quirks
 from chatbot.emulator.faults import KINDS
 from chatbot.emulator.routing import OPERATIONS
 
-DOCUMENT = (Path(__file__).parents[3] / "docs" / "emulator.md").read_text()
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "reference" / "emulator.md").read_text()
 
 
 def test_every_quirk_fault_operation_and_option_is_in_the_document() -> None:

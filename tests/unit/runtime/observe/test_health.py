@@ -1,4 +1,4 @@
-"""What is reported where: the table of docs/monitoring, row by row and cell by cell, over a real bot."""
+"""What is reported where: the table of docs/how-to/monitor.md, row by row and cell by cell, over a real bot."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from chatbot.runtime.watchdog import BLOCKED_SECONDS, LoopWatchdog
 from chatbot.stores import MemoryStore
 from tests.flow.assembled import Assembled, assembled
 
-DOCS = Path(__file__).parents[4] / "docs" / "monitoring" / "README.md"
+DOCS = Path(__file__).parents[4] / "docs" / "how-to" / "monitor.md"
 
 PLUGIN = """
 import anyio
