@@ -176,7 +176,7 @@ def _doubts(plugin: Plugin) -> Iterator[Problem]:
     yield from _unsteady(plugin)
     for handler in plugin.handlers():
         for one in unawaited(handler.registration.function, is_dialog=handler.is_dialog):
-            text = f"{one.call} is not awaited, so it does nothing; write `await {one.call}`"
+            text = f"{one.call} is not awaited, so it does nothing; {one.remedy}"
             yield Problem(_line(one.file, one.line), (), text)
 
 

@@ -1,20 +1,13 @@
-"""The source of an author's function, parsed.
+"""Find mistakes in handlers that load and run, but do not do what their author meant. `chatbot check` shows them.
 
-Whether a dialog does the same every time it is run: looks in its source for clocks, chance, waiting and I/O.
+Four checks, for one handler at a time or, of the last, for all handlers of a bot:
+    - `findings`: what makes a dialog come out differently when it is replayed: clocks, randomness, waiting, I/O.
+    - `unawaited`: calls of the context or the dialog whose coroutine nobody awaits, so that they do nothing.
+    - `blocking` and `lost_actions`: calls that block the event loop, and actions inside `talk.run` or `ctx.once`.
+    - `unreachable`: handlers before which another one takes every event.
 
-Pure but for reading the source. It knows what a called name stands for in the function's module, follows functions of
-the same module and other dialogs, and leaves alone whatever goes through `talk.run(…)`. It finds what people usually
-overlook; what it does not know it lets pass.
-
-Whether a handler forgets to await: calls of its context, or of its dialog, whose coroutine nobody awaits.
-
-Such a call does nothing; its "result" is a coroutine, which people would read as `<coroutine object Dialog.ask …>`.
-
-Pure but for reading the source. Python itself only warns, when the call is thrown away; type checkers find it too.
-
-Mistakes of handlers that load and run, and do not do what their author meant. `chatbot check` shows them.
-
-It reads the source, and lets pass what it does not know.
+The checks read the source and resolve called names in the function's module. They follow functions of the same module,
+and other dialogs. They report only what they know to be wrong: what cannot be resolved passes. Nothing is executed.
 """
 
 from __future__ import annotations
@@ -34,6 +27,38 @@ from chatbot.dispatch.context import Context
 from chatbot.dispatch.handler import Handler
 from chatbot.dispatch.outcome import PASS, Pass
 from chatbot.dispatch.parameters import hints_of, name_of
+
+
+@dataclass(frozen=True, slots=True)
+class LintFinding:
+    """A call, or a change of a global, that should stand otherwise.
+
+    Args:
+        file: the source file.
+        line: the line in it.
+        call: the call as it is written, or the name of the global.
+        remedy: what to write instead.
+    """
+
+    file: str
+    line: int
+    call: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A mistake in an author's source.
+
+    Args:
+        file: where.
+        line: likewise.
+        text: one sentence, with what to do.
+    """
+
+    file: str
+    line: int
+    text: str
 
 
 class Syntax(NamedTuple):
@@ -85,23 +110,6 @@ SUSPECTS: Final[Mapping[str, str]] = {
 """What a dialog must not call by itself, by its full name or the beginning of it; and what to do instead."""
 
 
-@dataclass(frozen=True, slots=True)
-class LintFinding:
-    """Something that may come out differently when a dialog is run again.
-
-    Args:
-        file: where.
-        line: likewise.
-        call: what is called or changed there, as it is written.
-        remedy: what to do instead.
-    """
-
-    file: str
-    line: int
-    call: str
-    remedy: str
-
-
 def findings(dialog: Callable[..., Any], provided: Collection[str] = ()) -> list[LintFinding]:
     """What would break a replay of this dialog, in the order of its lines.
 
@@ -122,48 +130,7 @@ def findings(dialog: Callable[..., Any], provided: Collection[str] = ()) -> list
             reading.read()
             found |= reading.found
             todo += [(other, ()) for other in reading.called if _is_followed(other, function)]
-    return sorted(found, key=lambda one: (one.file, one.line, one.call))
-
-
-@dataclass(frozen=True, slots=True)
-class FoundCall:
-    """A call of something that was looked for.
-
-    Args:
-        file: where.
-        line: likewise.
-        call: what is called there, as it is written.
-        suspect: what it was found as.
-        is_in_loop: it stands in a loop.
-    """
-
-    file: str
-    line: int
-    call: str
-    suspect: str
-    is_in_loop: bool
-
-
-def calls_of(function: Callable[..., Any], suspects: Collection[str]) -> list[FoundCall]:
-    """The calls of these, by full name or its beginning, in a function and in those of its module that it calls.
-
-    What stands in a lambda or in a nested function is left out: it may be called elsewhere, such as in a thread.
-    """
-    seen: set[Callable[..., Any]] = set()
-    todo: list[Callable[..., Any]] = [inspect.unwrap(function)]
-    found: set[FoundCall] = set()
-    while todo:
-        one = todo.pop()
-        if one in seen or not isinstance(one, FunctionType):
-            continue
-        seen.add(one)
-        reading = _CallReading.of(one, ())
-        if isinstance(reading, _CallReading):
-            reading.suspects = suspects
-            reading.read()
-            found |= reading.calls
-            todo += [other for other in reading.called if other.__module__ == one.__module__]
-    return sorted(found, key=lambda call: (call.file, call.line, call.call))
+    return sorted(found, key=lambda finding: (finding.file, finding.line, finding.call))
 
 
 def _is_followed(called: FunctionType, caller: FunctionType) -> bool:
@@ -243,14 +210,24 @@ class _Reading(ast.NodeVisitor):
         if isinstance(root, ast.Name) and root.id in self._provided and isinstance(node.func, ast.Attribute):
             self._find(node, EFFECT)
             return
+        suspect = self._suspect_of(node, SUSPECTS)
+        if suspect is not None:
+            self._find(node, SUSPECTS[suspect])
+
+    def _suspect_of(self, node: ast.Call, suspects: Collection[str]) -> str | None:
+        """Return which of these is called, if any; remembers a function that is to be read, too."""
         found = self._resolve(node.func)
         if isinstance(found, FunctionType):
             self.called.append(found)
         names = (_name_of(found), self._as_written(node.func))
-        for suspect, remedy in SUSPECTS.items():
-            if any(name == suspect or name.startswith(f"{suspect}.") for name in names):
-                self._find(node, remedy)
-                return
+        return next(
+            (
+                suspect
+                for suspect in suspects
+                if any(name == suspect or name.startswith(f"{suspect}.") for name in names)
+            ),
+            None,
+        )
 
     def _as_written(self, node: ast.expr) -> str:
         """The name of a module's attribute, wherever the module has it from."""
@@ -283,53 +260,6 @@ class _Reading(ast.NodeVisitor):
         return _Named(f"{owner_name}.{node.attr}" if owner_name else "")
 
 
-class _CallReading(_Reading):
-    """A pass that looks for calls, wherever they are not within another function."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.suspects: Collection[str] = ()
-        self.calls: set[FoundCall] = set()
-        self._loops = 0
-        self._depth = 0
-
-    def visit_Lambda(self, node: ast.Lambda) -> None:
-        return
-
-    def _visit_function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        if self._depth:
-            return
-        self._depth += 1
-        for statement in node.body:
-            self.visit(statement)
-        self._depth -= 1
-
-    def visit_Global(self, node: ast.Global) -> None:
-        return
-
-    def visit_Call(self, node: ast.Call) -> None:
-        found = self._resolve(node.func)
-        if isinstance(found, FunctionType):
-            self.called.append(found)
-        names = (_name_of(found), self._as_written(node.func))
-        for suspect in self.suspects:
-            if any(name == suspect or name.startswith(f"{suspect}.") for name in names):
-                line = self._first_line + node.lineno - 1
-                call = f"{ast.unparse(node.func)}()"
-                self.calls.add(FoundCall(self._file, line, call, suspect, bool(self._loops)))
-                break
-        self.generic_visit(node)
-
-    def visit(self, node: ast.AST) -> None:
-        is_loop = isinstance(node, _LOOPS)
-        self._loops += is_loop
-        super().visit(node)
-        self._loops -= is_loop
-
-
-_LOOPS: Final = (ast.For, ast.AsyncFor, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-
-
 @dataclass(frozen=True, slots=True)
 class _Named:
     """Something of which only the full name is known."""
@@ -357,25 +287,84 @@ def _given_to_run(tree: ast.AST) -> Iterator[str]:
     """The names of functions that are not called here, but given to `talk.run`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and _is_run(node):
-            yield from (one.id for one in node.args if isinstance(one, ast.Name))
+            yield from (argument.id for argument in node.args if isinstance(argument, ast.Name))
 
 
 @dataclass(frozen=True, slots=True)
-class Unawaited:
-    """A call that nobody awaits.
-
-    Args:
-        file: where.
-        line: likewise.
-        call: what is called there, as it is written.
-    """
+class FoundCall:
+    """A call that was looked for: as it is written, as which suspect it was found, and whether it stands in a loop."""
 
     file: str
     line: int
     call: str
+    suspect: str
+    is_in_loop: bool
 
 
-def unawaited(handler: Callable[..., Any], *, is_dialog: bool) -> Iterator[Unawaited]:
+def calls_of(function: Callable[..., Any], suspects: Collection[str]) -> list[FoundCall]:
+    """The calls of these, by full name or its beginning, in a function and in those of its module that it calls.
+
+    What stands in a lambda or in a nested function is left out: it may be called elsewhere, such as in a thread.
+    """
+    seen: set[Callable[..., Any]] = set()
+    todo: list[Callable[..., Any]] = [inspect.unwrap(function)]
+    found: set[FoundCall] = set()
+    while todo:
+        called = todo.pop()
+        if called in seen or not isinstance(called, FunctionType):
+            continue
+        seen.add(called)
+        reading = _CallReading.of(called, ())
+        if isinstance(reading, _CallReading):
+            reading.suspects = suspects
+            reading.read()
+            found |= reading.calls
+            todo += [other for other in reading.called if other.__module__ == called.__module__]
+    return sorted(found, key=lambda call: (call.file, call.line, call.call))
+
+
+class _CallReading(_Reading):
+    """A pass that looks for calls, wherever they are not within another function."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.suspects: Collection[str] = ()
+        self.calls: set[FoundCall] = set()
+        self._loops = 0
+        self._depth = 0
+
+    def visit_Lambda(self, node: ast.Lambda) -> None:
+        return
+
+    def _visit_function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        if self._depth:
+            return
+        self._depth += 1
+        for statement in node.body:
+            self.visit(statement)
+        self._depth -= 1
+
+    def visit_Global(self, node: ast.Global) -> None:
+        return
+
+    def visit_Call(self, node: ast.Call) -> None:
+        suspect = self._suspect_of(node, self.suspects)
+        if suspect is not None:
+            line = self._first_line + node.lineno - 1
+            self.calls.add(FoundCall(self._file, line, f"{ast.unparse(node.func)}()", suspect, bool(self._loops)))
+        self.generic_visit(node)
+
+    def visit(self, node: ast.AST) -> None:
+        is_loop = isinstance(node, _LOOPS)
+        self._loops += is_loop
+        super().visit(node)
+        self._loops -= is_loop
+
+
+_LOOPS: Final = (ast.For, ast.AsyncFor, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+def unawaited(handler: Callable[..., Any], *, is_dialog: bool) -> Iterator[LintFinding]:
     """The calls of an author's function that do nothing because `await` is missing, in the order of its lines.
 
     Args:
@@ -396,7 +385,8 @@ def unawaited(handler: Callable[..., Any], *, is_dialog: bool) -> Iterator[Unawa
                 and inspect.iscoroutinefunction(getattr(kind, method, None))
                 and _is_dropped(node, parents, passed_on)
             ):
-                yield Unawaited(syntax.file, syntax.first_line + node.lineno - 1, f"{name}.{method}(…)")
+                call = f"{name}.{method}(…)"
+                yield LintFinding(syntax.file, syntax.first_line + node.lineno - 1, call, f"write `await {call}`")
 
 
 def _is_dropped(call: ast.Call, parents: Mapping[ast.AST, ast.AST], passed_on: Collection[str]) -> bool:
@@ -479,21 +469,6 @@ _ACTIONS: Final = frozenset(
 """What waits for the commit, or is a step of a dialog."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mistake:
-    """A mistake in an author's source.
-
-    Args:
-        file: where.
-        line: likewise.
-        text: one sentence, with what to do.
-    """
-
-    file: str
-    line: int
-    text: str
-
-
 def mistakes(handlers: Sequence[Handler]) -> Iterator[Mistake]:
     """The mistakes in the handlers of one bot, in their order."""
     for handler in handlers:
@@ -511,14 +486,13 @@ def blocking(function: Callable[..., Any]) -> Iterator[Mistake]:
             yield Mistake(call.file, call.line, f"{call.call} blocks the event loop: {remedy}")
 
 
-# ── handlers that are never asked ────────────────────────────────────────────────────────────────────────────────
-
-
 def unreachable(handlers: Sequence[Handler]) -> Iterator[Mistake]:
     """The handlers before which another one takes every event, and hands none on."""
-    asked = [one for one in handlers if one.info is None and not one.registration.is_called_by_name]
+    asked = [other for other in handlers if other.info is None and not other.registration.is_called_by_name]
     for index, handler in enumerate(asked):
-        first = next((one for one in asked[:index] if _takes_all_of(one, handler) and not _may_pass(one)), None)
+        first = next(
+            (earlier for earlier in asked[:index] if _takes_all_of(earlier, handler) and not _may_pass(earlier)), None
+        )
         if first is not None:
             file, _, line = handler.place.rpartition(":")
             text = (
@@ -530,12 +504,12 @@ def unreachable(handlers: Sequence[Handler]) -> Iterator[Mistake]:
 
 
 def _takes_all_of(first: Handler, second: Handler) -> bool:
-    one, other = first.registration, second.registration
+    earlier, later = first.registration, second.registration
     return (
-        issubclass(other.event, one.event)
-        and (one.filter is None or one.filter is other.filter)
-        and (other.needs_text or not one.needs_text)
-        and (one.options.from_bots or not other.options.from_bots)
+        issubclass(later.event, earlier.event)
+        and (earlier.filter is None or earlier.filter is later.filter)
+        and (later.needs_text or not earlier.needs_text)
+        and (earlier.options.from_bots or not later.options.from_bots)
     )
 
 
@@ -546,7 +520,9 @@ def _may_pass(handler: Handler) -> bool:
     function = handler.registration.function
     hint = hints_of(function).get("return", inspect.Parameter.empty)
     if hint is not inspect.Parameter.empty:
-        return hint in (Any, Pass, PASS) or any(one in (Pass, PASS, Any) or _is_pass(one) for one in get_args(hint))
+        return hint in (Any, Pass, PASS) or any(
+            member in (Pass, PASS, Any) or _is_pass(member) for member in get_args(hint)
+        )
     syntax = syntax_of(inspect.unwrap(function))
     if syntax is None:
         return True
@@ -555,10 +531,7 @@ def _may_pass(handler: Handler) -> bool:
 
 
 def _is_pass(hint: object) -> bool:
-    return any(isinstance(one, Pass) for one in get_args(hint)) or isinstance(hint, Pass)
-
-
-# ── what is lost inside of what is called once ───────────────────────────────────────────────────────────────────
+    return any(isinstance(member, Pass) for member in get_args(hint)) or isinstance(hint, Pass)
 
 
 def lost_actions(function: Callable[..., Any]) -> Iterator[Mistake]:
@@ -582,8 +555,6 @@ def lost_actions(function: Callable[..., Any]) -> Iterator[Mistake]:
                             f" it needs, and write `await {owner}.{action.rpartition('.')[2]}(…)` behind that"
                         )
                         yield Mistake(syntax.file, line, text)
-            case _:
-                pass
 
 
 def _actions_in(
