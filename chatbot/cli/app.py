@@ -1,4 +1,4 @@
-"""The commands and their help. A command's module is imported when the command runs, so that --help is quick."""
+"""The commands and their help. A command's module is imported when the command runs, so that --help is fast."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from chatbot.cli.boundary import EXIT_USAGE
 
 app: Final = App(
     name="chatbot",
-    help="Bots for Azure Communication Services Chat: run them, try them, with or without Azure.",
+    help="Run and test bots for Azure Communication Services Chat, with or without Azure.",
     help_epilogue=(
-        "Every command takes --help, and --debug to see where an unexpected error came from.\n\n"
-        "Exit codes: 0 done, 1 crash, 2 usage, 69 not reachable, 78 bad configuration, 130 Ctrl-C."
+        "Every command takes --help, and --debug to show the traceback of an unexpected error.\n\n"
+        "Exit codes: 0 success, 1 crash, 2 usage, 69 unreachable, 75 degraded, 78 bad configuration, 130 Ctrl-C."
     ),
     help_format="plaintext",
     help_on_error=False,
@@ -30,69 +30,69 @@ app["--help"].group = app["--version"].group = "Options"
 
 _COMMANDS: Final = {
     "new": (
-        "Make a plugin, its test, and its bot in a bots.yaml.",
-        "All three are small and work at once: change them into what you want.",
+        "Create a plugin, its test, and its bot in a bots.yaml.",
+        "All three are small and work as they are: adapt them.",
     ),
     "run": (
-        "Run the bots of a bots.yaml until told to stop.",
-        "SIGTERM or Ctrl-C let answers that are under way go out first; a second one stops at once. SIGHUP takes up "
-        "what has changed in bots.yaml and in the plugins, as `chatbot reload` does. With `service: emulator` the "
-        "chat service runs in the same process, and there is a lobby in which to talk to the bots.",
+        "Run the bots of a bots.yaml until stopped.",
+        "SIGTERM or Ctrl-C stops after pending replies are sent; a second one stops at once. SIGHUP applies changes to "
+        "bots.yaml and plugins, as `chatbot reload` does. With `service: emulator` the chat service runs in the same "
+        "process, and there is a lobby to talk to the bots in.",
     ),
     "check": (
-        "Check a bots.yaml, its plugins and its store, and start nothing.",
-        "Loads every plugin, resolves every handler, looks at the store, and shows what it found, with file and line; "
-        "or all that is wrong. With --online it goes the way to the service, and asks there for a token of each bot "
-        "that has a user; it makes nothing.",
+        "Check a bots.yaml, its plugins and its store without starting anything.",
+        "Loads every plugin, resolves every handler, reads the store, and lists what it found, or every problem, with "
+        "file and line. With --online it also connects to the service and requests a token for each bot that has a "
+        "user; it creates nothing.",
     ),
     "config": (
-        "Show the configuration as it is in force.",
-        "Every setting with its value and where it came from: file, line and column, the variable, or a default. "
+        "Show the effective configuration.",
+        "Every setting with its value and its source: file, line and column, a variable, or a default. "
         "Secrets are not shown.",
     ),
     "schema": (
         "Print the JSON Schema of bots.yaml, for editors.",
-        "With the settings of the plugins that this bots.yaml names. Keep it beside the file, as bots.schema.json, and "
-        "write into the file's first line: # yaml-language-server: $schema=bots.schema.json",
+        "Includes the settings of the plugins that this bots.yaml names. Save it next to the file as bots.schema.json, "
+        "and start the file with: # yaml-language-server: $schema=bots.schema.json",
     ),
     "status": (
-        "Show how running bots are doing.",
-        "Threads, lags, quotas, dead letters, the latest failures. Exits with 75 when something is degraded, with 69 "
-        "when they are not healthy, not ready, or do not answer.",
+        "Show the status of running bots.",
+        "Threads, lag, quotas, dead letters and recent failures. Exits with 75 when something is degraded, and with 69 "
+        "when the bots are unhealthy, not ready, or do not answer.",
     ),
     "reload": (
-        "Have running bots take up what has changed in bots.yaml and in their plugins.",
-        "As the signal SIGHUP does, and with an answer. What is wrong changes nothing. Only bots that have changed are "
-        "touched, and those lose nothing: other plugins come in between two events, and a bot with other settings "
-        "first finishes what it has in hand.",
+        "Apply changes to bots.yaml and plugins, and report what changed.",
+        "Like the signal SIGHUP, but reports the result. If anything is wrong, nothing changes. Only changed bots are "
+        "affected, and they lose no message: new plugins are swapped in between two events, and a bot with new "
+        "settings first finishes its current work.",
     ),
     "doctor": (
-        "Look at everything that bots need, and say what to do.",
-        "Packages, configuration, plugins, store, the way to the service, clock, tokens, quotas, the bots that run. "
-        "Changes nothing. Exits with 69 when something is wrong, with 78 when it is the configuration.",
+        "Diagnose packages, configuration, store, service and running bots, and suggest fixes.",
+        "Checks packages, configuration, plugins, store, the connection to the service, clock, tokens, quotas and "
+        "running bots. Changes nothing. Exits with 69 when something is wrong, and with 78 for the configuration.",
     ),
     "chat": (
-        "Talk to running bots, as a person.",
-        "Type lines and see what comes; Ctrl-D leaves. You come into the lobby; where there is none, back to where you "
-        "talked last. Piped lines are sent, and answers waited for a moment: echo hello | chatbot chat",
+        "Talk to running bots as a person.",
+        "Type lines and read the replies; Ctrl-D leaves. You join the lobby or, without one, the thread that you used "
+        "last. Piped lines are sent, then replies are awaited briefly: echo hello | chatbot chat",
     ),
     "send": (
-        "Say something in a thread, as a bot.",
-        "A text, or what is piped in: echo hello | chatbot send 19:…@thread.v2. Prints the message's id. If no answer "
-        "comes, the thread is looked at before the text is sent again. Other chatbots know it for a bot's message, and "
-        "do not answer it.",
+        "Send a message to a thread as a bot.",
+        "The text is an argument or piped in: echo hello | chatbot send 19:…@thread.v2. Prints the message's id. If "
+        "the service does not answer, the thread is read before the text is sent again. Other chatbots recognize it "
+        "as a bot's message and do not answer.",
     ),
     "record": (
-        "Write a thread with running bots down, as a conversation that is a test.",
-        "People become Ann, Ben, …; their ids, e-mail addresses and phone numbers are masked.",
+        "Record a thread with running bots as a conversation test.",
+        "People are renamed to Ann, Ben, …; ids, e-mail addresses and phone numbers are masked.",
     ),
     "replay": (
-        "Perform a conversation again, with other plugins, and show where the replies are others.",
-        "In virtual time, on an emulator of its own: nobody gets a message. Exits with 1 if any reply is another one.",
+        "Replay a recorded conversation against the current code, and show replies that differ.",
+        "Runs in virtual time on its own emulator: no message is sent. Exits with 1 if any reply differs.",
     ),
     "emulator": (
-        "Serve the chat service on this machine.",
-        "Any SDK of Azure Communication Services, in any language, works with the connection string that it prints.",
+        "Run an emulator of the chat service on this machine.",
+        "Every Azure Communication Services SDK works with the connection string that it prints.",
     ),
 }
 _MODULES: Final = {"schema": "config"}
@@ -107,50 +107,50 @@ for _position, (_name, _help) in enumerate(_COMMANDS.items()):
         help_epilogue="",
     )
 
-_ASKS: Final = "Asks the running bots; where none run, it looks into their store itself."
-_SPEAKS: Final = "Speaks to the service itself, whether the bots run or not; the emulator is there only while they do."
+_ASKS: Final = "Asks the running bots; if none run, it opens their store."
+_SPEAKS: Final = "Calls the service directly, whether the bots run or not; the emulator runs only while they do."
 
 _GROUPS: Final = {
     "threads": (
         "The threads that a bot is in.",
         _SPEAKS,
         {
-            "list": ("list_threads", "List a bot's threads, those that spoke last first: their topics, and who is in."),
+            "list": ("list_threads", "List a bot's threads with topics and participants, most recently active first."),
             "create": ("create_thread", "Create a thread with a bot in it, and print its id."),
-            "add": ("add_person", "Bring somebody into a thread."),
-            "remove": ("remove_person", "Take somebody out of a thread."),
-            "leave": ("leave", "Let a bot leave a thread. Asks first: only others can bring it back."),
+            "add": ("add_person", "Add a person to a thread."),
+            "remove": ("remove_person", "Remove a person from a thread."),
+            "leave": ("leave", "Remove a bot from a thread. Asks first: only others can add it again."),
         },
     ),
     "identity": (
-        "The users that bots are, and their access tokens.",
+        "Create users; show bots' users and token lifetimes; revoke tokens.",
         _SPEAKS,
         {
             "create": (
                 "create",
-                "Make a user of the resource, and print its id: for a bot's `user:` in bots.yaml, or for a person.",
+                "Create a user of the resource and print its id, for a bot's `user:` in bots.yaml or for a person.",
             ),
-            "show": ("show", "Show the bots' users, where they are remembered, and how long their tokens are valid."),
+            "show": ("show", "Show the bots' users, where they are stored, and how long their tokens are valid."),
             "revoke": (
                 "revoke",
-                "Make all tokens of a bot's user worthless, in case one got into wrong hands. Asks first.",
+                "Revoke all tokens of a bot's user, for example after a leak. Asks first.",
             ),
         },
     ),
     "dead-letters": (
-        "See, retry and drop what the bots have given up.",
+        "List, show, retry and drop events that the bots have given up.",
         _ASKS,
         {
-            "list": ("list_letters", "List what was given up, oldest first, without what people wrote."),
-            "show": ("show_letter", "Show one dead letter whole, with what was written."),
-            "retry": ("retry_letters", "Try a dead letter again, or all: now, or at the bots' next start."),
-            "drop": ("drop_letters", "Forget a dead letter, or all."),
+            "list": ("list_letters", "List dead letters, oldest first, without message texts."),
+            "show": ("show_letter", "Show one dead letter in full, including the message text."),
+            "retry": ("retry_letters", "Retry one or all dead letters, now or at the bots' next start."),
+            "drop": ("drop_letters", "Delete one or all dead letters."),
         },
     ),
     "state": (
-        "What the bots remember.",
+        "Manage what the bots have stored.",
         _ASKS,
-        {"forget": ("forget", "Erase a person: what they wrote, and what was said about them.")},
+        {"forget": ("forget", "Erase a person: what they wrote and what was written about them.")},
     ),
 }
 for _group, (_help_of_group, _how, _members) in _GROUPS.items():

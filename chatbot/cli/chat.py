@@ -48,7 +48,7 @@ def chat(
         ),
     ] = timedelta(seconds=5),
 ) -> int:
-    """Talk to running bots, as a person."""
+    """Talk to running bots as a person."""
     if sum((thread is not None, new is not None, list_)) > 1:
         print("chatbot chat: give only one of --thread, --new and --list", file=sys.stderr)
         return EXIT_USAGE

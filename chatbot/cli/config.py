@@ -116,7 +116,7 @@ def config(
     *,
     format: Format = "text",
 ) -> int:
-    """Show the configuration as it is in force."""
+    """Show the effective configuration."""
     settings = load_config(config, os.environ)
     values = effective(settings, settings.document)
     if format == "json":

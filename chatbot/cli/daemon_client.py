@@ -1,8 +1,7 @@
-"""The way to the service for commands, and who the bots are there: asked of their daemon, else of file and store.
+"""How commands reach running bots, their store and the service.
 
-How commands ask about the bots' memory: the daemon that runs, or, where none does, the store itself.
-
-How much of what running bots want to say in a thread is still on its way.
+A daemon that runs is asked, because it has the store open and knows the service. Where none runs, the store and
+bots.yaml are read instead.
 """
 
 from __future__ import annotations

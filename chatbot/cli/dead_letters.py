@@ -1,4 +1,4 @@
-"""`chatbot dead-letters`: what the bots have given up; to see it, to try it again, or to let it go."""
+"""`chatbot dead-letters`: list, show, retry and drop events that the bots have given up."""
 
 from __future__ import annotations
 

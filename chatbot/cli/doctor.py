@@ -1,4 +1,4 @@
-"""`chatbot doctor`: looks at everything that bots need, and says of each what is wrong and what to do."""
+"""`chatbot doctor`: diagnoses everything that bots need, and suggests fixes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from chatbot.stores.probe import examine
 
 
 def doctor(config: ConfigFile = BOTS_YAML, /, *, format: Format = "text") -> int:
-    """Look at everything that bots need, and say what to do."""
+    """Diagnose what bots need, and suggest fixes."""
     with logging_to(sys.stderr, format="console", level="error"):
         visit = _Visit(config)
         for finding in visit.findings():

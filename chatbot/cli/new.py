@@ -146,7 +146,7 @@ def new(
         "bots.yaml"
     ),
 ) -> int:
-    """Make a plugin, its test, and its bot in a bots.yaml."""
+    """Create a plugin, its test, and its bot in a bots.yaml."""
     directory = config.parent
     if (hidden_by := shadow(directory)) is not None:
         raise ConfigError(shadowed(hidden_by))

@@ -1,7 +1,4 @@
-"""Findings of a checkup, as commands tell them.
-
-A table for people: columns below each other, whatever is in them. Pure.
-"""
+"""Output of commands for people and programs: findings of the doctor, and tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`chatbot reload`: running bots take up what has changed in bots.yaml and in their plugins."""
+"""`chatbot reload`: apply changes to bots.yaml and plugins while the bots run."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def reload(
     *,
     force: Annotated[
         bool,
-        Parameter(negative="", show_default=False, help="Take code that cannot go on with what the store holds, too."),
+        Parameter(negative="", show_default=False, help="Accept code that cannot continue what the store holds."),
     ] = False,
     format: Format = "text",
 ) -> int:
-    """Have running bots take up what has changed."""
+    """Apply what has changed, and report it."""
     directory = config.absolute().parent
     daemon = find_daemon(ControlDirectory(directory), config)
     if daemon is None:

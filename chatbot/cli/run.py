@@ -1,7 +1,4 @@
-"""What `chatbot run` tells the person at the terminal once the bots run: who is there, and how to talk to them.
-
-`chatbot run`: the bots of a bots.yaml, until they are told to stop.
-"""
+"""`chatbot run`: run the bots of a bots.yaml until stopped, and greet the person at the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`chatbot status`: how running bots are doing."""
+"""`chatbot status`: the status of running bots."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def status(
     watch: Annotated[bool, Parameter(negative="", help="Show it again and again, until Ctrl-C.")] = False,
     format: Format = "text",
 ) -> int:
-    """Show how running bots are doing."""
+    """Show the status of running bots."""
     while True:
         found = _ask(config)
         is_screen = watch and format == "text" and sys.stdout.isatty()

@@ -1,12 +1,7 @@
-"""Where commands of the same user ask the daemon: how it is doing, to reload, and what the caretaker answers.
+"""Administration of running bots and of their store: status, reload, dead letters, and erasing a person.
 
-Dead letters as people and programs see them: plain facts. Pure.
-
-What somebody wrote, and errors, which may quote it, are only in the details of one letter, never in a list.
-
-Answers what people ask of the bots' memory: its dead letters, and to forget a person.
-
-The same answers come from a daemon, where its bots act at once, and from a store that nobody else has open.
+The same questions are answered by a daemon, whose bots act at once, and for a store that nobody else has open.
+What somebody wrote, and errors, which may quote it, are only in the details of one dead letter, never in a list.
 """
 
 from __future__ import annotations

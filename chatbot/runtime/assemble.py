@@ -1,10 +1,6 @@
-"""Failures of the service as whoever starts or reloads bots reads them: where it is named, and what can be done.
+"""Create bots from settings: the only place that chooses stores, identities, plugins and settings for them.
 
-The bots of a process, as one of them sees them: the others, also those that come later.
-
-What one process of bots has open, and who works there, at any time.
-
-The only place that chooses: from settings to plugins, identities and bots that can run.
+`Runtime` holds what the bots of a process share, and the bots that run at any time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""How a daemon, and the commands that talk beside it, reach one resource of the chat service.
-
-Who the bots of a bots.yaml are on the service: as their daemon says, else as the file and the store do.
-"""
+"""The connection to one resource of the chat service, and the users that bots have there."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""Asking a running daemon: the other end of the channel, for commands.
+"""The control socket, both sides: commands of the same user ask the daemon, one line of JSON each way.
 
-The daemon's ear: a local socket on which commands of the same user ask it things, one line of JSON each way.
-
-It is a Unix socket in `.chatbot/`, which is its owner's alone. Where there are none (Windows), or where the path is
-too long for one, it is a port on loopback, and whoever asks must know the token that lies in `.chatbot/`.
+It is a Unix socket in `.chatbot/`, which only its owner can enter. Where there are none (Windows), or where the path is
+too long for one, it is a port on loopback, and a client must know the token that is stored in `.chatbot/`.
 """
 
 from __future__ import annotations

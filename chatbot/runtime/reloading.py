@@ -1,10 +1,9 @@
-"""What differs between the configuration in force and the one to come, sorted by what it takes to apply it. Pure.
+"""Apply changes to bots.yaml and plugins while the bots run.
 
-Takes up what has changed in bots.yaml and in the plugins' files, while the bots run.
-
-Everything is read, checked, loaded and tried with the service first; what cannot be used changes nothing, and the log
-says why. Then only the bots that have changed are touched: other code, or another list of plugins, is swapped in
-between two events; a bot with other settings finishes what it has in hand, and begins again.
+Everything is read, checked, loaded and tried with the service first. If any of it fails, nothing changes, and the log
+says why: a reload must never leave some bots on the new configuration and others without any. Then only the bots that
+have changed are touched: new code, or another list of plugins, is swapped in between two events; a bot with other
+settings finishes its current work and is started again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""How the latest reload went, for whoever wonders whether a change is in force.
-
-How everything in the process is doing, at one moment: what /status shows, and what metrics are made of.
-"""
+"""The status of the process at one moment, for `/status` and the metrics; the last reload is part of it."""
 
 from __future__ import annotations
 
