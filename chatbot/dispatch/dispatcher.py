@@ -212,6 +212,7 @@ class Dispatcher:
             if view is None:
                 continue
             is_answered = False
+            # Filters run before access is judged: who would not be answered anyway is not told of a limit.
             try:
                 match = handler.match(view) if handler else None
             except BaseException as error:  # what `author_code.call` does, without a call for each handler
@@ -233,6 +234,7 @@ class Dispatcher:
                 await self._refuse(event, verdict, buffer)
                 return self._done(None, event, buffer, is_owed=True)
             if is_answered:
+                # Only answers count, and they count in the event's commit: an event that is retried counts once.
                 if buffer.wishes:
                     await self._access.note_answer(event, unit_of_work)
                 return self._done(handler, event, buffer, is_owed=True)
@@ -369,6 +371,8 @@ class Dispatcher:
         answer = handler.answer(ctx, match, self._provider_cache, buffer.unit_of_work)
         timeout = handler.timeout(limits.timeout if limits is not None else None)
         reply = await self._run(ctx, answer, handler, buffer.during(handler.name), timeout=timeout, limits=limits)
+        # After the handler, PASS or not: what a dialog said while it was replayed is journalled in this commit, and a
+        # failed attempt must not have left it here.
         buffer.wishes += buffer.unit_of_work.take_wishes()
         return reply is not PASS
 
@@ -376,6 +380,7 @@ class Dispatcher:
         """The handler that goes on with a dialog, and what it was called with when that began."""
         handler = self._by_name.get(pending.handler)
         if handler is not None and handler.is_dialog:
+            # Matched with the event that began it, not with the answer: a replay must see the arguments it began with.
             view = EventView(pending.event, self._bot, self._infos, self._payloads)
             match = self.author_code.call(handler.match, view)
             if match is not None and not isinstance(match, BadArguments):
