@@ -1,10 +1,10 @@
-"""What people answer, and what a dialog makes of it. Pure; `ValueError` says to the person what would do.
+"""Dialogs: functions that ask and wait for answers, and outlive the process meanwhile.
 
-A dialog: a function that asks and waits for answers, and outlives the process meanwhile.
+Nothing waits in memory. When a dialog asks, its journal is committed and the run ends; the person's next message runs
+the function again, along its journal, to the line where it had asked. So everything between two questions must do the
+same in every run: what does not goes through `run`, and `chatbot check` looks for it.
 
-Nothing waits in memory. When a dialog asks, its journal is committed and the run ends; the person's next message
-runs the function again, along its journal, to the line where it had asked. So everything it does between two
-questions must do the same every time: what does not goes through `run`, and `chatbot check` looks for it.
+What a person answers is interpreted here, too; a `ValueError` says to the person what would do.
 """
 
 from __future__ import annotations

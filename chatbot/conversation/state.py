@@ -1,12 +1,8 @@
-"""What a parameter like `cart: State[Cart]` asks for: whose state, under which name, and how its value is stored.
+"""State: what handlers keep from one event to the next. They ask for it by type and change its `value`.
 
-Pure; read once, when plugins are loaded.
-
-State: what handlers remember from one event to the next. They ask for it by type and change its `value`.
-
-Four kinds, by whose it is: `State` of a thread, `UserState` of a person in a thread, `ProfileState` of a person in
-all threads, `BotState` of the bot itself. What it holds is a dataclass or a pydantic model that can be made without
-arguments: that is where it begins.
+There are four kinds, by whose it is: `State` of a thread, `UserState` of a person in a thread, `ProfileState` of a
+person in all threads, `BotState` of the bot itself. A state holds a dataclass or a pydantic model that can be made
+without arguments: that is where it begins. Annotations are read once, when plugins are loaded (`state_type_of`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""A bot's memory as it is open to the handlers of one event: what they read, and what they leave to be committed.
+"""The unit of work of one event: the states, dialogs and timers that its handlers read and change.
 
-What was left goes into the event's own commit, or nowhere if a handler fails. Only the result of something that is
-to be done once is written at once.
-
-Holding a dialog for one event: from its record and what has happened to its next record, or to its end.
+Changes go into the event's own commit, or nowhere if a handler fails. Two effects are committed at once, because they
+must not happen again in a retry: the result of `once`, and the journal of a dialog's `run`.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeAlias
 
 from chatbot.actions import KeyedAction, SendMessage
-from chatbot.conversation import journal, unit_of_work
+from chatbot.conversation import journal
 from chatbot.conversation.dialog import Dialog, DialogHost, is_cancel
 from chatbot.conversation.dialog_replay import Replay, Suspended
 from chatbot.conversation.idempotency import perform, result_form
@@ -158,17 +156,17 @@ class UnitOfWork:
         record, is_new = self._resumed, self._resumed is None
         if record is None:
             assert isinstance(self._event, MessageReceived)
-            record = unit_of_work.begun(self._event, handler, self._now_ms)
+            record = begun(self._event, handler, self._now_ms)
         performance = Replay(
             record,
-            unit_of_work.entries_for(record, self._event, text, cancel_words),
+            entries_for(record, self._event, text, cancel_words),
             self._event.key,
             self._now_ms,
             save=lambda current: source.commit([SaveDialog(current)]),
             enter=self._enter_part,
         )
         self._performance = performance
-        reply = await unit_of_work.run_dialog(performance, function, host)
+        reply = await run_dialog(performance, function, host)
         self.wishes += performance.wishes
         self._writes += performance.timers
         if performance.is_refused:
@@ -196,7 +194,7 @@ class UnitOfWork:
         """What to commit if the event is given up while a dialog was held: so that it goes on if it is revived."""
         performance = self._performance
         if performance is None and self._resumed is not None:  # nobody was found to hold it
-            entries = unit_of_work.entries_for(self._resumed, self._event, self._text, ())
+            entries = entries_for(self._resumed, self._event, self._text, ())
             rest = replace(self._resumed, event_key=self._event.key, is_waiting=False, deadline_ms=None)
             return [SaveDialog(replace(rest, journal=journal.dump(entries), changed_ms=self._now_ms))]
         if performance is None or performance.is_refused or (self._resumed is None and not performance.has_begun):

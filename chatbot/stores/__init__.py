@@ -1,6 +1,7 @@
-"""Where a bot's memory lives: `base` promises, `memory` and `sqlite` keep the promise, `codec` is their one format.
+"""Where a bot's records live: the protocol (`base`), its two stores (`memory`, `sqlite`), and what they share.
 
-The stores themselves are loaded when they are first named, so that bots and tests pay only for the one they use.
+Both stores run the statements of `statements` and the plans of `queries` on the tables of `schema`. The stores are
+loaded when they are first named, so that bots and tests pay only for the one they use.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The stored form of values: actions and events as versioned JSON text, and the few kinds of value that columns hold.
+"""The stored form of actions and events, and checks of the few kinds of value that columns hold.
 
 Pure, and strict in both directions. What has no stored form raises `CannotStore`, naming the value's place, before
 anything is written; a stored text that is not understood raises `StoreError`, never a half-read value. All stores
-go through here, the one in memory too, so that what a database could not hold fails in a test already.
+check here, so that what some database cannot hold fails in a test on any of them.
 """
 
 from __future__ import annotations

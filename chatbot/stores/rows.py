@@ -1,8 +1,7 @@
-"""Records as flat rows of numbers and texts: what a table holds, and what the store in memory holds as well.
+"""Records as flat rows of numbers and texts: what a table holds.
 
-Pure. Encoding raises `CannotStore` with the value's place; decoding raises `StoreError` for what no chatbot wrote.
-
-Records of conversations as flat rows; as `rows`, pure and strict. No thread and no user are empty texts.
+Pure. Encoding raises `CannotStore` with the value's place; decoding raises `StoreError` for what no chatbot wrote. In
+the rows of conversations an empty text stands for no thread and for no user.
 """
 
 from __future__ import annotations

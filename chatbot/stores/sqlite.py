@@ -120,8 +120,9 @@ class SqliteStore(SqlStore):
     async def forget(self, user: UserId) -> int:
         """Erase a person, also from the free pages and the write-ahead log of the file; see `Store.forget`."""
         writer = self._open_writer()
-        plan = queries.forget(UserId(codec.text(user, "user")))
-        changed = await writer.submit(partial(run, plan=plan))
+        person = UserId(codec.text(user, "user"))
+        # A new plan for each run: the writer runs a job again if another one of its group fails.
+        changed = await writer.submit(lambda connection: run(connection, queries.forget(person)))
         await anyio.to_thread.run_sync(self._file.empty_log)
         return changed
 
@@ -198,7 +199,11 @@ class _Transactions:
 
 
 def _write_together(connection: sqlite3.Connection, group: Sequence[Job[Any]]) -> bool:
-    """Write a group whose jobs all succeed; False, with nothing written, if one fails on its own: that is rare."""
+    """Write a group whose jobs all succeed; False, with nothing written, if one fails on its own: that is rare.
+
+    No savepoints: they would cost more than the jobs. A job that fails undoes the whole group, which is then written
+    again by `_write_apart`, so every job must be able to run twice.
+    """
     connection.execute("BEGIN IMMEDIATE")
     for job in group:
         try:

@@ -261,6 +261,33 @@ class TestTrouble:
             assert sorted(failed) == [3, 8, 13, 18]
             assert sorted(await keys(store)) == [f"{n:02}" for n in range(20) if n % 5 != 3]
 
+    async def test_a_person_is_forgotten_although_a_commit_of_the_same_group_fails(self, tmp_path):
+        path, ann, changed = tmp_path / "bot.db", UserId("8:acs:ann"), []
+        async with SqliteStore(path) as store:
+            await store.commit(BOT, [wish("a", "secret", caused_by=ann)])
+
+            async def succeed() -> None:
+                await store.commit(BOT, [wish("b")])
+
+            async def fail() -> None:
+                with pytest.raises(StateError):
+                    await store.commit(BOT, [MarkSeen(ThreadId("19:nowhere@thread.v2"), {1: 1})])
+
+            async def forget() -> None:
+                changed.append(await store.forget(ann))
+
+            other = sqlite3.connect(path, isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")  # so that the jobs behind the first one become one group
+            async with anyio.create_task_group() as tasks:
+                for work in (succeed, forget, fail):
+                    tasks.start_soon(work)
+                await anyio.wait_all_tasks_blocked()
+                other.close()
+
+            assert changed == [1]
+            assert await keys(store) == ["b"]
+            assert (await store.row(BOT, ActionKey("a"))).action == SendMessage("")
+
     async def test_another_program_that_locks_the_file(self, tmp_path):
         path = tmp_path / "bot.db"
         async with SqliteStore(path, busy_seconds=0.05) as store:
