@@ -66,11 +66,7 @@ class AuthorFunction(Protocol):
 
 
 class EndOfAll(BaseException):
-    """Carries an error that ends everything through all who handle failures; see `AuthorCode`.
-
-    Args:
-        raised: the error.
-    """
+    """Carries an error that ends everything through all who handle failures; see `AuthorCode`."""
 
     def __init__(self, raised: BaseException) -> None:
         super().__init__(type(raised).__name__)
@@ -97,12 +93,7 @@ class RunLimits(NamedTuple):
 
 
 class Abandoned(TimeoutError):
-    """Code of a plugin did not end although it was told to stop; its task still runs.
-
-    Args:
-        message: what did not end, where, and within what time.
-        running: the code.
-    """
+    """Code of a plugin did not end although it was told to stop; its task still runs."""
 
     def __init__(self, message: str, running: Running) -> None:
         super().__init__(message)
@@ -393,11 +384,9 @@ class Rest(Generator[Any, Any, Any]):
     so that what looks for the place where a task waits finds the code.
 
     Args:
-        code: the coroutine; None if it has ended.
+        code: the coroutine; None if it has ended, with `result` or `error`.
         context: what it runs in.
         awaited: what it waits for.
-        result: what it returned.
-        error: what came out of it instead.
     """
 
     __slots__ = ("_awaited", "_cancelled", "_context", "_error", "_is_begun", "_result", "code")
@@ -453,7 +442,6 @@ class Rest(Generator[Any, Any, Any]):
         return self._context.run(self.code.throw, *raised)
 
     def close(self) -> None:
-        """End it."""
         if self.code is not None:
             self._context.run(self.code.close)
 
