@@ -1,8 +1,6 @@
-"""The configuration as it is in force: every value, and where it came from. Nothing that is secret is in it. Pure.
+"""`chatbot config`: the effective configuration, each value with its source, without secrets.
 
-`chatbot config`: the configuration as it is in force, and where each value came from.
-
-`chatbot schema`: what may stand in a bots.yaml, as a JSON Schema.
+`chatbot schema`: the JSON Schema of bots.yaml.
 """
 
 from __future__ import annotations

@@ -212,6 +212,7 @@ class Daemon:
             if isinstance(store, EndableStore):
                 store.stay_marked()
             raise
+        # A mark that is removed too early makes the next start trust handlers that killed this process.
         # If no bot has run, what the last process left is as it was.
         has_left_it = store.was_killed and self._reloader is None
         if (has_left_it or self._has_abandoned()) and isinstance(store, EndableStore):
@@ -243,6 +244,7 @@ class Daemon:
         self._stop()
 
     def _stop(self) -> None:
+        # First of all: whatever hangs or fails below, the process ends.
         self._forced_exit.begin()
         self._notifier.stopping()
         if self._observatory is not None:

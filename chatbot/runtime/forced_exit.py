@@ -183,6 +183,7 @@ class ForcedExit:
     def _arm(self, seconds: float, reason: str) -> None:
         if self._is_done:
             return
+        # Both ways: the thread explains and lets the store finish, but needs the GIL; faulthandler needs nothing.
         self._deadlines.put((time.monotonic() + seconds, reason))
         with suppress(ValueError, OSError, AttributeError, RuntimeError):  # there may be no stderr to write to
             faulthandler.dump_traceback_later(seconds + NO_GIL_SECONDS, exit=True, file=2)

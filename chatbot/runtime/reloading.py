@@ -294,6 +294,7 @@ class Reloader:
             StateError: nobody can listen where the status server shall.
             StoreError: the store cannot be read or written.
         """
+        # One at a time: each reload compares with the configuration that the one before has put in force.
         async with self._lock:
             self._notifier.reloading()
             result = "the last reload failed: see the log"
@@ -329,7 +330,6 @@ class Reloader:
         fresh = [one for one in found if one not in self._accepted]
         losses = [one for one in fresh if one.is_loss]
         if losses and is_refusing:
-            self._to_retry.update(plugins)  # its files count as loaded: it must be tried again by the next reload
             remedy = "put the code back, or take it all the same: chatbot reload --force (reload: {incompatible: warn})"
             raise IncompatibleCode(*(f"{one}; {remedy}" for one in losses))
         for one in fresh:
@@ -350,12 +350,17 @@ class Reloader:
             self._to_retry.update(config.bots)
             raise
         is_refusing = not is_forced and config.reload.incompatible == "refuse"
-        await self._check_store(loaded.plugins, is_refusing=is_refusing)
-        with explaining(config, runtime.connection):
-            bots = await runtime.create_bots(config, loaded.plugins, made_anew)
-        await self._server.move(config)
+        try:
+            await self._check_store(loaded.plugins, is_refusing=is_refusing)
+            with explaining(config, runtime.connection):
+                bots = await runtime.create_bots(config, loaded.plugins, made_anew)
+            await self._server.move(config)
+        except BaseException:
+            # The changed files count as loaded, so without this the next reload would find nothing to swap.
+            self._to_retry.update(loaded.plugins)
+            raise
 
-        # From here on everything is done: what may fail has been tried.
+        # Everything that can be refused comes above: below, the new configuration is in force, and nothing goes back.
         runtime.apply(config)
         self._bot_supervisor.drain_seconds = config.drain_timeout.total_seconds()
         self._configure_log(config.log)

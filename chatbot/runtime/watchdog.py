@@ -160,6 +160,7 @@ class LoopWatchdog:
         Args:
             missed: what else a restart helps with.
         """
+        # Two plain assignments, no lock: a lock that the blocked loop holds would stop the thread that watches it.
         self._beaten_at = self._clock()
         self._missed = missed
 

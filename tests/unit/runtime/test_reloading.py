@@ -429,6 +429,20 @@ async def test_a_service_that_refuses_a_new_bot_changes_nothing(folder: Path) ->
         assert running.events("bot.stopped") == []
 
 
+async def test_code_of_a_reload_that_was_refused_for_something_else_is_swapped_in_by_the_next(folder: Path) -> None:
+    async with scene(folder) as running:
+        await running.write("swapped_words.py", 'word = "two"')
+        running.emulator.faults.add("create_user:403")
+        with pytest.raises(ServiceError):
+            await running.change((ECHO, f"{ECHO}  parrot: {{plugins: [swapped_other]}}\n"))
+        assert commands(running.bots["echo"]) == ["one"]
+
+        running.emulator.faults.clear()
+        assert (await running.reloader.reload())["swapped"] == ["echo"]
+        assert commands(running.bots["echo"]) == ["two"]
+        assert not any((await running.reloader.reload()).values())
+
+
 async def test_a_port_that_is_taken_changes_nothing(folder: Path) -> None:
     async with scene(folder) as running, await anyio.create_tcp_listener(local_host="127.0.0.1") as taken:
         port = taken.listeners[0].extra(anyio.abc.SocketAttribute.local_port)
