@@ -1,24 +1,22 @@
-"""Hears the doorbell for a bot: which of its threads have moved, which are new, and which are gone."""
+"""Reads the list of a bot's threads: which have moved, which are new, and which are gone."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import anyio
 
-from chatbot.bot.membership import Presence, count_people
+from chatbot.bot.environment import BotContext
+from chatbot.bot.lane import Lane
+from chatbot.bot.membership import Presence
+from chatbot.bot.scheduler import Scheduler
 from chatbot.errors import OutcomeUnknown, ServiceError, Throttled, Unreachable
 from chatbot.model import ThreadId, ThreadItem, milliseconds
 from chatbot.polling.eventgrid import Reliance
 from chatbot.polling.thread_list import ThreadListWalk, may_have_moved
 from chatbot.service.back_off import BackOff
 from chatbot.service.budget import Operation
-
-if TYPE_CHECKING:
-    from chatbot.bot.bot import Bot
-    from chatbot.bot.lane import Lane
 
 FULL_WALK_SECONDS: Final = 600.0
 """How often the list of threads is read to its end: a few threads are listed out of order (recorded sessions)."""
@@ -30,22 +28,20 @@ SUMMONS_SECONDS: Final = 0.25
 """Between two questions, however often somebody summons: 40 in 10 s, of the 50 that are allowed."""
 
 
-ANSWER_SECONDS: Final = 1.0
-"""How long an answer of the service vouches for it, when threads are suspected to be left."""
-
-
 class ThreadWatcher:
-    """What a bot hears.
+    """Finds a bot's threads, and which of them have moved.
 
     Args:
-        bot: whose threads.
+        context: the bot's environment.
+        scheduler: keeps the lanes of the threads.
 
     Attributes:
         has_walked: the list of threads was read to its end since the start.
     """
 
-    def __init__(self, bot: Bot) -> None:
-        self._bot = bot
+    def __init__(self, context: BotContext, scheduler: Scheduler) -> None:
+        self._context = context
+        self._scheduler = scheduler
         self._summoned = anyio.Event()
         self._heard_ms: int | None = None
         self._full_walk: ThreadListWalk | None = None
@@ -53,10 +49,8 @@ class ThreadWatcher:
         self._is_complete = False
         self._reliance = Reliance()
         self.has_walked = False
-        self._answered_at = -ANSWER_SECONDS
-        self._answered_in: dict[ThreadId, float] = {}
 
-    def begin(self, horizon_ms: int | None) -> None:
+    def restart(self, horizon_ms: int | None) -> None:
         """Begin anew, at the start of the bot.
 
         Args:
@@ -71,7 +65,7 @@ class ThreadWatcher:
 
     def is_in(self, thread: ThreadId) -> bool:
         """Whether the bot is in a thread, as far as it knows."""
-        lane = self._bot.lanes.get(thread)
+        lane = self._scheduler.lanes.get(thread)
         return lane is not None and not lane.membership.is_out
 
     def told(self, thread: ThreadId) -> None:
@@ -79,16 +73,16 @@ class ThreadWatcher:
         if not self.is_in(thread):
             self.summon()  # the list of threads knows whether it is ours
             return
-        lane = self._bot.lanes[thread]
+        lane = self._scheduler.lanes[thread]
         self._reliance.record_delivery(thread, anyio.current_time())
-        lane.looking.stir()
+        lane.poller.stir()
         if not lane.is_backing_off:
-            self._bot.turns.ring(thread, due=lane.looking.next_wake(anyio.current_time()))
+            self._scheduler.ask(thread, due=lane.poller.next_wake(anyio.current_time()))
 
     @property
     def pause(self) -> float:
         """Seconds between two questions; longer while Event Grid rings for everything."""
-        cadence = self._bot.settings.cadence
+        cadence = self._context.settings.cadence
         return cadence.idle if self._reliance.is_trusted(anyio.current_time()) else cadence.interval
 
     async def run(self) -> None:
@@ -96,16 +90,16 @@ class ThreadWatcher:
         now = self._full_walk_at = anyio.current_time()
         if self._heard_ms is not None:  # there was a process before this one, and what is new will be found at once
             for _ in range(SPENT_BEFORE):
-                self._bot.budget.spend(Operation.LIST_THREADS, now)
-                self._bot.budget.spend(Operation.WALK_THREADS, now)
+                self._context.budget.spend(Operation.LIST_THREADS, now)
+                self._context.budget.spend(Operation.WALK_THREADS, now)
         back_off = BackOff()
-        self._bot.watch.doorbell()
-        while not self._bot.is_stopping:
+        self._context.monitor.thread_list_polled()
+        while not self._context.is_stopping:
             try:
                 await self._listen()
-                self._bot.trouble.over("list threads")
+                self._context.ongoing.record_success("list threads")
                 back_off.succeeded()
-                pause = self.pause if self._full_walk is None else self._bot.settings.cadence.interval
+                pause = self.pause if self._full_walk is None else self._context.settings.cadence.interval
             except ServiceError as error:
                 pause = self._failed(error, back_off)
             await self._wait(pause)
@@ -113,7 +107,7 @@ class ThreadWatcher:
 
     async def _wait(self, pause: float) -> None:
         """Wait until the doorbell is to be asked again; who summons is not heard more often than it is asked anyway."""
-        self._bot.watch.doorbell(pause)
+        self._context.monitor.thread_list_polled(pause)
         least = min(pause, SUMMONS_SECONDS)
         await anyio.sleep(least)
         with anyio.move_on_after(pause - least):
@@ -121,29 +115,29 @@ class ThreadWatcher:
         self._summoned = anyio.Event()
 
     def _failed(self, error: ServiceError, back_off: BackOff) -> float:
-        self._bot.trouble.met("list threads", error)
+        self._context.ongoing.record_failure("list threads", error)
         now = anyio.current_time()
         pause = back_off.failed(error, now)
         if isinstance(error, Throttled):
-            self._bot.budget.block(Operation.LIST_THREADS, now + pause)
+            self._context.budget.block(Operation.LIST_THREADS, now + pause)
         return pause
 
     async def _listen(self) -> None:
         """Read what has moved since the last time, and go on with the walk to the end."""
         if self._heard_ms is not None:
-            walk = ThreadListWalk(self._bot.service, self._bot.budget, horizon_ms=self._heard_ms)
+            walk = ThreadListWalk(self._context.service, self._context.budget, horizon_ms=self._heard_ms)
             while not walk.is_over:
                 self._hear(await walk.read(), walk)
             self._heard_ms = walk.begun_ms or self._heard_ms
         if self._full_walk is None and (self._heard_ms is None or anyio.current_time() >= self._full_walk_at):
-            self._full_walk = ThreadListWalk(self._bot.service, self._bot.budget)
+            self._full_walk = ThreadListWalk(self._context.service, self._context.budget)
         if self._full_walk is not None:
             await self._go_on(self._full_walk)
 
     async def _go_on(self, walk: ThreadListWalk) -> None:
         """Read further pages of the walk to the end, as many as its part of the quota allows now."""
-        while not self._bot.budget.delay(Operation.WALK_THREADS, anyio.current_time()):
-            self._bot.budget.spend(Operation.WALK_THREADS, anyio.current_time())
+        while not self._context.budget.delay(Operation.WALK_THREADS, anyio.current_time()):
+            self._context.budget.spend(Operation.WALK_THREADS, anyio.current_time())
             try:
                 self._hear(await walk.read(), walk)
             except (Throttled, Unreachable, OutcomeUnknown):
@@ -158,78 +152,40 @@ class ThreadWatcher:
                 return
 
     def _hear(self, items: Iterable[ThreadItem], walk: ThreadListWalk) -> None:
-        self._bot.watch.doorbell()
-        self._answered_at = anyio.current_time()
+        self._context.monitor.thread_list_polled()
+        self._scheduler.answers.note_answer()
         if walk.pages == 1 and walk.date_ms is not None:
-            self._bot.conversations.note_service_time(walk.date_ms)
+            self._context.conversations.note_service_time(walk.date_ms)
         for item in items:
             if not self._is_news(item):
                 continue
-            lane = self._bot.lanes.get(item.id)
+            lane = self._scheduler.lanes.get(item.id)
             if lane is None:
-                lane = self._bot.begin(item.id, item.last_activity)
+                lane = self._scheduler.open(item.id, item.last_activity)
             elif item.deleted_on is not None:
-                lane.end()
+                lane.mark_deleted()
             elif lane.membership.presence is Presence.OUT:
                 lane.membership.probe(item.last_activity)
             stamp_ms = milliseconds(item.last_activity) if item.last_activity else walk.begun_ms
             if stamp_ms is not None:
-                lane.looking.ring(stamp_ms)
+                lane.poller.ring(stamp_ms)
                 age = ((walk.begun_ms or stamp_ms) - stamp_ms) / 1000
                 self._reliance.record_move(item.id, age, anyio.current_time())
             if not lane.is_backing_off:
-                self._bot.turns.ring(item.id)
+                self._scheduler.ask(item.id)
 
     def _is_news(self, item: ThreadItem) -> bool:
         """Whether a listed thread needs a look."""
-        lane = self._bot.lanes.get(item.id)
+        lane = self._scheduler.lanes.get(item.id)
         if lane is None:
-            return item.deleted_on is None and self._bot.serves(item.id)
+            return item.deleted_on is None and self._context.serves(item.id)
         if lane.membership.is_out:
             if item.deleted_on is not None:
                 return lane.membership.presence is Presence.OUT
-            return self._bot.serves(item.id) and lane.membership.is_worth_a_probe(
-                item.last_activity, lane.looking.looked_ms, anyio.current_time()
+            return self._context.serves(item.id) and lane.membership.is_worth_a_probe(
+                item.last_activity, lane.poller.looked_ms, anyio.current_time()
             )
-        return item.deleted_on is not None or may_have_moved(item.last_activity, lane.looking.looked_ms)
-
-    async def is_answered_elsewhere(self, lane: Lane) -> bool:
-        """Whether the service answers the bot in general, so that a refusal concerns this thread alone.
-
-        It answers if it lists the bot's threads, and the participants of another thread that the bot takes itself to
-        be in, if there is any. Other threads that are refused as well mean trouble of the bot's: a token of the wrong
-        scope, a policy, an outage.
-        """
-        if anyio.current_time() - self._answered_at >= ANSWER_SECONDS:
-            await anyio.sleep(self._bot.budget.delay(Operation.LIST_THREADS, anyio.current_time()))
-            self._bot.budget.spend(Operation.LIST_THREADS, anyio.current_time())
-            try:
-                await self._bot.service.list_threads(page_size=1)
-            except ServiceError:
-                return False
-            self._answered_at = anyio.current_time()
-        return await self._answers_in_another(lane)
-
-    async def _answers_in_another(self, lane: Lane) -> bool:
-        known = (Presence.IN, Presence.SUSPECTED)
-        others = [one for one in self._bot.lanes.values() if one is not lane and one.membership.presence in known]
-        if not others:
-            return True
-        since = anyio.current_time() - ANSWER_SECONDS
-        self._answered_in = {thread: at for thread, at in self._answered_in.items() if at > since}
-        if self._answered_in.keys() - {lane.thread}:
-            return True
-        trusted = [one for one in others if one.membership.presence is Presence.IN]
-        if not trusted:
-            return False
-        other = random.choice(trusted)  # noqa: S311 - not a secret
-        try:
-            await count_people(self._bot.service, other.thread, other.budget)
-        except ServiceError:
-            self._bot.turns.ring(other.thread)  # it finds out for itself
-            return False
-        self._answered_in[other.thread] = anyio.current_time()
-        return True
+        return item.deleted_on is not None or may_have_moved(item.last_activity, lane.poller.looked_ms)
 
     def settled_ms(self) -> int | None:
         """The service's time, epoch ms, up to which everything is settled that the list of threads tells of.
@@ -240,7 +196,7 @@ class ThreadWatcher:
         if not self._is_complete or self._heard_ms is None:
             return None
         settled = self._heard_ms
-        for lane in self._bot.lanes.values():
+        for lane in self._scheduler.lanes.values():
             if (unsettled := _unsettled_since(lane)) is not None:
                 settled = min(settled, unsettled)
         return settled or None
@@ -248,8 +204,8 @@ class ThreadWatcher:
 
 def _unsettled_since(lane: Lane) -> int | None:
     """Since when a thread may hold what is not settled, as epoch ms; 0 if that is not known, None if it holds none."""
-    looking, presence = lane.looking, lane.membership.presence
-    if looking.rung_ms is None or lane.membership.is_out:
+    poller, presence = lane.poller, lane.membership.presence
+    if poller.rung_ms is None or lane.membership.is_out:
         return None
     # A thread that the bot is not known to be in needs to be found again, no more.
-    return looking.rung_ms if presence is Presence.UNKNOWN else looking.looked_ms or 0
+    return poller.rung_ms if presence is Presence.UNKNOWN else poller.looked_ms or 0

@@ -135,7 +135,7 @@ class OngoingFailures:
         self._clock = clock
         self._works: dict[str, _Work] = {}
 
-    def met(self, work: str, error: Exception, *, place: str = "") -> None:
+    def record_failure(self, work: str, error: Exception, *, place: str = "") -> None:
         """The work failed: said when it had not before, or never in this way since the trouble began.
 
         Args:
@@ -153,7 +153,7 @@ class OngoingFailures:
             where = {"thread": place} if place else {}
             self._log.warning("trouble.began", work=work, kind=kind, error=error, **where)
 
-    def over(self, work: str, *, place: str = "") -> None:
+    def record_success(self, work: str, *, place: str = "") -> None:
         """The work succeeded, or is not wanted there any more: said when it had failed, and fails nowhere now."""
         trouble = self._works.get(work)
         if trouble is None or place not in trouble.places:

@@ -1,4 +1,4 @@
-"""A bot's handlers, which may be replaced between two events.
+"""Runs a bot's handlers on events, so many at a time; the handlers may be replaced between two events.
 
 What plugins provide is made and torn down by one task for each generation of handlers. The old generation is left
 when the last event that it has in hand is handled.
@@ -6,14 +6,18 @@ when the last event that it has in hand is handled.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Self
 
 import anyio
 from anyio.abc import TaskGroup
 
-from chatbot.dispatch import Dispatcher
+from chatbot.bot.environment import BotContext
+from chatbot.dispatch import Dispatcher, LiveChannel, Outcome
+from chatbot.dispatch.author_code import RunLimits
+from chatbot.errors import kind_of
+from chatbot.events import Event, ThreadEvent
 
 
 class _Generation:
@@ -67,6 +71,7 @@ class _Generation:
                 await self._idle.wait()
 
     def retire(self) -> None:
+        """Tear everything down once the last event in hand is handled."""
         self._retired.set()
 
     @contextmanager
@@ -79,40 +84,40 @@ class _Generation:
             self._idle.set()
 
 
-class HandlerRunner:
-    """The handlers of a bot. Use it as `async with`, around all events.
+class HandlerGenerations:
+    """The handlers of a bot, which can be replaced. Use it as `async with`, around all events.
 
     Args:
         dispatcher: the first ones.
     """
 
     def __init__(self, dispatcher: Dispatcher) -> None:
-        self._shift = _Generation(dispatcher)
+        self._current = _Generation(dispatcher)
         self._group: TaskGroup | None = None
 
     @property
     def dispatcher(self) -> Dispatcher:
         """The present ones."""
-        return self._shift.dispatcher
+        return self._current.dispatcher
 
     async def __aenter__(self) -> Self:
         """Make what they need; what fails is raised as it is."""
         group = anyio.create_task_group()
         await group.__aenter__()
-        shift = _Generation(self.dispatcher)
+        generation = _Generation(self.dispatcher)
         try:
-            await shift.begin(group)
+            await generation.begin(group)
         except BaseException:
             await group.__aexit__(None, None, None)
             raise
-        self._shift, self._group = shift, group
+        self._current, self._group = generation, group
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Tear down what was made; what fails then is raised as it is."""
         group, self._group = self._group, None
         assert group is not None
-        self._shift.retire()
+        self._current.retire()
         try:
             await group.__aexit__(None, None, None)
         except BaseExceptionGroup as errors:
@@ -124,7 +129,7 @@ class HandlerRunner:
     @contextmanager
     def at_work(self) -> Iterator[Dispatcher]:
         """The present ones, kept until the block that uses them ends."""
-        with self._shift.at_work() as dispatcher:
+        with self._current.at_work() as dispatcher:
             yield dispatcher
 
     async def replace(self, dispatcher: Dispatcher) -> None:
@@ -133,12 +138,133 @@ class HandlerRunner:
         Raises:
             Exception: what the new ones need cannot be made; the present ones stay.
         """
-        shift = _Generation(dispatcher)
+        generation = _Generation(dispatcher)
         if self._group is not None:
             try:
-                await shift.begin(self._group)
+                await generation.begin(self._group)
             except BaseException:
-                shift.retire()  # should it be made after all, it is torn down at once
+                generation.retire()  # should it be made after all, it is torn down at once
                 raise
-        old, self._shift = self._shift, shift
+        old, self._current = self._current, generation
         old.retire()
+
+
+class Signal:
+    """An event that can be waited for again and again."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def set(self) -> None:
+        """Wake whoever waits, or is the next to wait."""
+        self._event.set()
+
+    async def wait(self) -> None:
+        """Wait until it is set, then clear it."""
+        await self._event.wait()
+        self._event = anyio.Event()
+
+
+class HandlerRunner:
+    """Runs the handlers of a bot on events, so many at a time, and reports what fails.
+
+    Args:
+        context: the bot's environment.
+        dispatcher: the first handlers.
+
+    Attributes:
+        generations: the handlers, old and new.
+        busy: how many events run handlers, or wait to run them.
+        changed: set when `busy` has grown.
+    """
+
+    def __init__(self, context: BotContext, dispatcher: Dispatcher) -> None:
+        self._context = context
+        self._limiter = anyio.CapacityLimiter(context.settings.max_handlers)
+        self.generations = HandlerGenerations(dispatcher)
+        self.busy = 0
+        self.changed = Signal()
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """The present handlers."""
+        return self.generations.dispatcher
+
+    @property
+    def waiting(self) -> int:
+        """How many events wait until a handler may run."""
+        return self._limiter.statistics().tasks_waiting
+
+    async def handle(
+        self,
+        event: Event,
+        limits: RunLimits,
+        *,
+        channel: LiveChannel | None,
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> Outcome:
+        """Run the handlers on an event; log a failure.
+
+        Args:
+            event: what happened.
+            limits: how long handlers may run, and who is told of those that take long.
+            channel: what handlers do at once in the event's thread.
+            before: awaited when it is the event's turn, before the handlers run.
+        """
+        begun = anyio.current_time()
+        async with self._when_free(event) as dispatcher:
+            if before is not None:
+                await before()
+            memory = self._context.conversations.open(event)
+            outcome = await dispatcher.dispatch(
+                event, memory, line=channel, during=self._context.tracer.handler, limits=limits
+            )
+        self._context.monitor.handled(outcome, begun)
+        if outcome.error is not None:
+            self.report_failure(event, outcome.handler, outcome.error)
+        return outcome
+
+    async def give_up(
+        self, event: Event, failed: Outcome, limits: RunLimits, *, channel: LiveChannel | None
+    ) -> Outcome:
+        """Run the error handlers on an event that will not be tried again; see `handle`."""
+        async with self._when_free(event) as dispatcher:
+            memory = self._context.conversations.open(event)
+            outcome = await dispatcher.dispatch_failure(
+                event, failed, memory, line=channel, during=self._context.tracer.handler, limits=limits
+            )
+        if outcome.error is not None and outcome.error is not failed.error:
+            self.report_failure(event, outcome.handler, outcome.error)
+        return outcome
+
+    @asynccontextmanager
+    async def _when_free(self, event: Event) -> AsyncIterator[Dispatcher]:
+        """Wait until one more event may be handled, and give the handlers."""
+        self.busy += 1
+        self.changed.set()
+        try:
+            with self._context.monitor.waiting(event):
+                await self._limiter.acquire()
+            try:
+                with self.generations.at_work() as dispatcher, self._context.monitor.handling(event):
+                    yield dispatcher
+            finally:
+                self._limiter.release()
+        finally:
+            self.busy -= 1
+
+    def report_failure(self, event: Event, handler: str | None, error: Exception) -> None:
+        """Log that a handler failed, with its traceback if that is new, and pass it on to whoever asked for it."""
+        log = self._context.log.bind(
+            handler=handler,
+            event_type=type(event).__name__,
+            event_key=event.key,
+            thread=event.thread if isinstance(event, ThreadEvent) else None,
+        )
+        if self._context.failures.is_news(handler or "", error, anyio.current_time()):
+            log.error("handler.failed", exc_info=error)
+        else:
+            log.debug("handler.failed", error=kind_of(error))
+        self._context.report_failure(event, error)

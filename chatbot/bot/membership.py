@@ -1,4 +1,4 @@
-"""Whether a bot is in a thread: what proves that it is not, and when to ask again. Pure; times are arguments.
+"""Whether a bot is in a thread: what proves that it is not, and when to ask again.
 
 The states of a membership and what leads from one to another::
 
@@ -18,26 +18,35 @@ Rules of this file
    sighting, and it clears nothing.
 3. Leaving loses nothing. Whoever is out keeps the cursor, and what is pending is parked: see `Parking`.
 
-Where a thread starts for a bot that finds itself in it.
+`ThreadState` is what a bot knows of one thread, `AnswerCheck` tells a refusal by one thread from trouble of the bot,
+and the functions below find where a thread begins for a bot that finds itself in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import random
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from chatbot.bot.environment import ALL_HISTORY
-from chatbot.errors import Forbidden
-from chatbot.model import MessageId, MessageType, ThreadId
+from chatbot.bot.environment import ALL_HISTORY, NOWHERE, BotContext
+from chatbot.errors import Forbidden, ServiceError
+from chatbot.model import MessageId, MessageType, Participant, ThreadId
 from chatbot.polling.message_events import names_user
 from chatbot.polling.thread_list import may_have_moved
 from chatbot.service.base import ChatService, Paging
 from chatbot.service.budget import Budget, Operation
+from chatbot.stores.records import ThreadRecord
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+ANSWER_SECONDS: Final = 1.0
+"""How long an answer of the service vouches for it, when threads are suspected to be left."""
 
 PROOF_SECONDS: Final = 5.0
 """Between the two sightings that prove a removal."""
@@ -185,6 +194,117 @@ class Membership:
     def told(self) -> None:
         """The handlers know that the bot is in."""
         self.was_told, self.left_ms = False, None
+
+    @classmethod
+    def of(cls, record: ThreadRecord | None) -> Membership:
+        """Return the membership that the store remembers."""
+        if record is None:
+            return cls(Presence.UNKNOWN)
+        if not record.is_left:
+            return cls(Presence.IN, was_told=record.left_ms is not None, left_ms=record.left_ms)
+        # Older stores kept the time of leaving as the base.
+        left_ms = record.base if record.left_ms is None else record.left_ms
+        return cls(Presence.OUT, was_told=True, left_ms=left_ms)
+
+
+class ThreadState:
+    """What a bot knows of one thread: its quotas, whether the bot is in it, and who else is.
+
+    Args:
+        context: the bot's environment.
+        thread: which thread; None for events outside threads.
+        record: what the store knows of it; None for a thread that the bot was never in.
+
+    Attributes:
+        key: stands for the thread in the store.
+        log: bound to bot and thread.
+        budget: the thread's quotas.
+        membership: whether the bot is in it.
+        arrived: the id of the system message that began the bot's stay; 0 if that is not known.
+        people: who is in it, as last asked; None if that is not known any more.
+        people_at: when that was asked.
+    """
+
+    __slots__ = ("arrived", "budget", "key", "log", "membership", "people", "people_at", "thread")
+
+    def __init__(self, context: BotContext, thread: ThreadId | None, record: ThreadRecord | None) -> None:
+        self.thread = thread
+        self.key = thread or NOWHERE
+        self.log: FilteringBoundLogger = context.log.bind(thread=thread) if thread else context.log
+        self.budget = Budget(shared=context.shared.of(thread)) if thread else Budget()
+        self.membership = Membership.of(record)
+        self.arrived = record.arrived or 0 if record is not None else 0
+        self.people: tuple[Participant, ...] | None = None
+        self.people_at = 0.0
+
+    def age(self, now_ms: int) -> float:
+        """Return for how many seconds the bot has been out of the thread."""
+        left_ms = self.membership.left_ms
+        return 0.0 if left_ms is None else max(0.0, (now_ms - left_ms) / 1000)
+
+
+class AnswerCheck:
+    """Tells whether the service answers the bot in general, so that a refusal concerns one thread alone.
+
+    Without this check a token of the wrong scope, a policy or an outage would look like a removal from every thread,
+    and the bot would tell its handlers so.
+
+    Args:
+        context: the bot's environment.
+        wake: gives a thread's lane a turn.
+
+    Attributes:
+        threads: the threads that have a lane.
+    """
+
+    def __init__(self, context: BotContext, wake: Callable[[ThreadId], None]) -> None:
+        self._context = context
+        self._wake = wake
+        self._answered_at = -ANSWER_SECONDS
+        self._answered_in: dict[ThreadId, float] = {}
+        self.threads: dict[ThreadId, ThreadState] = {}
+
+    def note_answer(self) -> None:
+        """Note that the service has just listed the bot's threads."""
+        self._answered_at = anyio.current_time()
+
+    async def is_answered_elsewhere(self, thread: ThreadId) -> bool:
+        """Return whether the service answers the bot apart from this thread.
+
+        It answers if it lists the bot's threads, and the participants of another thread that the bot takes itself to
+        be in, if there is any. Other threads that are refused as well mean trouble of the bot's.
+        """
+        if anyio.current_time() - self._answered_at >= ANSWER_SECONDS:
+            budget = self._context.budget
+            await anyio.sleep(budget.delay(Operation.LIST_THREADS, anyio.current_time()))
+            budget.spend(Operation.LIST_THREADS, anyio.current_time())
+            try:
+                await self._context.service.list_threads(page_size=1)
+            except ServiceError:
+                return False
+            self.note_answer()
+        return await self._answers_in_another(thread)
+
+    async def _answers_in_another(self, thread: ThreadId) -> bool:
+        known = (Presence.IN, Presence.SUSPECTED)
+        others = [state for key, state in self.threads.items() if key != thread and state.membership.presence in known]
+        if not others:
+            return True
+        since = anyio.current_time() - ANSWER_SECONDS
+        self._answered_in = {key: at for key, at in self._answered_in.items() if at > since}
+        if self._answered_in.keys() - {thread}:
+            return True
+        trusted = [state for state in others if state.membership.presence is Presence.IN]
+        if not trusted:
+            return False
+        other = random.choice(trusted)  # noqa: S311 - not a secret
+        try:
+            await count_people(self._context.service, other.key, other.budget)
+        except ServiceError:
+            self._wake(other.key)  # it finds out for itself
+            return False
+        self._answered_in[other.key] = anyio.current_time()
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ Observation = EventNoticed | EventHandled | HandlerSlow | EventBuried | DoubleHe
 class Observer(Protocol):
     """Hears facts."""
 
-    def note(self, fact: Observation) -> None:
+    def observe(self, fact: Observation) -> None:
         """Take a fact in; quick, and never raising, because it is called in the middle of the work."""
         ...
 
@@ -86,7 +86,7 @@ class Observer(Protocol):
 class NoObserver:
     """Nobody watches."""
 
-    def note(self, fact: Observation) -> None:
+    def observe(self, fact: Observation) -> None:
         """Let it pass."""
 
 
@@ -165,69 +165,69 @@ class Monitor:
         observer: who hears.
     """
 
-    __slots__ = ("_observer", "pulse")
+    __slots__ = ("_observer", "heartbeats")
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
-        self.pulse = Heartbeats()
+        self.heartbeats = Heartbeats()
 
-    def doorbell(self, pause: float = 0.0) -> None:
+    def thread_list_polled(self, pause: float = 0.0) -> None:
         """The doorbell was heard, and will be again after this pause, in seconds."""
-        self.pulse.promise(DOORBELL, anyio.current_time() + pause)
+        self.heartbeats.promise(DOORBELL, anyio.current_time() + pause)
 
-    def at_work(self, thread: ThreadId) -> None:
+    def lane_at_work(self, thread: ThreadId) -> None:
         """The lane of this thread is at work, and was just heard."""
-        self.pulse.promise(thread, anyio.current_time())
+        self.heartbeats.promise(thread, anyio.current_time())
 
-    def at_rest(self, thread: ThreadId) -> None:
+    def lane_ended(self, thread: ThreadId) -> None:
         """The lane's turn has ended."""
-        self.pulse.retire(thread)
+        self.heartbeats.retire(thread)
 
     @contextmanager
     def waiting(self, event: Event) -> Iterator[None]:
         """An event waits for a free handler while the block runs."""
         place = event.thread if isinstance(event, ThreadEvent) else ""
-        self.pulse.wait(place)
+        self.heartbeats.wait(place)
         try:
             yield
         finally:
-            self.pulse.end(place, anyio.current_time())
+            self.heartbeats.end(place, anyio.current_time())
 
     @contextmanager
     def handling(self, event: Event) -> Iterator[None]:
         """Handlers run while the block does."""
         place = event.thread if isinstance(event, ThreadEvent) else ""
-        self.pulse.begin(place, type(event).__name__, anyio.current_time())
+        self.heartbeats.begin(place, type(event).__name__, anyio.current_time())
         try:
             yield
         finally:
-            self.pulse.end(place, anyio.current_time())
+            self.heartbeats.end(place, anyio.current_time())
 
     def handled(self, outcome: Outcome, begun: float) -> None:
         """Handlers have run, or waited to run, since `begun`."""
         error = kind_of(outcome.error) if outcome.error is not None else None
-        self._observer.note(EventHandled(outcome.handler, anyio.current_time() - begun, error))
+        self._observer.observe(EventHandled(outcome.handler, anyio.current_time() - begun, error))
 
     def slow(self, event: Event, handler: str, place: str) -> None:
         """A handler has run for more than a minute on this event; `place` is where it is in the code."""
-        self.pulse.name(event.thread if isinstance(event, ThreadEvent) else "", f"{handler} ({place})")
-        self._observer.note(HandlerSlow(handler))
+        self.heartbeats.name(event.thread if isinstance(event, ThreadEvent) else "", f"{handler} ({place})")
+        self._observer.observe(HandlerSlow(handler))
 
     def abandoned(self, handler: str) -> None:
         """A handler did not end although it was told to stop."""
-        self._observer.note(HandlerSlow(handler, is_abandoned=True))
+        self._observer.observe(HandlerSlow(handler, is_abandoned=True))
 
-    def noticed(self, latency: float) -> None:
+    def event_noticed(self, latency: float) -> None:
         """A look has shown a change that is so many seconds old."""
-        self._observer.note(EventNoticed(max(0.0, latency)))
+        self._observer.observe(EventNoticed(max(0.0, latency)))
 
     def healed(self) -> None:
         """A double was found, and its healing was journalled."""
-        self._observer.note(DoubleHealed())
+        self._observer.observe(DoubleHealed())
 
     def buried(self) -> None:
         """An event became a dead letter."""
-        self._observer.note(EventBuried())
+        self._observer.observe(EventBuried())
 
 
 Block = AbstractContextManager[object]

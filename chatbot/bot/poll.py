@@ -1,24 +1,24 @@
-"""A lane's looks: read what is new in the thread, put it in order, and have it handled."""
+"""Polls one thread: reads what is new, puts it in order, and has it handled."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import anyio
 
+from chatbot.bot.commits import ThreadCommits
+from chatbot.bot.environment import BotContext
 from chatbot.bot.membership import absences
+from chatbot.bot.presence import ThreadPresence
+from chatbot.events import Event
 from chatbot.model import ChatMessage
 from chatbot.polling.cursor import Change, moment
 from chatbot.polling.message_events import event_of
 from chatbot.polling.poller import Interrupted, Poll, full_poll, incremental_poll
 from chatbot.polling.thread_list import is_covered
 from chatbot.service.budget import Operation
-
-if TYPE_CHECKING:
-    from chatbot.bot.lane import Lane
-
 
 WAKE_SECONDS: Final = 1.0
 """Between two looks for which Event Grid has woken a thread, in the long run: 60 a minute, of the 200 allowed."""
@@ -27,20 +27,13 @@ WAKES_AT_ONCE: Final = 4
 """So many further looks may follow at once before they are that far apart: people who talk are heard at once."""
 
 
-class PollResult(Enum):
-    """How a look, or one message of it, ended."""
-
-    READ = "read"
-    SKIPPED = "skipped"
-    STOPPED = "stopped"
-    REMOVED = "removed"
-
-
 class ThreadPoller:
-    """The looks of one lane, one after the other.
+    """The polls of one thread, one after the other.
 
     Args:
-        lane: whose.
+        context: the bot's environment.
+        commits: what is known and owed in the thread.
+        presence: the bot's comings and goings in the thread.
         looked_ms: the service's time at which the thread was last known to be read; None if it was not.
 
     Attributes:
@@ -49,32 +42,39 @@ class ThreadPoller:
         run_at: when the last look began, in seconds of the event loop's clock; None if none did.
         spoke_at: when somebody last spoke in the thread, in seconds of the event loop's clock.
         unhandled_ms: the version of the message that was seen and is not handled yet.
+        has_shown_removal: the last poll has shown that the bot was removed, and no return after it.
         removal: the system message that tells of the bot's removal, as id to version; empty where none was shown.
     """
 
     __slots__ = (
-        "_bot", "_is_stirred", "_known", "_lane", "_look", "_pardoned", "_shown", "_wakes", "_whole_at",
-        "looked_ms", "removal", "run_at", "rung_ms", "spoke_at", "unhandled_ms",
+        "_commits", "_context", "_is_stirred", "_known", "_look", "_pardoned", "_presence", "_shown", "_state",
+        "_wakes", "_whole_at", "has_shown_removal", "looked_ms", "removal", "run_at", "rung_ms", "spoke_at",
+        "unhandled_ms",
     )  # fmt: skip
 
-    def __init__(self, lane: Lane, *, looked_ms: int | None) -> None:
-        self._lane = lane
-        self._bot = lane.bot
+    def __init__(
+        self, context: BotContext, commits: ThreadCommits, presence: ThreadPresence, *, looked_ms: int | None
+    ) -> None:
+        self._context = context
+        self._presence = presence
+        self._commits = commits
+        self._state = commits.state
         self._look: Poll | None = None
         self._known: int | None = None
         self._pardoned = 0
         self._is_stirred = False
         self._wakes = 0.0
-        self._shown = lane.handling.cursor.top
+        self._shown = self._commits.cursor.top
         self._whole_at: float | None = None
         self.looked_ms = looked_ms
         self.run_at: float | None = None
         self.rung_ms: int | None = None
         self.removal: dict[int, int] = {}
+        self.has_shown_removal = False
         self.unhandled_ms: int | None = None
-        self.spoke_at = anyio.current_time() - max(0.0, lane.bot.clock() - lane.handling.cursor.top / 1000)
+        self.spoke_at = anyio.current_time() - max(0.0, context.clock() - self._commits.cursor.top / 1000)
 
-    def begin(self) -> None:
+    def restart(self) -> None:
         """The bot came into the thread."""
         self._whole_at, self.spoke_at, self.removal = None, anyio.current_time(), {}
 
@@ -108,39 +108,64 @@ class ThreadPoller:
         if self._look is not None:
             self._look.interrupt()
 
-    async def run(self) -> bool:
-        """Read what is new and have it handled. True when the thread shows that the bot was removed.
+    async def events(self) -> AsyncGenerator[tuple[Event, dict[int, int]]]:
+        """Poll the thread, and yield what is new: each event, with the message that tells of it, as id to version.
+
+        Whoever takes an event handles it and commits before it takes the next one: thread order depends on it, and the
+        base of the cursor rises in the end because everything that was shown is committed.
 
         Raises:
             ErrorResponse: the thread cannot be read now.
-            TryAgain, StoreError: as `Handling.handle`.
+            TryAgain, StoreError: as `EventProcessor.handle`.
         """
         now = self.run_at = anyio.current_time()
         if self._is_stirred:
             self._wakes = max(self._wakes, now) + WAKE_SECONDS
         since_whole = None if self._whole_at is None else now - self._whole_at
-        is_whole = self._bot.settings.cadence.is_full_poll_due(since_whole)
+        is_whole = self._context.settings.cadence.is_full_poll_due(since_whole)
         look = self._look = self._begin_look(is_whole)
         shown_before = self._shown
-        self._known = self._lane.handling.cursor.top if self._lane.arrived else None
-        end = PollResult.STOPPED
+        self._known = self._commits.cursor.top if self._state.arrived else None
+        self.has_shown_removal = False
         try:
-            end = await self._read(look, begun=now)
+            async with aclosing(look.batches()) as batches:
+                async for batch in batches:
+                    self._note_batch(look, batch, begun=now)
+                    for message in self._in_order(batch):
+                        if look.membership_changes and await self._is_settled_by_changes(message, look):
+                            continue
+                        if self.has_shown_removal:
+                            return
+                        event = await self._event_of(message)
+                        if event is None:
+                            continue
+                        yield event, {message.number: message.version}
+                        if self._context.is_stopping or self._commits.outbox.is_full:
+                            return
         except Interrupted:
-            self._lane.log.debug("look.interrupted")
+            self._state.log.debug("look.interrupted")
+            return
         finally:
-            self._look, self._lane.handling.proofs = None, {}
-        if end is PollResult.READ:
-            self._bot.trouble.over("read", place=self._lane.thread)
-            if is_whole and self._lane.membership.was_told:
-                await self._lane.tell_joined(None)
-            self.looked_ms = look.server_time_ms
-            self._shown = max(self._shown, look.top or 0)
-            self._answer_bell(shown_before)
-            if is_whole:
-                self._whole_at = now
-                self._lane.handling.rise(look.top)
-        return end is PollResult.REMOVED
+            self._look, self._commits.proofs = None, {}
+        await self._finish(look, shown_before, is_whole=is_whole)
+
+    async def _finish(self, look: Poll, shown_before: int, *, is_whole: bool) -> None:
+        """Everything that a poll has shown was handled.
+
+        Args:
+            look: the poll.
+            shown_before: the highest version that earlier polls have shown.
+            is_whole: it was a full poll.
+        """
+        self._context.ongoing.record_success("read", place=self._state.key)
+        if is_whole and self._state.membership.was_told:
+            await self._presence.tell_joined(None)
+        self.looked_ms = look.server_time_ms
+        self._shown = max(self._shown, look.top or 0)
+        self._answer_bell(shown_before)
+        if is_whole:
+            self._whole_at = self.run_at
+            self._commits.raise_base(look.top)
 
     def _answer_bell(self, shown_before: int) -> None:
         """A look has ended; the doorbell's news are covered if it began clearly after them.
@@ -156,102 +181,92 @@ class ThreadPoller:
             self.rung_ms = None
 
     def _begin_look(self, is_whole: bool) -> Poll:
-        service, thread, budget = self._bot.service, self._lane.thread, self._lane.budget
-        cursor = self._lane.handling.cursor
+        service, thread, budget = self._context.service, self._state.key, self._state.budget
+        cursor = self._commits.cursor
         if is_whole:
             return full_poll(service, thread, cursor, budget, catch_up=self._whole_at is None)
         return incremental_poll(service, thread, cursor, budget, polled_ms=self.looked_ms)
 
-    async def _read(self, look: Poll, *, begun: float) -> PollResult:
-        """Handle what a look shows, batch by batch."""
-        async with aclosing(look.batches()) as batches:
-            async for batch in batches:
-                self._lane.handling.proofs = look.keys
-                self._bot.watch.at_work(self._lane.thread)
-                if batch:
-                    self._bot.tracer.looked(self._lane.thread, anyio.current_time() - begun)
-                self._shown = max(self._shown, *(message.version for message in batch), 0)
-                for message in self._in_order(batch):
-                    if (
-                        look.membership_changes
-                        and (end := await self._go_by_comings(message, look)) is not PollResult.READ
-                    ):
-                        if end is PollResult.SKIPPED:
-                            continue
-                        return end
-                    if not await self._notice(message):
-                        return PollResult.STOPPED
-        return PollResult.READ
+    def _note_batch(self, look: Poll, batch: list[ChatMessage], *, begun: float) -> None:
+        # Until the poll ends, the outbox takes an own message that was shown for the proof of its send.
+        self._commits.proofs = look.keys
+        self._context.monitor.lane_at_work(self._state.key)
+        if batch:
+            self._context.tracer.looked(self._state.key, anyio.current_time() - begun)
+        self._shown = max(self._shown, *(message.version for message in batch), 0)
 
     def _in_order(self, batch: list[ChatMessage]) -> list[ChatMessage]:
         """The batch in the order in which things happened."""
-        cursor = self._lane.handling.cursor
+        cursor = self._commits.cursor
         return sorted(batch, key=lambda message: moment(cursor.classify(message), message))
 
-    async def _go_by_comings(self, message: ChatMessage, look: Poll) -> PollResult:
-        """Deal with what a message means to a bot that was removed, or came back, while it did not look.
+    async def _is_settled_by_changes(self, message: ChatMessage, look: Poll) -> bool:
+        """Deal with what a message means to a bot that was removed, or came back, while it did not poll.
 
         Returns:
-            REMOVED: it tells of a removal that no return follows. SKIPPED: nothing else is to be done about it.
+            Whether nothing else is to be done about the message. A removal that no return follows ends the poll: see
+            `has_shown_removal`.
         """
-        lane, cursor = self._lane, self._lane.handling.cursor
+        state, cursor = self._state, self._commits.cursor
         change = cursor.classify(message)
         if change is Change.NONE:
-            return PollResult.READ
+            return False
         when, is_new = moment(change, message)[0], change is Change.RECEIVED
-        for begin, end in absences(look.membership_changes, arrived=max(lane.arrived, cursor.floor), known=self._known):
+        for begin, end in absences(
+            look.membership_changes, arrived=max(state.arrived, cursor.floor), known=self._known
+        ):
             if is_new and message.number == end:
-                await lane.tell_joined(message.id)
-                return PollResult.READ
+                await self._presence.tell_joined(message.id)
+                return False
             if is_new and message.number == begin:
                 if end is None and begin > self._pardoned:
-                    self.removal = {message.number: message.version}
-                    return PollResult.REMOVED
-                if end is not None and not lane.membership.was_told:
-                    await lane.tell_left(message)
-                lane.handling.skip(message.number, message.version)
-                return PollResult.SKIPPED
-            if end is not None and begin < when < end and message.sender != self._bot.user:
-                lane.handling.skip(message.number, message.version)
-                return PollResult.SKIPPED
-        return PollResult.READ
+                    self.removal, self.has_shown_removal = {message.number: message.version}, True
+                    return False
+                if end is not None and not state.membership.was_told:
+                    await self._presence.tell_left(message)
+                self._commits.mark_handled(message.number, message.version)
+                return True
+            if end is not None and begin < when < end and message.sender != self._context.user:
+                self._commits.mark_handled(message.number, message.version)
+                return True
+        return False
 
-    async def _notice(self, message: ChatMessage) -> bool:
-        """Deal with one message as a look showed it. False when the turn should go no further."""
-        handling = self._lane.handling
-        change = handling.cursor.classify(message)
+    async def _event_of(self, message: ChatMessage) -> Event | None:
+        """Return the event that a message tells of; None if it tells of none.
+
+        An own message is the proof that its action was sent, whatever the send itself returned.
+        """
+        commits = self._commits
+        change = commits.cursor.classify(message)
         if change is Change.NONE:
-            return True
-        if message.sender == self._bot.user and message.reply_key is not None:
+            return None
+        if message.sender == self._context.user and message.reply_key is not None:
             doubles = self._look.doubles.get(message.reply_key, ()) if self._look is not None else ()
-            healing = await handling.outbox.confirm(message, doubles)
-            await handling.enqueue(healing)
+            healing = await commits.outbox.confirm(message, doubles)
+            await commits.enqueue(healing)
             if healing:
-                self._bot.watch.healed()
-        event = event_of(change, message, bot=self._bot.user, thread=self._lane.thread)
+                self._context.monitor.healed()
+        event = event_of(change, message, bot=self._context.user, thread=self._state.key)
         if event is None:
-            handling.skip(message.number, message.version)
-            return True
+            commits.mark_handled(message.number, message.version)
+            return None
         self._spoke(message)
         if self.unhandled_ms is None:
             self.unhandled_ms = message.version
-            self._bot.watch.noticed(self._bot.clock() - message.version / 1000)
-        await handling.handle(event, {message.number: message.version})
-        self.unhandled_ms = None
-        await self._lane.flush()
-        return not self._bot.is_stopping and not handling.outbox.is_full
+            self._context.monitor.event_noticed(self._context.clock() - message.version / 1000)
+        return event
 
     def _spoke(self, message: ChatMessage) -> None:
         """Note that the thread is alive, and that others used up its shared quota."""
         now = anyio.current_time()
         self.spoke_at = now
-        self._lane.handling.receipts.count_people(message)
+        self._commits.receipts.count_people(message)
         if message.participants:
-            self._lane.people = None
+            self._state.people = None
         # By the service's clock: ours may be wrong, and what others have used up of the quota must be known.
         read_ms = self._look.server_time_ms if self._look is not None else None
         age = 0.0 if read_ms is None else (read_ms - message.version) / 1000
         if message.is_said and age < 60:
             # Another bot of this process has counted what it said already.
-            change = None if message.sender in self._bot.commons.users else message.version
-            self._lane.budget.count_other(Operation.WRITE_MESSAGE, now - max(0.0, age), change)
+            change = None if message.sender in self._context.shared.users else message.version
+            self._state.budget.count_other(Operation.WRITE_MESSAGE, now - max(0.0, age), change)

@@ -19,7 +19,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from chatbot.conversation.due_queue import Schedule
+from chatbot.conversation.due_queue import DueQueue
 from chatbot.model import ThreadId
 
 BURST: Final = 0.25
@@ -37,7 +37,7 @@ class RateLimitedPolls:
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
-        self._schedule = Schedule()
+        self._schedule = DueQueue[ThreadId, float]()
         self._wanted: dict[ThreadId, float] = {}
         self._demand = 0.0
         self._free_at = -math.inf
@@ -63,7 +63,7 @@ class RateLimitedPolls:
             phase: the part of the pause that is still to come; random ones spread threads that begin together.
         """
         self._weigh(thread, 1.0 / pause)
-        self._schedule.set(thread, now + pause * self.stretch * phase)
+        self._schedule.set_earlier(thread, now + pause * self.stretch * phase)
 
     def skip(self, thread: ThreadId) -> None:
         """The thread is looked at just now for another reason; it goes on to count until it is set or dropped."""
@@ -128,7 +128,7 @@ class PollQueue:
     __slots__ = ("_beats", "_calls", "_in_a_row")
 
     def __init__(self, rate: float) -> None:
-        self._calls = Schedule()
+        self._calls = DueQueue[ThreadId, float]()
         self._beats = RateLimitedPolls(rate)
         self._in_a_row = 0
 
@@ -142,7 +142,7 @@ class PollQueue:
 
     def call(self, thread: ThreadId, due: float) -> None:
         """Give the thread a turn at `due`, or earlier if that was said before."""
-        self._calls.set(thread, due)
+        self._calls.set_earlier(thread, due)
 
     def spread(self, thread: ThreadId, pause: float, now: float, *, phase: float) -> None:
         """Begin the beat of a thread, when only a part (0 to 1) of its pause is still to come."""
@@ -151,7 +151,7 @@ class PollQueue:
     def rest(self, thread: ThreadId, rest: NextRun, now: float) -> None:
         """A turn has ended."""
         if rest.call is not None:
-            self._calls.set(thread, now + rest.call)
+            self._calls.set_earlier(thread, now + rest.call)
         if rest.beat is None:
             self._beats.drop(thread)
         else:
@@ -181,3 +181,8 @@ class PollQueue:
             return thread
         self._in_a_row = 0
         return self._beats.take(now) or self._calls.take(now)
+
+
+def sooner(a: float | None, b: float | None) -> float | None:
+    """Return the shorter of two pauses; None is no pause."""
+    return b if a is None else a if b is None else min(a, b)

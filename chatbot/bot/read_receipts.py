@@ -1,16 +1,17 @@
-"""What a bot owes a thread in read receipts: the newest only, as a courtesy; the durable cursor is another thing.
+"""Read receipts, those that the bot owes and those of other people.
 
-What others in a thread have read: asked of the service only where a handler wants to know, while people talk.
+`ReceiptSender` sends the newest receipt only, as a courtesy; the durable cursor is another thing.
 
-Nothing rings for a receipt, and the service keeps only the latest of each person (REST: read receipts), and none in
-threads of more than 20. So they are asked for on the thread's own beat, as long as somebody has spoken not long ago.
-What handlers were told is remembered like a state, in the event's own commit: each receipt is told, once, also over
-restarts. A service that does not give them is left alone for a while; nothing else waits for it.
+`ReceiptPoller` asks what others have read, where a handler wants to know, while people talk. No request tells that
+there is a new receipt, and the service keeps only the latest of each person (REST: read receipts), and none in threads
+of more than 20. So they are polled with the thread, as long as somebody has spoken not long ago. What handlers were
+told is stored like a state, in the event's own commit: each receipt is told once, also over restarts. A service that
+does not give them is left alone for a while; nothing else waits for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -18,6 +19,9 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from chatbot.bot.environment import BotContext
+from chatbot.bot.handlers import HandlerRunner
+from chatbot.bot.membership import ThreadState
 from chatbot.conversation.state import State, StateType, state_type_of
 from chatbot.errors import Forbidden, NotFound, Rejected, ServiceError, Throttled
 from chatbot.events import ReadReceiptReceived
@@ -26,12 +30,10 @@ from chatbot.service.back_off import BackOff
 from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Operation
 from chatbot.stores.records import StateKey, StoredState, ThreadRecord
-from chatbot.stores.writes import SaveState, SettleReceipt
+from chatbot.stores.writes import SaveState, SettleReceipt, Write
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
-
-    from chatbot.bot.lane import Lane
 
 MAX_PEOPLE: Final = 20
 """In larger threads the service keeps no receipts (service limits)."""
@@ -158,82 +160,91 @@ class ReceiptPoller:
     """The receipts of others in one thread.
 
     Args:
-        lane: whose.
+        context: the bot's environment.
+        handlers: the bot's handlers; nobody asks for receipts that none of them wants.
+        state: what the bot knows of the thread.
     """
 
-    __slots__ = ("_kind", "_known", "_lane")
+    __slots__ = ("_context", "_handlers", "_kind", "_known", "_state")
 
-    def __init__(self, lane: Lane) -> None:
-        self._lane = lane
+    def __init__(self, context: BotContext, handlers: HandlerRunner, state: ThreadState) -> None:
+        self._context = context
+        self._handlers = handlers
+        self._state = state
         self._kind = _kind_of_told()
         self._known: dict[UserId, int] = {}
 
-    async def run(self) -> None:
-        """Ask what was read, if it is time, and have the handlers told of what is new.
+    async def poll(self, floor: int) -> list[Receipt]:
+        """Ask what was read, if it is time; return what is new.
 
-        Raises:
-            TryAgain, StoreError: as `Handling.handle`.
+        Args:
+            floor: the message above which the bot was there.
         """
-        lane, now = self._lane, anyio.current_time()
-        if not self._is_wanted(now) or self.delay:
-            return
-        lane.budget.spend(Operation.LIST_RECEIPTS, now)
+        now = anyio.current_time()
+        if self.delay:
+            return []
+        self._state.budget.spend(Operation.LIST_RECEIPTS, now)
         try:
-            receipts = [receipt async for receipt in lane.bot.service.list_receipts(lane.thread)]
+            receipts = [receipt async for receipt in self._context.service.list_receipts(self._state.key)]
         except ServiceError as error:
             asked = error.retry_after if isinstance(error, Throttled) else None
-            lane.budget.block(Operation.LIST_RECEIPTS, now + (asked or REFUSED_PAUSE))
-            lane.log.debug("receipts.refused", error=error)
+            self._state.budget.block(Operation.LIST_RECEIPTS, now + (asked or REFUSED_PAUSE))
+            self._state.log.debug("receipts.refused", error=error)
+            return []
+        return [receipt for receipt in receipts if self._is_news(receipt.reader, int(receipt.message), floor)]
+
+    async def events(
+        self, receipts: Sequence[Receipt], floor: int
+    ) -> AsyncGenerator[tuple[ReadReceiptReceived, Write]]:
+        """Yield an event for each receipt that handlers were not told of, with what to write in the event's commit.
+
+        A receipt counts as told when the next one is asked for, so the event must be handled and committed by then.
+        """
+        if not receipts:
             return
-        await self._tell([one for one in receipts if self._is_news(one.reader, int(one.message))])
+        key = StateKey(self._kind.name, self._state.key)
+        stored = await self._context.conversations.state(key)
+        told: ReportedReceipts = self._kind.load(stored.value if stored else None)
+        self._known = {UserId(reader): int(message) for reader, message in told.messages.items()}
+        for receipt in sorted(receipts, key=lambda receipt: (receipt.read_on, int(receipt.message))):
+            if not self._is_news(receipt.reader, int(receipt.message), floor):
+                continue
+            told = ReportedReceipts({**told.messages, receipt.reader: receipt.message})
+            event = ReadReceiptReceived(
+                bot=self._context.user, thread=self._state.key, occurred_on=receipt.read_on, receipt=receipt
+            )
+            version = max(int(self._context.clock() * 1000), stored.version + 1 if stored else 1)
+            yield event, SaveState(key, self._kind.dump(told), stored.version if stored else None, version)
+            stored = StoredState(self._kind.dump(told), version)
+            self._known[receipt.reader] = int(receipt.message)
 
     @property
     def delay(self) -> float:
         """Seconds until it may be asked again."""
-        return self._lane.budget.delay(Operation.LIST_RECEIPTS, anyio.current_time())
+        return self._state.budget.delay(Operation.LIST_RECEIPTS, anyio.current_time())
 
-    def lacks(self, latest: Mapping[UserId, int]) -> bool:
-        """Whether handlers want to know of one of these and do not yet.
+    def has_news(self, latest: Mapping[UserId, int], floor: int) -> bool:
+        """Return whether one of these is new.
 
         Args:
             latest: the number of the latest message that each person has read.
+            floor: the message above which the bot was there.
         """
-        is_news = any(self._is_news(reader, number) for reader, number in latest.items())
-        return is_news and self._is_wanted(anyio.current_time())
+        return any(self._is_news(reader, number, floor) for reader, number in latest.items())
 
-    def _is_wanted(self, now: float) -> bool:
-        lane = self._lane
-        is_active = now - lane.looking.spoke_at < ACTIVE_SECONDS and lane.handling.receipts.people <= MAX_PEOPLE
-        return is_active and lane.bot.crew.dispatcher.subscribes(ReadReceiptReceived)
+    def is_wanted(self, spoke_at: float, people: int) -> bool:
+        """Return whether handlers want to know what was read here.
 
-    def _is_news(self, reader: UserId, number: int) -> bool:
-        """Whether it is another's, of a message that the bot was there for, and newer than what is known."""
-        floor = max(self._lane.handling.cursor.floor, self._lane.arrived)
-        return reader != self._lane.bot.user and number > max(floor, self._known.get(reader, 0))
+        Args:
+            spoke_at: when somebody last spoke.
+            people: how many are in the thread.
+        """
+        is_active = anyio.current_time() - spoke_at < ACTIVE_SECONDS and people <= MAX_PEOPLE
+        return is_active and self._handlers.dispatcher.subscribes(ReadReceiptReceived)
 
-    async def _tell(self, receipts: Sequence[Receipt]) -> None:
-        if not receipts:
-            return
-        lane = self._lane
-        key = StateKey(self._kind.name, lane.thread)
-        stored = await lane.bot.conversations.state(key)
-        told: ReportedReceipts = self._kind.load(stored.value if stored else None)
-        self._known = {UserId(reader): int(message) for reader, message in told.messages.items()}
-        for receipt in sorted(receipts, key=lambda one: (one.read_on, int(one.message))):
-            if not self._is_news(receipt.reader, int(receipt.message)):
-                continue
-            if lane.bot.is_stopping or lane.handling.outbox.is_full:
-                return
-            told = ReportedReceipts({**told.messages, receipt.reader: receipt.message})
-            event = ReadReceiptReceived(
-                bot=lane.bot.user, thread=lane.thread, occurred_on=receipt.read_on, receipt=receipt
-            )
-            version = max(int(lane.bot.clock() * 1000), stored.version + 1 if stored else 1)
-            write = SaveState(key, self._kind.dump(told), stored.version if stored else None, version)
-            await lane.handling.handle(event, {}, write)
-            stored = StoredState(self._kind.dump(told), version)
-            self._known[receipt.reader] = int(receipt.message)
-            await lane.flush()
+    def _is_news(self, reader: UserId, number: int, floor: int) -> bool:
+        """Return whether it is another's, of a message that the bot was there for, and newer than what is known."""
+        return reader != self._context.user and number > max(floor, self._known.get(reader, 0))
 
 
 @cache

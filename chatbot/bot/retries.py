@@ -1,17 +1,15 @@
-"""How often the event in hand was tried, and what comes after a failure: another try, or a dead letter.
+"""How often the event in hand was tried, and what comes after a failure: another attempt, or a dead letter.
 
 In an unbroken process the count is kept here. After a process that died in the middle of something, each lane notes
 an attempt in the store *before* its handler runs, until one of its commits has succeeded: a handler that kills the
 process ends as a dead letter too. Whatever was running when the process died again runs alone from then on, so that
-only the guilty one is counted further; one that waits for its next try when the process is killed is not to blame.
+only the guilty one is counted further; one that waits for its next attempt when the process is killed is not to blame.
 
 A handler that runs for more than a minute is noted in any process. A process that was told to stop and is ended while
 such a handler runs has *cut it off*, which is counted apart: restarting bots kills nobody.
 
-Runs handlers on an event until it is done with: tried again after failures, at last buried as a dead letter.
-
-Whoever lends it a way to commit says what else belongs into the transaction. If a commit finds that a state was
-changed since the handler read it, the handler runs again at once.
+`Attempts` counts, `RetryLoop` decides. Whoever lends the loop a way to commit says what else belongs into the
+transaction. If a commit finds that a state was changed since the handler read it, the handler runs again at once.
 """
 
 from __future__ import annotations
@@ -20,12 +18,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import anyio
 
 from chatbot.actions import KeyedAction, SendMessage
+from chatbot.bot.commits import ThreadCommits
 from chatbot.bot.degraded import LANE_FAILING, LASTING_SECONDS
+from chatbot.bot.environment import BotContext
+from chatbot.bot.handlers import HandlerRunner
+from chatbot.bot.live_channel import ThreadLiveChannel, broken_streams
 from chatbot.dispatch import Outcome
 from chatbot.dispatch.author_code import SLOW_SECONDS, Abandoned, RunLimits, Running
 from chatbot.errors import CannotStore, StoreConflict, StoreError, described, kind_of
@@ -35,11 +37,6 @@ from chatbot.service.back_off import jittered
 from chatbot.service.budget import AbandonedHandler
 from chatbot.stores.records import Attempt, DeadLetter, Progress, letter_id
 from chatbot.stores.writes import BeginAttempt, EndAttempt, SaveDeadLetter, Write
-
-if TYPE_CHECKING:
-    from structlog.typing import FilteringBoundLogger
-
-    from chatbot.bot.bot import Bot
 
 MAX_KILLS: Final = 3
 """How often a process may die while one handler runs."""
@@ -180,27 +177,79 @@ Commit: TypeAlias = Callable[[Outcome, Sequence[Write]], Awaitable[None]]
 """Commits what came of an event, together with these writes."""
 
 
-class RetryLoop:
-    """The handling of events, one after the other.
+class AttemptJournal:
+    """What the retry loops of one bot share: the notes of handlers that run for long, and the turn of suspects.
 
     Args:
-        bot: whose events.
-        thread: where they happen; None is in none.
-        noted: an attempt that an earlier process noted before it died.
-        log: bound to bot and thread.
+        context: the bot's environment.
+
+    Attributes:
+        suspect: held while a handler runs that ran when an earlier process died; such handlers run one by one, so that
+            the next death tells which of them is guilty.
     """
 
-    __slots__ = ("_bot", "_in_hand", "_log", "_outcome", "_outcome_of", "_running", "_thread", "attempts")
+    def __init__(self, context: BotContext) -> None:
+        self._context = context
+        self._to_note: list[tuple[RetryLoop, Running]] = []
+        self._has_to_note = anyio.Event()
+        self.suspect = anyio.Lock()
 
-    def __init__(self, bot: Bot, thread: ThreadId | None, noted: Attempt | None, log: FilteringBoundLogger) -> None:
-        self._bot = bot
-        self._thread = thread
-        self._log = log
+    def add_long(self, loop: RetryLoop, running: Running) -> None:
+        """Have it noted in the store, soon, that a handler runs for long; in callbacks of the event loop, too."""
+        self._to_note.append((loop, running))
+        self._has_to_note.set()
+
+    async def run(self) -> None:
+        """Note handlers that run for long, until canceled."""
+        while True:
+            await self._has_to_note.wait()
+            self._has_to_note = anyio.Event()
+            noted, self._to_note = self._to_note, []
+            writes = [loop.long_attempt() for loop, running in noted if not running.task.done()]
+            try:
+                await self._context.commit([write for write in writes if write is not None])
+            except StoreError as error:
+                self._context.ongoing.record_failure("store", error)
+
+
+class RetryLoop:
+    """Runs handlers on the events of one thread, one after the other, until each is done with.
+
+    Args:
+        context: the bot's environment.
+        handlers: what runs the handlers.
+        journal: what the retry loops of the bot share.
+        commits: what is known and owed in the thread.
+        noted: an attempt that an earlier process noted before it died.
+        wake: gives a thread's lane a turn; in callbacks of the event loop, too.
+    """
+
+    __slots__ = (
+        "_commits", "_context", "_handlers", "_in_hand", "_journal", "_log", "_outcome", "_outcome_of", "_running",
+        "_state", "_wake", "attempts",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        context: BotContext,
+        handlers: HandlerRunner,
+        journal: AttemptJournal,
+        commits: ThreadCommits,
+        noted: Attempt | None,
+        wake: Callable[[ThreadId], None],
+    ) -> None:
+        self._context = context
+        self._handlers = handlers
+        self._journal = journal
+        self._commits = commits
+        self._state = commits.state
+        self._log = commits.state.log
+        self._wake = wake
         self._in_hand: tuple[Event, float] | None = None
         self._running: Running | None = None
         self._outcome: tuple[str, Outcome] | None = None
         self._outcome_of: Event | None = None
-        self.attempts = Attempts(thread or ThreadId(""), noted, is_suspicious=bot.was_killed)
+        self.attempts = Attempts(self._state.key, noted, is_suspicious=context.was_killed)
 
     async def run(self, event: Event, commit: Commit) -> None:
         """Run the handlers on an event and have what came of it committed.
@@ -211,16 +260,27 @@ class RetryLoop:
         """
         self.check_free()
         self.attempts.check_pause(event)
-        for _ in range(MAX_CONFLICTS):
+        for repetition in range(MAX_CONFLICTS + 1):
             try:
-                await self._attempt(event, commit)
+                with self._context.tracer.attempt(event, self.attempts.number(event)):
+                    outcome = await self._survived(event, await self.attempt(event))
+                    outcome = await self._committed(event, outcome, commit)
+                    if outcome.error is not None:
+                        await self._retry_or_give_up(event, outcome, outcome.error, commit)
+                    self._context.degraded.end(LANE_FAILING, place=retries_in(self._state.thread))
+                    return
             except StoreConflict as conflict:
+                if repetition == MAX_CONFLICTS:
+                    raise
                 self._log.info("handler.repeated", event_key=event.key, reason=str(conflict))
                 if self.attempts.is_noted:
-                    await self._bot.commit([self.attempts.survived(event)])
-            else:
-                return
-        await self._attempt(event, commit)
+                    await self._context.commit([self.attempts.survived(event)])
+
+    async def _survived(self, event: Event, outcome: Outcome) -> Outcome:
+        """Take back the note of a handler that has failed: the process lives, so that this attempt was no kill."""
+        if outcome.error is not None and self.attempts.is_noted:
+            await self._context.commit([self.attempts.survived(event)])
+        return outcome
 
     def check_free(self) -> None:
         """Let nothing start beside a handler that was abandoned here.
@@ -228,7 +288,7 @@ class RetryLoop:
         Raises:
             TryAgain: one still runs; the lane gets a turn as soon as it ends.
         """
-        if (self._bot.user, self._thread or "") in self._bot.commons.abandoned:
+        if (self._context.user, self._state.key) in self._context.shared.abandoned:
             raise TryAgain(ABANDONED_PAUSE)
 
     async def handle(self, event: Event) -> Outcome:
@@ -246,7 +306,9 @@ class RetryLoop:
             self._in_hand = event, anyio.current_time()
 
         try:
-            outcome = await self._bot.handle(event, self._limits(event), before=begin)
+            outcome = await self._handlers.handle(
+                event, self._limits(event), channel=self._channel(event), before=begin
+            )
         finally:
             self._in_hand = self._running = None
         return self._unless_abandoned(event, outcome)
@@ -254,7 +316,7 @@ class RetryLoop:
     def is_long(self, now: float) -> bool:
         """Whether a handler has run for more than a minute here, or was abandoned; in any thread."""
         in_hand = self._in_hand
-        is_abandoned = (self._bot.user, self._thread or "") in self._bot.commons.abandoned
+        is_abandoned = (self._context.user, self._state.key) in self._context.shared.abandoned
         return is_abandoned or (in_hand is not None and now - in_hand[1] > SLOW_SECONDS)
 
     def long_attempt(self) -> Write | None:
@@ -264,11 +326,14 @@ class RetryLoop:
         return None if event is None else self.attempts.long(event)
 
     async def _give_up(self, event: Event, outcome: Outcome) -> Outcome:
-        return await self._bot.give_up(event, outcome, self._limits(event))
+        return await self._handlers.give_up(event, outcome, self._limits(event), channel=self._channel(event))
+
+    def _channel(self, event: Event) -> ThreadLiveChannel | None:
+        return None if self._state.thread is None else ThreadLiveChannel(self._context, self._commits, event)
 
     def _limits(self, event: Event) -> RunLimits:
         # Whatever a bot waits for at its start may take long.
-        timeout = None if isinstance(event, BotStarted) else self._bot.settings.timeout
+        timeout = None if isinstance(event, BotStarted) else self._context.settings.timeout
         before = partial(self._note, event) if self.attempts.is_suspicious else None
         return RunLimits(timeout, partial(self._slow, event), partial(self._abandoned, event), self._begun, before)
 
@@ -280,7 +345,7 @@ class RetryLoop:
         in_hand, running = self._in_hand, self._running
         if in_hand is None or running is None or running.task.done():
             return None
-        where = f"in thread {self._thread}" if self._thread else "in no thread"
+        where = f"in thread {self._state.thread}" if self._state.thread else "in no thread"
         return f"{running.whose.name} ({running.whose.place}) {where} for {now - in_hand[1]:.0f} s"
 
     def _unless_abandoned(self, event: Event, outcome: Outcome) -> Outcome:
@@ -300,15 +365,19 @@ class RetryLoop:
             event_key=event.key,
             seconds=SLOW_SECONDS,
         )
-        self._bot.watch.slow(event, whose.name, whose.place)
+        self._context.monitor.slow(event, whose.name, whose.place)
         self.attempts.handler = whose.name
-        self._bot.note_long(self, running)
+        self._journal.add_long(self, running)
 
     def _abandoned(self, event: Event, running: Running) -> None:
-        """Keep the lane from starting anything, in this bot and in one that takes its place, until the handler ends."""
-        bot, whose = self._bot, running.whose
-        key = (bot.user, self._thread or "")
-        bot.commons.abandoned[key] = AbandonedHandler(whose.name, whose.place, running.now)
+        """Keep the lane from starting anything, in this bot and in one that takes its place, until the handler ends.
+
+        The handler may still act. If the next event were handled beside it, the thread's order would be broken; and if
+        the event were given up at once, both its dead letter and its late effects would be there.
+        """
+        shared, whose = self._context.shared, running.whose
+        key = (self._context.user, self._state.key)
+        shared.abandoned[key] = AbandonedHandler(whose.name, whose.place, running.now)
         self._log.error(
             "handler.abandoned",
             handler=whose.name,
@@ -317,26 +386,16 @@ class RetryLoop:
             event_key=event.key,
             hint="it did not end after it was canceled; nothing else is handled here until it does",
         )
-        bot.watch.abandoned(whose.name)
+        self._context.monitor.abandoned(whose.name)
         self.attempts.handler = whose.name
-        bot.note_long(self, running)
+        self._journal.add_long(self, running)
 
         def ended(_task: object) -> None:
-            bot.commons.abandoned.pop(key, None)
+            shared.abandoned.pop(key, None)
             self._log.info("handler.ended", handler=whose.name, event_key=event.key)
-            if self._thread is None:
-                bot.own.wake()
-            else:
-                bot.turns.ring_soon(self._thread)
+            self._wake(self._state.key)
 
         running.task.add_done_callback(ended)
-
-    async def _attempt(self, event: Event, commit: Commit) -> None:
-        with self._bot.tracer.attempt(event, self.attempts.number(event)):
-            await self._run(event, commit)
-
-    async def _run(self, event: Event, commit: Commit) -> None:
-        await self._conclude(event, await self.attempt(event), commit)
 
     async def attempt(self, event: Event) -> Outcome:
         """Run the handlers, unless they have killed the process, or were cut off, too often.
@@ -353,38 +412,42 @@ class RetryLoop:
         if attempts.cuts(event) >= MAX_CUTS:
             return _cut_off(attempts.killer(event))
         # Alone only what was running at a kill before: others shall not wait for each other's slow handlers.
-        async with self._bot.one_suspect if attempts.kills(event) else nullcontext():
+        async with self._journal.suspect if attempts.kills(event) else nullcontext():
             return await self.handle(event)
 
     async def _note(self, event: Event, handler: str) -> None:
         """Note a handler of a suspicious lane in the store before it runs, for as long as it runs."""
-        await self._bot.commit([self.attempts.begin(event, handler)])
+        await self._context.commit([self.attempts.begin(event, handler)])
 
-    async def _conclude(self, event: Event, outcome: Outcome, commit: Commit) -> None:
-        if outcome.error is not None and self.attempts.is_noted:
-            await self._bot.commit([self.attempts.survived(event)])
-        outcome = await self._committed(event, outcome, commit)
-        if outcome.error is None:
-            self._bot.degraded.end(LANE_FAILING, place=retries_in(self._thread))
-            return
+    async def _retry_or_give_up(self, event: Event, outcome: Outcome, error: Exception, commit: Commit) -> None:
+        """Have a failed event tried again, or keep it as a dead letter once it was tried often enough.
+
+        Raises:
+            TryAgain: it is tried again after a pause.
+            StoreError: nothing was committed.
+        """
         count = self.attempts.failed(event)
         if not outcome.is_final and count < outcome.retry.attempts:
             pause = jittered(outcome.retry.pause(count))
             self._log.debug("handler.retried", event_key=event.key, attempt=count, pause=round(pause, 1))
-            detail = f"{outcome.handler} fails with {kind_of(outcome.error)}, attempt {count}"
-            self._bot.degraded.begin(
-                LANE_FAILING, detail, anyio.current_time(), place=retries_in(self._thread), after=LASTING_SECONDS
+            detail = f"{outcome.handler} fails with {kind_of(error)}, attempt {count}"
+            self._context.degraded.begin(
+                LANE_FAILING,
+                detail,
+                anyio.current_time(),
+                place=retries_in(self._state.thread),
+                after=LASTING_SECONDS,
             )
             raise self.attempts.wait(pause)
-        self._bot.degraded.end(LANE_FAILING, place=retries_in(self._thread))
+        self._context.degraded.end(LANE_FAILING, place=retries_in(self._state.thread))
         count = max(count, self.attempts.kills(event))
         # A handler that has killed the process is followed by nobody: an error handler may be what kills it.
         is_deadly = self.attempts.kills(event) >= MAX_KILLS or self.attempts.cuts(event) >= MAX_CUTS
         last_words = Outcome() if is_deadly else await self._give_up(event, outcome)
         # Half a text does not stand without a word: that of an error handler, or ours.
-        broken = await self._bot.broken_streams(event, outcome, count)
+        broken = await broken_streams(self._context, self._commits, event, outcome, count)
         if last_words.handler != outcome.handler:
-            broken += await self._bot.broken_streams(event, last_words, count)
+            broken += await broken_streams(self._context, self._commits, event, last_words, count)
         letter = self.letter(event, outcome, count)
         if not any(isinstance(wish.action, SendMessage) for wish in last_words.wishes):
             last_words = replace(last_words, wishes=(*broken, *last_words.wishes))
@@ -401,10 +464,8 @@ class RetryLoop:
         Raises:
             StoreError: nothing was committed.
         """
-        with self._bot.tracer.attempt(event, number):
-            outcome = await self.handle(event)
-            if outcome.error is not None and self.attempts.is_noted:
-                await self._bot.commit([self.attempts.survived(event)])
+        with self._context.tracer.attempt(event, number):
+            outcome = await self._survived(event, await self.handle(event))
             return await self._committed(event, outcome, commit)
 
     async def settle(
@@ -447,23 +508,23 @@ class RetryLoop:
             return outcome
         assert failed.error is not None
         if self.attempts.is_noted:
-            await self._bot.commit([self.attempts.survived(event)])
-        self._bot.say_failure(event, failed.handler, failed.error)
+            await self._context.commit([self.attempts.survived(event)])
+        self._handlers.report_failure(event, failed.handler, failed.error)
         return failed
 
     def letter(self, event: Event, outcome: Outcome, attempts: int, caused_by: UserId | None = None) -> SaveDeadLetter:
         """What keeps an event that is given up."""
         assert outcome.error is not None
         letter = DeadLetter(
-            id=letter_id(self._bot.user, self._thread, event.key),
+            id=letter_id(self._context.user, self._state.thread, event.key),
             event=event,
             handler=outcome.handler or "",
             error=f"{described(outcome.error)}\n".splitlines()[0][:500],
             attempts=attempts,
-            died_ms=int(self._bot.clock() * 1000),
+            died_ms=int(self._context.clock() * 1000),
             caused_by=caused_by,
         )
-        self._bot.watch.buried()
+        self._context.monitor.buried()
         # What a handler raised may quote people; what the service said of a wish does not.
         reason = event.reason if isinstance(event, ActionFailed) else kind_of(outcome.error)
         self._log.error(

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import anyio
 
+from chatbot.bot.bot import Bot
 from chatbot.bot.degraded import HANDLER_SLOW, SLOW_HANDLER_SECONDS, Degraded
+from chatbot.bot.lane import Lane
 from chatbot.bot.membership import Presence
 from chatbot.bot.monitoring import PATIENCE
 from chatbot.model import UserId
 from chatbot.service.budget import SERVICE_QUOTAS, Budget, Operation
-
-if TYPE_CHECKING:
-    from chatbot.bot.bot import Bot
-    from chatbot.bot.lane import Lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,29 +80,29 @@ def report(bot: Bot, now: float) -> BotStatus:
     Args:
         now: seconds of the event loop's clock.
     """
-    wall = bot.clock()
-    lanes = [lane for lane in bot.lanes.values() if lane.membership.presence is Presence.IN]
+    wall = bot.context.clock()
+    lanes = [lane for lane in bot.scheduler.lanes.values() if lane.membership.presence is Presence.IN]
     late = _late(bot, now)
-    unhandled = [lane.looking.unhandled_ms for lane in lanes if lane.looking.unhandled_ms is not None]
+    unhandled = [lane.poller.unhandled_ms for lane in lanes if lane.poller.unhandled_ms is not None]
     running = _running(bot, now)
-    wished = [made for lane in bot.lanes.values() if (made := lane.handling.outbox.oldest_ms) is not None]
+    wished = [made for lane in bot.scheduler.lanes.values() if (made := lane.commits.outbox.oldest_ms) is not None]
     return BotStatus(
         name=bot.name,
         user=bot.user,
         threads=len(lanes),
-        doorbell=bot.listening.pause,
-        stretch=bot.turns.stretch,
+        doorbell=bot.watcher.pause,
+        stretch=bot.scheduler.stretch,
         lag=max(late.values(), default=0.0),
         missed=_missed(late),
         oldest_unhandled=_age(unhandled, wall),
-        outbox=sum(len(lane.handling.outbox) for lane in bot.lanes.values()),
+        outbox=sum(len(lane.commits.outbox) for lane in bot.scheduler.lanes.values()),
         outbox_age=_age(wished, wall),
-        quota_left=_quota_left([bot.budget, *(lane.budget for lane in lanes)], now),
+        quota_left=_quota_left([bot.context.budget, *(lane.state.budget for lane in lanes)], now),
         running=running,
-        waiting=bot.handlers_waiting,
-        most_handlers=bot.settings.max_handlers,
-        troubles=bot.trouble.current,
-        degraded=(*_slow(running), *bot.degraded.current(now)),
+        waiting=bot.handlers.waiting,
+        most_handlers=bot.context.settings.max_handlers,
+        troubles=bot.context.ongoing.current,
+        degraded=(*_slow(running), *bot.context.degraded.current(now)),
     )
 
 
@@ -120,11 +117,11 @@ def _missed(late: Mapping[str, float]) -> dict[str, float]:
 
 def _late(bot: Bot, now: float) -> dict[str, float]:
     """Pollers that are at work for too long, and the thread that waits longest for its turn."""
-    if bot.is_stopping or bot.is_starting_again(now):
+    if bot.context.is_stopping or bot.is_starting_again(now):
         return {}
-    late = bot.watch.pulse.late(now)
-    waiting = bot.turns.next()
-    if waiting is not None and waiting[1] < now and not bot.turns.waits_for_handlers:
+    late = bot.context.monitor.heartbeats.late(now)
+    waiting = bot.scheduler.next()
+    if waiting is not None and waiting[1] < now and not bot.scheduler.waits_for_handlers:
         late[waiting[0]] = now - waiting[1]
     return late
 
@@ -142,7 +139,7 @@ def _quota_left(budgets: list[Budget], now: float) -> dict[str, int]:
 
 
 def _running(bot: Bot, now: float) -> tuple[RunningHandler, ...]:
-    pulse = bot.watch.pulse
+    pulse = bot.context.monitor.heartbeats
     found = [
         RunningHandler(place, event, seconds, pulse.name_of(place))
         for place, (event, seconds) in pulse.running(now).items()
@@ -165,31 +162,31 @@ async def caught_up(bot: Bot) -> None:
     """
     is_hastened = False
     while not is_caught_up(bot):
-        has_walked = bot.listening.has_walked
+        has_walked = bot.watcher.has_walked
         if has_walked and not is_hastened:
             _hasten(bot)
         is_hastened = has_walked
-        with anyio.move_on_after(bot.settings.cadence.interval):
-            await bot.turns.ended.wait()
+        with anyio.move_on_after(bot.context.settings.cadence.interval):
+            await bot.scheduler.ended.wait()
 
 
 def _hasten(bot: Bot) -> None:
     """Have all threads read now that did not move: an edit of yesterday's may have rung nothing."""
-    for lane in bot.lanes.values():
-        if not lane.looking.has_looked:
-            bot.turns.ring(lane.thread)
+    for lane in bot.scheduler.lanes.values():
+        if not lane.poller.has_looked:
+            bot.scheduler.ask(lane.thread)
 
 
 def is_caught_up(bot: Bot) -> bool:
     """Whether nothing of what was waiting is left."""
-    if not bot.listening.has_walked or bot.turns.working or not bot.is_at_rest:
+    if not bot.watcher.has_walked or bot.scheduler.working or not bot.scheduler.is_at_rest:
         return False
-    return all(_is_done(bot, lane) for lane in bot.lanes.values())
+    return all(_is_done(bot, lane) for lane in bot.scheduler.lanes.values())
 
 
 def _is_done(bot: Bot, lane: Lane) -> bool:
     if lane.membership.is_out:
         return True
-    is_read = lane.membership.presence is Presence.IN and lane.looking.has_looked
-    is_handled = lane.looking.unhandled_ms is None and not bot.conversations.is_due(lane.thread)
+    is_read = lane.membership.presence is Presence.IN and lane.poller.has_looked
+    is_handled = lane.poller.unhandled_ms is None and not bot.context.conversations.is_due(lane.thread)
     return is_read and is_handled and lane.is_settled

@@ -16,7 +16,7 @@ from typing import Final
 import anyio
 
 from chatbot.conversation import journal
-from chatbot.conversation.due_queue import Agenda
+from chatbot.conversation.due_queue import DueQueue
 from chatbot.conversation.schedules import Schedule
 from chatbot.conversation.unit_of_work import UnitOfWork
 from chatbot.events import DialogTimedOut, Event, MessageReceived, ScheduleFired, TimerFired
@@ -65,7 +65,7 @@ class Conversations:
         self._dialogs: dict[str, DialogRecord] = {}
         self._by_person: dict[tuple[ThreadId, UserId | None], list[str]] = {}
         self._timers: dict[str, TimerRecord] = {}
-        self._agenda = Agenda()
+        self._agenda = DueQueue[str, int]()
         self._rung: dict[ThreadId | None, list[str]] = {}
         self._parked: set[ThreadId] = set()
         self._clock_errors: deque[int] = deque(maxlen=CLOCK_READINGS)
@@ -125,6 +125,10 @@ class Conversations:
     async def commit(self, writes: Sequence[Write]) -> None:
         """Make writes durable, all of them or none, and learn what they say."""
         await self._store.commit(self.bot, writes)
+        self.learn(writes)
+
+    def learn(self, writes: Sequence[Write]) -> None:
+        """Take note of what was written to the store; called after the commit, never before it."""
         for write in writes:
             self._learn(write)
 
@@ -239,7 +243,7 @@ class Conversations:
             parked: the threads that the bot is not in; nothing becomes due there.
         """
         self._parked = set(parked)
-        self._timers, self._agenda, self._rung = {}, Agenda(), {}
+        self._timers, self._agenda, self._rung = {}, DueQueue[str, int](), {}
         self._dialogs, self._by_person = {}, {}
         for dialog in await self._store.dialogs(self.bot):
             self._save_dialog(dialog)

@@ -1,91 +1,65 @@
-"""An agenda: what is due when, and what is due next. Pure; times are epoch ms.
-
-Which thread is to be looked at when. Pure: times are arguments, in seconds of one monotonic clock.
-"""
+"""A queue of what is due when: the heap behind timers and polls. Pure; times are arguments, of any one clock."""
 
 from __future__ import annotations
 
 import heapq
+from typing import Generic, TypeVar
 
-from chatbot.model import ThreadId
-
-
-class Agenda:
-    """Due times by key; each key has one at most."""
-
-    __slots__ = ("_due", "_heap")
-
-    def __init__(self) -> None:
-        self._due: dict[str, int] = {}
-        self._heap: list[tuple[int, str]] = []
-
-    def set(self, key: str, due: int) -> None:
-        """Note that something is due then, whatever was noted of it before."""
-        if self._due.get(key) != due:
-            self._due[key] = due
-            heapq.heappush(self._heap, (due, key))
-
-    def drop(self, key: str) -> None:
-        """Cross something out; it need not be there."""
-        self._due.pop(key, None)
-
-    def next_due(self) -> int | None:
-        """When the first thing is due; None when nothing is."""
-        while self._heap and self._due.get(self._heap[0][1]) != self._heap[0][0]:
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
-
-    def take(self, now: int) -> str | None:
-        """Cross out and return the first thing that is due by now; None when nothing is."""
-        due = self.next_due()
-        if due is None or due > now:
-            return None
-        _, key = heapq.heappop(self._heap)
-        del self._due[key]
-        return key
+Key = TypeVar("Key", bound=str)
+Time = TypeVar("Time", int, float)
 
 
-class Schedule:
-    """Due times of threads; each thread has at most one, and an earlier one replaces a later one."""
+class DueQueue(Generic[Key, Time]):
+    """Due times by key; each key has one at most.
+
+    A time that was replaced or dropped stays in the heap until it comes to the top, because searching the heap for it
+    would take longer than all the rest.
+    """
 
     __slots__ = ("_due", "_heap")
 
     def __init__(self) -> None:
-        self._due: dict[ThreadId, float] = {}
-        self._heap: list[tuple[float, ThreadId]] = []
+        self._due: dict[Key, Time] = {}
+        self._heap: list[tuple[Time, Key]] = []
 
     def __len__(self) -> int:
         return len(self._due)
 
-    def __contains__(self, thread: ThreadId) -> bool:
-        return thread in self._due
+    def __contains__(self, key: Key) -> bool:
+        return key in self._due
 
-    def set(self, thread: ThreadId, due: float) -> None:
-        """Look at the thread at `due`, or earlier if that was said before."""
-        if due < self._due.get(thread, float("inf")):
-            self._due[thread] = due
-            heapq.heappush(self._heap, (due, thread))
+    def set(self, key: Key, due: Time) -> None:
+        """Make a key due at this time, whatever was set before."""
+        if self._due.get(key) != due:
+            self._due[key] = due
+            heapq.heappush(self._heap, (due, key))
 
-    def drop(self, thread: ThreadId) -> None:
-        """Do not look at the thread."""
-        self._due.pop(thread, None)
+    def set_earlier(self, key: Key, due: Time) -> None:
+        """Make a key due at this time, unless it is due earlier already."""
+        known = self._due.get(key)
+        if known is None or due < known:
+            self.set(key, due)
 
-    def next_due(self) -> float | None:
-        """When the earliest thread is due; None when none is."""
-        first = self.first()
-        return first[1] if first is not None else None
+    def drop(self, key: Key) -> None:
+        """Remove a key; it need not be there."""
+        self._due.pop(key, None)
 
-    def first(self) -> tuple[ThreadId, float] | None:
-        """The earliest thread, and when it is due; None when none is."""
+    def first(self) -> tuple[Key, Time] | None:
+        """Return the key that is due first, and when; None when there is none."""
         while self._heap and self._due.get(self._heap[0][1]) != self._heap[0][0]:
             heapq.heappop(self._heap)
         return (self._heap[0][1], self._heap[0][0]) if self._heap else None
 
-    def take(self, now: float) -> ThreadId | None:
-        """Remove and return a thread that is due; None when none is."""
-        due = self.next_due()
-        if due is None or due > now:
+    def next_due(self) -> Time | None:
+        """Return when the first key is due; None when there is none."""
+        first = self.first()
+        return first[1] if first is not None else None
+
+    def take(self, now: Time) -> Key | None:
+        """Remove and return the key that is due first; None when none is due by now."""
+        first = self.first()
+        if first is None or first[1] > now:
             return None
-        _, thread = heapq.heappop(self._heap)
-        del self._due[thread]
-        return thread
+        heapq.heappop(self._heap)
+        del self._due[first[0]]
+        return first[0]

@@ -173,7 +173,7 @@ class AdminApi:
         outcome = "not in the thread"
         bot = self._running.get(record.user)
         if bot is not None:
-            if await admin.revive(bot, letter):
+            if await bot.retry_letter(letter):
                 outcome = "now"
         elif await self._is_in(record, letter):
             await self._store.commit(record.user, [ReviveDeadLetter(letter.id)])

@@ -90,7 +90,7 @@ class Runtime:
         bots: in the order of bots.yaml; those that came later are behind.
         tallies: the counts of each bot, by its name; those of bots that have gone are kept, and gone on with when they
             come again.
-        commons: what the bots share: their users, and the quotas of the threads they are in.
+        shared: what the bots share: their users, and the quotas of the threads they are in.
         traces: what makes spans of the bots' work, if anybody wants any.
     """
 
@@ -114,7 +114,7 @@ class Runtime:
             self.tallies,
             self.traces,
             names=names,
-            commons=self.shared_quotas,
+            shared=self.shared_quotas,
         )
 
     def bot(self, name: str) -> Bot:
@@ -139,9 +139,9 @@ class Runtime:
         """Put another configuration in force, as far as bots that stay need not be told."""
         self.config = config
         for bot in self.bots:
-            bot.settings = replace(bot.settings, retention=config.retention)
-            if isinstance(bot.tracer, LoggedWork):
-                bot.tracer.log_texts(config.log.texts)
+            bot.context.settings = replace(bot.context.settings, retention=config.retention)
+            if isinstance(bot.context.tracer, LoggedWork):
+                bot.context.tracer.log_texts(config.log.texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ async def assemble(
     traces: TracerProvider | None = None,
     *,
     names: Collection[str] | None = None,
-    commons: SharedQuotas | None = None,
+    shared: SharedQuotas | None = None,
 ) -> list[Bot]:
     """Make the bots; their users are created at the first start and remembered from then on.
 
@@ -178,7 +178,7 @@ async def assemble(
         tallies: filled with the counts of each bot, by its name; a bot that has some goes on with them.
         traces: what makes spans of the bots' work, if anybody wants any.
         names: which bots to make; None is all.
-        commons: what the bots of this process share: its users, those made here included, are at any time who the bots
+        shared: what the bots of this process share: its users, those made here included, are at any time who the bots
             take for their siblings.
 
     Raises:
@@ -186,20 +186,20 @@ async def assemble(
         StoreError: the store cannot be read or written.
     """
     tallies = {} if tallies is None else tallies
-    commons = commons or SharedQuotas()
+    shared = shared or SharedQuotas()
     identities = []
     for name, bot in config.bots.items():
         if names is None or name in names:
             tally = tallies.setdefault(name, Tally())
             identities.append(await _identity(name, bot, connection, resource, store, tally))
-    commons.users |= {identity.record.user for identity in identities}
+    shared.users |= {identity.record.user for identity in identities}
     bots = []
     for identity in identities:
         info = BotInfo(
             identity.name,
             identity.record.user,
             identity.display_name,
-            siblings=OtherStores(identity.record.user, commons.users),
+            siblings=OtherStores(identity.record.user, shared.users),
             admins=frozenset(identity.config.admins),
         )
         bots.append(
@@ -217,7 +217,7 @@ async def assemble(
                 settings=bot_settings(identity.config, retention=config.retention),
                 display_name=identity.display_name,
                 first_started_ms=identity.record.first_started_ms,
-                commons=commons,
+                shared=shared,
                 observer=tallies[identity.name],
                 tracer=_tracer(identity.name, traces, texts=config.log.texts),
                 log=structlog.get_logger(),

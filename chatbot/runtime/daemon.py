@@ -266,7 +266,7 @@ class Daemon:
             connection_string=connection.connection_string,
             resource=connection.resource,
             ca_file=str(connection.ca_file) if connection.ca_file else None,
-            bots=tuple(RunningBot(bot.name, bot.user, bot.display_name) for bot in bots),
+            bots=tuple(RunningBot(bot.name, bot.user, bot.context.display_name) for bot in bots),
             lobby=await open_lobby(bots, self._control, connection.resource) if connection.is_emulator else None,
         )
         await anyio.to_thread.run_sync(self._control.publish, info)

@@ -29,13 +29,13 @@ async def open_lobby(bots: Sequence[Bot], control: ControlDirectory, resource: s
     """
     notes = (await anyio.to_thread.run_sync(control.read_facts, _NOTES)).get(resource, {})
     thread, known = notes.get("thread"), set(notes.get("bots", ()))
-    people = [Participant(bot.user, bot.display_name) for bot in bots]
+    people = [Participant(bot.user, bot.context.display_name) for bot in bots]
     if thread is None or not await _is_there(bots[0], thread):
-        made = await bots[0].service.create_thread(TOPIC, people)
+        made = await bots[0].context.service.create_thread(TOPIC, people)
         thread = made.thread.id
         structlog.get_logger().info("lobby.created", thread=thread)
     elif newcomers := [person for person in people if person.user not in known]:
-        await bots[0].service.add_participants(thread, newcomers)
+        await bots[0].context.service.add_participants(thread, newcomers)
     facts: dict[str, Any] = {resource: {"thread": thread, "bots": [bot.user for bot in bots]}}
     await anyio.to_thread.run_sync(control.write_facts, _NOTES, facts)
     return ThreadId(thread)
@@ -43,6 +43,6 @@ async def open_lobby(bots: Sequence[Bot], control: ControlDirectory, resource: s
 
 async def _is_there(bot: Bot, thread: ThreadId) -> bool:
     try:
-        return (await bot.service.get_thread(thread)).deleted_on is None
+        return (await bot.context.service.get_thread(thread)).deleted_on is None
     except (NotFound, Forbidden):
         return False

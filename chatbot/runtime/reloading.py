@@ -382,7 +382,7 @@ class Reloader:
         """Give a bot its new plugins; a bot that cannot use them keeps the old, and gets them at the next reload."""
         try:
             with anyio.fail_after(self._bot_supervisor.drain_seconds):
-                await self._runtime.bot(name).take_on(plugins)
+                await self._runtime.bot(name).use_plugins(plugins)
         except Exception as error:
             self._log.error("plugins.kept", bot=name, problem=error, exc_info=error)
             self._to_retry.add(name)

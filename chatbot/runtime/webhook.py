@@ -69,7 +69,7 @@ def webhook(bots: Sequence[Bot], key: str) -> Starlette:
             return Response(str(error), status_code=400)
         for thread in delivery.threads:
             for bot in _concerned(bots, thread, is_stirred=thread in delivery.changed):
-                bot.listening.told(thread)
+                bot.watcher.told(thread)
         if delivery.validation is not None:
             log.info("webhook.validated")
             return JSONResponse({"validationResponse": delivery.validation})
@@ -83,7 +83,7 @@ def _concerned(bots: Sequence[Bot], thread: ThreadId, *, is_stirred: bool) -> Se
 
     A message in a thread that some are in is no reason for the others to ask for their own threads.
     """
-    inside = [bot for bot in bots if bot.listening.is_in(thread)]
+    inside = [bot for bot in bots if bot.watcher.is_in(thread)]
     return bots if is_stirred or not inside else inside
 
 

@@ -167,17 +167,19 @@ class BotProcess:
 
     async def _settle_receipts(self, bot: Bot, thread: ThreadId) -> None:
         """Wait until a bot's handlers have got people's read receipts, if they want them: a receipt starts no poll."""
-        while (lane := bot.lanes.get(thread)) and lane.reading.lacks(self._stage.read_by_others(thread, bot.user)):
-            await anyio.sleep(lane.reading.delay)
-            bot.turns.ring(thread)
+        while (lane := bot.scheduler.lanes.get(thread)) and lane.lacks_receipts(
+            self._stage.read_by_others(thread, bot.user)
+        ):
+            await anyio.sleep(lane.receipts.delay)
+            bot.scheduler.ask(thread)
             await anyio.sleep(PRESENCE_SECONDS)
 
     async def _settle_presence(self, bot: Bot, threads: Sequence[ThreadId]) -> None:
         """Wait until a bot knows which threads it is in: one that is not in a thread reads nothing there."""
         while mistaken := await self._mistaken(bot, threads):
-            bot.listening.summon()
+            bot.watcher.summon()
             for thread in mistaken:
-                bot.turns.ring(thread)
+                bot.scheduler.ask(thread)
             await anyio.sleep(PRESENCE_SECONDS)
 
     async def _mistaken(self, bot: Bot, threads: Sequence[ThreadId]) -> list[ThreadId]:
@@ -230,7 +232,7 @@ class BotProcess:
             settings=options.settings,
             display_name=spec.name,
             first_started_ms=record.first_started_ms,
-            commons=self._quotas,
+            shared=self._quotas,
             clock=self._stage.clock,
             on_failure=lambda event, error: self._on_failure(Failure(spec.name, event, error)),
             log=self.log(),

@@ -46,7 +46,7 @@ async def work(job: dict[str, Any]) -> dict[str, float]:
             group.start_soon(bot.run, stopping)
             while time.time() - job["begun"] < LIMIT_SECONDS and not is_polling(bot, job):
                 await anyio.sleep(0.02)
-                if bot.lanes and not remembered:
+                if bot.scheduler.lanes and not remembered:
                     remembered = time.time() - job["begun"] - imported
             polled = time.time() - job["begun"]
             used = cpu_seconds()
@@ -72,7 +72,7 @@ def is_polling(bot: Bot, job: dict[str, Any]) -> bool:
     """Whether what has moved is handled and, without the note, every thread was looked at."""
     if len(handled) < job["moved"]:
         return False
-    return not job["all"] or all(lane.looking.has_looked for lane in bot.lanes.values())
+    return not job["all"] or all(lane.poller.has_looked for lane in bot.scheduler.lanes.values())
 
 
 if __name__ == "__main__":

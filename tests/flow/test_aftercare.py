@@ -180,7 +180,7 @@ async def test_a_stop_does_not_wait_for_letters_that_were_not_begun() -> None:
             await room.user("Ann").says("hi")
             await room.advance(seconds=10)
             (bot,) = bots_of(room)
-            bot.is_stopping = True  # between the request and its turn
+            bot.context.is_stopping = True  # between the request and its turn
             await caretaker_of(room, store).answer({"ask": "dead-letters retry", "id": "all"})
             await room.stop()
             room.emulator.faults.clear()

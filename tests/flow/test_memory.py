@@ -54,8 +54,8 @@ async def talk(site: Assembled, rounds: int) -> tuple[int, int]:
             await site.ann.send_message(site.thread, text)
             await anyio.sleep(6)
         await anyio.sleep(120)  # who makes a pause is no machine; and what is spent of the quotas is forgotten
-    bot, lane = site.bot, site.bot.lanes[site.thread]
-    outside = (bot.service, bot.log, bot.tracer, site.store)
+    bot, lane = site.bot, site.bot.scheduler.lanes[site.thread]
+    outside = (bot.context.service, bot.context.log, bot.context.tracer, site.store)
     return size_of(lane, bot, *outside), size_of(bot, lane, *outside)
 
 
@@ -73,8 +73,8 @@ async def test_what_is_held_of_a_thread_and_beside_it_does_not_grow_with_what_is
 async def test_what_is_held_of_a_thread_is_flat_while_people_talk_without_a_pause(tmp_path: Path) -> None:
     async with assembled(tmp_path, PLUGIN) as site:
         await site.say("hello")
-        bot, lane = site.bot, site.bot.lanes[site.thread]
-        outside = (bot.service, bot.log, bot.tracer, site.store)
+        bot, lane = site.bot, site.bot.scheduler.lanes[site.thread]
+        outside = (bot.context.service, bot.context.log, bot.context.tracer, site.store)
         sizes: list[int] = []
         for minute in range(1, 31):
             for _ in range(3):

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.virtual_time
 def slow_echo() -> Plugin:
     plugin = Plugin("slow echo")
 
-    @plugin.message()
+    @plugin.message(timeout=None)  # ten minutes are the default limit, and one of these takes them
     async def echo(ctx: Context) -> str:
         """Take as many seconds as the message says."""
         await anyio.sleep(float(ctx.text))

@@ -116,7 +116,7 @@ async def test_a_flood_of_event_grid_deliveries_uses_up_no_quota_of_the_thread(t
 
         async def flood() -> None:
             while True:
-                bot.listening.told(thread)
+                bot.watcher.told(thread)
                 await anyio.sleep(1 / 200)
 
         waits: list[float] = []
@@ -144,7 +144,7 @@ async def test_what_event_grid_tells_of_people_who_talk_is_read_at_once(tmp_path
         for _ in range(4):
             asked = anyio.current_time()
             message = await running.ann.send_message(running.thread, "hi")
-            running.bot.listening.told(running.thread)
+            running.bot.watcher.told(running.thread)
             await running.bot.settled(running.thread, int(message))
             waits.append(anyio.current_time() - asked)
             await anyio.sleep(0.3)

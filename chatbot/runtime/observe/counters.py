@@ -119,7 +119,7 @@ class Tally:
         self._healed = 0
         self.token_expires_on: float | None = None
 
-    def note(self, fact: Observation) -> None:
+    def observe(self, fact: Observation) -> None:
         """Count a fact."""
         match fact:
             case EventNoticed(latency):

@@ -197,20 +197,20 @@ class Observatory:
 
     def unsent(self, thread: ThreadId) -> int:
         """How much the bots still want to say or do in a thread."""
-        lanes = [bot.lanes[thread] for bot in self._bots if thread in bot.lanes]
-        return sum(len(lane.handling.outbox) for lane in lanes)
+        lanes = [bot.scheduler.lanes[thread] for bot in self._bots if thread in bot.scheduler.lanes]
+        return sum(len(lane.commits.outbox) for lane in lanes)
 
     async def unready(self) -> tuple[str, ...]:
         """Why the bots cannot work as they should; has the store write something that is gone again at once."""
         reasons = ["the bots are about to end"] if self.is_draining else []
         now = time.time()
         for bot in self._bots:
-            if bot.is_stopping:
+            if bot.context.is_stopping:
                 reasons.append(f"{bot.name} is about to end")
             elif not bot.is_started:
                 reasons.append(f"{bot.name} has not started")
             expires = self._tallies[bot.name].token_expires_on
-            if expires is None or expires <= now or "Unauthorized" in bot.trouble.current.values():
+            if expires is None or expires <= now or "Unauthorized" in bot.context.ongoing.current.values():
                 reasons.append(f"{bot.name} has no valid token")
         try:
             await self._store.commit(self._bots[0].user, TRIAL)
@@ -246,7 +246,7 @@ class Observatory:
         """Log each reason to be degraded when it begins, and when it ends; called every few seconds."""
         now = anyio.current_time()
         current: dict[tuple[str | None, str], Degraded] = {}
-        for bot, reasons in [(None, self.degraded), *((bot.name, bot.degraded) for bot in self._bots)]:
+        for bot, reasons in [(None, self.degraded), *((bot.name, bot.context.degraded) for bot in self._bots)]:
             for degraded in reasons.current(now):  # the longest first
                 current.setdefault((bot, degraded.reason), degraded)
         for key, degraded in current.items():

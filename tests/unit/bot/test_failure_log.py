@@ -31,17 +31,17 @@ def events(said) -> list[object]:
 
 def test_trouble_is_said_once_however_often_it_is_met(trouble, said):
     for _ in range(100):
-        trouble.met("read", Unreachable("nobody answers"))
+        trouble.record_failure("read", Unreachable("nobody answers"))
 
     assert events(said) == [("trouble.began", "Unreachable")]
     assert trouble.current == {"read": "Unreachable"}
 
 
 def test_its_end_is_said_once_with_the_number_of_failures(trouble, said):
-    trouble.met("read", Unreachable("nobody answers"))
-    trouble.met("read", Unreachable("nobody answers"))
-    trouble.over("read")
-    trouble.over("read")
+    trouble.record_failure("read", Unreachable("nobody answers"))
+    trouble.record_failure("read", Unreachable("nobody answers"))
+    trouble.record_success("read")
+    trouble.record_success("read")
 
     assert events(said)[1:] == [("trouble.ended", "Unreachable")]
     assert said[-1]["failures"] == 2
@@ -50,35 +50,35 @@ def test_its_end_is_said_once_with_the_number_of_failures(trouble, said):
 
 def test_two_kinds_of_failure_that_take_turns_are_said_once_each(trouble, said):
     for _ in range(10):
-        trouble.met("read", Unreachable("nobody answers"))
-        trouble.met("read", Throttled("slow down"))
+        trouble.record_failure("read", Unreachable("nobody answers"))
+        trouble.record_failure("read", Throttled("slow down"))
 
     assert events(said) == [("trouble.began", "Unreachable"), ("trouble.began", "Throttled")]
 
 
 def test_what_works_in_one_place_does_not_end_the_trouble_of_another(trouble, said):
     for _ in range(10):
-        trouble.met("read", Unreachable("nobody answers"), place="hall")
-        trouble.over("read", place="yard")
+        trouble.record_failure("read", Unreachable("nobody answers"), place="hall")
+        trouble.record_success("read", place="yard")
 
     assert events(said) == [("trouble.began", "Unreachable")]
 
-    trouble.over("read", place="hall")
+    trouble.record_success("read", place="hall")
 
     assert events(said)[1:] == [("trouble.ended", "Unreachable")]
 
 
 def test_what_the_service_refuses_for_two_minutes_in_one_place_is_a_reason_to_be_degraded(trouble, now):
-    trouble.met("list threads", Forbidden("no", status=403, code="Forbidden"))
+    trouble.record_failure("list threads", Forbidden("no", status=403, code="Forbidden"))
     now[0] = 100.0
-    trouble.met("read", Rejected("you said: secret", status=400), place="hall")
+    trouble.record_failure("read", Rejected("you said: secret", status=400), place="hall")
 
     assert list(trouble.degraded(119.0)) == []
     assert list(trouble.degraded(120.0)) == [Degraded("list_threads:403", "the service answers 403 (Forbidden)", 120.0)]
     assert [one.reason for one in trouble.degraded(300.0)] == ["list_threads:403", "list_messages:400"]
     assert "secret" not in str(list(trouble.degraded(300.0)))
 
-    trouble.over("list threads")
+    trouble.record_success("list threads")
 
     assert [one.reason for one in trouble.degraded(300.0)] == ["list_messages:400"]
 
@@ -86,14 +86,14 @@ def test_what_the_service_refuses_for_two_minutes_in_one_place_is_a_reason_to_be
 def test_many_threads_with_short_failures_one_after_the_other_are_no_reason(trouble, now):
     for number in range(20):
         now[0] = number * 50.0
-        trouble.met("read", OutcomeUnknown("no", status=503), place=f"{number + 1}")
-        trouble.over("read", place=f"{number}")
+        trouble.record_failure("read", OutcomeUnknown("no", status=503), place=f"{number + 1}")
+        trouble.record_success("read", place=f"{number}")
 
     assert trouble.current
     assert list(trouble.degraded(now[0])) == []
 
 
 def test_a_lane_that_cannot_be_written_for_two_minutes_is_a_reason_of_its_own(trouble, now):
-    trouble.met("store", StoreError("the disk is full"), place="hall")
+    trouble.record_failure("store", StoreError("the disk is full"), place="hall")
 
     assert list(trouble.degraded(120.0)) == [Degraded("lane_failing", "the disk is full", 120.0)]

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from chatbot import Context, Plugin, UserId
-from chatbot.bot.handlers import HandlerRunner
+from chatbot.bot.handlers import HandlerGenerations
 from chatbot.dispatch import BotInfo, Dispatcher
 from chatbot.errors import AbnormalExit
 from chatbot.testing import EventStream
@@ -48,7 +48,7 @@ async def answer(dispatcher: Dispatcher) -> str:
 
 async def test_the_next_event_is_handled_by_the_new_ones_and_the_old_are_closed() -> None:
     diary: list[str] = []
-    async with HandlerRunner(keeping("old", diary)) as crew:
+    async with HandlerGenerations(keeping("old", diary)) as crew:
         with crew.at_work() as dispatcher:
             assert await answer(dispatcher) == "old: hi"
         await crew.replace(keeping("new", diary))
@@ -60,7 +60,7 @@ async def test_the_next_event_is_handled_by_the_new_ones_and_the_old_are_closed(
 
 async def test_the_old_ones_are_closed_only_when_the_last_event_in_hand_is_handled() -> None:
     diary: list[str] = []
-    async with HandlerRunner(keeping("old", diary)) as crew:
+    async with HandlerGenerations(keeping("old", diary)) as crew:
         with crew.at_work(), crew.at_work() as dispatcher:
             await crew.replace(keeping("new", diary))
             await anyio.wait_all_tasks_blocked()
@@ -72,7 +72,7 @@ async def test_the_old_ones_are_closed_only_when_the_last_event_in_hand_is_handl
 
 async def test_new_ones_that_cannot_begin_leave_the_old_at_work() -> None:
     diary: list[str] = []
-    async with HandlerRunner(keeping("old", diary)) as crew:
+    async with HandlerGenerations(keeping("old", diary)) as crew:
         with pytest.raises(ConnectionError):
             await crew.replace(keeping("new", diary, fails="opening"))
         with crew.at_work() as dispatcher:
@@ -83,14 +83,14 @@ async def test_new_ones_that_cannot_begin_leave_the_old_at_work() -> None:
 
 async def test_first_ones_that_cannot_begin_are_an_error_as_it_is() -> None:
     with pytest.raises(ConnectionError):
-        async with HandlerRunner(keeping("only", [], fails="opening")):
+        async with HandlerGenerations(keeping("only", [], fails="opening")):
             pytest.fail("this must not begin")
 
 
 async def test_an_error_of_the_block_is_raised_as_it_is_after_the_teardown() -> None:
     diary: list[str] = []
     with pytest.raises(ZeroDivisionError):
-        async with HandlerRunner(keeping("only", diary)):
+        async with HandlerGenerations(keeping("only", diary)):
             raise ZeroDivisionError
 
     assert diary == ["only opened", "only closed"]
@@ -98,13 +98,13 @@ async def test_an_error_of_the_block_is_raised_as_it_is_after_the_teardown() -> 
 
 async def test_a_failing_teardown_is_raised_as_it_is() -> None:
     with pytest.raises(ConnectionError):
-        async with HandlerRunner(keeping("only", [], fails="closing")):
+        async with HandlerGenerations(keeping("only", [], fails="closing")):
             pass
 
 
 async def test_a_crew_works_again_with_its_latest_handlers() -> None:
     diary: list[str] = []
-    crew = HandlerRunner(keeping("old", diary))
+    crew = HandlerGenerations(keeping("old", diary))
     async with crew:
         await crew.replace(keeping("new", diary))
     await crew.replace(keeping("newest", diary))
@@ -130,5 +130,5 @@ async def test_whatever_a_provider_ends_with_is_raised_as_an_exception(raised: t
     async def answer(ctx: Context, shop: Shop) -> None: ...
 
     with pytest.raises(AbnormalExit, match=raised.__name__):
-        async with HandlerRunner(Dispatcher([plugin], bot=BOT)):
+        async with HandlerGenerations(Dispatcher([plugin], bot=BOT)):
             pass

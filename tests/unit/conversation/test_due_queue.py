@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.conversation.due_queue import Agenda
+from chatbot.conversation.due_queue import DueQueue
 
 keys = st.sampled_from("abcd")
 times = st.integers(0, 9)
@@ -14,7 +14,7 @@ steps = st.one_of(
 
 @given(st.lists(steps))
 def test_it_gives_the_earliest_of_what_is_noted_last(story: list[tuple]) -> None:
-    agenda, known = Agenda(), dict[str, int]()
+    agenda, known = DueQueue[str, int](), dict[str, int]()
     for verb, *arguments in story:
         if verb == "set":
             agenda.set(*arguments)

@@ -117,10 +117,10 @@ async def test_bots_users_are_made_once_and_remembered_with_the_services_time(fo
         pass
 
     assert [bot.name for bot in first] == ["echo", "helpdesk"]
-    assert [bot.display_name for bot in first] == ["Echo", "helpdesk"]
+    assert [bot.context.display_name for bot in first] == ["Echo", "helpdesk"]
     assert [bot.user for bot in first] == [bot.user for bot in second]
     assert first[0].user != first[1].user
-    assert {bot.first_started_ms for bot in [*first, *second]} == {1_700_000_000_000}
+    assert {bot.context.first_started_ms for bot in [*first, *second]} == {1_700_000_000_000}
 
 
 async def test_another_resource_means_other_users(folder: Path) -> None:
@@ -221,7 +221,7 @@ async def test_a_bot_knows_its_admins(folder: Path) -> None:
     config = await loaded(folder, TWO_BOTS.replace("display_name: Echo", 'admins: ["8:acs:a"]'))
 
     async with assembled(config, Emulator(), MemoryStore()) as bots:
-        admins = [bot.crew.dispatcher.bot.admins for bot in bots]
+        admins = [bot.handlers.dispatcher.bot.admins for bot in bots]
 
     assert admins == [{"8:acs:a"}, frozenset()]
 

@@ -193,7 +193,7 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
 
 
 def commands(bot: Bot) -> list[str]:
-    return [command.name for command in bot.crew.dispatcher.commands]
+    return [command.name for command in bot.handlers.dispatcher.commands]
 
 
 async def test_where_nothing_has_changed_nothing_is_done(folder: Path) -> None:
@@ -229,8 +229,8 @@ async def test_bots_come_and_go_and_know_each_other(folder: Path) -> None:
 
         assert outcome == {"added": ["parrot"], "removed": ["echo"]}
         assert set(running.bots) == {"other", "parrot"}
-        assert set(other.crew.dispatcher.bot.siblings) == {running.bots["parrot"].user}
-        assert set(running.bots["parrot"].crew.dispatcher.bot.siblings) == {other.user}
+        assert set(other.handlers.dispatcher.bot.siblings) == {running.bots["parrot"].user}
+        assert set(running.bots["parrot"].handlers.dispatcher.bot.siblings) == {other.user}
         assert sorted(running.published[-1]) == ["other", "parrot"]
 
 
@@ -287,12 +287,12 @@ async def test_code_that_cannot_go_on_with_what_the_store_holds_is_refused_unles
                 ConfigError, match=r"bot other: 1 timer of 1 thread calls swapped_other\.ring, which is"
             ):
                 await running.reloader.reload()
-            assert list(running.bots["other"].crew.dispatcher.timers) == ["swapped_other.ring"]
+            assert list(running.bots["other"].handlers.dispatcher.timers) == ["swapped_other.ring"]
             assert running.last.reloaded is not None
             assert running.last.reloaded.is_refused
 
         assert (await running.reloader.reload(is_forced=True))["swapped"] == ["other"]
-        assert list(running.bots["other"].crew.dispatcher.timers) == ["swapped_other.sound"]
+        assert list(running.bots["other"].handlers.dispatcher.timers) == ["swapped_other.sound"]
         assert running.events("store.mismatched") == [("store.mismatched", "other")]
         assert await running.change() == {}
 
@@ -396,12 +396,12 @@ async def test_schedules_are_followed_as_they_are_now(folder: Path) -> None:
     async with scene(folder) as running:
         await running.write("swapped_bot.py", PLUGIN.partition("@plugin.every")[0])
         await running.reloader.reload()
-        without = running.bots["echo"].conversations.next_due_ms()
+        without = running.bots["echo"].context.conversations.next_due_ms()
         await running.write("swapped_bot.py", PLUGIN)
         await running.reloader.reload()
 
         assert without is None
-        assert running.bots["echo"].conversations.next_due_ms() is not None
+        assert running.bots["echo"].context.conversations.next_due_ms() is not None
 
 
 async def test_every_mistake_in_the_file_is_told_and_the_old_one_stays_in_force(folder: Path) -> None:
@@ -466,7 +466,7 @@ async def test_what_concerns_all_bots_is_applied_or_postponed_and_told(folder: P
             "postponed": ["store"],
         }
         assert running.fleet.drain_seconds == 2
-        assert {bot.settings.retention.days for bot in running.site.bots} == {2}
+        assert {bot.context.settings.retention.days for bot in running.site.bots} == {2}
         assert running.relogged[-1].level == "debug"
         assert [line["settings"] for line in running.told if line["event"] == "restart.needed"] == [["store"]]
         assert await running.change() == {"postponed": ["store"]}
@@ -494,9 +494,15 @@ async def test_how_the_latest_reload_went_is_remembered_with_what_still_waits_fo
 async def test_texts_are_logged_from_a_reload_on_or_no_more(folder: Path) -> None:
     async with scene(folder) as running:
         await running.change(("bots:", "log: {texts: true}\nbots:"))
-        with_texts = [bot.tracer._log is not None for bot in running.site.bots if isinstance(bot.tracer, LoggedWork)]
+        with_texts = [
+            bot.context.tracer._log is not None
+            for bot in running.site.bots
+            if isinstance(bot.context.tracer, LoggedWork)
+        ]
         await running.change(("texts: true", "texts: false"))
-        without = [bot.tracer._log is None for bot in running.site.bots if isinstance(bot.tracer, LoggedWork)]
+        without = [
+            bot.context.tracer._log is None for bot in running.site.bots if isinstance(bot.context.tracer, LoggedWork)
+        ]
 
         assert with_texts == without == [True, True]
 

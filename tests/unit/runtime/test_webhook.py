@@ -48,7 +48,7 @@ class Scene:
         bot = by or self.bot
         with anyio.fail_after(PATIENCE):
             while text not in self.texts(bot):
-                await bot.turns.ended.wait()
+                await bot.scheduler.ended.wait()
 
     def asked(self, bot: Bot) -> int:
         """How often the bot has asked which of its threads have moved."""
@@ -58,7 +58,7 @@ class Scene:
         """Wait until every bot that was summoned has asked: none waits longer than this one does twice."""
         for _ in range(2):
             before = self.asked(self.bot)
-            self.bot.listening.summon()
+            self.bot.watcher.summon()
             with anyio.fail_after(PATIENCE):
                 while self.asked(self.bot) == before:
                     await anyio.lowlevel.checkpoint()
@@ -106,8 +106,8 @@ async def test_an_event_rings_and_the_doorbell_rests_while_every_message_is_told
         the.emulator.send(the.thread, the.ann, "one")
         await the.answered("one")
         with anyio.fail_after(PATIENCE):
-            while the.bot.listening.pause < 3600:
-                await the.bot.turns.ended.wait()
+            while the.bot.watcher.pause < 3600:
+                await the.bot.scheduler.ended.wait()
         the.emulator.calls.clear()
 
         for text in ("two", "three", "four"):  # the doorbell would tell of them within the hour
@@ -184,4 +184,4 @@ async def test_hostile_deliveries_are_refused_and_the_next_one_is_heard() -> Non
         await the.answered("still there?")
 
     assert statuses == [400, 400, 413, 400, 405, 200]
-    assert ThreadId("19:nowhere") not in the.bot.lanes
+    assert ThreadId("19:nowhere") not in the.bot.scheduler.lanes

@@ -13,7 +13,7 @@ def test_facts_become_counts() -> None:
         EventHandled(None, 0.0),
         EventBuried(),
     ):
-        tally.note(fact)
+        tally.observe(fact)
 
     counts = tally.read()
 
@@ -29,8 +29,8 @@ def test_facts_become_counts() -> None:
 
 def test_a_bound_belongs_to_its_own_bucket_and_more_than_all_to_the_last() -> None:
     tally = Tally()
-    tally.note(EventNoticed(BOUNDS[0]))
-    tally.note(EventNoticed(BOUNDS[-1] + 1))
+    tally.observe(EventNoticed(BOUNDS[0]))
+    tally.observe(EventNoticed(BOUNDS[-1] + 1))
 
     counts = tally.read().detection.counts
 
@@ -40,7 +40,7 @@ def test_a_bound_belongs_to_its_own_bucket_and_more_than_all_to_the_last() -> No
 def test_only_the_latest_failures_are_kept() -> None:
     tally = Tally()
     for number in range(MOST_FAILURES + 5):
-        tally.note(EventHandled(f"handler{number}", 0.0, "ValueError"))
+        tally.observe(EventHandled(f"handler{number}", 0.0, "ValueError"))
 
     assert [one.handler for one in tally.read().failures] == [f"handler{n}" for n in range(5, MOST_FAILURES + 5)]
 

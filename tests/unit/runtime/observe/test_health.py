@@ -100,7 +100,7 @@ async def ended(site: Site) -> None:
 
 async def lane_not_begun(site: Site) -> None:
     """The scheduler begins nothing any more, in silence."""
-    site.talk.bot.settings = replace(site.talk.bot.settings, max_turns=0)
+    site.talk.bot.context.settings = replace(site.talk.bot.context.settings, max_turns=0)
     await anyio.sleep(600)
 
 
@@ -196,14 +196,14 @@ async def test_each_problem_is_reported_where_the_table_says(tmp_path: Path, row
     async with assembled(tmp_path, PLUGIN) as talk:
         await talk.say("hello")
         site = Site(talk, Observatory([talk.bot], {"echo": talk.tally}, talk.store, talk.connection))
-        settings = talk.bot.settings
+        settings = talk.bot.context.settings
         await make(site)
         found = {page: await site.get(page) for page in ("/healthz", "/readyz", "/status", "/metrics")}
         watchdog = site.observatory.missed()
         status = json.loads(found["/status"][1])
         talk.plugin.go.set()
         talk.emulator.faults.clear()
-        talk.bot.settings = settings
+        talk.bot.context.settings = settings
 
     assert (found["/healthz"][0], bool(watchdog)) == (health, health == 503)
     assert found["/readyz"][0] == ready
@@ -278,13 +278,13 @@ async def test_each_reason_to_be_degraded_is_logged_when_it_begins_and_when_it_e
             observatory = Observatory([talk.bot], {"echo": talk.tally}, talk.store, talk.connection)
             for hours, threads in enumerate((3, 1, 0)):
                 for number in range(threads):
-                    talk.bot.degraded.begin("lane_failing", "it fails", anyio.current_time(), place=str(number))
+                    talk.bot.context.degraded.begin("lane_failing", "it fails", anyio.current_time(), place=str(number))
                 observatory.last_reload.note(is_refused=hours == 0)
                 for _ in range(3):
                     observatory.log_degraded()
                     await anyio.sleep(10)
                 for number in range(3):
-                    talk.bot.degraded.end("lane_failing", place=str(number))
+                    talk.bot.context.degraded.end("lane_failing", place=str(number))
 
     found = [one for one in logged if one["event"].startswith("degraded.")]
     lines = [(one["event"], one["log_level"], one.get("bot"), one["reason"]) for one in found]

@@ -26,7 +26,7 @@ def known() -> set[str]:
     """Every series of a status in which there is one of each."""
     tally = Tally()
     tally.called("send_message", "ok", 1.0)
-    tally.note(EventHandled("plugin.handler", 1.0))
+    tally.observe(EventHandled("plugin.handler", 1.0))
     tally.token_expires_on = 10.0
     report = BotStatus(
         "echo", UserId("8:acs:1"), 1, 0.0, {}, None, 0, None, {"send": 1}, (RunningHandler("", "x", 1),), {}

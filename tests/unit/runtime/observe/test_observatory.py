@@ -159,7 +159,7 @@ async def test_the_status_tells_what_is_left_of_the_services_quotas_and_no_rule_
     async with site() as here:
         for operation, count in ((Operation.LIST_THREADS, 45), (Operation.WALK_THREADS, 20)):
             for _ in range(count):
-                here.bot.budget.spend(operation, anyio.current_time())
+                here.bot.context.budget.spend(operation, anyio.current_time())
 
         (left,) = (bot["quota_left"] for bot in (await here.get("/status")).json["bots"])
 
@@ -196,7 +196,7 @@ async def test_metrics_are_text_that_prometheus_reads_and_say_that_this_is_the_e
 
 async def test_what_fails_at_the_moment_is_in_the_status(site: Open) -> None:
     async with site() as here:
-        here.bot.trouble.met("read", Throttled("later"), place="19:a")
+        here.bot.context.ongoing.record_failure("read", Throttled("later"), place="19:a")
 
         (bot,) = (await here.get("/status")).json["bots"]
 
