@@ -152,6 +152,15 @@ _GROUPS: Final = {
         _ASKS,
         {"forget": ("forget", "Erase a person: what they wrote and what was written about them.")},
     ),
+    "store": (
+        "Back up and check the file in which bots remember.",
+        "Reads the file itself, whether the bots run or not, and never changes it.",
+        {
+            "backup": ("backup", "Write a consistent copy of the store, also while the bots run."),
+            "info": ("info", "Show the bots that a store knows, their users, and how much it holds of each."),
+            "check": ("check", "Check that a store's file is sound. Exits with 69 if it is damaged."),
+        },
+    ),
 }
 for _group, (_help_of_group, _how, _members) in _GROUPS.items():
     _sub = App(name=_group, help=f"{_help_of_group}\n\n{_how}", help_epilogue="", sort_key=len(_COMMANDS))

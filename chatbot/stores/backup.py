@@ -1,0 +1,165 @@
+"""Copies of a store that may be in use, and what a store holds, without opening it as a bot does.
+
+Everything here blocks. Nothing here takes the store's lock or changes its file: SQLite's own read transaction makes the
+copy consistent, also while the bots write.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from chatbot.errors import StoreError
+from chatbot.stores.schema import APPLICATION_ID
+
+_BUSY_SECONDS: Final = 10.0
+_COUNTED: Final = {
+    "threads": "SELECT count(*) FROM thread WHERE owner = ? AND is_left = 0",
+    "outbox": "SELECT count(*) FROM outbox WHERE owner = ?",
+    "states": "SELECT count(*) FROM state WHERE owner = ?",
+    "dialogs": "SELECT count(*) FROM dialog WHERE owner = ?",
+    "timers": "SELECT count(*) FROM timer WHERE owner = ?",
+    "dead_letters": "SELECT count(*) FROM dead_letter WHERE owner = ?",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBot:
+    """A bot that a store knows.
+
+    Args:
+        name: in bots.yaml.
+        resource: of the service in which it has its user.
+        user: its id there.
+        counts: rows by kind (`threads`, `outbox`, `states`, `dialogs`, `timers`, `dead_letters`).
+    """
+
+    name: str
+    resource: str
+    user: str
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInfo:
+    """What a store holds.
+
+    Args:
+        version: of its tables.
+        bytes: of its file and the log beside it.
+        bots: by name.
+    """
+
+    version: int
+    bytes: int
+    bots: tuple[StoredBot, ...]
+
+
+def back_up(file: Path, target: Path) -> int:
+    """Write a consistent copy of a store as one file, and return its size in bytes.
+
+    The copy appears under its name only when it is complete and on disk. It is its owner's alone.
+
+    Args:
+        file: the store's.
+        target: must not exist.
+
+    Raises:
+        StoreError: the store cannot be read, or the target exists or cannot be written.
+    """
+    if target.exists():
+        msg = f"{target} exists already: name another file"
+        raise StoreError(msg)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with _reading(file) as source, closing(sqlite3.connect(partial)) as copy:
+            source.backup(copy)  # in one step, so writers cannot make it begin again
+            copy.execute("PRAGMA journal_mode = DELETE").fetchone()  # one file, without a log beside it
+        _sync(partial)
+        os.link(partial, target)  # unlike a rename, this replaces nothing that somebody else has made meanwhile
+        _sync(target.parent)
+    except OSError as error:
+        msg = f"{target} cannot be written: {error.strerror}"
+        raise StoreError(msg) from None
+    except sqlite3.Error as error:
+        raise StoreError(_problem(file, error)) from None
+    finally:
+        with suppress(FileNotFoundError):
+            partial.unlink()
+    return target.stat().st_size
+
+
+def info(file: Path) -> StoreInfo:
+    """Return what a store holds, by bot.
+
+    Raises:
+        StoreError: the file is no store, or cannot be read.
+    """
+    try:
+        with _reading(file) as connection:
+            connection.execute("BEGIN")  # all counts are of one moment
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            known = connection.execute("SELECT name, resource, user_id FROM bot ORDER BY name, resource").fetchall()
+            bots = tuple(StoredBot(name, resource, user, _counts(connection, user)) for name, resource, user in known)
+    except sqlite3.Error as error:
+        raise StoreError(_problem(file, error)) from None
+    beside = (file, file.with_name(f"{file.name}-wal"))
+    return StoreInfo(int(version), sum(one.stat().st_size for one in beside if one.exists()), bots)
+
+
+def problems(file: Path) -> list[str]:
+    """Return what SQLite finds wrong with a store's file, one line each; none if it is sound.
+
+    Raises:
+        StoreError: the file is no store, or cannot be read.
+    """
+    try:
+        with _reading(file) as connection:
+            found = [line for (line,) in connection.execute("PRAGMA integrity_check").fetchall()]
+    except sqlite3.Error as error:
+        raise StoreError(_problem(file, error)) from None
+    return [] if found == ["ok"] else found
+
+
+def _counts(connection: sqlite3.Connection, user: str) -> dict[str, int]:
+    row = connection.execute("SELECT key FROM owner WHERE user_id = ?", (user,)).fetchone()
+    if row is None:
+        return dict.fromkeys(_COUNTED, 0)
+    return {name: int(connection.execute(query, row).fetchone()[0]) for name, query in _COUNTED.items()}
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[sqlite3.Connection]:
+    if not file.is_file():
+        msg = f"{file}: there is no such store"
+        raise StoreError(msg)
+    uri = f"{file.absolute().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)) as connection:
+        connection.execute("PRAGMA query_only = ON")
+        if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+            msg = f"{file} is not a store of chatbot: name another file"
+            raise StoreError(msg)
+        yield connection
+
+
+def _problem(file: Path, error: sqlite3.Error) -> str:
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return f"{file} is damaged, or no SQLite database: restore a backup"
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    return f"{file} cannot be read ({name}): check its file mode and disk"
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
