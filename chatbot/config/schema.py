@@ -143,13 +143,13 @@ History = Annotated[Literal["none", "all"] | timedelta, BeforeValidator(_history
 
 
 class PollConfig(Settings):
-    """How often a thread is looked at.
+    """How often a thread is polled.
 
     Args:
         interval: while people talk in it; and how often the list of threads is asked which of them have moved.
         idle: while it is silent.
-        rate: looks a second that nothing asked for, in all threads together, at most; where there are more threads
-            than that, they are looked at less often, and what the list of threads does not tell is noticed later.
+        rate: the most regular polls per second, over all threads. With more threads, each is polled less often, and
+            changes that the list of threads does not show are noticed later.
     """
 
     interval: Duration = timedelta(seconds=1)
@@ -178,7 +178,7 @@ class PluginConfig(Settings):
 
     Args:
         module: its import path, or the name of an installed plugin (entry point group `chatbot.plugins`).
-        settings: what its factory takes.
+        settings: the settings that its factory takes.
     """
 
     module: Annotated[str, StringConstraints(pattern=r"^\w[\w.:-]*$"), AfterValidator(_composed)]
@@ -189,8 +189,8 @@ class RateConfig(Settings):
     """How many answers each person gets in a thread.
 
     Args:
-        messages: so many,
-        per: in so much time.
+        messages: the most answers within `per`.
+        per: the time in which they are counted.
     """
 
     messages: Annotated[int, BeforeValidator(_whole_number), Field(ge=1)]
@@ -201,22 +201,22 @@ class BotConfig(Settings):
     """One bot.
 
     Args:
-        display_name: what people see; its name in bots.yaml if not given.
-        threads: `all` it is in, or only these.
-        history: how far back a thread that it newly joins is read: `none`, `all`, or this long.
+        display_name: the name that people see; by default its name in bots.yaml.
+        threads: `all` that it is a member of, or only these.
+        history: how far back a newly joined thread is read: `none`, `all`, or a duration.
         rejoin: how long replies to a thread wait for the bot that was removed from it; then they fail.
-        plugins: asked in this order.
-        ack: when people see that a message was read: when `received`, when `handled`, or only if a handler
-            says so (`manual`).
-        admins: user ids; for whom the filter `admin` holds, and whom no limit concerns.
-        allow: user ids; if given, nobody but these and the admins is heard.
+        plugins: its plugins, in the order in which their handlers are tried.
+        ack: when people see a read receipt: when the message was `received`, when it was `handled`, or only if a
+            handler sends one (`manual`).
+        admins: user ids that the filter `admin` matches, and that no limit applies to.
+        allow: user ids; if given, messages of anybody else but the admins are ignored.
         rate_limit: how many answers each person gets in a thread, over restarts; by default as many as they ask for.
-        apology: what a person is told when all tries to handle their message have failed; `off` tells nothing.
-        max_handlers: how many events its handlers work on at one time; further threads wait until one has ended.
-        timeout: how long one attempt of a handler may run that does not say otherwise; null is without limit.
-        user: the id of its user in the service; needed where nothing may make users, else one is made at the first
-            start and remembered.
-        token: an access token of that user, as `!secret`, where `service` names nothing that gives tokens out.
+        apology: the text sent to a person when all attempts to handle their message have failed; `off` sends nothing.
+        max_handlers: the most handlers that run at the same time; events of further threads wait.
+        timeout: how long one attempt of a handler may run, unless the handler sets its own; null is without limit.
+        user: the id of its user in the service; required if nothing may create users, otherwise one is created at the
+            first start and stored.
+        token: an access token of that user, as `!secret`, if `service` names nothing that issues tokens.
     """
 
     display_name: Text | None = None
@@ -240,8 +240,8 @@ class LogConfig(Settings):
     """What is logged, and how: `auto` is console on a terminal and JSON lines otherwise.
 
     Args:
-        texts: whether what people and bots say is logged, too, and may be quoted by exceptions.
-        harmless: classes of exceptions that quote nobody, as `package.module.Class`: their texts are logged, too.
+        texts: whether messages and replies are logged, and exceptions with their texts.
+        harmless: classes of exceptions that never quote people, as `package.module.Class`: their texts are logged.
     """
 
     format: Literal["auto", "console", "json"] = "auto"
@@ -254,8 +254,8 @@ class EmulatorConfig(Settings):
     """The emulator inside the daemon, where `service: emulator`.
 
     Args:
-        data: the file in which its users, threads and messages outlive a restart; relative to bots.yaml.
-        port: of its https endpoint; if not given, the one it had last time, or any if that is taken.
+        data: the file that stores its users, threads and messages; relative to bots.yaml.
+        port: the port of its https endpoint; by default the port of the last run, or any if that is taken.
     """
 
     data: Text = ".chatbot/emulator.db"
@@ -263,21 +263,21 @@ class EmulatorConfig(Settings):
 
 
 class ReloadConfig(Settings):
-    """How a reload by SIGHUP or `run --reload` treats code that cannot go on with what the store holds.
+    """How a reload by SIGHUP or `run --reload` treats code that cannot continue what the store holds.
 
     Args:
-        incompatible: `refuse` keeps the old code; `warn` takes the new one all the same, and logs what it loses.
+        incompatible: `refuse` keeps the old code; `warn` uses the new code and logs what is lost.
     """
 
     incompatible: Literal["refuse", "warn"] = "refuse"
 
 
 class ServerConfig(Settings):
-    """The status server: /healthz, /readyz, /status and /metrics; there is none unless this is given.
+    """The status server: /healthz, /readyz, /status and /metrics; off by default.
 
     Args:
-        listen: `HOST:PORT`, or only a port of this machine's own 127.0.0.1. Whoever reaches it can read, without a
-            password, how the bots are doing; so another address than loopback must be asked for by name.
+        listen: `HOST:PORT`, or a port of 127.0.0.1. Anybody who reaches it can read the status of the bots without a
+            password, so an address other than loopback must be named.
     """
 
     listen: Annotated[tuple[str, int], BeforeValidator(parse_listen)]
@@ -287,9 +287,9 @@ class EventGridConfig(Settings):
     """Where Event Grid posts the chat's events, as a further bell; see docs/how-to/event-grid.md.
 
     Args:
-        listen: `HOST:PORT`, or only a port of this machine's own 127.0.0.1; the path is /eventgrid. Event Grid speaks
-            https alone, so something that does must stand before it.
-        key: what deliveries prove themselves by; at least 16 characters.
+        listen: `HOST:PORT`, or a port of 127.0.0.1; the path is /eventgrid. Event Grid requires https, so put a
+            reverse proxy in front.
+        key: the key that deliveries must present; at least 16 characters.
     """
 
     listen: Annotated[tuple[str, int], BeforeValidator(parse_listen)]
@@ -309,19 +309,19 @@ class Config(Settings):
 
     Args:
         version: of the format; 1.
-        include: further files, or patterns (`conf.d/*.yaml`), relative to the file that names them; what this file says
-            itself goes before what they say.
-        service: `emulator`, the connection string of an Azure Communication Services resource, or, where there is to
-            be no access key, a mapping with the resource's endpoint and how the bots come by their tokens.
-        ca_file: a PEM file of certificate authorities to trust beside the system's; relative to bots.yaml.
-        store: where bots remember; a relative path starts beside bots.yaml.
-        bots: each by its name, which logs and the store know it by.
+        include: more files, or patterns (`conf.d/*.yaml`), relative to the file that names them; settings of this file
+            take precedence.
+        service: `emulator`, the connection string of an Azure Communication Services resource, or, to use no access
+            key, a mapping with the resource's endpoint and where the bots' tokens come from.
+        ca_file: a PEM file of certificate authorities to trust in addition to the system's; relative to bots.yaml.
+        store: the URL of the store; relative paths start at bots.yaml.
+        bots: the bots by name; logs and the store use these names.
         log: what is logged, and how.
-        drain_timeout: how long a stop waits for handlers and replies that are under way.
+        drain_timeout: how long a stop waits for running handlers and pending replies.
         emulator: the one inside the daemon, where `service: emulator`.
-        server: where to ask how the bots are doing; None is nowhere.
-        event_grid: where Event Grid tells that something has happened; None is nowhere.
-        reload: what a reload does with code that cannot go on with what the store holds.
+        server: the status server; null is off.
+        event_grid: the webhook for Event Grid; null is off.
+        reload: what a reload does with code that cannot continue what the store holds.
         retention: how long the store keeps what was said and done; what is still to be done, and dead letters, stay.
             So long, too, timers and dialogs wait for a bot that was removed from their thread.
     """
