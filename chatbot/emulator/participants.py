@@ -23,6 +23,9 @@ from chatbot.emulator.state import ThreadState, WorldState
 
 MAX_PARTICIPANTS = 250
 MAX_BATCH = 200
+MAX_METADATA_BYTES = 1024
+"""Of a thread, and of each participant."""
+
 MAX_HEARD = 20
 """Receipts and typing work in threads of up to this many people (documented service limit)."""
 
@@ -64,7 +67,7 @@ class Participants:
 
         A malformed id refuses the whole call.
         """
-        if len(invited) > MAX_BATCH:
+        if len(invited) > MAX_BATCH or any(_size(one.metadata) > MAX_METADATA_BYTES for one in invited):
             raise bad_request()
         welcome: dict[str, Invited] = {}
         rejected: list[InvalidParticipant] = []
@@ -144,6 +147,10 @@ class Participants:
             raise refused(quirks.removed_writes if user in room.members else "forbidden")
         if room.head.deleted is not None:
             raise refused(quirks.deleted_thread_writes)
+
+
+def _size(metadata: Mapping[str, str]) -> int:
+    return sum(len(key.encode()) + len(value.encode()) for key, value in metadata.items())
 
 
 class ReceiptStore:

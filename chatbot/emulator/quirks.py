@@ -48,8 +48,12 @@ class Quirks:
     revocation_delay_seconds: int = _switch(
         0, "U3: how long chat still accepts a revoked token (documented: up to 15 minutes)"
     )
-    retry_after: Literal["none", "seconds", "milliseconds"] = _switch(
-        "none", "U4: whether 429 and 503 carry Retry-After, or x-ms-retry-after-ms"
+    retry_after: Literal["seconds", "none", "milliseconds"] = _switch(
+        "seconds", "U4: whether 429 and 503 carry Retry-After (the one recorded 429 does), or x-ms-retry-after-ms"
+    )
+    refused_requests: Literal["counted", "free"] = _switch(
+        "counted",
+        "U4: whether requests that are refused for a quota count against it (documented: all requests accrue)",
     )
     quota_rows: Literal["shared", "each"] = _switch(
         "shared", "U4: whether operations in one row of the quota table (send, edit, delete) count together"

@@ -1,8 +1,8 @@
-"""The service's documented rate limits (service limits of Chat and Identity), counted per user, thread or
-both.
+"""The service's documented rate limits (service limits of Chat and Identity), counted per user, thread or both.
 
-Operations in one row share the row's counts (a quirk counts each on its own). Requests that are refused are
-not counted. Pure: `now` is an argument.
+Operations in one row share the row's counts (a quirk counts each on its own). Refused requests are counted, too ("all
+requests accrue"; a quirk lets them be free), but the hint of a refusal does not reckon with itself: who obeys it once
+may be refused once more, as was recorded. Pure: `now` is an argument.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ TABLE = (
     _row("send_message update_message delete_message", "thread", 10, 30),
     _row("send_read_receipt", "user+thread", 10, 30),
     _row("send_typing_notification", "user+thread", 5, 15),
-    _row("send_typing_notification", "thread", 10),
+    _row("send_typing_notification", "thread", 10, 30),
     Row(("create_user",), "resource", (Limit(1000, 30),)),
     Row(("issue_token",), "resource", (Limit(1000, 30),)),
     Row(("delete_user",), "resource", (Limit(500, 30),)),
@@ -85,11 +85,10 @@ class Quotas:
             counters.append(times)
             for limit in row.limits:
                 wait = max(wait, _wait(times, limit, now, quirks))
-        if wait > 0:
-            return wait / 1000
-        for times in counters:
-            times.append(now)
-        return 0.0
+        if wait <= 0 or quirks.refused_requests == "counted":
+            for times in counters:
+                times.append(now)
+        return max(0, wait) / 1000
 
     def clear(self) -> None:
         """Forget every count."""

@@ -14,12 +14,16 @@ from dataclasses import dataclass, field, replace
 
 from chatbot.emulator.errors import ErrorResponse, bad_request, forbidden, thread_not_found
 from chatbot.emulator.messages import Messages
-from chatbot.emulator.participants import MAX_PARTICIPANTS, InvalidParticipant, Invited, Participants
+from chatbot.emulator.participants import (
+    MAX_METADATA_BYTES,
+    MAX_PARTICIPANTS,
+    InvalidParticipant,
+    Invited,
+    Participants,
+)
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.records import Repeat, ThreadEntry, no_metadata
 from chatbot.emulator.state import Slot, ThreadState, WorldState
-
-MAX_METADATA_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)

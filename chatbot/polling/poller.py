@@ -47,7 +47,7 @@ HELD_OUT_OF_PLACE: Final = 2_000
 MAX_PASSES: Final = 8
 """Passes of one poll. Where they do not suffice, the thread is too busy to be sure, and the base does not rise."""
 
-THROTTLED_PAUSES: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
+THROTTLED_PAUSES: Final = (10.0, 60.0)
 """Seconds to wait (up to half as much again) when the service throttles a page in the middle of a poll and does not say
 how long; after the last one the poll fails. A poll that has read nothing yet fails at once."""
 

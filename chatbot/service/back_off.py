@@ -11,8 +11,9 @@ from chatbot.errors import ServiceError, StoreError, Throttled
 FIRST_PAUSE: Final = 1.0
 MAX_PAUSE: Final = 30.0
 
-MAX_THROTTLED_PAUSE: Final = 10.0
-"""Seconds; the shortest window of the quotas, after which a request may be possible again."""
+THROTTLED_PAUSES: Final = (10.0, 60.0)
+"""Seconds; the windows of the quotas. Refused requests count in them, so that a request before the end of a window
+prolongs it: the first pause is the shorter window, every further one the longer."""
 
 Jitter = Callable[[float, float], float]
 """Varies a pause of so many seconds, down to at least this part of it."""
@@ -32,7 +33,7 @@ class BackOff:
     """The failures of one piece of work since it last succeeded.
 
     Each pause is twice the one before, and at least as long as the service asks for. Throttling is counted separately:
-    it says nothing about other failures.
+    it says nothing about other failures, and without a hint it waits for a whole window of the quotas.
 
     Args:
         jitter: varies the pauses.
@@ -69,12 +70,11 @@ class BackOff:
         """Count a failure; return the seconds until the next try."""
         if isinstance(error, Throttled):
             self._throttlings += 1
-            count, longest = self._throttlings, MAX_THROTTLED_PAUSE
+            own, at_least = THROTTLED_PAUSES[min(self._throttlings, len(THROTTLED_PAUSES)) - 1], 1.0
         else:
             self._failures += 1
-            count, longest = self._failures, MAX_PAUSE
+            own, at_least = min(MAX_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 1, 10)), 0.75
         asked: float | None = getattr(error, "retry_after", None)
-        own = min(longest, FIRST_PAUSE * 2.0 ** min(count - 1, 10))
-        pause = self._jitter(asked, 1.0) if asked else self._jitter(own, 0.75)
+        pause = self._jitter(asked, 1.0) if asked else self._jitter(own, at_least)
         self.wait(pause, now)
         return pause

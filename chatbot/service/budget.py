@@ -75,7 +75,7 @@ SHARED_QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
     Operation.GET_MESSAGE: (Window(250, 10),),
     Operation.LIST_PARTICIPANTS: (Window(250, 10),),
     Operation.LIST_RECEIPTS: (Window(100, 10),),
-    Operation.SEND_TYPING: (Window(10, 10),),
+    Operation.SEND_TYPING: (Window(10, 10), Window(30, 60)),
     Operation.WRITE_MESSAGE: QUOTAS[Operation.WRITE_MESSAGE],
     Operation.CHANGE_PARTICIPANTS: QUOTAS[Operation.CHANGE_PARTICIPANTS],
     Operation.UPDATE_THREAD: QUOTAS[Operation.UPDATE_THREAD],

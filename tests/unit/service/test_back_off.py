@@ -14,9 +14,13 @@ def exactly(pause: float, _at_least: float) -> float:
     return pause
 
 
-@pytest.mark.parametrize(
-    ("error", "longest"), [(OutcomeUnknown("lost"), 30.0), (Unreachable("down"), 30.0), (Throttled("slow down"), 10.0)]
-)
+def test_a_throttling_without_a_hint_waits_for_a_whole_window_of_the_quotas() -> None:
+    back_off = BackOff(exactly)
+
+    assert [back_off.failed(Throttled("slow down"), 0.0) for _ in range(4)] == [10.0, 60.0, 60.0, 60.0]
+
+
+@pytest.mark.parametrize(("error", "longest"), [(OutcomeUnknown("lost"), 30.0), (Unreachable("down"), 30.0)])
 def test_it_doubles_up_to_a_limit_however_long_an_outage_lasts(error: ServiceError, longest: float) -> None:
     back_off = BackOff(exactly)
     pauses = [back_off.failed(error, 0.0) for _ in range(5_000)]
