@@ -36,6 +36,7 @@ from chatbot.emulator.operations import Chat
 from chatbot.emulator.people import UserDirectory
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.quotas import Quotas
+from chatbot.emulator.realtime import RealtimeChannel
 from chatbot.emulator.request import Request, Response
 from chatbot.emulator.responses import Answers, preflight
 from chatbot.emulator.routing import ChatRoute, Receive, Route, Scope, Send
@@ -284,6 +285,7 @@ class Emulator(UserDirectory):
         self.faults = faults or Faults()
         self.validations: dict[str, Callable[[], None]] = {}
         self.calls: deque[Call] = deque(maxlen=10_000)
+        self.realtime = RealtimeChannel(self.world, self.now)
         self._answers = Answers(self.world)
         self._control = Control(self)
         self._dialects: dict[str, Dialect] = {}
@@ -313,8 +315,11 @@ class Emulator(UserDirectory):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        if scope["type"] == "websocket":
+            await self.realtime.connect(scope, receive, send)
+            return
         if scope["type"] != "http":
-            await _decline(scope, receive, send)
+            await _lifespan(receive, send)
             return
         request = routing.read(scope, self.public_base, self.endpoint, self.now())
         asked = _Asked()
@@ -335,12 +340,12 @@ class Emulator(UserDirectory):
         await faults.deliver(asked.struck, response, headers, send)
 
     def _beside(self, request: Request) -> Response | None:
-        """What is not the service: the control API, and browsers that ask whether they may ask."""
+        """What is not an operation: the control API, browsers that ask whether they may ask, the real-time channel."""
         if request.segments[0] == "emulator":
             return self._control.answer(request)
         if request.method == "OPTIONS" and b"access-control-request-method" in request.headers:
             return preflight(request)
-        return None
+        return self.realtime.answer(request)
 
     async def _operate(self, request: Request, asked: _Asked, receive: Receive) -> Response:
         route = asked.route = routing.find_route(request, self.world.quirks)
@@ -397,12 +402,9 @@ def _thread(route: Route, request: Request) -> str:
     return request.segments[2] if isinstance(route, ChatRoute) and len(request.segments) > 2 else ""
 
 
-async def _decline(scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "lifespan":
-        while True:
-            event = await receive()
-            await send({"type": f"{event['type']}.complete"})
-            if event["type"] == "lifespan.shutdown":
-                return
-    await receive()
-    await send({"type": "websocket.close"})
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        event = await receive()
+        await send({"type": f"{event['type']}.complete"})
+        if event["type"] == "lifespan.shutdown":
+            return

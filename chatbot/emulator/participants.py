@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from chatbot.emulator.errors import ErrorResponse, bad_identifier, bad_request, message_not_found, refused
@@ -160,6 +160,7 @@ class ReceiptStore:
         self._state = state
         self.quirks = quirks
         self.typing: deque[Typing] = deque(maxlen=1000)
+        self.typing_listeners: list[Callable[[Typing], None]] = []
 
     def send(self, room: ThreadState, reader: str, number: int, now: int) -> None:
         """Remember that `reader` has read up to a message; an older one changes nothing."""
@@ -182,7 +183,10 @@ class ReceiptStore:
         """Pass a typing notification on to whoever could see it."""
         Participants.admit(room, typist, self.quirks)
         if len(room.present()) <= MAX_HEARD:
-            self.typing.append(Typing(thread=room.head.id, user=typist, display_name=display_name, at=now))
+            typing = Typing(thread=room.head.id, user=typist, display_name=display_name, at=now)
+            self.typing.append(typing)
+            for listener in self.typing_listeners:
+                listener(typing)
             self._bump(room, now)
 
     def _bump(self, room: ThreadState, now: int) -> None:

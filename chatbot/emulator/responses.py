@@ -102,6 +102,8 @@ class Answers:
             _echo(request, headers, is_asked=True)
             if b"origin" in request.headers:
                 headers.append(_ANY_ORIGIN[0])
+        elif not response.is_beside:  # no operation: a browser's program must be able to read why
+            headers += _ANY_ORIGIN if b"origin" in request.headers else (_EXPOSE,)
         headers.append((b"x-processing-time", b"%dms" % took_ms))
         if request.base.startswith("https:") and not request.base.startswith("https://localhost"):
             headers.append(

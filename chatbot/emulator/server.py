@@ -218,7 +218,8 @@ async def _listening(app: _App, sock: socket.socket, context: ssl.SSLContext | N
     config = uvicorn.Config(
         app,
         http=KeptConnection,
-        ws="none",
+        ws="wsproto",
+        ws_max_size=64 * 1024,
         lifespan="off",
         log_config=None,
         server_header=False,
@@ -252,8 +253,12 @@ def _to_neighbours(emulator: Emulator, host: str, public_host: str | None) -> _A
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         asked = next((value for name, value in scope.get("headers", ()) if name == b"host"), b"").decode("latin-1")
         name = _name_in(asked)
-        if scope["type"] != "http" or _is_loopback(name) or (public is not None and name == public):
+        if scope["type"] == "lifespan" or _is_loopback(name) or (public is not None and name == public):
             await emulator(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close"})
             return
         text = b"this emulator is for this machine alone: ask for it as 127.0.0.1 or localhost\n"
         headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(text)).encode())]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.cli.resource import PATIENCE, Azure
 
-OF_THE_EMULATOR = ("trustme", "cryptography", "nh3", "httptools", "chatbot.emulator")
+OF_THE_EMULATOR = ("trustme", "cryptography", "nh3", "httptools", "wsproto", "chatbot.emulator")
 OF_EXTRAS = ("azure.identity", "msal", "opentelemetry")
 
 TELLING = """
