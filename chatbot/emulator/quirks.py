@@ -121,11 +121,10 @@ class Quirks:
         "request",
         "whether Location has the host of the request, or another one (June 2025, Microsoft's pre-production only)",
     )
-    hsts: Literal["max-age=31536000;includeSubDomains", "max-age=31536000; includeSubDomains", "max-age=2592000"] = (
-        _switch(
-            "max-age=31536000;includeSubDomains",
-            "Strict-Transport-Security: since March 2024, on Microsoft's test environment, until February 2024",
-        )
+    hsts: Literal["year", "year-spaced", "month"] = _switch(
+        "year",
+        "Strict-Transport-Security: a year and subdomains since March 2024 (with a space on Microsoft's test "
+        "environment), a month until February 2024",
     )
     edge_headers: bool = _switch(
         False, "the newer edge: `connection: keep-alive` on all answers and `accept-ranges: bytes` on every 200"

@@ -20,6 +20,11 @@ _CACHE = (b"x-cache", b"CONFIG_NOCACHE")
 _EXPOSE = (b"access-control-expose-headers", b"*")
 _ANY_ORIGIN = ((b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"Location"))
 _RANGES = (b"accept-ranges", b"bytes")
+_HSTS = {
+    "year": b"max-age=31536000;includeSubDomains",
+    "year-spaced": b"max-age=31536000; includeSubDomains",
+    "month": b"max-age=2592000",
+}
 _CONTEXT = (b"request-context", b"appId=")
 
 
@@ -107,7 +112,7 @@ class Answers:
         headers.append((b"x-processing-time", b"%dms" % took_ms))
         if request.base.startswith("https:") and not request.base.startswith("https://localhost"):
             headers.append(
-                (b"strict-transport-security", quirks.hsts.encode())
+                (b"strict-transport-security", _HSTS[quirks.hsts])
             )  # a browser would force https on everything else at localhost
         headers += response.headers
         return headers

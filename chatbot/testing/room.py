@@ -36,7 +36,7 @@ T = TypeVar("T")
 ACT_SECONDS: Final = 1.0
 """How long an act takes on virtual time: versions are milliseconds, and people are not that fast."""
 
-THROTTLED_SECONDS: Final = 1.0
+THROTTLED_SECONDS: Final = 10.0
 """How long a person waits before the next attempt when the service does not say."""
 
 

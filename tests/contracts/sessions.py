@@ -47,10 +47,10 @@ def sessions(*, since_2024: bool = False) -> list[Session]:
     ]
 
 
-_EARLY = {"hsts": "max-age=2592000", "thread_ids": "short"}
+_EARLY = {"hsts": "month", "thread_ids": "short"}
 _SHORT = {"thread_ids": "short"}
 _PPE = {"location_host": "global", "edge_headers": True}
-_INT = {"hsts": "max-age=31536000; includeSubDomains", "edge_headers": True}
+_INT = {"hsts": "year-spaced", "edge_headers": True}
 
 _OLD = {**_EARLY, "edited_sequence": "next", "removal_activity": "moved", "removed_removal": "forbidden"}
 

@@ -39,7 +39,7 @@ async def test_every_session_since_2024_is_answered_with_the_bodies_and_headers_
         ("net/2025-06/Thread", {"thread_ids": "short"}, "form of the id"),
         ("net/2024-03/ReadReceipt", {"retention_none": "omitted"}, "keys"),
         ("cli/2024-04-01/test_chat_remove", {"removed_removal": "forbidden"}, "status"),
-        ("python/2024-02/", {"hsts": "max-age=31536000;includeSubDomains"}, "strict-transport-security"),
+        ("python/2024-02/", {"hsts": "year"}, "strict-transport-security"),
         ("net/2025-06/ReadReceipt", {"location_host": "request"}, "location"),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 
 from chatbot import Context, Plugin
 from chatbot.bot import BotSettings
+from chatbot.emulator import Quirks, World
 from chatbot.polling.cadence import Cadence
 from chatbot.testing import chat
 from tests.flow.assembled import assembled
@@ -38,8 +39,11 @@ async def test_a_burst_of_replies_goes_out_in_order_within_the_quota() -> None:
 
 
 async def test_what_people_say_counts_too() -> None:
-    """Ten messages in ten seconds are for all people in a thread together."""
-    async with chat(chatterbox(1)) as room:
+    """Ten messages in ten seconds are for all people in a thread together.
+
+    Refused requests are free here: those of people count, but nobody else can know of them.
+    """
+    async with chat(chatterbox(1), world=World(quirks=Quirks(refused_requests="free"))) as room:
         await room.user("Ann").says(*["hi"] * 60)
 
         assert room.replies == ["0"] * 60
