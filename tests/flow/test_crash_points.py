@@ -173,6 +173,7 @@ async def test_a_kill_at_any_point_of_a_conversation_leaves_no_trace() -> None:
 
     print(f"\n{report}")
     assert report.is_clean, report
+    assert report.points[""].keys() >= {CrashKind.COMMIT, CrashKind.SEND, CrashKind.CHANGE, CrashKind.READ}
     assert not report.unreached
 
 

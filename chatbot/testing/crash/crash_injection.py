@@ -128,7 +128,7 @@ class CrashableProcess(BotProcess):
         """Return a client of the service each call of which is two points: before and after its effect."""
         return cast("ChatService", CrashingService(super().service_of(user), self._plan))
 
-    def memory(self) -> Store:
+    def store_for_bots(self) -> Store:
         """Return the store each commit to which is two points."""
         return cast("Store", CrashingStore(super().store_for_bots(), self._plan, self.states))
 
