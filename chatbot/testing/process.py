@@ -104,6 +104,16 @@ class BotProcess:
         self._ended = anyio.Event()
 
     @property
+    def bots(self) -> Sequence[Bot]:
+        """The running bots; none while the process is down."""
+        return self._bots
+
+    @property
+    def store(self) -> Store:
+        """The store of all bots; on virtual time, which stands still while the store works."""
+        return self._store
+
+    @property
     def is_running(self) -> bool:
         """Whether the bots have started and have neither stopped nor crashed."""
         return bool(self._bots)

@@ -330,6 +330,11 @@ class Room:
         return self.stage.emulator
 
     @property
+    def process(self) -> BotProcess:
+        """The process of the bots, with its `bots` and its `store`."""
+        return self._host.process
+
+    @property
     def stage(self) -> Stage:
         """The clients of all users of the service."""
         return self._host.stage

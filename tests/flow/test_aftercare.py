@@ -43,7 +43,7 @@ def caretaker_of(room: Room, store: MemoryStore) -> AdminApi:
 
 
 def bots_of(room: Room) -> list[Bot]:
-    return list(room._harness.process._bots)
+    return list(room.process.bots)
 
 
 async def letter_ids(room: Room, store: MemoryStore) -> list[str]:
