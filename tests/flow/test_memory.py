@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sys
 import types
@@ -55,7 +56,8 @@ async def talk(site: Assembled, rounds: int) -> tuple[int, int]:
             await anyio.sleep(6)
         await anyio.sleep(120)  # who makes a pause is no machine; and what is spent of the quotas is forgotten
     bot, lane = site.bot, site.bot.scheduler.lanes[site.thread]
-    outside = (bot.context.service, bot.context.log, bot.context.tracer, site.store)
+    elsewhere = (site.store, site.emulator, asyncio.get_running_loop())
+    outside = (bot.context.service, bot.context.log, bot.context.tracer, *elsewhere)
     return size_of(lane, bot, *outside), size_of(bot, lane, *outside)
 
 
@@ -74,7 +76,8 @@ async def test_what_is_held_of_a_thread_is_flat_while_people_talk_without_a_paus
     async with assembled(tmp_path, PLUGIN) as site:
         await site.say("hello")
         bot, lane = site.bot, site.bot.scheduler.lanes[site.thread]
-        outside = (bot.context.service, bot.context.log, bot.context.tracer, site.store)
+        elsewhere = (site.store, site.emulator, asyncio.get_running_loop())
+        outside = (bot.context.service, bot.context.log, bot.context.tracer, *elsewhere)
         sizes: list[int] = []
         for minute in range(1, 31):
             for _ in range(3):
