@@ -172,7 +172,7 @@ def chat(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.fixture
 def doctor(capsys: pytest.CaptureFixture[str]) -> Doctor:
-    """Run it, for the machine."""
+    """Run `chatbot doctor --format json`."""
 
     def run(directory: Path) -> Report:
         capsys.readouterr()
