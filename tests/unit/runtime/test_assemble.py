@@ -165,7 +165,7 @@ async def test_another_user_for_a_bot_is_a_new_beginning_that_is_remembered(fold
         record = await store.find_bot("echo", emulator.world.resource.id)
 
     assert before[0].user != after[0].user == other
-    assert after[0].first_started_ms == 1_700_003_600_000
+    assert after[0].context.first_started_ms == 1_700_003_600_000
     assert record is not None
     assert record.user == other
 
@@ -179,7 +179,7 @@ async def test_the_lobby_is_made_once_and_new_bots_come_in(folder: Path) -> None
         thread = await open_lobby(bots, control, "here")
     async with assembled(await loaded(folder), emulator, store) as bots:
         again = await open_lobby(bots, control, "here")
-        people = {person.user async for person in bots[0].service.list_participants(again)}
+        people = {person.user async for person in bots[0].context.service.list_participants(again)}
 
     assert again == thread
     assert people == {bot.user for bot in bots}
@@ -190,9 +190,9 @@ async def test_a_bot_that_left_the_lobby_is_not_brought_back(folder: Path) -> No
 
     async with assembled(await loaded(folder), Emulator(), MemoryStore()) as bots:
         thread = await open_lobby(bots, control, "here")
-        await bots[1].service.remove_participant(thread, bots[1].user)
+        await bots[1].context.service.remove_participant(thread, bots[1].user)
         await open_lobby(bots, control, "here")
-        people = {person.user async for person in bots[0].service.list_participants(thread)}
+        people = {person.user async for person in bots[0].context.service.list_participants(thread)}
 
     assert people == {bots[0].user}
 
@@ -202,7 +202,7 @@ async def test_a_deleted_lobby_is_followed_by_a_new_one(folder: Path) -> None:
 
     async with assembled(await loaded(folder), Emulator(), MemoryStore()) as bots:
         thread = await open_lobby(bots, control, "here")
-        await bots[0].service.delete_thread(thread)
+        await bots[0].context.service.delete_thread(thread)
 
         assert await open_lobby(bots, control, "here") != thread
 
