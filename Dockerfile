@@ -15,6 +15,7 @@ ARG EXTRAS=entra,uvloop
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY pyproject.toml README.md LICENSE chatbot_acs_pytest.py ./
 COPY chatbot ./chatbot
+COPY plugins ./plugins
 RUN python3 -m venv /opt/chatbot \
     && /opt/chatbot/bin/python -m pip install --quiet ".[${EXTRAS}]" \
     && /opt/chatbot/bin/python -m pip uninstall --quiet --yes pip setuptools \

@@ -5,20 +5,23 @@
 
 from __future__ import annotations
 
+import ast
 import keyword
 import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import yaml
 from cyclopts import Parameter
 
+import chatbot
 from chatbot.config import load_config
 from chatbot.distribution import shadow, shadowed
-from chatbot.errors import ConfigError
+from chatbot.errors import ConfigError, UnknownName
 
 
 def with_bot(text: str, name: str, lines: Sequence[str], *, file: str) -> str:
@@ -139,22 +142,41 @@ _TOLD = ("pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
 
 
 def new(
-    name: Annotated[str, Parameter(help="What the plugin and its bot are called, such as dice.")],
+    name: Annotated[str | None, Parameter(help="What the plugin and its bot are called, such as dice.")] = None,
     /,
     *,
+    source: Annotated[
+        str | None, Parameter(name="--from", help="A ready-made plugin to start from; --list shows them.")
+    ] = None,
+    list_them: Annotated[
+        bool, Parameter(name="--list", negative="", show_default=False, help="List the ready-made plugins, and end.")
+    ] = False,
     config: Annotated[Path, Parameter(help="The configuration to add the bot to; made if there is none.")] = Path(
         "bots.yaml"
     ),
 ) -> int:
     """Create a plugin, its test, and its bot in a bots.yaml."""
+    if list_them:
+        print("\n".join(f"{known:<10} {example.summary}" for known, example in ready_made().items()))
+        return 0
+    if name is None:
+        msg = f"name the plugin: chatbot new {source or 'dice'}"
+        raise UnknownName(msg)
     directory = config.parent
     if (hidden_by := shadow(directory)) is not None:
         raise ConfigError(shadowed(hidden_by))
     module = _module_of(name)
-    files = {
-        directory / "plugins" / f"{module}.py": _PLUGIN.format(name=name, command=_command_of(name)),
-        directory / "tests" / f"test_{module}.py": _TEST.format(module=module, command=_command_of(name)),
-    }
+    plugin, test = directory / "plugins" / f"{module}.py", directory / "tests" / f"test_{module}.py"
+    entry = [f"plugins: [plugins.{module}]"]
+    if source is None:
+        files = {
+            plugin: _PLUGIN.format(name=name, command=_command_of(name)),
+            test: _TEST.format(module=module, command=_command_of(name)),
+        }
+    else:
+        example = _example(source)
+        files = {plugin: example.code.replace(f'Plugin("{source}")', f'Plugin("{name}")')}
+        entry = example.entry(module) or entry
     for path in files:
         if path.exists():
             msg = f"{path}: this exists already; take another name, or move it away"
@@ -164,17 +186,68 @@ def new(
     if not _finds_plugins(directory):
         name_told, told = ("conftest.py", _CONFTEST) if _is_in_a_project(directory) else ("pytest.ini", _PYTEST_INI)
         files[directory / name_told] = told
-    files[config] = _configured(config, name, module)
+    files[config] = _configured(config, name, entry)
     _write(files)
     print(f"Made {', '.join(str(path) for path in files)}.")
-    print(f"Run its test:  {_shown(sys.executable)} -m pytest {directory / 'tests' / f'test_{module}.py'}")
+    if source is None:
+        print(f"Run its test:  {_shown(sys.executable)} -m pytest {test}")
+    else:
+        print(f"Settings:      its bot in {config}, and the first lines of {plugin}")
     print(f"Run the bot:   chatbot run {config}")
     return 0
 
 
-def _configured(config: Path, name: str, module: str) -> str:
+@dataclass(frozen=True, slots=True)
+class ReadyMade:
+    """A plugin to copy.
+
+    Args:
+        name: of its module.
+        code: its source, which begins with a docstring.
+    """
+
+    name: str
+    code: str
+
+    @property
+    def summary(self) -> str:
+        """Return the first sentence of its docstring."""
+        return self._doc.partition("\n")[0]
+
+    def entry(self, module: str) -> list[str]:
+        """Return the lines of a bot with the settings that its docstring shows; none if it shows none."""
+        shown = re.search(
+            rf"^    plugins:\n      - module: plugins\.{self.name}\n((?:       ? .*\n)*)", self._doc, re.MULTILINE
+        )
+        if shown is None:
+            return []
+        settings = [line.removeprefix("    ") for line in shown.group(1).splitlines()]
+        return ["plugins:", f"  - module: plugins.{module}", *settings]
+
+    @property
+    def _doc(self) -> str:
+        return ast.get_docstring(ast.parse(self.code), clean=False) or ""
+
+
+def ready_made() -> dict[str, ReadyMade]:
+    """Return the plugins to copy by name: part of the wheel, and in a clone those of its directory `plugins`."""
+    package = Path(chatbot.__file__).parent
+    found = next((place for place in (package / "examples", package.parent / "plugins") if place.is_dir()), None)
+    files = sorted(found.glob("[a-z]*.py")) if found else []
+    return {file.stem: ReadyMade(file.stem, file.read_text("utf-8")) for file in files}
+
+
+def _example(source: str) -> ReadyMade:
+    known = ready_made()
+    if source not in known:
+        msg = f"there is no ready-made plugin {source!r}; there are {', '.join(known)}"
+        raise UnknownName(msg)
+    return known[source]
+
+
+def _configured(config: Path, name: str, entry: Sequence[str]) -> str:
     """The configuration with the bot in it; one that is there must be right before it is touched."""
-    lines = [f"display_name: {name.replace('-', ' ').replace('_', ' ').capitalize()}", f"plugins: [plugins.{module}]"]
+    lines = [f"display_name: {name.replace('-', ' ').replace('_', ' ').capitalize()}", *entry]
     if not config.exists():
         return _BOTS.format(name=name) + "".join(f"    {line}\n" for line in lines)
     settings = load_config(config, os.environ)

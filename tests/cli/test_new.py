@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from chatbot.cli import main
+from chatbot.cli.new import ready_made
 from chatbot.config import load_config
 from tests.cli.conftest import copy_of_the_clone
 
@@ -163,3 +164,28 @@ def test_a_bot_of_a_file_that_is_included_has_its_name_and_the_new_one_comes_int
 
     assert list(load_config(folder / "bots.yaml", {}).bots) == ["dice", "coin"]
     assert (folder / "more.yaml").read_text() == f"bots:\n{bots}"
+
+
+@pytest.mark.parametrize("source", sorted(ready_made()))
+def test_every_ready_made_plugin_can_be_started_from(
+    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["new", "my-own", "--from", source]) == 0
+
+    capsys.readouterr()
+    checked = python(tmp_path, "-m", "chatbot", "check")
+    assert checked.returncode == 0, checked.stderr
+    assert "my-own  plugins/my_own.py" in checked.stdout
+
+
+def test_ready_made_plugins_are_listed_and_an_unknown_one_is_refused_with_their_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["new", "--list"]) == 0
+    assert main(["new", "x", "--from", "nope"]) == 2
+    assert main(["new"]) == 2
+
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines()] == sorted(ready_made())
+    assert "there is no ready-made plugin 'nope'; there are echo, faq" in err
+    assert list(tmp_path.iterdir()) == []
