@@ -196,7 +196,7 @@ class Bot:
         conversations = self.context.conversations
         while True:
             changed = conversations.changed
-            for thread in conversations.ring():
+            for thread in conversations.collect_due():
                 self.scheduler.ask(thread or NOWHERE)
             due = conversations.next_due_ms()
             pause = MAX_SLEEP if due is None else (due - conversations.now_ms) / 1000

@@ -141,7 +141,7 @@ class BotContext:
         """
         with self.tracer.commit():
             await self.store.commit(self.user, writes)
-            self.conversations.learn(writes)
+            self.conversations.apply(writes)
         self.ongoing.record_success("store", place=place)
 
     async def find_made(self, messages: Collection[MessageId]) -> frozenset[MessageId]:

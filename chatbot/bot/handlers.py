@@ -217,9 +217,9 @@ class HandlerRunner:
         async with self._when_free(event) as dispatcher:
             if before is not None:
                 await before()
-            memory = self._context.conversations.open(event)
+            memory = self._context.conversations.unit_of_work(event)
             outcome = await dispatcher.dispatch(
-                event, memory, line=channel, during=self._context.tracer.handler, limits=limits
+                event, memory, live=channel, handler_scope=self._context.tracer.handler, limits=limits
             )
         self._context.monitor.handled(outcome, begun)
         if outcome.error is not None:
@@ -231,9 +231,9 @@ class HandlerRunner:
     ) -> Outcome:
         """Run the error handlers on an event that will not be tried again; see `handle`."""
         async with self._when_free(event) as dispatcher:
-            memory = self._context.conversations.open(event)
+            memory = self._context.conversations.unit_of_work(event)
             outcome = await dispatcher.dispatch_failure(
-                event, failed, memory, line=channel, during=self._context.tracer.handler, limits=limits
+                event, failed, memory, live=channel, handler_scope=self._context.tracer.handler, limits=limits
             )
         if outcome.error is not None and outcome.error is not failed.error:
             self.report_failure(event, outcome.handler, outcome.error)

@@ -88,7 +88,7 @@ class RateLimitedPolls:
 
         It goes on to count as wanting its looks until it is set anew or dropped.
         """
-        if now < self._free_at or (thread := self._schedule.take(now)) is None:
+        if now < self._free_at or (thread := self._schedule.pop_due(now)) is None:
             return None
         self._free_at = max(self._free_at, now - BURST) + 1.0 / self._rate
         return thread
@@ -176,11 +176,11 @@ class PollQueue:
         return thread
 
     def _take(self, now: float) -> ThreadId | None:
-        if self._in_a_row < CALLS_IN_A_ROW and (thread := self._calls.take(now)) is not None:
+        if self._in_a_row < CALLS_IN_A_ROW and (thread := self._calls.pop_due(now)) is not None:
             self._in_a_row += 1
             return thread
         self._in_a_row = 0
-        return self._beats.take(now) or self._calls.take(now)
+        return self._beats.take(now) or self._calls.pop_due(now)
 
 
 def sooner(a: float | None, b: float | None) -> float | None:

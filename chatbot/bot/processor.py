@@ -83,7 +83,7 @@ class EventProcessor:
         """
         if self.commits.outbox.is_full or self._context.is_stopping:
             return False
-        due = self._context.conversations.take_due(self._state.thread)
+        due = self._context.conversations.first_due(self._state.thread)
         if due is None:
             return False
         event, writes = due
@@ -187,7 +187,7 @@ class EventProcessor:
         what a failed commit forgets, and the retry would send it under the same key with another text.
         """
         rows = self._rows_for(outcome, event)
-        due = receipts_in(outcome.wishes, self._state.key)
+        due = receipts_in(outcome.keyed_actions, self._state.key)
         commit: list[Write] = [*writes, *further, *outcome.writes, *(Enqueue(row) for row in rows)]
         if due is not None:
             commit.append(OweReceipt(self._state.key, due))
@@ -203,7 +203,7 @@ class EventProcessor:
         """Return the rows that journal an outcome's actions, except receipts, which the thread owes itself."""
         created_ms = int(self._context.clock() * 1000)
         rows: list[OutboxRow] = []
-        for keyed in outcome.wishes:
+        for keyed in outcome.keyed_actions:
             if isinstance(keyed.action, SendReadReceipt):
                 continue
             target = target_of(keyed.action, self._state.thread)

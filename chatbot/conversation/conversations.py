@@ -65,8 +65,8 @@ class Conversations:
         self._dialogs: dict[str, DialogRecord] = {}
         self._by_person: dict[tuple[ThreadId, UserId | None], list[str]] = {}
         self._timers: dict[str, TimerRecord] = {}
-        self._agenda = DueQueue[str, int]()
-        self._rung: dict[ThreadId | None, list[str]] = {}
+        self._due_queue = DueQueue[str, int]()
+        self._collected: dict[ThreadId | None, list[str]] = {}
         self._parked: set[ThreadId] = set()
         self._clock_errors: deque[int] = deque(maxlen=CLOCK_READINGS)
         self._correction_ms = 0
@@ -91,7 +91,7 @@ class Conversations:
             self._correction_ms = correction_ms
             self._wake()
 
-    def open(self, event: Event) -> UnitOfWork:
+    def unit_of_work(self, event: Event) -> UnitOfWork:
         """What the handlers of an event remember."""
         return UnitOfWork(event, self, pending=self._pending(event), now_ms=self.now_ms)
 
@@ -125,19 +125,19 @@ class Conversations:
     async def commit(self, writes: Sequence[Write]) -> None:
         """Make writes durable, all of them or none, and learn what they say."""
         await self._store.commit(self.bot, writes)
-        self.learn(writes)
+        self.apply(writes)
 
-    def learn(self, writes: Sequence[Write]) -> None:
+    def apply(self, writes: Sequence[Write]) -> None:
         """Take note of what was written to the store; called after the commit, never before it."""
         for write in writes:
-            self._learn(write)
+            self._apply(write)
 
-    def _learn(self, write: Write) -> None:
+    def _apply(self, write: Write) -> None:
         match write:
             case SetTimer(record):
-                self._set(record)
+                self._add_timer(record)
             case DropTimer(id):
-                self._drop(id)
+                self._drop_timer(id)
             case LeaveThread(thread):
                 self._park(thread)
             case EnterThread(thread):
@@ -155,14 +155,14 @@ class Conversations:
         """Let nothing become due in a thread that the bot is not in; it stays in the store."""
         self._parked.add(thread)
         for id in [*self._in_thread(thread)]:
-            self._cross_out(id, thread)
+            self._remove_due(id, thread)
 
     def _unpark(self, thread: ThreadId) -> None:
         """The bot is in the thread again: what was due meanwhile is due now."""
         self._parked.discard(thread)
         for id, due_ms in self._in_thread(thread).items():
             if due_ms is not None:
-                self._note_due(id, due_ms, thread)
+                self._set_due(id, due_ms, thread)
 
     def _in_thread(self, thread: ThreadId) -> dict[str, int | None]:
         """The timers and dialogs of a thread, each with when it is due."""
@@ -188,16 +188,16 @@ class Conversations:
         writes: list[Write] = []
         for timer in [one for one in self._timers.values() if one.thread == thread]:
             writes += [
-                self._letter(thread, self._event_of(timer), timer.handler, reason, timer.caused_by),
+                self._dead_letter(thread, self._event_of(timer), timer.handler, reason, timer.caused_by),
                 DropTimer(timer.id),
             ]
         for dialog in [one for one in self._dialogs.values() if one.thread == thread]:
             if dialog.is_waiting:
-                writes.append(self._letter(thread, dialog.event, dialog.handler, reason, dialog.user))
+                writes.append(self._dead_letter(thread, dialog.event, dialog.handler, reason, dialog.user))
             writes.append(DropDialog(dialog.id))
         return writes
 
-    def _letter(
+    def _dead_letter(
         self, thread: ThreadId, event: Event, handler: str, reason: str, caused_by: UserId | None
     ) -> SaveDeadLetter:
         return SaveDeadLetter(
@@ -219,7 +219,7 @@ class Conversations:
         self._dialogs[record.id] = record
         self._by_person.setdefault((record.thread, record.user), []).append(record.id)
         if record.is_waiting and record.deadline_ms is not None:
-            self._note_due(record.id, record.deadline_ms, record.thread)
+            self._set_due(record.id, record.deadline_ms, record.thread)
 
     def _drop_dialog(self, id: str) -> None:
         record = self._dialogs.pop(id, None)
@@ -229,7 +229,7 @@ class Conversations:
         self._by_person[person].remove(id)
         if not self._by_person[person]:
             del self._by_person[person]
-        self._cross_out(id, record.thread)
+        self._remove_due(id, record.thread)
 
     # ── timers ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -243,18 +243,18 @@ class Conversations:
             parked: the threads that the bot is not in; nothing becomes due there.
         """
         self._parked = set(parked)
-        self._timers, self._agenda, self._rung = {}, DueQueue[str, int](), {}
+        self._timers, self._due_queue, self._collected = {}, DueQueue[str, int](), {}
         self._dialogs, self._by_person = {}, {}
         for dialog in await self._store.dialogs(self.bot):
             self._save_dialog(dialog)
         for record in await self._store.timers(self.bot):
-            self._set(record)
+            self._add_timer(record)
         await self.reschedule(schedules)
 
     async def reschedule(self, schedules: Mapping[str, Schedule]) -> None:
         """Go on with these schedules: one that is new, or was changed, begins now; one that is gone ends."""
         self._schedules = schedules
-        writes = [*self._end_old_schedules(), *self._begin_new_schedules()]
+        writes = [*self._end_old_schedules(), *self._start_new_schedules()]
         if writes:
             await self.commit(writes)
 
@@ -265,13 +265,13 @@ class Conversations:
                 self._drop_dialog(dialog.id)
         for record in list(self._timers.values()):
             if record.caused_by == user or user in record.payload:
-                self._drop(record.id)
+                self._drop_timer(record.id)
 
     def _end_old_schedules(self) -> list[Write]:
         known = {SCHEDULE + name for name in self._schedules}
         return [DropTimer(id) for id in self._timers if id.startswith(SCHEDULE) and id not in known]
 
-    def _begin_new_schedules(self) -> list[Write]:
+    def _start_new_schedules(self) -> list[Write]:
         writes: list[Write] = []
         for name, schedule in self._schedules.items():
             known = self._timers.get(SCHEDULE + name)
@@ -284,21 +284,21 @@ class Conversations:
             return [DropTimer(SCHEDULE + name)]
         return [SetTimer(TimerRecord(SCHEDULE + name, name, due_ms, payload=self._schedules[name].text))]
 
-    def _set(self, record: TimerRecord) -> None:
-        self._drop(record.id)
+    def _add_timer(self, record: TimerRecord) -> None:
+        self._drop_timer(record.id)
         self._timers[record.id] = record
-        self._note_due(record.id, record.due_ms, record.thread)
+        self._set_due(record.id, record.due_ms, record.thread)
 
-    def _drop(self, id: str) -> None:
+    def _drop_timer(self, id: str) -> None:
         record = self._timers.pop(id, None)
         if record is not None:
-            self._cross_out(id, record.thread)
+            self._remove_due(id, record.thread)
 
-    def _note_due(self, id: str, due_ms: int, place: ThreadId | None) -> None:
+    def _set_due(self, id: str, due_ms: int, place: ThreadId | None) -> None:
         if place in self._parked:
             return
-        earliest = self._agenda.next_due()
-        self._agenda.set(id, due_ms)
+        earliest = self._due_queue.next_due()
+        self._due_queue.set(id, due_ms)
         if earliest is None or due_ms < earliest:
             self._wake()
 
@@ -306,44 +306,44 @@ class Conversations:
         self.changed.set()
         self.changed = anyio.Event()
 
-    def _cross_out(self, id: str, place: ThreadId | None) -> None:
-        self._agenda.drop(id)
-        if id in self._rung.get(place, ()):
-            self._rung[place].remove(id)
+    def _remove_due(self, id: str, place: ThreadId | None) -> None:
+        self._due_queue.drop(id)
+        if id in self._collected.get(place, ()):
+            self._collected[place].remove(id)
 
     def next_due_ms(self) -> int | None:
         """When the next timer will ring, epoch ms; None when none will."""
-        return self._agenda.next_due()
+        return self._due_queue.next_due()
 
-    def ring(self) -> set[ThreadId | None]:
+    def collect_due(self) -> set[ThreadId | None]:
         """Have everything rung that is due; returns where something is to be handled, None for nowhere."""
         places = set()
-        while (id := self._agenda.take(self.now_ms)) is not None:
+        while (id := self._due_queue.pop_due(self.now_ms)) is not None:
             place = (self._timers.get(id) or self._dialogs[id]).thread
-            self._rung.setdefault(place, []).append(id)
+            self._collected.setdefault(place, []).append(id)
             places.add(place)
         return places
 
     def is_due(self, thread: ThreadId | None) -> bool:
         """Whether something is to be handled there, or to be rung anywhere."""
-        due = self._agenda.next_due()
-        return bool(self._rung.get(thread)) or (due is not None and due <= self.now_ms)
+        due = self._due_queue.next_due()
+        return bool(self._collected.get(thread)) or (due is not None and due <= self.now_ms)
 
-    def take_due(self, thread: ThreadId | None) -> tuple[Event, list[Write]] | None:
+    def first_due(self, thread: ThreadId | None) -> tuple[Event, list[Write]] | None:
         """What has rung first there, and what is to be committed with it; it stays until that was."""
-        for id in [*self._rung.get(thread, ())]:
+        for id in [*self._collected.get(thread, ())]:
             record = self._timers.get(id)
             due_ms = self._dialogs[id].deadline_ms if record is None else record.due_ms
             if due_ms is not None and due_ms > self.now_ms:  # the clock was wrong when it rang
-                self._cross_out(id, thread)
-                self._note_due(id, due_ms, thread)
+                self._remove_due(id, thread)
+                self._set_due(id, due_ms, thread)
             elif record is None:
-                return self._overdue(self._dialogs[id])
+                return self._timeout_of(self._dialogs[id])
             else:
-                return self._event_of(record), self._settle(record)
+                return self._event_of(record), self._writes_after(record)
         return None
 
-    def _overdue(self, record: DialogRecord) -> tuple[Event, list[Write]]:
+    def _timeout_of(self, record: DialogRecord) -> tuple[Event, list[Write]]:
         event = DialogTimedOut(
             bot=self.bot,
             thread=record.thread,
@@ -369,7 +369,7 @@ class Conversations:
             caused_by=record.caused_by,
         )
 
-    def _settle(self, record: TimerRecord) -> list[Write]:
+    def _writes_after(self, record: TimerRecord) -> list[Write]:
         schedule = self._schedules.get(record.handler) if record.thread is None else None
         if schedule is None:
             return [DropTimer(record.id)]

@@ -124,26 +124,26 @@ class Dialog:
     """
 
     def __init__(self, performance: Replay, host: DialogHost) -> None:
-        self._performance = performance
+        self._replay = performance
         self._host = host
 
     def __repr__(self) -> str:
-        return f"<Dialog {self._performance.record.id} in {self._performance.record.handler}>"
+        return f"<Dialog {self._replay.record.id} in {self._replay.record.handler}>"
 
     @property
     def user(self) -> UserId:
         """With whom it is held."""
-        return self._performance.record.user
+        return self._replay.record.user
 
     @property
     def thread(self) -> ThreadId:
         """Where it is held."""
-        return self._performance.record.thread
+        return self._replay.record.thread
 
     @property
     def event(self) -> MessageReceived:
         """The message that it began with."""
-        event = self._performance.record.event
+        event = self._replay.record.event
         assert isinstance(event, MessageReceived)
         return event
 
@@ -158,7 +158,7 @@ class Dialog:
             ValueError: neither or both of text and html.
             TypeError: it is no text.
         """
-        self._performance.say(_message(text, html))
+        self._replay.say(_message(text, html))
 
     @overload
     async def reply(self, text: str, *, thread: ThreadId | None = None) -> ActionKey: ...
@@ -182,7 +182,7 @@ class Dialog:
         Raises:
             ValueError: neither or both of text and html, or nothing to say.
         """
-        return self._performance.say(_message(text, html, thread))
+        return self._replay.say(_message(text, html, thread))
 
     @overload
     async def ask(self, question: str, *, timeout: timedelta | None = None) -> str: ...
@@ -231,7 +231,7 @@ class Dialog:
             return self._checked(shown, timeout, lambda answer: choose(answer, given), written)
         if validate is not None:
             return self._checked(question, timeout, validate, written)
-        return self._performance.ask(_message(question, None), timeout, written)
+        return self._replay.ask(_message(question, None), timeout, written)
 
     async def confirm(
         self,
@@ -281,7 +281,7 @@ class Dialog:
             CannotStore: the result is not what it is annotated as.
             Exception: what the function raised; a retry calls it again.
         """
-        return await self._performance.run(function, *args, **kwargs)
+        return await self._replay.run(function, *args, **kwargs)
 
     async def now(self) -> datetime:
         """The time, UTC, the same in every run."""
@@ -314,12 +314,12 @@ class Dialog:
             due, stored = self._host.plan_timer(when, name, payload)
             return int(due.timestamp() * 1000), stored
 
-        return self._performance.set_timer(name, plan, self.user)
+        return self._replay.set_timer(name, plan, self.user)
 
     async def cancel(self, timer: TimerId) -> None:
         """Cancel a timer that `later` has set; one that was called already changes nothing."""
         expect_identifier(timer, "cancel()")
-        self._performance.cancel_timer(timer)
+        self._replay.cancel_timer(timer)
 
     async def participants(self) -> Sequence[Participant]:
         """Who is in the thread, the bot included; in later runs, who was in it then.
@@ -327,7 +327,7 @@ class Dialog:
         Raises:
             ErrorResponse: the service does not say.
         """
-        return await self._performance.participants(self._host.participants)
+        return await self._replay.participants(self._host.participants)
 
     @asynccontextmanager
     async def typing(self) -> AsyncIterator[None]:
@@ -335,7 +335,7 @@ class Dialog:
 
         A courtesy, as `ctx.typing`. Steps that are only replayed show nothing.
         """
-        if self._performance.is_replaying:
+        if self._replay.is_replaying:
             yield
             return
         async with self._host.typing():
@@ -347,19 +347,19 @@ class Dialog:
 
         Steps that are only replayed log nothing, so that each line is written once.
         """
-        return cast("FilteringBoundLogger", _ReplayLog(self._host.log, self._performance))
+        return cast("FilteringBoundLogger", _ReplayLog(self._host.log, self._replay))
 
     def _now_ms(self) -> int:
-        return self._performance.now_ms
+        return self._replay.now_ms
 
     def _checked(
         self, question: str, timeout: timedelta | None, validate: Callable[[str], T], written: str | None
     ) -> T:
-        answer = self._performance.ask(_message(question, None), timeout, written)
+        answer = self._replay.ask(_message(question, None), timeout, written)
         try:
             return validate(answer)
         except ValueError as error:
-            self._performance.refuse(complaint(error, validate))
+            self._replay.refuse(complaint(error, validate))
             raise
 
 
@@ -386,16 +386,16 @@ class _ReplayLog:
 
     def __init__(self, log: FilteringBoundLogger, performance: Replay) -> None:
         self._log = log
-        self._performance = performance
+        self._replay = performance
 
     def __repr__(self) -> str:
-        return f"<log of {self._performance.record.handler}>"
+        return f"<log of {self._replay.record.handler}>"
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._log, name)
         if name in _REBINDING:
-            return lambda *args, **kwargs: _ReplayLog(found(*args, **kwargs), self._performance)
-        if not callable(found) or not self._performance.is_replaying:
+            return lambda *args, **kwargs: _ReplayLog(found(*args, **kwargs), self._replay)
+        if not callable(found) or not self._replay.is_replaying:
             return found
         return _say_nothing_later if name in _ASYNC_LEVELS else _say_nothing
 

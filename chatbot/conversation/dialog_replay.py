@@ -58,7 +58,7 @@ class Replay:
     now_ms: int
     save: Callable[[DialogRecord], Awaitable[None]]
     enter: Callable[[Entry | None], None]
-    wishes: list[KeyedAction] = field(default_factory=list)
+    keyed_actions: list[KeyedAction] = field(default_factory=list)
     timers: list[SetTimer | DropTimer] = field(default_factory=list)
     is_suspended: bool = False
     is_refused: bool = False
@@ -97,7 +97,7 @@ class Replay:
 
     def begin(self) -> None:
         """Take the first step, which is the event that it began with."""
-        self._meet((JournalStep.BEGAN,), "")
+        self._next_entry((JournalStep.BEGAN,), "")
 
     def end(self) -> None:
         """The function has ended, or waits.
@@ -120,7 +120,7 @@ class Replay:
         index = self._index
         self._take_step(JournalStep.SAID, action.thread or "")
         if index > journal.last_boundary(self.entries):
-            self._wish(index, action)
+            self._add_action(index, action)
         return self._key(index)
 
     def set_timer(self, handler: str, plan: Callable[[], tuple[int, str]], caused_by: UserId) -> TimerId:
@@ -131,7 +131,7 @@ class Replay:
             plan: gives when it is due, epoch ms, and its payload; not called for a part that is committed.
             caused_by: whose doing it is.
         """
-        index, entry = self._index, self._meet((JournalStep.SET_TIMER,), handler)
+        index, entry = self._index, self._next_entry((JournalStep.SET_TIMER,), handler)
         id = TimerId(self._key(index))
         if index <= journal.last_boundary(self.entries):
             return id
@@ -152,7 +152,7 @@ class Replay:
 
     async def participants(self, ask: Callable[[], Awaitable[Sequence[Participant]]]) -> Sequence[Participant]:
         """Who is in the thread; in later runs, who was in it then."""
-        entry = self._meet((JournalStep.RAN,), PARTICIPANTS)
+        entry = self._next_entry((JournalStep.RAN,), PARTICIPANTS)
         if entry is not None:
             found: list[Participant] = _PEOPLE.decode(entry.value, "the participants")
             return found
@@ -176,10 +176,10 @@ class Replay:
             DialogCancelled: the person does not want to go on.
         """
         index, mark = self._index, journal.mark_of(question.content)
-        entry = self._meet((JournalStep.ANSWERED, JournalStep.TIMED_OUT, JournalStep.CANCELLED), mark)
+        entry = self._next_entry((JournalStep.ANSWERED, JournalStep.TIMED_OUT, JournalStep.CANCELLED), mark)
         if entry is None:
             self._add(Entry(JournalStep.ASKED, mark, written))
-            self._wish(index, question)
+            self._add_action(index, question)
             if timeout is not None and timeout <= LONGEST:  # beyond that nobody waits, and no date can be computed
                 self._deadline_ms = self.now_ms + max(0, int(timeout.total_seconds() * 1000))
             self._suspend()
@@ -199,7 +199,7 @@ class Replay:
         if self._index != len(self.entries):
             self._diverge("an answer does not do that did before")
         key = action_key(self.record.event.bot, self.record.thread, self.event_key, f"{self.record.handler}:again", 0)
-        self.wishes.append(KeyedAction(key, SendMessage(readable(complaint, self.record.handler))))
+        self.keyed_actions.append(KeyedAction(key, SendMessage(readable(complaint, self.record.handler))))
         self.is_refused = True
         self._suspend()
 
@@ -211,7 +211,7 @@ class Replay:
         """
         name = getattr(function, "__qualname__", None) or type(function).__qualname__
         form = result_form(function)
-        entry = self._meet((JournalStep.RAN,), name)
+        entry = self._next_entry((JournalStep.RAN,), name)
         if entry is None:
             result = await perform("talk.run", function, *args, **kwargs)
             encoded = form.encode(result, f"the result of {name}")
@@ -221,7 +221,7 @@ class Replay:
             return result
         return form.decode(entry.value, f"the result of {name}")
 
-    def _meet(self, steps: tuple[JournalStep, ...], label: str) -> Entry | None:
+    def _next_entry(self, steps: tuple[JournalStep, ...], label: str) -> Entry | None:
         """The next entry, which is one of these steps; None behind the last one."""
         refuse_inside_effect("a step of the dialog", remedy="take it in the dialog itself, before or after that")
         if self.is_suspended:
@@ -239,16 +239,16 @@ class Replay:
         return entry
 
     def _take_step(self, step: JournalStep, label: str) -> None:
-        if self._meet((step,), label) is None:
+        if self._next_entry((step,), label) is None:
             self._add(Entry(step, label))
 
     def _add(self, entry: Entry) -> None:
         self.entries.append(entry)
         self._index += 1
 
-    def _wish(self, index: int, action: SendMessage) -> None:
+    def _add_action(self, index: int, action: SendMessage) -> None:
         content = readable(action.content, self.record.handler)
-        self.wishes.append(KeyedAction(self._key(index), replace(action, content=content)))
+        self.keyed_actions.append(KeyedAction(self._key(index), replace(action, content=content)))
 
     def _key(self, index: int) -> ActionKey:
         """The key of what is asked for at this step: the same in every run."""

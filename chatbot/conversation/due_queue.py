@@ -55,7 +55,7 @@ class DueQueue(Generic[Key, Time]):
         first = self.first()
         return first[1] if first is not None else None
 
-    def take(self, now: Time) -> Key | None:
+    def pop_due(self, now: Time) -> Key | None:
         """Remove and return the key that is due first; None when none is due by now."""
         first = self.first()
         if first is None or first[1] > now:

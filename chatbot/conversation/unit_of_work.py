@@ -80,8 +80,8 @@ class UnitOfWork:
         self.pending = pending
         self._resumed: DialogRecord | None = None
         self._text = ""
-        self.wishes: list[KeyedAction] = []
-        self._performance: Replay | None = None
+        self.keyed_actions: list[KeyedAction] = []
+        self._replay: Replay | None = None
         self._event = event
         self._source = source
         self._now_ms = int(event.occurred_on.timestamp() * 1000) if now_ms is None else now_ms
@@ -134,7 +134,7 @@ class UnitOfWork:
         self._resumed, self._text = self.pending, text
         return self.pending
 
-    async def talk(
+    async def hold_dialog(
         self, handler: str, text: str, cancel_words: tuple[str, ...], function: Function, host: DialogHost
     ) -> Any:
         """Hold a dialog with whoever sent the message: the one that was resumed, or a new one.
@@ -156,7 +156,7 @@ class UnitOfWork:
         record, is_new = self._resumed, self._resumed is None
         if record is None:
             assert isinstance(self._event, MessageReceived)
-            record = begun(self._event, handler, self._now_ms)
+            record = new_dialog_record(self._event, handler, self._now_ms)
         performance = Replay(
             record,
             entries_for(record, self._event, text, cancel_words),
@@ -165,9 +165,9 @@ class UnitOfWork:
             save=lambda current: source.commit([SaveDialog(current)]),
             enter=self._enter_part,
         )
-        self._performance = performance
+        self._replay = performance
         reply = await run_dialog(performance, function, host)
-        self.wishes += performance.wishes
+        self.keyed_actions += performance.keyed_actions
         self._writes += performance.timers
         if performance.is_refused:
             return None
@@ -180,19 +180,19 @@ class UnitOfWork:
             self._writes.append(DropDialog(record.id))
         return reply
 
-    def take_wishes(self) -> list[KeyedAction]:
+    def take_keyed_actions(self) -> list[KeyedAction]:
         """What dialogs have said since the last time."""
-        wishes, self.wishes = self.wishes, []
-        return wishes
+        taken, self.keyed_actions = self.keyed_actions, []
+        return taken
 
     @property
-    def has_talked(self) -> bool:
+    def has_dialog_step(self) -> bool:
         """Whether a dialog has done anything for this event, so that nobody else can have it."""
-        return self._performance is not None and self._performance.has_begun
+        return self._replay is not None and self._replay.has_begun
 
-    def parked(self) -> list[Write]:
+    def dialog_writes_on_failure(self) -> list[Write]:
         """What to commit if the event is given up while a dialog was held: so that it goes on if it is revived."""
-        performance = self._performance
+        performance = self._replay
         if performance is None and self._resumed is not None:  # nobody was found to hold it
             entries = entries_for(self._resumed, self._event, self._text, ())
             rest = replace(self._resumed, event_key=self._event.key, is_waiting=False, deadline_ms=None)
@@ -290,7 +290,7 @@ LOST: Final = "Sorry, I have lost the thread of our conversation. Please begin i
 Function: TypeAlias = Callable[[Dialog], Awaitable[Any]]
 
 
-def begun(event: MessageReceived, handler: str, now_ms: int) -> DialogRecord:
+def new_dialog_record(event: MessageReceived, handler: str, now_ms: int) -> DialogRecord:
     """The record of a dialog that begins with this message.
 
     Raises:

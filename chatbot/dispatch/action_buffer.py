@@ -14,16 +14,16 @@ from chatbot.dispatch.live import LiveChannel, NoLiveChannel
 from chatbot.message_size import split, split_message
 from chatbot.model import MessageId
 
-During = Callable[[str], AbstractContextManager[object]]
+HandlerScope = Callable[[str], AbstractContextManager[object]]
 """Makes what is entered while the handler of this name runs."""
 
 
-_NOBODY: Final = nullcontext()
+_NO_SCOPE: Final = nullcontext()
 
 
-def alone(_handler: str) -> AbstractContextManager[object]:
+def no_handler_scope(_handler: str) -> AbstractContextManager[object]:
     """Nobody goes along with the handler."""
-    return _NOBODY
+    return _NO_SCOPE
 
 
 @dataclass(slots=True)
@@ -41,10 +41,10 @@ class ActionBuffer:
 
     view: EventView
     unit_of_work: UnitOfWork
-    wishes: list[KeyedAction] = field(default_factory=list)
+    keyed_actions: list[KeyedAction] = field(default_factory=list)
     is_acknowledged: bool = False
-    line: LiveChannel = field(default_factory=NoLiveChannel)
-    during: During = alone
+    live: LiveChannel = field(default_factory=NoLiveChannel)
+    handler_scope: HandlerScope = no_handler_scope
     _ordinals: dict[str, int] = field(default_factory=dict)
 
     def next_key(self, handler: str) -> ActionKey:
@@ -62,21 +62,21 @@ class ActionBuffer:
 
     def put(self, key: ActionKey, action: Action, *, pieces: int = 1) -> None:
         """Write down a wish whose key is known."""
-        self.wishes.append(KeyedAction(key, action, pieces))
+        self.keyed_actions.append(KeyedAction(key, action, pieces))
 
     async def pieces(self, message: MessageId | ActionKey) -> int:
         """In how many pieces a message stands in the thread, or will when all wishes so far are done."""
         if message.isdecimal():
             return 1
         known: int | None = None
-        for wish in self.wishes:
-            match wish.action:
-                case SendMessage(content, "text") as action if wish.key == message:
+        for keyed in self.keyed_actions:
+            match keyed.action:
+                case SendMessage(content, "text") as action if keyed.key == message:
                     known = len(split_message(content, action.metadata))
-                case SendMessage() if wish.key == message:
+                case SendMessage() if keyed.key == message:
                     known = 1
-                case SendMessage() if known is not None and wish.key == piece_key(ActionKey(message), known):
+                case SendMessage() if known is not None and keyed.key == piece_key(ActionKey(message), known):
                     known += 1  # a stream goes on in further messages
                 case EditMessage(target, content) if target == message:
                     known = len(split(content))
-        return known if known is not None else await self.line.pieces(ActionKey(message))
+        return known if known is not None else await self.live.pieces(ActionKey(message))

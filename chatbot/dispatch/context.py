@@ -39,7 +39,7 @@ from chatbot.conversation.idempotency import refuse_inside_effect
 from chatbot.conversation.unit_of_work import UnitOfWork
 from chatbot.dispatch.action_buffer import ActionBuffer
 from chatbot.dispatch.event_view import BotInfo, CommandInfo, EventView
-from chatbot.dispatch.live import writing
+from chatbot.dispatch.live import show_typing_while
 from chatbot.dispatch.outcome import Reply
 from chatbot.dispatch.plaintext import Quotation
 from chatbot.dispatch.source_location import qualified_name
@@ -292,7 +292,7 @@ class Context(Durable, Generic[E]):
     @property
     def actions(self) -> list[Action]:
         """What was asked for so far, by all handlers of this event."""
-        return [wish.action for wish in self._buffer.wishes]
+        return [keyed.action for keyed in self._buffer.keyed_actions]
 
     @property
     def log(self) -> FilteringBoundLogger:
@@ -390,7 +390,7 @@ class Context(Durable, Generic[E]):
             msg = f"stream() takes an async iterable of texts, not {type(source).__name__}; a text is for reply()"
             raise TypeError(msg)
         key = self._buffer.next_key(self._handler)
-        actions = await self._buffer.line.stream(key, readable_pieces(source, self._handler))
+        actions = await self._buffer.live.stream(key, readable_pieces(source, self._handler))
         for number, action in enumerate(actions):
             # Further messages are pieces of this one, so that its handle edits and deletes them, too.
             is_piece = isinstance(action, SendMessage)
@@ -405,7 +405,7 @@ class Context(Durable, Generic[E]):
         handlers in an event stream show nothing.
         """
         self._check_open()
-        async with writing(self._buffer.line):
+        async with show_typing_while(self._buffer.live):
             yield
 
     async def participants(self: Context[ThreadEvent]) -> Sequence[Participant]:
@@ -415,7 +415,7 @@ class Context(Durable, Generic[E]):
             ErrorResponse: the service does not say.
         """
         self._check_open()
-        return await self._buffer.line.participants()
+        return await self._buffer.live.participants()
 
     async def edit(
         self, message: SentMessage | MessageId | ActionKey, content: str, *, thread: ThreadId | None = None

@@ -26,7 +26,7 @@ from chatbot.conversation.dialog import is_cancel
 from chatbot.conversation.schedules import Schedule
 from chatbot.conversation.unit_of_work import LOST, UnitOfWork
 from chatbot.dispatch.access import Access, AccessPolicy, Verdict
-from chatbot.dispatch.action_buffer import ActionBuffer, During, alone
+from chatbot.dispatch.action_buffer import ActionBuffer, HandlerScope, no_handler_scope
 from chatbot.dispatch.arguments import BadArguments
 from chatbot.dispatch.author_code import AuthorCode, AuthorFunction, EndsAll, RunLimits, guard_tasks
 from chatbot.dispatch.binding import Match
@@ -36,7 +36,7 @@ from chatbot.dispatch.handler import Handler
 from chatbot.dispatch.live import LiveChannel, NoLiveChannel
 from chatbot.dispatch.outcome import PASS, Ack, Outcome, Reply, Retry
 from chatbot.dispatch.provider import ProviderCache
-from chatbot.dispatch.registry import HandlerRegistry, called_by, nobody_called
+from chatbot.dispatch.registry import HandlerRegistry, function_called_by, unknown_function
 from chatbot.dispatch.timer_payload import TimerPayload
 from chatbot.errors import CannotStore, DialogDiverged, TimeTooFar, text_of
 from chatbot.events import DialogTimedOut, Event, MessageReceived
@@ -175,8 +175,8 @@ class Dispatcher:
         event: Event,
         unit_of_work: UnitOfWork | None = None,
         *,
-        line: LiveChannel | None = None,
-        during: During = alone,
+        live: LiveChannel | None = None,
+        handler_scope: HandlerScope = no_handler_scope,
         limits: RunLimits | None = None,
     ) -> Outcome:
         """Run the handler that wants the event, and give what it asked for.
@@ -196,15 +196,15 @@ class Dispatcher:
         """
         if is_own(event, self._bot):
             return Outcome()
-        name = called_by(event)
+        name = function_called_by(event)
         if name is not None and name not in self._timed:
-            return Outcome(handler=name, error=nobody_called(event, name), is_final=True)
+            return Outcome(handler=name, error=unknown_function(event, name), is_final=True)
         unit_of_work = unit_of_work or UnitOfWork(event)
         verdict = await self._access.admit(event, unit_of_work)
         if verdict is Verdict.DENIED:
             return Outcome()
         everyone, people = self._views(event)
-        buffer = ActionBuffer(everyone, unit_of_work, line=line or NoLiveChannel(), during=during)
+        buffer = ActionBuffer(everyone, unit_of_work, live=live or NoLiveChannel(), handler_scope=handler_scope)
         for handler in self._candidates(everyone, name, buffer.unit_of_work.pending):
             view = people
             if people is not everyone and handler and handler.registration.options.from_bots:
@@ -235,7 +235,7 @@ class Dispatcher:
                 return self._done(None, event, buffer, is_owed=True)
             if is_answered:
                 # Only answers count, and they count in the event's commit: an event that is retried counts once.
-                if buffer.wishes:
+                if buffer.keyed_actions:
                     await self._access.note_answer(event, unit_of_work)
                 return self._done(handler, event, buffer, is_owed=True)
         if people is not None:
@@ -248,8 +248,8 @@ class Dispatcher:
         failed: Outcome,
         unit_of_work: UnitOfWork | None = None,
         *,
-        line: LiveChannel | None = None,
-        during: During = alone,
+        live: LiveChannel | None = None,
+        handler_scope: HandlerScope = no_handler_scope,
         limits: RunLimits | None = None,
     ) -> Outcome:
         """What the error handlers want done about an event whose handler will not be tried again.
@@ -267,7 +267,9 @@ class Dispatcher:
         everyone, people = self._views(event)
         is_for_bots = handler is not None and handler.registration.options.from_bots
         view = everyone if is_for_bots else people or everyone
-        buffer = ActionBuffer(view, unit_of_work or UnitOfWork(event), line=line or NoLiveChannel(), during=during)
+        buffer = ActionBuffer(
+            view, unit_of_work or UnitOfWork(event), live=live or NoLiveChannel(), handler_scope=handler_scope
+        )
         for error_handler in handler.errors if handler and error else ():
             if error is None or not isinstance(error, error_handler.errors):
                 continue
@@ -278,21 +280,21 @@ class Dispatcher:
                 answer = error_handler.answer(ctx, error, self._provider_cache)
                 timeout = limits.timeout if limits is not None else None
                 reply = await self._run(
-                    ctx, answer, error_handler, buffer.during(error_handler.name), timeout=timeout, limits=limits
+                    ctx, answer, error_handler, buffer.handler_scope(error_handler.name), timeout=timeout, limits=limits
                 )
             except Exception as worse:
-                return Outcome((*failed.wishes, *self._apology_for(people)), error_handler.name, worse)
+                return Outcome((*failed.keyed_actions, *self._apology_for(people)), error_handler.name, worse)
             if reply is not PASS:
                 return self._done(handler, event, buffer, is_owed=True)
         if isinstance(error, DialogDiverged):
             buffer.add(LOST_DIALOG, SendMessage(LOST))
-            return self._done(handler, event, buffer, is_owed=bool(failed.wishes))
+            return self._done(handler, event, buffer, is_owed=bool(failed.keyed_actions))
         if apology := self._apology_for(people):
             await self._access.note_answer(event, buffer.unit_of_work)  # so that a talk between machines ends here, too
-            buffer.wishes += apology
+            buffer.keyed_actions += apology
         elif handler is None:
-            return Outcome(failed.wishes, failed.handler)
-        return self._done(handler, event, buffer, is_owed=bool(failed.wishes))
+            return Outcome(failed.keyed_actions, failed.handler)
+        return self._done(handler, event, buffer, is_owed=bool(failed.keyed_actions))
 
     def _apology_for(self, people: EventView | None) -> list[KeyedAction]:
         """What a person is told whose message was given up; nothing if it is no person's, or if that is turned off."""
@@ -300,7 +302,7 @@ class Dispatcher:
             return []
         apology = ActionBuffer(people, UnitOfWork(people.event))
         apology.add(APOLOGIZER, SendMessage(self._apology))
-        return apology.wishes
+        return apology.keyed_actions
 
     async def _refuse(self, event: Event, verdict: Verdict, buffer: ActionBuffer) -> None:
         """Say once that somebody goes beyond the limits: to them; or in the log, where they seem to be no person."""
@@ -370,10 +372,12 @@ class Dispatcher:
         ctx: Context[Event] = Context(view, handler=handler.name, buffer=buffer)
         answer = handler.answer(ctx, match, self._provider_cache, buffer.unit_of_work)
         timeout = handler.timeout(limits.timeout if limits is not None else None)
-        reply = await self._run(ctx, answer, handler, buffer.during(handler.name), timeout=timeout, limits=limits)
+        reply = await self._run(
+            ctx, answer, handler, buffer.handler_scope(handler.name), timeout=timeout, limits=limits
+        )
         # After the handler, PASS or not: what a dialog said while it was replayed is journalled in this commit, and a
         # failed attempt must not have left it here.
-        buffer.wishes += buffer.unit_of_work.take_wishes()
+        buffer.keyed_actions += buffer.unit_of_work.take_keyed_actions()
         return reply is not PASS
 
     def _resumed(self, pending: DialogRecord) -> tuple[Handler, Match]:
@@ -432,7 +436,7 @@ class Dispatcher:
             return Outcome(handler=name, error=error, is_final=True, writes=self._parked(buffer.unit_of_work))
         except BaseException as error:  # classes of states are plugins' code, and so is how they are stored
             return self._failed(handler, event, buffer, self.author_code.failure(error))
-        return Outcome(tuple(buffer.wishes), name, writes=writes)
+        return Outcome(tuple(buffer.keyed_actions), name, writes=writes)
 
     def _explained(self, handler: Handler, event: Event, buffer: ActionBuffer, error: TimeTooFar) -> Outcome:
         """Tell the person what they asked too much of; nothing else that the handler asked for is done."""
@@ -448,12 +452,12 @@ class Dispatcher:
             _add_receipt(event, receipt)
         retry = (handler.registration.options.retry if handler else None) or Retry()
         is_final = isinstance(error, CannotStore | DialogDiverged)
-        return Outcome(tuple(receipt.wishes), name, error, retry, is_final, self._parked(unit_of_work))
+        return Outcome(tuple(receipt.keyed_actions), name, error, retry, is_final, self._parked(unit_of_work))
 
     def _parked(self, unit_of_work: UnitOfWork) -> tuple[Write, ...]:
         """What to commit so that a dialog goes on if its event is revived; nothing if that cannot be had."""
         try:
-            return tuple(self.author_code.call(unit_of_work.parked))
+            return tuple(self.author_code.call(unit_of_work.dialog_writes_on_failure))
         except Exception:
             return ()
 

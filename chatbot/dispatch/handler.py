@@ -237,8 +237,10 @@ class Handler:
         return called
 
     async def _talk(self, ctx: Context[Any], function: Callable[[Dialog], Any], unit_of_work: UnitOfWork) -> Reply:
-        reply: Reply = await unit_of_work.talk(self.name, ctx.text, self.cancel_words, function, ContextOfDialog(ctx))
-        return None if reply is PASS and unit_of_work.has_talked else reply
+        reply: Reply = await unit_of_work.hold_dialog(
+            self.name, ctx.text, self.cancel_words, function, ContextOfDialog(ctx)
+        )
+        return None if reply is PASS and unit_of_work.has_dialog_step else reply
 
 
 def prepare(registration: Registration, scope: PluginScope) -> Handler:

@@ -79,11 +79,11 @@ class NoLiveChannel:
 
 
 @asynccontextmanager
-async def writing(line: LiveChannel) -> AsyncIterator[None]:
+async def show_typing_while(live: LiveChannel) -> AsyncIterator[None]:
     """Show that the bot is writing for as long as the block lasts; an error of the block is raised as it is."""
     failure: Exception | None = None
     async with anyio.create_task_group() as group:
-        group.start_soon(_keep_typing, line)
+        group.start_soon(_keep_showing_typing, live)
         try:
             yield
         except Exception as error:
@@ -93,6 +93,6 @@ async def writing(line: LiveChannel) -> AsyncIterator[None]:
         raise failure
 
 
-async def _keep_typing(line: LiveChannel) -> None:
+async def _keep_showing_typing(live: LiveChannel) -> None:
     while True:  # noqa: ASYNC110 -- it is time that is waited for
-        await anyio.sleep(await line.show_typing())
+        await anyio.sleep(await live.show_typing())

@@ -73,7 +73,7 @@ class Outcome:
         writes: what is to be remembered, together with the wishes; or, of a failure, if the event is given up.
     """
 
-    wishes: tuple[KeyedAction, ...] = ()
+    keyed_actions: tuple[KeyedAction, ...] = ()
     handler: str | None = None
     error: Exception | None = None
     retry: Retry = Retry()
@@ -83,4 +83,4 @@ class Outcome:
     @property
     def actions(self) -> list[Action]:
         """What is to be done, without the keys."""
-        return [wish.action for wish in self.wishes]
+        return [keyed.action for keyed in self.keyed_actions]

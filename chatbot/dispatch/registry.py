@@ -68,7 +68,7 @@ def _stored(handlers: Iterable[Handler]) -> dict[str, Handler]:
     return stored
 
 
-def called_by(event: Event) -> str | None:
+def function_called_by(event: Event) -> str | None:
     """The function that an event calls by its name; None if whoever matches gets it."""
     match event:
         case TimerFired():
@@ -79,7 +79,7 @@ def called_by(event: Event) -> str | None:
             return None
 
 
-def nobody_called(event: Event, name: str) -> StateError:
+def unknown_function(event: Event, name: str) -> StateError:
     """The error of an event whose function is gone."""
     return StateError(
         f"{type(event).__name__} calls {name}, which is no timer or schedule of this bot any more: put the function"

@@ -23,7 +23,7 @@ from chatbot.conversation.journal import JournalStep
 from chatbot.conversation.state import StateType
 from chatbot.dispatch import HandlerRegistry
 from chatbot.dispatch.handler import Handler
-from chatbot.dispatch.registry import called_by
+from chatbot.dispatch.registry import function_called_by
 from chatbot.errors import StateError, StoreError
 from chatbot.events import ActionFailed
 from chatbot.plugin import Plugin
@@ -250,8 +250,8 @@ def _compare_letters(groups: _Groups, registry: HandlerRegistry, letters: Iterab
     for letter in letters:
         if isinstance(letter.event, ActionFailed):
             continue
-        name = called_by(letter.event) or letter.handler
-        known: Collection[str] = registry.timed if called_by(letter.event) else registry.by_name
+        name = function_called_by(letter.event) or letter.handler
+        known: Collection[str] = registry.timed if function_called_by(letter.event) else registry.by_name
         if name and not name.startswith("chatbot.") and name not in known:
             thread = getattr(letter.event, "thread", None)
             groups.add("dead letter", "is for", "are for", f"{name}, which is gone", thread=thread)

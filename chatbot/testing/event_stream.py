@@ -316,15 +316,17 @@ class EventStream:
             async with self._store, dispatcher:
                 await self._conversations.reschedule(dispatcher.schedules)
                 for event, writes in self._timeline(events):
-                    outcome = await dispatcher.dispatch(event, self._conversations.open(event), line=line)
+                    outcome = await dispatcher.dispatch(event, self._conversations.unit_of_work(event), live=line)
                     writes += outcome.writes
                     if outcome.error is not None:
                         if should_raise:
                             raise without_framework_frames(outcome.error)
-                        memory = self._conversations.open(event)
-                        last_words = await dispatcher.dispatch_failure(event, outcome, memory, line=line)
+                        memory = self._conversations.unit_of_work(event)
+                        last_words = await dispatcher.dispatch_failure(event, outcome, memory, live=line)
                         writes += last_words.writes
-                        outcome = replace(outcome, wishes=last_words.wishes, error=last_words.error or outcome.error)
+                        outcome = replace(
+                            outcome, keyed_actions=last_words.keyed_actions, error=last_words.error or outcome.error
+                        )
                     await self._conversations.commit(writes)
                     outcomes.append(outcome)
         return Handled(tuple(outcomes))
@@ -341,9 +343,9 @@ class EventStream:
     def _due(self, until_ms: int) -> Iterator[tuple[Event, list[Write]]]:
         """Yield what is due until then, in order of time; handling one may add more that is due."""
         while True:
-            self._conversations.ring()
+            self._conversations.collect_due()
             for thread in (self.thread, None):
-                while (due := self._conversations.take_due(thread)) is not None:
+                while (due := self._conversations.first_due(thread)) is not None:
                     yield due
             next_ms = self._conversations.next_due_ms()
             if next_ms is None or next_ms > until_ms:
@@ -388,4 +390,4 @@ def context(
     dispatcher = Dispatcher(plugins, bot=bot)
     view = EventView(event, bot, dispatcher.commands, dispatcher.timers)
     everybody = [Participant(bot.user, bot.display_name), ann.participant, *people]
-    return Context(view, handler="test", buffer=ActionBuffer(view, UnitOfWork(event), line=_People(everybody)))
+    return Context(view, handler="test", buffer=ActionBuffer(view, UnitOfWork(event), live=_People(everybody)))

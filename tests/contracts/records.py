@@ -1,4 +1,4 @@
-"""What is put into stores: bots, people and threads, and wishes, beginnings and letters made of little."""
+"""Records for store tests: bots, people, threads, outbox rows, threads that begin, dead letters."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 Open = Callable[[], Store]
 
 
-def wish(key: str, text: str = "hello", **fields) -> OutboxRow:
+def outbox_row(key: str, text: str = "hello", **fields) -> OutboxRow:
     values = {"key": ActionKey(key), "thread": HALL, "action": SendMessage(text), "after": 7, "created_ms": 1000}
     return OutboxRow(**values | fields)
 

@@ -24,20 +24,20 @@ from chatbot.stores.writes import (
     SettleReceipt,
     SettleRow,
 )
-from tests.contracts.records import BOT, HALL, YARD, begin, letter, only_thread, wish
+from tests.contracts.records import BOT, HALL, YARD, begin, letter, only_thread, outbox_row
 
 
 class TestCommits:
     @pytest.mark.parametrize(
         ("write", "place"),
         [
-            (Enqueue(wish("b", action=SendMessage("a\ud83d"))), "SendMessage.content has half of a surrogate"),
+            (Enqueue(outbox_row("b", action=SendMessage("a\ud83d"))), "SendMessage.content has half of a surrogate"),
             (
-                Enqueue(wish("b", action=SendMessage("a", metadata={"n": 1}))),
+                Enqueue(outbox_row("b", action=SendMessage("a", metadata={"n": 1}))),
                 r"SendMessage.metadata\['n'\] is of type int",
             ),
-            (Enqueue(wish("b", after=2**63)), "OutboxRow.after is 9223372036854775808"),
-            (Enqueue(wish("b", thread=None)), "OutboxRow.thread is of type NoneType"),
+            (Enqueue(outbox_row("b", after=2**63)), "OutboxRow.after is 9223372036854775808"),
+            (Enqueue(outbox_row("b", thread=None)), "OutboxRow.thread is of type NoneType"),
             (SettleRow(ActionKey("a"), RowStatus.DONE, message=8), "SettleRow.message is of type int"),
             (MarkSeen(HALL, {6: "6"}), r"MarkSeen.seen\[6\] is of type str"),
             (MarkSeen(HALL, {"6": 6}), "key of MarkSeen.seen is of type str"),
@@ -66,16 +66,20 @@ class TestCommits:
             await store.commit(BOT, [begin()])
 
             with pytest.raises(CannotStore, match=f"^{place}"):
-                await store.commit(BOT, [Enqueue(wish("a")), MarkSeen(HALL, {6: 6}), MoveBase(HALL, 11, 0), write])
+                await store.commit(
+                    BOT, [Enqueue(outbox_row("a")), MarkSeen(HALL, {6: 6}), MoveBase(HALL, 11, 0), write]
+                )
 
             assert await only_thread(store) == ThreadRecord(HALL, 5, 10)
             assert await store.row(BOT, ActionKey("a")) is None
-            await store.commit(BOT, [Enqueue(wish("a")), MarkSeen(HALL, {6: 6})])
+            await store.commit(BOT, [Enqueue(outbox_row("a")), MarkSeen(HALL, {6: 6})])
             assert len(await store.pending(BOT)) == 1
 
     async def test_what_a_failed_commit_had_changed_is_as_before(self, reopen):
         async with reopen() as store:
-            await store.commit(BOT, [begin(seen={6: 6}), Enqueue(wish("old", created_ms=1)), Enqueue(wish("a"))])
+            await store.commit(
+                BOT, [begin(seen={6: 6}), Enqueue(outbox_row("old", created_ms=1)), Enqueue(outbox_row("a"))]
+            )
             await store.commit(BOT, [SettleRow(ActionKey("old"), RowStatus.DONE)])
             before = await store.threads(BOT), await store.pending(BOT)
 
@@ -105,7 +109,7 @@ class TestCommits:
                 thread = ThreadId(f"19:{number}@thread.v2")
                 start = [] if number % 3 == 0 else [begin(thread)]
                 try:
-                    await store.commit(BOT, [Enqueue(wish(f"{number}")), *start, MarkSeen(thread, {6: 6})])
+                    await store.commit(BOT, [Enqueue(outbox_row(f"{number}")), *start, MarkSeen(thread, {6: 6})])
                 except StateError:
                     refused.append(number)
 
@@ -126,7 +130,7 @@ class TestCommits:
         async with reopen() as store:
             with anyio.CancelScope() as scope:
                 scope.cancel()
-                await store.commit(BOT, [Enqueue(wish("a"))])
+                await store.commit(BOT, [Enqueue(outbox_row("a"))])
 
             assert await store.pending(BOT) == []
 
@@ -134,11 +138,11 @@ class TestCommits:
         async with reopen() as store:
             async with anyio.create_task_group() as tasks:
                 for number in range(20):
-                    pair = [Enqueue(wish(f"{number}.{half}")) for half in (0, 1)]
+                    pair = [Enqueue(outbox_row(f"{number}.{half}")) for half in (0, 1)]
                     tasks.start_soon(store.commit, BOT, pair)
                 await anyio.lowlevel.checkpoint()
                 tasks.cancel_scope.cancel()
-            await store.commit(BOT, [Enqueue(wish("last"))])
+            await store.commit(BOT, [Enqueue(outbox_row("last"))])
         async with reopen() as store:
             *pairs, last = [row.key for row in await store.pending(BOT)]
 

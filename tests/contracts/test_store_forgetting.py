@@ -17,7 +17,7 @@ from chatbot.events import ActionFailed, ThreadLeft
 from chatbot.model import MessageId, Participant
 from chatbot.stores.records import RowStatus
 from chatbot.stores.writes import Enqueue, SaveDeadLetter, SaveResult, SettleRow
-from tests.contracts.records import ANN, BOB, BOT, HALL, NOON, OTHER_BOT, begin, letter, wish
+from tests.contracts.records import ANN, BOB, BOT, HALL, NOON, OTHER_BOT, begin, letter, outbox_row
 
 LEFT = ThreadLeft(bot=BOT, thread=HALL, occurred_on=NOON)
 
@@ -25,9 +25,9 @@ LEFT = ThreadLeft(bot=BOT, thread=HALL, occurred_on=NOON)
 class TestForgetting:
     async def test_a_forgotten_person_leaves_no_text_but_what_was_done_stays_done(self, reopen):
         async with reopen() as store:
-            await store.commit(BOT, [Enqueue(wish("a", "Ann said: I am ill", caused_by=ANN)), begin()])
+            await store.commit(BOT, [Enqueue(outbox_row("a", "Ann said: I am ill", caused_by=ANN)), begin()])
             await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.DONE, MessageId("8"))])
-            await store.commit(BOT, [Enqueue(wish("b", "for Bob", caused_by=BOB))])
+            await store.commit(BOT, [Enqueue(outbox_row("b", "for Bob", caused_by=BOB))])
 
             assert await store.forget(ANN) == 1
         async with reopen() as store:
@@ -39,7 +39,7 @@ class TestForgetting:
 
     async def test_what_was_still_to_be_said_to_a_forgotten_person_fails(self, reopen):
         async with reopen() as store:
-            await store.commit(BOT, [Enqueue(wish("a", caused_by=ANN))])
+            await store.commit(BOT, [Enqueue(outbox_row("a", caused_by=ANN))])
             await store.forget(ANN)
 
             row = await store.row(BOT, ActionKey("a"))
@@ -50,9 +50,9 @@ class TestForgetting:
         add = AddParticipants((Participant(ANN, "Ann"), Participant(BOB, "Bob")))
 
         async with reopen() as store:
-            await store.commit(BOT, [Enqueue(wish("add", action=add))])
-            await store.commit(OTHER_BOT, [Enqueue(wish("topic", action=UpdateTopic(f"about {ANN}")))])
-            await store.commit(OTHER_BOT, [Enqueue(wish("other", f"{ANN}abel and {ANN}-x"))])
+            await store.commit(BOT, [Enqueue(outbox_row("add", action=add))])
+            await store.commit(OTHER_BOT, [Enqueue(outbox_row("topic", action=UpdateTopic(f"about {ANN}")))])
+            await store.commit(OTHER_BOT, [Enqueue(outbox_row("other", f"{ANN}abel and {ANN}-x"))])
             await store.commit(OTHER_BOT, [SettleRow(ActionKey("topic"), RowStatus.FAILED, reason=f"{ANN} is unknown")])
 
             assert await store.forget(ANN) == 2
@@ -72,13 +72,15 @@ class TestForgetting:
             assert await store.forget(ANN) == 1
             assert await store.dead_letters(BOT) == []
 
-    async def test_wishes_that_hold_no_words_are_still_carried_out(self, reopen):
-        delete = wish("a", action=DeleteMessage(MessageId("8")), caused_by=ANN)
+    async def test_actions_that_hold_no_words_are_still_carried_out(self, reopen):
+        delete = outbox_row("a", action=DeleteMessage(MessageId("8")), caused_by=ANN)
 
         async with reopen() as store:
             await store.commit(BOT, [Enqueue(delete)])
-            await store.commit(BOT, [Enqueue(wish("b", action=RemoveParticipant(ANN)))])
-            await store.commit(BOT, [Enqueue(wish("c", action=EditMessage(MessageId("8"), "Ann!"), caused_by=ANN))])
+            await store.commit(BOT, [Enqueue(outbox_row("b", action=RemoveParticipant(ANN)))])
+            await store.commit(
+                BOT, [Enqueue(outbox_row("c", action=EditMessage(MessageId("8"), "Ann!"), caused_by=ANN))]
+            )
 
             assert await store.forget(ANN) == 3
             assert [(row.action, row.caused_by) for row in await store.pending(BOT)] == [(delete.action, None)]
@@ -97,9 +99,9 @@ class TestForgetting:
         )
         hers = replace(letter("1"), event=failed, caused_by=ANN if is_known_by_the_letter else None)
         other = replace(failed, action_key=ActionKey("b"))
-        wishes = [] if is_known_by_the_letter else [Enqueue(wish("a", "you said ill", caused_by=ANN))]
+        others = [] if is_known_by_the_letter else [Enqueue(outbox_row("a", "you said ill", caused_by=ANN))]
         async with reopen() as store:
-            await store.commit(BOT, [*wishes, Enqueue(wish("b", "for Bob", caused_by=BOB))])
+            await store.commit(BOT, [*others, Enqueue(outbox_row("b", "for Bob", caused_by=BOB))])
             await store.commit(
                 BOT, [SaveDeadLetter(hers), SaveDeadLetter(replace(hers, id="2", event=other, caused_by=BOB))]
             )

@@ -1,4 +1,4 @@
-"""What every store keeps of what is to be done: in its order, each wish once, until it is settled."""
+"""What every store keeps of the outbox: rows in their order, each once, until they are settled."""
 
 from dataclasses import replace
 
@@ -6,13 +6,13 @@ from chatbot.actions import ActionKey, SendMessage
 from chatbot.model import MessageId
 from chatbot.stores.records import RowStatus
 from chatbot.stores.writes import Enqueue, Prune, ReopenRow, RepointRow, SettleRow
-from tests.contracts.records import ANN, BOT, OTHER_BOT, YARD, wish
+from tests.contracts.records import ANN, BOT, OTHER_BOT, YARD, outbox_row
 
 
 class TestOutbox:
-    async def test_a_wish_comes_back_as_it_was_journalled(self, reopen):
+    async def test_a_action_comes_back_as_it_was_journalled(self, reopen):
         action = SendMessage("<b>hi</b>", "html", YARD, "Help desk", {"colour": "blue"})
-        row = wish("a", action=action, created_ms=2000, caused_by=ANN)
+        row = outbox_row("a", action=action, created_ms=2000, caused_by=ANN)
 
         async with reopen() as store:
             await store.commit(BOT, [Enqueue(row)])
@@ -23,10 +23,12 @@ class TestOutbox:
             assert await store.row(OTHER_BOT, ActionKey("a")) is None
             assert await store.row(BOT, ActionKey("b")) is None
 
-    async def test_wishes_keep_the_order_they_were_made_in(self, reopen):
+    async def test_actions_keep_the_order_they_were_made_in(self, reopen):
         async with reopen() as store:
-            await store.commit(BOT, [Enqueue(wish("z")), Enqueue(wish("a")), Enqueue(wish("m", thread=YARD))])
-            await store.commit(BOT, [Enqueue(wish("b"))])
+            await store.commit(
+                BOT, [Enqueue(outbox_row("z")), Enqueue(outbox_row("a")), Enqueue(outbox_row("m", thread=YARD))]
+            )
+            await store.commit(BOT, [Enqueue(outbox_row("b"))])
             await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.DONE)])
         async with reopen() as store:
             pending = await store.pending(BOT)
@@ -34,12 +36,12 @@ class TestOutbox:
             assert [row.key for row in pending] == ["z", "m", "b"]
             assert [row.position for row in pending] == sorted({row.position for row in pending})
 
-    async def test_a_second_wish_of_the_same_key_adds_nothing(self, reopen):
+    async def test_a_second_action_of_the_same_key_adds_nothing(self, reopen):
         async with reopen() as store:
-            await store.commit(BOT, [Enqueue(wish("a", "first"))])
-            await store.commit(BOT, [Enqueue(wish("a", "second"))])
+            await store.commit(BOT, [Enqueue(outbox_row("a", "first"))])
+            await store.commit(BOT, [Enqueue(outbox_row("a", "second"))])
             await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.DONE, MessageId("8"))])
-            await store.commit(BOT, [Enqueue(wish("a", "third"))])
+            await store.commit(BOT, [Enqueue(outbox_row("a", "third"))])
 
             row = await store.row(BOT, ActionKey("a"))
             assert (row.action, row.status, row.message) == (SendMessage("first"), RowStatus.DONE, "8")
@@ -47,7 +49,7 @@ class TestOutbox:
 
     async def test_a_settled_row_stays_as_it_is(self, reopen):
         async with reopen() as store:
-            await store.commit(BOT, [Enqueue(wish("a"))])
+            await store.commit(BOT, [Enqueue(outbox_row("a"))])
             await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.FAILED, reason="refused (403)")])
             await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.DONE, MessageId("8"))])
 
@@ -56,15 +58,15 @@ class TestOutbox:
 
     async def test_a_done_row_can_point_to_the_message_that_stays_of_two(self, reopen):
         async with reopen() as store:
-            await store.commit(BOT, [Enqueue(wish("a")), Enqueue(wish("b"))])
+            await store.commit(BOT, [Enqueue(outbox_row("a")), Enqueue(outbox_row("b"))])
             await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.DONE, MessageId("9"))])
             await store.commit(BOT, [RepointRow(ActionKey(key), MessageId("8")) for key in ("a", "b", "gone")])
 
             assert [(await store.row(BOT, ActionKey(key))).message for key in ("a", "b")] == ["8", None]
 
-    async def test_messages_of_settled_wishes_are_known_to_their_bot(self, reopen):
+    async def test_messages_of_settled_actions_are_known_to_their_bot(self, reopen):
         async with reopen() as store:
-            await store.commit(BOT, [Enqueue(wish("a")), Enqueue(wish("b")), Enqueue(wish("c"))])
+            await store.commit(BOT, [Enqueue(outbox_row("a")), Enqueue(outbox_row("b")), Enqueue(outbox_row("c"))])
             await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.DONE, MessageId("8"))])
             await store.commit(BOT, [SettleRow(ActionKey("b"), RowStatus.DONE, MessageId("9"))])
             asked = [MessageId(id) for id in ("7", "8")]
@@ -80,7 +82,7 @@ class TestOutbox:
 
     async def test_a_reason_is_kept_whatever_a_service_said(self, reopen):
         async with reopen() as store:
-            await store.commit(BOT, [Enqueue(wish("a"))])
+            await store.commit(BOT, [Enqueue(outbox_row("a"))])
             await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.FAILED, reason="said \ud83d\0")])
 
             assert (await store.row(BOT, ActionKey("a"))).reason == "said \\ud83d\\x00"
@@ -89,9 +91,9 @@ class TestOutbox:
         settled = [SettleRow(ActionKey(key), RowStatus.DONE) for key in ("old", "new")]
 
         async with reopen() as store:
-            await store.commit(BOT, [Enqueue(wish(key, created_ms=999)) for key in ("old", "old and pending")])
-            await store.commit(BOT, [Enqueue(wish("new", created_ms=1000)), *settled])
-            await store.commit(OTHER_BOT, [Enqueue(wish("old", created_ms=1)), *settled])
+            await store.commit(BOT, [Enqueue(outbox_row(key, created_ms=999)) for key in ("old", "old and pending")])
+            await store.commit(BOT, [Enqueue(outbox_row("new", created_ms=1000)), *settled])
+            await store.commit(OTHER_BOT, [Enqueue(outbox_row("old", created_ms=1)), *settled])
             await store.commit(BOT, [Prune(before_ms=1000)])
 
             assert await store.row(BOT, ActionKey("old")) is None
@@ -99,44 +101,48 @@ class TestOutbox:
             assert [row.key for row in await store.pending(BOT)] == ["old and pending"]
             assert await store.row(OTHER_BOT, ActionKey("old")) is not None
 
-    async def test_pruning_keeps_what_explains_the_messages_of_a_thread_where_a_wish_waits(self, reopen):
+    async def test_pruning_keeps_what_explains_the_messages_of_a_thread_where_an_action_waits(self, reopen):
         keys = [ActionKey("here"), ActionKey("elsewhere")]
 
         async with reopen() as store:
-            rows = [wish("here", created_ms=1), wish("elsewhere", created_ms=1, thread=YARD)]
+            rows = [outbox_row("here", created_ms=1), outbox_row("elsewhere", created_ms=1, thread=YARD)]
             settled = [SettleRow(key, RowStatus.DONE, MessageId("5")) for key in keys]
-            await store.commit(BOT, [*(Enqueue(row) for row in [*rows, wish("waits", created_ms=2)]), *settled])
+            await store.commit(BOT, [*(Enqueue(row) for row in [*rows, outbox_row("waits", created_ms=2)]), *settled])
             await store.commit(BOT, [Prune(before_ms=1000)])
             assert [await store.row(BOT, key) is None for key in keys] == [False, True]
 
             await store.commit(BOT, [SettleRow(ActionKey("waits"), RowStatus.DONE), Prune(before_ms=1000)])
             assert await store.row(BOT, ActionKey("here")) is None
 
-    async def test_a_wish_without_a_time_is_kept_as_long_as_others_of_its_time(self, reopen):
+    async def test_a_action_without_a_time_is_kept_as_long_as_others_of_its_time(self, reopen):
         async with reopen() as store:
-            rows = [wish("a", created_ms=0, after=1000), wish("b", created_ms=0, after=999)]
+            rows = [outbox_row("a", created_ms=0, after=1000), outbox_row("b", created_ms=0, after=999)]
             settled = [SettleRow(ActionKey(key), RowStatus.DONE) for key in ("a", "b")]
             await store.commit(BOT, [*(Enqueue(row) for row in rows), *settled, Prune(before_ms=1000)])
 
             assert [await store.row(BOT, ActionKey(key)) is None for key in ("a", "b")] == [False, True]
 
-    async def test_a_wish_that_is_tried_again_counts_as_journalled_then(self, reopen):
+    async def test_a_action_that_is_tried_again_counts_as_journalled_then(self, reopen):
         async with reopen() as store:
-            await store.commit(BOT, [Enqueue(wish("a")), SettleRow(ActionKey("a"), RowStatus.FAILED, reason="no")])
+            await store.commit(
+                BOT, [Enqueue(outbox_row("a")), SettleRow(ActionKey("a"), RowStatus.FAILED, reason="no")]
+            )
             await store.commit(BOT, [ReopenRow(ActionKey("a"), created_ms=5000)])
 
             assert [row.created_ms for row in await store.pending(BOT)] == [5000]
 
-    async def test_a_wish_that_failed_can_be_tried_again_as_the_last_one(self, reopen):
+    async def test_a_action_that_failed_can_be_tried_again_as_the_last_one(self, reopen):
         async with reopen() as store:
-            await store.commit(BOT, [Enqueue(wish("a", caused_by=ANN)), Enqueue(wish("b")), Enqueue(wish("c"))])
+            await store.commit(
+                BOT, [Enqueue(outbox_row("a", caused_by=ANN)), Enqueue(outbox_row("b")), Enqueue(outbox_row("c"))]
+            )
             await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.FAILED, reason="refused")])
             await store.commit(BOT, [SettleRow(ActionKey("c"), RowStatus.DONE)])
 
             await store.commit(BOT, [ReopenRow(ActionKey(key)) for key in ("a", "b", "c", "unknown")])
-            await store.commit(BOT, [Enqueue(wish("d"))])
+            await store.commit(BOT, [Enqueue(outbox_row("d"))])
 
             pending = await store.pending(BOT)
             assert [row.key for row in pending] == ["b", "a", "d"]
-            assert replace(pending[1], position=0) == wish("a", caused_by=ANN)
+            assert replace(pending[1], position=0) == outbox_row("a", caused_by=ANN)
             assert (await store.row(BOT, ActionKey("c"))).status is RowStatus.DONE

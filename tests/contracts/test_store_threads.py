@@ -16,7 +16,7 @@ from chatbot.stores.writes import (
     SaveThread,
     SettleReceipt,
 )
-from tests.contracts.records import ANN, BOT, HALL, OTHER_BOT, YARD, begin, only_thread, wish
+from tests.contracts.records import ANN, BOT, HALL, OTHER_BOT, YARD, begin, only_thread, outbox_row
 
 
 class TestThreads:
@@ -76,7 +76,7 @@ class TestThreads:
 
     async def test_leaving_a_thread_keeps_its_cursor_and_what_is_still_to_be_done_there(self, reopen):
         async with reopen() as store:
-            await store.commit(BOT, [begin(seen={6: 6}), begin(YARD), Enqueue(wish("a", after_failure=True))])
+            await store.commit(BOT, [begin(seen={6: 6}), begin(YARD), Enqueue(outbox_row("a", after_failure=True))])
             await store.commit(BOT, [BeginStay(HALL, 3), LeaveThread(HALL, 7)])
         async with reopen() as store:
             threads = {one.thread: one for one in await store.threads(BOT)}

@@ -44,7 +44,7 @@ thread_records = st.builds(
     st.none() | numbers,
     st.none() | numbers,
 )
-wishes = st.builds(
+rows = st.builds(
     records.OutboxRow,
     keys,
     threads,
@@ -75,7 +75,7 @@ any_write = st.one_of(
     st.builds(writes.BeginStay, threads, st.none() | numbers),
     st.builds(writes.OweReceipt, threads, messages),
     st.builds(writes.SettleReceipt, threads, messages),
-    st.builds(writes.Enqueue, wishes),
+    st.builds(writes.Enqueue, rows),
     st.builds(writes.SettleRow, keys, statuses, st.none() | messages, reasons),
     st.builds(writes.ReopenRow, keys, st.none() | numbers),
     st.builds(writes.SaveDeadLetter, letters),

@@ -1,4 +1,4 @@
-"""What handlers wish for is done in its order, each once, and what is refused is said and kept."""
+"""Actions of handlers are done in order, each once; a refused one is logged and kept."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def forgetful() -> Plugin:
 
 
 class Careless(MemoryStore):
-    """Acknowledges every wish and forgets it at once."""
+    """Acknowledge every action and forget it at once."""
 
     async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
         await super().commit(bot, [write for write in writes if not isinstance(write, Enqueue)])

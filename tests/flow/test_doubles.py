@@ -112,7 +112,7 @@ async def test_what_was_deleted_as_a_double_is_known_as_long_as_a_proof_may_ask(
         assert await store.made(user, tombstones) == tombstones
 
 
-async def test_a_wish_that_is_tried_again_after_its_row_was_pruned_is_done() -> None:
+async def test_a_action_that_is_tried_again_after_its_row_was_pruned_is_done() -> None:
     plugin = Plugin("echo")
 
     @plugin.message()

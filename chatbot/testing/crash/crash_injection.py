@@ -19,7 +19,7 @@ from anyio.abc import TaskStatus
 
 from chatbot.conversation import UnitOfWork
 from chatbot.dispatch import Access, Ack, BotInfo, Dispatcher, Outcome
-from chatbot.dispatch.action_buffer import During, alone
+from chatbot.dispatch.action_buffer import HandlerScope, no_handler_scope
 from chatbot.dispatch.author_code import RunLimits
 from chatbot.dispatch.live import LiveChannel
 from chatbot.emulator import Fault
@@ -178,11 +178,11 @@ class _RecordingDispatcher(Dispatcher):
         event: Event,
         memory: UnitOfWork | None = None,
         *,
-        line: LiveChannel | None = None,
-        during: During = alone,
+        live: LiveChannel | None = None,
+        handler_scope: HandlerScope = no_handler_scope,
         limits: RunLimits | None = None,
     ) -> Outcome:
-        outcome = await super().dispatch(event, memory, line=line, during=during, limits=limits)
+        outcome = await super().dispatch(event, memory, live=live, handler_scope=handler_scope, limits=limits)
         if isinstance(event, ThreadEvent):
             key = self._user, f"{event.thread} {type(event).__name__} {event.key}"
             self._handled.pop(key, None)

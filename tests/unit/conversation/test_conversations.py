@@ -36,7 +36,7 @@ class Clock:
 
 
 def waiting(event: MessageReceived, deadline_ms: int | None = None, **fields: object) -> DialogRecord:
-    record = unit_of_work.begun(event, "shop.order", 0)
+    record = unit_of_work.new_dialog_record(event, "shop.order", 0)
     journal = dump([Entry(JournalStep.BEGAN), Entry(JournalStep.ASKED, "mark")])
     return replace(record, journal=journal, is_waiting=True, deadline_ms=deadline_ms, **fields)  # type: ignore[arg-type]
 
@@ -54,30 +54,30 @@ async def test_what_is_due_rings_in_its_place_and_stays_until_it_is_committed() 
         changed = conversations.changed
         await conversations.commit([SetTimer(timer("k1", 5000)), SetTimer(timer("k2", 4000))])
         assert changed.is_set()
-        assert conversations.ring() == set()
-        assert conversations.take_due(STREAM.thread) is None
+        assert conversations.collect_due() == set()
+        assert conversations.first_due(STREAM.thread) is None
 
         clock.ms = HOUR + 1000
         assert conversations.is_due(None)
-        assert conversations.ring() == {None, STREAM.thread}
+        assert conversations.collect_due() == {None, STREAM.thread}
         for _ in range(2):
-            due = conversations.take_due(STREAM.thread)
+            due = conversations.first_due(STREAM.thread)
             assert due is not None
             event, writes = due
             assert isinstance(event, TimerFired)
             assert (event.id, writes) == ("k2", [DropTimer("k2")])
         await conversations.commit(writes)
         assert conversations.is_due(STREAM.thread)
-        scheduled = conversations.take_due(None)
+        scheduled = conversations.first_due(None)
         assert scheduled is not None
         assert isinstance(scheduled[0], ScheduleFired)
         await conversations.commit(scheduled[1])
-        assert conversations.take_due(None) is None
+        assert conversations.first_due(None) is None
         assert conversations.next_due_ms() == 2 * HOUR + 1000
 
         again = Conversations(BOT.user, store, clock=clock)
         await again.load({"shop.sweep": HOURLY})
-        assert again.ring() == {STREAM.thread}
+        assert again.collect_due() == {STREAM.thread}
         assert again.next_due_ms() == 2 * HOUR + 1000
 
 
@@ -90,7 +90,7 @@ async def test_a_schedule_that_is_gone_ends_and_a_changed_one_begins_anew() -> N
         await conversations.reschedule({"shop.sweep": Every(timedelta(hours=2))})
 
         assert [(one.handler, one.due_ms) for one in await store.timers(BOT.user)] == [("shop.sweep", 12 * HOUR + 1000)]
-        assert conversations.ring() == set()
+        assert conversations.collect_due() == set()
 
 
 async def test_the_dialog_that_asked_last_gets_a_message_and_only_of_its_person() -> None:
@@ -100,15 +100,15 @@ async def test_the_dialog_that_asked_last_gets_a_message_and_only_of_its_person(
         conversations = Conversations(BOT.user, store, clock=clock)
         await conversations.load({})
         await conversations.commit([SaveDialog(newer), SaveDialog(older)])
-        assert conversations.open(ANN.said("x")).pending == older
-        assert conversations.open(BOB.said("x")).pending is None
-        assert conversations.open(ANN.edited("y")).pending is None
+        assert conversations.unit_of_work(ANN.said("x")).pending == older
+        assert conversations.unit_of_work(BOB.said("x")).pending is None
+        assert conversations.unit_of_work(ANN.edited("y")).pending is None
 
         again = Conversations(BOT.user, store, clock=clock)
         await again.load({})
-        assert again.open(ANN.said("x")).pending == newer
-        assert again.open(newer.event).pending == newer
-        assert again.open(older.event).pending == older
+        assert again.unit_of_work(ANN.said("x")).pending == newer
+        assert again.unit_of_work(newer.event).pending == newer
+        assert again.unit_of_work(older.event).pending == older
         assert again.dialogs_like(newer) == [older.id]
 
 
@@ -119,16 +119,16 @@ async def test_an_overdue_dialog_is_told_once() -> None:
         conversations = Conversations(BOT.user, store, clock=clock)
         await conversations.commit([SaveDialog(record)])
         clock.ms = 2000
-        assert conversations.ring() == {STREAM.thread}
-        due = conversations.take_due(STREAM.thread)
+        assert conversations.collect_due() == {STREAM.thread}
+        due = conversations.first_due(STREAM.thread)
         assert due is not None
         event, writes = due
         assert isinstance(event, DialogTimedOut)
         assert event.key == f"overdue:{record.id}@1"
-        assert conversations.open(event).pending == record
+        assert conversations.unit_of_work(event).pending == record
         await conversations.commit(writes)
 
-        assert conversations.take_due(STREAM.thread) is None
+        assert conversations.first_due(STREAM.thread) is None
         assert conversations.next_due_ms() is None
 
 
@@ -145,12 +145,12 @@ async def test_whoever_is_forgotten_has_nothing_going_on_and_nothing_is_due_in_t
         )
         conversations.forget(ANN.user)
 
-        assert conversations.open(ANN.said("x")).pending is None
-        assert conversations.open(BOB.said("x")).pending == his
+        assert conversations.unit_of_work(ANN.said("x")).pending is None
+        assert conversations.unit_of_work(BOB.said("x")).pending == his
         assert conversations.next_due_ms() == 4000
 
         await conversations.commit([LeaveThread(STREAM.thread, 7)])
-        assert conversations.open(BOB.said("x")).pending == his
+        assert conversations.unit_of_work(BOB.said("x")).pending == his
         assert conversations.next_due_ms() is None
 
         again = Conversations(BOT.user, store, clock=clock)
@@ -182,7 +182,7 @@ async def test_a_timer_that_was_set_by_a_wrong_clock_rings_when_its_time_has_pas
         await conversations.load({})
         for _ in range(readings):
             conversations.note_service_time(true_ms)
-        memory = conversations.open(ANN.said("/later"))
+        memory = conversations.unit_of_work(ANN.said("/later"))
         memory.set_timer("k", "shop.remind", memory.now + timedelta(hours=1), "{}")
         await conversations.commit(memory.writes())
 
@@ -192,10 +192,10 @@ async def test_a_timer_that_was_set_by_a_wrong_clock_rings_when_its_time_has_pas
             await conversations.load({})
         for _ in range(5):
             conversations.note_service_time(clock.ms)
-        assert conversations.ring() == set()
+        assert conversations.collect_due() == set()
         clock.ms += 1
-        assert conversations.ring() == {STREAM.thread}
-        assert conversations.take_due(STREAM.thread) is not None
+        assert conversations.collect_due() == {STREAM.thread}
+        assert conversations.first_due(STREAM.thread) is not None
 
 
 async def test_one_wrong_reading_of_the_services_clock_changes_nothing() -> None:
@@ -214,8 +214,8 @@ async def test_what_rang_by_a_wrong_clock_waits_until_it_is_due() -> None:
         await conversations.load({})
         await conversations.commit([SetTimer(timer("k", 2 * HOUR))])
         clock.ms = 5 * HOUR
-        assert conversations.ring() == {STREAM.thread}
+        assert conversations.collect_due() == {STREAM.thread}
 
         conversations.note_service_time(HOUR)
-        assert conversations.take_due(STREAM.thread) is None
+        assert conversations.first_due(STREAM.thread) is None
         assert conversations.next_due_ms() == 2 * HOUR

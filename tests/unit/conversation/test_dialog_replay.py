@@ -127,7 +127,7 @@ async def tell(
 
 
 async def _try(dispatcher: Dispatcher, conversations: Conversations, event: Event, said: dict[str, str]) -> bool:
-    outcome = await dispatcher.dispatch(event, conversations.open(event))
+    outcome = await dispatcher.dispatch(event, conversations.unit_of_work(event))
     if outcome.error is not None:
         assert isinstance(outcome.error, Trouble | StoreError), outcome.error
         return False
@@ -136,7 +136,9 @@ async def _try(dispatcher: Dispatcher, conversations: Conversations, event: Even
     except StoreError:
         return False
     # The outbox sends each key once, so what is said again under the same key is not heard.
-    said |= {wish.key: wish.action.content for wish in outcome.wishes if isinstance(wish.action, SendMessage)}
+    said |= {
+        keyed.key: keyed.action.content for keyed in outcome.keyed_actions if isinstance(keyed.action, SendMessage)
+    }
     return True
 
 
@@ -165,14 +167,14 @@ async def test_an_effect_whose_result_could_not_be_remembered_is_done_again() ->
 
 @pytest.mark.parametrize("offset", [timedelta(0), timedelta(days=3)])
 def test_the_same_event_begins_the_same_dialog(offset: timedelta) -> None:
-    from chatbot.conversation.unit_of_work import begun
+    from chatbot.conversation.unit_of_work import new_dialog_record
 
     stream = EventStream(bot=BOT)
     event = stream.user("Ann").said("hi")
     now_ms = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1000)
     later = replace(event, occurred_on=event.occurred_on + offset)
 
-    assert begun(event, "shop.order", now_ms).id == begun(later, "shop.order", now_ms + 5).id
-    assert begun(event, "shop.other", now_ms).id != begun(event, "shop.order", now_ms).id
+    assert new_dialog_record(event, "shop.order", now_ms).id == new_dialog_record(later, "shop.order", now_ms + 5).id
+    assert new_dialog_record(event, "shop.other", now_ms).id != new_dialog_record(event, "shop.order", now_ms).id
     elsewhere = replace(event, thread=ThreadId("19:other@thread.v2"))
-    assert begun(elsewhere, "shop.order", now_ms).id != begun(event, "shop.order", now_ms).id
+    assert new_dialog_record(elsewhere, "shop.order", now_ms).id != new_dialog_record(event, "shop.order", now_ms).id

@@ -24,7 +24,7 @@ def test_it_gives_the_earliest_of_what_is_noted_last(story: list[tuple]) -> None
             known.pop(arguments[0], None)
         else:
             now = arguments[0]
-            taken = agenda.take(now)
+            taken = agenda.pop_due(now)
             earliest = min(known.values(), default=now + 1)
             assert (None if earliest > now else earliest) == (None if taken is None else known.pop(taken))
 

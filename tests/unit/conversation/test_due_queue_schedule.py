@@ -17,8 +17,8 @@ def test_threads_come_when_they_are_due_and_not_before() -> None:
     schedule.set_earlier(B, 1.0)
 
     assert schedule.next_due() == 1.0
-    assert schedule.take(0.5) is None
-    assert [schedule.take(3.0), schedule.take(3.0), schedule.take(3.0)] == [B, A, None]
+    assert schedule.pop_due(0.5) is None
+    assert [schedule.pop_due(3.0), schedule.pop_due(3.0), schedule.pop_due(3.0)] == [B, A, None]
 
 
 def test_an_earlier_time_replaces_a_later_one_and_not_the_other_way_round() -> None:
@@ -27,8 +27,8 @@ def test_an_earlier_time_replaces_a_later_one_and_not_the_other_way_round() -> N
     schedule.set_earlier(A, 1.0)
     schedule.set_earlier(A, 9.0)
 
-    assert schedule.take(1.0) == A
-    assert schedule.take(10.0) is None
+    assert schedule.pop_due(1.0) == A
+    assert schedule.pop_due(10.0) is None
 
 
 def test_a_dropped_thread_does_not_come() -> None:
@@ -51,7 +51,7 @@ def test_every_thread_comes_once_at_its_earliest_time(entries: list[tuple[str, i
 
     taken = []
     while (due := schedule.next_due()) is not None:
-        taken.append((schedule.take(due), due))
+        taken.append((schedule.pop_due(due), due))
 
     assert dict(taken) == earliest
     assert [due for _, due in taken] == sorted(earliest.values())

@@ -98,7 +98,7 @@ async def test_a_sent_message_is_edited_and_deleted_by_its_key_where_it_was_sent
     ]
 
 
-async def test_the_same_wishes_have_the_same_keys_in_every_attempt_and_different_ones_in_another_handler() -> None:
+async def test_the_same_actions_have_the_same_keys_in_every_attempt_and_different_ones_in_another_handler() -> None:
     event = EventStream().user("Ann").said("hi")
     keys: list[list[object]] = []
 
@@ -107,7 +107,7 @@ async def test_the_same_wishes_have_the_same_keys_in_every_attempt_and_different
         buffer = ActionBuffer(view, UnitOfWork(view.event))
         for text in ("one", "two"):
             buffer.add(handler, SendMessage(text))
-        keys.append([wish.key for wish in buffer.wishes])
+        keys.append([keyed.key for keyed in buffer.keyed_actions])
 
     assert keys[0] == keys[1]
     assert len({*keys[0], *keys[2]}) == 4

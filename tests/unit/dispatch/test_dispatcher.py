@@ -176,7 +176,7 @@ async def test_a_failed_handler_leaves_nothing_behind_and_stops_the_event() -> N
     (event,) = talk("hi").events
     outcome = await Dispatcher([plugin], bot=BOT).dispatch(event)
 
-    assert outcome.wishes == ()
+    assert outcome.keyed_actions == ()
     assert str(outcome.error) == "broken"
     assert outcome.handler is not None
     assert outcome.handler.endswith("<locals>.fail")
@@ -237,7 +237,7 @@ async def test_reply_keys_name_bot_thread_event_handler_and_ordinal() -> None:
     name = f"{__name__}.{twice.__qualname__}"
     thread = EventStream().thread
     assert first.handler == name
-    assert [wish.key for wish in first.wishes[:2]] == [
+    assert [keyed.key for keyed in first.keyed_actions[:2]] == [
         action_key(BOT.user, thread, event.key, name, ordinal) for ordinal in (0, 1)
     ]
     assert first == again
@@ -254,7 +254,7 @@ async def test_a_function_that_is_asked_twice_makes_different_keys() -> None:
     plugin.message()(remark)
     (outcome,) = (await talk("hi").into(plugin)).outcomes
 
-    assert len({wish.key for wish in outcome.wishes}) == 3
+    assert len({keyed.key for keyed in outcome.keyed_actions}) == 3
 
 
 def test_a_dispatcher_says_which_events_it_wants() -> None:
@@ -285,5 +285,5 @@ async def test_events_of_the_bot_itself_are_handled_too() -> None:
     event = BotStarted(bot=BOT.user, occurred_on=datetime(2026, 1, 1, tzinfo=UTC))
     outcome = await Dispatcher([plugin], bot=BOT).dispatch(event)
 
-    assert outcome.wishes == ()
+    assert outcome.keyed_actions == ()
     assert seen == [event]

@@ -176,7 +176,7 @@ async def test_what_is_owed_for_receiving_stays_owed() -> None:
     assert isinstance(action, SendReadReceipt)
 
 
-async def test_an_error_handler_that_fails_is_told_and_drops_its_wishes() -> None:
+async def test_an_error_handler_that_fails_is_told_and_drops_its_actions() -> None:
     plugin = Plugin("a")
 
     @plugin.error()
@@ -207,7 +207,7 @@ async def test_a_handler_that_takes_too_long_is_cancelled_and_has_failed() -> No
     stream = EventStream()
     stream += stream.user("Ann").said("hi")
 
-    with pytest.raises(TimeoutError, match=r"test_failures\.py:\d+: .*slow did not end within 0\.001 s"):
+    with pytest.raises(TimeoutError, match=r"test_dispatcher_failures\.py:\d+: .*slow did not end within 0\.001 s"):
         await stream.into(plugin)
     assert ended == ["cancelled"]
 

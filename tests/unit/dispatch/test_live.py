@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from chatbot import Context, DeleteMessage, Plugin, SendMessage
-from chatbot.dispatch.live import NoLiveChannel, writing
+from chatbot.dispatch.live import NoLiveChannel, show_typing_while
 from chatbot.errors import StateError
 from chatbot.model import Participant, UserId
 from chatbot.testing import EventStream, context
@@ -34,7 +34,7 @@ async def test_a_stream_is_one_message_in_an_event_stream() -> None:
     handled = await stream.into(plugin)
 
     assert handled.replies == ["one two", "three"]
-    said, taken_back = handled.outcomes[0].wishes[:2]
+    said, taken_back = handled.outcomes[0].keyed_actions[:2]
     assert taken_back.action == DeleteMessage(said.key)
 
 
@@ -59,7 +59,7 @@ async def test_what_is_asked_for_before_and_after_a_stream_keeps_its_own_key() -
 
 async def test_the_error_of_a_block_is_raised_as_it_is() -> None:
     with pytest.raises(ZeroDivisionError):
-        async with writing(NoLiveChannel()):
+        async with show_typing_while(NoLiveChannel()):
             raise ZeroDivisionError
 
 

@@ -152,7 +152,7 @@ async def test_a_teardown_that_fails_is_a_failure_of_the_event() -> None:
         return "sold"
 
     (outcome,) = (await talk("hi").into(plugin, should_raise=False)).outcomes
-    assert outcome.wishes == ()
+    assert outcome.keyed_actions == ()
     assert isinstance(outcome.error, OSError)
 
 

@@ -65,7 +65,7 @@ def test_a_reply_that_was_taken_back_takes_its_double_with_it() -> None:
     assert actions(healing) == [DeleteMessage(MessageId("100"))]
 
 
-def test_healing_the_same_double_again_is_the_same_wish() -> None:
+def test_healing_the_same_double_again_is_the_same_action() -> None:
     first = heal(KEY, message(100), message(200), is_edited_soon=False)
     second = heal(KEY, message(200), message(100), is_edited_soon=False)
 

@@ -24,7 +24,7 @@ async def main() -> None:
 
 
 async def commit(store: SqliteStore, thread: ThreadId) -> None:
-    """Commit pairs of wishes, each pair with its mark, in one go."""
+    """Commit pairs of rows, each pair with its mark, in one go."""
     await store.commit(BOT, [SaveThread(ThreadRecord(thread, 0, 0))])
     for number in count():
         pair = [f"{thread[3:]}.{number}.{half}" for half in "ab"]

@@ -41,7 +41,7 @@ def row(action, **fields) -> OutboxRow:
         (RemoveParticipant(ANN, HALL), RemoveParticipant(UserId(""), HALL)),
     ],
 )
-def test_a_wish_that_names_a_person_loses_what_it_says_and_is_not_carried_out(action, rest):
+def test_a_action_that_names_a_person_loses_what_it_says_and_is_not_carried_out(action, rest):
     assert erase(row(action), ANN) == row(rest, status=RowStatus.FAILED, reason=REASON)
     assert erase(row(action, status=RowStatus.DONE, message=EIGHT), ANN) == row(
         rest, status=RowStatus.DONE, message=EIGHT
@@ -61,27 +61,27 @@ def test_a_wish_that_names_a_person_loses_what_it_says_and_is_not_carried_out(ac
         SendReadReceipt(EIGHT),
     ],
 )
-def test_a_wish_that_has_nothing_of_a_person_stays_the_very_same(action):
-    wish = row(action, caused_by=BOB, reason=f"{BOB} was refused")
+def test_a_action_that_has_nothing_of_a_person_stays_the_very_same(action):
+    queued = row(action, caused_by=BOB, reason=f"{BOB} was refused")
 
-    assert erase(wish, ANN) is wish
+    assert erase(queued, ANN) is queued
 
 
-def test_a_wish_that_a_person_caused_loses_its_words_although_it_does_not_name_them():
+def test_a_action_that_a_person_caused_loses_its_words_although_it_does_not_name_them():
     assert erase(row(SendMessage("You said: I am ill"), caused_by=ANN), ANN).action == SendMessage("")
     assert erase(row(UpdateTopic("Ann's rash"), caused_by=ANN), ANN).action == UpdateTopic("")
 
 
-def test_a_wish_without_words_is_carried_out_all_the_same():
-    wish = row(AddParticipants((Participant(BOB),)), caused_by=ANN)
+def test_a_action_without_words_is_carried_out_all_the_same():
+    queued = row(AddParticipants((Participant(BOB),)), caused_by=ANN)
 
-    assert erase(wish, ANN) == replace(wish, caused_by=None)
+    assert erase(queued, ANN) == replace(queued, caused_by=None)
 
 
 def test_a_reason_that_names_a_person_is_lost_alone():
-    wish = row(SendMessage("hi"), status=RowStatus.FAILED, reason=f"{ANN} may not (403)")
+    queued = row(SendMessage("hi"), status=RowStatus.FAILED, reason=f"{ANN} may not (403)")
 
-    assert erase(wish, ANN) == replace(wish, reason=REASON)
+    assert erase(queued, ANN) == replace(queued, reason=REASON)
 
 
 @pytest.mark.parametrize(

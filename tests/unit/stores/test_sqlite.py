@@ -29,7 +29,7 @@ ANN = UserId("8:acs:ann")
 HALL = ThreadId("19:hall@thread.v2")
 
 
-def wish(key: str, text: str = "hello", **fields) -> Enqueue:
+def enqueue(key: str, text: str = "hello", **fields) -> Enqueue:
     return Enqueue(OutboxRow(ActionKey(key), HALL, SendMessage(text), 7, 1000, **fields))
 
 
@@ -69,7 +69,7 @@ def own_dir(tmp_path_factory) -> Iterator[Path]:
 class TestTheFile:
     async def test_it_and_everything_beside_it_is_its_owners_alone(self, tmp_path):
         async with SqliteStore(tmp_path / "bot.db") as store:
-            await store.commit(BOT, [wish("a")])
+            await store.commit(BOT, [enqueue("a")])
             await store.pending(BOT)
 
             modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
@@ -86,7 +86,7 @@ class TestTheFile:
 
     async def test_nothing_but_the_file_and_its_lock_is_left_after_closing(self, tmp_path):
         async with SqliteStore(tmp_path / "bot.db") as store:
-            await store.commit(BOT, [wish("a")])
+            await store.commit(BOT, [enqueue("a")])
 
         assert {path.name for path in tmp_path.iterdir()} == {"bot.db", "bot.db.lock"}
 
@@ -94,7 +94,7 @@ class TestTheFile:
         store = SqliteStore(tmp_path / "bot.db")
 
         async with store:
-            await store.commit(BOT, [wish("a")])
+            await store.commit(BOT, [enqueue("a")])
         async with store:
             assert await keys(store) == ["a"]
 
@@ -114,13 +114,13 @@ class TestTheFile:
 
             own_dir.chmod(0o700)
             async with SqliteStore(own_dir / "bot.db") as store:
-                await store.commit(BOT, [wish("a")])
+                await store.commit(BOT, [enqueue("a")])
 
     async def test_a_read_only_file_is_refused_and_works_once_it_can_be_written(self, own_dir):
         path = own_dir / "bot.db"
         with as_ordinary_user():
             async with SqliteStore(path) as store:
-                await store.commit(BOT, [wish("a")])
+                await store.commit(BOT, [enqueue("a")])
             path.chmod(0o400)
             with refusal(f"cannot open the store {path}: Permission denied: let this user read and write it"):
                 await SqliteStore(path).__aenter__()
@@ -139,12 +139,12 @@ class TestTheFile:
         assert path.read_text().startswith("Dear diary")
         path.unlink()
         async with SqliteStore(path) as store:
-            await store.commit(BOT, [wish("a")])
+            await store.commit(BOT, [enqueue("a")])
 
     async def test_a_damaged_file_says_so_when_it_is_read(self, tmp_path):
         path = tmp_path / "bot.db"
         async with SqliteStore(path) as store:
-            await store.commit(BOT, [wish(f"{number}") for number in range(500)])
+            await store.commit(BOT, [enqueue(f"{number}") for number in range(500)])
         content = path.read_bytes()
         sound = len(content) * 2 // 3
         path.write_bytes(content[:sound] + b"\xa5" * (len(content) - sound))
@@ -156,7 +156,7 @@ class TestTheFile:
     async def test_a_row_that_chatbot_did_not_write_is_named(self, tmp_path):
         path = tmp_path / "bot.db"
         async with SqliteStore(path) as store:
-            await store.commit(BOT, [wish("a"), wish("b")])
+            await store.commit(BOT, [enqueue("a"), enqueue("b")])
         with sqlite3.connect(path) as connection:
             connection.execute("UPDATE outbox SET action = '{\"v\":9}' WHERE key = 'b'")
         connection.close()
@@ -213,13 +213,13 @@ class TestTrouble:
     async def test_a_disk_that_takes_no_more(self, tmp_path):
         path = tmp_path / "bot.db"
         async with SqliteStore(path) as store:
-            await store.commit(BOT, [wish("before")])
+            await store.commit(BOT, [enqueue("before")])
             with files_no_larger_than(size_of(tmp_path / "bot.db-wal") + 20_000):
                 with refusal(f"cannot write the store {path}: the disk refused: look for a full, failing or"):
-                    await store.commit(BOT, [wish(f"{number}", "x" * 5000) for number in range(20)])
+                    await store.commit(BOT, [enqueue(f"{number}", "x" * 5000) for number in range(20)])
                 assert await keys(store) == ["before"]
 
-            await store.commit(BOT, [wish("after")])
+            await store.commit(BOT, [enqueue("after")])
             assert await keys(store) == ["before", "after"]
 
     async def test_a_full_disk_fails_every_commit_of_its_group_each_with_its_own_error(self, tmp_path):
@@ -229,7 +229,7 @@ class TestTrouble:
 
             async def commit(number: int) -> None:
                 try:
-                    await store.commit(BOT, [wish(f"{number}", "x" * 5000)])
+                    await store.commit(BOT, [enqueue(f"{number}", "x" * 5000)])
                 except StoreError as error:
                     errors.append(error)
 
@@ -246,7 +246,7 @@ class TestTrouble:
         async with SqliteStore(tmp_path / "bot.db") as store:
 
             async def commit(number: int) -> None:
-                writes = [wish(f"{number:02}")]
+                writes = [enqueue(f"{number:02}")]
                 if number % 5 == 3:
                     writes.append(MarkSeen(ThreadId("19:nowhere@thread.v2"), {1: 1}))
                 try:
@@ -264,10 +264,10 @@ class TestTrouble:
     async def test_a_person_is_forgotten_although_a_commit_of_the_same_group_fails(self, tmp_path):
         path, ann, changed = tmp_path / "bot.db", UserId("8:acs:ann"), []
         async with SqliteStore(path) as store:
-            await store.commit(BOT, [wish("a", "secret", caused_by=ann)])
+            await store.commit(BOT, [enqueue("a", "secret", caused_by=ann)])
 
             async def succeed() -> None:
-                await store.commit(BOT, [wish("b")])
+                await store.commit(BOT, [enqueue("b")])
 
             async def fail() -> None:
                 with pytest.raises(StateError):
@@ -291,28 +291,28 @@ class TestTrouble:
     async def test_another_program_that_locks_the_file(self, tmp_path):
         path = tmp_path / "bot.db"
         async with SqliteStore(path, busy_seconds=0.05) as store:
-            await store.commit(BOT, [wish("a")])
+            await store.commit(BOT, [enqueue("a")])
             other = sqlite3.connect(path, isolation_level=None)
             other.execute("BEGIN IMMEDIATE")
             with refusal(f"cannot write the store {path}: another program has locked it: end that program"):
-                await store.commit(BOT, [wish("b")])
+                await store.commit(BOT, [enqueue("b")])
             assert await keys(store) == ["a"]
             other.close()
 
-            await store.commit(BOT, [wish("b")])
+            await store.commit(BOT, [enqueue("b")])
             assert await keys(store) == ["a", "b"]
 
     async def test_a_file_that_was_moved_away(self, tmp_path):
         """What is written to a file without a name is lost when its last user ends."""
         path, elsewhere = tmp_path / "bot.db", tmp_path / "elsewhere.db"
         async with SqliteStore(path) as store:
-            await store.commit(BOT, [wish("a")])
+            await store.commit(BOT, [enqueue("a")])
             path.rename(elsewhere)
             with refusal(f"the store {path} was moved, deleted or replaced while in use: put the very same file back"):
-                await store.commit(BOT, [wish("b")])
+                await store.commit(BOT, [enqueue("b")])
             elsewhere.rename(path)
 
-            await store.commit(BOT, [wish("c")])
+            await store.commit(BOT, [enqueue("c")])
         async with SqliteStore(path) as store:
             assert await keys(store) == ["a", "c"]
 
@@ -322,14 +322,14 @@ class TestTrouble:
             path.rename(tmp_path / "elsewhere.db")
             path.write_bytes(b"")
             with refusal("put the very same file back, or start again with what is there now"):
-                await store.commit(BOT, [wish("b")])
+                await store.commit(BOT, [enqueue("b")])
 
         assert path.read_bytes() == b""
 
     async def test_a_file_that_is_gone_at_the_end_does_not_hinder_closing(self, tmp_path):
         path = tmp_path / "bot.db"
         async with SqliteStore(path) as store:
-            await store.commit(BOT, [wish("a")])
+            await store.commit(BOT, [enqueue("a")])
             path.unlink()
 
         async with SqliteStore(path) as store:
@@ -369,22 +369,22 @@ class TestAfterAKill:
 
     async def test_a_closed_store_was_not_killed(self, tmp_path):
         async with SqliteStore(tmp_path / "bot.db") as store:
-            await store.commit(BOT, [wish("a")])
+            await store.commit(BOT, [enqueue("a")])
 
         async with SqliteStore(tmp_path / "bot.db") as store:
             assert not store.was_killed
 
     async def test_a_backup_taken_while_in_use_counts_as_killed(self, tmp_path):
-        """Its wishes may have been carried out after the copy was taken."""
+        """Its actions may have been carried out after the copy was taken."""
         async with SqliteStore(tmp_path / "bot.db") as store:
-            await store.commit(BOT, [wish("a")])
+            await store.commit(BOT, [enqueue("a")])
             source, target = sqlite3.connect(tmp_path / "bot.db"), sqlite3.connect(tmp_path / "copy.db")
             source.backup(target)
             source.close()
             target.close()
 
         async with SqliteStore(tmp_path / "copy.db", is_visit=True) as visited:
-            await visited.commit(BOT, [wish("b")])
+            await visited.commit(BOT, [enqueue("b")])
         async with SqliteStore(tmp_path / "copy.db") as store:
             assert store.was_killed  # a visit between two runs changes nothing in that
             assert await keys(store) == ["a", "b"]
@@ -400,8 +400,8 @@ async def test_a_forgotten_person_is_in_no_byte_of_the_file(tmp_path):
     async with SqliteStore(tmp_path / "bot.db") as store:
         await store.commit(BOT, [SaveThread(ThreadRecord(HALL, 1, 1))])
         for number in range(50):
-            await store.commit(BOT, [wish(f"{number}", f"You said: {secret.decode()}", caused_by=ANN)])
-            await store.commit(BOT, [wish(f"to {number}", "You said: nothing")])
+            await store.commit(BOT, [enqueue(f"{number}", f"You said: {secret.decode()}", caused_by=ANN)])
+            await store.commit(BOT, [enqueue(f"to {number}", "You said: nothing")])
         assert traces() >= 100
 
         assert await store.forget(ANN) == 50
@@ -414,7 +414,7 @@ async def test_a_person_whose_id_has_letters_that_search_patterns_know_is_forgot
     odd, other = UserId('8:a%_"\\ü!'), UserId('8:abc"\\ü!')
 
     async with SqliteStore(tmp_path / "bot.db") as store:
-        await store.commit(BOT, [wish("a", f"to {odd} now"), wish("b", f"to {other} now")])
+        await store.commit(BOT, [enqueue("a", f"to {odd} now"), enqueue("b", f"to {other} now")])
 
         assert await store.forget(odd) == 1
         assert await keys(store) == ["b"]
