@@ -389,7 +389,7 @@ class Rest(Generator[Any, Any, Any]):
         awaited: what it waits for.
     """
 
-    __slots__ = ("_awaited", "_cancelled", "_context", "_error", "_is_begun", "_result", "code")
+    __slots__ = ("_awaited", "_cancelled", "_context", "_error", "_is_begun", "_is_marked", "_result", "code")
 
     def __init__(
         self,
@@ -403,6 +403,11 @@ class Rest(Generator[Any, Any, Any]):
         self.code = code
         self._context = context or copy_context()
         self._awaited = awaited
+        # The mark by which a task tells `await` from `yield`. It is kept for the task that goes on, as others may wait
+        # for the same future meanwhile: they expect it to have no mark.
+        self._is_marked = bool(getattr(awaited, "_asyncio_future_blocking", False))
+        if self._is_marked:
+            awaited._asyncio_future_blocking = False
         self._result = result
         self._error = error
         self._cancelled: BaseException | None = None
@@ -434,6 +439,8 @@ class Rest(Generator[Any, Any, Any]):
         if self._cancelled is not None:
             return self.throw(self._cancelled)
         awaited, self._awaited = self._awaited, None
+        if self._is_marked:
+            awaited._asyncio_future_blocking = True
         return awaited
 
     def throw(self, *raised: Any) -> Any:
@@ -444,6 +451,20 @@ class Rest(Generator[Any, Any, Any]):
     def close(self) -> None:
         if self.code is not None:
             self._context.run(self.code.close)
+
+
+class MarkedTask(asyncio.Task[None]):
+    """A task that knows whether somebody set attributes on it: one of asyncio takes them, but cannot list them.
+
+    Attributes:
+        is_marked: somebody did.
+    """
+
+    is_marked = False
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__("is_marked", True)
+        super().__setattr__(name, value)
 
 
 class SpareTask:
@@ -480,7 +501,7 @@ class SpareTask:
         self._running: Running | None = None
         self._rest: Rest | None = None
         # An empty context: the task outlives the event in which it is made, and keeps nothing of it alive.
-        self.task = asyncio.Task(self._run(), loop=loop, name="chatbot.spare", context=Context())
+        self.task = MarkedTask(self._run(), loop=loop, name="chatbot.spare", context=Context())
 
     async def _run(self) -> None:
         """Be the task; nothing comes out of it."""
@@ -540,12 +561,16 @@ class SpareTask:
 
         A task that the code cancelled is no longer parked. Whoever else could do something to the task later refers to
         it: a scope, a timeout or a task group that was left open, or a handler that keeps it to cancel it when the next
-        message comes. Nobody may hold another event's task, so the slightest doubt ends this one.
+        message comes. What the code left on the task itself is no reference to it: callbacks that wait for its end, and
+        attributes, which would tell the next person's event of this one. Nobody may hold another event's task, so the
+        slightest doubt ends this one.
         """
         return (
             getrefcount(self.task) == self._references
             and getweakrefcount(self.task) == self._weak_references
             and not self.handed_over.done()
+            and not self.task._callbacks
+            and not self.task.is_marked
         )
 
     def go_on(self, running: Running, rest: Rest) -> None:

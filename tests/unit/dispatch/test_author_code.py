@@ -8,7 +8,7 @@ import contextvars
 import gc
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import anyio
 import anyio.lowlevel
@@ -344,6 +344,56 @@ async def test_a_handler_that_keeps_its_task_to_cancel_it_later_cancels_no_other
         for _ in range(3):
             assert await code.run(replaces(), Function()) == "done"
             await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("has_spare", [False, True])
+async def test_callbacks_on_its_task_are_called_when_the_code_has_ended(has_spare: bool) -> None:
+    ended: list[object] = []
+
+    async def registers() -> None:
+        the_task().add_done_callback(ended.append)
+
+    async with author_code(has_spare) as code:
+        for count in (1, 2):
+            await code.run(registers(), Function())
+            await anyio.sleep(1)
+            assert len(ended) == count
+
+
+@pytest.mark.parametrize("has_spare", [False, True])
+async def test_what_code_notes_on_its_task_is_not_told_to_the_next(has_spare: bool) -> None:
+    async def notes() -> str | None:
+        task: Any = the_task()
+        noted: str | None = getattr(task, "sender", None)
+        task.sender = "Ann"
+        return noted
+
+    async with author_code(has_spare) as code:
+        for _ in range(2):
+            assert await code.run(notes(), Function()) is None
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_code_may_wait_for_what_others_wait_for_too() -> None:
+    shared = asyncio.get_running_loop().create_future()
+    answers: list[int] = []
+
+    async def waits(code: AuthorCode) -> None:
+        async def coalesces() -> int:
+            return await shared
+
+        answers.append(await code.run(coalesces(), Function()))
+
+    async with (
+        author_code(has_spare=True) as first,
+        author_code(has_spare=True) as second,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(waits, first)
+        group.start_soon(waits, second)
+        await anyio.sleep(1)
+        shared.set_result(42)
+    assert answers == [42, 42]
 
 
 @pytest.mark.parametrize("suspends", [False, True])
