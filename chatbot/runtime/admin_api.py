@@ -16,7 +16,7 @@ from chatbot.bot import Bot, admin
 from chatbot.errors import StateError, UnknownName
 from chatbot.events import ActionFailed, MessageEvent, ThreadEvent
 from chatbot.model import ThreadId, UserId
-from chatbot.runtime.observe.status import Observatory, as_json
+from chatbot.runtime.observe.status import StatusMonitor, as_json
 from chatbot.runtime.reloading import Reloader
 from chatbot.stores.base import Store
 from chatbot.stores.codec import EVENTS
@@ -24,18 +24,18 @@ from chatbot.stores.records import BotRecord, DeadLetter
 from chatbot.stores.writes import DropDeadLetter, ReviveDeadLetter
 
 
-class Desk:
+class ControlApi:
     """Hands questions on to whoever knows.
 
     Args:
         caretaker: knows the bots' memory.
-        observatory: knows how they are doing.
+        status_monitor: knows how they are doing.
         reloader: takes up what has changed; None where the bots are about to end by themselves.
     """
 
-    def __init__(self, admin: AdminApi, observatory: Observatory, reloader: Reloader | None) -> None:
+    def __init__(self, admin: AdminApi, status_monitor: StatusMonitor, reloader: Reloader | None) -> None:
         self._admin = admin
-        self._observatory = observatory
+        self._status_monitor = status_monitor
         self._reloader = reloader
 
     async def answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -44,9 +44,9 @@ class Desk:
         """
         match question.get("ask"):
             case "status":
-                return as_json(await self._observatory.read_status())
+                return as_json(await self._status_monitor.read_status())
             case "unsent":
-                return {"count": self._observatory.unsent(ThreadId(str(question.get("thread"))))}
+                return {"count": self._status_monitor.unsent(ThreadId(str(question.get("thread"))))}
             case "reload":
                 if self._reloader is None:
                     message = "these bots end by themselves (--once); what has changed is taken up at the next start"

@@ -1,6 +1,6 @@
-"""Create bots from settings: the only place that chooses stores, identities, plugins and settings for them.
+"""Create bots from settings: the only place that chooses their identities, plugins and settings.
 
-`Runtime` holds what the bots of a process share, and the bots that run at any time.
+`Runtime` holds the bots that run in the process, and what they share.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from chatbot.errors import Forbidden, OutcomeUnknown, ServiceError, Throttled, U
 from chatbot.model import UserId
 from chatbot.polling.cadence import Cadence
 from chatbot.runtime.connection import Connection
-from chatbot.runtime.observe.counters import Tally
+from chatbot.runtime.observe.counters import BotCounters
 from chatbot.runtime.observe.instrumented_service import CountedService, CountedTokens
 from chatbot.runtime.observe.log_context import LoggedWork
 from chatbot.runtime.plugins import Plugins
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def explaining(config: Config, connection: Connection) -> Iterator[None]:
-    """Raise the service's failures with the place where it is named, and with what can be done."""
+    """Raise errors of the service with the line of bots.yaml that names it, and with a remedy."""
     try:
         yield
     except ServiceError as error:
@@ -47,17 +47,17 @@ def explaining(config: Config, connection: Connection) -> Iterator[None]:
             OutcomeUnknown: "try again; check this machine's network and its proxy",
             Unauthorized: connection.remedy,
             Forbidden: connection.remedy,
-        }.get(type(error), "see what the service says about it")
+        }.get(type(error), "see the service's answer")
         problem = config.problem(("service",), f"{error}; {remedy}")
         raise ServiceError(problem, status=error.status, code=error.code) from error
 
 
-class OtherStores(Set[UserId]):
-    """All bots of a process but one, as they are at any time.
+class OtherBots(Set[UserId]):
+    """A live view of the users of a process's other bots.
 
     Args:
-        oneself: the one.
-        users: of all bots; whoever changes it changes what is in here.
+        oneself: the bot that is left out.
+        users: the users of all bots; changes to this set show in the view.
     """
 
     def __init__(self, oneself: UserId, users: Set[UserId]) -> None:
@@ -80,18 +80,18 @@ class OtherStores(Set[UserId]):
 
 @dataclass(slots=True, kw_only=True)
 class Runtime:
-    """The bots of a process, and what they share. Whoever holds its lists sees the present bots.
+    """The bots of a process, and what they share.
+
+    A reload changes `bots` in place, so that all who hold the list see the current bots.
 
     Args:
-        config: what is in force.
-        connection: whose resource it is.
+        config: the configuration in force.
         resource: opened by the caller.
         store: opened by the caller.
-        bots: in the order of bots.yaml; those that came later are behind.
-        tallies: the counts of each bot, by its name; those of bots that have gone are kept, and gone on with when they
-            come again.
-        shared: what the bots share: their users, and the quotas of the threads they are in.
-        traces: what makes spans of the bots' work, if anybody wants any.
+        bots: in the order of bots.yaml; bots that a reload added come last.
+        counters: by bot name. The counters of a removed bot are kept, and continue if it is added again.
+        shared_quotas: the bots' users, and the quotas of the threads they are in.
+        traces: creates spans of the bots' work; None without tracing.
     """
 
     config: Config
@@ -99,30 +99,29 @@ class Runtime:
     resource: AcsResource
     store: Store
     bots: list[Bot] = field(default_factory=list)
-    tallies: dict[str, Tally] = field(default_factory=dict)
+    counters: dict[str, BotCounters] = field(default_factory=dict)
     shared_quotas: SharedQuotas = field(default_factory=SharedQuotas)
     traces: TracerProvider | None = None
 
     async def create_bots(self, config: Config, plugins: Plugins, names: Collection[str] | None = None) -> list[Bot]:
-        """Make bots; they are not among those of the site yet. For the errors see `assemble`."""
+        """Create bots without adding them to `bots`. For the errors see `assemble`."""
         return await assemble(
             config,
             plugins,
             self.connection,
             self.resource,
             self.store,
-            self.tallies,
+            self.counters,
             self.traces,
             names=names,
             shared=self.shared_quotas,
         )
 
     def bot(self, name: str) -> Bot:
-        """The present bot of this name, which there is."""
         return next(bot for bot in self.bots if bot.name == name)
 
     def put(self, bot: Bot) -> None:
-        """Let a bot take the place of the one with its name, or join the others."""
+        """Replace the bot of the same name, or add a new one."""
         names = [other.name for other in self.bots]
         if bot.name in names:
             self.bots[names.index(bot.name)] = bot
@@ -130,13 +129,12 @@ class Runtime:
             self.bots.append(bot)
 
     def remove(self, name: str) -> None:
-        """Let the bot of this name go."""
         gone = self.bot(name)
         self.bots.remove(gone)
         self.shared_quotas.users.discard(gone.user)
 
     def apply(self, config: Config) -> None:
-        """Put another configuration in force, as far as bots that stay need not be told."""
+        """Apply the settings that running bots need not be restarted for."""
         self.config = config
         for bot in self.bots:
             bot.context.settings = replace(bot.context.settings, retention=config.retention)
@@ -150,6 +148,7 @@ class _Identity:
     config: BotConfig
     record: BotRecord
     service: ChatService
+    counters: BotCounters
 
     @property
     def display_name(self) -> str:
@@ -162,68 +161,76 @@ async def assemble(
     connection: Connection,
     resource: AcsResource,
     store: Store,
-    tallies: MutableMapping[str, Tally] | None = None,
+    counters: MutableMapping[str, BotCounters] | None = None,
     traces: TracerProvider | None = None,
     *,
     names: Collection[str] | None = None,
     shared: SharedQuotas | None = None,
 ) -> list[Bot]:
-    """Make the bots; their users are created at the first start and remembered from then on.
+    """Create bots. A bot's user is created at its first start, and stored.
 
     Args:
-        plugins: from `load_plugins`, of these bots at least.
-        connection: whose resource it is.
+        plugins: from `load_plugins`; those of these bots at least.
         resource: opened by the caller.
         store: opened by the caller.
-        tallies: filled with the counts of each bot, by its name; a bot that has some goes on with them.
-        traces: what makes spans of the bots' work, if anybody wants any.
-        names: which bots to make; None is all.
-        shared: what the bots of this process share: its users, those made here included, are at any time who the bots
-            take for their siblings.
+        counters: by bot name; missing ones are added, existing ones continue.
+        traces: creates spans of the bots' work; None without tracing.
+        names: the bots to create; None for all.
+        shared: shared by all bots of the process. The users of the new bots are added; bots treat its users as their
+            siblings.
 
     Raises:
         ErrorResponse: the service cannot be reached, or refuses one of them.
         StoreError: the store cannot be read or written.
     """
-    tallies = {} if tallies is None else tallies
+    counters = {} if counters is None else counters
     shared = shared or SharedQuotas()
-    identities = []
-    for name, bot in config.bots.items():
-        if names is None or name in names:
-            tally = tallies.setdefault(name, Tally())
-            identities.append(await _identity(name, bot, connection, resource, store, tally))
+    identities = [
+        await _identity(name, bot, connection, resource, store, counters.setdefault(name, BotCounters()))
+        for name, bot in config.bots.items()
+        if names is None or name in names
+    ]
+    # Before any bot exists: from its first event on, a bot must know every sibling.
     shared.users |= {identity.record.user for identity in identities}
-    bots = []
-    for identity in identities:
-        info = BotInfo(
-            identity.name,
-            identity.record.user,
-            identity.display_name,
-            siblings=OtherStores(identity.record.user, shared.users),
-            admins=frozenset(identity.config.admins),
-        )
-        bots.append(
-            Bot(
-                name=identity.name,
-                service=identity.service,
-                store=store,
-                dispatcher=Dispatcher(
-                    plugins[identity.name],
-                    bot=info,
-                    ack=Ack(identity.config.ack),
-                    access=access(identity.config),
-                    apology=identity.config.apology,
-                ),
-                settings=bot_settings(identity.config, retention=config.retention),
-                display_name=identity.display_name,
-                first_started_ms=identity.record.first_started_ms,
-                shared=shared,
-                observer=tallies[identity.name],
-                tracer=_tracer(identity.name, traces, texts=config.log.texts),
-                log=structlog.get_logger(),
-            )
-        )
-    return bots
+    return [_create_bot(identity, config, plugins, store, shared, traces) for identity in identities]
+
+
+def _create_bot(
+    identity: _Identity,
+    config: Config,
+    plugins: Plugins,
+    store: Store,
+    shared: SharedQuotas,
+    traces: TracerProvider | None,
+) -> Bot:
+    settings, record = identity.config, identity.record
+    info = BotInfo(
+        identity.name,
+        record.user,
+        identity.display_name,
+        siblings=OtherBots(record.user, shared.users),
+        admins=frozenset(settings.admins),
+    )
+    dispatcher = Dispatcher(
+        plugins[identity.name],
+        bot=info,
+        ack=Ack(settings.ack),
+        access=access(settings),
+        apology=settings.apology,
+    )
+    return Bot(
+        name=identity.name,
+        service=identity.service,
+        store=store,
+        dispatcher=dispatcher,
+        settings=bot_settings(settings, retention=config.retention),
+        display_name=identity.display_name,
+        first_started_ms=record.first_started_ms,
+        shared=shared,
+        observer=identity.counters,
+        tracer=_tracer(identity.name, traces, texts=config.log.texts),
+        log=structlog.get_logger(),
+    )
 
 
 def _tracer(bot: str, traces: TracerProvider | None, *, texts: bool) -> LoggedWork:
@@ -236,7 +243,7 @@ def _tracer(bot: str, traces: TracerProvider | None, *, texts: bool) -> LoggedWo
 
 
 def bot_settings(config: BotConfig, *, retention: timedelta) -> BotSettings:
-    """A bot's part of bots.yaml, and what it says for all bots, in the bot's own terms."""
+    """Convert settings of bots.yaml, those of one bot and those for all, to a bot's settings."""
     return BotSettings(
         threads=None if config.threads == "all" else frozenset(config.threads),
         history=_history(config.history),
@@ -253,7 +260,6 @@ def bot_settings(config: BotConfig, *, retention: timedelta) -> BotSettings:
 
 
 def access(config: BotConfig) -> Access:
-    """Who may use a bot."""
     limit = config.rate_limit
     return Access(
         allow=None if config.allow is None else frozenset(config.allow),
@@ -268,12 +274,12 @@ def _history(history: str | timedelta) -> timedelta:
 
 
 async def _identity(
-    name: str, config: BotConfig, connection: Connection, resource: AcsResource, store: Store, tally: Tally
+    name: str, config: BotConfig, connection: Connection, resource: AcsResource, store: Store, counters: BotCounters
 ) -> _Identity:
     record = await store.find_bot(name, connection.resource)
     user = config.user or (record.user if record else await resource.create_user())
-    tokens = CountedTokens(connection.tokens(resource, user, config), tally)
-    service = CountedService(resource.chat(user, tokens), tally)
+    tokens = CountedTokens(connection.tokens(resource, user, config), counters)
+    service = CountedService(resource.chat(user, tokens), counters)
     server_ms = await server_ms_of(service)
     if record is None or record.user != user:
         if record is not None:
@@ -281,13 +287,13 @@ async def _identity(
         record = BotRecord(name=name, resource=connection.resource, user=user, first_started_ms=server_ms)
         await store.commit(user, [SaveBot(record)])
         structlog.get_logger().info("bot.created", bot=name, user_id=user)
-    return _Identity(name, config, record, service)
+    return _Identity(name, config, record, service, counters)
 
 
 async def server_ms_of(service: ChatService) -> int:
-    """The service's time, epoch ms; asking for it shows, before anything runs, that the bot may speak to it."""
+    """Return the service's time in epoch ms. The request also proves, before anything runs, that the bot has access."""
     try:
         page = await service.list_threads(page_size=1)
-    except Throttled:  # it answers, and it knows us: that is all we need to go on
+    except Throttled:  # the service answers and knows the bot, which is all that has to be proved
         return int(time.time() * 1000)
     return int((page.server_time.timestamp() if page.server_time else time.time()) * 1000)

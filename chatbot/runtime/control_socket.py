@@ -52,7 +52,7 @@ async def ask(address: Address, question: Mapping[str, Any], patience: float = P
 
     Args:
         address: from `find_daemon`.
-        question: see `Desk.answer`.
+        question: see `ControlApi.answer`.
         patience: seconds until an answer must be there.
 
     Raises:

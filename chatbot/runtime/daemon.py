@@ -1,4 +1,4 @@
-"""One process of bots: opens what they need, runs them until they are to stop, closes everything in order."""
+"""One process of bots: opens what they need, runs them until they are stopped, and closes everything in order."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import structlog
 from chatbot.bot import Bot
 from chatbot.bot.status import caught_up
 from chatbot.config import Config, LogConfig
-from chatbot.runtime.admin_api import AdminApi, Desk
+from chatbot.runtime.admin_api import AdminApi, ControlApi
 from chatbot.runtime.assemble import Runtime, explaining
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control_socket import listening
 from chatbot.runtime.demo_thread import open_lobby
 from chatbot.runtime.forced_exit import ForcedExit
-from chatbot.runtime.observe.status import Observatory
+from chatbot.runtime.observe.status import StatusMonitor
 from chatbot.runtime.plugins import Plugins
 from chatbot.runtime.reloading import Reloader
 from chatbot.runtime.run_directory import ControlDirectory, RunInfo, RunningBot
@@ -30,7 +30,7 @@ from chatbot.runtime.sources import Sources
 from chatbot.runtime.status_server import StatusServer, pages
 from chatbot.runtime.supervisor import Supervisor
 from chatbot.runtime.systemd import SystemdNotifier
-from chatbot.runtime.watchdog import BEAT_SECONDS, LoopWatchdog
+from chatbot.runtime.watchdog import HEARTBEAT_SECONDS, LoopWatchdog
 from chatbot.runtime.webhook import webhook_served
 from chatbot.stores import open_store
 from chatbot.stores.base import EndableStore, Store
@@ -40,25 +40,27 @@ if TYPE_CHECKING:
 
 
 DEGRADED_SECONDS: Final = 5.0
-"""How often is looked whether something has become degraded, for the log."""
+"""How often the log is told what became degraded."""
 
 
 class Daemon:
     """The bots of one bots.yaml.
 
     Args:
-        config: what is to run.
-        plugins: the plugins of its bots, loaded.
-        control: its `.chatbot/`, held by the caller.
-        sources: what the plugins were loaded from.
-        read: reads the configuration anew, for a reload; in a thread.
-        relog: makes the log what a reloaded configuration says.
-        forced_exit: hears the signals, and ends the process if a stop does not.
-        on_ready: told what runs, once other processes can find it.
-        is_once: stop by itself when everything that was waiting is handled.
-        supervisor: what started the process; told when it is ready, alive and stopping.
+        plugins: from `load_plugins`.
+        control: the `.chatbot/` directory, held by the caller.
+        sources: the files that the plugins were loaded from.
+        read: reads the configuration again for a reload; called in a thread.
+        configure_log: applies the log settings of a reloaded configuration.
+        forced_exit: receives the signals, and ends the process if a stop does not.
+        on_ready: called once other processes can find the bots.
+        is_once: stop when everything that was waiting is handled.
+        notifier: tells systemd when the process is ready, alive and stopping.
         reloads: reload when files change.
-        traces: what makes spans of the bots' work, if anybody wants any.
+        traces: creates spans of the bots' work; None without tracing.
+
+    Attributes:
+        was_cut: a second signal ended the bots before they had finished.
     """
 
     def __init__(
@@ -91,7 +93,7 @@ class Daemon:
         self._forced_exit = forced_exit
         self._reloader: Reloader | None = None
         self._has_abandoned: Callable[[], bool] = lambda: False
-        self._observatory: Observatory | None = None
+        self._status_monitor: StatusMonitor | None = None
         self._reload_is_due = False
         self.was_cut = False
         self._stopping = anyio.Event()
@@ -99,9 +101,10 @@ class Daemon:
 
     @asynccontextmanager
     async def guided_by_signals(self) -> AsyncIterator[None]:
-        """Let SIGTERM and Ctrl-C stop what runs in the block, the first one in order, a second one now.
+        """Handle signals while the block runs.
 
-        SIGHUP reloads it; the end of the terminal that it was started from, which is a SIGHUP too, stops it.
+        The first SIGTERM or Ctrl-C stops the bots in order, a second one at once. SIGHUP reloads, unless the terminal
+        that the process was started from has closed: then it stops.
         """
         with anyio.CancelScope() as everything:
 
@@ -125,10 +128,10 @@ class Daemon:
                 yield
 
     async def run(self, connection: Connection) -> None:
-        """Run the bots on a resource until they are to stop.
+        """Run the bots on a resource until they are stopped.
 
         Raises:
-            ErrorResponse: the service cannot be reached at the start, or refuses us.
+            ErrorResponse: the service cannot be reached at the start, or refuses access.
             StoreError: the store cannot be opened, read or written.
         """
         config = self._config
@@ -140,26 +143,21 @@ class Daemon:
             async with self._unless_stopped():
                 with explaining(config, connection):
                     runtime.bots += await runtime.create_bots(config, self._plugins)
-            plugins, self._plugins = (
-                self._plugins,
-                {},
-            )  # from now on they are the bots': what a reload replaces must not be kept here
+            # From here on only the bots hold plugins: those that a reload replaces must be freed.
+            plugins, self._plugins = self._plugins, {}
             if self._stopping.is_set():
                 return
-            observatory = self._observatory = Observatory(runtime.bots, runtime.tallies, store, connection)
+            status_monitor = self._status_monitor = StatusMonitor(runtime.bots, runtime.counters, store, connection)
             watchdog = LoopWatchdog(self._control, config.directory, on_look=self._notifier.alive)
-            observatory.watchdog = watchdog
-            server = StatusServer(pages(observatory))
+            status_monitor.watchdog = watchdog
+            server = StatusServer(pages(status_monitor))
             bot_supervisor = Supervisor(
                 runtime.bots,
                 drain_seconds=config.drain_timeout.total_seconds(),
                 running=lambda names: _running([bot for bot in runtime.bots if bot.name in names]),
             )
-            observatory.ended = bot_supervisor.ended
-            self._forced_exit.drain_seconds = lambda: bot_supervisor.drain_seconds
-            self._forced_exit.describe = lambda: _running(runtime.bots)
-            self._has_abandoned = lambda: bool(runtime.shared_quotas.abandoned)
-            self._forced_exit.before_exit = lambda seconds: _note_cuts(store, runtime.bots, seconds)
+            status_monitor.ended = bot_supervisor.ended
+            self._inform_forced_exit(runtime, bot_supervisor)
             reloader = Reloader(
                 runtime,
                 bot_supervisor,
@@ -168,12 +166,12 @@ class Daemon:
                 read=self._read,
                 configure_log=self._configure_log,
                 publish=lambda: self._publish(runtime),
-                last_reload=observatory.last_reload,
+                last_reload=status_monitor.last_reload,
                 notifier=self._notifier,
             )
             await reloader.log_incompatible(plugins)
             plugins = {}
-            admin = Desk(AdminApi(store, runtime.bots), observatory, None if self._is_once else reloader)
+            admin = ControlApi(AdminApi(store, runtime.bots), status_monitor, None if self._is_once else reloader)
             async with (
                 listening(self._control, admin.answer, config=config.path),
                 server.open(config),
@@ -184,14 +182,14 @@ class Daemon:
                         await self._announce(runtime)
                 if not self._stopping.is_set():
                     with watchdog.watching():
-                        await self._run_bots(runtime, bot_supervisor, reloader, observatory)
+                        await self._run_bots(runtime, bot_supervisor, reloader, status_monitor)
 
     async def _run_bots(
-        self, runtime: Runtime, bot_supervisor: Supervisor, reloader: Reloader, observatory: Observatory
+        self, runtime: Runtime, bot_supervisor: Supervisor, reloader: Reloader, status_monitor: StatusMonitor
     ) -> None:
         async with anyio.create_task_group() as beside:
-            beside.start_soon(self._beat, observatory)
-            beside.start_soon(_log_degraded, observatory)
+            beside.start_soon(self._send_heartbeats, status_monitor)
+            beside.start_soon(_log_degraded, status_monitor)
             if self._is_once:
                 beside.start_soon(self._stop_when_done, runtime.bots)
             beside.start_soon(reloader.run)
@@ -205,7 +203,7 @@ class Daemon:
 
     @asynccontextmanager
     async def _marked_unless_in_order(self, store: Store) -> AsyncIterator[None]:
-        """Leave the mark of a clean stop in the store only if the block ends in order."""
+        """Mark a clean stop in the store only if the block ends in order."""
         try:
             yield
         except BaseException:
@@ -213,7 +211,7 @@ class Daemon:
                 store.stay_marked()
             raise
         # A mark that is removed too early makes the next start trust handlers that killed this process.
-        # If no bot has run, what the last process left is as it was.
+        # If no bot has run, the attempts that the last process left unfinished are still unfinished.
         has_left_it = store.was_killed and self._reloader is None
         if (has_left_it or self._has_abandoned()) and isinstance(store, EndableStore):
             store.stay_marked()
@@ -223,15 +221,22 @@ class Daemon:
             self._forced_exit.on_stop = store.stop_began
             self._forced_exit.before_exit = store.finish
 
-    async def _beat(self, observatory: Observatory) -> None:
-        """Let the watchdog see, until canceled, that the event loop runs."""
+    def _inform_forced_exit(self, runtime: Runtime, bot_supervisor: Supervisor) -> None:
+        """Let a forced exit name the running handlers, and store that it cut them off."""
+        self._forced_exit.drain_seconds = lambda: bot_supervisor.drain_seconds
+        self._forced_exit.describe = lambda: _running(runtime.bots)
+        self._forced_exit.before_exit = lambda seconds: _note_cuts(runtime.store, runtime.bots, seconds)
+        self._has_abandoned = lambda: bool(runtime.shared_quotas.abandoned)
+
+    async def _send_heartbeats(self, status_monitor: StatusMonitor) -> None:
+        """Show the watchdog, until canceled, that the event loop runs."""
         while True:
-            if observatory.watchdog is not None:
-                observatory.watchdog.beat(observatory.missed())
-            await anyio.sleep(BEAT_SECONDS)
+            if status_monitor.watchdog is not None:
+                status_monitor.watchdog.heartbeat(status_monitor.missed())
+            await anyio.sleep(HEARTBEAT_SECONDS)
 
     def _reload(self) -> None:
-        """Have everything reloaded, at the latest when the bots run."""
+        """Request a reload; before the bots run, it waits until they do."""
         if self._reloader is None:
             self._reload_is_due = True
         else:
@@ -244,21 +249,21 @@ class Daemon:
         self._stop()
 
     def _stop(self) -> None:
-        # First of all: whatever hangs or fails below, the process ends.
+        # First, so that the process ends even if what follows hangs or fails.
         self._forced_exit.begin()
         self._notifier.stopping()
-        if self._observatory is not None:
-            self._observatory.is_draining = True
+        if self._status_monitor is not None:
+            self._status_monitor.is_draining = True
         self._stopping.set()
 
     async def _announce(self, runtime: Runtime) -> None:
-        """Say to all who want to know that the bots run."""
+        """Publish that the bots run, to commands, systemd and the terminal."""
         info = await self._publish(runtime)
         self._notifier.ready(f"Running {len(runtime.bots)} bots")
         self._on_ready(info)
 
     async def _publish(self, runtime: Runtime) -> RunInfo:
-        """Let people and commands find the bots."""
+        """Write the run file by which commands find the bots."""
         bots, connection = runtime.bots, runtime.connection
         info = RunInfo(
             pid=os.getpid(),
@@ -274,7 +279,7 @@ class Daemon:
 
     @asynccontextmanager
     async def _unless_stopped(self) -> AsyncIterator[None]:
-        """Give the block up when the stop comes; before bots run there is nothing to finish."""
+        """Cancel the block when a stop is requested; before bots run there is nothing to finish."""
 
         async def give_up(scope: anyio.CancelScope) -> None:
             await self._stopping.wait()
@@ -286,24 +291,24 @@ class Daemon:
             group.cancel_scope.cancel()
 
 
-async def _log_degraded(observatory: Observatory) -> None:
+async def _log_degraded(status_monitor: StatusMonitor) -> None:
     while True:
-        observatory.log_degraded()
+        status_monitor.log_degraded()
         await anyio.sleep(DEGRADED_SECONDS)
 
 
 def _running(bots: Sequence[Bot]) -> str:
-    """The handlers that run, for somebody who has to find out what kept the process from ending. In any thread."""
+    """Describe the handlers that run. Callable in any thread."""
     now = time.monotonic()
     return ", ".join(f"{bot.name}: {running}" for bot in bots for running in bot.running_handlers(now))
 
 
 def _note_cuts(store: Store, bots: Sequence[Bot], seconds: float) -> None:
-    """Note which handlers a forced exit cuts off, and let the store finish. In the watchdog's thread."""
+    """Store which handlers a forced exit cuts off, and let the store finish. Called in the watchdog's thread."""
     if isinstance(store, EndableStore):
         now = time.monotonic()
         try:
             for bot in bots:
                 store.submit_from_thread(bot.user, bot.long_attempts(now))
-        finally:  # the event loop may run beside this thread and change what is read here
+        finally:  # the event loop may run beside this thread and change what was read above, which raises
             store.finish(seconds)

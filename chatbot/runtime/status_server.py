@@ -43,7 +43,7 @@ from uvicorn.server import ServerState
 from chatbot.config import Config
 from chatbot.errors import StateError
 from chatbot.runtime.observe.metrics import CONTENT_TYPE, render
-from chatbot.runtime.observe.status import Observatory, as_json
+from chatbot.runtime.observe.status import StatusMonitor, as_json
 from chatbot.service.endpoint import is_loopback
 
 T = TypeVar("T")
@@ -82,45 +82,45 @@ class BotsLoop:
             return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), self._loop))
 
 
-def pages(observatory: Observatory) -> Starlette:
+def pages(status_monitor: StatusMonitor) -> Starlette:
     """The pages as an ASGI application. Call it on the bots' event loop."""
     loop = BotsLoop()
 
     def patience() -> float:
-        return HEALTH_SECONDS if observatory.is_blocked else READY_SECONDS
+        return HEALTH_SECONDS if status_monitor.is_blocked else READY_SECONDS
 
     async def healthz(_request: Request) -> Response:
         try:
-            missed = await loop.call(observatory.read_missed, HEALTH_SECONDS)
+            missed = await loop.call(status_monitor.read_missed, HEALTH_SECONDS)
         except TimeoutError:
-            missed = observatory.missed_of_blocked()
+            missed = status_monitor.missed_of_blocked()
         body = {"is_healthy": not missed, "missed": missed}
         return JSONResponse(body, status_code=503 if missed else 200, headers=_UNCACHED)
 
     async def readyz(_request: Request) -> Response:
         try:
-            unready = await loop.call(observatory.unready, patience())
+            unready = await loop.call(status_monitor.unready, patience())
         except TimeoutError:
-            unready = (observatory.why_no_answer(),)
-        body = {"is_ready": not unready, "unready": unready, "is_emulator": observatory.is_emulator}
+            unready = (status_monitor.why_no_answer(),)
+        body = {"is_ready": not unready, "unready": unready, "is_emulator": status_monitor.is_emulator}
         return JSONResponse(body, status_code=503 if unready else 200, headers=_UNCACHED)
 
     async def status(_request: Request) -> Response:
         try:
-            return JSONResponse(as_json(await loop.call(observatory.read_status, SCRAPE_SECONDS)), headers=_UNCACHED)
+            return JSONResponse(as_json(await loop.call(status_monitor.read_status, SCRAPE_SECONDS)), headers=_UNCACHED)
         except TimeoutError:
             return _no_answer()
 
     async def metrics(_request: Request) -> Response:
         try:
-            found = await loop.call(observatory.read_status, SCRAPE_SECONDS)
+            found = await loop.call(status_monitor.read_status, SCRAPE_SECONDS)
         except TimeoutError:
             return _no_answer()
         text = await anyio.to_thread.run_sync(render, found)
         return Response(text, headers={**_UNCACHED, "Content-Type": CONTENT_TYPE})
 
     def _no_answer() -> Response:
-        return JSONResponse({"error": observatory.why_no_answer()}, status_code=503, headers=_UNCACHED)
+        return JSONResponse({"error": status_monitor.why_no_answer()}, status_code=503, headers=_UNCACHED)
 
     endpoints = (healthz, readyz, status, metrics)
     return Starlette(routes=[Route(f"/{endpoint.__name__}", endpoint) for endpoint in endpoints])

@@ -30,7 +30,7 @@ from typing import Final
 import chatbot
 from chatbot.runtime.run_directory import ControlDirectory
 
-BEAT_SECONDS: Final = 1.0
+HEARTBEAT_SECONDS: Final = 1.0
 """How often the loop says that it runs."""
 
 NOTICED_SECONDS: Final = 2.0
@@ -125,7 +125,7 @@ class LoopWatchdog:
         self._on_look = on_look
         self._clock = clock
         self._thread_id = threading.get_ident()
-        self._beaten_at = clock()
+        self._heartbeat_at = clock()
         self._missed: Mapping[str, object] = {}
         self._signal: int | None = None
         self._place: CodePlace | None = None
@@ -141,7 +141,7 @@ class LoopWatchdog:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Watch while the block runs."""
-        self.beat({})
+        self.heartbeat({})
         with self._stack_on_signal() as number:
             self._signal = number
             self._write(None)
@@ -154,14 +154,14 @@ class LoopWatchdog:
                 thread.join(LOOK_SECONDS * 4)
                 self._control.delete_facts(FACTS)
 
-    def beat(self, missed: Mapping[str, object]) -> None:
+    def heartbeat(self, missed: Mapping[str, object]) -> None:
         """The loop runs.
 
         Args:
             missed: what else a restart helps with.
         """
         # Two plain assignments, no lock: a lock that the blocked loop holds would stop the thread that watches it.
-        self._beaten_at = self._clock()
+        self._heartbeat_at = self._clock()
         self._missed = missed
 
     @contextmanager
@@ -194,7 +194,7 @@ class LoopWatchdog:
     @property
     def blocked(self) -> Blocked | None:
         """What is known of a loop that does not run; None while it does."""
-        seconds = self._clock() - self._beaten_at
+        seconds = self._clock() - self._heartbeat_at
         return Blocked(seconds, self._place) if seconds >= NOTICED_SECONDS else None
 
     @property
@@ -215,7 +215,7 @@ class LoopWatchdog:
                 self._log.exception("watchdog.failed")
 
     def _look(self) -> None:
-        seconds = self._clock() - self._beaten_at
+        seconds = self._clock() - self._heartbeat_at
         if seconds < NOTICED_SECONDS:
             self._unblocked()
         else:

@@ -24,7 +24,7 @@ from chatbot.dispatch import BotInfo, Dispatcher
 from chatbot.model import ThreadId, UserId
 from chatbot.plugin import Plugin
 from chatbot.polling.cadence import Cadence
-from chatbot.runtime.observe.counters import Tally
+from chatbot.runtime.observe.counters import BotCounters
 from chatbot.runtime.observe.instrumented_service import CountedService
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
@@ -138,30 +138,30 @@ async def our_client(endpoint: str, what: str) -> AsyncIterator[Call]:
 async def our_bot(endpoint: str, seconds: float) -> float:
     """The whole bot, as the daemon makes it, with threads in which nothing new is said."""
     now = int(time.time() * 1000)
-    tally, store, stopping = Tally(), MemoryStore(), anyio.Event()
+    counters, store, stopping = BotCounters(), MemoryStore(), anyio.Event()
     plugin = Plugin("quiet")
     async with our_chat(endpoint) as chat, store:
         await store.commit(BOT_USER, [SaveThread(ThreadRecord(thread, floor=now, base=now)) for thread in THREADS])
         bot = Bot(
             name="quiet",
-            service=CountedService(chat, tally),
+            service=CountedService(chat, counters),
             store=store,
             dispatcher=Dispatcher([plugin], bot=BotInfo("quiet", BOT_USER, "Quiet")),
             settings=BotSettings(cadence=Cadence(interval=0.3, idle=0.3, rate=1000)),
-            observer=tally,
+            observer=counters,
         )
         async with anyio.create_task_group() as group:
             group.start_soon(bot.run, stopping)
             await anyio.sleep(0.7)  # until all have been looked at
-            begun, before = time.process_time(), looks(tally)
+            begun, before = time.process_time(), looks(counters)
             await anyio.sleep(seconds)
-            used, done = time.process_time() - begun, looks(tally) - before
+            used, done = time.process_time() - begun, looks(counters) - before
             stopping.set()
     return used / done * 1e6
 
 
-def looks(tally: Tally) -> int:
-    return sum(count for (operation, _), count in tally.read().calls.items() if operation == "list_messages")
+def looks(counters: BotCounters) -> int:
+    return sum(count for (operation, _), count in counters.read().calls.items() if operation == "list_messages")
 
 
 # ── aiohttp alone ─────────────────────────────────────────────────────────────────────────────────────────────────

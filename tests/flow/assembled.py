@@ -19,7 +19,7 @@ from chatbot.emulator import Emulator
 from chatbot.model import Participant, ThreadId
 from chatbot.runtime.assemble import assemble
 from chatbot.runtime.connection import Connection
-from chatbot.runtime.observe.counters import Tally
+from chatbot.runtime.observe.counters import BotCounters
 from chatbot.runtime.plugins import Plugins, load_plugins
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
@@ -41,7 +41,7 @@ class Assembled:
     ann: ChatService
     store: Store
     connection: Connection
-    tally: Tally
+    counters: BotCounters
     module: str
 
     async def say(self, text: str) -> str:
@@ -105,14 +105,14 @@ async def assembled(
     emulator, store = Emulator(clock=lambda: BEGUN + anyio.current_time() - begun), MemoryStore()
     connection, resource = connected(emulator)
     async with resource, store, anyio.create_task_group() as group:
-        tallies: dict[str, Tally] = {}
-        (bot,) = await assemble(config, plugins, connection, resource, store, tallies, traces)
+        counters: dict[str, BotCounters] = {}
+        (bot,) = await assemble(config, plugins, connection, resource, store, counters, traces)
         user = await resource.create_user()
         ann = resource.chat(user, resource.issued_tokens(user))
         stopping = anyio.Event()
         group.start_soon(bot.run, stopping)
         thread = (await ann.create_thread("talk", [Participant(bot.user, "Echo")])).thread.id
         yield Assembled(
-            bot, emulator, thread, ann, store, connection, tallies["echo"], config.bots["echo"].plugins[0].module
+            bot, emulator, thread, ann, store, connection, counters["echo"], config.bots["echo"].plugins[0].module
         )
         stopping.set()

@@ -11,7 +11,7 @@ import pytest
 from chatbot.actions import action_key
 from chatbot.model import REPLY_KEY
 from chatbot.runtime.logs import logging_to
-from chatbot.runtime.observe.status import Observatory, as_json
+from chatbot.runtime.observe.status import StatusMonitor, as_json
 from tests.flow.assembled import assembled
 
 pytestmark = pytest.mark.virtual_time
@@ -106,8 +106,8 @@ async def test_hostile_metadata_is_carried_and_harms_nothing(tmp_path: Path) -> 
 async def test_the_status_tells_nothing_that_people_said(tmp_path: Path) -> None:
     async with assembled(tmp_path, PLUGIN) as site:
         await site.say("lose the-secret-word")
-        observatory = Observatory([site.bot], {"echo": site.tally}, site.store, site.connection)
-        shown = json.dumps(as_json(await observatory.read_status()))
+        status_monitor = StatusMonitor([site.bot], {"echo": site.counters}, site.store, site.connection)
+        shown = json.dumps(as_json(await status_monitor.read_status()))
 
     assert '"LookupError"' in shown
     assert "secret-word" not in shown

@@ -19,7 +19,7 @@ from chatbot.errors import ChatbotError
 from chatbot.model import UserId
 from chatbot.runtime.admin_api import AdminApi
 from chatbot.runtime.logs import LogFormat, Redaction, logging_to
-from chatbot.runtime.observe.status import Observatory, as_json
+from chatbot.runtime.observe.status import StatusMonitor, as_json
 from chatbot.stores.sqlite import SqliteStore
 from tests.flow.assembled import assembled
 from tests.flow.test_traces import Traces
@@ -245,8 +245,8 @@ async def test_no_word_that_was_said_gets_out_by_any_way(said: str, format: LogF
             await anyio.sleep(5)
             caretaker = AdminApi(site.store, [site.bot])
             letters = await caretaker.answer({"ask": "dead-letters list"})
-            observatory = Observatory([site.bot], {"echo": site.tally}, site.store, site.connection)
-            status = json.dumps(as_json(await observatory.read_status()))
+            status_monitor = StatusMonitor([site.bot], {"echo": site.counters}, site.store, site.connection)
+            status = json.dumps(as_json(await status_monitor.read_status()))
 
     assert len(letters["letters"]) > 20
     for name, text in {

@@ -99,7 +99,7 @@ class Counts:
     abandoned: int = 0
 
 
-class Tally:
+class BotCounters:
     """Counts what one bot says it does, and how its calls of the service end.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from chatbot.errors import ServiceError
 from chatbot.model import ChatMessage, MessageId, Participant, Receipt, Thread, ThreadId, UserId
-from chatbot.runtime.observe.counters import Tally
+from chatbot.runtime.observe.counters import BotCounters
 from chatbot.service.base import ChatService, CreatedThread, FailedParticipant, MessagePage, ThreadPage
 from chatbot.service.credentials import TokenSource
 
@@ -21,17 +21,17 @@ class CountedTokens:
 
     Args:
         tokens: where they come from.
-        tally: where it is noted.
+        counters: where it is noted.
     """
 
-    def __init__(self, tokens: TokenSource, tally: Tally) -> None:
+    def __init__(self, tokens: TokenSource, counters: BotCounters) -> None:
         self._tokens = tokens
-        self._tally = tally
+        self._counters = counters
 
     async def get_token(self, *scopes: str, **kwargs: Any) -> Any:
         """A token to use now."""
         token = await self._tokens.get_token(*scopes, **kwargs)
-        self._tally.token_expires_on = float(token.expires_on)
+        self._counters.token_expires_on = float(token.expires_on)
         return token
 
     async def renew(self, rejected: str | None = None) -> None:
@@ -48,12 +48,12 @@ class CountedService:
 
     Args:
         service: which one.
-        tally: where they are counted.
+        counters: where they are counted.
     """
 
-    def __init__(self, service: ChatService, tally: Tally) -> None:
+    def __init__(self, service: ChatService, counters: BotCounters) -> None:
         self._service = service
-        self._tally = tally
+        self._counters = counters
 
     @property
     def user(self) -> UserId:
@@ -72,7 +72,7 @@ class CountedService:
             outcome = "cancelled"
             raise
         finally:
-            self._tally.called(operation, outcome, time.perf_counter() - begun)
+            self._counters.called(operation, outcome, time.perf_counter() - begun)
 
     async def create_thread(
         self, topic: str, participants: Sequence[Participant] = (), *, repeatability_id: str | None = None

@@ -21,7 +21,7 @@ from chatbot.distribution import version
 from chatbot.errors import StoreError
 from chatbot.model import ThreadId
 from chatbot.runtime.connection import Connection
-from chatbot.runtime.observe.counters import Counts, Tally
+from chatbot.runtime.observe.counters import BotCounters, Counts
 from chatbot.runtime.watchdog import LoopWatchdog
 from chatbot.stores.base import Store
 from chatbot.stores.records import Attempt
@@ -126,12 +126,12 @@ class Status:
         return bool(self.degraded) or any(bot.report.degraded for bot in self.bots)
 
 
-class Observatory:
+class StatusMonitor:
     """Watches the bots of a process.
 
     Args:
         bots: those that run, at any time.
-        tallies: their counts, by name.
+        counters: their counts, by name.
         store: their memory.
         connection: the service they use.
 
@@ -143,7 +143,9 @@ class Observatory:
         ended: the bots that have ended for good although nobody asked them to.
     """
 
-    def __init__(self, bots: Sequence[Bot], tallies: Mapping[str, Tally], store: Store, connection: Connection) -> None:
+    def __init__(
+        self, bots: Sequence[Bot], counters: Mapping[str, BotCounters], store: Store, connection: Connection
+    ) -> None:
         self.last_reload = LastReload()
         self.watchdog: LoopWatchdog | None = None
         self.is_draining = False
@@ -151,7 +153,7 @@ class Observatory:
         self.degraded = DegradedReasons()
         self.degraded.add_source(self._of_reload)
         self._bots = bots
-        self._tallies = tallies
+        self._counters = counters
         self._store = store
         self._connection = connection
         self._started_on = time.time()
@@ -209,7 +211,7 @@ class Observatory:
                 reasons.append(f"{bot.name} is about to end")
             elif not bot.is_started:
                 reasons.append(f"{bot.name} has not started")
-            expires = self._tallies[bot.name].token_expires_on
+            expires = self._counters[bot.name].token_expires_on
             if expires is None or expires <= now or "Unauthorized" in bot.context.ongoing.current.values():
                 reasons.append(f"{bot.name} has no valid token")
         try:
@@ -224,7 +226,7 @@ class Observatory:
         present = list(self._bots)
         reports = [self._report(bot, now) for bot in present]
         bots = [
-            ServedBot(one, self._tallies[one.name].read(), await self._dead_letters(bot))
+            ServedBot(one, self._counters[one.name].read(), await self._dead_letters(bot))
             for one, bot in zip(reports, present, strict=True)
         ]
         return Status(

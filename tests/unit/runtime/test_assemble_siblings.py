@@ -1,12 +1,12 @@
 from chatbot.model import UserId
-from chatbot.runtime.assemble import OtherStores
+from chatbot.runtime.assemble import OtherBots
 
 ONE, TWO, THREE = (UserId(f"8:acs:{name}") for name in ("one", "two", "three"))
 
 
 def test_siblings_are_all_but_oneself_at_any_time() -> None:
     users = {ONE, TWO}
-    siblings = OtherStores(ONE, users)
+    siblings = OtherBots(ONE, users)
 
     assert set(siblings) == {TWO}
     users |= {THREE}

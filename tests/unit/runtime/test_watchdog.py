@@ -80,24 +80,24 @@ def site(tmp_path: Path) -> Site:
 
 
 def test_a_restart_helps_only_after_a_minute_without_a_beat(site: Site) -> None:
-    site.dog.beat({})
+    site.dog.heartbeat({})
     site.now = BLOCKED_SECONDS
     assert site.dog.problems == {}
 
     site.now = BLOCKED_SECONDS + 1
     assert "the event loop has been blocked for 61 s" in str(site.dog.problems["event loop"])
 
-    site.dog.beat({"echo": {"19:a": 400.0}})
+    site.dog.heartbeat({"echo": {"19:a": 400.0}})
     assert site.dog.problems == {"echo": {"19:a": 400.0}}
 
 
 def test_a_blocked_loop_is_noted_for_other_processes_until_it_runs_again(site: Site, tmp_path: Path) -> None:
-    site.dog.beat({})
+    site.dog.heartbeat({})
     site.now = NOTICED_SECONDS
     site.dog._look()
     noted = last_known_place(site.control, tmp_path, asks=False)
 
-    site.dog.beat({})
+    site.dog.heartbeat({})
     site.dog._look()
 
     assert noted is not None

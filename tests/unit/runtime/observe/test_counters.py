@@ -1,11 +1,11 @@
 from chatbot.bot.monitoring import EventBuried, EventHandled, EventNoticed
 from chatbot.errors import OutcomeUnknown, ServiceError, Throttled
-from chatbot.runtime.observe.counters import BOUNDS, MOST_FAILURES, RecentFailure, Tally
+from chatbot.runtime.observe.counters import BOUNDS, MOST_FAILURES, BotCounters, RecentFailure
 from chatbot.runtime.observe.instrumented_service import outcome_of
 
 
 def test_facts_become_counts() -> None:
-    tally = Tally(clock=lambda: 100.0)
+    counters = BotCounters(clock=lambda: 100.0)
     for fact in (
         EventNoticed(0.5),
         EventHandled("bot.echo", 0.02),
@@ -13,9 +13,9 @@ def test_facts_become_counts() -> None:
         EventHandled(None, 0.0),
         EventBuried(),
     ):
-        tally.observe(fact)
+        counters.observe(fact)
 
-    counts = tally.read()
+    counts = counters.read()
 
     assert (counts.detection.count, counts.detection.total) == (1, 0.5)
     assert {key: taken.count for key, taken in counts.handlers.items()} == {
@@ -28,31 +28,31 @@ def test_facts_become_counts() -> None:
 
 
 def test_a_bound_belongs_to_its_own_bucket_and_more_than_all_to_the_last() -> None:
-    tally = Tally()
-    tally.observe(EventNoticed(BOUNDS[0]))
-    tally.observe(EventNoticed(BOUNDS[-1] + 1))
+    counters = BotCounters()
+    counters.observe(EventNoticed(BOUNDS[0]))
+    counters.observe(EventNoticed(BOUNDS[-1] + 1))
 
-    counts = tally.read().detection.counts
+    counts = counters.read().detection.counts
 
     assert (counts[0], counts[-1], sum(counts)) == (1, 1, 2)
 
 
 def test_only_the_latest_failures_are_kept() -> None:
-    tally = Tally()
+    counters = BotCounters()
     for number in range(MOST_FAILURES + 5):
-        tally.observe(EventHandled(f"handler{number}", 0.0, "ValueError"))
+        counters.observe(EventHandled(f"handler{number}", 0.0, "ValueError"))
 
-    assert [one.handler for one in tally.read().failures] == [f"handler{n}" for n in range(5, MOST_FAILURES + 5)]
+    assert [one.handler for one in counters.read().failures] == [f"handler{n}" for n in range(5, MOST_FAILURES + 5)]
 
 
 def test_calls_are_counted_by_how_they_ended() -> None:
-    tally = Tally()
-    tally.called("send_message", "ok", 0.1)
-    tally.called("send_message", outcome_of(Throttled("later")), 0.2)
-    tally.called("send_message", outcome_of(OutcomeUnknown("perhaps")), 0.3)
-    tally.called("send_message", outcome_of(ServiceError("no")), 0.4)
+    counters = BotCounters()
+    counters.called("send_message", "ok", 0.1)
+    counters.called("send_message", outcome_of(Throttled("later")), 0.2)
+    counters.called("send_message", outcome_of(OutcomeUnknown("perhaps")), 0.3)
+    counters.called("send_message", outcome_of(ServiceError("no")), 0.4)
 
-    counts = tally.read()
+    counts = counters.read()
 
     assert counts.calls == {
         ("send_message", "ok"): 1,

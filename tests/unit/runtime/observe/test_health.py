@@ -20,7 +20,7 @@ from chatbot.cli.status import _exit_code
 from chatbot.errors import StoreError
 from chatbot.model import UserId
 from chatbot.runtime import status_server as pages_module
-from chatbot.runtime.observe.status import Observatory
+from chatbot.runtime.observe.status import StatusMonitor
 from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.runtime.status_server import pages
 from chatbot.runtime.watchdog import BLOCKED_SECONDS, LoopWatchdog
@@ -61,15 +61,15 @@ class Site:
     """A bot that runs, and what is reported of it."""
 
     talk: Assembled
-    observatory: Observatory
+    status_monitor: StatusMonitor
 
     async def get(self, path: str) -> tuple[int, str]:
-        return await get(self.observatory, path)
+        return await get(self.status_monitor, path)
 
 
-async def get(observatory: Observatory, path: str) -> tuple[int, str]:
+async def get(status_monitor: StatusMonitor, path: str) -> tuple[int, str]:
     """A page, asked for without a socket."""
-    return await ask(pages(observatory), path)
+    return await ask(pages(status_monitor), path)
 
 
 async def ask(app: Any, path: str) -> tuple[int, str]:
@@ -95,7 +95,7 @@ async def quiet(site: Site) -> None:
 
 async def ended(site: Site) -> None:
     site.talk.bot.is_started = False
-    site.observatory.ended = lambda: ["echo"]
+    site.status_monitor.ended = lambda: ["echo"]
 
 
 async def lane_not_begun(site: Site) -> None:
@@ -109,11 +109,11 @@ async def store_full(site: Site) -> None:
         text = "the disk is full"
         raise StoreError(text)
 
-    site.observatory._store.commit = fail  # type: ignore[method-assign]
+    site.status_monitor._store.commit = fail  # type: ignore[method-assign]
 
 
 async def no_token(site: Site) -> None:
-    site.talk.tally.token_expires_on = 1.0
+    site.talk.counters.token_expires_on = 1.0
 
 
 async def not_started(site: Site) -> None:
@@ -121,7 +121,7 @@ async def not_started(site: Site) -> None:
 
 
 async def stopping(site: Site) -> None:
-    site.observatory.is_draining = True
+    site.status_monitor.is_draining = True
 
 
 def refused(*faults: str) -> Make:
@@ -154,11 +154,11 @@ async def abandoned(site: Site) -> None:
 
 
 async def postponed(site: Site) -> None:
-    site.observatory.last_reload.note(is_refused=False, postponed=("store",))
+    site.status_monitor.last_reload.note(is_refused=False, postponed=("store",))
 
 
 async def reload_refused(site: Site) -> None:
-    site.observatory.last_reload.note(is_refused=True)
+    site.status_monitor.last_reload.note(is_refused=True)
 
 
 ROWS: dict[str, tuple[Make, int, int, set[str]]] = {
@@ -195,11 +195,11 @@ async def test_each_problem_is_reported_where_the_table_says(tmp_path: Path, row
     make, health, ready, reasons = ROWS.get(row, (quiet, 200, 200, set()))
     async with assembled(tmp_path, PLUGIN) as talk:
         await talk.say("hello")
-        site = Site(talk, Observatory([talk.bot], {"echo": talk.tally}, talk.store, talk.connection))
+        site = Site(talk, StatusMonitor([talk.bot], {"echo": talk.counters}, talk.store, talk.connection))
         settings = talk.bot.context.settings
         await make(site)
         found = {page: await site.get(page) for page in ("/healthz", "/readyz", "/status", "/metrics")}
-        watchdog = site.observatory.missed()
+        watchdog = site.status_monitor.missed()
         status = json.loads(found["/status"][1])
         talk.plugin.go.set()
         talk.emulator.faults.clear()
@@ -231,10 +231,10 @@ def test_a_loop_that_is_blocked_for_more_than_a_minute_is_red_and_before_that_on
     now = 0.0
     blocked = asyncio.new_event_loop()
 
-    async def begin() -> tuple[Observatory, Any]:
-        observatory = Observatory([], {}, MemoryStore(), None)  # type: ignore[arg-type]
-        observatory.watchdog = LoopWatchdog(ControlDirectory(tmp_path), tmp_path, clock=lambda: now)
-        return observatory, pages(observatory)
+    async def begin() -> tuple[StatusMonitor, Any]:
+        status_monitor = StatusMonitor([], {}, MemoryStore(), None)  # type: ignore[arg-type]
+        status_monitor.watchdog = LoopWatchdog(ControlDirectory(tmp_path), tmp_path, clock=lambda: now)
+        return status_monitor, pages(status_monitor)
 
     _, app = blocked.run_until_complete(begin())
     now = BLOCKED_SECONDS - 1
@@ -253,19 +253,19 @@ def test_a_loop_that_is_blocked_for_more_than_a_minute_is_red_and_before_that_on
 async def test_a_service_that_answers_503_and_then_403_for_an_hour_restarts_nothing(tmp_path: Path) -> None:
     async with assembled(tmp_path, PLUGIN) as talk:
         await talk.say("hello")
-        observatory = Observatory([talk.bot], {"echo": talk.tally}, talk.store, talk.connection)
+        status_monitor = StatusMonitor([talk.bot], {"echo": talk.counters}, talk.store, talk.connection)
         seen: dict[str, set[str]] = {}
         for fault in ("list_threads:503", "list_threads:403"):
             talk.emulator.faults.add(f"{fault},user={talk.bot.user}")
             for _ in range(60):
                 await anyio.sleep(60)
-                assert observatory.missed() == {}
-                assert (await get(observatory, "/healthz"))[0] == 200
-            status = await observatory.read_status()
+                assert status_monitor.missed() == {}
+                assert (await get(status_monitor, "/healthz"))[0] == 200
+            status = await status_monitor.read_status()
             seen[fault] = {one.reason for bot in status.bots for one in bot.report.degraded}
             talk.emulator.faults.clear()
         await anyio.sleep(120)
-        afterwards = await observatory.read_status()
+        afterwards = await status_monitor.read_status()
 
     assert seen == {"list_threads:503": {"list_threads:503"}, "list_threads:403": {"list_threads:403"}}
     assert not afterwards.is_degraded
@@ -275,13 +275,13 @@ async def test_a_service_that_answers_503_and_then_403_for_an_hour_restarts_noth
 async def test_each_reason_to_be_degraded_is_logged_when_it_begins_and_when_it_ends(tmp_path: Path) -> None:
     with structlog.testing.capture_logs() as logged:
         async with assembled(tmp_path, PLUGIN) as talk:
-            observatory = Observatory([talk.bot], {"echo": talk.tally}, talk.store, talk.connection)
+            status_monitor = StatusMonitor([talk.bot], {"echo": talk.counters}, talk.store, talk.connection)
             for hours, threads in enumerate((3, 1, 0)):
                 for number in range(threads):
                     talk.bot.context.degraded.begin("lane_failing", "it fails", anyio.current_time(), place=str(number))
-                observatory.last_reload.note(is_refused=hours == 0)
+                status_monitor.last_reload.note(is_refused=hours == 0)
                 for _ in range(3):
-                    observatory.log_degraded()
+                    status_monitor.log_degraded()
                     await anyio.sleep(10)
                 for number in range(3):
                     talk.bot.context.degraded.end("lane_failing", place=str(number))

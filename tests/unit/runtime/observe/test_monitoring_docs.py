@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from chatbot.bot.monitoring import EventHandled
 from chatbot.bot.status import BotStatus, RunningHandler
 from chatbot.model import UserId
-from chatbot.runtime.observe.counters import Tally
+from chatbot.runtime.observe.counters import BotCounters
 from chatbot.runtime.observe.metrics import render
 from chatbot.runtime.observe.status import ServedBot, Status
 
@@ -24,14 +24,14 @@ METRIC = re.compile(r"\bchatbot_[a-z_]+\b")
 @pytest.fixture
 def known() -> set[str]:
     """Every series of a status in which there is one of each."""
-    tally = Tally()
-    tally.called("send_message", "ok", 1.0)
-    tally.observe(EventHandled("plugin.handler", 1.0))
-    tally.token_expires_on = 10.0
+    counters = BotCounters()
+    counters.called("send_message", "ok", 1.0)
+    counters.observe(EventHandled("plugin.handler", 1.0))
+    counters.token_expires_on = 10.0
     report = BotStatus(
         "echo", UserId("8:acs:1"), 1, 0.0, {}, None, 0, None, {"send": 1}, (RunningHandler("", "x", 1),), {}
     )
-    bot = ServedBot(report, tally.read(), 0)
+    bot = ServedBot(report, counters.read(), 0)
     status = Status("1", 1, 0.0, 1.0, "https://x", False, 1, 1, (bot,), ())
     families = list(text_string_to_metric_families(render(status).decode()))
     samples = {sample.name for family in families for sample in family.samples}

@@ -19,8 +19,8 @@ from chatbot.emulator import Emulator
 from chatbot.errors import StoreError, Throttled
 from chatbot.model import UserId
 from chatbot.runtime.assemble import assemble
-from chatbot.runtime.observe.counters import Tally
-from chatbot.runtime.observe.status import Observatory
+from chatbot.runtime.observe.counters import BotCounters
+from chatbot.runtime.observe.status import StatusMonitor
 from chatbot.runtime.plugins import load_plugins
 from chatbot.runtime.status_server import pages
 from chatbot.service.budget import SERVICE_QUOTAS, Operation
@@ -59,8 +59,8 @@ class Answer:
 class Site:
     bot: Bot
     store: FullStore
-    tally: Tally
-    observatory: Observatory
+    counters: BotCounters
+    status_monitor: StatusMonitor
 
     async def get(self, path: str) -> Answer:
         """A page, asked for without a socket."""
@@ -73,7 +73,7 @@ class Site:
             sent.append(message)
 
         scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b"", "scheme": "http"}
-        await pages(self.observatory)(scope, receive, send)
+        await pages(self.status_monitor)(scope, receive, send)
         return Answer(sent[0]["status"], b"".join(one.get("body", b"") for one in sent).decode())
 
 
@@ -89,12 +89,12 @@ def site(tmp_path: Path) -> Open:
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Site]:
-        emulator, store, tallies = Emulator(), FullStore(), dict[str, Tally]()
+        emulator, store, counters = Emulator(), FullStore(), dict[str, BotCounters]()
         connection, resource = connected(emulator)
         async with resource, store:
-            (bot,) = await assemble(config, plugins, connection, resource, store, tallies)
+            (bot,) = await assemble(config, plugins, connection, resource, store, counters)
             bot.is_started = True
-            yield Site(bot, store, tallies["echo"], Observatory([bot], tallies, store, connection))
+            yield Site(bot, store, counters["echo"], StatusMonitor([bot], counters, store, connection))
 
     return opened
 
@@ -147,7 +147,7 @@ async def test_ready_says_no_while_the_store_cannot_be_written(site: Open) -> No
 
 async def test_ready_says_no_while_a_bot_has_no_valid_token(site: Open) -> None:
     async with site() as here:
-        here.tally.token_expires_on = 1.0
+        here.counters.token_expires_on = 1.0
 
         answer = await here.get("/readyz")
 
@@ -170,7 +170,7 @@ async def test_the_status_tells_what_is_left_of_the_services_quotas_and_no_rule_
 
 async def test_metrics_are_text_that_prometheus_reads_and_say_that_this_is_the_emulator(site: Open) -> None:
     async with site() as here:
-        here.tally.called("send_message", "throttled", 0.2)
+        here.counters.called("send_message", "throttled", 0.2)
         answer = await here.get("/metrics")
 
     families = {family.name: family for family in text_string_to_metric_families(answer.text)}
