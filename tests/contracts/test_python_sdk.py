@@ -89,7 +89,7 @@ def as_a_stranger(running: Running) -> set[str]:
     created = chat.create_chat_thread("topic", thread_participants=invited, idempotency_token=GUID)
     again = chat.create_chat_thread("topic", thread_participants=invited, idempotency_token=GUID)
     assert created.chat_thread.id == again.chat_thread.id
-    assert [error.code for _, error in created.errors] == ["404"]
+    assert [error.code for _, error in created.errors] == ["403"]
     assert [thread.id for thread in chat.list_chat_threads(results_per_page=1)] == [created.chat_thread.id]
 
     thread = Used(chat.get_chat_thread_client(created.chat_thread.id, **verify), seen)

@@ -195,6 +195,6 @@ async def test_an_asgi_server_may_start_and_stop_it_and_web_sockets_are_closed()
         sent.append(event["type"])
 
     await emulator({"type": "lifespan"}, receive, send)
-    await emulator({"type": "websocket"}, receive, send)
+    await emulator({"type": "websocket", "path": "/"}, receive, send)
 
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete", "websocket.close"]
