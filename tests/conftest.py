@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import platform
 import socket
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -13,6 +16,14 @@ from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
 pytest_plugins = ["pytester"]
+
+if sys.dont_write_bytecode:
+    # Every worker and every `chatbot` that a test starts would compile all sources again, which is most of their work.
+    # The bytecode goes where git ignores it: whoever forbids it wants a clean tree.
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__).parents[1] / ".cache" / "bytecode")
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # How long an example takes says more about the machine's other work than about ours.
 settings.register_profile("chatbot", deadline=None)
