@@ -42,7 +42,8 @@ _HIGH_HALF: Final = ("\ud800", "\udbff")
 
 
 def expect_text(value: object, what: str) -> str:
-    """Return what a handler gives as a text.
+    """Return what a handler gives as a text, which has no methods of a plugin any more: it is used outside of the
+    guarded step, too.
 
     Args:
         value: what it gives.
@@ -54,7 +55,7 @@ def expect_text(value: object, what: str) -> str:
     if not isinstance(value, str):
         msg = f"{what} takes a text, not {type(value).__name__}"
         raise TypeError(msg)
-    return value
+    return value if type(value) is str else str.__str__(value)
 
 
 def expect_identifier(value: object, what: str) -> str:

@@ -7,6 +7,7 @@ package is a `ChatbotError`. Nothing here imports anything of chatbot, so that e
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 
 class ChatbotError(Exception):
@@ -72,9 +73,40 @@ def kind_of(error: BaseException) -> str:
 def text_of(error: BaseException) -> str:
     """Return an error's message, or what stands for it if the error cannot say it: `__str__` is a plugin's code."""
     try:
-        return f"{error}"
+        return str.__str__(f"{error}")  # an f-string of one part is what `__str__` returned, be it a class of its own
     except BaseException as worse:
         return f"<its __str__ raises {type(worse).__name__}>"
+
+
+def plain(error: BaseException) -> BaseException:
+    """Return an error that everybody can handle: a class of a plugin may have its own idea of what Python keeps in an
+    error, such as a `__traceback__` that raises. It is replaced by one of the same name and text.
+    """
+    kind = type(error)
+    if not (_overrides(type(kind), _OF_CLASSES, type) or _overrides(kind, _OF_ERRORS, BaseException)):
+        return error
+    try:
+        name = str.__str__(type.__dict__["__name__"].__get__(kind))
+        copy: BaseException = type(name, (Exception,), {"__module__": "__main__"})(text_of(error))
+    except BaseException:  # not even its class has a name
+        copy = ChatbotError(text_of(error))
+    return copy.with_traceback(BaseException.__dict__["__traceback__"].__get__(error))
+
+
+_OF_ERRORS: Final = frozenset(
+    ("__cause__", "__class__", "__context__", "__getattribute__", "__suppress_context__", "__traceback__")
+) | {"exceptions", "with_traceback"}
+_OF_CLASSES: Final = frozenset(("__getattribute__", "__mro__", "__name__"))
+
+
+def _overrides(kind: type, names: frozenset[str], base: type) -> bool:
+    """Return whether a class, or one between it and Python's own, defines one of these names."""
+    for part in type.__dict__["__mro__"].__get__(kind):
+        if part is base:
+            return False
+        if part is not BaseExceptionGroup and not names.isdisjoint(type.__dict__["__dict__"].__get__(part)):
+            return True
+    return False
 
 
 class TimeTooFar(ChatbotError, ValueError):

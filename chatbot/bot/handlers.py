@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 from chatbot.bot.environment import BotContext
 from chatbot.dispatch import Dispatcher, LiveChannel, Outcome
 from chatbot.dispatch.author_code import RunLimits
-from chatbot.errors import kind_of
+from chatbot.errors import described, kind_of
 from chatbot.events import Event, ThreadEvent
 
 
@@ -264,7 +264,10 @@ class HandlerRunner:
             thread=event.thread if isinstance(event, ThreadEvent) else None,
         )
         if self._context.failures.is_news(handler or "", error, anyio.current_time()):
-            log.error("handler.failed", exc_info=error)
+            try:
+                log.error("handler.failed", exc_info=(type(error), error, error.__traceback__))
+            except BaseException:  # what it was caused by is asked, too, and may have a class of a plugin
+                log.error("handler.failed", error=described(error))
         else:
             log.debug("handler.failed", error=kind_of(error))
         self._context.report_failure(event, error)

@@ -36,7 +36,7 @@ from weakref import getweakrefcount
 import anyio.lowlevel
 from anyio import CancelScope
 
-from chatbot.errors import AbnormalExit
+from chatbot.errors import AbnormalExit, plain
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -172,7 +172,7 @@ class AuthorCode:
                     failure = self.failure(raised)
                     if failure is raised:
                         raise
-                    raise failure from raised
+                    raise failure from failure.__cause__
                 rest = Rest(error=raised)
             running = begun or Running(whose, timeout, limits, spare.task)
             running.go_on(spare, rest)
@@ -188,7 +188,7 @@ class AuthorCode:
         if running.error is None and running.is_complete and not running.task.cancelled():
             result: T = running.result
             return result
-        error = running.error or asyncio.CancelledError()
+        error = asyncio.CancelledError() if running.error is None else plain(running.error)
         if running.is_stopped and isinstance(error, asyncio.CancelledError):
             msg = f"{whose.place}: {whose.name} did not end within {timeout:g} s"
             raise TimeoutError(msg)
@@ -202,14 +202,15 @@ class AuthorCode:
             failure = self.failure(error)
             if failure is error:
                 raise
-            raise failure from error
+            raise failure from failure.__cause__
 
     def failure(self, error: BaseException) -> Exception:
-        """Return what came out of code of a plugin as an `Exception`.
+        """Return what came out of code of a plugin as an `Exception`, which everybody can handle.
 
         Raises:
             EndOfAll: it ends everything.
         """
+        error = plain(error)
         for leaf in leaves(error):
             raised = leaf.raised if isinstance(leaf, AbnormalExit) else leaf
             if isinstance(raised, EndOfAll):
@@ -666,7 +667,8 @@ async def uncancelled(work: Awaitable[T]) -> T:
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors of a group, however deep; or the error itself."""
+    """Yield the errors of a group, however deep; or the error itself. Everybody can handle them (`plain`)."""
+    error = plain(error)
     if isinstance(error, BaseExceptionGroup):
         for part in error.exceptions:
             yield from leaves(part)

@@ -270,7 +270,7 @@ class Dispatcher:
         buffer = ActionBuffer(
             view, unit_of_work or UnitOfWork(event), live=live or NoLiveChannel(), handler_scope=handler_scope
         )
-        for error_handler in handler.errors if handler and error else ():
+        for error_handler in handler.errors if handler and error is not None else ():
             if error is None or not isinstance(error, error_handler.errors):
                 continue
             if limits is not None and limits.before is not None:

@@ -12,6 +12,7 @@ Rules of this file
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from typing import Final
 
@@ -73,7 +74,7 @@ class Stream:
         self._pieces: list[str] = []
         self._grown = anyio.Event()
         self._complete = anyio.Event()
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._message: MessageId | None = None
         self._is_journalled = False
         self._is_over = False
@@ -101,7 +102,9 @@ class Stream:
                 async for piece in source:
                     self._pieces.append(piece)
                     self._grown.set()
-            except Exception as error:
+            except (asyncio.CancelledError, GeneratorExit):
+                raise
+            except BaseException as error:  # also SystemExit: the task group would wrap it, and hide what it is
                 self._failure = error
             self._complete.set()
             self._grown.set()

@@ -66,9 +66,12 @@ class Redaction:
     def traceback_of(self, exc_info: ExcInfo) -> str:
         """Return the traceback as text."""
         if self.shows_texts:
-            with suppress(Exception):  # Python cannot show a class without a module
+            with suppress(BaseException):  # Python cannot show a class without a module
                 return "".join(traceback.format_exception(*exc_info)).rstrip("\n")
-        return "\n".join(self._chain(exc_info[1], set(), 0))
+        try:
+            return "\n".join(self._chain(exc_info[1], set(), 0))
+        except BaseException:  # an error's cause, or one of its group, is as a plugin's class wants it to be
+            return f"{name_of_class(exc_info[1])}: {ELISION}"
 
     def summary(self, error: BaseException) -> str:
         """Return an exception in one line: what it says, or its type where that may quote people."""

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import NoReturn
 
 import anyio
 import pytest
@@ -92,6 +93,50 @@ async def raises_what_has_no_text() -> None:
     raise Mute
 
 
+class Traceless(Exception):
+    """What Python keeps in an error is not to be had of it."""
+
+    @property
+    def __traceback__(self) -> NoReturn:  # type: ignore[override]
+        raise SystemExit
+
+    __cause__ = __context__ = __traceback__  # type: ignore[assignment]
+
+
+class False_(Exception):  # noqa: N801
+    def __bool__(self) -> bool:
+        raise SystemExit
+
+
+class Nobody(BaseException):
+    @property
+    def __class__(self) -> NoReturn:  # type: ignore[override]
+        raise KeyboardInterrupt
+
+
+class Endless(BaseExceptionGroup[BaseException]):
+    @property
+    def exceptions(self) -> NoReturn:  # type: ignore[override]
+        raise SystemExit
+
+
+async def raises_what_has_no_traceback() -> None:
+    raise Traceless
+
+
+async def raises_what_is_neither_true_nor_false() -> None:
+    raise False_
+
+
+async def raises_what_has_no_class() -> None:
+    raise Nobody
+
+
+async def raises_a_group_that_holds_nothing() -> None:
+    msg = "several"
+    raise Endless(msg, [ValueError()])
+
+
 HOSTILE: list[Hostile] = [
     cancelled,
     cancels_itself,
@@ -101,6 +146,10 @@ HOSTILE: list[Hostile] = [
     raises_its_own,
     raises_a_group,
     raises_what_has_no_text,
+    raises_what_has_no_traceback,
+    raises_what_is_neither_true_nor_false,
+    raises_what_has_no_class,
+    raises_a_group_that_holds_nothing,
 ]
 
 
@@ -307,6 +356,65 @@ async def test_what_is_no_reply_stops_no_thread_whoever_returns_it(value: object
         (letter,) = await store.dead_letters(room.bot.user)
         assert letter.handler.endswith("x")
         assert letter.error.startswith("TypeError")
+
+
+class Text(str):
+    """A text whose methods are a plugin's code."""
+
+    __slots__ = ()
+
+    def isascii(self) -> NoReturn:
+        raise SystemExit
+
+    strip = encode = splitlines = __len__ = __str__ = __iter__ = isascii  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("command", ["/returns", "/replies", "/streams", "/says"])
+async def test_a_text_with_methods_of_its_own_is_said_as_it_is(command: str) -> None:
+    plugin = Plugin("hostile")
+
+    @plugin.command("returns")
+    async def returns(ctx: Context) -> str:
+        return Text("hello")
+
+    @plugin.command("replies")
+    async def replies(ctx: Context) -> None:
+        await ctx.reply(Text("hello"))
+
+    @plugin.command("streams")
+    async def streams(ctx: Context) -> None:
+        async def words() -> AsyncIterator[str]:
+            yield Text("hel")
+            yield Text("lo")
+
+        await ctx.stream(words())
+
+    @plugin.command("says")
+    async def says(talk: Dialog) -> None:
+        await talk.say(Text("hello"))
+
+    async with chat(plugin) as room:
+        await room.user("Ann").says(command)
+
+        assert room.replies == ["hello"]
+
+
+async def test_what_ends_a_stream_is_the_reason_of_its_dead_letter() -> None:
+    plugin, store = Plugin("hostile"), MemoryStore()
+
+    @plugin.command("x", retry=ONCE)
+    async def x(ctx: Context) -> None:
+        async def words() -> AsyncIterator[str]:
+            yield "a"
+            await exits()
+
+        await ctx.stream(words())
+
+    async with chat(plugin, store=store, raise_failures=False) as room:
+        await room.user("Ann").says("/x")
+
+        (letter,) = await store.dead_letters(room.bot.user)
+        assert letter.error == "SystemExit: 2"
 
 
 async def test_a_dialog_goes_on_when_its_code_swallows_everything() -> None:
