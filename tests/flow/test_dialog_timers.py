@@ -14,7 +14,7 @@ import structlog
 from chatbot import Context, Dialog, Event, Plugin, Retry, State, TimerFired, TimerId, UserState
 from chatbot.errors import StateError
 from chatbot.testing import EventStream, Room, chat
-from chatbot.testing.crash.crash_points import crash_points
+from chatbot.testing.crash_points import crash_points
 from tests.flow.dialogs import plugin_of
 
 virtual = pytest.mark.virtual_time

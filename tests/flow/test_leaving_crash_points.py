@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from chatbot.bot import BotSettings
-from chatbot.testing.crash.crash_points import CADENCE, crash_points
+from chatbot.testing.crash_points import CADENCE, crash_points
 from chatbot.testing.room import Room
 from tests.flow.test_leaving import Guest
 

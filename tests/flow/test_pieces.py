@@ -12,7 +12,7 @@ import pytest
 from chatbot import ActionKey, Context, Dialog, Plugin, Rest, Retry, State
 from chatbot.message_size import MAX_MESSAGE_BYTES
 from chatbot.testing import Room, chat
-from chatbot.testing.crash.crash_points import crash_points
+from chatbot.testing.crash_points import crash_points
 
 pytestmark = pytest.mark.virtual_time
 

@@ -10,7 +10,7 @@ from chatbot import Context, Plugin, ReadReceiptReceived, UserState
 from chatbot.dispatch import Retry
 from chatbot.stores import MemoryStore
 from chatbot.testing import Room, chat
-from chatbot.testing.crash.crash_points import crash_points
+from chatbot.testing.crash_points import crash_points
 
 pytestmark = pytest.mark.virtual_time
 

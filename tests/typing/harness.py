@@ -40,7 +40,7 @@ from chatbot.testing import (
     chat,
     context,
 )
-from chatbot.testing.crash.crash_points import crash_points
+from chatbot.testing.crash_points import crash_points
 from tests.typing.conversations import Cart, beat, follow_up
 from tests.typing.handlers import Shop, basket, buy, combined, echo, roll, welcome
 

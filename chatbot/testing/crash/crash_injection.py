@@ -176,13 +176,13 @@ class _RecordingDispatcher(Dispatcher):
     async def dispatch(
         self,
         event: Event,
-        memory: UnitOfWork | None = None,
+        unit_of_work: UnitOfWork | None = None,
         *,
         live: LiveChannel | None = None,
         handler_scope: HandlerScope = no_handler_scope,
         limits: RunLimits | None = None,
     ) -> Outcome:
-        outcome = await super().dispatch(event, memory, live=live, handler_scope=handler_scope, limits=limits)
+        outcome = await super().dispatch(event, unit_of_work, live=live, handler_scope=handler_scope, limits=limits)
         if isinstance(event, ThreadEvent):
             key = self._user, f"{event.thread} {type(event).__name__} {event.key}"
             self._handled.pop(key, None)
