@@ -1,4 +1,4 @@
-"""What outlives a handler: state, dialogs and timers."""
+"""Durable conversations: state, dialogs and timers."""
 
 from chatbot.conversation.conversations import Conversations
 from chatbot.conversation.dialog import Dialog

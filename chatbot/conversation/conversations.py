@@ -1,6 +1,8 @@
-"""What a bot has going on beyond the event in hand: dialogs that wait, timers, and the memory for events to come.
+"""Keep a bot's timers, schedules and waiting dialogs in memory, and tell what is due.
 
-One for each bot. It learns of everything through the bot's commits, so that it knows what the store knows.
+There is one `Conversations` for each bot. It changes only after a commit, by the committed writes, so that memory never
+holds what the store does not. Timers and dialogs share this file because they share one queue of due times, and because
+leaving a thread parks both.
 """
 
 from __future__ import annotations
@@ -35,25 +37,25 @@ from chatbot.stores.writes import (
 )
 
 SCHEDULE: Final = "schedule:"
-"""What the ids of timers begin with that belong to a schedule; the handler's name follows."""
+"""Prefix of the ids of a schedule's timers; the handler's qualified name follows."""
 
 CLOCK_READINGS: Final = 5
-"""Readings of the service's clock that are compared; one that is far off the others changes nothing."""
+"""How many readings of the service's clock are kept. Their median counts, so one outlier changes nothing."""
 
 CLOCK_TOLERANCE_MS: Final = 30_000
-"""A difference up to this is no error: the service's `Date` is floored, and lags by up to 1.5 s (recorded sessions)."""
+"""Smaller differences are ignored: the service floors its `Date`, which lags by up to 1.5 s (recorded sessions)."""
 
 
 class Conversations:
-    """The conversations of one bot.
+    """Timers, schedules and dialogs of one bot.
 
     Args:
         bot: the bot's own user.
-        store: its memory, opened by the caller.
+        store: opened by the caller.
         clock: wall time in epoch seconds.
 
     Attributes:
-        changed: set when something is due earlier than before; replaced by then.
+        changed: set when something becomes due earlier than before; a new event has replaced it by then.
     """
 
     def __init__(self, bot: UserId, store: Store, *, clock: Callable[[], float] = time.time) -> None:
@@ -71,18 +73,18 @@ class Conversations:
         self._clock_errors: deque[int] = deque(maxlen=CLOCK_READINGS)
         self._correction_ms = 0
 
-    # ── memory ────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── clock and store ───────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def now_ms(self) -> int:
-        """The time, epoch ms: this machine's, or the service's where the machine's clock is plainly wrong."""
+        """The time, epoch ms: this machine's, corrected to the service's if they differ by more than the tolerance."""
         return int(self._clock() * 1000) + self._correction_ms
 
     def note_service_time(self, service_ms: int) -> None:
-        """Compare the clocks: the service has just said that it is so late, epoch ms.
+        """Compare this machine's clock with the time that the service has just reported, epoch ms.
 
-        A timer that is set "in an hour" while this machine's clock is wrong is due an hour later by the service's
-        clock, whatever the machine's clock is set to meanwhile, restarts included.
+        A timer that is set for "in an hour" while this machine's clock is wrong is due one hour later by the service's
+        clock, even if the machine's clock is corrected or the bot is restarted before then.
         """
         self._clock_errors.append(service_ms - int(self._clock() * 1000))
         error_ms = int(statistics.median_low(self._clock_errors))
@@ -92,11 +94,11 @@ class Conversations:
             self._wake()
 
     def unit_of_work(self, event: Event) -> UnitOfWork:
-        """What the handlers of an event remember."""
+        """Begin the unit of work of an event, with the dialog that the event continues, if any."""
         return UnitOfWork(event, self, pending=self._pending(event), now_ms=self.now_ms)
 
     def _pending(self, event: Event) -> DialogRecord | None:
-        """The dialog that an event concerns: one that has taken it before, else the one that asked last."""
+        """Return the dialog that an event continues: one that has handled it before, else the one that asked last."""
         if isinstance(event, DialogTimedOut):
             record = self._dialogs.get(event.dialog)
             return record if record and (record.event_key == event.key or record.is_waiting) else None
@@ -110,25 +112,25 @@ class Conversations:
         return found[-1] if found else None
 
     def dialogs_like(self, record: DialogRecord) -> list[str]:
-        """The ids of other dialogs of the same function with the same person in the same thread."""
+        """Return the ids of other dialogs of the same function with the same person in the same thread."""
         ids = self._by_person.get((record.thread, record.user), ())
         return [id for id in ids if id != record.id and self._dialogs[id].handler == record.handler]
 
     async def state(self, key: StateKey) -> StoredState | None:
-        """A state as it was last committed."""
+        """Return a state as it was last committed."""
         return await self._store.state(self.bot, key)
 
     async def result(self, key: str) -> str | None:
-        """What came of something that was done once."""
+        """Return the stored result of a `ctx.once` call."""
         return await self._store.result(self.bot, key)
 
     async def commit(self, writes: Sequence[Write]) -> None:
-        """Make writes durable, all of them or none, and learn what they say."""
+        """Commit writes, all of them or none, and apply them."""
         await self._store.commit(self.bot, writes)
         self.apply(writes)
 
     def apply(self, writes: Sequence[Write]) -> None:
-        """Take note of what was written to the store; called after the commit, never before it."""
+        """Apply writes to what is held in memory. Call it after their commit, never before it."""
         for write in writes:
             self._apply(write)
 
@@ -152,46 +154,46 @@ class Conversations:
     # ── parking ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _park(self, thread: ThreadId) -> None:
-        """Let nothing become due in a thread that the bot is not in; it stays in the store."""
+        """Stop timers and deadlines of a thread that the bot has left; the store keeps them."""
         self._parked.add(thread)
         for id in [*self._in_thread(thread)]:
             self._remove_due(id, thread)
 
     def _unpark(self, thread: ThreadId) -> None:
-        """The bot is in the thread again: what was due meanwhile is due now."""
+        """Resume timers and deadlines of a thread that the bot is in again; overdue ones are due now."""
         self._parked.discard(thread)
         for id, due_ms in self._in_thread(thread).items():
             if due_ms is not None:
                 self._set_due(id, due_ms, thread)
 
     def _in_thread(self, thread: ThreadId) -> dict[str, int | None]:
-        """The timers and dialogs of a thread, each with when it is due."""
-        timers = {one.id: one.due_ms for one in self._timers.values() if one.thread == thread}
+        """Return when each timer and dialog of a thread is due; None for a dialog that has no deadline."""
+        timers = {timer.id: timer.due_ms for timer in self._timers.values() if timer.thread == thread}
         dialogs = {
-            one.id: one.deadline_ms if one.is_waiting else None
-            for one in self._dialogs.values()
-            if one.thread == thread
+            dialog.id: dialog.deadline_ms if dialog.is_waiting else None
+            for dialog in self._dialogs.values()
+            if dialog.thread == thread
         }
         return {**timers, **dialogs}
 
     def has_pending(self, thread: ThreadId) -> bool:
-        """Whether a timer is set or a dialog has begun in a thread."""
+        """Return whether a thread has a timer or a dialog."""
         return bool(self._in_thread(thread))
 
     def give_up(self, thread: ThreadId, reason: str) -> list[Write]:
-        """What ends the timers and dialogs of a thread that the bot does not come back to: each becomes a dead letter.
+        """Return writes that turn the timers and dialogs of a thread into dead letters, as the bot will not return.
 
         Args:
-            thread: which.
-            reason: one line for the letters.
+            thread: the thread.
+            reason: the error of the dead letters, one line.
         """
         writes: list[Write] = []
-        for timer in [one for one in self._timers.values() if one.thread == thread]:
+        for timer in [timer for timer in self._timers.values() if timer.thread == thread]:
             writes += [
                 self._dead_letter(thread, self._event_of(timer), timer.handler, reason, timer.caused_by),
                 DropTimer(timer.id),
             ]
-        for dialog in [one for one in self._dialogs.values() if one.thread == thread]:
+        for dialog in [dialog for dialog in self._dialogs.values() if dialog.thread == thread]:
             if dialog.is_waiting:
                 writes.append(self._dead_letter(thread, dialog.event, dialog.handler, reason, dialog.user))
             writes.append(DropDialog(dialog.id))
@@ -234,13 +236,13 @@ class Conversations:
     # ── timers ────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def load(self, schedules: Mapping[str, Schedule], parked: Collection[ThreadId] = ()) -> None:
-        """Begin with what the store remembers, and with these schedules, by the names of their handlers.
+        """Read timers and dialogs from the store, and start these schedules.
 
-        A schedule that was due meanwhile is due now, once.
+        A schedule that was due while the bot was not running is due now, once.
 
         Args:
-            schedules: by the names of their handlers.
-            parked: the threads that the bot is not in; nothing becomes due there.
+            schedules: by the qualified names of their handlers.
+            parked: threads that the bot is not in; nothing becomes due there.
         """
         self._parked = set(parked)
         self._timers, self._due_queue, self._collected = {}, DueQueue[str, int](), {}
@@ -252,14 +254,14 @@ class Conversations:
         await self.reschedule(schedules)
 
     async def reschedule(self, schedules: Mapping[str, Schedule]) -> None:
-        """Go on with these schedules: one that is new, or was changed, begins now; one that is gone ends."""
+        """Replace the schedules: new and changed ones start now, removed ones end, others go on."""
         self._schedules = schedules
         writes = [*self._end_old_schedules(), *self._start_new_schedules()]
         if writes:
             await self.commit(writes)
 
     def forget(self, user: UserId) -> None:
-        """Let go of what concerns a person, or names them; the store has forgotten it already."""
+        """Drop dialogs and timers of a person, and those that name them; the store has erased them already."""
         for dialog in list(self._dialogs.values()):
             if dialog.user == user or user in dialog.journal:
                 self._drop_dialog(dialog.id)
@@ -294,8 +296,8 @@ class Conversations:
         if record is not None:
             self._remove_due(id, record.thread)
 
-    def _set_due(self, id: str, due_ms: int, place: ThreadId | None) -> None:
-        if place in self._parked:
+    def _set_due(self, id: str, due_ms: int, thread: ThreadId | None) -> None:
+        if thread in self._parked:
             return
         earliest = self._due_queue.next_due()
         self._due_queue.set(id, due_ms)
@@ -306,35 +308,38 @@ class Conversations:
         self.changed.set()
         self.changed = anyio.Event()
 
-    def _remove_due(self, id: str, place: ThreadId | None) -> None:
+    def _remove_due(self, id: str, thread: ThreadId | None) -> None:
         self._due_queue.drop(id)
-        if id in self._collected.get(place, ()):
-            self._collected[place].remove(id)
+        if id in self._collected.get(thread, ()):
+            self._collected[thread].remove(id)
 
     def next_due_ms(self) -> int | None:
-        """When the next timer will ring, epoch ms; None when none will."""
+        """Return when the next timer or deadline is due, epoch ms; None if there is none."""
         return self._due_queue.next_due()
 
     def collect_due(self) -> set[ThreadId | None]:
-        """Have everything rung that is due; returns where something is to be handled, None for nowhere."""
-        places = set()
+        """Move everything that is due to its thread, and return these threads; None stands for schedules."""
+        threads = set()
         while (id := self._due_queue.pop_due(self.now_ms)) is not None:
-            place = (self._timers.get(id) or self._dialogs[id]).thread
-            self._collected.setdefault(place, []).append(id)
-            places.add(place)
-        return places
+            thread = (self._timers.get(id) or self._dialogs[id]).thread
+            self._collected.setdefault(thread, []).append(id)
+            threads.add(thread)
+        return threads
 
     def is_due(self, thread: ThreadId | None) -> bool:
-        """Whether something is to be handled there, or to be rung anywhere."""
+        """Return whether something is due in the thread, or is due anywhere and not collected yet."""
         due = self._due_queue.next_due()
         return bool(self._collected.get(thread)) or (due is not None and due <= self.now_ms)
 
     def first_due(self, thread: ThreadId | None) -> tuple[Event, list[Write]] | None:
-        """What has rung first there, and what is to be committed with it; it stays until that was."""
+        """Return the event that is due first in a thread, and the writes to commit with it.
+
+        It stays due until these writes are applied: if the commit fails, the next call returns it again.
+        """
         for id in [*self._collected.get(thread, ())]:
             record = self._timers.get(id)
             due_ms = self._dialogs[id].deadline_ms if record is None else record.due_ms
-            if due_ms is not None and due_ms > self.now_ms:  # the clock was wrong when it rang
+            if due_ms is not None and due_ms > self.now_ms:  # the clock was wrong when it was collected
                 self._remove_due(id, thread)
                 self._set_due(id, due_ms, thread)
             elif record is None:

@@ -1,10 +1,10 @@
-"""Dialogs: functions that ask and wait for answers, and outlive the process meanwhile.
+"""Dialogs: functions that ask questions and wait for answers, also across restarts.
 
-Nothing waits in memory. When a dialog asks, its journal is committed and the run ends; the person's next message runs
-the function again, along its journal, to the line where it had asked. So everything between two questions must do the
-same in every run: what does not goes through `run`, and `chatbot check` looks for it.
+Nothing waits in memory. When a dialog asks, its journal is committed and the run ends. The person's next message runs
+the function again, along its journal, to the line where it had asked. The code between two questions must therefore do
+the same in every run; what does not goes through `run`, and `chatbot check` warns of it.
 
-What a person answers is interpreted here, too; a `ValueError` says to the person what would do.
+Answers are interpreted here, too. The text of a `ValueError` tells the person which answers are valid.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ NO: Final = ("no", "n", "nope", "nah")
 
 
 def choose(answer: str, choices: Sequence[C]) -> C:
-    """The choice that an answer means: itself in any case, or a beginning that only it has."""
-    found = find_match(answer.strip(), ((one, one) for one in choices))
+    """Return the choice that an answer names, in any case, or by a beginning that no other choice has."""
+    found = find_match(answer.strip(), ((choice, choice) for choice in choices))
     if found is not None:
         return found[1]
     typed = fold_name(answer)
-    begun = [one for one in choices if typed and fold_name(one).startswith(typed)]
+    begun = [choice for choice in choices if typed and fold_name(choice).startswith(typed)]
     if len(begun) == 1:
         return begun[0]
     msg = f"Please answer with one of these: {', '.join(choices)}."
@@ -49,7 +49,7 @@ def choose(answer: str, choices: Sequence[C]) -> C:
 
 
 def agrees(answer: str, yes: Sequence[str], no: Sequence[str]) -> bool:
-    """Whether an answer means yes."""
+    """Return whether an answer means yes; a `ValueError` if it means neither."""
     typed = _word(answer)
     if typed in map(fold_name, yes):
         return True
@@ -60,18 +60,18 @@ def agrees(answer: str, yes: Sequence[str], no: Sequence[str]) -> bool:
 
 
 def complaint(error: ValueError, validate: Callable[[str], Any]) -> str:
-    """What to tell the person: an author's own words, but not those of Python's own functions."""
+    """Return an author's text of a validation error; texts of built-in functions are replaced."""
     plain = inspect.unwrap(validate)
     return str(error) if hasattr(plain, "__code__") and str(error) else NOT_UNDERSTOOD
 
 
 def is_cancel(answer: str, words: Sequence[str]) -> bool:
-    """Whether somebody does not want to go on."""
+    """Return whether an answer cancels the dialog."""
     return _word(answer) in map(fold_name, words)
 
 
 def _word(answer: str) -> str:
-    """An answer of one word as it is compared; phones and people put a period behind it."""
+    """Return an answer in the form that is compared, without the period that phones and people add."""
     return fold_name(answer).rstrip(".!。").rstrip()
 
 
@@ -81,7 +81,7 @@ P = ParamSpec("P")
 
 
 class DialogHost(Protocol):
-    """What a dialog asks of the event in hand; the dispatcher gives it."""
+    """What a dialog needs from the current event; the dispatcher implements it."""
 
     @property
     def log(self) -> FilteringBoundLogger:
@@ -89,11 +89,11 @@ class DialogHost(Protocol):
         ...
 
     def name_of_timer(self, timer: Callable[..., Any]) -> str:
-        """The qualified name that a timer's function is stored by."""
+        """Return the qualified name under which a timer's function is stored."""
         ...
 
     def plan_timer(self, when: timedelta | datetime, name: str, payload: Mapping[str, object]) -> tuple[datetime, str]:
-        """When a timer is due, and the stored form of its payload.
+        """Return when a timer is due, and the stored form of its payload.
 
         Raises:
             StateError, ValueError, TypeError, CannotStore: as for `ctx.later`.
@@ -101,16 +101,16 @@ class DialogHost(Protocol):
         ...
 
     async def participants(self) -> Sequence[Participant]:
-        """Who is in the thread, the bot included."""
+        """Return who is in the thread, the bot included."""
         ...
 
     def typing(self) -> AbstractAsyncContextManager[None]:
-        """Show that the bot is writing."""
+        """Show the typing indicator."""
         ...
 
 
 class Dialog:
-    """The first parameter of a handler that holds a dialog with the person whose message it got.
+    """A dialog with the sender of a message: the first parameter of a handler that asks questions.
 
     ::
 
@@ -119,8 +119,8 @@ class Dialog:
             name = await talk.ask("What is your name?")
             await talk.say(f"Hi {name}!")
 
-    The person's next message in the thread is the answer, unless it is a command. A dialog may await other functions
-    that take it: `await address(talk)`. What it returns, if it is text, is said last.
+    The person's next message in the thread is the answer, unless it is a command. A dialog may pass itself to other
+    functions: `await address(talk)`. If it returns a text, the text is sent.
     """
 
     def __init__(self, performance: Replay, host: DialogHost) -> None:
@@ -132,31 +132,31 @@ class Dialog:
 
     @property
     def user(self) -> UserId:
-        """With whom it is held."""
+        """The person."""
         return self._replay.record.user
 
     @property
     def thread(self) -> ThreadId:
-        """Where it is held."""
+        """The thread of the dialog."""
         return self._replay.record.thread
 
     @property
     def event(self) -> MessageReceived:
-        """The message that it began with."""
+        """The message that began the dialog."""
         event = self._replay.record.event
         assert isinstance(event, MessageReceived)
         return event
 
     async def say(self, text: str | None = None, *, html: str | None = None) -> None:
-        """Say something.
+        """Send a message.
 
         Args:
             text: as plain text.
-            html: as html.
+            html: as HTML.
 
         Raises:
-            ValueError: neither or both of text and html.
-            TypeError: it is no text.
+            ValueError: neither or both of `text` and `html`, or an empty one.
+            TypeError: not a `str`.
         """
         self._replay.say(_message(text, html))
 
@@ -169,18 +169,19 @@ class Dialog:
     async def reply(
         self, text: str | None = None, *, html: str | None = None, thread: ThreadId | None = None
     ) -> ActionKey:
-        """Say something, in this thread or in another one.
+        """Send a message to this thread or to another one.
 
         Args:
             text: as plain text.
-            html: as html.
-            thread: where; by default where the dialog is held. The bot must be in it.
+            html: as HTML.
+            thread: by default the dialog's. The bot must be in it.
 
         Returns:
-            The message's key: kept in a state, it lets a later event's handler `ctx.edit(key, …)` the message.
+            The message's key. Stored in a state, it lets the handler of a later event `ctx.edit(key, …)` the message.
 
         Raises:
-            ValueError: neither or both of text and html, or nothing to say.
+            ValueError: neither or both of `text` and `html`, or an empty one.
+            TypeError: not a `str`.
         """
         return self._replay.say(_message(text, html, thread))
 
@@ -201,21 +202,21 @@ class Dialog:
         validate: Callable[[str], Any] | None = None,
         timeout: timedelta | None = None,
     ) -> Any:
-        """Ask, and wait for an answer: the text of the person's next message.
+        """Ask a question, wait, and return the text of the person's next message.
 
         Args:
-            question: what to ask; changed while somebody is being asked, it ends that dialog.
-            choices: the only answers there are; people may type them in any case, or begin them. Gives the choice.
-            validate: makes a value of the answer; its `ValueError` is said to the person, who is asked again. It is
-                called again for every later step, and must do the same each time.
-            timeout: how long to wait; by default, and if it is more than 100 years, for ever.
+            question: the question. Changing it in the code ends dialogs that wait for its answer.
+            choices: the valid answers; people may type them in any case, or only their beginning. Returns the choice.
+            validate: converts the answer. The text of its `ValueError` is sent to the person, who may answer again. It
+                is called again in every later run, and must do the same each time.
+            timeout: how long to wait; without limit by default, and if it is more than 100 years.
 
         Raises:
             DialogTimeout: no answer came in time.
-            DialogCancelled: the person does not want to go on (the plugin's `cancel_words`).
+            DialogCancelled: the person cancelled the dialog (the plugin's `cancel_words`).
             TypeError: `question`, `timeout` or `validate` is of another type.
-            ValueError: there is nothing to choose from, or the question has half of a surrogate pair: an answer
-                belongs to the words of its question, so nothing in them is replaced.
+            ValueError: `choices` is empty, or the question has half of a surrogate pair. An answer is valid only for
+                the exact words of its question, so nothing in them is replaced.
         """
         _check_timeout(timeout)
         expect_identifier(question, "ask()")
@@ -241,17 +242,17 @@ class Dialog:
         no: Sequence[str] = NO,
         timeout: timedelta | None = None,
     ) -> bool:
-        """Ask for a yes or a no.
+        """Ask a yes-or-no question.
 
         Args:
-            question: what to ask; `(yes / no)` is added.
-            yes: the words for yes, the one to show first.
-            no: the words for no, likewise.
-            timeout: how long to wait; by default for ever.
+            question: the question; `(yes / no)` is appended.
+            yes: words for yes; the first one is shown.
+            no: words for no; the first one is shown.
+            timeout: how long to wait; without limit by default.
 
         Raises:
             DialogTimeout: no answer came in time.
-            DialogCancelled: the person does not want to go on.
+            DialogCancelled: the person cancelled the dialog.
         """
         _check_timeout(timeout)
         expect_identifier(question, "confirm()")
@@ -267,43 +268,43 @@ class Dialog:
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
 
     async def run(self, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Do something with the world outside, or whatever may come out differently another time, once.
+        """Call a function that has effects, or whose result may differ between runs, once.
 
-        The result is remembered before the dialog goes on, and given to later runs in place of a second call. If the
-        process dies between the effect and that, the function is called again: at least once, and rarely more.
+        The result is stored before the dialog goes on, and later runs get it without a call. If the process dies after
+        the effect and before that, the function is called again: it is called at least once, and rarely more often.
 
         Args:
-            function: async or not; its result is stored as its return annotation says, else as plain JSON.
-            args: what it is called with.
-            kwargs: likewise.
+            function: async or not; its result is stored by its return annotation, else as plain JSON.
+            args: its positional arguments.
+            kwargs: its keyword arguments.
 
         Raises:
-            CannotStore: the result is not what it is annotated as.
+            CannotStore: the result does not match its annotation.
             Exception: what the function raised; a retry calls it again.
         """
         return await self._replay.run(function, *args, **kwargs)
 
     async def now(self) -> datetime:
-        """The time, UTC, the same in every run."""
+        """Return the time, UTC; the same in every run."""
         return datetime.fromtimestamp(await self.run(self._now_ms) / 1000, UTC)
 
     async def later(
         self, when: timedelta | datetime, timer: Callable[..., Coroutine[Any, Any, Any]], /, **payload: object
     ) -> TimerId:
-        """Have a `@plugin.timer` function called in this thread later, as `ctx.later` does.
+        """Set a timer that calls a `@plugin.timer` function in this thread, as `ctx.later` does.
 
         The timer is set once, together with the dialog's next question or its end.
 
         Args:
-            when: how long from now, or a datetime with a time zone; one in the past is due at once.
+            when: a delay, or a datetime with a time zone; one in the past is due immediately.
             timer: the function.
-            payload: what it is called with, besides its context; stored as its parameters are typed.
+            payload: its arguments after the context, stored by its annotations.
 
         Returns:
-            What `cancel` takes, here or in another handler; it can be kept in a state.
+            The timer's id for `cancel`, here or in another handler; it can be stored in a state.
 
         Raises:
-            StateError: the function is no timer of this bot.
+            StateError: the function is not a timer of this bot.
             ValueError: a datetime without a time zone.
             TypeError: the function takes other arguments.
             CannotStore: an argument is not of its declared type.
@@ -317,23 +318,23 @@ class Dialog:
         return self._replay.set_timer(name, plan, self.user)
 
     async def cancel(self, timer: TimerId) -> None:
-        """Cancel a timer that `later` has set; one that was called already changes nothing."""
+        """Cancel a timer that `later` has set; does nothing if it has been called already."""
         expect_identifier(timer, "cancel()")
         self._replay.cancel_timer(timer)
 
     async def participants(self) -> Sequence[Participant]:
-        """Who is in the thread, the bot included; in later runs, who was in it then.
+        """Return who is in the thread, the bot included; in later runs, who was in it at the first run.
 
         Raises:
-            ErrorResponse: the service does not say.
+            ServiceError: the service did not answer.
         """
         return await self._replay.participants(self._host.participants)
 
     @asynccontextmanager
     async def typing(self) -> AsyncIterator[None]:
-        """Show people that the bot is writing, for as long as the block lasts: `async with talk.typing():`.
+        """Show the typing indicator while the block runs: `async with talk.typing():`.
 
-        A courtesy, as `ctx.typing`. Steps that are only replayed show nothing.
+        Best effort, as `ctx.typing`. Replayed steps show nothing.
         """
         if self._replay.is_replaying:
             yield
@@ -343,9 +344,9 @@ class Dialog:
 
     @property
     def log(self) -> FilteringBoundLogger:
-        """A logger that names bot, thread, event and handler on every line. Do not log people's words.
+        """A logger bound to bot, thread, event and handler. Do not log people's words.
 
-        Steps that are only replayed log nothing, so that each line is written once.
+        Replayed steps log nothing, so each line is written once.
         """
         return cast("FilteringBoundLogger", _ReplayLog(self._host.log, self._replay))
 
@@ -364,13 +365,13 @@ class Dialog:
 
 
 def _as_written(question: str, caller: FrameType) -> str | None:
-    """The question, if it stands in the source of who asks it; None of one that was computed: it may quote people.
+    """Return the question if it is a constant in the author's source; None if it was computed and may quote people.
 
     Args:
         caller: the frame of the author's function.
     """
     code = caller.f_code
-    if any(question is one or (isinstance(one, str) and question == one) for one in code.co_consts):
+    if any(question is constant or (isinstance(constant, str) and question == constant) for constant in code.co_consts):
         return question
     return question if any(caller.f_globals.get(name) == question for name in code.co_names) else None
 
@@ -382,7 +383,7 @@ def _check_timeout(timeout: object) -> None:
 
 
 class _ReplayLog:
-    """A logger that is silent while a dialog is replayed; asked at each line, as authors keep the logger."""
+    """A logger that is silent during replay. It checks at each line, because authors keep the logger in a variable."""
 
     def __init__(self, log: FilteringBoundLogger, performance: Replay) -> None:
         self._log = log

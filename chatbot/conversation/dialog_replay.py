@@ -1,7 +1,7 @@
-"""One run of a dialog's function: first along its journal, where nothing is done again, then on into new steps.
+"""Replay a dialog's function along its journal, without repeating effects, then let it take new steps.
 
-The part behind the journal's last boundary belongs to the event in hand. It may have been run before, by a try that
-failed: what it said is said under the same keys, and what it ran is not run again.
+The part after the journal's last boundary belongs to the current event. An earlier attempt that failed may have run it
+before: its messages then get the same keys, and its `run` calls are not repeated.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ _PEOPLE: Final = form_of(list[Participant], "the participants")
 
 
 PARTICIPANTS: Final = "chatbot.participants"
-"""What stands in a journal for the question who is in the thread."""
+"""The label of a journal entry that holds the participants of the thread."""
 
 
 class Suspended(BaseException):
-    """Ends a run whose dialog waits for an answer; not for authors, whose `except Exception` lets it pass."""
+    """Ends a run that waits for an answer. A `BaseException`, so that `except Exception` does not catch it."""
 
 
 @dataclass(slots=True)
 class Replay:
-    """A dialog as it is being run.
+    """One run of a dialog.
 
     Args:
         record: the dialog.
-        entries: its journal; the last boundary is of the event in hand.
-        event_key: the event in hand.
+        entries: its journal; the last boundary belongs to the current event.
+        event_key: the key of the current event.
         now_ms: the time, epoch ms.
-        save: makes a record durable at once.
-        enter: tells whoever holds the states which part is run: what was read in it then, or None for the last part,
-            in which they are what they are.
-        wishes: what was said.
-        timers: the timers that were set and cancelled.
-        is_suspended: it waits for an answer.
-        is_refused: the answer in hand was none; it goes on waiting for the same.
-        diverged: the code is not that of the journal.
+        save: commits a record immediately.
+        enter: called when a part of the journal begins, with its entry, which holds the states as they were then; with
+            None for the current part, where states have their current values.
+        keyed_actions: messages to send.
+        timers: timers that were set and canceled.
+        is_suspended: the dialog waits for an answer.
+        is_refused: the current answer was not valid; the dialog goes on waiting for one.
+        diverged: the error if the code does not match the journal.
     """
 
     record: DialogRecord
@@ -68,7 +68,7 @@ class Replay:
 
     @property
     def current(self) -> DialogRecord:
-        """The dialog as it is now."""
+        """The record to store for the dialog in its current state."""
         return replace(
             self.record,
             journal=journal.dump(self.entries),
@@ -80,30 +80,30 @@ class Replay:
 
     @property
     def has_begun(self) -> bool:
-        """Whether anything has happened in it."""
+        """Whether the dialog has taken a step."""
         return len(self.entries) > 1
 
     @property
     def at_rest(self) -> DialogRecord:
-        """The dialog as it is kept when the event in hand is given up: that event, handled again, goes on from here."""
+        """The record to store if the current event is given up: handling that event again continues from here."""
         if self.entries[-1].step is JournalStep.ASKED:
             del self.entries[-1]
         return replace(self.current, is_waiting=False, deadline_ms=None)
 
     def note_states(self, states: Mapping[str, str | None]) -> None:
-        """Note in the journal what was read in the part that is about to be committed."""
+        """Record in the journal the states that the current part has read."""
         index = journal.last_boundary(self.entries)
         self.entries[index] = replace(self.entries[index], states=states)
 
     def begin(self) -> None:
-        """Take the first step, which is the event that it began with."""
+        """Take the first step, the event that the dialog began with."""
         self._next_entry((JournalStep.BEGAN,), "")
 
     def end(self) -> None:
-        """The function has ended, or waits.
+        """Check that the function, which has ended or waits, has used up the journal.
 
         Raises:
-            DialogDiverged: it should have gone on.
+            DialogDiverged: the journal has further steps.
         """
         if self.diverged is not None:
             raise self.diverged
@@ -112,11 +112,11 @@ class Replay:
 
     @property
     def is_replaying(self) -> bool:
-        """Whether the step that comes next is of a part that is committed already."""
+        """Whether the next step belongs to a part that is already committed."""
         return self._index <= journal.last_boundary(self.entries)
 
     def say(self, action: SendMessage) -> ActionKey:
-        """Say something, unless it was said before; returns its key."""
+        """Send a message, unless it was sent before, and return its key."""
         index = self._index
         self._take_step(JournalStep.SAID, action.thread or "")
         if index > journal.last_boundary(self.entries):
@@ -124,12 +124,12 @@ class Replay:
         return self._key(index)
 
     def set_timer(self, handler: str, plan: Callable[[], tuple[int, str]], caused_by: UserId) -> TimerId:
-        """Set a timer, unless it was set before; returns its id.
+        """Set a timer, unless it was set before, and return its id.
 
         Args:
             handler: the qualified name of the timer's function.
-            plan: gives when it is due, epoch ms, and its payload; not called for a part that is committed.
-            caused_by: whose doing it is.
+            plan: returns the due time, epoch ms, and the payload; not called for a committed part.
+            caused_by: the person who caused it.
         """
         index, entry = self._index, self._next_entry((JournalStep.SET_TIMER,), handler)
         id = TimerId(self._key(index))
@@ -144,43 +144,43 @@ class Replay:
         return id
 
     def cancel_timer(self, id: TimerId) -> None:
-        """Cancel a timer, unless it was cancelled before."""
+        """Cancel a timer, unless it was canceled before."""
         index = self._index
         self._take_step(JournalStep.CANCELLED_TIMER, "")
         if index > journal.last_boundary(self.entries):
             self.timers.append(DropTimer(id))
 
     async def participants(self, ask: Callable[[], Awaitable[Sequence[Participant]]]) -> Sequence[Participant]:
-        """Who is in the thread; in later runs, who was in it then."""
+        """Return who is in the thread; in later runs, who was in it at the first run."""
         entry = self._next_entry((JournalStep.RAN,), PARTICIPANTS)
         if entry is not None:
             found: list[Participant] = _PEOPLE.decode(entry.value, "the participants")
             return found
         people = list(await ask())
-        # Asking changes nothing, so this need not be durable before the part is committed.
+        # Listing participants has no effect, so it need not be durable before the part is committed.
         self._add(Entry(JournalStep.RAN, PARTICIPANTS, _PEOPLE.encode(people, "the participants")))
         return people
 
     def ask(self, question: SendMessage, timeout: timedelta | None, written: str | None = None) -> str:
-        """The answer to a question.
+        """Return the answer to a question; send the question and suspend the run if there is none yet.
 
         Args:
-            question: what is said.
-            timeout: how long to wait; None is for ever.
-            written: the question as it stands in the author's source, if it does: kept with the dialog that waits, so
-                that a later version of the code can be compared with it. It must hold nobody's words.
+            question: the message to send.
+            timeout: how long to wait; None waits without limit.
+            written: the question as it stands in the author's source, if it does. It is stored with the waiting dialog,
+                so that a later version of the code can be compared with it, and must not quote people.
 
         Raises:
-            Suspended: it is still to come.
-            DialogTimeout: it did not come in time.
-            DialogCancelled: the person does not want to go on.
+            Suspended: there is no answer yet.
+            DialogTimeout: no answer came in time.
+            DialogCancelled: the person cancelled the dialog.
         """
         index, mark = self._index, journal.mark_of(question.content)
         entry = self._next_entry((JournalStep.ANSWERED, JournalStep.TIMED_OUT, JournalStep.CANCELLED), mark)
         if entry is None:
             self._add(Entry(JournalStep.ASKED, mark, written))
             self._add_action(index, question)
-            if timeout is not None and timeout <= LONGEST:  # beyond that nobody waits, and no date can be computed
+            if timeout is not None and timeout <= LONGEST:  # a longer one would overflow the date
                 self._deadline_ms = self.now_ms + max(0, int(timeout.total_seconds() * 1000))
             self._suspend()
         elif entry.step is JournalStep.TIMED_OUT:
@@ -191,23 +191,24 @@ class Replay:
         return str(entry.value)
 
     def refuse(self, complaint: str) -> None:
-        """The answer that was given last is none: say so, and go on waiting.
+        """Reject the last answer: send the complaint, and wait for another answer.
 
         Raises:
-            Suspended: always, unless the answer was good enough before.
+            Suspended: always, unless an earlier run accepted the answer.
+            DialogDiverged: an earlier run accepted the answer.
         """
         if self._index != len(self.entries):
-            self._diverge("an answer does not do that did before")
+            self._diverge("it refuses an answer that it accepted before")
         key = action_key(self.record.event.bot, self.record.thread, self.event_key, f"{self.record.handler}:again", 0)
         self.keyed_actions.append(KeyedAction(key, SendMessage(readable(complaint, self.record.handler))))
         self.is_refused = True
         self._suspend()
 
     async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """The result of a function, which is called unless it was before; remembered at once.
+        """Return the result of a function; call it only in the first run, and commit its result immediately.
 
         Raises:
-            CannotStore: the result cannot be remembered; what the function did is done.
+            CannotStore: the result cannot be stored, although the function has run.
         """
         name = getattr(function, "__qualname__", None) or type(function).__qualname__
         form = result_form(function)
@@ -222,7 +223,7 @@ class Replay:
         return form.decode(entry.value, f"the result of {name}")
 
     def _next_entry(self, steps: tuple[JournalStep, ...], label: str) -> Entry | None:
-        """The next entry, which is one of these steps; None behind the last one."""
+        """Return the next entry, which must be one of these steps; None after the last one."""
         refuse_inside_effect("a step of the dialog", remedy="take it in the dialog itself, before or after that")
         if self.is_suspended:
             raise Suspended
@@ -251,7 +252,7 @@ class Replay:
         self.keyed_actions.append(KeyedAction(self._key(index), replace(action, content=content)))
 
     def _key(self, index: int) -> ActionKey:
-        """The key of what is asked for at this step: the same in every run."""
+        """Return the key of the action of a step: the same in every run."""
         record = self.record
         return action_key(record.event.bot, record.thread, f"dialog:{record.id}", record.handler, index)
 
@@ -261,8 +262,8 @@ class Replay:
 
     def _diverge(self, how: str) -> NoReturn:
         self.diverged = DialogDiverged(
-            f"the dialog {self.record.handler} was changed while it was under way, or does not do the same each time:"
-            f" {how}; let what may come out differently go through `await talk.run(…)`, or put the code back; then"
-            " revive this dead letter, or drop it"
+            f"the dialog {self.record.handler} was changed while it was in progress, or does not do the same each time:"
+            f" {how}; call what may give different results through `await talk.run(…)`, or restore the code; then"
+            " retry this dead letter, or drop it"
         )
         raise self.diverged

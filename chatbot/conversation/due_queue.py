@@ -1,4 +1,4 @@
-"""A queue of what is due when: the heap behind timers and polls. Pure; times are arguments, of any one clock."""
+"""A queue of due times: the heap behind timers and polls. Pure; the caller gives the time, of any one clock."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Time = TypeVar("Time", int, float)
 
 
 class DueQueue(Generic[Key, Time]):
-    """Due times by key; each key has one at most.
+    """Due times by key; each key has at most one.
 
-    A time that was replaced or dropped stays in the heap until it comes to the top, because searching the heap for it
-    would take longer than all the rest.
+    A replaced or dropped time stays in the heap until it reaches the top: removing it from the middle would cost a
+    search of the whole heap.
     """
 
     __slots__ = ("_due", "_heap")
@@ -29,13 +29,13 @@ class DueQueue(Generic[Key, Time]):
         return key in self._due
 
     def set(self, key: Key, due: Time) -> None:
-        """Make a key due at this time, whatever was set before."""
+        """Set or replace the due time of a key."""
         if self._due.get(key) != due:
             self._due[key] = due
             heapq.heappush(self._heap, (due, key))
 
     def set_earlier(self, key: Key, due: Time) -> None:
-        """Make a key due at this time, unless it is due earlier already."""
+        """Set the due time of a key, unless it is due earlier already."""
         known = self._due.get(key)
         if known is None or due < known:
             self.set(key, due)

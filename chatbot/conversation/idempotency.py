@@ -1,4 +1,4 @@
-"""Doing something once: an effect whose result is remembered at once, so that a retry gets it without the effect."""
+"""Call functions with effects once: their result is committed immediately, and a retry gets it without the effect."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from chatbot.stores.serialization import Form, form_of
 
 
 def result_form(function: Callable[..., Any]) -> Form:
-    """How the result of a function is stored: as the function's annotation says, else as plain JSON.
+    """Return the stored form of a function's result: by its return annotation, else as plain JSON.
 
     Raises:
         TypeError: it is annotated with a type that cannot be stored.
@@ -24,7 +24,7 @@ def result_form(function: Callable[..., Any]) -> Form:
         plain = plain.func
     try:
         hint = get_type_hints(plain).get("return", Any)
-    except (NameError, TypeError):  # written for type checkers only, or no function of Python's
+    except (NameError, TypeError):  # imported for type checkers only, or not a Python function
         hint = Any
     name = getattr(plain, "__name__", "the function")
     return form_of(hint, f"the result of {name}") if hint is not type(None) else _NOTHING
@@ -34,7 +34,7 @@ async def perform(caller: str, function: Callable[..., Any], *args: Any, **kwarg
     """Call a function, async or not.
 
     Args:
-        caller: what an author has written to call it, such as `talk.run`.
+        caller: the method that an author used to call it, such as `talk.run`.
     """
     with _inside(caller):
         result = function(*args, **kwargs)
@@ -42,8 +42,8 @@ async def perform(caller: str, function: Callable[..., Any], *args: Any, **kwarg
 
 
 _CALLER: Final[ContextVar[str | None]] = ContextVar("caller", default=None)
-"""What the running code was called by, if it is called once only. A context variable, not a flag of the event:
-what another task of the same handler does meanwhile is not inside."""
+"""The method that called the running code, if that code runs once only. A context variable rather than a flag of the
+event: other tasks of the same handler that run at the same time are not inside that call."""
 
 
 @contextmanager
@@ -56,17 +56,17 @@ def _inside(caller: str) -> Iterator[None]:
 
 
 def refuse_inside_effect(call: str, *, remedy: str) -> None:
-    """Refuse a call whose effect waits for the commit, or is a step of a dialog, inside of a function called once.
+    """Refuse a call that waits for the commit, or is a step of a dialog, inside a function that is called once.
 
     The result of that function is committed before the handler ends. If the handler fails after it, or is killed,
-    the next attempt gets the result without calling the function, so that what the function asked for is lost.
+    the next attempt gets the result without calling the function, so the actions of the function would be lost.
 
     Args:
-        call: what was done, such as `ctx.reply()`.
+        call: the refused call, such as `ctx.reply()`.
         remedy: what to write instead.
 
     Raises:
-        StateError: it is called there.
+        StateError: the call is inside such a function.
     """
     caller = _CALLER.get()
     if caller is not None:

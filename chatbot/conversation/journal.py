@@ -1,6 +1,6 @@
-"""A dialog's journal: what has happened in it, step by step, so that its function can be run again to where it was.
+"""A dialog's journal: its steps in order, along which its function is replayed.
 
-Pure. Entries never change once the event that made them was committed; a run meets them in their order.
+Pure. Entries do not change after the event that added them is committed.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from chatbot.errors import StoreError, StoreTooNew
 from chatbot.stores.serialization import from_json, to_json
 
 VERSION: Final = 2
-"""The newest form that can be read. A journal without the steps that form 2 brought is still written in form 1, so
-that an older chatbot goes on with it."""
+"""The newest form that can be read. A journal without the steps that form 2 added is still written in form 1, so that
+an older chatbot can continue it."""
 
 
 class JournalStep(StrEnum):
-    """What can happen in a dialog."""
+    """Kinds of steps; the values are stored."""
 
     BEGAN = "began"
     ASKED = "asked"
@@ -45,10 +45,10 @@ class Entry:
     """One step.
 
     Args:
-        step: what happened.
-        label: tells it from other steps of its kind: the mark of a question, the name of a function.
+        step: the kind of step.
+        label: distinguishes steps of one kind: the mark of a question, the name of a function.
         value: the answer, or the stored form of a result.
-        states: of a boundary: the states that were read in its part, as they were then.
+        states: for a boundary: the states that its part has read, in their stored forms at that time.
     """
 
     step: JournalStep
@@ -58,19 +58,19 @@ class Entry:
 
 
 def mark_of(question: str) -> str:
-    """The mark of a question: an answer belongs to the words it was given to."""
+    """Return a hash of a question: an answer is valid only for the exact words of its question."""
     return hashlib.blake2b(question.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def dump(entries: Sequence[Entry]) -> str:
-    """The stored form of a journal."""
+    """Return the stored form of a journal."""
     rows = [[entry.step.value, entry.label, entry.value, dict(entry.states)] for entry in entries]
     version = 2 if any(entry.step in _SINCE_2 for entry in entries) else 1
     return to_json({"v": version, "entries": rows})
 
 
 def load(stored: str) -> list[Entry]:
-    """The journal of a stored form.
+    """Return the journal of a stored form.
 
     Raises:
         StoreTooNew: a newer chatbot wrote it.
@@ -88,21 +88,21 @@ def load(stored: str) -> list[Entry]:
 
 
 def steps(stored: str) -> int:
-    """How many steps a stored journal has."""
+    """Return the number of steps of a stored journal."""
     return len(load(stored))
 
 
 def go_on(entries: Sequence[Entry], step: JournalStep, value: Any = None) -> list[Entry]:
-    """The journal of a dialog that has waited, and waits no more.
+    """Return the journal of a waiting dialog with its open question resolved.
 
     Args:
-        entries: the last of them asked.
-        step: what came of it.
-        value: the answer, if that is what came.
+        entries: the journal; its last entry is the question.
+        step: the outcome: answered, timed out, or cancelled.
+        value: the answer, if there is one.
     """
     return [*entries[:-1], Entry(step, entries[-1].label, value)]
 
 
 def last_boundary(entries: Sequence[Entry]) -> int:
-    """Where the part begins that is not committed yet."""
+    """Return the index at which the part that is not committed yet begins."""
     return max(index for index, entry in enumerate(entries) if entry.step in BOUNDARIES)

@@ -1,6 +1,6 @@
-"""Migrations: how a state that an older version of its class has left becomes one of today's.
+"""Migrations of stored states: convert what an older version of a state's class has stored.
 
-They stand in the class itself, so that whoever uses it has them: its version is one more than its last migration.
+They are static methods of the class itself. The version of a class is one more than its last migration's.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ else:  # at run time it takes no parameters
 
 
 class Migration(Static):
-    """A function of a class that leads from one version of it to the next; see `migration`."""
+    """A static method that converts one version of a class to the next; see `migration`."""
 
     from_version: int
 
 
 def migration(*, from_version: int) -> Callable[[F], F]:
-    """Mark a static method of a state's class as the way from this version to the next; the first version is 1.
+    """Mark a static method of a state's class as the migration from this version to the next; the first version is 1.
 
     ::
 
@@ -39,11 +39,11 @@ def migration(*, from_version: int) -> Callable[[F], F]:
             def count_items(stored: dict[str, Any]) -> dict[str, Any]:
                 return {"items": dict.fromkeys(stored["items"], 1)}
 
-    A new field that has a default needs none. Whatever else changes the fields does: without it, what was stored
-    cannot be read, and handlers that ask for it fail.
+    A new field with a default needs no migration. Every other change of the fields does: without one, stored states
+    cannot be read, and handlers that ask for them fail.
 
     Args:
-        from_version: the version of what it is given; each of them, from 1, has one.
+        from_version: the version that it converts from; each version, beginning with 1, needs one.
     """
 
     def mark(function: Any) -> Any:  # type checkers see a static method as the function it is made of
@@ -58,13 +58,16 @@ def migration(*, from_version: int) -> Callable[[F], F]:
 
 
 def migrations_of(cls: type) -> list[Migration]:
-    """The migrations of a class, in order.
+    """Return the migrations of a class, in order.
 
     Raises:
         TypeError: one is missing, or there are two from the same version.
     """
-    found = sorted((one for one in vars(cls).values() if isinstance(one, Migration)), key=lambda one: one.from_version)
-    versions = [one.from_version for one in found]
+    found = sorted(
+        (member for member in vars(cls).values() if isinstance(member, Migration)),
+        key=lambda migration: migration.from_version,
+    )
+    versions = [migration.from_version for migration in found]
     if versions != list(range(1, len(found) + 1)):
         shown = ", ".join(map(str, versions))
         msg = f"{cls.__qualname__} has migrations from versions {shown}; write one from each version, beginning with 1"

@@ -1,10 +1,10 @@
-"""Schedules: when something that happens again and again is due next. Pure.
+"""Compute when a periodic schedule is due next. Pure.
 
 Rules:
-    1. `Every` keeps its beat: what was missed is made up for once, and the beat goes on as if nothing had been.
-    2. `Cron` goes by the clock on the wall of its time zone, as Debian's cron does: a time that a clock change skips
-       is due right after the change, one that comes twice is due the first time, and what is due every hour or every
-       minute is due in both.
+    1. `Every` keeps its phase: runs that were missed are made up for by one run, and the next times do not shift.
+    2. `Cron` uses the local time of its time zone, as Debian's cron does: a time that a clock change skips is due right
+       after the change, a time that occurs twice is due the first time, and what is due every hour or every minute is
+       due in both hours.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FIELDS: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """Due again and again, so far apart; first one period after the bot's first start with it.
+    """A schedule with a fixed period; first due one period after the bot's first start with it.
 
     Args:
         period: at least a second.
@@ -52,11 +52,11 @@ class Every:
 
     @property
     def text(self) -> str:
-        """What it is stored and shown as."""
+        """The stored and displayed form."""
         return f"every {self.period.total_seconds():g} s"
 
     def next_due(self, after_ms: int, last_ms: int | None = None) -> int | None:
-        """The first time after `after_ms`, on the beat of `last_ms`; epoch ms."""
+        """Return the first time after `after_ms` that is a whole number of periods after `last_ms`; epoch ms."""
         period = self.period // timedelta(milliseconds=1)
         start = after_ms if last_ms is None else last_ms
         return start + period * max(1, (after_ms - start) // period + 1)
@@ -64,14 +64,14 @@ class Every:
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """Due when a clock on the wall says so.
+    """A schedule by local time, as a cron expression.
 
     Args:
-        expression: minute, hour, day of month, month, day of week, as cron has them: `0 9 * * 1-5`.
-        tz: the time zone of the clock, as in `Europe/Paris`.
+        expression: minute, hour, day of month, month, day of week, as in cron: `0 9 * * 1-5`.
+        tz: an IANA time zone, such as `Europe/Paris`.
 
     Raises:
-        ValueError: the expression or the zone is none, or it would never be due.
+        ValueError: the expression or the time zone is not valid, or the schedule would never be due.
     """
 
     expression: str
@@ -99,15 +99,15 @@ class Cron:
 
     @property
     def text(self) -> str:
-        """What it is stored and shown as."""
+        """The stored and displayed form."""
         return f"cron {self.expression} {self.tz}"
 
     def next_due(self, after_ms: int, last_ms: int | None = None) -> int | None:
-        """The first time after `after_ms`; epoch ms. None if it will not be due any more."""
+        """Return the first due time after `after_ms`, epoch ms; None if there is none."""
         after = datetime.fromtimestamp(after_ms // 1000, UTC).astimezone(self._zone)
         due = next(CronSim(self.expression, after), None)
         return None if due is None else milliseconds(due)
 
 
 Schedule: TypeAlias = Every | Cron
-"""When something that happens again and again is due."""
+"""When a periodic function is due."""

@@ -1,8 +1,8 @@
 """State: what handlers keep from one event to the next. They ask for it by type and change its `value`.
 
-There are four kinds, by whose it is: `State` of a thread, `UserState` of a person in a thread, `ProfileState` of a
-person in all threads, `BotState` of the bot itself. A state holds a dataclass or a pydantic model that can be made
-without arguments: that is where it begins. Annotations are read once, when plugins are loaded (`state_type_of`).
+There are four kinds: `State` of a thread, `UserState` of a person in a thread, `ProfileState` of a person in all
+threads, `BotState` of the bot itself. A state holds a dataclass or a pydantic model whose fields all have defaults, and
+begins with these. Annotations are read once, when plugins are loaded (`state_type_of`).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _VALUE: Final = "value"
 
 @dataclass(frozen=True, slots=True)
 class StateType:
-    """A kind of state.
+    """A state that handlers can ask for: its kind and the class of its value.
 
     Args:
         handle: `State`, `UserState`, …
         cls: the class of its value.
-        name: what it is stored under.
-        form: how its value is stored.
+        name: the name under which it is stored.
+        form: encodes and decodes its value.
         migrations: from older versions, in order.
     """
 
@@ -42,7 +42,7 @@ class StateType:
 
     @property
     def id(self) -> str:
-        """Tells it from all other kinds, also of the same class."""
+        """Identifies it among all states, also among those of the same class."""
         return f"{self.handle.__name__}:{self.name}"
 
     @property
@@ -51,7 +51,7 @@ class StateType:
         return len(self.migrations) + 1
 
     def dump(self, value: object) -> str:
-        """The stored form of a value.
+        """Return the stored form of a value.
 
         Raises:
             CannotStore: naming the field.
@@ -59,10 +59,10 @@ class StateType:
         return to_json({_VERSION: self.version, _VALUE: self.form.encode(value, self.cls.__name__)})
 
     def check(self, stored: str) -> None:
-        """Refuse a new value that has half of a surrogate pair, which not every store holds, or that is too large.
+        """Refuse a new value that is too large, or has half of a surrogate pair, which not every store can hold.
 
         Raises:
-            CannotStore: it has, or is; names the place.
+            CannotStore: names the place.
         """
         check_size(stored, f"{self.handle.__name__}[{self.cls.__name__}]")
         if "\\ud" in stored:
@@ -74,10 +74,10 @@ class StateType:
         return version > self.version
 
     def load(self, stored: str | None) -> Any:
-        """The value of a stored form; the first one if there is none.
+        """Return the value of a stored form; the default value if there is none.
 
         Raises:
-            StateError: the class has changed, and no migration leads to it.
+            StateError: the class has changed, and there is no migration to its current form.
         """
         if stored is None:
             return self.cls()
@@ -102,12 +102,12 @@ class StateType:
 
 
 def state_type_of(annotation: object) -> StateType | None:
-    """The kind of state an annotation asks for; None if it asks for none.
+    """Return the state that an annotation asks for; None if it is not a state.
 
     Raises:
-        TypeError: it does, but the value cannot be stored, or has no beginning; says what would do.
+        TypeError: its value cannot be stored, or has no defaults; the message says what to write instead.
     """
-    handle = next((one for one in KINDS if annotation is one or get_origin(annotation) is one), None)
+    handle = next((kind for kind in KINDS if annotation is kind or get_origin(annotation) is kind), None)
     if handle is None:
         return None
     name = handle.__name__
@@ -129,16 +129,16 @@ def state_type_of(annotation: object) -> StateType | None:
 
 
 def misfit(handle: type[Remembered[Any]], event: type[Event]) -> str | None:
-    """Why handlers of this event cannot have this kind of state; None if they can."""
+    """Return why handlers of this event cannot have this kind of state; None if they can."""
     if handle.per_thread and not issubclass(event, ThreadEvent):
         return f"{event.__name__} happens in no thread; use BotState"
     if handle.per_user and not issubclass(event, MessageEvent | ReadReceiptReceived | TimerFired):
-        return f"{event.__name__} is nobody's doing; use State or BotState"
+        return f"{event.__name__} is not caused by a person; use State or BotState"
     return None
 
 
 def person_of(event: Event) -> UserId | None:
-    """Whose doing an event is, as far as it says."""
+    """Return the person who caused an event; None if the event names nobody."""
     match event:
         case MessageEvent():
             return event.message.sender or event.message.initiator
@@ -162,10 +162,10 @@ T = TypeVar("T")
 
 
 class Remembered(Generic[T]):
-    """Something a handler remembers: the base of all kinds of state.
+    """The base of all kinds of state.
 
     Args:
-        value: what it holds; for tests that call a handler plainly.
+        value: the value; tests that call a handler directly pass it.
     """
 
     __slots__ = ("_value", "was_read")
@@ -180,13 +180,13 @@ class Remembered(Generic[T]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {type(self._value).__name__}>"
 
-    if not TYPE_CHECKING:  # type checkers find that by themselves
+    if not TYPE_CHECKING:  # type checkers report unknown attributes by themselves
 
         def __getattr__(self, name: str) -> NoReturn:
             raise self._no(name)
 
         def __setattr__(self, name: str, value: object) -> None:
-            if not hasattr(type(self), name):  # what would be lost in silence
+            if not hasattr(type(self), name):  # it would be lost silently
                 raise self._no(name)
             object.__setattr__(self, name, value)
 
@@ -197,7 +197,7 @@ class Remembered(Generic[T]):
 
     @property
     def value(self) -> T:
-        """What is remembered. Replace it, or change it in place: either is committed together with the event."""
+        """The value. Replace it, or change it in place; either is committed together with the event."""
         self.was_read = True
         return self._value
 
@@ -208,19 +208,19 @@ class Remembered(Generic[T]):
         self._value = value
 
     def reset(self, value: T) -> None:
-        """Begin anew with this value, as if nobody had read it."""
+        """Replace the value, and count it as not read."""
         self._value, self.was_read = value, False
 
     def peek(self) -> T:
-        """The value, for whoever commits it: not counted as read."""
+        """Return the value without counting it as read."""
         return self._value
 
 
 class State(Remembered[T]):
-    """What a bot remembers of a thread: `async def add(ctx: Context, cart: State[Cart], item: str)`.
+    """State of a thread: `async def add(ctx: Context, cart: State[Cart], item: str)`.
 
-    `cart.value` is a `Cart()` until it is changed, and then what the last committed handler left there. A handler
-    that fails changes nothing; one that finds, at its end, that another one has changed the same state, runs again.
+    `cart.value` is a `Cart()` at first, and later what the last committed handler left there. A handler that fails
+    changes nothing. If another handler has committed a change of the same state meanwhile, the handler runs again.
     """
 
     __slots__ = ()
@@ -229,7 +229,7 @@ class State(Remembered[T]):
 
 
 class UserState(Remembered[T]):
-    """What a bot remembers of a person in a thread; otherwise as `State`."""
+    """State of a person in a thread; otherwise as `State`."""
 
     __slots__ = ()
 
@@ -238,7 +238,7 @@ class UserState(Remembered[T]):
 
 
 class ProfileState(Remembered[T]):
-    """What a bot remembers of a person, the same in all threads; otherwise as `State`."""
+    """State of a person, the same in all threads; otherwise as `State`."""
 
     __slots__ = ()
 
@@ -246,10 +246,10 @@ class ProfileState(Remembered[T]):
 
 
 class BotState(Remembered[T]):
-    """What a bot remembers beyond all threads and people; otherwise as `State`."""
+    """State of the bot, the same for all threads and people; otherwise as `State`."""
 
     __slots__ = ()
 
 
 KINDS: Final[tuple[type[Remembered[object]], ...]] = (State, UserState, ProfileState, BotState)
-"""All that handlers may ask for."""
+"""All kinds of state."""

@@ -1,7 +1,7 @@
 """The unit of work of one event: the states, dialogs and timers that its handlers read and change.
 
-Changes go into the event's own commit, or nowhere if a handler fails. Two effects are committed at once, because they
-must not happen again in a retry: the result of `once`, and the journal of a dialog's `run`.
+Changes are committed together with the event, or discarded if a handler fails. Two effects are committed immediately,
+because a retry must not repeat them: the result of `once`, and the journal of a dialog's `run`.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from chatbot.stores.writes import DropDialog, DropTimer, SaveDialog, SaveResult,
 
 
 class ConversationReader(Protocol):
-    """Where a bot's memory is kept."""
+    """What a unit of work reads from the bot's conversations, and its way to commit immediately."""
 
     async def state(self, key: StateKey) -> StoredState | None:
-        """A state as it was last committed."""
+        """Return a state as it was last committed."""
         ...
 
     async def result(self, key: str) -> str | None:
-        """What came of something that was done once."""
+        """Return the stored result of a `ctx.once` call."""
         ...
 
     async def commit(self, writes: Sequence[Write]) -> None:
-        """Make writes durable, all of them or none."""
+        """Commit writes, all of them or none."""
         ...
 
     def dialogs_like(self, record: DialogRecord) -> list[str]:
-        """The ids of other dialogs of the same function with the same person in the same thread."""
+        """Return the ids of other dialogs of the same function with the same person in the same thread."""
         ...
 
 
 @dataclass(slots=True)
 class _Opened:
-    """A state that a handler has asked for, and as what it was found."""
+    """A state that a handler has asked for, and its stored form at that time."""
 
     kind: StateType
     handle: Remembered[Any]
@@ -57,16 +57,16 @@ class _Opened:
 
 
 class UnitOfWork:
-    """What the handlers of one event remember.
+    """What the handlers of one event read and change.
 
     Args:
-        event: which.
-        source: where it is kept; None for handlers that are called without a bot.
-        pending: the dialog that the event concerns: one that waits for it, or that has taken it before.
-        now_ms: the time, epoch ms; by default that of the event.
+        event: the event.
+        source: the bot's conversations; None for handlers that are called without a bot.
+        pending: the dialog that the event continues: one that waits for it, or that has handled it before.
+        now_ms: the time, epoch ms; by default the event's.
 
     Attributes:
-        wishes: what dialogs have said.
+        keyed_actions: messages that dialogs send.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class UnitOfWork:
         return datetime.fromtimestamp(self._now_ms / 1000, UTC)
 
     async def state(self, kind: StateType) -> Remembered[Any]:
-        """The state that a handler asks for; all handlers of one event share it.
+        """Return the state that a handler asks for; all handlers of one event share it.
 
         Raises:
-            StateError: the event is nobody's doing, or what is stored cannot be read.
+            StateError: the state belongs to a person and no person caused the event, or the stored form cannot be read.
         """
         source = self._open_source(f"hold a {kind.handle.__name__}")
         key = self._key(kind)
@@ -108,24 +108,24 @@ class UnitOfWork:
         return self._opened[key].handle
 
     def set_timer(self, id: str, handler: str, due: datetime, payload: str) -> None:
-        """Have a timer's function called when it is time.
+        """Set a timer; `payload` is JSON text.
 
         Raises:
             StateError: the event happens in no thread.
         """
         event = self._event
         if not isinstance(event, ThreadEvent):
-            msg = f"timers ring in a thread, and {type(event).__name__} happens in none; use @plugin.every or cron"
+            msg = f"a timer needs a thread, and {type(event).__name__} happens in none; use @plugin.every or cron"
             raise StateError(msg)
         due_ms = int(due.timestamp() * 1000)
         self._writes.append(SetTimer(TimerRecord(id, handler, due_ms, event.thread, payload, person_of(event))))
 
     def drop_timer(self, id: str) -> None:
-        """Have a timer not ring."""
+        """Cancel a timer; unknown ids change nothing."""
         self._writes.append(DropTimer(id))
 
     def resume(self, text: str) -> DialogRecord:
-        """Have the pending dialog go on: whoever is called next holds it.
+        """Resume the pending dialog: the next call of `hold_dialog` continues it.
 
         Args:
             text: the message as plain text.
@@ -137,20 +137,20 @@ class UnitOfWork:
     async def hold_dialog(
         self, handler: str, text: str, cancel_words: tuple[str, ...], function: Function, host: DialogHost
     ) -> Any:
-        """Hold a dialog with whoever sent the message: the one that was resumed, or a new one.
+        """Run the resumed dialog, or begin a new one with the sender of the message.
 
         Args:
             handler: the qualified name of the dialog's function.
             text: the message as plain text.
-            cancel_words: what the person says when they do not want to go on.
-            function: the dialog's, with all its other arguments.
-            host: for what the dialog asks of the event in hand.
+            cancel_words: words with which the person cancels the dialog.
+            function: the dialog's function, with all its other arguments bound.
+            host: what the dialog needs from the current event.
 
         Returns:
-            What the function returned, if it is no text; a text was said.
+            What the function returned, unless it is a text, which is sent.
 
         Raises:
-            DialogDiverged: the dialog's code was changed while it was under way.
+            DialogDiverged: the dialog's code was changed while it was in progress.
         """
         source = self._open_source("hold a dialog")
         record, is_new = self._resumed, self._resumed is None
@@ -181,19 +181,19 @@ class UnitOfWork:
         return reply
 
     def take_keyed_actions(self) -> list[KeyedAction]:
-        """What dialogs have said since the last time."""
+        """Return and clear the messages that dialogs have sent since the last call."""
         taken, self.keyed_actions = self.keyed_actions, []
         return taken
 
     @property
     def has_dialog_step(self) -> bool:
-        """Whether a dialog has done anything for this event, so that nobody else can have it."""
+        """Whether a dialog has taken a step for this event, so that no other handler may have the event."""
         return self._replay is not None and self._replay.has_begun
 
     def dialog_writes_on_failure(self) -> list[Write]:
-        """What to commit if the event is given up while a dialog was held: so that it goes on if it is revived."""
+        """Return the writes that keep a dialog whose event is given up, so that a revived dead letter continues it."""
         performance = self._replay
-        if performance is None and self._resumed is not None:  # nobody was found to hold it
+        if performance is None and self._resumed is not None:  # no handler continued it
             entries = entries_for(self._resumed, self._event, self._text, ())
             rest = replace(self._resumed, event_key=self._event.key, is_waiting=False, deadline_ms=None)
             return [SaveDialog(replace(rest, journal=journal.dump(entries), changed_ms=self._now_ms))]
@@ -202,7 +202,7 @@ class UnitOfWork:
         return [SaveDialog(performance.at_rest)]
 
     def _enter_part(self, entry: Entry | None) -> None:
-        """Show a dialog the states as they were in a part of it; None is the last part, and shows them as they are."""
+        """Reset the states to what they were in a part of the dialog; None is the current part, with current values."""
         for opened in self._opened.values():
             if entry is None:
                 stored = None if opened.found is None else opened.found.value
@@ -218,11 +218,11 @@ class UnitOfWork:
         }
 
     async def once(self, key: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a function, unless it was called under this key before; give its result, now or then.
+        """Call a function, unless it was called under this key before, and return its result.
 
         Raises:
-            CannotStore: the result cannot be remembered; what the function did is done.
-            StateError: the person whose doing it was is forgotten; the function is not called again.
+            CannotStore: the result cannot be stored, although the function has run.
+            StateError: the result was erased with the person who caused the event; the function is not called again.
         """
         source, form = self._open_source("remember what was done once"), result_form(function)
         stored = await source.result(key)
@@ -237,7 +237,7 @@ class UnitOfWork:
         return result
 
     def writes(self) -> list[Write]:
-        """What is to be committed.
+        """Return what to commit with the event.
 
         Raises:
             CannotStore: a handler left a value that cannot be stored; names the field.
@@ -276,25 +276,25 @@ class UnitOfWork:
 
 
 CANCEL_WORDS: Final = ("cancel", "/cancel")
-"""What people say when they do not want to go on, unless a plugin says otherwise."""
+"""Words that cancel a dialog, unless a plugin sets its own."""
 
 CANCELLED: Final = "Cancelled."
-"""What is said when a dialog does not catch that the person does not want to go on."""
+"""Sent when a dialog does not catch `DialogCancelled`."""
 
 TIMED_OUT: Final = "No answer came in time, so I have stopped waiting for one."
-"""What is said when a dialog does not catch that no answer came."""
+"""Sent when a dialog does not catch `DialogTimeout`."""
 
 LOST: Final = "Sorry, I have lost the thread of our conversation. Please begin it again."
-"""What is said to the person when a dialog's code was changed while it was under way."""
+"""Sent to the person when a dialog's code was changed while it was in progress."""
 
 Function: TypeAlias = Callable[[Dialog], Awaitable[Any]]
 
 
 def new_dialog_record(event: MessageReceived, handler: str, now_ms: int) -> DialogRecord:
-    """The record of a dialog that begins with this message.
+    """Return the record of a dialog that begins with this message.
 
     Raises:
-        ValueError: nobody sent the message.
+        ValueError: the message has no sender.
     """
     sender = event.message.sender
     if sender is None:
@@ -316,10 +316,10 @@ def new_dialog_record(event: MessageReceived, handler: str, now_ms: int) -> Dial
 
 
 def entries_for(record: DialogRecord, event: Event, text: str, cancel_words: tuple[str, ...]) -> list[Entry]:
-    """A dialog's journal with what this event is to it; the event it has taken last adds nothing.
+    """Return a dialog's journal with this event appended; an event that it has handled already adds nothing.
 
     Args:
-        text: of a message, as plain text.
+        text: the message as plain text; empty for other events.
     """
     entries = journal.load(record.journal)
     if event.key == record.event_key:
@@ -332,10 +332,10 @@ def entries_for(record: DialogRecord, event: Event, text: str, cancel_words: tup
 
 
 async def run_dialog(performance: Replay, function: Function, host: DialogHost) -> Any:
-    """Run a dialog's function as far as it goes; returns what it returned, None if it waits.
+    """Run a dialog's function to its end or its next question, and return its result; None if it waits.
 
     Raises:
-        DialogDiverged: its code is not that of its journal.
+        DialogDiverged: the code does not match the journal.
         Exception: what the function raised.
     """
     performance.begin()
@@ -345,7 +345,7 @@ async def run_dialog(performance: Replay, function: Function, host: DialogHost) 
         reply = CANCELLED
     except DialogTimeout:
         reply = TIMED_OUT
-    except TimeTooFar as error:  # what a person asked for; its text is for them
+    except TimeTooFar as error:  # a person asked for it, and its text explains it to them
         reply = str(error)
     except BaseException as error:
         if not _is_suspension(error):
@@ -361,7 +361,7 @@ async def run_dialog(performance: Replay, function: Function, host: DialogHost) 
 
 
 def _is_suspension(error: BaseException) -> bool:
-    """Whether a run has ended because it waits, be it within task groups."""
+    """Whether a run ended because it waits, also from within task groups."""
     if isinstance(error, BaseExceptionGroup):
         return all(map(_is_suspension, error.exceptions))
     return isinstance(error, Suspended)

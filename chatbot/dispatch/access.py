@@ -30,14 +30,14 @@ from chatbot.model import ThreadId, UserId, milliseconds
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many answers in so much time, for each person in each thread."""
+    """A limit of answers per time, for each person in each thread."""
 
     messages: int
     per: timedelta
 
     def __post_init__(self) -> None:
         if self.messages < 1 or self.per <= timedelta():
-            msg = f"Rate({self.messages}, {self.per!r}): at least one message in more than no time"
+            msg = f"Rate({self.messages}, {self.per!r}): allow at least one message, in a time longer than zero"
             raise ValueError(msg)
 
 
@@ -46,19 +46,19 @@ class Share:
     """The answers that a person got lately in a thread.
 
     Args:
-        answered_ms: when what was answered happened, epoch ms.
-        is_told: whether they know that they ask too much.
+        answered_ms: the times of the answered events, epoch ms.
+        is_told: whether the person was told that they are over the limit.
     """
 
     answered_ms: tuple[int, ...] = ()
     is_told: bool = False
 
     def is_used_up(self, rate: Rate, now: datetime) -> bool:
-        """Whether they have got all the answers that there are at this moment."""
+        """Return whether the limit is reached at this time."""
         return len(self._lately(rate, now)) >= rate.messages
 
     def with_answer(self, rate: Rate, now: datetime) -> Share:
-        """One answer more; those too old to count are let go."""
+        """Return a copy with one more answer, without those that are too old to count."""
         return Share((*self._lately(rate, now), milliseconds(now)))
 
     def _lately(self, rate: Rate, now: datetime) -> tuple[int, ...]:
@@ -72,15 +72,15 @@ class Share:
 
 @cache
 def kind_of_share() -> StateType:
-    """As what shares are remembered."""
+    """Return the type of state in which shares are stored."""
     kind = state_type_of(UserState[Share])
     assert kind is not None
-    # Under this name it stands in the stores of every earlier version, wherever the class is defined.
+    # Stores of all versions have this name, so it must not follow the class when that moves.
     return replace(kind, name="chatbot.dispatch.rate.Share")
 
 
 REMEMBERED: Final = 10_000
-"""Threads about which something is remembered; the longest silent are forgotten first."""
+"""How many threads are remembered for loop protection; the one without answers for longest is dropped first."""
 
 MOST_OF_A_BOT: Final = 10
 MOST_IN_A_ROW: Final = 200
@@ -101,8 +101,8 @@ class Access:
     """Who may use a bot, and how much.
 
     Args:
-        allow: the only ones that are heard, besides admins; None is everybody.
-        rate: how many answers each of them gets; None is as many as they like.
+        allow: the users whom the bot answers, besides admins; None answers everybody.
+        rate: the limit of answers for each person in each thread; None sets no limit.
     """
 
     allow: frozenset[UserId] | None = None
@@ -113,7 +113,7 @@ class Access:
 class _Row:
     """Answers in a row to one sender in a thread.
 
-    A thread's events are handled one after the other, so the key of the latest tells whether one is counted already.
+    A thread's events are handled one after the other, so comparing with the latest key is enough to count each once.
     """
 
     sender: UserId
@@ -124,12 +124,7 @@ class _Row:
 
 
 class AccessPolicy:
-    """Decides whom a bot answers.
-
-    Args:
-        bot: which bot.
-        access: who may use it.
-    """
+    """Decides whom a bot answers."""
 
     def __init__(self, bot: BotInfo, access: Access) -> None:
         self._bot = bot
@@ -138,10 +133,10 @@ class AccessPolicy:
         self._share = kind_of_share()
 
     async def admit(self, event: Event, unit_of_work: UnitOfWork) -> Verdict:
-        """Whether an event may be answered; only what people do with messages is judged.
+        """Return whether an event may be answered; only events of messages that have a sender are restricted.
 
         Raises:
-            StoreError: it cannot be read how many answers the person got.
+            StoreError: the answers that the person got cannot be read.
         """
         if not isinstance(event, MessageEvent) or event.message.sender is None:
             return Verdict.ALLOWED
@@ -157,7 +152,7 @@ class AccessPolicy:
         return Verdict.RATE_LIMITED if share.is_used_up(rate, event.occurred_on) else Verdict.ALLOWED
 
     async def should_tell(self, event: Event, verdict: Verdict, unit_of_work: UnitOfWork) -> bool:
-        """Whether a refusal is news: the first one only, until the same sender is answered again."""
+        """Return whether to report a refusal: only the first one, until the same sender is answered again."""
         assert isinstance(event, MessageEvent)
         if verdict is Verdict.RATE_LIMITED:
             share = await unit_of_work.state(self._share)
@@ -170,7 +165,7 @@ class AccessPolicy:
         return news
 
     async def note_answer(self, event: Event, unit_of_work: UnitOfWork) -> None:
-        """An event is answered; the same one is counted once, however often it is tried."""
+        """Count an answer; an event that is retried counts once."""
         if not isinstance(event, MessageEvent) or event.message.sender is None or isinstance(event, MessageDeleted):
             return
         sender = event.message.sender

@@ -15,28 +15,28 @@ from chatbot.message_size import split, split_message
 from chatbot.model import MessageId
 
 HandlerScope = Callable[[str], AbstractContextManager[object]]
-"""Makes what is entered while the handler of this name runs."""
+"""Makes a context manager that is entered while the handler of this name runs, such as a span."""
 
 
 _NO_SCOPE: Final = nullcontext()
 
 
 def no_handler_scope(_handler: str) -> AbstractContextManager[object]:
-    """Nobody goes along with the handler."""
+    """Enter nothing around the handler."""
     return _NO_SCOPE
 
 
 @dataclass(slots=True)
 class ActionBuffer:
-    """Wishes, each under a key that a retry makes again.
+    """The actions of one attempt, each under a key that a retry reproduces.
 
     Args:
         view: the event they belong to.
-        unit_of_work: what its handlers remember; as short-lived as the wishes.
-        wishes: what was asked for.
+        unit_of_work: what the handlers of the event read and change.
+        keyed_actions: the actions so far.
         is_acknowledged: a handler asked for the read receipt itself.
-        line: for what is done at once; not part of the wishes.
-        during: goes along with each handler.
+        live: for what is done before the commit.
+        handler_scope: makes a context manager that is entered while a handler runs.
     """
 
     view: EventView
@@ -48,24 +48,24 @@ class ActionBuffer:
     _ordinals: dict[str, int] = field(default_factory=dict)
 
     def next_key(self, handler: str) -> ActionKey:
-        """The key of a handler's next wish; a handler that runs twice for one event goes on counting."""
+        """Return the key of a handler's next action; a handler that runs twice for one event goes on counting."""
         ordinal = self._ordinals.get(handler, 0)
         self._ordinals[handler] = ordinal + 1
         view = self.view
         return action_key(view.bot.user, view.thread, view.event.key, handler, ordinal)
 
     def add(self, handler: str, action: Action, *, pieces: int = 1) -> ActionKey:
-        """Write down a wish and give its key; `pieces` as for a wish."""
+        """Add an action and return its key; `pieces` as in `KeyedAction`."""
         key = self.next_key(handler)
         self.put(key, action, pieces=pieces)
         return key
 
     def put(self, key: ActionKey, action: Action, *, pieces: int = 1) -> None:
-        """Write down a wish whose key is known."""
+        """Add an action under a given key."""
         self.keyed_actions.append(KeyedAction(key, action, pieces))
 
     async def pieces(self, message: MessageId | ActionKey) -> int:
-        """In how many pieces a message stands in the thread, or will when all wishes so far are done."""
+        """Return in how many pieces a message is in the thread, or will be after the actions so far."""
         if message.isdecimal():
             return 1
         known: int | None = None
@@ -76,7 +76,7 @@ class ActionBuffer:
                 case SendMessage() if keyed.key == message:
                     known = 1
                 case SendMessage() if known is not None and keyed.key == piece_key(ActionKey(message), known):
-                    known += 1  # a stream goes on in further messages
+                    known += 1  # a long stream continues in further messages
                 case EditMessage(target, content) if target == message:
                     known = len(split(content))
         return known if known is not None else await self.live.pieces(ActionKey(message))

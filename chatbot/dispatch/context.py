@@ -67,12 +67,12 @@ LONGEST: Final = 200
 
 
 def quoted(said: str, answer: str, kind: Literal["text", "html"]) -> str:
-    """An answer below what it answers.
+    """Return an answer below a quotation of the message that it answers.
 
     Args:
         said: the quoted message, as plain text.
-        answer: the reply, as text or as html.
-        kind: which of them it is.
+        answer: the reply, as text or HTML.
+        kind: the type of the reply.
     """
     beginning = said.strip()
     if len(beginning) > LONGEST:
@@ -95,7 +95,7 @@ class Durable:
     Args:
         view: the event, and the bot it happened to.
         handler: the qualified name of the handler.
-        buffer: where wishes are written, with the unit_of_work of the event.
+        buffer: collects actions; holds the unit of work of the event.
     """
 
     __slots__ = ("_buffer", "_handler", "_is_open", "_view")
@@ -109,23 +109,23 @@ class Durable:
     async def later(
         self, when: timedelta | datetime, timer: Callable[..., Coroutine[Any, Any, Reply]], /, **payload: object
     ) -> TimerId:
-        """Have a `@plugin.timer` function called in this thread when the time has come; durable, like a reply.
+        """Set a durable timer that calls a `@plugin.timer` function in this thread.
 
-        After a time without the bot, what was missed is called once, as soon as the bot is back.
+        If the bot is not running when the timer is due, the function is called once after the bot has started.
 
         Args:
-            when: how long from now, or a datetime with a time zone; one in the past is due at once.
+            when: a delay, or a datetime with a time zone; one in the past is due immediately.
             timer: the function.
-            payload: what it is called with, besides its context; stored as its parameters are typed.
+            payload: its arguments after the context, stored by its annotations.
 
         Returns:
-            What `cancel` takes; it can be kept in a state.
+            The timer's id for `cancel`; it can be stored in a state.
 
         Raises:
-            StateError: the function is no timer of this bot, or the event happens in no thread.
+            StateError: the function is not a timer of this bot, or the event happens in no thread.
             ValueError: a datetime without a time zone.
-            TimeTooFar: more than 100 years from now; a handler of a message that lets it pass answers with its text.
-            TypeError: the function takes other arguments, or `when` is no time.
+            TimeTooFar: more than 100 years from now. If a handler of a message does not catch it, its text is sent.
+            TypeError: the function takes other arguments, or `when` is neither a timedelta nor a datetime.
             CannotStore: an argument is not of its declared type.
         """
         self._check_can_ask("later")
@@ -136,7 +136,7 @@ class Durable:
         return id
 
     def _plan_timer(self, when: timedelta | datetime, name: str, payload: Mapping[str, object]) -> tuple[datetime, str]:
-        """When a timer is due, and the stored form of its payload; errors as for `later`."""
+        """Return when a timer is due, and the stored form of its payload; errors as for `later`."""
         takes = self._view.timers.get(name)
         if takes is None:
             msg = f"{name} is no timer of this bot; decorate it with @plugin.timer, in a plugin that the bot has"
@@ -147,7 +147,7 @@ class Durable:
         return due_on(self._buffer.unit_of_work.now, when), takes.encode(payload)
 
     async def cancel(self, timer: TimerId) -> None:
-        """Have what `later` was asked for not happen; what has happened already stays."""
+        """Cancel a timer that `later` has set; does nothing if it has been called already."""
         self._check_can_ask("cancel")
         self._buffer.unit_of_work.drop_timer(expect_identifier(timer, "cancel()"))
 
@@ -158,21 +158,22 @@ class Durable:
     async def once(self, key: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
 
     async def once(self, key: str, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Do something outside of the chat once for this event, however often the handler is tried: a charge, a mail.
+        """Call a function with effects outside the chat, such as a charge or a mail, once for this event.
 
-        The result is remembered before the handler goes on, and given to later tries in place of a second call. If
-        the process dies between the effect and that, the function is called again: at least once, and rarely more.
+        The result is stored before the handler goes on, and later attempts get it without a call. If the process dies
+        after the effect and before that, the function is called again: it is called at least once, and rarely more
+        often.
 
         Args:
-            key: names what is done; one handler may do several things.
-            function: async or not; its result is stored as its return annotation says, else as plain JSON.
-            args: what it is called with.
-            kwargs: likewise.
+            key: identifies the call within the handler.
+            function: async or not; its result is stored by its return annotation, else as plain JSON.
+            args: its positional arguments.
+            kwargs: its keyword arguments.
 
         Raises:
-            CannotStore: the result is not what it is annotated as.
-            TypeError, ValueError: the key is no text, or has half of a surrogate pair.
-            Exception: what the function raised; it will be called again by the next try.
+            CannotStore: the result does not match its annotation.
+            TypeError, ValueError: the key is not a `str`, or has half of a surrogate pair.
+            Exception: what the function raised; the next attempt calls it again.
         """
         self._check_open()
         expect_identifier(key, "once()")
@@ -181,7 +182,7 @@ class Durable:
         return await self._buffer.unit_of_work.once(name, function, *args, **kwargs)
 
     def _check_can_ask(self, method: str) -> None:
-        """Refuse to write down what waits for the commit where it would be lost."""
+        """Refuse actions where they would be lost: after the handler's end, and inside functions called once."""
         self._check_open()
         remedy = (
             f"return what it needs, and write `await ctx.{method}(…)` behind that (in a dialog, `talk.{method}(…)`)"
@@ -198,15 +199,15 @@ E = TypeVar("E", bound=Event, covariant=True, default=MessageReceived)
 
 
 class Context(Durable, Generic[E]):
-    """What a handler holds: the event and its surroundings, and everything that it can ask for.
+    """The event, and methods to reply and act.
 
-    `Context` alone is `Context[MessageReceived]`. Everything asked for here is carried out after the handler has
-    ended well, in order, effectively once; nothing of it if the handler fails.
+    `Context` alone is `Context[MessageReceived]`. Actions are carried out in order after the handler has succeeded,
+    each effectively once. If the handler fails, they are dropped.
 
     Args:
         view: the event, and the bot it happened to.
         handler: the qualified name of the handler.
-        buffer: where wishes are written; shared by the handlers of one event.
+        buffer: collects actions; shared by the handlers of one event.
     """
 
     __slots__ = ("_log",)
@@ -216,7 +217,7 @@ class Context(Durable, Generic[E]):
         self._log: FilteringBoundLogger | None = None
 
     def __enter__(self) -> Self:
-        """Open while the handler runs; what is asked for later is refused."""
+        """Accept actions while the handler runs; later ones are refused."""
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -227,12 +228,12 @@ class Context(Durable, Generic[E]):
 
     @property
     def event(self) -> E:
-        """What happened."""
+        """The event."""
         return self._view.event  # type: ignore[return-value]  # whoever builds a context matches it with E
 
     @property
     def bot(self) -> BotInfo:
-        """Which bot this is."""
+        """The bot."""
         return self._view.bot
 
     @property
@@ -242,17 +243,17 @@ class Context(Durable, Generic[E]):
 
     @property
     def thread(self: Context[ThreadEvent]) -> ThreadId:
-        """Where it happened."""
+        """The thread of the event."""
         return self.event.thread
 
     @property
     def message(self: Context[MessageEvent]) -> ChatMessage:
-        """The message it is about."""
+        """The message of the event."""
         return self.event.message
 
     @property
     def sender(self: Context[MessageEvent]) -> Participant:
-        """Who wrote the message, or caused the system message."""
+        """The person who wrote the message, or caused the system message."""
         message = self.event.message
         user = message.sender or message.initiator
         if user is None:
@@ -262,12 +263,12 @@ class Context(Durable, Generic[E]):
 
     @property
     def text(self: Context[MessageEvent]) -> str:
-        """The message as plain text: html tags gone, entities decoded, blocks as newlines, without what it quotes."""
+        """The message as plain text, without HTML tags and quotations; entities are decoded, blocks become lines."""
         return self._view.text
 
     @property
     def html(self: Context[MessageEvent]) -> str | None:
-        """The message's html as the service gave it; None if it was written as text."""
+        """The message's HTML as the service returned it; None for a plain-text message."""
         message = self.event.message
         return message.content if message.type is MessageType.HTML else None
 
@@ -275,7 +276,7 @@ class Context(Durable, Generic[E]):
     def quoted(self: Context[MessageEvent]) -> Quotation | None:
         """The earlier message that this one answers, as Teams quotes it; None if nothing is quoted.
 
-        The quotation is no part of `ctx.text`. Nobody verifies it: do not take its author for an identity.
+        The quotation is not part of `ctx.text`. It is not verified: do not rely on its author as an identity.
         """
         return self._view.quoted
 
@@ -286,20 +287,20 @@ class Context(Durable, Generic[E]):
 
     @property
     def attachments(self: Context[MessageEvent]) -> tuple[Attachment, ...]:
-        """What is attached to the message: names and links, never the bytes."""
+        """The attachments of the message: names and links, without contents."""
         return self.event.message.attachments
 
     @property
     def actions(self) -> list[Action]:
-        """What was asked for so far, by all handlers of this event."""
+        """The actions so far, of all handlers of this event."""
         return [keyed.action for keyed in self._buffer.keyed_actions]
 
     @property
     def log(self) -> FilteringBoundLogger:
-        """A logger that names bot, thread, event and handler on every line. Do not log people's words."""
+        """A logger bound to bot, thread, event and handler. Do not log people's words."""
         if self._log is not None:
             return self._log
-        import structlog  # here, because only a handler that logs shall pay for it
+        import structlog  # here, because importing it is slow and most handlers do not log
 
         view = self._view
         log: FilteringBoundLogger = structlog.get_logger().bind(
@@ -337,21 +338,21 @@ class Context(Durable, Generic[E]):
         thread: ThreadId | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> SentMessage:
-        """Say something; returns a handle to edit it or take it back. An empty reply is no reply.
+        """Send a message, and return a handle to edit or delete it. An empty text sends nothing.
 
         Args:
-            text: what to say, as plain text.
-            html: what to say, as html; the service removes what it does not allow.
-            quote: whether the beginning of the event's message stands above it.
-            thread: where; by default in the thread of the event.
-            metadata: kept with the message by the service; keys under `chatbot.` are refused.
+            text: the message as plain text.
+            html: the message as HTML; the service removes what it does not allow.
+            quote: whether to quote the beginning of the event's message above it.
+            thread: by default the thread of the event.
+            metadata: stored with the message by the service; keys under `chatbot.` are reserved.
 
         Raises:
-            ValueError: neither or both of text and html, a reserved metadata key, or half of a surrogate pair in
-                metadata (in a text that people read it is replaced by U+FFFD). Or html, a JSON text or metadata that
-                are larger than a message takes; longer plain text is sent in several messages.
-            TypeError: text, html or metadata are no text.
-            StateError: the event has no thread and none was named, it has no message to quote, or the handler has
+            ValueError: neither or both of `text` and `html`, a reserved metadata key, or half of a surrogate pair in
+                metadata (in a text it is replaced by U+FFFD). Also HTML, a JSON text or metadata that exceed the size
+                of a message; longer plain text is sent in several messages.
+            TypeError: `text`, `html` or metadata are not `str`.
+            StateError: the event has no thread and none was given, it has no message to quote, or the handler has
                 ended.
         """
         if (text is None) == (html is None):
@@ -367,23 +368,23 @@ class Context(Durable, Generic[E]):
         action = SendMessage(content, type=kind, thread=thread, metadata=kept)
         if not content.strip():
             return SentMessage(self._buffer.next_key(self._handler), thread, True, self)
-        return SentMessage(self._wish(action, "reply"), thread, False, self)
+        return SentMessage(self._add_action(action, "reply"), thread, False, self)
 
     async def stream(self: Context[ThreadEvent], source: AsyncIterable[str]) -> SentMessage:
-        """Say a text while it is still being made: one message, edited within the thread's quota as pieces arrive.
+        """Send a text while it is being generated: one message, edited within the thread's quota as pieces arrive.
 
-        The first send is journalled before it is made, so that another attempt finds its message and edits that one;
-        the final text is a wish like any other, and comes out whole. Texts too long for one message go on in
-        further ones. What is shown before the end ends with an ellipsis. What the handler asked for before becomes
-        visible after it, as that waits for the commit.
+        The first send is written to the store before it is made, so that a retry finds its message and edits it. The
+        final text is an action like any other, and is complete. A text too long for one message continues in further
+        ones. Until the end, the shown text ends with an ellipsis. Earlier actions of the handler become visible after
+        the stream, because they wait for the commit.
 
         Args:
             source: the pieces, such as the tokens of a language model; read to its end.
 
         Raises:
             StateError: the handler has ended.
-            TypeError: the source is no async iterable, or a piece is no text.
-            Exception: what the source raises; what was shown then stays until another attempt replaces it.
+            TypeError: the source is not an async iterable, or a piece is not a `str`.
+            Exception: what the source raises; the text shown so far stays until a retry replaces it.
         """
         self._check_can_ask("stream")
         if not isinstance(source, AsyncIterable):
@@ -392,27 +393,27 @@ class Context(Durable, Generic[E]):
         key = self._buffer.next_key(self._handler)
         actions = await self._buffer.live.stream(key, readable_pieces(source, self._handler))
         for number, action in enumerate(actions):
-            # Further messages are pieces of this one, so that its handle edits and deletes them, too.
+            # Further messages count as pieces of this one, so that its handle edits and deletes them, too.
             is_piece = isinstance(action, SendMessage)
             self._buffer.put(piece_key(key, number) if is_piece else ActionKey(f"{key}.final.{number}"), action)
         return SentMessage(key, None, not actions, self)
 
     @asynccontextmanager
     async def typing(self: Context[ThreadEvent]) -> AsyncIterator[None]:
-        """Show people that the bot is writing, for as long as the block lasts: `async with ctx.typing():`.
+        """Show the typing indicator while the block runs: `async with ctx.typing():`.
 
-        A courtesy within the quota: it may fail without a word, threads of more than 20 people never see it, and
-        handlers in an event stream show nothing.
+        Best effort, within the quota: errors are ignored, threads of more than 20 people never see it, and handlers in
+        an event stream show nothing.
         """
         self._check_open()
         async with show_typing_while(self._buffer.live):
             yield
 
     async def participants(self: Context[ThreadEvent]) -> Sequence[Participant]:
-        """Who is in the thread, the bot included. Read from the service when it may have changed.
+        """Return who is in the thread, the bot included. Asks the service if the list may have changed.
 
         Raises:
-            ErrorResponse: the service does not say.
+            ServiceError: the service did not answer.
         """
         self._check_open()
         return await self._buffer.live.participants()
@@ -420,21 +421,21 @@ class Context(Durable, Generic[E]):
     async def edit(
         self, message: SentMessage | MessageId | ActionKey, content: str, *, thread: ThreadId | None = None
     ) -> None:
-        """Replace the content of one of the bot's messages; one that was sent in several pieces is one message.
+        """Replace the content of one of the bot's messages; a message that was sent in several pieces counts as one.
 
-        The new content fills the first pieces, and the rest are deleted.
+        The new content fills the first pieces, and the other pieces are deleted.
 
         Args:
-            message: a handle, a handle's key from an earlier event, or the id of an own message.
+            message: a handle, a handle's key from an earlier event, or the id of a message of the bot.
             content: the new content, of the same type as before.
-            thread: where the message is; by default the handle's thread, or that of the event.
+            thread: the message's thread; by default the handle's, or that of the event.
 
         Raises:
-            TypeError: the content is no text.
-            ValueError: nothing to say; take the message back with `delete` instead. Or it needs more messages than
-                the one to edit was sent in; the text says how large it is, and how large it may be.
-            StateError: the event has no thread and none was named, the handler has ended, or the reply was empty,
-                so that there is nothing to edit.
+            TypeError: the content is not a `str`.
+            ValueError: the content is empty (use `delete`), or needs more messages than the original was sent in; the
+                error names both sizes.
+            StateError: the event has no thread and none was given, the handler has ended, or the reply was empty and
+                was not sent.
         """
         content = readable(expect_text(content, "edit()"), self._handler)
         if not content.strip():
@@ -445,47 +446,47 @@ class Context(Durable, Generic[E]):
         self._check_can_ask("edit")
         pieces = await self._buffer.pieces(target)
         pieces_of_edit("edit()", content, pieces)
-        self._wish(EditMessage(target, content, where), "edit", pieces=pieces)
+        self._add_action(EditMessage(target, content, where), "edit", pieces=pieces)
 
     async def delete(self, message: SentMessage | MessageId | ActionKey, *, thread: ThreadId | None = None) -> None:
-        """Take one of the bot's messages back, in all its pieces; arguments and errors as for `edit`."""
+        """Delete one of the bot's messages, with all its pieces; arguments and errors as for `edit`."""
         target, where = target_of(message, thread)
         self._where(where)
         self._check_can_ask("delete")
-        self._wish(DeleteMessage(target, where), "delete", pieces=await self._buffer.pieces(target))
+        self._add_action(DeleteMessage(target, where), "delete", pieces=await self._buffer.pieces(target))
 
     async def add_participants(self, *people: Participant | UserId, thread: ThreadId | None = None) -> None:
-        """Bring people into the thread; whoever is in it already stays."""
+        """Add people to the thread; adding somebody who is in it changes nothing."""
         self._where(thread)
         everyone = tuple(self._participant(person, "add_participants()") for person in people)
         if everyone:
-            self._wish(AddParticipants(everyone, thread), "add_participants")
+            self._add_action(AddParticipants(everyone, thread), "add_participants")
 
     async def remove_participant(self, who: Participant | UserId, *, thread: ThreadId | None = None) -> None:
-        """Take someone out of the thread."""
+        """Remove a person from the thread."""
         self._where(thread)
         user = self._participant(who, "remove_participant()").user
-        self._wish(RemoveParticipant(user, thread), "remove_participant")
+        self._add_action(RemoveParticipant(user, thread), "remove_participant")
 
     async def leave(self, *, thread: ThreadId | None = None) -> None:
-        """Take the bot itself out of the thread; what was asked for before is still done."""
+        """Remove the bot from the thread, after its earlier actions."""
         await self.remove_participant(self.bot.user, thread=thread)
 
     async def update_topic(self, topic: str, *, thread: ThreadId | None = None) -> None:
-        """Give the thread another topic."""
+        """Change the topic of the thread."""
         topic = readable(expect_text(topic, "update_topic()"), self._handler)
         if not topic.strip():
             msg = "update_topic() got an empty topic; the service takes none"
             raise ValueError(msg)
         self._where(thread)
-        self._wish(UpdateTopic(topic, thread), "update_topic")
+        self._add_action(UpdateTopic(topic, thread), "update_topic")
 
     async def acknowledge(self: Context[MessageEvent]) -> None:
-        """Show people that the message was read; only needed with `ack: manual`."""
+        """Send a read receipt for the message; only needed with `ack: manual`."""
         self._check_can_ask("acknowledge")
         self._buffer.is_acknowledged = True
 
-    def _wish(self, action: Action, method: str, *, pieces: int = 1) -> ActionKey:
+    def _add_action(self, action: Action, method: str, *, pieces: int = 1) -> ActionKey:
         self._check_can_ask(method)
         return self._buffer.add(self._handler, action, pieces=pieces)
 
@@ -510,11 +511,7 @@ class Context(Durable, Generic[E]):
 
 
 class ContextOfDialog:
-    """What a dialog asks of the context of the event in hand: a `DialogHost`.
-
-    Args:
-        ctx: the context.
-    """
+    """Implements `DialogHost` with the context of the current event."""
 
     __slots__ = ("_ctx",)
 
@@ -523,23 +520,18 @@ class ContextOfDialog:
 
     @property
     def log(self) -> FilteringBoundLogger:
-        """The context's logger."""
         return self._ctx.log
 
     def name_of_timer(self, timer: Callable[..., Any]) -> str:
-        """The qualified name that a timer's function is stored by."""
         return qualified_name(timer)
 
     def plan_timer(self, when: timedelta | datetime, name: str, payload: Mapping[str, object]) -> tuple[datetime, str]:
-        """When a timer is due, and the stored form of its payload; errors as for `Context.later`."""
         return self._ctx._plan_timer(when, name, payload)
 
     async def participants(self) -> Sequence[Participant]:
-        """Who is in the thread."""
         return await self._ctx.participants()
 
     def typing(self) -> AbstractAsyncContextManager[None]:
-        """Show that the bot is writing."""
         return self._ctx.typing()
 
 
@@ -555,12 +547,12 @@ def _checked(metadata: Mapping[str, str]) -> Mapping[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class SentMessage:
-    """A message that a handler asked for: it may still be edited or taken back while the handler runs.
+    """The handle of a message that a handler sends; the message can be edited or deleted, also before it is sent.
 
     Args:
-        key: names it for good; store it to edit or delete the message in a later event, with `ctx.edit(key, …)`.
-        thread: where it goes; None is the thread of the event.
-        is_empty: there was nothing to say, so nothing is sent.
+        key: its permanent key; store it to edit or delete the message in a later event, with `ctx.edit(key, …)`.
+        thread: its thread; None is the thread of the event.
+        is_empty: the text was empty, so nothing is sent.
     """
 
     key: ActionKey
@@ -569,21 +561,21 @@ class SentMessage:
     _ctx: Context[Any] = field(repr=False, compare=False)
 
     async def edit(self, content: str) -> None:
-        """Replace its content, of the same type as before."""
+        """Replace its content by one of the same type."""
         await self._ctx.edit(self, content)
 
     async def delete(self) -> None:
-        """Take it back."""
+        """Delete it."""
         await self._ctx.delete(self)
 
 
 def target_of(
     message: SentMessage | MessageId | ActionKey, thread: ThreadId | None
 ) -> tuple[MessageId | ActionKey, ThreadId | None]:
-    """The id or key of a message to change, and its thread.
+    """Return the id or key of a message to change, and its thread.
 
     Raises:
-        StateError: nothing was sent that could be changed.
+        StateError: the message was empty and was not sent.
         TypeError: it is neither a handle nor an id or a key.
         ValueError: it has half of a surrogate pair.
     """

@@ -44,48 +44,48 @@ from chatbot.stores.records import DialogRecord
 from chatbot.stores.writes import Write
 
 SUGGESTION: Final = "chatbot.suggestion"
-"""The name under which near commands are suggested."""
+"""The handler name of suggestions of similar commands."""
 
 LOST_DIALOG: Final = "chatbot.dialog"
-"""The name under which people are told that a dialog cannot go on."""
+"""The handler name of messages about dialogs that cannot continue."""
 
 RECEIPT: Final = "chatbot.receipt"
-"""What the keys of read receipts begin with, which are never journalled as wishes: only the newest is owed."""
+"""The prefix of read receipts' keys. Receipts get no rows in the outbox: only the newest one of a thread is due."""
 
 APOLOGIZER: Final = "chatbot.apology"
-"""The name under which people are told that their message could not be handled."""
+"""The handler name of apologies for messages that could not be handled."""
 
 LIMIT: Final = "chatbot.limit"
-"""The name under which people are told that they ask too much."""
+"""The handler name of messages about the rate limit."""
 
 _NEAR: Final = 0.75  # /hepl is near /help, /hello is not: it may be meant for another bot in the thread
 
 
 class _Listeners(NamedTuple):
-    """The handlers of one class of events, in their order: all, and those that messages without text concern, too."""
+    """The handlers of one class of events, in order: all, and those that also take messages without text."""
 
     everyone: tuple[Handler, ...]
     wordless: tuple[Handler, ...]
 
 
 class HandlerSource(Protocol):
-    """What has handlers: a plugin."""
+    """Something that has handlers: a plugin."""
 
     def handlers(self) -> Sequence[Handler]:
-        """All handlers, ready to run, in their order."""
+        """Return all handlers, ready to run, in order."""
         ...
 
 
 class Dispatcher:
-    """A bot's handlers, in order. Enter it around all events: plugins may provide things that live that long.
+    """A bot's handlers, in order. Use it as `async with` around all events: some providers live that long.
 
     Args:
         plugins: where the handlers come from, in the order of bots.yaml.
-        bot: who the bot is.
-        ack: when messages are shown as read, where a handler does not say.
-        access: who may use the bot, and how much.
-        apology: what a person is told when all tries to handle their message have failed; None tells nothing.
-        ends_all: which errors end everything at once, rather than being failures of their event; none by default.
+        bot: the bot.
+        ack: when messages are marked as read, unless a handler sets its own.
+        access: who may use the bot, and the rate limit.
+        apology: what is sent to a person when all attempts to handle their message have failed; None sends nothing.
+        ends_all: which errors end everything, rather than being failures of their event; none by default.
 
     Attributes:
         author_code: runs all code of the plugins.
@@ -123,7 +123,7 @@ class Dispatcher:
         self._provider_cache = ProviderCache(provider for handler in handlers for provider in handler.providers)
 
     async def __aenter__(self) -> Self:
-        """Make what plugins provide once per bot; what is made is torn down on exit, the last first."""
+        """Create what plugins provide once per bot; it is torn down on exit, in reverse order."""
         guard_tasks()
         await self._provider_cache.__aenter__()
         await self.author_code.__aenter__()
@@ -136,7 +136,7 @@ class Dispatcher:
             await self._provider_cache.__aexit__(*exc_info)
 
     def remade(self, plugins: Iterable[HandlerSource]) -> Dispatcher:
-        """Other plugins for the same bot, which knows its people still.
+        """Return a dispatcher of other plugins for the same bot, with the same rate limits and running code.
 
         Raises:
             PluginError: as for this one.
@@ -147,17 +147,17 @@ class Dispatcher:
 
     @property
     def bot(self) -> BotInfo:
-        """Whose handlers these are."""
+        """The bot of these handlers."""
         return self._bot
 
     @property
     def commands(self) -> tuple[CommandInfo, ...]:
-        """All commands, in their order."""
+        """All commands, in order."""
         return self._infos
 
     @property
     def timers(self) -> Mapping[str, TimerPayload]:
-        """What the bot's timers are called with, by the qualified names of their functions."""
+        """The payloads of the bot's timers, by the qualified names of their functions."""
         return self._payloads
 
     @property
@@ -167,7 +167,7 @@ class Dispatcher:
         return {name: schedule for name, schedule in schedules.items() if schedule is not None}
 
     def subscribes(self, event: type[Event]) -> bool:
-        """Whether any handler wants events of this class."""
+        """Return whether any handler takes events of this class."""
         return bool(self._listeners_of(event).everyone) or (event is MessageReceived and bool(self._commands))
 
     async def dispatch(
@@ -179,20 +179,20 @@ class Dispatcher:
         handler_scope: HandlerScope = no_handler_scope,
         limits: RunLimits | None = None,
     ) -> Outcome:
-        """Run the handler that wants the event, and give what it asked for.
+        """Run the first handler that matches the event, and return its actions or its error.
 
         Args:
-            event: what happened.
-            unit_of_work: what handlers remember; without one, those that ask for state fail.
-            line: for what handlers do while they run; without one they are alone with the event.
-            during: entered, with its name, while a handler runs.
-            limits: how long handlers may run that have no timeout of their own, and who hears of it.
+            event: the event.
+            unit_of_work: what handlers read and change; without one, handlers that ask for state fail.
+            live: for what handlers do while they run; without one, nothing is shown before the commit.
+            handler_scope: makes a context manager, by the handler's name, that is entered while it runs.
+            limits: the default timeout of handlers, and who is notified of long runs.
 
         Returns:
-            the wishes and the handler's name; or the handler's name and its error. Cancellation passes through.
+            The actions and the handler's name, or the handler's name and its error. Cancellation passes through.
 
         Raises:
-            StoreError: it cannot be read whether the event may be answered.
+            StoreError: the rate limit's state cannot be read.
         """
         if is_own(event, self._bot):
             return Outcome()
@@ -212,7 +212,7 @@ class Dispatcher:
             if view is None:
                 continue
             is_answered = False
-            # Filters run before access is judged: who would not be answered anyway is not told of a limit.
+            # Filters run before access is checked: a person whom no handler would answer is not told of a limit.
             try:
                 match = handler.match(view) if handler else None
             except BaseException as error:  # what `author_code.call` does, without a call for each handler
@@ -252,16 +252,16 @@ class Dispatcher:
         handler_scope: HandlerScope = no_handler_scope,
         limits: RunLimits | None = None,
     ) -> Outcome:
-        """What the error handlers want done about an event whose handler will not be tried again.
+        """Run the error handlers for an event that will not be retried, and return their actions.
 
-        The first one for the error answers, those of the handler's own plugin before those that include it; `PASS`
-        hands on. If one fails itself, its error is the outcome's, and its wishes are dropped.
+        The first one that takes the error answers; those of the handler's own plugin come before those of plugins that
+        include it. `PASS` hands on. If an error handler fails, its error is the outcome's, and its actions are dropped.
 
         Args:
-            event: what it failed on.
-            failed: what came of its last attempt.
+            event: the event that was given up.
+            failed: the outcome of its last attempt.
             unit_of_work: as for `dispatch`.
-            line, during, limits: as for `dispatch`.
+            live, handler_scope, limits: as for `dispatch`.
         """
         error, handler = failed.error, self._by_name.get(failed.handler or "")
         everyone, people = self._views(event)
@@ -290,14 +290,14 @@ class Dispatcher:
             buffer.add(LOST_DIALOG, SendMessage(LOST))
             return self._done(handler, event, buffer, is_owed=bool(failed.keyed_actions))
         if apology := self._apology_for(people):
-            await self._access.note_answer(event, buffer.unit_of_work)  # so that a talk between machines ends here, too
+            await self._access.note_answer(event, buffer.unit_of_work)  # loop protection counts apologies, too
             buffer.keyed_actions += apology
         elif handler is None:
             return Outcome(failed.keyed_actions, failed.handler)
         return self._done(handler, event, buffer, is_owed=bool(failed.keyed_actions))
 
     def _apology_for(self, people: EventView | None) -> list[KeyedAction]:
-        """What a person is told whose message was given up; nothing if it is no person's, or if that is turned off."""
+        """Return the apology for a message that was given up; nothing for other events, or if apologies are off."""
         if self._apology is None or people is None or not isinstance(people.event, MessageReceived):
             return []
         apology = ActionBuffer(people, UnitOfWork(people.event))
@@ -305,19 +305,19 @@ class Dispatcher:
         return apology.keyed_actions
 
     async def _refuse(self, event: Event, verdict: Verdict, buffer: ActionBuffer) -> None:
-        """Say once that somebody goes beyond the limits: to them; or in the log, where they seem to be no person."""
+        """Report once that a sender is over a limit: to a person by a message, of a bot by a line in the log."""
         if not await self._access.should_tell(event, verdict, buffer.unit_of_work):
             return
         if verdict is Verdict.RATE_LIMITED:
             buffer.add(LIMIT, SendMessage("That is a lot at once. Please give me a moment, and then ask again."))
             return
-        import structlog  # here, because only who logs shall pay for it
+        import structlog  # here, because importing it is slow and most runs do not log
 
         thread, sender = buffer.view.thread, getattr(buffer.view.message, "sender", None)
         structlog.get_logger("chatbot").warning("loop.broken", bot=self._bot.name, thread=thread, sender=sender)
 
     def _views(self, event: Event) -> tuple[EventView, EventView | None]:
-        """The event as handlers with `from_bots` see it, and as the others do; None if they do not."""
+        """Return the event as handlers with `from_bots` see it, and as others do; None if others do not get it."""
         everyone = EventView(event, self._bot, self._infos, self._payloads)
         concerning_people = among_people(event, self._bot)
         if concerning_people is event:
@@ -327,7 +327,7 @@ class Dispatcher:
         return everyone, EventView(concerning_people, self._bot, self._infos, self._payloads)
 
     def _candidates(self, view: EventView, name: str | None, pending: DialogRecord | None) -> Iterable[Handler | None]:
-        """Who is asked, in order; None is the pending dialog. `name` is the function that the event calls."""
+        """Return the handlers to try, in order; None is the pending dialog. `name` is the function the event calls."""
         if name is not None:
             return (self._timed[name],)
         listeners = self._listeners_of(type(view.event))
@@ -366,7 +366,7 @@ class Dispatcher:
         buffer: ActionBuffer,
         limits: RunLimits | None,
     ) -> bool:
-        """Whether the handler took the event; what it asked for is in the buffer then."""
+        """Run a handler, and return whether it took the event; its actions are in the buffer then."""
         if handler is None or match is None:
             handler, match = self._resumed(buffer.unit_of_work.resume(view.text))
         ctx: Context[Event] = Context(view, handler=handler.name, buffer=buffer)
@@ -375,23 +375,23 @@ class Dispatcher:
         reply = await self._run(
             ctx, answer, handler, buffer.handler_scope(handler.name), timeout=timeout, limits=limits
         )
-        # After the handler, PASS or not: what a dialog said while it was replayed is journalled in this commit, and a
-        # failed attempt must not have left it here.
+        # After the handler has succeeded, also with PASS: messages of a dialog are committed with the event, and those
+        # of a failed attempt must not be.
         buffer.keyed_actions += buffer.unit_of_work.take_keyed_actions()
         return reply is not PASS
 
     def _resumed(self, pending: DialogRecord) -> tuple[Handler, Match]:
-        """The handler that goes on with a dialog, and what it was called with when that began."""
+        """Return the handler that continues a dialog, and the arguments that the dialog began with."""
         handler = self._by_name.get(pending.handler)
         if handler is not None and handler.is_dialog:
-            # Matched with the event that began it, not with the answer: a replay must see the arguments it began with.
+            # Match the event that began the dialog, not the answer: a replay must get the arguments it began with.
             view = EventView(pending.event, self._bot, self._infos, self._payloads)
             match = self.author_code.call(handler.match, view)
             if match is not None and not isinstance(match, BadArguments):
                 return handler, match
         msg = (
-            f"the dialog {pending.handler} was removed, or takes other arguments, while it was under way;"
-            " put the code back; then revive this dead letter, or drop it"
+            f"the dialog {pending.handler} was removed, or takes other arguments, while it was in progress;"
+            " restore the code; then retry this dead letter, or drop it"
         )
         raise DialogDiverged(msg)
 
@@ -405,7 +405,7 @@ class Dispatcher:
         timeout: float | None = None,
         limits: RunLimits | None = None,
     ) -> Reply:
-        """Have a function answer with its context, and take what it returns as a reply."""
+        """Await a handler's answer; a returned text becomes a reply."""
         with ctx, block:
             reply = await self.author_code.run(answer, whose, timeout=timeout, limits=limits)
             if isinstance(reply, str):
@@ -416,7 +416,7 @@ class Dispatcher:
         if not isinstance(view.event, MessageReceived) or view.command_line is None:
             return
         name = view.command_line.name
-        if name in self._commands:  # it is known, but its filter or itself did not want the message
+        if name in self._commands:  # it exists, but its filter or the command itself passed
             return
         for near in difflib.get_close_matches(name, self._commands, n=1, cutoff=_NEAR):
             info = self._commands[near].info
@@ -434,12 +434,12 @@ class Dispatcher:
             if handler is not None:
                 error = CannotStore(f"{handler.place}: {handler.name} left what cannot be stored: {text_of(error)}")
             return Outcome(handler=name, error=error, is_final=True, writes=self._parked(buffer.unit_of_work))
-        except BaseException as error:  # classes of states are plugins' code, and so is how they are stored
+        except BaseException as error:  # classes of states, and how they are stored, are code of plugins
             return self._failed(handler, event, buffer, self.author_code.failure(error))
         return Outcome(tuple(buffer.keyed_actions), name, writes=writes)
 
     def _explained(self, handler: Handler, event: Event, buffer: ActionBuffer, error: TimeTooFar) -> Outcome:
-        """Tell the person what they asked too much of; nothing else that the handler asked for is done."""
+        """Send the error's text to the person; the handler's other actions are dropped."""
         answer = ActionBuffer(buffer.view, UnitOfWork(event))
         answer.add(handler.name, SendMessage(readable(text_of(error), handler.name)))
         return self._done(handler, event, answer, is_owed=True)
@@ -455,7 +455,7 @@ class Dispatcher:
         return Outcome(tuple(receipt.keyed_actions), name, error, retry, is_final, self._parked(unit_of_work))
 
     def _parked(self, unit_of_work: UnitOfWork) -> tuple[Write, ...]:
-        """What to commit so that a dialog goes on if its event is revived; nothing if that cannot be had."""
+        """Return writes with which a retry of the dead letter continues the dialog; none if they cannot be made."""
         try:
             return tuple(self.author_code.call(unit_of_work.dialog_writes_on_failure))
         except Exception:

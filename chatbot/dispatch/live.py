@@ -1,7 +1,7 @@
-"""The open line: what a handler does or asks at once, while it runs, instead of wishing for it.
+"""The live channel: what a handler can do or ask before its commit, while it runs.
 
-Everything else that a handler wants waits for the commit. The bot gives the line; without one (in plain calls of
-handlers) nothing is shown while a handler runs, and a streamed text is said when it is complete.
+All other actions of a handler wait for the commit. The bot provides the channel. Without one, as in direct calls of
+handlers, nothing is shown while a handler runs, and a streamed text is sent when it is complete.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ from chatbot.model import Participant
 
 
 class LiveChannel(Protocol):
-    """A bot's open line into the thread of an event."""
+    """A bot's direct access to the thread of an event."""
 
     async def show_typing(self) -> float:
-        """Show once that the bot is writing, as far as quotas allow; gives the seconds after which to come again.
+        """Send one typing indicator if quotas allow, and return the seconds after which to send the next one.
 
-        A courtesy: what the service says against it is swallowed.
+        Best effort: errors of the service are ignored.
         """
         ...
 
     async def participants(self) -> Sequence[Participant]:
-        """Who is in the thread, the bot included.
+        """Return who is in the thread, the bot included.
 
         Raises:
-            ErrorResponse: the service does not say.
+            ServiceError: the service did not answer.
         """
         ...
 
     async def stream(self, key: ActionKey, source: AsyncIterable[str]) -> Sequence[Action]:
-        """Show a text in one message while its pieces arrive, and give what brings it to its final form.
+        """Show a text in one message while its pieces arrive, and return the actions that complete it.
 
-        The first of the actions is done under the key itself if it is a `SendMessage`: then nothing was shown. There
-        are none if the text was empty.
+        If the first action is a `SendMessage`, nothing was shown, and it is to be done under the key itself. There are
+        no actions if the text was empty.
 
         Raises:
-            StoreError: the message could not be journalled before its first send.
+            StoreError: the message could not be written to the store before its first send.
             Exception: what the source raises.
         """
         ...
 
     async def pieces(self, key: ActionKey) -> int:
-        """In how many pieces the message of an earlier event stands in the thread.
+        """Return in how many pieces the message of an earlier event was sent.
 
         Raises:
             StoreError: it cannot be read.
@@ -57,30 +57,27 @@ class LiveChannel(Protocol):
 
 
 class NoLiveChannel:
-    """The line of a handler that is called without a bot."""
+    """The live channel of handlers that are called without a bot: it shows nothing and knows nothing."""
 
     async def show_typing(self) -> float:
-        """Show nothing."""
         return float("inf")
 
     async def participants(self) -> Sequence[Participant]:
-        """Refuse: nobody knows."""
         msg = "there is no thread behind this context that has participants; use EventStream or chat()"
         raise StateError(msg)
 
     async def stream(self, key: ActionKey, source: AsyncIterable[str]) -> Sequence[Action]:
-        """Give the whole text as one message."""
+        """Return the whole text as one message."""
         text = "".join([piece async for piece in source])
         return [SendMessage(text)] if text.strip() else []
 
     async def pieces(self, key: ActionKey) -> int:
-        """One: nobody remembers."""
-        return 1
+        return 1  # earlier events are not known here
 
 
 @asynccontextmanager
 async def show_typing_while(live: LiveChannel) -> AsyncIterator[None]:
-    """Show that the bot is writing for as long as the block lasts; an error of the block is raised as it is."""
+    """Show the typing indicator while the block runs; errors of the block are raised unchanged, not in a group."""
     failure: Exception | None = None
     async with anyio.create_task_group() as group:
         group.start_soon(_keep_showing_typing, live)

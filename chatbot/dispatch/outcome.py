@@ -18,16 +18,16 @@ class Pass(Enum):
 
 
 PASS: Final = Pass.PASS
-"""Returned by a handler that does not want to answer after all: the next one that matches gets the event."""
+"""Returned by a handler that does not answer after all: the next handler that matches gets the event."""
 
 Reply: TypeAlias = str | Pass | None
-"""What a handler returns: a text is a reply, None is none, PASS hands the event on."""
+"""What a handler returns: a text is sent as a reply, None sends nothing, PASS hands the event on."""
 
 
 class Ack(StrEnum):
-    """When people see that their message was read.
+    """When messages are marked as read.
 
-    RECEIVED: as soon as the bot has it. HANDLED: after its handling was committed. MANUAL: when a handler says so.
+    RECEIVED: when the bot has received the message. HANDLED: after it was handled. MANUAL: on `ctx.acknowledge()`.
     """
 
     RECEIVED = "received"
@@ -37,12 +37,12 @@ class Ack(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How a failing handler is tried again, before its event becomes a dead letter.
+    """How often a failing handler is retried before its event becomes a dead letter.
 
     Args:
-        attempts: how often it is run at most, the first time included.
-        first: the pause after the first failure; each further one is twice as long.
-        longest: the longest pause.
+        attempts: the maximal number of runs, the first one included.
+        first: the delay after the first failure; it doubles with each further failure.
+        longest: the longest delay.
     """
 
     attempts: int = 3
@@ -51,26 +51,26 @@ class Retry:
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
-            msg = f"Retry(attempts={self.attempts}): a handler runs at least once; use 1 for no second try"
+            msg = f"Retry(attempts={self.attempts}): a handler runs at least once; use 1 for no retry"
             raise ValueError(msg)
 
     def pause(self, failures: int) -> float:
-        """Seconds to wait after so many failures."""
+        """Return the delay in seconds after so many failures."""
         return min(self.longest.total_seconds(), self.first.total_seconds() * 2.0 ** min(failures - 1, 30))
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one event.
+    """The result of dispatching one event.
 
     Args:
-        wishes: what is to be done, in order; a read receipt comes last. A failed handler's wishes are not among
-            them.
-        handler: the qualified name of the handler that answered or failed; None if none wanted the event.
-        error: why it failed; None if it did not.
-        retry: how often a failed handler is to be tried.
-        is_final: trying again cannot help.
-        writes: what is to be remembered, together with the wishes; or, of a failure, if the event is given up.
+        keyed_actions: the actions to commit, in order; a read receipt comes last. Those of a failed handler are
+            dropped.
+        handler: the qualified name of the handler that answered or failed; None if no handler took the event.
+        error: the error of a failed handler; None if it succeeded.
+        retry: how often a failed handler is tried.
+        is_final: a retry cannot succeed.
+        writes: what to commit together with the actions; after a failure, what to commit if the event is given up.
     """
 
     keyed_actions: tuple[KeyedAction, ...] = ()
@@ -82,5 +82,5 @@ class Outcome:
 
     @property
     def actions(self) -> list[Action]:
-        """What is to be done, without the keys."""
+        """The actions, without their keys."""
         return [keyed.action for keyed in self.keyed_actions]

@@ -14,18 +14,18 @@ from chatbot.normalization import fold_name
 
 
 class HandlerRegistry:
-    """All handlers of a bot, in their order.
+    """All handlers of a bot, in order.
 
     Args:
         handlers: of all its plugins.
 
     Attributes:
         commands: the commands, by their names as `fold_name` compares them.
-        timed: the timers and schedules, by their qualified names, which are what is stored of them.
-        by_name: all of them, by their qualified names; the first of a name.
+        timed: the timers and schedules, by their qualified names, under which they are stored.
+        by_name: all handlers by their qualified names; the first one of each name.
 
     Raises:
-        PluginError: a name stands for two of them.
+        PluginError: two commands, dialogs, timers or schedules have the same name.
     """
 
     def __init__(self, handlers: Iterable[Handler]) -> None:
@@ -51,7 +51,7 @@ def _commands_of(handlers: Iterable[Handler]) -> dict[str, Handler]:
 
 
 def _stored(handlers: Iterable[Handler]) -> dict[str, Handler]:
-    """Those whose qualified names are stored, by these: two of one name could not be told apart after a restart."""
+    """Index handlers whose qualified names are stored, and refuse duplicates: a restart could not distinguish them."""
     stored: dict[str, Handler] = {}
     for handler in handlers:
         first = stored.setdefault(handler.name, handler)
@@ -69,7 +69,7 @@ def _stored(handlers: Iterable[Handler]) -> dict[str, Handler]:
 
 
 def function_called_by(event: Event) -> str | None:
-    """The function that an event calls by its name; None if whoever matches gets it."""
+    """Return the name of the function that an event calls; None if the event goes to the handlers that match."""
     match event:
         case TimerFired():
             return event.timer
@@ -80,8 +80,8 @@ def function_called_by(event: Event) -> str | None:
 
 
 def unknown_function(event: Event, name: str) -> StateError:
-    """The error of an event whose function is gone."""
+    """Return the error of an event whose function does not exist any more."""
     return StateError(
-        f"{type(event).__name__} calls {name}, which is no timer or schedule of this bot any more: put the function"
-        " back, then revive this letter"
+        f"{type(event).__name__} calls {name}, which is no timer or schedule of this bot any more: restore the"
+        " function, then retry this dead letter"
     )

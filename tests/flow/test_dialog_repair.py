@@ -56,7 +56,7 @@ async def test_a_dialog_whose_code_was_changed_ends_as_a_dead_letter_with_a_word
         assert room.replies == ["What is your name?", LOST, "echo more"]
         (letter,) = await store.dead_letters(room.bot.user)
         assert letter.error.startswith("DialogDiverged: the dialog ")
-        assert "put the code back; then revive this dead letter" in letter.error
+        assert "restore the code; then retry this dead letter" in letter.error
 
 
 @pytest.mark.virtual_time

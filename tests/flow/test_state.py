@@ -258,7 +258,7 @@ async def test_an_event_stream_remembers_from_event_to_event() -> None:
 
 @pytest.mark.parametrize(
     ("handle", "reason"),
-    [(State, "BotStarted happens in no thread; use BotState"), (ProfileState, "BotStarted is nobody's doing")],
+    [(State, "BotStarted happens in no thread; use BotState"), (ProfileState, "BotStarted is not caused by a person")],
 )
 def test_state_that_an_event_cannot_have_is_refused_at_load(handle: type, reason: str) -> None:
     plugin = Plugin("wrong")

@@ -37,5 +37,5 @@ def test_an_answer_makes_the_next_refusal_news_again() -> None:
 
 @pytest.mark.parametrize("wrong", [(0, timedelta(minutes=1)), (1, timedelta())])
 def test_a_rate_that_lets_nobody_in_is_refused(wrong: tuple[int, timedelta]) -> None:
-    with pytest.raises(ValueError, match="at least one message in more than no time"):
+    with pytest.raises(ValueError, match="at least one message, in a time longer than zero"):
         Rate(*wrong)
