@@ -338,7 +338,7 @@ class Lane:
         """Find out whether the bot is in the thread; return None when it is, else when to go on.
 
         Raises:
-            ErrorResponse: it is, and the service does not show its messages all the same.
+            ServiceError: it is, and the service does not show its messages all the same.
             TryAgain: nothing can be told now.
         """
         if self._context.is_stopping:

@@ -77,7 +77,7 @@ class ThreadLiveChannel:
         """Return who is in the thread; the service is asked once for several events, while nobody comes or goes.
 
         Raises:
-            ErrorResponse: the service does not say.
+            ServiceError: the service does not say.
         """
         state, now = self._state, anyio.current_time()
         if state.people is None or now - state.people_at > PEOPLE_SECONDS:

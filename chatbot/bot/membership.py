@@ -400,7 +400,7 @@ async def find_arrival(service: ChatService, thread: ThreadId, budget: Budget, *
 
     Raises:
         Forbidden, NotFound: the bot is not in the thread, or the thread is gone.
-        ErrorResponse: as the service does.
+        ServiceError: as the service does.
     """
     people = await count_people(service, thread, budget)
     top = 0
@@ -426,7 +426,7 @@ async def count_people(service: ChatService, thread: ThreadId, budget: Budget) -
 
     Raises:
         Forbidden: the bot is not in the thread.
-        ErrorResponse: as `ChatService.list_participants` does.
+        ServiceError: as `ChatService.list_participants` does.
     """
     await _turn(budget, Operation.LIST_PARTICIPANTS)
     people = [person.user async for person in service.list_participants(thread)]
@@ -450,7 +450,7 @@ async def shows_removal(service: ChatService, thread: ThreadId, budget: Budget, 
         since: the id of the message that began the bot's stay; nothing older is read.
 
     Raises:
-        ErrorResponse: the thread cannot be read.
+        ServiceError: the thread cannot be read.
     """
     link: str | None = None
     for _ in range(REMOVAL_PAGES):

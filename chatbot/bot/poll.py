@@ -115,7 +115,7 @@ class ThreadPoller:
         base of the cursor rises in the end because everything that was shown is committed.
 
         Raises:
-            ErrorResponse: the thread cannot be read now.
+            ServiceError: the thread cannot be read now.
             TryAgain, StoreError: as `EventProcessor.handle`.
         """
         now = self.run_at = anyio.current_time()

@@ -194,7 +194,7 @@ class Session:
             patience: how long to wait for answers when the input has ended.
 
         Raises:
-            ErrorResponse: the service is gone, or refuses.
+            ServiceError: the service is gone, or refuses.
         """
         self._show(self._transcript.news(await self._messages(), has_own=True)[-EARLIER:])
         async with anyio.create_task_group() as group:

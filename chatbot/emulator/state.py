@@ -199,7 +199,7 @@ class WorldState:
         return max(now * 1000, self.activity + 1)
 
     def room(self, thread: str) -> ThreadState:
-        """The room of a thread id; a thread nobody knows is a ErrorResponse."""
+        """The room of a thread id; raises `ErrorResponse` for an unknown thread."""
         room = self.rooms.get(thread)
         if room is None:
             raise thread_not_found()

@@ -180,7 +180,7 @@ async def assemble(
             siblings.
 
     Raises:
-        ErrorResponse: the service cannot be reached, or refuses one of them.
+        ServiceError: the service cannot be reached, or refuses one of them.
         StoreError: the store cannot be read or written.
     """
     counters = {} if counters is None else counters

@@ -131,7 +131,7 @@ class Daemon:
         """Run the bots on a resource until they are stopped.
 
         Raises:
-            ErrorResponse: the service cannot be reached at the start, or refuses access.
+            ServiceError: the service cannot be reached at the start, or refuses access.
             StoreError: the store cannot be opened, read or written.
         """
         config = self._config

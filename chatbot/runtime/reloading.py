@@ -290,7 +290,7 @@ class Reloader:
 
         Raises:
             ConfigError: bots.yaml or a plugin cannot be used, or cannot go on with what the store holds.
-            ErrorResponse: the service cannot be reached, or refuses a new bot.
+            ServiceError: the service cannot be reached, or refuses a new bot.
             StateError: nobody can listen where the status server shall.
             StoreError: the store cannot be read or written.
         """

@@ -130,6 +130,7 @@ def test_two_plugins_cannot_have_the_same_command() -> None:
 
     with pytest.raises(
         PluginError,
-        match=r"^tests/unit/dispatch/test_handler_commands\.py:\d+: command /roll is taken already, by tests/.*:\d+; rename",
+        match=r"^tests/unit/dispatch/test_handler_commands\.py:\d+: command /roll is taken already,"
+        r" by tests/.*:\d+; rename",
     ):
         Dispatcher([first, second], bot=BOT)
