@@ -1,7 +1,8 @@
 """Administration of running bots and of their store: status, reload, dead letters, and erasing a person.
 
-The same questions are answered by a daemon, whose bots act at once, and for a store that nobody else has open.
-What somebody wrote, and errors, which may quote it, are only in the details of one dead letter, never in a list.
+A daemon answers these requests for its running bots, which act at once; commands answer them for a store that no
+process has open. Message texts, and errors that may quote them, are only in the details of one dead letter, never in a
+list.
 """
 
 from __future__ import annotations
@@ -25,12 +26,10 @@ from chatbot.stores.writes import DropDeadLetter, ReviveDeadLetter
 
 
 class ControlApi:
-    """Hands questions on to whoever knows.
+    """Answers the requests that commands send to running bots.
 
     Args:
-        caretaker: knows the bots' memory.
-        status_monitor: knows how they are doing.
-        reloader: takes up what has changed; None where the bots are about to end by themselves.
+        reloader: applies changes; None where the bots end by themselves (`--once`).
     """
 
     def __init__(self, admin: AdminApi, status_monitor: StatusMonitor, reloader: Reloader | None) -> None:
@@ -39,7 +38,7 @@ class ControlApi:
         self._reloader = reloader
 
     async def answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Answer a question: `{"ask": "status"}`, `{"ask": "unsent", "thread": …}`, `{"ask": "reload", "force": …}`, or
+        """Answer a request: `{"ask": "status"}`, `{"ask": "unsent", "thread": …}`, `{"ask": "reload", "force": …}`, or
         one of `AdminApi.answer`.
         """
         match question.get("ask"):
@@ -49,7 +48,7 @@ class ControlApi:
                 return {"count": self._status_monitor.unsent(ThreadId(str(question.get("thread"))))}
             case "reload":
                 if self._reloader is None:
-                    message = "these bots end by themselves (--once); what has changed is taken up at the next start"
+                    message = "these bots end by themselves (--once); changes are applied at the next start"
                     raise StateError(message)
                 return await self._reloader.reload(is_forced=question.get("force") is True)
             case _:
@@ -57,7 +56,7 @@ class ControlApi:
 
 
 def letter_summary(bot: BotRecord, letter: DeadLetter) -> dict[str, Any]:
-    """What stands in a list: no message text, and of the error only its type."""
+    """Return an entry of a list: no message text, and of the error only its type."""
     event = letter.event
     return {
         "id": letter.id,
@@ -73,7 +72,7 @@ def letter_summary(bot: BotRecord, letter: DeadLetter) -> dict[str, Any]:
 
 
 def letter_details(bot: BotRecord, letter: DeadLetter) -> dict[str, Any]:
-    """Everything that is known of a letter, message text included."""
+    """Return everything about a dead letter, including the message text."""
     facts = {**letter_summary(bot, letter), "error": letter.error, "user": bot.user, "resource": bot.resource}
     match letter.event:
         case MessageEvent(message=message):
@@ -92,7 +91,7 @@ def letter_details(bot: BotRecord, letter: DeadLetter) -> dict[str, Any]:
 
 MOST_LISTED: Final = 1000
 HANDLER_PATIENCE: Final = 10.0
-"""Seconds that forgetting waits for handlers which may be at work with the person's words."""
+"""Seconds that an erasure waits for running handlers, which may hold the person's texts."""
 
 ALL: Final = "all"
 _USER_ID: Final = re.compile(r"\d+:\S+")
@@ -100,11 +99,11 @@ _Owned = tuple[BotRecord, DeadLetter]
 
 
 class AdminApi:
-    """Looks after a store.
+    """Manages dead letters and erases people, in a store and in the bots that run on it.
 
     Args:
         store: opened by the caller.
-        bots: those that run on it, at any time.
+        bots: the bots that run on it; a reload changes this list.
     """
 
     def __init__(self, store: Store, bots: Sequence[Bot] = ()) -> None:
@@ -117,12 +116,12 @@ class AdminApi:
         return {bot.user: bot for bot in self._bots}
 
     async def answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Answer one question: `ask` says which; further keys are `bot` (a name), `id` (or all) and `user`.
+        """Answer one request: `ask` names it; further keys are `bot` (a name), `id` (or `all`) and `user`.
 
         Raises:
-            UnknownName: no bot, letter or person is meant by what was given.
+            UnknownName: there is no such bot, dead letter or person.
             StoreError: the store cannot be read or written.
-            StateError: it is no question.
+            StateError: the request is unknown.
         """
         match question:
             case {"ask": "dead-letters list"}:
@@ -138,17 +137,17 @@ class AdminApi:
             case {"ask": "state forget", "user": str(user)}:
                 return await self._forget(user)
             case _:
-                message = "that is no question that this version of chatbot answers; are both of the same version?"
+                message = "this version of chatbot does not know the request; run command and bots in the same version"
                 raise StateError(message)
 
     # ── dead letters ──────────────────────────────────────────────────────────────────────────────────────────
 
     async def _letters(self, name: str | None) -> list[_Owned]:
-        """The letters of all bots, or of this one; oldest first."""
+        """Return the dead letters of all bots or of one, oldest first."""
         records = await self._store.bots()
         if name is not None and name not in {record.name for record in records}:
             known = ", ".join(sorted({record.name for record in records})) or "none"
-            message = f"no bot {name!r} is remembered here; there are: {known}"
+            message = f"the store knows no bot {name!r}; it knows: {known}"
             raise UnknownName(message)
         meant = [record for record in records if name in (None, record.name)]
         letters = [(record, letter) for record in meant for letter in await self._store.dead_letters(record.user)]
@@ -158,7 +157,7 @@ class AdminApi:
         for record, letter in await self._letters(name):
             if letter.id == id:
                 return record, letter
-        message = f"there is no dead letter {id!r}; `chatbot dead-letters list` shows those there are"
+        message = f"there is no dead letter {id!r}; `chatbot dead-letters list` shows all"
         raise UnknownName(message)
 
     async def _select(self, id: str, name: str | None) -> list[_Owned]:
@@ -182,7 +181,7 @@ class AdminApi:
         return {**letter_summary(record, letter), "outcome": outcome}
 
     async def _is_in(self, record: BotRecord, letter: DeadLetter) -> bool:
-        """Whether, as far as the store knows, the bot is in the letter's thread."""
+        """Return whether the bot is in the dead letter's thread, according to the store."""
         thread = letter.event.thread if isinstance(letter.event, ThreadEvent) else None
         return any(one.thread == thread and not one.is_left for one in await self._store.threads(record.user))
 
@@ -198,7 +197,7 @@ class AdminApi:
     # ── people ────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _forget(self, user: str) -> Mapping[str, Any]:
-        """Erase a person: from the store, then from the lanes, then once more what work in hand has left."""
+        """Erase a person from the store and the lanes, then once more, because running handlers may have written."""
         await self._check_person(user)
         person = UserId(user)
         erased = await self._erase(person)
@@ -218,7 +217,9 @@ class AdminApi:
 
     async def _check_person(self, user: str) -> None:
         if not _USER_ID.fullmatch(user):
-            message = f"{user!r} is not a user's id: expected one like 8:acs:…, as threads, logs and letters show it"
+            message = (
+                f"{user!r} is not a user's id: expected one like 8:acs:…, as threads, logs and dead letters show it"
+            )
             raise UnknownName(message)
         for record in await self._store.bots():
             if record.user == user:
@@ -230,5 +231,5 @@ def _name(question: Mapping[str, Any], key: str) -> str | None:
     value = question.get(key)
     if value is None or isinstance(value, str):
         return value
-    message = f"{key} must be a text"
+    message = f"{key} must be a string"
     raise StateError(message)

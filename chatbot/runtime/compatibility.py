@@ -1,7 +1,7 @@
-"""Compatibility of a store with the code at hand: the timers, dialogs, states and so on that it cannot go on with.
+"""Compatibility of a store with the code: finds timers, dialogs, states and dead letters that it cannot continue.
 
-Nothing that people wrote is in what is found: names of functions and classes are the author's, and so is a dialog's
-question, which is stored only where it is written in the dialog's source. Why a state cannot be read is not said: a
+No finding quotes people: names of functions and classes are the author's, and so is a dialog's question, which is
+stored only if it is a literal in the dialog's source. A finding does not say why a state cannot be read, because a
 key that its class lacks may be what somebody wrote.
 """
 
@@ -33,11 +33,11 @@ from chatbot.stores.records import DeadLetter, DialogRecord, StateKey, StoredSta
 
 @dataclass(frozen=True, slots=True)
 class Incompatibility:
-    """Something in a store that the code cannot go on with.
+    """Stored data of a bot that the code cannot continue.
 
     Args:
-        bot: whose, by its name in bots.yaml.
-        key: tells it from others of the bot; the same however many records it concerns.
+        bot: its name in bots.yaml.
+        key: identifies the problem within the bot; does not depend on the number of records.
         problem: one sentence.
     """
 
@@ -47,7 +47,7 @@ class Incompatibility:
 
     @property
     def is_loss(self) -> bool:
-        """Whether something is lost that somebody waits for; a schedule whose function is gone just ends."""
+        """Whether people lose something. A schedule whose function is gone only ends."""
         return self.key[0] != "schedule"
 
     def __str__(self) -> str:
@@ -55,14 +55,14 @@ class Incompatibility:
 
 
 async def incompatibilities(store: Store, plugins: Mapping[str, Sequence[Plugin]]) -> list[Incompatibility]:
-    """What a store holds that these plugins cannot go on with.
+    """Return what a store holds that these plugins cannot continue.
 
     Args:
         store: opened by the caller.
-        plugins: those of each bot, by its name; other bots of the store are left out.
+        plugins: by bot name; other bots of the store are left out.
 
     Raises:
-        StoreError: it cannot be read.
+        StoreError: the store cannot be read.
     """
     found: list[Incompatibility] = []
     for record in await store.bots():
@@ -99,27 +99,22 @@ def _compare(
 
 
 class _Groups:
-    """Records with the same problem, counted together.
-
-    Args:
-        bot: whose.
-    """
+    """Counts records that have the same problem."""
 
     def __init__(self, bot: str) -> None:
         self._bot = bot
         self._threads: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
 
     def add(self, *key: str, thread: str | None = None) -> None:
-        """Count one.
+        """Count one record.
 
         Args:
-            key: the kind of record, a verb in both numbers, and what stands behind it.
-            thread: where.
+            key: the kind of record, the verb in singular and plural, and the rest of the sentence.
         """
         self._threads[key].append(thread or "")
 
     def problems(self) -> Iterator[Incompatibility]:
-        """Each problem, with its numbers."""
+        """Yield each problem once, with the number of its records and threads."""
         for key, threads in sorted(self._threads.items()):
             noun, singular, plural, rest = key
             count, places = len(threads), len(set(threads) - {""})
@@ -175,22 +170,18 @@ def _compare_dialogs(groups: _Groups, registry: HandlerRegistry, dialogs: Iterab
 
 
 class _Questions:
-    """The questions that a dialog asks, as far as its source tells.
-
-    Args:
-        function: the dialog's.
-    """
+    """The questions that a dialog can ask, read from its source."""
 
     def __init__(self, function: Any) -> None:
         self._texts: set[str] = set()
         self._marks: set[str] = set()
-        self._whole: set[str] = set()  # questions of which all that can be said stands in the source
+        self._whole: set[str] = set()  # questions that are literals in the source, with all their choices
         self._is_complete = True
         for tree in _sources(inspect.unwrap(function)):
             self._read(tree)
 
     def may_ask(self, question: str | None, mark: str) -> bool:
-        """Whether it may still ask this: a question by its words, where they are known, and by its mark."""
+        """Return whether the dialog may still ask this question, identified by its mark and, if stored, its text."""
         if mark in self._marks or (not self._marks and not self._texts):
             return True
         if question is None:
@@ -213,7 +204,7 @@ _ASKING = ("ask", "confirm")
 
 
 def _marks_of(call: ast.Call, method: str) -> Iterator[str]:
-    """The mark of a question all of which stands in the source; nothing where some is computed."""
+    """Yield the mark of a question that is a literal in the source; nothing if part of it is computed."""
     options = {keyword.arg: keyword.value for keyword in call.keywords}
     try:
         question = ast.literal_eval(call.args[0] if call.args else options["question"])
@@ -229,7 +220,7 @@ def _marks_of(call: ast.Call, method: str) -> Iterator[str]:
 
 
 def _sources(function: Any) -> Iterator[ast.AST]:
-    """The source of the modules that a dialog is written in: its own, and those whose functions it names."""
+    """Yield the source of a dialog's module and of the modules whose dialog functions it imports."""
     names = {function.__module__}
     for value in getattr(function, "__globals__", {}).values():
         if inspect.isfunction(value) and any("Dialog" in str(one) for one in value.__annotations__.values()):
@@ -258,7 +249,7 @@ def _compare_letters(groups: _Groups, registry: HandlerRegistry, letters: Iterab
 
 
 def _states_of(registry: HandlerRegistry) -> list[StateType]:
-    """All states that handlers ask for, each once."""
+    """Return all states that handlers use, each once."""
     return list(
         {state.id: state for handler in registry.by_name.values() for state in handler.states.values()}.values()
     )

@@ -23,11 +23,11 @@ from chatbot.stores.records import BotRecord
 
 @dataclass(frozen=True, slots=True)
 class OwnEndpoint:
-    """An endpoint of the user's own that gives out tokens.
+    """A token endpoint that the user runs.
 
     Args:
-        url: where it is; its query may be secret.
-        authorization: what it is shown, if anything.
+        url: its query may be secret.
+        authorization: the `Authorization` header to send, if any.
     """
 
     url: str = field(repr=False)
@@ -36,17 +36,17 @@ class OwnEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One resource of the service, and how we are let in: by at most one of key, Entra and an endpoint of tokens.
+    """A resource of the service and how to authenticate: by at most one of key, Entra and token endpoint.
 
     Args:
-        endpoint: where it is, for us.
-        resource: what tells it from other resources; stays the same over restarts, even where the port changes.
-        access_key: its key.
-        connection_string: how others reach it; None where there is no key that could be in one.
-        ca_file: the authority that signed its certificate; None if any system knows it.
-        is_emulator: it is the one inside the daemon's own process.
-        entra: who we are to Microsoft Entra ID.
-        token_endpoint: who gives out tokens.
+        endpoint: the URL that this process uses.
+        resource: identifies the resource; stays the same over restarts, even if the port changes.
+        access_key: the resource's key.
+        connection_string: for other programs; None without a key.
+        ca_file: the authority that signed the certificate; None if the system trusts it.
+        is_emulator: the resource is the emulator in the daemon's process.
+        entra: the credential for Microsoft Entra ID.
+        token_endpoint: issues the bots' tokens.
     """
 
     endpoint: str
@@ -60,14 +60,14 @@ class Connection:
 
     @classmethod
     def of(cls, config: Config, environ: Mapping[str, str] = os.environ) -> Self:
-        """The resource that bots.yaml names.
+        """Return the connection to the resource that bots.yaml names.
 
         Args:
-            config: not one of the emulator's.
-            environ: where a workload identity finds what it needs.
+            config: does not name the emulator.
+            environ: holds the settings of a workload identity.
 
         Raises:
-            ConfigError: it cannot be reached the way that bots.yaml says.
+            ConfigError: the settings do not suffice to reach it.
         """
         ca_file = config.directory / config.ca_file if config.ca_file else None
         service = config.service
@@ -86,7 +86,7 @@ class Connection:
 
     @classmethod
     def to_running(cls, info: RunInfo) -> Self:
-        """The resource whose bots run, as their daemon published it: with its key, if it has one."""
+        """Return the connection that a running daemon published: with its key, if it has one."""
         text = info.connection_string
         key = ConnectionString.parse(text).access_key if text else None
         ca_file = Path(info.ca_file) if info.ca_file else None
@@ -94,12 +94,12 @@ class Connection:
 
     @property
     def is_admitted(self) -> bool:
-        """Whether we may make users, issue tokens and revoke them."""
+        """Whether this connection can create users, and issue and revoke tokens."""
         return self.access_key is not None or self.entra is not None
 
     @property
     def way(self) -> str:
-        """How we are let in, in a few words."""
+        """How requests are authenticated, in a few words."""
         if self.access_key is not None:
             return "with its access key"
         if self.entra is not None:
@@ -110,31 +110,33 @@ class Connection:
 
     @property
     def remedy(self) -> str:
-        """What to do when the service, or whoever gives out tokens, refuses us."""
+        """The remedy when the service or the token endpoint refuses access."""
         if self.access_key is not None:
-            return "copy the resource's connection string anew, and check this machine's clock"
+            return "copy the resource's connection string again, and check this machine's clock"
         if self.entra is not None:
             where = "docs/how-to/authenticate.md"
             return f"check that this identity has a role on the resource ({where}), and this machine's clock"
         if self.token_endpoint is not None:
-            return "ask whoever runs the token endpoint, and check this machine's clock"
+            return "ask the operator of the token endpoint, and check this machine's clock"
         return "get new tokens (`chatbot identity show --token`, run with a key), and check this machine's clock"
 
     def open(self) -> AcsResource:
-        """The resource, to be used as a context manager."""
-        ca_file = self.ca_file if self.endpoint.startswith("https:") else None  # our own emulator: plain http
+        """Return the resource, to be used as a context manager."""
+        ca_file = (
+            self.ca_file if self.endpoint.startswith("https:") else None
+        )  # the daemon's own emulator is reached by plain http
         return AcsResource(self.endpoint, access_key=self.access_key, entra=self.entra, ca_file=ca_file)
 
     def tokens(self, resource: AcsResource, user: UserId, bot: BotConfig | None = None) -> TokenSource:
-        """Where a user's tokens come from.
+        """Return the source of a user's tokens.
 
         Args:
-            resource: what `open` gave, opened.
+            resource: from `open`, entered.
             user: whose tokens.
-            bot: what bots.yaml says about the user, if it is a bot: its token, where nobody gives out any.
+            bot: the settings of the user, if it is a bot: they may hold its token.
 
         Raises:
-            ConfigError: nobody gives out tokens of this user.
+            ConfigError: there is no source of tokens for this user.
         """
         if self.token_endpoint is not None:
             own = self.token_endpoint
@@ -143,7 +145,7 @@ class Connection:
             return resource.issued_tokens(user)
         if bot is not None and bot.token is not None:
             return StaticToken(bot.token.get_secret_value())
-        msg = f"there is no token of {user}, and nothing that gives one out: bots.yaml has only those of its bots"
+        msg = f"there is no token for {user} and nothing that issues one: bots.yaml holds only tokens of its bots"
         raise ConfigError(msg)
 
 
@@ -158,14 +160,12 @@ def _entra(config: Config, given: EntraConfig, environ: Mapping[str, str]) -> En
 
 @dataclass(frozen=True, slots=True)
 class KnownBot:
-    """A bot of bots.yaml.
+    """A bot of bots.yaml, from its daemon or from the store.
 
     Args:
-        name: in bots.yaml.
-        display_name: as people see it.
-        user: its user; None where it has none yet.
-        settings: what bots.yaml says; None where only its daemon was asked.
-        record: what the store remembers; None where the store was not asked, or knows nothing.
+        user: None if it has no user yet.
+        settings: from bots.yaml; None if only the daemon was asked.
+        record: from the store; None if the store was not read, or does not know the bot.
     """
 
     name: str
@@ -180,23 +180,23 @@ KnownBots = Mapping[str, KnownBot]
 
 
 def published(info: RunInfo, settings: Mapping[str, BotConfig]) -> KnownBots:
-    """The bots of a running daemon.
+    """Return the bots of a running daemon.
 
     Args:
-        info: what it published.
+        info: from the daemon's run file.
         settings: of the bots, as far as they are needed.
     """
     return {bot.name: KnownBot(bot.name, bot.display_name, bot.user_id, settings.get(bot.name)) for bot in info.bots}
 
 
 async def remembered(config: Config, connection: Connection, store: Store | None) -> KnownBots:
-    """The bots of a bots.yaml that nothing runs.
+    """Return the bots of a bots.yaml while no daemon runs them.
 
     Args:
         store: from `visit_store`, not opened yet.
 
     Raises:
-        StoreError: it cannot be read.
+        StoreError: the store cannot be read.
     """
     records: dict[str, BotRecord | None] = {}
     if store is not None:

@@ -27,10 +27,10 @@ PATIENCE_SECONDS: Final = 60.0
 
 
 def find_daemon(control: ControlDirectory, config: Path) -> Address | None:
-    """Where the daemon that runs the bots of this file listens; None when none runs, or only one of another file.
+    """Return the address of the daemon that runs the bots of this file; None if there is none.
 
     Raises:
-        StateError: one runs, but it does not listen.
+        StateError: a daemon runs, but does not listen.
         StoreError: the directory cannot be read.
     """
     if not control.is_held:
@@ -38,26 +38,26 @@ def find_daemon(control: ControlDirectory, config: Path) -> Address | None:
     facts = control.read_facts(FACTS)
     match facts:
         case {"path": str(path), "port": int(port), "token": str(token), "config": str(known)}:
-            # Links are followed only now: a config map's file is another one after every change.
+            # Links are resolved only now: every change of a Kubernetes config map makes them lead to another file.
             return Address(path, port, token) if os.path.realpath(known) == os.path.realpath(config) else None
         case _:
             message = (
-                f"bots run in {control.path.parent}, but cannot be asked: they are starting or stopping; try again"
+                f"bots run in {control.path.parent}, but do not take requests: they are starting or stopping; try again"
             )
             raise StateError(message)
 
 
 async def ask(address: Address, question: Mapping[str, Any], patience: float = PATIENCE_SECONDS) -> Mapping[str, Any]:
-    """Ask the daemon.
+    """Send a request to the daemon, and return its answer.
 
     Args:
         address: from `find_daemon`.
         question: see `ControlApi.answer`.
-        patience: seconds until an answer must be there.
+        patience: seconds to wait for the answer.
 
     Raises:
-        ChatbotError: what the daemon answered.
-        StateError: it does not answer.
+        ChatbotError: the error that the daemon answered.
+        StateError: the daemon does not answer.
     """
     try:
         with anyio.fail_after(patience):
@@ -73,7 +73,7 @@ async def ask(address: Address, question: Mapping[str, Any], patience: float = P
         anyio.EndOfStream,
         anyio.IncompleteRead,
     ) as error:
-        message = "the process does not answer; it may be stopping, or very busy: try again in a moment"
+        message = "the process does not answer; it may be stopping or very busy: try again in a moment"
         raise StateError(message) from error
     match reply:
         case {"answer": dict(answer)}:
@@ -81,7 +81,7 @@ async def ask(address: Address, question: Mapping[str, Any], patience: float = P
         case {"error": str(text), "kind": str(kind)}:
             raise _KINDS.get(kind, StateError)(text)
         case _:
-            message = "the running bots answered something else; are they of another version of chatbot? Restart them"
+            message = "the running bots sent an unknown answer; if they have another version of chatbot, restart them"
             raise StateError(message)
 
 
@@ -94,7 +94,7 @@ async def _connect(address: Address) -> SocketStream:
 _KINDS: Final[Mapping[str, type[ChatbotError]]] = {
     kind.__name__: kind for kind in (ConfigError, ServiceError, StoreError, UnknownName, StateError)
 }
-"""The errors that are raised again where the question was asked: they decide its exit code."""
+"""Errors that the command raises again; they decide its exit code."""
 
 
 def _kind_of(error: ChatbotError) -> str:
@@ -104,7 +104,7 @@ def _kind_of(error: ChatbotError) -> str:
 MAX_QUESTION: Final = 65_536
 MAX_ANSWER: Final = 16 * 1024 * 1024
 MAX_CONNECTIONS: Final = 16
-"""How many are connected at one time; the next one ends the connection that has been silent for longest."""
+"""The most connections; one more ends the connection that has been silent for the longest time."""
 
 IDLE_SECONDS: Final = 30.0
 ACCEPT_PAUSE: Final = 1.0
@@ -112,12 +112,12 @@ CLOSE_SECONDS: Final = 1.0
 FACTS: Final = "control"
 
 Answer = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
-"""Answers a question; a `ChatbotError` is told to whoever asked."""
+"""Answers a request; a `ChatbotError` is sent to the command."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a daemon listens: a socket's path, or a port of loopback."""
+    """The address of a daemon: the path of a Unix socket, or a port on loopback with a token."""
 
     path: str = ""
     port: int = 0
@@ -126,12 +126,12 @@ class Address:
 
 @asynccontextmanager
 async def listening(control: ControlDirectory, answer: Answer, *, config: Path) -> AsyncIterator[None]:
-    """Answer questions while the block runs. A daemon that cannot listen says so in its log, and runs all the same.
+    """Answer requests while the block runs. A daemon that cannot listen logs it, and runs without.
 
     Args:
         control: the directory, held by the caller.
-        answer: what answers.
-        config: whose bots these are; commands for another file are not meant for us.
+        answer: answers the requests.
+        config: the bots.yaml; commands for another file do not find this daemon.
     """
     try:
         listener, address = await anyio.to_thread.run_sync(_open, control, config)
@@ -142,8 +142,8 @@ async def listening(control: ControlDirectory, answer: Answer, *, config: Path) 
         yield
         return
     try:
-        async with await SocketListener.from_socket(listener) as ear, anyio.create_task_group() as group:
-            group.start_soon(_Server(answer, address.token).welcome, ear)
+        async with await SocketListener.from_socket(listener) as sockets, anyio.create_task_group() as group:
+            group.start_soon(_Server(answer, address.token).accept, sockets)
             yield
             group.cancel_scope.cancel()
     finally:
@@ -153,7 +153,7 @@ async def listening(control: ControlDirectory, answer: Answer, *, config: Path) 
 
 def _open(control: ControlDirectory, config: Path) -> tuple[socket.socket, Address]:
     path = control.path / "control.sock"
-    path.unlink(missing_ok=True)  # of a daemon that was killed; we hold the directory
+    path.unlink(missing_ok=True)  # left by a killed daemon; this one holds the directory
     listener, address = _open_unix(path) or _open_loopback()
     try:
         listener.listen(MAX_CONNECTIONS)
@@ -168,14 +168,14 @@ def _open(control: ControlDirectory, config: Path) -> tuple[socket.socket, Addre
 
 
 def _open_unix(path: Path) -> tuple[socket.socket, Address] | None:
-    """A socket at this path; None where there are no such sockets, or not at such a path."""
+    """Return a socket at this path; None if the platform or the path does not allow one."""
     if not hasattr(socket, "AF_UNIX"):
         return None
     listener = socket.socket(socket.AF_UNIX)
     try:
         listener.bind(str(path))
         path.chmod(0o600)
-    except OSError:  # too long a path, or a file system without sockets
+    except OSError:  # the path is too long, or the file system has no sockets
         listener.close()
         return None
     return listener, Address(path=str(path))
@@ -195,23 +195,23 @@ def _close(control: ControlDirectory, address: Address) -> None:
 
 
 class _Server:
-    """Takes guests in and answers what they ask, whatever they send."""
+    """Accepts connections and answers requests, whatever clients send."""
 
     def __init__(self, answer: Answer, token: str) -> None:
         self._answer = answer
         self._token = token
         self._guests = 0
-        self._silent: dict[anyio.CancelScope, None] = {}  # the longest silence first
+        self._silent: dict[anyio.CancelScope, None] = {}  # ordered by the length of silence
         import structlog  # here and below: commands import this module, and `chatbot status` must answer soon
 
         self._log = structlog.get_logger()
 
-    async def welcome(self, ear: SocketListener) -> None:
+    async def accept(self, listener: SocketListener) -> None:
         async with anyio.create_task_group() as group:
             while True:
                 try:
-                    client = await ear.accept()
-                except (OSError, anyio.BrokenResourceError) as error:  # no file descriptors left, for example
+                    client = await listener.accept()
+                except (OSError, anyio.BrokenResourceError) as error:  # no file descriptors are left, for example
                     self._log.warning("control.refused", error=error)
                     await anyio.sleep(ACCEPT_PAUSE)
                     continue
@@ -222,31 +222,31 @@ class _Server:
         try:
             async with client:
                 if self._guests > MAX_CONNECTIONS and not self._end_longest_silence():
-                    await _close_with(client, "too many commands ask at the same time; try again in a moment")
+                    await _close_with(client, "too many commands are connected; try again in a moment")
                     return
                 await self._converse(client)
         except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
-            pass  # the client has left; nobody is there to be told
+            pass  # the client has left
         except Exception:
             self._log.exception("control.failed")
         finally:
             self._guests -= 1
 
     def _end_longest_silence(self) -> bool:
-        """Make room for a new connection; False if all the others wait for an answer of ours.
+        """End the connection that has been silent for the longest time; return False if all others wait for answers.
 
-        Without this, a few connections that never ask anything would keep `chatbot status` from being answered.
+        Without this, a few connections that never send a request would block `chatbot status`.
         """
         longest = next(iter(self._silent), None)
         if longest is None:
             return False
-        del self._silent[longest]  # the next newcomer must end another one
+        del self._silent[longest]  # the next new connection must end another one
         longest.cancel()
         return True
 
     @contextmanager
     def _is_guests_turn(self) -> Iterator[anyio.CancelScope]:
-        """End the block when the client lets us wait for too long, or somebody else needs its place."""
+        """Cancel the block if the client takes too long, or if a new connection needs its place."""
         with anyio.move_on_after(IDLE_SECONDS) as scope:
             self._silent[scope] = None
             try:
@@ -262,13 +262,13 @@ class _Server:
                 with self._is_guests_turn() as asking:
                     line = await stream.receive_until(b"\n", MAX_QUESTION)
             except anyio.DelimiterNotFound:
-                await _close_with(client, f"a question is one line of at most {MAX_QUESTION} bytes")
+                await _close_with(client, f"a request is one line of at most {MAX_QUESTION} bytes")
                 return
             except (anyio.IncompleteRead, anyio.EndOfStream):
                 return
             if asking.cancelled_caught:
                 return
-            reply = await self._reply(line)  # a reload takes as long as the bots may take to finish
+            reply = await self._reply(line)  # without a limit: a reload takes as long as the bots may take to finish
             with self._is_guests_turn() as reading:
                 await _send(client, reply)
             if reading.cancelled_caught:
@@ -277,17 +277,17 @@ class _Server:
     async def _reply(self, line: bytes) -> dict[str, Any]:
         question = _parse(line)
         if question is None:
-            return _refusal("a question is one JSON object on one line")
+            return _refusal("a request is one JSON object on one line")
         given = question.pop("token", "")
         if self._token and not _is_same(str(given), self._token):
-            return _refusal("the token is wrong; it lies in the directory of the bots, for their owner to read")
+            return _refusal("the token is wrong; it is stored in the .chatbot directory, which only its owner can read")
         try:
             return {"answer": await self._answer(question)}
         except ChatbotError as error:
             return _refusal(str(error), _kind_of(error))
         except Exception as error:
             self._log.exception("control.failed")
-            return _refusal(f"this went wrong: {type(error).__name__}; the log of the bots has more")
+            return _refusal(f"the request failed: {type(error).__name__}; see the log of the bots")
 
 
 def _is_same(given: str, token: str) -> bool:
@@ -309,7 +309,7 @@ def _refusal(text: str, kind: str = StateError.__name__) -> dict[str, Any]:
 
 
 async def _close_with(client: SocketStream, text: str) -> None:
-    """Refuse, and listen a moment longer: to close over what nobody has read would take the refusal back."""
+    """Send a refusal, then read for a moment: closing with unread input would discard the refusal."""
     with anyio.move_on_after(CLOSE_SECONDS):
         await _send(client, _refusal(text))
         await client.send_eof()
@@ -320,5 +320,5 @@ async def _close_with(client: SocketStream, text: str) -> None:
 async def _send(client: SocketStream, reply: Mapping[str, Any]) -> None:
     line = json.dumps(reply).encode() + b"\n"
     if len(line) > MAX_ANSWER:
-        line = json.dumps(_refusal("the answer is too long; ask for less")).encode() + b"\n"
+        line = json.dumps(_refusal("the answer is too long; request less")).encode() + b"\n"
     await client.send(line)

@@ -1,4 +1,4 @@
-"""The lobby: a thread with all bots, so that on the emulator there is someone to talk to from the first minute on."""
+"""The lobby: on the emulator, a thread with all bots to try them in."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _NOTES: Final = "lobby"
 
 
 async def open_lobby(bots: Sequence[Bot], control: ControlDirectory, resource: str) -> ThreadId:
-    """The lobby of a resource: made once by the first bot and remembered; later bots are brought in once.
+    """Return the lobby of a resource, and create it if there is none.
 
-    Who was taken out of it, or left, is not brought back.
+    The first bot creates it. Each bot is added once: a bot that was removed or left is not added again.
 
     Args:
         bots: at least one.
-        control: remembers it.
-        resource: of which resource; another one has another lobby.
+        control: stores the lobby and who was added.
+        resource: each resource has its own lobby.
     """
     notes = (await anyio.to_thread.run_sync(control.read_facts, _NOTES)).get(resource, {})
     thread, known = notes.get("thread"), set(notes.get("bots", ()))

@@ -1,4 +1,4 @@
-"""Which event loop bots run on: uvloop where it is installed (the extra `uvloop`), else Python's own."""
+"""The event loop that bots run on: uvloop if it is installed (the extra `uvloop`), else asyncio."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 VARIABLE: Final = "CHATBOT_EVENT_LOOP"
-"""The environment variable that names one: `asyncio` or `uvloop`."""
+"""The environment variable that chooses the event loop: `asyncio` or `uvloop`."""
 
 ASYNCIO: Final = "asyncio"
 UVLOOP: Final = "uvloop"
 
 
 def chosen(environ: Mapping[str, str]) -> str:
-    """The event loop to run on, `asyncio` or `uvloop`.
+    """Return the event loop to use, `asyncio` or `uvloop`.
 
     Args:
-        environ: where `CHATBOT_EVENT_LOOP` may name it.
+        environ: may hold `CHATBOT_EVENT_LOOP`.
 
     Raises:
-        ConfigError: it names another, or one that is not installed.
+        ConfigError: the variable names an unknown event loop, or one that is not installed.
     """
     named = environ.get(VARIABLE, "")
     is_installed = find_spec(UVLOOP) is not None
@@ -46,10 +46,10 @@ def chosen(environ: Mapping[str, str]) -> str:
 
 
 def running() -> str:
-    """The event loop that runs now, `asyncio` or `uvloop`."""
+    """Return the event loop that runs now, `asyncio` or `uvloop`."""
     return type(asyncio.get_running_loop()).__module__.partition(".")[0]
 
 
 def run(loop: str, function: Callable[[*Args], Awaitable[T]], *args: *Args) -> T:
-    """Run a coroutine function on the event loop that `chosen` has named, and return what it returns."""
+    """Run a coroutine function on an event loop from `chosen`, and return its result."""
     return anyio.run(function, *args, backend_options={"use_uvloop": loop == UVLOOP})

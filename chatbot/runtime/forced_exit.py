@@ -38,38 +38,35 @@ SAME_STOP_SECONDS: Final = 0.5
 """Signals this close to the first one are the same request: `timeout` signals a process and its group, so twice."""
 
 CUT_SECONDS: Final = 2.0
-"""How long bots that are cut off after the drain timeout, and everything that is closed then, may take."""
+"""How long cutting the bots off after the drain timeout, and closing everything, may take."""
 
 INSIST_SECONDS: Final = 1.0
-"""The same after a second signal."""
+"""The same limit after a second signal."""
 
 WRITE_SECONDS: Final = 1.0
-"""How long the store may take to finish what was handed to it, and the log to be flushed."""
+"""How long the store may take to finish submitted writes, and the log to be flushed."""
 
 LEFT_SECONDS: Final = 1.0
-"""How long threads may take that are about to end by themselves, as idle worker threads are."""
+"""How long to wait for threads that end by themselves, as idle worker threads do."""
 
 NO_GIL_SECONDS: Final = WRITE_SECONDS + 0.5
 """How much later than the watchdog thread faulthandler ends the process."""
 
 LONGEST: Final = 10.0 * 24 * 3600
-"""Seconds; longer drain timeouts than that are no limit that anybody waits for, and faulthandler refuses them."""
+"""Seconds; longer drain timeouts are cut to this, because faulthandler refuses them."""
 
 
 class ForcedExit:
-    """Ends the process when a stop does not. Use it as `with`, in the main thread, around everything author code does.
+    """Ends the process when a stop does not. Use it as `with`, in the main thread, around all author code.
 
-    A stop signal that comes before anybody listens ends the process at once with exit code 0: nothing has begun then.
-
-    Args:
-        is_json: see the attribute.
+    A stop signal that comes before `listening` ends the process at once with exit code 0, because nothing runs yet.
 
     Attributes:
-        is_json: whether every line of stderr is to be a JSON object.
-        drain_seconds: how long an orderly stop may take, asked when one begins.
-        describe: what is still running, in a few words; asked in the watchdog thread.
+        is_json: write every line to stderr as a JSON object.
+        drain_seconds: returns how long an orderly stop may take; called when one begins.
+        describe: returns what is still running, in a few words; called in the watchdog thread.
         on_stop: called in the watchdog thread when a stop begins.
-        before_exit: called in the watchdog's thread with the seconds it may take, before the process is ended.
+        before_exit: called in the watchdog thread before the process is ended, with the seconds that it may take.
     """
 
     def __init__(self, *, is_json: bool = False) -> None:
@@ -100,7 +97,7 @@ class ForcedExit:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _t: TracebackType | None) -> None:
-        """Wait for threads that author code has left behind, as long as a stop may take; then watch no longer."""
+        """Wait for threads that author code has left, as long as a stop may take; then end the watch."""
         ours = {"chatbot-stop-watchdog", "chatbot-last-words"}
         left = [
             thread
@@ -111,7 +108,7 @@ class ForcedExit:
             thread.join(LEFT_SECONDS / len(left))
         left = [thread for thread in left if thread.is_alive()]
         if left:
-            # The interpreter would wait for them without end.
+            # The interpreter would wait for them forever.
             self.describe = lambda: (
                 "threads that plugins left behind: " + ", ".join(thread.name for thread in left if thread.is_alive())
             )
@@ -123,21 +120,21 @@ class ForcedExit:
         self._last_words.put(None)
         faulthandler.cancel_dump_traceback_later()
         for number, handler in self._before.items():
-            # A process that was asked to end is about to: one more signal must not change its exit code.
+            # After a stop the process is about to exit: another signal must not change its exit code.
             signal.signal(number, handler if self._first_at is None else signal.SIG_IGN)  # type: ignore[arg-type]
 
     @contextmanager
     def listening(self, on_first: Callable[[str], None], on_second: Callable[[str], None]) -> Iterator[None]:
-        """Let stop signals call these on the running event loop while the block runs, with the signal's name.
+        """Call functions on the running event loop when stop signals arrive, with the signal's name.
 
         Args:
-            on_first: at the first signal.
-            on_second: at one that comes more than half a second after it.
+            on_first: for the first signal.
+            on_second: for one that comes more than half a second later.
         """
         loop = asyncio.get_running_loop()
 
         def tell(name: str, is_first: bool) -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            with suppress(RuntimeError):  # the loop is closed, so nothing is left to stop
                 loop.call_soon_threadsafe(on_first if is_first else on_second, name)
 
         self._listener, self._was_heard = tell, True
@@ -147,7 +144,7 @@ class ForcedExit:
             self._listener = None
 
     def begin(self) -> None:
-        """A stop has begun; safe in signal handlers and threads, and of no effect after the first time."""
+        """Start the time limit of a stop. Safe in signal handlers and threads; further calls have no effect."""
         if self._asked:
             return
         self._asked = True
@@ -155,7 +152,7 @@ class ForcedExit:
         self._arm(seconds + CUT_SECONDS, f"the stop did not end within drain_timeout ({seconds:g} s)")
 
     def insist(self) -> None:
-        """The stop is to end now; as `begin`."""
+        """Shorten the limit to `INSIST_SECONDS`. Safe like `begin`."""
         if self._insisted:
             return
         self._asked = self._insisted = True
@@ -176,20 +173,20 @@ class ForcedExit:
             self._listener(name, not self._insisted)
 
     def _stop_the_start(self, name: str) -> None:
-        """End at once: plugins are being imported, and they could catch whatever was raised here."""
+        """End at once: plugins are being imported, and they could catch an exception raised here."""
         self._say("daemon.stop_requested", "info", f"stopped by {name} before anything ran", signal=name)
         os._exit(0)
 
     def _arm(self, seconds: float, reason: str) -> None:
         if self._is_done:
             return
-        # Both ways: the thread explains and lets the store finish, but needs the GIL; faulthandler needs nothing.
+        # Both: the thread logs the reason and lets the store finish, but needs the GIL; faulthandler needs nothing.
         self._deadlines.put((time.monotonic() + seconds, reason))
         with suppress(ValueError, OSError, AttributeError, RuntimeError):  # there may be no stderr to write to
             faulthandler.dump_traceback_later(seconds + NO_GIL_SECONDS, exit=True, file=2)
 
     def _watch(self) -> None:
-        """Wait for a stop, then for its end; the latest deadline counts."""
+        """Wait for a stop, then exit when its latest deadline has passed."""
         asked = self._deadlines.get()
         if asked is not None:
             with suppress(Exception):
@@ -199,7 +196,7 @@ class ForcedExit:
             try:
                 asked = self._deadlines.get(timeout=max(0.0, deadline - time.monotonic()))
             except Empty:
-                # In another thread: nobody may be reading stderr any more, and a full pipe blocks whoever writes.
+                # In another thread: a full pipe that nobody reads blocks the thread that writes to stderr.
                 self._last_words.put(reason)
                 with suppress(Empty):
                     self._said.get(timeout=NO_GIL_SECONDS - 0.2)
@@ -240,7 +237,7 @@ class ForcedExit:
 
 
 def place_of_main_thread() -> str:
-    """Where the main thread is in code that is not the event loop's own, `file:line in function`; "" if nowhere."""
+    """Return the `file:line in function` that the main thread executes; "" if it is only in the event loop."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     while frame is not None:
         file = frame.f_code.co_filename

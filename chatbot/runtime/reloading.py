@@ -47,15 +47,15 @@ _APART: Final = frozenset({"version", "include", "bots"})
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The differences, by name.
+    """The differences between two configurations, by name.
 
     Args:
-        added: bots that there were not.
-        removed: bots that there are no more.
+        added: new bots.
+        removed: bots that no longer exist.
         restarted: bots whose own settings have changed.
-        replugged: bots of which only the plugins, or their settings, have changed.
+        with_new_plugins: bots of which only the plugins, or settings of plugins, have changed.
         applied: settings of the whole process that can change now.
-        postponed: those that only another process can take up.
+        postponed: settings of the whole process that need a restart.
     """
 
     added: tuple[str, ...] = ()
@@ -67,11 +67,11 @@ class Changes:
 
     @classmethod
     def between(cls, old: Config, new: Config) -> Self:
-        """The differences.
+        """Compare the configuration in force with a new one.
 
         Args:
             old: the configuration in force.
-            new: the one to come.
+            new: the configuration to apply.
         """
         kept = [name for name in new.bots if name in old.bots and new.bots[name] != old.bots[name]]
         replugged = [name for name in kept if _without_plugins(new.bots[name]) == _without_plugins(old.bots[name])]
@@ -87,7 +87,7 @@ class Changes:
         )
 
     def applied_to(self, old: Config, new: Config) -> Config:
-        """The configuration that is in force once everything was done that can be done now."""
+        """Return the new configuration with the old values of what is postponed."""
         return new.model_copy(update={name: getattr(old, name) for name in self.postponed})
 
 
@@ -96,20 +96,20 @@ def _without_plugins(bot: BotConfig) -> dict[str, object]:
 
 
 DEBOUNCE_MS: Final = 300
-"""How long further changes are waited for: an editor writes a file in several steps."""
+"""How long to wait for further changes: an editor writes a file in several steps."""
 
 Outcome = Mapping[str, Sequence[str]]
-"""What a reload has done: names of bots (`added`, `removed`, `restarted`, `swapped`, `kept`), and of settings of the
+"""The result of a reload: names of bots (`added`, `removed`, `restarted`, `swapped`, `kept`), and of settings of the
 whole process (`applied`, and `postponed` to the next start)."""
 
 
 LOAD_SECONDS: Final = 60.0
 """How long the plugins of a reload may take to be imported."""
 
-CHECK_ADVICE: Final = "`chatbot check` says what is wrong"
+CHECK_ADVICE: Final = "`chatbot check` shows what is wrong"
 FORCE_ADVICE: Final = (
     "the new code cannot continue what the store holds (see reload.refused in the log): put the code back, "
-    "or take it all the same with `chatbot reload --force`"
+    "or accept the loss with `chatbot reload --force`"
 )
 
 
@@ -122,15 +122,14 @@ class LoadHangs(ConfigError):
 
 
 class PluginLoader:
-    """Loads plugins for reloads in a thread of its own, which is given up when an import hangs.
+    """Loads plugins for reloads in its own thread, which is abandoned if an import hangs.
 
     Args:
-        sources: what plugins are loaded from.
         directory: of bots.yaml; paths below it are shortened.
         patience: seconds that a load may take.
 
     Attributes:
-        patience: may be changed at any time, for loads to come.
+        patience: may be changed; applies to later loads.
     """
 
     def __init__(self, sources: Sources, directory: Path, *, patience: float = LOAD_SECONDS) -> None:
@@ -140,11 +139,11 @@ class PluginLoader:
         self._thread: threading.Thread | None = None  # until the event loop has seen its end
 
     async def load(self, config: Config, names: Collection[str]) -> Loaded:
-        """Load what `Sources.load` loads.
+        """Call `Sources.load` with a time limit.
 
         Raises:
-            LoadHangs: the import has not ended in time, or that of an earlier reload still runs.
-            ConfigError: some plugins cannot be used.
+            LoadHangs: the import has not ended in time, or an import of an earlier reload still runs.
+            ConfigError: a plugin cannot be used.
         """
         # A thread cannot be ended. While an import hangs, it holds the module's import lock and has taken modules out
         # of sys.modules: a second load would hang too, or see half of the modules.
@@ -162,9 +161,9 @@ class PluginLoader:
         def work() -> None:
             try:
                 loaded.append(self._sources.load(config, names))
-            except BaseException as error:  # whatever it is: it is raised where it was waited for
+            except BaseException as error:  # raised again in the task that waits
                 errors.append(error)
-            with suppress(RuntimeError):  # the event loop has ended meanwhile
+            with suppress(RuntimeError):  # the event loop has closed
                 anyio.from_thread.run_sync(finish, token=token)
 
         # A daemon thread, so that the process can end while an import hangs.
@@ -189,19 +188,21 @@ class PluginLoader:
 
 
 class Reloader:
-    """Reloads one at a time; whoever asks during a reload gets one more, however many they are.
+    """Applies changes of bots.yaml and plugins, one reload at a time.
+
+    All requests that come during a reload cause one more.
 
     Args:
-        runtime: whose bots they are.
-        bot_supervisor: runs them.
-        server: the status pages.
-        sources: what the plugins were loaded from.
-        read: reads the configuration anew; in a thread.
-        relog: makes the log another.
-        publish: lets others find the bots.
-        last: where it is noted how a reload went.
-        supervisor: told when a reload begins and ends.
-        loader: loads the plugins; by default one with the usual patience.
+        runtime: holds the bots.
+        bot_supervisor: runs the bots.
+        server: serves the status pages.
+        sources: the files that the plugins were loaded from.
+        read: reads the configuration again; called in a thread.
+        configure_log: applies new log settings.
+        publish: writes the run file by which commands find the bots.
+        last_reload: stores the result of a reload.
+        notifier: tells systemd when a reload begins and ends.
+        loader: loads the plugins; by default with a limit of `LOAD_SECONDS`.
     """
 
     def __init__(
@@ -236,25 +237,25 @@ class Reloader:
         self._log = structlog.get_logger()
 
     def request(self) -> None:
-        """Have everything reloaded soon."""
+        """Request a reload; `run` does it."""
         self._requested.set()
 
     async def run(self) -> None:
-        """Reload whenever it was asked for, until cancelled; what is refused is in the log."""
+        """Reload on request, until canceled. A refused reload is logged."""
         while True:
             await self._requested.wait()
             self._requested = anyio.Event()
             try:
                 await self.reload()
             except ChatbotError:
-                pass  # told in the log, where it was met
+                pass  # `reload` has logged it
             except Exception:
                 self._log.exception("reload.failed")
 
     async def watch(self) -> None:
-        """Ask for a reload whenever a file of Python's or YAML's changes in the directory of bots.yaml.
+        """Request a reload whenever a Python or YAML file changes in the directory of bots.yaml.
 
-        A link there that is made anew counts, and so do plugins' files elsewhere to which links lead.
+        This includes links that are replaced, and plugins' files elsewhere to which links lead.
         """
         directory = self._runtime.config.directory
         self._log.info("plugins.watched", directory=str(directory))
@@ -283,15 +284,15 @@ class Reloader:
             self.request()
 
     async def reload(self, *, is_forced: bool = False) -> Outcome:
-        """Take up what has changed.
+        """Apply what has changed.
 
         Args:
-            is_forced: whether new code is taken that cannot go on with what the store holds, too.
+            is_forced: also accept new code that cannot continue what the store holds.
 
         Raises:
-            ConfigError: bots.yaml or a plugin cannot be used, or cannot go on with what the store holds.
+            ConfigError: bots.yaml or a plugin cannot be used, or new code cannot continue what the store holds.
             ServiceError: the service cannot be reached, or refuses a new bot.
-            StateError: nobody can listen where the status server shall.
+            StateError: the status server cannot listen on its new address.
             StoreError: the store cannot be read or written.
         """
         # One at a time: each reload compares with the configuration that the one before has put in force.
@@ -315,9 +316,9 @@ class Reloader:
             return outcome
 
     async def log_incompatible(self, plugins: Plugins) -> None:
-        """Log what the store holds that the code cannot go on with, at the start, which nothing refuses.
+        """Log at the start what the store holds that the code cannot continue. Nothing is refused.
 
-        A later reload is not refused for the same.
+        Later reloads are not refused for the same findings.
         """
         found = await incompatibilities(self._runtime.store, plugins)
         self._accepted.update(found)
@@ -325,12 +326,12 @@ class Reloader:
             self._log.warning("store.mismatched", bot=one.bot, problem=one.problem)
 
     async def _check_store(self, plugins: Plugins, *, is_refusing: bool) -> None:
-        """Refuse code that cannot go on with what the store holds and the old code can; or log it."""
+        """Refuse, or log, that new code cannot continue what the store holds and the old code can."""
         found = await incompatibilities(self._runtime.store, plugins)
         fresh = [one for one in found if one not in self._accepted]
         losses = [one for one in fresh if one.is_loss]
         if losses and is_refusing:
-            remedy = "put the code back, or take it all the same: chatbot reload --force (reload: {incompatible: warn})"
+            remedy = "put the code back, or accept the loss: chatbot reload --force (reload: {incompatible: warn})"
             raise IncompatibleCode(*(f"{one}; {remedy}" for one in losses))
         for one in fresh:
             self._log.warning("store.mismatched", bot=one.bot, problem=one.problem)
@@ -346,7 +347,7 @@ class Reloader:
         try:
             loaded = await self._loader.load(config, names)
         except LoadHangs:
-            # When the import ends after all, the new modules count as loaded, but no bot has them.
+            # If the import ends later, the new modules count as loaded, but no bot has them.
             self._to_retry.update(config.bots)
             raise
         is_refusing = not is_forced and config.reload.incompatible == "refuse"
@@ -360,7 +361,7 @@ class Reloader:
             self._to_retry.update(loaded.plugins)
             raise
 
-        # Everything that can be refused comes above: below, the new configuration is in force, and nothing goes back.
+        # Everything that can be refused is above. From here on the new configuration is in force and cannot be undone.
         runtime.apply(config)
         self._bot_supervisor.drain_seconds = config.drain_timeout.total_seconds()
         self._configure_log(config.log)
@@ -379,7 +380,7 @@ class Reloader:
         return self._report(changes, swapped, kept)
 
     async def _swap(self, name: str, plugins: Sequence[Plugin], changed: Sequence[str]) -> bool:
-        """Give a bot its new plugins; a bot that cannot use them keeps the old, and gets them at the next reload."""
+        """Swap a bot's plugins. A bot that cannot use them keeps the old ones until the next reload."""
         try:
             with anyio.fail_after(self._bot_supervisor.drain_seconds):
                 await self._runtime.bot(name).use_plugins(plugins)
@@ -406,7 +407,7 @@ class Reloader:
     async def _publish_all(self) -> None:
         try:
             await self._publish()
-        except ServiceError as error:  # the lobby is a courtesy
+        except ServiceError as error:  # bots work without the lobby
             self._log.warning("lobby.unchanged", error=str(error))
 
     def _report(self, changes: Changes, swapped: Sequence[str], kept: Sequence[str]) -> Outcome:
@@ -422,13 +423,13 @@ class Reloader:
         done = {what: names for what, names in outcome.items() if names}
         self._log.info("reload.finished", **(done or {"note": "nothing has changed"}))
         if changes.postponed:
-            hint = "these settings are taken up at the next start only; until then the old ones are in force"
+            hint = "these settings are applied at the next start; until then the old ones are in force"
             self._log.warning("restart.needed", settings=list(changes.postponed), hint=hint)
         return outcome
 
 
 def _advice(error: ChatbotError) -> str:
-    """What to do about a reload that was refused. Only mistakes in files are found by `chatbot check`."""
+    """Return the remedy for a refused reload. `chatbot check` finds only errors in files."""
     if isinstance(error, IncompatibleCode):
         return FORCE_ADVICE
     is_in_files = isinstance(error, ConfigError) and not isinstance(error, LoadHangs)
@@ -436,8 +437,8 @@ def _advice(error: ChatbotError) -> str:
 
 
 def _changes(*directories: Path, recursive: bool = True) -> AsyncIterator[object]:
-    """Wait for changes of files of Python's or YAML's, and of links, in these directories."""
-    from watchfiles import Change, DefaultFilter, awatch  # here, because only who watches shall pay for it
+    """Yield when Python files, YAML files or links change in these directories."""
+    from watchfiles import Change, DefaultFilter, awatch  # here, because only `--reload` needs it
 
     is_of_interest = DefaultFilter()
 

@@ -1,7 +1,7 @@
-"""The directory `.chatbot/` beside bots.yaml: who runs here, how to reach it, and what is remembered for people.
+"""The directory `.chatbot/` beside bots.yaml: the run file, the lock, and facts that commands and daemons store.
 
-It admits one daemon. What lies in it lets whoever reads it speak to the service, so it is its owner's alone
-(0700, files 0600).
+One daemon at a time can hold it. Its files give access to the service, so only its owner can read it (0700, files
+0600).
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from chatbot.model import ThreadId, UserId
 DIRECTORY_NAME: Final = ".chatbot"
 
 _UNFOLLOWED: Final = getattr(os, "O_NOFOLLOW", 0)
-"""Root must not be led elsewhere by a link of the directory's owner."""
+"""Root must not follow a link that the directory's owner has made."""
 
 _PATH_ONLY: Final[int | None] = getattr(os, "O_PATH", None)
-"""Opens a socket, too; only Linux has it, where services start as root."""
+"""This flag can open sockets, too. Only Linux has it, where services start as root."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunningBot:
-    """A bot as people can find it."""
+    """A bot, for commands."""
 
     name: str
     user_id: UserId
@@ -39,15 +39,14 @@ class RunningBot:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What a running daemon tells other processes of the same user.
+    """What a running daemon publishes for other processes of the same user.
 
     Args:
-        pid: its process.
-        endpoint: where the service is, for this machine; http on loopback for the emulator.
-        connection_string: how to reach the service, key included; None where the daemon has no key.
-        ca_file: the authority that signed the service's certificate; None if any system knows it.
-        lobby: a thread with all bots; None where there is none.
-        resource: which resource of the service it is; stays the same over restarts.
+        endpoint: the URL of the service for this machine; http on loopback for the emulator.
+        connection_string: includes the key; None if the daemon has no key.
+        ca_file: the authority that signed the service's certificate; None if the system trusts it.
+        lobby: a thread with all bots; None if there is none.
+        resource: identifies the resource of the service; stays the same over restarts.
     """
 
     pid: int
@@ -60,10 +59,10 @@ class RunInfo:
 
 
 class ControlDirectory:
-    """Handles the directory; nothing is made before something is to be kept.
+    """Reads and writes `.chatbot/`, which is created by the first write.
 
     Args:
-        directory: where bots.yaml is.
+        directory: the directory of bots.yaml.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -71,20 +70,22 @@ class ControlDirectory:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Be the one daemon of this directory; at the end, what was published is taken back.
+        """Hold the directory while the block runs, as its only daemon; delete the run file at the end.
 
         Raises:
-            StoreInUse: another one runs.
-            StoreError: the directory cannot be made or written.
+            StoreInUse: another daemon runs.
+            StoreError: the directory cannot be created or written.
         """
         self._make()
-        lock = self._lock(timeout=0.5)  # long enough for someone who only looks whether we run
+        lock = self._lock(
+            timeout=0.5
+        )  # long enough for a command that holds the lock for a moment to see whether bots run
         try:
             lock.acquire()
         except Timeout:
             other = self._read_run()
             process = f"process {other.pid}" if other else "another process"
-            message = f"{self.path}: {process} runs the bots of this directory already; stop it first"
+            message = f"{self.path}: {process} already runs the bots of this directory; stop it first"
             raise StoreInUse(message) from None
         except OSError as error:
             raise self._unusable(error) from error
@@ -95,14 +96,14 @@ class ControlDirectory:
             lock.release()
 
     def publish(self, info: RunInfo) -> None:
-        """Let other processes find the daemon; only inside `hold`."""
+        """Write the run file, by which other processes find the daemon. Only inside `hold`."""
         self._write(self._run_file, asdict(info))
 
     def running(self) -> RunInfo:
-        """What the running daemon published.
+        """Return what the running daemon published.
 
         Raises:
-            StateError: none runs here, or it is not ready yet. What a killed one left behind does not count.
+            StateError: no daemon runs here, or it is not ready. The run file of a killed daemon is ignored.
         """
         info = self._read_run()
         if info is None or not self._is_held():
@@ -116,7 +117,7 @@ class ControlDirectory:
         return self.path.is_dir() and self._is_held()
 
     def read_facts(self, name: str) -> dict[str, Any]:
-        """What `remember` kept under this name; empty if nothing."""
+        """Return what `write_facts` stored under this name; empty if nothing."""
         try:
             kept = json.loads((self.path / f"{name}.json").read_text("utf-8"))
         except (FileNotFoundError, NotADirectoryError):
@@ -124,33 +125,32 @@ class ControlDirectory:
         except OSError as error:
             raise self._unusable(error) from error
         except ValueError as error:
-            message = f"{self.path / name}.json: this is not what was written there: {error}; move it elsewhere"
+            message = f"{self.path / name}.json: the file is damaged: {error}; move it elsewhere"
             raise StoreError(message) from error
         return kept if isinstance(kept, dict) else {}
 
     def write_facts(self, name: str, facts: dict[str, Any]) -> None:
-        """Keep some facts over restarts, in a file of this name."""
+        """Store facts in a file of this name."""
         self._make()
         self._write(self.path / f"{name}.json", facts)
 
     def delete_facts(self, name: str) -> None:
-        """Keep the facts of this name no longer."""
         (self.path / f"{name}.json").unlink(missing_ok=True)
 
     def adopt(self, *files: Path) -> None:
-        """Give files and sockets that root has created to the owner of their directory; missing ones are skipped.
+        """Give files and sockets that root has created to the owner of their directory. Missing ones are skipped.
 
-        Links are not followed, and a file with a second name is left alone: it may be one of the system's.
+        Links are not followed. A file with a second hard link is skipped, because it may belong to the system.
         """
         if _PATH_ONLY is None or os.geteuid() != 0:
             return
         for file in files:
-            with suppress(OSError):  # not there, or gone meanwhile
+            with suppress(OSError):  # missing, or deleted meanwhile
                 descriptor = os.open(file, _PATH_ONLY | _UNFOLLOWED)
                 try:
                     made, owner = os.fstat(descriptor), file.parent.stat()
                     if made.st_uid == 0 and made.st_nlink == 1:
-                        # By the descriptor: the name may lead to something else by now.
+                        # By the descriptor, because the name may lead to something else by now.
                         os.chown(f"/proc/self/fd/{descriptor}", owner.st_uid, owner.st_gid)
                 finally:
                     os.close(descriptor)
@@ -172,9 +172,9 @@ class ControlDirectory:
             raise self._unusable(error) from error
 
     def _give_to_owner(self, descriptor: int, like: Path) -> None:
-        """Give what root has just made to the owner of this place, and close it.
+        """Give what root has just created to the owner of a path, and close the descriptor.
 
-        Root's commands must leave nothing behind that the service's own user cannot read or write.
+        Commands of root must leave nothing that the service's own user cannot read or write.
         """
         try:
             if hasattr(os, "geteuid") and os.geteuid() == 0:
@@ -184,13 +184,13 @@ class ControlDirectory:
             os.close(descriptor)
 
     def _lock(self, *, timeout: float) -> FileLock:
-        with suppress(OSError):  # there already, or told by whoever takes the lock
+        with suppress(OSError):  # exists already; other errors come up when the lock is taken
             new = os.O_RDWR | os.O_CREAT | os.O_EXCL | _UNFOLLOWED
             self._give_to_owner(os.open(self.path / "run.lock", new, 0o600), self.path)
         return FileLock(self.path / "run.lock", timeout=timeout, mode=0o600)
 
     def _is_held(self) -> bool:
-        """Whether a living process holds the directory: a lock dies with its holder, a pid may be anyone's."""
+        """Return whether a running process holds the directory. A lock ends with its process; a pid may be reused."""
         lock = self._lock(timeout=0)
         try:
             with lock:
@@ -205,11 +205,11 @@ class ControlDirectory:
         try:
             bots = tuple(RunningBot(**bot) for bot in facts.pop("bots"))
             return RunInfo(**facts, bots=bots)
-        except (KeyError, TypeError):  # not there, or another version's
+        except (KeyError, TypeError):  # missing, or written by another version
             return None
 
     def _write(self, file: Path, facts: dict[str, Any]) -> None:
-        """Write whole or not at all: readers see the old file or the new one."""
+        """Replace a file atomically: readers see the old or the new content."""
         beside = file.with_suffix(f".{os.getpid()}.new")
         try:
             beside.unlink(missing_ok=True)
@@ -225,4 +225,4 @@ class ControlDirectory:
     def _unusable(self, error: OSError) -> StoreError:
         file = error.filename or self.path
         remedy = f"give it to the user that runs the bots: chown -R USER {self.path}"
-        return StoreError(f"{file}: this cannot be used: {error.strerror}; {remedy}")
+        return StoreError(f"{file}: cannot be used: {error.strerror}; {remedy}")

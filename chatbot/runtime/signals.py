@@ -13,23 +13,22 @@ from typing import Final
 STOP_SIGNALS: Final = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
 )
-"""What asks a process to end; SIGBREAK is Ctrl-Break of Windows, where SIGTERM cannot be sent."""
+"""Signals that stop a process; SIGBREAK is Ctrl-Break of Windows, where SIGTERM cannot be sent."""
 
 RELOAD_SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGHUP",) if hasattr(signal, name))
-"""What asks a process to read its configuration again; Windows has none."""
+"""Signals that reload the configuration; Windows has none."""
 
 
 @contextmanager
 def hangups(on_hangup: Callable[[str], None], on_lost_terminal: Callable[[str], None]) -> Iterator[None]:
-    """Catch SIGHUP while the block runs, where there is such a signal; afterwards it does again what it did before.
+    """Handle SIGHUP while the block runs; afterwards restore the previous handler. Does nothing on Windows.
 
-    It has two meanings: somebody sent it to a daemon, or the terminal that a process was started from is gone.
-    Call it in the main thread, inside a running event loop. It works where loops have no signal handlers of
-    their own (Windows), because a Python-level handler wakes the loop itself.
+    The signal has two meanings: it was sent to a daemon, or the terminal of the process has closed. Call this in the
+    main thread, inside a running event loop.
 
     Args:
-        on_hangup: called on the loop with the signal's name, when it was sent.
-        on_lost_terminal: called instead when the terminal is gone.
+        on_hangup: called on the loop with the signal's name if it was sent.
+        on_lost_terminal: called instead if the terminal has closed.
     """
     terminals = _terminals()
 
@@ -56,6 +55,6 @@ def _catching(signals: Sequence[signal.Signals], on_signal: Callable[[str], None
 
 
 def _terminals() -> set[str]:
-    """Which of the standard streams are terminals that are there."""
+    """Return the standard streams that are open terminals."""
     streams = {"stdin": sys.stdin, "stdout": sys.stdout, "stderr": sys.stderr}
     return {name for name, stream in streams.items() if stream and not stream.closed and stream.isatty()}

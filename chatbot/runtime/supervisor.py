@@ -1,6 +1,6 @@
-"""Bots that run side by side until they are to stop: one that dies is started again, while the others go on.
+"""Runs bots side by side until they are stopped, and restarts one that fails while the others continue.
 
-Single bots may be ended and others begun meanwhile.
+Single bots can be stopped and started meanwhile.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from chatbot.dispatch.author_code import uncancelled
 from chatbot.errors import kind_of
 
 LONGEST_PAUSE: Final = 60.0
-"""Seconds; a bot that dies again and again is tried no less often."""
+"""The longest pause between restarts, in seconds."""
 
 HEALTHY_AFTER: Final = 60.0
-"""Seconds; a bot that has run for so long is well again."""
+"""Seconds after which a restarted bot counts as healthy: the pause between restarts starts over."""
 
 
 class Runnable(Protocol):
-    """What a fleet runs: a bot."""
+    """What a supervisor runs: a bot."""
 
     @property
     def name(self) -> str:
@@ -32,12 +32,12 @@ class Runnable(Protocol):
         ...
 
     async def run(self, stopping: anyio.Event) -> None:
-        """Work until `stopping` is set, finish what is in hand, return."""
+        """Work until `stopping` is set, finish the current work, and return."""
         ...
 
 
 class _Run:
-    """One bot, from its beginning to its end."""
+    """One run of a bot, from its start to its end."""
 
     def __init__(self, bot: Runnable) -> None:
         self.bot = bot
@@ -57,15 +57,15 @@ class _Run:
 
 
 class Supervisor:
-    """The bots that run.
+    """Runs, restarts and stops bots.
 
     Args:
-        bots: those that run from the beginning, each with a name of its own.
-        drain_seconds: how long bots may take to finish; who is not done by then is cut off, and logged.
-        running: says which handlers of these bots run, for the log.
+        bots: the bots to start with, with unique names.
+        drain_seconds: how long bots may take to finish; then they are canceled, which is logged.
+        running: describes the handlers that run in these bots, for the log.
 
     Attributes:
-        drain_seconds: may be changed at any time, for all ends to come.
+        drain_seconds: may be changed; applies to later stops.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Supervisor:
             await self._stop(list(self._runs.values()))
 
     def start_bot(self, bot: Runnable) -> None:
-        """Run one bot more; where all are to stop already, it is not begun."""
+        """Start another bot, unless all bots are stopping."""
         if self._is_ending:
             return
         self._runs[bot.name] = run = _Run(bot)
@@ -99,11 +99,11 @@ class Supervisor:
             self._group.start_soon(run.run)
 
     def ended(self) -> list[str]:
-        """The bots that have ended although nobody asked them to, and that nothing will start again."""
+        """Return the bots that ended without a request, and that nothing will restart."""
         return [name for name, run in self._runs.items() if run.ended.is_set() and not run.stopping.is_set()]
 
     async def stop_bot(self, name: str) -> None:
-        """Let the bot of this name finish; returns when it has, or was cut off."""
+        """Stop a bot; return when it has finished or was canceled."""
         await self._stop([self._runs[name]])
         del self._runs[name]
 
@@ -129,9 +129,9 @@ async def keep_running(
     *,
     jitter: Callable[[float], float] = lambda pause: random.uniform(pause / 2, pause),  # noqa: S311 - no secret
 ) -> None:
-    """Run one bot, and run it again whenever it dies, after a pause that grows.
+    """Run a bot, and restart it whenever it fails, after a growing pause.
 
-    The first death is logged with its traceback, the following ones are counted while they are of the same kind.
+    The first failure is logged with its traceback; failures of the same kind that follow are only counted.
     """
     log = structlog.get_logger().bind(bot=bot.name)
     deaths, kind = 0, ""

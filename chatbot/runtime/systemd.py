@@ -1,8 +1,7 @@
-"""Tells systemd how the daemon is doing: ready, reloading, stopping, and alive.
+"""Tells systemd that the daemon is ready, reloading, stopping, or alive.
 
-Nothing is needed for it but a datagram socket.
-The protocol is sd_notify(3): lines of NAME=VALUE to the socket that NOTIFY_SOCKET names. Elsewhere, where nobody named
-one, nothing is sent.
+The protocol is sd_notify(3): lines of NAME=VALUE, sent as a datagram to the socket that NOTIFY_SOCKET names. Without
+the variable, nothing is sent.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from typing import Final, Self
 import structlog
 
 _SIGNS_PER_LIMIT: Final = 3
-"""So often within the time after which systemd would kill us; systemd asks for two at least (sd_watchdog_enabled)."""
+"""Notifications per watchdog limit; systemd recommends at least two (sd_watchdog_enabled)."""
 
 
 class SystemdNotifier:
-    """What started the process and wants to hear of it.
+    """Sends notifications to systemd.
 
     Args:
-        address: of its socket; "" if nobody wants to hear.
-        watchdog_seconds: within which it wants a sign of life; None if it does not.
+        address: of systemd's socket; "" to send nothing.
+        watchdog_seconds: the limit between two watchdog notifications; None without a watchdog.
     """
 
     def __init__(self, address: str = "", watchdog_seconds: float | None = None) -> None:
@@ -37,35 +36,35 @@ class SystemdNotifier:
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Self:
-        """The one that the environment names; a watchdog that is meant for another process is not ours."""
+        """Read the environment. A watchdog of another process (`WATCHDOG_PID`) is ignored."""
         limit, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
         is_watched = limit.isdecimal() and int(limit) > 0 and pid in ("", str(os.getpid()))
         address = environ.get("NOTIFY_SOCKET", "") if hasattr(socket, "AF_UNIX") else ""
         return cls(address, int(limit) / 1_000_000 if is_watched else None)
 
     def ready(self, status: str) -> None:
-        """Everything runs, from the start on or again; not said once the end has begun."""
+        """Notify that everything runs, after a start or a reload; nothing is sent once the process is stopping."""
         if not self._is_stopping:
             self._tell("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """A reload has begun; `ready` says that it is over.
+        """Notify that a reload has begun; `ready` ends it.
 
-        systemd (type `notify-reload`) takes it for the answer to its signal if the time in it is not before the signal.
+        systemd (type `notify-reload`) accepts it as the answer to its signal if its time is not before the signal.
         """
         if not self._is_stopping:
             self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=Reloading")
 
     def stopping(self) -> None:
-        """The end has begun."""
+        """Notify that the process is stopping."""
         self._is_stopping = True
-        self._tell("STOPPING=1", "STATUS=Finishing what is in hand")
+        self._tell("STOPPING=1", "STATUS=Finishing current work")
 
     def alive(self, problems: Mapping[str, object]) -> None:
-        """Give a sign of life, if one is due and nothing is wrong that a restart helps with; on any thread.
+        """Send a watchdog notification if one is due and there are no problems. Callable in any thread.
 
         Args:
-            problems: what is.
+            problems: what a restart would fix.
         """
         now = time.monotonic()
         if self._watchdog_seconds is None or now - self._told_at < self._watchdog_seconds / _SIGNS_PER_LIMIT:

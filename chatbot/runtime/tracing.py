@@ -1,4 +1,4 @@
-"""Whether and where traces are exported: what OpenTelemetry's standard environment variables say.
+"""Export of traces, configured by OpenTelemetry's standard environment variables.
 
 `OTEL_TRACES_EXPORTER` (`otlp`, `console`, …) or `OTEL_EXPORTER_OTLP_ENDPOINT` (or `…_TRACES_ENDPOINT`) switch it on;
 all the others (`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_TRACES_SAMPLER`, `OTEL_EXPORTER_OTLP_HEADERS`, …)
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
 LAST_EXPORT_SECONDS: Final = 3.0
-"""How long the end waits for what is not exported yet."""
+"""How long the process waits at its end for spans that are not exported yet."""
 
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -30,7 +30,7 @@ _OTLP: Final = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 
 
 def exporters(environ: Mapping[str, str]) -> list[str]:
-    """The exporters that the environment asks for, by OpenTelemetry's names; none if it asks for no traces."""
+    """Return the names of the exporters that the environment asks for; none without traces."""
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return []
     default = "otlp" if any(environ.get(name) for name in _ENDPOINTS) else "none"
@@ -41,9 +41,9 @@ def exporters(environ: Mapping[str, str]) -> list[str]:
 
 @contextmanager
 def traced(environ: Mapping[str, str]) -> Iterator[TracerProvider | None]:
-    """What makes spans while the block runs; None if nobody wants any. What is not exported yet is, at the end.
+    """Yield what creates spans, or None without traces; export the remaining spans at the end.
 
-    Where traces are asked for and cannot be exported, that is said in the log: it is no reason for bots not to run.
+    If traces are asked for and cannot be exported, a warning is logged and the bots run without.
 
     Args:
         environ: the environment variables.
@@ -64,14 +64,14 @@ def traced(environ: Mapping[str, str]) -> Iterator[TracerProvider | None]:
     try:
         yield made
     finally:
-        # In a thread that nobody waits for in the end: a collector that is away must not hold up a stop.
+        # In a daemon thread with a time limit: an unreachable collector must not delay a stop.
         ending = threading.Thread(target=made.shutdown, name="traces", daemon=True)
         ending.start()
         ending.join(LAST_EXPORT_SECONDS)
 
 
 def _installed() -> TracerProvider | None:
-    """The provider that somebody has installed before us, such as `opentelemetry-instrument`."""
+    """Return the provider that is already installed, for example by `opentelemetry-instrument`."""
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None:
         return None
@@ -80,7 +80,7 @@ def _installed() -> TracerProvider | None:
 
 
 def _make(names: list[str]) -> tuple[Any, str]:
-    """A provider with these exporters; or None, and why not."""
+    """Create a provider with these exporters; return None and the reason if that fails."""
     try:
         from opentelemetry.sdk.resources import OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider as Provider
@@ -88,15 +88,15 @@ def _make(names: list[str]) -> tuple[Any, str]:
     except ImportError:
         return None, f"OpenTelemetry is not installed: {install_command('otel')}"
     ours = Resource({"service.name": "chatbot", "service.version": version()})
-    resource = Resource.create().merge(ours).merge(OTELResourceDetector().detect())  # the environment has the last word
+    resource = Resource.create().merge(ours).merge(OTELResourceDetector().detect())  # the environment takes precedence
     provider = Provider(shutdown_on_exit=False, resource=resource)
     for name in names:
         found = entry_points(group="opentelemetry_traces_exporter", name=name)
         if not found:
             known = sorted({one.name for one in entry_points(group="opentelemetry_traces_exporter")})
-            return None, f"there is no exporter {name!r}; installed are: {', '.join(known) or 'none'}"
+            return None, f"there is no exporter {name!r}; installed: {', '.join(known) or 'none'}"
         try:
             provider.add_span_processor(BatchSpanProcessor(next(iter(found)).load()()))
-        except Exception as error:  # what other people's exporters raise over their settings
-            return None, f"the exporter {name!r} cannot be made: {type(error).__name__}"
+        except Exception as error:  # exporters of other packages may raise anything about their settings
+            return None, f"the exporter {name!r} cannot be created: {type(error).__name__}"
     return provider, ""

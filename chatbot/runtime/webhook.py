@@ -1,4 +1,4 @@
-"""The webhook of Event Grid: who knows the key rings for threads, and can do nothing else."""
+"""The webhook of Event Grid: a caller with the key can make bots poll threads, and nothing else."""
 
 from __future__ import annotations
 
@@ -25,14 +25,13 @@ PATH: Final = "/eventgrid"
 
 @asynccontextmanager
 async def webhook_served(config: Config, bots: Sequence[Bot]) -> AsyncIterator[None]:
-    """Hear Event Grid while the block runs, if bots.yaml says where.
+    """Serve the webhook while the block runs, if bots.yaml configures it.
 
     Args:
-        config: says where, and by which key.
-        bots: those that run at the moment.
+        bots: the running bots; a reload changes this list.
 
     Raises:
-        StateError: nobody can listen there.
+        StateError: the address cannot be listened on.
     """
     if config.event_grid is None:
         yield
@@ -48,11 +47,11 @@ async def webhook_served(config: Config, bots: Sequence[Bot]) -> AsyncIterator[N
 
 
 def webhook(bots: Sequence[Bot], key: str) -> Starlette:
-    """The webhook as an ASGI application.
+    """Return the webhook as an ASGI application.
 
     Args:
-        bots: whose threads are rung; those that run at the moment.
-        key: what a delivery must carry, as `?key=` or as `Authorization: Bearer`.
+        bots: the running bots; a reload changes this list.
+        key: required of every delivery, as `?key=` or as `Authorization: Bearer`.
     """
     log = structlog.get_logger()
 
@@ -79,9 +78,9 @@ def webhook(bots: Sequence[Bot], key: str) -> Starlette:
 
 
 def _concerned(bots: Sequence[Bot], thread: ThreadId, *, is_stirred: bool) -> Sequence[Bot]:
-    """The bots to tell of a thread: all that may be in it.
+    """Return the bots to notify of a thread: all that may be in it.
 
-    A message in a thread that some are in is no reason for the others to ask for their own threads.
+    A message in a thread of some bots is no reason for the others to list their threads.
     """
     inside = [bot for bot in bots if bot.watcher.is_in(thread)]
     return bots if is_stirred or not inside else inside
@@ -94,7 +93,7 @@ def _keys(request: Request) -> list[bytes]:
 
 
 async def _body(request: Request) -> bytes | None:
-    """The body; None if it is larger than any delivery."""
+    """Read the body; return None if it is larger than any delivery."""
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)

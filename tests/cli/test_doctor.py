@@ -282,7 +282,7 @@ def test_a_token_that_is_not_given_out_or_has_expired(resource: Azure, tmp_path:
 
     assert (refused.code, refused.ills) == (69, ["token"])
     assert "Not for you." in refused.one("token")[1]
-    assert "ask whoever runs the token endpoint" in refused.one("token")[2]
+    assert "ask the operator of the token endpoint" in refused.one("token")[2]
     assert expired.ills == ["token"]
     assert "expired at 2023-11-14" in expired.one("token")[1]
 

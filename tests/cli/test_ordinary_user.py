@@ -110,7 +110,7 @@ def test_a_store_that_this_user_may_not_write_ends_the_start_with_what_to_do(pla
 
     assert bots.ended() == 69
     (problem,) = [json.loads(line)["problem"] for line in bots.lines]
-    assert f"{place}/state/.chatbot: this cannot be used: Permission denied; give it to the user" in problem
+    assert f"{place}/state/.chatbot: cannot be used: Permission denied; give it to the user" in problem
 
 
 def test_what_root_leaves_in_the_directory_of_the_bots_is_its_owners(place: Path, run: Run) -> None:

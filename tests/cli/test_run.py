@@ -119,7 +119,7 @@ def test_a_second_daemon_in_the_same_directory_is_refused(
 
     assert main(["run", str(demo.directory / "bots.yaml"), "--log-format", "console"]) == 69
 
-    sentence = f"process {demo.bots.process.pid} runs the bots of this directory already; stop it first"
+    sentence = f"process {demo.bots.process.pid} already runs the bots of this directory; stop it first"
     assert sentence in capsys.readouterr().err
 
 
@@ -288,7 +288,7 @@ def test_a_key_that_is_refused_ends_the_start_and_is_not_shown(demo: Demo, refus
     problem = refusal(f"service: endpoint={endpoint};accesskey=c2VjcmV0")
 
     assert problem.startswith("bots.yaml:3:10: service: cannot create a user: the service answered 401")
-    assert "; copy the resource's connection string anew, and check this machine's clock\n" in problem
+    assert "; copy the resource's connection string again, and check this machine's clock\n" in problem
     assert "c2VjcmV0" not in problem
 
 

@@ -120,7 +120,7 @@ def test_a_token_endpoint_that_refuses_ends_the_start_with_what_it_said(
     problem = json.loads(bots.lines[-1])["problem"]
     assert "bots.yaml:2:10: service:" in problem
     assert "This is not the secret that we share." in problem
-    assert "ask whoever runs the token endpoint" in problem
+    assert "ask the operator of the token endpoint" in problem
 
 
 @needs_azure_identity

@@ -67,7 +67,7 @@ async def test_tokens_are_issued_asked_for_or_given(tmp_path: Path) -> None:
         config = await anyio.to_thread.run_sync(config_of, tmp_path, service, f", user: '{USER}', token: !secret env:T")
         given = Connection(ENDPOINT, "my")
         assert isinstance(given.tokens(resource, user, config.bots["desk"]), StaticToken)
-        with pytest.raises(ConfigError, match="there is no token of 8:acs:a_b"):
+        with pytest.raises(ConfigError, match="there is no token for 8:acs:a_b"):
             given.tokens(resource, user)
 
 

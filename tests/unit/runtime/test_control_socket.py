@@ -186,8 +186,8 @@ async def test_half_a_question_is_not_answered(control: ControlDirectory) -> Non
         ("unknown", UnknownName, "who?"),
         ("full", StoreError, "the disk is full"),
         ("unstorable", StoreError, "no form"),
-        ("fail", StateError, "this went wrong: RuntimeError; the log of the bots has more"),
-        ("much", StateError, "the answer is too long; ask for less"),
+        ("fail", StateError, "the request failed: RuntimeError; see the log of the bots"),
+        ("much", StateError, "the answer is too long; request less"),
     ],
 )
 async def test_what_goes_wrong_there_is_raised_here(
@@ -242,7 +242,7 @@ async def test_who_waits_for_an_answer_is_not_sent_away(control: ControlDirector
         while asked < MAX_CONNECTIONS:
             await anyio.lowlevel.checkpoint()
 
-        with pytest.raises(StateError, match="too many commands ask at the same time"):
+        with pytest.raises(StateError, match="too many commands are connected"):
             await ask(address, {})
         may_answer.set()
 

@@ -45,7 +45,7 @@ def test_an_exporter_that_is_not_there_is_said_and_no_reason_not_to_run() -> Non
 
     (line,) = lines
     assert line["event"] == "traces.switched_off"
-    assert line["reason"].startswith("there is no exporter 'zipkin'; installed are: ")
+    assert line["reason"].startswith("there is no exporter 'zipkin'; installed: ")
     assert "otlp_proto_http" in line["reason"]
 
 
