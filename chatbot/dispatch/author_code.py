@@ -480,6 +480,7 @@ class SpareTask:
     """
 
     __slots__ = (
+        "_is_cancelled",
         "_loop",
         "_references",
         "_rest",
@@ -501,6 +502,7 @@ class SpareTask:
         self.result: Any = None
         self._running: Running | None = None
         self._rest: Rest | None = None
+        self._is_cancelled = False  # in the first step, by the code
         # An empty context: the task outlives the event in which it is made, and keeps nothing of it alive.
         self.task = MarkedTask(self._run(), loop=loop, name="chatbot.spare", context=Context())
 
@@ -514,7 +516,8 @@ class SpareTask:
                 except asyncio.CancelledError as cancelled:
                     if self._rest is None:
                         return  # it was dismissed, or somebody cancels all tasks that there are
-                    self._rest.cancel(cancelled)
+                    if self._rest.code is not None or self._is_cancelled:
+                        self._rest.cancel(cancelled)  # else the code had ended before: a task of its own were done
                 if self._running is not None and self._rest is not None:
                     self._running.result = await self._rest
                     self._running.is_complete = True
@@ -577,6 +580,7 @@ class SpareTask:
     def go_on(self, running: Running, rest: Rest) -> None:
         """Have the task do the rest, and end."""
         self._running, self._rest = running, rest
+        self._is_cancelled = self.handed_over.done()
         self.dismiss()
 
     def dismiss(self) -> None:

@@ -374,6 +374,17 @@ async def test_what_code_notes_on_its_task_is_not_told_to_the_next(has_spare: bo
             await anyio.lowlevel.checkpoint()
 
 
+@pytest.mark.parametrize("has_spare", [False, True])
+async def test_what_has_ended_cannot_be_cancelled_any_more(has_spare: bool) -> None:
+    async def is_cancelled_too_late() -> str:
+        asyncio.get_running_loop().call_soon(the_task().cancel)
+        await asyncio.timeout(0).__aenter__()
+        return "done"
+
+    async with author_code(has_spare) as code:
+        assert await code.run(is_cancelled_too_late(), Function()) == "done"
+
+
 async def test_code_may_wait_for_what_others_wait_for_too() -> None:
     shared = asyncio.get_running_loop().create_future()
     answers: list[int] = []
