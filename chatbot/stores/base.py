@@ -25,17 +25,17 @@ from chatbot.stores.writes import Write
 
 
 class Store(Protocol):
-    """A bot's memory. Use it as `async with store:`; that opens it, and closes it after the last commit.
+    """A store of bots' records. Use it as `async with store:`, which opens it, and closes it after the last commit.
 
-    Every method raises `StateError` while the store is not open, and `StoreError` when the memory cannot be read.
+    Every method raises `StateError` while the store is not open, and `StoreError` if it cannot be read.
     """
 
     async def __aenter__(self) -> Store:
-        """Open: take the lock, bring the schema up to date."""
+        """Take the lock and migrate the schema."""
         ...
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Write what is still waiting, then close and give the lock back."""
+        """Write what is still queued, then close and release the lock."""
         ...
 
     async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
@@ -52,98 +52,98 @@ class Store(Protocol):
         ...
 
     async def find_bot(self, name: str, resource: str) -> BotRecord | None:
-        """The identity remembered for this name at this resource."""
+        """Return the identity of a bot's name at a resource."""
         ...
 
     async def bots(self) -> Sequence[BotRecord]:
-        """All identities ever remembered, by name; also of bots and resources that nobody runs any more."""
+        """Return all identities, by name, also of bots and resources that are not in use any more."""
         ...
 
     async def horizon(self, bot: UserId) -> int | None:
-        """The time, the service's, epoch ms, before which everything is settled; None if none was noted."""
+        """Return the service's time, epoch ms, before which everything is settled; None if none is stored."""
         ...
 
     async def threads(self, bot: UserId) -> Sequence[ThreadRecord]:
-        """All threads the bot was ever in, seen-sets included."""
+        """Return all threads that the bot has ever been in, with their seen-sets."""
         ...
 
     async def pending(self, bot: UserId) -> Sequence[OutboxRow]:
-        """All wishes still to be done, in the order of their threads."""
+        """Return all pending actions; those of a thread are in order."""
         ...
 
     async def row(self, bot: UserId, key: ActionKey) -> OutboxRow | None:
-        """The wish of this key, pending or settled; None if there is none (or it was pruned)."""
+        """Return the action of this key, pending or settled; None if there is none, or it was pruned."""
         ...
 
     async def made(self, bot: UserId, messages: Collection[MessageId]) -> frozenset[MessageId]:
-        """Those of these messages that a settled wish is known to have made, changed or deleted."""
+        """Return those of these messages that a settled action has created, edited or deleted."""
         ...
 
     async def attempts(self, bot: UserId) -> Mapping[ThreadId, Attempt]:
-        """The handlers that were noted as about to run and never as ended."""
+        """Return the handlers that are recorded as running, by their threads."""
         ...
 
     async def dead_letters(self, bot: UserId) -> Sequence[DeadLetter]:
-        """Everything that was given up and not dropped, oldest first."""
+        """Return all dead letters, oldest first."""
         ...
 
     async def state(self, bot: UserId, key: StateKey) -> StoredState | None:
-        """A state as it was last committed; None if there is none."""
+        """Return a state as it was last committed; None if there is none."""
         ...
 
     async def states(self, bot: UserId, name: str) -> Sequence[tuple[StateKey, StoredState]]:
-        """All states of one name, by thread and person."""
+        """Return all states of one name, by thread and person."""
         ...
 
     async def dialogs(self, bot: UserId) -> Sequence[DialogRecord]:
-        """All dialogs that have begun and not ended, in the order in which they began to wait."""
+        """Return all dialogs in progress, in the order in which they began to wait."""
         ...
 
     async def timers(self, bot: UserId) -> Sequence[TimerRecord]:
-        """All timers that were not dropped, the earliest first."""
+        """Return all timers, earliest first."""
         ...
 
     async def result(self, bot: UserId, key: str) -> str | None:
-        """What came of something that was done once; None if it was not done (or was pruned)."""
+        """Return the result of a call that is made once; None if it was not made, or its result was pruned."""
         ...
 
     @property
     def was_killed(self) -> bool:
-        """Whether whoever had this store open before did not close it in order: a kill, a crash, a power failure, a
-        stop that did not end."""
+        """Whether the last process that had this store open did not close it: it was killed, it crashed, power failed,
+        or its stop did not end."""
         ...
 
     @property
     def was_stopping(self) -> bool:
-        """Whether `was_killed`, but only after it had been told to stop: what ran then was cut, and killed nobody."""
+        """Whether `was_killed`, but after a request to stop: handlers that ran then were interrupted, not the cause."""
         ...
 
     async def forget(self, user: UserId) -> int:
-        """Erase a person, for every bot; returns how many records were changed.
+        """Erase a person, for every bot, and return how many records were changed.
 
-        Wishes this person caused, and wishes that name them, lose their text, names and people; what of them was
-        still to be said fails. The rows themselves stay, so that nothing already done is done again. This person's
-        state, dialogs and timers go; where the state of others names them, the name goes.
+        Actions that the person caused or that name them lose their texts, names and people; pending ones fail. Their
+        rows stay, so that nothing is done twice. The person's states, dialogs and timers are deleted; in states of
+        others, their id is replaced.
         """
         ...
 
 
 @runtime_checkable
 class EndableStore(Protocol):
-    """A store that a process which is about to end can speak to without the event loop. Safe in any thread."""
+    """A store that a process can use while it ends, without the event loop. Its methods are thread-safe."""
 
     def stop_began(self) -> None:
-        """Note that this process was told to stop; returns at once."""
+        """Record that this process was asked to stop; does not wait."""
         ...
 
     def submit_from_thread(self, bot: UserId, writes: Sequence[Write]) -> None:
-        """Hand over changes of a bot, to be written after everything that was submitted; returns at once."""
+        """Queue changes of a bot behind everything that was submitted; does not wait."""
         ...
 
     def stay_marked(self) -> None:
-        """Close it, when it is closed, as a killed process would leave it: this process does not end in order."""
+        """Leave the store on close as a killed process would: this process does not end in order."""
         ...
 
     def finish(self, seconds: float) -> None:
-        """Wait until everything that was handed over is durable, at most so long. Blocks."""
+        """Block until everything that was queued is durable, or the time has passed."""
         ...

@@ -1,10 +1,10 @@
-"""What is left of a record once a person is forgotten. Pure; every store asks here, so that all forget alike.
+"""Erase a person from records. Pure, and used by all stores, so that all erase alike.
 
-A wish that the person caused may quote them, and one that names them tells of them: either loses its text, names
-and people. The row stays with its key, so that what was done is not done again; what was still to be said fails.
-A dead letter that holds anything of the person is dropped: it could only be retried with what they said. So are
-their dialogs, timers and state; in the state of others, and in results, a word takes the place of their id. A result
-that came of what they said keeps its key alone, so that what was done is not done again.
+* Actions that the person caused may quote them. These, and actions that name the person, lose their texts, names and
+  people. The row stays with its key, so that nothing is done twice; a pending action fails.
+* Dead letters that hold data of the person are dropped, because a retry would need what the person said.
+* Dialogs, timers and states of the person are dropped. In states of others and in results, a word replaces the id.
+* Results that the person caused keep their key alone, so that the call is not made again.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from chatbot.stores.records import DeadLetter, OutboxRow, RowStatus
 from chatbot.stores.rows import DialogRow, StateKeyRow, StateRow, TimerRow
 
 REASON: Final = "erased: the person was forgotten"
-"""Why a row failed whose wish was erased before it was carried out."""
+"""The reason of pending actions that failed because they were erased."""
 
 
 def erase(row: OutboxRow, user: UserId) -> OutboxRow:
-    """The row without this person; the very same row when it holds nothing of them."""
+    """Return the row without this person; the same object if it holds no data of them."""
     is_theirs = row.caused_by == user
     action = _erase_action(row.action, user, is_theirs=is_theirs)
     reason = REASON if row.reason is not None and _names(row.reason, user) else row.reason
@@ -38,11 +38,11 @@ def erase(row: OutboxRow, user: UserId) -> OutboxRow:
 
 
 NOBODY: Final = "erased"
-"""What stands where the id of a forgotten person stood."""
+"""The word that replaces the id of an erased person."""
 
 
 def erase_state(key: StateKeyRow, row: StateRow, user: UserId) -> StateRow | None:
-    """A state without this person; None if it was theirs."""
+    """Return a state without this person; None if it is the person's own."""
     if key.person == user:
         return None
     value = erase_name(row.value, user)
@@ -50,32 +50,32 @@ def erase_state(key: StateKeyRow, row: StateRow, user: UserId) -> StateRow | Non
 
 
 def erase_result(value: str, caused_by: str, user: UserId) -> str:
-    """A result without this person; `NOBODY`, which is no JSON, if it came of what they said."""
+    """Return a result without this person; `NOBODY`, which is not JSON, if the person caused it."""
     return NOBODY if caused_by == user else erase_name(value, user)
 
 
 def erase_name(text: str, user: UserId) -> str:
-    """A text without this person's id."""
+    """Return a text without this person's id."""
     return _id_of(user).sub(NOBODY, text) if user in text else text
 
 
 def holds_dialog(row: DialogRow, user: UserId) -> bool:
-    """Whether a dialog is this person's, or holds anything of them."""
+    """Return whether a dialog is this person's, or names them."""
     return row.person == user or _names(row.event, user) or _names(row.journal, user)
 
 
 def holds_timer(row: TimerRow, user: UserId) -> bool:
-    """Whether a timer was set for this person, or holds anything of them."""
+    """Return whether a timer was caused by this person, or names them."""
     return row.caused_by == user or _names(row.payload, user)
 
 
 def holds(letter: DeadLetter, user: UserId, theirs: Collection[str] = ()) -> bool:
-    """Whether a dead letter holds anything of this person.
+    """Return whether a dead letter holds data of this person.
 
     Args:
         letter: the dead letter.
         user: the person.
-        theirs: the keys of the wishes that they caused: an answer that failed may quote them without naming them.
+        theirs: the keys of actions that they caused: a failed answer may quote them without naming them.
     """
     if letter.caused_by == user or (isinstance(letter.event, ActionFailed) and letter.event.action_key in theirs):
         return True
@@ -101,7 +101,7 @@ def _erase_action(action: Action, user: UserId, *, is_theirs: bool) -> Action:
         case UpdateTopic() if is_theirs or _names(action.topic, user):
             return replace(action, topic="")
         case AddParticipants():
-            return replace(action, participants=tuple(one for one in action.participants if one.user != user))
+            return replace(action, participants=tuple(other for other in action.participants if other.user != user))
         case RemoveParticipant() if action.user == user:
             return replace(action, user=UserId(""))
         case _:
@@ -110,7 +110,7 @@ def _erase_action(action: Action, user: UserId, *, is_theirs: bool) -> Action:
 
 
 def _names(text: str, user: UserId) -> bool:
-    """Whether this person's id stands in a text; not merely as the beginning of somebody else's."""
+    """Return whether a text contains this person's id, not only as the beginning of a longer id."""
     return user in text and _id_of(user).search(text) is not None
 
 

@@ -1,6 +1,6 @@
-"""What is read from a store, and the changes that must read first: holding it, and erasing a person.
+"""Queries of a store, and the changes that must read first: who holds the store, and erasing a person.
 
-Plans (see `sql`): they know no driver, and run within one transaction each.
+These are plans (see `sql`): they do not depend on a driver, and each runs in one transaction.
 """
 
 from __future__ import annotations
@@ -82,21 +82,21 @@ class LastHolder(NamedTuple):
     """How the last process that held the store ended."""
 
     was_killed: bool = False
-    """It did not let go of the store."""
+    """It did not close the store."""
 
     was_stopping: bool = False
-    """Nor did it, but it had been told to stop."""
+    """It did not close the store, but it had been asked to stop."""
 
 
 MARK_STOPPING: Final = Statement("UPDATE holder SET is_stopping = 1")
-"""Note that the holder was told to stop."""
+"""Record that the holder was asked to stop."""
 
 MARK_CLOSED: Final = Statement("DELETE FROM holder")
-"""Note that nobody holds the store. What is noted at the next opening is a killed holder, so this comes last."""
+"""Record that no process holds the store. It must be the last write: a holder found at the next opening was killed."""
 
 
 def mark_open(pid: int) -> Plan[LastHolder]:
-    """Note who holds the store, and return how its last holder ended."""
+    """Record the process that holds the store, and return how its last holder ended."""
     held = list((yield Statement("SELECT is_stopping FROM holder")))
     yield MARK_CLOSED
     yield Statement("INSERT INTO holder (pid) VALUES (?)", (pid,))
@@ -107,7 +107,7 @@ def mark_open(pid: int) -> Plan[LastHolder]:
 
 
 def find_bot(name: str, resource: str) -> Plan[BotRecord | None]:
-    """The identity stored for this name at this resource."""
+    """Return the identity of a bot's name at a resource."""
     found = _first((yield Statement(FIND_BOT, (name, resource))))
     return None if found is None else rows.decode_bot(rows.BotRow._make(found))
 
@@ -119,13 +119,13 @@ def bots() -> Plan[list[BotRecord]]:
 
 
 def horizon(bot: str) -> Plan[int | None]:
-    """The time before which everything of a bot is settled."""
+    """Return the time before which everything of a bot is settled."""
     found = _first((yield Statement(HORIZON, (bot,))))
     return None if found is None or found[0] is None else int(found[0])
 
 
 def threads(bot: str) -> Plan[list[ThreadRecord]]:
-    """All threads of a bot with their seen-sets, in two passes."""
+    """Return all threads of a bot with their seen-sets, by two statements."""
     seen = rows.group_seen((yield Statement(SEEN, (bot,))))
     found = yield Statement(THREADS, (bot,))
     return [rows.decode_thread(rows.ThreadRow._make(row), seen.get(key, {})) for key, *row in found]
@@ -144,13 +144,13 @@ def row(bot: str, key: str) -> Plan[OutboxRow | None]:
 
 
 def made(bot: str, messages: Collection[MessageId]) -> Plan[frozenset[MessageId]]:
-    """Those of these messages that an action created, edited or deleted; reads all actions, so ask seldom."""
+    """Return those of these messages that an action created, edited or deleted. Reads all actions, so it is slow."""
     known = yield Statement(MADE, (bot, json.dumps(list(messages))))
     return frozenset(MessageId(message) for (message,) in known)
 
 
 def attempts(bot: str) -> Plan[dict[ThreadId, Attempt]]:
-    """The handlers that were noted as about to run, by their threads."""
+    """Return the handlers that are recorded as running, by their threads."""
     found = yield Statement(ATTEMPTS, (bot,))
     return rows.decode_attempts(map(rows.AttemptRow._make, found))
 
@@ -189,7 +189,7 @@ def timers(bot: str) -> Plan[list[TimerRecord]]:
 
 
 def result(bot: str, key: str) -> Plan[str | None]:
-    """The result of something that was done once."""
+    """Return the result of a call that is made once."""
     found = _first((yield Statement(RESULT, (bot, key))))
     return None if found is None else str(found[0])
 
@@ -204,8 +204,8 @@ def _action(found: Iterable[Value]) -> OutboxRow:
 
 
 # ── erasing a person ──────────────────────────────────────────────────────────────────────────────────────────────
-# LIKE selects candidates by the person's id as it is stored: in events and journals ASCII-escaped, in actions not.
-# `erasure` decides what of a candidate is theirs; an id may be the beginning of another id.
+# LIKE selects candidates by the person's id as it is stored: ASCII-escaped in events and journals, but not in actions.
+# `erasure` then decides which candidates hold data of the person: an id may be the beginning of another id.
 
 ACTIONS_ABOUT: Final = """
     SELECT position, key, thread, action, after, created_ms, status, message, reason, caused_by, after_failure
@@ -252,7 +252,7 @@ DROP_TIMER: Final = "DELETE FROM timer WHERE owner = ? AND id = ?"
 def forget(user: UserId) -> Plan[int]:
     """Erase a person from the records of every bot, and return how many records held something of them."""
     in_action, in_event = (_containing(text) for text in codec.as_stored(user))
-    # Dead letters first: what makes a failed action this person's is in the outbox, and is erased there next.
+    # Dead letters first: the outbox says which failed actions the person caused, and it is erased next.
     changed = yield from _drop_letters(user, in_event)
     changed += yield from _erase_actions(user, in_action)
     changed += yield from _erase_states(user, in_event)
@@ -280,7 +280,7 @@ def _erase_actions(user: UserId, pattern: str) -> Plan[int]:
         erased = erasure.erase(action, user)
         if erased is not action:
             new = rows.encode_action_row(erased)
-            # The row stays with its key, so that what was done is not done again.
+            # The row keeps its key, so that a finished action is not done again.
             yield Statement(REWRITE_ACTION, (new.action, new.status, new.reason, new.caused_by, action.position))
             changed += 1
     return changed
@@ -330,5 +330,5 @@ def _drop_timers(user: UserId, pattern: str) -> Plan[int]:
 
 
 def _containing(text: str) -> str:
-    """The pattern of LIKE for texts that contain this one."""
+    """Return the LIKE pattern for texts that contain this one."""
     return "%" + text.replace("!", "!!").replace("%", "!%").replace("_", "!_") + "%"

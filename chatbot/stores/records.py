@@ -18,13 +18,13 @@ from chatbot.model import MessageId, ThreadId, UserId
 
 @dataclass(frozen=True, slots=True)
 class BotRecord:
-    """A bot's identity, made once and remembered.
+    """A bot's identity, created once and kept.
 
     Args:
         name: the bot's name in bots.yaml.
-        resource: which resource of the service the user belongs to.
+        resource: the resource of the service that the user belongs to.
         user: the bot's user there.
-        first_started_ms: the service's time of the first start, epoch ms: nothing older is ever answered unasked.
+        first_started_ms: the service's time of the first start, epoch ms; older messages are not answered.
     """
 
     name: str
@@ -42,10 +42,10 @@ class ThreadRecord:
         base: a version; everything below it (less the slack) is settled.
         seen: id to version, of everything with id or version above base less slack.
         is_left: the bot is not in the thread any more; what is pending there is parked.
-        receipt_due: the message up to which a receipt is owed.
+        receipt_due: the message up to which a read receipt is due.
         receipt_sent: the message up to which one was sent.
-        left_ms: when the bot was found to be out, epoch ms, until its handlers hear `ThreadJoined` again.
-        arrived: the id of the system message that began the bot's stay; None where it is not known.
+        left_ms: when the bot found that it had left, epoch ms; cleared when `ThreadJoined` is handled again.
+        arrived: the id of the system message that added the bot; None if unknown.
     """
 
     thread: ThreadId
@@ -60,7 +60,7 @@ class ThreadRecord:
 
 
 class RowStatus(StrEnum):
-    """How far an outbox row has come."""
+    """The status of an outbox row."""
 
     PENDING = "pending"
     DONE = "done"
@@ -69,19 +69,19 @@ class RowStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """One wish on its way.
+    """An action in the outbox.
 
     Args:
-        key: what makes it one and the same; a second row with the same key is not added.
-        thread: where it is to be done.
-        action: what is to be done.
-        after: the highest version known in the thread when the wish was made: what proves it done is newer.
-        created_ms: when it was journalled, epoch ms.
-        position: the order of the wishes of a thread; given by the store.
-        message: the message it made, once known.
-        reason: why it failed, once it did.
-        caused_by: whose doing caused the wish, as it may quote them; what `Store.forget` goes by.
-        after_failure: a handler of `ActionFailed` asked for it; if it fails, too, no further event is made.
+        key: its idempotency key; a second row with the same key is not added.
+        thread: the thread to do it in.
+        action: the action.
+        after: the highest known version in the thread at its creation; a message that proves it done is newer.
+        created_ms: when it was added, epoch ms.
+        position: its place in the order of the thread's actions; set by the store.
+        message: the message that it created, once known.
+        reason: why it failed.
+        caused_by: the person who caused it, whom it may quote; `Store.forget` erases by this.
+        after_failure: a handler of `ActionFailed` asked for it; if it fails, too, there is no further event.
     """
 
     key: ActionKey
@@ -99,17 +99,17 @@ class OutboxRow:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An event whose handler failed for good, kept whole so that it can be tried again.
+    """An event that was given up, kept complete so that it can be retried.
 
     Args:
-        id: short, for people: see `letter_id`.
-        event: what happened.
-        handler: the qualified name of the handler that failed; empty when the process died in it.
+        id: a short id for people; see `letter_id`.
+        event: the event.
+        handler: the qualified name of the handler that failed; empty if the process died while it ran.
         error: type and text of the last failure, one line.
-        attempts: how often it was tried.
-        died_ms: when it was given up, epoch ms.
-        is_revived: somebody asked for another try.
-        caused_by: whose message the failed action was an answer to; other events say themselves whose they are.
+        attempts: the number of attempts.
+        died_ms: when the event was given up, epoch ms.
+        is_revived: a retry was requested.
+        caused_by: for a failed action, the person whose message it answered; other events name the person themselves.
     """
 
     id: str
@@ -123,16 +123,16 @@ class DeadLetter:
 
 
 def letter_id(bot: UserId, thread: ThreadId | None, event_key: str) -> str:
-    """The id of the dead letter of an event: the same whenever the same event dies again."""
+    """Return the id of an event's dead letter; it is the same if the event is given up again."""
     text = "\n".join((bot, thread or "", event_key))
     return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
 
 
 class Progress(IntEnum):
-    """What a noted handler is doing; the numbers are stored."""
+    """What a recorded handler is doing; the numbers are stored."""
 
     WAITING = 0
-    """It does not run."""
+    """It is not running."""
 
     RUNNING = 1
 
@@ -142,15 +142,14 @@ class Progress(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A handler that is noted because a process had died, or was cut off by a stop, while it ran; or because it runs
-    for long.
+    """A handler that is recorded because a process died or was stopped while it ran, or because it runs for long.
 
     Args:
-        event_key: the event it runs for.
+        event_key: the key of its event.
         count: how often a process has died while it ran.
-        cuts: how often a stop has cut it off.
+        cuts: how often a stop of the process has interrupted it.
         progress: what it is doing.
-        handler: the qualified name of the handler, or error handler, that runs.
+        handler: the qualified name of the handler or error handler.
     """
 
     event_key: str
@@ -162,12 +161,12 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class StateKey:
-    """Whose state it is.
+    """The key of a state.
 
     Args:
-        name: of which kind.
-        thread: where it counts; None is everywhere.
-        user: for whom; None is for all.
+        name: the stored name of its class.
+        thread: its thread; None for a state of all threads.
+        user: its person; None for a state of all people.
     """
 
     name: str
@@ -177,11 +176,11 @@ class StateKey:
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """A state as it was committed.
+    """A committed state.
 
     Args:
         value: JSON text.
-        version: changes with every commit of this state.
+        version: grows with every commit of this state.
     """
 
     value: str = field(repr=False)
@@ -190,18 +189,18 @@ class StoredState:
 
 @dataclass(frozen=True, slots=True)
 class DialogRecord:
-    """A dialog that has begun and not ended.
+    """A dialog in progress.
 
     Args:
-        id: names it for good.
-        thread: where it is held.
-        user: with whom.
-        handler: the qualified name of the function that holds it.
-        event: what it began with.
-        journal: JSON text; what has happened in it so far.
-        event_key: the event it has taken last; that event, handled again, goes on from there.
-        is_waiting: it has asked, and its user's next message is the answer.
-        deadline_ms: until when it waits, epoch ms; None is for ever.
+        id: its permanent id.
+        thread: its thread.
+        user: the person.
+        handler: the qualified name of its function.
+        event: the event that began it.
+        journal: its steps so far, as JSON text.
+        event_key: the event that it handled last; if that event is handled again, the dialog continues from there.
+        is_waiting: it has asked a question, and the person's next message is the answer.
+        deadline_ms: until when it waits, epoch ms; None is without limit.
         changed_ms: when it was last changed, epoch ms.
     """
 
@@ -219,15 +218,15 @@ class DialogRecord:
 
 @dataclass(frozen=True, slots=True)
 class TimerRecord:
-    """Something that is to happen at its time.
+    """A timer, or the next run of a schedule.
 
     Args:
-        id: names it for good.
+        id: its permanent id.
         handler: the qualified name of the function to call.
-        due_ms: when, epoch ms.
-        thread: where; None is nowhere in particular.
-        payload: JSON text; what the function is to be called with.
-        caused_by: whose doing it was set for, as it may quote them; what `Store.forget` goes by.
+        due_ms: when it is due, epoch ms.
+        thread: its thread; None for a schedule.
+        payload: the arguments of the function, as JSON text.
+        caused_by: the person who caused it, whom it may quote; `Store.forget` erases by this.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""The changes that a store can commit, as data. A commit is a list of writes, all of them or none."""
+"""Changes that a store can commit, as data. A commit is a list of writes, all of them or none."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from chatbot.stores.records import (
 
 @dataclass(frozen=True, slots=True)
 class SaveBot:
-    """Remember a bot's identity; an existing record of the same name and resource is replaced."""
+    """Save a bot's identity; replaces a record of the same name and resource."""
 
     record: BotRecord
 
 
 @dataclass(frozen=True, slots=True)
 class MoveHorizon:
-    """Everything that was said in any thread of the bot before this time, the service's, epoch ms, is settled."""
+    """Settle all messages of all threads of the bot before this time, by the service's clock, epoch ms."""
 
     horizon_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class SaveThread:
-    """Begin a thread, or begin it anew: replaces its record and its whole seen-set."""
+    """Save a thread: replaces its record and its whole seen-set."""
 
     record: ThreadRecord
 
 
 @dataclass(frozen=True, slots=True)
 class MoveBase:
-    """Everything below `base` is settled: forget what was seen with id and version at or below `below`."""
+    """Settle everything below `base`, and delete entries of the seen-set with id and version at or below `below`."""
 
     thread: ThreadId
     base: int
@@ -52,7 +52,7 @@ class MoveBase:
 
 @dataclass(frozen=True, slots=True)
 class MarkSeen:
-    """These messages, in these versions, are dealt with."""
+    """Mark these messages, in these versions, as handled."""
 
     thread: ThreadId
     seen: Mapping[int, int] = field(hash=False)
@@ -60,10 +60,10 @@ class MarkSeen:
 
 @dataclass(frozen=True, slots=True)
 class LeaveThread:
-    """The bot is not in the thread any more. Its pending rows, dialogs and timers there stay: they are parked.
+    """Mark a thread as left by the bot. Its pending rows, dialogs and timers stay: they are parked.
 
     Args:
-        left_ms: when that was found, epoch ms.
+        left_ms: when the bot found that it had left, epoch ms.
     """
 
     thread: ThreadId
@@ -72,17 +72,17 @@ class LeaveThread:
 
 @dataclass(frozen=True, slots=True)
 class EnterThread:
-    """The bot is in a thread again that it had left; its handlers have not heard of it yet."""
+    """Mark a thread as entered again; `ThreadJoined` was not handled yet."""
 
     thread: ThreadId
 
 
 @dataclass(frozen=True, slots=True)
 class BeginStay:
-    """The handlers know that the bot is in the thread.
+    """Mark `ThreadJoined` as handled in the thread.
 
     Args:
-        arrived: the id of the system message that lists the bot; None leaves what is known.
+        arrived: the id of the system message that lists the bot; None keeps the stored one.
     """
 
     thread: ThreadId
@@ -91,7 +91,7 @@ class BeginStay:
 
 @dataclass(frozen=True, slots=True)
 class OweReceipt:
-    """A receipt up to this message is due."""
+    """Mark a read receipt up to this message as due."""
 
     thread: ThreadId
     message: MessageId
@@ -99,7 +99,7 @@ class OweReceipt:
 
 @dataclass(frozen=True, slots=True)
 class SettleReceipt:
-    """A receipt up to this message was sent, or is not wanted by the service."""
+    """Mark a read receipt up to this message as sent, or as refused by the service."""
 
     thread: ThreadId
     message: MessageId
@@ -107,14 +107,14 @@ class SettleReceipt:
 
 @dataclass(frozen=True, slots=True)
 class Enqueue:
-    """Journal a wish. If a row of this key exists already, nothing is added."""
+    """Add an action to the outbox, unless there is a row with its key."""
 
     row: OutboxRow
 
 
 @dataclass(frozen=True, slots=True)
 class SettleRow:
-    """A wish is done, or will never be. A row of this key that is settled already stays as it is."""
+    """Mark an action as done or failed; does nothing if it is settled already."""
 
     key: ActionKey
     status: RowStatus
@@ -124,7 +124,7 @@ class SettleRow:
 
 @dataclass(frozen=True, slots=True)
 class RepointRow:
-    """A wish that is done had made two messages, and this one stays. Rows that are not done stay as they are."""
+    """Set the message of a done action that was sent twice to the copy that stays; does nothing to other rows."""
 
     key: ActionKey
     message: MessageId
@@ -132,11 +132,11 @@ class RepointRow:
 
 @dataclass(frozen=True, slots=True)
 class ReopenRow:
-    """A wish that had failed is to be tried again: it becomes the last pending one of its thread.
+    """Retry a failed action: it becomes the last pending one of its thread.
 
     Args:
-        key: whose.
-        created_ms: when, epoch ms: it counts as journalled then; None leaves it as it was.
+        key: the key of the action.
+        created_ms: its new creation time, epoch ms; None keeps the stored one.
     """
 
     key: ActionKey
@@ -145,31 +145,31 @@ class ReopenRow:
 
 @dataclass(frozen=True, slots=True)
 class SaveDeadLetter:
-    """Keep an event that was given up; a letter of the same id is replaced."""
+    """Save an event that was given up; replaces a dead letter of the same id."""
 
     letter: DeadLetter
 
 
 @dataclass(frozen=True, slots=True)
 class ReviveDeadLetter:
-    """Ask for another try of a dead letter; unknown ids change nothing."""
+    """Request a retry of a dead letter; unknown ids change nothing."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class DropDeadLetter:
-    """Forget a dead letter; unknown ids change nothing."""
+    """Delete a dead letter; unknown ids change nothing."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class BeginAttempt:
-    """Note a handler in this thread, which need not have been begun; replaces what was noted there.
+    """Record that a handler runs in this thread, which need not be stored; replaces an earlier record.
 
-    Written before handlers run only after the last process had died (`Store.was_killed`), and for handlers that run
-    for more than a minute.
+    Written only if the last process was killed (`Store.was_killed`), and for handlers that run for more than a minute,
+    because it costs a commit before each handler.
     """
 
     thread: ThreadId
@@ -178,19 +178,17 @@ class BeginAttempt:
 
 @dataclass(frozen=True, slots=True)
 class EndAttempt:
-    """The noted handler has not killed the process."""
+    """Delete the record of a handler that has ended without killing the process."""
 
     thread: ThreadId
 
 
 @dataclass(frozen=True, slots=True)
 class Prune:
-    """Delete the bot's settled rows that were journalled before this time, epoch ms; pending ones stay.
+    """Delete the bot's settled rows, results, and dialogs that do not wait, if they are older than this time, epoch ms.
 
-    So do rows of known messages in a thread where any row is pending: they explain what its proof may come upon. A
-    row without a time counts as journalled at the version that it came after.
-
-    So do results of that age, and dialogs that have waited for nobody since.
+    Rows of known messages stay while any row of their thread is pending: the proof of the pending one may come upon
+    these messages. A row without a time counts as created at the version that it came after.
     """
 
     before_ms: int
@@ -198,13 +196,13 @@ class Prune:
 
 @dataclass(frozen=True, slots=True)
 class SaveState:
-    """Replace a state, or begin or end it; the commit fails with `StoreConflict` if another one was there first.
+    """Create, replace or delete a state; the commit fails with `StoreConflict` if its version is not `expected`.
 
     Args:
-        key: whose.
-        value: JSON text; None ends it.
+        key: the key of the state.
+        value: JSON text; None deletes the state.
         expected: the version that was read; None if there was none.
-        version: the new version: one that this state never had.
+        version: the new version, which this state has never had.
     """
 
     key: StateKey
@@ -215,41 +213,41 @@ class SaveState:
 
 @dataclass(frozen=True, slots=True)
 class SaveDialog:
-    """Remember a dialog; a record of the same id is replaced."""
+    """Save a dialog; replaces a record of the same id."""
 
     record: DialogRecord
 
 
 @dataclass(frozen=True, slots=True)
 class DropDialog:
-    """Forget a dialog; unknown ids change nothing."""
+    """Delete a dialog; unknown ids change nothing."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class SetTimer:
-    """Remember a timer; one of the same id is replaced."""
+    """Save a timer; replaces one of the same id."""
 
     record: TimerRecord
 
 
 @dataclass(frozen=True, slots=True)
 class DropTimer:
-    """Forget a timer; unknown ids change nothing."""
+    """Delete a timer; unknown ids change nothing."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class SaveResult:
-    """Remember what came of something that is to be done once; what is remembered under the key already stays.
+    """Save the result of a call that is made once; a result that is stored under the key already stays.
 
     Args:
-        key: names what was done.
+        key: identifies the call.
         value: JSON text.
-        created_ms: when, epoch ms; pruned like a settled wish.
-        caused_by: whose doing it was.
+        created_ms: the time of the call, epoch ms; pruned like a settled action.
+        caused_by: the person who caused it.
     """
 
     key: str
@@ -259,7 +257,7 @@ class SaveResult:
 
 
 ConversationWrite = SaveState | SaveDialog | DropDialog | SetTimer | DropTimer | SaveResult
-"""One change to what is remembered of conversations."""
+"""A change of states, dialogs, timers or results."""
 
 
 Write = (
