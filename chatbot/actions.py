@@ -1,6 +1,6 @@
-"""What handlers want done: frozen wishes, carried out later by the outbox, each under its key.
+"""Actions of handlers: frozen values, carried out later by the outbox, each under its key.
 
-A wish names its thread only when that is not the thread of the event that caused it.
+An action names its thread only if that is not the thread of the event that caused it.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from typing import Final, Literal, NewType
 from chatbot.model import MessageId, Participant, ThreadId, UserId
 
 ActionKey = NewType("ActionKey", str)
-"""What makes a wish one and the same over retries and restarts: see `action_key`."""
+"""The idempotency key of an action, equal in all retries and after restarts; see `action_key`."""
 
 
 def action_key(
     bot: UserId, thread: ThreadId | None, event_key: str, handler: str, ordinal: int, part: int = 0
 ) -> ActionKey:
-    """The key of one wish: equal for every attempt of the same handler at the same event, and for nothing else.
+    """Return the key of an action: equal for every attempt of the same handler at the same event, and otherwise unique.
 
     Args:
         bot: the bot's own user.
         thread: the event's thread; None for events of the bot itself.
         event_key: `Event.key`.
         handler: the handler's qualified name.
-        ordinal: how many wishes this handler had before, for this event.
-        part: which piece of an over-long message, from 0.
+        ordinal: the number of this handler's earlier actions for this event.
+        part: the index of the piece of a message that is sent in several.
     """
     parts = (bot, thread or "", event_key, handler, str(ordinal), str(part))
     framed = b"".join(len(text.encode()).to_bytes(4, "big") + text.encode() for text in parts)
-    # The letter in front tells a key from a message id, which is decimal.
+    # The letter in front distinguishes a key from a message id, which is decimal.
     return ActionKey("k" + hashlib.blake2b(framed, digest_size=16).hexdigest())
 
 
 APOLOGY: Final = "Sorry, something went wrong on my side, so I could not do that. Please try again in a while."
-"""What a person is told when all tries to handle their message have failed, unless bots.yaml says otherwise."""
+"""Sent to a person when all attempts to handle their message have failed, unless bots.yaml sets another text."""
 
 _HIGH_HALF: Final = ("\ud800", "\udbff")
 
@@ -59,10 +59,10 @@ def expect_text(value: object, what: str) -> str:
 
 
 def expect_identifier(value: object, what: str) -> str:
-    """Return what a handler gives as a key, an id or metadata: it is compared, so nothing in it is replaced.
+    """Return a value that must be a key, an id or metadata. It will be compared, so nothing in it is replaced.
 
     Raises:
-        TypeError: it is no text.
+        TypeError: the value is not a `str`.
         ValueError: it has half of a surrogate pair.
     """
     text = expect_text(value, what)
@@ -84,12 +84,12 @@ def is_whole(text: str) -> bool:
 
 
 def readable(text: str, whose: str) -> str:
-    """Return a text as people can read it: halves of an emoji that meet are joined, one that is alone becomes U+FFFD.
+    """Return a text that can be encoded: adjacent halves of surrogate pairs are joined, single ones become U+FFFD.
 
-    A long answer is not lost for half an emoji. What was replaced is said in the log, without the text.
+    A long answer must not be lost because of half an emoji. The log reports replacements, without the text.
 
     Args:
-        text: what a handler says.
+        text: the text of a handler.
         whose: the handler's name.
     """
     if is_whole(text):
@@ -97,17 +97,17 @@ def readable(text: str, whose: str) -> str:
     units = text.encode("utf-16-le", "surrogatepass")
     whole = units.decode("utf-16-le", "replace")
     if whole.encode("utf-16-le") != units:
-        import structlog  # here, because only who logs shall pay for it
+        import structlog  # here, because importing it is slow and most runs do not log
 
         structlog.get_logger("chatbot").warning("text.repaired", handler=whose, replaced="half of a surrogate pair")
     return whole
 
 
 async def readable_pieces(source: AsyncIterable[str], whose: str) -> AsyncIterator[str]:
-    """Yield the pieces of a text as people can read them: an emoji whose halves come in two pieces comes in one.
+    """Yield the pieces of a text so that each can be encoded; an emoji that is split over two pieces is joined.
 
     Raises:
-        TypeError: a piece is no text.
+        TypeError: a piece is not a `str`.
     """
     half = ""
     async for piece in source:
@@ -122,19 +122,19 @@ async def readable_pieces(source: AsyncIterable[str], whose: str) -> AsyncIterat
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """Something to do in a thread; the base of all wishes."""
+    """The base of all actions; each is done in a thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendMessage(Action):
-    """Say something.
+    """Send a message.
 
     Args:
-        content: text or html; at most about 28 KB, longer text is split.
-        type: how `content` is to be read.
-        thread: where; None is the thread of the event.
-        display_name: the name to show; None is the bot's own.
-        metadata: text by text; keys under `chatbot.` are refused.
+        content: text or HTML; at most about 28 KB, longer text is split.
+        type: the type of `content`.
+        thread: None is the thread of the event.
+        display_name: the sender's name to show; None is the bot's own.
+        metadata: stored with the message; keys under `chatbot.` are refused.
     """
 
     content: str
@@ -146,7 +146,7 @@ class SendMessage(Action):
 
 @dataclass(frozen=True, slots=True)
 class EditMessage(Action):
-    """Replace the content of an own message: one on the service, or one still to be sent under a key."""
+    """Replace the content of a message of the bot, given by its id, or by its key if it may not be sent yet."""
 
     message: MessageId | ActionKey
     content: str
@@ -155,7 +155,7 @@ class EditMessage(Action):
 
 @dataclass(frozen=True, slots=True)
 class DeleteMessage(Action):
-    """Take an own message back: one on the service, or one still to be sent under a key."""
+    """Delete a message of the bot, given by its id, or by its key if it may not be sent yet."""
 
     message: MessageId | ActionKey
     thread: ThreadId | None = None
@@ -163,7 +163,7 @@ class DeleteMessage(Action):
 
 @dataclass(frozen=True, slots=True)
 class SendReadReceipt(Action):
-    """Tell the people in the thread that the bot has read up to this message."""
+    """Send a read receipt: the bot has read the thread up to this message."""
 
     message: MessageId
     thread: ThreadId | None = None
@@ -171,7 +171,7 @@ class SendReadReceipt(Action):
 
 @dataclass(frozen=True, slots=True)
 class AddParticipants(Action):
-    """Bring people into the thread."""
+    """Add people to the thread."""
 
     participants: tuple[Participant, ...]
     thread: ThreadId | None = None
@@ -179,7 +179,7 @@ class AddParticipants(Action):
 
 @dataclass(frozen=True, slots=True)
 class RemoveParticipant(Action):
-    """Take someone out of the thread; the bot itself to leave it."""
+    """Remove a person from the thread, or the bot itself, which leaves it."""
 
     user: UserId
     thread: ThreadId | None = None
@@ -187,7 +187,7 @@ class RemoveParticipant(Action):
 
 @dataclass(frozen=True, slots=True)
 class UpdateTopic(Action):
-    """Give the thread another topic."""
+    """Change the topic of the thread."""
 
     topic: str
     thread: ThreadId | None = None
@@ -195,12 +195,12 @@ class UpdateTopic(Action):
 
 @dataclass(frozen=True, slots=True)
 class KeyedAction:
-    """An action together with the key under which it is done once.
+    """An action with its idempotency key.
 
     Args:
-        key: what it is done under.
-        action: what is to be done.
-        pieces: of an edit or a deletion, in how many messages its target was sent.
+        key: the key under which it is done once.
+        action: the action.
+        pieces: for an edit or a deletion, the number of messages in which its target was sent.
     """
 
     key: ActionKey
@@ -209,10 +209,10 @@ class KeyedAction:
 
 
 def piece_key(key: ActionKey, number: int) -> ActionKey:
-    """Return the key of a piece of a message that was sent in several, from 0."""
+    """Return the key of a piece of a message that is sent in several; `number` counts from 0."""
     return ActionKey(f"{key}.{number}") if number else key
 
 
 def removal_key(key: ActionKey, number: int) -> ActionKey:
-    """Return the key under which a piece is deleted: that there is such a row says that the piece is gone."""
+    """Return the key under which a piece is deleted. A row with this key means that the piece is gone."""
     return ActionKey(f"{piece_key(key, number)}.gone")

@@ -1,7 +1,7 @@
-"""Everything that can go wrong, sorted by what the caller can do about it.
+"""The errors of the package, by what the caller can do about them.
 
-An error's docstring is its explanation; the message names the value, the place and the remedy. Every error of the
-package is a `ChatbotError`. Nothing here imports anything of chatbot, so that every floor may raise and catch these.
+An error's docstring explains it; its message names the value, the place and the remedy. Every error of the package is a
+`ChatbotError`. This module imports nothing of chatbot, so that every layer can raise and catch its errors.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Final
 
 
 class ChatbotError(Exception):
-    """Something went wrong in chatbot; the subclasses say what can be done about it."""
+    """The base of all errors of chatbot."""
 
 
 class ConfigError(ChatbotError):
-    """The configuration cannot be used as it stands: mend the file and start again.
+    """The configuration is not valid. Correct the file and start again.
 
     Args:
-        problems: one sentence each, every one with its place (`bots.yaml:14:9: …`).
+        problems: one sentence each, with its place (`bots.yaml:14:9: …`).
     """
 
     def __init__(self, *problems: str) -> None:
@@ -27,15 +27,15 @@ class ConfigError(ChatbotError):
 
 
 class PluginError(ChatbotError):
-    """A plugin cannot be loaded as it is written: mend the plugin; the message names file and line."""
+    """A plugin cannot be loaded. Correct the plugin; the message names file and line."""
 
 
 class PluginSettingsError(PluginError):
-    """A plugin's settings are not what its model says: mend them in bots.yaml.
+    """A plugin's settings do not match its model. Correct them in bots.yaml.
 
     Args:
         place: the plugin's factory, `file:line`.
-        problems: the path of each wrong setting below `settings`, and what is wrong with it.
+        problems: the path of each wrong setting below `settings`, and the problem.
     """
 
     def __init__(self, place: str, problems: Sequence[tuple[tuple[int | str, ...], str]]) -> None:
@@ -46,17 +46,17 @@ class PluginSettingsError(PluginError):
 
 
 class StateError(ChatbotError):
-    """Something was used at a time when it cannot be used; the message says when it can."""
+    """Something was used in a state in which it cannot be used; the message says when it can."""
 
 
 class AbnormalExit(ChatbotError):
-    """Code of a plugin ended with what is no `Exception`: SystemExit, KeyboardInterrupt, a cancellation of its own, …
+    """Code of a plugin raised something other than an `Exception`: SystemExit, KeyboardInterrupt, its own cancellation.
 
-    It is a failure like any other: tried again, then kept as a dead letter. To end a program that a handler runs, call
-    its functions rather than its `main`; await what may be cancelled inside `try`.
+    It is a failure like any other: it is retried, then the event becomes a dead letter. If a handler runs a program,
+    call the program's functions rather than its `main`; await what may be canceled inside `try`.
 
     Args:
-        raised: what it ended with; also the error's `__cause__`.
+        raised: what the code raised; also the error's `__cause__`.
     """
 
     def __init__(self, raised: BaseException) -> None:
@@ -66,12 +66,12 @@ class AbnormalExit(ChatbotError):
 
 
 def kind_of(error: BaseException) -> str:
-    """Return the name of an error's class; of what is no `Exception`, the name of what was raised."""
+    """Return the name of an error's class; for an `AbnormalExit`, of the class of what was raised."""
     return type(error.raised if isinstance(error, AbnormalExit) else error).__name__
 
 
 def text_of(error: BaseException) -> str:
-    """Return an error's message, or what stands for it if the error cannot say it: `__str__` is a plugin's code."""
+    """Return an error's message, or a placeholder if its `__str__`, which may be a plugin's code, fails."""
     try:
         return str.__str__(f"{error}")  # an f-string of one part is what `__str__` returned, be it a class of its own
     except BaseException as worse:
@@ -110,7 +110,7 @@ def _overrides(kind: type, names: frozenset[str], base: type) -> bool:
 
 
 class TimeTooFar(ChatbotError, ValueError):
-    """A time is further away than can be kept. A person whose message asked for it is told the message's text."""
+    """A time is too far in the future to be stored. If a person's message asked for it, they get the error's text."""
 
 
 def described(error: BaseException) -> str:
@@ -122,7 +122,7 @@ def described(error: BaseException) -> str:
 
 
 class UnknownName(ChatbotError):
-    """Nothing has the name or id that was given; the message says how to see what there is."""
+    """There is nothing with the given name or id; the message says how to list what exists."""
 
 
 class DialogTimeout(ChatbotError, TimeoutError):
@@ -134,19 +134,19 @@ class DialogCancelled(ChatbotError):
 
 
 class DialogDiverged(StateError):
-    """A dialog's code was changed while it was under way, so that its journal does not lead anywhere any more."""
+    """A dialog's code was changed while it was in progress, so that its journal cannot be replayed."""
 
 
 class StoreError(ChatbotError):
-    """The store cannot be read or written; nothing was changed. Free the disk, mend its rights, or restore it."""
+    """The store cannot be read or written; nothing was changed. Free disk space, correct its rights, or restore it."""
 
 
 class StoreInUse(StoreError):
-    """Another process holds this store; only one may. Stop the other one or name another file."""
+    """Another process has this store open, and only one can. Stop the other process or name another file."""
 
 
 class StoreConflict(StoreError):
-    """Somebody else has changed a state since it was read; nothing was changed. Read it again, and do it over."""
+    """A state was changed by another commit since it was read; nothing was changed. Read it again and retry."""
 
 
 class StoreTooNew(StoreError):
@@ -154,16 +154,16 @@ class StoreTooNew(StoreError):
 
 
 class CannotStore(StoreError):
-    """This value has no stored form; keep to dataclasses, pydantic models and JSON's own types."""
+    """A value cannot be stored. Use dataclasses, pydantic models and the types of JSON."""
 
 
 class ServiceError(ChatbotError):
-    """The chat service did not do what was asked.
+    """A request to the chat service failed.
 
     Args:
-        message: what was asked and what the service said.
-        status: the HTTP status, or None when there was no answer.
-        code: the service's own error code ("Forbidden", "NotFound", …), where it gave one.
+        message: the request and the answer of the service.
+        status: the HTTP status; None if there was no answer.
+        code: the service's own error code ("Forbidden", "NotFound", …), if it gave one.
     """
 
     def __init__(self, message: str, *, status: int | None = None, code: str | None = None) -> None:
@@ -173,26 +173,26 @@ class ServiceError(ChatbotError):
 
 
 class Rejected(ServiceError):
-    """The service understood and refused (400, 413, 422, …); the same request will be refused again."""
+    """The service refused the request (400, 413, 422, …), and would refuse it again."""
 
 
 class NotFound(ServiceError):
-    """The thread or message does not exist, or not any more (404)."""
+    """The thread or message does not exist, or was deleted (404)."""
 
 
 class Forbidden(ServiceError):
-    """This user may not do that (403): usually it is not, or no longer, in the thread."""
+    """The user is not allowed to do this (403), usually because it is not in the thread."""
 
 
 class Unauthorized(ServiceError):
-    """The token or key was not accepted (401): it is expired, revoked, or of another resource."""
+    """The token or key was not accepted (401): it has expired, was revoked, or belongs to another resource."""
 
 
 class Throttled(ServiceError):
-    """A quota of the service is used up (429): the request was not carried out; wait, then ask again.
+    """A quota of the service is used up (429). The request was not carried out; wait, then retry.
 
     Args:
-        retry_after: seconds the service asked us to wait; None when it did not say.
+        retry_after: seconds to wait, as the service asked; None if it did not say.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None, code: str | None = None) -> None:
@@ -201,14 +201,14 @@ class Throttled(ServiceError):
 
 
 class Unreachable(ServiceError):
-    """The request certainly never reached the service (refused, DNS, TLS): repeating it is safe."""
+    """The request did not reach the service (connection refused, DNS, TLS), so a retry is safe."""
 
 
 class OutcomeUnknown(ServiceError):
-    """No usable answer came (timeout, reset, 5xx): the service may or may not have carried the request out.
+    """There was no usable answer (timeout, reset, 5xx), so the request may or may not have been carried out.
 
     Args:
-        retry_after: seconds the service asked us to wait; None when it did not say.
+        retry_after: seconds to wait, as the service asked; None if it did not say.
     """
 
     def __init__(
@@ -224,4 +224,4 @@ class OutcomeUnknown(ServiceError):
 
 
 class ProtocolError(ServiceError):
-    """The service answered something that is not its protocol; the message says what was expected."""
+    """The service's answer does not follow its protocol; the message says what was expected."""

@@ -1,7 +1,7 @@
-"""What happened: frozen facts that pollers make and handlers receive.
+"""Events: frozen values that polling creates and handlers receive.
 
-Every event knows its bot, and a `key` that is the same whenever the same thing is seen again: after a retry, a
-restart, or a second look. Reply keys are built on it.
+Every event names its bot, and has a `key` that is the same when the same thing is seen again: after a retry, a restart
+or another poll. The keys of actions are derived from it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from chatbot.model import ChatMessage, MessageId, Participant, Receipt, ThreadId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened to a bot; the base of all events.
+    """The base of all events.
 
     Args:
         bot: the bot's own user.
-        occurred_on: when, UTC; for messages by the service's clock.
+        occurred_on: when it happened, UTC; for messages by the service's clock.
     """
 
     bot: UserId
@@ -27,20 +27,20 @@ class Event:
 
     @property
     def key(self) -> str:
-        """What identifies this event among all events of its thread (or of its bot)."""
+        """Identifies this event among all events of its thread, or of its bot if it has no thread."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadEvent(Event):
-    """Something that happened in one thread."""
+    """An event of one thread."""
 
     thread: ThreadId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageEvent(ThreadEvent):
-    """Something that happened to a message."""
+    """An event of a message."""
 
     message: ChatMessage
 
@@ -52,7 +52,7 @@ class MessageEvent(ThreadEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageReceived(MessageEvent):
-    """Somebody said something. If it was edited before the bot saw it, this carries the edited content."""
+    """A person or a bot sent a message. If it was edited before the bot saw it, this has the edited content."""
 
     @property
     def key(self) -> str:
@@ -67,12 +67,12 @@ class MessageEdited(MessageEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageDeleted(MessageEvent):
-    """A message the bot has seen, or one older than its history, was taken back; its content is gone."""
+    """A message the bot has seen, or one older than its history, was deleted; its content is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SystemEvent(MessageEvent):
-    """Something the service itself wrote into the thread."""
+    """The service wrote a system message into the thread."""
 
     @property
     def key(self) -> str:
@@ -82,7 +82,7 @@ class SystemEvent(MessageEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParticipantsAdded(SystemEvent):
-    """People came into the thread. The bot itself is never among them: its own arrival is `ThreadJoined`."""
+    """People were added to the thread. The bot itself is never among them: its own arrival is `ThreadJoined`."""
 
     participants: tuple[Participant, ...]
     initiator: UserId | None = None
@@ -90,7 +90,7 @@ class ParticipantsAdded(SystemEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParticipantsRemoved(SystemEvent):
-    """People left the thread, or were removed. The bot's own going is `ThreadLeft`."""
+    """People left the thread or were removed. The bot's own leaving is `ThreadLeft`."""
 
     participants: tuple[Participant, ...]
     initiator: UserId | None = None
@@ -98,7 +98,7 @@ class ParticipantsRemoved(SystemEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicUpdated(SystemEvent):
-    """The thread has another topic."""
+    """The topic of the thread was changed."""
 
     topic: str
     initiator: UserId | None = None
@@ -106,10 +106,10 @@ class TopicUpdated(SystemEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadReceiptReceived(ThreadEvent):
-    """Somebody has read up to a message, of those since the bot came.
+    """A person has read the thread up to a message that is newer than the bot's arrival.
 
-    Asked of the service only if a handler wants it, in threads of at most 20 people, and for an hour after somebody
-    has spoken there; of several that somebody sends meanwhile, the latest is told.
+    The bot polls receipts only if a handler takes this event, in threads of at most 20 people, and for an hour after
+    the last message of a person. If a person sends several receipts between two polls, only the latest is reported.
     """
 
     receipt: Receipt
@@ -122,11 +122,11 @@ class ReadReceiptReceived(ThreadEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadJoined(ThreadEvent):
-    """The bot is in a thread it was not in before.
+    """The bot was added to a thread.
 
     Args:
-        arrival: the system message that lists the bot; None where the thread does not show it.
-        absent_since_ms: where no message tells of a return, since when the bot was found to be out, epoch ms.
+        arrival: the system message that lists the bot; None if the thread does not show it.
+        absent_since_ms: for a return that no message shows, when the bot found that it had left, epoch ms.
     """
 
     arrival: MessageId | None = None
@@ -141,11 +141,11 @@ class ThreadJoined(ThreadEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadLeft(ThreadEvent):
-    """The bot is no longer in the thread, or the thread was deleted. Nothing can be said there any more.
+    """The bot is no longer in the thread, or the thread was deleted. The bot cannot send messages to it any more.
 
     Args:
-        is_deleted: the thread is gone, rather than the bot from it.
-        floor: where the ended stay had begun; tells one leaving from the next.
+        is_deleted: the thread was deleted.
+        floor: the message id at which the ended stay began; it distinguishes this leaving from later ones.
     """
 
     is_deleted: bool = False
@@ -159,12 +159,12 @@ class ThreadLeft(ThreadEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionFailed(ThreadEvent):
-    """Something the bot was asked to do will never be done: the service refused it.
+    """An action has failed for good: the service refused it.
 
     Args:
-        action: what was asked for.
-        action_key: the key it was asked under.
-        reason: what the service said.
+        action: the action.
+        action_key: its key.
+        reason: the answer of the service.
     """
 
     action: Action
@@ -173,20 +173,20 @@ class ActionFailed(ThreadEvent):
 
     @property
     def key(self) -> str:
-        """The wish that failed."""
+        """The key of the failed action."""
         return f"failed:{self.action_key}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimerFired(ThreadEvent):
-    """The time has come that a handler set with `ctx.later`.
+    """A timer that was set with `ctx.later` is due.
 
     Args:
         timer: the qualified name of the function to call.
-        id: which of its timers.
-        due: when it was to be; `occurred_on` is later where the bot was not running.
-        payload: JSON text; what the function is called with.
-        caused_by: whose doing the event was that it was set for.
+        id: the id of the timer.
+        due: when it was due; `occurred_on` is later if the bot was not running then.
+        payload: the arguments of the function, as JSON text.
+        caused_by: the person who caused the event in which it was set.
     """
 
     timer: str
@@ -197,17 +197,17 @@ class TimerFired(ThreadEvent):
 
     @property
     def key(self) -> str:
-        """Which timer, and when it was to be."""
+        """The timer and its due time."""
         return f"timer:{self.id}@{self.due.isoformat()}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleFired(Event):
-    """The time has come that `@plugin.every` or `@plugin.cron` says. It happens in no thread.
+    """A schedule of `@plugin.every` or `@plugin.cron` is due. The event has no thread.
 
     Args:
         schedule: the qualified name of the function to call.
-        due: when it was to be: after a time without the bot, the first time that was missed.
+        due: when it was due; if the bot was not running, the first time that was missed.
     """
 
     schedule: str
@@ -215,18 +215,18 @@ class ScheduleFired(Event):
 
     @property
     def key(self) -> str:
-        """Which schedule, and when it was to be."""
+        """The schedule and its due time."""
         return f"schedule:{self.schedule}@{self.due.isoformat()}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialogTimedOut(ThreadEvent):
-    """Somebody has not answered in time.
+    """A person has not answered a dialog's question in time.
 
     Args:
-        dialog: which dialog waits.
-        user: for whom.
-        step: for the answer to which step of it.
+        dialog: the id of the dialog.
+        user: the person.
+        step: the step of the dialog that asked.
     """
 
     dialog: str
@@ -235,13 +235,13 @@ class DialogTimedOut(ThreadEvent):
 
     @property
     def key(self) -> str:
-        """Which step of which dialog."""
+        """The dialog and the step that asked."""
         return f"overdue:{self.dialog}@{self.step}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BotStarted(Event):
-    """The bot has begun to look."""
+    """The bot has started polling."""
 
     @property
     def key(self) -> str:
@@ -251,7 +251,7 @@ class BotStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BotStopping(Event):
-    """The bot has stopped looking and will end after this event."""
+    """The bot has stopped polling and will end after this event."""
 
     @property
     def key(self) -> str:

@@ -1,4 +1,4 @@
-"""The service's things in our words: threads, messages, people. Plain facts, no SDK types, no behaviour.
+"""Threads, messages and people of the service, as plain values without SDK types and behavior.
 
 Identifiers are opaque text, except that message ids and versions are epoch milliseconds in decimal
 (recorded sessions of the SDKs' live tests) and are compared as integers, never as text.
@@ -22,17 +22,17 @@ MessageId = NewType("MessageId", str)
 """The service's id of a message: its creation in epoch milliseconds, as decimal text."""
 
 TimerId = NewType("TimerId", str)
-"""Names a timer that `later` has set."""
+"""The id of a timer that `later` has set."""
 
 RESERVED_METADATA_PREFIX: Final = "chatbot."
-"""Message metadata under this prefix is ours; handlers may read it but not write it."""
+"""Message metadata under this prefix is reserved; handlers can read it but not write it."""
 
 REPLY_KEY: Final = RESERVED_METADATA_PREFIX + "key"
-"""The metadata key that carries a reply's key: its presence in the thread is the proof of the send."""
+"""The metadata key that carries a reply's key. A message with it in the thread proves that the reply was sent."""
 
 
 class MessageType(StrEnum):
-    """What a row of `list_messages` is (REST spec: ChatMessageType). Unknown future types become `OTHER`."""
+    """The type of a message (REST spec: ChatMessageType). Unknown future types become `OTHER`."""
 
     TEXT = "text"
     HTML = "html"
@@ -44,12 +44,12 @@ class MessageType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """Someone in a thread.
+    """A person or bot in a thread.
 
     Args:
-        user: who.
-        display_name: the name the thread shows, where one was given.
-        share_history_time: from when on they may read; None where the service did not say.
+        user: the id.
+        display_name: the name that the thread shows; None if it has none.
+        share_history_time: the time from which on they can read the history; None if the service did not say.
     """
 
     user: UserId
@@ -59,7 +59,7 @@ class Participant:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file that someone attached (from Teams); only links and names, never the bytes."""
+    """An attached file (from Teams): links and names, without the contents."""
 
     id: str
     type: str
@@ -70,11 +70,11 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatMessage:
-    """A message as one look at the thread showed it; a later edit is another `version` of the same `id`.
+    """A message as the service returned it in one poll; a later edit is another `version` of the same `id`.
 
     Args:
-        id: creation, epoch milliseconds as decimal text.
-        version: last change, epoch milliseconds; equals the id while untouched.
+        id: its creation time, epoch milliseconds as decimal text.
+        version: its last change, epoch milliseconds; equals the id until it is changed.
         content: the text or html; empty for system messages and for deleted ones.
         sender: who wrote it; None for system messages.
         initiator: who caused a system message; None otherwise.
@@ -101,7 +101,7 @@ class ChatMessage:
 
     @property
     def number(self) -> int:
-        """The id as the integer it is compared by: creation, epoch milliseconds."""
+        """The id as an integer, by which messages are compared: the creation time, epoch milliseconds."""
         return int(self.id)
 
     @property
@@ -111,7 +111,7 @@ class ChatMessage:
 
     @property
     def reply_key(self) -> str | None:
-        """The key under which a chatbot sent it; None when it is no chatbot's reply."""
+        """The key under which a chatbot sent it; None if it is not a chatbot's reply."""
         return self.metadata.get(REPLY_KEY)
 
 
@@ -130,11 +130,11 @@ class Thread:
 class ThreadItem:
     """A row of `list_chat_threads`.
 
-    Deleted threads, and threads the user was removed from, stay listed for ever (GitHub issue
+    Deleted threads, and threads that the user was removed from, stay in the list forever (GitHub issue
     Azure/Communication#345).
 
     Args:
-        last_activity: when the last message came, floored to seconds; may lag by one second, and is missing on a
+        last_activity: the time of the last message, floored to seconds. It may lag by one second, and is missing for a
             thread that was created moments ago (recorded sessions).
     """
 
@@ -146,7 +146,7 @@ class ThreadItem:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The latest message of a thread that someone has read."""
+    """The latest message of a thread that a person has read."""
 
     reader: UserId
     message: MessageId
@@ -154,5 +154,5 @@ class Receipt:
 
 
 def milliseconds(moment: datetime) -> int:
-    """A moment as ids and versions count it: epoch milliseconds."""
+    """Return a time as epoch milliseconds, as in ids and versions."""
     return round(moment.timestamp() * 1000)
