@@ -156,8 +156,13 @@ def name_of_class(error: BaseException) -> str:
 
 
 def _module_of(error: BaseException) -> str:
-    """The module of an exception's class; a class that was made at run time may have none."""
-    return str(getattr(type(error), "__module__", "builtins"))
+    """The module of an exception's class; a class that was made at run time may have none, or any object as one."""
+    try:
+        return str(
+            type.__dict__["__module__"].__get__(type(error))
+        )  # past the class's own class, which a plugin may make
+    except BaseException:
+        return "builtins"
 
 
 def _is_ours(error: BaseException, *, is_within: bool) -> bool:

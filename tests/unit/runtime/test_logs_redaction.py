@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbot.dispatch.arguments import BadArguments
-from chatbot.errors import AbnormalExit, ChatbotError, ServiceError, StateError
+from chatbot.errors import AbnormalExit, ChatbotError, ServiceError, StateError, plain
 from chatbot.runtime.logs import ELISION, Redaction, name_of_class
 from chatbot.service.endpoint import ConnectionString
 
@@ -178,3 +179,39 @@ def test_what_is_no_exception_is_told_by_its_class_without_its_words() -> None:
         for shown in (told(throw(error)), Redaction().summary(error)):
             assert WORD not in shown
         assert type(raised).__name__ in told(throw(error))
+
+
+class OfNoModule(type):
+    @property
+    def __module__(cls) -> str:  # type: ignore[override]
+        raise SystemExit
+
+
+class Traceless(Exception):
+    @property
+    def __traceback__(self) -> TracebackType | None:  # type: ignore[override]
+        raise SystemExit
+
+    __cause__ = __traceback__  # type: ignore[assignment]
+
+
+class Homeless(Exception, metaclass=OfNoModule):
+    pass
+
+
+@pytest.mark.parametrize("hostile", [Traceless, Homeless])
+@pytest.mark.parametrize("shows_texts", [False, True])
+def test_an_error_whose_cause_raises_when_it_is_asked_is_shown_all_the_same(
+    hostile: type[Exception], shows_texts: bool
+) -> None:
+    def fails() -> None:
+        try:
+            raise hostile
+        except Exception:
+            raise ValueError(WORD)  # noqa: B904
+
+    def fails_plainly() -> None:
+        raise plain(hostile())
+
+    assert "ValueError" in told(fails, Redaction(shows_texts=shows_texts))
+    assert hostile.__name__ in told(fails_plainly, Redaction(shows_texts=shows_texts))
