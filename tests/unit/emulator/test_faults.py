@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import ssl
 from pathlib import Path
 
@@ -156,6 +157,8 @@ async def _until_broken(endpoint: str, context: ssl.SSLContext | None, request: 
     except ConnectionError:
         pass
     writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()  # else the loop may end before the socket is closed
     return received
 
 

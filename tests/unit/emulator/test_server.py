@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,13 @@ import pytest
 
 from chatbot.emulator import DataFileError, Emulator, Faults, PortTakenError, World, kept, serve
 from tests.unit.emulator.asgi import Scene, call
+
+
+async def close(writer: asyncio.StreamWriter) -> None:
+    """Close a connection, and wait for it: else the loop may end before the socket is closed."""
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 async def get(url: str, context: ssl.SSLContext | None = None) -> tuple[int, bytes]:
@@ -64,7 +72,7 @@ async def test_serving_ends_at_once_although_connections_are_open(tmp_path: Path
 
     with pytest.raises(OSError, match=r"."):
         await asyncio.open_connection(host, int(port))
-    writer.close()
+    await close(writer)
 
 
 def test_state_survives_a_restart(tmp_path: Path) -> None:
@@ -219,7 +227,7 @@ async def test_a_client_that_is_gone_before_a_fault_cuts_its_connection_is_no_er
         head = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {token}\r\n\r\n"
         writer.write(head.encode())
         await writer.drain()
-        writer.close()
+        await close(writer)
         while not emulator.calls:  # noqa: ASYNC110 -- a deque has no event
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
@@ -248,7 +256,7 @@ async def test_serving_ends_although_an_answer_is_still_hanging() -> None:
         await asked.wait()
 
     assert not emulator.calls
-    writer.close()
+    await close(writer)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +277,7 @@ async def test_what_is_no_http_is_a_400_or_the_end_of_the_connection(noise: byte
         writer.write(noise)
         writer.write_eof()
         answer = await reader.read()
-        writer.close()
+        await close(writer)
 
         assert answer == b"" or answer.split()[1].startswith(b"4")
         assert (await get(f"{running.endpoint}/chat/threads"))[0] == 400
@@ -324,7 +332,7 @@ async def test_on_loopback_only_requests_for_loopback_or_the_public_host_are_ans
         name = asked.format(port=port)
         writer.write(f"GET /nothing HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
         answer = await reader.read()
-        writer.close()
+        await close(writer)
 
     assert int(answer.split()[1]) == status
 
