@@ -126,11 +126,11 @@ class UnknownName(ChatbotError):
 
 
 class DialogTimeout(ChatbotError, TimeoutError):
-    """No answer came in time. Raised by `talk.ask`; a dialog that does not catch it ends with a word of regret."""
+    """No answer came in time. Raised by `talk.ask`; a dialog that does not catch it ends and says so."""
 
 
 class DialogCancelled(ChatbotError):
-    """The person does not want to go on. Raised by `talk.ask`; a dialog that does not catch it just ends."""
+    """The person cancelled the dialog. Raised by `talk.ask`; a dialog that does not catch it ends."""
 
 
 class DialogDiverged(StateError):

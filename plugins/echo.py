@@ -1,4 +1,4 @@
-"""Says what it hears: any text comes back as it is, and `/echo TEXT` as TEXT."""
+"""Echo messages: a text is sent back unchanged, and `/echo TEXT` sends TEXT."""
 
 from chatbot import Context, Plugin, Rest
 

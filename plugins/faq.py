@@ -1,4 +1,4 @@
-"""Answers frequent questions: `settings` say which, and what the answers are; `/faq` lists them.
+"""Answer frequent questions from `settings`; `/faq` lists the questions.
 
 In bots.yaml:
 
@@ -19,7 +19,7 @@ from chatbot import PASS, Context, Pass, Plugin
 
 
 class Entry(BaseModel):
-    """One question: whoever uses enough of its words, or of the further ones, gets its answer."""
+    """A question. A message with enough of its words, or with one of the further words, gets the answer."""
 
     question: str = Field(min_length=1)
     answer: str = Field(min_length=1)
@@ -27,19 +27,19 @@ class Entry(BaseModel):
 
 
 class Settings(BaseModel):
-    """The entries, and how alike a message must be to a question: 0 is not at all, 1 is word for word."""
+    """The entries, and the share of a question's words that a message must have, from 0 to 1."""
 
     entries: list[Entry] = Field(min_length=1)
     threshold: float = Field(default=0.6, gt=0, le=1)
 
 
 def words_of(text: str) -> set[str]:
-    """The words that tell one question from another."""
+    """Return the words of a text that are longer than two letters."""
     return {word for word in re.findall(r"\w+", text.casefold()) if len(word) > 2}
 
 
 def likeness(said: set[str], entry: Entry) -> float:
-    """How much of a question was said; one of its further words is enough to be sure."""
+    """Return the share of a question's words in a message; 1 if it has one of the further words."""
     asked = words_of(entry.question)
     if said & {word.casefold() for word in entry.words}:
         return 1.0
@@ -47,7 +47,7 @@ def likeness(said: set[str], entry: Entry) -> float:
 
 
 def plugin(settings: Settings) -> Plugin:
-    """The plugin with these entries."""
+    """Create the plugin."""
     faq = Plugin("faq")
 
     @faq.command("faq")
@@ -57,7 +57,7 @@ def plugin(settings: Settings) -> Plugin:
 
     @faq.message()
     async def answer(ctx: Context) -> str | Pass:
-        """Answer the question that is most like what was said; leave everything else to others."""
+        """Answer the most similar question; pass other messages on to the next handlers."""
         said = words_of(ctx.text)
         best = max(settings.entries, key=lambda entry: likeness(said, entry))
         return best.answer if likeness(said, best) >= settings.threshold else PASS

@@ -1,6 +1,6 @@
-"""Hands over to a human: `/human` brings the agents into the thread, and the bot keeps quiet while one is there.
+"""Hand over to a human: `/human` adds the agents to the thread, and the bot does not answer while one is there.
 
-Name it before the plugins that it shall keep quiet. The bot is back when no agent is left in the thread, or with
+List it before the plugins that it silences. The bot answers again when no agent is left in the thread, or after
 `/bot`. In bots.yaml:
 
     plugins:
@@ -18,26 +18,26 @@ from chatbot import PASS, Context, Participant, ParticipantsRemoved, Pass, Plugi
 
 
 class Agent(BaseModel):
-    """A human who answers when the bot does not know better."""
+    """A human who takes over from the bot."""
 
     user: UserId
     display_name: str
 
 
 class Settings(BaseModel):
-    """Who comes when somebody asks for a human."""
+    """The agents who are added to the thread."""
 
     agents: list[Agent] = Field(min_length=1)
 
 
 def plugin(settings: Settings) -> Plugin:
-    """The plugin with these agents."""
+    """Create the plugin."""
     handoff = Plugin("handoff")
     agents = {agent.user: Participant(agent.user, agent.display_name) for agent in settings.agents}
     names = " and ".join(agent.display_name for agent in settings.agents)
 
     async def present(ctx: Context[ThreadEvent]) -> list[Participant]:
-        return [one for one in await ctx.participants() if one.user in agents]
+        return [person for person in await ctx.participants() if person.user in agents]
 
     @handoff.command("human")
     async def call(ctx: Context, question: Rest = "") -> str:
@@ -58,13 +58,13 @@ def plugin(settings: Settings) -> Plugin:
 
     @handoff.message()
     async def keep_quiet(ctx: Context) -> Pass | None:
-        """Take every message while a human is there, and say nothing."""
+        """Take every message while a human is there, without an answer."""
         return None if await present(ctx) else PASS
 
     @handoff.on(ParticipantsRemoved)
     async def take_over(ctx: Context[ParticipantsRemoved]) -> str | Pass:
-        """Say that the bot is back once the last human has gone."""
-        was_agent = any(one.user in agents for one in ctx.event.participants)
+        """Announce the bot when the last human has left."""
+        was_agent = any(person.user in agents for person in ctx.event.participants)
         return "I am back." if was_agent and not await present(ctx) else PASS
 
     return handoff

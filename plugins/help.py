@@ -1,4 +1,4 @@
-"""Tells people what the bot can do: `/help` lists its commands, `/help NAME` explains one."""
+"""Show what the bot can do: `/help` lists its commands, `/help NAME` explains one."""
 
 from chatbot import Context, Plugin
 

@@ -1,4 +1,4 @@
-"""Answers with a language model, while it is still thinking: any endpoint that speaks OpenAI's chat completions.
+"""Stream answers of a language model from any endpoint that implements OpenAI's chat completions.
 
 In bots.yaml, for a model on this machine (for others, set `url`, `model` and `api_key: ${OPENAI_API_KEY}`):
 
@@ -23,16 +23,16 @@ from chatbot import PASS, Context, Event, Pass, Plugin, Retry, State
 
 
 class Settings(BaseModel):
-    """Which model, and how it is talked to.
+    """The model and its endpoint.
 
     Args:
-        url: the endpoint, up to and without `/chat/completions`.
-        model: its name there.
-        api_key: sent as a bearer token, if there is one.
-        instructions: what the model is told before anything else.
-        memory: how many messages of the conversation it is shown.
-        only_mentioned: answer only who mentions the bot; for threads with many people.
-        timeout: seconds that an answer may take.
+        url: the URL of the endpoint, without `/chat/completions`.
+        model: the name of the model at the endpoint.
+        api_key: sent as a bearer token if set.
+        instructions: the system prompt.
+        memory: the number of earlier messages that are sent to the model.
+        only_mentioned: answer only messages that mention the bot; for threads with many people.
+        timeout: the time limit of an answer, in seconds.
     """
 
     url: str = "https://api.openai.com/v1"
@@ -46,7 +46,7 @@ class Settings(BaseModel):
 
 @dataclass
 class Talk:
-    """What was said in a thread lately: role and text."""
+    """The latest messages of a thread: role and text."""
 
     turns: list[tuple[str, str]] = field(default_factory=list)
 
@@ -59,7 +59,7 @@ class Model:
     settings: Settings
 
     async def answer(self, turns: list[tuple[str, str]]) -> AsyncGenerator[str, None]:
-        """The pieces of the model's answer, as they come."""
+        """Yield the pieces of the model's answer as they arrive."""
         messages = [("system", self.settings.instructions), *turns]
         body = {
             "model": self.settings.model,
@@ -78,7 +78,7 @@ class Model:
 
 
 def plugin(settings: Settings) -> Plugin:
-    """The plugin with this model."""
+    """Create the plugin."""
     llm = Plugin("llm")
 
     @llm.provide
@@ -90,7 +90,7 @@ def plugin(settings: Settings) -> Plugin:
 
     @llm.message(retry=Retry(3), timeout=timedelta(seconds=settings.timeout))
     async def answer(ctx: Context, model: Model, talk: State[Talk]) -> Pass | None:
-        """Let the model answer, and remember what was said."""
+        """Answer with the model, and remember the conversation."""
         if settings.only_mentioned and not ctx.is_mentioned:
             return PASS
         turns = [*talk.value.turns, ("user", ctx.text)]
@@ -116,7 +116,7 @@ def plugin(settings: Settings) -> Plugin:
 
     @llm.error(aiohttp.ClientError, TimeoutError)
     async def sorry(ctx: Context[Event], error: Exception) -> str:
-        """Say so when the model does not answer."""
+        """Apologize if the model does not answer."""
         return "I cannot think right now. Please ask me again later."
 
     return llm

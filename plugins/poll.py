@@ -1,7 +1,7 @@
 """Polls: `/poll "Lunch?" Pizza Pasta` asks, `/vote 2` votes, `/close` ends it. The votes are counted in the question.
 
-The poll is one message, which is edited with every vote. A thread has one poll at a time; who votes again changes
-their mind.
+The poll is one message, which is edited with every vote. A thread has one poll at a time. A second vote of a person
+replaces the first.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ BAR = "█"
 
 @dataclass
 class Poll:
-    """A question, its options, and who chose which of them."""
+    """A question, its options, and each person's vote."""
 
     question: str = ""
     options: list[str] = field(default_factory=list)
@@ -23,7 +23,7 @@ class Poll:
     message: str = ""
 
     def shown(self, footer: str) -> str:
-        """The question with its votes so far."""
+        """Return the question with its votes so far."""
         counts = [list(self.votes.values()).count(number) for number in range(len(self.options))]
         lines = [
             f"{number}. {option} {BAR * count} {count}"

@@ -1,4 +1,4 @@
-"""Reminders: `/remind 2h tea` says so in two hours, `/reminders` lists what is to come, `/forget 1` takes one back."""
+"""Reminders: `/remind 2h tea` reminds in two hours, `/reminders` lists them, `/forget 1` cancels one."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ MOST = 20
 
 @dataclass(frozen=True)
 class Reminder:
-    """Something to be reminded of."""
+    """A text and the time of its reminder."""
 
     text: str
     due: datetime
@@ -21,7 +21,7 @@ class Reminder:
 
 @dataclass
 class Reminders:
-    """What one person in one thread is to be reminded of."""
+    """The reminders of one person in one thread."""
 
     coming: list[Reminder] = field(default_factory=list)
 
@@ -38,15 +38,18 @@ async def remind(ctx: Context, delay: timedelta, text: Rest, mine: UserState[Rem
 
 @plugin.timer
 async def ring(ctx: Context[TimerFired], text: str, mine: UserState[Reminders]) -> str:
-    """Remind somebody."""
-    mine.value.coming = [one for one in mine.value.coming if one.timer != ctx.event.id]
+    """Send a reminder."""
+    mine.value.coming = [reminder for reminder in mine.value.coming if reminder.timer != ctx.event.id]
     return f"You wanted to be reminded: {text}"
 
 
 @plugin.command("reminders")
 async def list_reminders(ctx: Context, mine: UserState[Reminders]) -> str:
     """List what you will be reminded of."""
-    lines = [f"{number}. {one.text} ({one.due:%d %b %H:%M} UTC)" for number, one in enumerate(mine.value.coming, 1)]
+    lines = [
+        f"{number}. {reminder.text} ({reminder.due:%d %b %H:%M} UTC)"
+        for number, reminder in enumerate(mine.value.coming, 1)
+    ]
     return "\n".join(lines) or "You have no reminders."
 
 

@@ -1,7 +1,7 @@
 """Support triage: `/ticket` asks what is wrong and how bad it is; `/tickets` lists what is open, `/close 1` closes it.
 
-The questions are a dialog: people may take as long as they like for their answers, and the bot may be restarted
-meanwhile. The tickets are state of the thread: everybody in it sees the same ones.
+The questions are a dialog, which also survives a restart of the bot. The tickets are state of the thread: everybody in
+it sees the same ones.
 """
 
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ PATIENCE = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Ticket:
-    """Something that is wrong."""
+    """A problem that a person has reported."""
 
     number: int
     reporter: str
@@ -53,14 +53,14 @@ async def ask(talk: Dialog, desk: State[Desk]) -> str:
         if urgency == "urgent" and not await talk.confirm("Does nobody get any work done?", timeout=PATIENCE):
             urgency = "normal"
     except DialogTimeout:
-        return "I take it that it can wait. /ticket begins anew."
+        return "I take it that it can wait. /ticket starts again."
     reporter = talk.event.message.sender_display_name or "somebody"
     ticket = desk.value.file(reporter, what, urgency, await talk.now())
     return f"Thank you, {reporter}. That is ticket {ticket.number}, {ticket.urgency}."
 
 
 def described(text: str) -> str:
-    """Insist on more than a word."""
+    """Refuse descriptions of fewer than three words."""
     if len(text.split()) < 3:
         problem = "Please describe it in a few words."
         raise ValueError(problem)
@@ -70,15 +70,18 @@ def described(text: str) -> str:
 @plugin.command("tickets")
 async def list_tickets(ctx: Context, desk: State[Desk]) -> str:
     """List the open tickets, the most urgent first."""
-    tickets = sorted(desk.value.open, key=lambda one: (-URGENCIES.index(one.urgency), one.number))
-    lines = [f"{one.number}. {one.what} ({one.urgency}, {one.reporter}, {one.opened:%d %b})" for one in tickets]
+    tickets = sorted(desk.value.open, key=lambda ticket: (-URGENCIES.index(ticket.urgency), ticket.number))
+    lines = [
+        f"{ticket.number}. {ticket.what} ({ticket.urgency}, {ticket.reporter}, {ticket.opened:%d %b})"
+        for ticket in tickets
+    ]
     return "\n".join(lines) or "Nothing is open."
 
 
 @plugin.command("close")
 async def close(ctx: Context, number: int, desk: State[Desk]) -> str:
     """Close a ticket, by its NUMBER in /tickets."""
-    left = [one for one in desk.value.open if one.number != number]
+    left = [ticket for ticket in desk.value.open if ticket.number != number]
     if len(left) == len(desk.value.open):
         return f"There is no open ticket {number}. /tickets lists them."
     desk.value.open = left

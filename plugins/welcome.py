@@ -1,4 +1,4 @@
-"""Welcomes people who come into the thread, by name where they gave one."""
+"""Welcome people who are added to the thread, by name if they have one."""
 
 from chatbot import Context, ParticipantsAdded, Plugin
 
@@ -7,6 +7,6 @@ plugin = Plugin("welcome")
 
 @plugin.on(ParticipantsAdded)
 async def welcome(ctx: Context[ParticipantsAdded]) -> str:
-    """Greet everybody who came in together with one message."""
+    """Greet people who were added together in one message."""
     names = [person.display_name or "there" for person in ctx.event.participants]
     return f"Welcome, {' and '.join(names)}!"

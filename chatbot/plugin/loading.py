@@ -168,7 +168,8 @@ def _import(reference: str, base_dir: Path) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and f"{reference}.".startswith(f"{error.name}."):
             raise PluginError(_no_such_module(reference, base_dir)) from None
-        msg = f"{place_of_error(error) or reference}: there is no module {error.name!r}; install it, or mend the import"
+        place = place_of_error(error) or reference
+        msg = f"{place}: there is no module {error.name!r}; install it, or correct the import"
         raise PluginError(msg) from error
     except PermissionError as error:
         msg = f"plugin {reference}: {error.filename} cannot be read: {error.strerror}; let this user read it"
@@ -176,7 +177,7 @@ def _import(reference: str, base_dir: Path) -> ModuleType:
     except ImportError as error:
         raise PluginError(_not_importable(reference, error)) from error
     except SyntaxError as error:
-        msg = f"{at(error.filename or reference, error.lineno)}: {error.msg}; mend the syntax"
+        msg = f"{at(error.filename or reference, error.lineno)}: {error.msg}; correct the syntax"
         raise PluginError(msg) from error
     except KeyboardInterrupt:
         raise
@@ -190,7 +191,7 @@ def _not_importable(reference: str, error: ImportError) -> str:
         return _import_failed(reference, error)
     name, module = found.groups()
     near = difflib.get_close_matches(name, dir(sys.modules.get(module)), n=1)
-    hint = f"did you mean {near[0]}?" if near else "mend the import"
+    hint = f"did you mean {near[0]}?" if near else "correct the import"
     return f"{place_of_error(error) or reference}: there is no {name!r} in {module}; {hint}"
 
 

@@ -1,7 +1,7 @@
-"""A plugin: handlers that belong together, noted down by decorators, in the order in which they are asked.
+"""A plugin: a group of handlers, registered with decorators, in the order in which they are tried.
 
-A plugin is a value: it knows no bot and does nothing by itself. Decorators return the function unchanged, so that
-tests call it plainly. What only a look at the function can tell is checked when the plugin is loaded.
+A plugin is a value: it does not know its bots and does nothing by itself. Decorators return the function unchanged, so
+that tests can call it directly. The signatures of functions are checked when the plugin is loaded.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ _CALLED_BY_NAME: Final[Mapping[type[Event], str]] = {
 
 
 class Plugin:
-    """Handlers that belong together.
+    """A group of handlers.
 
     Args:
-        name: what logs and messages call it.
-        cancel_words: what people say to its dialogs when they do not want to go on; case does not matter. By default
-            those of the plugin that includes it, or `cancel` and `/cancel`.
+        name: its name in logs and errors.
+        cancel_words: words with which people cancel its dialogs, in any case. By default those of the plugin that
+            includes it, or `cancel` and `/cancel`.
 
     Raises:
-        PluginError: the name is no text, or the words are not several.
+        PluginError: the name is not a `str`, or the words are not a sequence.
     """
 
     def __init__(self, name: str, *, cancel_words: Sequence[str] | None = None) -> None:
@@ -102,9 +102,9 @@ class Plugin:
     ) -> RegistersMessages:
         """Register a handler for `/name`; its further parameters are what may be typed behind it.
 
-        Parameters may be str, int, float, bool, date, timedelta, UUID, an Enum or a Literal; a `Participant` is
-        somebody in the thread, typed by name. `Rest` takes the tail, `*many` all words, keyword-only ones are
-        `--options`. What does not fit is answered with the usage. The docstring's first line is shown by /help.
+        Parameters may be str, int, float, bool, date, timedelta, UUID, an Enum or a Literal; a `Participant` is a
+        person in the thread, typed by name. `Rest` takes the remaining text, `*many` all words, and keyword-only
+        parameters are `--options`. Invalid input is answered with the usage. /help shows the docstring's first line.
 
         Args:
             name: without the slash; people may type it in any case.
@@ -187,8 +187,8 @@ class Plugin:
     ) -> Registers[ScheduleFired]:
         """Register a function to be called again and again, first one period after the bot's first start with it.
 
-        It happens in no thread: `ctx.reply(…, thread=…)`. The beat goes on over restarts; what was missed while the
-        bot was not running is called once.
+        The event has no thread: use `ctx.reply(…, thread=…)`. The times do not shift when the bot is restarted; if
+        calls were missed while it was not running, the function is called once.
 
         Args:
             period: at least a second.
@@ -204,7 +204,7 @@ class Plugin:
     def cron(
         self, expression: str, *, tz: str = "UTC", retry: Retry | None = None, timeout: timedelta | None = BOT_TIMEOUT
     ) -> Registers[ScheduleFired]:
-        """Register a function to be called by the clock: `@plugin.cron("0 9 * * 1-5", tz="Europe/Paris")`.
+        """Register a function to be called by local time: `@plugin.cron("0 9 * * 1-5", tz="Europe/Paris")`.
 
         It happens in no thread: `ctx.reply(…, thread=…)`. What was missed while the bot was not running is called
         once. A time that a clock change skips is called right after it; one that comes twice, the first time.
@@ -235,7 +235,7 @@ class Plugin:
         return function
 
     def provide(self, function: F) -> F:
-        """Register what makes something that handlers ask for by its type, in this plugin and those it includes.
+        """Register a provider of values that handlers ask for by type, in this plugin and those it includes.
 
         It is an `async def` whose return annotation says what it makes; one that yields it, annotated
         `AsyncIterator[…]`, tears it down behind the `yield`. With a context as its first parameter it is called for
@@ -251,7 +251,7 @@ class Plugin:
     def error(self, *errors: type[X]) -> RegistersError[X]: ...
 
     def error(self, *errors: type[Exception]) -> RegistersError[Any]:
-        """Register who has the last word when a handler of this plugin, or of one it includes, keeps failing.
+        """Register an error handler for handlers of this plugin, and of those it includes, whose retries have failed.
 
         It is `async def sorry(ctx: Context[Event], error: ValueError) -> Reply`, called once, after the last retry
         and before the event becomes a dead letter. What the handler itself had asked for is gone. The first one for
@@ -273,7 +273,7 @@ class Plugin:
         return register
 
     def include(self, other: Plugin) -> None:
-        """Take in another plugin's handlers at this place in the order, within this plugin's middleware.
+        """Include another plugin's handlers at this place in the order, within this plugin's middleware.
 
         Raises:
             PluginError: it is no plugin, would include itself, or is included already.
@@ -294,11 +294,11 @@ class Plugin:
         self._parts.append(other)
 
     def includes(self, other: Plugin) -> bool:
-        """Whether it includes the other one, directly or through others."""
+        """Return whether this plugin includes the other one, directly or through others."""
         return any(part is other or part.includes(other) for part in self._parts if isinstance(part, Plugin))
 
     def handlers(self, provide: Mapping[Any, object] = MappingProxyType({})) -> Sequence[Handler]:
-        """All handlers, those of included plugins too, resolved and ready to run, in their order.
+        """Return all handlers, ready to run, in order; also those of included plugins.
 
         Args:
             provide: things by type that they get in place of what providers make: for tests.

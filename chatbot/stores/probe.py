@@ -116,7 +116,9 @@ def _unusable(file: Path) -> str | None:
         return f"its directory {directory} cannot be written by this user, and logs and locks lie beside the file"
     beside = (file.with_name(f"{file.name}{suffix}") for suffix in ("", "-wal", "-shm", ".lock"))
     locked = [one.name for one in beside if one.exists() and not may(one, os.R_OK | os.W_OK)]
-    return f"this user may not read and write {', '.join(locked)} in {directory}: mend the rights" if locked else None
+    return (
+        f"this user may not read and write {', '.join(locked)} in {directory}: correct the rights" if locked else None
+    )
 
 
 def _read(file: Path) -> tuple[int | None, str | None]:

@@ -61,7 +61,7 @@ def test_files_that_change_are_taken_up_by_themselves_and_broken_ones_change_not
     write(words, "greeting = (\n")
     problem = bots.event("reload.refused")["problem"]
     assert problem.startswith("bots.yaml:4:")
-    assert "words.py:1: '(' was never closed; mend the syntax" in problem
+    assert "words.py:1: '(' was never closed; correct the syntax" in problem
     assert "hello two" in chat(tmp_path, typed="hi\n").out
 
     write(words, 'greeting = "welcome "\n')

@@ -44,7 +44,7 @@ async def test_whoever_does_not_answer_or_cancels_has_no_ticket() -> None:
 
         assert room.replies == [
             "What is wrong?",
-            "I take it that it can wait. /ticket begins anew.",
+            "I take it that it can wait. /ticket starts again.",
             "What is wrong?",
             "Cancelled.",
             "Nothing is open.",

@@ -162,11 +162,11 @@ def test_wrong_settings_are_refused_all_at_once(tmp_path: Path) -> None:
         (
             "\nimport nowhere_at_all",
             None,
-            "it.py:2: there is no module 'nowhere_at_all'; install it, or mend the import",
+            "it.py:2: there is no module 'nowhere_at_all'; install it, or correct the import",
         ),
-        ("from math import nothing", None, "it.py:1: there is no 'nothing' in math; mend the import"),
+        ("from math import nothing", None, "it.py:1: there is no 'nothing' in math; correct the import"),
         ("from chatbot import Dialogue", None, "it.py:1: there is no 'Dialogue' in chatbot; did you mean Dialog?"),
-        ("def f(:\n  pass", None, "it.py:1: invalid syntax; mend the syntax"),
+        ("def f(:\n  pass", None, "it.py:1: invalid syntax; correct the syntax"),
         (ECHO.replace("async ", ""), None, "it.py:6: handler echo is not async; write `async def echo`"),
         (
             ECHO.replace("ctx: Context", "ctx: Context, db: dict"),
