@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -12,13 +12,16 @@ from chatbot import ActionFailed, Context, Dialog, Plugin, State, ThreadJoined, 
 from chatbot.bot import BotSettings
 from chatbot.emulator import Quirks, World
 from chatbot.model import ThreadId
+from chatbot.polling.cadence import Cadence
 from chatbot.stores import MemoryStore
 from chatbot.stores.records import DeadLetter, OutboxRow
 from chatbot.testing import chat
-from chatbot.testing.harness import VIRTUAL_CADENCE
 from chatbot.testing.room import Room
 
 pytestmark = pytest.mark.virtual_time
+
+RARE: Final = Cadence(interval=3600, idle=6 * 3600)
+"""For weeks of silence: what a bot does about a thread that it is not in has times of its own."""
 
 
 @dataclass
@@ -194,13 +197,14 @@ DELETIONS = [
 
 @pytest.mark.parametrize("quirks", DELETIONS, ids=str)
 async def test_a_deletion_is_noticed_under_every_reading(quirks: dict[str, Any]) -> None:
+    settings = BotSettings(cadence=RARE) if not quirks else BotSettings(cadence=RARE, retention=timedelta(days=3))
     guest, store = Guest(), MemoryStore()
-    async with chat(guest(), world=world(**quirks), store=store) as room:
+    async with chat(guest(), world=world(**quirks), store=store, settings=settings) as room:
         ann = room.user("Ann")
         await ann.says("/count", "/later", "/ask")
         await ann.closes()
         await room.restart()
-        await room.advance(days=31)
+        await room.advance(settings.retention + timedelta(days=1))
 
         assert guest.heard == ["joined", "left"]
         assert sorted(letter.handler.rpartition(".")[2] for letter in await letters(store, room)) == ["ask", "ring"]
@@ -271,7 +275,7 @@ async def test_what_is_parked_for_too_long_fails_once_and_timers_and_dialogs_wai
 
 async def test_timers_and_dialogs_become_dead_letters_when_nobody_brings_the_bot_back() -> None:
     guest, store = Guest(), MemoryStore()
-    settings = BotSettings(cadence=VIRTUAL_CADENCE, retention=timedelta(days=2))
+    settings = BotSettings(cadence=RARE, retention=timedelta(days=2))
     async with chat(guest(), store=store, settings=settings) as room:
         ann = room.user("Ann")
         await ann.says("/later", "/ask")
@@ -331,7 +335,7 @@ async def test_forgetting_a_person_reaches_everything_that_is_parked() -> None:
 
 async def test_probes_become_rarer_and_end_with_the_retention() -> None:
     guest = Guest()
-    settings = BotSettings(cadence=VIRTUAL_CADENCE, retention=timedelta(days=1))
+    settings = BotSettings(cadence=RARE, retention=timedelta(days=1))
     async with chat(guest(), settings=settings) as room:
         ann = room.user("Ann")
         await ann.says("hi")
