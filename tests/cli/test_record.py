@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 
 from chatbot.cli import main
-from tests.cli.conftest import Chat, Demo
+from tests.cli.conftest import Chat, Demo, Run
+
+TALKATIVE = """
+from chatbot import Context, Plugin
+
+plugin = Plugin("talkative")
+
+@plugin.message()
+async def answer(ctx: Context) -> None:
+    for number in range(150):  # the service takes 30 messages a minute: however busy the machine, some are under way
+        await ctx.reply(str(number))
+"""
 
 
 @pytest.fixture
@@ -40,13 +51,18 @@ def test_a_recording_masks_people_and_replays_with_the_same_replies(
 
 
 def test_who_leaves_or_records_before_all_answers_have_come_is_told(
-    demo: Demo, chat: Chat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Run, chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(demo.directory)
-    lines = "".join(f"{number}\n" for number in range(8))  # with their answers more than the service takes in 10 s
+    (tmp_path / "talkative.py").write_text(TALKATIVE)
+    (tmp_path / "bots.yaml").write_text("version: 1\nservice: emulator\nbots: {talkative: {plugins: [talkative]}}\n")
+    bots = run(tmp_path, "--log-level", "debug")
+    bots.event("daemon.started")
+    monkeypatch.chdir(tmp_path)
 
-    talk = chat(demo.directory, "--as", "Gus", "--new", "Much", "--wait", "1s", typed=lines)
-    thread = chat(demo.directory, "--as", "Gus", "--list").out.split()[0]
+    chat(tmp_path, "--as", "Gus", "--new", "Much", "--wait", "1s", typed="tell me\n")
+    bots.event("action.done", action="SendMessage")
+    thread = chat(tmp_path, "--as", "Gus", "--list").out.split()[0]
+    talk = chat(tmp_path, "--as", "Gus", "--thread", thread, "--wait", "1s", typed="go on\n")
     code = main(["record", "--thread", thread])
 
     assert (talk.code, code) == (0, 0)
