@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.util import find_spec
 from typing import Final, TypeVar, TypeVarTuple
@@ -52,4 +53,9 @@ def running() -> str:
 
 def run(loop: str, function: Callable[[*Args], Awaitable[T]], *args: *Args) -> T:
     """Run a coroutine function on an event loop from `chosen`, and return its result."""
-    return anyio.run(function, *args, backend_options={"use_uvloop": loop == UVLOOP})
+    streams = sys.stdout, sys.stderr
+    try:
+        return anyio.run(function, *args, backend_options={"use_uvloop": loop == UVLOOP})
+    finally:
+        # A handler may have replaced them, and Python exits with a code of its own if it cannot flush them at the end.
+        sys.stdout, sys.stderr = streams

@@ -54,3 +54,13 @@ def test_what_runs_is_what_was_chosen(name: str) -> None:
         return event_loop.running()
 
     assert event_loop.run(name, look, 0.0) == name
+
+
+def test_streams_that_handlers_replace_are_put_back() -> None:
+    async def replaces() -> None:
+        sys.stdout = sys.stderr = None
+
+    streams = sys.stdout, sys.stderr
+    event_loop.run("asyncio", replaces)
+
+    assert (sys.stdout, sys.stderr) == streams
