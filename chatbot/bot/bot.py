@@ -350,7 +350,7 @@ class Bot:
         """Report an unexpected end, until the bot has run for a while again."""
         if self._died_at is None or (self.is_started and now - self._running_since >= SETTLED_SECONDS):
             return
-        yield Degraded(BOT_RESTARTING, f"it ended by {self._died_of}: see bot.died in the log", now - self._died_at)
+        yield Degraded(BOT_RESTARTING, f"it ended by {self._died_of}: see bot.crashed in the log", now - self._died_at)
 
     def _abandoned_handlers(self, now: float) -> Iterator[Degraded]:
         for (user, thread), handler in self.context.shared.abandoned.items():

@@ -143,7 +143,7 @@ class ThreadPoller:
                         if self._context.is_stopping or self._commits.outbox.is_full:
                             return
         except Interrupted:
-            self._state.log.debug("look.interrupted")
+            self._state.log.debug("poll.interrupted")
             return
         finally:
             self._look, self._commits.proofs = None, {}

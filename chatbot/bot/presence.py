@@ -91,7 +91,7 @@ class ThreadPresence:
         await self._commits.commit([EnterThread(state.key)], {})
         self._commits.receipts.recount(people, self._context.conversations.now_ms)
         state.membership.enter()
-        state.log.info("thread.reentered", people=people, parked=len(self._commits.outbox))
+        state.log.info("thread.rejoined", people=people, parked=len(self._commits.outbox))
 
     async def tell_joined(self, arrival: MessageId | None) -> None:
         """Tell the handlers that the bot is in again.

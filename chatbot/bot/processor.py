@@ -170,7 +170,9 @@ class EventProcessor:
             if isinstance(write, SaveDeadLetter):
                 self._context.monitor.buried()
                 letter = write.letter
-                self._state.log.error("event.buried", letter=letter.id, handler=letter.handler, reason=letter.error)
+                self._state.log.error(
+                    "event.dead_lettered", letter=letter.id, handler=letter.handler, reason=letter.error
+                )
 
     async def _commit_outcome(
         self,
@@ -208,7 +210,7 @@ class EventProcessor:
                 continue
             target = target_of(keyed.action, self._state.thread)
             if target is None:
-                self._state.log.error("wish.dropped", action=type(keyed.action).__name__, reason="it names no thread")
+                self._state.log.error("action.dropped", action=type(keyed.action).__name__, reason="it names no thread")
                 continue
             after = self._write_behind.latest_version(target)
             if isinstance(event, MessageEvent) and target == self._state.thread:

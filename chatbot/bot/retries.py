@@ -528,7 +528,7 @@ class RetryLoop:
         # What a handler raised may quote people; what the service said of a wish does not.
         reason = event.reason if isinstance(event, ActionFailed) else kind_of(outcome.error)
         self._log.error(
-            "event.buried",
+            "event.dead_lettered",
             letter=letter.id,
             event_key=event.key,
             handler=letter.handler,

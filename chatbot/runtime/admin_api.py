@@ -206,7 +206,7 @@ class AdminApi:
             is_complete &= await admin.turns_in_hand(bot, patience=HANDLER_PATIENCE)
         if self._running:
             erased += await self._erase(person)
-        self._log.info("person.forgotten", records=erased, is_complete=is_complete)
+        self._log.info("person.erased", records=erased, is_complete=is_complete)
         return {"records": erased, "is_complete": is_complete}
 
     async def _erase(self, person: UserId) -> int:

@@ -150,6 +150,6 @@ async def keep_running(
             pause = jitter(min(LONGEST_PAUSE, 2.0 ** min(deaths, 10) / 2))
             if kind_of(error) != kind:
                 kind = kind_of(error)
-                log.exception("bot.died", restart_in_seconds=round(pause, 1))
+                log.exception("bot.crashed", restart_in_seconds=round(pause, 1))
         with anyio.move_on_after(pause):
             await stopping.wait()

@@ -83,4 +83,4 @@ class SystemdNotifier:
                 sender.setblocking(False)
                 sender.sendto("\n".join(lines).encode(), self._address)
         except OSError as error:
-            self._log.warning("supervisor.not_reached", error=str(error))
+            self._log.warning("systemd.not_reached", error=str(error))

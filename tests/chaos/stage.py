@@ -92,8 +92,8 @@ class Stage:
         with anyio.move_on_after(PATIENCE_SECONDS):  # then the verdict says what is missing
             await self.daemon.ready()
             while (await self.verdict()).missing:
-                if self.daemon.said["event.buried"] > self._burials:
-                    self._burials = self.daemon.said["event.buried"]
+                if self.daemon.said["event.dead_lettered"] > self._burials:
+                    self._burials = self.daemon.said["event.dead_lettered"]
                     self._late.update(await revive_unlucky(self.daemon))
                 await anyio.sleep(LOOK_SECONDS)
         return await self.verdict()

@@ -64,7 +64,7 @@ def bots(tmp_path: Path, run: Run, chat: Chat, chatbot: Chatbot) -> Running:
     running = run(tmp_path)
     running.event("daemon.started")
     chat(tmp_path, "--as", "Ann", "--wait", "0s", typed="hello\nbad \x1b[2J luck\n")
-    running.event("event.buried")
+    running.event("event.dead_lettered")
     while not letters(chatbot):  # it is kept a moment after it was said
         pass
     return running

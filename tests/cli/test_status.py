@@ -76,7 +76,7 @@ def test_a_running_daemon_is_healthy_and_ready_and_says_that_it_is_the_emulator(
 
 def test_status_and_metrics_tell_of_a_failure_without_its_text(site: Site, chat: Chat) -> None:
     chat(site.directory, "--as", "Ann", "--wait", "1s", typed="hello\n/fail\n")
-    site.event("event.buried")
+    site.event("event.dead_lettered")
     deadline = time.monotonic() + PATIENCE_SECONDS
     while '"dead_letters":1' not in site.get("/status")[1] and time.monotonic() < deadline:
         time.sleep(0.05)  # it is said before it is committed

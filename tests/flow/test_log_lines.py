@@ -20,7 +20,7 @@ PLUGIN = """
 import logging
 import structlog
 from chatbot import Context, Plugin, Retry
-from chatbot.errors import ErrorResponse
+from chatbot.errors import ServiceError
 
 plugin = Plugin("talker")
 
@@ -123,7 +123,7 @@ async def test_a_handler_that_fails_again_and_again_is_said_once_then_counted(tm
     assert [line["handler"].rpartition(".")[2] for line in log.lines("handler.failed")] == ["always", "number"]
     assert [(line["error"], line["times"]) for line in counted] == [("LookupError", 4), ("ValueError", 1)]
     assert log.lines("handler.failed_again") == counted  # nothing more to say
-    assert len(log.lines("event.buried")) == 6
+    assert len(log.lines("event.dead_lettered")) == 6
 
 
 async def test_replies_that_cannot_be_sent_are_said_once_and_once_more_when_they_can(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ async def test_a_service_that_is_away_for_an_hour_is_said_once_and_its_return_on
         for work in ("read", "list threads"):
             assert troubles(during, work) == ["began"]
             assert troubles(said, work) == ["began", "ended"]
-        assert not [line for line in said if line["event"] in ("turn.failed", "bot.died")]
+        assert not [line for line in said if line["event"] in ("turn.failed", "bot.crashed")]
         assert room.replies == ["one", "two"]
 
 

@@ -37,7 +37,7 @@ from datetime import timedelta
 
 import structlog
 from chatbot import *
-from chatbot.errors import ErrorResponse, StateError
+from chatbot.errors import ServiceError, StateError
 from pydantic import BaseModel
 
 plugin = Plugin("leaky")
@@ -106,7 +106,7 @@ async def opens(ctx: Context, words: Rest) -> None:
 
 @plugin.command("ours", retry=ONE)
 async def ours(ctx: Context, words: Rest) -> None:
-    raise StateError(words) from ErrorResponse(words)
+    raise StateError(words) from ServiceError(words)
 
 @plugin.command("model", retry=ONE)
 async def model(ctx: Context, words: Rest) -> None:
@@ -261,7 +261,9 @@ async def test_no_word_that_was_said_gets_out_by_any_way(said: str, format: LogF
         for line in log.getvalue().splitlines():
             assert json.loads(line)["event"]
         events = [json.loads(line)["event"] for line in log.getvalue().splitlines()]
-        assert {"task.failed", "thread.crashed", "finalizer.failed", "handler.failed", "event.buried"} <= set(events)
+        assert {"task.failed", "thread.crashed", "finalizer.failed", "handler.failed", "event.dead_lettered"} <= set(
+            events
+        )
 
 
 DAMAGES: list[Callable[[Any], Any]] = [lambda _value: WORD, lambda _value: f"[{WORD}", lambda _value: -1]

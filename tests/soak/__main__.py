@@ -166,7 +166,7 @@ def _report(plan: Plan, findings: Findings, daemon: Daemon, kills: int, seconds:
         ("stops asked for, the last one included", findings.terms + 1),
         ("exit code of the last one", findings.exit_code),
         ("processes that could not start, or stopped uncleanly", sum(code not in (0, 9, -9) for code in daemon.codes)),
-        ("turns that failed unforeseen, bots that died", f"{daemon.said['turn.failed']}, {daemon.said['bot.died']}"),
+        ("turns that failed unforeseen, bots that died", f"{daemon.said['turn.failed']}, {daemon.said['bot.crashed']}"),
         ("asked for its health, degraded, wrong answers", _health(findings)),
         ("daemon's memory: first, last begun, last ended", _mib(findings.memory)),
         (f"its memory, by minutes, with {plan.threads} threads", _mib(findings.memory_over_time.by_minute)),

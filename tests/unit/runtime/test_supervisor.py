@@ -100,7 +100,7 @@ async def test_deaths_of_one_kind_are_logged_once() -> None:
     with capture_logs() as logs:
         await supervised(bot, seconds=100)
 
-    assert [(line["event"], line["bot"]) for line in logs] == [("bot.died", "a")] * 2
+    assert [(line["event"], line["bot"]) for line in logs] == [("bot.crashed", "a")] * 2
 
 
 async def test_a_bot_that_somebody_else_cancels_has_died_and_is_run_again() -> None:
@@ -114,7 +114,7 @@ async def test_a_bot_that_somebody_else_cancels_has_died_and_is_run_again() -> N
     with capture_logs() as logs:
         await supervised(bot, seconds=100)
 
-    assert [line["event"] for line in logs] == ["bot.died"]
+    assert [line["event"] for line in logs] == ["bot.crashed"]
     assert len(bot.begun_at) == 2
 
 
