@@ -49,7 +49,7 @@ def prepare_streams() -> None:
 
 
 def _occupy(descriptor: int) -> None:
-    """Lead a closed descriptor nowhere."""
+    """Open the null device in place of a closed descriptor."""
     try:
         os.fstat(descriptor)
     except OSError:
@@ -60,10 +60,10 @@ def _occupy(descriptor: int) -> None:
 
 
 def guard(command: Callable[[], int], *, report: Report | None = None) -> int:
-    """Run a command and make an exit code of whatever it raises.
+    """Run a command, report what it raises, and return an exit code.
 
     Args:
-        report: where the problems go; stderr by default.
+        report: reports the problems; to stderr by default.
     """
     try:
         return command()
@@ -73,7 +73,7 @@ def guard(command: Callable[[], int], *, report: Report | None = None) -> int:
         return EXIT_CTRL_C
     except Exception as error:  # the outermost place: whatever it is, it is told here
         if all(isinstance(leaf, BrokenPipeError) for leaf in leaves(error)):
-            _abandon(sys.stdout)  # whoever read our output has read enough
+            _abandon(sys.stdout)  # the reader of the output has closed it
             return EXIT_PIPE
         is_debug = bool(os.environ.get(DEBUG))
         problems, code = explain(error, is_debug=is_debug)
@@ -82,7 +82,7 @@ def guard(command: Callable[[], int], *, report: Report | None = None) -> int:
 
 
 def explain(error: Exception, *, is_debug: bool = False) -> tuple[list[str], int]:
-    """The problems of an error, one text each, and its exit code."""
+    """Return the problems of an error, one text each, and its exit code."""
     expected = [leaf for leaf in leaves(error) if isinstance(leaf, ChatbotError)]
     if not expected:
         return [_crash(error, is_debug=is_debug)], EXIT_CRASH
@@ -91,7 +91,7 @@ def explain(error: Exception, *, is_debug: bool = False) -> tuple[list[str], int
 
 
 def exit_code(error: ChatbotError) -> int:
-    """What an expected error means to whoever started us."""
+    """Return the exit code of an expected error."""
     if isinstance(error, ConfigError | PluginError):
         return EXIT_CONFIG
     if isinstance(error, UnknownName):
@@ -100,7 +100,7 @@ def exit_code(error: ChatbotError) -> int:
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """The errors inside nested groups; task groups raise groups even of one."""
+    """Yield the errors inside nested groups; task groups raise groups even for one error."""
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             yield from leaves(inner)

@@ -64,7 +64,7 @@ class ServiceAccess:
 
     @asynccontextmanager
     async def speaking_as(self, name: str | None) -> AsyncIterator[tuple[KnownBot, ChatService]]:
-        """A bot's own view of the service, while the block runs.
+        """Yield a bot's view of the service.
 
         Raises:
             UnknownName: see `bot`.
@@ -151,7 +151,7 @@ def naming_threads(bot: KnownBot) -> Iterator[None]:
 
 
 def ask_bots(config: Path, question: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Ask whoever has the store open, or open it for the moment.
+    """Ask the daemon that has the store open, or open the store if no daemon runs.
 
     Args:
         config: the bots.yaml.
@@ -176,7 +176,7 @@ async def _visit(store: Store, question: Mapping[str, Any]) -> Mapping[str, Any]
 
 
 async def count_unsent(config: Path, thread: ThreadId) -> int:
-    """The wishes of all running bots in a thread that the service has not taken yet; 0 where nobody knows.
+    """Return how many actions of running bots in a thread are unsent; 0 if no bots run.
 
     Args:
         config: the bots.yaml of the bots.

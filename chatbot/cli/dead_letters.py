@@ -89,7 +89,7 @@ def _row(letter: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _detail_lines(letter: Mapping[str, Any]) -> Iterator[str]:
-    """Every fact on a line of its own, and last, below each other, the lines that were written."""
+    """Return one line for each fact, then the lines of the message text."""
     waits = "; it waits to be tried again" if letter["is_revived"] else ""
     facts = {
         "letter": letter["id"],

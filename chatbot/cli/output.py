@@ -15,7 +15,7 @@ _PLAIN_SIGNS: Final = {FindingState.OK: "+", FindingState.WARNING: "!", FindingS
 
 
 def lines(finding: Finding) -> Iterator[str]:
-    """A finding for people: how it is, what was seen, what to do."""
+    """Return a finding as lines of text: its state, what was found, and the remedy."""
     signs = _SIGNS if _can_show("✓✗") else _PLAIN_SIGNS
     first, *rest = finding.text.splitlines() or [""]
     yield f"{signs[finding.state]} {finding.subject:<13} {printable(first)}"
@@ -26,12 +26,12 @@ def lines(finding: Finding) -> Iterator[str]:
 
 
 def as_json(finding: Finding) -> Mapping[str, Any]:
-    """A finding for programs."""
+    """Return a finding as JSON."""
     return {"subject": finding.subject, "state": finding.state, "text": finding.text, "remedy": finding.remedy}
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """What findings mean to whoever started us: 0, unless something failed."""
+    """Return the exit code for findings: 0, unless something failed."""
     ills = [one for one in findings if one.state is FindingState.FAILED]
     if not ills:
         return 0

@@ -50,7 +50,7 @@ def greeting(info: RunInfo, config: Config) -> str:
 
 
 def program() -> str:
-    """How this person calls us: the bare name only where the shell would find it."""
+    """Return the command to show in hints: `chatbot` only if the shell finds this program by that name."""
     called = sys.argv[0]
     if called.endswith("__main__.py"):
         return f"{shlex.quote(sys.executable)} -m chatbot"
@@ -128,7 +128,7 @@ def run(
                 )
                 return _run(make, settings, control, wanted)
 
-            # Until something runs, people are told plainly, unless they asked for nothing but JSON.
+            # Before the bots run, problems are plain text, unless the log is JSON by request.
             return guard(begin, report=_report(wanted == "json"))
 
     with forced_exit:
@@ -139,7 +139,7 @@ def run(
 
 
 def _refuse_emulator(config: Config) -> None:
-    """Stop where a variable that nobody set would make the bots serve nobody, in silence."""
+    """Refuse the emulator: an unset variable must not silently make the bots serve nobody."""
     if config.uses_emulator:
         what = "this is the emulator, and --require-azure was given; set the connection string of your resource"
         raise ConfigError(config.problem(("service",), what))
@@ -191,7 +191,7 @@ def _report(is_json: bool) -> Report:
 
 
 def _log(problems: list[str], error: Exception | None) -> None:
-    """Say what went wrong as log lines, where every line of stderr is one."""
+    """Report problems as log lines, for a stderr of JSON lines."""
     log = structlog.get_logger()
     for problem in problems:
         log.error("daemon.failed", problem=problem, exc_info=error)
