@@ -22,7 +22,7 @@ async def drop(bot: Bot, letter: DeadLetter) -> None:
 
 
 def forget(bot: Bot, user: UserId) -> None:
-    """Erase a person from what is held in memory: wishes on their way, letters that wait for their try, timers."""
+    """Erase a person from what is held in memory: pending actions, letters that wait for their try, timers."""
     bot.context.conversations.forget(user)
     for lane in bot.scheduler.every_lane:
         lane.erase(user)

@@ -254,11 +254,11 @@ class Tracer(Protocol):
         ...
 
     def journalled(self, rows: Sequence[OutboxRow]) -> None:
-        """The event in hand has made these wishes."""
+        """The event has produced these actions."""
         ...
 
     def action(self, row: OutboxRow) -> Block:
-        """A wish is carried out."""
+        """An action is carried out."""
         ...
 
     def receipt(self, thread: ThreadId, message: MessageId) -> Block:

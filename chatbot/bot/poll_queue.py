@@ -9,7 +9,7 @@ Rules of this file
 
 Whose turn it is next. Pure: times are arguments, in seconds of one monotonic clock.
 
-A *call* is a turn that something asks for (the bell, a timer, a wish, another try), due at its own time. A *beat* is
+A *call* is a turn that something asks for (the bell, a timer, an action, another try), due at its own time. A *beat* is
 a look that nobody asked for, paced by `Beats`. Calls go first, but never so many in a row that beats would starve.
 """
 

@@ -525,7 +525,7 @@ class RetryLoop:
             caused_by=caused_by,
         )
         self._context.monitor.buried()
-        # What a handler raised may quote people; what the service said of a wish does not.
+        # What a handler raised may quote people; what the service said of an action does not.
         reason = event.reason if isinstance(event, ActionFailed) else kind_of(outcome.error)
         self._log.error(
             "event.dead_lettered",

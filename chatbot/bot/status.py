@@ -44,8 +44,8 @@ class BotStatus:
         lag: seconds by which the latest poller is behind its beat.
         missed: the pollers whose beat was missed, with the seconds since it was due.
         oldest_unhandled: age in seconds of the oldest message that was seen and is not handled; None if none is.
-        outbox: wishes that are on their way.
-        outbox_age: seconds since the oldest of them was wished; None if there are none.
+        outbox: actions that are not sent yet.
+        outbox_age: seconds since the oldest of them was created; None if there are none.
         quota_left: requests that the service still allows, by operation, where the fewest are left.
         running: handlers that have not ended, the longest first.
         waiting: events that wait until a handler may run.
@@ -85,7 +85,7 @@ def report(bot: Bot, now: float) -> BotStatus:
     late = _late(bot, now)
     unhandled = [lane.poller.unhandled_ms for lane in lanes if lane.poller.unhandled_ms is not None]
     running = _running(bot, now)
-    wished = [made for lane in bot.scheduler.lanes.values() if (made := lane.commits.outbox.oldest_ms) is not None]
+    created = [made for lane in bot.scheduler.lanes.values() if (made := lane.commits.outbox.oldest_ms) is not None]
     return BotStatus(
         name=bot.name,
         user=bot.user,
@@ -96,7 +96,7 @@ def report(bot: Bot, now: float) -> BotStatus:
         missed=_missed(late),
         oldest_unhandled=_age(unhandled, wall),
         outbox=sum(len(lane.commits.outbox) for lane in bot.scheduler.lanes.values()),
-        outbox_age=_age(wished, wall),
+        outbox_age=_age(created, wall),
         quota_left=_quota_left([bot.context.budget, *(lane.state.budget for lane in lanes)], now),
         running=running,
         waiting=bot.handlers.waiting,
@@ -156,7 +156,7 @@ def _slow(running: tuple[RunningHandler, ...]) -> Iterator[Degraded]:
 
 
 async def caught_up(bot: Bot) -> None:
-    """Wait until all threads were found and read, and nothing is owed there: no event, no wish, no receipt.
+    """Wait until all threads were found and read, and nothing is owed there: no event, no action, no receipt.
 
     What cannot be done now is waited for: a quota, the next try of a handler, a service that is away.
     """

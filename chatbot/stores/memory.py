@@ -1,8 +1,8 @@
-"""A store that lives as long as its object: for tests, and for bots that may forget.
+"""A store in memory: for tests, and for bots that need not keep anything.
 
-It is a SQLite database in memory, with the tables and the statements of the store on disk. It keeps its contents when
-it is closed: opened again, it is a bot's memory after a restart. It works at once, on the event loop, without a thread,
-so that it works under virtual time.
+It is a SQLite database in memory, with the tables and the statements of the store on disk. It keeps its contents while
+it is closed, so opening it again simulates a restart. It runs on the event loop, without a thread, so that it works
+under virtual time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NAME: Final = Path(":memory:")
 
 
 class MemoryStore(SqlStore):
-    """A `Store` in memory. What one `async with` block committed, the next one finds."""
+    """A `Store` in memory. Contents persist between `async with` blocks."""
 
     def __init__(self) -> None:
         self._connection: sqlite3.Connection | None = None
@@ -68,10 +68,10 @@ class MemoryStore(SqlStore):
         self._is_open = self._is_entered = self._stays_marked = False
 
     def kill(self) -> None:
-        """End as a killed process does: at once, with what is committed, and without closing.
+        """Simulate a killed process: keep what is committed, and do not close in order.
 
-        Whoever still uses the store in this `async with` block gets `StateError`, as a dead process writes nothing.
-        Opened again after the block, it says `was_killed`.
+        Later calls in this `async with` block raise `StateError`, as a dead process writes nothing. After the next
+        opening, `was_killed` is true.
         """
         self._is_open = False
 
@@ -132,7 +132,7 @@ class MemoryStore(SqlStore):
         return run(self._database(), plan)
 
     async def _check_open(self) -> None:
-        """Give others a turn, as every real store does; whoever is cancelled here has changed nothing."""
+        """Yield to other tasks, as a store on disk does; a task that is canceled here has changed nothing."""
         await anyio.lowlevel.checkpoint()
         if not self._is_open:
             raise rows.not_open()
@@ -143,7 +143,7 @@ class MemoryStore(SqlStore):
         return run(connection, queries.mark_open(os.getpid()))
 
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do something within one transaction: all of it or nothing."""
+        """Run `work` in one transaction, and roll it back on any error."""
         connection = self._database()
         connection.execute("BEGIN")
         try:

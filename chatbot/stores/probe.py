@@ -1,4 +1,4 @@
-"""A look at a store from outside: whether it can be opened and written, without opening, making or changing it.
+"""Check whether a store can be opened and written, without opening, creating or changing it.
 
 Everything here blocks.
 """
@@ -26,17 +26,17 @@ _VERSION, _APPLICATION, _HEADER = 60, 68, 100
 
 @dataclass(frozen=True, slots=True)
 class StoreProbe:
-    """What was found.
+    """The result of a check.
 
     Args:
-        file: where it is kept; None where it is kept nowhere, and forgets.
-        exists: it is there already; else it is made at the first start.
-        version: of its tables; None where the file does not say, because it is new or its log holds it.
-        owner: the uid that it belongs to, if that is somebody else.
-        is_open_to_others: more than its owner may read or write it.
-        in_use: who has it open; None if nobody has.
-        free_bytes: of its disk; None if that is not known.
-        problem: why it cannot be used, with what to do; None if it can.
+        file: the file; None for a store in memory.
+        exists: whether the file exists; otherwise it is created at the first start.
+        version: the schema version; None if the file does not have it, because it is new or its log holds it.
+        owner: the uid of the file's owner, if that is another user.
+        is_open_to_others: users other than the owner may read or write it.
+        in_use: which process has it open; None if none has.
+        free_bytes: free space of its disk; None if unknown.
+        problem: why it cannot be used, and the remedy; None if it can.
     """
 
     file: Path | None = None
@@ -55,13 +55,13 @@ class StoreProbe:
 
     @property
     def can_be_visited(self) -> bool:
-        """It can be opened and leaves no trace of that: no newer tables, and no files of another user's."""
-        hindrances = (self.problem, self.in_use, self.owner)
-        return self.exists and not self.is_outdated and all(one is None for one in hindrances)
+        """It can be opened without a trace: no migration of its tables, and no files of another user."""
+        obstacles = (self.problem, self.in_use, self.owner)
+        return self.exists and not self.is_outdated and all(obstacle is None for obstacle in obstacles)
 
 
 def examine(url: str, *, base_dir: Path) -> StoreProbe:
-    """Look at the store of a URL.
+    """Check the store of a URL.
 
     Args:
         url: see `open_store`.
@@ -98,7 +98,7 @@ def _examined(file: Path) -> StoreProbe:
 
 
 def may(path: Path, mode: int) -> bool:
-    """Whether this process may do that with a file, as whoever it is at the moment.
+    """Return whether this process, as its current user, has access to a file.
 
     Args:
         mode: as for `os.access`.
@@ -115,14 +115,14 @@ def _unusable(file: Path) -> str | None:
     if not may(directory, os.W_OK | os.X_OK):
         return f"its directory {directory} cannot be written by this user, and logs and locks lie beside the file"
     beside = (file.with_name(f"{file.name}{suffix}") for suffix in ("", "-wal", "-shm", ".lock"))
-    locked = [one.name for one in beside if one.exists() and not may(one, os.R_OK | os.W_OK)]
+    locked = [path.name for path in beside if path.exists() and not may(path, os.R_OK | os.W_OK)]
     return (
         f"this user may not read and write {', '.join(locked)} in {directory}: correct the rights" if locked else None
     )
 
 
 def _read(file: Path) -> tuple[int | None, str | None]:
-    """The version that the header tells, and what is wrong with it."""
+    """Return the version in the file's header, and the problem with it, if any."""
     if not file.is_file() or not may(file, os.R_OK):
         return None, None
     with file.open("rb") as content:
@@ -142,7 +142,7 @@ def _read(file: Path) -> tuple[int | None, str | None]:
 
 
 def _holder(file: Path) -> str | None:
-    """Who has the store open; a lock that nobody ever took is not made for the question."""
+    """Return which process has the store open; does not create a lock file."""
     if not file.with_name(f"{file.name}.lock").exists():
         return None
     lock = StoreLock(file, patience=0)
@@ -151,6 +151,6 @@ def _holder(file: Path) -> str | None:
     except StoreInUse as error:
         return str(error)
     except StoreError:
-        return None  # what is wrong with the rights is told by name
+        return None  # problems with rights are reported elsewhere, with the files' names
     lock.release()
     return None

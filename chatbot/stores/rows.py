@@ -53,7 +53,7 @@ class ThreadRow(NamedTuple):
 
 
 class ActionRow(NamedTuple):
-    """A wish of the outbox, without its position."""
+    """An action of the outbox, without its position."""
 
     key: str
     thread: str
@@ -144,7 +144,7 @@ def encode_seen(seen: Mapping[int, int], place: str) -> list[tuple[int, int]]:
 
 
 def encode_action_row(row: OutboxRow) -> ActionRow:
-    """The row of a wish."""
+    """Return the row of an action."""
     return ActionRow(
         codec.text(row.key, "OutboxRow.key"),
         codec.text(row.thread, "OutboxRow.thread"),
@@ -160,7 +160,7 @@ def encode_action_row(row: OutboxRow) -> ActionRow:
 
 
 def decode_action_row(row: ActionRow, position: int) -> OutboxRow:
-    """The wish of a row.
+    """Return the action of a row.
 
     Raises:
         StoreError: naming the row's key; the store is damaged, or a newer chatbot wrote it.

@@ -1,4 +1,4 @@
-"""The SQLite file: made for its owner alone, opened safely, and every trouble with it told in a sentence.
+"""The SQLite file: private to its owner, opened safely; each failure is explained in one sentence with a remedy.
 
 Everything here blocks and is called from worker threads only.
 """
@@ -122,7 +122,7 @@ class SqliteFile:
         return connection
 
     def check_in_place(self) -> None:
-        """Check that the file is still where it was: what is written to a deleted file is gone with its last user.
+        """Check that the file is still in place: writes to a deleted file are lost when the last process closes it.
 
         Raises:
             StoreError: it was moved, deleted or replaced.
@@ -135,7 +135,7 @@ class SqliteFile:
             raise StoreError(msg)
 
     def empty_log(self) -> None:
-        """Move what the write-ahead log holds into the file, and leave nothing of it in the log.
+        """Move the contents of the write-ahead log into the file, and truncate the log.
 
         Raises:
             StoreError: another program is reading the file and keeps the log as it is.
@@ -152,7 +152,7 @@ class SqliteFile:
             raise StoreError(msg)
 
     def explain(self, error: Exception, doing: str) -> StoreError:
-        """Say in a sentence what happened and what to do.
+        """Return an error that says in one sentence what happened and what to do.
 
         Args:
             error: what SQLite raised.
@@ -204,7 +204,7 @@ def _configure(connection: sqlite3.Connection, *, for_reading: bool) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make a new file's name outlive a power cut; a system whose directories cannot be opened does it itself."""
+    """Make a new file's name durable; systems on which directories cannot be opened do that themselves."""
     with suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)
         try:

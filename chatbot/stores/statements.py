@@ -364,5 +364,5 @@ def _save_state(bot: str, write: SaveState) -> Iterator[Statement]:
 
 
 def conflict(write: SaveState) -> StoreConflict:
-    """The error of saving a state that somebody else has saved since."""
-    return StoreConflict(f"the state {write.key.name} was changed meanwhile; read it again, and do it over")
+    """Return the error for a state that another commit has changed since it was read."""
+    return StoreConflict(f"the state {write.key.name} was changed by another commit; read it again and retry")

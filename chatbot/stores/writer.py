@@ -1,8 +1,8 @@
-"""The writer: one thread that makes commits durable, as many at once as are waiting.
+"""The writer: one thread that writes commits to disk in groups.
 
-A commit to a disk takes as long for a thousand changes as for one. So whatever tasks submit while a group is being
-written becomes the next group. The thread is handed to by a queue that never blocks, and hands back to the event
-loop once per group.
+A commit to a disk takes as long for a thousand changes as for one. All jobs that tasks submit while a group is being
+written therefore become the next group. A queue that never blocks passes jobs to the thread; the thread passes results
+to the event loop once per group.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from chatbot.stores import rows
 T = TypeVar("T")
 
 ROOM: Final = 10_000
-"""How many jobs may be with the writer; further tasks wait their turn before they submit."""
+"""How many jobs the writer holds at most; further tasks wait before they submit."""
 
 GROUP: Final = 1_000
-"""How many jobs become one transaction at most: what bounds the time the first of them waits."""
+"""How many jobs become one transaction at most; this limits how long the first of them waits."""
 
 
 class Job(Generic[T]):
-    """Something to write, and how it went: exactly one of `result` and `error` counts, once it is done.
+    """A write and its outcome: either `result` or `error` is valid after it is done.
 
     Args:
-        work: what to do in the writer's thread.
-        done: what the task that wants it waits for; None if no task does.
-        written: set in the writer's thread once the job is done with, for a thread that waits for it.
+        work: the function to call in the writer's thread.
+        done: the future that the submitting task awaits; None if no task waits.
+        written: set in the writer's thread after the job, for a thread that waits for it.
     """
 
     __slots__ = ("done", "error", "result", "work", "written")

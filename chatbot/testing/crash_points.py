@@ -322,7 +322,7 @@ async def _stored(
     for guest in process.members.values():
         bot = guest.user
         memory |= {
-            f"wishes that {guest.name} still owes": [repr(row.action) for row in await store.pending(bot)],
+            f"actions that {guest.name} has not sent": [repr(row.action) for row in await store.pending(bot)],
             f"dead letters of {guest.name}": sorted(
                 f"{describe_event(letter.event, names)} in {letter.handler}: {letter.error}"
                 for letter in await store.dead_letters(bot)

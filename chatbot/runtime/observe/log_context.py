@@ -32,7 +32,7 @@ class LogContext:
 
     Args:
         bot: whose, by its name in bots.yaml.
-        event: what is handled; None while a wish of an event that is done with is carried out.
+        event: what is handled; None while an action of an event that is done with is carried out.
         attempt: for the how-manieth time, from 1; 0 if it is no attempt.
         handler: the qualified name of the handler that runs.
         facts: more for the log, such as the trace.
@@ -81,10 +81,10 @@ class InHand:
 
 
 class Saying(InHand):
-    """A block in which a wish is carried out; what was said is logged once that has succeeded.
+    """A block in which an action is carried out; what was said is logged once that has succeeded.
 
     Args:
-        work: the wish.
+        work: the action.
         log: where it is said.
         verb: what is done.
         text: with these words.
@@ -139,10 +139,10 @@ class LoggedWork:
         return nullcontext()
 
     def journalled(self, rows: Sequence[OutboxRow]) -> None:
-        """Let it pass: wishes are known by their keys."""
+        """Let it pass: actions are known by their keys."""
 
     def action(self, row: OutboxRow) -> Block:
-        """Have the wish in hand, and log what is said, if asked to."""
+        """Have the action in hand, and log what is said, if asked to."""
         work = LogContext(self._bot, facts={"thread": row.thread, "key": row.key, **self._facts()})
         if self._log is None or not isinstance(row.action, SendMessage | EditMessage):
             return InHand(work)

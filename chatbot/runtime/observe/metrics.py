@@ -30,7 +30,7 @@ _GAUGES: Final[Mapping[str, tuple[str, Callable[[ServedBot], float | None]]]] = 
     ),
     "chatbot_handlers_waiting": ("Events that wait until a handler may run.", lambda bot: bot.report.waiting),
     "chatbot_handlers_most": ("Handlers that may run at one time.", lambda bot: bot.report.most_handlers),
-    "chatbot_outbox_rows": ("Wishes that are on their way.", lambda bot: bot.report.outbox),
+    "chatbot_outbox_rows": ("Actions that are not sent yet.", lambda bot: bot.report.outbox),
     "chatbot_outbox_oldest_seconds": ("Age of the oldest of them.", lambda bot: bot.report.outbox_age or 0.0),
     "chatbot_troubles": ("Kinds of work that fail at the moment.", lambda bot: len(bot.report.troubles)),
     "chatbot_dead_letters": ("Dead letters that wait to be seen to.", lambda bot: bot.dead_letters),

@@ -5,11 +5,11 @@ MessageReceived            from the look to the commit; another attempt is anoth
 ├── look                   reading the thread, until the event was seen
 ├── plugins.dice.roll      each handler that ran
 ├── commit                 the transaction with everything that came of it
-├── SendMessage            each wish, when it was carried out: after the commit, and after quotas allowed it
+├── SendMessage            each action, when it was carried out: after the commit, and after quotas allowed it
 └── receipt                the read receipt
 ```
 
-What people said, display names and secrets are in no span: only ids, names of handlers and classes of errors. Wishes
+What people said, display names and secrets are in no span: only ids, names of handlers and classes of errors. Actions
 that an earlier process left are traces of their own. This module is imported only where traces are exported.
 """
 
@@ -32,7 +32,7 @@ from chatbot.runtime.observe.log_context import LoggedWork
 from chatbot.stores.records import OutboxRow
 
 REMEMBERED: Final = 10_000
-"""So many events and wishes whose traces may go on are remembered; what comes of older ones begins a new trace."""
+"""So many events and actions whose traces may go on are remembered; what comes of older ones begins a new trace."""
 
 _NANOSECONDS: Final = 1_000_000_000
 
@@ -91,16 +91,16 @@ class SpannedWork(LoggedWork):
         return self._spanning("commit", {}) if _current().is_valid else nullcontext()
 
     def journalled(self, rows: Sequence[OutboxRow]) -> None:
-        """Remember the trace for when the wishes are carried out."""
+        """Remember the trace for when the actions are carried out."""
         for row in rows:
-            self._remember(("wish", row.key), _current())
+            self._remember(("action", row.key), _current())
 
     @contextmanager
     def action(self, row: OutboxRow) -> Iterator[object]:
-        """A span of the wish's name, in the trace of the event that it came of."""
+        """A span of the action's name, in the trace of the event that it came of."""
         name = type(row.action).__name__
         attributes = {"chatbot.bot": self._bot, "chatbot.thread": row.thread, "chatbot.key": row.key}
-        parent = self._parent("wish", row.key)
+        parent = self._parent("action", row.key)
         with self._spanning(name, attributes, parent=parent, kind=SpanKind.PRODUCER) as span, super().action(row):
             yield span
 
