@@ -142,7 +142,7 @@ def test_the_command_tells_where_it_is_and_ends_with_zero(how: signal.Signals, t
         facts = json.loads(process.stdout.readline())
         with socket.create_connection(("127.0.0.1", int(facts["endpoint"].rpartition(":")[2]))):
             process.send_signal(how)
-            _, errors = process.communicate(timeout=5)
+            _, errors = process.communicate(timeout=60)
 
     assert (process.returncode, errors) == (0, "")
     assert facts["connection_string"].startswith(f"endpoint={facts['endpoint']}/;accesskey=")
@@ -156,7 +156,7 @@ def test_a_taken_port_ends_the_command_with_one_sentence_and_69() -> None:
         port = taken.getsockname()[1]
 
         with start("--port", str(port)) as process:
-            out, errors = process.communicate(timeout=10)
+            out, errors = process.communicate(timeout=60)
 
     assert process.returncode == 69
     assert out == ""
@@ -208,7 +208,7 @@ def test_a_command_line_that_makes_no_sense_is_one_sentence(tmp_path: Path) -> N
         (["--data", str(tmp_path)], 69, "The emulator cannot start: "),
     ):
         with start(*arguments) as process:
-            out, errors = process.communicate(timeout=10)
+            out, errors = process.communicate(timeout=60)
         assert (process.returncode, out) == (code, "")
         assert sentence in errors
         assert errors.count("\n") == 1

@@ -30,7 +30,7 @@ async def test_the_first_stop_signal_is_heard_and_its_twin_is_not_a_second_one(n
         heard.append(f"first {name}")
         came.set()
 
-    with anyio.fail_after(5), ForcedExit() as forced_exit:
+    with anyio.fail_after(60), ForcedExit() as forced_exit:
         forced_exit.drain_seconds = lambda: 3600.0
         with forced_exit.listening(first, lambda name: heard.append(f"second {name}")):
             signal.raise_signal(number)
@@ -77,7 +77,7 @@ async def test_a_hangup_was_sent_or_means_that_the_terminal_is_gone(
         heard.append(f"{meaning} {name}")
         came.set()
 
-    with anyio.fail_after(5), hangups(partial(note, "sent"), partial(note, "lost")):
+    with anyio.fail_after(60), hangups(partial(note, "sent"), partial(note, "lost")):
         monkeypatch.setattr(Terminal, "is_there", not is_lost)
         signal.raise_signal(signal.SIGHUP)
         await came.wait()

@@ -14,7 +14,7 @@ def ear(tmp_path: Path) -> Iterator[socket.socket]:
     """The socket of a supervisor, as systemd has it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "notify"))
-        listening.settimeout(10)
+        listening.settimeout(60)
         yield listening
 
 
@@ -61,7 +61,7 @@ def test_once_the_end_has_begun_a_reload_is_told_no_more(ear: socket.socket) -> 
 def test_an_abstract_address_is_understood() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(f"\0chatbot-test-{os.getpid()}")
-        listening.settimeout(10)
+        listening.settimeout(60)
 
         SystemdNotifier.of({"NOTIFY_SOCKET": f"@chatbot-test-{os.getpid()}"}).stopping()
 

@@ -171,7 +171,7 @@ async def test_a_job_whose_task_is_cancelled_while_it_waits_is_written_and_gives
         await until_busy(disk)
         tasks.cancel_scope.cancel()
     disk.gate.set()
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         await writer.submit(put(1))
     await writer.close()
 
