@@ -439,7 +439,8 @@ class Rest(Generator[Any, Any, Any]):
         self._is_begun = True
         if self._cancelled is not None:
             return self.throw(self._cancelled)
-        awaited, self._awaited = self._awaited, None
+        awaited: Any = self._awaited
+        self._awaited = None
         if self._is_marked:
             awaited._asyncio_future_blocking = True
         return awaited

@@ -141,6 +141,6 @@ def test_settings_are_offered_with_what_they_mean(editor: Editor) -> None:
     of_log = editor.complete("bots.yaml", 15, 10)
 
     assert {"display_name", "threads", "history", "ack", "admins", "rate_limit"} <= of_bot.keys()
-    assert "what people see" in of_bot["display_name"]
+    assert "people see" in of_bot["display_name"]
     assert {"en", "fr"} <= of_plugin.keys()
     assert {"debug", "info", "warning", "error"} <= of_log.keys()
