@@ -246,7 +246,7 @@ def test_looking_where_nothing_was_ever_kept_makes_no_file(folder: Path, capsys:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["dead-letters", "show", "nope"], "there is no dead letter 'nope'; `chatbot dead-letters list` shows those"),
+        (["dead-letters", "show", "nope"], "there is no dead letter 'nope'; `chatbot dead-letters list` shows all"),
         (["dead-letters", "list", "--bot", "nope"], "the store knows no bot 'nope'; it knows: none"),
         (["state", "forget", "Ann"], "'Ann' is not a user's id: expected one like 8:acs:…"),
     ],
