@@ -68,13 +68,23 @@ class BackOff:
 
     def failed(self, error: ServiceError | StoreError, now: float) -> float:
         """Count a failure; return the seconds until the next try."""
-        if isinstance(error, Throttled):
-            self._throttlings += 1
-            own, at_least = THROTTLED_PAUSES[min(self._throttlings, len(THROTTLED_PAUSES)) - 1], 1.0
-        else:
+        asked: float = getattr(error, "retry_after", None) or 0.0
+        if not isinstance(error, Throttled):
             self._failures += 1
-            own, at_least = min(MAX_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 1, 10)), 0.75
-        asked: float | None = getattr(error, "retry_after", None)
-        pause = self._jitter(asked, 1.0) if asked else self._jitter(own, at_least)
+            own, at_least = _doubled(self._failures, MAX_PAUSE), 0.75
+        else:
+            self._throttlings += 1
+            at_least = 1.0
+            # Obeying a hint once was not enough in the one recorded throttling, so hints do not end the doubling.
+            own = (
+                _doubled(self._throttlings, THROTTLED_PAUSES[0])
+                if asked
+                else THROTTLED_PAUSES[min(self._throttlings, len(THROTTLED_PAUSES)) - 1]
+            )
+        pause = self._jitter(asked, 1.0) if asked >= own else self._jitter(own, at_least)
         self.wait(pause, now)
         return pause
+
+
+def _doubled(failures: int, longest: float) -> float:
+    return min(longest, FIRST_PAUSE * 2.0 ** min(failures - 1, 10))

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import aiohttp
 import anyio
+import anyio.to_thread
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
@@ -287,7 +288,7 @@ class Daemon:
             ChatbotError: what it answered, or that none runs.
         """
         config = self.directory / "bots.yaml"
-        daemon = find_daemon(ControlDirectory(self.directory), config)
+        daemon = await anyio.to_thread.run_sync(find_daemon, ControlDirectory(self.directory), config)
         if daemon is None:
             message = "no daemon runs"
             raise StateError(message)
