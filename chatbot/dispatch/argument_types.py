@@ -1,4 +1,4 @@
-"""From what a person types to a typed value: numbers, yes and no, choices, dates, durations. Pure."""
+"""Conversion of typed words to values: numbers, booleans, choices, dates, durations. Performs no I/O."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from chatbot.normalization import find_match, fold_name, numeric
 
 @dataclass(frozen=True, slots=True)
 class ArgumentType:
-    """How one word becomes a value.
+    """The conversion of one word to a value of a type.
 
     Args:
-        expects: what a person should type, as in "a whole number".
-        parse: gives the value; ValueError when the word is not one.
-        choices: all words there are, where they can be listed.
+        expects: a description of valid input, such as "a whole number".
+        parse: converts the word; raises ValueError if the word is invalid.
+        choices: all valid words, if they can be listed.
     """
 
     expects: str
@@ -33,17 +33,17 @@ class ArgumentType:
 
 @dataclass(frozen=True, slots=True)
 class NamedParticipant:
-    """A name that was typed where a `Participant` is wanted; whose it is can only be told in the thread."""
+    """A name typed for a parameter of type `Participant`; resolving it needs the participants of the thread."""
 
     name: str
 
 
 CONVERTIBLE: Final = "str, int, float, bool, date, timedelta, UUID, an Enum or a Literal"
-"""What `conversion_for` knows, for error messages."""
+"""The types that `conversion_for` supports, for error messages."""
 
 
 def conversion_for(annotation: object) -> ArgumentType | None:
-    """How a word becomes a value of this type; None when there is no way. `T | None` is read as `T`."""
+    """Return the conversion to a type, or None if the type is not supported. `T | None` is read as `T`."""
     plain = plain_type(annotation)
     if get_origin(plain) is Literal:
         return _choice({str(value): value for value in get_args(plain)})
@@ -55,7 +55,7 @@ def conversion_for(annotation: object) -> ArgumentType | None:
 
 
 def plain_type(annotation: object) -> object:
-    """The type without `Annotated`, `NewType` and `| None` around it."""
+    """Return the type without `Annotated`, `NewType` and `| None` around it."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return plain_type(get_args(annotation)[0])

@@ -1,19 +1,19 @@
-"""Typed command arguments: a handler's parameters say what may be typed behind a command. Pure.
+"""Typed command arguments: the parameters of a handler define what may follow a command. Performs no I/O.
 
-Rules:
-    1. Words are separated by white space; quotes around a word ("…", '…', “…”, «…», „…“, 「…」) keep it together. A
-       quotation mark without a partner, or inside a word (`don’t`), is a letter.
-    2. Positional parameters take one word each, in order; `*many` takes all the others; `Rest` takes the tail of
-       the message as it was typed.
+Parsing rules:
+    1. Words are separated by white space; quotes around a phrase ("…", '…', “…”, «…», „…“, 「…」) make it one word. An
+       unpaired quotation mark, or one inside a word (`don’t`), is an ordinary character.
+    2. Positional parameters take one word each, in order; `*many` takes the remaining words; `Rest` takes the rest of
+       the message verbatim.
     3. Keyword-only parameters are options: `--name value`, `--name=value`; a bool is `--name` or `--no-name`.
-       They stand anywhere before a `Rest`; `--` ends them; a dash that a phone made of `--` counts as one.
-    4. What does not fit raises `BadArguments`, whose text is for the person who typed it.
+       They may appear anywhere before a `Rest`; `--` ends them; a dash that a phone substituted for `--` is accepted.
+    4. Invalid input raises `BadArguments`, whose text is shown to the user who typed it.
 
-Whom a person means who types a name behind a command: one of those in the thread. Pure.
+A parameter of type `Participant` is resolved among the participants of the thread.
 
-Rules:
-    1. The whole display name counts, in any case, with or without @; or its first words, if only one begins so.
-    2. An id of the service is always right, also for somebody who is not in the thread.
+Participant rules:
+    1. The full display name matches, ignoring case, with or without @. Its first words match if they are unambiguous.
+    2. A user id of the service always matches, even for a user who is not in the thread.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from chatbot.normalization import DASHES, INVISIBLE, fold_name, is_blank
 
 
 class BadArguments(ChatbotError):
-    """What was typed behind a command does not fit it; the message tells the person what does."""
+    """The text after a command is invalid; the message tells the user what is expected."""
 
 
 class _Tail:
-    """Marks the parameter that takes the tail of a command."""
+    """Marker of the parameter that takes the rest of a command."""
 
 
 Rest = Annotated[str, _Tail()]
-"""The type of a last parameter that takes everything still to come: `text: Rest`."""
+"""The type of a last parameter that takes the rest of the message verbatim: `text: Rest`."""
 
 _PAIRS: Final = {
     '"': '"', "“": "”“", "”": "”", "„": "“”", "‟": "”", "«": "»", "»": "«»", "〝": "〞〟", "＂": "＂",
     "'": "'", "‘": "’", "’": "’", "‚": "‘’", "‹": "›", "›": "‹›", "＇": "＇", "「": "」", "『": "』",
 }  # fmt: skip
-"""The quotation marks that keep words together, with those that may close them, as the world's keyboards pair them."""
+"""Opening quotation marks, each with the marks that may close it, as keyboards of different languages pair them."""
 
 _ENDS: Final = {
     opening: re.compile(rf"[{closing}](?!\S)" if opening != '"' else r'(?<!\\)(?:\\\\)*"(?!\S)')
@@ -55,13 +55,13 @@ _ENDS: Final = {
 }
 _BARE: Final = re.compile(r"\S+")
 _SHOWN: Final = 40
-"""How much of a word that does not fit is said back."""
+"""The maximum number of characters of an invalid word that an error message repeats."""
 
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 _OPTION: Final = re.compile(
     rf"(?:[{re.escape(DASHES)}]{{2}}|[–—―])(?P<name>[^\W\d][^=＝]*)(?:[=＝](?P<value>.*))?\Z", re.DOTALL
 )
-"""`--name` or `--name=value`; phones and Word make one dash of two, of the kinds that a hyphen is not."""
+"""`--name` or `--name=value`; phones and Word replace `--` with an en dash, an em dash or a similar character."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +70,12 @@ class Argument:
 
     Args:
         name: the parameter's name.
-        conversion: how a word becomes its value.
-        is_required: it has no default.
-        is_option: it is keyword-only.
-        is_many: it is `*many`.
-        is_rest: it takes the tail.
-        is_flag: it is an option that is on or off.
+        conversion: converts a word to the value.
+        is_required: whether the parameter has no default.
+        is_option: whether the parameter is keyword-only.
+        is_many: whether the parameter is `*many`.
+        is_rest: whether the parameter takes the rest of the message.
+        is_flag: whether the parameter is an option of type bool.
     """
 
     name: str
@@ -88,12 +88,12 @@ class Argument:
 
     @property
     def label(self) -> str:
-        """What usages and complaints call it."""
+        """Return the name shown in usage texts and error messages."""
         return f"--{self.name.replace('_', '-')}" if self.is_option else self.name.upper()
 
     @property
     def usage(self) -> str:
-        """How it is typed: `COUNT`, `[SIDES]`, `TEXT…`, `[--loud]`, `[--color red|blue]`."""
+        """Return its part of the usage text: `COUNT`, `[SIDES]`, `TEXT…`, `[--loud]`, `[--color red|blue]`."""
         shown = self.label
         if self.is_option and not self.is_flag:
             shown += " " + ("|".join(self.conversion.choices) or self.name.upper())
@@ -104,7 +104,7 @@ class Argument:
         return shown if self.is_required else f"[{shown}]"
 
     def read(self, word: str) -> object:
-        """The value a word stands for."""
+        """Convert a word to the value of this argument."""
         try:
             return self.conversion.parse(word)
         except TooLong as error:
@@ -116,7 +116,7 @@ class Argument:
 
 
 def argument_for(parameter: inspect.Parameter) -> Argument | None:
-    """The argument that a parameter stands for; None when its type cannot be typed by a person."""
+    """Return the argument of a parameter, or None if its type cannot be read from text."""
     conversion = conversion_for(parameter.annotation)
     if conversion is None or parameter.kind is inspect.Parameter.VAR_KEYWORD:
         return None
@@ -134,7 +134,7 @@ def argument_for(parameter: inspect.Parameter) -> Argument | None:
 
 
 def is_rest(annotation: object) -> bool:
-    """Whether it is `Rest`, or `Rest | None`."""
+    """Return whether an annotation is `Rest` or `Rest | None`."""
     if get_origin(annotation) is Annotated:
         return any(isinstance(mark, _Tail) for mark in get_args(annotation)[1:])
     return any(is_rest(one) for one in get_args(annotation) if one is not annotation)
@@ -142,10 +142,10 @@ def is_rest(annotation: object) -> bool:
 
 @dataclass(slots=True)
 class Values:
-    """What was typed, by the names of the parameters; those that keep their default are not there.
+    """Parsed values by parameter name; parameters that keep their default are absent.
 
     Args:
-        named: one value each.
+        named: the value of each parameter except `*many`.
         many: the values of the parameter `*many`.
     """
 
@@ -162,14 +162,14 @@ class Arguments:
 
     @property
     def usage(self) -> str:
-        """How the command is typed: `/roll COUNT [SIDES] [--loud]`."""
+        """Return the usage text, such as `/roll COUNT [SIDES] [--loud]`."""
         return " ".join((f"/{self.command}", *(argument.usage for argument in self.arguments)))
 
     def parse(self, typed: str) -> Values:
-        """The values of what was typed behind the command.
+        """Parse the text after the command.
 
         Raises:
-            BadArguments: it does not fit; the text says why and how the command is typed.
+            BadArguments: the text is invalid; the message gives the reason and the usage.
         """
         if not typed and not self.arguments:
             return Values()
@@ -181,7 +181,7 @@ class Arguments:
 
 
 class _Reading:
-    """One pass over what was typed."""
+    """A single pass over the text after a command."""
 
     def __init__(self, arguments: Sequence[Argument], typed: str) -> None:
         self._positional = [argument for argument in arguments if not argument.is_option]
@@ -244,7 +244,7 @@ class _Reading:
         return f'I do not know what to do with "{_shown(word)}": I expected only {_listed(taken)}.{hint}'
 
     def _words(self) -> Iterator[str]:
-        """The positional words still to come; options between them are taken on the way."""
+        """Yield the remaining positional words, and consume the options between them."""
         while True:
             self._skip_options()
             word = self._next_word()
@@ -289,7 +289,7 @@ class _Reading:
         return True
 
     def _next_word(self) -> str | None:
-        """The next word, without the quotation marks around it; says in `_is_quoted` whether there were any."""
+        """Return the next word without its quotation marks; set `_is_quoted` to whether it had any."""
         typed = self._typed
         while found := _BARE.search(typed, self._at):
             word, start = found[0], found.start()
@@ -301,7 +301,7 @@ class _Reading:
                 inner = typed[start + 1 : end.end() - 1]
                 if typed[start] == '"':
                     return _ESCAPED.sub(r"\1", inner)
-                return inner.strip() if typed[start] in "«»‹›" else inner  # French puts spaces within
+                return inner.strip() if typed[start] in "«»‹›" else inner  # French typography puts spaces inside
             self._at = found.end()
             if not is_blank(word):
                 return word
@@ -309,7 +309,10 @@ class _Reading:
         return None
 
     def _closing_quote(self, start: int) -> re.Match[str] | None:
-        """The mark that closes the one that stands there; each kind without a partner is searched for once."""
+        """Find the closing mark of the quotation that opens at `start`.
+
+        A kind of mark that has no partner is searched for once, so that parsing takes linear time.
+        """
         opening = self._typed[start : start + 1]
         if opening not in _ENDS or opening in self._unpaired:
             return None
@@ -335,15 +338,15 @@ def _no_such_option(label: str, options: Mapping[str, Argument]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ParticipantResolver:
-    """Who is in a thread, to be found by what somebody typed."""
+    """Resolve typed names to the participants of a thread."""
 
     everyone: Sequence[Participant]
 
     def fill(self, values: Values) -> Values:
-        """The values with people in the place of names.
+        """Replace the typed names in the values with participants.
 
         Raises:
-            BadArguments: nobody is called so, or several are.
+            BadArguments: a name matches no participant, or more than one.
         """
         named = {name: self._found(value) for name, value in values.named.items()}
         return replace(values, named=named, many=[self._found(value) for value in values.many])
@@ -352,10 +355,10 @@ class ParticipantResolver:
         return self.called(value.name) if isinstance(value, NamedParticipant) else value
 
     def called(self, name: str) -> Participant:
-        """The one of this name.
+        """Return the participant with this name or user id.
 
         Raises:
-            BadArguments: nobody is called so, or several are.
+            BadArguments: a name matches no participant, or more than one.
         """
         wanted = _folded(name)
         exact = [person for person in self.everyone if wanted in (_name(person), person.user.casefold())]
@@ -372,7 +375,7 @@ class ParticipantResolver:
 
 
 def names_in(values: Values) -> Iterator[str]:
-    """The names that stand for people still."""
+    """Yield the typed names that are not resolved to participants yet."""
     return (value.name for value in (*values.named.values(), *values.many) if isinstance(value, NamedParticipant))
 
 

@@ -1,8 +1,8 @@
-"""Functions around every handler of a plugin: for logging, access, timing. Composed once, when plugins are loaded.
+"""Middleware: functions that wrap every handler of a plugin, for logging, access control or timing.
 
-A middleware is `async def around(ctx: Context[Event], proceed: Proceed) -> Reply`. It awaits `proceed()`, which is
-the next middleware or the handler, and returns what that returned, or something else instead. Further parameters are
-filled by providers.
+A middleware is `async def around(ctx: Context[Event], proceed: Proceed) -> Reply`. It awaits `proceed()`, which calls
+the next middleware or the handler, and returns that result or another one. Providers supply further parameters.
+Middleware is composed once, when plugins are loaded.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from chatbot.dispatch.provider import Injector, Needs, Scope, check_contexts, ne
 from chatbot.events import Event
 
 Proceed: TypeAlias = Callable[[], Awaitable[Reply]]
-"""Goes on to the next middleware, or to the handler."""
+"""Calls the next middleware, or the handler."""
 
 Middleware: TypeAlias = Callable[Concatenate[Context[Event], Proceed, ...], Awaitable[Reply]]
-"""A function around handlers."""
+"""A function that wraps handlers."""
 
 MiddlewareChain: TypeAlias = Callable[[Context[Event], Proceed], Awaitable[Reply]]
-"""A middleware whose further parameters are filled."""
+"""A middleware whose further parameters are supplied."""
 
 
 @dataclass(frozen=True, slots=True)
 class BoundMiddleware:
-    """A middleware, resolved at load.
+    """A middleware with its dependencies resolved at load time.
 
     Args:
-        function: the author's.
-        needs: the parameters that providers fill.
+        function: the function of the plugin's author.
+        needs: the parameters that providers supply.
     """
 
     function: Middleware
     needs: Needs
 
     def bind(self, injector: Injector) -> MiddlewareChain:
-        """The function with its needs met, for one event."""
+        """Return the middleware with its dependencies supplied for one event."""
         return partial(self._around, injector) if self.needs else self.function
 
     async def _around(self, injector: Injector, ctx: Context[Event], proceed: Proceed) -> Reply:
@@ -49,10 +49,10 @@ class BoundMiddleware:
 
 
 def prepare_layer(function: Middleware, scope: Scope) -> BoundMiddleware:
-    """A middleware that is ready to run.
+    """Resolve the dependencies of a middleware.
 
     Raises:
-        PluginError: it asks for something that nobody provides, or that is not made for every event.
+        PluginError: a dependency has no provider, or its provider does not accept every event.
     """
     needs = needs_behind(function, 2, scope, "middleware")
     check_contexts(function, Event, needs)
@@ -60,7 +60,7 @@ def prepare_layer(function: Middleware, scope: Scope) -> BoundMiddleware:
 
 
 def compose(middleware: Sequence[MiddlewareChain]) -> MiddlewareChain:
-    """One middleware out of many; the first is the outermost."""
+    """Compose middleware into one; the first is the outermost."""
     composed: MiddlewareChain = _straight
     for outer in reversed(middleware):
         composed = outer if composed is _straight else partial(_around, outer, composed)
@@ -68,7 +68,7 @@ def compose(middleware: Sequence[MiddlewareChain]) -> MiddlewareChain:
 
 
 def compose_once(layers: Sequence[BoundMiddleware]) -> MiddlewareChain | None:
-    """One middleware for all events; None if providers fill something of it, for every event anew."""
+    """Compose middleware once for all events; return None if providers supply values for each event."""
     return None if any(layer.needs for layer in layers) else compose([layer.function for layer in layers])
 
 

@@ -1,6 +1,7 @@
-"""What an author's function asks for, read once when plugins are loaded; what it does wrong is a `PluginError`.
+"""Inspection of the signatures of handlers and other plugin functions, once when plugins are loaded.
 
-Names file and line, the parameter, and what to write instead. No event is needed to find any of these mistakes.
+A mistake raises `PluginError`, which names file and line, the parameter, and the correction. All of these mistakes are
+found at load time, before the first event.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ Function: TypeAlias = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a handler takes.
+    """The parameters of a handler.
 
     Args:
-        parameters: those behind the context, their annotations resolved to types.
-        is_dialog: in place of the context it takes a dialog.
+        parameters: the parameters after the context, with resolved annotations.
+        is_dialog: whether its first parameter is a dialog instead of a context.
     """
 
     parameters: tuple[inspect.Parameter, ...]
@@ -35,10 +36,10 @@ class Signature:
 
 
 def check_async(function: Function, role: str) -> None:
-    """Refuse what is not an `async def`.
+    """Reject a function that is not an `async def`.
 
     Raises:
-        PluginError: it is a plain function, an async generator, or no function at all.
+        PluginError: it is a synchronous function, an async generator, or not a function.
     """
     if inspect.iscoroutinefunction(function):
         return
@@ -56,11 +57,11 @@ def check_async(function: Function, role: str) -> None:
 
 
 def read_signature(function: Function, event: type[Event], role: str) -> Signature:
-    """The parameters of a handler for this event.
+    """Return the parameters of a handler for this event.
 
     Raises:
-        PluginError: an annotation cannot be resolved, the first parameter is no Context that fits the event, or
-            the annotated return is nothing that a handler may return.
+        PluginError: an annotation cannot be resolved, the first parameter is not a Context that fits the event, or
+            the return annotation is not a type that a handler may return.
     """
     hints = hints_of(function)
     parameters = [
@@ -77,7 +78,7 @@ def read_signature(function: Function, event: type[Event], role: str) -> Signatu
 
 
 def check_middleware(function: Function) -> None:
-    """Refuse what cannot stand around every handler.
+    """Reject a middleware that cannot wrap every handler.
 
     Raises:
         PluginError: it is not async, or does not take a `Context[Event]` and `proceed`.
@@ -100,23 +101,23 @@ def check_middleware(function: Function) -> None:
 
 
 def name_of(function: Function) -> str:
-    """What messages call a function."""
+    """Return the name of a function for error messages."""
     return getattr(without_partial(function), "__name__", None) or repr(function)
 
 
 def refuse(function: Function, reason: str) -> NoReturn:
-    """Raise a `PluginError` that begins with the function's place."""
+    """Raise a `PluginError` that begins with the file and line of the function."""
     msg = f"{place_of(function)}: {reason}"
     raise PluginError(msg)
 
 
 def shown(value: object) -> str:
-    """What stands where something else should; a function does where a decorator's parentheses are missing."""
+    """Describe an invalid argument of a decorator; a function means that its parentheses are missing."""
     return f"the function {value.__name__}" if inspect.isfunction(value) else repr(value)
 
 
 def type_name(annotation: object) -> str:
-    """A type as an author would have written it."""
+    """Return a type as it is written in source code."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         return " | ".join("None" if argument is type(None) else type_name(argument) for argument in arguments)
@@ -128,10 +129,10 @@ def type_name(annotation: object) -> str:
 
 
 def hints_of(function: Function) -> dict[str, Any]:
-    """The types that a function's annotations stand for.
+    """Return the resolved annotations of a function.
 
     Raises:
-        PluginError: one of them stands for nothing.
+        PluginError: an annotation cannot be resolved.
     """
     try:
         return get_type_hints(without_partial(function), include_extras=True)
@@ -141,7 +142,7 @@ def hints_of(function: Function) -> dict[str, Any]:
             f"the annotation of {_culprit(function, str(error.name))} in {name_of(function)} cannot be resolved: there"
             f" is no {error.name!r} in the module; import it at the top of the file, not under TYPE_CHECKING",
         )
-    except Exception as error:  # whatever an annotation's expression may raise
+    except Exception as error:  # evaluating an annotation may raise anything
         refuse(function, f"the annotations of {name_of(function)} cannot be resolved: {error}")
 
 
@@ -189,7 +190,7 @@ def _check_dialog(function: Function, event: type[Event], role: str) -> None:
 
 
 def events_of(annotation: object) -> tuple[type[Event], ...] | None:
-    """The events a context annotation accepts; None if it is no context."""
+    """Return the events that a context annotation accepts, or None if it is not a context."""
     if annotation is Context:
         return (MessageReceived,)
     if get_origin(annotation) is not Context:
@@ -205,10 +206,10 @@ def _says_something(annotation: object) -> bool:
 
 
 def check_return(function: Function, event: type[Event], hints: dict[str, Any], role: str) -> None:
-    """Refuse an annotated return that is no reply, or a reply to an event that happens in no thread.
+    """Reject a return annotation that is not a reply, or a reply to an event without a thread.
 
     Raises:
-        PluginError: it is so.
+        PluginError: the annotation is invalid.
     """
     if "return" not in hints:
         return

@@ -1,14 +1,14 @@
-"""Html messages as plain text: what commands, filters and `ctx.text` read. Not a sanitiser; nothing is rendered.
+"""Conversion of HTML messages to the plain text that commands, filters and `ctx.text` read. Not a sanitizer.
 
-Teams and web clients send html; entities are decoded, block elements and `<br>` become newlines, other white
-space collapses as a browser would collapse it, an image or emoji is its alternative text.
+Teams and web clients send HTML. Entities are decoded, block elements and `<br>` become newlines, other white space
+collapses as in a browser, and an image or emoji is replaced with its alternative text.
 
-Reading takes time in proportion to the length, whatever somebody sends: html.parser of the standard library needs
-13 s for the 28 KB of `<a <a <a …`, on the event loop.
+Reading takes linear time for any input, because it runs on the event loop and anyone in a thread can send a message.
+The standard library's html.parser is not used: it needs 13 s for 28 KB of `<a <a <a …`.
 
-Two things are read besides the text. A mention is a tag around a name: `<msft-mention id>` (the UI Library; also in
-messages of type text), or the mention of Teams, which names no user. A reply block of Teams quotes an earlier message:
-it is context, and no part of what was said.
+Two things are read besides the text. A mention is a tag around a name: `<msft-mention id>` (sent by the UI Library,
+also in messages of type text), or the mention tag of Teams, which names no user. A reply block of Teams quotes an
+earlier message: it is context, and not part of the text.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ _SPACES: Final = re.compile(r"[ \t\r\n\f]+")
 _ENDLESS_NUMBER: Final = re.compile(r"&#(?:[0-9]{9,}+|[xX][0-9a-fA-F]{9,}+);?")
 _NO_BREAK_SPACE: Final = "\u00a0"
 
-# Possessive, and without "<" outside of quoted values: a match fails where it begins to, and never starts over.
+# The quantifiers are possessive and "<" is excluded outside of quoted values, so that a failing match never backtracks.
+# Keep both: without them, reading takes quadratic time.
 _TAG: Final = re.compile(
     r"""<(?P<end>/?)(?P<name>[a-zA-Z][^\s/<>]*+)(?P<rest>(?:[^<>"'=]|=\s*+(?:"[^"]*"|'[^']*')|[="'])*+)>"""
 )
@@ -44,7 +45,7 @@ _ATTRIBUTE: Final = re.compile(r"""(?<![^\s=/"'])([^\s=/"']++)\s*+=\s*+(?:"([^"]
 
 
 _MENTIONS: Final = {"msft-mention": ("id", "displaytext"), "msft-at-mention": ("userid", "displayname"), "at": ("", "")}
-"""Tags around a mention, with the attributes that hold the user's id and the name; `at` names no user."""
+"""Tags of mentions, with the attributes that hold the user id and the name; `at` names no user."""
 
 _SKYPE_MENTION: Final = "schema.skype.com/mention"
 _SKYPE_REPLY: Final = "schema.skype.com/reply"
@@ -54,14 +55,14 @@ _END_OF_STRONG: Final = re.compile(r"</strong\s*>", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Quotation:
-    """An earlier message that somebody answers, as their client quoted it above the answer.
+    """An earlier message that the sender replies to, as quoted by the sender's client above the reply.
 
-    Nobody verifies it: whoever writes a message can write any quotation into it.
+    The quotation is not verified: a sender can put any quotation into a message.
 
     Args:
-        text: the quoted words, or their beginning.
-        author: the name of who is said to have written them.
-        author_id: the id of that user.
+        text: the quoted text, or its beginning.
+        author: the display name of the claimed author.
+        author_id: the user id of the claimed author.
         message_id: the id of the quoted message.
     """
 
@@ -72,11 +73,11 @@ class Quotation:
 
 
 class Mention(NamedTuple):
-    """A part of the text that is a mention of somebody.
+    """A part of the text that mentions a user.
 
     Args:
-        start, end: where it stands in the text; both are equal where the tag has no end.
-        user: who is meant; None where the tag does not say.
+        start, end: its range in the text; both are equal if the tag is not closed.
+        user: the id of the mentioned user; None if the tag does not name one.
     """
 
     start: int
@@ -85,12 +86,12 @@ class Mention(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """A message as it is read.
+    """The result of reading a message.
 
     Args:
-        text: what was said, as plain text.
-        mentions: who is mentioned in it, in order.
-        quoted: the earlier message that it answers.
+        text: the message as plain text.
+        mentions: the mentions in it, in order.
+        quoted: the earlier message that it replies to.
     """
 
     text: str
@@ -98,29 +99,29 @@ class Reading(NamedTuple):
     quoted: Quotation | None = None
 
     def __repr__(self) -> str:
-        return "<Reading>"  # without people's words
+        return "<Reading>"  # message text must not reach logs or tracebacks
 
 
 def _unescaped(text: str) -> str:
-    """The text without entities; Python refuses to read numbers of thousands of digits, which are no characters."""
+    """Decode the entities; Python refuses numeric ones with thousands of digits, which denote no character."""
     return unescape(_ENDLESS_NUMBER.sub("\ufffd", text))
 
 
 def plain_text(html: str) -> str:
-    """The text of an html message, as a person would read it; never raises, whatever the html."""
+    """Return the text of an HTML message as a person would read it; never raises, whatever the input."""
     return read_html(html).text
 
 
 def read_html(html: str) -> Reading:
-    """Read an html message; never raises, whatever the html."""
+    """Read an HTML message; never raises, whatever the input."""
     return _Reader(html).reading()
 
 
 def read_text(content: str) -> Reading:
     """Read a message of type text; never raises.
 
-    The send box of the UI Library sends mentions as tags in such messages, and escapes the text around them, but not
-    the name within. A text without a complete mention is what was typed, entities and all.
+    The send box of the UI Library sends mentions as tags in such messages. It escapes the text around them, but not the
+    name inside. Text without a complete mention is returned as it is, including entities.
     """
     if "<msft-" not in content and "<MSFT-" not in content:
         return Reading(content)
@@ -148,7 +149,7 @@ def read_text(content: str) -> Reading:
 
 
 class _OpenMention(NamedTuple):
-    """A mention whose end was not met yet."""
+    """A mention whose end tag has not been read yet."""
 
     tag: str
     place: tuple[int, int]
@@ -157,7 +158,7 @@ class _OpenMention(NamedTuple):
 
 
 class _Reader:
-    """Collects lines; a block only begins a new line when the current one has something on it."""
+    """Collects lines; a block begins a new line only if the current line is not empty."""
 
     def __init__(self, html: str, *, is_quoted: bool = False) -> None:
         self._html = html
@@ -174,7 +175,7 @@ class _Reader:
 
     def reading(self) -> Reading:
         self._read()
-        if self._mention is not None:  # it has no end: who is meant is known, but not which words
+        if self._mention is not None:  # not closed: the user is known, but not the text
             self._mentions.append((self._mention.place, self._mention.place, self._mention.user))
         lines = [*self._lines, "".join(self._line)]
         lines = [line.replace(_NO_BREAK_SPACE, " ").rstrip() for line in lines]
@@ -182,7 +183,7 @@ class _Reader:
         return Reading(text.strip(), tuple(self._placed(lines, text)) if self._mentions else (), self._quoted)
 
     def _placed(self, lines: list[str], text: str) -> Iterator[Mention]:
-        """The mentions with their places in the text, which lost the white space around it and at line ends."""
+        """Yield the mentions with their positions in the text, which was stripped at both ends and at line ends."""
         starts = [0, *accumulate(len(line) + 1 for line in lines)]
         before, length = len(text) - len(text.lstrip()), len(text.strip())
         for start, end, user in self._mentions:
@@ -195,7 +196,7 @@ class _Reader:
         while (at := html.find("<", at)) >= 0:
             tag = _TAG.match(html, at)
             if tag is None and html[at + 1 : at + 2] not in ("!", "?"):
-                at += 1  # a "<" that begins nothing is itself
+                at += 1  # a "<" that begins no tag is text
                 continue
             self._read_words(html[said:at])
             at = said = self._read_tag(tag) if tag else self._end_of_comment(at)
@@ -207,7 +208,7 @@ class _Reader:
         return len(self._html) if end < 0 else end + len(mark)
 
     def _read_tag(self, tag: re.Match[str]) -> int:
-        """What a tag does to the text; gives where to read on."""
+        """Apply a tag to the text and return the position to continue from."""
         name, is_end = tag["name"].lower(), bool(tag["end"])
         if name == "blockquote" and not is_end and (self._is_quoted or _SKYPE_REPLY in tag["rest"].lower()):
             self._end_block()
@@ -226,7 +227,7 @@ class _Reader:
         return closing.start() if closing else len(self._html)
 
     def _read_quotation(self, tag: re.Match[str]) -> int:
-        """Read a reply block of Teams, with the blocks quoted within it; gives where it ends."""
+        """Read a reply block of Teams, including nested ones, and return its end."""
         depth, end, after = 1, len(self._html), len(self._html)
         for mark in _QUOTE.finditer(self._html, tag.end()):
             depth += -1 if mark[1] else 1
@@ -234,7 +235,7 @@ class _Reader:
                 closing = self._html.find(">", mark.end())
                 end, after = mark.start(), len(self._html) if closing < 0 else closing + 1
                 break
-        if self._quoted is None and not self._is_quoted:  # of what a quotation quotes, nothing is told
+        if self._quoted is None and not self._is_quoted:  # nested quotations are dropped
             self._quoted = _quotation(_unescaped(_attribute(tag["rest"], "itemid")), self._html[tag.end() : end])
         return after
 
@@ -262,7 +263,7 @@ class _Reader:
             self._mention, self._depth = _OpenMention(name, place, user, shown), 1
 
     def _place(self) -> tuple[int, int]:
-        """Where the reader is: in which line, and where in that."""
+        """Return the current line number and the position in that line."""
         return len(self._lines), self._width
 
     def _begin_inline(self, name: str, rest: str) -> None:
@@ -307,7 +308,7 @@ class _Reader:
 
 
 def _quotation(message: str, html: str) -> Quotation:
-    """What a reply block of Teams says: of whom, and what."""
+    """Read the author and the text of a reply block of Teams."""
     author_id = author = ""
     for tag in _TAG.finditer(html):
         if tag["name"].lower() == "strong" and not tag["end"] and _attribute(tag["rest"], "itemprop").lower() == "mri":

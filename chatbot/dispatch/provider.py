@@ -1,15 +1,15 @@
-"""Dependency injection by type: what handlers need besides the event, made by functions of the plugin's author.
+"""Dependency injection by type: providers create what handlers need besides the event.
 
 Rules:
-    1. A provider is an `async def` annotated with what it returns; one that yields it goes on after its `yield`, to
-       tear down, when the lifetime ends. A handler's exception is raised at the `yield` of what was made for its
-       event, so that a transaction can be rolled back; it cannot be hidden.
-    2. A provider whose first parameter is a context makes its thing anew for every handled event, and so does one
-       that needs such a thing. All others make it once per bot.
-    3. Handlers, middleware, error handlers and providers ask for a thing by the type of a parameter. They see the
-       providers of their own plugin and of those that include it; the nearest one counts.
-    4. What a middleware asks for is there for what it goes on to, too: one thing for both, torn down when the
-       middleware is done.
+    1. A provider is an `async def` annotated with its return type. A provider that yields its value resumes after
+       `yield` for teardown when the lifetime of the value ends. An exception of the handler is raised at the `yield`
+       of the values created for its event, so that a transaction can be rolled back; a provider cannot suppress it.
+    2. A provider whose first parameter is a context is called for every handled event, and so is a provider that
+       needs the value of such a provider. All others are called once per bot.
+    3. Handlers, middleware, error handlers and providers request a value by the type of a parameter. They see the
+       providers of their own plugin and of the plugins that include it; the nearest one takes precedence.
+    4. A middleware and the handler that it calls share their values, which are torn down after the middleware
+       returns.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from chatbot.errors import StateError
 from chatbot.events import Event
 
 Needs: TypeAlias = Mapping[str, "Provider"]
-"""The parameters of a function that providers fill, by name."""
+"""The parameters of a function that providers supply, by name."""
 
 Scope: TypeAlias = Mapping[object, "Provider"]
-"""The providers that a plugin's functions see, by the type of what they make."""
+"""The providers visible to the functions of a plugin, by the type of their value."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Provider:
-    """An author's function that makes something, with its own needs resolved.
+    """A provider function of a plugin, with its own dependencies resolved.
 
     Args:
-        function: the author's.
-        makes: the type of what it makes.
-        needs: what it takes from other providers.
-        accepts: the events its context may be of; empty if it takes none.
-        is_per_event: whether it is called for every handled event, rather than once per bot.
+        function: the function of the plugin's author.
+        makes: the type of its value.
+        needs: its parameters that other providers supply.
+        accepts: the event types of its context; empty if it takes no context.
+        is_per_event: whether it is called for every handled event rather than once per bot.
     """
 
     function: Function
@@ -54,17 +54,17 @@ class Provider:
     is_per_event: bool
 
     def with_needed(self) -> Iterator[Provider]:
-        """What it needs, directly and through others, and then itself; some perhaps more than once."""
+        """Yield its direct and indirect dependencies and then itself; a provider may appear more than once."""
         for needed in self.needs.values():
             yield from needed.with_needed()
         yield self
 
 
 class ProviderCache:
-    """What providers have made for a bot, and make for its events. Use it as `async with`, around all events.
+    """The values that providers created for a bot. Enter it with `async with` before the first event is handled.
 
     Args:
-        providers: all that the bot's handlers need.
+        providers: the providers that the bot's handlers need.
     """
 
     def __init__(self, providers: Iterable[Provider]) -> None:
@@ -75,7 +75,7 @@ class ProviderCache:
         self._teardown = AsyncExitStack()
 
     async def __aenter__(self) -> None:
-        """Make everything that lives as long as the bot; if one fails, those before it are torn down again."""
+        """Create all values that live as long as the bot; if one fails, tear down those created before it."""
         try:
             for provider in self._providers:
                 if provider not in self._made:
@@ -89,16 +89,16 @@ class ProviderCache:
         await self._teardown.aclose()
 
     def injector(self, ctx: Context[Any]) -> Injector:
-        """What is to be made for an event."""
+        """Return an injector for one event."""
         return Injector(dict(self._made), ctx)
 
 
 class Injector:
-    """What is made for one event, for a handler and the middleware around it.
+    """Creates the values for one event, shared by a handler and its middleware.
 
     Args:
-        made: what there is already.
-        ctx: what providers are called with.
+        made: the values that exist already.
+        ctx: the context passed to providers.
     """
 
     __slots__ = ("_ctx", "_made")
@@ -109,11 +109,11 @@ class Injector:
 
     @asynccontextmanager
     async def resolve(self, needs: Needs) -> AsyncIterator[dict[str, Any]]:
-        """The values of a function's parameters; what was made for them is torn down on exit.
+        """Yield the values of a function's parameters; tear down those created for it on exit.
 
         Raises:
-            StateError: something should have been made once, but the dispatcher was not entered.
-            TypeError: a provider has made nothing.
+            StateError: a value that lives as long as the bot is missing, because the dispatcher was not entered.
+            TypeError: a provider returned None, which its annotation does not allow.
         """
         own: list[Provider] = []
         failure: BaseException | None = None
@@ -124,7 +124,7 @@ class Injector:
                     own.append(provider)
                 try:
                     yield {name: self._made[provider] for name, provider in needs.items()}
-                except BaseException as error:  # providers see it, and may not make it unseen
+                except BaseException as error:  # raised at each `yield`, and again below: a provider cannot suppress it
                     failure = error
                     raise
         finally:
@@ -134,7 +134,7 @@ class Injector:
             raise failure
 
     def _missing(self, needs: Needs) -> Iterator[Provider]:
-        """What is to be made yet, in this order."""
+        """Yield the providers still to be called, dependencies first."""
         for needed in needs.values():
             for provider in needed.with_needed():
                 if provider in self._made:
@@ -146,7 +146,7 @@ class Injector:
 
 
 def needs_of(parameters: Iterable[inspect.Parameter], scope: Scope) -> Needs:
-    """Which parameters are filled by which provider."""
+    """Return the provider of each parameter that has one."""
     return {
         parameter.name: scope[parameter.annotation]
         for parameter in parameters
@@ -155,16 +155,16 @@ def needs_of(parameters: Iterable[inspect.Parameter], scope: Scope) -> Needs:
 
 
 def needs_behind(function: Function, leading: int, scope: Scope, role: str) -> Needs:
-    """Which provider fills each of the parameters behind the first ones.
+    """Return the provider of each parameter after the leading ones.
 
     Args:
-        function: an author's middleware, error handler or provider.
-        leading: how many of its parameters are given by position.
-        scope: what it sees.
-        role: what messages call it.
+        function: a middleware, error handler or provider of a plugin.
+        leading: the number of parameters passed by position.
+        scope: the providers visible to it.
+        role: the name of its kind in error messages.
 
     Raises:
-        PluginError: nobody provides one of them.
+        PluginError: a parameter has no provider.
     """
     hints, needs = hints_of(function), dict[str, Provider]()
     for parameter in list(inspect.signature(function).parameters.values())[leading:]:
@@ -189,10 +189,10 @@ def _unprovided(wanted: object) -> str:
 
 
 def check_contexts(function: Function, event: type[Event], needs: Needs) -> None:
-    """Refuse a provider whose context is not one of the events that the function handles.
+    """Reject providers whose context does not fit the event that the function handles.
 
     Raises:
-        PluginError: there is one.
+        PluginError: a needed provider takes the context of another event.
     """
     for name, needed in needs.items():
         for provider in needed.with_needed():
@@ -205,7 +205,7 @@ def check_contexts(function: Function, event: type[Event], needs: Needs) -> None
 
 
 def given(type: object, thing: object) -> Provider:
-    """A provider of something that exists already."""
+    """Return a provider of an existing value."""
 
     async def give() -> object:
         return thing
@@ -214,16 +214,16 @@ def given(type: object, thing: object) -> Provider:
 
 
 def resolve_providers(functions: Sequence[Function], outer: Scope, fixed: Collection[object] = ()) -> Scope:
-    """The providers that a plugin's functions see.
+    """Return the providers visible to the functions of a plugin.
 
     Args:
-        functions: the plugin's own.
-        outer: what the plugins that include it provide.
-        fixed: types that the plugin's own functions provide in vain, as `outer` has something else for all.
+        functions: the plugin's own provider functions.
+        outer: the providers of the plugins that include it.
+        fixed: types whose provider in `outer` takes precedence over the plugin's own.
 
     Raises:
-        PluginError: a provider makes nothing, something that is made twice or cannot be told from an argument, or
-            needs what nobody provides, or itself.
+        PluginError: a provider has no return type, its type has two providers or is also a type of command
+            arguments, one of its dependencies has no provider, or it depends on itself.
     """
     own: dict[object, Function] = {}
     for function in functions:
@@ -261,7 +261,7 @@ def _resolve(
 def _is_provided(wanted: object, scope: Mapping[object, object]) -> bool:
     try:
         return wanted in scope
-    except TypeError:  # an annotation that cannot be hashed, such as Annotated[int, {}]
+    except TypeError:  # an unhashable annotation, such as Annotated[int, {}]
         return False
 
 
@@ -297,7 +297,7 @@ async def _make(
 
 
 def _checked(provider: Provider, thing: Any) -> Any:
-    """What a provider made; None only where it says that it may be."""
+    """Return the value of a provider, and reject None unless its annotation allows it."""
     if thing is None and type(None) not in get_args(provider.makes):
         function = provider.function
         does = "yields" if inspect.isasyncgenfunction(function) else "returns"
