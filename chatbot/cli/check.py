@@ -239,7 +239,7 @@ def _incompatible(config: Config, plugins: Plugins) -> Iterator[Finding]:
         yield warning("store", f"not compared with the code: {error}")
         return
     for one in problems:
-        yield warning("store", str(one), "put the code back, or let them become dead letters")
+        yield warning("store", str(one), "restore the code, or let them become dead letters")
 
 
 def _running(control: ControlDirectory, config: Path) -> RunInfo | None:

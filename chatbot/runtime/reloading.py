@@ -108,7 +108,7 @@ LOAD_SECONDS: Final = 60.0
 
 CHECK_ADVICE: Final = "`chatbot check` shows what is wrong"
 FORCE_ADVICE: Final = (
-    "the new code cannot continue what the store holds (see reload.refused in the log): put the code back, "
+    "the new code cannot continue what the store holds (see reload.refused in the log): restore the code, "
     "or accept the loss with `chatbot reload --force`"
 )
 
@@ -331,7 +331,7 @@ class Reloader:
         fresh = [one for one in found if one not in self._accepted]
         losses = [one for one in fresh if one.is_loss]
         if losses and is_refusing:
-            remedy = "put the code back, or accept the loss: chatbot reload --force (reload: {incompatible: warn})"
+            remedy = "restore the code, or accept the loss: chatbot reload --force (reload: {incompatible: warn})"
             raise IncompatibleCode(*(f"{one}; {remedy}" for one in losses))
         for one in fresh:
             self._log.warning("store.mismatched", bot=one.bot, problem=one.problem)

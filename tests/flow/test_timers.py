@@ -152,7 +152,7 @@ async def test_a_timer_whose_function_is_gone_is_buried_and_said() -> None:
         bot = next(iter(room.bots.values()))
 
         (letter,) = await store.dead_letters(bot.user)
-        assert "is no timer or schedule of this bot any more: put the function back" in letter.error
+        assert "is no timer or schedule of this bot any more: restore the function" in letter.error
         assert isinstance(letter.event, TimerFired)
 
 

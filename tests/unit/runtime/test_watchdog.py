@@ -116,7 +116,7 @@ from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.runtime.watchdog import LoopWatchdog
 directory = Path(sys.argv[1])
 control = ControlDirectory(directory)
-control.remember("lobby", {})
+control.write_facts("lobby", {})
 with LoopWatchdog(control, directory).watching():
     print("watched", flush=True)
     re.match(r"(a+)+$", "a" * 40 + "b")
