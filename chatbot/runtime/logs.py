@@ -1,19 +1,18 @@
-"""Keeps people's words out of the log: which exceptions may say what they have to say, and how the others are shown.
+"""Log configuration for the process, and redaction of message texts.
 
-An exception often quotes what it could not deal with: a text, a line of it, a name. No filter knows in which form, so
-nothing of an exception's own text is logged unless its origin says that it quotes nobody:
+The log has two formats: console for people, one JSON object per line for machines. This is the only module that
+configures logging. structlog events, library logs, Python warnings and uncaught exceptions all pass through one
+standard library handler, so with JSON every line is an object, whoever wrote it.
 
-* It is one of ours, and our code raised it: those name places and remedies, never what was said.
-* It is an `OSError` whose text is the operating system's; the name of the file is left out.
+An exception often quotes its input: a message, a line of it, a name. No filter can recognize that, so exception texts
+are logged only if their origin guarantees that they quote nobody:
+
+* This package defined the class and raised it: these texts name places and remedies, never messages.
+* It is an `OSError` with the operating system's text; the file name is left out.
 * Its class is listed in bots.yaml (`log: {harmless: […]}`).
 
-Notes, the lines that a `SyntaxError` quotes, and the messages of groups are never logged. Types, `file:line` and the
-stack always are, but the name of code that stands in no file. `log: {texts: true}` shows all.
-
-Logs: for people on a terminal, one JSON object per line for machines. The only place that configures logging.
-
-Everything goes through one handler of the standard library's logging: our own structlog events, libraries that
-log, Python's warnings, and errors nobody caught. So with JSON every line is an object, whoever wrote it.
+Notes, the source lines that a `SyntaxError` quotes, and the messages of exception groups are never logged. Types,
+`file:line` and the stack always are, except the names of code that is in no file. `log: {texts: true}` shows all.
 """
 
 from __future__ import annotations
@@ -53,47 +52,48 @@ _CONTEXT: Final = "During handling of the above exception, another exception occ
 
 @dataclass(frozen=True, slots=True)
 class Redaction:
-    """What of exceptions is shown.
+    """Policy for showing exceptions in the log and on stderr.
 
     Args:
-        shows_texts: everything.
-        harmless: classes whose texts are shown, as `package.module.Class`; those of Python's own as `Class`.
+        shows_texts: Show every exception text in full.
+        harmless: Exception classes whose texts are shown, as `package.module.Class`; built-in ones as `Class`.
     """
 
     shows_texts: bool = False
     harmless: frozenset[str] = frozenset()
 
     def traceback_of(self, exc_info: ExcInfo) -> str:
-        """Return the traceback as text."""
+        """Return the traceback as text, redacted by this policy."""
         if self.shows_texts:
-            with suppress(BaseException):  # Python cannot show a class without a module
+            with suppress(BaseException):  # traceback fails on a class without a module
                 return "".join(traceback.format_exception(*exc_info)).rstrip("\n")
         try:
             return "\n".join(self._chain(exc_info[1], set(), 0))
-        except BaseException:  # an error's cause, or one of its group, is as a plugin's class wants it to be
+        except BaseException:  # plugin classes control `__cause__` and group members
             return f"{name_of_class(exc_info[1])}: {ELISION}"
 
     def summary(self, error: BaseException) -> str:
-        """Return an exception in one line: what it says, or its type where that may quote people."""
+        """Return an exception in one line: its text if it may be shown, otherwise its type."""
         words = self.words_of(error)
         if words and isinstance(error, ChatbotError) and words is not ELISION:
             return words
         return f"{name_of_class(error)}: {words}" if words else name_of_class(error)
 
     def words_of(self, error: BaseException, *, is_within: bool = False) -> str:
-        """Return what an exception says, as far as it may be shown.
+        """Return the text of an exception, or an ellipsis if the text may quote people.
 
         Args:
-            error: the exception.
-            is_within: whether another one holds it, as its cause or in a group: then authors may have put it there.
+            error: The exception.
+            is_within: Whether another exception holds it as a cause or group member. Plugin code may have put it
+                there, so a class of this package alone does not prove that its text is safe.
         """
-        if isinstance(error, AbnormalExit):  # its words are those of what a plugin raised
+        if isinstance(error, AbnormalExit):  # its text is that of the exception a plugin raised
             words = self.words_of(error.raised, is_within=True)
             kind = name_of_class(error.raised)
             return f"{kind}: {words}" if words else kind
         try:
             said = str(error.msg) if isinstance(error, SyntaxError) else str(error)
-        except BaseException:  # it cannot say what it is: __str__ is a plugin's code
+        except BaseException:  # `__str__` may be plugin code and may raise anything
             return ELISION
         if not said or self.shows_texts or name_of_class(error) in self.harmless:
             return said
@@ -102,7 +102,7 @@ class Redaction:
         return _of_the_system(error) or ELISION
 
     def _chain(self, error: BaseException | None, met: set[int], depth: int) -> Iterator[str]:
-        """An exception, after those that it came of."""
+        """Yield the lines of an exception, preceded by its causes and contexts."""
         chain: list[tuple[BaseException, str]] = []
         while error is not None and id(error) not in met:
             met.add(id(error))
@@ -138,36 +138,40 @@ class _InForce:
 
 
 def in_force() -> Redaction:
-    """Return what of exceptions is shown at the moment, in the log and on stderr."""
+    """Return the active redaction policy for the log and stderr."""
     return _InForce.redaction
 
 
 def put_in_force(redaction: Redaction) -> Redaction:
-    """Change what of exceptions is shown; return what was shown before."""
+    """Activate a redaction policy and return the previous one."""
     before, _InForce.redaction = _InForce.redaction, redaction
     return before
 
 
 def name_of_class(error: BaseException) -> str:
-    """Return the name of an exception's class, as tracebacks have it; classes can be made at run time, of any text."""
+    """Return the class name of an exception as tracebacks print it.
+
+    Classes can be created at run time under any name, so a name that is no identifier is elided.
+    """
     module, name = _module_of(error), type(error).__qualname__.replace("<locals>.", "")
     full = name if module in ("builtins", "__main__") else f"{module}.{name}"
     return full if all(part.isidentifier() for part in full.split(".")) else ELISION
 
 
 def _module_of(error: BaseException) -> str:
-    """The module of an exception's class; a class that was made at run time may have none, or any object as one."""
+    """Return the module of an exception's class; a class created at run time may have none, or any object as one."""
     try:
-        return str(
-            type.__dict__["__module__"].__get__(type(error))
-        )  # past the class's own class, which a plugin may make
+        return str(type.__dict__["__module__"].__get__(type(error)))  # bypass the metaclass, which may be plugin code
     except BaseException:
         return "builtins"
 
 
 def _is_ours(error: BaseException, *, is_within: bool) -> bool:
-    """Whether our code made this exception: authors may raise our classes, and hold them in others, with any text."""
-    if isinstance(error, BadArguments) or not isinstance(error, ChatbotError):  # the former quotes who typed them
+    """Return whether this package raised the exception.
+
+    The class alone is no proof: plugins can raise this package's classes with any text, and nest them.
+    """
+    if isinstance(error, BadArguments) or not isinstance(error, ChatbotError):  # BadArguments quotes user input
         return False
     if not _module_of(error).startswith("chatbot."):
         return False
@@ -176,7 +180,7 @@ def _is_ours(error: BaseException, *, is_within: bool) -> bool:
 
 
 def _of_the_system(error: BaseException) -> str | None:
-    """What the operating system said, if this is that."""
+    """Return the operating system's error text, or None if the text does not come from it."""
     if not isinstance(error, OSError) or not isinstance(error.errno, int):
         return None
     is_network = isinstance(error, socket.gaierror | ssl.SSLError) and _module_of(error) in ("socket", "ssl")
@@ -186,13 +190,13 @@ def _of_the_system(error: BaseException) -> str | None:
 
 
 def _is_of_python(error: BaseException) -> bool:
-    """Whether Python's own library raised this."""
+    """Return whether the standard library raised this."""
     code = _raised_in(error)
     return code is not None and code.startswith(os.path.dirname(os.__file__) + os.sep) and "-packages" not in code
 
 
 def _raised_in(error: BaseException) -> str | None:
-    """The file of the code that raised it; None if it was never raised."""
+    """Return the file of the code that raised the exception, or None if it was never raised."""
     trace = error.__traceback__
     if trace is None:
         return None
@@ -224,7 +228,7 @@ def _shown_name(function: str) -> str:
 LogFormat = Literal["auto", "console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
-# They describe every single request, or repeat what we log ourselves.
+# These libraries log every request, or repeat what this package logs itself.
 _CHATTY: Final = (
     "azure",
     "aiohttp.access",
@@ -237,12 +241,12 @@ _CHATTY: Final = (
     "watchfiles",
 )
 
-# They warn of a failure before they raise it, which is told then.
+# These libraries warn about a failure and then raise it; the exception is logged anyway.
 _TELLTALE: Final = ("azure.identity._internal",)
 
 
 def resolve_format(wanted: LogFormat, stream: TextIO) -> Literal["console", "json"]:
-    """What `auto` means for this stream: console on a terminal, JSON lines otherwise."""
+    """Resolve `auto` for this stream: console on a terminal, JSON lines otherwise."""
     if wanted == "auto":
         return "console" if stream.isatty() else "json"
     return wanted
@@ -257,14 +261,14 @@ _OF_EVENT_LOOP: Final = (
     "unhandled exception during asyncio.run() shutdown",
     "Executing",
 )
-"""How the event loop begins to tell of a task or callback; what follows may hold people's words."""
+"""Prefixes of event loop messages. What follows a prefix may quote people, so only the prefix is logged."""
 
 
 class Logging:
-    """What the log of the process looks like at the moment.
+    """Log configuration of the process, which can change while it runs.
 
     Args:
-        stream: where it is written.
+        stream: Where log lines are written.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -274,7 +278,7 @@ class Logging:
     def change(
         self, *, format: LogFormat, level: LogLevel, texts: bool = False, harmless: Collection[str] = ()
     ) -> None:
-        """Write the next lines otherwise; see `logging_to`."""
+        """Apply new settings to the lines that follow; see `logging_to` for the arguments."""
         put_in_force(Redaction(texts, frozenset(harmless)))
         is_json = resolve_format(format, self._stream) == "json"
         renderers = _json() if is_json else _console(self._stream)
@@ -301,17 +305,16 @@ def logging_to(
     texts: bool = False,
     harmless: Collection[str] = (),
 ) -> Iterator[Logging]:
-    """Send every log line of the process to `stream`; what was configured before comes back at the end.
+    """Send every log line of the process to `stream`, and restore the previous configuration at the end.
 
-    Every line names the work in hand (`observe.work`): bot, thread, message, event, handler, attempt and trace, as far
-    as there are such.
+    Each line carries the current `LogContext`: bot, thread, message, event, handler, attempt and trace, where known.
 
     Args:
-        stream: usually `sys.stderr`.
-        format: `auto` looks whether the stream is a terminal.
-        level: the least that is written; libraries that talk too much are written from `warning` on.
-        texts: whether exceptions may say what they have to say, which may quote people.
-        harmless: the classes of exceptions that may in any case; see `discretion`.
+        stream: Usually `sys.stderr`.
+        format: `auto` is console on a terminal and JSON lines otherwise.
+        level: The minimum level. Verbose libraries are logged from `warning` on.
+        texts: Show exception texts, which may quote people.
+        harmless: Exception classes whose texts are always shown; see `Redaction`.
     """
     ours = Logging(stream)
     redaction = in_force()
@@ -359,7 +362,7 @@ def _without_words(value: object) -> object:
 
 
 def _of_event_loop(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """What the event loop tells of tasks that nobody awaits: it quotes exceptions, arguments and names of tasks."""
+    """Redact event loop messages about tasks nobody awaits: they quote exceptions, arguments and task names."""
     record: logging.LogRecord | None = event.get("_record")
     if record is None or record.name != "asyncio" or in_force().shows_texts:
         return event
@@ -402,7 +405,7 @@ def _console(stream: TextIO) -> list[Processor]:
 
 
 def _shown(value: object) -> object:
-    """What stands in JSON for a value that JSON does not have."""
+    """Return the JSON stand-in for a value that JSON cannot represent."""
     return in_force().summary(value) if isinstance(value, BaseException) else repr(value)
 
 
@@ -411,7 +414,7 @@ def _event_first(_logger: object, _method: str, event: MutableMapping[str, Any])
 
 
 class _Escaped:
-    """A text that the console shows in quotes, with its control characters escaped."""
+    """Text that the console renders in quotes, with control characters escaped."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -421,7 +424,7 @@ class _Escaped:
 
 
 def _escaped(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """No value may move the cursor or colour the terminal of whoever reads the log."""
+    """Escape control characters, so that no value can move the cursor or color the reader's terminal."""
     for key, value in event.items():
         if key == "exception":
             event[key] = "\n".join(map(_one_line, str(value).splitlines()))
@@ -437,10 +440,10 @@ def _one_line(text: str) -> str:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes lines; a record that cannot be formatted becomes a line that says so, never free text."""
+    """Log handler that replaces a record it cannot format with a fixed line, never with free text."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a line; exceptions among its arguments say no more than their tracebacks would."""
+        """Write a line; exceptions among its arguments are redacted as in tracebacks."""
         if isinstance(record.args, tuple) and any(isinstance(one, BaseException) for one in record.args):
             record = copy.copy(record)
             args = record.args if isinstance(record.args, tuple) else ()
@@ -449,7 +452,7 @@ class _Handler(logging.StreamHandler[TextIO]):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
         error = sys.exc_info()[1]
-        if error is None or isinstance(error, OSError):  # whoever read our lines is gone; there is nobody to tell
+        if error is None or isinstance(error, OSError):  # the reader of the stream is gone
             return
         text = f"log.failed: {in_force().summary(error)}: {record.pathname}:{record.lineno}"
         fallback = logging.LogRecord(record.name, logging.ERROR, record.pathname, record.lineno, text, (), None)
@@ -458,7 +461,7 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 @contextmanager
 def _stdlib_through(handler: logging.Handler) -> Iterator[None]:
-    """Have everything written by this handler; levels are as they were again at the end."""
+    """Route all standard logging through this handler, and restore handlers and levels at the end."""
     root = logging.getLogger()
     handlers, root_level = root.handlers[:], root.level
     levels = {name: logging.getLogger(name).level for name in (*_CHATTY, *_TELLTALE)}
@@ -476,7 +479,7 @@ def _stdlib_through(handler: logging.Handler) -> Iterator[None]:
 
 @contextmanager
 def _errors_through_logging() -> Iterator[None]:
-    """Errors that nobody caught, in any thread, and those of finalizers are log events, too."""
+    """Log uncaught exceptions of all threads, and exceptions of finalizers."""
     hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
     sys.excepthook = _log_uncaught("process.crashed")
     threading.excepthook = lambda args: _log_error("thread.crashed", args.exc_value)

@@ -1,4 +1,4 @@
-"""The plugins that bots.yaml names, loaded; and everything that is wrong with them, where it is named."""
+"""Load the plugins named in bots.yaml, and report every problem with its place in the file."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from chatbot.errors import ConfigError, PluginError, PluginSettingsError
 from chatbot.plugin import Plugin, load_plugin
 
 Plugins = Mapping[str, tuple[Plugin, ...]]
-"""The plugins of each bot, by its name in bots.yaml."""
+"""Plugins of each bot, by the bot's name in bots.yaml."""
 
 
 def load_plugins(config: Config, names: Collection[str] | None = None) -> Plugins:
     """Import every plugin and resolve every handler.
 
     Args:
-        names: of which bots; None is all.
+        names: Bots to load plugins for; None means all.
 
     Raises:
-        ConfigError: some cannot be used; lists all of them, where bots.yaml names them and where they are wrong.
+        ConfigError: Some plugins cannot be used. Lists every problem with its place in bots.yaml and in the code.
     """
     plugins, problems = examine_plugins(config.document, config.directory, names)
     if problems:
@@ -35,16 +35,16 @@ def load_plugins(config: Config, names: Collection[str] | None = None) -> Plugin
 def examine_plugins(
     document: Document, directory: Path, names: Collection[str] | None = None, known: Sequence[Problem] = ()
 ) -> tuple[Plugins, list[Problem]]:
-    """As `load_plugins`, also of a file in which other things are wrong.
+    """Load what can be loaded and collect the problems, even if bots.yaml has other errors.
 
     Args:
-        document: what the file says.
-        directory: where it is.
-        names: of which bots; None is all.
-        known: what was found already; a plugin that this concerns is left out.
+        document: The content of bots.yaml.
+        directory: The directory of bots.yaml.
+        names: Bots to load plugins for; None means all.
+        known: Problems found earlier; plugins they concern are skipped.
 
     Returns:
-        The plugins that can be used, and everything that is wrong with the others.
+        The usable plugins, and the problems of the others.
     """
     plugins: dict[str, tuple[Plugin, ...]] = {}
     problems: list[Problem] = []
@@ -73,7 +73,7 @@ def examine_plugins(
 
 
 def _refuse_second(plugin: Plugin, others: Iterable[Plugin]) -> None:
-    """Logs and messages could not tell two plugins of one name apart."""
+    """Raise `PluginError` for a duplicate name: logs and messages identify plugins by name."""
     for other in others:
         if other.name == plugin.name:
             what = "is listed twice" if other is plugin else f"has the name of another one, {other.place}"
@@ -83,7 +83,7 @@ def _refuse_second(plugin: Plugin, others: Iterable[Plugin]) -> None:
 
 
 def _bots(document: Document) -> Iterator[tuple[str, Sequence[object]]]:
-    """The bots, each with what stands in the place of its plugins."""
+    """Yield each bot name with the raw value of its `plugins`."""
     bots = document.data.get("bots") if isinstance(document.data, dict) else None
     for name, bot in bots.items() if isinstance(bots, dict) else ():
         plugins = bot.get("plugins") if isinstance(bot, dict) else None
@@ -91,7 +91,7 @@ def _bots(document: Document) -> Iterator[tuple[str, Sequence[object]]]:
 
 
 def _plugins(name: str, entries: Sequence[object]) -> Iterator[tuple[DataPath, str, Mapping[str, Any] | None]]:
-    """What of it can be loaded: where it stands, its import path, its settings."""
+    """Yield the loadable entries: place in the document, import path, settings."""
     for index, entry in enumerate(entries):
         path: DataPath = ("bots", name, "plugins", index)
         match entry:

@@ -1,6 +1,6 @@
-"""The Python files in the directory of bots.yaml that plugins are made of: which have changed, and loading them anew.
+"""Detect changed Python files in the directory of bots.yaml, and reload the plugins that consist of them.
 
-Who imports whom is read from the import statements. What was imported otherwise counts as everybody's.
+Dependencies are read from import statements. A module imported in another way counts as a dependency of every bot.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class _Source:
     """A module as it was imported.
 
     Args:
-        file: None for a package without a file of its own.
-        digest: of the file.
-        imports: the names of the modules that it may have imported.
+        file: Its source file; None for a namespace package.
+        digest: SHA-256 of the file.
+        imports: Names of the modules that it may import.
     """
 
     file: Path | None
@@ -41,11 +41,11 @@ class _Source:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What was loaded.
+    """Result of a load.
 
     Args:
-        plugins: of each bot that was asked for, or whose code has changed.
-        changes: the bots whose code has changed, each with the names of the changed files.
+        plugins: Plugins of each requested bot and of each bot whose code has changed.
+        changes: Names of the changed files, by bot.
     """
 
     plugins: Plugins
@@ -53,10 +53,10 @@ class Loaded:
 
 
 class Sources:
-    """The modules that were imported from one directory. Its methods read files: call them in a thread.
+    """Track the modules imported from one directory. The methods read files, so call them in a thread.
 
     Args:
-        directory: of bots.yaml.
+        directory: The directory of bots.yaml.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -64,12 +64,12 @@ class Sources:
         self._known: dict[str, _Source] = {}
 
     def load(self, config: Config, names: Collection[str] | None = None) -> Loaded:
-        """Load the plugins of all bots, or of these and of those whose code has changed since it was imported.
+        """Load the plugins of all bots, or of the named bots and those whose code has changed since its import.
 
-        Modules whose files have changed are imported anew, and so is whatever imports those.
+        Modules whose files have changed are reimported, and so are the modules that import them.
 
         Raises:
-            ConfigError: some cannot be used; what was imported before is what is imported still.
+            ConfigError: Some plugins cannot be used. The previously imported modules stay in place.
         """
         changed = self._changed()
         stale = self._stale(changed, config)
@@ -90,7 +90,7 @@ class Sources:
         return Loaded(plugins, changes)
 
     def linked_directories(self) -> frozenset[Path]:
-        """The directories outside of ours in which the files of our modules are, because links lead there."""
+        """Return the directories outside the watched one that contain its modules, through symbolic links."""
         ours = os.path.realpath(self._directory)
         files = (os.path.realpath(source.file) for source in list(self._known.values()) if source.file)
         return frozenset(parent for file in files if not (parent := Path(file).parent).is_relative_to(ours))
@@ -102,10 +102,10 @@ class Sources:
         return frozenset(name for name, source in self._known.items() if _digest(source.file) != source.digest)
 
     def _stale(self, changed: Collection[str], config: Config) -> frozenset[str]:
-        """The modules that would be others if they were imported now."""
+        """Return the modules that a reimport would change."""
         stale = set(changed)
         if stale - self._reached(config.bots.values(), only_said=True):
-            return frozenset(self._known)  # nobody knows who has it
+            return frozenset(self._known)  # no import statement shows who uses it, so every module may
         while more := {name for name, source in self._known.items() if source.imports & stale} - stale:
             stale |= more
         return frozenset(stale)
@@ -114,10 +114,10 @@ class Sources:
         return frozenset(plugin.module for bot in bots for plugin in bot.plugins)
 
     def _reached(self, bots: Collection[BotConfig], *, only_said: bool = False) -> frozenset[str]:
-        """The modules that these bots' plugins are made of.
+        """Return the modules that the plugins of these bots consist of.
 
         Args:
-            only_said: by what import statements say; else also those that no statement names.
+            only_said: Follow import statements only. Otherwise include modules that no import statement names.
         """
         reached = set(self._roots(bots)) & self._known.keys()
         while more := {one for name in reached for one in self._known[name].imports & self._known.keys()} - reached:
@@ -130,7 +130,7 @@ class Sources:
 
 @contextmanager
 def _without(names: Collection[str], directory: Path) -> Iterator[None]:
-    """Forget these modules, so that they are imported anew; if the block fails, everything is as it was."""
+    """Remove these modules from `sys.modules` for reimport, and restore all of them if the block fails."""
     before = dict(_own_modules(directory))
     forgotten = {name: module for name, module in before.items() if name in names}
     for name, module in forgotten.items():
@@ -138,7 +138,7 @@ def _without(names: Collection[str], directory: Path) -> Iterator[None]:
         _drop_cache(module)
         package, child = _package_of(name)
         if getattr(package, child, None) is module:
-            delattr(package, child)  # `from package import module` would find it there
+            delattr(package, child)  # `from package import module` would return the old module from this attribute
     try:
         yield
     except BaseException:
@@ -153,22 +153,22 @@ def _without(names: Collection[str], directory: Path) -> Iterator[None]:
 
 
 def _clear_type_caches() -> None:
-    """Let `typing` forget the forms it has made, such as `State[Cart]`: each keeps the module of its class alive.
+    """Clear the caches of `typing`: a cached form such as `State[Cart]` keeps the old module of its class alive.
 
-    The caches hold 128 forms each and are filled again when they are needed; nothing depends on them but speed.
+    The caches hold 128 forms each and refill on demand; only speed depends on them.
     """
-    for clear in getattr(typing, "_cleanups", ()):  # no public way: CPython's own tests look for leaks with it
+    for clear in getattr(typing, "_cleanups", ()):  # no public API exists; CPython's leak tests use this one
         clear()
 
 
 def _package_of(name: str) -> tuple[ModuleType | None, str]:
-    """The package that holds a module, if it is imported, and the module's name there."""
+    """Return the parent package of a module, if imported, and the module's name in it."""
     package, _, child = name.rpartition(".")
     return sys.modules.get(package), child
 
 
 def _own_modules(directory: Path) -> Iterator[tuple[str, ModuleType]]:
-    """What was imported from the directory itself: not what is installed below it, and nothing of chatbot."""
+    """Yield the modules imported from the directory, except installed packages and chatbot itself."""
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in _NEVER_OWN:
             continue
@@ -178,7 +178,7 @@ def _own_modules(directory: Path) -> Iterator[tuple[str, ModuleType]]:
 
 
 def _is_own(place: Path, directory: Path) -> bool:
-    """By the place's name first: a link in the directory is the directory's own, wherever it leads."""
+    """Return whether a path belongs to the directory; a link inside it does, wherever it leads."""
     for follow in (os.path.abspath, os.path.realpath):
         with suppress(ValueError):
             parts = Path(follow(place)).relative_to(follow(directory)).parts
@@ -187,18 +187,18 @@ def _is_own(place: Path, directory: Path) -> bool:
 
 
 def _drop_cache(module: ModuleType) -> None:
-    """Forget the compiled form: it is taken for current if the file changed within the second, to the same size."""
+    """Delete the compiled file: Python takes it for current if the source changed within a second to the same size."""
     if module.__file__ and module.__file__.endswith(".py"):
         with suppress(OSError):  # a file system that is read-only, for example
             Path(cache_from_source(module.__file__)).unlink(missing_ok=True)
 
 
 def _read(name: str, module: ModuleType, digests: Mapping[str, bytes]) -> _Source:
-    """A module as it is known from now on.
+    """Record a module.
 
     Args:
-        digests: of files just before they were imported, as far as they were looked at: one that changes meanwhile
-            must count as changed the next time.
+        digests: Digests taken just before the import, where available. A file that changes during the import must
+            count as changed at the next load, so its digest must not be taken afterwards.
     """
     place = getattr(module, "__file__", None)
     file = Path(place) if place else None
@@ -219,7 +219,7 @@ def _digest(file: Path | None) -> bytes:
 
 
 def _imports(file: Path, package: str) -> Iterator[str]:
-    """The names of all modules that the import statements of a file may mean, the packages they are in included."""
+    """Yield the names of all modules that the import statements of a file may refer to, with their packages."""
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError):

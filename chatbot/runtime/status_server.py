@@ -1,20 +1,14 @@
-"""What the status server shows: /healthz, /readyz, /status and /metrics. Nothing here can be changed from outside.
+"""Serve the read-only status pages: /healthz, /readyz, /status and /metrics.
 
-The pages may be asked on another event loop than the bots' own. What they show is read on the bots' loop; while that is
-blocked, they say so.
+The pages run on a thread with an event loop of its own, so that a probe is answered while the bots' loop is blocked.
+Their content is read on the bots' loop; if that does not answer in time, the pages say so.
 
-An ASGI application on a socket of our own, as long as a block runs.
+The server uses uvicorn's protocol class without `uvicorn.Server`: a taken port raises an error instead of calling
+`sys.exit`, signal handling stays with the daemon, and nothing outlives the block.
 
-Uvicorn's protocol class without `uvicorn.Server`: a taken port is an error of ours and no `sys.exit`, signals stay
-with the daemon, and nothing outlives the block.
-
-Whoever can connect can also connect and say nothing. So every connection has a time limit for its next request and for
-its answer, and there is always room for one more: a new connection takes the place of the one that has been silent for
-longest. A probe sends its request at once, and is answered however many others are silent.
-
-The status pages, at the address where bots.yaml wants them at the moment, if it wants them at all.
-
-They are served by a thread with an event loop of its own, so that a probe is answered while the bots' loop is blocked.
+A client can connect and send nothing. So every connection has a time limit for its next request and for its response,
+and a new connection replaces the one that has been idle for longest once `MOST_CONNECTIONS` are open. A probe sends
+its request at once, so it is answered however many idle connections there are.
 """
 
 from __future__ import annotations
@@ -49,28 +43,32 @@ from chatbot.service.endpoint import is_loopback
 T = TypeVar("T")
 
 HEALTH_SECONDS: Final = 0.5
-"""How long /healthz waits for the bots' loop before it answers without it: a probe waits a second by default."""
+"""Seconds /healthz waits for the bots' loop before it answers without it. Probes wait 1 s by default."""
 
 READY_SECONDS: Final = 4.0
-"""How long /readyz does, unless the loop is known to be blocked; a slow disk counts as well."""
+"""Seconds /readyz waits, unless the loop is known to be blocked. Includes time for a slow disk."""
 
 SCRAPE_SECONDS: Final = 9.0
-"""How long /metrics and /status do: Prometheus waits ten seconds by default."""
+"""Seconds /metrics and /status wait. Prometheus waits 10 s by default."""
 
 _UNCACHED = {"Cache-Control": "no-store"}
 
 
 class BotsLoop:
-    """Calls, from any event loop, what belongs to the one that runs now."""
+    """Run functions on the event loop that created this object, from any event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
 
     async def call(self, function: Callable[[], Awaitable[T]], seconds: float) -> T:
-        """What the function returns.
+        """Run the function on the bots' loop and return its result.
+
+        Args:
+            function: What to run.
+            seconds: The time limit. It does not apply if the caller is on the bots' loop itself.
 
         Raises:
-            TimeoutError: the loop had no time for it within so many seconds; ours is waited for as long as it takes.
+            TimeoutError: The loop did not finish the call in time.
         """
         if asyncio.get_running_loop() is self._loop:
             return await function()
@@ -83,7 +81,7 @@ class BotsLoop:
 
 
 def pages(status_monitor: StatusMonitor) -> Starlette:
-    """The pages as an ASGI application. Call it on the bots' event loop."""
+    """Create the status pages as an ASGI application. Call this on the bots' event loop."""
     loop = BotsLoop()
 
     def patience() -> float:
@@ -128,37 +126,37 @@ def pages(status_monitor: StatusMonitor) -> Starlette:
 
 _GRACE_SECONDS: Final = 0.5
 MOST_CONNECTIONS: Final = 64
-"""Beyond so many, a new connection ends the one that has waited for longest."""
+"""Maximum number of connections. A further one closes the connection that has been idle for longest."""
 
 REQUEST_SECONDS: Final = 10.0
-"""Until the head of the first request of a connection is there."""
+"""Time limit from the start of a connection to the head of its first request."""
 
 ANSWER_SECONDS: Final = 30.0
-"""From there until the answer is sent and taken."""
+"""Time limit from the head of a request until the client has received the response."""
 
 IDLE_SECONDS: Final = 20
-"""From an answer to the head of the next request."""
+"""Time limit from a response to the head of the next request."""
 
 
 class CannotListen(OSError):
-    """Nobody can listen there; the text says why and what to do."""
+    """The address cannot be bound; the text says why and what to do."""
 
 
 def serve_pages(app: Starlette, host: str, port: int) -> AbstractAsyncContextManager[str]:
-    """Listen now; serve while the block runs, which is given the address as `http://HOST:PORT`.
+    """Bind now, and serve while the block runs. The block receives the address as `http://HOST:PORT`.
 
-    On loopback only those are answered who ask for loopback by name: a web page that somebody has open can make their
-    browser ask this machine under a name of the page's own (DNS rebinding), and must not read the answer.
+    A loopback server answers only requests whose Host header names loopback. Otherwise a web page could read the
+    pages through its visitor's browser, under a name of its own (DNS rebinding).
 
     Args:
-        host: an IP address of this machine.
-        port: 0 is any free one.
+        host: An IP address of this machine.
+        port: 0 selects any free port.
 
     Raises:
-        CannotListen: the port is taken, or the address is not this machine's, or not for this user.
+        CannotListen: The port is taken, or this user cannot bind the address.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named as TCP, because asyncio sets TCP_NODELAY on nothing else.
+    # The protocol is explicit because asyncio sets TCP_NODELAY only then.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -205,7 +203,7 @@ async def _serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[str]:
 
     def connection() -> H11Protocol:
         protocol = _Connection(config=config, server_state=state, app_state={})
-        # Not through uvicorn's configuration: that would silence its logger for the whole process.
+        # Not in uvicorn's configuration: that would silence its logger for the whole process.
         protocol.access_log = False
         return protocol
 
@@ -219,14 +217,14 @@ async def _serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[str]:
 
 
 class _Connection(H11Protocol):
-    """A connection that is cut when it takes too long, or when others need its place."""
+    """HTTP connection that is aborted after a time limit, or when a new connection needs its place."""
 
     _limit: asyncio.TimerHandle | None = None
     _waits_since = 0.0
     _is_asking = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Make room, and wait for the first request."""
+        """Start the time limit for the first request, and close another connection if there are too many."""
         others = [other for other in self.connections if isinstance(other, _Connection)]
         super().connection_made(transport)
         self._wait(REQUEST_SECONDS, is_asking=False)
@@ -234,26 +232,26 @@ class _Connection(H11Protocol):
             min(others, key=lambda other: (other._is_asking, other._waits_since)).cut()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Cancel the time limit."""
         if self._limit is not None:
             self._limit.cancel()
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
-        """Notice when the head of a request is there."""
+        """Start the time limit for the response once the head of a request has arrived."""
         before = self.cycle
         super().handle_events()
         if self.cycle is not before and not self.cycle.response_complete:
             self._wait(ANSWER_SECONDS, is_asking=True)
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, or for the client to take the answer."""
+        """Start the time limit for the next request."""
         self._wait(IDLE_SECONDS, is_asking=False)
         super().on_response_complete()
 
     def cut(self) -> None:
-        """End the connection now, whatever was not sent yet."""
-        # Not by `close`, which waits until the client has read everything.
+        """Abort the connection now, and discard unsent data."""
+        # Not `close`: it waits until the client has read everything.
         self.connections.discard(self)
         self.transport.abort()
 
@@ -265,7 +263,7 @@ class _Connection(H11Protocol):
 
 
 async def _end(state: ServerState) -> None:
-    """Let answers in flight finish, briefly; then cut every connection."""
+    """Give responses in flight `_GRACE_SECONDS` to finish, then abort every connection."""
     for connection in list(state.connections):
         connection.shutdown()
     if tasks := set(state.tasks):
@@ -283,10 +281,10 @@ Listen = tuple[str, int]
 
 
 class StatusServer:
-    """Serves pages; can be moved.
+    """Serve the status pages at the address in bots.yaml, which can change while the bots run.
 
     Args:
-        pages: which.
+        pages: The application to serve.
     """
 
     def __init__(self, pages: Starlette) -> None:
@@ -297,10 +295,10 @@ class StatusServer:
 
     @asynccontextmanager
     async def open(self, config: Config) -> AsyncIterator[None]:
-        """Serve where this configuration says, or wherever it was moved to, until the block ends.
+        """Serve at the configured address until the block ends; `move` can change the address meanwhile.
 
         Raises:
-            StateError: nobody can listen there.
+            StateError: The address cannot be bound.
         """
         await self.move(config)
         try:
@@ -309,15 +307,15 @@ class StatusServer:
             await self._serving.aclose()
 
     async def move(self, config: Config) -> None:
-        """Serve where this configuration says.
+        """Switch to the address of this configuration, if it differs.
 
         Raises:
-            StateError: nobody can listen there; the pages are where they were.
+            StateError: The address cannot be bound. The pages stay at the previous address.
         """
         before, wanted = self._listen, config.server.listen if config.server else None
         if wanted == before:
             return
-        await self._serve(None)  # first, because the new address may contain the old one: 0.0.0.0 on the same port
+        await self._serve(None)  # stop first: the new address may include the old one (0.0.0.0 on the same port)
         try:
             await self._serve(wanted)
         except CannotListen as error:
@@ -335,7 +333,7 @@ class StatusServer:
 
 @asynccontextmanager
 async def _in_a_thread(serving: AbstractAsyncContextManager[str]) -> AsyncIterator[str]:
-    """Enter it, and leave it, on the event loop of a thread that lives as long as the block."""
+    """Run a context manager on the event loop of its own thread, which lives as long as the block."""
     thread = start_blocking_portal("asyncio", name="chatbot-status-pages")
     portal = await anyio.to_thread.run_sync(thread.__enter__)
     try:

@@ -1,11 +1,12 @@
-"""A thread that sees from outside whether the event loop runs, and where it is blocked.
+"""Detect a blocked event loop from a thread, and find the line of code that blocks it.
 
-The loop calls `beat` once a second. When beats stay away, the thread reads the stack of the loop's thread, logs the
-line that blocks it, and writes it to `.chatbot/`, where `chatbot status` reads it when nobody answers. Code that holds
-the GIL (a backtracking regular expression) stops this thread, too: then `chatbot status` sends SIGUSR2, at which
-faulthandler, which needs no GIL, writes the stack to a file. faulthandler's timer is not used: a stop needs it.
+The loop calls `heartbeat` once a second. When heartbeats stop, the thread reads the stack of the loop's thread, logs
+the blocking line and writes it to `.chatbot/`, where `chatbot status` reads it if the daemon does not answer. Code that
+holds the GIL (a backtracking regular expression) also stops this thread. Then `chatbot status` sends SIGUSR2, and
+faulthandler, which does not need the GIL, writes the stack to a file. This module does not use faulthandler's timer:
+there is one per process, and `forced_exit` needs it.
 
-Nothing here waits for the event loop, and nothing on the loop waits for this thread.
+The thread never waits for the event loop, and the loop never waits for the thread.
 """
 
 from __future__ import annotations
@@ -31,29 +32,29 @@ import chatbot
 from chatbot.runtime.run_directory import ControlDirectory
 
 HEARTBEAT_SECONDS: Final = 1.0
-"""How often the loop says that it runs."""
+"""Seconds between two heartbeats of the loop."""
 
 NOTICED_SECONDS: Final = 2.0
-"""Without a beat for so long, the place is written down for `chatbot status`."""
+"""Seconds without a heartbeat after which the blocking line is written to a file for `chatbot status`."""
 
 LOGGED_SECONDS: Final = 5.0
-"""Without a beat for so long, the place is logged."""
+"""Seconds without a heartbeat after which the blocking line is logged."""
 
 BLOCKED_SECONDS: Final = 60.0
-"""Without a beat for so long, a restart helps: `/healthz` is red and systemd is told."""
+"""Seconds without a heartbeat after which a restart is due: `/healthz` fails and systemd is notified."""
 
 LOOK_SECONDS: Final = 0.5
 FACTS: Final = "watchdog"
-"""What the thread has seen, in `.chatbot/watchdog.json`."""
+"""Name of the file with the state of the watchdog: `.chatbot/watchdog.json`."""
 
 STACK: Final = "watchdog.stack"
-"""Where faulthandler writes, in `.chatbot/`."""
+"""Name of the file in `.chatbot/` that faulthandler writes stacks to."""
 
 STACK_SIGNAL: Final[int | None] = getattr(signal, "SIGUSR2", None)
-"""The signal at which faulthandler writes; Windows has none."""
+"""Signal that makes faulthandler write the stacks; None on Windows."""
 
 STACK_SECONDS: Final = 0.4
-"""How long `last_known_place` waits for the stack."""
+"""Seconds `last_known_place` waits for the stack."""
 
 _CALL: Final = re.compile(r"[\w.]+(?=\()")
 _THREAD: Final = re.compile(r"(?:Current thread|Thread) 0x(?P<id>[0-9a-f]+)")
@@ -69,10 +70,10 @@ class CodePlace:
     """A line of code.
 
     Args:
-        file: its path; relative to the directory of bots.yaml if it is below that.
-        line: from 1.
-        function: the function it is in.
-        call: what is called there, as far as the source says; "" if that is not known.
+        file: Path of the file, relative to the directory of bots.yaml if below it.
+        line: Line number, from 1.
+        function: Name of the enclosing function.
+        call: Dotted name of the function called there; "" if unknown.
     """
 
     file: str
@@ -87,11 +88,11 @@ class CodePlace:
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """The event loop is blocked.
+    """State of a blocked event loop.
 
     Args:
-        seconds: for how long it has not run.
-        place: where; None if that could not be read.
+        seconds: Time since its last heartbeat.
+        place: The blocking line; None if it could not be read.
     """
 
     seconds: float
@@ -103,13 +104,13 @@ class Blocked:
 
 
 class LoopWatchdog:
-    """Watches the event loop of the daemon. Make it on the thread of the loop.
+    """Watch the event loop of the daemon from a thread. Create this object on the thread of the loop.
 
     Args:
-        control: where the place is written.
-        directory: of bots.yaml; paths below it are shortened.
-        on_look: called by the thread at every look, with the problems that a restart helps with; quick.
-        clock: seconds of a monotonic clock.
+        control: Directory to write the blocking line to.
+        directory: Directory of bots.yaml; paths below it are shortened.
+        on_look: Called by the watchdog thread at every check, with the problems that a restart solves. Must be quick.
+        clock: Seconds of a monotonic clock.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class LoopWatchdog:
         self._written: CodePlace | None = None
         self._logged: set[float] = set()
         self._ended = threading.Event()
-        import structlog  # here: `chatbot status` imports this module, and must answer soon
+        import structlog  # imported here to keep `chatbot status` fast: it imports this module
 
         self._log = structlog.get_logger()
 
@@ -155,10 +156,10 @@ class LoopWatchdog:
                 self._control.delete_facts(FACTS)
 
     def heartbeat(self, missed: Mapping[str, object]) -> None:
-        """The loop runs.
+        """Record that the loop runs.
 
         Args:
-            missed: what else a restart helps with.
+            missed: Other problems that a restart solves.
         """
         # Two plain assignments, no lock: a lock that the blocked loop holds would stop the thread that watches it.
         self._heartbeat_at = self._clock()
@@ -166,20 +167,20 @@ class LoopWatchdog:
 
     @contextmanager
     def _stack_on_signal(self) -> Iterator[int | None]:
-        """Have faulthandler write all stacks at a signal while the block runs; gives the signal, None without."""
+        """Make faulthandler write all stacks on a signal while the block runs; yield the signal or None."""
         path = self._control.path / STACK
         if STACK_SIGNAL is None or threading.current_thread() is not threading.main_thread():
             yield None
             return
         try:
-            # Appended to, so that whoever asks may empty it.
+            # O_APPEND, so that the process that requests a stack can truncate the file.
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         except OSError as error:
             self._log.warning("watchdog.stack_disabled", error=str(error))
             yield None
             return
         self._control.adopt(path)
-        # Ignored from now on: a signal that comes when faulthandler is gone must not end the process.
+        # Ignore the signal for good: one that arrives after faulthandler is unregistered must not kill the process.
         signal.signal(STACK_SIGNAL, signal.SIG_IGN)
         faulthandler.register(STACK_SIGNAL, file=file, all_threads=True, chain=False)
         try:
@@ -193,13 +194,13 @@ class LoopWatchdog:
 
     @property
     def blocked(self) -> Blocked | None:
-        """What is known of a loop that does not run; None while it does."""
+        """State of the loop if it is blocked; None while it runs."""
         seconds = self._clock() - self._heartbeat_at
         return Blocked(seconds, self._place) if seconds >= NOTICED_SECONDS else None
 
     @property
     def problems(self) -> Mapping[str, object]:
-        """What a restart helps with."""
+        """Problems that a restart solves."""
         blocked = self.blocked
         if blocked is not None and blocked.seconds > BLOCKED_SECONDS:
             return {**self._missed, "event loop": str(blocked)}
@@ -245,15 +246,17 @@ class LoopWatchdog:
 
 
 def last_known_place(control: ControlDirectory, directory: Path, *, asks: bool = True) -> str | None:
-    """Where the daemon of this directory is blocked, for other processes; None if it is not, as far as can be seen.
+    """Return the line that blocks the daemon of this directory, or None if it does not appear blocked.
+
+    For use by other processes.
 
     Args:
-        control: its directory, which it holds.
-        directory: of bots.yaml; paths below it are shortened.
-        asks: whether the process is made to write its stack, if its watchdog has not written anything down.
+        control: The control directory that the daemon holds.
+        directory: Directory of bots.yaml; paths below it are shortened.
+        asks: Signal the process to write its stack if its watchdog has recorded nothing.
 
     Raises:
-        StoreError: the directory cannot be read.
+        StoreError: The directory cannot be read.
     """
     match control.read_facts(FACTS):
         case {"place": str(place)}:
@@ -269,7 +272,7 @@ def last_known_place(control: ControlDirectory, directory: Path, *, asks: bool =
 
 
 def _ask_for_stack(file: Path, pid: int, number: int) -> str:
-    """What faulthandler of the daemon writes at its signal."""
+    """Signal the daemon, and return the stacks that its faulthandler writes; "" on failure."""
     try:
         os.truncate(file, 0)
         os.kill(pid, number)
@@ -286,7 +289,7 @@ def _ask_for_stack(file: Path, pid: int, number: int) -> str:
 
 
 def _frames_of(thread: int, text: str) -> list[tuple[str, int, str]]:
-    """The frames of one thread of what faulthandler wrote, innermost first."""
+    """Parse the frames of one thread from the output of faulthandler, innermost first."""
     frames, is_ours = [], False
     for line in text.splitlines():
         if begun := _THREAD.match(line):
@@ -297,18 +300,20 @@ def _frames_of(thread: int, text: str) -> list[tuple[str, int, str]]:
 
 
 def is_waiting(file: str) -> bool:
-    """Whether a thread whose innermost frame is in this file is an event loop that waits for something to do."""
+    """Return whether a thread whose innermost frame is in this file is an idle event loop."""
     return file.endswith(
         ("selectors.py", os.path.join("asyncio", "runners.py"), os.path.join("_backends", "_asyncio.py"))
     )
 
 
 def place_of(frame: FrameType, directory: Path) -> CodePlace:
-    """The line that keeps a thread busy: the innermost one of an author's code, or else of any that is not Python's.
+    """Return the line that keeps a thread busy.
+
+    That is the innermost line of plugin code, or else the innermost line outside the standard library.
 
     Args:
-        frame: the innermost one of the thread.
-        directory: paths below it are shortened.
+        frame: The innermost frame of the thread.
+        directory: Paths below it are shortened.
     """
     frames: list[FrameType] = []
     here: FrameType | None = frame
@@ -322,7 +327,7 @@ def place_of(frame: FrameType, directory: Path) -> CodePlace:
 
 
 def _blamed(frames: Sequence[tuple[str, int, str]]) -> tuple[str, int, str]:
-    """Of frames, innermost first, at least one, the one to blame."""
+    """Choose the frame to blame from at least one frame, innermost first."""
 
     def is_python(file: str) -> bool:
         return file.startswith("<") or (file.startswith(_LIBRARY) and not _is_installed(file))
@@ -345,7 +350,7 @@ def _shortened(file: str, directory: Path) -> str:
 
 
 def _call_in(frame: FrameType) -> str:
-    """What is called at this moment, such as `time.sleep`; of the source only a dotted name is shown."""
+    """Return the call in progress, such as `time.sleep`; only a dotted name, so that no literals are shown."""
     positions = next(islice(frame.f_code.co_positions(), frame.f_lasti // 2, None), None)
     if positions is None or positions[0] is None or positions[2] is None:
         return ""

@@ -1,1 +1,1 @@
-"""Watching the bots that run: what is counted, how they are doing, and the pages that tell it."""
+"""Counters, status, metrics, log context and traces of the running bots."""

@@ -1,4 +1,4 @@
-"""Counts of what happens, kept on the event loop. Plain numbers: adapters turn them into whatever a system wants."""
+"""Counters of each bot, kept on the event loop and independent of any metrics system."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Final
 from chatbot.bot.monitoring import DoubleHealed, EventBuried, EventHandled, EventNoticed, HandlerSlow, Observation
 
 BOUNDS: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
-"""Upper bounds of the buckets, in seconds; a last one has no bound."""
+"""Upper bounds of the histogram buckets, in seconds; a further bucket has no bound."""
 
 MOST_FAILURES: Final = 10
-"""So many of the latest failures are kept."""
+"""Number of recent failures kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """How long something took.
+    """Histogram of durations.
 
     Args:
-        counts: how often, one for each of `BOUNDS` and one above.
-        total: of all, in seconds.
+        counts: Number of durations in each bucket of `BOUNDS`, and above the last bound.
+        total: Sum of all durations, in seconds.
     """
 
     counts: tuple[int, ...]
@@ -32,12 +32,12 @@ class Distribution:
 
     @property
     def count(self) -> int:
-        """How often in all."""
+        """Total number of durations."""
         return sum(self.counts)
 
 
 class Stopwatch:
-    """Collects how long something takes."""
+    """Collects durations into a histogram."""
 
     __slots__ = ("_counts", "_total")
 
@@ -46,23 +46,23 @@ class Stopwatch:
         self._total = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count one more."""
+        """Add a duration; a negative one counts as 0 s."""
         self._counts[bisect_left(BOUNDS, seconds)] += 1
         self._total += max(0.0, seconds)
 
     def read(self) -> Distribution:
-        """What was collected so far."""
+        """Return the histogram so far."""
         return Distribution(tuple(self._counts), self._total)
 
 
 @dataclass(frozen=True, slots=True)
 class RecentFailure:
-    """A handler that failed.
+    """A failure of a handler.
 
     Args:
-        at: epoch seconds.
-        handler: its qualified name.
-        error: the class of its exception; texts of exceptions may quote messages, so they are not kept here.
+        at: Epoch seconds.
+        handler: Qualified name of the handler; "" if none was selected.
+        error: Class of the exception. Its text may quote messages, so it is not kept.
     """
 
     at: float
@@ -72,19 +72,19 @@ class RecentFailure:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a bot did since the process began.
+    """Counts of one bot since the process started.
 
     Args:
-        detection: from a change on the service to the look that shows it.
-        handlers: by qualified name ("" where no handler answered) and whether they succeeded.
-        calls: of the service, by operation and outcome.
-        call_seconds: of the service, by operation.
-        buried: events that became dead letters.
-        healed: replies that were there twice, and are no more.
-        token_expires_on: epoch seconds; None while there was none.
-        failures: the latest ones, oldest first.
-        slow: how often a handler ran for more than a minute.
-        abandoned: how often a handler did not end although it was told to stop.
+        detection: Time from a change on the service to the poll that shows it.
+        handlers: Handler durations by qualified name ("" if no handler matched) and outcome.
+        calls: Number of service calls by operation and outcome.
+        call_seconds: Durations of service calls by operation.
+        buried: Events that became dead letters.
+        healed: Duplicate replies that were removed.
+        token_expires_on: Epoch seconds; None before the first token.
+        failures: Recent failures, oldest first.
+        slow: Handlers that ran for more than a minute.
+        abandoned: Handlers that did not end after they were canceled.
     """
 
     detection: Distribution
@@ -100,10 +100,10 @@ class Counts:
 
 
 class BotCounters:
-    """Counts what one bot says it does, and how its calls of the service end.
+    """Counts the observations and service calls of one bot. Use it on the event loop only.
 
     Args:
-        clock: epoch seconds.
+        clock: Returns epoch seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -120,7 +120,7 @@ class BotCounters:
         self.token_expires_on: float | None = None
 
     def observe(self, fact: Observation) -> None:
-        """Count a fact."""
+        """Count an observation."""
         match fact:
             case EventNoticed(latency):
                 self._detection.add(latency)
@@ -139,12 +139,12 @@ class BotCounters:
                 self._healed += 1
 
     def called(self, operation: str, outcome: str, seconds: float) -> None:
-        """Count a call of the service."""
+        """Count a service call."""
         self._calls[operation, outcome] += 1
         self._call_seconds.setdefault(operation, Stopwatch()).add(seconds)
 
     def read(self) -> Counts:
-        """Everything so far."""
+        """Return a snapshot of all counts."""
         return Counts(
             detection=self._detection.read(),
             handlers={key: watch.read() for key, watch in self._handlers.items()},

@@ -1,4 +1,4 @@
-"""A bot's view of the service, and its tokens, with every call counted by how it ended."""
+"""Service and token wrappers that count calls and record token expiry."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from chatbot.service.credentials import TokenSource
 
 
 class CountedTokens:
-    """Tokens whose expiry is noted.
+    """Token source that records the expiry of each token.
 
     Args:
-        tokens: where they come from.
-        counters: where it is noted.
+        tokens: The source to delegate to.
+        counters: Where the expiry is recorded.
     """
 
     def __init__(self, tokens: TokenSource, counters: BotCounters) -> None:
@@ -29,7 +29,7 @@ class CountedTokens:
         self._counters = counters
 
     async def get_token(self, *scopes: str, **kwargs: Any) -> Any:
-        """A token to use now."""
+        """Return a valid token and record its expiry."""
         token = await self._tokens.get_token(*scopes, **kwargs)
         self._counters.token_expires_on = float(token.expires_on)
         return token
@@ -39,16 +39,16 @@ class CountedTokens:
         await self._tokens.renew(rejected)
 
     async def close(self) -> None:
-        """Forget the token."""
+        """Close the token source."""
         await self._tokens.close()
 
 
 class CountedService:
-    """A chat service whose calls are counted; otherwise it is the one it is made of.
+    """Chat service that counts each call by its outcome and delegates to another one.
 
     Args:
-        service: which one.
-        counters: where they are counted.
+        service: The service to delegate to.
+        counters: Where calls are counted.
     """
 
     def __init__(self, service: ChatService, counters: BotCounters) -> None:
@@ -57,7 +57,7 @@ class CountedService:
 
     @property
     def user(self) -> UserId:
-        """Whose view this is."""
+        """The user that the service is accessed as."""
         return self._service.user
 
     @contextmanager
@@ -92,7 +92,7 @@ class CountedService:
             await self._service.delete_thread(thread)
 
     async def update_topic(self, thread: ThreadId, topic: str) -> None:
-        """Give a thread another topic."""
+        """Change the topic of a thread."""
         with self._counting("update_topic"):
             await self._service.update_topic(thread, topic)
 
@@ -112,7 +112,7 @@ class CountedService:
         display_name: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> MessageId:
-        """Say something."""
+        """Send a message."""
         with self._counting("send_message"):
             return await self._service.send_message(
                 thread, content, type=type, display_name=display_name, metadata=metadata
@@ -126,12 +126,12 @@ class CountedService:
         content: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Replace an own message's content."""
+        """Edit a message of the user."""
         with self._counting("edit_message"):
             await self._service.edit_message(thread, message, content=content, metadata=metadata)
 
     async def delete_message(self, thread: ThreadId, message: MessageId) -> None:
-        """Take an own message back."""
+        """Delete a message of the user."""
         with self._counting("delete_message"):
             await self._service.delete_message(thread, message)
 
@@ -148,43 +148,43 @@ class CountedService:
         page_size: int | None = None,
         link: str | None = None,
     ) -> MessagePage:
-        """Read one page of a thread."""
+        """Read one page of a thread's messages."""
         with self._counting("list_messages"):
             return await self._service.list_messages(thread, start_time=start_time, page_size=page_size, link=link)
 
     async def add_participants(
         self, thread: ThreadId, participants: Sequence[Participant]
     ) -> tuple[FailedParticipant, ...]:
-        """Bring people in."""
+        """Add participants to a thread."""
         with self._counting("add_participants"):
             return await self._service.add_participants(thread, participants)
 
     async def remove_participant(self, thread: ThreadId, user: UserId) -> None:
-        """Take someone out."""
+        """Remove a participant from a thread."""
         with self._counting("remove_participant"):
             await self._service.remove_participant(thread, user)
 
     async def list_participants(self, thread: ThreadId) -> AsyncIterator[Participant]:
-        """Read who is in a thread; all of it counts as one call."""
+        """Read the participants of a thread; all pages count as one call."""
         with self._counting("list_participants"):
             people = [person async for person in self._service.list_participants(thread)]
         for person in people:
             yield person
 
     async def send_receipt(self, thread: ThreadId, message: MessageId) -> None:
-        """Tell the others that everything up to this message was read."""
+        """Send a read receipt for everything up to this message."""
         with self._counting("send_receipt"):
             await self._service.send_receipt(thread, message)
 
     async def list_receipts(self, thread: ThreadId) -> AsyncIterator[Receipt]:
-        """Read the latest receipt of each reader; all of it counts as one call."""
+        """Read the latest receipt of each reader; all pages count as one call."""
         with self._counting("list_receipts"):
             receipts = [receipt async for receipt in self._service.list_receipts(thread)]
         for receipt in receipts:
             yield receipt
 
     async def send_typing(self, thread: ThreadId, *, display_name: str | None = None) -> None:
-        """Show that something is being written."""
+        """Send a typing notification."""
         with self._counting("send_typing"):
             await self._service.send_typing(thread, display_name=display_name)
 
@@ -195,5 +195,5 @@ class CountedService:
 
 
 def outcome_of(error: ServiceError) -> str:
-    """The outcome that an error counts as: its class, in snake_case (`throttled`, `outcome_unknown`, …)."""
+    """Return the outcome label of an error: its class name in snake_case (`throttled`, `outcome_unknown`, …)."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()

@@ -1,7 +1,7 @@
-"""What is in hand: every line of the log that is written meanwhile says so, whoever writes it.
+"""Bind log lines to the work in progress: bot, thread, message, event, attempt and handler.
 
-Each bot has a `LoggedWork` as its tracer. What it knows is held in a context variable, so that it follows the work into
-the tasks that a handler starts, and the log reads it from there.
+Each bot has a `LoggedWork` as its tracer. The context is held in a context variable, so it carries over to tasks that a
+handler starts, and applies to every log line written meanwhile, including those of libraries.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _SAID: Final = {MessageReceived: "message.received", MessageEdited: "message.edi
 
 @dataclass(frozen=True, slots=True)
 class LogContext:
-    """A piece of work.
+    """The work of the current task, as log fields.
 
     Args:
-        bot: whose, by its name in bots.yaml.
-        event: what is handled; None while an action of an event that is done with is carried out.
-        attempt: for the how-manieth time, from 1; 0 if it is no attempt.
-        handler: the qualified name of the handler that runs.
-        facts: more for the log, such as the trace.
+        bot: Name of the bot in bots.yaml.
+        event: The event being handled; None while an action is carried out after its event.
+        attempt: Number of the attempt, from 1; 0 outside attempts.
+        handler: Qualified name of the running handler.
+        facts: Further log fields, such as the trace id.
     """
 
     bot: str
@@ -45,7 +45,7 @@ class LogContext:
     facts: Mapping[str, str] = field(default_factory=dict)
 
     def as_values(self) -> dict[str, Any]:
-        """What lines of the log are bound to."""
+        """Return the log fields."""
         values: dict[str, Any] = {"bot": self.bot}
         if isinstance(self.event, ThreadEvent):
             values["thread"] = self.event.thread
@@ -61,11 +61,11 @@ class LogContext:
 
 
 IN_HAND: Final[ContextVar[LogContext | None]] = ContextVar("IN_HAND", default=None)
-"""What the present task works at."""
+"""Log context of the current task."""
 
 
 class InHand:
-    """A block in which a piece of work is in hand."""
+    """Block that sets the log context."""
 
     __slots__ = ("_token", "_work")
 
@@ -81,13 +81,13 @@ class InHand:
 
 
 class Saying(InHand):
-    """A block in which an action is carried out; what was said is logged once that has succeeded.
+    """Block around an action that logs the sent text if the action succeeds.
 
     Args:
-        work: the action.
-        log: where it is said.
-        verb: what is done.
-        text: with these words.
+        work: The log context of the action.
+        log: The logger.
+        verb: The name of the log event.
+        text: The sent text.
     """
 
     __slots__ = ("_log", "_text", "_verb")
@@ -103,11 +103,11 @@ class Saying(InHand):
 
 
 class LoggedWork:
-    """The tracer that binds lines of the log to the work in hand.
+    """Tracer that sets the log context of a bot's work.
 
     Args:
-        bot: the bot's name.
-        texts: whether what people and the bot say is logged.
+        bot: Name of the bot.
+        texts: Log the texts of messages and replies.
     """
 
     def __init__(self, bot: str, *, texts: bool = False) -> None:
@@ -115,14 +115,14 @@ class LoggedWork:
         self.log_texts(texts)
 
     def log_texts(self, texts: bool) -> None:
-        """Log from now on what people and the bot say, or do not."""
+        """Switch the logging of message and reply texts on or off."""
         self._log = structlog.get_logger() if texts else None
 
     def looked(self, thread: ThreadId, seconds: float) -> None:
-        """Let it pass: what was found will be in hand."""
+        """Do nothing: the log context is set per event."""
 
     def attempt(self, event: Event, number: int) -> Block:
-        """Have the event in hand."""
+        """Set the event as log context; with texts on, log its message at the first attempt."""
         block = InHand(LogContext(self._bot, event, number, facts=self._facts()))
         if self._log is not None and number == 1 and isinstance(event, MessageEvent) and type(event) in _SAID:
             with block:
@@ -130,19 +130,19 @@ class LoggedWork:
         return block
 
     def handler(self, name: str) -> Block:
-        """Have the handler in hand, too."""
+        """Add the handler to the log context."""
         work = IN_HAND.get() or LogContext(self._bot)
         return InHand(LogContext(work.bot, work.event, work.attempt, name, work.facts))
 
     def commit(self) -> Block:
-        """Nothing more is known."""
+        """Return a block that does nothing: a commit adds no log fields."""
         return nullcontext()
 
     def journalled(self, rows: Sequence[OutboxRow]) -> None:
-        """Let it pass: actions are known by their keys."""
+        """Do nothing: log lines identify actions by their keys."""
 
     def action(self, row: OutboxRow) -> Block:
-        """Have the action in hand, and log what is said, if asked to."""
+        """Set the action as log context; with texts on, log the sent text."""
         work = LogContext(self._bot, facts={"thread": row.thread, "key": row.key, **self._facts()})
         if self._log is None or not isinstance(row.action, SendMessage | EditMessage):
             return InHand(work)
@@ -150,9 +150,9 @@ class LoggedWork:
         return Saying(work, self._log, verb, row.action.content)
 
     def receipt(self, thread: ThreadId, message: MessageId) -> Block:
-        """Nothing more is known."""
+        """Return a block that does nothing: a receipt adds no log fields."""
         return nullcontext()
 
     def _facts(self) -> Mapping[str, str]:
-        """What else lines are to be bound to."""
+        """Return further log fields; subclasses add the trace."""
         return {}

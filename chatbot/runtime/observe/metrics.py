@@ -1,4 +1,4 @@
-"""The status as Prometheus reads it: the text of /metrics. Times are seconds, names follow Prometheus' conventions."""
+"""Render the status as Prometheus metrics for /metrics. Times are in seconds; names follow Prometheus conventions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _GAUGES: Final[Mapping[str, tuple[str, Callable[[ServedBot], float | None]]]] = 
 
 
 class _Snapshot(Collector):
-    """What one status says."""
+    """Prometheus collector of one status."""
 
     def __init__(self, status: Status) -> None:
         self._status = status
@@ -151,7 +151,7 @@ def _add(histogram: HistogramMetricFamily, labels: list[str], taken: Distributio
 
 
 def render(status: Status) -> bytes:
-    """The text; reads what the system tells of the process, so it belongs into a thread."""
+    """Return the metrics text. Reads process data from the system, so call it in a thread."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)

@@ -1,16 +1,16 @@
-"""The work of a bot as OpenTelemetry's spans: one trace from the look that showed an event to the replies that it made.
+"""Export a bot's work as OpenTelemetry spans: one trace from the poll that showed an event to its replies.
 
 ```
-MessageReceived            from the look to the commit; another attempt is another such span of the same trace
-├── look                   reading the thread, until the event was seen
+MessageReceived            from the poll to the commit; a further attempt is a further such span of the same trace
+├── look                   the poll of the thread, until the event was seen
 ├── plugins.dice.roll      each handler that ran
-├── commit                 the transaction with everything that came of it
-├── SendMessage            each action, when it was carried out: after the commit, and after quotas allowed it
+├── commit                 the transaction with all results of the event
+├── SendMessage            each action, when it is carried out: after the commit, and once quotas allow it
 └── receipt                the read receipt
 ```
 
-What people said, display names and secrets are in no span: only ids, names of handlers and classes of errors. Actions
-that an earlier process left are traces of their own. This module is imported only where traces are exported.
+Spans contain no message texts, display names or secrets: only ids, handler names and error classes. Actions left by an
+earlier process start traces of their own. This module is imported only if traces are exported.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from chatbot.runtime.observe.log_context import LoggedWork
 from chatbot.stores.records import OutboxRow
 
 REMEMBERED: Final = 10_000
-"""So many events and actions whose traces may go on are remembered; what comes of older ones begins a new trace."""
+"""Number of events and actions whose trace can be continued. Work of older ones starts a new trace."""
 
 _NANOSECONDS: Final = 1_000_000_000
 
 
 class SpannedWork(LoggedWork):
-    """The tracer that makes spans, beside what `LoggedWork` does; lines of the log name the trace, too.
+    """Tracer that creates spans, and adds the trace id to the log context of `LoggedWork`.
 
     Args:
-        bot: the bot's name.
-        provider: makes the spans.
-        texts: whether what people and the bot say is logged; it is in no span.
+        bot: Name of the bot.
+        provider: Creates the spans.
+        texts: Log the texts of messages and replies. Spans never contain them.
     """
 
     def __init__(self, bot: str, provider: TracerProvider, *, texts: bool = False) -> None:
@@ -53,13 +53,13 @@ class SpannedWork(LoggedWork):
         self._traces: OrderedDict[tuple[str, ...], SpanContext] = OrderedDict()
 
     def looked(self, thread: ThreadId, seconds: float) -> None:
-        """Keep when the look began and when it showed something: an event's trace begins with it."""
+        """Record start and end of a poll: the trace of an event starts with it."""
         now = time.time_ns()
         self._looks[thread] = (now - int(seconds * _NANOSECONDS), now)
 
     @contextmanager
     def attempt(self, event: Event, number: int) -> Iterator[object]:
-        """Begin the event's trace, or go on with it."""
+        """Start the trace of the event, or continue it."""
         thread = event.thread if isinstance(event, ThreadEvent) else ThreadId("")
         known = self._parent("event", thread, event.key)
         look = self._looks.get(thread) if isinstance(event, MessageEvent) and number == 1 else None
@@ -82,22 +82,22 @@ class SpannedWork(LoggedWork):
 
     @contextmanager
     def handler(self, name: str) -> Iterator[object]:
-        """A span of the handler's name."""
+        """Start a span with the name of the handler."""
         with self._spanning(name, {"chatbot.handler": name}) as span, super().handler(name):
             yield span
 
     def commit(self) -> Block:
-        """A span, if there is a trace that it belongs to."""
+        """Start a span if a trace is active."""
         return self._spanning("commit", {}) if _current().is_valid else nullcontext()
 
     def journalled(self, rows: Sequence[OutboxRow]) -> None:
-        """Remember the trace for when the actions are carried out."""
+        """Remember the current trace for the spans of these actions."""
         for row in rows:
             self._remember(("action", row.key), _current())
 
     @contextmanager
     def action(self, row: OutboxRow) -> Iterator[object]:
-        """A span of the action's name, in the trace of the event that it came of."""
+        """Start a span with the name of the action, in the trace of the event that caused it."""
         name = type(row.action).__name__
         attributes = {"chatbot.bot": self._bot, "chatbot.thread": row.thread, "chatbot.key": row.key}
         parent = self._parent("action", row.key)
@@ -105,7 +105,7 @@ class SpannedWork(LoggedWork):
             yield span
 
     def receipt(self, thread: ThreadId, message: MessageId) -> Block:
-        """A span in the trace of the message that it is for."""
+        """Start a span in the trace of the message that the receipt is for."""
         attributes = {"chatbot.bot": self._bot, "chatbot.thread": thread, "chatbot.message": message}
         parent = self._parent("event", thread, message)
         return self._spanning("receipt", attributes, parent=parent, kind=SpanKind.PRODUCER)
@@ -120,7 +120,7 @@ class SpannedWork(LoggedWork):
         kind: SpanKind = SpanKind.INTERNAL,
         begun: int | None = None,
     ) -> Iterator[Span]:
-        """A span around a block; an error that passes is told by its class alone."""
+        """Wrap a block in a span. Only the class of an error is recorded: its text may quote people."""
         span = self._tracer.start_span(name, parent, kind=kind, attributes=dict(attributes), start_time=begun)
         try:
             with trace.use_span(span, record_exception=False, set_status_on_exception=False):

@@ -1,4 +1,4 @@
-"""The status of the process at one moment, for `/status` and the metrics; the last reload is part of it."""
+"""Status of the process at one moment, including the last reload, for /status and /metrics."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from chatbot.stores.writes import BeginAttempt, EndAttempt
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """One reload.
+    """Result of a reload.
 
     Args:
-        at: epoch seconds, when it was over.
-        is_refused: nothing was changed, because something was wrong.
-        postponed: settings that are in force after a restart only.
-        advice: what to do about a reload that was refused.
+        at: End of the reload, in epoch seconds.
+        is_refused: The reload found problems and changed nothing.
+        postponed: Settings that need a restart to take effect.
+        advice: What to do about a refused reload.
     """
 
     at: float
@@ -49,10 +49,10 @@ LOG_ADVICE: Final = "see reload.refused in the log"
 
 
 class LastReload:
-    """Remembers it; None until there was one.
+    """Holds the result of the last reload; None before the first.
 
     Args:
-        clock: epoch seconds.
+        clock: Returns epoch seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -60,7 +60,7 @@ class LastReload:
         self.reloaded: Reloaded | None = None
 
     def note(self, *, is_refused: bool, postponed: tuple[str, ...] = (), advice: str = LOG_ADVICE) -> None:
-        """A reload is over; what an earlier one has postponed still waits when this one was refused."""
+        """Record a reload. A refused reload keeps the postponed settings of the previous one: they still wait."""
         if is_refused and self.reloaded is not None:
             postponed = self.reloaded.postponed
         self.reloaded = Reloaded(self._clock(), is_refused, postponed, advice)
@@ -68,19 +68,22 @@ class LastReload:
 
 _NOWHERE: Final = ThreadId("is the store writable?")
 TRIAL: Final = (BeginAttempt(_NOWHERE, Attempt("", 1)), EndAttempt(_NOWHERE))
-"""Writes that change pages of a file, and leave nothing; what changes none is not written, not even to a full disk."""
+"""Writes that change pages of the database file and leave no data.
 
-_VERSION: Final = version()  # reads files, so not on the loop
+A write that changes no page would not reach the disk, so it would succeed even on a full one.
+"""
+
+_VERSION: Final = version()  # reads files, so it runs at import and not on the event loop
 
 
 @dataclass(frozen=True, slots=True)
 class ServedBot:
-    """One bot.
+    """Status of one bot.
 
     Args:
-        report: how it is doing.
-        counts: what it has done.
-        dead_letters: how many wait to be seen to; None when the store cannot tell.
+        report: The state of the bot.
+        counts: Its counters.
+        dead_letters: Number of its dead letters; None if the store cannot be read.
     """
 
     report: BotStatus
@@ -90,16 +93,16 @@ class ServedBot:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The process.
+    """Status of the process.
 
     Args:
-        started_on: epoch seconds.
-        now: epoch seconds.
-        tasks: of the event loop.
-        memory: resident bytes; None where the system does not tell.
-        unready: why the bots cannot work as they should, one text a reason.
-        reloaded: how the latest reload went; None if there was none.
-        degraded: why the process as a whole does not work as it should; bots have reasons of their own.
+        started_on: Epoch seconds.
+        now: Epoch seconds.
+        tasks: Number of tasks on the event loop.
+        memory: Resident memory in bytes; None if the system does not report it.
+        unready: Reasons why the bots are not ready.
+        reloaded: Result of the last reload; None if there was none.
+        degraded: Reasons why the process as a whole is degraded; each bot has its own.
     """
 
     version: str
@@ -117,30 +120,30 @@ class Status:
 
     @property
     def missed(self) -> Mapping[str, Mapping[str, float]]:
-        """The pollers that have missed their beat, by bot, with the seconds since it was due."""
+        """Stalled pollers by bot, with the seconds by which they are overdue."""
         return {bot.report.name: bot.report.missed for bot in self.bots if bot.report.missed}
 
     @property
     def is_degraded(self) -> bool:
-        """Whether anything does not work as it should although a restart would not help."""
+        """Whether anything is degraded, that is, impaired in a way that a restart does not fix."""
         return bool(self.degraded) or any(bot.report.degraded for bot in self.bots)
 
 
 class StatusMonitor:
-    """Watches the bots of a process.
+    """Compute the status of all bots of the process.
 
     Args:
-        bots: those that run, at any time.
-        counters: their counts, by name.
-        store: their memory.
-        connection: the service they use.
+        bots: The running bots; the caller updates this sequence.
+        counters: Counters of the bots, by name.
+        store: The store of the bots.
+        connection: The connection to the service.
 
     Attributes:
-        last_reload: where reloads are noted.
-        degraded: why the process as a whole does not work as it should.
-        watchdog: sees whether the event loop runs; None where nobody watches.
-        is_draining: the process is about to end.
-        ended: the bots that have ended for good although nobody asked them to.
+        last_reload: Result of the last reload.
+        degraded: Reasons why the process as a whole is degraded.
+        watchdog: Watchdog of the event loop; None if there is none.
+        is_draining: The process is about to stop.
+        ended: Returns the names of the bots that have ended unexpectedly and will not restart.
     """
 
     def __init__(
@@ -166,13 +169,13 @@ class StatusMonitor:
         return self._connection.is_emulator
 
     def missed(self) -> Mapping[str, Mapping[str, float]]:
-        """The pollers that have missed their beat: see `Status.missed`."""
+        """Return the stalled pollers; see `Status.missed`."""
         now = anyio.current_time()
         found = {bot.name: {**missed(bot, now), **self._ended(bot)} for bot in self._bots}
         return {name: pollers for name, pollers in found.items() if pollers}
 
     def _ended(self, bot: Bot) -> Mapping[str, float]:
-        """The scheduler of a bot, among the pollers that are missed, if the bot has ended for good."""
+        """Return the scheduler of a bot as a stalled poller if the bot has ended unexpectedly."""
         return {"scheduler": 0.0} if bot.name in self.ended() else {}
 
     def _report(self, bot: Bot, now: float) -> BotStatus:
@@ -180,30 +183,30 @@ class StatusMonitor:
         return replace(found, missed={**found.missed, **self._ended(bot)})
 
     async def read_missed(self) -> Mapping[str, object]:
-        """The same, as a coroutine function."""
+        """Return `missed()`; a coroutine function, as `BotsLoop.call` needs one."""
         return self.missed()
 
     def missed_of_blocked(self) -> Mapping[str, object]:
-        """What a restart helps with while the event loop does not answer; on any thread."""
+        """Return the problems that a restart solves while the event loop is blocked. Thread-safe."""
         return self.watchdog.problems if self.watchdog else {}
 
     @property
     def is_blocked(self) -> bool:
-        """Whether the event loop is known not to run; on any thread."""
+        """Whether the watchdog reports the event loop as blocked. Thread-safe."""
         return self.watchdog is not None and self.watchdog.blocked is not None
 
     def why_no_answer(self) -> str:
-        """Why the event loop does not answer; on any thread."""
+        """Return why the event loop does not answer. Thread-safe."""
         blocked = self.watchdog.blocked if self.watchdog else None
         return str(blocked) if blocked else "the bots did not answer in time; they may be very busy"
 
     def unsent(self, thread: ThreadId) -> int:
-        """How much the bots still want to say or do in a thread."""
+        """Return the number of unsent actions of all bots in a thread."""
         lanes = [bot.scheduler.lanes[thread] for bot in self._bots if thread in bot.scheduler.lanes]
         return sum(len(lane.commits.outbox) for lane in lanes)
 
     async def unready(self) -> tuple[str, ...]:
-        """Why the bots cannot work as they should; has the store write something that is gone again at once."""
+        """Return the reasons why the bots are not ready. Tests the store with a write that leaves no data."""
         reasons = ["the bots are about to end"] if self.is_draining else []
         now = time.time()
         for bot in self._bots:
@@ -221,7 +224,7 @@ class StatusMonitor:
         return tuple(reasons)
 
     async def read_status(self) -> Status:
-        """Everything, now."""
+        """Return the status now."""
         now = anyio.current_time()
         present = list(self._bots)
         reports = [self._report(bot, now) for bot in present]
@@ -245,7 +248,7 @@ class StatusMonitor:
         )
 
     def log_degraded(self) -> None:
-        """Log each reason to be degraded when it begins, and when it ends; called every few seconds."""
+        """Log the start and end of each degraded reason. Call this every few seconds."""
         now = anyio.current_time()
         current: dict[tuple[str | None, str], Degraded] = {}
         for bot, reasons in [(None, self.degraded), *((bot.name, bot.context.degraded) for bot in self._bots)]:
@@ -262,7 +265,7 @@ class StatusMonitor:
         self._logged = {key: now - degraded.seconds for key, degraded in current.items()}
 
     def _of_reload(self, _now: float) -> Iterator[Degraded]:
-        """What of the last reload is not in force."""
+        """Yield degraded reasons for a refused reload and for postponed settings."""
         last = self.last_reload.reloaded
         if last is None:
             return
@@ -293,7 +296,7 @@ def _resident_bytes() -> int | None:
 
 
 def as_json(status: Status) -> dict[str, Any]:
-    """The status for programs; no text of people is in it."""
+    """Return the status as JSON data. It contains no message texts."""
     return {
         "version": status.version,
         "pid": status.pid,
