@@ -1,10 +1,6 @@
-"""What a bot tells whoever watches it: frozen facts, said as they happen. Watching never changes what a bot does.
+"""Observations, heartbeats and tracing of a bot, for health checks, metrics, logs and traces.
 
-When each of a bot's pollers was last heard of. Pure: times are arguments, in seconds of one monotonic clock.
-
-A bot as it is watched: its pulse, and whoever hears what it does.
-
-What goes along with a bot's work, piece by piece, for the log and for traces. It never changes the work.
+Monitoring never changes what a bot does.
 """
 
 from __future__ import annotations
@@ -25,10 +21,10 @@ from chatbot.stores.records import OutboxRow
 
 @dataclass(frozen=True, slots=True)
 class EventNoticed:
-    """A look has shown something that handlers are to hear of.
+    """A poll has shown an event for the handlers.
 
     Args:
-        latency: seconds from the change on the service to now; a restart's backlog counts with its age.
+        latency: Seconds since the change on the service; the backlog after a restart counts with its full age.
     """
 
     latency: float
@@ -36,12 +32,12 @@ class EventNoticed:
 
 @dataclass(frozen=True, slots=True)
 class EventHandled:
-    """Handlers have run on an event.
+    """The handlers of an event have run.
 
     Args:
-        handler: the qualified name of the one that answered; None when none did.
-        seconds: how long that took, waiting for a free place included.
-        error: the class of its failure; None when it succeeded.
+        handler: Qualified name of the handler that answered; None if none did.
+        seconds: Duration, including the wait for a free handler slot.
+        error: Class of the error; None on success.
     """
 
     handler: str | None
@@ -51,11 +47,11 @@ class EventHandled:
 
 @dataclass(frozen=True, slots=True)
 class HandlerSlow:
-    """A handler has run for more than a minute, and has not ended.
+    """A handler has run for more than a minute and has not ended.
 
     Args:
-        handler: its qualified name.
-        is_abandoned: it did not end although it was told to stop.
+        handler: Qualified name of the handler.
+        is_abandoned: The handler did not end after it was canceled.
     """
 
     handler: str
@@ -64,44 +60,46 @@ class HandlerSlow:
 
 @dataclass(frozen=True, slots=True)
 class EventBuried:
-    """An event was given up and became a dead letter."""
+    """An event failed for good and became a dead letter."""
 
 
 @dataclass(frozen=True, slots=True)
 class DoubleHealed:
-    """A reply that was there twice is there once again."""
+    """A duplicate reply was found, and its removal is recorded."""
 
 
 Observation = EventNoticed | EventHandled | HandlerSlow | EventBuried | DoubleHealed
 
 
 class Observer(Protocol):
-    """Hears facts."""
+    """Receives observations."""
 
     def observe(self, fact: Observation) -> None:
-        """Take a fact in; quick, and never raising, because it is called in the middle of the work."""
+        """Record an observation. Must be quick and must not raise: it is called in the middle of the work."""
         ...
 
 
 class NoObserver:
-    """Nobody watches."""
+    """Observer that ignores everything."""
 
     def observe(self, fact: Observation) -> None:
-        """Let it pass."""
+        """Ignore the observation."""
 
 
 DOORBELL: Final = "doorbell"
-"""The poller of the list of threads; the others are named by their threads."""
+"""Name of the poller of the thread list; the other pollers have the names of their threads."""
 
 PATIENCE: Final = 300.0
-"""Seconds after which a beat was missed: a whole call's timeout, the longest back-off and a long walk together."""
+"""Seconds overdue after which a poller is stalled: a call timeout, the longest back-off and a long list walk."""
 
 
 class Heartbeats:
-    """The beats of one bot: who is at work says so, and says when it will be heard of again.
+    """Heartbeats of one bot's pollers: each promises when it will report next.
 
-    A service that fails does not stop the beat: whoever asks in vain, and will ask again, is alive. Neither does a
-    handler, which may take as long as its author lets it; those are listed apart.
+    A failing service does not make a poller late: a poller that keeps retrying is alive. Neither does a running
+    handler, whose time limit is up to its author; running handlers are listed separately.
+
+    All times are arguments, in seconds of one monotonic clock.
     """
 
     __slots__ = ("_named", "_promised", "_running", "_waiting")
@@ -113,32 +111,32 @@ class Heartbeats:
         self._waiting: set[str] = set()
 
     def promise(self, poller: str, until: float) -> None:
-        """This poller will be heard of again by then."""
+        """Set the time by which a poller reports again."""
         self._promised[poller] = until
 
     def retire(self, poller: str) -> None:
-        """This poller has finished its turn."""
+        """Remove a poller that has finished its turn."""
         self._promised.pop(poller, None)
 
     def wait(self, poller: str) -> None:
-        """An event waits until a handler may run: for as long as others take, which a restart would not change."""
+        """Mark a poller as waiting for a handler slot. It is not late: a restart would not shorten the wait."""
         self._waiting.add(poller)
 
     def begin(self, poller: str, event: str, now: float) -> None:
-        """A handler runs, on this kind of event."""
+        """Record that a handler runs on this kind of event."""
         self._waiting.discard(poller)
         self._running[poller] = (event, now)
 
     def name(self, poller: str, handler: str) -> None:
-        """This handler, with its place in the code, is what has run here for long."""
+        """Record the slow handler of a poller, with its place in the code."""
         self._named[poller] = handler
 
     def name_of(self, poller: str) -> str:
-        """The handler that has run here for long; "" if none has."""
+        """Return the slow handler of a poller; "" if there is none."""
         return self._named.get(poller, "")
 
     def end(self, poller: str, now: float) -> None:
-        """The handler has ended, or waits no more."""
+        """Record that the handler has ended, or that the wait for a slot is over. The poller's time starts now."""
         self._waiting.discard(poller)
         self._named.pop(poller, None)
         self._running.pop(poller, None)
@@ -146,7 +144,7 @@ class Heartbeats:
             self._promised[poller] = now
 
     def late(self, now: float) -> dict[str, float]:
-        """The pollers that should have been heard of, and the seconds since then."""
+        """Return the overdue pollers, with the seconds by which they are overdue."""
         return {
             poller: now - promised
             for poller, promised in self._promised.items()
@@ -154,15 +152,15 @@ class Heartbeats:
         }
 
     def running(self, now: float) -> dict[str, tuple[str, float]]:
-        """The handlers that run: where, on which kind of event, and for how many seconds."""
+        """Return the running handlers by poller: the kind of event, and for how many seconds."""
         return {poller: (event, now - begun) for poller, (event, begun) in self._running.items()}
 
 
 class Monitor:
-    """Keeps the pulse of a bot and tells its observer.
+    """Keeps the heartbeats of a bot and reports to its observer.
 
     Args:
-        observer: who hears.
+        observer: Receives the observations.
     """
 
     __slots__ = ("_observer", "heartbeats")
@@ -172,20 +170,20 @@ class Monitor:
         self.heartbeats = Heartbeats()
 
     def thread_list_polled(self, pause: float = 0.0) -> None:
-        """The doorbell was heard, and will be again after this pause, in seconds."""
+        """Record a poll of the thread list; the next one follows after this pause, in seconds."""
         self.heartbeats.promise(DOORBELL, anyio.current_time() + pause)
 
     def lane_at_work(self, thread: ThreadId) -> None:
-        """The lane of this thread is at work, and was just heard."""
+        """Record activity of a thread's lane."""
         self.heartbeats.promise(thread, anyio.current_time())
 
     def lane_ended(self, thread: ThreadId) -> None:
-        """The lane's turn has ended."""
+        """Record the end of a lane's turn."""
         self.heartbeats.retire(thread)
 
     @contextmanager
     def waiting(self, event: Event) -> Iterator[None]:
-        """An event waits for a free handler while the block runs."""
+        """Mark the event as waiting for a handler slot while the block runs."""
         place = event.thread if isinstance(event, ThreadEvent) else ""
         self.heartbeats.wait(place)
         try:
@@ -195,7 +193,7 @@ class Monitor:
 
     @contextmanager
     def handling(self, event: Event) -> Iterator[None]:
-        """Handlers run while the block does."""
+        """Mark the event's handlers as running while the block runs."""
         place = event.thread if isinstance(event, ThreadEvent) else ""
         self.heartbeats.begin(place, type(event).__name__, anyio.current_time())
         try:
@@ -204,65 +202,65 @@ class Monitor:
             self.heartbeats.end(place, anyio.current_time())
 
     def handled(self, outcome: Outcome, begun: float) -> None:
-        """Handlers have run, or waited to run, since `begun`."""
+        """Report the outcome of the handlers, which ran or waited to run since `begun`."""
         error = kind_of(outcome.error) if outcome.error is not None else None
         self._observer.observe(EventHandled(outcome.handler, anyio.current_time() - begun, error))
 
     def slow(self, event: Event, handler: str, place: str) -> None:
-        """A handler has run for more than a minute on this event; `place` is where it is in the code."""
+        """Report a handler that has run for more than a minute; `place` is its current line of code."""
         self.heartbeats.name(event.thread if isinstance(event, ThreadEvent) else "", f"{handler} ({place})")
         self._observer.observe(HandlerSlow(handler))
 
     def abandoned(self, handler: str) -> None:
-        """A handler did not end although it was told to stop."""
+        """Report a handler that did not end after it was canceled."""
         self._observer.observe(HandlerSlow(handler, is_abandoned=True))
 
     def event_noticed(self, latency: float) -> None:
-        """A look has shown a change that is so many seconds old."""
+        """Report an event; `latency` is its age in seconds."""
         self._observer.observe(EventNoticed(max(0.0, latency)))
 
     def healed(self) -> None:
-        """A double was found, and its healing was journalled."""
+        """Report a duplicate reply whose removal is recorded."""
         self._observer.observe(DoubleHealed())
 
     def buried(self) -> None:
-        """An event became a dead letter."""
+        """Report an event that became a dead letter."""
         self._observer.observe(EventBuried())
 
 
 Block = AbstractContextManager[object]
-"""Entered when a piece of work begins, left when it ends; an exception that passes says that it failed."""
+"""Context manager around a piece of work; an exception that leaves it means that the work failed."""
 
 
 class Tracer(Protocol):
-    """Goes along; each call is quick and never raises, because it is made in the middle of the work."""
+    """Traces the work of a bot. Methods must be quick and must not raise: they are called in the middle of the work."""
 
     def looked(self, thread: ThreadId, seconds: float) -> None:
-        """A look has shown messages in a thread; it began so many seconds ago."""
+        """Record a poll that has shown messages in a thread; it began `seconds` ago."""
         ...
 
     def attempt(self, event: Event, number: int) -> Block:
-        """An event is handled and what comes of it is committed, for the so-manieth time, from 1."""
+        """Return a block around handling an event and committing the results; attempts count from 1."""
         ...
 
     def handler(self, name: str) -> Block:
-        """A handler runs."""
+        """Return a block around a handler."""
         ...
 
     def commit(self) -> Block:
-        """Something is written to the store."""
+        """Return a block around a write to the store."""
         ...
 
     def journalled(self, rows: Sequence[OutboxRow]) -> None:
-        """The event has produced these actions."""
+        """Record the actions of the current event."""
         ...
 
     def action(self, row: OutboxRow) -> Block:
-        """An action is carried out."""
+        """Return a block around carrying out an action."""
         ...
 
     def receipt(self, thread: ThreadId, message: MessageId) -> Block:
-        """A read receipt is sent."""
+        """Return a block around sending a read receipt."""
         ...
 
 
@@ -270,10 +268,10 @@ _NOTHING: Final = nullcontext()
 
 
 class NoTracer:
-    """Nobody goes along."""
+    """Tracer that does nothing."""
 
     def looked(self, thread: ThreadId, seconds: float) -> None:
-        """Let it pass."""
+        """Do nothing."""
 
     def attempt(self, event: Event, number: int) -> Block:
         """Do nothing."""
@@ -288,7 +286,7 @@ class NoTracer:
         return _NOTHING
 
     def journalled(self, rows: Sequence[OutboxRow]) -> None:
-        """Let it pass."""
+        """Do nothing."""
 
     def action(self, row: OutboxRow) -> Block:
         """Do nothing."""

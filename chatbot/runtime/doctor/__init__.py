@@ -1,1 +1,1 @@
-"""What `chatbot doctor` looks at: each module one organ, each look a finding that says what to do."""
+"""Checks of `chatbot doctor`: one module per area; each check yields findings with a remedy."""

@@ -1,7 +1,4 @@
-"""What a look has found: how it is, and, where it is not as it should be, what to do.
-
-The files of the configuration: who else may read them, where secrets stand in them as they are.
-"""
+"""Findings of the checks of `chatbot doctor`."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from enum import StrEnum
 
 
 class FindingState(StrEnum):
-    """How something is."""
+    """Result of a check."""
 
     OK = "ok"
     WARNING = "warning"
@@ -19,14 +16,14 @@ class FindingState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of a doctor's report.
+    """One line of the report.
 
     Args:
-        subject: what was looked at, one word.
-        state: how it is.
-        text: what was seen.
-        remedy: what to do; None where nothing is to be done.
-        is_configuration: what failed is the configuration, not the world.
+        subject: What was checked, in one word.
+        state: The result.
+        text: What was found.
+        remedy: What to do; None if nothing.
+        is_configuration: The cause is the configuration, not the environment.
     """
 
     subject: str
@@ -37,20 +34,20 @@ class Finding:
 
 
 def ok(subject: str, text: str) -> Finding:
-    """It is as it should be."""
+    """Create a finding without a problem."""
     return Finding(subject, FindingState.OK, text)
 
 
 def warning(subject: str, text: str, remedy: str | None = None) -> Finding:
-    """It works, but somebody should know."""
+    """Create a finding about something that works but needs attention."""
     return Finding(subject, FindingState.WARNING, text, remedy)
 
 
 def failed(subject: str, text: str, remedy: str | None = None) -> Finding:
-    """It cannot work so."""
+    """Create a finding about something that does not work."""
     return Finding(subject, FindingState.FAILED, text, remedy)
 
 
 def misconfigured(subject: str, text: str) -> Finding:
-    """It cannot work so, because of what bots.yaml says; the text has place and remedy."""
+    """Create a finding about an error in bots.yaml; the text contains place and remedy."""
     return Finding(subject, FindingState.FAILED, text, is_configuration=True)

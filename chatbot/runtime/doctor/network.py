@@ -1,4 +1,4 @@
-"""The way to the service: proxy, name, connection, certificate, and how far this machine's clock is off."""
+"""Check the network path to the service: proxy, DNS, TCP, certificate, and the clock difference."""
 
 from __future__ import annotations
 
@@ -25,16 +25,19 @@ from chatbot.runtime.doctor.finding import Finding, FindingState, failed, miscon
 from chatbot.service.transport import proxy_for, tls_context
 
 PATIENCE_SECONDS: Final = 10.0
-"""How long each step may take."""
+"""Time limit of each step, in seconds."""
 
 SOON_DAYS: Final = 14
-"""A certificate that lives no longer is worth a word."""
+"""Remaining days below which a certificate is reported."""
 
 SKEW_SECONDS: Final = 30.0
-"""What a clock may be off without a word; the service says its time in whole seconds."""
+"""Clock difference in seconds from which a warning is given. The service reports its time in whole seconds."""
 
 WRONG_SECONDS: Final = 300.0
-"""A clock that is off by more is wrong: keys sign with the time. The service's own limit is not known."""
+"""Clock difference in seconds from which the check fails: access keys sign the time.
+
+The limit of the service is not known.
+"""
 
 _PORTS: Final = {"https": 443, "http": 80}
 _EXPIRED, _NOT_YET, _OTHER_NAME, _OTHER_ADDRESS = 10, 9, 62, 64
@@ -44,12 +47,12 @@ _EXPIRED, _NOT_YET, _OTHER_NAME, _OTHER_ADDRESS = 10, 9, 62, 64
 async def check_network(
     endpoint: str, ca_file: Path | None, *, clock: Callable[[], float] = time.time
 ) -> list[Finding]:
-    """Go the way step by step; after the first step that fails there are no others.
+    """Check each step of the connection, and stop after the first one that fails.
 
     Args:
-        endpoint: of the service.
-        ca_file: the authorities to trust beside the system's.
-        clock: epoch seconds.
+        endpoint: The endpoint of the service.
+        ca_file: Certificate authorities to trust in addition to the system's.
+        clock: Returns epoch seconds.
     """
     url = urlsplit(endpoint)
     try:
@@ -69,7 +72,7 @@ async def check_network(
 
 
 def _environment() -> list[Finding]:
-    """What the environment names and is not there; TLS itself then trusts nobody, without a word."""
+    """Report missing files named in the environment: TLS ignores them silently and then trusts no certificate."""
     named = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
     return [
         warning("tls", f"{name} names {place}, which is not there", "correct it, or unset it")
@@ -80,7 +83,7 @@ def _environment() -> list[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class _Journey:
-    """The steps; each is a finding, or None where it is not on this way."""
+    """Steps of the connection. Each returns a finding, or None if it does not apply."""
 
     url: SplitResult
     proxy: SplitResult | None
@@ -89,7 +92,7 @@ class _Journey:
 
     @property
     def _first(self) -> tuple[str, int]:
-        """The machine that we speak to first: the proxy, where there is one."""
+        """Host and port of the first connection: the proxy, if there is one."""
         place = self.proxy or self.url
         return place.hostname or "", place.port or _PORTS.get(place.scheme, 443)
 
@@ -138,7 +141,7 @@ class _Journey:
         if self.url.scheme != "https":
             return ok("tls", "not needed: plain http to this machine itself")
         if self.proxy:
-            return None  # the next step shows whether it is trusted
+            return None  # the request of the next step checks the certificate, through the proxy
         host, port = self._first
         try:
             with anyio.fail_after(PATIENCE_SECONDS):
@@ -156,7 +159,7 @@ class _Journey:
         return _lifetime(certificate, version, self.clock())
 
     async def time(self) -> Finding:
-        """Ask the service anything: every answer says its time."""
+        """Send any request to the service, and compare the time in the response with the clock."""
         timeout = aiohttp.ClientTimeout(total=PATIENCE_SECONDS)
         connector = aiohttp.TCPConnector(ssl=self.context)
         proxy = self.proxy.geturl() if self.proxy else None
@@ -187,7 +190,7 @@ def _is_address(host: str) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """The words of the innermost cause, which is the one that knows."""
+    """Return the text of the innermost cause, which is the most specific."""
     if isinstance(error, TimeoutError):
         return f"nothing came for {PATIENCE_SECONDS:.0f} s"
     while error.__cause__ is not None:
@@ -195,9 +198,9 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
         return _reason(error.exceptions[0])
     if isinstance(error, aiohttp.ClientResponseError):
-        return f"{error.status} {error.message}"  # without its address, which may hold a password
+        return f"{error.status} {error.message}"  # without its URL, which may contain a password
     if isinstance(error, ConnectionError) and error.errno:
-        return os.strerror(error.errno)  # asyncio's own words name the address once more
+        return os.strerror(error.errno)  # asyncio's text repeats the address
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return words or type(error).__name__
 
@@ -226,7 +229,7 @@ def _lifetime(certificate: Any, version: str, now: float) -> Finding:
 
 def _skew(stamp: str, now: float) -> Finding:
     try:
-        theirs = parsedate_to_datetime(stamp).replace(tzinfo=UTC).timestamp() + 0.5  # it is floored to seconds
+        theirs = parsedate_to_datetime(stamp).replace(tzinfo=UTC).timestamp() + 0.5  # the service truncates to seconds
     except (ValueError, TypeError):
         return warning("clock", "the service does not say what time it is, so the clock cannot be compared")
     off = now - theirs

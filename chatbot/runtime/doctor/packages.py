@@ -1,4 +1,4 @@
-"""Python and the packages: whether what is installed is what chatbot asks for."""
+"""Check Python and the installed packages against chatbot's requirements."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def check_packages(
     owners: Sequence[str] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Iterator[Finding]:
-    """Look at everything that chatbot needs.
+    """Check Python and all required packages.
 
     Args:
-        extras: what of chatbot's extras is needed, too.
-        installed: the version of a package; raises `PackageNotFoundError` without it.
-        asked: the requirements; those of chatbot by default.
-        owners: other distributions that own the package `chatbot`; those that are installed by default.
-        environ: where an event loop may be named.
+        extras: Extras of chatbot that are needed, too.
+        installed: Returns the version of a package; raises `PackageNotFoundError` if it is missing.
+        asked: Requirements; by default those of chatbot.
+        owners: Other distributions that provide the package `chatbot`; by default the installed ones.
+        environ: Environment variables, which may select an event loop.
     """
     yield _python(environ)
     if others := strangers() if owners is None else owners:

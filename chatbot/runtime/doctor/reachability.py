@@ -1,4 +1,7 @@
-"""Whether the bots can reach the service that bots.yaml names, or that the running bots use, and are let in."""
+"""Check that the bots can reach the service and are admitted.
+
+The service is the one in bots.yaml, or the one that the running bots use.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,10 @@ from chatbot.stores import visit_store
 from chatbot.stores.probe import StoreProbe, may
 
 NOBODY: Final = UserId("8:acs:00000000-0000-0000-0000-000000000000_00000000-0000-0000-0000-000000000000")
-"""A user that no resource has: whoever asks for a token of theirs learns nothing but whether one may ask."""
+"""A user that no resource has. Requesting a token for it tests the access rights and nothing else."""
 
 NOT_OWNED: Final = "IdentityNotOwned"
-"""What the identity service answers then, by its code (recorded sessions); it looks at the key first."""
+"""Error code of the identity service for `NOBODY` (recorded sessions). It checks the key first."""
 
 SOON: Final = timedelta(hours=1)
 
@@ -36,8 +39,9 @@ def check_service(config: Config, info: RunInfo | None, store: StoreProbe) -> It
     """Connect to the service, and check a token of each bot that has a user. Changes nothing there.
 
     Args:
-        info: what the running bots have published; None if none run.
-        store: the probe of the store, which knows the users.
+        config: The configuration.
+        info: Connection data published by the running bots; None if none run.
+        store: The probe of the store that holds the users.
     """
     if info is None and config.uses_emulator:
         yield from _check_emulator(config)
@@ -65,7 +69,7 @@ def _connection(config: Config, info: RunInfo | None) -> Connection:
 
 
 def _bots(config: Config, info: RunInfo | None, connection: Connection, found: StoreProbe) -> Sequence[KnownBot]:
-    """Who the bots are; of those whom only a store knows that cannot be visited, nothing is known."""
+    """Return the known bots. Bots recorded only in a store that cannot be opened have no known user."""
     if info is not None:
         return list(published(info, config.bots).values())
     url = config.store.get_secret_value()
@@ -74,11 +78,11 @@ def _bots(config: Config, info: RunInfo | None, connection: Connection, found: S
 
 
 async def _check_access(connection: Connection, bots: Sequence[KnownBot]) -> list[Finding]:
-    """Request tokens, and try each of them at the chat service. Changes nothing.
+    """Request a token for each bot, and test it with the chat service. Changes nothing.
 
     Args:
-        connection: to the service, which can be reached.
-        bots: whose tokens.
+        connection: Connection to the service, which is reachable.
+        bots: The bots to check.
     """
     findings = []
     try:
@@ -92,7 +96,7 @@ async def _check_access(connection: Connection, bots: Sequence[KnownBot]) -> lis
 
 
 async def _admission(connection: Connection, resource: AcsResource) -> Finding:
-    """Whether we may ask the identity service, shown by asking for what it cannot give."""
+    """Check access to the identity service with a request that it must refuse, so that no token is issued."""
     try:
         await resource.issue_token(NOBODY)
     except Throttled:
@@ -134,10 +138,10 @@ def _validity(bot: KnownBot, expires: float) -> Finding:
 
 
 def _check_emulator(config: Config) -> Iterator[Finding]:
-    """Check that the port of the emulator is free and its data file writable, while it does not run.
+    """Check that the emulator's port is free and its data file is writable, while it does not run.
 
     Args:
-        config: whose service is the emulator.
+        config: A configuration that uses the emulator.
     """
     port = config.emulator.port
     if port is not None and _is_taken(port):

@@ -1,4 +1,4 @@
-"""The bots, if they run: their health, and what the service still allows them."""
+"""Check the health of the running bots and their remaining quotas."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.service.budget import SERVICE_QUOTAS
 
 _LITTLE: Final = 4
-"""A quota of which less than one in so many requests is left is worth a word."""
+"""A quota is reported if less than one in this many of its requests is left."""
 
 
 def check_running_bots(status: Mapping[str, Any] | None, control: ControlDirectory) -> Iterator[Finding]:
-    """Report what a daemon says about its bots.
+    """Report the status of the running bots.
 
     Args:
-        status: its answer; None if no bots run.
-        control: where it is found.
+        status: The answer of the daemon; None if no bots run.
+        control: The control directory of the daemon.
     """
     yield from _directory(control)
     if status is None:
@@ -67,7 +67,7 @@ def _of_bot(bot: Mapping[str, Any]) -> Iterator[Finding]:
         yield warning("bots", f"{name} has given up on {bot['dead_letters']} events", "chatbot dead-letters list")
     limits = {label: min(window.limit for window in windows) for label, windows in SERVICE_QUOTAS.items()}
     scarce = [label for label, left in bot["quota_left"].items() if left * _LITTLE < limits.get(label, 0)]
-    throttled = bot.get("throttled", 0)  # which daemons of older versions do not tell
+    throttled = bot.get("throttled", 0)  # missing from daemons of older versions
     refused = f"; {throttled} calls were refused for it (429) since the start" if throttled else ""
     if scarce:
         yield warning(

@@ -1,4 +1,4 @@
-"""Whether the store and the files of the configuration can be used, and are readable for their owner only."""
+"""Check that the store and the configuration files are usable, and readable by their owner only."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from chatbot.stores.probe import NEEDED_BYTES, StoreProbe
 
 
 def check_files(files: Sequence[str]) -> Iterator[Finding]:
-    """Check that nobody else can read a file in which a secret stands.
+    """Check that only the owner can read files that contain secrets.
 
     Args:
-        files: their names; all could be read a moment ago.
+        files: Names of files that exist and are readable.
     """
     for file in map(Path, files):
         if os.name == "posix" and file.stat().st_mode & 0o077 and shows_secret(file.read_text("utf-8", "replace")):
@@ -25,11 +25,12 @@ def check_files(files: Sequence[str]) -> Iterator[Finding]:
 
 
 def check_store(config: Config, found: StoreProbe, *, is_running: bool) -> Iterator[Finding]:
-    """Report on the store of a bots.yaml.
+    """Report the state of the store.
 
     Args:
-        found: the probe of the store.
-        is_running: bots run on it, so that it must be in use.
+        config: The configuration that names the store.
+        found: The probe of the store.
+        is_running: Bots use the store now, so being in use is no problem.
     """
     if found.file is None:
         what = "kept in memory: the bots forget everything, who they are included, when they stop"
