@@ -1,7 +1,7 @@
-"""The distribution that chatbot is installed by. Its name stands here, in pyproject.toml, and nowhere else in the code.
+"""The name and version of the distribution that installs chatbot.
 
-On the public index, the name `chatbot` belongs to somebody else. A message that says what to install gets the name from
-here: with another name, its remedy would install a stranger's code.
+The name is defined here and in pyproject.toml only. On the public index, the name `chatbot` belongs to another project.
+Messages that suggest an installation must use the name from here: another name would install foreign code.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def version() -> str:
 
     Reads files, so do not call it on the event loop.
     """
-    import importlib.metadata  # here, because --help should not wait for it
+    import importlib.metadata  # slow to import, and --help does not need it
 
     try:
         return importlib.metadata.version(DISTRIBUTION)

@@ -1,6 +1,6 @@
-"""Durations as people write them: `500ms`, `1s`, `2m`, `1h 30m`, `30d`, `2w`. The only parser of them. Pure.
+"""Parsing and formatting of durations: `500ms`, `1s`, `2m`, `1h 30m`, `30d`, `2w`. Performs no I/O.
 
-bots.yaml, command-line options and commands in a chat read durations here, so that one spelling works everywhere.
+bots.yaml, command-line options and chat commands all parse durations here, so that they accept the same syntax.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 from chatbot.errors import TimeTooFar
 
 LONGEST: Final = timedelta(days=36_500)
-"""The longest duration that is accepted. A date that is further away may not fit into a `datetime`."""
+"""The longest accepted duration. A date further away may not fit into a `datetime`."""
 
 _UNITS: Final = {
     "w": timedelta(weeks=1),
@@ -34,19 +34,19 @@ _WORDS: Final = {
     "w": ("week", "weeks"),
 }
 _SHOWN: Final = 40
-"""How many characters of what is no duration are quoted."""
+"""The maximum number of characters of an invalid duration that an error quotes."""
 
 
 class TooLong(ValueError):
-    """A duration, but longer than `LONGEST`; the text says the limit."""
+    """The duration exceeds `LONGEST`; the text states the limit."""
 
 
 def parse_duration(value: object) -> timedelta:
-    """Read a duration: numbers with units, largest first (`1h 30m`); a `timedelta` stays what it is.
+    """Parse a duration: numbers with units, largest first (`1h 30m`). A `timedelta` is returned unchanged.
 
     Raises:
-        TooLong: it is longer than `LONGEST`.
-        ValueError: it is none; the text says which spelling was probably meant.
+        TooLong: the duration exceeds `LONGEST`.
+        ValueError: the value is not a duration; the text suggests a correction.
     """
     total = value if isinstance(value, timedelta) else _sum_of_parts(value) if isinstance(value, str) else None
     shown = f'"{_shortened(value)}"' if isinstance(value, str) else _shown(value)
@@ -60,11 +60,11 @@ def parse_duration(value: object) -> timedelta:
 
 
 def due_on(now: datetime, when: timedelta | datetime) -> datetime:
-    """Return the moment that a delay or a datetime means; one long past is moved to `LONGEST` before now.
+    """Return the due time for a delay or a datetime; a time too far in the past becomes `LONGEST` before now.
 
     Raises:
-        TimeTooFar: it is more than `LONGEST` from now; the text is for the person who asked for it.
-        ValueError: a datetime without a time zone.
+        TimeTooFar: the time is more than `LONGEST` from now; the text is meant for the user who requested it.
+        ValueError: the datetime has no time zone.
     """
     if isinstance(when, datetime) and when.utcoffset() is None:
         msg = f"later() got {when.isoformat()} without a time zone; give it one (datetime.now(UTC), ZoneInfo(…))"
@@ -73,13 +73,13 @@ def due_on(now: datetime, when: timedelta | datetime) -> datetime:
     if delay > LONGEST:
         msg = "Sorry, that is too far in the future. I can remember a time up to 100 years from now."
         raise TimeTooFar(msg)
-    if delay < -LONGEST:  # due at once in any case; a date before the year 1 cannot be computed
+    if delay < -LONGEST:  # due immediately anyway; a date before the year 1 would overflow
         return now - LONGEST
     return now + when if isinstance(when, timedelta) else when
 
 
 def format_duration(value: timedelta) -> str:
-    """Write a duration as `parse_duration` reads it; what is finer than a millisecond is left out."""
+    """Format a duration so that `parse_duration` can read it; fractions of a millisecond are dropped."""
     rest = round(value / _UNITS["ms"])
     parts = []
     for name in _WRITTEN:
@@ -93,13 +93,13 @@ def _sum_of_parts(text: str) -> timedelta | None:
     total, at, units = timedelta(), 0, list(_UNITS)
     while match := _PART.match(text, at):
         number, unit = match[1], match[2].lower()
-        if unit not in units:  # twice, or after a smaller one
+        if unit not in units:  # repeated, or after a smaller unit
             return None
         units = units[units.index(unit) + 1 :]
         try:
             total += float(number) * _UNITS[unit]
         except OverflowError:
-            total = timedelta.max  # what follows cannot make it shorter
+            total = timedelta.max  # further parts cannot make it shorter
             return total if not _PART.sub("", text[match.end() :]).strip() else None
         at = match.end()
     return total if at and not text[at:].strip() else None
@@ -124,6 +124,6 @@ def _shown(value: object) -> str:
         return "nothing"
     if isinstance(value, bool):
         return str(value).lower()
-    if hasattr(value, "get_secret_value"):  # pydantic's, which this module does not import
+    if hasattr(value, "get_secret_value"):  # a pydantic secret; this module does not import pydantic
         return "a secret"
     return str(value) if isinstance(value, int | float | timedelta) else f"a {type(value).__name__}"

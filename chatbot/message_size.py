@@ -1,6 +1,6 @@
-"""How much one message takes, and how a longer text is cut where a reader would pause. Pure.
+"""Message size limits, and splitting of longer texts at natural boundaries. Performs no I/O.
 
-Only text is cut. Half of an html message or of a JSON text (a card) is worth nothing, so those are refused.
+Only plain text is split. A part of an HTML message or of a JSON text (a card) is useless, so these are rejected.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from collections.abc import Mapping
 from typing import Final
 
 MAX_MESSAGE_BYTES: Final = 27_000
-"""UTF-8 bytes a message may have; the service takes about 28 KB (service limits), exactly how it counts is unknown."""
+"""Maximum UTF-8 bytes of a message. The service limit is about 28 KB; how exactly it counts is unknown."""
 
 MAX_TOTAL_BYTES: Final = 28_000
-"""UTF-8 bytes that content and metadata of a message may have together; a reply's own key needs what is left."""
+"""Maximum UTF-8 bytes of content and metadata together. The rest of the limit is reserved for the reply key."""
 
 MAX_METADATA_BYTES: Final = 20_000
-"""UTF-8 bytes the metadata of a message may have, so that a long text can be sent in pieces beside it."""
+"""Maximum UTF-8 bytes of metadata. It leaves room for content, as each piece of a split text carries the metadata."""
 
 _BOUNDARIES: Final = ("\n\n", "\n", ". ", " ")
 
 
 def split(text: str, limit: int = MAX_MESSAGE_BYTES) -> list[str]:
-    """Cut a text into pieces of at most `limit` UTF-8 bytes: after a paragraph, line, sentence or word if possible.
+    """Split a text into pieces of at most `limit` UTF-8 bytes, after a paragraph, line, sentence or word if possible.
 
-    Nothing but the white space at the cuts is lost. A text that fits comes back alone, unchanged.
+    Only white space at the boundaries is dropped. A text that fits is returned unchanged as the only piece.
     """
     pieces: list[str] = []
     rest = text
@@ -39,7 +39,7 @@ def split(text: str, limit: int = MAX_MESSAGE_BYTES) -> list[str]:
 
 
 def split_message(content: str, metadata: Mapping[str, str]) -> list[str]:
-    """Cut a text into the messages it is sent in; each of them carries the metadata."""
+    """Split a text into the contents of several messages, each of which carries the metadata."""
     return split(content, min(MAX_MESSAGE_BYTES, MAX_TOTAL_BYTES - metadata_size(metadata)))
 
 
@@ -49,16 +49,16 @@ def metadata_size(metadata: Mapping[str, str]) -> int:
 
 
 def check_message(call: str, content: str, metadata: Mapping[str, str] | None = None, *, is_html: bool = False) -> None:
-    """Check that a message can be sent, in pieces if it is a plain text.
+    """Check that a message can be sent, split into pieces if it is plain text.
 
     Args:
-        call: what the author called, for the error.
-        content: the text or html.
-        metadata: what is kept with it.
-        is_html: how the content is to be read.
+        call: the method that the author called, for the error.
+        content: the text or HTML.
+        metadata: the metadata of the message.
+        is_html: whether the content is HTML.
 
     Raises:
-        ValueError: it is too large; says how large, and how large it may be, but not what it says.
+        ValueError: the message is too large; the text states size and limit, but never quotes the content.
     """
     beside = metadata_size(metadata or {})
     if beside > MAX_METADATA_BYTES:
@@ -75,10 +75,10 @@ def check_message(call: str, content: str, metadata: Mapping[str, str] | None = 
 
 
 def pieces_of_edit(call: str, content: str, pieces: int) -> list[str]:
-    """Cut the new text of a message that was sent in this many pieces.
+    """Split the new text of a message that was sent in this many pieces.
 
     Raises:
-        ValueError: it needs more pieces than there are; says how large it is, and how large it may be.
+        ValueError: the text needs more pieces than were sent; the text of the error states size and limit.
     """
     parts = split(content)
     if len(parts) > pieces or (len(parts) > 1 and _is_json(content)):
@@ -92,16 +92,16 @@ def pieces_of_edit(call: str, content: str, pieces: int) -> list[str]:
 
 
 def _size(text: str) -> int:
-    return len(text.encode("utf-8", "surrogatepass"))  # that half a surrogate cannot be sent is said elsewhere
+    return len(text.encode("utf-8", "surrogatepass"))  # lone surrogates are rejected elsewhere
 
 
 def _is_json(text: str) -> bool:
-    """Whether a text is a JSON object or list."""
+    """Return whether a text is a JSON object or array."""
     if text.strip()[:1] not in ("{", "["):
         return False
     try:
         json.loads(text)
-    except RecursionError:  # so deep, and right so far
+    except RecursionError:  # too deeply nested to parse, but valid up to there
         return True
     except ValueError:
         return False
@@ -109,7 +109,7 @@ def _is_json(text: str) -> bool:
 
 
 def _cut(head: str) -> int:
-    """Where to cut: behind the last boundary in the second half of what fits, the strongest kind first."""
+    """Return where to split: after the last boundary in the second half of `head`, the strongest kind first."""
     for boundary in _BOUNDARIES:
         at = head.rfind(boundary)
         if at >= len(head) // 2:

@@ -1,11 +1,11 @@
-"""What people type, as it is compared and parsed. The only normalization of typed text. Pure.
+"""Normalization of typed text for comparison and parsing. Performs no I/O.
 
-One word can be typed in many ways: composed or decomposed accents, invisible marks that a keyboard or an editor adds,
-no-break spaces, curly quotation marks, dashes, full-width letters. Command names, typed arguments, choices, filters,
-mentions, names and answers of dialogs are compared through this module.
+The same word can be typed in many ways: composed or decomposed accents, invisible characters added by a keyboard or an
+editor, no-break spaces, curly quotation marks, dashes, full-width letters. All comparisons of command names, typed
+arguments, choices, filters, mentions, names and dialog answers must use this module, so that they agree.
 
-Normalized text is never shown: `ctx.text`, text arguments and what a bot sends keep the person's characters.
-`Normalized` therefore knows where each of its characters stands in the original.
+Normalized text is never shown: `ctx.text`, text arguments and sent messages keep the original characters. `Normalized`
+therefore maps each of its characters to a position in the original.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SPACES: Final = (
     "\t\x1f \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000\u2800"
 )
 
-# Unicode's Default_Ignorable_Code_Point, and control characters. Joiners and tags are decided by what is around them.
+# Unicode's Default_Ignorable_Code_Point, and control characters. Joiners and tags are kept or dropped by context.
 _INVISIBLE_RANGES: Final = (
     (0x00, 0x08), (0x0E, 0x1B), (0x7F, 0x84), (0x86, 0x9F), (0xAD, 0xAD), (0x34F, 0x34F), (0x61C, 0x61C),
     (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x200B, 0x200B), (0x200E, 0x200F), (0x202A, 0x202E),
@@ -55,8 +55,8 @@ _PLAIN: Final = re.compile(r"[\n -~]*+")
 """Text that is normalized already: printable ASCII and line feeds."""
 
 
-# Scripts that are written without spaces between words, and Hangul, whose particles follow a name without one: what
-# stands beside such a character may be another word.
+# Scripts that are written without spaces between words, and Hangul, whose particles follow a name without a space: the
+# character next to one of these may belong to another word.
 _UNSPACED: Final = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u2e80-\u2fff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uac00-\ud7ff\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff]"
@@ -64,9 +64,9 @@ _UNSPACED: Final = re.compile(
 
 
 def normalize(text: str) -> str:
-    """Return text as it is parsed: composed, without invisible marks, with plain spaces, quotes, dashes and letters.
+    """Normalize text for parsing: composed, no invisible characters, plain spaces, quotes, dashes and letters.
 
-    Case, line breaks and runs of spaces stay. A zero-width joiner or non-joiner inside a word stays.
+    Case, line breaks and runs of spaces are kept, and so are zero-width joiners and non-joiners inside a word.
     """
     if _PLAIN.fullmatch(text):
         return text
@@ -78,7 +78,7 @@ def normalize(text: str) -> str:
 
 
 def fold(text: str) -> str:
-    """Return text as it is compared: normalized, every run of spaces as one, without case. Its ends stay."""
+    """Normalize text for comparison: also case-folded, with runs of spaces collapsed. Does not strip the text."""
     if not text.isascii():
         # A case mapping may decompose, and composition may change what is mapped.
         text = unicodedata.normalize("NFC", normalize(unicodedata.normalize("NFD", normalize(text)).casefold()))
@@ -93,14 +93,14 @@ def spell(text: str) -> str:
 
 
 def fold_name(name: str) -> str:
-    """Return a name as it is compared: of a person, a bot, a command or a choice; also without space around it."""
+    """Normalize a name of a person, bot, command or choice for comparison: folded and stripped."""
     if name.isascii() and name.isalnum():  # nearly every name of a command
         return name.lower()
     return " ".join(fold(name).split())
 
 
 def numeric(word: str) -> str:
-    """Return a word as numbers and dates are read: normalized, with the digits of all scripts as ASCII."""
+    """Normalize a word for parsing as a number or date: the digits of all scripts become ASCII."""
     word = normalize(word).strip()
     if word.isascii():
         return word
@@ -110,7 +110,7 @@ def numeric(word: str) -> str:
 
 
 def find_match(typed: str, named: Iterable[tuple[str, T]]) -> tuple[str, T] | None:
-    """Return the one that was typed: as it is written if there is one, else the first that compares equal."""
+    """Return the entry whose name was typed: an exact match if there is one, else the first that compares equal."""
     pairs = tuple(named)
     wanted = fold_name(typed)
     same = next((pair for pair in pairs if pair[0] == typed), None)
@@ -118,7 +118,7 @@ def find_match(typed: str, named: Iterable[tuple[str, T]]) -> tuple[str, T] | No
 
 
 def is_blank(text: str) -> bool:
-    """Return whether text shows nothing: spaces and invisible marks only."""
+    """Return whether text consists of spaces and invisible characters only."""
     return not "!" <= text[:1] <= "~" and not normalize(text).strip()
 
 
@@ -134,7 +134,7 @@ def is_boundary(text: str, at: int) -> bool:
     before, after = text[at - 1], text[at]
     if not (_is_of_word(before) and _is_of_word(after)):
         return True
-    # "Bot" may stand right beside a letter of a script without spaces; within such a script nobody can tell.
+    # "Bot" may be adjacent to a letter of a script without spaces. Within such a script, boundaries are undecidable.
     return bool(_UNSPACED.match(before)) != bool(_UNSPACED.match(after)) and not unicodedata.combining(after)
 
 
@@ -144,13 +144,13 @@ def is_unspaced(char: str) -> bool:
 
 
 class Normalized:
-    """Normalized text that knows where its characters stand in the original.
+    """Normalized text that maps its characters to positions in the original.
 
     Args:
-        original: what the person typed.
+        original: the typed text.
 
     Attributes:
-        text: what `normalize` makes of it.
+        text: the normalized text.
     """
 
     __slots__ = ("_starts", "original", "text")
@@ -161,27 +161,27 @@ class Normalized:
         self._starts: list[int] | None = None if self.text == original else _starts_of(original, self.text)
 
     def original_at(self, at: int) -> int:
-        """Return where in the original the character at this place of the normalized text begins."""
+        """Return the position in the original where the normalized character at `at` begins."""
         return at if self._starts is None else self._starts[at]
 
     def normalized_at(self, at: int) -> int:
-        """Return the first place of the normalized text that stands at or behind this place of the original."""
+        """Return the first normalized position at or after a position of the original."""
         return at if self._starts is None else bisect_left(self._starts, at)
 
 
 def _starts_of(original: str, text: str) -> list[int]:
-    """Return, for each character of the normalized text, where it begins in the original; and the original's end."""
+    """Return the start in the original of each normalized character, followed by the original's length."""
     plain, places = _placed(original)
     starts: list[int] = []
     for first, last in _clusters(plain):
         starts += [places[first]] * len(unicodedata.normalize("NFC", plain[first:last]))
-    if len(starts) != len(text):  # never seen; only what stands behind a command's name would be cut elsewhere
+    if len(starts) != len(text):  # defensive; never observed. Arguments of a command might be cut at a wrong position.
         starts = [min(at, len(original)) for at in range(len(text))]
     return [*starts, len(original)]
 
 
 def _placed(original: str) -> tuple[str, list[int]]:
-    """Return what `normalize` composes in the end, with the place of each character: the same steps, one by one."""
+    """Return the text that `normalize` composes last, with positions. Must apply the same steps as `normalize`."""
     chars, places = [], []
     for at, char in enumerate(original):
         made = "\n" if char == "\r" else _TABLE.get(ord(char), char)
@@ -197,7 +197,7 @@ def _placed(original: str) -> tuple[str, list[int]]:
 
 
 def _clusters(text: str) -> Iterator[tuple[int, int]]:
-    """Yield the parts that are composed apart: a character with its marks, or the letters of a Hangul syllable."""
+    """Yield the ranges that are composed independently: a character with its marks, or a Hangul syllable."""
     first = 0
     for at in range(1, len(text) + 1):
         if at == len(text) or not (_is_mark(text[at]) or "\u1160" <= text[at] <= "\u11ff"):
@@ -206,14 +206,14 @@ def _clusters(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _without_loose_joiners(text: str) -> Iterator[int]:
-    """Yield the places of what stays: of joiners, those between two characters of a word, or of an emoji."""
+    """Yield the positions to keep: joiners only between two characters of a word or of an emoji."""
     for at, char in enumerate(text):
         if char not in _JOINERS or (0 < at < len(text) - 1 and _is_joined(text[at - 1]) and _is_joined(text[at + 1])):
             yield at
 
 
 def _without_loose_tags(text: str) -> Iterator[int]:
-    """Yield the places of what stays: of tags, those that make the flag of a region."""
+    """Yield the positions to keep: tags only if they form the flag of a region."""
     is_flag = False
     for at, char in enumerate(text):
         is_tag = char in _TAGS

@@ -1,4 +1,4 @@
-"""Functions that are called when retries of an event are exhausted: for an apology, or a note to an operator."""
+"""Error handlers: functions called when the retries of an event are exhausted, for example to apologize to the user."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ ROLE: Final = "error handler"
 
 @dataclass(frozen=True, slots=True)
 class ErrorHandler:
-    """An author's function that hears of failures, checked once, at load.
+    """A plugin's error handler, validated at load time.
 
     Args:
-        function: the author's.
-        name: its qualified name; reply keys are built on it.
-        errors: the exceptions it is for.
-        needs: the parameters that providers fill.
+        function: the function of the plugin's author.
+        name: the qualified name of the function; reply keys contain it.
+        errors: the exceptions that it handles.
+        needs: the parameters that providers supply.
     """
 
     function: Function
@@ -46,21 +46,21 @@ class ErrorHandler:
 
     @property
     def place(self) -> str:
-        """Where the function is defined, `file:line`."""
+        """Return where the function is defined, as `file:line`."""
         return place_of(self.function)
 
     def within(self, scope: Scope) -> ErrorHandler:
-        """The same one, with its further parameters resolved.
+        """Return a copy with its dependencies resolved.
 
         Raises:
-            PluginError: it asks for something that nobody provides, or that is not made for every event.
+            PluginError: a dependency has no provider, or its provider does not accept every event.
         """
         needs = needs_behind(self.function, 2, scope, ROLE)
         check_contexts(self.function, Event, needs)
         return replace(self, needs=needs)
 
     async def answer(self, ctx: Context[Event], error: Exception, provider_cache: ProviderCache) -> Reply:
-        """Call the function."""
+        """Call the function with the values of its providers."""
         reply: Reply
         async with provider_cache.injector(ctx).resolve(self.needs) as provided:
             reply = await self.function(ctx, error, **provided)
@@ -68,10 +68,10 @@ class ErrorHandler:
 
 
 def check_errors(errors: Iterable[object], place: str) -> None:
-    """Refuse what is no class of exceptions; a function stands there if the decorator's parentheses are missing.
+    """Reject values that are not exception classes; a function means that the decorator's parentheses are missing.
 
     Raises:
-        PluginError: there is one.
+        PluginError: a value is not an exception class.
     """
     for error in errors:
         if not (isinstance(error, type) and issubclass(error, Exception)):
@@ -80,10 +80,10 @@ def check_errors(errors: Iterable[object], place: str) -> None:
 
 
 def prepare_error_handler(function: Function, errors: tuple[type[Exception], ...]) -> ErrorHandler:
-    """An error handler that is ready to run.
+    """Validate a function and return it as an error handler.
 
     Raises:
-        PluginError: it is not async, does not take a `Context[Event]` and the error, or returns no reply.
+        PluginError: it is not async, does not take a `Context[Event]` and the error, or does not return a reply.
     """
     role, name = ROLE, name_of(function)
     check_async(function, role)

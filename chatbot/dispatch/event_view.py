@@ -1,13 +1,11 @@
-"""One event as one bot sees it: who caused it, and the message's text, parsed once for all handlers.
+"""An event as one bot sees it: its origin and its text, parsed once for all handlers. Performs no I/O.
 
-Rules for events that bots cause; they prevent bots from talking to themselves and to each other:
-    1. What the bot itself wrote or changed is never dispatched.
-    2. What another chatbot caused (its message has a reply key, or its sender is a bot of the same daemon) reaches only
-       handlers with `from_bots=True`.
-    3. Bots that join or leave a thread are removed from the event's participants; an event without any is not
-       dispatched to other handlers.
-
-Everything here is pure.
+Loop protection. These rules prevent bots from answering themselves and each other:
+    1. Events caused by the bot itself are never dispatched.
+    2. Events caused by another chatbot (its message has a reply key, or its sender is a bot of the same daemon) are
+       dispatched only to handlers with `from_bots=True`.
+    3. For other handlers, bots that join or leave a thread are removed from the event's participants. An event without
+       remaining participants is not dispatched to them.
 """
 
 from __future__ import annotations
@@ -41,22 +39,22 @@ _COMMAND: Final = re.compile(r"/([^\s/]+)(?!\S)")
 _BLANK: Final = re.compile(r"\s*")
 _BETWEEN: Final = re.compile(r"[\s,:;.!?…·~،؛。、-]*")
 _MASK: Final = "\ufffe"
-"""Stands for a mention that was judged by its id; no letter, and no character that anybody may type."""
+"""Replaces a mention that was compared by its id. It is a noncharacter: not a letter, and it cannot be typed."""
 
 _MOST_PARTS: Final = 5
-"""In how many neighboring mentions without an id Teams may write one name."""
+"""The maximum number of adjacent mentions without an id into which Teams splits one name."""
 
 
 @dataclass(frozen=True, slots=True)
 class BotInfo:
-    """Who a bot is.
+    """The identity of a bot.
 
     Args:
         name: its name in bots.yaml.
-        user: its user on the service.
-        display_name: what people see, and mention.
-        siblings: the daemon's other bots, which must not set each other off; some may come and go.
-        admins: who may do what only admins may.
+        user: its user id.
+        display_name: the name that people see and mention.
+        siblings: the users of the daemon's other bots, for loop protection; they change when bots are added or removed.
+        admins: the users who may run commands for admins.
     """
 
     name: str
@@ -68,11 +66,11 @@ class BotInfo:
 
 @dataclass(frozen=True, slots=True)
 class CommandInfo:
-    """What people are told of a command.
+    """A command in the list that users see.
 
     Args:
         name: without the slash.
-        usage: how to type it, made from the handler's signature: `/roll COUNT [SIDES]`.
+        usage: the usage text, derived from the handler's signature: `/roll COUNT [SIDES]`.
         summary: the first line of the handler's docstring; empty without one.
     """
 
@@ -85,29 +83,29 @@ class CommandLine(NamedTuple):
     """A message that begins with a slash and a word: `/roll 2 6`.
 
     Args:
-        name: the word, known or not, as names are compared.
-        arguments: everything behind it, as it was typed.
+        name: the word, normalized for comparison; the command may be unknown.
+        arguments: the text after it, verbatim.
     """
 
     name: str
     arguments: str
 
     def __repr__(self) -> str:
-        return "<CommandLine>"  # without people's words
+        return "<CommandLine>"  # message text must not reach logs or tracebacks
 
 
 class EventView:
-    """An event, and whom it happened to.
+    """An event and the bot that received it.
 
     Args:
-        event: what happened.
-        bot: to which bot.
-        commands: all commands of the bot, in their order.
-        timers: what the bot's timers take, by the qualified names of their functions.
+        event: the event.
+        bot: the bot that received it.
+        commands: all commands of the bot, in order.
+        timers: the parameters of the bot's timers, by the qualified names of their functions.
 
     Attributes:
-        thread: where it happened; None for events of the bot itself.
-        message: the message it is about, if it is about one.
+        thread: the thread of the event; None for events of the bot itself.
+        message: the message of the event, if it has one.
     """
 
     __slots__ = (
@@ -151,65 +149,65 @@ class EventView:
 
     @property
     def reading(self) -> Reading:
-        """What the message says, whom it mentions and what it quotes."""
+        """Return the text, mentions and quotation of the message."""
         if self._reading is None:
             self._reading = _NOTHING_SAID if self.message is None else _reading_of(self.message)
         return self._reading
 
     @property
     def text(self) -> str:
-        """The message's plain text; empty where there is none."""
-        if self._text is None:  # asked for by every filter
+        """Return the message's plain text; empty if there is none."""
+        if self._text is None:  # cached: every filter reads it
             self._text = self.reading.text
         return self._text
 
     @property
     def quoted(self) -> Quotation | None:
-        """The earlier message that the message answers, where it quotes one."""
+        """Return the quoted message that the message replies to, if any."""
         return self.reading.quoted
 
     @property
     def normalized(self) -> Normalized:
-        """The text as it is parsed, with the places of its characters in the text."""
+        """Return the normalized text for parsing, which maps its positions to the original."""
         if self._normalized is None:
             self._normalized = Normalized(self.text)
         return self._normalized
 
     @property
     def typed_otherwise(self) -> Normalized | None:
-        """The normalized text; None if it is the text itself, as nearly always."""
+        """Return the normalized text, or None if it equals the text, which is the usual case."""
         if self._typed is False:
             self._typed = None if normalize(self.text) == self.text else self.normalized
         return self._typed
 
     @property
     def has_text(self) -> bool:
-        """Whether the message says something, rather than only carries attachments."""
+        """Return whether the message has text, rather than only attachments."""
         return not is_blank(self.text)
 
     @property
     def folded_text(self) -> str:
-        """The text as it is compared: without the space around it, and without case."""
+        """Return the text for comparison: stripped and case-folded."""
         if self._folded_text is None:
             self._folded_text = fold(self.text).strip()
         return self._folded_text
 
     @property
     def spelled_text(self) -> str:
-        """The text as it is compared where case counts."""
+        """Return the text for case-sensitive comparison."""
         if self._spelled_text is None:
             self._spelled_text = spell(self.text).strip()
         return self._spelled_text
 
     @property
     def is_mentioned(self) -> bool:
-        """Whether the message mentions the bot: by its id; by its display name, a whole word, where there is no id."""
+        """Return whether the message mentions the bot: by its id, or without an id by its display name as a word."""
         if self._is_mentioned is None:
             self._is_mentioned = self._names_bot(self.reading.mentions) or self._has_name()
         return self._is_mentioned
 
     def _names_bot(self, mentions: Sequence[Mention]) -> bool:
-        """Whether one of these mentions is of the bot."""
+        """Return whether one of these mentions refers to the bot."""
         if any(mention.user == self.bot.user for mention in mentions):
             return True
         name, text = fold_name(self.bot.display_name), self.text
@@ -224,7 +222,7 @@ class EventView:
         return False
 
     def _has_name(self) -> bool:
-        """Whether the bot's display name stands in what is no mention."""
+        """Return whether the bot's display name occurs outside of mentions."""
         name = normalize(self.bot.display_name).strip()
         if not name:
             return False
@@ -239,7 +237,7 @@ class EventView:
 
     @property
     def command_line(self) -> CommandLine | None:
-        """The text as a command; a mention of the bot may stand before it, as Teams puts it there."""
+        """Return the text as a command. A mention of the bot may precede it, because Teams inserts one."""
         if self._command_line is False:
             text = self.text
             has_slash = "/" in text or "／" in text
@@ -248,7 +246,7 @@ class EventView:
 
     def _find_command(self) -> CommandLine | None:
         text = self.text
-        if text[0] == "/" and self.typed_otherwise is None:  # nearly every command: nothing to look for
+        if text[0] == "/" and self.typed_otherwise is None:  # fast path: nearly every command
             found = _COMMAND.match(text)
             return None if found is None else CommandLine(fold_name(found[1]), text[found.end() :].strip())
         typed = self.normalized
@@ -261,7 +259,7 @@ class EventView:
         return CommandLine(fold_name(found[1]), self.text[typed.original_at(found.end()) :].strip())
 
     def _end_of_mentions(self, at: int) -> int:
-        """Where the text begins behind the mentions in front, if one of them is the bot's; else `at` itself."""
+        """Return the position after leading mentions if one of them is the bot's, else `at`."""
         typed, start, by_name = self.normalized, at, False
         mentions = {typed.normalized_at(mention.start): mention for mention in reversed(self.reading.mentions)}
         name, passed = normalize(self.bot.display_name).strip(), []
@@ -290,14 +288,14 @@ def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
 
 
 def _is_whole(found: re.Match[str]) -> bool:
-    """Whether what was found is no part of a longer word, or of an address (`info@bot.example`)."""
+    """Return whether a match is a whole word, not part of a longer word or an address (`info@bot.example`)."""
     text, start, end = found.string, found.start(), found.end()
     has_sign = text[start] == "@"
     if has_sign:
         begins = start == 0 or is_unspaced(text[start - 1]) or is_boundary(f"{text[start - 1]}_", 1)
     else:
         begins = is_boundary(text, start)
-    # Behind "@Name" in a script without spaces, the sentence goes on at once.
+    # In a script without spaces, the sentence continues directly after "@Name".
     goes_on = has_sign and end < len(text) and is_unspaced(text[end - 1]) and is_unspaced(text[end])
     return begins and (goes_on or is_boundary(text, end))
 
@@ -309,12 +307,12 @@ def _mention_of(name: str) -> re.Pattern[str]:
 
 
 def is_own(event: Event, bot: BotInfo) -> bool:
-    """Whether the bot caused it itself."""
+    """Return whether the bot caused the event itself."""
     return _author(event) == bot.user
 
 
 def among_people(event: Event, bot: BotInfo) -> Event | None:
-    """The event as it concerns people: without the daemon's other bots; None if nothing is left of it."""
+    """Remove the daemon's other bots from an event; return None if nobody else is left."""
     if isinstance(event, SystemEvent) and isinstance(event, ParticipantsAdded | ParticipantsRemoved):
         people = tuple(person for person in event.participants if person.user not in bot.siblings)
         if len(people) == len(event.participants):

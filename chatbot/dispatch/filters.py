@@ -1,7 +1,7 @@
-"""Which events a handler wants: filters are values, combined with `&`, `|` and `~`.
+"""Filters: select the events that a handler receives. Combine them with `&`, `|` and `~`.
 
-A plain function from an event to a bool is a filter too. A filter that matches may find named texts (the groups of
-a `regex`), which the handler receives through parameters of the same names.
+A synchronous function from an event to a bool is a filter too. A match may yield named texts (the groups of a `regex`),
+which are passed to the handler's parameters of the same names.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from chatbot.model import MessageType, ThreadId, UserId
 from chatbot.normalization import fold, spell
 
 Found: TypeAlias = Mapping[str, str | None]
-"""The named texts of a match; None for a group that took no part in it."""
+"""The named texts of a match; None for a group that did not participate."""
 
 _USER: Final = re.compile(r"\d+:")
-"""How every id of a user begins: 8:acs:, 8:orgid:, 4:+ and so on."""
+"""The prefix of every user id: 8:acs:, 8:orgid:, 4:+ and so on."""
 
 NOTHING: Final[Found] = MappingProxyType({})
-"""A match that found no named texts."""
+"""A match without named texts."""
 
 
 class Filter(ABC):
-    """Says whether a handler wants an event; combine filters with `&`, `|` and `~`."""
+    """Selects the events of a handler; combine filters with `&`, `|` and `~`."""
 
     __slots__ = ()
 
     @property
     def names(self) -> frozenset[str]:
-        """The names of the texts that a match may find."""
+        """Return the names of the texts that a match may yield."""
         return frozenset()
 
     @abstractmethod
     def match(self, view: EventView) -> Found | None:
-        """The named texts if the event matches, None if it does not."""
+        """Return the named texts if the event matches, else None."""
 
     def __and__(self, other: FilterLike) -> Filter:
         return _Both(self, as_filter(other))
@@ -62,14 +62,14 @@ class Filter(ABC):
 
 
 FilterLike: TypeAlias = Filter | Callable[[Event], bool]
-"""What stands where a filter is wanted."""
+"""A filter, or a function that is used as one."""
 
 
 def as_filter(value: FilterLike) -> Filter:
-    """A filter as it is, or a plain predicate as a filter.
+    """Return a filter unchanged, or wrap a synchronous predicate.
 
     Raises:
-        TypeError: it is neither. An async function is refused: what it returns would always be true.
+        TypeError: the value is neither. An async function is rejected, because a coroutine is always true.
     """
     if isinstance(value, Filter):
         return value
@@ -135,7 +135,7 @@ class _Not(Filter):
 
 @dataclass(frozen=True, slots=True)
 class _Test(Filter):
-    """One of the filters below that need no more than a look."""
+    """A filter that only needs a test of the event."""
 
     description: str
     test: Callable[[EventView], bool]
@@ -177,18 +177,18 @@ def text(
     contains: str | tuple[str, ...] = "",
     ignore_case: bool = True,
 ) -> Filter:
-    """Messages by their plain text; everything that is given must hold.
+    """Match messages by their plain text; all given conditions must hold.
 
-    Accents, spaces, quotation marks, dashes and full-width letters count as the same however they were typed, and
-    invisible marks do not count.
+    Different encodings of accents, spaces, quotation marks, dashes and full-width letters are equal, and invisible
+    characters are ignored.
 
     Args:
-        texts: the whole text, apart from white space around it, is one of these.
-        equals: the same, by name: `text(equals="hi")` is `text("hi")`.
-        startswith: it begins with this, or with one of these.
-        endswith: it ends with this, or with one of these.
-        contains: it holds this, or one of these, somewhere.
-        ignore_case: whether "Hi" is "hi".
+        texts: the whole text, without surrounding white space, equals one of these.
+        equals: the keyword form of `texts`: `text(equals="hi")` is `text("hi")`.
+        startswith: the text starts with this, or with one of these.
+        endswith: the text ends with this, or with one of these.
+        contains: the text contains this, or one of these.
+        ignore_case: whether "Hi" matches "hi".
     """
 
     compared = fold if ignore_case else spell
@@ -212,16 +212,17 @@ def text(
 
 
 def regex(pattern: str | re.Pattern[str], flags: int = 0) -> Filter:
-    """Messages in whose plain text the pattern is found anywhere (anchor it with ^ and $ for less).
+    """Match messages whose plain text contains the pattern (anchor it with ^ and $ to match the whole text).
 
-    A handler's parameter with the name of a group receives what the group matched, converted to the parameter's
-    type; text that does not convert does not match. A group that took no part leaves the parameter its default.
+    A parameter of the handler with the name of a group receives the text of the group, converted to the parameter's
+    type. A message whose text cannot be converted does not match. If a group did not participate, the parameter keeps
+    its default.
 
-    Where the text as it was typed does not match, the text with plain spaces, quotation marks and dashes, composed
-    accents and without invisible marks is tried; groups are the person's characters all the same.
+    If the original text does not match, the normalized text is tried: with plain spaces, quotation marks and dashes,
+    composed accents, and without invisible characters. Groups always contain the original characters.
 
     Raises:
-        PluginError: the pattern is not a regular expression.
+        PluginError: the pattern is not a valid regular expression.
     """
     try:
         return _Regex(re.compile(pattern, flags))
@@ -231,10 +232,10 @@ def regex(pattern: str | re.Pattern[str], flags: int = 0) -> Filter:
 
 
 def from_user(*users: UserId) -> Filter:
-    """Messages written by one of these.
+    """Match messages sent by one of these users.
 
     Raises:
-        PluginError: one of them is no user id, such as a name.
+        PluginError: a value is not a user id, for example a name.
     """
     for user in users:
         if not _USER.match(user):
@@ -244,23 +245,23 @@ def from_user(*users: UserId) -> Filter:
 
 
 def in_thread(*threads: ThreadId) -> Filter:
-    """Events of one of these threads."""
+    """Match events of one of these threads."""
     return _Test(f"in_thread{threads!r}", lambda view: view.thread in threads)
 
 
 mentioned: Final[Filter] = _Test("mentioned", lambda view: view.is_mentioned)
-"""Messages that mention the bot: by its id, or by its display name as a whole word, with or without @."""
+"""Match messages that mention the bot: by its id, or by its display name as a whole word, with or without @."""
 
 is_html: Final[Filter] = _Test(
     "is_html", lambda view: view.message is not None and view.message.type is MessageType.HTML
 )
-"""Messages that were written as html."""
+"""Match messages of type html."""
 
 has_attachment: Final[Filter] = _Test("has_attachment", lambda view: bool(view.message and view.message.attachments))
-"""Messages with something attached."""
+"""Match messages with attachments."""
 
 has_text: Final[Filter] = _Test("has_text", lambda view: view.has_text)
-"""Messages that say something, rather than only carry attachments."""
+"""Match messages that have text, rather than only attachments."""
 
 admin: Final[Filter] = _Test("admin", lambda view: view.message is not None and view.message.sender in view.bot.admins)
-"""Messages of the bot's `admins` in bots.yaml."""
+"""Match messages sent by the bot's `admins` in bots.yaml."""

@@ -1,4 +1,4 @@
-"""A handler that is ready to run: an author's function, resolved when plugins are loaded."""
+"""Handlers: plugin functions with parameters, middleware and providers resolved when plugins are loaded."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ from chatbot.events import Event, ScheduleFired, TimerFired
 from chatbot.model import Participant
 
 BOT_TIMEOUT: Final = timedelta(minutes=10)
-"""The default of a handler's `timeout`: what bots.yaml says of the bot, which is ten minutes by default.
+"""The default of a handler's `timeout`: the bot's setting in bots.yaml, which is ten minutes by default.
 
-Known by its identity: a handler that asks for ten minutes itself gets them whatever bots.yaml says.
+It is compared by identity: a handler that sets ten minutes itself gets them regardless of bots.yaml.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How a handler is treated.
+    """Options of a handler.
 
     Args:
-        from_bots: whether it also gets what other bots did.
-        ack: when messages it handles are shown as read; None leaves it to the bot.
-        retry: how often it is tried when it fails; None is as usual.
-        timeout: how long one attempt may run; None is as long as it likes, `BOT_TIMEOUT` is as the bot says.
+        from_bots: whether it also receives events caused by other bots.
+        ack: when the messages it handles are marked as read; None uses the bot's setting.
+        retry: how failures are retried; None is the default policy.
+        timeout: the time limit of one attempt; None is unlimited, `BOT_TIMEOUT` is the bot's setting.
     """
 
     from_bots: bool = False
@@ -65,16 +65,16 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What a decorator noted down; nothing of the function has been looked at yet.
+    """The arguments of a decorator; the function has not been inspected yet.
 
     Args:
-        function: the author's.
-        event: the class of events it is for.
-        filter: which of them; None is all.
-        command: the command's name without the slash; None if it is none.
-        options: how it is treated.
-        schedule: when it is due, if it is due again and again.
-        needs_text: whether messages that only carry attachments are not for it.
+        function: the function of the plugin's author.
+        event: the class of events that it handles.
+        filter: selects among these events; None selects all.
+        command: the command's name without the slash; None if it is not a command.
+        options: the options of the handler.
+        schedule: when it is due, if it runs on a schedule.
+        needs_text: whether messages that only have attachments are skipped.
     """
 
     function: Function
@@ -87,27 +87,27 @@ class Registration:
 
     @property
     def role(self) -> str:
-        """What messages call it."""
+        """Return the name of its kind for error messages."""
         if self.event is TimerFired:
             return "timer"
         return "handler" if self.command is None else "command"
 
     @property
     def is_called_by_name(self) -> bool:
-        """Whether its events name it, so that no other handler is asked."""
+        """Return whether its events name the handler, so that no other handler is tried."""
         return self.event in (TimerFired, ScheduleFired)
 
 
 @dataclass(frozen=True, slots=True)
 class PluginScope:
-    """What a plugin, and those that include it, put around its handlers.
+    """The middleware, providers and error handlers that a plugin and its including plugins apply to handlers.
 
     Args:
         middleware: outermost first.
-        providers: what handlers may ask for.
-        errors: who hears of failures, the nearest first.
-        cancel_words: what people say to a dialog that they do not want to go on with.
-        fixed: types of which the providers were chosen for all plugins, whatever they provide themselves.
+        providers: the providers visible to handlers.
+        errors: the error handlers, the nearest first.
+        cancel_words: the answers that cancel a dialog.
+        fixed: types whose provider is fixed for all plugins and takes precedence over their own.
     """
 
     middleware: tuple[BoundMiddleware, ...] = ()
@@ -122,21 +122,21 @@ class Handler:
     """A registration with its signature resolved and its middleware composed.
 
     Args:
-        registration: what the author asked for.
-        name: the function's qualified name; reply keys are built on it.
-        find: what its filter finds in an event; None if it does not want it.
-        bind: makes the function's arguments of what the filter found.
-        needs: the parameters that providers fill.
+        registration: the arguments of the decorator.
+        name: the qualified name of the function. Reply keys contain it, so a renamed function is a new handler.
+        find: applies the filter; returns the named texts, or None if the event does not match.
+        bind: converts the named texts to the function's arguments.
+        needs: the parameters that providers supply.
         states: the parameters that are state.
-        leading: the parameters that are given by position, up to the first that keeps its default.
+        leading: the parameters passed by position, up to the first that keeps its default.
         layers: the middleware, outermost first.
-        middleware: the middleware, as one; None if providers fill something of it, for every event anew.
-        errors: who hears of it when it keeps failing, the nearest first.
-        info: what people are told of it, if it is a command.
-        takes_people: whether names of people may be typed for its parameters.
-        payload: what it is called with, if it is a timer.
-        is_dialog: whether it holds a dialog.
-        cancel_words: what people say when they do not want to go on with it.
+        middleware: the composed middleware; None if providers supply values of it for each event.
+        errors: the error handlers called when retries are exhausted, the nearest first.
+        info: the entry in the list of commands, if it is a command.
+        takes_people: whether a parameter is a participant, typed as a name.
+        payload: the parameters of a timer's function, if it is a timer.
+        is_dialog: whether it is a dialog.
+        cancel_words: the answers that cancel the dialog.
     """
 
     registration: Registration
@@ -157,20 +157,20 @@ class Handler:
 
     @property
     def place(self) -> str:
-        """Where the function is defined, `file:line`."""
+        """Return where the function is defined, as `file:line`."""
         return place_of(self.registration.function)
 
     @property
     def providers(self) -> Iterator[Provider]:
-        """All that it needs, with its middleware and its error handlers."""
+        """Yield all providers needed by the function, its middleware and its error handlers."""
         for needs in (self.needs, *(layer.needs for layer in self.layers), *(handler.needs for handler in self.errors)):
             yield from needs.values()
 
     def timeout(self, of_bot: float | None) -> float | None:
-        """Return how long an attempt may run, in seconds; None is as long as it likes.
+        """Return the time limit of an attempt in seconds; None is unlimited.
 
         Args:
-            of_bot: what holds where the handler does not say.
+            of_bot: the bot's limit, used if the handler does not set one.
         """
         limit = self.registration.options.timeout
         if limit is BOT_TIMEOUT:
@@ -178,18 +178,18 @@ class Handler:
         return None if limit is None else limit.total_seconds()
 
     def match(self, view: EventView) -> Match | None:
-        """What to call the handler with; None if it does not want the event."""
+        """Return the arguments of the call, or None if the event does not match."""
         found = self.find(view)
         return None if found is None else self.bind(view, found)
 
     async def answer(
         self, ctx: Context[Any], match: Match, provider_cache: ProviderCache, unit_of_work: UnitOfWork
     ) -> Reply:
-        """Call the function, through its middleware.
+        """Call the function through its middleware.
 
         Raises:
-            TypeError: it returned something that is no reply.
-            Exception: what it raised itself.
+            TypeError: the returned value is not a reply.
+            Exception: any exception of the function.
         """
         if self.middleware is not None and not self.needs:
             reply = await self.middleware(ctx, partial(self._proceed, ctx, match, unit_of_work))
@@ -205,7 +205,7 @@ class Handler:
     async def _proceed(
         self, ctx: Context[Any], match: Match, unit_of_work: UnitOfWork, injector: Injector | None = None
     ) -> Reply:
-        """What the innermost middleware goes on to."""
+        """Call the function; this is the `proceed` of the innermost middleware."""
         values = await self._with_people(ctx, match) if self.takes_people else match
         if isinstance(values, BadArguments):
             return str(values)
@@ -218,7 +218,7 @@ class Handler:
             return await self._call(ctx, {**named, **provided}, values.many, unit_of_work)
 
     async def _with_people(self, ctx: Context[Any], match: Match) -> Match:
-        """The match, with people in the place of their names."""
+        """Replace typed names in the match with participants of the thread."""
         if isinstance(match, BadArguments) or not any(names_in(match)):
             return match
         try:
@@ -244,14 +244,14 @@ class Handler:
 
 
 def prepare(registration: Registration, scope: PluginScope) -> Handler:
-    """A handler that is ready to run.
+    """Resolve a registration to a handler.
 
     Args:
-        registration: what the author asked for.
-        scope: what its plugin, and those that include it, put around it.
+        registration: the arguments of the decorator.
+        scope: the middleware, providers and error handlers of its plugin and of the plugins that include it.
 
     Raises:
-        PluginError: the function asks for something that nobody can give.
+        PluginError: the signature is invalid, or a parameter has no source.
     """
     function = registration.function
     signature = read_signature(function, registration.event, registration.role)
@@ -296,7 +296,10 @@ def _binding(registration: Registration, parameters: Sequence[inspect.Parameter]
 
 
 def _check_no_people(function: Function, parameters: Sequence[inspect.Parameter]) -> None:
-    """A dialog's arguments are read anew for every answer; who is in the thread may be others by then."""
+    """Reject participants as arguments of a dialog.
+
+    The arguments are parsed again for every answer, and the participants of the thread may have changed by then.
+    """
     for parameter in parameters:
         if _takes_people([parameter]):
             refuse(

@@ -1,4 +1,4 @@
-"""What a timer's function is called with: the arguments of `ctx.later`, stored until the time has come."""
+"""Arguments of timers: validates and stores the arguments of `ctx.later` until the timer is due."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class TimerPayload:
 
     Args:
         function: the function's name.
-        forms: how each is stored.
-        required: those without a default.
+        forms: the stored form of each parameter.
+        required: the parameters without a default.
     """
 
     function: str
@@ -26,11 +26,11 @@ class TimerPayload:
     required: frozenset[str]
 
     def encode(self, values: Mapping[str, Any]) -> str:
-        """The stored form of arguments.
+        """Convert arguments to their stored form.
 
         Raises:
-            TypeError: the function takes other ones.
-            CannotStore: one is not of its declared type; names it.
+            TypeError: the arguments do not fit the function's parameters.
+            CannotStore: an argument is not of its declared type; the text names the argument.
         """
         if values.keys() - self.forms.keys() or self.required - values.keys():
             takes = ", ".join(self.forms) or "nothing"
@@ -40,10 +40,10 @@ class TimerPayload:
         return check_size(to_json(encoded), f"what timer {self.function} is to be called with")
 
     def decode(self, stored: str) -> Values:
-        """The arguments of a stored form.
+        """Read arguments from their stored form.
 
         Raises:
-            StateError: the function has changed since, and does not take them any more.
+            StateError: the function was changed and no longer accepts the stored arguments.
         """
         values = from_json(stored)
         try:
