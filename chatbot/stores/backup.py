@@ -1,7 +1,7 @@
-"""Copies of a store that may be in use, and what a store holds, without opening it as a bot does.
+"""Backup, statistics and integrity checks of a store that may be in use.
 
-Everything here blocks. Nothing here takes the store's lock or changes its file: SQLite's own read transaction makes the
-copy consistent, also while the bots write.
+All functions block. None of them takes the store's lock or changes its file: SQLite's read transaction makes the copy
+consistent even while bots write.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _COUNTED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class StoredBot:
-    """A bot that a store knows.
+    """Statistics of one bot in a store.
 
     Args:
-        name: in bots.yaml.
-        resource: of the service in which it has its user.
-        user: its id there.
-        counts: rows by kind (`threads`, `outbox`, `states`, `dialogs`, `timers`, `dead_letters`).
+        name: its name in bots.yaml.
+        resource: the Communication Services resource of its user.
+        user: its user id.
+        counts: the number of rows by kind (`threads`, `outbox`, `states`, `dialogs`, `timers`, `dead_letters`).
     """
 
     name: str
@@ -47,12 +47,12 @@ class StoredBot:
 
 @dataclass(frozen=True, slots=True)
 class StoreInfo:
-    """What a store holds.
+    """Statistics of a store.
 
     Args:
-        version: of its tables.
-        bytes: of its file and the log beside it.
-        bots: by name.
+        version: the version of its schema.
+        bytes: the size of its file and its write-ahead log.
+        bots: its bots, ordered by name.
     """
 
     version: int
@@ -63,11 +63,11 @@ class StoreInfo:
 def back_up(file: Path, target: Path) -> int:
     """Write a consistent copy of a store as one file, and return its size in bytes.
 
-    The copy appears under its name only when it is complete and on disk. It is its owner's alone.
+    The copy appears under its name only when it is complete and on disk. Only its owner can read it.
 
     Args:
-        file: the store's.
-        target: must not exist.
+        file: the file of the store.
+        target: the file to create; must not exist.
 
     Raises:
         StoreError: the store cannot be read, or the target exists or cannot be written.
@@ -79,10 +79,10 @@ def back_up(file: Path, target: Path) -> int:
     try:
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with _reading(file) as source, closing(sqlite3.connect(partial)) as copy:
-            source.backup(copy)  # in one step, so writers cannot make it begin again
-            copy.execute("PRAGMA journal_mode = DELETE").fetchone()  # one file, without a log beside it
+            source.backup(copy)  # in one step: with several, SQLite restarts after each write of a bot
+            copy.execute("PRAGMA journal_mode = DELETE").fetchone()  # a single file, without a write-ahead log
         _sync(partial)
-        os.link(partial, target)  # unlike a rename, this replaces nothing that somebody else has made meanwhile
+        os.link(partial, target)  # unlike a rename, never replaces a file created meanwhile
         _sync(target.parent)
     except OSError as error:
         msg = f"{target} cannot be written: {error.strerror}"
@@ -96,14 +96,14 @@ def back_up(file: Path, target: Path) -> int:
 
 
 def info(file: Path) -> StoreInfo:
-    """Return what a store holds, by bot.
+    """Return statistics of a store by bot.
 
     Raises:
-        StoreError: the file is no store, or cannot be read.
+        StoreError: the file is not a store, or cannot be read.
     """
     try:
         with _reading(file) as connection:
-            connection.execute("BEGIN")  # all counts are of one moment
+            connection.execute("BEGIN")  # one snapshot for all counts
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             known = connection.execute("SELECT name, resource, user_id FROM bot ORDER BY name, resource").fetchall()
             bots = tuple(StoredBot(name, resource, user, _counts(connection, user)) for name, resource, user in known)
@@ -114,10 +114,10 @@ def info(file: Path) -> StoreInfo:
 
 
 def problems(file: Path) -> list[str]:
-    """Return what SQLite finds wrong with a store's file, one line each; none if it is sound.
+    """Return the errors that SQLite finds in a store's file, one line each; empty if it is intact.
 
     Raises:
-        StoreError: the file is no store, or cannot be read.
+        StoreError: the file is not a store, or cannot be read.
     """
     try:
         with _reading(file) as connection:

@@ -1,8 +1,8 @@
-"""The stored form of actions and events, and checks of the few kinds of value that columns hold.
+"""Stored form of actions and events, and checks of column values. Performs no I/O.
 
-Pure, and strict in both directions. What has no stored form raises `CannotStore`, naming the value's place, before
-anything is written; a stored text that is not understood raises `StoreError`, never a half-read value. All stores
-check here, so that what some database cannot hold fails in a test on any of them.
+Strict in both directions. A value without a stored form raises `CannotStore`, which names its place, before anything is
+written. A stored text that cannot be decoded raises `StoreError`; a value is never decoded partially. All stores use
+these checks, so that a value that one database cannot store fails in tests with any store.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from chatbot.events import Event
 from chatbot.stores.serialization import Form, Kinds, not_of
 
 VERSION: Final = 1
-"""The version of the JSON form; it rises when an older chatbot could misread what a newer one wrote."""
+"""The version of the JSON form. Increase it when an older chatbot could misread what a newer one writes."""
 
 ACTIONS: Final = Kinds(
     {
@@ -31,7 +31,7 @@ ACTIONS: Final = Kinds(
         "update_topic": actions.UpdateTopic,
     }
 )
-"""All actions, by the names they are stored under."""
+"""All actions by their stored names, which must never change."""
 
 EVENTS: Final = Kinds(
     {
@@ -53,7 +53,7 @@ EVENTS: Final = Kinds(
     },
     {Action: Form(ACTIONS.encode, ACTIONS.decode)},
 )
-"""All events, by the names they are stored under."""
+"""All events by their stored names, which must never change."""
 
 _INT64: Final = 2**63
 _DECIMAL: Final = re.compile("0|[1-9][0-9]{0,18}")
@@ -62,12 +62,13 @@ _ASCII: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))
 
 
 def text(value: object, place: str) -> str:
-    """Check that a column can hold this text.
+    """Check that a column can store this text.
 
     Raises:
-        CannotStore: no text, half of a surrogate pair in it (has no UTF-8 form), or a NUL (PostgreSQL has none).
+        CannotStore: it is not a text, or contains a lone surrogate (not encodable in UTF-8) or a NUL (not supported by
+            PostgreSQL).
     """
-    if type(value) is str and value.isascii() and "\0" not in value:  # nearly always
+    if type(value) is str and value.isascii() and "\0" not in value:  # fast path: nearly all texts
         return value
     checked = _utf8(value, place)
     if "\0" in checked:
@@ -77,15 +78,15 @@ def text(value: object, place: str) -> str:
 
 
 def optional_text(value: object, place: str) -> str | None:
-    """Check that a column can hold this text, or None."""
+    """Check that a column can store this text, or None."""
     return None if value is None else text(value, place)
 
 
 def integer(value: object, place: str) -> int:
-    """Check that a column can hold this integer.
+    """Check that a column can store this integer.
 
     Raises:
-        CannotStore: no integer, or more than 64 bits.
+        CannotStore: it is not an integer, or exceeds 64 bits.
     """
     if not isinstance(value, int) or isinstance(value, bool):
         raise not_of(value, place, "an integer")
@@ -96,10 +97,10 @@ def integer(value: object, place: str) -> int:
 
 
 def number(value: object, place: str) -> int:
-    """The integer that a message id is compared by.
+    """Return a message id as an integer, for comparison.
 
     Raises:
-        CannotStore: it is not epoch milliseconds in decimal.
+        CannotStore: the id is not decimal epoch milliseconds.
     """
     if isinstance(value, str) and _DECIMAL.fullmatch(value):
         return integer(int(value), place)
@@ -109,17 +110,17 @@ def number(value: object, place: str) -> int:
 
 
 def diagnostic(value: str | None) -> str | None:
-    """A text that only people read, made storable: what has no UTF-8 form is escaped, as nobody can mend it."""
+    """Make a diagnostic text storable: escape what UTF-8 cannot encode, because an error here would help nobody."""
     if value is None:
         return None
     return value.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def encode_action(action: Action) -> str:
-    """The stored form of an action.
+    """Encode an action.
 
     Raises:
-        CannotStore: naming the field, as in `SendMessage.metadata['colour']`.
+        CannotStore: a field cannot be stored; the text names it, as in `SendMessage.metadata['colour']`.
     """
     form = ACTIONS.encode(action, "action")
     stored = _UTF8.encode({"v": VERSION, **form})
@@ -133,18 +134,18 @@ def encode_action(action: Action) -> str:
 
 
 def decode_action(stored: str) -> Action:
-    """The action of a stored form.
+    """Decode an action.
 
     Raises:
-        StoreTooNew: a newer chatbot wrote it.
-        StoreError: it is not what any chatbot wrote.
+        StoreTooNew: it was written by a newer chatbot.
+        StoreError: it is damaged or was not written by chatbot.
     """
     action: Action = _decode(ACTIONS, stored, "action")
     return action
 
 
 def encode_event(event: Event) -> str:
-    """The stored form of an event. It holds whatever a service can say, also what has no UTF-8 form.
+    """Encode an event. Texts of the service that UTF-8 cannot encode are kept, as ASCII escapes.
 
     Raises:
         CannotStore: a field is not of its declared type.
@@ -153,13 +154,13 @@ def encode_event(event: Event) -> str:
 
 
 def decode_event(stored: str) -> Event:
-    """The event of a stored form; errors as `decode_action`."""
+    """Decode an event; raises the same errors as `decode_action`."""
     event: Event = _decode(EVENTS, stored, "event")
     return event
 
 
 def as_stored(part: str) -> tuple[str, str]:
-    """How a piece of a text stands inside a stored action, and inside a stored event: what a search looks for."""
+    """Return the forms of a text inside a stored action and inside a stored event, for searching."""
     return _UTF8.encode(part)[1:-1], _ASCII.encode(part)[1:-1]
 
 
@@ -176,10 +177,10 @@ def _utf8(value: object, place: str) -> str:
 
 
 def check_utf8(form: Any, place: str) -> None:
-    """Find the text that has no UTF-8 form, and say where it is.
+    """Check that all texts can be encoded in UTF-8.
 
     Raises:
-        CannotStore: there is one.
+        CannotStore: a text cannot be encoded; the error names its place.
     """
     if isinstance(form, str):
         _utf8(form, place)

@@ -1,16 +1,16 @@
-"""The one serializer: how values of a declared type become JSON text and come back. Read off the type hints, once.
+"""Serialization of values to JSON text and back, driven by type hints. Performs no I/O.
 
-Pure, and strict in both directions: a type without a stored form is refused when its form is asked for, which is when
-a plugin is loaded; `CannotStore` names the place of a value that is not of its declared type, when it is written and
-when it is read. Error texts never show a text's content: it may be what somebody said.
+Strict in both directions. A type without a stored form is rejected when its form is requested, which is when a plugin
+is loaded. A value that is not of its declared type raises `CannotStore`, which names its place, on writing and on
+reading. Errors never quote the content of a text, because it may be part of a conversation.
 
-There are two layouts, and stored bytes never change in either. Actions and events (`Kinds`) are chatbot's own: enums by
-value, and no field that has its default emptiness. Types of authors (`form_of`) may be anything of `STORABLE`: enums by
-name, unions with a tag, every field.
+There are two layouts, and the stored bytes of both must never change, because existing stores contain them. Actions and
+events (`Kinds`) are defined by chatbot: enums are stored by value, and fields with an empty default value are omitted.
+Types of plugin authors (`form_of`) may be anything in `STORABLE`: enums by name, unions with a tag, every field.
 
-This is not msgspec, which is three times as fast on an event (6 instead of 18 µs): it neither writes nor reads half
-surrogates, which stored events hold ASCII-escaped, it does not check values that it writes, and it stores times,
-durations, sets and unions differently.
+msgspec is not used, although it is three times as fast on an event (6 instead of 18 µs): it neither writes nor reads
+lone surrogates, which stored events contain ASCII-escaped, it does not check the values that it writes, and it stores
+times, durations, sets and unions differently.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 EMPTY: Final[tuple[object, ...]] = (None, {}, [])
-"""What is left out of a record whose field has a default."""
+"""Values omitted from a record if the field has a default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How one type is stored; both functions are given the value and its place."""
+    """The stored form of a type: functions that encode and decode a value, given its place for errors."""
 
     encode: Callable[[Any, str], Any]
     decode: Callable[[Any, str], Any]
 
 
 def not_of(value: object, place: str, expected: str) -> CannotStore:
-    """Say what was expected; of the value only its type."""
+    """Return an error that states the expected type and the type of the value, but not the value."""
     return CannotStore(f"{place} is of type {type(value).__name__}; expected {expected}")
 
 
 class Kinds:
-    """The classes that may stand where a base class is declared, each under a name that is never changed.
+    """The subclasses of a base class, each stored under a name that must never change.
 
     Args:
-        named: the classes by their names.
-        kinds: forms of other base classes that may stand in their fields.
+        named: the classes by their stored names.
+        kinds: the forms of other base classes that occur in their fields.
     """
 
     def __init__(self, named: Mapping[str, type], kinds: Mapping[Any, Form] | None = None) -> None:
@@ -64,7 +64,7 @@ class Kinds:
         self._forms = {name: forms.of(cls, cls.__name__) for name, cls in named.items()}
 
     def encode(self, value: object, place: str) -> dict[str, Any]:
-        """The stored form, with its kind."""
+        """Encode a value together with its kind."""
         name = self._names.get(type(value))
         if name is None:
             expected = "one of " + ", ".join(sorted(cls.__name__ for cls in self._names))
@@ -73,7 +73,7 @@ class Kinds:
         return {"kind": name, **fields}
 
     def decode(self, form: Any, place: str) -> Any:
-        """The value of a stored form."""
+        """Decode the stored form of a value."""
         if not isinstance(form, dict):
             raise not_of(form, place, "an object with its kind")
         name = form.get("kind")
@@ -87,32 +87,32 @@ STORABLE: Final = (
     "dataclasses, pydantic models, str, int, float, bool, bytes, Decimal, date, datetime, timedelta, UUID, Enum,"
     " Literal, list, tuple, set, dict, unions of these, and Any for plain JSON"
 )
-"""What has a stored form, for error messages."""
+"""The types that have a stored form, for error messages."""
 
 
 def form_of(hint: Any, place: str) -> Form:
-    """The stored form of a type.
+    """Return the stored form of a type.
 
     Args:
         hint: the type, as in an annotation.
-        place: what an error calls it: `Cart`.
+        place: its name in errors, such as `Cart`.
 
     Raises:
-        TypeError: it has none; names the field, and what would do.
+        TypeError: the type has no stored form; the text names the field and the supported types.
     """
     return _Forms().of(hint, place)
 
 
 def is_model(hint: Any) -> bool:
-    """Whether it is a pydantic model; pydantic need not be there to say no."""
+    """Return whether a type is a pydantic model; works without pydantic installed."""
     return isinstance(hint, type) and hasattr(hint, "__pydantic_validator__") and hasattr(hint, "model_validate")
 
 
 class _Forms:
-    """Forms being built; a dataclass may hold others of its own class.
+    """Builds forms; supports recursive dataclasses.
 
     Args:
-        kinds: of the layout of actions and events: the forms of base classes; None for the layout of authors' types.
+        kinds: the forms of base classes in the layout of actions and events; None for the layout of authors' types.
     """
 
     def __init__(self, kinds: Mapping[Any, Form] | None = None) -> None:
@@ -144,7 +144,7 @@ class _Forms:
             return _model(cls)
         if is_dataclass(cls):
             if cls not in self._known:
-                self._known[cls] = self._late(cls)  # a field may be of this class itself
+                self._known[cls] = self._late(cls)  # a field may be of the same class
                 self._known[cls] = self._record(cls, place)
             return self._known[cls]
         raise _no_form(cls, place)
@@ -171,7 +171,7 @@ class _Forms:
         if origin is tuple:
             return tuple_form([self.of(item, f"{place}[{index}]") for index, item in enumerate(arguments)])
         if self._is_own and origin is Mapping and arguments == (str, str):
-            return Form(_texts, _texts)  # an error shows the key, which is the author's, not a person's
+            return Form(_texts, _texts)  # errors may show the key: it is chosen by the author, not by a user
         if origin in (dict, Mapping):
             return mapping_form(self.of(arguments[0], f"a key of {place}"), self.of(arguments[1], f"{place}[]"))
         raise _no_form(hint, place)
@@ -200,7 +200,7 @@ class _Forms:
 
 
 def has_default(field: Field[Any]) -> bool:
-    """Whether a dataclass can be made without this field."""
+    """Return whether a dataclass field is optional in the constructor."""
     return field.default is not MISSING or field.default_factory is not MISSING
 
 
@@ -268,7 +268,7 @@ PLAIN: Final[Mapping[Any, Form]] = {
 
 
 def _json(value: object, place: str) -> Any:
-    """Plain JSON as it is; what would come back as something else is refused."""
+    """Return plain JSON unchanged; reject values that would not be equal after decoding."""
     if value is None or isinstance(value, bool) or type(value) in (str, int):
         return value
     if type(value) is float:
@@ -290,7 +290,7 @@ def _float(value: object, place: str) -> float:
 
 
 def _scalar(cls: type, encode: Callable[[Any], str | int], decode: Callable[[Any], Any]) -> Form:
-    """The form of a type whose values are texts or numbers in JSON."""
+    """Return the form of a type whose values are JSON strings or numbers."""
 
     def checked(value: object, place: str) -> str | int:
         if type(value) is not cls:
@@ -325,7 +325,7 @@ SCALARS: Final[Mapping[type, Form]] = {
 
 
 def _text_choice_form(choices: Mapping[Any, Any]) -> Form:
-    """The form of a text out of a few, or of what each stands for; stored as the text."""
+    """Return the form of one of several texts, or of the values they stand for; stored as the text."""
     expected = " or ".join(repr(key) for key in choices)
 
     def check(value: object, place: str) -> str:
@@ -340,7 +340,7 @@ def _text_choice_form(choices: Mapping[Any, Any]) -> Form:
 
 
 def choice_form(choices: Mapping[str, Any]) -> Form:
-    """The form of a value out of a few, each stored as its name."""
+    """Return the form of one of several values, each stored as its name."""
     names = {value: name for name, value in choices.items()}
     expected = " or ".join(choices)
 
@@ -359,7 +359,7 @@ def choice_form(choices: Mapping[str, Any]) -> Form:
 
 
 def optional_form(form: Form) -> Form:
-    """The form of a value or None."""
+    """Return the form of a value or None."""
     return Form(
         lambda value, place: None if value is None else form.encode(value, place),
         lambda value, place: None if value is None else form.decode(value, place),
@@ -367,7 +367,7 @@ def optional_form(form: Form) -> Form:
 
 
 def tagged_form(forms: Mapping[str, Form]) -> Form:
-    """The form of a union: the first alternative that the value is one of, under its name."""
+    """Return the form of a union: the name and form of the first alternative that accepts the value."""
     expected = " or ".join(forms)
 
     def encode(value: object, place: str) -> dict[str, Any]:
@@ -387,7 +387,7 @@ def tagged_form(forms: Mapping[str, Form]) -> Form:
 
 
 def sequence_form(form: Form, kind: type) -> Form:
-    """The form of a list or a tuple of any length."""
+    """Return the form of a list or of a tuple of any length."""
 
     def encode(value: object, place: str) -> list[Any]:
         if not isinstance(value, kind):
@@ -401,7 +401,7 @@ def sequence_form(form: Form, kind: type) -> Form:
 
 
 def set_form(form: Form, kind: type) -> Form:
-    """The form of a set: a list in an order of its own, so that equal sets have equal forms."""
+    """Return the form of a set: a sorted list, so that equal sets have equal forms."""
 
     def encode(value: object, place: str) -> list[Any]:
         if not isinstance(value, kind):
@@ -415,7 +415,7 @@ def set_form(form: Form, kind: type) -> Form:
 
 
 def tuple_form(forms: Sequence[Form]) -> Form:
-    """The form of a tuple with a type for each item."""
+    """Return the form of a tuple with a type for each item."""
 
     def each(value: Sequence[Any], place: str, step: Callable[[Form, Any, str], Any]) -> list[Any]:
         if len(value) != len(forms):
@@ -435,7 +435,7 @@ def tuple_form(forms: Sequence[Form]) -> Form:
 
 
 def mapping_form(keys: Form, values: Form) -> Form:
-    """The form of a dict: an object where the keys' forms are texts, else a list of pairs."""
+    """Return the form of a dict: an object if the keys are stored as texts, else a list of pairs."""
 
     def encode(value: object, place: str) -> Any:
         if not isinstance(value, Mapping):
@@ -459,7 +459,7 @@ def _listed(value: object, place: str) -> list[Any]:
 
 
 def _object_form(cls: type, forms: Mapping[str, Form], *, omits_empty: bool) -> Form:
-    """The form of a dataclass: an object, its fields by their names."""
+    """Return the form of a dataclass: an object with its fields by name."""
     defaults = {field.name for field in fields(cls) if has_default(field)}
 
     def encode(value: object, place: str) -> dict[str, Any]:
@@ -485,7 +485,7 @@ def _object_form(cls: type, forms: Mapping[str, Form], *, omits_empty: bool) -> 
 
 
 def _model(cls: Any) -> Form:
-    """The form of a pydantic model: what it makes of itself."""
+    """Return the form of a pydantic model: its own JSON dump."""
 
     def encode(value: object, place: str) -> Any:
         if type(value) is not cls:
@@ -493,13 +493,13 @@ def _model(cls: Any) -> Form:
         return _dump(value, place)  # type: ignore[arg-type]  # it is of cls, which is a model
 
     def decode(form: Any, place: str) -> Any:
-        from pydantic import ValidationError  # here, because only who stores models shall pay for it
+        from pydantic import ValidationError  # imported only when models are stored
 
         try:
             return cls.model_validate_json(to_json(form))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            # Keys of a dict, and what a validator of the author's says, may be what people said.
+            # Keys of a dict and messages of the author's validators may contain text of users: show neither.
             parts = [str(part) if isinstance(part, int) or part in cls.model_fields else "…" for part in first["loc"]]
             is_author_s = first["type"] in ("value_error", "assertion_error")
             msg = f"{'.'.join((place, *parts))}: {'its validator refuses it' if is_author_s else first['msg']}"
@@ -511,7 +511,7 @@ def _model(cls: Any) -> Form:
 def _dump(model: BaseModel, place: str) -> Any:
     try:
         return model.model_dump(mode="json", by_alias=True, round_trip=True, warnings="error")
-    except Exception:  # pydantic names what is wrong, not always where: look for the field
+    except Exception:  # pydantic does not always name the field: find it
         for name in type(model).model_fields:
             try:
                 model.model_dump(mode="json", round_trip=True, warnings="error", include={name})
@@ -527,26 +527,26 @@ _ASCII: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), sort_
 
 
 def to_json(form: Any) -> str:
-    """A stored form as text; equal forms are equal texts. Holds whatever people can say, half surrogates too."""
+    """Return a stored form as ASCII text. Equal forms give equal texts; lone surrogates are escaped."""
     return _ASCII.encode(form)
 
 
 MAX_RECORD_BYTES: Final = 1_048_576
-"""What one record of an author holds at most, in its stored form: a state, an argument list of a timer, a result.
+"""The maximum size of a record of a plugin in its stored form: a state, the arguments of a timer, a result.
 
-A state is read and written with every event that uses it, so a larger one slows down every other bot of the store.
+A state is read and written with every event that uses it, so larger ones would slow down all bots of the store.
 """
 
 
 def check_size(stored: str, what: str) -> str:
-    """A stored form of `to_json` as it is, if it is no larger than a record may be.
+    """Return a stored form unchanged if it does not exceed `MAX_RECORD_BYTES`.
 
     Args:
-        stored: the form, which is ASCII.
-        what: what it is of, for the error.
+        stored: the result of `to_json`; it is ASCII, so its length is its size in bytes.
+        what: a description of the record, for the error.
 
     Raises:
-        CannotStore: it is larger; says by how much.
+        CannotStore: the record is too large; the text states by how much.
     """
     if len(stored) > MAX_RECORD_BYTES:
         msg = (
@@ -558,5 +558,5 @@ def check_size(stored: str, what: str) -> str:
 
 
 def from_json(text: str) -> Any:
-    """The stored form of a text."""
+    """Parse a text to a stored form."""
     return json.loads(text)

@@ -1,6 +1,6 @@
-"""The embedded store: one SQLite file, one process. Commits are grouped by the writer, reads go beside it.
+"""The embedded store: one SQLite file, used by one process. A writer thread groups commits; reads run beside it.
 
-It needs a real event loop: its threads and virtual time do not mix (tests use `MemoryStore` there).
+It requires a real event loop, because its threads do not work with virtual time (such tests use `MemoryStore`).
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from chatbot.stores.writes import Write
 T = TypeVar("T")
 
 READERS: Final = 4
-"""How many reads may run at once, each with its own connection."""
+"""The maximum number of concurrent reads, each on its own connection."""
 
 
 class SqliteStore(SqlStore):
-    """A `Store` in a file, which is made on first use. Its directory must exist.
+    """A `Store` in a file, which is created on first use. Its directory must exist.
 
     Args:
-        path: the file; relative to the working directory. `-wal`, `-shm` and `.lock` lie beside it.
-        busy_seconds: how long another program may lock the file (a backup, the sqlite3 shell) before a commit fails.
-        is_visit: only a look, or a small change, between two runs of bots: what the file tells of the end of the
-            last run (`was_killed`) stays as it is, for the next run to read.
+        path: the file, relative to the working directory. `-wal`, `-shm` and `.lock` files are created next to it.
+        busy_seconds: how long another program (a backup, the sqlite3 shell) may lock the file before a commit fails.
+        is_visit: whether the store is opened for inspection or a small change between two runs. The record of how the
+            last run ended (`was_killed`) is then left unchanged for the next run.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, busy_seconds: float = 5.0, is_visit: bool = False) -> None:
@@ -53,12 +53,12 @@ class SqliteStore(SqlStore):
         self._last = queries.LastHolder()
 
     async def __aenter__(self) -> SqliteStore:
-        """Open the file: take its lock, make it, bring its tables up to date.
+        """Take the lock, create the file if necessary, and migrate its tables.
 
         Raises:
-            StoreInUse: another process has it.
-            StoreTooNew: a newer chatbot wrote it.
-            StoreError: it cannot be used.
+            StoreInUse: another process uses the file.
+            StoreTooNew: a newer chatbot wrote the file.
+            StoreError: the file cannot be used.
         """
         async with AsyncExitStack() as exits:
             await anyio.to_thread.run_sync(self._file.find)
@@ -77,12 +77,12 @@ class SqliteStore(SqlStore):
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Write what was committed, then close the file."""
+        """Write the submitted commits, then close the file."""
         self._writer = self._readers = None
         await self._exits.aclose()
 
     async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
-        """Make these changes durable, together with those of others who wait; see `Store.commit`."""
+        """Make changes durable, in one transaction with other waiting commits; see `Store.commit`."""
         writer = self._open_writer()
         asked = statements(bot, writes)
         if asked:
@@ -90,7 +90,7 @@ class SqliteStore(SqlStore):
 
     @property
     def was_killed(self) -> bool:
-        """See `Store.was_killed`; a copy of a file that was in use says so too."""
+        """See `Store.was_killed`; also true for a copy of a file that was in use."""
         return self._last.was_killed
 
     @property
@@ -118,10 +118,10 @@ class SqliteStore(SqlStore):
             self._writer.submit_from_thread(lambda _connection: None).wait(seconds)
 
     async def forget(self, user: UserId) -> int:
-        """Erase a person, also from the free pages and the write-ahead log of the file; see `Store.forget`."""
+        """Erase a user, including traces in free pages and in the write-ahead log; see `Store.forget`."""
         writer = self._open_writer()
         person = UserId(codec.text(user, "user"))
-        # A new plan for each run: the writer runs a job again if another one of its group fails.
+        # The plan is created inside the job: the writer repeats a job if another one of its group fails.
         changed = await writer.submit(lambda connection: run(connection, queries.forget(person)))
         await anyio.to_thread.run_sync(self._file.empty_log)
         return changed
@@ -138,10 +138,10 @@ class SqliteStore(SqlStore):
 
 
 class _Transactions:
-    """Writes groups of jobs, each group one transaction, whatever becomes of each job. Lives in the writer's thread.
+    """Writes each group of jobs in one transaction, even if some jobs fail. Used in the writer's thread only.
 
-    After trouble with the file the connection is dropped, and the next group opens it anew: once the trouble is
-    over, the store works again.
+    After a file error, the connection is dropped and the next group opens a new one. The store therefore recovers by
+    itself once the cause is fixed.
     """
 
     def __init__(self, file: SqliteFile, *, is_visit: bool) -> None:
@@ -151,7 +151,7 @@ class _Transactions:
         self.is_in_order = True
 
     def open(self) -> queries.LastHolder:
-        """Open the file and note in it who holds it; returns how its last holder ended."""
+        """Open the file and record this process as its holder; return how the last holder ended."""
         self._connection = self._file.prepare()
         if self._is_visit:
             return queries.LastHolder()
@@ -165,7 +165,7 @@ class _Transactions:
         return last
 
     def close(self) -> None:
-        """Let go of the file, if all ended in order; otherwise the next holder takes this one for killed."""
+        """Record a regular end and close the file; without that record, the next holder reports a kill."""
         if self.is_in_order and not self._is_visit:
             with suppress(sqlite3.Error, StoreError):
                 execute(self._connected(), [queries.MARK_CLOSED])
@@ -178,7 +178,7 @@ class _Transactions:
 
     def _drop(self) -> None:
         if self._connection is not None:
-            with suppress(sqlite3.Error):  # an open transaction is rolled back, which is what is wanted
+            with suppress(sqlite3.Error):  # closing rolls back an open transaction, as intended
                 self._connection.close()
             self._connection = None
 
@@ -194,15 +194,15 @@ class _Transactions:
                 job.error.__cause__ = error
 
     def _error(self, error: Exception) -> StoreError:
-        """A new error per job, as each is raised in a task of its own."""
+        """Return a new error for each job, because each is raised in a different task."""
         return StoreError(str(error)) if isinstance(error, StoreError) else self._file.explain(error, "write")
 
 
 def _write_together(connection: sqlite3.Connection, group: Sequence[Job[Any]]) -> bool:
-    """Write a group whose jobs all succeed; False, with nothing written, if one fails on its own: that is rare.
+    """Write a group in one transaction; return False, with nothing written, if a job fails by itself, which is rare.
 
-    No savepoints: they would cost more than the jobs. A job that fails undoes the whole group, which is then written
-    again by `_write_apart`, so every job must be able to run twice.
+    Savepoints are not used, because they cost more than the jobs. A failing job rolls back the whole group, which
+    `_write_apart` then writes again. Every job must therefore be safe to run twice.
     """
     connection.execute("BEGIN IMMEDIATE")
     for job in group:
@@ -218,7 +218,7 @@ def _write_together(connection: sqlite3.Connection, group: Sequence[Job[Any]]) -
 
 
 def _write_apart(connection: sqlite3.Connection, group: Sequence[Job[Any]]) -> None:
-    """Write a group with a savepoint for each job: what fails on its own is undone and noted, the others stay."""
+    """Write a group with a savepoint for each job: a failing job is rolled back and gets its error, others are kept."""
     connection.execute("BEGIN IMMEDIATE")
     for job in group:
         connection.execute("SAVEPOINT job")
@@ -234,13 +234,13 @@ def _write_apart(connection: sqlite3.Connection, group: Sequence[Job[Any]]) -> N
 
 
 def _is_of_file(error: Exception) -> bool:
-    """Whether the file or the machine failed, so that the whole transaction is in doubt."""
+    """Return whether the file or the machine failed, so that the whole transaction is in doubt."""
     kinds = (sqlite3.OperationalError, sqlite3.InternalError, MemoryError, OSError)
     return isinstance(error, kinds) or type(error) is sqlite3.DatabaseError
 
 
 class _Readers:
-    """Runs reads in worker threads, on connections of their own that are opened as needed."""
+    """Runs reads in worker threads, on connections that are opened on demand."""
 
     def __init__(self, file: SqliteFile) -> None:
         self._file = file
@@ -251,7 +251,7 @@ class _Readers:
         return await anyio.to_thread.run_sync(self._run, plan, limiter=self._turns)
 
     async def close(self) -> None:
-        """Wait for the reads that run, then close the connections. Cancellation waits."""
+        """Wait for running reads, then close the connections. Not interrupted by cancellation."""
         with anyio.CancelScope(shield=True):
             for _ in range(READERS):
                 await self._turns.acquire_on_behalf_of(object())
@@ -277,6 +277,6 @@ class _Readers:
 
 
 async def _shielded(work: Callable[[], None]) -> None:
-    """Run something that blocks to its end, even when the task is being cancelled."""
+    """Run a blocking function to completion, even if the task is cancelled."""
     with anyio.CancelScope(shield=True):
         await anyio.to_thread.run_sync(work)

@@ -1,6 +1,6 @@
-"""The SQLite file: private to its owner, opened safely; each failure is explained in one sentence with a remedy.
+"""The SQLite file: creation with private permissions, connections, and error messages with a remedy.
 
-Everything here blocks and is called from worker threads only.
+All functions block: call them from worker threads only.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from chatbot.errors import StoreError
 from chatbot.stores.schema import migrate
 
 CACHE_KIB: Final = 4_096
-"""Page cache of the connection that writes; with four times as much, a commit took as long."""
+"""Page cache of the writing connection in KiB; four times as much did not make commits faster."""
 
 READING_CACHE_KIB: Final = 1_024
-"""Page cache of each connection that reads: they look single rows up, and the system's own cache is behind them."""
+"""Page cache of each reading connection in KiB; small, as reads fetch single rows and the system caches the file."""
 
 CHECKPOINT_PAGES: Final = 8_000
-"""How long the write-ahead log grows (about 32 MB) before it is worked into the file.
+"""The size of the write-ahead log in pages (about 32 MB) at which it is checkpointed into the file.
 
-Pages that many threads change again and again are then written once: a third less time per commit than with
-SQLite's 1,000.
+Pages that many threads change repeatedly are then written once. This takes a third less time per commit than SQLite's
+default of 1,000 pages.
 """
 
 LOG_BYTES: Final = 64 * 1024 * 1024
-"""What the write-ahead log is cut to after one huge commit has made it longer."""
+"""The size to which the write-ahead log is truncated after a huge commit."""
 
 _OWNER_ONLY: Final = 0o600
 
@@ -51,7 +51,7 @@ class SqliteFile:
 
     Args:
         path: absolute.
-        busy_seconds: how long another program may lock it before a statement fails.
+        busy_seconds: how long another program may lock the file before a statement fails.
     """
 
     def __init__(self, path: Path, *, busy_seconds: float) -> None:
@@ -60,10 +60,10 @@ class SqliteFile:
         self._identity: tuple[int, int] | None = None
 
     def find(self) -> None:
-        """Follow links to the file itself, so that it has one lock by whatever name; check that it can be there.
+        """Resolve links, so that the file has one lock under all its names, and check its directory.
 
         Raises:
-            StoreError: there is no such directory, or the path itself is one.
+            StoreError: the directory does not exist, or the path is a directory.
         """
         self.path = self.path.resolve()
         if not self.path.parent.is_dir():
@@ -74,13 +74,13 @@ class SqliteFile:
             raise StoreError(msg)
 
     def prepare(self) -> sqlite3.Connection:
-        """Make the file if it is missing, its tables up to date, and everything beside it the owner's alone.
+        """Create the file if it is missing, migrate its tables, and restrict all its files to their owner.
 
         Returns:
             A connection for writing.
 
         Raises:
-            StoreError: it cannot be used; the text says why and what to do.
+            StoreError: the file cannot be used; the text gives the reason and a remedy.
         """
         try:
             self._create()
@@ -99,10 +99,10 @@ class SqliteFile:
         return connection
 
     def connect(self, *, for_reading: bool = False) -> sqlite3.Connection:
-        """Open the file, which must exist; in autocommit mode, usable from one thread after another.
+        """Open the existing file in autocommit mode; the connection may be passed from thread to thread.
 
         Raises:
-            StoreError: it cannot be opened.
+            StoreError: the file cannot be opened.
         """
         try:
             connection = sqlite3.connect(
@@ -125,7 +125,7 @@ class SqliteFile:
         """Check that the file is still in place: writes to a deleted file are lost when the last process closes it.
 
         Raises:
-            StoreError: it was moved, deleted or replaced.
+            StoreError: the file was moved, deleted or replaced.
         """
         if self._identify() != self._identity:
             msg = (
@@ -138,7 +138,7 @@ class SqliteFile:
         """Move the contents of the write-ahead log into the file, and truncate the log.
 
         Raises:
-            StoreError: another program is reading the file and keeps the log as it is.
+            StoreError: another program is reading the file, which prevents truncation.
         """
         connection = self.connect()
         try:
@@ -152,10 +152,10 @@ class SqliteFile:
             raise StoreError(msg)
 
     def explain(self, error: Exception, doing: str) -> StoreError:
-        """Return an error that says in one sentence what happened and what to do.
+        """Return an error that states in one sentence what happened and what to do.
 
         Args:
-            error: what SQLite raised.
+            error: the exception of SQLite.
             doing: "open", "read" or "write".
         """
         code: int | None = getattr(error, "sqlite_errorcode", None)
@@ -182,7 +182,7 @@ class SqliteFile:
 
 
 def own(path: Path) -> None:
-    """Take a file's rights from everybody but its owner."""
+    """Restrict access to a file to its owner."""
     if os.name == "posix" and path.stat().st_mode & 0o077:
         path.chmod(_OWNER_ONLY)
 
@@ -199,12 +199,12 @@ def _configure(connection: sqlite3.Connection, *, for_reading: bool) -> None:
         raise sqlite3.OperationalError(msg)
     connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
-    connection.execute("PRAGMA synchronous = FULL")  # an acknowledged commit outlives a power cut
-    connection.execute("PRAGMA secure_delete = ON")  # what was erased does not linger in free pages
+    connection.execute("PRAGMA synchronous = FULL")  # an acknowledged commit survives a power failure
+    connection.execute("PRAGMA secure_delete = ON")  # erased data is overwritten in free pages
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make a new file's name durable; systems on which directories cannot be opened do that themselves."""
+    """Make the name of a new file durable; not needed on systems where directories cannot be opened."""
     with suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)
         try:

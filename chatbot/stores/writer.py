@@ -1,8 +1,8 @@
 """The writer: one thread that writes commits to disk in groups.
 
-A commit to a disk takes as long for a thousand changes as for one. All jobs that tasks submit while a group is being
-written therefore become the next group. A queue that never blocks passes jobs to the thread; the thread passes results
-to the event loop once per group.
+A commit takes about the same time for a thousand changes as for one, because it waits for the disk. All jobs submitted
+while a group is being written therefore form the next group. A non-blocking queue passes jobs to the thread; the thread
+passes results to the event loop once per group.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from chatbot.stores import rows
 T = TypeVar("T")
 
 ROOM: Final = 10_000
-"""How many jobs the writer holds at most; further tasks wait before they submit."""
+"""The maximum number of pending jobs; further tasks wait before they submit."""
 
 GROUP: Final = 1_000
-"""How many jobs become one transaction at most; this limits how long the first of them waits."""
+"""The maximum number of jobs in a transaction; it limits how long the first of them waits."""
 
 
 class Job(Generic[T]):
@@ -53,8 +53,8 @@ class Writer:
     """A thread that writes groups of jobs.
 
     Args:
-        write: writes one group, in the writer's thread, and gives each job its result or error. What it raises
-            becomes the error of the group's jobs.
+        write: writes one group in the writer's thread and sets the result or error of each job. If it raises, the
+            exception becomes the error of all jobs of the group.
         room: see `ROOM`.
         group: see `GROUP`.
     """
@@ -65,9 +65,9 @@ class Writer:
         self._room = anyio.Semaphore(room, fast_acquire=True)
         self._queue: SimpleQueue[Job[Any] | None] = SimpleQueue()
         self._is_closing = False
-        # anyio has no way to hand back to the loop that does not make the thread wait for the loop's answer
+        # asyncio directly: with anyio, the thread would have to wait for the event loop's answer
         self._loop = asyncio.get_running_loop()
-        # A daemon: a process that is told to stop now does not wait for a disk.
+        # A daemon thread, so that an immediate stop of the process does not wait for the disk.
         self._thread = threading.Thread(target=self._run, name="chatbot-store-writer", daemon=True)
 
     def start(self) -> None:
@@ -75,13 +75,14 @@ class Writer:
         self._thread.start()
 
     async def submit(self, work: Callable[[Any], T]) -> T:
-        """Have something written; returns what `work` returned, once its group is durable.
+        """Run a write in the writer's thread; return its result once its group is durable.
 
-        Cancelled before it is submitted, it is not written; cancelled while waiting, it is written all the same.
+        If the task is cancelled before submission, nothing is written. If it is cancelled while waiting, the write
+        still takes place.
 
         Raises:
             StateError: the writer is closing.
-            Exception: what the job, or its whole group, failed with; it was not written then.
+            Exception: the error of the job or of its whole group; nothing was written.
         """
         await anyio.lowlevel.checkpoint_if_cancelled()
         await self._room.acquire()
@@ -93,17 +94,17 @@ class Writer:
         return await done
 
     def submit_from_thread(self, work: Callable[[Any], T]) -> threading.Event:
-        """Have something written after everything that was submitted; the event loop may be blocked.
+        """Queue a write after all submitted ones, from any thread, even while the event loop is blocked.
 
         Returns:
-            set once it is written, or has failed; never, if the writer is closed.
+            An event that is set once the job is written or has failed; it is never set if the writer is closed.
         """
         written = threading.Event()
         self._queue.put(Job(work, None, written))
         return written
 
     async def close(self) -> None:
-        """Write what was submitted, then end the thread. Cancellation waits."""
+        """Write the submitted jobs, then end the thread. Not interrupted by cancellation."""
         self._is_closing = True
         self._queue.put(None)
         with anyio.CancelScope(shield=True):
@@ -117,7 +118,7 @@ class Writer:
                 self._write_all(group)
 
     def _take(self) -> tuple[list[Job[Any]], bool]:
-        """Wait for a job, then take all that are there; whether they are the last ones."""
+        """Wait for a job and return it with all other pending ones, and whether they are the last."""
         group: list[Job[Any]] = []
         try:
             while len(group) < self._group:
@@ -141,7 +142,7 @@ class Writer:
         try:
             self._loop.call_soon_threadsafe(self._hand_back, group)
         except RuntimeError:
-            return  # the loop was closed without closing the store: nobody waits any more
+            return  # the loop was closed before the store: no task waits
 
     def _hand_back(self, group: list[Job[Any]]) -> None:
         for job in group:
