@@ -1,4 +1,4 @@
-"""Reads the list of a bot's threads: which have moved, which are new, and which are gone."""
+"""Poll the list of a bot's threads for new, changed and deleted threads."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from chatbot.service.back_off import BackOff
 from chatbot.service.budget import Operation
 
 FULL_WALK_SECONDS: Final = 600.0
-"""How often the list of threads is read to its end: a few threads are listed out of order (recorded sessions)."""
+"""Seconds between two full reads of the thread list: a few threads are listed out of order (recorded sessions)."""
 
 SPENT_BEFORE: Final = 30
-"""Requests that the process before this one may have made just before this one starts."""
+"""Requests that a previous process may have made just before this one started."""
 
 SUMMONS_SECONDS: Final = 0.25
-"""Between two questions, however often somebody summons: 40 in 10 s, of the 50 that are allowed."""
+"""Minimum seconds between two polls, however often `summon` is called: 40 in 10 s; the service allows 50."""
 
 
 class ThreadWatcher:
-    """Finds a bot's threads, and which of them have moved.
+    """Poll the thread list for new, changed and deleted threads.
 
     Args:
-        context: the bot's environment.
-        scheduler: keeps the lanes of the threads.
+        context: The bot's environment.
+        scheduler: Holds the lanes of the threads.
 
     Attributes:
-        has_walked: the list of threads was read to its end since the start.
+        has_walked: The thread list was read to its end since the start.
     """
 
     def __init__(self, context: BotContext, scheduler: Scheduler) -> None:
@@ -51,27 +51,27 @@ class ThreadWatcher:
         self.has_walked = False
 
     def restart(self, horizon_ms: int | None) -> None:
-        """Begin anew, at the start of the bot.
+        """Reset the state, at the start of the bot.
 
         Args:
-            horizon_ms: the service's time up to which everything is settled; None if that is not known.
+            horizon_ms: Service time, epoch ms, up to which everything is settled; None if unknown.
         """
         self._heard_ms, self._is_complete = horizon_ms, horizon_ms is not None
         self._full_walk, self.has_walked = None, False
 
     def summon(self) -> None:
-        """Have the doorbell asked as soon as possible, rather than at its next beat."""
+        """Poll the thread list as soon as possible, instead of at its next interval."""
         self._summoned.set()
 
     def is_in(self, thread: ThreadId) -> bool:
-        """Whether the bot is in a thread, as far as it knows."""
+        """Return whether the bot is in a thread, as far as it knows."""
         lane = self._scheduler.lanes.get(thread)
         return lane is not None and not lane.membership.is_out
 
     def told(self, thread: ThreadId) -> None:
-        """Event Grid tells that something has happened in a thread, whatever it is, and whoever's thread it is."""
+        """Handle an Event Grid notification about a thread, which may not be one of the bot's."""
         if not self.is_in(thread):
-            self.summon()  # the list of threads knows whether it is ours
+            self.summon()  # the thread list shows whether the thread is the bot's
             return
         lane = self._scheduler.lanes[thread]
         self._reliance.record_delivery(thread, anyio.current_time())
@@ -81,14 +81,15 @@ class ThreadWatcher:
 
     @property
     def pause(self) -> float:
-        """Seconds between two questions; longer while Event Grid rings for everything."""
+        """Seconds between two polls of the thread list; longer while Event Grid delivers reliably."""
         cadence = self._context.settings.cadence
         return cadence.idle if self._reliance.is_trusted(anyio.current_time()) else cadence.interval
 
     async def run(self) -> None:
-        """Ask again and again which threads have moved, until canceled."""
+        """Poll the thread list until canceled."""
         now = self._full_walk_at = anyio.current_time()
-        if self._heard_ms is not None:  # there was a process before this one, and what is new will be found at once
+        if self._heard_ms is not None:
+            # A previous process may just have used part of the quota. Changes since its end are found by one poll.
             for _ in range(SPENT_BEFORE):
                 self._context.budget.spend(Operation.LIST_THREADS, now)
                 self._context.budget.spend(Operation.WALK_THREADS, now)
@@ -103,10 +104,10 @@ class ThreadWatcher:
             except ServiceError as error:
                 pause = self._failed(error, back_off)
             await self._wait(pause)
-        await anyio.sleep_forever()  # a bot that stops hears no more; a loop that ends would be taken for a failure
+        await anyio.sleep_forever()  # a stopping bot polls no more, but returning here would count as a failure
 
     async def _wait(self, pause: float) -> None:
-        """Wait until the doorbell is to be asked again; who summons is not heard more often than it is asked anyway."""
+        """Wait for the next poll; `summon` shortens the wait, but not below `SUMMONS_SECONDS` or the pause."""
         self._context.monitor.thread_list_polled(pause)
         least = min(pause, SUMMONS_SECONDS)
         await anyio.sleep(least)
@@ -123,7 +124,7 @@ class ThreadWatcher:
         return pause
 
     async def _listen(self) -> None:
-        """Read what has moved since the last time, and go on with the walk to the end."""
+        """Read what has changed since the last poll, then continue the full walk."""
         if self._heard_ms is not None:
             walk = ThreadListWalk(self._context.service, self._context.budget, horizon_ms=self._heard_ms)
             while not walk.is_over:
@@ -135,7 +136,7 @@ class ThreadWatcher:
             await self._go_on(self._full_walk)
 
     async def _go_on(self, walk: ThreadListWalk) -> None:
-        """Read further pages of the walk to the end, as many as its part of the quota allows now."""
+        """Read further pages of the full walk, as many as its share of the quota allows now."""
         while not self._context.budget.delay(Operation.WALK_THREADS, anyio.current_time()):
             self._context.budget.spend(Operation.WALK_THREADS, anyio.current_time())
             try:
@@ -143,7 +144,7 @@ class ThreadWatcher:
             except (Throttled, Unreachable, OutcomeUnknown):
                 raise
             except ServiceError:
-                self._full_walk = None  # its link may be what is refused
+                self._full_walk = None  # start over: the service may have refused the page link
                 raise
             self._heard_ms = self._heard_ms or walk.begun_ms
             if walk.is_over:
@@ -175,7 +176,7 @@ class ThreadWatcher:
                 self._scheduler.ask(item.id)
 
     def _is_news(self, item: ThreadItem) -> bool:
-        """Whether a listed thread needs a look."""
+        """Return whether a listed thread must be polled."""
         lane = self._scheduler.lanes.get(item.id)
         if lane is None:
             return item.deleted_on is None and self._context.serves(item.id)
@@ -188,10 +189,10 @@ class ThreadWatcher:
         return item.deleted_on is not None or may_have_moved(item.last_activity, lane.poller.looked_ms)
 
     def settled_ms(self) -> int | None:
-        """The service's time, epoch ms, up to which everything is settled that the list of threads tells of.
+        """Return the service time, epoch ms, up to which all changes in the thread list are settled; None if unknown.
 
-        After a restart only threads that have moved since need to be looked at before their beat. None while that is
-        not known.
+        After a restart, only threads that have changed since then must be polled before their interval. The value
+        must never be later than an unsettled change, or that change waits for the thread's idle poll.
         """
         if not self._is_complete or self._heard_ms is None:
             return None
@@ -203,9 +204,9 @@ class ThreadWatcher:
 
 
 def _unsettled_since(lane: Lane) -> int | None:
-    """Since when a thread may hold what is not settled, as epoch ms; 0 if that is not known, None if it holds none."""
+    """Return since when a thread may have unsettled changes, as epoch ms; 0 if unknown, None if it has none."""
     poller, presence = lane.poller, lane.membership.presence
     if poller.rung_ms is None or lane.membership.is_out:
         return None
-    # A thread that the bot is not known to be in needs to be found again, no more.
+    # If the membership is unknown, it is enough that the list shows the thread again.
     return poller.rung_ms if presence is Presence.UNKNOWN else poller.looked_ms or 0

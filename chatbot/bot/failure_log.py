@@ -1,8 +1,9 @@
-"""Failures that come again: said in full once, then counted, and summed up from time to time.
+"""Log repeated and ongoing failures without flooding the log.
 
-Says once that something is wrong and once that it is right again, however often it is met in between.
+`RepeatedFailures` logs a failure of a handler in full once, then counts it and logs a summary from time to time.
 
-What the service has refused or failed for minutes is a reason to be degraded: `list_threads:403`, `send_message:503`.
+`OngoingFailures` logs the start and the end of a trouble once each, however often it occurs in between. Service
+operations that have failed for minutes become degraded reasons: `list_threads:403`, `send_message:503`.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 FORGOTTEN_SECONDS: Final = 3600.0
-"""A failure that was not met for so long is news again."""
+"""Seconds without an occurrence after which a failure is logged in full again."""
 
 MOST: Final = 1000
-"""So many different failures are told apart; beyond, the one not met for longest is forgotten."""
+"""Number of distinct failures remembered; beyond it, the least recent one is forgotten."""
 
 
 @dataclass(slots=True)
 class _Failure:
-    """One way to fail.
+    """A known failure.
 
     Args:
-        met_at: when it was met last.
-        unsaid: how often it was met since something was said of it.
-        said_at: when something was said of it.
+        met_at: Time of its last occurrence.
+        said_at: Time of its last log line.
+        unsaid: Occurrences since that log line.
     """
 
     met_at: float
@@ -42,10 +43,10 @@ class _Failure:
 
 
 class RepeatedFailures:
-    """Which failures of handlers are known already. Failures are the same if handler, error and line of code are.
+    """Known failures of handlers. Two failures are the same if handler, error class and line of code are.
 
     Args:
-        log: where they are summed up.
+        log: Where summaries are logged.
     """
 
     def __init__(self, log: FilteringBoundLogger) -> None:
@@ -53,7 +54,7 @@ class RepeatedFailures:
         self._known: OrderedDict[tuple[str, str, str], _Failure] = OrderedDict()
 
     def is_news(self, handler: str, error: Exception, now: float) -> bool:
-        """Count a failure; whether it should be said in full."""
+        """Count a failure, and return whether to log it in full."""
         key = (handler, kind_of(error), _place_of(error))
         known = self._known.get(key)
         if known is None or now - known.met_at >= FORGOTTEN_SECONDS:
@@ -67,7 +68,7 @@ class RepeatedFailures:
         return False
 
     def sum_up(self, now: float) -> None:
-        """Say how often what is known was met again since the last time; nothing of what was not."""
+        """Log how often each failure has recurred since its last log line; skip those that have not."""
         for (handler, kind, place), known in self._known.items():
             if known.unsaid:
                 seconds = round(now - known.said_at)
@@ -78,7 +79,7 @@ class RepeatedFailures:
 
 
 def _place_of(error: Exception) -> str:
-    """The line of code that raised it, as `file:line`; "" if it was never raised."""
+    """Return the line of code that raised the error, as `file:line`; "" if it was never raised."""
     trace = error.__traceback__
     if trace is None:
         return ""
@@ -92,17 +93,17 @@ _OPERATIONS: Final[Mapping[str, str]] = {
     "read": "list_messages",
     "send": "send_message",
 }
-"""The operation of the service that a kind of work depends on, as metrics call it."""
+"""Service operation, as named in metrics, that each kind of work depends on."""
 
 
 @dataclass(slots=True)
 class _Failing:
-    """A place where a kind of work fails.
+    """An ongoing failure of a kind of work in one place.
 
     Args:
-        since: when it began.
-        label: how it failed last: `403`, `unreachable`; "" if the service is not to blame.
-        error: what the service answered last.
+        since: Time of the first failure.
+        label: Kind of the last failure: `403`, `unreachable`; "" if the service is not the cause.
+        error: Last answer of the service, or the error text.
     """
 
     since: float
@@ -112,7 +113,7 @@ class _Failing:
 
 @dataclass(slots=True)
 class _Work:
-    """A kind of work that does not succeed everywhere at the moment."""
+    """A kind of work that fails in at least one place."""
 
     kinds: list[str] = field(default_factory=list)
     places: dict[str, _Failing] = field(default_factory=dict)
@@ -120,14 +121,14 @@ class _Work:
 
 
 class OngoingFailures:
-    """What a bot is in trouble with, by kind of work.
+    """Ongoing failures of a bot, by kind of work.
 
-    The same work may be done in many places (threads): it is in trouble until it has succeeded in every place where
-    it had failed, so that one place that works does not take back what another one has to say.
+    The same work may run in many places (threads). It counts as failing until it has succeeded in every place where
+    it had failed: a success in one thread must not end the trouble in another.
 
     Args:
-        log: where it is said.
-        clock: seconds of a monotonic clock.
+        log: Where start and end of each trouble are logged.
+        clock: Seconds of a monotonic clock.
     """
 
     def __init__(self, log: FilteringBoundLogger, clock: Callable[[], float] = time.monotonic) -> None:
@@ -136,12 +137,12 @@ class OngoingFailures:
         self._works: dict[str, _Work] = {}
 
     def record_failure(self, work: str, error: Exception, *, place: str = "") -> None:
-        """The work failed: said when it had not before, or never in this way since the trouble began.
+        """Record a failure, and log it if this kind of error is new since the trouble began.
 
         Args:
-            work: what kind of.
-            error: how.
-            place: the thread, if it was in one; only that of the first failure is said.
+            work: The kind of work.
+            error: The error.
+            place: The thread, if any; the log names only the first one.
         """
         trouble = self._works.setdefault(work, _Work())
         failing = trouble.places.setdefault(place, _Failing(self._clock()))
@@ -154,7 +155,7 @@ class OngoingFailures:
             self._log.warning("trouble.began", work=work, kind=kind, error=error, **where)
 
     def record_success(self, work: str, *, place: str = "") -> None:
-        """The work succeeded, or is not wanted there any more: said when it had failed, and fails nowhere now."""
+        """Record that the work succeeded, or is no longer needed, in a place; log it if it now fails nowhere."""
         trouble = self._works.get(work)
         if trouble is None or place not in trouble.places:
             return
@@ -165,11 +166,11 @@ class OngoingFailures:
 
     @property
     def current(self) -> dict[str, str]:
-        """What does not work at the moment: work to the latest new kind of failure."""
+        """Failing work, with the latest new kind of error."""
         return {work: trouble.kinds[-1] for work, trouble in self._works.items()}
 
     def degraded(self, now: float) -> Iterable[Degraded]:
-        """What has failed for `LASTING_SECONDS`, without a success in the same place."""
+        """Yield degraded reasons for work that has failed for `LASTING_SECONDS` without a success in the same place."""
         for work, trouble in self._works.items():
             lasting = [failing for failing in trouble.places.values() if now - failing.since >= LASTING_SECONDS]
             for label, count in Counter(failing.label for failing in lasting).items():
@@ -182,14 +183,14 @@ class OngoingFailures:
 
 
 def _answer_of(error: Exception) -> str:
-    """What the service answered, without its own words: they may quote a request."""
+    """Return the status and code of the answer without the service's text, which may quote a request."""
     if isinstance(error, ServiceError) and error.status is not None:
         return f"the service answers {error.status}" + (f" ({error.code})" if error.code else "")
     return str(error)
 
 
 def _label_of(error: Exception) -> str:
-    """How the service failed, for a metric: a status, or why there was no usable answer."""
+    """Return the kind of service failure as a metric label: a status, or why there was no usable answer."""
     match error:
         case Unreachable():
             return "unreachable"

@@ -1,7 +1,4 @@
-"""How a bot is doing, at one moment, as frozen data: for health checks, for metrics, and for people.
-
-Whether a bot has handled everything that was waiting for it when it started.
-"""
+"""Status of a bot at one moment, for health checks, metrics and people; and waiting until a bot has caught up."""
 
 from __future__ import annotations
 
@@ -21,12 +18,13 @@ from chatbot.service.budget import SERVICE_QUOTAS, Budget, Operation
 
 @dataclass(frozen=True, slots=True)
 class RunningHandler:
-    """A handler that has not ended.
+    """A running handler.
 
     Args:
-        thread: where; empty for events that are in no thread.
-        event: the kind of event.
-        handler: its qualified name, and its place in the code, once it has run for long; "" before.
+        thread: Thread of the event; "" for events outside threads.
+        event: Kind of the event.
+        seconds: How long it has run.
+        handler: Its qualified name and current line of code once it is slow; "" before.
     """
 
     thread: str
@@ -37,23 +35,25 @@ class RunningHandler:
 
 @dataclass(frozen=True, slots=True)
 class BotStatus:
-    """One bot at one moment.
+    """Status of one bot at one moment.
 
     Args:
-        threads: in how many the bot is.
-        lag: seconds by which the latest poller is behind its beat.
-        missed: the pollers whose beat was missed, with the seconds since it was due.
-        oldest_unhandled: age in seconds of the oldest message that was seen and is not handled; None if none is.
-        outbox: actions that are not sent yet.
-        outbox_age: seconds since the oldest of them was created; None if there are none.
-        quota_left: requests that the service still allows, by operation, where the fewest are left.
-        running: handlers that have not ended, the longest first.
-        waiting: events that wait until a handler may run.
-        most_handlers: how many may run at one time.
-        troubles: what does not work at the moment, with the kind of failure.
-        degraded: why the bot does not work as it should, where a restart would not help; the longest first.
-        doorbell: seconds between two questions which threads have moved; more while Event Grid tells.
-        stretch: by how much unasked looks are rarer than the cadence says, because there are so many threads.
+        name: Name of the bot.
+        user: User id of the bot.
+        threads: Number of threads that the bot is in.
+        lag: Seconds by which the latest poller is overdue.
+        missed: Stalled pollers, with the seconds by which they are overdue.
+        oldest_unhandled: Age in seconds of the oldest message that was seen but not handled; None if there is none.
+        outbox: Number of unsent actions.
+        outbox_age: Age in seconds of the oldest unsent action; None if there is none.
+        quota_left: Remaining requests by operation, in the thread with the fewest left.
+        running: Running handlers, longest first.
+        troubles: Failing kinds of work, with the kind of error.
+        degraded: Reasons why the bot is impaired in a way that a restart does not fix; longest first.
+        waiting: Events that wait for a handler slot.
+        most_handlers: Maximum number of handlers that run at the same time.
+        doorbell: Seconds between two polls of the thread list; longer while Event Grid delivers.
+        stretch: Factor by which polling intervals are stretched because the bot has so many threads.
     """
 
     name: str
@@ -75,10 +75,11 @@ class BotStatus:
 
 
 def report(bot: Bot, now: float) -> BotStatus:
-    """How a bot is doing.
+    """Return the status of a bot.
 
     Args:
-        now: seconds of the event loop's clock.
+        bot: The bot.
+        now: Seconds of the event loop's clock.
     """
     wall = bot.context.clock()
     lanes = [lane for lane in bot.scheduler.lanes.values() if lane.membership.presence is Presence.IN]
@@ -107,7 +108,7 @@ def report(bot: Bot, now: float) -> BotStatus:
 
 
 def missed(bot: Bot, now: float) -> Mapping[str, float]:
-    """What a restart of the process helps with: see `BotStatus.missed`; cheap, however many threads there are."""
+    """Return the stalled pollers, which a restart fixes. Cheap for any number of threads; see `BotStatus.missed`."""
     return _missed(_late(bot, now))
 
 
@@ -116,7 +117,7 @@ def _missed(late: Mapping[str, float]) -> dict[str, float]:
 
 
 def _late(bot: Bot, now: float) -> dict[str, float]:
-    """Pollers that are at work for too long, and the thread that waits longest for its turn."""
+    """Return the overdue pollers at work, and the thread that has waited longest for its turn."""
     if bot.context.is_stopping or bot.is_starting_again(now):
         return {}
     late = bot.context.monitor.heartbeats.late(now)
@@ -156,9 +157,9 @@ def _slow(running: tuple[RunningHandler, ...]) -> Iterator[Degraded]:
 
 
 async def caught_up(bot: Bot) -> None:
-    """Wait until all threads were found and read, and nothing is owed there: no event, no action, no receipt.
+    """Wait until all threads are found and read, and no event, action or receipt is pending.
 
-    What cannot be done now is waited for: a quota, the next try of a handler, a service that is away.
+    This includes waiting for quotas, for retries of handlers and for an unavailable service.
     """
     is_hastened = False
     while not is_caught_up(bot):
@@ -171,14 +172,14 @@ async def caught_up(bot: Bot) -> None:
 
 
 def _hasten(bot: Bot) -> None:
-    """Have all threads read now that did not move: an edit of yesterday's may have rung nothing."""
+    """Poll all unread threads now: an edit of an old message may not show in the thread list."""
     for lane in bot.scheduler.lanes.values():
         if not lane.poller.has_looked:
             bot.scheduler.ask(lane.thread)
 
 
 def is_caught_up(bot: Bot) -> bool:
-    """Whether nothing of what was waiting is left."""
+    """Return whether the bot has handled everything that was pending."""
     if not bot.watcher.has_walked or bot.scheduler.working or not bot.scheduler.is_at_rest:
         return False
     return all(_is_done(bot, lane) for lane in bot.scheduler.lanes.values())
