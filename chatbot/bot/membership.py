@@ -1,25 +1,26 @@
-"""Whether a bot is in a thread: what proves that it is not, and when to ask again.
+"""Membership of a bot in a thread: what proves a removal, and when to check again.
 
-The states of a membership and what leads from one to another::
+States and transitions::
 
-    UNKNOWN ──list of participants names the bot──▶ IN
+    UNKNOWN ──the participant list contains the bot──▶ IN
     UNKNOWN ──refused──▶ OUT
     IN ──a request is refused, or `participantRemoved` names the bot──▶ SUSPECTED
-    SUSPECTED ──list of participants names the bot──▶ IN
-    SUSPECTED ──two sightings, at least `PROOF_SECONDS` apart──▶ OUT
-    OUT ──a probe finds the bot in the list of participants──▶ IN
-    OUT ──the thread moved in the list of threads──▶ UNKNOWN
-    any ──the list of threads shows the thread as deleted──▶ DELETED
+    SUSPECTED ──the participant list contains the bot──▶ IN
+    SUSPECTED ──two absent sightings, at least `PROOF_SECONDS` apart──▶ OUT
+    OUT ──a probe finds the bot in the participant list──▶ IN
+    OUT ──the thread changed in the thread list──▶ UNKNOWN
+    any ──the thread list shows the thread as deleted──▶ DELETED
 
-Rules of this file
-1. Only answers of the service itself prove anything: its own error envelope, a list of participants without the bot,
-   or a `participantRemoved`. The page of a proxy is a failure like any other.
-2. If the list of threads or other threads are refused too, the bot is in trouble, not out of a thread: that is no
-   sighting, and it clears nothing.
-3. Leaving loses nothing. Whoever is out keeps the cursor, and what is pending is parked: see `Parking`.
+Rules of this module:
 
-`ThreadState` is what a bot knows of one thread, `AnswerCheck` tells a refusal by one thread from trouble of the bot,
-and the functions below find where a thread begins for a bot that finds itself in it.
+1. Only answers of the service itself prove a removal: its own error envelope, a participant list without the bot, or
+   a `participantRemoved`. The error page of a proxy is a failure like any other.
+2. If the thread list or other threads are refused too, the bot is in trouble, not removed. Such an answer is an
+   unclear sighting and does not end a suspicion.
+3. A removal loses nothing. The cursor is kept, and pending work is parked: see `Parking`.
+
+`ThreadState` is the in-memory state of one thread. `AnswerCheck` tells a refusal by one thread from trouble of the
+bot. The functions below find where a thread begins for a bot that finds itself in it.
 """
 
 from __future__ import annotations
@@ -46,22 +47,22 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 ANSWER_SECONDS: Final = 1.0
-"""How long an answer of the service vouches for it, when threads are suspected to be left."""
+"""Seconds for which an answer of the service counts as proof that it answers, when a removal is suspected."""
 
 PROOF_SECONDS: Final = 5.0
-"""Between the two sightings that prove a removal."""
+"""Minimum seconds between the two sightings that prove a removal."""
 
 FIRST_PROBE_PAUSE: Final = 2.0
 MAX_PROBE_PAUSE: Final = 300.0
-"""Between two probes of a thread that moves in the list of threads."""
+"""Maximum seconds between two probes of a thread that changes in the thread list."""
 
 SHORTEST_TIMED_PROBE: Final = 5.0
 LONGEST_TIMED_PROBE: Final = 3600.0
-"""Between two probes of a thread in which nothing moves: about as long as the bot has been out of it."""
+"""Limits in seconds of the pause between timed probes. In between, it equals the time the bot has been out."""
 
 
 class Presence(Enum):
-    """What is known of a bot's being in a thread."""
+    """Membership state of a bot in a thread."""
 
     UNKNOWN = "unknown"
     IN = "in"
@@ -71,7 +72,7 @@ class Presence(Enum):
 
 
 class Sighting(Enum):
-    """What a look for the bot in a thread has shown."""
+    """Result of a search for the bot among a thread's participants."""
 
     PRESENT = "present"
     ABSENT = "absent"
@@ -80,15 +81,15 @@ class Sighting(Enum):
 
 @dataclass(slots=True)
 class Membership:
-    """A bot's being in one thread.
+    """State machine of a bot's membership in one thread.
 
-    Threads the bot was removed from stay listed for ever and look like any other, so one that moves is probed
-    again, at most every few minutes while the probes fail; and one that does not move ever more rarely.
+    Threads that the bot was removed from stay in the thread list and look like any other. So a thread that changes is
+    probed again, at most every few minutes while the probes fail, and one that does not change ever more rarely.
 
     Args:
-        presence: what is known.
-        was_told: whether the handlers take the bot to be out: they were told so, or never told otherwise.
-        left_ms: when the bot was found to be out, epoch ms; None while the handlers take it to be in.
+        presence: The state.
+        was_told: The handlers consider the bot out: they were told so, or never told that it is in.
+        left_ms: When the bot was found to be out, epoch ms; None while the handlers consider it in.
     """
 
     presence: Presence
@@ -102,23 +103,26 @@ class Membership:
 
     @property
     def is_out(self) -> bool:
-        """Whether the bot is known not to be in the thread, or the thread is gone."""
+        """Whether the bot is known to be out of the thread, or the thread is deleted."""
         return self.presence in (Presence.OUT, Presence.DELETED)
 
     # ── from in to out ────────────────────────────────────────────────────────────────────────────────────────
 
     def suspect(self) -> None:
-        """Something says that the bot is not in the thread any more."""
+        """Suspect that the bot was removed. Has an effect only while it is in."""
         if self.presence is Presence.IN:
             self.presence, self._absent_at = Presence.SUSPECTED, None
 
     @property
     def first_absent_at(self) -> float | None:
-        """When the first sighting of the suspicion in hand was made; None before it."""
+        """Time of the first absent sighting of the current suspicion; None before it."""
         return self._absent_at
 
     def sight(self, sighting: Sighting, now: float) -> bool:
-        """Take what a look for the bot has shown; True when the removal is proven."""
+        """Apply a sighting, and return whether the removal is proven.
+
+        An unclear sighting neither proves nor clears anything: see rule 2 of this module.
+        """
         if self.presence is not Presence.SUSPECTED:
             return False
         if sighting is Sighting.PRESENT:
@@ -131,17 +135,17 @@ class Membership:
         return now - self._absent_at >= PROOF_SECONDS
 
     def pause(self, now: float) -> float:
-        """Seconds until the next look for the bot can prove anything."""
+        """Return the seconds until another sighting can prove the removal."""
         return 0.0 if self._absent_at is None else max(0.0, self._absent_at + PROOF_SECONDS - now)
 
     def leave(self, now: float, left_ms: int | None = None, *, is_deleted: bool = False, age: float = 0.0) -> None:
-        """The bot is out, and the handlers know.
+        """Record that the bot is out and that the handlers know.
 
         Args:
-            now: the time, in seconds of a monotonic clock.
-            left_ms: since when, epoch ms; None leaves what is known.
-            is_deleted: the list of threads shows the thread as deleted; it is not probed any more.
-            age: for how many seconds the bot has been out.
+            now: The time, in seconds of a monotonic clock.
+            left_ms: Since when, epoch ms; None keeps the known value.
+            is_deleted: The thread list shows the thread as deleted; it is not probed again.
+            age: Seconds for which the bot has been out.
         """
         self.presence, self.was_told = Presence.DELETED if is_deleted else Presence.OUT, True
         self._absent_at = None
@@ -154,75 +158,78 @@ class Membership:
     # ── from out to in ────────────────────────────────────────────────────────────────────────────────────────
 
     def is_worth_a_probe(self, stamp: datetime | None, left_ms: int | None, now: float) -> bool:
-        """Whether a thread the bot is out of has moved since, so that the bot may be in it again."""
+        """Return whether a thread has changed since the bot left, so that the bot may be in it again."""
         if self.presence is not Presence.OUT or now < self._not_before:
             return False
         return stamp != self._probed_stamp and may_have_moved(stamp, left_ms)
 
     def put_off(self, now: float, age: float, jitter: float = 1.0) -> None:
-        """Probe again after a pause.
+        """Schedule the next timed probe.
 
         Args:
-            now: the time, in seconds of a monotonic clock.
-            age: for how many seconds the bot has been out: probes become rarer as fast as this grows, over restarts.
-            jitter: a factor of the pause; keeps threads apart that were left together.
+            now: The time, in seconds of a monotonic clock.
+            age: Seconds for which the bot has been out. The pause grows with it, also across restarts.
+            jitter: Factor of the pause; spreads threads that were left at the same time.
         """
         self._timed_at = now + min(LONGEST_TIMED_PROBE, max(SHORTEST_TIMED_PROBE, age)) * jitter
 
     def next_probe(self, now: float, age: float, retention: float) -> float | None:
-        """Seconds until the next probe that nothing asks for; None when there is none.
+        """Return the seconds until the next timed probe; None if there is none.
 
         Args:
-            now: the time, in seconds of a monotonic clock.
-            age: for how many seconds the bot has been out.
-            retention: after so many seconds out of the thread, only the list of threads is heard.
+            now: The time, in seconds of a monotonic clock.
+            age: Seconds for which the bot has been out.
+            retention: Seconds after which only a change in the thread list causes a probe.
         """
         if self.presence is not Presence.OUT or age >= retention:
             return None
         return max(0.0, self._timed_at - now)
 
     def probe(self, stamp: datetime | None) -> None:
-        """The bot may be in again: the next turn finds out."""
+        """Mark the membership as unknown; the next turn checks it."""
         self.presence = Presence.UNKNOWN
         self._probed_stamp = stamp
 
     def enter(self) -> None:
-        """The bot is in. Its next probe, once it is out again, may come at the very stamp of this one."""
+        """Record that the bot is in.
+
+        Clears the probed timestamp: once the bot is out again, a probe may be due at the same timestamp.
+        """
         self.presence, self._probes = Presence.IN, 0
         self._probed_stamp, self._absent_at = None, None
 
     def told(self) -> None:
-        """The handlers know that the bot is in."""
+        """Record that the handlers know that the bot is in."""
         self.was_told, self.left_ms = False, None
 
     @classmethod
     def of(cls, record: ThreadRecord | None) -> Membership:
-        """Return the membership that the store remembers."""
+        """Return the stored membership; without a record it is unknown."""
         if record is None:
             return cls(Presence.UNKNOWN)
         if not record.is_left:
             return cls(Presence.IN, was_told=record.left_ms is not None, left_ms=record.left_ms)
-        # Older stores kept the time of leaving as the base.
+        # Older versions stored the time of leaving as the base.
         left_ms = record.base if record.left_ms is None else record.left_ms
         return cls(Presence.OUT, was_told=True, left_ms=left_ms)
 
 
 class ThreadState:
-    """What a bot knows of one thread: its quotas, whether the bot is in it, and who else is.
+    """In-memory state of one thread: quotas, membership and participants.
 
     Args:
-        context: the bot's environment.
-        thread: which thread; None for events outside threads.
-        record: what the store knows of it; None for a thread that the bot was never in.
+        context: The bot's environment.
+        thread: The thread; None for events outside threads.
+        record: The stored record; None for a thread that the bot was never in.
 
     Attributes:
-        key: stands for the thread in the store.
-        log: bound to bot and thread.
-        budget: the thread's quotas.
-        membership: whether the bot is in it.
-        arrived: the id of the system message that began the bot's stay; 0 if that is not known.
-        people: who is in it, as last asked; None if that is not known any more.
-        people_at: when that was asked.
+        key: Key of the thread in the store.
+        log: Logger bound to bot and thread.
+        budget: Quotas of the thread.
+        membership: Membership of the bot.
+        arrived: Id of the system message that began the bot's stay; 0 if unknown.
+        people: Participants as last read; None if unknown or outdated.
+        people_at: When they were read.
     """
 
     __slots__ = ("arrived", "budget", "key", "log", "membership", "people", "people_at", "thread")
@@ -238,23 +245,23 @@ class ThreadState:
         self.people_at = 0.0
 
     def age(self, now_ms: int) -> float:
-        """Return for how many seconds the bot has been out of the thread."""
+        """Return the seconds for which the bot has been out of the thread; 0 while it is in."""
         left_ms = self.membership.left_ms
         return 0.0 if left_ms is None else max(0.0, (now_ms - left_ms) / 1000)
 
 
 class AnswerCheck:
-    """Tells whether the service answers the bot in general, so that a refusal concerns one thread alone.
+    """Checks whether the service answers the bot in general, so that a refusal concerns one thread only.
 
-    Without this check a token of the wrong scope, a policy or an outage would look like a removal from every thread,
-    and the bot would tell its handlers so.
+    Without this check, a token of the wrong scope, a policy or an outage would look like a removal from every thread,
+    and the handlers would be told so.
 
     Args:
-        context: the bot's environment.
-        wake: gives a thread's lane a turn.
+        context: The bot's environment.
+        wake: Schedules a turn of a thread's lane.
 
     Attributes:
-        threads: the threads that have a lane.
+        threads: The threads that have a lane.
     """
 
     def __init__(self, context: BotContext, wake: Callable[[ThreadId], None]) -> None:
@@ -265,14 +272,14 @@ class AnswerCheck:
         self.threads: dict[ThreadId, ThreadState] = {}
 
     def note_answer(self) -> None:
-        """Note that the service has just listed the bot's threads."""
+        """Record that the service has just listed the bot's threads."""
         self._answered_at = anyio.current_time()
 
     async def is_answered_elsewhere(self, thread: ThreadId) -> bool:
-        """Return whether the service answers the bot apart from this thread.
+        """Return whether the service answers the bot outside this thread.
 
-        It answers if it lists the bot's threads, and the participants of another thread that the bot takes itself to
-        be in, if there is any. Other threads that are refused as well mean trouble of the bot's.
+        It must list the bot's threads and, if the bot considers itself in another thread, the participants of one such
+        thread. If other threads are refused as well, the bot is in trouble and was not removed.
         """
         if anyio.current_time() - self._answered_at >= ANSWER_SECONDS:
             budget = self._context.budget
@@ -301,7 +308,7 @@ class AnswerCheck:
         try:
             await count_people(self._context.service, other.key, other.budget)
         except ServiceError:
-            self._wake(other.key)  # it finds out for itself
+            self._wake(other.key)  # that lane checks its own membership
             return False
         self._answered_in[other.key] = anyio.current_time()
         return True
@@ -309,44 +316,44 @@ class AnswerCheck:
 
 @dataclass(frozen=True, slots=True)
 class Parking:
-    """How long what is pending in a thread waits for a bot that is out of it.
+    """Time limits for pending work in a thread that the bot is out of.
 
     Args:
-        rejoin_seconds: how long replies wait.
-        retention_seconds: how long timers and dialogs wait.
+        rejoin_seconds: How long replies wait.
+        retention_seconds: How long timers and dialogs wait.
     """
 
     rejoin_seconds: float
     retention_seconds: float
 
     def expires_replies(self, age: float) -> bool:
-        """Whether replies have waited long enough.
+        """Return whether pending replies expire.
 
         Args:
-            age: for how many seconds the bot has been out.
+            age: Seconds for which the bot has been out.
         """
         return age >= self.rejoin_seconds
 
     def expires_conversations(self, age: float) -> bool:
-        """Whether timers and dialogs have waited long enough; replies never wait longer than these."""
+        """Return whether timers and dialogs expire. They never expire before the replies."""
         return age >= max(self.rejoin_seconds, self.retention_seconds)
 
     def next(self, age: float) -> float | None:
-        """Seconds until something has waited long enough; None when everything has."""
+        """Return the seconds until the next expiry; None if everything has expired."""
         ends = (self.rejoin_seconds, max(self.rejoin_seconds, self.retention_seconds))
         return min((end - age for end in ends if end > age), default=None)
 
 
 def absences(comings: Mapping[int, bool], *, arrived: int, known: int | None = None) -> list[tuple[int, int | None]]:
-    """When the bot was out of a thread, as ids of system messages: from one up to the other, None for still.
+    """Return the bot's absences from a thread as (start, end) ids of system messages; end is None if it lasts.
 
-    What was said in an absence was not said to the bot. What was said before one is handled, however late.
+    Messages sent during an absence are not handled. Messages sent before it are handled, however late.
 
     Args:
-        comings: system messages that name the bot, by id: True where it was added, False where it was removed.
-        arrived: the id of the message that began the stay that is known; older ones say nothing new.
-        known: the newest version known of the thread; where the service shows the bot's return but not its removal,
-            the absence began there. None if the bot's arrival was not known, either.
+        comings: System messages that name the bot, by id: True if it was added, False if it was removed.
+        arrived: Id of the message that began the known stay; older messages are ignored.
+        known: Newest known version in the thread. If the service shows the bot's return but not its removal, the
+            absence begins there. None if the bot's arrival is unknown, too.
     """
     found: list[tuple[int, int | None]] = []
     removed: int | None = None
@@ -368,17 +375,17 @@ def _newer(comings: Iterable[tuple[int, bool]], arrived: int) -> list[tuple[int,
 PAGE_SIZE = 200
 
 REMOVAL_PAGES = 5
-"""Pages that are read for a removal; little is said in a thread between that and the first suspicion."""
+"""Maximum number of pages to search for a removal: few messages follow between it and the first suspicion."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """How the bot came into a thread.
+    """The bot's arrival in a thread.
 
     Args:
-        message: the latest system message that lists it; None where the thread does not show one.
-        people: how many are in the thread, the bot included.
-        top: the newest version in the thread; whoever came since is not among `people`.
+        message: Latest system message that lists the bot as added; None if the thread shows none.
+        people: Number of participants, including the bot.
+        top: Newest version in the thread; `people` does not count later arrivals.
     """
 
     message: MessageId | None
@@ -387,20 +394,20 @@ class Arrival:
 
 
 async def find_arrival(service: ChatService, thread: ThreadId, budget: Budget, *, not_before_ms: int) -> Arrival:
-    """Find how the bot came in, and that it is in at all.
+    """Find the bot's arrival in a thread, and check that it is a participant.
 
-    Listing the participants is the only sure test of membership: whether someone who was removed may still read
-    messages is not known (GitHub issue Azure/Communication#345).
+    Only the participant list proves membership: it is unknown whether a removed user can still read messages
+    (GitHub issue Azure/Communication#345).
 
     Args:
-        service: whose view.
-        thread: where.
-        budget: the thread's quotas; every page waits for its turn, as a long reading could not be continued later.
-        not_before_ms: an arrival before this does not matter, so the reading stops there.
+        service: The service, accessed as the bot.
+        thread: The thread.
+        budget: Quotas of the thread. Each page waits for its quota, because the search cannot be resumed later.
+        not_before_ms: Epoch ms at which the search stops, because an earlier arrival makes no difference.
 
     Raises:
-        Forbidden, NotFound: the bot is not in the thread, or the thread is gone.
-        ServiceError: as the service does.
+        Forbidden, NotFound: The bot is not in the thread, or the thread is gone.
+        ServiceError: The service failed.
     """
     people = await count_people(service, thread, budget)
     top = 0
@@ -422,11 +429,11 @@ async def find_arrival(service: ChatService, thread: ThreadId, budget: Budget, *
 
 
 async def count_people(service: ChatService, thread: ThreadId, budget: Budget) -> int:
-    """Count the participants of a thread, and see that the bot is among them.
+    """Count the participants of a thread, and check that the bot is one of them.
 
     Raises:
-        Forbidden: the bot is not in the thread.
-        ServiceError: as `ChatService.list_participants` does.
+        Forbidden: The bot is not in the thread.
+        ServiceError: As `ChatService.list_participants`.
     """
     await _turn(budget, Operation.LIST_PARTICIPANTS)
     people = [person.user async for person in service.list_participants(thread)]
@@ -436,21 +443,21 @@ async def count_people(service: ChatService, thread: ThreadId, budget: Budget) -
 
 
 def not_listed(thread: ThreadId) -> Forbidden:
-    """The error of a thread whose participants do not name the bot; as good as the service's own refusal."""
+    """Return the error for a participant list without the bot; it proves as much as a refusal by the service."""
     return Forbidden(f"the participants of thread {thread} do not name the bot", code="Forbidden")
 
 
 async def shows_removal(service: ChatService, thread: ThreadId, budget: Budget, *, since: int) -> bool:
-    """Whether the latest system message that names the bot tells of its removal.
+    """Return whether the latest system message that names the bot is its removal.
 
     Args:
-        service: whose view.
-        thread: where.
-        budget: the thread's quotas.
-        since: the id of the message that began the bot's stay; nothing older is read.
+        service: The service, accessed as the bot.
+        thread: The thread.
+        budget: Quotas of the thread.
+        since: Id of the message that began the bot's stay; the search stops there.
 
     Raises:
-        ServiceError: the thread cannot be read.
+        ServiceError: The thread cannot be read.
     """
     link: str | None = None
     for _ in range(REMOVAL_PAGES):
@@ -473,15 +480,16 @@ async def _turn(budget: Budget, operation: Operation) -> None:
 
 
 def floor_of(arrival: MessageId | None, history: timedelta, *, first_started_ms: int) -> int:
-    """The id above which the thread begins for the bot.
+    """Return the message id above which the bot handles messages of a thread.
 
-    Just below its arrival, but never before its identity's first start: a greeting sent before the bot noticed the
-    thread is answered, months of old talk are not. `history` moves that back by a duration, or to the beginning.
+    This is just below the bot's arrival, but never before the first start of its identity: a greeting sent before the
+    bot noticed the thread is answered, months of old messages are not. `history` moves the limit back by a duration,
+    or to the beginning.
 
     Args:
-        arrival: the system message that lists the bot; None if there is none since the first start.
-        history: how far back to read.
-        first_started_ms: the service's time of the bot's first start.
+        arrival: System message that lists the bot as added; None if there is none since the first start.
+        history: How far back to read.
+        first_started_ms: Service time of the bot's first start, epoch ms.
     """
     if history == ALL_HISTORY:
         return 0
