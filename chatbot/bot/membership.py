@@ -245,7 +245,7 @@ class ThreadState:
         self.people_at = 0.0
 
     def age(self, now_ms: int) -> float:
-        """Return the seconds for which the bot has been out of the thread; 0 while it is in."""
+        """Return the seconds for which the bot has been out of the thread; 0 if unknown or in."""
         left_ms = self.membership.left_ms
         return 0.0 if left_ms is None else max(0.0, (now_ms - left_ms) / 1000)
 

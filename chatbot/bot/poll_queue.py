@@ -1,16 +1,17 @@
-"""The looks that nobody asked for: each thread has a beat, and all beats together keep to a rate. Pure.
+"""Queue of turns: due work of threads first, then periodic polls limited to a rate.
 
-Rules of this file
-1. Times are arguments, in seconds of one monotonic clock; no wall clock, so no step of it can gather the beats.
-2. Beats that together want more than the rate are stretched, all by the same factor: a thread that talks stays as
-   much ahead of a silent one as it was, and none waits for ever.
-3. However many are due at once (after a start, a stopped process, a long throttling), they are let through at the
-   rate, the one that has waited longest first.
+A *call* is a turn that something requests at its own time: a change in the thread list, a timer, an action, a retry. A
+*beat* is a periodic poll without a request, paced by `RateLimitedPolls`. Calls go first, but never so many in a row
+that periodic polls starve.
 
-Whose turn it is next. Pure: times are arguments, in seconds of one monotonic clock.
+Rules of this module:
 
-A *call* is a turn that something asks for (the bell, a timer, an action, another try), due at its own time. A *beat* is
-a look that nobody asked for, paced by `Beats`. Calls go first, but never so many in a row that beats would starve.
+1. Times are arguments, in seconds of one monotonic clock. There is no wall clock, so a step of the wall clock cannot
+   make all polls due at once.
+2. If the periodic polls exceed the rate together, all pauses are stretched by the same factor. An active thread stays
+   ahead of an idle one, and no thread waits forever.
+3. However many polls are due at once (after a start, a suspended process, long throttling), they pass at the rate, the
+   one that has waited longest first.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from chatbot.conversation.due_queue import DueQueue
 from chatbot.model import ThreadId
 
 BURST: Final = 0.25
-"""Seconds' worth of the rate that may be let through at once after a quiet time."""
+"""Seconds of the rate that may pass at once after an idle time."""
 
 
 class RateLimitedPolls:
-    """When each thread is looked at although nothing rang.
+    """Schedule of the periodic polls of all threads, limited to a common rate.
 
     Args:
-        rate: looks a second, at most, over any time longer than `BURST`.
+        rate: Maximum polls per second, over any time longer than `BURST`.
     """
 
     __slots__ = ("_demand", "_free_at", "_rate", "_schedule", "_wanted")
@@ -50,43 +51,46 @@ class RateLimitedPolls:
 
     @property
     def stretch(self) -> float:
-        """By how much all pauses are longer than they were asked for; 1 where the rate suffices."""
+        """Factor by which all pauses are stretched; 1 if the rate suffices."""
         return max(1.0, self._demand / self._rate)
 
     def set(self, thread: ThreadId, pause: float, now: float, *, phase: float = 1.0) -> None:
-        """Look at the thread after a pause, or earlier if that was said before.
+        """Schedule a poll of the thread after a pause; an earlier scheduled poll stays.
 
         Args:
-            thread: which one.
-            pause: seconds, more than 0, before they are stretched.
-            now: the time.
-            phase: the part of the pause that is still to come; random ones spread threads that begin together.
+            thread: The thread.
+            pause: Seconds before stretching; greater than 0.
+            now: The time.
+            phase: Remaining part of the pause, 0 to 1. Random values spread threads that start together.
         """
         self._weigh(thread, 1.0 / pause)
         self._schedule.set_earlier(thread, now + pause * self.stretch * phase)
 
     def skip(self, thread: ThreadId) -> None:
-        """The thread is looked at just now for another reason; it goes on to count until it is set or dropped."""
+        """Cancel the scheduled poll, because the thread is being polled for another reason.
+
+        The thread keeps its share of the demand until `set` or `drop`, so that the stretch stays stable.
+        """
         self._schedule.drop(thread)
 
     def drop(self, thread: ThreadId) -> None:
-        """Do not look at the thread."""
+        """Stop polling the thread."""
         self._schedule.drop(thread)
         self._weigh(thread, 0.0)
 
     def first(self) -> tuple[ThreadId, float] | None:
-        """The thread that is due first, and when it is; None when none is."""
+        """Return the thread that is due first, and when; None if none is scheduled."""
         return self._schedule.first()
 
     def next_due(self) -> float | None:
-        """When `take` gives the next thread; None when none waits."""
+        """Return when `take` returns the next thread; None if none is scheduled."""
         due = self._schedule.next_due()
         return None if due is None else max(due, self._free_at)
 
     def take(self, now: float) -> ThreadId | None:
-        """Remove and return the thread that has been due for longest; None when none may be looked at yet.
+        """Remove and return the thread that has been due for longest; None if none may be polled yet.
 
-        It goes on to count as wanting its looks until it is set anew or dropped.
+        The thread keeps its share of the demand until `set` or `drop`.
         """
         if now < self._free_at or (thread := self._schedule.pop_due(now)) is None:
             return None
@@ -98,11 +102,11 @@ class RateLimitedPolls:
         if wanted:
             self._wanted[thread] = wanted
         if not self._wanted:
-            self._demand = 0.0  # what rounding has left
+            self._demand = 0.0  # clear the accumulated rounding error
 
 
 CALLS_IN_A_ROW: Final = 8
-"""So many calls are answered before a beat that is due gets its turn."""
+"""Maximum number of calls in a row before a due periodic poll gets its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +114,8 @@ class NextRun:
     """When a lane needs its next turn.
 
     Args:
-        call: in so many seconds, because something is to be done then; None when nothing is.
-        beat: after so many seconds, before they are stretched, to see what nobody told; None for not at all.
+        call: Seconds until work is due; None if there is none.
+        beat: Seconds, before stretching, until the next periodic poll; None for no poll.
     """
 
     call: float | None = None
@@ -119,10 +123,10 @@ class NextRun:
 
 
 class PollQueue:
-    """The turns that are waited for; each thread has at most one call and one beat, and a turn serves both.
+    """Queue of turns. A thread has at most one call and one periodic poll, and one turn serves both.
 
     Args:
-        rate: beats a second, at most.
+        rate: Maximum periodic polls per second.
     """
 
     __slots__ = ("_beats", "_calls", "_in_a_row")
@@ -137,19 +141,19 @@ class PollQueue:
 
     @property
     def stretch(self) -> float:
-        """By how much beats are slower than they were asked for."""
+        """Factor by which periodic polls are stretched."""
         return self._beats.stretch
 
     def call(self, thread: ThreadId, due: float) -> None:
-        """Give the thread a turn at `due`, or earlier if that was said before."""
+        """Schedule a turn at `due`; an earlier scheduled call stays."""
         self._calls.set_earlier(thread, due)
 
     def spread(self, thread: ThreadId, pause: float, now: float, *, phase: float) -> None:
-        """Begin the beat of a thread, when only a part (0 to 1) of its pause is still to come."""
+        """Start the periodic polls of a thread; `phase` (0 to 1) is the remaining part of its first pause."""
         self._beats.set(thread, pause, now, phase=phase)
 
     def rest(self, thread: ThreadId, rest: NextRun, now: float) -> None:
-        """A turn has ended."""
+        """Schedule the next turn of a thread after a turn has ended."""
         if rest.call is not None:
             self._calls.set_earlier(thread, now + rest.call)
         if rest.beat is None:
@@ -158,17 +162,17 @@ class PollQueue:
             self._beats.set(thread, rest.beat, now)
 
     def first(self) -> tuple[ThreadId, float] | None:
-        """The thread whose turn was asked for first, and for when; None while none waits."""
+        """Return the thread whose turn is due first, and when; None if none waits. Ignores the rate limit."""
         waiting = [one for one in (self._calls.first(), self._beats.first()) if one is not None]
         return min(waiting, key=lambda one: one[1], default=None)
 
     def next_due(self) -> float | None:
-        """When `take` gives the next thread; None while none waits."""
+        """Return when `take` returns the next thread; None if none waits."""
         dues = [due for due in (self._calls.next_due(), self._beats.next_due()) if due is not None]
         return min(dues, default=None)
 
     def take(self, now: float) -> ThreadId | None:
-        """Remove and return the thread whose turn it is; None when it is nobody's yet."""
+        """Remove and return the thread whose turn it is; None if no turn is due."""
         thread = self._take(now)
         if thread is not None:
             self._calls.drop(thread)
@@ -184,5 +188,5 @@ class PollQueue:
 
 
 def sooner(a: float | None, b: float | None) -> float | None:
-    """Return the shorter of two pauses; None is no pause."""
+    """Return the shorter of two pauses; None means no pause."""
     return b if a is None else a if b is None else min(a, b)

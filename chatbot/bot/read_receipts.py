@@ -1,12 +1,12 @@
-"""Read receipts, those that the bot owes and those of other people.
+"""Send the bot's read receipts, and poll those of other participants.
 
-`ReceiptSender` sends the newest receipt only, as a courtesy; the durable cursor is another thing.
+`ReceiptSender` sends only the newest receipt. Receipts are a courtesy and independent of the durable cursor.
 
-`ReceiptPoller` asks what others have read, where a handler wants to know, while people talk. No request tells that
-there is a new receipt, and the service keeps only the latest of each person (REST: read receipts), and none in threads
-of more than 20. So they are polled with the thread, as long as somebody has spoken not long ago. What handlers were
-told is stored like a state, in the event's own commit: each receipt is told once, also over restarts. A service that
-does not give them is left alone for a while; nothing else waits for it.
+`ReceiptPoller` polls what others have read, if a handler subscribes to it. No request reports new receipts; the service
+keeps only the latest receipt of each participant (REST: read receipts), and none in threads of more than 20. So
+receipts are polled with the thread, as long as its last message is recent. The receipts reported to handlers are stored
+like a state, in the commit of the event: each receipt is reported once, also across restarts. If the service refuses
+to list receipts, polling pauses; no other work waits for it.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 MAX_PEOPLE: Final = 20
-"""In larger threads the service keeps no receipts (service limits)."""
+"""Maximum number of participants; the service keeps no receipts in larger threads (service limits)."""
 
 
 class ReceiptSender:
-    """The receipts of one thread.
+    """Sends the bot's read receipts in one thread.
 
     Args:
-        due: the message up to which one is owed.
-        sent: the message up to which one was sent.
-        people: how many are in the thread, as far as known; 0 when unknown.
-        counted: the version up to which comings and goings are in `people` already.
+        due: Message up to which a receipt is due.
+        sent: Message up to which a receipt was sent.
+        people: Number of participants; 0 if unknown.
+        counted: Version up to which `people` includes joins and leaves.
     """
 
     __slots__ = ("_back_off", "_counted", "due", "people", "sent")
@@ -62,30 +62,30 @@ class ReceiptSender:
 
     @classmethod
     def of(cls, record: ThreadRecord | None) -> ReceiptSender:
-        """As the store remembers them."""
+        """Create the sender from a stored record."""
         return cls(record.receipt_due, record.receipt_sent) if record else cls()
 
     @property
     def is_owed(self) -> bool:
-        """Whether one is still to be sent."""
+        """Whether a receipt must still be sent."""
         return self.due is not None and (self.sent is None or int(self.due) > int(self.sent))
 
     @property
     def is_worth_waiting_for(self) -> bool:
-        """Whether one is still to be sent and nothing stood in its way so far: a courtesy holds up no stop."""
+        """Whether a receipt is due and none has failed so far: a failing receipt must not delay the bot's stop."""
         return self.is_owed and not self._back_off.has_failed
 
     def owe(self, message: MessageId) -> None:
-        """One is due up to this message; an older one than is due already changes nothing."""
+        """Make a receipt due up to this message; an older message changes nothing."""
         if self.due is None or int(message) > int(self.due):
             self.due = message
 
     def recount(self, people: int, counted: int) -> None:
-        """So many are in the thread by now, comings and goings up to this version included."""
+        """Set the number of participants, which includes joins and leaves up to version `counted`."""
         self.people, self._counted = people, counted
 
     def count_people(self, message: ChatMessage) -> None:
-        """Keep count of the people by what a system message says."""
+        """Update the number of participants from a system message."""
         if not self.people or message.version <= self._counted:
             return
         if message.type is MessageType.PARTICIPANT_ADDED:
@@ -104,17 +104,17 @@ class ReceiptSender:
             nullcontext()
         ),
     ) -> tuple[float | None, SettleReceipt | None]:
-        """Send what is owed. One that is refused is forgotten; one that got lost is sent again.
+        """Send the due receipt. A refused receipt is dropped; any other failure is retried.
 
         Args:
-            service: the bot's view of it.
-            thread: where.
-            budget: the thread's quotas.
-            log: bound to bot and thread.
-            during: entered while a receipt is being sent.
+            service: The service, accessed as the bot.
+            thread: The thread.
+            budget: Quotas of the thread.
+            log: Logger bound to bot and thread.
+            during: Context manager around the request.
 
         Returns:
-            Seconds to wait if none may be sent yet; and what to remember once one is settled.
+            The seconds to wait if no receipt may be sent yet, and the write that records a settled receipt.
         """
         if not self.is_owed or self.due is None:
             return None, None
@@ -140,29 +140,29 @@ class ReceiptSender:
 
 
 ACTIVE_SECONDS: Final = 3600.0
-"""How long after somebody has spoken it is asked what was read."""
+"""Seconds after the last message of a thread for which its receipts are polled."""
 
 REFUSED_PAUSE: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class ReportedReceipts:
-    """Up to which message each person is known to have read.
+    """Receipts that the handlers were told about.
 
     Args:
-        messages: the ids, by the person's.
+        messages: Id of the last read message, by user id.
     """
 
     messages: dict[str, str] = field(default_factory=dict)
 
 
 class ReceiptPoller:
-    """The receipts of others in one thread.
+    """Polls the read receipts of other participants in one thread.
 
     Args:
-        context: the bot's environment.
-        handlers: the bot's handlers; nobody asks for receipts that none of them wants.
-        state: what the bot knows of the thread.
+        context: The bot's environment.
+        handlers: The bot's handlers; receipts are polled only if one of them subscribes to them.
+        state: State of the thread.
     """
 
     __slots__ = ("_context", "_handlers", "_kind", "_known", "_state")
@@ -175,10 +175,10 @@ class ReceiptPoller:
         self._known: dict[UserId, int] = {}
 
     async def poll(self, floor: int) -> list[Receipt]:
-        """Ask what was read, if it is time; return what is new.
+        """Poll the receipts if the quota allows it, and return the new ones.
 
         Args:
-            floor: the message above which the bot was there.
+            floor: Message id above which the bot was in the thread.
         """
         now = anyio.current_time()
         if self.delay:
@@ -196,9 +196,10 @@ class ReceiptPoller:
     async def events(
         self, receipts: Sequence[Receipt], floor: int
     ) -> AsyncGenerator[tuple[ReadReceiptReceived, Write]]:
-        """Yield an event for each receipt that handlers were not told of, with what to write in the event's commit.
+        """Yield an event for each receipt the handlers were not told about, with the write for the event's commit.
 
-        A receipt counts as told when the next one is asked for, so the event must be handled and committed by then.
+        A receipt counts as reported once the next one is requested. So the caller must handle and commit each event
+        before it continues, or the receipt is lost.
         """
         if not receipts:
             return
@@ -220,30 +221,30 @@ class ReceiptPoller:
 
     @property
     def delay(self) -> float:
-        """Seconds until it may be asked again."""
+        """Seconds until the next poll is allowed."""
         return self._state.budget.delay(Operation.LIST_RECEIPTS, anyio.current_time())
 
     def has_news(self, latest: Mapping[UserId, int], floor: int) -> bool:
-        """Return whether one of these is new.
+        """Return whether any of these receipts is new.
 
         Args:
-            latest: the number of the latest message that each person has read.
-            floor: the message above which the bot was there.
+            latest: Number of the last message that each participant has read.
+            floor: Message id above which the bot was in the thread.
         """
         return any(self._is_news(reader, number, floor) for reader, number in latest.items())
 
     def is_wanted(self, spoke_at: float, people: int) -> bool:
-        """Return whether handlers want to know what was read here.
+        """Return whether receipts should be polled: a handler subscribes, and the thread is active and small enough.
 
         Args:
-            spoke_at: when somebody last spoke.
-            people: how many are in the thread.
+            spoke_at: Time of the last message, in seconds of the event loop's clock.
+            people: Number of participants.
         """
         is_active = anyio.current_time() - spoke_at < ACTIVE_SECONDS and people <= MAX_PEOPLE
         return is_active and self._handlers.dispatcher.subscribes(ReadReceiptReceived)
 
     def _is_news(self, reader: UserId, number: int, floor: int) -> bool:
-        """Return whether it is another's, of a message that the bot was there for, and newer than what is known."""
+        """Return whether a receipt is someone else's, above the floor, and newer than the known one."""
         return reader != self._context.user and number > max(floor, self._known.get(reader, 0))
 
 
@@ -251,5 +252,5 @@ class ReceiptPoller:
 def _kind_of_told() -> StateType:
     kind = state_type_of(State[ReportedReceipts])
     assert kind is not None
-    # Under this name it stands in the stores of every earlier version, wherever the class is defined.
+    # Do not change this name: existing stores contain it, wherever the class is defined now.
     return replace(kind, name="chatbot.bot.reading.Told")

@@ -1,7 +1,7 @@
-"""Has the lanes of a bot run: when their time has come, or when something asks for it, so many at a time.
+"""Run the lanes of a bot: when they are due or requested, with limited concurrency.
 
-The scheduler keeps the lanes. It lends them the two ways in which one lane reaches another: `route`, because an action
-may go to another thread, and `wake`.
+The scheduler owns the lanes. It gives them the only two ways in which one lane reaches another: `route`, because an
+action may target another thread, and `wake`.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from chatbot.model import ThreadId, milliseconds
 from chatbot.stores.records import Attempt, OutboxRow, ThreadRecord
 
 MOST_AT_WORK: Final = 1024
-"""Lanes that run at one time, those that wait for handlers included: each holds what its poll has shown."""
+"""Maximum number of lanes at work, including those that wait for handlers: each holds its polled messages in memory."""
 
 UNFORESEEN_PAUSE: Final = 30.0
-"""Seconds a lane rests after an error that nobody foresaw."""
+"""Seconds a lane pauses after an unexpected error."""
 
 
 class Scheduler:
-    """The lanes of one bot and their turns.
+    """Runs the lanes of one bot in turns.
 
     Args:
-        context: the bot's environment.
-        handlers: runs handlers; a lane that waits for them lets another lane run.
-        attempts: notes handlers that run for long.
-        write_behind: writes what can wait.
+        context: The bot's environment.
+        handlers: Runs handlers. A lane that waits for them lets another lane run.
+        attempts: Records handlers that run for long.
+        write_behind: Writes data that can be delayed.
 
     Attributes:
-        answers: tells a refusal by one thread from trouble of the bot.
-        lanes: the lane of each thread that is known.
-        own: the lane of events outside threads.
-        working: the lanes that are at work, each with the number of its turn.
-        ended: set, and made anew, whenever a turn has ended.
-        noted: handlers that an earlier process noted as about to run, and never as ended.
+        answers: Tells a refusal by one thread from trouble of the bot.
+        lanes: Lanes of all known threads.
+        own: The lane of events outside threads.
+        working: Lanes at work, with the number of their turn.
+        ended: Set, and replaced by a new event, whenever a turn has ended.
+        noted: Attempts that an earlier process recorded as started but never as ended.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Scheduler:
         self._asked: dict[ThreadId, float] = {}
         self._routed: set[ThreadId] = set()
         self._to_wake: set[ThreadId] = set()
-        # One signal for all: a lane that begins to wait for handlers makes room for another one.
+        # Shared with the handler runner: a lane that starts to wait for handlers makes room for another lane.
         self._changed = handlers.changed
         self.lanes: dict[ThreadId, Lane] = {}
         self.own = Lane(self._services, None, None)
@@ -78,10 +78,10 @@ class Scheduler:
     # ── lanes ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def restart(self, noted: Mapping[ThreadId, Attempt]) -> None:
-        """Begin without lanes, at the start of the bot.
+        """Remove all lanes, at the start of the bot.
 
         Args:
-            noted: handlers that an earlier process noted before it died.
+            noted: Attempts that an earlier process recorded before it died.
         """
         self.noted = noted
         self.lanes = {}
@@ -97,24 +97,24 @@ class Scheduler:
         yield self.own
 
     def open(self, thread: ThreadId, stamp: datetime | None) -> Lane:
-        """Make the lane of a thread that nobody knew; its first turn finds out whether the bot is in it.
+        """Create the lane of a new thread. Its first turn checks whether the bot is in the thread.
 
         Args:
-            thread: which.
-            stamp: its latest activity.
+            thread: The thread.
+            stamp: Time of its latest activity.
         """
         lane = self.lanes[thread] = Lane(self._services, thread, None, noted=self.noted.get(thread))
         lane.membership.probe(stamp)
-        # As long as nothing else is known: who was removed before the first start was, when the thread last moved.
+        # A guess until more is known: a bot removed before its first start had left by the last change of the thread.
         lane.membership.left_ms = self._context.conversations.now_ms if stamp is None else milliseconds(stamp)
         self.ask(thread)
         return lane
 
     def resume(self, record: ThreadRecord, rows: Sequence[OutboxRow], looked_ms: int | None) -> None:
-        """Make the lane of a thread that the store knows.
+        """Create the lane of a stored thread.
 
-        Its first turn comes at once if it owes something, soon if the list of threads shows that it has moved, or at
-        its slow interval.
+        Its first turn is immediate if work is pending. Otherwise it follows when the thread list shows a change, or at
+        the idle interval.
         """
         thread, noted = record.thread, self.noted.get(record.thread)
         lane = Lane(self._services, thread, record, rows=rows, noted=noted, looked_ms=looked_ms)
@@ -128,7 +128,10 @@ class Scheduler:
             self.ask(thread)
 
     def lane_of(self, thread: ThreadId) -> Lane:
-        """Return the lane of a thread that something is to be done in; where the bot is not in, that will fail."""
+        """Return the lane of a thread for an action, and create it if unknown.
+
+        A new lane counts as left: the bot is not known to be in the thread, so the action waits or fails there.
+        """
         lane = self.lanes.get(thread)
         if lane is None:
             lane = self.lanes[thread] = Lane(self._services, thread, None)
@@ -146,12 +149,12 @@ class Scheduler:
                 self.ask(row.thread)
 
     def interrupt(self) -> None:
-        """End the polls that wait for the service; handlers are left to finish."""
+        """Interrupt polls that wait for the service; handlers continue."""
         for thread in self.working:
             self._lane(thread).interrupt()
 
     async def announce(self, event: Event) -> None:
-        """Tell the handlers of the bot's own start or stop."""
+        """Run the handlers of the bot's own start or stop."""
         self._announcing += 1
         try:
             await self.own.announce(event)
@@ -160,7 +163,7 @@ class Scheduler:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether nothing is to be handled outside threads."""
+        """Whether no work outside threads is pending."""
         is_due = self._context.conversations.is_due(None)
         return NOWHERE not in self.working and self.own.is_settled and not is_due
 
@@ -170,11 +173,11 @@ class Scheduler:
     # ── when lanes run ────────────────────────────────────────────────────────────────────────────────────────
 
     def clear(self) -> None:
-        """Let nobody wait for a turn any more; turns in hand go on."""
+        """Remove all waiting turns; running turns continue."""
         self._queue = PollQueue(self._context.settings.cadence.rate)
 
     def ask(self, thread: ThreadId, *, due: float | None = None) -> None:
-        """Have a lane run as soon as possible, or when it is due; one that is running runs again soon after."""
+        """Schedule a turn of a lane, now or at `due`. A lane at work runs again afterwards."""
         due = anyio.current_time() if due is None else due
         if thread in self.working:
             self._asked[thread] = min(due, self._asked.get(thread, due))
@@ -183,35 +186,35 @@ class Scheduler:
             self._changed.set()
 
     def wake(self, thread: ThreadId) -> None:
-        """Have a lane run as soon as possible; in callbacks of the event loop, too, where no task runs."""
+        """Schedule a turn of a lane as soon as possible. Unlike `ask`, safe in event loop callbacks outside tasks."""
         self._to_wake.add(thread)
         self._changed.set()
 
     def _spread(self, thread: ThreadId) -> None:
-        """Poll a thread at a random time within its first pause, so that threads do not all begin at once."""
+        """Start the periodic polls of a thread at a random time, so that the threads do not all start at once."""
         phase = random.random()  # noqa: S311 - not a secret
         self._queue.spread(thread, self._context.settings.cadence.idle, anyio.current_time(), phase=phase)
         self._changed.set()
 
     def ask_idle(self, threads: Iterable[ThreadId]) -> None:
-        """Have those of these lanes run that are not at work and wait for no turn."""
+        """Schedule turns of the given lanes that are neither at work nor queued."""
         for thread in threads:
             if thread not in self.working and thread not in self._queue:
                 self._queue.call(thread, anyio.current_time())
         self._changed.set()
 
     def next(self) -> tuple[ThreadId, float] | None:
-        """Return the thread whose turn is due first, and when; None while none waits for one."""
+        """Return the thread whose turn is due first, and when; None if none waits."""
         return self._queue.first()
 
     @property
     def stretch(self) -> float:
-        """By how much polls that nothing asked for are rarer than the cadence says, as there are so many threads."""
+        """Factor by which periodic polls are stretched because the bot has so many threads."""
         return self._queue.stretch
 
     @property
     def waits_for_handlers(self) -> bool:
-        """Whether no lane can run before a handler ends: that is up to their author, and no lane is late."""
+        """Whether no lane can run before a handler ends. Lanes that wait for this do not count as late."""
         return len(self.working) >= MOST_AT_WORK or self._handlers.busy >= MOST_AT_WORK
 
     @property
@@ -243,7 +246,7 @@ class Scheduler:
             await self._changed.wait()
 
     async def _turn(self, lane: Lane) -> None:
-        """Run one lane; an error that nobody foresaw is logged with its traceback and does not stop the others."""
+        """Run one lane. An unexpected error is logged with its traceback and does not stop other lanes."""
         context, thread = self._context, lane.thread
         next_run = NextRun()
         context.monitor.lane_at_work(thread)
@@ -265,30 +268,32 @@ class Scheduler:
         self.note_end()
 
     def _rest(self, lane: Lane, next_run: NextRun) -> None:
-        """Queue the next turn of a lane, with what was asked for and routed while it was running."""
+        """Queue the next turn of a lane, including requests and routed rows that arrived while it was running."""
         thread, now = lane.thread, anyio.current_time()
         asked, was_routed = self._asked.pop(thread, None), thread in self._routed
         self._routed.discard(thread)
         if was_routed and next_run.call is None and lane.commits.outbox:
-            # A row of another thread came after this lane had sent what it had.
+            # Another thread routed a row here after this lane had emptied its outbox.
+            # Without another turn, nothing would send it.
             next_run = replace(next_run, call=0.0)
         elif lane.is_over and not lane.commits.outbox:
             self._drop(lane)
             return
         if asked is not None and (next_run != NextRun() or not thread):
-            # Asked for again only after a while: each turn polls. Outside threads nothing is polled.
+            # Not immediately: each turn polls, so back-to-back turns would exhaust the quota.
+            # The lane outside threads does not poll.
             least = self._context.settings.cadence.interval if thread else 0.0
             pause = max(least, asked - now)
             next_run = replace(next_run, call=pause if next_run.call is None else min(next_run.call, pause))
         self._queue.rest(thread, next_run, now)
 
     def _drop(self, lane: Lane) -> None:
-        """Forget a thread that the bot is not in and has nothing to do with."""
+        """Remove the lane of a thread that the bot is out of and has no pending work in."""
         for threads in (self.lanes, self.answers.threads, self._write_behind.threads):
             threads.pop(lane.thread, None)
         self._queue.rest(lane.thread, NextRun(), anyio.current_time())
 
     def note_end(self) -> None:
-        """Let whoever waits for lanes look again."""
+        """Wake the tasks that wait for the end of a turn."""
         self.ended.set()
         self.ended = anyio.Event()
