@@ -16,7 +16,6 @@ The cursor decides what is new and in which order; the lane decides what happens
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from chatbot.errors import NotFound, Throttled
 from chatbot.model import ChatMessage, MessageId, MessageType, ThreadId
 from chatbot.polling.cursor import Change, Cursor, moment
 from chatbot.polling.message_events import time_of
+from chatbot.service.back_off import BackOff
 from chatbot.service.base import ChatService, MessagePage, Paging
 from chatbot.service.budget import Budget, Operation
 
@@ -47,9 +47,9 @@ HELD_OUT_OF_PLACE: Final = 2_000
 MAX_PASSES: Final = 8
 """Passes of one poll. Where they do not suffice, the thread is too busy to be sure, and the base does not rise."""
 
-THROTTLED_PAUSES: Final = (10.0, 60.0)
-"""Seconds to wait (up to half as much again) when the service throttles a page in the middle of a poll and does not say
-how long; after the last one the poll fails. A poll that has read nothing yet fails at once."""
+MAX_TRIES: Final = 3
+"""How often a page in the middle of a poll is asked for while the service throttles it, before the poll fails. A poll
+that has read nothing yet fails at once."""
 
 RECENT_MS: Final = 2_000
 """How far before the last poll an incremental one begins: covers the precision of `startTime` and of the service's
@@ -187,7 +187,7 @@ class Poll:
         bound = self._bound
         for _ in range(MAX_PASSES):
             top, pages = await self._pass(bound)
-            if pages <= 1:
+            if pages <= 1 or not top:
                 top = max(top, bound if bound > self._bound else 0)
                 self.top = top or None
                 return
@@ -197,8 +197,9 @@ class Poll:
     async def _pass(self, bound: int) -> tuple[int, int]:
         """Follow the links down to the bound; return the highest version of the first page and the number of pages.
 
-        Pages without messages do not count. Messages newer than the first page are ignored: later pages show only some
-        of what has arrived since, and their links skip the rest. The next pass reads all of it.
+        Pages without messages count, too: what the page would have shown may have changed since the page before it, and
+        nothing would say so. Messages newer than the first page are ignored: later pages show only some of what has
+        arrived since, and their links skip the rest. The next pass reads all of it.
         """
         top = pages = 0
         async with aclosing(self._pages(None)) as pages_read:
@@ -207,7 +208,7 @@ class Poll:
                 for message in page.messages:
                     if bound < message.version <= top:
                         self._remember(message, link if pages >= HELD_PAGES else None)
-                pages += bool(page.messages)
+                pages += 1
                 if any(message.version <= bound for message in page.messages):
                     break
         return top, pages
@@ -288,7 +289,8 @@ class Poll:
     async def _when_allowed(self, operation: Operation, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask the service as soon as the quota allows it, and again if it throttles in the middle of the poll."""
         throttled: Throttled | None = None
-        for pause in THROTTLED_PAUSES:
+        back_off = BackOff()
+        for _ in range(MAX_TRIES):
             self._reading = anyio.CancelScope()
             if self._is_interrupted:
                 raise Interrupted
@@ -302,8 +304,8 @@ class Poll:
                     if not self._has_read:
                         raise  # no pages are lost yet, so other threads need not wait for this one
                     throttled = error
-                    wait = (error.retry_after or pause) * random.uniform(1.0, 1.5)  # noqa: S311 - not a secret
-                    self._budget.block(operation, anyio.current_time() + wait)
+                    now = anyio.current_time()
+                    self._budget.block(operation, now + back_off.failed(error, now))
         raise Interrupted if self._is_interrupted or throttled is None else throttled
 
     async def _ask(self, link: str | None) -> MessagePage:

@@ -267,7 +267,7 @@ def test_a_key_of_another_resource(resource: Azure, tmp_path: Path, doctor: Doct
     report = doctor(resource.bots_yaml(tmp_path, keyed(resource.endpoint)).parent)
 
     assert (report.code, report.ills) == (69, ["access"])
-    assert "copy the resource's connection string anew" in report.one("access")[2]
+    assert "copy the resource's connection string again" in report.one("access")[2]
     assert "c2VjcmV0" not in json.dumps(report.findings)
 
 

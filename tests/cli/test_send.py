@@ -37,7 +37,7 @@ def resource(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azure]:
 
 @pytest.fixture(autouse=True)
 def no_misfortune_is_left(resource: Azure, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("chatbot.cli.send.SETTLE_SECONDS", 0.05)
+    monkeypatch.setattr("chatbot.cli.send.PROOF_DELAY_SECONDS", 0.05)
     monkeypatch.setattr("chatbot.cli.send.PAUSE_SECONDS", 0.05)
     yield
     resource.control("DELETE", "faults")

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chatbot.errors import NotFound, ProtocolError
@@ -160,6 +160,7 @@ happenings = st.tuples(st.sampled_from(["say", "say", "edit", "delete", None, No
     meanwhile=st.lists(happenings, max_size=60),
     kills=st.lists(st.integers(0, 60), max_size=3),
 )
+@example(paging="frozen", page_size=2, depth=3, before=[], meanwhile=[("edit", 0)], kills=[])  # the last page is empty
 async def test_order_is_kept_and_nothing_is_skipped_whatever_happens_during_a_deep_catch_up(
     paging: Paging,
     page_size: int,
