@@ -1,4 +1,4 @@
-"""What a plugin's decorators are to type checkers, which so flag a wrong event, first parameter or return.
+"""Types of a plugin's decorators, with which type checkers reject a wrong event, first parameter or return type.
 
 `Concatenate[Context[E], P]` binds the first parameter to the event and leaves the others to the author.
 """

@@ -1,8 +1,8 @@
-"""From a name in bots.yaml to a `Plugin`: the import, the factory and its settings, and every mistake in a sentence.
+"""Loading of plugins: resolves a reference in bots.yaml, imports the module and calls its factory.
 
-A reference is the import path of a module below the configuration's directory (`plugins.echo`), or of an installed
-one, or the name of an entry point in the group `chatbot.plugins`. What an author did wrong is a `PluginError` that
-begins with the author's file and line.
+A reference is the import path of a module below the directory of bots.yaml (`plugins.echo`) or of an installed module,
+or the name of an entry point in the group `chatbot.plugins`. A mistake of the author raises `PluginError`, which begins
+with file and line.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 ENTRY_POINTS: Final = "chatbot.plugins"
-"""The entry point group in which installed packages name their plugins."""
+"""The entry point group in which installed packages declare their plugins."""
 
 _NO_SUCH_NAME: Final = re.compile(r"cannot import name '(\w+)' from '([\w.]+)'")
 
 
 def load_plugin(reference: str, *, base_dir: Path, settings: Mapping[str, Any] | None = None) -> Plugin:
-    """Import a plugin and check every handler of it. Reads files: call it before the loop runs, or in a thread.
+    """Import a plugin and check all its handlers. Reads files: call it before the event loop runs, or in a thread.
 
     Args:
         reference: an import path, `plugins.echo`, or the name of an entry point.
-        base_dir: the directory of bots.yaml; it comes first on `sys.path`, and stays there.
-        settings: for a factory; None is none.
+        base_dir: the directory of bots.yaml; it is put first on `sys.path` permanently.
+        settings: the settings for the factory; None if there are none.
 
     Raises:
-        PluginError: there is no such plugin, it cannot be imported, its settings do not fit, or a handler asks for
-            something that nobody can give.
+        PluginError: the plugin does not exist, cannot be imported, does not accept its settings, or has an invalid
+            handler.
     """
     reference = unicodedata.normalize("NFC", reference)
     _check_reference(reference)
-    base_dir = base_dir.absolute()  # links are not followed: they may lead elsewhere by the next reload
+    base_dir = base_dir.absolute()  # not resolved: links may change their target until the next reload
     _put_first(base_dir)
     plugin = make_plugin(*_find(reference, base_dir), settings)
     HandlerRegistry(plugin.handlers())
@@ -60,21 +60,21 @@ def load_plugin(reference: str, *, base_dir: Path, settings: Mapping[str, Any] |
 
 
 def plugin_settings(reference: str, *, base_dir: Path) -> type[BaseModel] | None:
-    """The model of a plugin's settings; None if it takes none. Imports it, as `load_plugin` does.
+    """Return the model of a plugin's settings, or None if it takes none. Imports the plugin like `load_plugin`.
 
     Raises:
-        PluginError: there is no such plugin, it cannot be imported, or its factory is wrong.
+        PluginError: the plugin does not exist, cannot be imported, or has an invalid factory.
     """
     reference = unicodedata.normalize("NFC", reference)
     _check_reference(reference)
-    base_dir = base_dir.absolute()  # links are not followed: they may lead elsewhere by the next reload
+    base_dir = base_dir.absolute()  # not resolved: links may change their target until the next reload
     _put_first(base_dir)
     found, _ = _find(reference, base_dir)
     return None if isinstance(found, Plugin) or not callable(found) else settings_model(found)
 
 
 def _find(reference: str, base_dir: Path) -> tuple[object, str]:
-    """The object that is a plugin or makes one, and its place."""
+    """Return the plugin or factory, and its place."""
     installed = [] if _file_of(reference, base_dir) else _entry_points(reference)
     if len(installed) > 1:
         names = ", ".join(sorted(str(one.value) for one in installed))
@@ -88,7 +88,7 @@ def _find(reference: str, base_dir: Path) -> tuple[object, str]:
 
 
 def _entry_points(*names: str) -> list[EntryPoint]:
-    from importlib.metadata import entry_points  # here, because it takes longer to import than all of chatbot
+    from importlib.metadata import entry_points  # imported late: it takes longer to import than all of chatbot
 
     found = entry_points(group=ENTRY_POINTS)
     return [one for one in found if not names or one.name in names]
@@ -117,15 +117,15 @@ def _put_first(base_dir: Path) -> None:
 
 
 class _ComposedNames:
-    """Finds the modules of the first directory whose file names have accents as characters of their own (NFD).
+    """Finds modules of the first directory on `sys.path` whose file names have decomposed accents (NFD).
 
-    Python composes the names in import statements (NFKC) and then compares bytes; macOS and some archives decompose the
-    names of files.
+    Python composes the names in import statements (NFKC) and then compares bytes, but macOS and some archives decompose
+    file names.
     """
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, _target: object = None) -> ModuleSpec | None:
-        """Return the spec of a module that the other finders have not found."""
+        """Return the spec of a module that no other finder found."""
         last = name.rpartition(".")[2]
         if last.isascii():
             return None
@@ -141,7 +141,7 @@ class _ComposedNames:
 
 
 def _spelled(directory: Path, name: str) -> str:
-    """The name as the directory spells it: composed or decomposed."""
+    """Return the name as the directory spells it, composed or decomposed."""
     if name.isascii() or (directory / name).exists():
         return name
     with suppress(OSError):
@@ -201,10 +201,10 @@ def _import_failed(reference: str, error: BaseException) -> str:
 
 
 def _anchor(reference: str, base_dir: Path) -> None:
-    """See to it that base_dir's own module is the one found, whatever else has its name.
+    """Ensure that the module of `base_dir` is found, even if another one has the same name.
 
-    Modules of that name that came from elsewhere are dropped. A directory without `notifier.py` becomes a package
-    here, because on `sys.path` any other directory of that name that has one would go before it.
+    Loaded modules of that name from other places are dropped. A directory without `__init__.py` is made a package here,
+    because a directory of the same name with that file, anywhere on `sys.path`, would take precedence.
     """
     expected = _file_of(reference, base_dir)
     if expected is None:
@@ -254,9 +254,9 @@ def _is_below(module: ModuleType, base_dir: Path) -> bool:
 
 
 def is_below(place: Path, directory: Path) -> bool:
-    """Whether a place is below a directory: by its name, or once links are followed.
+    """Return whether a path is below a directory, before or after resolving links.
 
-    A package that is a link is where the link is: it belongs to the directory, wherever the link leads.
+    A package that is a link belongs to the directory of the link, regardless of its target.
     """
     if Path(os.path.abspath(place)).is_relative_to(os.path.abspath(directory)):
         return True

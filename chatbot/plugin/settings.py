@@ -1,4 +1,4 @@
-"""A plugin's own settings: what a factory's pydantic model says of them, and what is wrong with those given."""
+"""Plugin settings: validation against the pydantic model of a plugin's factory."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 def make_plugin(found: object, place: str, settings: Mapping[str, Any] | None) -> Plugin:
-    """The plugin that a module's `plugin` is, or that it makes of its settings.
+    """Return the plugin of a module, or call its factory with the settings.
 
     Args:
-        found: the module's `plugin`.
+        found: the module's attribute `plugin`: a `Plugin` or a factory.
         place: the module's file.
-        settings: what bots.yaml gives; None is none.
+        settings: the settings in bots.yaml; None if there are none.
 
     Raises:
-        PluginSettingsError: the settings are not what the factory's model says.
-        PluginError: it is neither a plugin nor a factory, or the factory fails.
+        PluginSettingsError: the settings do not fit the factory's model.
+        PluginError: `found` is neither a plugin nor a factory, or the factory fails.
     """
     if isinstance(found, Plugin):
         if settings:
@@ -43,12 +43,12 @@ def make_plugin(found: object, place: str, settings: Mapping[str, Any] | None) -
 
 
 def settings_model(factory: Callable[..., object]) -> type[BaseModel] | None:
-    """The pydantic model of a factory's settings; None if it takes none.
+    """Return the pydantic model of a factory's settings, or None if it takes none.
 
     Raises:
-        PluginError: its parameter is anything else.
+        PluginError: its parameter is not a pydantic model.
     """
-    from pydantic import BaseModel  # here, because only plugins with settings shall pay for it
+    from pydantic import BaseModel  # imported only for plugins with settings
 
     if inspect.iscoroutinefunction(factory):
         msg = f"{place_of(factory)}: the factory `plugin` is async; write a plain `def` that returns the Plugin"
@@ -58,7 +58,7 @@ def settings_model(factory: Callable[..., object]) -> type[BaseModel] | None:
         return None
     try:
         model = get_type_hints(factory).get(parameters[0].name)
-    except Exception as error:  # whatever an annotation's expression may raise
+    except Exception as error:  # evaluating an annotation may raise anything
         msg = f"{place_of(factory)}: the annotations of the factory `plugin` cannot be resolved: {error}"
         raise PluginError(msg) from error
     if len(parameters) > 1 or not (isinstance(model, type) and issubclass(model, BaseModel)):
@@ -94,7 +94,7 @@ def _call(factory: Callable[..., object], settings: Mapping[str, Any]) -> Plugin
 
 
 def _validated(model: type[BaseModel], settings: Mapping[str, Any], place: str) -> BaseModel:
-    from pydantic import ValidationError  # here for the same reason
+    from pydantic import ValidationError  # imported only for plugins with settings
 
     problems = _unknown(model, settings)
     try:
@@ -108,7 +108,7 @@ def _validated(model: type[BaseModel], settings: Mapping[str, Any], place: str) 
 
 
 def _unknown(model: type[BaseModel], settings: Mapping[str, Any]) -> list[tuple[tuple[int | str, ...], str]]:
-    """Settings that the model would silently ignore; one that says what to do with extras is left to do it."""
+    """Return settings that the model would silently ignore; a model that configures `extra` decides itself."""
     if model.model_config.get("extra") is not None:
         return []
     known = {name for field, info in model.model_fields.items() for name in (field, info.alias) if name}

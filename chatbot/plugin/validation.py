@@ -1,4 +1,4 @@
-"""What an author gives to a plugin and to its decorators: names, words, filters, options; wrong ones are refused."""
+"""Validation of the arguments of plugins and decorators: names, words, filters, options."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from chatbot.normalization import is_word, normalize
 
 
 def given_name(name: object, place: str) -> str:
-    """The name of a plugin.
+    """Validate the name of a plugin.
 
     Raises:
-        PluginError: it is none.
+        PluginError: it is not a valid name.
     """
     if not isinstance(name, str) or not name.strip():
         msg = f'{place}: {shown(name)} is no name of a plugin; write Plugin("dice")'
@@ -27,10 +27,10 @@ def given_name(name: object, place: str) -> str:
 
 
 def given_words(words: Sequence[str] | None, place: str) -> tuple[str, ...]:
-    """The words that cancel dialogs; none if none are given.
+    """Validate the words that cancel dialogs; None gives an empty tuple.
 
     Raises:
-        PluginError: they are not several texts.
+        PluginError: the value is not a sequence of texts.
     """
     if isinstance(words, str) or not all(isinstance(word, str) and word.strip() for word in words or ()):
         msg = f"{place}: cancel_words is {words!r}; give several words, as in cancel_words=('cancel', 'stop')"
@@ -39,10 +39,10 @@ def given_words(words: Sequence[str] | None, place: str) -> tuple[str, ...]:
 
 
 def given_command(name: object, place: str) -> str:
-    """The name of a command, as it is looked for.
+    """Validate the name of a command and return it normalized for lookup.
 
     Raises:
-        PluginError: it cannot be typed.
+        PluginError: it cannot be typed as a command.
     """
     typed = normalize(name).removeprefix("/").lower() if isinstance(name, str) else ""
     if not is_word(typed.replace("-", "_")) or typed[0] in "-_":
@@ -55,10 +55,10 @@ def given_command(name: object, place: str) -> str:
 
 
 def given_filter(filter: FilterLike | None, place: str) -> Filter | None:
-    """The filter of a handler, if it has one.
+    """Validate the filter of a handler, if it has one.
 
     Raises:
-        PluginError: it is none; a handler stands there if the decorator's parentheses are missing.
+        PluginError: it is not a filter; a handler means that the decorator's parentheses are missing.
     """
     if inspect.iscoroutinefunction(filter):
         msg = (
@@ -74,10 +74,10 @@ def given_filter(filter: FilterLike | None, place: str) -> Filter | None:
 
 
 def check_options(options: Options, place: str) -> None:
-    """Refuse options that mean nothing; found out only when a handler fails, it would be too late.
+    """Reject invalid options at load time, because some would only fail once a handler fails.
 
     Raises:
-        PluginError: there is one.
+        PluginError: an option is invalid.
     """
     timeout, retry, ack = options.timeout, options.retry, options.ack
     wrong = None

@@ -1,4 +1,4 @@
-"""The lock beside a store's file: one process at a time. The operating system frees it when its holder dies."""
+"""The lock file of a store: one process at a time. The operating system releases it when its holder dies."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from chatbot.errors import StoreError, StoreInUse
 
 
 class StoreLock:
-    """`<file>.lock`, with the pid of its holder in it. Its methods block: call them from worker threads.
+    """`<file>.lock`, which contains the pid of its holder. The methods block: call them from worker threads.
 
     Args:
-        store: the file.
-        patience: seconds to wait for the lock; by default long enough for someone who only looks who has it.
+        store: the file of the store.
+        patience: seconds to wait for the lock; the default outlasts a process that only checks who holds it.
     """
 
     def __init__(self, store: Path, *, patience: float = 0.5) -> None:
         self._store = store
         self._path = store.with_name(store.name + ".lock")
-        # not thread-local: it is taken in one worker thread and given back in another
+        # not thread-local: acquired in one worker thread and released in another
         self._lock = FileLock(self._path, timeout=patience, mode=0o600, thread_local=False)
 
     def acquire(self) -> None:
-        """Take the lock.
+        """Acquire the lock.
 
         Raises:
-            StoreInUse: another process has it, or another store object of this one.
-            StoreError: the lock file cannot be made.
+            StoreInUse: another process holds it, or another store object of this process.
+            StoreError: the lock file cannot be created.
         """
         try:
             self._lock.acquire()
@@ -40,11 +40,11 @@ class StoreLock:
         except OSError as error:
             msg = f"cannot lock the store: {self._path}: {error.strerror}: let this user write {self._path.parent}"
             raise StoreError(msg) from error
-        with suppress(OSError):  # the pid is a courtesy
+        with suppress(OSError):  # the pid is informational only
             self._path.write_text(f"{os.getpid()}\n")
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._lock.release()
 
     def _holder(self) -> str:

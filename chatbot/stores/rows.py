@@ -1,7 +1,7 @@
-"""Records as flat rows of numbers and texts: what a table holds.
+"""Conversion between records and table rows of numbers and texts. Performs no I/O.
 
-Pure. Encoding raises `CannotStore` with the value's place; decoding raises `StoreError` for what no chatbot wrote. In
-the rows of conversations an empty text stands for no thread and for no user.
+Encoding raises `CannotStore`, which names the value's place. Decoding raises `StoreError` for rows that chatbot did not
+write. In the rows of conversations, an empty text means no thread or no user, because keys must not be NULL.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from chatbot.stores.writes import SaveResult, SaveState
 
 
 class BotRow(NamedTuple):
-    """A bot's identity."""
+    """The row of a bot's identity."""
 
     name: str
     resource: str
@@ -40,7 +40,7 @@ class BotRow(NamedTuple):
 
 
 class ThreadRow(NamedTuple):
-    """A thread, without its seen-set. Receipts are numbers: a later one is a greater one."""
+    """The row of a thread, without its seen-set. Receipts are stored as numbers, so that a later one is greater."""
 
     id: str
     floor: int
@@ -53,7 +53,7 @@ class ThreadRow(NamedTuple):
 
 
 class ActionRow(NamedTuple):
-    """An action of the outbox, without its position."""
+    """The row of an action in the outbox, without its position."""
 
     key: str
     thread: str
@@ -68,7 +68,7 @@ class ActionRow(NamedTuple):
 
 
 class LetterRow(NamedTuple):
-    """A dead letter."""
+    """The row of a dead letter."""
 
     id: str
     event: str
@@ -81,7 +81,7 @@ class LetterRow(NamedTuple):
 
 
 class AttemptRow(NamedTuple):
-    """A handler that is about to run."""
+    """The row of a handler attempt that is about to run."""
 
     thread: str
     event_key: str
@@ -92,7 +92,7 @@ class AttemptRow(NamedTuple):
 
 
 def encode_bot(record: BotRecord) -> BotRow:
-    """The row of a bot's identity."""
+    """Encode a bot's identity."""
     return BotRow(
         codec.text(record.name, "BotRecord.name"),
         codec.text(record.resource, "BotRecord.resource"),
@@ -102,12 +102,12 @@ def encode_bot(record: BotRecord) -> BotRow:
 
 
 def decode_bot(row: BotRow) -> BotRecord:
-    """The identity of a row."""
+    """Decode a bot's identity."""
     return BotRecord(row.name, row.resource, UserId(row.user), row.first_started_ms)
 
 
 def encode_thread(record: ThreadRecord) -> ThreadRow:
-    """The row of a thread."""
+    """Encode a thread."""
     due, sent = record.receipt_due, record.receipt_sent
     return ThreadRow(
         codec.text(record.thread, "ThreadRecord.thread"),
@@ -122,7 +122,7 @@ def encode_thread(record: ThreadRecord) -> ThreadRow:
 
 
 def decode_thread(row: ThreadRow, seen: Mapping[int, int]) -> ThreadRecord:
-    """The thread of a row and its seen-set."""
+    """Decode a thread from its row and its seen-set."""
     return ThreadRecord(
         ThreadId(row.id),
         row.floor,
@@ -137,14 +137,14 @@ def decode_thread(row: ThreadRow, seen: Mapping[int, int]) -> ThreadRecord:
 
 
 def encode_seen(seen: Mapping[int, int], place: str) -> list[tuple[int, int]]:
-    """The rows of a seen-set: id and version."""
+    """Encode a seen-set as rows of id and version."""
     return [
         (codec.integer(id, f"key of {place}"), codec.integer(version, f"{place}[{id}]")) for id, version in seen.items()
     ]
 
 
 def encode_action_row(row: OutboxRow) -> ActionRow:
-    """Return the row of an action."""
+    """Encode an action of the outbox."""
     return ActionRow(
         codec.text(row.key, "OutboxRow.key"),
         codec.text(row.thread, "OutboxRow.thread"),
@@ -160,10 +160,10 @@ def encode_action_row(row: OutboxRow) -> ActionRow:
 
 
 def decode_action_row(row: ActionRow, position: int) -> OutboxRow:
-    """Return the action of a row.
+    """Decode an action of the outbox.
 
     Raises:
-        StoreError: naming the row's key; the store is damaged, or a newer chatbot wrote it.
+        StoreError: the store is damaged, or a newer chatbot wrote the row; the text names the row's key.
     """
     with named(f"outbox row {row.key}"):
         return OutboxRow(
@@ -182,7 +182,7 @@ def decode_action_row(row: ActionRow, position: int) -> OutboxRow:
 
 
 def encode_letter(letter: DeadLetter) -> LetterRow:
-    """The row of a dead letter."""
+    """Encode a dead letter."""
     return LetterRow(
         codec.text(letter.id, "DeadLetter.id"),
         codec.encode_event(letter.event),
@@ -196,7 +196,7 @@ def encode_letter(letter: DeadLetter) -> LetterRow:
 
 
 def decode_letter(row: LetterRow) -> DeadLetter:
-    """The dead letter of a row; errors as `decode_action_row`."""
+    """Decode a dead letter; raises the same errors as `decode_action_row`."""
     with named(f"dead letter {row.id}"):
         event = codec.decode_event(row.event)
     caused_by = UserId(row.caused_by) if row.caused_by else None
@@ -204,7 +204,7 @@ def decode_letter(row: LetterRow) -> DeadLetter:
 
 
 def encode_attempt(thread: ThreadId, attempt: Attempt) -> AttemptRow:
-    """The row of a handler that is about to run."""
+    """Encode a handler attempt."""
     return AttemptRow(
         codec.text(thread, "BeginAttempt.thread"),
         codec.text(attempt.event_key, "Attempt.event_key"),
@@ -216,7 +216,7 @@ def encode_attempt(thread: ThreadId, attempt: Attempt) -> AttemptRow:
 
 
 def decode_attempts(rows: Iterable[AttemptRow]) -> dict[ThreadId, Attempt]:
-    """The handlers of these rows, by their threads."""
+    """Decode handler attempts by thread."""
     return {
         ThreadId(row.thread): Attempt(row.event_key, row.tries, row.cuts, Progress(row.progress), row.handler)
         for row in rows
@@ -225,7 +225,7 @@ def decode_attempts(rows: Iterable[AttemptRow]) -> dict[ThreadId, Attempt]:
 
 @contextmanager
 def named(what: str) -> Iterator[None]:
-    """Say in an error which row could not be read."""
+    """Add the name of the row to decoding errors."""
     try:
         yield
     except StoreError as error:
@@ -237,7 +237,7 @@ def named(what: str) -> Iterator[None]:
 
 
 def group_seen(rows: Iterable[tuple[int, int, int]]) -> dict[int, dict[int, int]]:
-    """Seen-sets by the key of their thread, from rows of key, id and version."""
+    """Return seen-sets by thread key, from rows of key, id and version."""
     sets: dict[int, dict[int, int]] = {}
     for thread, id, version in rows:
         sets.setdefault(thread, {})[id] = version
@@ -245,17 +245,17 @@ def group_seen(rows: Iterable[tuple[int, int, int]]) -> dict[int, dict[int, int]
 
 
 def unknown_thread(thread: str) -> StateError:
-    """The error of a write that changes a thread which was never begun."""
+    """Return the error for a write to a thread that is not stored."""
     return StateError(f"thread {thread} is not in the store: commit a SaveThread for it first")
 
 
 def not_open() -> StateError:
-    """The error of using a store that is not open."""
+    """Return the error for the use of a store that is not open."""
     return StateError("the store is not open: use it inside `async with store:`")
 
 
 class StateKeyRow(NamedTuple):
-    """Whose state."""
+    """The key columns of a state."""
 
     thread: str
     person: str
@@ -263,14 +263,14 @@ class StateKeyRow(NamedTuple):
 
 
 class StateRow(NamedTuple):
-    """A state's value, without its key."""
+    """The value columns of a state."""
 
     value: str
     version: int
 
 
 class DialogRow(NamedTuple):
-    """A dialog that has begun and not ended."""
+    """The row of an active dialog."""
 
     id: str
     thread: str
@@ -285,7 +285,7 @@ class DialogRow(NamedTuple):
 
 
 class TimerRow(NamedTuple):
-    """A timer."""
+    """The row of a timer."""
 
     id: str
     handler: str
@@ -296,7 +296,7 @@ class TimerRow(NamedTuple):
 
 
 class ResultRow(NamedTuple):
-    """What came of something that is done once."""
+    """The row of the result of `ctx.once`."""
 
     key: str
     value: str
@@ -305,7 +305,7 @@ class ResultRow(NamedTuple):
 
 
 def encode_state_key(key: StateKey) -> StateKeyRow:
-    """The row of whose state it is."""
+    """Encode the key of a state."""
     return StateKeyRow(
         codec.text(key.thread or "", "StateKey.thread"),
         codec.text(key.user or "", "StateKey.user"),
@@ -314,24 +314,24 @@ def encode_state_key(key: StateKey) -> StateKeyRow:
 
 
 def decode_state_key(row: StateKeyRow) -> StateKey:
-    """Whose state a row is."""
+    """Decode the key of a state."""
     return StateKey(row.name, ThreadId(row.thread) if row.thread else None, UserId(row.person) if row.person else None)
 
 
 def encode_state(write: SaveState) -> StateRow | None:
-    """The row of a state; None if it is to end."""
+    """Encode the value of a state; return None if the state is deleted."""
     if write.value is None:
         return None
     return StateRow(codec.text(write.value, "SaveState.value"), codec.integer(write.version, "SaveState.version"))
 
 
 def decode_state(row: StateRow) -> StoredState:
-    """The state of a row."""
+    """Decode the value of a state."""
     return StoredState(row.value, row.version)
 
 
 def encode_dialog(record: DialogRecord) -> DialogRow:
-    """The row of a dialog."""
+    """Encode a dialog."""
     deadline = record.deadline_ms
     return DialogRow(
         codec.text(record.id, "DialogRecord.id"),
@@ -348,10 +348,10 @@ def encode_dialog(record: DialogRecord) -> DialogRow:
 
 
 def decode_dialog(row: DialogRow) -> DialogRecord:
-    """The dialog of a row.
+    """Decode a dialog.
 
     Raises:
-        StoreError: naming the dialog; the store is damaged, or a newer chatbot wrote it.
+        StoreError: the store is damaged, or a newer chatbot wrote the row; the text names the dialog.
     """
     with named(f"dialog {row.id}"):
         event = codec.decode_event(row.event)
@@ -370,7 +370,7 @@ def decode_dialog(row: DialogRow) -> DialogRecord:
 
 
 def encode_timer(record: TimerRecord) -> TimerRow:
-    """The row of a timer."""
+    """Encode a timer."""
     return TimerRow(
         codec.text(record.id, "TimerRecord.id"),
         codec.text(record.handler, "TimerRecord.handler"),
@@ -382,7 +382,7 @@ def encode_timer(record: TimerRecord) -> TimerRow:
 
 
 def decode_timer(row: TimerRow) -> TimerRecord:
-    """The timer of a row."""
+    """Decode a timer."""
     return TimerRecord(
         row.id,
         row.handler,
@@ -394,7 +394,7 @@ def decode_timer(row: TimerRow) -> TimerRecord:
 
 
 def encode_result(write: SaveResult) -> ResultRow:
-    """The row of a result."""
+    """Encode a result."""
     return ResultRow(
         codec.text(write.key, "SaveResult.key"),
         codec.text(write.value, "SaveResult.value"),

@@ -1,4 +1,4 @@
-"""The tables of the SQLite store, and how an older file's tables become today's. Only ever add to `MIGRATIONS`."""
+"""Schema and migrations of the SQLite store. Only append to `MIGRATIONS`: existing files have run its entries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import sqlite3
 
 APPLICATION_ID: Final = int.from_bytes(b"chbt")
-"""What tells our files from other programs' SQLite databases (`PRAGMA application_id`)."""
+"""Distinguishes chatbot's files from SQLite files of other programs (`PRAGMA application_id`)."""
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -137,23 +137,23 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE outbox ADD COLUMN after_failure SMALLINT NOT NULL DEFAULT 0",
     ),
 )
-"""One entry per version of the schema, from 1: the statements that lead to it from the version before.
+"""The statements that migrate from each schema version to the next; the first entry creates version 1.
 
-A bot's user id is long and stands in `owner` once; narrow rows and indexes are what makes commits of many threads
-touch few pages.
+A bot's user id is long, so it is stored once, in `owner`: with narrow rows and indexes, commits of many threads change
+few pages.
 """
 
 
 def migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
-    """Bring a file's tables up to date, in one transaction; a new file gets them all.
+    """Apply all missing migrations in one transaction; a new file gets all of them.
 
     Args:
-        connection: in autocommit mode.
-        path: named in the errors.
-        migrations: as `MIGRATIONS`.
+        connection: a connection in autocommit mode.
+        path: the file, for errors.
+        migrations: the migrations, see `MIGRATIONS`.
 
     Raises:
-        StoreTooNew: the file has a version that this chatbot does not know.
+        StoreTooNew: the file has a newer schema version than this chatbot supports.
         StoreError: the file belongs to another program.
     """
     version = _number(connection, "user_version")

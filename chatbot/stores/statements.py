@@ -1,7 +1,7 @@
-"""Writes as SQL: the statements of a commit. Pure; the texts are the same for all databases (see `sql`).
+"""SQL statements of a commit. Performs no I/O; the texts are the same for all databases (see `sql`).
 
-Everything is checked and encoded here, before a transaction begins. Within it only these fail: a change of a thread
-that is not stored, a state that somebody else changed, and the database itself.
+All values are checked and encoded here, before a transaction begins. Inside the transaction only three things can fail:
+a change of a thread that is not stored, a state that another commit has changed, and the database itself.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ PRUNE: Final = """
 
 
 def statements(bot: UserId, writes: Sequence[Write]) -> list[Statement]:
-    """What makes these writes, in their order.
+    """Return the statements of these writes, in order.
 
     Raises:
         CannotStore: a value has no stored form; the text names its place.
@@ -322,11 +322,11 @@ PRUNE_CONVERSATIONS: Final = (
     DELETE FROM dialog
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND changed_ms < ? AND is_waiting = 0""",
 )
-"""What else is pruned; each takes the bot and the time."""
+"""Further deletions of a prune; each takes the bot and the time."""
 
 
 def conversation_statements(bot: str, write: ConversationWrite) -> Iterator[Statement]:
-    """What makes this write.
+    """Yield the statements of a write of the conversation tables.
 
     Raises:
         CannotStore: a value has no stored form; the text names its place.
@@ -347,7 +347,7 @@ def conversation_statements(bot: str, write: ConversationWrite) -> Iterator[Stat
 
 
 def prune_statements(bot: str, before_ms: int) -> Iterator[Statement]:
-    """What else is pruned."""
+    """Yield the further deletions of a prune."""
     yield from (Statement(sql, (bot, before_ms)) for sql in PRUNE_CONVERSATIONS)
 
 

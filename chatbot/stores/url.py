@@ -1,4 +1,4 @@
-"""A store by its URL, as `store:` in bots.yaml names it."""
+"""Store URLs: the values of `store:` in bots.yaml."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ from chatbot.stores.memory import MemoryStore
 from chatbot.stores.sqlite import SqliteStore
 
 FORMS: Final = 'sqlite:///FILE or "memory:"'
-"""What `open_store` understands; said in every error."""
+"""The supported URL forms, for error messages."""
 
 
 def open_store(url: str, *, base_dir: Path) -> Store:
-    """The store of a URL. It is opened by `async with`, not here: nothing is read or made yet.
+    """Return the store of a URL. Nothing is read or created until it is entered with `async with`.
 
     Args:
-        url: `memory:`, or `sqlite:///` and a path: `sqlite:///chatbot.db` lies in `base_dir`,
-            `sqlite:////var/lib/chatbot.db` and `sqlite:///C:/chatbot.db` lie where they say.
-        base_dir: what relative paths start from: the directory of bots.yaml.
+        url: `memory:`, or `sqlite:///` and a path: `sqlite:///chatbot.db` is relative to `base_dir`;
+            `sqlite:////var/lib/chatbot.db` and `sqlite:///C:/chatbot.db` are absolute.
+        base_dir: the base of relative paths: the directory of bots.yaml.
 
     Raises:
-        ConfigError: the URL names no store that there is.
+        ConfigError: the URL is not supported.
     """
     return _open(url, base_dir, is_visit=False)
 
 
 def visit_store(url: str, *, base_dir: Path) -> Store | None:
-    """The store of a URL for a short visit between two runs; None when nothing was ever kept there.
+    """Return the store of a URL for inspection between two runs, or None if it does not exist yet.
 
     Args:
         url: see `open_store`.
         base_dir: see there.
 
     Raises:
-        ConfigError: the URL names no store that there is.
+        ConfigError: the URL is not supported.
     """
     file = file_of(url, base_dir=base_dir)
     return _open(url, base_dir, is_visit=True) if file is not None and file.exists() else None
 
 
 def file_of(url: str, *, base_dir: Path) -> Path | None:
-    """The file of a store; None where it is kept in none.
+    """Return the file of a store, or None for a store in memory.
 
     Args:
         url: see `open_store`.
         base_dir: see there.
 
     Raises:
-        ConfigError: the URL names no file.
+        ConfigError: the URL is not supported.
     """
     scheme, _, rest = url.partition(":")
     return base_dir / _path(url, rest) if scheme == "sqlite" else None
@@ -65,7 +65,7 @@ def _open(url: str, base_dir: Path, *, is_visit: bool) -> Store:
         return _memory(rest)
     if scheme == "sqlite":
         return SqliteStore(base_dir / _path(url, rest), is_visit=is_visit)
-    # the rest of a foreign URL may hold a password
+    # only the scheme is shown: the rest of an unsupported URL may contain a password
     problem = f"{scheme + ':…'!r} is no store that there is: expected {FORMS}"
     raise ConfigError(problem)
 
