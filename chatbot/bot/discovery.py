@@ -129,6 +129,7 @@ class ThreadWatcher:
             walk = ThreadListWalk(self._context.service, self._context.budget, horizon_ms=self._heard_ms)
             while not walk.is_over:
                 self._hear(await walk.read(), walk)
+            # The start of the walk, not its end: changes made during the walk must be read again.
             self._heard_ms = walk.begun_ms or self._heard_ms
         if self._full_walk is None and (self._heard_ms is None or anyio.current_time() >= self._full_walk_at):
             self._full_walk = ThreadListWalk(self._context.service, self._context.budget)

@@ -94,6 +94,7 @@ class RateLimitedPolls:
         """
         if now < self._free_at or (thread := self._schedule.pop_due(now)) is None:
             return None
+        # A token bucket: idle time is credited, but never more than `BURST`.
         self._free_at = max(self._free_at, now - BURST) + 1.0 / self._rate
         return thread
 

@@ -215,6 +215,7 @@ class ReceiptPoller:
                 bot=self._context.user, thread=self._state.key, occurred_on=receipt.read_on, receipt=receipt
             )
             version = max(int(self._context.clock() * 1000), stored.version + 1 if stored else 1)
+            # The write goes into the same commit as the event: separately, a crash would lose or repeat the event.
             yield event, SaveState(key, self._kind.dump(told), stored.version if stored else None, version)
             stored = StoredState(self._kind.dump(told), version)
             self._known[receipt.reader] = int(receipt.message)

@@ -92,7 +92,7 @@ class Scheduler:
 
     @property
     def every_lane(self) -> Iterator[Lane]:
-        """The lanes of all threads, and the one of events outside threads."""
+        """Yield the lanes of all threads, and the lane of events outside threads."""
         yield from list(self.lanes.values())
         yield self.own
 
@@ -261,6 +261,7 @@ class Scheduler:
         else:
             context.degraded.end(LANE_FAILING, place=thread)
         finally:
+            # No await between here and `_rest`: a turn queued in between could outlive a lane that `_rest` drops.
             del self.working[thread]
             context.monitor.lane_ended(thread)
         self._rest(lane, next_run)
@@ -295,5 +296,6 @@ class Scheduler:
 
     def note_end(self) -> None:
         """Wake the tasks that wait for the end of a turn."""
+        # Events cannot be reset, so each waiter wakes once and then waits for the new one.
         self.ended.set()
         self.ended = anyio.Event()

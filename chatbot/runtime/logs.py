@@ -176,6 +176,7 @@ def _is_ours(error: BaseException, *, is_within: bool) -> bool:
     if not _module_of(error).startswith("chatbot."):
         return False
     code = _raised_in(error)
+    # Never raised: trusted only if no other exception holds it, because plugin code may have created a nested one.
     return not is_within if code is None else code.startswith(_OURS)
 
 
@@ -330,6 +331,7 @@ def logging_to(
             ],
             wrapper_class=structlog.stdlib.BoundLogger,
             logger_factory=structlog.stdlib.LoggerFactory(),
+            # A cached logger would keep this configuration after the block.
             cache_logger_on_first_use=False,
         )
         try:
@@ -346,7 +348,7 @@ def _common() -> list[Processor]:
 
 
 def _redacted(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """An exception that is logged as a value says no more than its traceback would."""
+    """Redact exceptions that are logged as values, at any depth, as in tracebacks."""
     for key, value in event.items():
         if key != "exc_info" and isinstance(value, BaseException | list | tuple | dict):
             event[key] = _without_words(value)
@@ -377,6 +379,7 @@ def _bound_to_work(_logger: object, _method: str, event: MutableMapping[str, Any
     work = IN_HAND.get()
     if work is not None:
         for key, value in work.as_values().items():
+            # Fields that the log call sets itself take precedence.
             event.setdefault(key, value)
     return event
 

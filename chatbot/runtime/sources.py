@@ -73,6 +73,7 @@ class Sources:
         """
         changed = self._changed()
         stale = self._stale(changed, config)
+        # Taken before the import: a file that changes during the import must count as changed next time.
         digests = {name: _digest(self._known[name].file) for name in stale}
         changes = {
             name: self._names_of(changed & self._reached([bot]))

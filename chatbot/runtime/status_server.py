@@ -229,6 +229,7 @@ class _Connection(H11Protocol):
         super().connection_made(transport)
         self._wait(REQUEST_SECONDS, is_asking=False)
         if len(others) >= MOST_CONNECTIONS:
+            # Idle connections go first; a request in progress is aborted only if every connection has one.
             min(others, key=lambda other: (other._is_asking, other._waits_since)).cut()
 
     def connection_lost(self, exc: Exception | None) -> None:

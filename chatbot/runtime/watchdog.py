@@ -222,6 +222,7 @@ class LoopWatchdog:
         else:
             frame = sys._current_frames().get(self._thread_id)
             self._place = place_of(frame, self._directory) if frame is not None else None
+            # A kept frame would keep the locals of the blocked code alive.
             del frame
             if self._place != self._written:
                 self._write(self._place)

@@ -167,6 +167,7 @@ class CountedService:
     async def list_participants(self, thread: ThreadId) -> AsyncIterator[Participant]:
         """Read the participants of a thread; all pages count as one call."""
         with self._counting("list_participants"):
+            # Read everything first: the consumer's time and errors between items are not those of the call.
             people = [person async for person in self._service.list_participants(thread)]
         for person in people:
             yield person
@@ -179,6 +180,7 @@ class CountedService:
     async def list_receipts(self, thread: ThreadId) -> AsyncIterator[Receipt]:
         """Read the latest receipt of each reader; all pages count as one call."""
         with self._counting("list_receipts"):
+            # As in `list_participants`.
             receipts = [receipt async for receipt in self._service.list_receipts(thread)]
         for receipt in receipts:
             yield receipt

@@ -123,6 +123,7 @@ class SpannedWork(LoggedWork):
         """Wrap a block in a span. Only the class of an error is recorded: its text may quote people."""
         span = self._tracer.start_span(name, parent, kind=kind, attributes=dict(attributes), start_time=begun)
         try:
+            # OpenTelemetry would record the text of the exception, which may quote people.
             with trace.use_span(span, record_exception=False, set_status_on_exception=False):
                 yield span
         except BaseException as error:
