@@ -1,13 +1,13 @@
-"""Find mistakes in handlers that load and run, but do not do what their author meant. `chatbot check` shows them.
+"""Static checks for mistakes in handlers that load and run, but do not work as intended. Used by `chatbot check`.
 
-Four checks, for one handler at a time or, of the last, for all handlers of a bot:
-    - `findings`: what makes a dialog come out differently when it is replayed: clocks, randomness, waiting, I/O.
-    - `unawaited`: calls of the context or the dialog whose coroutine nobody awaits, so that they do nothing.
+There are four checks. The last one compares all handlers of a bot, the others check one handler:
+    - `findings`: calls that give a dialog another result when it is replayed: clocks, randomness, waiting, I/O.
+    - `unawaited`: methods of the context or the dialog that have no effect because `await` is missing.
     - `blocking` and `lost_actions`: calls that block the event loop, and actions inside `talk.run` or `ctx.once`.
-    - `unreachable`: handlers before which another one takes every event.
+    - `unreachable`: handlers whose events are all handled by an earlier handler.
 
-The checks read the source and resolve called names in the function's module. They follow functions of the same module,
-and other dialogs. They report only what they know to be wrong: what cannot be resolved passes. Nothing is executed.
+The checks parse the source and resolve called names in the function's module. They follow functions of the same module
+and other dialogs. They avoid false positives: a name that cannot be resolved is accepted. No plugin code is executed.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from chatbot.dispatch.parameters import hints_of, name_of
 
 @dataclass(frozen=True, slots=True)
 class LintFinding:
-    """A call, or a change of a global, that should stand otherwise.
+    """A call, or an assignment to a global, that should be written differently.
 
     Args:
         file: the source file.
-        line: the line in it.
-        call: the call as it is written, or the name of the global.
+        line: the line number.
+        call: the call as written, or the name of the global.
         remedy: what to write instead.
     """
 
@@ -48,12 +48,12 @@ class LintFinding:
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A mistake in an author's source.
+    """A mistake in the source of a plugin.
 
     Args:
-        file: where.
-        line: likewise.
-        text: one sentence, with what to do.
+        file: the source file.
+        line: the line number.
+        text: one sentence that includes the remedy.
     """
 
     file: str
@@ -62,12 +62,12 @@ class Mistake:
 
 
 class Syntax(NamedTuple):
-    """What stands in a file.
+    """The parsed source of a function.
 
     Args:
-        tree: the function, decorators included.
-        file: where it stands.
-        first_line: likewise; the tree's own lines begin at 1.
+        tree: the function, including decorators.
+        file: the source file.
+        first_line: the line where the function begins; line numbers in the tree begin at 1.
     """
 
     tree: ast.Module
@@ -76,7 +76,7 @@ class Syntax(NamedTuple):
 
 
 def syntax_of(function: Any) -> Syntax | None:
-    """The syntax of a function or method; None of what is neither, or has no source."""
+    """Return the parsed source of a function or method, or None if it is neither or has no source."""
     try:
         lines, first_line = inspect.getsourcelines(function)
         tree = ast.parse(textwrap.dedent("".join(lines)))
@@ -107,15 +107,15 @@ SUSPECTS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("time.sleep", "asyncio.sleep", "anyio.sleep", "anyio.sleep_until"), WAIT),
     **dict.fromkeys(("asyncio.gather", "asyncio.create_task", "asyncio.TaskGroup", "anyio.create_task_group"), ORDER),
 }
-"""What a dialog must not call by itself, by its full name or the beginning of it; and what to do instead."""
+"""Calls that a dialog must not make directly, by full name or prefix, with the remedy."""
 
 
 def findings(dialog: Callable[..., Any], provided: Collection[str] = ()) -> list[LintFinding]:
-    """What would break a replay of this dialog, in the order of its lines.
+    """Return the calls that would break a replay of this dialog, in line order.
 
     Args:
-        dialog: the author's function.
-        provided: its parameters that are filled by providers: what they are asked is not known to be the same again.
+        dialog: the dialog's function.
+        provided: its parameters that providers supply; their methods may return other results in a replay.
     """
     seen: set[Callable[..., Any]] = set()
     todo: list[tuple[Callable[..., Any], Collection[str]]] = [(inspect.unwrap(dialog), provided)]
@@ -134,13 +134,13 @@ def findings(dialog: Callable[..., Any], provided: Collection[str] = ()) -> list
 
 
 def _is_followed(called: FunctionType, caller: FunctionType) -> bool:
-    """Whether what a dialog calls is the same author's: of its module, or a dialog itself."""
+    """Return whether a called function is checked too: it is in the same module, or is a dialog itself."""
     hints = getattr(called, "__annotations__", {})
     return called.__module__ == caller.__module__ or any("Dialog" in str(hint) for hint in hints.values())
 
 
 class _Reading(ast.NodeVisitor):
-    """One pass over a function."""
+    """A single pass over the source of a function."""
 
     def __init__(
         self, tree: ast.AST, known: Mapping[str, Any], *, file: str, line: int, provided: Collection[str]
@@ -156,7 +156,7 @@ class _Reading(ast.NodeVisitor):
 
     @classmethod
     def of(cls, function: FunctionType, provided: Collection[str]) -> Self | None:
-        """A reading of its source; None if it has none."""
+        """Return a reading of the function's source, or None if it has none."""
         syntax = syntax_of(function)
         if syntax is None:
             return None
@@ -185,7 +185,7 @@ class _Reading(ast.NodeVisitor):
 
     def _visit_function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         if node.name not in self._given_away:
-            for statement in node.body:  # and not its decorators or defaults, which run once
+            for statement in node.body:  # not decorators and defaults, which run only once
                 self.visit(statement)
 
     def visit_Call(self, node: ast.Call) -> None:
@@ -199,7 +199,7 @@ class _Reading(ast.NodeVisitor):
             self._note(node, name, REMEMBERED)
 
     def _is_module(self, node: ast.expr) -> bool:
-        """Whether it is an attribute of a module: `subprocess.run` is not what a dialog runs things with."""
+        """Return whether a name is an attribute of a module: `subprocess.run` is not the dialog's `run`."""
         owner = self._resolve(node.value) if isinstance(node, ast.Attribute) else None
         return isinstance(owner, ModuleType) or (isinstance(owner, _Named) and bool(owner.name))
 
@@ -215,7 +215,7 @@ class _Reading(ast.NodeVisitor):
             self._find(node, SUSPECTS[suspect])
 
     def _suspect_of(self, node: ast.Call, suspects: Collection[str]) -> str | None:
-        """Return which of these is called, if any; remembers a function that is to be read, too."""
+        """Return which of the suspects is called, if any; queue a called function that must be checked too."""
         found = self._resolve(node.func)
         if isinstance(found, FunctionType):
             self.called.append(found)
@@ -230,7 +230,7 @@ class _Reading(ast.NodeVisitor):
         )
 
     def _as_written(self, node: ast.expr) -> str:
-        """The name of a module's attribute, wherever the module has it from."""
+        """Return the name of a module's attribute as written, even if the module re-exports it."""
         if not isinstance(node, ast.Attribute):
             return ""
         owner = self._resolve(node.value)
@@ -243,7 +243,7 @@ class _Reading(ast.NodeVisitor):
         self.found.add(LintFinding(self._file, self._first_line + node.lineno - 1, what, remedy))
 
     def _resolve(self, node: ast.expr) -> Any:
-        """What an expression stands for, as far as the module tells; `_Named` where only its name is known."""
+        """Resolve an expression in the function's module; return `_Named` if only its name is known."""
         if isinstance(node, ast.Name):
             return self._known.get(node.id, _Named(""))
         if isinstance(node, ast.Call):
@@ -262,7 +262,7 @@ class _Reading(ast.NodeVisitor):
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """Something of which only the full name is known."""
+    """An object of which only the full name is known."""
 
     name: str
 
@@ -274,7 +274,7 @@ def _name_of(found: Any) -> str:
         return found.__name__
     if not hasattr(found, "__qualname__"):
         found = type(found)
-    # Where Python itself keeps it is another matter in each version: in 3.13 `pathlib.Path` is of `pathlib._local`.
+    # Private submodules differ between Python versions: in 3.13, `pathlib.Path` is in `pathlib._local`.
     module = re.sub(r"\._\w+", "", getattr(found, "__module__", None) or "builtins")
     return f"{module}.{found.__qualname__}"
 
@@ -284,7 +284,7 @@ def _is_run(node: ast.Call) -> bool:
 
 
 def _given_to_run(tree: ast.AST) -> Iterator[str]:
-    """The names of functions that are not called here, but given to `talk.run`."""
+    """Yield the names of functions that are passed to `talk.run` instead of being called."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and _is_run(node):
             yield from (argument.id for argument in node.args if isinstance(argument, ast.Name))
@@ -292,7 +292,7 @@ def _given_to_run(tree: ast.AST) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class FoundCall:
-    """A call that was looked for: as it is written, as which suspect it was found, and whether it stands in a loop."""
+    """A call of a suspect: the call as written, the name of the suspect, and whether it is inside a loop."""
 
     file: str
     line: int
@@ -302,9 +302,9 @@ class FoundCall:
 
 
 def calls_of(function: Callable[..., Any], suspects: Collection[str]) -> list[FoundCall]:
-    """The calls of these, by full name or its beginning, in a function and in those of its module that it calls.
+    """Return the calls of the suspects, by full name or prefix, in a function and in functions of its module it calls.
 
-    What stands in a lambda or in a nested function is left out: it may be called elsewhere, such as in a thread.
+    Lambdas and nested functions are skipped: they may run elsewhere, for example in a thread.
     """
     seen: set[Callable[..., Any]] = set()
     todo: list[Callable[..., Any]] = [inspect.unwrap(function)]
@@ -324,7 +324,7 @@ def calls_of(function: Callable[..., Any], suspects: Collection[str]) -> list[Fo
 
 
 class _CallReading(_Reading):
-    """A pass that looks for calls, wherever they are not within another function."""
+    """A pass that finds calls outside of nested functions."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -365,15 +365,15 @@ _LOOPS: Final = (ast.For, ast.AsyncFor, ast.While, ast.ListComp, ast.SetComp, as
 
 
 def unawaited(handler: Callable[..., Any], *, is_dialog: bool) -> Iterator[LintFinding]:
-    """The calls of an author's function that do nothing because `await` is missing, in the order of its lines.
+    """Yield the calls in a handler that have no effect because `await` is missing, in line order.
 
     Args:
-        handler: the author's function; its first parameter is a context, or a dialog.
-        is_dialog: which of both.
+        handler: the function; its first parameter is a context or a dialog.
+        is_dialog: whether the first parameter is a dialog.
     """
     function, kind = inspect.unwrap(handler), Dialog if is_dialog else Context
     syntax = syntax_of(function)
-    if syntax is None:  # without its source nothing is known of it
+    if syntax is None:  # nothing can be checked without source
         return
     parameter = next(iter(inspect.signature(function).parameters), None)
     parents = {child: node for node in ast.walk(syntax.tree) for child in ast.iter_child_nodes(node)}
@@ -390,9 +390,9 @@ def unawaited(handler: Callable[..., Any], *, is_dialog: bool) -> Iterator[LintF
 
 
 def _is_dropped(call: ast.Call, parents: Mapping[ast.AST, ast.AST], passed_on: Collection[str]) -> bool:
-    """Whether nobody can await a call's coroutine: its value is used as if it were the result."""
+    """Return whether a call's coroutine can never be awaited, because it is used as if it were the result."""
     parent = parents.get(call)
-    if isinstance(parent, ast.IfExp) and parent.test is not call:  # the value of the whole expression
+    if isinstance(parent, ast.IfExp) and parent.test is not call:  # the call is the value of the conditional expression
         parent = parents.get(parent)
     match parent:
         case (
@@ -407,12 +407,12 @@ def _is_dropped(call: ast.Call, parents: Mapping[ast.AST, ast.AST], passed_on: C
             return False
         case ast.ListComp() | ast.SetComp() | ast.GeneratorExp() | ast.DictComp() | ast.IfExp():
             return False
-        case _:  # an expression that stands alone, a comparison, an f-string, the condition of an `if`, …
+        case _:  # an expression statement, a comparison, an f-string, the condition of an `if`, …
             return True
 
 
 def _used_elsewhere(tree: ast.AST, parents: Mapping[ast.AST, ast.AST]) -> set[str]:
-    """The names that are awaited, given to a function, kept or returned somewhere: such a coroutine may be awaited."""
+    """Return the names that are awaited, passed on, stored or returned: their coroutine may be awaited elsewhere."""
     uses = (ast.Await, ast.keyword, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.Starred, ast.Return)
     found: set[str] = set()
     for node in ast.walk(tree):
@@ -425,7 +425,7 @@ def _used_elsewhere(tree: ast.AST, parents: Mapping[ast.AST, ast.AST]) -> set[st
 
 
 def _takes_coroutines(call: ast.Call) -> bool:
-    """Whether it may await what it is given: `gather`, `create_task`, `wait_for`, `append`, …; not `int` or `str`."""
+    """Return whether a call may await or keep its arguments, like `gather`, `wait_for` or `append`, unlike `int`."""
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     return name not in _TAKES_VALUES
 
@@ -452,13 +452,13 @@ BLOCKING: Final[Mapping[str, str]] = {
     **dict.fromkeys(("socket.gethostbyname", "sqlite3.connect", "_sqlite3.connect", "psycopg2.connect"), IN_A_THREAD),
     **dict.fromkeys(("shutil.copytree", "shutil.rmtree", "shutil.copyfile", "shutil.make_archive"), IN_A_THREAD),
 }
-"""Calls that keep the event loop from running, by full name or its beginning; and what to do instead."""
+"""Calls that block the event loop, by full name or prefix, with the remedy."""
 
 IN_LOOPS: Final[Mapping[str, str]] = dict.fromkeys(
     ("builtins.open", "_io.open", "io.open", "pathlib.Path.read_text", "pathlib.Path.read_bytes", "pathlib.Path.open"),
     IN_A_THREAD,
 )
-"""Calls that do so when they are repeated: one file is read quickly."""
+"""Calls that block the event loop only when repeated in a loop; reading a single file is fast."""
 
 _ACTIONS: Final = frozenset(
     {
@@ -466,20 +466,20 @@ _ACTIONS: Final = frozenset(
         "stream", "acknowledge", "say", "ask", "confirm",
     }
 )  # fmt: skip
-"""What waits for the commit, or is a step of a dialog."""
+"""Methods that add an action to the commit, or a step to a dialog."""
 
 
 def mistakes(handlers: Sequence[Handler]) -> Iterator[Mistake]:
-    """The mistakes in the handlers of one bot, in their order."""
+    """Yield the mistakes in the handlers of one bot, in order."""
     for handler in handlers:
-        if not handler.is_dialog:  # of dialogs, everything outside is found as what a replay would do again
+        if not handler.is_dialog:  # in dialogs, `findings` already reports I/O
             yield from blocking(handler.registration.function)
         yield from lost_actions(handler.registration.function)
     yield from unreachable(handlers)
 
 
 def blocking(function: Callable[..., Any]) -> Iterator[Mistake]:
-    """The calls of a handler, and of functions of its module that it calls, that block the event loop."""
+    """Yield the calls that block the event loop, in a handler and in functions of its module that it calls."""
     for call in calls_of(function, {**BLOCKING, **IN_LOOPS}):
         if call.is_in_loop or call.suspect in BLOCKING:
             remedy = BLOCKING.get(call.suspect) or IN_LOOPS[call.suspect]
@@ -487,7 +487,7 @@ def blocking(function: Callable[..., Any]) -> Iterator[Mistake]:
 
 
 def unreachable(handlers: Sequence[Handler]) -> Iterator[Mistake]:
-    """The handlers before which another one takes every event, and hands none on."""
+    """Yield the handlers whose events are all handled, and never passed on, by an earlier handler."""
     asked = [other for other in handlers if other.info is None and not other.registration.is_called_by_name]
     for index, handler in enumerate(asked):
         first = next(
@@ -514,8 +514,8 @@ def _takes_all_of(first: Handler, second: Handler) -> bool:
 
 
 def _may_pass(handler: Handler) -> bool:
-    """Whether it may hand an event on; what is not known may."""
-    if handler.layers:  # a middleware may do so for it
+    """Return whether a handler may pass an event on; True if unknown."""
+    if handler.layers:  # a middleware may return PASS for it
         return True
     function = handler.registration.function
     hint = hints_of(function).get("return", inspect.Parameter.empty)
@@ -535,7 +535,7 @@ def _is_pass(hint: object) -> bool:
 
 
 def lost_actions(function: Callable[..., Any]) -> Iterator[Mistake]:
-    """The actions that a handler asks for inside of `talk.run` or `ctx.once`."""
+    """Yield the actions that a handler requests inside `talk.run` or `ctx.once`, where they are lost."""
     plain = inspect.unwrap(function)
     syntax = syntax_of(plain)
     parameter = next(iter(inspect.signature(plain).parameters), None)
@@ -564,7 +564,7 @@ def _actions_in(
     function: Any,
     syntax: Syntax,
 ) -> Iterator[tuple[str, int]]:
-    """The actions that something given to `run` or `once` asks for, each with its line."""
+    """Yield the actions requested by an argument of `run` or `once`, each with its line."""
     line = syntax.first_line + argument.lineno - 1
     if isinstance(argument, ast.Attribute):
         if _is_action(argument, holders):

@@ -1,7 +1,7 @@
-"""One Communication Services resource: the connection that all its users share, and their identities.
+"""A Communication Services resource: the connection pool shared by its users, and their identities.
 
-It is opened once per process and endpoint: one connection pool, one TLS context, one identity client. `chat` gives each
-user a view of its own over it. Tests pass the in-process transport.
+It is opened once per process and endpoint, with one connection pool, one TLS context and one identity client. `chat`
+returns the view of one user over the shared pool. Tests pass an in-process transport.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from chatbot.service.token_endpoint import TokenEndpoint
 from chatbot.service.transport import open_transport, proxy_for
 
 CHAT: Final = ("chat",)
-"""The scope a bot needs: everything in threads, creating and deleting them included."""
+"""The token scope that a bot needs: all operations on threads, including creation and deletion."""
 
 _USER_AGENT: Final = f"chatbot/{version()}"
 _DEFAULT_TIMEOUTS: Final = Timeouts()
@@ -46,13 +46,13 @@ class AcsResource:
     """A Communication Services resource; an async context manager.
 
     Args:
-        endpoint: `https://NAME.communication.azure.com`; http only to this machine.
-        access_key: the resource's key; without it and `entra`, users and their tokens must come from elsewhere.
+        endpoint: `https://NAME.communication.azure.com`; http is accepted for this machine only.
+        access_key: the resource's key; without it and `entra`, users and tokens must be supplied otherwise.
         entra: the identity in Microsoft Entra ID, instead of a key.
-        ca_file: a PEM file of authorities to trust besides the system's.
-        transport: carries all requests instead of a connection pool; it is not closed at the end.
-        timeouts: how long a call may take.
-        clock: epoch seconds.
+        ca_file: a PEM file of certificate authorities to trust in addition to the system's.
+        transport: sends all requests instead of a connection pool; the resource does not close it.
+        timeouts: the time limits of a call.
+        clock: returns epoch seconds.
 
     Raises:
         ConfigError: endpoint or key cannot be used; the message does not show the key.
@@ -115,7 +115,8 @@ class AcsResource:
         return self._endpoint
 
     async def __aenter__(self) -> Self:
-        # The SDK's user agent names the platform. Python runs a subprocess for it, once per process: not on the loop.
+        # The SDK's user agent includes the platform. Python runs a subprocess to find it, once per process; do this in
+        # a thread, so that the SDK does not block the event loop later.
         await anyio.to_thread.run_sync(platform.platform)
         async with AsyncExitStack() as opening:
             transport = self._given_transport
@@ -155,7 +156,7 @@ class AcsResource:
     # Identities
 
     async def create_user(self) -> UserId:
-        """Create an identity."""
+        """Create a user (an identity of the resource)."""
         return await self._identities_for("create a user").create_user()
 
     async def issue_token(
@@ -164,8 +165,8 @@ class AcsResource:
         """Issue an access token.
 
         Args:
-            user: whose token.
-            scopes: what it allows.
+            user: the user of the token.
+            scopes: the permissions of the token.
             lifetime: 60 minutes to 24 hours; None is the service's default of 24 hours.
         """
         return await self._identities_for(f"issue a token of {user}").issue_token(
@@ -173,11 +174,11 @@ class AcsResource:
         )
 
     async def revoke_tokens(self, user: UserId) -> None:
-        """Revoke all tokens of a user; it may take up to 15 minutes until they are refused (Azure documentation)."""
+        """Revoke all tokens of a user; the service may accept them for up to 15 minutes more (Azure documentation)."""
         await self._identities_for(f"revoke the tokens of {user}").revoke_tokens(user)
 
     async def delete_user(self, user: UserId) -> None:
-        """Delete an identity for good, and remove it from all its threads."""
+        """Delete a user permanently, and remove it from all its threads."""
         await self._identities_for(f"delete user {user}").delete_user(user)
 
     # Tokens and chat
@@ -186,8 +187,8 @@ class AcsResource:
         """Return a user's tokens, issued by this resource; it needs the access key or a role in Entra ID.
 
         Args:
-            user: whose tokens.
-            lifetime: of each token, 60 minutes to 24 hours; None is the service's default of 24 hours.
+            user: the user of the tokens.
+            lifetime: the lifetime of each token, 60 minutes to 24 hours; None is the service's default of 24 hours.
         """
 
         async def mint() -> AccessToken:
@@ -199,12 +200,12 @@ class AcsResource:
         """Return a user's tokens from a token endpoint; see `token_endpoint` for its contract.
 
         Args:
-            url: where to ask; https, or http to this machine.
-            user: whose tokens.
+            url: the address of the endpoint; https, or http to this machine.
+            user: the user of the tokens.
             authorization: the `Authorization` header to send.
 
         Raises:
-            ConfigError: the address cannot be used.
+            ConfigError: the address is invalid.
         """
         endpoint = TokenEndpoint(
             url,

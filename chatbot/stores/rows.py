@@ -296,7 +296,7 @@ class TimerRow(NamedTuple):
 
 
 class ResultRow(NamedTuple):
-    """The row of the result of `ctx.once`."""
+    """The row of the result of a call that is made once."""
 
     key: str
     value: str
