@@ -21,7 +21,7 @@ if sys.dont_write_bytecode:
     # Every worker and every `chatbot` that a test starts would compile all sources again, which is most of their work.
     # The bytecode goes where git ignores it: whoever forbids it wants a clean tree.
     sys.dont_write_bytecode = False
-    sys.pycache_prefix = str(Path(__file__).parents[1] / ".cache" / "bytecode")
+    sys.pycache_prefix = str(Path(__file__).parents[1] / ".bytecode")
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

@@ -29,7 +29,7 @@ from chatbot.bot.environment import BotContext
 from chatbot.bot.handlers import HandlerRunner
 from chatbot.bot.live_channel import ThreadLiveChannel, broken_streams
 from chatbot.dispatch import Outcome
-from chatbot.dispatch.author_code import SLOW_SECONDS, Abandoned, RunLimits, Running
+from chatbot.dispatch.author_code import SLOW_SECONDS, Abandoned, RunLimits, RunningCode
 from chatbot.errors import CannotStore, StoreConflict, StoreError, described, kind_of
 from chatbot.events import ActionFailed, BotStarted, Event
 from chatbot.model import ThreadId, UserId
@@ -190,11 +190,11 @@ class AttemptJournal:
 
     def __init__(self, context: BotContext) -> None:
         self._context = context
-        self._to_note: list[tuple[RetryLoop, Running]] = []
+        self._to_note: list[tuple[RetryLoop, RunningCode]] = []
         self._has_to_note = anyio.Event()
         self.suspect = anyio.Lock()
 
-    def add_long(self, loop: RetryLoop, running: Running) -> None:
+    def add_long(self, loop: RetryLoop, running: RunningCode) -> None:
         """Have it noted in the store, soon, that a handler runs for long; in callbacks of the event loop, too."""
         self._to_note.append((loop, running))
         self._has_to_note.set()
@@ -246,7 +246,7 @@ class RetryLoop:
         self._log = commits.state.log
         self._wake = wake
         self._in_hand: tuple[Event, float] | None = None
-        self._running: Running | None = None
+        self._running: RunningCode | None = None
         self._outcome: tuple[str, Outcome] | None = None
         self._outcome_of: Event | None = None
         self.attempts = Attempts(self._state.key, noted, is_suspicious=context.was_killed)
@@ -337,7 +337,7 @@ class RetryLoop:
         before = partial(self._note, event) if self.attempts.is_suspicious else None
         return RunLimits(timeout, partial(self._slow, event), partial(self._abandoned, event), self._begun, before)
 
-    def _begun(self, running: Running) -> None:
+    def _begun(self, running: RunningCode) -> None:
         self._running = running
 
     def running(self, now: float) -> str | None:
@@ -355,7 +355,7 @@ class RetryLoop:
             raise TryAgain(ABANDONED_PAUSE)
         return outcome
 
-    def _slow(self, event: Event, running: Running) -> None:
+    def _slow(self, event: Event, running: RunningCode) -> None:
         whose = running.whose
         self._log.warning(
             "handler.delayed",
@@ -369,7 +369,7 @@ class RetryLoop:
         self.attempts.handler = whose.name
         self._journal.add_long(self, running)
 
-    def _abandoned(self, event: Event, running: Running) -> None:
+    def _abandoned(self, event: Event, running: RunningCode) -> None:
         """Keep the lane from starting anything, in this bot and in one that takes its place, until the handler ends.
 
         The handler may still act. If the next event were handled beside it, the thread's order would be broken; and if

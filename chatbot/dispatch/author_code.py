@@ -86,16 +86,16 @@ class RunLimits(NamedTuple):
     """
 
     timeout: float | None = None
-    slow: Callable[[Running], None] = lambda _running: None
-    abandoned: Callable[[Running], None] = lambda _running: None
-    begun: Callable[[Running], None] = lambda _running: None
+    slow: Callable[[RunningCode], None] = lambda _running: None
+    abandoned: Callable[[RunningCode], None] = lambda _running: None
+    begun: Callable[[RunningCode], None] = lambda _running: None
     before: Callable[[str], Awaitable[None]] | None = None
 
 
 class Abandoned(TimeoutError):
     """Code of a plugin did not end although it was told to stop; its task still runs."""
 
-    def __init__(self, message: str, running: Running) -> None:
+    def __init__(self, message: str, running: RunningCode) -> None:
         super().__init__(message)
         self.running = running
 
@@ -152,13 +152,13 @@ class AuthorCode:
         """
         spare = self._spare
         if spare is None or not spare.is_parked or spare.handed_over.done():
-            running = Running(whose, timeout, limits)
+            running = RunningCode(whose, timeout, limits)
             running.start(code)
             if spare is None or spare.task.done():
                 self._spare = SpareTask() if self._entered else None
         else:
             spare.is_parked = False  # what the code calls may run code itself
-            begun = Running(whose, timeout, limits, spare.task) if limits is not None else None
+            begun = RunningCode(whose, timeout, limits, spare.task) if limits is not None else None
             try:
                 rest = spare.step(code, whose.name)
                 if rest is None and spare.is_untouched():
@@ -174,7 +174,7 @@ class AuthorCode:
                         raise
                     raise failure from failure.__cause__
                 rest = Rest(error=raised)
-            running = begun or Running(whose, timeout, limits, spare.task)
+            running = begun or RunningCode(whose, timeout, limits, spare.task)
             running.go_on(spare, rest)
             if self._spare is spare:
                 self._spare = SpareTask()
@@ -222,7 +222,7 @@ class AuthorCode:
         return AbnormalExit(error).with_traceback(error.__traceback__)
 
 
-class Running:
+class RunningCode:
     """Code of a plugin that runs in a task of its own.
 
     Args:
@@ -501,7 +501,7 @@ class SpareTask:
         self.handed_over: asyncio.Future[None] = loop.create_future()
         self._references = self._weak_references = 0
         self.result: Any = None
-        self._running: Running | None = None
+        self._running: RunningCode | None = None
         self._rest: Rest | None = None
         self._is_cancelled = False  # in the first step, by the code
         # An empty context: the task outlives the event in which it is made, and keeps nothing of it alive.
@@ -578,7 +578,7 @@ class SpareTask:
             and not self.task.is_marked
         )
 
-    def go_on(self, running: Running, rest: Rest) -> None:
+    def go_on(self, running: RunningCode, rest: Rest) -> None:
         """Have the task do the rest, and end."""
         self._running, self._rest = running, rest
         self._is_cancelled = self.handed_over.done()

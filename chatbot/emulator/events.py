@@ -12,7 +12,7 @@ from typing import Any
 
 from chatbot.emulator.cursors import precise_time
 from chatbot.emulator.records import Listed, Message, Record, ThreadEntry
-from chatbot.emulator.state import ThreadState, WorldState
+from chatbot.emulator.state import ThreadContents, WorldState
 
 Json = dict[str, Any]
 _PREFIX = "Microsoft.Communication."
@@ -72,7 +72,7 @@ class EventPublisher:
         elif message.type == "participantRemoved":
             yield from self._came_or_went(room, message, "Removed", "removed")
 
-    def _said(self, room: ThreadState, message: Message) -> Iterator[tuple[str, str, Json]]:
+    def _said(self, room: ThreadContents, message: Message) -> Iterator[tuple[str, str, Json]]:
         kind = "ChatMessageReceived"
         extra: dict[str, int] = {}
         body: Json = {"messageBody": message.text}
@@ -118,7 +118,7 @@ class EventPublisher:
                 },
             )
 
-    def _created(self, room: ThreadState, message: Message) -> Iterator[tuple[str, str, Json]]:
+    def _created(self, room: ThreadContents, message: Message) -> Iterator[tuple[str, str, Json]]:
         head = room.head
         where = f"thread/{head.id}/createdBy/{head.creator}"
         by = {"createdByCommunicationIdentifier": _identifier(head.creator)}
@@ -147,7 +147,7 @@ class EventPublisher:
                     },
                 )
 
-    def _changed(self, room: ThreadState, editor: str, version: int) -> Iterator[tuple[str, str, Json]]:
+    def _changed(self, room: ThreadContents, editor: str, version: int) -> Iterator[tuple[str, str, Json]]:
         head = room.head
         where = f"thread/{head.id}/editedBy/{editor}"
         by = {"editedByCommunicationIdentifier": _identifier(editor)}
@@ -166,7 +166,7 @@ class EventPublisher:
                 {**data, **tail, **_recipient(recipient), **self._tail(room)},
             )
 
-    def _deleted(self, room: ThreadState) -> Iterator[tuple[str, str, Json]]:
+    def _deleted(self, room: ThreadContents) -> Iterator[tuple[str, str, Json]]:
         head = room.head
         by = head.changed_by or head.creator
         where = f"thread/{head.id}/deletedBy/{by}"
@@ -184,7 +184,7 @@ class EventPublisher:
             )
 
     def _came_or_went(
-        self, room: ThreadState, message: Message, kind: str, verb: str
+        self, room: ThreadContents, message: Message, kind: str, verb: str
     ) -> Iterator[tuple[str, str, Json]]:
         way = "AddedTo" if kind == "Added" else "RemovedFrom"
         for one in message.participants:
@@ -207,18 +207,18 @@ class EventPublisher:
                     {**data, **late, **to, **tail, **self._tail(room)},
                 )
 
-    def _participant(self, room: ThreadState, one: Listed) -> Json:
+    def _participant(self, room: ThreadContents, one: Listed) -> Json:
         name = {"displayName": one.display_name} if one.display_name is not None else {}
         member = room.members.get(one.user)
         metadata = {"metadata": dict(member.metadata)} if member is not None and member.metadata else {}
         return {**name, "participantCommunicationIdentifier": _identifier(one.user), **metadata}
 
-    def _tail(self, room: ThreadState) -> Json:
+    def _tail(self, room: ThreadContents) -> Json:
         number = self._state.random.getrandbits(31)
         return {"threadId": room.head.id, "transactionId": f"{self._state.new_vector()}.1.1.1.1.{number}.1"}
 
     @staticmethod
-    def _others(room: ThreadState, causer: str) -> list[str]:
+    def _others(room: ThreadContents, causer: str) -> list[str]:
         return [member.user for member in room.present() if member.user != causer]
 
 

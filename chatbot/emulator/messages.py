@@ -23,7 +23,7 @@ from chatbot.emulator.errors import (
 )
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.records import Listed, Message
-from chatbot.emulator.state import ThreadState, WorldState
+from chatbot.emulator.state import ThreadContents, WorldState
 
 _TEXT = {"a", "b", "br", "code", "del", "em", "i", "img", "s", "span", "strike", "strong", "sub", "sup", "u"}
 _BLOCKS = {"blockquote", "div", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "ul"}
@@ -86,7 +86,7 @@ class Messages:
         self.quirks = quirks
         self.stale_ms = 0
 
-    def send(self, room: ThreadState, sender: str, draft: Draft, now: int) -> Message:
+    def send(self, room: ThreadContents, sender: str, draft: Draft, now: int) -> Message:
         """Store a message of a participant."""
         self._writable(room, sender)
         if self.quirks.blank_content == "reject" and not draft.content.strip():
@@ -111,7 +111,7 @@ class Messages:
 
     def announce(
         self,
-        room: ThreadState,
+        room: ThreadContents,
         kind: str,
         initiator: str,
         now: int,
@@ -123,7 +123,7 @@ class Messages:
         blank = Message(thread=room.head.id, id=0, type=kind, sequence=0, version=0, sender=initiator)
         return self.post(room, now, replace(blank, topic=topic, participants=people))
 
-    def post(self, room: ThreadState, now: int, message: Message) -> Message:
+    def post(self, room: ThreadContents, now: int, message: Message) -> Message:
         """Give a new message its id, version, sequence and activity, and file it."""
         number = self._next_version(room, now)
         while number in room.messages:
@@ -139,7 +139,7 @@ class Messages:
         self._state.put(posted)
         return posted
 
-    def get(self, room: ThreadState, reader: str, number: int) -> Message:
+    def get(self, room: ThreadContents, reader: str, number: int) -> Message:
         """One message, tombstones and the service's own included."""
         low, high = self._window(room, reader)
         message = room.messages.get(number)
@@ -149,7 +149,7 @@ class Messages:
 
     def edit(
         self,
-        room: ThreadState,
+        room: ThreadContents,
         editor: str,
         number: int,
         content: str | None,
@@ -170,7 +170,7 @@ class Messages:
         version = self._next_version(room, now)
         return self._change(room, replace(message, text=text, metadata=merged, edited=version), version, now)
 
-    def delete(self, room: ThreadState, deleter: str, number: int, now: int) -> Message:
+    def delete(self, room: ThreadContents, deleter: str, number: int, now: int) -> Message:
         """Leave a tombstone: no content, `deletedOn`, no `editedOn`, a new version."""
         self._writable(room, deleter)
         message = self._own(room, deleter, number, self.quirks.delete_of_others)
@@ -185,7 +185,7 @@ class Messages:
 
     def page(
         self,
-        room: ThreadState,
+        room: ThreadContents,
         reader: str,
         size: int,
         now: int,
@@ -246,7 +246,7 @@ class Messages:
         return shorter or [message for message in reversed(timeline) if message.version == last]
 
     @staticmethod
-    def _as_seen(room: ThreadState, now: int) -> list[Message]:
+    def _as_seen(room: ThreadContents, now: int) -> list[Message]:
         """The timeline a stale reader sees: late messages missing, late changes not yet made."""
         room.fading = [(until, message) for until, message in room.fading if until > now]
         seen = [message for message in room.timeline if message.visible <= now]
@@ -257,7 +257,7 @@ class Messages:
                 seen.append(message)
         return sorted(seen, key=lambda message: (message.version, message.id))
 
-    def _window(self, room: ThreadState, reader: str) -> tuple[int, int]:
+    def _window(self, room: ThreadContents, reader: str) -> tuple[int, int]:
         """The ids and versions a reader may see: from the shared history to the removal."""
         member = room.members.get(reader)
         if member is None:
@@ -269,22 +269,22 @@ class Messages:
         low = member.share_history if member.share_history > room.head.created else 0
         return low, member.removed if member.removed is not None else room.version
 
-    def _writable(self, room: ThreadState, user: str) -> None:
+    def _writable(self, room: ThreadContents, user: str) -> None:
         if room.member(user) is None:
             raise refused(self.quirks.removed_writes if user in room.members else "forbidden")
         if room.head.deleted is not None:
             raise refused(self.quirks.deleted_thread_writes)
 
-    def _own(self, room: ThreadState, user: str, number: int, others: str) -> Message:
+    def _own(self, room: ThreadContents, user: str, number: int, others: str) -> Message:
         message = self.get(room, user, number)
         if message.is_system or (message.sender != user and others == "forbidden"):
             raise forbidden()
         return message
 
-    def _next_version(self, room: ThreadState, now: int) -> int:
+    def _next_version(self, room: ThreadContents, now: int) -> int:
         return max(now, room.version + (0 if self.quirks.equal_versions else 1))
 
-    def _change(self, room: ThreadState, message: Message, version: int, now: int) -> Message:
+    def _change(self, room: ThreadContents, message: Message, version: int, now: int) -> Message:
         changed = replace(
             message,
             version=version,

@@ -14,7 +14,7 @@ from typing import Any
 from chatbot.emulator.cursors import precise_time
 from chatbot.emulator.participants import MAX_HEARD
 from chatbot.emulator.records import Listed, Message, ReceiptEntry, Record, ThreadEntry, Typing
-from chatbot.emulator.state import ThreadState, WorldState
+from chatbot.emulator.state import ThreadContents, WorldState
 
 RECEIVED, EDITED, DELETED = 200, 247, 248
 TYPING, READ = 245, 246
@@ -72,7 +72,7 @@ class Notifier:
             if len(room.present()) <= MAX_HEARD
         ]
 
-    def _message(self, room: ThreadState, message: Message) -> list[Notification]:
+    def _message(self, room: ThreadContents, message: Message) -> list[Notification]:
         if not message.is_system:
             return self._said(room, message)
         if message.type == "topicUpdated":
@@ -85,7 +85,7 @@ class Notifier:
             return created
         return created + self._moved(room, message, ADDED, "addedBy", "participantsAdded", _present(room))
 
-    def _said(self, room: ThreadState, message: Message) -> list[Notification]:
+    def _said(self, room: ThreadContents, message: Message) -> list[Notification]:
         kind, extra = RECEIVED, {}
         body = {
             "messageBody": message.text,
@@ -110,7 +110,7 @@ class Notifier:
         }
         return [Notification(user, kind, {**fields, "recipientMri": user}) for user in _present(room)]
 
-    def _receipt(self, room: ThreadState, receipt: ReceiptEntry) -> list[Notification]:
+    def _receipt(self, room: ThreadContents, receipt: ReceiptEntry) -> list[Notification]:
         """To everybody but the reader, for whom the service keeps silent."""
         people = _present(room)
         if len(people) > MAX_HEARD:
@@ -144,7 +144,7 @@ class Notifier:
             return self._updated(room, head.changed_by, room.version)
         return []
 
-    def _created(self, room: ThreadState, message: Message) -> list[Notification]:
+    def _created(self, room: ThreadContents, message: Message) -> list[Notification]:
         """The thread as those see it who are in it from now on."""
         head = room.head
         fields = {
@@ -157,7 +157,7 @@ class Notifier:
         }
         return _to([one.user for one in message.participants], THREAD_CREATED, fields)
 
-    def _updated(self, room: ThreadState, editor: str, version: int) -> list[Notification]:
+    def _updated(self, room: ThreadContents, editor: str, version: int) -> list[Notification]:
         fields = {
             "threadId": room.head.id,
             "version": str(version),
@@ -167,7 +167,7 @@ class Notifier:
         }
         return _to(_present(room), THREAD_UPDATED, fields)
 
-    def _ended(self, room: ThreadState, head: ThreadEntry) -> list[Notification]:
+    def _ended(self, room: ThreadContents, head: ThreadEntry) -> list[Notification]:
         deleted = head.deleted or 0
         fields = {
             "threadId": head.id,
@@ -179,7 +179,7 @@ class Notifier:
         return _to(_present(room), THREAD_DELETED, fields)
 
     def _moved(
-        self, room: ThreadState, message: Message, kind: int, by: str, people: str, recipients: Sequence[str]
+        self, room: ThreadContents, message: Message, kind: int, by: str, people: str, recipients: Sequence[str]
     ) -> list[Notification]:
         fields = {
             "threadId": room.head.id,
@@ -190,7 +190,7 @@ class Notifier:
         }
         return _to(dict.fromkeys(recipients), kind, fields)
 
-    def _person(self, room: ThreadState, user: str) -> str:
+    def _person(self, room: ThreadContents, user: str) -> str:
         member = room.members.get(user)
         return _escaped({"participantId": user, "displayName": (member and member.display_name) or ""})
 
@@ -222,7 +222,7 @@ class Notifier:
         return _escaped(properties)
 
 
-def _present(room: ThreadState) -> list[str]:
+def _present(room: ThreadContents) -> list[str]:
     return [member.user for member in room.present()]
 
 

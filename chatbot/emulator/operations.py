@@ -14,7 +14,7 @@ from chatbot.emulator.errors import ErrorResponse, bad_request, message_not_foun
 from chatbot.emulator.identities import Token
 from chatbot.emulator.request import Request, Response
 from chatbot.emulator.serialization import Dialect, Json, dump, rejected, thread_item
-from chatbot.emulator.state import ThreadState
+from chatbot.emulator.state import ThreadContents
 from chatbot.emulator.world import World
 
 _THREAD_ID = re.compile(r"19:[A-Za-z0-9_\-:]{1,200}@(?:thread\.(?:v2|skype|tacv2)|unq\.gbl\.spaces)")
@@ -49,7 +49,7 @@ class Chat:
         """Scheme and host that Location names."""
         return self.request.base if self.world.quirks.location_host == "request" else GLOBAL_HOST
 
-    def room(self) -> ThreadState:
+    def room(self) -> ThreadContents:
         """The thread's room."""
         return self.world.room(self.thread_id, self.request.now)
 
@@ -142,7 +142,7 @@ def list_messages(chat: Chat) -> Response:
     return Response(200, dump({"value": [chat.dialect.message(one) for one in page.messages], "nextLink": link}))
 
 
-def _message_cursor(chat: Chat, room: ThreadState) -> tuple[int, int] | None:
+def _message_cursor(chat: Chat, room: ThreadContents) -> tuple[int, int] | None:
     text = chat.request.query.get("syncstate")
     if not text:
         return None
@@ -232,7 +232,7 @@ def send_typing(chat: Chat) -> Response:
 
 
 def _skipped(
-    chat: Chat, room: ThreadState, noun: str, items: Sequence[Item], default: int, render: Callable[[Item], Json]
+    chat: Chat, room: ThreadContents, noun: str, items: Sequence[Item], default: int, render: Callable[[Item], Json]
 ) -> Response:
     """A page by `skip` and `maxPageSize`; no nextLink when it ends exactly at the end (recorded)."""
     size = parsing.page_size(chat.request, default, chat.world.quirks)
@@ -244,7 +244,7 @@ def _skipped(
     return Response(200, dump(body))
 
 
-def _path(room: ThreadState) -> str:
+def _path(room: ThreadContents) -> str:
     return "/chat/threads/" + urllib.parse.quote(room.head.id, safe="@")
 
 

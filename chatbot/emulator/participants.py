@@ -19,7 +19,7 @@ from chatbot.emulator.errors import ErrorResponse, bad_identifier, bad_request, 
 from chatbot.emulator.messages import Messages
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.records import Listed, Member, ReceiptEntry, Typing, no_metadata
-from chatbot.emulator.state import ThreadState, WorldState
+from chatbot.emulator.state import ThreadContents, WorldState
 
 MAX_PARTICIPANTS = 250
 MAX_BATCH = 200
@@ -84,7 +84,9 @@ class Participants:
                 welcome.setdefault(one.user, one)
         return list(welcome.values()), rejected
 
-    def add(self, room: ThreadState, initiator: str, invited: Sequence[Invited], now: int) -> list[InvalidParticipant]:
+    def add(
+        self, room: ThreadContents, initiator: str, invited: Sequence[Invited], now: int
+    ) -> list[InvalidParticipant]:
         """Add people; those already there stay as they are."""
         self.admit(room, initiator, self.quirks)
         welcome, rejected = self.sift(invited)
@@ -95,7 +97,7 @@ class Participants:
             self.seat(room, initiator, fresh, now)
         return rejected
 
-    def seat(self, room: ThreadState, initiator: str, fresh: Sequence[Invited], now: int) -> None:
+    def seat(self, room: ThreadContents, initiator: str, fresh: Sequence[Invited], now: int) -> None:
         """File the memberships and announce them in one message."""
         for one in fresh:
             self._state.put(
@@ -111,7 +113,7 @@ class Participants:
         people = tuple(Listed(one.user, one.display_name, one.share_history) for one in fresh)
         self._messages.announce(room, "participantAdded", initiator, now, people=people)
 
-    def remove(self, room: ThreadState, initiator: str, user: str, now: int) -> None:
+    def remove(self, room: ThreadContents, initiator: str, user: str, now: int) -> None:
         """Remove somebody, or leave; the announcement is the last thing the removed one can read."""
         if initiator in room.members and room.member(initiator) is None:
             raise refused(self.quirks.removed_removal)
@@ -128,7 +130,7 @@ class Participants:
         notice = self._messages.announce(room, "participantRemoved", named, now, people=people)
         self._state.put(replace(member, removed=notice.version))
 
-    def everyone(self, room: ThreadState, reader: str) -> list[Member]:
+    def everyone(self, room: ThreadContents, reader: str) -> list[Member]:
         """Everybody present, creator first; the one removed asks in vain (Communication issue 345)."""
         if room.member(reader) is None:
             reading = self.quirks.removed_participants if reader in room.members else "forbidden"
@@ -141,7 +143,7 @@ class Participants:
         return room.present()
 
     @staticmethod
-    def admit(room: ThreadState, user: str, quirks: Quirks) -> None:
+    def admit(room: ThreadContents, user: str, quirks: Quirks) -> None:
         """Refuse who is not a participant, and everybody once the thread is deleted."""
         if room.member(user) is None:
             raise refused(quirks.removed_writes if user in room.members else "forbidden")
@@ -162,7 +164,7 @@ class ReceiptStore:
         self.typing: deque[Typing] = deque(maxlen=1000)
         self.typing_listeners: list[Callable[[Typing], None]] = []
 
-    def send(self, room: ThreadState, reader: str, number: int, now: int) -> None:
+    def send(self, room: ThreadContents, reader: str, number: int, now: int) -> None:
         """Remember that `reader` has read up to a message; an older one changes nothing."""
         Participants.admit(room, reader, self.quirks)
         if number not in room.messages:
@@ -172,14 +174,14 @@ class ReceiptStore:
             self._state.put(ReceiptEntry(thread=room.head.id, user=reader, message=number, read=now))
             self._bump(room, now)
 
-    def latest(self, room: ThreadState, reader: str) -> list[ReceiptEntry]:
+    def latest(self, room: ThreadContents, reader: str) -> list[ReceiptEntry]:
         """One receipt per user, or none at all in a large thread."""
         Participants.admit(room, reader, self.quirks)
         if len(room.present()) > MAX_HEARD:
             return []
         return [receipt for receipt in room.receipts.values() if room.member(receipt.user) is not None]
 
-    def type(self, room: ThreadState, typist: str, display_name: str, now: int) -> None:
+    def type(self, room: ThreadContents, typist: str, display_name: str, now: int) -> None:
         """Pass a typing notification on to whoever could see it."""
         Participants.admit(room, typist, self.quirks)
         if len(room.present()) <= MAX_HEARD:
@@ -189,6 +191,6 @@ class ReceiptStore:
                 listener(typing)
             self._bump(room, now)
 
-    def _bump(self, room: ThreadState, now: int) -> None:
+    def _bump(self, room: ThreadContents, now: int) -> None:
         if self.quirks.activity == "everything":
             self._state.put(replace(room.head, activity=self._state.next_activity(now)))

@@ -43,7 +43,7 @@ _MAX_SESSIONS = 10_000
 
 
 @dataclass(eq=False, slots=True)
-class Connection:
+class RealtimeConnection:
     """A client's websocket: its user, the path its events are addressed to, and the events that wait for it."""
 
     user: str
@@ -68,7 +68,7 @@ class RealtimeChannel:
 
     world: World
     now: Callable[[], int]
-    connections: dict[str, list[Connection]] = field(default_factory=dict)
+    connections: dict[str, list[RealtimeConnection]] = field(default_factory=dict)
     registrations: dict[str, str] = field(default_factory=dict)
     _tickets: dict[str, _Session] = field(default_factory=dict)
     _sessions: dict[str, _Session] = field(default_factory=dict)
@@ -176,7 +176,7 @@ class RealtimeChannel:
 
     async def _serve(self, session: _Session, receive: Receive, send: Send) -> None:
         outgoing, waiting = anyio.create_memory_object_stream[str](_MAX_WAITING)
-        connection = Connection(session.user, session.path, outgoing)
+        connection = RealtimeConnection(session.user, session.path, outgoing)
         for frame in ("1::", _event("trouter.connected", {"ttl": str(_TTL_SECONDS)})):
             outgoing.send_nowait(frame)
         self._listen()

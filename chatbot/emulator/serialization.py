@@ -16,7 +16,7 @@ from chatbot.emulator.errors import ErrorResponse
 from chatbot.emulator.participants import InvalidParticipant
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.records import Listed, Member, Message, ReceiptEntry, ThreadEntry
-from chatbot.emulator.state import ThreadState
+from chatbot.emulator.state import ThreadContents
 
 Json = dict[str, Any]
 
@@ -133,7 +133,7 @@ class Dialect:
         }
 
 
-def thread_item(room: ThreadState, now: int, quirks: Quirks) -> Json:
+def thread_item(room: ThreadContents, now: int, quirks: Quirks) -> Json:
     """A thread as lists show it: four keys at most."""
     head = room.head
     body: Json = {"id": head.id, "topic": head.topic}

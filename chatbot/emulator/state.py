@@ -17,7 +17,7 @@ from chatbot.emulator.errors import thread_not_found
 from chatbot.emulator.records import Member, Message, ReceiptEntry, Record, Repeat, Resource, ThreadEntry, User
 
 
-class ThreadState:
+class ThreadContents:
     """A thread with everything in it. `timeline` ascends by version; lists read it backwards."""
 
     __slots__ = (
@@ -87,12 +87,12 @@ class ThreadState:
         return index
 
 
-def _enter(slots: list[Slot], room: ThreadState) -> None:
+def _enter(slots: list[Slot], room: ThreadContents) -> None:
     slot = Slot(room.listed, room)
     slots.insert(bisect_left(slots, slot.rank(), key=Slot.rank), slot)
 
 
-def _leave(slots: list[Slot], room: ThreadState) -> None:
+def _leave(slots: list[Slot], room: ThreadContents) -> None:
     index = bisect_left(slots, -room.listed, key=Slot.rank)
     while slots[index].room is not room:
         index += 1
@@ -107,7 +107,7 @@ class Slot(NamedTuple):
     """A place in somebody's list of threads; without a room, the service shows nothing there."""
 
     activity: int
-    room: ThreadState | None
+    room: ThreadContents | None
 
     def rank(self) -> int:
         """What lists ascend by: the latest activity first."""
@@ -124,9 +124,9 @@ class WorldState:
         self.random: random.Random = random.SystemRandom() if seed is None else random.Random(seed)  # noqa: S311 -- repeatable tests
         self.resource = Resource(id="", access_key="")
         self.users: dict[str, User] = {}
-        self.rooms: dict[str, ThreadState] = {}
+        self.rooms: dict[str, ThreadContents] = {}
         self.repeats: dict[tuple[str, str], Repeat] = {}
-        self.rooms_of: dict[str, dict[str, ThreadState]] = {}
+        self.rooms_of: dict[str, dict[str, ThreadContents]] = {}
         self.listeners: list[Callable[[Record], None]] = []
         self.activity = 0
         self.leaving: dict[str, int] = {}
@@ -164,7 +164,7 @@ class WorldState:
     def _head(self, head: ThreadEntry) -> None:
         room = self.rooms.get(head.id)
         if room is None:
-            room = self.rooms[head.id] = ThreadState(head)
+            room = self.rooms[head.id] = ThreadContents(head)
         room.head = head
         if head.retention_days is not None and head.deleted is None:
             self.retained.add(head.id)
@@ -182,7 +182,7 @@ class WorldState:
             del room.members[member.user]
         room.members[member.user] = member
 
-    def _moved(self, room: ThreadState) -> None:
+    def _moved(self, room: ThreadContents) -> None:
         """Bring the room to its new place in everybody's list."""
         activity = room.activity()
         self.activity = max(self.activity, activity)
@@ -198,7 +198,7 @@ class WorldState:
         """A new, world-wide unique stamp for the order of thread lists."""
         return max(now * 1000, self.activity + 1)
 
-    def room(self, thread: str) -> ThreadState:
+    def room(self, thread: str) -> ThreadContents:
         """The room of a thread id; raises `ErrorResponse` for an unknown thread."""
         room = self.rooms.get(thread)
         if room is None:

@@ -23,7 +23,7 @@ from chatbot.emulator.participants import (
 )
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.records import Repeat, ThreadEntry, no_metadata
-from chatbot.emulator.state import Slot, ThreadState, WorldState
+from chatbot.emulator.state import Slot, ThreadContents, WorldState
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class ThreadChange:
 class ThreadListPage:
     """A page of rooms, latest activity first, and the cursor window (microseconds) if there is more."""
 
-    rooms: list[ThreadState]
+    rooms: list[ThreadContents]
     next: tuple[int, int] | None
 
 
@@ -66,7 +66,7 @@ class Threads:
         self._messages = messages
         self._participants = participants
 
-    def create(self, creator: str, plan: Plan, now: int) -> tuple[ThreadState, list[InvalidParticipant]]:
+    def create(self, creator: str, plan: Plan, now: int) -> tuple[ThreadContents, list[InvalidParticipant]]:
         """A new thread, or the one this repeatability key created before."""
         digest = hashlib.sha256(repr(replace(plan, repeat_key="")).encode()).hexdigest() if plan.repeat_key else ""
         repeated = self._repeated(creator, plan.repeat_key, digest, now)
@@ -100,7 +100,7 @@ class Threads:
             self._state.put(Repeat(user=creator, key=plan.repeat_key, thread=head.id, at=now, digest=digest))
         return room, rejected
 
-    def _repeated(self, creator: str, key: str, digest: str, now: int) -> ThreadState | None:
+    def _repeated(self, creator: str, key: str, digest: str, now: int) -> ThreadContents | None:
         repeat = self._state.repeats.get((creator, key)) if key else None
         if repeat is None or now - repeat.at > self.quirks.repeatability_seconds * 1000:
             return None
@@ -108,7 +108,7 @@ class Threads:
             raise ErrorResponse(409, "Conflict")
         return self._state.rooms[repeat.thread]
 
-    def get(self, thread: str, reader: str) -> ThreadState:
+    def get(self, thread: str, reader: str) -> ThreadContents:
         """The thread's room for somebody who is in it."""
         room = self._state.room(thread)
         if room.head.deleted is not None:
@@ -151,7 +151,7 @@ class Threads:
             raise forbidden()
         self._end(room, deleter, now)
 
-    def expire(self, room: ThreadState, now: int) -> None:
+    def expire(self, room: ThreadContents, now: int) -> None:
         """Delete a thread whose retention has run out."""
         days = room.head.retention_days
         if days is not None and room.head.deleted is None and now >= room.head.created + days * 86_400_000:
@@ -187,7 +187,7 @@ class Threads:
         phantoms = range(self.quirks.phantom_threads, 0, -1)
         return [one for slot in slots for one in (*(Slot(slot.activity + place, None) for place in phantoms), slot)]
 
-    def _end(self, room: ThreadState, by: str, when: int) -> None:
+    def _end(self, room: ThreadContents, by: str, when: int) -> None:
         activity = self._state.next_activity(when)
         self._state.put(replace(room.head, changed_by=by, deleted=when, activity=activity))
 

@@ -14,7 +14,7 @@ from chatbot.emulator.messages import Messages
 from chatbot.emulator.participants import Participants, ReceiptStore
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.records import Record, Resource
-from chatbot.emulator.state import ThreadState, WorldState
+from chatbot.emulator.state import ThreadContents, WorldState
 from chatbot.emulator.threads import Threads
 
 
@@ -80,7 +80,7 @@ class World:
         for thread_id in list(self.state.retained):
             self.threads.expire(self.state.rooms[thread_id], now)
 
-    def room(self, thread_id: str, now: int) -> ThreadState:
+    def room(self, thread_id: str, now: int) -> ThreadContents:
         """The room of a thread, deleted first if its retention ran out."""
         if self.state.leaving:
             self.sweep(now)

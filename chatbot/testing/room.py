@@ -40,7 +40,7 @@ THROTTLED_SECONDS: Final = 10.0
 """How long a person waits before the next attempt when the service does not say."""
 
 
-class Member(Protocol):
+class ThreadMember(Protocol):
     """Anyone who can be in a room: a person or a bot."""
 
     @property
@@ -164,7 +164,7 @@ class Person:
         """Leave the room."""
         await self.removes(self)
 
-    async def adds(self, *members: Member) -> None:
+    async def adds(self, *members: ThreadMember) -> None:
         """Add people or bots."""
         newcomers = [Participant(member.user, member.name) for member in members]
         failed = await self._act(lambda: self.service.add_participants(self._room.thread, newcomers))
@@ -172,7 +172,7 @@ class Person:
             msg = f"{self.name} could not add {failed}"
             raise StateError(msg)
 
-    async def removes(self, member: Member) -> None:
+    async def removes(self, member: ThreadMember) -> None:
         """Remove a person or a bot."""
         await self._act(lambda: self.service.remove_participant(self._room.thread, member.user))
 
@@ -359,7 +359,7 @@ class Room:
         return not self.stage.is_in(self.thread, user) and (anew or user not in members)
 
     async def _open(self, person: Person) -> None:
-        everybody: list[Member] = [person, *self.bots.values()]
+        everybody: list[ThreadMember] = [person, *self.bots.values()]
         participants = [Participant(guest.user, guest.name) for guest in everybody]
         created = await retry_throttled(lambda: person.service.create_thread(self._topic, participants))
         self._thread = created.thread.id

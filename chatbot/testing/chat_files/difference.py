@@ -30,7 +30,7 @@ from chatbot.testing.chat_files.script import (
 )
 from chatbot.testing.harness import chat
 from chatbot.testing.process import Failure
-from chatbot.testing.room import Member, Person, Room
+from chatbot.testing.room import Person, Room, ThreadMember
 from chatbot.testing.virtual_time import VirtualTimeLoop
 
 CONTEXT: Final = 3
@@ -206,7 +206,7 @@ class _Player:
             case _:
                 await person.renames(step.text)
 
-    def _guest(self, name: str) -> Member:
+    def _guest(self, name: str) -> ThreadMember:
         return self._room.bots.get(name) or self._room.user(name)
 
     def _message(self, person: Person, step: ScriptStep) -> MessageId:
