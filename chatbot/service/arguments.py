@@ -1,7 +1,7 @@
-"""Checks and converts arguments for the SDK: ids, texts, times, people. Pure.
+"""Validation and conversion of arguments for the SDK: ids, texts, times, participants. Performs no I/O.
 
-Ids become segments of a path, and paths are normalized on their way: `messages/..` is the thread itself, which a
-deletion would then delete. So an id that could address something else is refused.
+Ids become path segments, and paths are normalized in transit: `messages/..` is the thread itself, so deleting the
+message `..` would delete the thread. Ids that could address another resource are therefore rejected.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from chatbot.model import MessageId, Participant, UserId
 
 
 def invited(person: Participant) -> ChatParticipant:
-    """Return a person to add, as the SDK takes one."""
+    """Convert a participant to add to the SDK's type."""
     return ChatParticipant(
         identifier=identifier(person.user),
         display_name=person.display_name,
@@ -25,28 +25,28 @@ def invited(person: Participant) -> ChatParticipant:
 
 
 def identifier(user: UserId) -> CommunicationIdentifier:
-    """Return the identifier of a raw id, of whatever kind."""
+    """Return the SDK's identifier for a raw id of any kind."""
     known = identifier_from_raw_id(user)
-    # The SDK reads properties["id"] when it matches failures. Only communication users have it: for other kinds the
-    # SDK would raise a KeyError although the addition is done.
+    # The SDK reads properties["id"] to match failures, but only communication users have it. For other kinds, the SDK
+    # would raise a KeyError although the participant was added.
     cast(Any, known).properties = _Properties(known.properties)
     return known
 
 
 class _Properties(dict[str, Any]):
-    """An identifier's properties, with an empty `id` when it is read but not sent."""
+    """An identifier's properties, with an empty `id` for readers that is not sent."""
 
     def __missing__(self, key: str) -> str:
         return ""
 
 
 def aware(moment: datetime | None) -> datetime | None:
-    """Return an aware time; one without an offset is UTC."""
+    """Return an aware time; a naive one is interpreted as UTC."""
     return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
 def required(text: str, what: str, operation: str) -> str:
-    """Return a text that must not be empty; `operation` completes "cannot …" in the error."""
+    """Check that a text is not empty; `operation` completes "cannot …" in the error."""
     if text:
         return text
     msg = f"cannot {operation}: {what} is needed, and it is empty"
@@ -54,7 +54,7 @@ def required(text: str, what: str, operation: str) -> str:
 
 
 def segment(text: str, what: str, operation: str) -> str:
-    """Return an id as one segment of a path; an empty one, or dots, would address something else."""
+    """Encode an id as one path segment; reject empty ids and dots, which would address another resource."""
     if text.strip("."):
         return text
     msg = f"cannot {operation}: {text!r} is no {what}"
@@ -62,7 +62,7 @@ def segment(text: str, what: str, operation: str) -> str:
 
 
 def decimal(message: MessageId, operation: str) -> str:
-    """Return a message id as one segment of a path."""
+    """Encode a message id as one path segment."""
     if message.isascii() and message.isdigit():
         return message
     msg = f"cannot {operation}: {message[:40]!r} is no message id; expected decimal digits"

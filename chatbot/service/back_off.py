@@ -1,4 +1,4 @@
-"""Back-off: how long to wait after a failure before trying again. Pure except for jitter; times are arguments."""
+"""Back-off: the pause between a failure and the next attempt. Deterministic except for jitter; times are arguments."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ FIRST_PAUSE: Final = 1.0
 MAX_PAUSE: Final = 30.0
 
 THROTTLED_PAUSES: Final = (10.0, 60.0)
-"""Seconds; the windows of the quotas. Refused requests count in them, so that a request before the end of a window
-prolongs it: the first pause is the shorter window, every further one the longer."""
+"""Pauses after throttling in seconds: the windows of the quotas. Rejected requests count towards them, so a request
+before the end of a window extends it. The first pause is the shorter window, every further one the longer."""
 
 Jitter = Callable[[float, float], float]
-"""Varies a pause of so many seconds, down to at least this part of it."""
+"""Varies a pause, given in seconds, down to at least the given fraction."""
 
 
 def jittered(pause: float, at_least: float = 0.75) -> float:
-    """Vary a pause, so that callers that failed together do not try again together.
+    """Vary a pause, so that callers that failed together do not retry together.
 
     Args:
-        pause: seconds.
+        pause: the pause in seconds.
         at_least: the smallest factor; the largest is 0.5 more.
     """
     return pause * random.uniform(at_least, at_least + 0.5)  # noqa: S311 - not a secret
 
 
 class BackOff:
-    """The failures of one piece of work since it last succeeded.
+    """The consecutive failures of one task since its last success.
 
-    Each pause is twice the one before, and at least as long as the service asks for. Throttling is counted separately:
-    it says nothing about other failures, and without a hint it waits for a whole window of the quotas.
+    Each pause is twice the previous one, and at least as long as the service requests. Throttling is counted
+    separately, because it is unrelated to other failures: without a `Retry-After`, it waits for a whole quota window.
 
     Args:
         jitter: varies the pauses.
@@ -53,11 +53,11 @@ class BackOff:
         return bool(self._failures)
 
     def pause(self, now: float) -> float:
-        """Return the seconds until the next try; 0 or less if it may be made now."""
+        """Return the seconds until the next attempt; 0 or less if it may be made now."""
         return self._not_before - now
 
     def wait(self, seconds: float, now: float) -> None:
-        """Wait for so many seconds before the next try."""
+        """Delay the next attempt by this many seconds."""
         self._not_before = now + seconds
 
     def succeeded(self) -> bool:
@@ -67,7 +67,7 @@ class BackOff:
         return had_failed
 
     def failed(self, error: ServiceError | StoreError, now: float) -> float:
-        """Count a failure; return the seconds until the next try."""
+        """Count a failure; return the seconds until the next attempt."""
         asked: float = getattr(error, "retry_after", None) or 0.0
         if not isinstance(error, Throttled):
             self._failures += 1
@@ -75,7 +75,7 @@ class BackOff:
         else:
             self._throttlings += 1
             at_least = 1.0
-            # Obeying a hint once was not enough in the one recorded throttling, so hints do not end the doubling.
+            # In the one recorded throttling, waiting as requested was not enough, so the pauses grow nevertheless.
             own = (
                 _doubled(self._throttlings, THROTTLED_PAUSES[0])
                 if asked

@@ -1,10 +1,10 @@
-"""The protocol of a chat service as bots use it: pollers, the outbox and commands call it.
+"""The chat service interface that pollers, the outbox and commands use.
 
-Every method raises a `ServiceError` whose class says what the caller can do: `Throttled` (wait), `Unauthorized`,
-`Forbidden`, `NotFound`, `Rejected` (do not repeat), `Unreachable` (certainly not done, repeat freely),
+Every method raises a `ServiceError` whose class tells the caller how to proceed: `Throttled` (wait), `Unauthorized`,
+`Forbidden`, `NotFound`, `Rejected` (do not repeat), `Unreachable` (certainly not done, safe to repeat),
 `OutcomeUnknown` (perhaps done: read before repeating). No method retries by itself. One call is one request, or one
-request per page, so that the callers' budgets count what the service counts. The one exception is a 401, which means
-certainly not done: the token is renewed and the call is repeated, once.
+request per page, so that the callers' budgets count what the service counts. The only exception is a 401, which means
+that nothing was done: the token is renewed and the call is repeated once.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class MessagePage:
     """One page of `list_messages`, by descending version.
 
     Args:
-        messages: newest change first; may be empty although a `next_link` follows.
+        messages: the messages, newest change first; may be empty although there is a `next_link`.
         next_link: the link to the next page; None on the last one. Only its absence ends the listing.
-        server_time: the service's Date header; None if it sent none.
+        server_time: the service's `Date` header; None if there was none.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -44,7 +44,7 @@ class ThreadPage:
 
 @dataclass(frozen=True, slots=True)
 class FailedParticipant:
-    """A person who could not be added, and why."""
+    """A participant who could not be added, and the reason."""
 
     user: UserId
     code: str
@@ -53,24 +53,24 @@ class FailedParticipant:
 
 @dataclass(frozen=True, slots=True)
 class CreatedThread:
-    """A new thread, and who could not be added to it."""
+    """A new thread, and the participants who could not be added to it."""
 
     thread: Thread
     failed: tuple[FailedParticipant, ...] = ()
 
 
 MAX_PAGES: Final = 100_000
-"""Pages of one listing: 20 million messages. A listing that goes on after that has no end."""
+"""The maximum number of pages of a listing: 20 million messages. A longer listing is considered endless."""
 
 MAX_PAGES_WITHOUT_NEWS: Final = 200
-"""Pages in a row without anything new. Empty pages before others were recorded, but only a few of them."""
+"""The maximum number of consecutive pages without new items. A few empty pages before others were recorded."""
 
 
 class Paging:
-    """Follows the links of one listing, and notices when they lead nowhere.
+    """Follows the links of one listing, and detects loops and endless listings.
 
     Args:
-        operation: what is listed, to complete "cannot …".
+        operation: the operation, to complete "cannot …" in errors.
     """
 
     __slots__ = ("_barren", "_followed", "_operation")
@@ -81,14 +81,14 @@ class Paging:
         self._barren = 0
 
     def follow(self, link: str, *, is_news: bool) -> str:
-        """Return the link of the next page if it may be followed.
+        """Return the link to the next page if it may be followed.
 
         Args:
             link: the link on the last page.
-            is_news: whether that page showed anything that no page before it did.
+            is_news: whether that page contained an item that no earlier page did.
 
         Raises:
-            ProtocolError: the link leads back to a page that was read, or the pages have no end.
+            ProtocolError: the link leads to a page that was already read, or the listing is endless.
         """
         self._barren = 0 if is_news else self._barren + 1
         if hash(link) in self._followed:
@@ -103,9 +103,9 @@ class Paging:
 
 
 def is_refusal(error: ServiceError) -> bool:
-    """Return whether the service itself, and not a proxy on the way, denies this user the thread.
+    """Return whether the service itself, and not an intermediate proxy, denies this user access to the thread.
 
-    The service's own error body has the code that belongs to the status (recorded sessions, api-versions 2021 to 2025).
+    The service's error bodies contain the code that matches the status (recorded sessions, api-versions 2021 to 2025).
     """
     if isinstance(error, Forbidden):
         return (error.code or "").lower() == "forbidden"
@@ -123,7 +123,7 @@ class ChatService(Protocol):
     async def create_thread(
         self, topic: str, participants: Sequence[Participant] = (), *, repeatability_id: str | None = None
     ) -> CreatedThread:
-        """Create a thread; the same `repeatability_id` gives the same thread again. Own user is a member."""
+        """Create a thread that includes the own user; the same `repeatability_id` returns the same thread."""
         ...
 
     async def get_thread(self, thread: ThreadId) -> Thread:
@@ -135,13 +135,13 @@ class ChatService(Protocol):
         ...
 
     async def update_topic(self, thread: ThreadId, topic: str) -> None:
-        """Give a thread another topic."""
+        """Set a thread's topic."""
         ...
 
     async def list_threads(
         self, *, start_time: datetime | None = None, page_size: int | None = None, link: str | None = None
     ) -> ThreadPage:
-        """Read one page of the user's threads: the first one, or the one behind `link`."""
+        """Read one page of the user's threads: the first, or the one at `link`."""
         ...
 
     async def send_message(
@@ -183,11 +183,11 @@ class ChatService(Protocol):
         page_size: int | None = None,
         link: str | None = None,
     ) -> MessagePage:
-        """Read one page of a thread: the first one, or the one behind `link`.
+        """Read one page of a thread's messages: the first, or the one at `link`.
 
         Args:
-            start_time: a lower bound. It is unknown whether it applies to creation or change, and whether it is
-                inclusive, so use it only to read less, never to decide what exists.
+            start_time: a lower bound. It is unknown whether it applies to creation or change and whether it is
+                inclusive: use it only to read less, never to decide what exists.
             page_size: 1 to 200.
         """
         ...
@@ -195,19 +195,19 @@ class ChatService(Protocol):
     async def add_participants(
         self, thread: ThreadId, participants: Sequence[Participant]
     ) -> tuple[FailedParticipant, ...]:
-        """Add people; return those that the service refused. Adding somebody who is in already is no error."""
+        """Add participants; return those rejected by the service. Adding an existing participant is not an error."""
         ...
 
     async def remove_participant(self, thread: ThreadId, user: UserId) -> None:
-        """Remove a person; removing the own user means leaving."""
+        """Remove a participant; removing the own user leaves the thread."""
         ...
 
     def list_participants(self, thread: ThreadId) -> AsyncIterator[Participant]:
-        """Read who is in a thread, page by page; `Forbidden` if the own user is not."""
+        """Iterate over the participants of a thread; raises `Forbidden` if the own user is not one of them."""
         ...
 
     async def send_receipt(self, thread: ThreadId, message: MessageId) -> None:
-        """Mark everything up to this message as read."""
+        """Mark all messages up to this one as read."""
         ...
 
     def list_receipts(self, thread: ThreadId) -> AsyncIterator[Receipt]:

@@ -1,8 +1,8 @@
-"""The service's quotas, and how much of each is left. Pure: times are arguments, in seconds.
+"""Request quotas of the service, and accounting of their use. Performs no I/O; times are arguments, in seconds.
 
-Every request to the service is asked for and counted here first, so that a bot is never throttled by its own making.
-The windows slide: it is not documented whether the service's windows slide or are fixed, and a sliding window stays
-within both.
+Callers must check and count every request here before sending it, so that a bot never exceeds a quota by itself.
+The windows slide: it is not documented whether the service's windows are sliding or fixed, and a sliding window
+satisfies both.
 Limits: Azure documentation, "Service limits for Azure Communication Services", chat.
 """
 
@@ -43,17 +43,17 @@ class Operation(Enum):
 
     @property
     def label(self) -> str:
-        """What programs and metrics call it: `list_threads`."""
+        """Return the name used in metrics and machine-readable output, such as `list_threads`."""
         return self.name.lower()
 
 
 QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
     Operation.LIST_THREADS: (Window(50, 10),),
-    Operation.WALK_THREADS: (Window(20, 10),),  # our own rule: the rest is for reading the top of the list
+    Operation.WALK_THREADS: (Window(20, 10),),  # our own limit: the rest is reserved for reading the top of the list
     Operation.LIST_MESSAGES: (Window(50, 10), Window(200, 60)),
     Operation.GET_MESSAGE: (Window(50, 10),),
     Operation.WRITE_MESSAGE: (Window(10, 10), Window(30, 60)),
-    Operation.STREAM_MESSAGE: (Window(3, 10), Window(10, 60)),  # our own rule: a third of WRITE_MESSAGE
+    Operation.STREAM_MESSAGE: (Window(3, 10), Window(10, 60)),  # our own limit: a third of WRITE_MESSAGE
     Operation.SEND_RECEIPT: (Window(10, 10), Window(30, 60)),
     Operation.LIST_RECEIPTS: (Window(5, 10),),
     Operation.SEND_TYPING: (Window(5, 10), Window(15, 60)),
@@ -61,14 +61,14 @@ QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
     Operation.CHANGE_PARTICIPANTS: (Window(10, 10), Window(30, 60)),
     Operation.UPDATE_THREAD: (Window(5, 10),),
 }
-"""Per user and thread; WRITE_MESSAGE per thread, for all people in it together; LIST_THREADS per user."""
+"""Quotas per user and thread; but WRITE_MESSAGE is per thread, for all its participants, and LIST_THREADS per user."""
 
 SERVICE_QUOTAS: Final = {
     operation.label: windows
     for operation, windows in QUOTAS.items()
     if operation not in (Operation.WALK_THREADS, Operation.STREAM_MESSAGE)
 }
-"""The quotas of the service by label. Rules of our own are left out: using one up is no trouble."""
+"""The quotas of the service by label. Our own limits are omitted: reaching one is not a problem."""
 
 SHARED_QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
     Operation.LIST_MESSAGES: (Window(250, 10), Window(400, 60)),
@@ -80,21 +80,21 @@ SHARED_QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
     Operation.CHANGE_PARTICIPANTS: QUOTAS[Operation.CHANGE_PARTICIPANTS],
     Operation.UPDATE_THREAD: QUOTAS[Operation.UPDATE_THREAD],
 }
-"""For all people in one thread together."""
+"""Quotas shared by all participants of a thread."""
 
 LONGEST_SECONDS: Final = 60.0
 """The longest window of any quota."""
 
 JITTER: Final = 0.05
-"""Seconds by which requests may bunch up on their way: the service's window may then hold one more than ours."""
+"""Seconds by which network delays may move requests together, so that the service's window counts more than ours."""
 
 
 class Budget:
-    """What is left of the quotas of one scope: one thread of a bot, or the bot itself.
+    """The remaining quotas of one scope: one thread of a bot, or the bot itself.
 
     Args:
         quotas: the quotas.
-        shared: the budget of quotas that other bots of this process use as well; it is asked and counted, too.
+        shared: the budget of quotas shared with other bots of this process; it is checked and counted too.
     """
 
     __slots__ = ("_closed_until", "_counted", "_quotas", "_shared", "_spent")
@@ -110,7 +110,7 @@ class Budget:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no request is remembered."""
+        """Return whether no request is remembered."""
         return not self._spent and not self._counted
 
     def delay(self, operation: Operation, now: float, *, spare: int = 0) -> float:
@@ -119,7 +119,7 @@ class Budget:
         Args:
             operation: the operation.
             now: the time.
-            spare: how many further requests must be left for others.
+            spare: the number of further requests to leave for other callers.
         """
         ready = self._closed_until.get(operation, now)
         spent = self._spent.get(operation)
@@ -136,7 +136,7 @@ class Budget:
         return self._shared if operation in SHARED_QUOTAS else None
 
     def left(self, operation: Operation, now: float) -> int:
-        """Return how many requests of this operation may be made at once."""
+        """Return how many requests of this operation may be made now."""
         if self._closed_until.get(operation, now) > now:
             return 0
         spent = self._spent.get(operation, ())
@@ -153,22 +153,22 @@ class Budget:
             shared.spend(operation, at)
 
     def count_other(self, operation: Operation, at: float, change: int | None) -> None:
-        """Count a request of somebody else who uses up the same quota.
+        """Count a request of another user that uses the same quota.
 
         Args:
             operation: the operation.
-            at: when it was made.
-            change: identifies the request, as several bots may see it; None if the bot that made it has counted it
-                in the shared budget.
+            at: the time of the request.
+            change: identifies the request, because several bots may see it; None if the bot that made it has counted
+                it in the shared budget.
         """
         if change is None:
             self._count(operation, at)
         else:
-            # Once, however often it is seen: every poll reads a message again whose handler is being retried.
+            # Count it once: while a handler is being retried, every poll reads its message again.
             (self._shared or self).count_once(operation, at, change)
 
     def count_once(self, operation: Operation, at: float, change: int) -> None:
-        """Count a request that may be reported several times, the first time only."""
+        """Count a request that may be reported several times; only the first report counts."""
         self._counted = self._counted or {}
         if change not in self._counted:
             self._counted[change] = at
@@ -177,17 +177,17 @@ class Budget:
     def _count(self, operation: Operation, at: float) -> None:
         longest = self._quotas[operation][-1]
         spent = self._spent.setdefault(operation, deque(maxlen=longest.limit))
-        # Drop what no window holds any more: a thread that is busy for hours would keep up to `limit` entries.
+        # Drop expired entries: a thread that is busy for hours would otherwise keep up to `limit` of them.
         while spent and spent[0] + longest.seconds + JITTER < at:
             spent.popleft()
         spent.append(at)
 
     def block(self, operation: Operation, until: float) -> None:
-        """Make no request of this operation until then: the service has throttled it."""
+        """Allow no request of this operation until then, because the service has throttled it."""
         self._closed_until[operation] = max(until, self._closed_until.get(operation, until))
 
     def expire(self, now: float) -> None:
-        """Drop what no window holds any more, so that a silent thread holds no memory."""
+        """Drop expired entries, so that an idle thread uses no memory."""
         for operation in list(self._spent):
             if self._spent[operation][-1] + self._quotas[operation][-1].seconds < now:
                 del self._spent[operation]
@@ -202,11 +202,11 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class AbandonedHandler:
-    """A handler that runs on although it was told to stop.
+    """A handler that is still running after it was canceled.
 
     Args:
         name: its qualified name.
-        place: where it is defined, `file:line`.
+        place: where it is defined, as `file:line`.
         since: when it was abandoned, in seconds of the event loop's clock.
     """
 
@@ -216,13 +216,13 @@ class AbandonedHandler:
 
 
 class SharedQuotas:
-    """What the bots of one process share: quotas of threads, and the handlers that they have abandoned.
+    """State shared by the bots of one process: quotas of threads, and abandoned handlers.
 
     Attributes:
         users: the users of these bots; each bot counts its own requests.
-        abandoned: handlers that did not end after they were canceled, by bot user and thread ("" is none). A bot that
-            is started in the place of another starts nothing beside them.
-        restored: the users of bots that have read how the process before ended; it is reported only once.
+        abandoned: handlers that did not end after they were canceled, by bot user and thread ("" for no thread). A bot
+            that replaces another must not start a handler next to one of these.
+        restored: the users of bots that have read how the previous process ended, which is reported only once.
     """
 
     def __init__(self) -> None:

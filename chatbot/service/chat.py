@@ -1,7 +1,7 @@
-"""One user's view of the chat, over the official SDK's aio clients. The SDK makes every request; we read the answers.
+"""The chat service for one user, on the aio clients of the official SDK. The SDK sends requests; we parse responses.
 
-One thread client of the SDK serves all threads: one for each would cost five kilobytes, and all it knows of its thread
-is the id in its addresses, which our policy replaces. `AcsResource.chat` creates a view.
+A single thread client of the SDK serves all threads. One per thread would take five kilobytes each, and the only state
+of such a client is the thread id in its addresses, which our policy replaces. `AcsResource.chat` creates a view.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from chatbot.service.policies import ANY_THREAD, Answer
 T = TypeVar("T")
 
 PAGE_SIZE: Final = 100
-"""Participants or receipts a page; the service's default is not documented."""
+"""Participants or receipts per page; the service's default is not documented."""
 
 _UNUSED: Final[SansIOHTTPPolicy[Any, Any]] = SansIOHTTPPolicy()
 _SHARED: Final[Mapping[str, Any]] = dict.fromkeys(
@@ -45,17 +45,17 @@ _SHARED: Final[Mapping[str, Any]] = dict.fromkeys(
     ),
     _UNUSED,
 )
-"""Stand-ins for policies that a client would otherwise build although its pipeline is given."""
+"""Placeholders for policies that a client would otherwise build although it is given a pipeline."""
 
 
 class AcsChatService:
-    """One user's view of the chat service, as `ChatService` promises it.
+    """The chat service for one user; implements `ChatService`.
 
     Args:
         user: the user.
         endpoint: the resource's endpoint.
         tokens: the user's tokens.
-        pipeline: carries every request; ends in a `ChatPolicy`, which fills the `Answer` of each call.
+        pipeline: sends every request; ends in a `ChatPolicy`, which fills the `Answer` of each call.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class AcsChatService:
         self._user = user
         self._tokens = tokens
         options: Mapping[str, Any] = {**_SHARED, "policies": [], "pipeline": pipeline}
-        # The SDK's annotation names its own class; any object with `get_token` serves, and ours is never asked by it.
+        # The SDK declares its own class, but accepts any object with `get_token`, and never calls ours.
         self._client = ChatClient(endpoint, cast(CommunicationTokenCredential, tokens), **options)
         self._any_thread = self._client.get_chat_thread_client(ANY_THREAD, **options)
 
@@ -77,7 +77,7 @@ class AcsChatService:
 
     @property
     def user(self) -> UserId:
-        """The user of this view."""
+        """Return the user of this view."""
         return self._user
 
     async def renew_token(self) -> None:
@@ -208,7 +208,7 @@ class AcsChatService:
     async def add_participants(
         self, thread: ThreadId, participants: Sequence[Participant]
     ) -> tuple[FailedParticipant, ...]:
-        """Add people (POST /chat/threads/{id}/participants/:add); without anybody to add there is no request."""
+        """Add participants (POST /chat/threads/{id}/participants/:add); an empty sequence makes no request."""
         if not participants:
             return ()
         answer = _about(thread, f"add participants to thread {thread}")
@@ -218,20 +218,20 @@ class AcsChatService:
             return translate.failed(answer.body, participants)
 
     async def remove_participant(self, thread: ThreadId, user: UserId) -> None:
-        """Remove a person (POST /chat/threads/{id}/participants/:remove)."""
+        """Remove a participant (POST /chat/threads/{id}/participants/:remove)."""
         answer = _about(thread, f"remove {user} from thread {thread}")
         with _sdk(answer, is_write=True):
             await self._any_thread.remove_participant(arguments.identifier(user), answer=answer)
 
     async def list_participants(self, thread: ThreadId) -> AsyncIterator[Participant]:
-        """Read who is in a thread (GET /chat/threads/{id}/participants), one request per page."""
+        """Iterate over the participants of a thread (GET /chat/threads/{id}/participants), one request per page."""
         answer = _about(thread, f"list the participants of thread {thread}")
         listing = self._any_thread.list_participants(results_per_page=PAGE_SIZE, answer=answer)
         async for person in _all_pages(listing, answer, translate.participants):
             yield person
 
     async def send_receipt(self, thread: ThreadId, message: MessageId) -> None:
-        """Mark everything up to a message as read (POST /chat/threads/{id}/readReceipts)."""
+        """Mark all messages up to this one as read (POST /chat/threads/{id}/readReceipts)."""
         answer = _about(thread, f"send a receipt to thread {thread}")
         with _sdk(answer, is_write=True):
             await self._any_thread.send_read_receipt(arguments.decimal(message, answer.operation), answer=answer)
@@ -258,17 +258,17 @@ def _about(thread: ThreadId, operation: str) -> Answer:
 def _sized(page_size: int | None) -> dict[str, str]:
     """Return the page size as a query parameter.
 
-    The SDK's own `results_per_page` costs a tenth of a call: it formats the number by way of `eval`.
+    The SDK's own `results_per_page` takes a tenth of the time of a call, because it formats the number with `eval`.
     """
     return {} if page_size is None else {"maxPageSize": str(page_size)}
 
 
 @contextmanager
 def _sdk(answer: Answer, *, is_write: bool = False) -> Iterator[None]:
-    """Turn the SDK's own errors about an answer into ours; the policy has done so for everything else.
+    """Convert the SDK's errors about a response to ours; the policy converts all others.
 
-    A success that cannot be decoded is a `ProtocolError` for a read. After a write it is an unknown outcome: the
-    service may have done it, and repeating it without a proof read would do it twice.
+    A successful response that cannot be decoded is a `ProtocolError` for a read. For a write it is an `OutcomeUnknown`:
+    the service may have done it, and repeating it without reading first could do it twice.
     """
     try:
         yield

@@ -1,9 +1,9 @@
-"""User access tokens: what a token says about itself, where a user's tokens come from, and when they are renewed.
+"""User access tokens: claims, sources and renewal.
 
-The SDK's own aio credential freezes the event loop when two callers meet an expired token, does not notice that a token
-was revoked, and cannot use what the identity client returns (its expiry is text). So tokens are kept here: one source
-per user, one renewal at a time, ahead of expiry while others go on using the old token, and at once when the service
-refused it. Nothing here verifies a token.
+The SDK's aio credential is not used: it blocks the event loop when two callers find an expired token, does not notice
+that a token was revoked, and cannot use the results of the identity client (whose expiry is text). There is one source
+per user, with one renewal at a time: ahead of expiry while other callers use the old token, and immediately when the
+service rejects a token. Nothing here verifies a token.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from chatbot.model import UserId
 
 
 def check_token(token: str, error: type[Exception]) -> str:
-    """Check that a token can stand in a header; the error does not show it."""
+    """Check that a token is valid in a header; the error does not show it."""
     if token and token.isascii() and token.isprintable() and " " not in token:
         return token
     msg = f"the access token is not one ({len(token)} characters); expected printable ASCII without spaces"
@@ -32,7 +32,7 @@ def check_token(token: str, error: type[Exception]) -> str:
 
 
 def read_expiry(token: str) -> int | None:
-    """Return when a JWT expires, epoch seconds; None if the token is no JWT or does not say."""
+    """Return the expiry of a JWT in epoch seconds; None if the token is not a JWT or has no expiry."""
     try:
         return int(_claims(token)["exp"])
     except (ValueError, KeyError, TypeError, OverflowError):
@@ -40,9 +40,9 @@ def read_expiry(token: str) -> int | None:
 
 
 def read_user(token: str) -> UserId | None:
-    """Return whose token it is; None if the token is no JWT or does not say.
+    """Return the user of a token; None if the token is not a JWT or does not name one.
 
-    Tokens of the service carry the user as `skypeid` (public reports until 2025); it is not documented.
+    The service's tokens contain the user as `skypeid` (public reports until 2025); this is not documented.
     """
     known = _claims(token).get("skypeid")
     return UserId(f"8:{known}") if isinstance(known, str) and known.startswith("acs:") else None
@@ -75,7 +75,7 @@ class TokenSource(Protocol):
     """The source of one user's access tokens. It can serve the SDK as a credential."""
 
     async def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
-        """Return a token to use now. The arguments are those of azure-core's credentials and are not used.
+        """Return a valid token. The arguments exist for azure-core's credential protocol and are not used.
 
         Raises:
             ServiceError: there is no token, and none can be obtained.
@@ -83,11 +83,11 @@ class TokenSource(Protocol):
         ...
 
     async def renew(self, rejected: str | None = None) -> None:
-        """Get a new token, whatever the old one's expiry says.
+        """Get a new token, regardless of the old one's expiry.
 
         Args:
-            rejected: the token that the service refused; if another one is in use by now, nothing is done. None
-                renews in any case.
+            rejected: the token that the service rejected; nothing is done if another one is already in use. None
+                always renews.
 
         Raises:
             ServiceError: none can be obtained.
@@ -95,15 +95,15 @@ class TokenSource(Protocol):
         ...
 
     async def close(self) -> None:
-        """Drop the token; the source cannot be used any more."""
+        """Drop the token; the source cannot be used afterwards."""
         ...
 
 
 class RenewingTokens:
     """Tokens from a callable, renewed ahead of expiry, one renewal at a time.
 
-    While a token is still valid, one caller renews it and all others go on using it. A renewal that fails then is
-    logged once and tried again later. Without a valid token all callers wait for the one renewal and share its failure.
+    While a token is still valid, one caller renews it and the others continue to use it. If that renewal fails, it is
+    logged once and retried later. Without a valid token, all callers wait for one renewal and share its failure.
 
     Args:
         mint: gets a new token; raises a `ServiceError` if it cannot.
@@ -143,7 +143,7 @@ class RenewingTokens:
             return self._usable()
 
     async def renew(self, rejected: str | None = None) -> None:
-        """Get a new token, unless the rejected one is not in use any more."""
+        """Get a new token, unless the rejected one is no longer in use."""
         attempts = self._attempts
         async with self._lock:
             if rejected is None:
@@ -155,11 +155,11 @@ class RenewingTokens:
                 raise copy.copy(self._failure)
 
     async def close(self) -> None:
-        """Drop the token and get no other."""
+        """Drop the token and get no further ones."""
         self._token, self._renew_at, self._is_closed = None, 0.0, True
 
     async def _attempt_unless(self, attempts: int) -> None:
-        """Get a token, unless another caller did while this one waited, or a failure is too recent. Needs the lock."""
+        """Get a token unless another caller did meanwhile or a failure is too recent. The caller must hold the lock."""
         if self._is_closed or self._attempts != attempts or self._is_pausing():
             return
         try:
@@ -176,8 +176,7 @@ class RenewingTokens:
     def _keep(self, token: AccessToken) -> None:
         now = self._clock()
         ahead = min(REFRESH_AHEAD_SECONDS, (token.expires_on - now) / 10)
-        # By a clock that runs ahead of the service's, a new token looks expired at once. It must not be renewed on
-        # every call.
+        # If this machine's clock is ahead, a new token already looks expired. It must not be renewed on every call.
         self._renew_at = max(token.expires_on - ahead, now + RETRY_SECONDS)
         self._token = token
         if self._failure is not None:
@@ -202,14 +201,14 @@ class RenewingTokens:
 
 
 class StaticToken:
-    """One given token that cannot be renewed.
+    """A fixed token that cannot be renewed.
 
     Args:
-        token: the user access token, as the identity service or the Azure portal issues it.
+        token: a user access token issued by the identity service or the Azure portal.
         clock: epoch seconds.
 
     Raises:
-        ConfigError: it is not a token.
+        ConfigError: the value is not a token.
     """
 
     def __init__(self, token: str, *, clock: Callable[[], float] = time.time) -> None:
@@ -223,7 +222,7 @@ class StaticToken:
         """Return the token.
 
         Raises:
-            Unauthorized: it has expired.
+            Unauthorized: the token has expired.
         """
         if self._clock() >= self._token.expires_on:
             moment = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(self._token.expires_on))
@@ -232,7 +231,7 @@ class StaticToken:
         return self._token
 
     async def renew(self, rejected: str | None = None) -> None:
-        """Fail: the token cannot be renewed.
+        """Raise an error, because the token cannot be renewed.
 
         Raises:
             Unauthorized: always.

@@ -1,6 +1,6 @@
-"""Endpoints and connection strings: parsed and checked, with clear errors.
+"""Parsing and validation of endpoints and connection strings.
 
-Plain http is allowed to this machine only, because every request carries a token. No error and no repr shows a key.
+Plain http is allowed for this machine only, because every request contains a token. No error or repr shows a key.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from chatbot.errors import ConfigError
 
 _SHAPE: Final = "endpoint=https://NAME.communication.azure.com/;accesskey=KEY"
 _QUOTES: Final = frozenset("'\"`‘’‚“”„«»")
-"""None of them is in an address or in base64; a file of variables keeps those that a shell would remove."""
+"""Quotation marks, which no address or key contains. Environment files keep those that a shell would remove."""
 
 _HINT: Final = f"copy it from the resource's page in the Azure portal, it looks like {_SHAPE}"
 
@@ -27,7 +27,7 @@ class ConnectionString:
 
     Args:
         endpoint: scheme, host and port, without a slash at the end.
-        access_key: the resource's key, base64.
+        access_key: the resource's key in base64.
     """
 
     endpoint: str
@@ -35,10 +35,10 @@ class ConnectionString:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `endpoint=…;accesskey=…`; the names may come in any order and case, as the Azure SDKs have it.
+        """Parse `endpoint=…;accesskey=…`; the names may be in any order and case, as in the Azure SDKs.
 
         Raises:
-            ConfigError: a part is missing or cannot be used; the message never shows the key.
+            ConfigError: a part is missing or invalid; the message never shows the key.
         """
         fields: dict[str, str] = {}
         if _QUOTES.intersection(text.strip()):
@@ -59,7 +59,7 @@ def check_endpoint(text: str) -> str:
     """Return an endpoint as `scheme://host[:port]`.
 
     Raises:
-        ConfigError: it is no http(s) address of a host, or it is plain http to another machine.
+        ConfigError: it is not an http(s) address of a host, or it is plain http to another machine.
     """
     url = split_url(text if "://" in text else f"https://{text}")
     if url is None or url.path not in ("", "/") or url.query or url.fragment:
@@ -85,7 +85,7 @@ def check_token_endpoint(text: str) -> str:
     """Check the address of a token endpoint.
 
     Raises:
-        ConfigError: it is no http(s) address, or plain http to another machine.
+        ConfigError: it is not an http(s) address, or it is plain http to another machine.
     """
     url = split_url(text)
     if url is None:
@@ -96,10 +96,10 @@ def check_token_endpoint(text: str) -> str:
 
 
 def check_transport_security(url: SplitResult) -> None:
-    """Refuse plain http to anything but this machine.
+    """Reject plain http to other machines.
 
     Raises:
-        ConfigError: tokens would travel in clear text.
+        ConfigError: tokens would be sent unencrypted.
     """
     if url.scheme == "http" and not is_loopback(url.hostname or ""):
         msg = f"http://{url.netloc} is not encrypted: use https://; http:// is for this machine only (127.0.0.1)"
@@ -107,7 +107,7 @@ def check_transport_security(url: SplitResult) -> None:
 
 
 def split_url(text: str) -> SplitResult | None:
-    """Split an http(s) address of a host; None if it is something else, or holds a password or a bad port."""
+    """Split an http(s) address of a host; return None if it is anything else, or has a password or an invalid port."""
     try:
         url = urlsplit(text.strip())
         is_usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and "@" not in url.netloc
@@ -117,7 +117,7 @@ def split_url(text: str) -> SplitResult | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host name or address means this machine."""
+    """Return whether a host name or address refers to this machine."""
     if host.lower() == "localhost" or host.lower().endswith(".localhost"):
         return True
     try:
@@ -127,6 +127,6 @@ def is_loopback(host: str) -> bool:
 
 
 def _shown(text: str) -> str:
-    """Return an address as an error may show it: shortened, and without a name and password."""
+    """Return an address for error messages: shortened, and without user name and password."""
     scheme, separator, rest = text.rpartition("://")
     return repr(f"{scheme}{separator}{rest.rpartition('@')[2]}"[:100])

@@ -1,8 +1,8 @@
-"""Microsoft Entra ID instead of an access key, through azure-identity.
+"""Authentication with Microsoft Entra ID instead of an access key, through azure-identity.
 
-Entra's tokens are used with the identity service only; that issues the users' tokens, which the chat service accepts.
-azure-identity is an optional extra and is imported when it is first needed: it takes as long to import as everything
-else. It runs in worker threads, because its aio variant starts programs and reads files on the event loop.
+Entra tokens are used with the identity service only, which issues the user tokens that the chat service accepts.
+azure-identity is an optional extra. It is imported on first use, because its import takes as long as all others
+together. It runs in worker threads, because its aio variant starts programs and reads files on the event loop.
 """
 
 from __future__ import annotations
@@ -44,22 +44,23 @@ class Entra:
     """The identity of this process in Microsoft Entra ID.
 
     Args:
-        credential: how to prove it: as a managed identity, as a workload identity of Kubernetes, as whoever is logged
-            in to the Azure CLI, or as the first of azure-identity's default chain that works.
-        client_id: of a user-assigned managed identity, or of the workload's application; None is the one there is.
+        credential: the kind of credential: a managed identity, a workload identity of Kubernetes, the account of the
+            Azure CLI, or the first of azure-identity's default chain that works.
+        client_id: the client id of a user-assigned managed identity or of the workload's application; None uses the
+            only one there is.
     """
 
     credential: Credential
     client_id: str | None = None
 
     def check(self, environ: Mapping[str, str]) -> None:
-        """Check what can be checked without a request.
+        """Check the configuration without a request.
 
         Args:
-            environ: the environment, in which the cluster's webhook sets what a workload identity needs.
+            environ: the environment, in which the cluster's webhook sets the variables of a workload identity.
 
         Raises:
-            ConfigError: something is not installed, or not set.
+            ConfigError: a package is not installed, or a variable is not set.
         """
         if find_spec("azure.identity") is None:
             msg = f"Microsoft Entra ID needs the package azure-identity: {INSTALL}"
@@ -79,7 +80,7 @@ class Entra:
         """Open a credential for the SDK.
 
         Args:
-            ca_file: a PEM file of authorities to trust beside the system's.
+            ca_file: a PEM file of certificate authorities to trust in addition to the system's.
         """
         made = await anyio.to_thread.run_sync(self._make, ca_file)
         try:
@@ -90,7 +91,7 @@ class Entra:
 
     def _make(self, ca_file: Path | None) -> Any:
         library = import_module("azure.identity")
-        way = {"transport": _transport(ca_file), "retry_total": 0}  # callers try again
+        way = {"transport": _transport(ca_file), "retry_total": 0}  # callers retry
         match self.credential:
             case "managed-identity":
                 return library.ManagedIdentityCredential(client_id=self.client_id, **way)
@@ -103,7 +104,7 @@ class Entra:
 
 
 def _transport(ca_file: Path | None) -> Any:
-    """Return azure-core's blocking transport with our TLS context; proxies are those of the environment."""
+    """Return azure-core's blocking transport with our TLS context; it uses the proxies of the environment."""
     requests = import_module("requests")
     context = tls_context(ca_file)
 
@@ -117,7 +118,7 @@ def _transport(ca_file: Path | None) -> Any:
 
 
 class EntraCredential:
-    """azure-identity's credential, with failures as `ServiceError`s.
+    """Wraps a credential of azure-identity and converts its failures to `ServiceError`s.
 
     Args:
         entra: the identity.
@@ -132,8 +133,8 @@ class EntraCredential:
         """Return a token for the identity service.
 
         Raises:
-            Unreachable: Entra, or the machine's metadata, does not answer.
-            Unauthorized: it does not accept the identity.
+            Unreachable: Entra or the machine's metadata service does not respond.
+            Unauthorized: Entra does not accept the identity.
         """
         try:
             ask = partial(self._credential.get_token, *scopes, **kwargs)

@@ -1,12 +1,13 @@
-"""Turns failures of the service, the network and the SDK into the errors of `chatbot.errors`. Pure.
+"""Conversion of failures of the service, the network and the SDK to the errors of `chatbot.errors`. Performs no I/O.
 
-The chat service answers errors as `{"CommunicationError": {"Code", "Message"}}` (recorded sessions, and reports of
+The chat service returns errors as `{"CommunicationError": {"Code", "Message"}}` (recorded sessions, and reports of
 users until 2024). Its REST specification says `{"error": {"code", "message"}}`, which the identity service uses. Both
-are read here from the text, because the SDK understands only the second. Bodies may be empty.
+are parsed here, because the SDK understands only the second. Bodies may be empty.
 
-The distinction that matters is what *certainly was not done*: a refused connection, an unknown host, a failed TLS
-handshake and a connect timeout never carried a request; any other broken connection may have. What may have been done
-must become `OutcomeUnknown`: the outbox repeats everything else without a proof read, and would send a reply twice.
+The essential distinction is whether a request was *certainly not done*. After a refused connection, an unknown host, a
+failed TLS handshake or a connect timeout it was not sent; after any other broken connection it may have been. A request
+that may have been done must become `OutcomeUnknown`: the outbox repeats all others without reading first, and would
+send a reply twice.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ from chatbot.errors import (
 from chatbot.service.transport import TooLarge
 
 MAX_RETRY_AFTER: Final = 300.0
-"""The longest Retry-After that is honored, in seconds: a wrong one must not silence a bot for days."""
+"""The longest `Retry-After` that is honored, in seconds: a wrong one must not silence a bot for days."""
 
 MAX_TEXT: Final = 300
-"""How many characters of the service's text an error quotes."""
+"""The maximum number of characters of the service's text that an error quotes."""
 
 _ENVELOPES: Final = frozenset({"error", "communicationerror", "chaterror"})
 _PASSWORD: Final = re.compile(r"://[^/\s'\"]*@")
-"""The part of an address before the host: aiohttp's errors about a proxy show it, with the password."""
+"""User name and password in an address: aiohttp's errors about a proxy contain them."""
 
 _NEVER_SENT: Final = (
     aiohttp.ClientConnectorError,
@@ -60,7 +61,7 @@ _NEVER_SENT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """What the service says about a failure; both parts may be missing."""
+    """Code and message of an error response; both may be missing."""
 
     code: str | None = None
     message: str | None = None
@@ -70,17 +71,17 @@ class Complaint:
 
 
 def from_status(operation: str, status: int, headers: Mapping[str, str], text: str, now: datetime) -> ServiceError:
-    """Return the error for an answer that is no success.
+    """Return the error for an unsuccessful response.
 
     Args:
         operation: what was asked, to complete "cannot …".
         status: the HTTP status.
-        headers: the answer's headers, looked up by lower-case name; a case-insensitive mapping is expected.
-        text: the answer's body, whatever it holds.
-        now: this machine's time; a `Retry-After` date is compared with it if the answer has no `Date`.
+        headers: the headers of the response, as a case-insensitive mapping; looked up by lower-case name.
+        text: the body of the response, in any form.
+        now: this machine's time; a `Retry-After` date is compared with it if the response has no `Date`.
 
     Returns:
-        An error of the class that says what the caller can do.
+        An error whose class tells the caller how to proceed.
     """
     complaint = read_complaint(text)
     said = str(complaint)
@@ -105,14 +106,14 @@ _BY_STATUS: Final[Mapping[int, type[ServiceError]]] = {401: Unauthorized, 403: F
 
 
 def from_exception(operation: str, error: BaseException) -> ServiceError:
-    """Return the error for a failure of the network or the SDK without a usable answer.
+    """Return the error for a failure of the network or the SDK without a usable response.
 
     Args:
         operation: what was asked, to complete "cannot …".
-        error: what azure-core's transport raised.
+        error: the exception of azure-core's transport.
 
     Returns:
-        `Unreachable` if the request certainly never left, `ProtocolError` if what came is no answer of the service,
+        `Unreachable` if the request was certainly not sent, `ProtocolError` if the response is not one of the service,
         else `OutcomeUnknown`.
     """
     reason = clean(str(error)) or type(error).__name__
@@ -128,7 +129,7 @@ def from_exception(operation: str, error: BaseException) -> ServiceError:
 
 
 def from_azure(operation: str, error: AzureError, now: datetime) -> ServiceError:
-    """Return the error for whatever an SDK client raised, with or without an answer."""
+    """Return the error for an exception of an SDK client, with or without a response."""
     response: Any = error.response if isinstance(error, HttpResponseError) else None
     if response is None:
         return from_exception(operation, error)
@@ -139,7 +140,7 @@ def from_azure(operation: str, error: AzureError, now: datetime) -> ServiceError
 
 
 def read_complaint(text: str) -> Complaint:
-    """Return code and message of an error's body, in either form; empty for anything else."""
+    """Parse code and message of an error body in either form; return an empty complaint for anything else."""
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
@@ -152,10 +153,10 @@ def read_complaint(text: str) -> Complaint:
 
 
 def read_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return the seconds that the service asks to wait; None if it does not say, or says nothing usable.
+    """Return the seconds to wait as requested by the service; None if there is no valid value.
 
     It reads `retry-after-ms` and `x-ms-retry-after-ms` (azure-core honors both), and `Retry-After` in seconds or as an
-    HTTP date. A date is compared with the answer's own `Date`, so that this machine's clock need not be right.
+    HTTP date. A date is compared with the response's own `Date`, so that this machine's clock need not be correct.
     """
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
         if (milliseconds := _number(headers.get(name))) is not None:
@@ -171,7 +172,7 @@ def read_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 
 @lru_cache(maxsize=64)
 def read_http_date(text: str | None) -> datetime | None:
-    """Read an HTTP date as an aware time in UTC; None if there is none or it is not one."""
+    """Parse an HTTP date as an aware time in UTC; return None if it is missing or invalid."""
     if not text:
         return None
     try:
@@ -181,7 +182,7 @@ def read_http_date(text: str | None) -> datetime | None:
 
 
 def clean(text: str) -> str:
-    """Make a text from outside fit for an error: one printable line of limited length, without passwords."""
+    """Sanitize an external text for an error: one printable line of limited length, without passwords."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MAX_TEXT]).split())
     line = _PASSWORD.sub("://", line)
     return line if len(line) <= MAX_TEXT else line[: MAX_TEXT - 1] + "…"

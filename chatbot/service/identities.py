@@ -1,7 +1,7 @@
-"""The identities of one resource: users and their tokens, through the official identity client.
+"""Identities of a resource: users and their tokens, through the official identity client.
 
-The client keeps the SDK's own pipeline, because only that signs with the access key, but without retries and
-redirects. These calls are rare; the service allows 1000 creations and tokens and 500 deletions per 30 s and resource.
+The client uses the SDK's own pipeline, because only that one signs with the access key, but without retries and
+redirects. These calls are rare: the service allows 1000 creations and tokens and 500 deletions per 30 s and resource.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Identities:
     Args:
         endpoint: the resource's endpoint.
         credential: the resource's access key, or a credential of Microsoft Entra ID.
-        transport: carries the requests; it is not closed here.
-        user_agent: put before the SDK's own user agent.
-        timeouts: how long a call may take.
-        proxy: address of the proxy to go through, if any.
-        clock: epoch seconds.
+        transport: sends the requests; it is not closed here.
+        user_agent: the prefix of the SDK's own user agent.
+        timeouts: the time limits of a call.
+        proxy: the address of the proxy, if any.
+        clock: returns epoch seconds.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Identities:
         known = _known(user, operation)
         async with self._calling(operation):
             issued: Any = await self._client.get_token(known, list(scopes), token_expires_in=lifetime, **self._options)
-            # The annotation promises a number, but what comes is the service's text.
+            # The SDK declares a number here, but returns the service's text.
             return read_token({"token": issued.token, "expiresOn": issued.expires_on})
 
     async def revoke_tokens(self, user: UserId) -> None:
@@ -95,7 +95,7 @@ class Identities:
 
     @asynccontextmanager
     async def _calling(self, operation: str) -> AsyncIterator[None]:
-        """Limit the time of a call, and turn its failures into `ServiceError`s."""
+        """Limit the time of a call, and convert its failures to `ServiceError`s."""
         try:
             with anyio.fail_after(self._total_seconds):
                 yield
@@ -104,7 +104,7 @@ class Identities:
         except (TimeoutError, OSError) as error:
             raise failures.from_exception(operation, error) from error
         except (ValueError, TypeError, AttributeError, KeyError, ProtocolError) as error:
-            # The SDK decodes these answers itself, and fails like this on shapes that it does not expect.
+            # The SDK decodes these responses itself, and raises such errors for unexpected shapes.
             reason = failures.clean(str(error))
             msg = f"cannot {operation}: the identity service's answer is not its protocol ({reason})"
             raise ProtocolError(msg) from error

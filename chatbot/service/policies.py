@@ -1,12 +1,13 @@
-"""The one policy of the SDK's pipeline: it does what azure-core spreads over a dozen policies, for all clients.
+"""The single policy of the SDK's pipeline; it replaces a dozen policies of azure-core.
 
-It puts the thread into the address, refuses to send the token to another host than the endpoint's, signs, sets user
-agent and timeouts, renews the token on a 401 and repeats the request once, and turns every failure into a
-`ServiceError`. It does not retry, redirect or log requests: callers decide how long to wait, and one call is one
-request, so that budgets count what the service counts.
+It puts the thread id into the address, refuses to send the token to any other host than the endpoint's, adds
+authorization, user agent and timeouts, renews the token on a 401 and repeats the request once, and converts every
+failure to a `ServiceError`. It does not retry, redirect or log requests: callers decide how long to wait, and one call
+is one request, so that budgets count what the service counts.
 
-The SDK's clients pass options of a call on to policies. Ours is `answer`: an `Answer` that receives the response as it
-came, while the SDK gets an empty result to decode: its decoding is most of a call's cost, and it loses values.
+The SDK's clients pass the options of a call to the policies. Our option is `answer`: an `Answer` that receives the
+unchanged response, while the SDK decodes an empty result. The SDK's decoding takes most of a call's time and loses
+values.
 """
 
 from __future__ import annotations
@@ -33,20 +34,20 @@ from chatbot.service.credentials import TokenSource
 _log = structlog.get_logger(__name__)
 
 ANY_THREAD: Final = "ANY-THREAD"
-"""A placeholder for the thread's id in the SDK's addresses; it is replaced by the `Answer`'s thread."""
+"""The placeholder for the thread id in the SDK's addresses; it is replaced with the `Answer`'s thread."""
 
 _NOTHING: Final[Mapping[str, Any]] = {"value": [], "chatThread": {}}
-"""What the SDK gets to decode: empty, and valid for every operation."""
+"""The empty result that the SDK decodes; it is valid for every operation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long a call may take, in seconds.
+    """Time limits of a call, in seconds.
 
     Args:
-        connect: until a connection is open, TLS included.
-        read: between two pieces of the answer.
-        total: for everything, so that an answer that never ends fails as well.
+        connect: the limit for opening a connection, including TLS.
+        read: the limit between two parts of the response.
+        total: the limit of the whole call, so that an endless response fails as well.
     """
 
     connect: float = 10.0
@@ -54,7 +55,7 @@ class Timeouts:
     total: float = 60.0
 
     def options(self, proxy: str | None) -> dict[str, Any]:
-        """Return the options of the transport for a request; `proxy` is the address of the proxy, if any."""
+        """Return the transport options of a request; `proxy` is the address of the proxy, if any."""
         return {
             "connection_timeout": self.connect,
             "read_timeout": self.read,
@@ -65,10 +66,10 @@ class Timeouts:
 
 @dataclass(slots=True)
 class Answer:
-    """Receives one call's response.
+    """Receives the response of one call.
 
     Args:
-        operation: what is asked, to complete "cannot …".
+        operation: the operation, to complete "cannot …" in errors.
         thread: the thread of the request, if it has one.
     """
 
@@ -79,20 +80,20 @@ class Answer:
 
     @property
     def server_time(self) -> datetime | None:
-        """The answer's Date header."""
+        """Return the `Date` header of the response."""
         return failures.read_http_date(self.headers.get("date"))
 
 
 class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
-    """Sends one user's requests; shared by all of that user's clients.
+    """Sends the requests of one user; shared by all clients of the user.
 
     Args:
-        endpoint: the only place requests may go to, `scheme://host[:port]`.
-        tokens: where the user's tokens come from.
-        user_agent: the User-Agent header.
-        timeouts: how long a call may take.
-        proxy: address of the proxy to go through, if any.
-        clock: epoch seconds.
+        endpoint: the only permitted destination of requests, `scheme://host[:port]`.
+        tokens: the source of the user's tokens.
+        user_agent: the `User-Agent` header.
+        timeouts: the time limits of a call.
+        proxy: the address of the proxy, if any.
+        clock: returns epoch seconds.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
         """Send a request and fill its `Answer`.
 
         Raises:
-            ServiceError: every failure, of the class that says what the caller can do.
+            ServiceError: any failure; the class tells the caller how to proceed.
         """
         answer: Answer = request.context.options.pop("answer")
         self._prepare(request, answer)
@@ -140,7 +141,7 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
         request.context.options.update(self._options)
 
     def _address(self, request: HttpRequest, answer: Answer) -> None:
-        """Put the thread into the address, and check that it leads to the endpoint."""
+        """Put the thread id into the address, and check that the address is at the endpoint."""
         before, anywhere, after = request.url.partition(ANY_THREAD)
         if anywhere and before == self._threads and answer.thread is not None:
             request.url = f"{before}{quote(answer.thread, safe='')}{after}"
@@ -189,7 +190,7 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
 
 
 def _raise_unsent(answer: Answer, error: ServiceError) -> NoReturn:
-    """Raise an error that says "not done": without a token nothing was sent, or what was sent was refused."""
+    """Raise an error that means "not done": without a valid token, nothing was sent or the request was rejected."""
     message = f"cannot {answer.operation}: {error}"
     if isinstance(error, Throttled):
         raise Throttled(message, retry_after=error.retry_after, code=error.code) from error
@@ -199,7 +200,7 @@ def _raise_unsent(answer: Answer, error: ServiceError) -> NoReturn:
 
 
 def _is_same_place(url: str, home: str) -> bool:
-    """Return whether two addresses have the same scheme, host and port, in whatever spelling."""
+    """Return whether two addresses have the same scheme, host and port after normalization."""
     try:
         return _place(url) == _place(home)
     except ValueError:

@@ -1,18 +1,18 @@
-"""Tokens from an HTTP endpoint of the operator's own, so that a bot needs no access key of the resource.
+"""Tokens from the operator's own HTTP endpoint, so that a bot needs no access key of the resource.
 
-The request is a `POST` to the configured address with `Content-Type: application/json` and, if one is configured, an
-`Authorization` header, which is sent as it is:
+The request is a `POST` to the configured address with `Content-Type: application/json` and, if configured, an
+`Authorization` header, which is sent unchanged:
 
     {"user": "8:acs:…", "scopes": ["chat"]}
 
-The answer is 200 with
+The response is 200 with
 
     {"token": "eyJ…", "expiresOn": "2030-01-31T12:00:00Z"}
 
-where `expiresOn` is an ISO 8601 time, or epoch seconds as a number. It may be missing if the token is a JWT with an
-expiry. These are the names of the identity service's `:issueAccessToken`, so that an endpoint can pass its answer on.
-401 and 403 mean that the bot may not have tokens, 429 (with `Retry-After`) and 5xx that it should ask again later.
-https is required, except to this machine. Redirects are not followed.
+where `expiresOn` is an ISO 8601 time, or epoch seconds as a number. It may be omitted if the token is a JWT with an
+expiry. The names are those of the identity service's `:issueAccessToken`, so that an endpoint can forward its response.
+401 and 403 mean that the bot is not allowed to get tokens; 429 (with `Retry-After`) and 5xx mean that it should retry
+later. https is required, except to this machine. Redirects are not followed.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ class TokenEndpoint:
     """Gets one user's tokens from an endpoint; `mint` is for `RenewingTokens`.
 
     Args:
-        url: where to ask; https, or http to this machine.
-        user: whose tokens.
-        transport: carries the request.
-        scopes: what the tokens are to allow.
+        url: the address of the endpoint; https, or http to this machine.
+        user: the user of the tokens.
+        transport: sends the request.
+        scopes: the permissions of the tokens.
         authorization: the value of the `Authorization` header, such as "Bearer …"; None sends none.
-        timeouts: how long asking may take.
-        clock: epoch seconds.
+        timeouts: the time limits of the request.
+        clock: returns epoch seconds.
 
     Raises:
-        ConfigError: the address cannot be used.
+        ConfigError: the address is invalid.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class TokenEndpoint:
         return f"<{type(self).__name__} at {self._host} for {self._user}>"
 
     async def mint(self) -> AccessToken:
-        """Ask for a token.
+        """Request a token.
 
         Raises:
-            ServiceError: the endpoint issued none.
+            ServiceError: the endpoint did not issue a token.
         """
         operation = f"get a token of {self._user} from {self._host}"
         response = await self._ask(operation)
@@ -105,10 +105,10 @@ class TokenEndpoint:
 
 
 def read_token(body: Mapping[str, Any]) -> AccessToken:
-    """Read `{"token", "expiresOn"}`.
+    """Parse `{"token", "expiresOn"}`.
 
     Raises:
-        ProtocolError: there is no token in it, or no expiry.
+        ProtocolError: the token or the expiry is missing.
     """
     token, expires = body.get("token"), body.get("expiresOn")
     if not isinstance(token, str):

@@ -1,9 +1,9 @@
-"""The HTTP transport: one connection pool, one TLS context, and the proxy that the environment names.
+"""The HTTP transport: one connection pool, one TLS context, and the proxy from the environment.
 
-All of it is decided once, when a resource is opened. By themselves azure-core and aiohttp read proxies and netrc for
-every request, and build a TLS context per request when they are given a CA file. azure-core's own transport also
-builds a session check, timeouts and a streamable answer for every request. Requests here differ in none of that; this
-transport makes an empty poll a tenth cheaper, and it refuses an answer without end.
+All of these are set up once, when a resource is opened. By default, azure-core and aiohttp read proxies and netrc for
+every request, and build a TLS context per request if there is a CA file. azure-core's own transport also builds a
+session check, timeouts and a streaming response for every request. None of these differ between requests here. This
+transport makes an empty poll 10 % cheaper, and it rejects endless responses.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from chatbot.errors import ConfigError
 from chatbot.service.endpoint import is_loopback
 
 MAX_CONNECTIONS: Final = 100
-"""How many connections may be open at once; further requests wait for one to become free."""
+"""The maximum number of open connections; further requests wait for a free one."""
 
 
 @asynccontextmanager
 async def open_transport(ca_file: Path | None) -> AsyncIterator[AsyncHttpTransport[Any, Any]]:
-    """Open the pool that all clients share, and close it at the end.
+    """Open the connection pool shared by all clients, and close it on exit.
 
     Args:
-        ca_file: a PEM file of authorities to trust beside the system's (and `SSL_CERT_FILE`).
+        ca_file: a PEM file of certificate authorities to trust in addition to the system's (and `SSL_CERT_FILE`).
 
     Raises:
-        ConfigError: the file cannot be used.
+        ConfigError: the file cannot be read or is invalid.
     """
     context = await anyio.to_thread.run_sync(tls_context, ca_file)
     connector = aiohttp.TCPConnector(ssl=context, limit=MAX_CONNECTIONS)
@@ -54,7 +54,7 @@ async def open_transport(ca_file: Path | None) -> AsyncIterator[AsyncHttpTranspo
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
-        skip_auto_headers=("Content-Type",),  # the SDK says it where there is content
+        skip_auto_headers=("Content-Type",),  # the SDK sets it for requests with content
     ) as session:
         yield SessionTransport(session)
 
@@ -72,15 +72,14 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
 
 
 def proxy_for(address: str) -> str | None:
-    """Return the proxy for an address, as the environment says now; there is none for this machine.
+    """Return the proxy for an address from the current environment; addresses of this machine have none.
 
-    `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are honored, in upper or lower case. `NO_PROXY` holds
-    names (`example.com` and `.example.com` mean the name and all below it, `*.example.com` only those below it),
-    addresses and networks (`10.0.0.0/8`), each with a port where only that one is meant, or `*`; separated by commas
-    or blanks.
+    `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are read in upper or lower case. `NO_PROXY` contains `*`, or
+    names (`example.com` and `.example.com` match the name and its subdomains, `*.example.com` only the subdomains),
+    addresses and networks (`10.0.0.0/8`), separated by commas or blanks. A port limits an entry to that port.
 
     Raises:
-        ConfigError: the environment names a proxy of a kind that cannot be used.
+        ConfigError: the environment names a proxy of an unsupported kind.
     """
     url = urlsplit(address)
     if is_loopback(url.hostname or "") or _is_direct(url):
@@ -99,7 +98,7 @@ def proxy_for(address: str) -> str | None:
 
 
 def _is_direct(url: SplitResult) -> bool:
-    """Return whether this address needs no proxy, as the environment says, or the system if that names no proxy."""
+    """Return whether an address bypasses the proxy, according to the environment or else to the system settings."""
     proxies = getproxies_environment()
     if not proxies:
         return bool(proxy_bypass(url.netloc))
@@ -118,14 +117,14 @@ def _is_meant(exception: str, host: str, port: int | None) -> bool:
     host = host.rstrip(".")
     try:
         return ip_address(host) in ip_network(name, strict=False)
-    except ValueError:  # one of them is a name
+    except ValueError:  # one of them is a name, not an address
         pass
     below = name.removeprefix("*").removeprefix(".").rstrip(".")
     return bool(below) and (host.endswith(f".{below}") or (host == below and not name.startswith("*")))
 
 
 def _split_port(exception: str) -> tuple[str, int | None]:
-    """Return the name or address of an entry of `NO_PROXY`, and its port if it has one."""
+    """Split an entry of `NO_PROXY` into name or address, and port if it has one."""
     bracketed = re.fullmatch(r"\[([^\]]*)\](?::([0-9]+))?", exception)
     if bracketed is not None:
         return bracketed[1], int(bracketed[2]) if bracketed[2] else None
@@ -136,26 +135,26 @@ def _split_port(exception: str) -> tuple[str, int | None]:
 
 
 MAX_ANSWER_BYTES: Final = 32 * 2**20
-"""The largest answer that is read, decompressed. The service's largest page, 200 messages of 28 KB, is below 6 MiB."""
+"""The maximum decompressed size of a response. The service's largest page, 200 messages of 28 KB, is below 6 MiB."""
 
 
 TIMEOUT_SECONDS: Final = 300.0
-"""The timeout of calls that give none: azure-core's own default (ConnectionConfiguration)."""
+"""The default timeout: that of azure-core (`ConnectionConfiguration`)."""
 
 
 class TooLarge(aiohttp.ClientPayloadError):
-    """An answer that does not end where the service's end."""
+    """The response exceeds `MAX_ANSWER_BYTES`."""
 
 
 class WholeResponse(AsyncHttpResponse):
-    """An answer in azure-core's shape, wholly in memory.
+    """A response of azure-core's type that is completely in memory.
 
     Args:
-        request: what was asked.
+        request: the request.
         status: the HTTP status.
-        reason: the words beside it.
-        headers: looked up in any case of letters.
-        body: the content, decompressed.
+        reason: the reason phrase.
+        headers: a case-insensitive mapping.
+        body: the decompressed content.
     """
 
     def __init__(
@@ -164,23 +163,23 @@ class WholeResponse(AsyncHttpResponse):
         super().__init__(request, None)
         self.status_code = status
         self.reason = reason
-        self.headers = headers  # type: ignore[assignment]  # nobody writes into an answer
+        self.headers = headers  # type: ignore[assignment]  # responses are read-only
         self.content_type = headers.get("content-type")
         self._body = body
 
     def body(self) -> bytes:
-        """The content."""
+        """Return the content."""
         return self._body
 
 
 class OpenTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
-    """A transport that its owner opens and closes, not the clients that share it."""
+    """A transport that is opened and closed by its owner, not by the clients that share it."""
 
     async def open(self) -> None:
-        """Do nothing: it is open already."""
+        """Do nothing: the transport is already open."""
 
     async def close(self) -> None:
-        """Do nothing: other clients go on using it."""
+        """Do nothing: other clients still use the transport."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -194,15 +193,15 @@ class OpenTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
         return None
 
     async def sleep(self, duration: float) -> None:
-        """Sleep on the event loop's clock, whichever that is, and cancellably; in seconds."""
+        """Sleep for a number of seconds on the event loop's clock, which may be virtual; can be canceled."""
         await anyio.sleep(duration)
 
 
 class SessionTransport(OpenTransport):
-    """Sends requests over a session that its owner opened and will close.
+    """Sends requests over a session that its owner opens and closes.
 
     Args:
-        session: with a cookie jar that keeps nothing, and without automatic content types.
+        session: a session with a cookie jar that stores nothing, and without automatic content types.
     """
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
@@ -218,17 +217,17 @@ class SessionTransport(OpenTransport):
         proxy: str | None = None,
         **options: Any,
     ) -> AsyncHttpResponse:
-        """Send a request and read the whole answer.
+        """Send a request and read the whole response.
 
         Args:
-            request: what to ask.
-            connection_timeout, read_timeout, total_timeout: seconds, as `Timeouts` has them.
-            proxy: address of the proxy to go through, if any.
-            options: of azure-core for transports of other kinds, not needed here.
+            request: the request.
+            connection_timeout, read_timeout, total_timeout: limits in seconds, as in `Timeouts`.
+            proxy: the address of the proxy, if any.
+            options: azure-core's options for other transports; ignored.
 
         Raises:
-            ServiceRequestError: nothing came of it, as far as aiohttp can tell.
-            ServiceResponseError: the answer broke off, did not come in time, or is too large.
+            ServiceRequestError: the request was not sent, as far as aiohttp can tell.
+            ServiceResponseError: the response was cut off, timed out, or is too large.
         """
         try:
             async with self._session.request(
@@ -253,7 +252,7 @@ class SessionTransport(OpenTransport):
 
 
 async def _whole(content: aiohttp.StreamReader) -> bytes:
-    """Return the whole content, unless it is too large: it may have no end, or decompress to gigabytes."""
+    """Return the whole content; stop if it is too large, because it may be endless or decompress to gigabytes."""
     piece = await content.readany()
     if content.at_eof():
         return piece

@@ -1,8 +1,8 @@
-"""The shapes of the service's JSON (REST specification, api-version 2024-03-07), and how they are decoded.
+"""Shapes of the service's JSON (REST specification, api-version 2024-03-07), and their decoding.
 
-msgspec decodes and checks in one pass: what is not declared here is dropped, and what is declared must have its type.
-Anything else raises a `ProtocolError` that names the place and what was expected there, and never quotes what people
-wrote. `translate` turns the shapes into the types of `chatbot.model`.
+msgspec decodes and validates in one pass: undeclared fields are dropped, and declared fields must have their type.
+Otherwise a `ProtocolError` is raised, which names the place and the expected type, and never quotes message text.
+`translate` converts the shapes to the types of `chatbot.model`.
 """
 
 from __future__ import annotations
@@ -133,12 +133,12 @@ class Created(Shape):
 
 
 class UnexpectedShape(ProtocolError):
-    """Something in an answer is not what the protocol says.
+    """A value in a response does not conform to the protocol.
 
     Args:
-        place: where, as a path.
-        expected: what should be there.
-        found: what is there; it must not quote what people wrote.
+        place: the path of the value.
+        expected: a description of a valid value.
+        found: a description of the value; it must not quote message text.
     """
 
     def __init__(self, place: str, expected: str, found: str) -> None:
@@ -148,22 +148,22 @@ class UnexpectedShape(ProtocolError):
         self.found = found
 
     def within(self, outer: str) -> Self:
-        """Return the same error, with the place seen from one level further out."""
+        """Return the error with `outer` put before its place."""
         return type(self)(f"{outer}.{self.place}", self.expected, self.found)
 
 
 def read(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """Read an answer's body.
+    """Decode the body of a response.
 
     Raises:
-        ProtocolError: it is not JSON, or not of the decoder's shape.
+        ProtocolError: the body is not JSON, or not of the decoder's shape.
     """
     try:
         try:
             return decoder.decode(body)
         except msgspec.ValidationError:
             raise
-        except _UNREADABLE:  # msgspec accepts neither halves of surrogate pairs nor a byte order mark
+        except _UNREADABLE:  # msgspec accepts neither lone surrogates nor a byte order mark
             return decoder.decode(_repaired(body))
     except msgspec.ValidationError as error:
         raise _unexpected(error) from None
@@ -172,10 +172,10 @@ def read(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 def read_object(body: bytes | str) -> dict[str, Any]:
-    """Read a body of no declared shape, which must be a JSON object.
+    """Decode a body without a declared shape, which must be a JSON object.
 
     Raises:
-        ProtocolError: it is not JSON, or not an object.
+        ProtocolError: the body is not a JSON object.
     """
     try:
         value = _loads(body)
@@ -198,7 +198,7 @@ def _no_json(body: bytes | str) -> ProtocolError:
 
 
 def _repaired(body: bytes) -> bytes:
-    """Return the same JSON without halves of surrogate pairs, which no store and no terminal can write."""
+    """Return the JSON without lone surrogates, which neither stores nor terminals can write."""
     text = json.dumps(_loads(body), ensure_ascii=False)
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
@@ -226,7 +226,7 @@ _WORDS: Final = {
 
 
 def _unexpected(error: msgspec.ValidationError) -> UnexpectedShape:
-    """Return our error for one of msgspec."""
+    """Convert an error of msgspec to ours."""
     text = str(error)
     if known := _MISMATCH.fullmatch(text):
         expected, found = (_WORDS.get(known[part], known[part]) for part in ("expected", "found"))
