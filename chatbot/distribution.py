@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 DISTRIBUTION: Final = "chatbot-acs"
-"""What pip installs. The module and the command are called `chatbot`."""
+"""The name of the distribution. The module and the command are called `chatbot`."""
 
 _PACKAGE: Final = Path(__file__).parent
 _UNKNOWN: Final = "unknown"
@@ -39,11 +39,11 @@ def install_command(*extras: str) -> str:
 def strangers(beside: Path = _PACKAGE.parent) -> list[str]:
     """Return other distributions that own the package `chatbot`, as `NAME VERSION`.
 
-    They own the same files: the one that was installed last has overwritten files of the other, and uninstalling
-    either removes files of both. This reads the names in one directory, which takes less than a millisecond.
+    They share files: the one installed last has overwritten files of the other, and uninstalling either removes files
+    of both. This reads the names in one directory, which takes less than a millisecond.
 
     Args:
-        beside: the directory that holds the package; by default, of the package that runs.
+        beside: the directory that contains the package; by default that of the running package.
     """
     try:
         entries = os.listdir(beside)
@@ -61,7 +61,7 @@ def _of_same_name(entries: Iterable[str]) -> Iterator[str]:
 
 
 def repair(others: Iterable[str]) -> str:
-    """Return the sentence about other distributions that own the package `chatbot`."""
+    """Return the message about other distributions that own the package `chatbot`."""
     named = ", ".join(others)
     return (
         f"the package chatbot belongs to two distributions, {DISTRIBUTION} and {named}, and files of one may have "
@@ -74,7 +74,7 @@ def shadow(directory: Path) -> Path | None:
     """Return the file in a directory that Python would import as `chatbot` instead of this package.
 
     Args:
-        directory: one from which Python may be started, or which tests put on the path: the directory of bots.yaml.
+        directory: the directory of bots.yaml, from which Python may be started or which tests put on the path.
     """
     for candidate in (directory / "chatbot.py", directory / "chatbot" / "__init__.py"):
         if candidate.is_file() and not _is_ours(candidate):
@@ -90,7 +90,7 @@ def _is_ours(candidate: Path) -> bool:
 
 
 def shadowed(file: Path) -> str:
-    """Return the sentence about a file that hides this package."""
+    """Return the message about a file that hides this package."""
     what = file.parent if file.name == "__init__.py" else file
     return (
         f"{what}: Python imports this instead of the bot framework, because it is called chatbot, too; rename it, for "

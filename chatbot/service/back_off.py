@@ -49,7 +49,7 @@ class BackOff:
 
     @property
     def has_failed(self) -> bool:
-        """Whether anything but throttling has failed."""
+        """Return whether there was a failure other than throttling."""
         return bool(self._failures)
 
     def pause(self, now: float) -> float:

@@ -219,5 +219,5 @@ class ChatService(Protocol):
         ...
 
     async def renew_token(self) -> None:
-        """Get a new token now, whatever the old one's expiry says; call it after `Unauthorized`."""
+        """Get a new token now, regardless of the old one's expiry; call it after `Unauthorized`."""
         ...

@@ -126,6 +126,7 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
         self._prepare(request, answer)
         token = await self._token(answer)
         response = await self._ask(request, token, answer)
+        # A 401 means that nothing was done, so even a write may be repeated here; no other status allows that.
         if response.http_response.status_code == 401:
             await self._renew(token, answer)
             response = await self._ask(request, await self._token(answer), answer)

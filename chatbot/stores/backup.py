@@ -81,7 +81,7 @@ def back_up(file: Path, target: Path) -> int:
         with _reading(file) as source, closing(sqlite3.connect(partial)) as copy:
             source.backup(copy)  # in one step: with several, SQLite restarts after each write of a bot
             copy.execute("PRAGMA journal_mode = DELETE").fetchone()  # a single file, without a write-ahead log
-        _sync(partial)
+        _sync(partial)  # content before name, so that a power failure cannot leave an incomplete copy under the name
         os.link(partial, target)  # unlike a rename, never replaces a file created meanwhile
         _sync(target.parent)
     except OSError as error:

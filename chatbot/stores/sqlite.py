@@ -211,6 +211,7 @@ def _write_together(connection: sqlite3.Connection, group: Sequence[Job[Any]]) -
         except Exception as error:
             if _is_of_file(error) or not connection.in_transaction:
                 raise
+            # Results already set by earlier jobs of the group are overwritten when `_write_apart` repeats the group.
             connection.execute("ROLLBACK")
             return False
     connection.execute("COMMIT")

@@ -86,6 +86,8 @@ class Writer:
         """
         await anyio.lowlevel.checkpoint_if_cancelled()
         await self._room.acquire()
+        # No await from here to `put`: `close` could otherwise queue its end marker before this job, which would then
+        # never be written.
         if self._is_closing:
             self._room.release()
             raise rows.not_open()
