@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -119,7 +120,10 @@ def test_what_root_leaves_in_the_directory_of_the_bots_is_its_owners(place: Path
 
     bots = run(place / "state")
     bots.event("daemon.started")
-    made = {path.name: path.lstat() for path in (place / "state" / ".chatbot").rglob("*")}
+    directory = place / "state" / ".chatbot"
+    while not (directory / "watchdog.stack").exists():  # the watchdog's thread makes it in its own time
+        time.sleep(0.01)
+    made = {path.name: path.lstat() for path in directory.rglob("*")}
 
     assert {"emulator.db", "emulator.db.lock", "control.sock", "watchdog.stack", "run.json"} <= made.keys()
     assert {(found.st_uid, found.st_gid) for found in made.values()} == {(NOBODY, NOBODY)}
