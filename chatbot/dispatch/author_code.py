@@ -10,8 +10,7 @@ Rules:
     4. Nobody is left behind: `run` waits for its task, also while it is being cancelled itself. Only code that has not
        ended `ABANDON_SECONDS` after it was told to stop is *abandoned*: `RunLimits.abandoned` is told of it first, and
        keeps its lane from starting anything until the task has ended.
-    5. Tasks that the code starts itself may not end the event loop either: asyncio lets SystemExit and
-       KeyboardInterrupt out of a task end it, so those tasks raise `AbnormalExit` instead (`guard_tasks`).
+    5. Tasks that the code starts itself may not end the event loop either (`dispatch/plugin_tasks.py`).
     6. Synchronous code needs no task: what comes out of it is always its own.
 
 The code runs in a copy of the caller's context, so it sees its context variables (structlog's, those of traces).
@@ -28,7 +27,7 @@ from __future__ import annotations
 import asyncio
 from asyncio.tasks import _enter_task, _leave_task  # documented, for those who implement tasks themselves
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, copy_context
 from sys import getrefcount
 from typing import Any, Final, NamedTuple, ParamSpec, Protocol, Self, TypeVar
 from weakref import getweakrefcount
@@ -36,6 +35,7 @@ from weakref import getweakrefcount
 import anyio.lowlevel
 from anyio import CancelScope
 
+from chatbot.dispatch.plugin_tasks import is_plugin_code
 from chatbot.errors import AbnormalExit, plain
 
 P = ParamSpec("P")
@@ -306,7 +306,7 @@ class RunningCode:
 
     async def _run(self, code: Coroutine[Any, Any, Any]) -> None:
         """Be the task. Nothing comes out of it: a task that raises SystemExit ends the event loop."""
-        _is_author_code.set(True)
+        is_plugin_code.set(True)
         try:
             if self.is_stopped:
                 code.close()
@@ -554,7 +554,7 @@ class SpareTask:
 
     def _first_step(self, code: Coroutine[Any, Any, Any]) -> Any:
         """Return what the code waits for; the task itself stands for nothing, as the code has ended."""
-        _is_author_code.set(True)
+        is_plugin_code.set(True)
         try:
             return code.send(None)
         except StopIteration as stop:
@@ -595,64 +595,6 @@ class SpareTask:
         self.dismiss()
         with CancelScope(shield=True):
             await asyncio.wait([self.task])
-
-
-_is_author_code: ContextVar[bool] = ContextVar("chatbot_is_author_code", default=False)
-"""Whether a task runs code of a plugin; tasks that it starts inherit it."""
-
-
-class StartedTask(Coroutine[Any, Any, Any]):
-    """The coroutine of a task that code of a plugin has started; no coroutine of Python's, so that it can be closed
-    before it has begun.
-
-    Args:
-        code: the coroutine.
-    """
-
-    __slots__ = ("code",)
-
-    def __init__(self, code: Coroutine[Any, Any, Any]) -> None:
-        self.code = code
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.code, name)  # cr_frame and the like, by which anyio and debuggers tell its state
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return self.code.__await__()
-
-    def send(self, value: Any) -> Any:
-        """Take a step."""
-        try:
-            return self.code.send(value)
-        except (SystemExit, KeyboardInterrupt) as error:
-            raise AbnormalExit(error) from error
-
-    def throw(self, *raised: Any) -> Any:
-        """Take a step in which this is raised."""
-        try:
-            return self.code.throw(*raised)
-        except (SystemExit, KeyboardInterrupt) as error:
-            raise AbnormalExit(error) from error
-
-    def close(self) -> None:
-        """End it."""
-        self.code.close()
-
-
-def guard_tasks() -> None:
-    """Keep the tasks that code of plugins starts on the running event loop from ending that loop."""
-    loop = asyncio.get_running_loop()
-    before: Any = loop.get_task_factory()
-    if getattr(before, "guards_tasks", False):
-        return
-
-    def make(loop: asyncio.AbstractEventLoop, code: Any, **options: Any) -> Any:
-        if _is_author_code.get() and asyncio.iscoroutine(code):
-            code = StartedTask(code)
-        return asyncio.Task(code, loop=loop, **options) if before is None else before(loop, code, **options)
-
-    make.guards_tasks = True  # type: ignore[attr-defined]
-    loop.set_task_factory(make)
 
 
 async def uncancelled(work: Awaitable[T]) -> T:

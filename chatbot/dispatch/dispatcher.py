@@ -28,13 +28,14 @@ from chatbot.conversation.unit_of_work import LOST, UnitOfWork
 from chatbot.dispatch.access import Access, AccessPolicy, Verdict
 from chatbot.dispatch.action_buffer import ActionBuffer, HandlerScope, no_handler_scope
 from chatbot.dispatch.arguments import BadArguments
-from chatbot.dispatch.author_code import AuthorCode, AuthorFunction, EndsAll, RunLimits, guard_tasks
+from chatbot.dispatch.author_code import AuthorCode, AuthorFunction, EndsAll, RunLimits
 from chatbot.dispatch.binding import Match
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.event_view import BotInfo, CommandInfo, EventView, among_people, is_own
 from chatbot.dispatch.handler import Handler
 from chatbot.dispatch.live import LiveChannel, NoLiveChannel
 from chatbot.dispatch.outcome import PASS, Ack, Outcome, Reply, Retry
+from chatbot.dispatch.plugin_tasks import guard_tasks
 from chatbot.dispatch.provider import ProviderCache
 from chatbot.dispatch.registry import HandlerRegistry, function_called_by, unknown_function
 from chatbot.dispatch.timer_payload import TimerPayload

@@ -14,7 +14,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from chatbot.dispatch.author_code import AuthorCode, EndOfAll, guard_tasks
+from chatbot.dispatch.author_code import AuthorCode, EndOfAll
+from chatbot.dispatch.plugin_tasks import guard_tasks
 from chatbot.errors import AbnormalExit
 
 pytestmark = pytest.mark.virtual_time

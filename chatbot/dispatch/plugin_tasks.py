@@ -1,0 +1,71 @@
+"""Tasks that code of plugins starts itself, by `asyncio.create_task` or a task group.
+
+asyncio ends the event loop, and with it all bots of the process, when SystemExit or KeyboardInterrupt comes out of a
+task. Those of plugins raise `AbnormalExit` instead, which is an ordinary failure of that task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Generator
+from contextvars import ContextVar
+from typing import Any
+
+from chatbot.errors import AbnormalExit
+
+is_plugin_code: ContextVar[bool] = ContextVar("chatbot_is_plugin_code", default=False)
+"""Whether a task runs code of a plugin; tasks that it starts inherit it."""
+
+
+class StartedTask(Coroutine[Any, Any, Any]):
+    """The coroutine of a task that code of a plugin has started; no coroutine of Python's, so that it can be closed
+    before it has begun.
+
+    Args:
+        code: the coroutine.
+    """
+
+    __slots__ = ("code",)
+
+    def __init__(self, code: Coroutine[Any, Any, Any]) -> None:
+        self.code = code
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.code, name)  # cr_frame and the like, by which anyio and debuggers tell its state
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self.code.__await__()
+
+    def send(self, value: Any) -> Any:
+        """Take a step."""
+        try:
+            return self.code.send(value)
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise AbnormalExit(error) from error
+
+    def throw(self, *raised: Any) -> Any:
+        """Take a step in which this is raised."""
+        try:
+            return self.code.throw(*raised)
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise AbnormalExit(error) from error
+
+    def close(self) -> None:
+        """End it."""
+        self.code.close()
+
+
+def guard_tasks() -> None:
+    """Keep the tasks that code of plugins starts on the running event loop from ending that loop."""
+    loop = asyncio.get_running_loop()
+    before: Any = loop.get_task_factory()
+    if getattr(before, "guards_tasks", False):
+        return
+
+    def make(loop: asyncio.AbstractEventLoop, code: Any, **options: Any) -> Any:
+        if is_plugin_code.get() and asyncio.iscoroutine(code):
+            code = StartedTask(code)
+        return asyncio.Task(code, loop=loop, **options) if before is None else before(loop, code, **options)
+
+    make.guards_tasks = True  # type: ignore[attr-defined]
+    loop.set_task_factory(make)
