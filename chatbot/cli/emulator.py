@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import dataclasses
 import json as jsonlib
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -36,29 +37,39 @@ EXIT_UNAVAILABLE = 69
 EXIT_CONFIG = 78
 
 
-async def emulator(
-    *,
-    host: Annotated[str, Parameter(help="Address to listen on; 0.0.0.0 for a container.")] = "127.0.0.1",
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class AddressOptions:
+    """Where the emulator listens, and how others reach it."""
+
+    host: Annotated[str, Parameter(help="Address to listen on; 0.0.0.0 for a container.")] = "127.0.0.1"
     port: Annotated[
         int,
         Parameter(validator=validators.Number(gte=0, lte=65535), help="Port to listen on; 0 picks a free one."),
-    ] = 0,
-    tls: Annotated[bool, Parameter(help="Serve https (and plain http beside it, on loopback).")] = False,
+    ] = 0
+    tls: Annotated[bool, Parameter(help="Serve https (and plain http beside it, on loopback).")] = False
     public_host: Annotated[
         str | None,
         Parameter(
             help="NAME or NAME:PORT by which others reach it: goes into certificate, links and connection string."
         ),
-    ] = None,
+    ] = None
     certificates: Annotated[
         Path | None, Parameter(help="Directory of the certificate authority; the user's data directory by default.")
-    ] = None,
-    data: Annotated[
-        Path | None, Parameter(help="File that keeps the state; without it, it ends with the process.")
-    ] = None,
+    ] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ContentOptions:
+    """What the emulated resource holds when it starts, and where that is kept."""
+
+    data: Annotated[Path | None, Parameter(help="File that keeps the state; without it, it ends with the process.")] = (
+        None
+    )
     seed: Annotated[
         Path | None, Parameter(help="YAML file of users, threads and messages to begin with, if there are none yet.")
-    ] = None,
+    ] = None
     access_key: Annotated[
         str | None,
         Parameter(
@@ -66,33 +77,81 @@ async def emulator(
             help="The resource's key (base64), so that a connection string can be written down; others on this machine "
             "see what is given here, but not the environment nor a file.",
         ),
-    ] = None,
-    access_key_file: Annotated[Path | None, Parameter(help="A file that holds the key.")] = None,
+    ] = None
+    access_key_file: Annotated[Path | None, Parameter(help="A file that holds the key.")] = None
+
+    def read_key(self) -> str | None:
+        """Return the access key, from the file if there is one; None if neither is given.
+
+        Raises:
+            ValueError: The file cannot be read, or the key is not base64.
+        """
+        key = self.access_key if self.access_key_file is None else _read_key(self.access_key_file)
+        try:
+            base64.b64decode(key or "", validate=True)
+        except ValueError:
+            msg = "the access key must be base64, and it is not"
+            raise ValueError(msg) from None
+        return key
+
+    def put_into(self, emulator: Emulator, access_key: str | None) -> None:
+        """Set the key, and plant the seed unless there are threads already."""
+        world = emulator.world
+        if access_key is not None and access_key != world.resource.access_key:
+            world.state.put(dataclasses.replace(world.resource, access_key=access_key))
+        if self.seed is not None:
+            document = load_seed(self.seed)
+            if not world.state.rooms:
+                plant_seed(emulator, document)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class BehaviorOptions:
+    """How the emulated service behaves."""
+
     entra: Annotated[
         bool,
         Parameter(
             negative="", help="Take tokens in place of Microsoft Entra ID's, if this emulator issued them; prints one."
         ),
-    ] = False,
-    quotas: Annotated[bool, Parameter(help="Enforce the service's rate limits.")] = True,
+    ] = False
+    quotas: Annotated[bool, Parameter(help="Enforce the service's rate limits.")] = True
     quirk: Annotated[
         list[str] | None,
         Parameter(
             negative="", help="NAME=VALUE: how to read what is unknown about the service; --list-quirks shows all."
         ),
-    ] = None,
-    list_quirks: Annotated[bool, Parameter(negative="", help="Show every quirk and its values, and end.")] = False,
+    ] = None
+    list_quirks: Annotated[bool, Parameter(negative="", help="Show every quirk and its values, and end.")] = False
     fault: Annotated[
         list[str] | None,
         Parameter(
             negative="",
             help="OPERATION:KIND[=VALUE][,NAME=VALUE…], as in send_message:503,probability=0.1 or *:latency=0.2.",
         ),
-    ] = None,
-    fault_seed: Annotated[int, Parameter(help="Makes the chances of faults repeatable.")] = 0,
-    event_grid_webhook: Annotated[
+    ] = None
+    fault_seed: Annotated[int, Parameter(help="Makes the chances of faults repeatable.")] = 0
+    event_grid: Annotated[
         str | None, Parameter(name="--event-grid", help="URL to which chat events are posted, after the handshake.")
-    ] = None,
+    ] = None
+
+    def emulator(self) -> Emulator:
+        """Return an emulator that behaves so.
+
+        Raises:
+            ValueError: There is no such quirk or fault.
+        """
+        world = World(quirks=Quirks.parse(self.quirk or []))
+        faults = Faults(self.fault or [], seed=self.fault_seed)
+        return Emulator(world, quotas=self.quotas, faults=faults, entra=self.entra)
+
+
+async def emulator(
+    *,
+    address: AddressOptions = AddressOptions(),
+    content: ContentOptions = ContentOptions(),
+    behavior: BehaviorOptions = BehaviorOptions(),
     json: Annotated[bool, Parameter(negative="", help="Print one JSON object instead of words.")] = False,
 ) -> int:
     """Serve an emulator of Azure Communication Services Chat and Identity.
@@ -100,56 +159,32 @@ async def emulator(
     Any SDK of the service, in any language, works with the connection string it prints. Ctrl-C or SIGTERM end it.
     Tests control and observe it under /emulator/ with the access key as bearer token.
     """
-    if list_quirks:
+    if behavior.list_quirks:
         print("\n".join(f"{name}={values}\n    {meaning}" for name, values, meaning in Quirks.describe()))
         return 0
     try:
-        world = World(quirks=Quirks.parse(quirk or []))
-        emulator = Emulator(world, quotas=quotas, faults=Faults(fault or [], seed=fault_seed), entra=entra)
-        access_key = _read_key(access_key_file) if access_key_file is not None else access_key
-        _check_key(access_key)
+        emulator, access_key = behavior.emulator(), content.read_key()
     except ValueError as error:
         return _fail(f"{error}.", EXIT_USAGE)
     try:
-        with kept(world, data) if data is not None else contextlib.nullcontext():
-            _begin(emulator, seed, access_key)
+        with kept(emulator.world, content.data) if content.data is not None else nullcontext():
+            content.put_into(emulator, access_key)
+            webhook = behavior.event_grid
             async with (
                 _stopping() as stopped,
-                serve(
-                    emulator, host=host, port=port, tls=tls, public_host=public_host, certificates=certificates
-                ) as it,
-                event_grid(emulator, event_grid_webhook) if event_grid_webhook else contextlib.nullcontext(),
+                serve(emulator, **vars(address)) as running,
+                event_grid(emulator, webhook) if webhook else nullcontext(),
             ):
-                print(_as_json(it) if json else _as_text(it, data), flush=True)
+                print(_as_json(running) if json else _as_text(running, content.data), flush=True)
                 await stopped()
     except SeedError as error:
         return _fail(f"The seed cannot be used: {error}.", EXIT_CONFIG)
-    except DataFileError as error:
-        return _fail(f"The emulator cannot start: {error}.", EXIT_UNAVAILABLE)
     except PortTakenError as error:
         advice = "Choose another with --port, or --port 0 for any free one."
         return _fail(f"The emulator cannot start: {error.strerror}. {advice}", EXIT_UNAVAILABLE)
-    except OSError as error:
+    except (DataFileError, OSError) as error:
         return _fail(f"The emulator cannot start: {error}.", EXIT_UNAVAILABLE)
     return 0
-
-
-def _begin(emulator: Emulator, seed: Path | None, access_key: str | None) -> None:
-    world = emulator.world
-    if access_key is not None and access_key != world.resource.access_key:
-        world.state.put(dataclasses.replace(world.resource, access_key=access_key))
-    if seed is not None:
-        document = load_seed(seed)
-        if not world.state.rooms:
-            plant_seed(emulator, document)
-
-
-def _check_key(access_key: str | None) -> None:
-    try:
-        base64.b64decode(access_key or "", validate=True)
-    except ValueError:
-        msg = "the access key must be base64, and it is not"
-        raise ValueError(msg) from None
 
 
 def _read_key(file: Path) -> str:
@@ -167,13 +202,13 @@ def _fail(sentence: str, code: int) -> int:
     return code
 
 
-@contextlib.asynccontextmanager
+@asynccontextmanager
 async def _stopping() -> AsyncIterator[Callable[[], Awaitable[object]]]:
     """Catch SIGINT and SIGTERM within the block; what it yields waits for one."""
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         wait: Callable[[], Awaitable[object]] = anyio.sleep_forever
         # On Windows loops cannot catch signals; Ctrl-C arrives as KeyboardInterrupt there.
-        with contextlib.suppress(NotImplementedError):
+        with suppress(NotImplementedError):
             signals = stack.enter_context(anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM))
             wait = signals.__anext__
         yield wait

@@ -1,6 +1,7 @@
 import dataclasses
-import inspect
 from pathlib import Path
+
+from cyclopts import App
 
 from chatbot.cli.emulator import emulator
 from chatbot.emulator import Quirks
@@ -17,9 +18,12 @@ def test_every_quirk_fault_operation_and_option_is_in_the_document() -> None:
         assert f"`{kind}" in DOCUMENT
     for operation in OPERATIONS:
         assert f"`{operation}`" in DOCUMENT
-    spelled = {"event_grid_webhook": "event-grid", "quotas": "no-quotas"}
-    for name in inspect.signature(emulator).parameters:
-        assert f"--{spelled.get(name, name.replace('_', '-'))}" in DOCUMENT
+    app = App()
+    app.default(emulator)
+    options = {argument.name for argument in app.assemble_argument_collection()}
+    assert {"--event-grid", "--list-quirks", "--quotas"} <= options
+    for option in options:
+        assert option.replace("--quotas", "--no-quotas") in DOCUMENT
 
 
 def test_the_switches_are_all_documented_with_their_open_question() -> None:
