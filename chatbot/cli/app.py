@@ -107,13 +107,13 @@ for _position, (_name, _help) in enumerate(_COMMANDS.items()):
         help_epilogue="",
     )
 
-_ASKS: Final = "Asks the running bots; if none run, it opens their store."
-_SPEAKS: Final = "Calls the service directly, whether the bots run or not; the emulator runs only while they do."
+_USES_DAEMON_OR_STORE: Final = "Asks the running bots; if none run, it opens their store."
+_CALLS_SERVICE: Final = "Calls the service directly, whether the bots run or not; the emulator runs only while they do."
 
 _GROUPS: Final = {
     "threads": (
         "The threads that a bot is in.",
-        _SPEAKS,
+        _CALLS_SERVICE,
         {
             "list": ("list_threads", "List a bot's threads with topics and participants, most recently active first."),
             "create": ("create_thread", "Create a thread with a bot in it, and print its id."),
@@ -124,7 +124,7 @@ _GROUPS: Final = {
     ),
     "identity": (
         "Create users; show bots' users and token lifetimes; revoke tokens.",
-        _SPEAKS,
+        _CALLS_SERVICE,
         {
             "create": (
                 "create",
@@ -139,7 +139,7 @@ _GROUPS: Final = {
     ),
     "dead-letters": (
         "List, show, retry and drop events that the bots have given up.",
-        _ASKS,
+        _USES_DAEMON_OR_STORE,
         {
             "list": ("list_letters", "List dead letters, oldest first, without message texts."),
             "show": ("show_letter", "Show one dead letter in full, including the message text."),
@@ -149,7 +149,7 @@ _GROUPS: Final = {
     ),
     "state": (
         "Manage what the bots have stored.",
-        _ASKS,
+        _USES_DAEMON_OR_STORE,
         {"forget": ("forget", "Erase a person: what they wrote and what was written about them.")},
     ),
     "store": (
@@ -177,15 +177,15 @@ def _version() -> str:
     return f"chatbot {version()}"
 
 
-def run_command(words: Sequence[str]) -> int:
+def run_command(arguments: Sequence[str]) -> int:
     """Run the command that these words name; a mistake in them is shown on stderr as one sentence."""
-    for word in words:
+    for word in arguments:
         if not _is_text(word):
-            shown = word.encode("utf-8", "backslashreplace").decode()
-            print(f"chatbot: {shown!r} is not UTF-8: set the terminal and LANG to UTF-8", file=sys.stderr)
+            readable = word.encode("utf-8", "backslashreplace").decode()
+            print(f"chatbot: {readable!r} is not UTF-8: set the terminal and LANG to UTF-8", file=sys.stderr)
             return EXIT_USAGE
     try:
-        result = app(words)
+        result = app(arguments)
     except CycloptsError as error:
         return _refuse(error)
     return result if isinstance(result, int) else 0

@@ -41,22 +41,22 @@ def prepare_streams() -> None:
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         stream = getattr(sys, name)
         if stream is None:
-            _occupy(descriptor)
+            _open_null_device(descriptor)
         if (stream is None or stream.closed) and name != "stdin":
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8", errors="backslashreplace"))  # noqa: SIM115
         elif isinstance(stream, TextIOWrapper) and not stream.closed:
             stream.reconfigure(errors="replace" if name == "stdin" else "backslashreplace")
 
 
-def _occupy(descriptor: int) -> None:
+def _open_null_device(descriptor: int) -> None:
     """Open the null device in place of a closed descriptor."""
     try:
         os.fstat(descriptor)
     except OSError:
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        if nowhere != descriptor:
-            os.dup2(nowhere, descriptor)
-            os.close(nowhere)
+        null_device = os.open(os.devnull, os.O_RDWR)
+        if null_device != descriptor:
+            os.dup2(null_device, descriptor)
+            os.close(null_device)
 
 
 def guard(command: Callable[[], int], *, report: Report | None = None) -> int:
@@ -72,8 +72,8 @@ def guard(command: Callable[[], int], *, report: Report | None = None) -> int:
             print(file=sys.stderr)
         return EXIT_CTRL_C
     except Exception as error:  # the outermost place: whatever it is, it is told here
-        if all(isinstance(leaf, BrokenPipeError) for leaf in leaves(error)):
-            _abandon(sys.stdout)  # the reader of the output has closed it
+        if all(isinstance(leaf, BrokenPipeError) for leaf in leaf_errors(error)):
+            _discard_output(sys.stdout)  # the reader of the output has closed it
             return EXIT_PIPE
         is_debug = bool(os.environ.get(DEBUG))
         problems, code = explain(error, is_debug=is_debug)
@@ -83,7 +83,7 @@ def guard(command: Callable[[], int], *, report: Report | None = None) -> int:
 
 def explain(error: Exception, *, is_debug: bool = False) -> tuple[list[str], int]:
     """Return the problems of an error, one text each, and its exit code."""
-    expected = [leaf for leaf in leaves(error) if isinstance(leaf, ChatbotError)]
+    expected = [leaf for leaf in leaf_errors(error) if isinstance(leaf, ChatbotError)]
     if not expected:
         return [_crash(error, is_debug=is_debug)], EXIT_CRASH
     problems = [text for leaf in expected for text in (leaf.problems if isinstance(leaf, ConfigError) else [str(leaf)])]
@@ -99,11 +99,11 @@ def exit_code(error: ChatbotError) -> int:
     return EXIT_UNAVAILABLE if isinstance(error, ServiceError | StateError | StoreError) else EXIT_CRASH
 
 
-def leaves(error: BaseException) -> Iterator[BaseException]:
+def leaf_errors(error: BaseException) -> Iterator[BaseException]:
     """Yield the errors inside nested groups; task groups raise groups even for one error."""
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
-            yield from leaves(inner)
+            yield from leaf_errors(inner)
     else:
         yield error
 
@@ -116,10 +116,10 @@ def to_stderr(problems: list[str], error: Exception | None = None) -> None:
 
     for number, problem in enumerate(problems):
         shown = "\n".join(map(printable, problem.splitlines()))
-        tell(shown if number else f"chatbot: {shown}", sys.stderr)
+        print_text(shown if number else f"chatbot: {shown}", sys.stderr)
 
 
-def tell(text: str, stream: TextIO) -> None:
+def print_text(text: str, stream: TextIO) -> None:
     """Show people a text at once, if there are any: where nobody reads the stream any more, work goes on untold.
 
     A terminal that is closed fails what is written to it before SIGHUP tells of its end.
@@ -127,21 +127,21 @@ def tell(text: str, stream: TextIO) -> None:
     try:
         print(text, file=stream, flush=True)
     except OSError:
-        _abandon(stream)
+        _discard_output(stream)
 
 
-def _abandon(stream: TextIO) -> None:
+def _discard_output(stream: TextIO) -> None:
     """Let what is still written to a stream go nowhere; Python must not try to flush the rest at its end."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+    null_device = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null_device, stream.fileno())
+    os.close(null_device)
 
 
 def _crash(error: Exception, *, is_debug: bool) -> str:
     """A sentence, and the traceback in a file, without what the exceptions say: it may be what people said."""
     from chatbot.runtime.logs import in_force
 
-    what = next(leaves(error))
+    what = next(leaf_errors(error))
     if is_debug:
         return f"crashed: {type(what).__name__}: {what}".splitlines()[0]
     sentence = f"crashed: {in_force().summary(what)}".splitlines()[0]

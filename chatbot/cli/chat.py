@@ -54,42 +54,42 @@ def chat(
         return EXIT_USAGE
     info = ControlDirectory(config.absolute().parent).running()
     with logging_to(sys.stderr, format="console", level="error"):
-        control, way = ControlDirectory(config.absolute().parent), connection_to(info, config)
-        if not way.is_admitted:
+        control, connection = ControlDirectory(config.absolute().parent), connection_to(info, config)
+        if not connection.can_issue_tokens:
             message = (
                 "to talk you need a user of your own, and only whoever has the resource's key, or Microsoft Entra ID, "
                 "can make one; `chatbot threads` and `chatbot send` speak as a bot"
             )
             raise StateError(message)
-        anyio.run(_chat, config, info, way, control, as_ or _own_name(), thread, new, list_, wait)
+        anyio.run(_chat, config, info, connection, control, as_ or _own_name(), thread, new, list_, wait)
     return 0
 
 
 async def _chat(
     config: Path,
     info: RunInfo,
-    way: Connection,
+    connection: Connection,
     control: ControlDirectory,
     name: str,
     thread: str | None,
     topic: str | None,
     is_list: bool,
-    patience: timedelta,
+    answer_timeout: timedelta,
 ) -> None:
-    async with way.open() as resource:
+    async with connection.open() as resource:
         person = await find_person(name, control, info, resource)
         if is_list:
             await _list(person)
             return
         if topic is not None:
-            chosen = await person.open_thread(topic)
+            joined = await person.open_thread(topic)
         else:
-            chosen = await (person.enter(ThreadId(thread)) if thread else person.usual_thread())
+            joined = await (person.join(ThreadId(thread)) if thread else person.default_thread())
         terminal = Terminal(f"{printable(name)}> ")
         if terminal.is_interactive:
-            topic = (await person.service.get_thread(chosen)).topic
-            print(f"{printable(topic)}  {chosen}\nYou are {printable(name)}. Ctrl-D leaves.\n", flush=True)
-        await Session(person, chosen, terminal, partial(count_unsent, config, chosen)).run(patience)
+            topic = (await person.service.get_thread(joined)).topic
+            print(f"{printable(topic)}  {joined}\nYou are {printable(name)}. Ctrl-D leaves.\n", flush=True)
+        await Session(person, joined, terminal, partial(count_unsent, config, joined)).run(answer_timeout)
 
 
 async def _list(person: ChatUser) -> None:

@@ -40,11 +40,11 @@ from chatbot.runtime.run_directory import ControlDirectory, RunInfo
 from chatbot.stores import visit_store
 from chatbot.stores.probe import examine as examine_store
 
-Portrait = Mapping[str, Any]
+Summary = Mapping[str, Any]
 """JSON's own types; no secret is in it."""
 
 
-def portrait(config: Config, plugins: Plugins) -> Portrait:
+def summarize(config: Config, plugins: Plugins) -> Summary:
     """The portrait of a configuration that can be used.
 
     Args:
@@ -58,20 +58,20 @@ def portrait(config: Config, plugins: Plugins) -> Portrait:
     }
 
 
-def told(shown: Portrait, verdict: str) -> Iterator[str]:
+def summary_lines(summary: Summary, verdict: str) -> Iterator[str]:
     """It for people, line by line.
 
     Args:
         verdict: on all of it.
     """
-    first, *others = shown["files"]
-    yield f"{first}: {verdict}, {counted(len(shown['bots']), 'bot')}"
+    first, *others = summary["files"]
+    yield f"{first}: {verdict}, {counted(len(summary['bots']), 'bot')}"
     yield ""
     if others:
-        yield f"files    {printable(', '.join(shown['files']))}"
-    yield f"service  {shown['service']}"
-    yield f"store    {shown['store']}"
-    for bot in shown["bots"]:
+        yield f"files    {printable(', '.join(summary['files']))}"
+    yield f"service  {summary['service']}"
+    yield f"store    {summary['store']}"
+    for bot in summary["bots"]:
         yield ""
         yield f"{bot['name']}  {_settings(bot)}"
         for plugin in bot["plugins"]:
@@ -96,7 +96,7 @@ def _service(config: Config) -> str:
         connection = Connection.of(config)
     except ConfigError:  # told among the findings
         return config.service.endpoint if isinstance(config.service, ServiceConfig) else ""
-    return f"{connection.endpoint}, {connection.way}"
+    return f"{connection.endpoint}, {connection.authentication}"
 
 
 def _bot(bot: BotConfig, plugins: tuple[Plugin, ...]) -> dict[str, Any]:
@@ -138,20 +138,20 @@ def check(
         plugins, problems = _with_plugins(examined, config)
         settings = examined.config
         if problems or settings is None:
-            return _refused(problems, format)
+            return _report_problems(problems, format)
         found = [*_findings(settings, is_online=online), *_incompatible(settings, plugins)]
-        shown = portrait(settings, plugins)
+        summary = summarize(settings, plugins)
     code = exit_code(found)
     if format == "json":
-        facts = {"is_right": code == 0, "problems": [], **shown, "findings": [as_json(one) for one in found]}
+        facts = {"is_right": code == 0, "problems": [], **summary, "findings": [as_json(one) for one in found]}
         print(json.dumps(facts, indent=2))
     else:
         verdict = "all right" if code == 0 else "this is right, but it cannot be used so: see below"
-        print("\n".join([*told(shown, verdict), "", *(line for one in found for line in lines(one))]))
+        print("\n".join([*summary_lines(summary, verdict), "", *(line for one in found for line in lines(one))]))
     return code
 
 
-def _refused(problems: Sequence[Problem], format: Format) -> int:
+def _report_problems(problems: Sequence[Problem], format: Format) -> int:
     if format == "text":
         raise ConfigError(*map(str, problems))
     facts = {"is_right": False, "problems": [_as_json(one) for one in problems]}
@@ -163,24 +163,24 @@ def _with_plugins(examined: Examined, path: Path) -> tuple[Plugins, Sequence[Pro
     """The plugins, and all problems: also those of plugins that a wrong file names."""
     document = examined.document
     plugins, wrong = examine_plugins(document, path.absolute().parent, known=examined.problems)
-    doubtful = {problem for loaded in plugins.values() for one in loaded for problem in _doubts(one)}
+    suspicious = {problem for loaded in plugins.values() for one in loaded for problem in _suspicious_calls(one)}
     for loaded in plugins.values():
         found = mistakes([handler for one in loaded for handler in one.handlers()])
-        doubtful |= {Problem(_line(one.file, one.line), (), one.text) for one in found}
+        suspicious |= {Problem(_location(one.file, one.line), (), one.text) for one in found}
     ordered = in_order([*examined.problems, *wrong], document)
-    return plugins, [*ordered, *sorted(doubtful, key=lambda one: (one.place.source.name, one.place.line, one.text))]
+    return plugins, [*ordered, *sorted(suspicious, key=lambda one: (one.place.source.name, one.place.line, one.text))]
 
 
-def _doubts(plugin: Plugin) -> Iterator[Problem]:
+def _suspicious_calls(plugin: Plugin) -> Iterator[Problem]:
     """What loads, and does not do what its author meant."""
-    yield from _unsteady(plugin)
+    yield from _nondeterministic_calls(plugin)
     for handler in plugin.handlers():
         for one in unawaited(handler.registration.function, is_dialog=handler.is_dialog):
             text = f"{one.call} is not awaited, so it does nothing; {one.remedy}"
-            yield Problem(_line(one.file, one.line), (), text)
+            yield Problem(_location(one.file, one.line), (), text)
 
 
-def _unsteady(plugin: Plugin) -> Iterator[Problem]:
+def _nondeterministic_calls(plugin: Plugin) -> Iterator[Problem]:
     """What would break the replay of a plugin's dialogs, and so end them when a person answers."""
     for handler in plugin.handlers():
         if not handler.is_dialog:
@@ -190,10 +190,10 @@ def _unsteady(plugin: Plugin) -> Iterator[Problem]:
                 f"{one.call} may come out differently when the dialog {handler.name.rpartition('.')[2]} is run again"
                 f" for an answer; {one.remedy}"
             )
-            yield Problem(_line(one.file, one.line), (), text)
+            yield Problem(_location(one.file, one.line), (), text)
 
 
-def _line(file: str, number: int) -> SourceLocation:
+def _location(file: str, number: int) -> SourceLocation:
     """A line of a plugin's source."""
     return SourceLocation(SourceText(at(file, None), ()), number, 0)
 
@@ -211,7 +211,7 @@ def _findings(config: Config, *, is_online: bool) -> Iterator[Finding]:
         what = "there is no such file; name a PEM file of certificates, or leave it out"
         yield misconfigured("ca_file", config.problem(("ca_file",), what))
     if is_online:
-        yield from check_service(config, _running(control, config.path), store)
+        yield from check_service(config, _run_info(control, config.path), store)
     elif not config.uses_emulator:
         try:
             Connection.of(config)
@@ -242,7 +242,7 @@ def _incompatible(config: Config, plugins: Plugins) -> Iterator[Finding]:
         yield warning("store", str(one), "restore the code, or let them become dead letters")
 
 
-def _running(control: ControlDirectory, config: Path) -> RunInfo | None:
+def _run_info(control: ControlDirectory, config: Path) -> RunInfo | None:
     """What the bots of this file have published, if they run."""
     try:
         return control.running() if find_daemon(control, config) is not None else None

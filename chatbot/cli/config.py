@@ -30,7 +30,7 @@ from chatbot.runtime.plugins import load_plugins
 
 MASK: Final = "********"
 _VARIABLES: Final = re.compile(r"\$\$|\$\{?([A-Za-z_]\w*)|!secret\s+env:(\w+)", re.ASCII)
-_SECRETIVE: Final = re.compile(r"key|token|secret|password|passwd|credential|authorization", re.IGNORECASE)
+_HOLDS_SECRETS: Final = re.compile(r"key|token|secret|password|passwd|credential|authorization", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Value:
     """
 
     path: DataPath
-    shown: Any
+    text: Any
     source: str
 
 
@@ -68,10 +68,10 @@ def _values(value: Any, path: DataPath, document: Document) -> Iterator[Value]:
             yield from _values(inner, (*path, index), document)
     else:
         source, variables = _source(path, document)
-        yield Value(path, _shown(value, path, variables), source)
+        yield Value(path, _masked(value, path, variables), source)
 
 
-def _shown(value: Any, path: DataPath, variables: tuple[str, ...]) -> Any:
+def _masked(value: Any, path: DataPath, variables: tuple[str, ...]) -> Any:
     if isinstance(value, SecretStr):
         text = value.get_secret_value()
         # Of these, what is no secret helps to see which service, store and endpoint are meant.
@@ -85,7 +85,7 @@ def _shown(value: Any, path: DataPath, variables: tuple[str, ...]) -> Any:
         host, port = value
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     own = path[path.index("settings") + 1 :] if "settings" in path else ()  # names of a plugin's author
-    is_secretive = any(_SECRETIVE.search(str(name)) for name in (*own, *variables))
+    is_secretive = any(_HOLDS_SECRETS.search(str(name)) for name in (*own, *variables))
     if is_secretive and isinstance(value, str) and value:
         return MASK
     return dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
@@ -118,10 +118,10 @@ def config(
     settings = load_config(config, os.environ)
     values = effective(settings, settings.document)
     if format == "json":
-        found = [{"path": name_of(value.path), "value": value.shown, "source": value.source} for value in values]
+        found = [{"path": name_of(value.path), "value": value.text, "source": value.source} for value in values]
         print(json.dumps(found, indent=2))
     else:
-        rows = [(name_of(value.path), json.dumps(value.shown, ensure_ascii=False), value.source) for value in values]
+        rows = [(name_of(value.path), json.dumps(value.text, ensure_ascii=False), value.source) for value in values]
         print("\n".join(table(("SETTING", "VALUE", "FROM"), rows)))
     return 0
 

@@ -63,7 +63,7 @@ class ServiceAccess:
         return self.bots[name]
 
     @asynccontextmanager
-    async def speaking_as(self, name: str | None) -> AsyncIterator[tuple[KnownBot, ChatService]]:
+    async def as_bot(self, name: str | None) -> AsyncIterator[tuple[KnownBot, ChatService]]:
         """Yield a bot's view of the service.
 
         Raises:
@@ -137,7 +137,7 @@ def _running(info: RunInfo, daemon: Address, config: Path) -> ServiceAccess:
 
 
 @contextmanager
-def naming_threads(bot: KnownBot) -> Iterator[None]:
+def hinting_at_threads(bot: KnownBot) -> Iterator[None]:
     """Say of a thread that the service does not know, or does not show, how to find the right one.
 
     Raises:
@@ -167,10 +167,10 @@ def ask_bots(config: Path, question: Mapping[str, Any]) -> Mapping[str, Any]:
         settings = load_config(config, os.environ)
         store = visit_store(settings.store.get_secret_value(), base_dir=settings.directory)
         # Where nothing was ever kept, an empty memory knows as much, and no file is made.
-        return anyio.run(_visit, store or MemoryStore(), question)
+        return anyio.run(_ask_store, store or MemoryStore(), question)
 
 
-async def _visit(store: Store, question: Mapping[str, Any]) -> Mapping[str, Any]:
+async def _ask_store(store: Store, question: Mapping[str, Any]) -> Mapping[str, Any]:
     async with store:
         return await AdminApi(store).answer(question)
 
@@ -185,12 +185,12 @@ async def count_unsent(config: Path, thread: ThreadId) -> int:
     Raises:
         StateError: the bots run, but do not answer.
     """
-    daemon = await anyio.to_thread.run_sync(_find, config)
+    daemon = await anyio.to_thread.run_sync(_find_daemon, config)
     if daemon is None:
         return 0
     answer = await ask(daemon, {"ask": "unsent", "thread": thread})
     return int(answer["count"])
 
 
-def _find(config: Path) -> Address | None:
+def _find_daemon(config: Path) -> Address | None:
     return find_daemon(ControlDirectory(config.absolute().parent), config)

@@ -110,10 +110,10 @@ def _detail_lines(letter: Mapping[str, Any]) -> Iterator[str]:
         yield f"{'text' if number == 0 else '':<8} {printable(line)}"
 
 
-def _sentences(answer: Mapping[str, Any], say: Callable[[Mapping[str, Any]], str]) -> Iterator[str]:
+def _sentences(answer: Mapping[str, Any], describe: Callable[[Mapping[str, Any]], str]) -> Iterator[str]:
     for letter in answer["letters"]:
         where = f" (thread {letter['thread']})" if letter["thread"] else ""
-        yield f"{printable(letter['id'])} of {printable(letter['bot'])}{printable(where)} {say(letter)}"
+        yield f"{printable(letter['id'])} of {printable(letter['bot'])}{printable(where)} {describe(letter)}"
     if not answer["letters"]:
         yield "No dead letters."
 

@@ -30,28 +30,32 @@ from chatbot.stores.probe import examine
 def doctor(config: ConfigFile = BOTS_YAML, /, *, format: Format = "text") -> int:
     """Diagnose what bots need, and suggest fixes."""
     with logging_to(sys.stderr, format="console", level="error"):
-        visit = _Visit(config)
-        for finding in visit.findings():
-            visit.found.append(finding)
+        diagnosis = _Diagnosis(config)
+        for finding in diagnosis.findings():
+            diagnosis.collected.append(finding)
             if format == "text":
                 print("\n".join(lines(finding)), flush=True)
     if format == "json":
-        print(json.dumps({"findings": [as_json(one) for one in visit.found], "is_well": not visit.ills}, indent=2))
+        print(
+            json.dumps(
+                {"findings": [as_json(one) for one in diagnosis.collected], "is_well": not diagnosis.failures}, indent=2
+            )
+        )
     else:
-        print(_verdict(visit))
-    return exit_code(visit.found)
+        print(_verdict(diagnosis))
+    return exit_code(diagnosis.collected)
 
 
 @dataclass(slots=True)
-class _Visit:
+class _Diagnosis:
     """One round; everything is looked at as far as what came before allows it."""
 
     config: Path
-    found: list[Finding] = field(default_factory=list)
+    collected: list[Finding] = field(default_factory=list)
 
     @property
-    def ills(self) -> list[Finding]:
-        return [one for one in self.found if one.state is FindingState.FAILED]
+    def failures(self) -> list[Finding]:
+        return [one for one in self.collected if one.state is FindingState.FAILED]
 
     def findings(self) -> Iterator[Finding]:
         problems: tuple[str, ...] = ()
@@ -68,9 +72,9 @@ class _Visit:
         yield ok("configuration", f"{self.config}, {counted(len(settings.bots), 'bot')}")
         yield from check_files(settings.files)
         yield from _plugins(settings)
-        yield from self._world(settings)
+        yield from self._environment(settings)
 
-    def _world(self, config: Config) -> Iterator[Finding]:
+    def _environment(self, config: Config) -> Iterator[Finding]:
         control = ControlDirectory(config.directory)
         try:
             address = find_daemon(control, self.config)
@@ -102,7 +106,7 @@ def _plugins(config: Config) -> Iterator[Finding]:
     yield ok("plugins", f"{counted(len(loaded), 'plugin')}, {counted(handlers, 'handler')}")
 
 
-def _verdict(visit: _Visit) -> str:
-    warnings = sum(one.state is FindingState.WARNING for one in visit.found)
+def _verdict(diagnosis: _Diagnosis) -> str:
+    warnings = sum(one.state is FindingState.WARNING for one in diagnosis.collected)
     more = f", {counted(warnings, 'warning')}" if warnings else ""
-    return f"\n{counted(len(visit.ills), 'problem')}{more}." if visit.ills else f"\nAll is well{more}."
+    return f"\n{counted(len(diagnosis.failures), 'problem')}{more}." if diagnosis.failures else f"\nAll is well{more}."

@@ -20,7 +20,7 @@ _NOTES: Final = "emulator"
 
 
 @contextmanager
-def world_of(config: Config, control: ControlDirectory) -> Iterator[World]:
+def load_world(config: Config, control: ControlDirectory) -> Iterator[World]:
     """The emulated world of a bots.yaml, kept in its data file.
 
     Raises:
@@ -39,19 +39,19 @@ def world_of(config: Config, control: ControlDirectory) -> Iterator[World]:
 
 
 @asynccontextmanager
-async def served(world: World, config: Config, control: ControlDirectory) -> AsyncIterator[Connection]:
+async def serve_world(world: World, config: Config, control: ControlDirectory) -> AsyncIterator[Connection]:
     """Serve the world: https for other people's SDKs, http on loopback for ourselves.
 
     Raises:
         StateError: the port that bots.yaml asks for is taken.
         StoreError: its certificate authority cannot be kept.
     """
-    async with _serving(Emulator(world), config, control) as running:
+    async with _started_server(Emulator(world), config, control) as running:
         ca_file = running.ca_file
         structlog.get_logger().warning(
             "emulator.started",
             endpoint=running.endpoint,
-            connection_string=_without_key(running.connection_string),
+            connection_string=_masked_connection_string(running.connection_string),
             ca_file=str(ca_file) if ca_file else None,
             note="these bots talk to the emulator on this machine, not to Azure",
         )
@@ -65,14 +65,14 @@ async def served(world: World, config: Config, control: ControlDirectory) -> Asy
         )
 
 
-def _without_key(connection_string: str) -> str:
+def _masked_connection_string(connection_string: str) -> str:
     """The connection string as it may be logged; whole, it is in `.chatbot/run.json`, for its owner to read."""
     start, separator, key = connection_string.partition("accesskey=")
     return f"{start}{separator}{key[:4]}…"
 
 
 @asynccontextmanager
-async def _serving(emulator: Emulator, config: Config, control: ControlDirectory) -> AsyncIterator[Running]:
+async def _started_server(emulator: Emulator, config: Config, control: ControlDirectory) -> AsyncIterator[Running]:
     """Serve at the port that was asked for; else at that of the last time; else, if that is taken, at any."""
     wanted = config.emulator.port
     last = (await anyio.to_thread.run_sync(control.read_facts, _NOTES)).get("port", 0)

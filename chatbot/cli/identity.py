@@ -32,8 +32,8 @@ from chatbot.stores import open_store
 from chatbot.stores.records import BotRecord
 from chatbot.stores.writes import SaveBot
 
-SHORTEST: Final = timedelta(hours=1)
-LONGEST: Final = timedelta(hours=24)
+MIN_LIFETIME: Final = timedelta(hours=1)
+MAX_LIFETIME: Final = timedelta(hours=24)
 """How long the identity service lets a token live (its own refusal: "within the [60, 1440] interval")."""
 
 Lifetime = Annotated[
@@ -56,7 +56,7 @@ def create(
     format: Format = "text",
 ) -> int:
     """Make a user, and print its id."""
-    if (refusal := _refused(token, lifetime)) is not None:
+    if (refusal := _check_options(token, lifetime)) is not None:
         return refusal
     with logging_to(sys.stderr, format="console", level="error"):
         user, issued = anyio.run(_create, service_access(config), config, bot, token, lifetime)
@@ -67,7 +67,7 @@ def create(
         if issued is not None:
             print(issued.text)
     if issued is not None:
-        _warn(user, issued)
+        _print_token_warning(user, issued)
     return 0
 
 
@@ -83,41 +83,41 @@ def show(
     format: Format = "text",
 ) -> int:
     """Show who the bots are, where that is remembered, and whether they get tokens."""
-    if (refusal := _refused(token, lifetime)) is not None:
+    if (refusal := _check_options(token, lifetime)) is not None:
         return refusal
     with logging_to(sys.stderr, format="console", level="error"):
-        way = service_access(config)
+        access = service_access(config)
         if token:
-            known = way.bot(bot)
-            issued = anyio.run(_issue, way, user_of(known), lifetime)
+            known = access.bot(bot)
+            issued = anyio.run(_issue, access, user_of(known), lifetime)
             print(json.dumps(issued.as_json(), indent=2) if format == "json" else issued.text)
-            _warn(user_of(known), issued)
+            _print_token_warning(user_of(known), issued)
             return 0
-        chosen = [way.bot(bot)] if bot else list(way.bots.values())
-        identities = anyio.run(_look, way, chosen)
+        chosen = [access.bot(bot)] if bot else list(access.bots.values())
+        identities = anyio.run(_identities, access, chosen)
     if format == "json":
         print(json.dumps({"identities": [one.as_json() for one in identities]}, indent=2))
     else:
-        print("\n".join(_listing(way, identities)))
-    return EXIT_UNAVAILABLE if any(one.trouble for one in identities) else 0
+        print("\n".join(_format_identities(access, identities)))
+    return EXIT_UNAVAILABLE if any(one.problem for one in identities) else 0
 
 
 def revoke(config: ConfigFile = BOTS_YAML, /, *, bot: AsBot = None, yes: Yes = False, format: Format = "text") -> int:
     """Make all tokens of a bot's user worthless."""
     with logging_to(sys.stderr, format="console", level="error"):
-        way = service_access(config)
-        known = way.bot(bot)
+        access = service_access(config)
+        known = access.bot(bot)
         user = user_of(known)
         shown = printable(user)
         question = f"All tokens of {known.name} ({shown}) become worthless, whoever holds them. Go on?"
         if not confirmed(question, yes=yes, command="chatbot identity revoke"):
             return EXIT_USAGE
-        anyio.run(_revoke, way, user)
+        anyio.run(_revoke, access, user)
     if format == "json":
         print(json.dumps({"bot": known.name, "user": user}, indent=2))
     else:
         print(f"The tokens of {known.name} ({shown}) are revoked; it may take 15 minutes until none is accepted.")
-        if way.connection.is_admitted:
+        if access.connection.can_issue_tokens:
             print("A bot that runs gets itself a new one.")
     return 0
 
@@ -137,29 +137,29 @@ class _Issued:
 
 
 async def _create(
-    way: ServiceAccess, config: Path, name: str | None, is_token_wanted: bool, lifetime: timedelta | None
+    access: ServiceAccess, config: Path, name: str | None, is_token_wanted: bool, lifetime: timedelta | None
 ) -> tuple[UserId, _Issued | None]:
-    known = way.bot(name) if name is not None else None
+    known = access.bot(name) if name is not None else None
     if known is not None and known.user is not None:
         message = f"the bot {known.name} has a user already: {printable(known.user)}"
         raise StateError(message)
-    async with way.connection.open() as resource:
+    async with access.connection.open() as resource:
         user = await resource.create_user()
         if known is not None:
-            since = await server_ms_of(resource.chat(user, way.connection.tokens(resource, user)))
-            await _remember(config, BotRecord(known.name, way.connection.resource, user, since))
+            since = await server_ms_of(resource.chat(user, access.connection.tokens(resource, user)))
+            await _save_user(config, BotRecord(known.name, access.connection.resource, user, since))
         return user, await _issued(resource, user, lifetime) if is_token_wanted else None
 
 
-async def _remember(config: Path, record: BotRecord) -> None:
+async def _save_user(config: Path, record: BotRecord) -> None:
     """As the bot's first start does; what is said to it from now on is answered when it runs."""
     settings = await anyio.to_thread.run_sync(load_config, config, os.environ)
     async with open_store(settings.store.get_secret_value(), base_dir=settings.directory) as store:
         await store.commit(record.user, [SaveBot(record)])
 
 
-async def _issue(way: ServiceAccess, user: UserId, lifetime: timedelta | None) -> _Issued:
-    async with way.connection.open() as resource:
+async def _issue(access: ServiceAccess, user: UserId, lifetime: timedelta | None) -> _Issued:
+    async with access.connection.open() as resource:
         return await _issued(resource, user, lifetime)
 
 
@@ -168,8 +168,8 @@ async def _issued(resource: AcsResource, user: UserId, lifetime: timedelta | Non
     return _Issued(token.token, int(token.expires_on))
 
 
-async def _revoke(way: ServiceAccess, user: UserId) -> None:
-    async with way.connection.open() as resource:
+async def _revoke(access: ServiceAccess, user: UserId) -> None:
+    async with access.connection.open() as resource:
         await resource.revoke_tokens(user)
 
 
@@ -178,50 +178,50 @@ class _Identity:
     """A bot, where it is remembered, and the token that it gets: its expiry (epoch seconds), or why there is none."""
 
     bot: KnownBot
-    where: str
+    stored_in: str
     expires: int | None
-    trouble: str | None
+    problem: str | None
 
     def as_json(self) -> Mapping[str, Any]:
         return {
             "bot": self.bot.name,
             "user": self.bot.user,
-            "remembered": self.where,
+            "remembered": self.stored_in,
             "token_expires_on": self.expires,
-            "trouble": self.trouble,
+            "trouble": self.problem,
         }
 
 
-async def _look(way: ServiceAccess, bots: Sequence[KnownBot]) -> list[_Identity]:
-    if way.daemon is not None:
-        found = (await ask(way.daemon, {"ask": "status"}))["bots"]
+async def _identities(access: ServiceAccess, bots: Sequence[KnownBot]) -> list[_Identity]:
+    if access.daemon is not None:
+        found = (await ask(access.daemon, {"ask": "status"}))["bots"]
         running = {bot["name"]: bot for bot in found}
-        return [_as_running(way, bot, running[bot.name]) for bot in bots]
-    async with way.connection.open() as resource:
-        return [await _identity(way, resource, bot) for bot in bots]
+        return [_running_identity(access, bot, running[bot.name]) for bot in bots]
+    async with access.connection.open() as resource:
+        return [await _identity(access, resource, bot) for bot in bots]
 
 
-def _as_running(way: ServiceAccess, bot: KnownBot, status: Mapping[str, Any]) -> _Identity:
+def _running_identity(access: ServiceAccess, bot: KnownBot, status: Mapping[str, Any]) -> _Identity:
     """With the token that the running bot has."""
     left = status["token_seconds_left"]
     expires = None if left is None else int(datetime.now(UTC).timestamp()) + left
-    trouble = None if left is not None and left > 0 else "the running bot has no valid token; its log says why"
-    return _Identity(bot, _where(way, bot), expires, trouble)
+    problem = None if left is not None and left > 0 else "the running bot has no valid token; its log says why"
+    return _Identity(bot, _stored_in(access, bot), expires, problem)
 
 
-async def _identity(way: ServiceAccess, resource: AcsResource, bot: KnownBot) -> _Identity:
+async def _identity(access: ServiceAccess, resource: AcsResource, bot: KnownBot) -> _Identity:
     """With a token that is asked for now."""
-    where = _where(way, bot)
+    where = _stored_in(access, bot)
     if bot.user is None:
         return _Identity(bot, where, None, None)
     try:
-        token = await way.connection.tokens(resource, bot.user, bot.settings).get_token()
+        token = await access.connection.tokens(resource, bot.user, bot.settings).get_token()
     except ServiceError as error:
         return _Identity(bot, where, None, str(error))
     return _Identity(bot, where, int(token.expires_on), None)
 
 
-def _where(way: ServiceAccess, bot: KnownBot) -> str:
+def _stored_in(access: ServiceAccess, bot: KnownBot) -> str:
     if bot.settings is not None and bot.settings.user is not None:
         return "bots.yaml"
     if bot.user is None:
@@ -234,34 +234,34 @@ def _where(way: ServiceAccess, bot: KnownBot) -> str:
 # ── for people and programs ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _refused(is_token_wanted: bool, lifetime: timedelta | None) -> int | None:
+def _check_options(is_token_wanted: bool, lifetime: timedelta | None) -> int | None:
     if lifetime is None:
         return None
     if not is_token_wanted:
         print("chatbot identity: --lifetime is for --token", file=sys.stderr)
         return EXIT_USAGE
-    if not SHORTEST <= lifetime <= LONGEST:
+    if not MIN_LIFETIME <= lifetime <= MAX_LIFETIME:
         print(f"chatbot identity: {format_duration(lifetime)} is no lifetime: 1h to 24h", file=sys.stderr)
         return EXIT_USAGE
     return None
 
 
-def _listing(way: ServiceAccess, identities: Sequence[_Identity]) -> Iterator[str]:
-    yield f"{way.connection.endpoint}, {way.connection.way}"
+def _format_identities(access: ServiceAccess, identities: Sequence[_Identity]) -> Iterator[str]:
+    yield f"{access.connection.endpoint}, {access.connection.authentication}"
     yield ""
-    rows = [(one.bot.name, one.bot.user or "-", one.where, _validity(one)) for one in identities]
+    rows = [(one.bot.name, one.bot.user or "-", one.stored_in, _validity(one)) for one in identities]
     yield from table(("BOT", "USER", "REMEMBERED IN", "TOKEN"), rows)
-    yield from (f"{one.bot.name}: {printable(one.trouble)}" for one in identities if one.trouble)
+    yield from (f"{one.bot.name}: {printable(one.problem)}" for one in identities if one.problem)
 
 
-def _validity(one: _Identity) -> str:
-    if one.expires is None:
-        return "none" if one.trouble else "-"
-    left = timedelta(seconds=max(0, round(one.expires - datetime.now(UTC).timestamp())))
+def _validity(identity: _Identity) -> str:
+    if identity.expires is None:
+        return "none" if identity.problem else "-"
+    left = timedelta(seconds=max(0, round(identity.expires - datetime.now(UTC).timestamp())))
     return f"for {format_duration(left)}" if left < timedelta(days=365) else "does not say how long"
 
 
-def _warn(user: UserId, issued: _Issued) -> None:
+def _print_token_warning(user: UserId, issued: _Issued) -> None:
     until = datetime.fromtimestamp(issued.expires, UTC)
     print(
         f"Whoever has this token is {printable(user)} until {until:%Y-%m-%d %H:%M} UTC. "

@@ -137,7 +137,7 @@ asyncio_mode = auto
 asyncio_default_fixture_loop_scope = function
 """
 
-_TOLD = ("pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
+_PYTEST_CONFIG_FILES = ("pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
 """The files in which pytest may be told something."""
 
 
@@ -157,7 +157,7 @@ def new(
 ) -> int:
     """Create a plugin, its test, and its bot in a bots.yaml."""
     if list_them:
-        print("\n".join(f"{known:<10} {example.summary}" for known, example in ready_made().items()))
+        print("\n".join(f"{known:<10} {example.summary}" for known, example in plugin_templates().items()))
         return 0
     if name is None:
         msg = f"name the plugin: chatbot new {source or 'dice'}"
@@ -174,7 +174,7 @@ def new(
             test: _TEST.format(module=module, command=_command_of(name)),
         }
     else:
-        example = _example(source)
+        example = _template(source)
         files = {plugin: example.code.replace(f'Plugin("{source}")', f'Plugin("{name}")')}
         entry = example.entry(module) or entry
     for path in files:
@@ -183,9 +183,11 @@ def new(
             raise ConfigError(msg)
     if not (directory / "plugins" / "__init__.py").exists():
         files[directory / "plugins" / "__init__.py"] = '"""The bots\' plugins."""\n'
-    if not _finds_plugins(directory):
-        name_told, told = ("conftest.py", _CONFTEST) if _is_in_a_project(directory) else ("pytest.ini", _PYTEST_INI)
-        files[directory / name_told] = told
+    if not _can_import_plugins(directory):
+        hint, pytest_settings = (
+            ("conftest.py", _CONFTEST) if _is_in_a_project(directory) else ("pytest.ini", _PYTEST_INI)
+        )
+        files[directory / hint] = pytest_settings
     files[config] = _configured(config, name, entry)
     _write(files)
     print(f"Made {', '.join(str(path) for path in files)}.")
@@ -198,7 +200,7 @@ def new(
 
 
 @dataclass(frozen=True, slots=True)
-class ReadyMade:
+class PluginTemplate:
     """A plugin to copy.
 
     Args:
@@ -229,16 +231,16 @@ class ReadyMade:
         return ast.get_docstring(ast.parse(self.code), clean=False) or ""
 
 
-def ready_made() -> dict[str, ReadyMade]:
+def plugin_templates() -> dict[str, PluginTemplate]:
     """Return the plugins to copy by name: part of the wheel, and in a clone those of its directory `plugins`."""
     package = Path(chatbot.__file__).parent
     found = next((place for place in (package / "examples", package.parent / "plugins") if place.is_dir()), None)
     files = sorted(found.glob("[a-z]*.py")) if found else []
-    return {file.stem: ReadyMade(file.stem, file.read_text("utf-8")) for file in files}
+    return {file.stem: PluginTemplate(file.stem, file.read_text("utf-8")) for file in files}
 
 
-def _example(source: str) -> ReadyMade:
-    known = ready_made()
+def _template(source: str) -> PluginTemplate:
+    known = plugin_templates()
     if source not in known:
         msg = f"there is no ready-made plugin {source!r}; there are {', '.join(known)}"
         raise UnknownName(msg)
@@ -271,18 +273,18 @@ def _command_of(name: str) -> str:
     return name.lower()
 
 
-def _finds_plugins(directory: Path) -> bool:
+def _can_import_plugins(directory: Path) -> bool:
     """Whether tests can import from here already: by a conftest.py, or by what pytest was told."""
     if (directory / "conftest.py").exists():
         return True
-    told = (directory / name for name in _TOLD)
+    told = (directory / name for name in _PYTEST_CONFIG_FILES)
     return any(file.exists() and "pythonpath" in file.read_text("utf-8", errors="replace") for file in told)
 
 
 def _is_in_a_project(directory: Path) -> bool:
     """Whether there is a place, here or above, in which pytest may be told something already."""
     here = directory.absolute()
-    return any((place / name).exists() for place in (here, *here.parents) for name in _TOLD)
+    return any((place / name).exists() for place in (here, *here.parents) for name in _PYTEST_CONFIG_FILES)
 
 
 def _write(files: Mapping[Path, str]) -> None:

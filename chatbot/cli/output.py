@@ -10,15 +10,15 @@ from chatbot.cli.boundary import EXIT_CONFIG, EXIT_UNAVAILABLE
 from chatbot.config.source_location import cells, printable
 from chatbot.runtime.doctor.finding import Finding, FindingState
 
-_SIGNS: Final = {FindingState.OK: "✓", FindingState.WARNING: "!", FindingState.FAILED: "✗"}
-_PLAIN_SIGNS: Final = {FindingState.OK: "+", FindingState.WARNING: "!", FindingState.FAILED: "x"}
+_SYMBOLS: Final = {FindingState.OK: "✓", FindingState.WARNING: "!", FindingState.FAILED: "✗"}
+_ASCII_SYMBOLS: Final = {FindingState.OK: "+", FindingState.WARNING: "!", FindingState.FAILED: "x"}
 
 
 def lines(finding: Finding) -> Iterator[str]:
     """Return a finding as lines of text: its state, what was found, and the remedy."""
-    signs = _SIGNS if _can_show("✓✗") else _PLAIN_SIGNS
+    symbols = _SYMBOLS if _can_show("✓✗") else _ASCII_SYMBOLS
     first, *rest = finding.text.splitlines() or [""]
-    yield f"{signs[finding.state]} {finding.subject:<13} {printable(first)}"
+    yield f"{symbols[finding.state]} {finding.subject:<13} {printable(first)}"
     yield from (f"  {'':<13} {printable(line)}" for line in rest)
     if finding.remedy is not None:
         arrow = "→ " if _can_show("→") else ""
@@ -51,34 +51,34 @@ def _can_show(text: str) -> bool:
     return True
 
 
-WIDEST: Final = 90
+MAX_CELL_WIDTH: Final = 90
 """Columns of the terminal that one cell may take; what is longer ends in an ellipsis."""
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """The lines of a table.
 
     Args:
         head: the titles.
         rows: one text a column; control characters are escaped.
     """
-    lines = [tuple(head), *(tuple(shortened(cell, WIDEST) for cell in row) for row in rows)]
-    widths = [max(cells(line[column]) for line in lines) for column in range(len(head))]
+    lines = [tuple(headers), *(tuple(truncated(cell, MAX_CELL_WIDTH) for cell in row) for row in rows)]
+    widths = [max(cells(line[column]) for line in lines) for column in range(len(headers))]
     for line in lines:
         filled = (text + " " * (width - cells(text)) for text, width in zip(line, widths, strict=True))
         yield "  ".join(filled).rstrip()
 
 
-def shortened(text: str, widest: int) -> str:
+def truncated(text: str, max_width: int) -> str:
     """The text on one line with its control characters escaped; what is wider ends in an ellipsis.
 
     Args:
         widest: columns of the terminal.
     """
     shown = printable(text)
-    if cells(shown) <= widest:
+    if cells(shown) <= max_width:
         return shown
     end = 0
-    while cells(shown[: end + 1]) < widest:
+    while cells(shown[: end + 1]) < max_width:
         end += 1
     return shown[:end] + "…"

@@ -58,7 +58,7 @@ class ChatUser:
             pass
         return False
 
-    async def enter(self, thread: ThreadId) -> ThreadId:
+    async def join(self, thread: ThreadId) -> ThreadId:
         """Be in a thread; a bot that is in it lets them in.
 
         Raises:
@@ -79,13 +79,13 @@ class ChatUser:
     async def open_thread(self, topic: str) -> ThreadId:
         """Open a thread with all the bots."""
         others = [Participant(bot.user_id, bot.display_name) for bot in self.info.bots]
-        made = await self.service.create_thread(topic, [Participant(self.user, self.name), *others])
-        return made.thread.id
+        created = await self.service.create_thread(topic, [Participant(self.user, self.name), *others])
+        return created.thread.id
 
-    async def usual_thread(self) -> ThreadId:
+    async def default_thread(self) -> ThreadId:
         """The lobby where there is one; else where they talked last; else a new one."""
         if self.info.lobby is not None:
-            return await self.enter(self.info.lobby)
+            return await self.join(self.info.lobby)
         async for item in self.threads():
             return item.id
         return await self.open_thread(f"{self.name} and the bots")

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 
 from chatbot.cli.daemon_client import connection_to, count_unsent
 from chatbot.cli.options import BOTS_YAML, RunningConfig
-from chatbot.cli.recording import recorded, without_controls
+from chatbot.cli.recording import record_steps, without_controls
 from chatbot.config import Config, load_config
 from chatbot.errors import ConfigError, Forbidden, NotFound, StateError, Throttled, UnknownName
 from chatbot.model import ChatMessage, ThreadId, UserId
@@ -53,9 +53,9 @@ def record(
         raise ConfigError(msg)
     with logging_to(sys.stderr, format="console", level="error"):
         settings = load_config(config, os.environ)
-        messages = anyio.run(_read, info, connection_to(info, config), settings, chosen)
+        messages = anyio.run(_read_thread, info, connection_to(info, config), settings, chosen)
         count = anyio.run(count_unsent, config, chosen)
-    text = _written(messages, info, settings)
+    text = _format_recording(messages, info, settings)
     if count:
         more = "another reply is" if count == 1 else f"{count} more replies are"
         print(f"chatbot: {more} under way and not in this; record again in a moment", file=sys.stderr)
@@ -69,9 +69,9 @@ def record(
     return 0
 
 
-def _written(messages: list[ChatMessage], info: RunInfo, config: Config) -> str:
-    names = _names(info)
-    steps = recorded(messages, {UserId(bot.user_id): names[bot.name] for bot in info.bots})
+def _format_recording(messages: list[ChatMessage], info: RunInfo, config: Config) -> str:
+    names = _bot_names(info)
+    steps = record_steps(messages, {UserId(bot.user_id): names[bot.name] for bot in info.bots})
     speakers = {step.who for step in steps} | {name for step in steps for name in step.others}
     taking_part = [bot.name for bot in info.bots if names[bot.name] in speakers] or [bot.name for bot in info.bots]
     if not any(step.verb is Verb.SAYS for step in steps):
@@ -89,7 +89,7 @@ def _written(messages: list[ChatMessage], info: RunInfo, config: Config) -> str:
     return _NOTE + "".join(notes) + str(Script("", roles, tuple(steps), has_loose_order=True))
 
 
-def _names(info: RunInfo) -> Mapping[str, str]:
+def _bot_names(info: RunInfo) -> Mapping[str, str]:
     """What each bot is called in the file: as people see it, if that can stand there and tells it from the others."""
     shown = {bot.name: re.sub(r"[:*(#,\s]+", " ", without_controls(bot.display_name)).strip() for bot in info.bots}
     every = list(shown.values())
@@ -99,11 +99,11 @@ def _names(info: RunInfo) -> Mapping[str, str]:
     }
 
 
-async def _read(info: RunInfo, way: Connection, config: Config, thread: ThreadId) -> list[ChatMessage]:
+async def _read_thread(info: RunInfo, connection: Connection, config: Config, thread: ThreadId) -> list[ChatMessage]:
     """Everything in a thread, as a bot that is in it sees it."""
-    async with way.open() as resource:
+    async with connection.open() as resource:
         for bot in info.bots:
-            tokens = way.tokens(resource, bot.user_id, config.bots.get(bot.name))
+            tokens = connection.tokens(resource, bot.user_id, config.bots.get(bot.name))
             service = resource.chat(bot.user_id, tokens)
             try:
                 return [message async for page in _pages(service, thread) for message in page.messages]

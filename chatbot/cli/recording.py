@@ -51,8 +51,8 @@ _MASKS: Final[Mapping[str, str]] = {
     "token": "id{}",
     "phone": "+1 555 01{:02}",
 }
-_FEWEST_DIGITS: Final = 7
-_SHORTEST_PART: Final = 3
+_MIN_PHONE_DIGITS: Final = 7
+_MIN_NAME_PART: Final = 3
 # fmt: off
 _PARTICLES: Final = frozenset((
     "and", "bin", "das", "del", "dela", "della", "den", "der", "die", "dos", "ibn", "las", "les", "los", "the", "ten",
@@ -106,7 +106,7 @@ class Masks:
         name = unicodedata.normalize("NFC", name).strip()
         for word in _WORD.findall(name):
             for part in (word, *re.split(f"[{_APOSTROPHES}]", word)):
-                if len(part) >= _SHORTEST_PART and part.casefold() not in _PARTICLES:
+                if len(part) >= _MIN_NAME_PART and part.casefold() not in _PARTICLES:
                     self._masks.setdefault(_key(part), mask)
                     self._names.append(part)
             for part in _parts_without_spaces(word):
@@ -172,14 +172,14 @@ def _is_address(value: str) -> bool:
 def _is_phone(value: str) -> bool:
     """Many digits, and not only small numbers in a row."""
     has_group = re.search(r"[0-9]{3}", value) is not None
-    return has_group and sum(character.isdigit() for character in value) >= _FEWEST_DIGITS
+    return has_group and sum(character.isdigit() for character in value) >= _MIN_PHONE_DIGITS
 
 
 PAUSE_MS: Final = 60_000
 """Shorter pauses are not worth a line."""
 
 
-def recorded(messages: Sequence[ChatMessage], bots: Mapping[UserId, str]) -> list[ScriptStep]:
+def record_steps(messages: Sequence[ChatMessage], bots: Mapping[UserId, str]) -> list[ScriptStep]:
     """Make steps of messages: as they read now, without those that were taken back.
 
     Args:

@@ -15,7 +15,7 @@ from chatbot.errors import StateError
 from chatbot.runtime.control_socket import ask, find_daemon
 from chatbot.runtime.run_directory import ControlDirectory
 
-PATIENCE_SECONDS: Final = 3600.0
+RELOAD_TIMEOUT_SECONDS: Final = 3600.0
 """A bot with other settings first finishes what it has in hand, for `drain_timeout` at most."""
 
 _SENTENCES: Final = {
@@ -43,12 +43,12 @@ def reload(
     if daemon is None:
         message = f"no bots run in {directory}; they take up what has changed when they are started"
         raise StateError(message)
-    outcome = anyio.run(ask, daemon, {"ask": "reload", "force": force}, PATIENCE_SECONDS)
-    print(json.dumps(outcome, indent=2) if format == "json" else "\n".join(_told(outcome)))
+    outcome = anyio.run(ask, daemon, {"ask": "reload", "force": force}, RELOAD_TIMEOUT_SECONDS)
+    print(json.dumps(outcome, indent=2) if format == "json" else "\n".join(_describe_outcome(outcome)))
     return EXIT_CRASH if outcome["kept"] else 0
 
 
-def _told(outcome: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def _describe_outcome(outcome: Mapping[str, Sequence[str]]) -> Iterator[str]:
     if not any(outcome.values()):
         yield "Nothing has changed."
     for what, sentence in _SENTENCES.items():

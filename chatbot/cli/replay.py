@@ -36,12 +36,12 @@ def replay(
     config: Annotated[Path | None, Parameter(help="A bots.yaml to take the settings of these plugins from.")] = None,
 ) -> int:
     """Perform a conversation in virtual time; exit 1 if any reply is another one."""
-    script = parse_script(_read(file), str(file))
+    script = parse_script(_read_script(file), str(file))
     if plugin:
-        script = _recast(script, plugin, bot, _settings(config, plugin) if config else {})
+        script = _replace_plugins(script, plugin, bot, _settings(config, plugin) if config else {})
     with (
         logging_to(sys.stderr, format="console", level="error"),
-        _hinting(has_settings=config is not None or not plugin),
+        _with_settings_hint(has_settings=config is not None or not plugin),
     ):
         done = perform(script, near=file.absolute().parent, root=Path.cwd(), raise_failures=False)
     lines = list(_report(script, done))
@@ -54,7 +54,7 @@ def replay(
 
 
 @contextmanager
-def _hinting(*, has_settings: bool) -> Iterator[None]:
+def _with_settings_hint(*, has_settings: bool) -> Iterator[None]:
     """Say where a new plugin's settings may come from, if that is what it misses."""
     try:
         yield
@@ -64,7 +64,7 @@ def _hinting(*, has_settings: bool) -> Iterator[None]:
         raise ConfigError(*error.problems, "--config bots.yaml takes the plugin's settings from there") from error
 
 
-def _read(file: Path) -> str:
+def _read_script(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except OSError as error:
@@ -84,7 +84,7 @@ def _settings(config: Path, plugins: tuple[str, ...]) -> dict[str, Mapping[str, 
     return {one.module: one.settings for one in reversed(given) if one.module in plugins}
 
 
-def _recast(
+def _replace_plugins(
     script: Script, plugins: tuple[str, ...], bot: str | None, settings: Mapping[str, Mapping[str, Any]]
 ) -> Script:
     """The same conversation with other plugins for one bot."""

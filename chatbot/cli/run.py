@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import structlog
 from cyclopts import Parameter
 
-from chatbot.cli.boundary import EXIT_CRASH, Report, guard, tell, to_stderr
+from chatbot.cli.boundary import EXIT_CRASH, Report, guard, print_text, to_stderr
 from chatbot.cli.options import BOTS_YAML
 from chatbot.config import Config, LogConfig, load_config
 from chatbot.config.source_location import printable
@@ -35,7 +35,7 @@ def greeting(info: RunInfo, config: Config) -> str:
     bots = ", ".join(printable(bot.display_name) for bot in info.bots)
     file = "" if config.path == BOTS_YAML else f" {shlex.quote(str(config.path))}"
     lines = ["", f"  Running: {bots}.  Ctrl-C stops.", ""]
-    if config.makes_users:
+    if config.creates_users:
         lines += ["  Talk to them from a second terminal:", f"      {program()} chat{file}"]
     else:
         lines += ["  Bring them into threads by their ids:", f"      {program()} identity show{file}"]
@@ -102,7 +102,7 @@ def run(
             sys.stderr, format=wanted, level=level, texts=settings.log.texts, harmless=settings.log.harmless
         ) as log:
 
-            def relog(new: LogConfig) -> None:
+            def reconfigure_log(new: LogConfig) -> None:
                 log.change(
                     format=log_format or new.format,
                     level=log_level or new.level,
@@ -119,7 +119,7 @@ def run(
                     control,
                     sources=sources,
                     read=read,
-                    configure_log=relog,
+                    configure_log=reconfigure_log,
                     forced_exit=forced_exit,
                     on_ready=_ready(settings, resolve_format(wanted, sys.stderr)),
                     is_once=once,
@@ -150,7 +150,7 @@ def _ready(config: Config, log_format: Format) -> Callable[[RunInfo], None]:
         bots = [bot.name for bot in info.bots]
         structlog.get_logger().info("daemon.started", pid=info.pid, bots=bots, event_loop=event_loop.running())
         if log_format == "console":
-            tell(greeting(info, config), sys.stdout)
+            print_text(greeting(info, config), sys.stdout)
 
     return ready
 
@@ -171,13 +171,13 @@ def _run(make: Callable[..., Daemon], config: Config, control: ControlDirectory,
 
 def _on_emulator(loop: str, daemon: Daemon, config: Config, control: ControlDirectory) -> None:
     # On Azure nobody waits for the emulator to be loaded, nor keeps it in memory.
-    from chatbot.cli.embedded_emulator import served, world_of
+    from chatbot.cli.embedded_emulator import load_world, serve_world
 
     async def run() -> None:
-        async with daemon.guided_by_signals(), served(world, config, control) as connection:
+        async with daemon.guided_by_signals(), serve_world(world, config, control) as connection:
             await daemon.run(connection)
 
-    with world_of(config, control) as world:
+    with load_world(config, control) as world:
         event_loop.run(loop, run)
 
 

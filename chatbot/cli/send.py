@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from chatbot.actions import SendMessage, action_key
 from chatbot.cli.boundary import EXIT_USAGE
-from chatbot.cli.daemon_client import ServiceAccess, naming_threads, service_access
+from chatbot.cli.daemon_client import ServiceAccess, hinting_at_threads, service_access
 from chatbot.cli.options import BOTS_YAML, AsBot, ConfigFile, Format
 from chatbot.config.source_location import printable
 from chatbot.errors import OutcomeUnknown, Throttled
@@ -24,13 +24,13 @@ from chatbot.runtime.logs import logging_to
 from chatbot.service.base import ChatService
 from chatbot.stores.records import OutboxRow
 
-TRIES: Final = 3
+MAX_ATTEMPTS: Final = 3
 """How often a send is tried whose answer does not come."""
 
 PAUSE_SECONDS: Final = 10.0
 """How long to wait for the thread's quota where the service does not say; it counts in tens of seconds."""
 
-SLACK_MS: Final = 60_000
+VISIBILITY_DELAY_MS: Final = 60_000
 """How much later than its id says a message may become visible."""
 
 
@@ -56,10 +56,10 @@ def send(
         print(error, file=sys.stderr)
         return EXIT_USAGE
     with logging_to(sys.stderr, format="console", level="error"):
-        way = service_access(config)
-        messages = anyio.run(_send, way, bot, ThreadId(thread), content)
+        access = service_access(config)
+        messages = anyio.run(_send, access, bot, ThreadId(thread), content)
     if format == "json":
-        print(json.dumps({"bot": way.bot(bot).name, "thread": thread, "messages": messages}, indent=2))
+        print(json.dumps({"bot": access.bot(bot).name, "thread": thread, "messages": messages}, indent=2))
     else:
         print("\n".join(map(printable, messages)))
     return 0
@@ -73,14 +73,14 @@ def _read() -> str:
     return sys.stdin.buffer.read().decode("utf-8", "replace").rstrip("\r\n")
 
 
-async def _send(way: ServiceAccess, name: str | None, thread: ThreadId, text: str) -> list[MessageId]:
+async def _send(access: ServiceAccess, name: str | None, thread: ThreadId, text: str) -> list[MessageId]:
     """Say it, in as many messages as it takes; returns their ids."""
-    async with way.speaking_as(name) as (bot, service):
-        with naming_threads(bot):
-            return [await _Saying(service, thread, bot.display_name).say(piece) for piece in split(text)]
+    async with access.as_bot(name) as (bot, service):
+        with hinting_at_threads(bot):
+            return [await _Sender(service, thread, bot.display_name).send(piece) for piece in split(text)]
 
 
-class _Saying:
+class _Sender:
     """One message under a key of its own, said once: looked for before it is said again."""
 
     def __init__(self, service: ChatService, thread: ThreadId, display_name: str) -> None:
@@ -88,19 +88,19 @@ class _Saying:
         self._thread = thread
         self._display_name = display_name
         self._key = action_key(service.user, thread, f"send:{uuid4()}", "chatbot.cli.send", 0)
-        self._tries_left = TRIES
+        self._attempts_left = MAX_ATTEMPTS
 
-    async def say(self, text: str) -> MessageId:
+    async def send(self, text: str) -> MessageId:
         top = (await self._service.list_messages(self._thread, page_size=1)).messages
         while True:
-            self._tries_left -= 1
+            self._attempts_left -= 1
             try:
                 return await self._attempt(text)
             except OutcomeUnknown:
                 found = await self._find(text, after=top[0].version if top else 0)
                 if found is not None:
                     return found
-                if self._tries_left == 0:
+                if self._attempts_left == 0:
                     raise
 
     async def _attempt(self, text: str) -> MessageId:
@@ -118,6 +118,6 @@ class _Saying:
         """The message, if it is there after all; a moment later, for what was sent may still be on its way."""
         await anyio.sleep(PROOF_DELAY_SECONDS)
         row = OutboxRow(self._key, self._thread, SendMessage(text), after=after, created_ms=0)  # never stored
-        own = await read_own(self._service, self._thread, [row], slack_ms=SLACK_MS)
+        own = await read_own(self._service, self._thread, [row], slack_ms=VISIBILITY_DELAY_MS)
         # A tombstone may be of the running bot's making, and proves nothing to somebody who does not know of it.
         return match_proofs(own, [row], made=tombstones_without_key(own)).get(self._key)

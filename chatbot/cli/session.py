@@ -22,7 +22,7 @@ from chatbot.errors import OutcomeUnknown, Throttled, Unreachable
 from chatbot.model import ChatMessage, MessageId, MessageType, Receipt, ThreadId, UserId
 
 
-class Tone(StrEnum):
+class LineStyle(StrEnum):
     """How a line is shown, as the codes of terminals (ECMA-48) have it."""
 
     SAID = "1"
@@ -39,24 +39,24 @@ class TranscriptLine:
         what: said, or what happened.
     """
 
-    who: str
-    what: str
-    tone: Tone
+    author: str
+    text: str
+    style: LineStyle
 
     def __str__(self) -> str:
-        return self.shown()
+        return self.formatted()
 
-    def shown(self, *, has_colors: bool = False) -> str:
+    def formatted(self, *, has_colors: bool = False) -> str:
         """The line as text; further lines of a message are indented, control characters are escaped."""
-        first, *more = [_printable(line) for line in self.what.split("\n")] or [""]
-        between = ": " if self.tone is Tone.SAID else " "
-        head = _printable(self.who) + between
+        first, *more = [_printable(line) for line in self.text.split("\n")] or [""]
+        between = ": " if self.style is LineStyle.SAID else " "
+        head = _printable(self.author) + between
         text = "\n".join([head + first, *("  " + line for line in more)])
         if not has_colors:
             return text
-        if self.tone is Tone.SAID:
-            return f"\x1b[{self.tone}m{head}\x1b[0m{text[len(head) :]}"
-        return f"\x1b[{self.tone}m{text}\x1b[0m"
+        if self.style is LineStyle.SAID:
+            return f"\x1b[{self.style}m{head}\x1b[0m{text[len(head) :]}"
+        return f"\x1b[{self.style}m{text}\x1b[0m"
 
 
 class Transcript:
@@ -74,7 +74,7 @@ class Transcript:
         self._read: dict[UserId, int] = {}
         self.top = 0
 
-    def news(self, messages: Iterable[ChatMessage], *, has_own: bool = False) -> list[TranscriptLine]:
+    def new_lines(self, messages: Iterable[ChatMessage], *, has_own: bool = False) -> list[TranscriptLine]:
         """What has happened, oldest first; what was told already is left out.
 
         Args:
@@ -87,22 +87,22 @@ class Transcript:
                 continue
             self._seen[message.id] = message.version
             self.top = max(self.top, message.version)
-            self._learn(message)
+            self._learn_names(message)
             if has_own or message.sender != self._me:
                 lines += self._lines(message, is_known=known is not None)
         return lines
 
-    def reads(self, receipts: Iterable[Receipt], message: MessageId) -> list[TranscriptLine]:
+    def read_lines(self, receipts: Iterable[Receipt], message: MessageId) -> list[TranscriptLine]:
         """Who has read up to this message since the last time this was asked."""
         lines = []
         for receipt in receipts:
             before, now = self._read.get(receipt.reader, 0), int(receipt.message)
             self._read[receipt.reader] = max(before, now)
             if receipt.reader != self._me and before < int(message) <= now:
-                lines.append(TranscriptLine("✓ read by", self.name(receipt.reader), Tone.NOTICE))
+                lines.append(TranscriptLine("✓ read by", self.name(receipt.reader), LineStyle.NOTICE))
         return lines
 
-    def readers(self, message: MessageId) -> int:
+    def count_readers(self, message: MessageId) -> int:
         """How many others are known to have read up to this message."""
         return sum(read >= int(message) for reader, read in self._read.items() if reader != self._me)
 
@@ -110,7 +110,7 @@ class Transcript:
         """What to call someone."""
         return self._names.get(user, "") or user[-8:] if user else "Someone"
 
-    def _learn(self, message: ChatMessage) -> None:
+    def _learn_names(self, message: ChatMessage) -> None:
         for person in message.participants:
             if person.display_name:
                 self._names.setdefault(person.user, person.display_name)
@@ -120,24 +120,24 @@ class Transcript:
     def _lines(self, message: ChatMessage, *, is_known: bool) -> list[TranscriptLine]:
         who = self.name(message.sender)
         if not message.is_said:
-            return self._happened(message)
+            return self._describe_change(message)
         if message.deleted_on is not None:
-            return [TranscriptLine(who, "took a message back", Tone.CHANGED)] if is_known else []
+            return [TranscriptLine(who, "took a message back", LineStyle.CHANGED)] if is_known else []
         text = plain_text(message.content) if message.type is MessageType.HTML else message.content
         return [
-            TranscriptLine(who, f"changed it to: {text}", Tone.CHANGED)
+            TranscriptLine(who, f"changed it to: {text}", LineStyle.CHANGED)
             if is_known
-            else TranscriptLine(who, text, Tone.SAID)
+            else TranscriptLine(who, text, LineStyle.SAID)
         ]
 
-    def _happened(self, message: ChatMessage) -> list[TranscriptLine]:
+    def _describe_change(self, message: ChatMessage) -> list[TranscriptLine]:
         others = ", ".join(self.name(person.user) for person in message.participants if person.user != self._me)
         if message.type is MessageType.PARTICIPANT_ADDED and others:
-            return [TranscriptLine(others, "came in", Tone.NOTICE)]
+            return [TranscriptLine(others, "came in", LineStyle.NOTICE)]
         if message.type is MessageType.PARTICIPANT_REMOVED and others:
-            return [TranscriptLine(others, "left", Tone.NOTICE)]
+            return [TranscriptLine(others, "left", LineStyle.NOTICE)]
         if message.type is MessageType.TOPIC_UPDATED:
-            return [TranscriptLine("The topic", f"is now: {message.topic or ''}", Tone.NOTICE)]
+            return [TranscriptLine("The topic", f"is now: {message.topic or ''}", LineStyle.NOTICE)]
         return []
 
 
@@ -145,7 +145,7 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " if c == "\t" else repr(c)[1:-1] for c in text)
 
 
-LOOK_SECONDS: Final = 0.5
+POLL_SECONDS: Final = 0.5
 """Between two looks: 120 a minute, of the 200 that the service allows one user in one thread."""
 
 RECEIPTS_SECONDS: Final = 2.1
@@ -157,9 +157,9 @@ RECEIPTS_AFTER: Final = 1.2
 QUIET_SECONDS: Final = 1.0
 """When input has ended and bots have answered, the talk is over once nothing came for so long."""
 
-EARLIER: Final = 5
+EARLIER_LINES: Final = 5
 _PAGE: Final = 50
-_MOST_FAILURES: Final = 6
+_MAX_FAILURES: Final = 6
 
 
 class Session:
@@ -184,10 +184,10 @@ class Session:
         self._transcript = Transcript(person.user, names)
         self._unread: MessageId | None = None
         self._receipts_at = 0.0
-        self._sent_at = self._heard_at = 0.0
+        self._sent_at = self._last_news_at = 0.0
         self._failures = 0
 
-    async def run(self, patience: timedelta) -> None:
+    async def run(self, answer_timeout: timedelta) -> None:
         """Talk until the person ends it.
 
         Args:
@@ -196,21 +196,21 @@ class Session:
         Raises:
             ServiceError: the service is gone, or refuses.
         """
-        self._show(self._transcript.news(await self._messages(), has_own=True)[-EARLIER:])
+        self._show(self._transcript.new_lines(await self._messages(), has_own=True)[-EARLIER_LINES:])
         async with anyio.create_task_group() as group:
-            group.start_soon(self._watch)
+            group.start_soon(self._poll_forever)
             async with aclosing(self._terminal.lines()) as lines:
                 async for line in lines:
-                    await self._say(line)
+                    await self._send(line)
             group.cancel_scope.cancel()
         if self._sent_at and not self._terminal.is_interactive:
-            await self._listen_on(patience.total_seconds())
+            await self._await_answers(answer_timeout.total_seconds())
 
-    async def _say(self, line: str) -> None:
+    async def _send(self, line: str) -> None:
         if not line.strip():
             return
         if not self._terminal.is_echoing:
-            self._show([TranscriptLine(self._person.name, line, Tone.SAID)])
+            self._show([TranscriptLine(self._person.name, line, LineStyle.SAID)])
         while True:
             try:
                 self._unread = await self._service.send_message(self._thread, line, display_name=self._person.name)
@@ -218,46 +218,46 @@ class Session:
                 await anyio.sleep(error.retry_after or 1.0)
                 continue
             except OutcomeUnknown:
-                self._show([TranscriptLine("(perhaps", f"not sent: {line})", Tone.CHANGED)])
+                self._show([TranscriptLine("(perhaps", f"not sent: {line})", LineStyle.CHANGED)])
             self._sent_at = anyio.current_time()
             self._receipts_at = max(self._receipts_at, self._sent_at + RECEIPTS_AFTER)
             return
 
-    async def _listen_on(self, patience: float) -> None:
+    async def _await_answers(self, answer_timeout: float) -> None:
         """Wait for answers to the last words: until they have come and it is quiet, or patience ends."""
-        with anyio.move_on_after(patience):
+        with anyio.move_on_after(answer_timeout):
             while True:
-                await self._look()
-                is_answered = self._heard_at > self._sent_at and not self._awaits_receipts
-                is_quiet = is_answered and anyio.current_time() - self._heard_at >= QUIET_SECONDS
+                await self._poll()
+                is_answered = self._last_news_at > self._sent_at and not self._awaits_receipts
+                is_quiet = is_answered and anyio.current_time() - self._last_news_at >= QUIET_SECONDS
                 if is_quiet and not await self._unsent():
                     return
-                await anyio.sleep(LOOK_SECONDS)
+                await anyio.sleep(POLL_SECONDS)
         if count := await self._unsent():
             more = "another answer" if count == 1 else f"{count} more answers"
             print(
                 f"chatbot: {more} under way; `--wait 30s` waits longer, and the next talk shows them", file=sys.stderr
             )
 
-    async def _watch(self) -> None:
+    async def _poll_forever(self) -> None:
         while True:
-            await self._look()
-            await anyio.sleep(LOOK_SECONDS)
+            await self._poll()
+            await anyio.sleep(POLL_SECONDS)
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         """One look; a service that does not answer now is asked again, for a while."""
         try:
-            lines = self._transcript.news(await self._messages())
+            lines = self._transcript.new_lines(await self._messages())
             if lines:
-                self._heard_at = anyio.current_time()
+                self._last_news_at = anyio.current_time()
             self._show(lines)
-            await self._look_at_receipts()
+            await self._poll_receipts()
             self._failures = 0
         except Throttled as error:
             await anyio.sleep(error.retry_after or 1.0)
         except (Unreachable, OutcomeUnknown) as error:
             self._failures += 1
-            if self._failures == _MOST_FAILURES:
+            if self._failures == _MAX_FAILURES:
                 message = f"{error}; perhaps the bots were stopped: look where `chatbot run` was started"
                 raise Unreachable(message) from error
 
@@ -275,16 +275,16 @@ class Session:
     def _awaits_receipts(self) -> bool:
         if self._unread is None:
             return False
-        return self._transcript.readers(self._unread) < len(self._person.info.bots)
+        return self._transcript.count_readers(self._unread) < len(self._person.info.bots)
 
-    async def _look_at_receipts(self) -> None:
+    async def _poll_receipts(self) -> None:
         now = anyio.current_time()
         if not self._awaits_receipts or self._unread is None or now < self._receipts_at:
             return
         self._receipts_at = now + RECEIPTS_SECONDS
         receipts = [receipt async for receipt in self._service.list_receipts(self._thread)]
-        self._show(self._transcript.reads(receipts, self._unread))
+        self._show(self._transcript.read_lines(receipts, self._unread))
 
     def _show(self, lines: Iterable[TranscriptLine]) -> None:
         for line in lines:
-            self._terminal.show(line.shown(has_colors=self._terminal.has_colors))
+            self._terminal.show(line.formatted(has_colors=self._terminal.has_colors))

@@ -19,7 +19,7 @@ from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_DEGRADED, EXIT_UNAVAILABLE
 from chatbot.cli.options import BOTS_YAML, Format, RunningConfig
-from chatbot.cli.output import shortened, table
+from chatbot.cli.output import table, truncated
 from chatbot.config.source_location import printable
 from chatbot.durations import format_duration
 from chatbot.errors import StateError
@@ -28,19 +28,19 @@ from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.runtime.watchdog import last_known_place
 
 WATCH_SECONDS: Final = 2.0
-PROMPT_SECONDS: Final = 0.3
+FIRST_TIMEOUT_SECONDS: Final = 0.3
 """An answer takes less, unless the process is very busy or blocked: after so long this is looked at from outside."""
 
-PATIENCE_SECONDS: Final = 20.0
+BUSY_TIMEOUT_SECONDS: Final = 20.0
 """How long an answer is waited for from a process that is busy, but not blocked."""
 
-WIDEST_NAME: Final = 28
+MAX_NAME_WIDTH: Final = 28
 """Columns of a terminal that a bot's name may take."""
 
-NARROWEST_NAME: Final = 10
+MIN_NAME_WIDTH: Final = 10
 COLUMNS_BESIDE_NAME: Final = 72
 
-MOST_ALIKE: Final = 3
+MAX_SIMILAR: Final = 3
 _CLEAR: Final = "\x1b[H\x1b[2J"
 
 
@@ -59,9 +59,9 @@ def status(
             text = json.dumps(found, indent=None if watch else 2)
         elif is_screen:
             size = shutil.get_terminal_size()
-            name = min(WIDEST_NAME, max(NARROWEST_NAME, size.columns - COLUMNS_BESIDE_NAME))
-            lines = status_lines(found, most_lines=size.lines - 1, widest_name=name)
-            text = "\n".join(shortened(line, size.columns) for line in lines)
+            name = min(MAX_NAME_WIDTH, max(MIN_NAME_WIDTH, size.columns - COLUMNS_BESIDE_NAME))
+            lines = status_lines(found, max_lines=size.lines - 1, max_name_width=name)
+            text = "\n".join(truncated(line, size.columns) for line in lines)
         else:
             text = "\n".join(status_lines(found))
         print(f"{_CLEAR}{text}" if is_screen else text, flush=True)
@@ -77,10 +77,10 @@ def _ask(config: Path) -> Mapping[str, Any]:
     if daemon is None:
         message = f"no bots run in {directory}; start them with `chatbot run` in another terminal"
         raise StateError(message)
-    return anyio.run(_ask_or_look, daemon, control, directory)
+    return anyio.run(_ask_or_diagnose, daemon, control, directory)
 
 
-async def _ask_or_look(daemon: Address, control: ControlDirectory, directory: Path) -> Mapping[str, Any]:
+async def _ask_or_diagnose(daemon: Address, control: ControlDirectory, directory: Path) -> Mapping[str, Any]:
     """Ask the daemon; while no answer comes, look from outside whether it is blocked.
 
     Raises:
@@ -89,12 +89,12 @@ async def _ask_or_look(daemon: Address, control: ControlDirectory, directory: Pa
     answers: list[Mapping[str, Any]] = []
     async with anyio.create_task_group() as group:
 
-        async def look() -> None:
+        async def read_place() -> None:
             for number in count():
-                await anyio.sleep(PROMPT_SECONDS)
+                await anyio.sleep(FIRST_TIMEOUT_SECONDS)
                 # At first only what is written down: to ask for the stack is for a process that is not just slow.
-                see = partial(last_known_place, control, directory, asks=number > 0)
-                place = await anyio.to_thread.run_sync(see)
+                read_stack = partial(last_known_place, control, directory, asks=number > 0)
+                place = await anyio.to_thread.run_sync(read_stack)
                 if place is not None:
                     message = (
                         f"the process does not answer: its event loop is blocked by {place}; "
@@ -102,8 +102,8 @@ async def _ask_or_look(daemon: Address, control: ControlDirectory, directory: Pa
                     )
                     raise StateError(message)
 
-        group.start_soon(look)
-        answers.append(await ask(daemon, {"ask": "status"}, PATIENCE_SECONDS))
+        group.start_soon(read_place)
+        answers.append(await ask(daemon, {"ask": "status"}, BUSY_TIMEOUT_SECONDS))
         group.cancel_scope.cancel()
     return answers[0]
 
@@ -115,7 +115,7 @@ def _exit_code(found: Mapping[str, Any]) -> int:
 
 
 def status_lines(
-    found: Mapping[str, Any], *, most_lines: int | None = None, widest_name: int = WIDEST_NAME
+    found: Mapping[str, Any], *, max_lines: int | None = None, max_name_width: int = MAX_NAME_WIDTH
 ) -> list[str]:
     """The status for people, line by line.
 
@@ -126,21 +126,21 @@ def status_lines(
         widest_name: columns of the terminal that a bot's name may take.
     """
     bots, head = list(found["bots"]), _head(found)
-    remarks = {bot["name"]: list(_remarks(bot, widest_name)) for bot in bots}
-    said = [line for lines in remarks.values() for line in lines]
-    if most_lines is not None and len(head) + 1 + len(bots) + len(said) > most_lines:
-        room = max(2, (most_lines - len(head) - 1) // 2)
+    remarks = {bot["name"]: list(_remarks(bot, max_name_width)) for bot in bots}
+    reload_lines = [line for lines in remarks.values() for line in lines]
+    if max_lines is not None and len(head) + 1 + len(bots) + len(reload_lines) > max_lines:
+        room = max(2, (max_lines - len(head) - 1) // 2)
         bots.sort(key=lambda bot: not remarks[bot["name"]])
-        said = _cut(said, room, "remarks")
-        bots = bots[: max(1, most_lines - len(head) - len(said) - 2)]
-    lines = [*head, *table(_TITLES, [_row(bot, widest_name) for bot in bots])]
+        reload_lines = _truncate_lines(reload_lines, room, "remarks")
+        bots = bots[: max(1, max_lines - len(head) - len(reload_lines) - 2)]
+    lines = [*head, *table(_TITLES, [_row(bot, max_name_width) for bot in bots])]
     if left := len(found["bots"]) - len(bots):
         lines.append(f"and {left} more bots")
-    return [*lines, *said]
+    return [*lines, *reload_lines]
 
 
-def _cut(lines: list[str], most: int, what: str) -> list[str]:
-    return lines if len(lines) <= most else [*lines[: most - 1], f"and {len(lines) - most + 1} more {what}"]
+def _truncate_lines(lines: list[str], limit: int, what: str) -> list[str]:
+    return lines if len(lines) <= limit else [*lines[: limit - 1], f"and {len(lines) - limit + 1} more {what}"]
 
 
 def _head(found: Mapping[str, Any]) -> list[str]:
@@ -171,12 +171,12 @@ def _reload(last: Mapping[str, Any] | None) -> Iterator[str]:
 _TITLES: Final = ("BOT", "THREADS", "LAG", "UNHANDLED", "OUTBOX", "READS LEFT", "SENDS LEFT", "DEAD", "TOKEN")
 
 
-def _row(bot: Mapping[str, Any], widest_name: int) -> tuple[str, ...]:
+def _row(bot: Mapping[str, Any], max_name_width: int) -> tuple[str, ...]:
     outbox = str(bot["outbox"]["rows"])
     if bot["outbox"]["oldest_seconds"] is not None:
         outbox += f" ({_span(bot['outbox']['oldest_seconds'])})"
     return (
-        shortened(bot["name"], widest_name),
+        truncated(bot["name"], max_name_width),
         str(bot["threads"]),
         _span(bot["lag_seconds"]),
         _span(bot["oldest_unhandled_seconds"]),
@@ -188,26 +188,26 @@ def _row(bot: Mapping[str, Any], widest_name: int) -> tuple[str, ...]:
     )
 
 
-def _remarks(bot: Mapping[str, Any], widest_name: int) -> Iterator[str]:
+def _remarks(bot: Mapping[str, Any], max_name_width: int) -> Iterator[str]:
     """What of a bot is not as it should be, or takes its time; what is alike is counted."""
-    name = shortened(bot["name"], widest_name)
+    name = truncated(bot["name"], max_name_width)
     missed = sorted(bot["missed"].items(), key=lambda item: -item[1])
-    for poller, seconds in missed[:MOST_ALIKE]:
+    for poller, seconds in missed[:MAX_SIMILAR]:
         yield f"{name}: {printable(poller)} has not been heard of for {_span(seconds)}"
-    if len(missed) > MOST_ALIKE:
-        yield f"{name}: nor have {len(missed) - MOST_ALIKE} more pollers"
+    if len(missed) > MAX_SIMILAR:
+        yield f"{name}: nor have {len(missed) - MAX_SIMILAR} more pollers"
     degraded = bot.get("degraded", ())
-    yield from (f"{name}: degraded: {_reason(reason)}" for reason in degraded[:MOST_ALIKE])
-    if (more := len(degraded) - MOST_ALIKE) > 0:
+    yield from (f"{name}: degraded: {_reason(reason)}" for reason in degraded[:MAX_SIMILAR])
+    if (more := len(degraded) - MAX_SIMILAR) > 0:
         yield f"{name}: and {more} more reasons to be degraded"
     for work, kind in bot["troubles"].items():
         yield f"{name}: trouble with {work}: {kind}"
     if used_up := [operation for operation, left in bot["quota_left"].items() if left == 0]:
         yield f"{name}: no quota left at the moment: {', '.join(used_up)}"
-    for one in bot["running"][:MOST_ALIKE]:
+    for one in bot["running"][:MAX_SIMILAR]:
         where = f" in {printable(one['thread'])}" if one["thread"] else ""
         yield f"{name}: handles {one['event']}{where} since {_span(one['seconds'])}"
-    if (more := len(bot["running"]) - MOST_ALIKE) > 0:
+    if (more := len(bot["running"]) - MAX_SIMILAR) > 0:
         yield f"{name}: and {more} more handlers run"
     handlers = bot.get("handlers", {})
     if waiting := handlers.get("waiting"):
@@ -215,7 +215,7 @@ def _remarks(bot: Mapping[str, Any], widest_name: int) -> Iterator[str]:
     failures: dict[tuple[str, str], list[float]] = {}
     for one in bot["last_failures"]:
         failures.setdefault((one["handler"], one["error"]), []).append(one["seconds_ago"])
-    for (handler, error), ages in list(failures.items())[-MOST_ALIKE:]:
+    for (handler, error), ages in list(failures.items())[-MAX_SIMILAR:]:
         times = f", {len(ages)} times of late" if len(ages) > 1 else ""
         yield f"{name}: {printable(handler)} failed {_span(min(ages))} ago: {error}{times}"
 

@@ -12,7 +12,7 @@ import anyio
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_UNAVAILABLE, EXIT_USAGE
-from chatbot.cli.daemon_client import ServiceAccess, naming_threads, service_access
+from chatbot.cli.daemon_client import ServiceAccess, hinting_at_threads, service_access
 from chatbot.cli.options import BOTS_YAML, AsBot, ConfigFile, Format, Yes, confirmed
 from chatbot.cli.output import table
 from chatbot.config.source_location import printable
@@ -21,7 +21,7 @@ from chatbot.model import Participant, ThreadId, ThreadItem, UserId
 from chatbot.runtime.logs import logging_to
 from chatbot.service.base import ChatService, FailedParticipant
 
-AT_ONCE: Final = 8
+MAX_CONCURRENT: Final = 8
 """How many threads are asked for their people at the same time."""
 
 Thread = Annotated[str, Parameter(help="The id of the thread, as the list shows it: 19:…@thread.v2")]
@@ -29,7 +29,7 @@ Person = Annotated[str, Parameter(help="The user's id, such as 8:acs:…")]
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _ListedThread:
     """A thread and who is in it; None where the bot is not in it any more."""
 
     item: ThreadItem
@@ -49,13 +49,13 @@ def list_threads(
         print("chatbot threads list: --most must be at least 1", file=sys.stderr)
         return EXIT_USAGE
     with logging_to(sys.stderr, format="console", level="error"):
-        way = service_access(config)
-        seen, is_more = anyio.run(_look, way, bot, most)
+        access = service_access(config)
+        listed, is_more = anyio.run(_list_threads, access, bot, most)
     if format == "json":
-        print(json.dumps({"threads": [_as_json(one) for one in seen], "is_more": is_more}, indent=2))
+        print(json.dumps({"threads": [_as_json(one) for one in listed], "is_more": is_more}, indent=2))
         return 0
-    names = {known.user: known.name for known in way.bots.values()}
-    print("\n".join(_listing(seen, names, is_more=is_more)))
+    names = {known.user: known.name for known in access.bots.values()}
+    print("\n".join(_format_threads(listed, names, is_more=is_more)))
     return 0
 
 
@@ -81,7 +81,7 @@ def create_thread(
         print(json.dumps({"thread": thread, "failed": [_refusal(one) for one in failed]}, indent=2))
     else:
         print(printable(thread))
-        _tell(failed)
+        _report_failures(failed)
     return EXIT_UNAVAILABLE if failed else 0
 
 
@@ -101,7 +101,7 @@ def add_person(
     if format == "json":
         print(json.dumps({"thread": thread, "failed": [_refusal(one) for one in failed]}, indent=2))
     else:
-        _tell(failed)
+        _report_failures(failed)
         if not failed:
             print(f"{printable(user)} is in {printable(thread)}.")
     return EXIT_UNAVAILABLE if failed else 0
@@ -125,12 +125,12 @@ def leave(
 ) -> int:
     """Let a bot leave a thread."""
     with logging_to(sys.stderr, format="console", level="error"):
-        way = service_access(config)
-        known = way.bot(bot)
+        access = service_access(config)
+        known = access.bot(bot)
         question = f"{known.name} leaves {printable(thread)}; only somebody who is in it can bring it back. Go on?"
         if not confirmed(question, yes=yes, command="chatbot threads leave"):
             return EXIT_USAGE
-        anyio.run(_remove, way, known.name, ThreadId(thread), None)
+        anyio.run(_remove, access, known.name, ThreadId(thread), None)
     if format == "json":
         print(json.dumps({"thread": thread, "removed": known.user}, indent=2))
     else:
@@ -141,16 +141,16 @@ def leave(
 # ── as the bot ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _look(way: ServiceAccess, name: str | None, most: int) -> tuple[list[_Seen], bool]:
-    async with way.speaking_as(name) as (_, service):
+async def _list_threads(access: ServiceAccess, name: str | None, most: int) -> tuple[list[_ListedThread], bool]:
+    async with access.as_bot(name) as (_, service):
         items: list[ThreadItem] = []
-        async for item in _living(service):
+        async for item in _existing_threads(service):
             items.append(item)
             if len(items) > most:
                 break
         shown = items[:most]
         people: dict[ThreadId, tuple[Participant, ...] | None] = {}
-        limiter = anyio.CapacityLimiter(AT_ONCE)
+        limiter = anyio.CapacityLimiter(MAX_CONCURRENT)
 
         async def ask(thread: ThreadId) -> None:
             async with limiter:
@@ -159,18 +159,18 @@ async def _look(way: ServiceAccess, name: str | None, most: int) -> tuple[list[_
         async with anyio.create_task_group() as group:
             for item in shown:
                 group.start_soon(ask, item.id)
-    return [_Seen(item, people[item.id]) for item in shown], len(items) > most
+    return [_ListedThread(item, people[item.id]) for item in shown], len(items) > most
 
 
-async def _living(service: ChatService) -> AsyncIterator[ThreadItem]:
+async def _existing_threads(service: ChatService) -> AsyncIterator[ThreadItem]:
     """The threads that are not deleted, newest activity first, each once."""
     link: str | None = None
-    met: set[ThreadId] = set()
+    seen: set[ThreadId] = set()
     while True:
         page = await service.list_threads(link=link)
         for item in page.items:
-            if item.deleted_on is None and item.id not in met:
-                met.add(item.id)
+            if item.deleted_on is None and item.id not in seen:
+                seen.add(item.id)
                 yield item
         if page.next_link is None:
             return
@@ -185,26 +185,26 @@ async def _people(service: ChatService, thread: ThreadId) -> tuple[Participant, 
 
 
 async def _create(
-    way: ServiceAccess, name: str | None, topic: str, people: Sequence[Participant]
+    access: ServiceAccess, name: str | None, topic: str, people: Sequence[Participant]
 ) -> tuple[ThreadId, Sequence[FailedParticipant]]:
-    async with way.speaking_as(name) as (bot, service):
+    async with access.as_bot(name) as (bot, service):
         own = Participant(service.user, bot.display_name)
-        made = await service.create_thread(topic, [own, *people])
-        return made.thread.id, made.failed
+        created = await service.create_thread(topic, [own, *people])
+        return created.thread.id, created.failed
 
 
 async def _add(
-    way: ServiceAccess, name: str | None, thread: ThreadId, person: Participant
+    access: ServiceAccess, name: str | None, thread: ThreadId, person: Participant
 ) -> Sequence[FailedParticipant]:
-    async with way.speaking_as(name) as (bot, service):
-        with naming_threads(bot):
+    async with access.as_bot(name) as (bot, service):
+        with hinting_at_threads(bot):
             return await service.add_participants(thread, [person])
 
 
-async def _remove(way: ServiceAccess, name: str | None, thread: ThreadId, user: UserId | None) -> None:
+async def _remove(access: ServiceAccess, name: str | None, thread: ThreadId, user: UserId | None) -> None:
     """Take somebody out; None is the bot itself."""
-    async with way.speaking_as(name) as (bot, service):
-        with naming_threads(bot):
+    async with access.as_bot(name) as (bot, service):
+        with hinting_at_threads(bot):
             await service.remove_participant(thread, user or service.user)
 
 
@@ -218,11 +218,13 @@ def _person(user: str, name: str | None = None) -> Participant:
     return Participant(UserId(user), name)
 
 
-def _listing(seen: Sequence[_Seen], bots: Mapping[UserId | None, str], *, is_more: bool) -> Iterator[str]:
+def _format_threads(
+    listed: Sequence[_ListedThread], bots: Mapping[UserId | None, str], *, is_more: bool
+) -> Iterator[str]:
     """Each thread on a line, and below it who is in, with the ids that other commands take."""
-    if not seen:
+    if not listed:
         yield "No threads."
-    for number, one in enumerate(seen):
+    for number, one in enumerate(listed):
         if number:
             yield ""
         last = f"{one.item.last_activity:%Y-%m-%d %H:%M:%S}" if one.item.last_activity else "-"
@@ -237,22 +239,22 @@ def _listing(seen: Sequence[_Seen], bots: Mapping[UserId | None, str], *, is_mor
         yield "There are more, which were silent for longer; see them with --most."
 
 
-def _as_json(one: _Seen) -> dict[str, Any]:
-    last = one.item.last_activity
+def _as_json(listed: _ListedThread) -> dict[str, Any]:
+    last = listed.item.last_activity
     return {
-        "thread": one.item.id,
-        "topic": one.item.topic,
+        "thread": listed.item.id,
+        "topic": listed.item.topic,
         "last_activity": last.isoformat() if last else None,
-        "is_in": one.people is not None,
-        "people": [{"user": who.user, "name": who.display_name} for who in one.people or ()],
+        "is_in": listed.people is not None,
+        "people": [{"user": who.user, "name": who.display_name} for who in listed.people or ()],
     }
 
 
-def _refusal(one: FailedParticipant) -> dict[str, str]:
-    return {"user": one.user, "code": one.code, "message": one.message}
+def _refusal(failed: FailedParticipant) -> dict[str, str]:
+    return {"user": failed.user, "code": failed.code, "message": failed.message}
 
 
-def _tell(failed: Sequence[FailedParticipant]) -> None:
+def _report_failures(failed: Sequence[FailedParticipant]) -> None:
     for one in failed:
         reason = ": ".join(part for part in (one.code, one.message) if part) or "the service does not say why"
         print(f"chatbot: {printable(one.user)} could not be added: {printable(reason)}", file=sys.stderr)

@@ -27,8 +27,8 @@ from chatbot.config.file import MissingError, UnreadableError, read_secret, read
 from chatbot.config.interpolation import InterpolationError, interpolate
 from chatbot.config.source_location import DataPath, Problem, SourceLocation, SourceText
 
-_MOST_VALUES: Final = 20_000
-_DEEPEST: Final = 50
+_MAX_VALUES: Final = 20_000
+_MAX_DEPTH: Final = 50
 _NULL, _BOOL, _INT, _FLOAT, _STR, _MERGE = (
     f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "merge")
 )
@@ -126,7 +126,7 @@ def _syntax_problem(source: SourceText, error: yaml.MarkedYAMLError) -> Problem:
 
 def _unreadable(source: SourceText, error: Exception) -> Problem:
     if isinstance(error, RecursionError):
-        return Problem(SourceLocation(source, 1, 1), (), f"this is nested too deeply (at most {_DEEPEST} levels)")
+        return Problem(SourceLocation(source, 1, 1), (), f"this is nested too deeply (at most {_MAX_DEPTH} levels)")
     if isinstance(error, yaml.reader.ReaderError):
         what = f"a character that YAML does not allow, U+{error.character:04X}; remove it"
         holders = (n for n, text in enumerate(source.lines, 1) if chr(error.character) in text)
@@ -146,13 +146,13 @@ class _Builder:
         self._environ = environ
         self._directory = directory
         self._open: list[yaml.Node] = []
-        self._left = _MOST_VALUES
+        self._left = _MAX_VALUES
 
     def build(self, root: yaml.Node, path: DataPath) -> Any:
         try:
             return self._value(root, path)
         except _TooMuchError:
-            self._problem(root, (), f"aliases make more than {_MOST_VALUES:,} values; write fewer")
+            self._problem(root, (), f"aliases make more than {_MAX_VALUES:,} values; write fewer")
             return None
 
     def _value(self, node: yaml.Node, path: DataPath) -> Any:
@@ -162,8 +162,8 @@ class _Builder:
             raise _TooMuchError
         if any(node is outer for outer in self._open):
             return self._problem(node, path, "this alias contains itself")
-        if len(self._open) >= _DEEPEST:
-            return self._problem(node, path, f"this is nested too deeply (at most {_DEEPEST} levels)")
+        if len(self._open) >= _MAX_DEPTH:
+            return self._problem(node, path, f"this is nested too deeply (at most {_MAX_DEPTH} levels)")
         if isinstance(node, yaml.CollectionNode) and node.tag not in _COLLECTIONS:
             return self._unknown_tag(node, path)
         self._open.append(node)
@@ -267,7 +267,7 @@ class _Builder:
         return SourceLocation(self._document.source, start.line + 1, start.column + 1, max(width, 1))
 
 
-MOST_FILES: Final = 100
+MAX_FILES: Final = 100
 _BY_KEY: Final = ("log", "server", "event_grid", "emulator")
 _EXPECTED: Final = "this must be a file, or a list of files (conf.d/*.yaml)"
 
@@ -297,7 +297,7 @@ class _Reader:
         self._open.append(path)
         included = [self._included(own, place, file) for place, file in _files(own)]
         self._open.pop()
-        whole = _together(own, [document for document in included if document is not None])
+        whole = _merge_included(own, [document for document in included if document is not None])
         is_named_well = not any(problem.path[:1] == ("include",) for problem in own.problems)
         whole.is_complete = is_named_well and all(document is None or document.is_complete for document in included)
         self._read[_real(path)] = whole
@@ -311,8 +311,8 @@ class _Reader:
             return None
         if (known := self._read.get(_real(path))) is not None:
             return known
-        if len(self._read) + len(self._open) >= MOST_FILES:
-            own.refuse(at, f"this makes more than {MOST_FILES} files; include fewer")
+        if len(self._read) + len(self._open) >= MAX_FILES:
+            own.refuse(at, f"this makes more than {MAX_FILES} files; include fewer")
             return None
         try:
             text = read_text(path)
@@ -355,67 +355,67 @@ def _matching(including: Path, entry: str) -> list[Path]:
     return sorted(file for file in found if file.is_file() and not file.samefile(including))
 
 
-def _together(own: Document, included: list[Document]) -> Document:
+def _merge_included(own: Document, included: list[Document]) -> Document:
     if not included:
         return own
     whole = Document(own.source, {})
     for document in included:
-        _lay_over(whole, document, _of_others(document))
+        _merge_over(whole, document, _data_of_included(document))
         whole.problems += document.problems
         whole.others += [name for name in (document.source.name, *document.others) if name not in whole.others]
-    _lay_over(whole, own, own.data if isinstance(own.data, dict) else {})
+    _merge_over(whole, own, own.data if isinstance(own.data, dict) else {})
     whole.problems += own.problems
     whole.values[()] = own.place(())
     return whole
 
 
-def _of_others(document: Document) -> dict[str, Any]:
+def _data_of_included(document: Document) -> dict[str, Any]:
     """What an included file has for others: places for anchors, and what it includes itself, are its own."""
     data = document.data or {}
     return {key: value for key, value in data.items() if key != "include" and not key.startswith("x-")}
 
 
-def _lay_over(whole: Document, upper: Document, data: Mapping[str, Any]) -> None:
+def _merge_over(merged: Document, upper: Document, data: Mapping[str, Any]) -> None:
     """Put what a document says over what is there."""
     for key, value in data.items():
-        lower = whole.data.get(key)
+        lower = merged.data.get(key)
         if key == "version" and lower not in (None, value):
-            text = f"{whole.place((key,))} says another version; write the same in both"
+            text = f"{merged.place((key,))} says another version; write the same in both"
             upper.refuse((key,), text)
         elif key == "bots" and lower is not None and not (isinstance(value, dict) and isinstance(lower, dict)):
-            _keep_mapping(whole, upper, value)
+            _keep_mapping(merged, upper, value)
         elif (key == "bots" or key in _BY_KEY) and isinstance(value, dict) and isinstance(lower, dict):
-            _lay_keys_over(whole, upper, key, value)
+            _merge_keys(merged, upper, key, value)
         else:
-            whole.data[key] = value
-            _take_places(whole, upper, (key,))
+            merged.data[key] = value
+            _copy_places(merged, upper, (key,))
 
 
-def _keep_mapping(whole: Document, upper: Document, bots: object) -> None:
+def _keep_mapping(merged: Document, upper: Document, bots: object) -> None:
     """Where two say what bots there are, and one of them does not say it as a mapping."""
     if bots is None:  # `bots:` with nothing below it, because all bots are in other files
         return
-    if isinstance(whole.data["bots"], dict):
-        whole.data["bots"] = bots  # what is wrong with it is found as if it stood alone
-        _take_places(whole, upper, ("bots",))
+    if isinstance(merged.data["bots"], dict):
+        merged.data["bots"] = bots  # what is wrong with it is found as if it stood alone
+        _copy_places(merged, upper, ("bots",))
 
 
-def _lay_keys_over(whole: Document, upper: Document, key: str, mapping: Mapping[str, Any]) -> None:
-    merged = dict(whole.data[key])
+def _merge_keys(merged: Document, upper: Document, key: str, mapping: Mapping[str, Any]) -> None:
+    values = dict(merged.data[key])
     for name, value in mapping.items():
         path = (key, name)
-        first, second = whole.place(path, of_key=True), upper.place(path, of_key=True)
-        if key == "bots" and name in merged and first != second:
+        first, second = merged.place(path, of_key=True), upper.place(path, of_key=True)
+        if key == "bots" and name in values and first != second:
             text = f"there is a bot of this name at {first} already; keep one, or give it another name"
             upper.problems.append(Problem(second, path, text))
             continue
-        merged[name] = value
-        _take_places(whole, upper, path)
-    whole.data[key] = merged
+        values[name] = value
+        _copy_places(merged, upper, path)
+    merged.data[key] = values
 
 
-def _take_places(whole: Document, upper: Document, path: DataPath) -> None:
-    for mine, others in ((whole.keys, upper.keys), (whole.values, upper.values)):
+def _copy_places(merged: Document, upper: Document, path: DataPath) -> None:
+    for mine, others in ((merged.keys, upper.keys), (merged.values, upper.values)):
         for old in [one for one in mine if one[: len(path)] == path]:
             del mine[old]
         mine |= {one: place for one, place in others.items() if one[: len(path)] == path}

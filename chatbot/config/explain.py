@@ -31,7 +31,7 @@ _KINDS: Final = {
 }
 
 
-def explained(error: ValidationError, document: Document, data: Any) -> list[Problem]:
+def explain_errors(error: ValidationError, document: Document, data: Any) -> list[Problem]:
     """Make problems of what pydantic found.
 
     Left out is what has been told already: of values of which the document has a problem of its own, of keys that are
@@ -42,7 +42,7 @@ def explained(error: ValidationError, document: Document, data: Any) -> list[Pro
         data: what of it was validated.
     """
     findings = error.errors(include_url=False)
-    misspelt = {_meant(one, data) for one in findings}
+    misspelt = {_misspelled_at(one, data) for one in findings}
     problems = []
     for one in findings:
         path, kind = _path(one["loc"], data), one["type"]
@@ -63,7 +63,7 @@ def _problem(details: ErrorDetails, document: Document, path: DataPath) -> Probl
     return document.problem(path, _sentence(details), of_key=is_key)
 
 
-def _meant(details: ErrorDetails, data: Any) -> DataPath | None:
+def _misspelled_at(details: ErrorDetails, data: Any) -> DataPath | None:
     """The path of the key that an unknown one was probably meant to be."""
     if details["type"] != "extra_forbidden":
         return None
@@ -102,12 +102,12 @@ def _sentence(details: ErrorDetails) -> str:
     value = details["input"]
     if kind == "literal_error":
         expected = [word.strip("'") for word in str(context["expected"]).replace(" or ", ", ").split(", ")]
-        return f"{_shown(value)} is not {_one_of(expected)}{_suggestion(str(value), expected)}"
+        return f"{_quoted(value)} is not {_one_of(expected)}{_suggestion(str(value), expected)}"
     if isinstance(value, SecretStr):
         return "a secret cannot stand here, because this is shown to people"
     quoted = f' (put it in quotes: "{value}")' if isinstance(value, int | float) else ""
     sentence = _KINDS.get(kind, details["msg"])
-    return sentence.format(value=_shown(value), quoted=quoted, **context)
+    return sentence.format(value=_quoted(value), quoted=quoted, **context)
 
 
 def _unknown(path: DataPath) -> str:
@@ -147,7 +147,7 @@ def _one_of(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"one of {', '.join(words)}"
 
 
-def _shown(value: object) -> str:
+def _quoted(value: object) -> str:
     if isinstance(value, SecretStr):
         return "a secret"
     if isinstance(value, list | tuple):

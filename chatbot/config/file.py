@@ -9,13 +9,13 @@ import stat
 from pathlib import Path
 from typing import Final
 
-LARGEST: Final = 1_000_000
+MAX_BYTES: Final = 1_000_000
 """Bytes."""
 
-LARGEST_SECRET: Final = 65_536
+MAX_SECRET_BYTES: Final = 65_536
 """Bytes."""
 
-_AT_ONCE: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+_OPEN_FLAGS: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 """Opening a pipe without a writer does not wait for one; opening a terminal does not adopt it."""
 
 
@@ -42,7 +42,7 @@ def read_text(path: Path) -> str:
         MissingError: there is none.
         UnreadableError: it is not for us.
     """
-    content = _read(path, LARGEST)
+    content = _read(path, MAX_BYTES)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -58,7 +58,7 @@ def read_secret(path: Path) -> str:
     Raises:
         UnreadableError: the file cannot be read, or holds no secret. The message does not quote the file.
     """
-    content = _read(path, LARGEST_SECRET)
+    content = _read(path, MAX_SECRET_BYTES)
     is_utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = content.decode("utf-16" if is_utf_16 else "utf-8-sig")
@@ -81,7 +81,7 @@ def without_tilde(name: str) -> Path:
         return Path(name)
 
 
-def _read(path: Path, largest: int) -> bytes:
+def _read(path: Path, max_bytes: int) -> bytes:
     """Return the bytes of a regular file, at most `largest` of them.
 
     Whoever writes a configuration can name a device or a pipe: opening one must not wait for a writer, and reading one
@@ -93,11 +93,11 @@ def _read(path: Path, largest: int) -> bytes:
     """
     try:
         _require_regular(os.stat(path).st_mode)  # first, because opening alone wakes some devices
-        descriptor = os.open(path, os.O_RDONLY | _AT_ONCE)
+        descriptor = os.open(path, os.O_RDONLY | _OPEN_FLAGS)
         try:
             _require_regular(os.fstat(descriptor).st_mode)
             with open(descriptor, "rb", closefd=False) as file:
-                content = file.read(largest + 1)
+                content = file.read(max_bytes + 1)
         finally:
             os.close(descriptor)
     except FileNotFoundError:
@@ -109,8 +109,8 @@ def _read(path: Path, largest: int) -> bytes:
     except ValueError:  # a NUL, or half of a surrogate pair
         message = "this cannot be the name of a file"
         raise UnreadableError(message) from None
-    if len(content) > largest:
-        message = f"this is larger than {largest:,} bytes; is it the right file?"
+    if len(content) > max_bytes:
+        message = f"this is larger than {max_bytes:,} bytes; is it the right file?"
         raise UnreadableError(message)
     return content
 

@@ -17,7 +17,7 @@ from typing import Final
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _OPERATOR: Final = re.compile(r":?[-?+]")
-_DEEPEST: Final = 20
+_MAX_DEPTH: Final = 20
 
 
 class InterpolationError(ValueError):
@@ -34,8 +34,8 @@ def interpolate(text: str, environ: Mapping[str, str]) -> str:
 
 
 def _replace(text: str, environ: Mapping[str, str], depth: int) -> str:
-    if depth > _DEEPEST:
-        message = f"variables are nested more than {_DEEPEST} deep"
+    if depth > _MAX_DEPTH:
+        message = f"variables are nested more than {_MAX_DEPTH} deep"
         raise InterpolationError(message)
     done, at = [], 0
     while (dollar := text.find("$", at)) >= 0:
@@ -56,7 +56,7 @@ def _variable(text: str, dollar: int, environ: Mapping[str, str], depth: int) ->
         raise InterpolationError(message)
     if not braced:
         return _value(name[0], "", "", environ, depth), name.end()
-    end = _closing(text, name.end())
+    end = _closing_brace(text, name.end())
     operator = _OPERATOR.match(text, name.end())
     if operator is None and end != name.end():
         message = f"${{{text[dollar + 2 : end]}}} is not understood (try ${{{name[0]}}} or ${{{name[0]}:-default}})"
@@ -65,7 +65,7 @@ def _variable(text: str, dollar: int, environ: Mapping[str, str], depth: int) ->
     return _value(name[0], mark, text[name.end() + len(mark) : end], environ, depth), end + 1
 
 
-def _closing(text: str, at: int) -> int:
+def _closing_brace(text: str, at: int) -> int:
     depth = 1
     for match in re.finditer(r"\$\$|\$\{|\}", text[at:]):
         depth += {"${": 1, "}": -1}.get(match[0], 0)

@@ -40,9 +40,9 @@ def json_schema(plugins: Mapping[str, type[BaseModel] | None], *, is_part: bool 
         plugins: the settings of each plugin that is known, by the name under which bots.yaml knows it; None takes none.
         is_part: of a file that bots.yaml includes, in which nothing must be.
     """
-    made: _Json = models.Config.model_json_schema(schema_generator=_Generator)
-    definitions = made["$defs"]
-    _describe(made, models.Config)
+    generated: _Json = models.Config.model_json_schema(schema_generator=_Generator)
+    definitions = generated["$defs"]
+    _describe(generated, models.Config)
     known = {model.__name__: model for model in Settings.__subclasses__()}
     for name, definition in definitions.items():
         _describe(definition, known[name])
@@ -52,15 +52,19 @@ def json_schema(plugins: Mapping[str, type[BaseModel] | None], *, is_part: bool 
     entra = definitions["EntraConfig"]["properties"]["credential"]
     definitions["ServiceConfig"]["properties"]["entra"]["anyOf"].append({"enum": entra["enum"]})
     definitions["BotConfig"]["properties"]["plugins"]["items"] = _plugin(definitions, plugins)
-    made["properties"]["include"] |= {"type": ["string", "array"], "minLength": 1}
-    made["required"], elsewhere = [], made["required"]
+    generated["properties"]["include"] |= {"type": ["string", "array"], "minLength": 1}
+    generated["required"], elsewhere = [], generated["required"]
     if not is_part:
         elsewhere.remove("version")
-        made |= {"required": ["version"], "if": {"not": {"required": ["include"]}}, "then": {"required": elsewhere}}
-    made["patternProperties"] = {"^x-": {"description": "A place for YAML anchors."}}
-    _let_variables_in(made)
+        generated |= {
+            "required": ["version"],
+            "if": {"not": {"required": ["include"]}},
+            "then": {"required": elsewhere},
+        }
+    generated["patternProperties"] = {"^x-": {"description": "A place for YAML anchors."}}
+    _allow_variables(generated)
     title = "a file that bots.yaml includes" if is_part else "bots.yaml"
-    return {"$schema": DIALECT, **made, "title": title}
+    return {"$schema": DIALECT, **generated, "title": title}
 
 
 def _plugin(definitions: _Json, plugins: Mapping[str, type[BaseModel] | None]) -> _Json:
@@ -97,9 +101,9 @@ def _describe(definition: _Json, model: type[BaseModel]) -> None:
                 definition["properties"][name]["description"] = re.sub(r"\s+", " ", meaning)
 
 
-def _let_variables_in(made: _Json) -> None:
+def _allow_variables(generated: _Json) -> None:
     """Whatever is not text may also be a `${VARIABLE}`, which is read before it is checked."""
-    for holder, key in list(_scalars(made)):
+    for holder, key in list(_scalars(generated)):
         leaf = holder[key]
         beside = {name: leaf.pop(name) for name in ("default", "description", "title") if name in leaf}
         holder[key] = {"anyOf": [leaf, {"type": "string", "pattern": _VARIABLE}], **beside}

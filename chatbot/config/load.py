@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from chatbot.config.document import Document, read_files
-from chatbot.config.explain import explained
+from chatbot.config.explain import explain_errors
 from chatbot.config.file import MissingError, UnreadableError
 from chatbot.config.schema import BotConfig, Config
 from chatbot.config.service import ServiceConfig
@@ -47,7 +47,7 @@ def _of_bot(config: Config, bot: BotConfig) -> Iterator[tuple[str, str]]:
     is_static = isinstance(service, ServiceConfig) and service.entra is None and service.token_endpoint is None
     if bot.token is not None and not is_static:
         yield "token", "`service` says where tokens come from already; remove this"
-    if not config.makes_users and bot.user is None:
+    if not config.creates_users and bot.user is None:
         yield "user", _NEEDS_USER
     if is_static:
         yield from _static(bot)
@@ -108,7 +108,7 @@ def examine(path: Path, environ: Mapping[str, str]) -> Examined:
         config, more = _validate(document)
         problems = [*problems, *more]
         if config is not None and not problems:
-            return Examined(config.come_from(path, document), (), document)
+            return Examined(config.set_source(path, document), (), document)
     return Examined(None, in_order(problems, document), document)
 
 
@@ -137,4 +137,4 @@ def _validate(document: Document) -> tuple[Config | None, list[Problem]]:
         config = Config.model_validate(data)
         return config, list(contradictions(config, document))
     except ValidationError as error:
-        return None, explained(error, document, data)
+        return None, explain_errors(error, document, data)

@@ -39,12 +39,12 @@ EMULATOR: Final = "emulator"
 """The `service:` that is no resource of Azure's but the emulator inside the daemon's own process."""
 
 # Edits of a message that was sent find it by its row.
-_SHORTEST_RETENTION: Final = timedelta(hours=1)
+_MIN_RETENTION: Final = timedelta(hours=1)
 
-_SHORTEST_KEY: Final = 16
+_MIN_KEY_LENGTH: Final = 16
 
 # The service's quota: 200 times list messages per minute, user and thread.
-_FASTEST_POLL: Final = timedelta(milliseconds=300)
+_MIN_POLL_INTERVAL: Final = timedelta(milliseconds=300)
 
 
 def _name_of_bot(name: str) -> str:
@@ -159,7 +159,7 @@ class PollConfig(Settings):
     @field_validator("interval")
     @classmethod
     def _within_quota(cls, value: timedelta) -> timedelta:
-        if value < _FASTEST_POLL:
+        if value < _MIN_POLL_INTERVAL:
             message = f"{format_duration(value)} is faster than the service's quota allows (at least 300ms)"
             raise ValueError(message)
         return value
@@ -297,9 +297,9 @@ class EventGridConfig(Settings):
 
     @field_validator("key")
     @classmethod
-    def _hard_to_guess(cls, value: SecretStr) -> SecretStr:
-        if len(value.get_secret_value()) < _SHORTEST_KEY:
-            message = f"this key is too easy to guess (at least {_SHORTEST_KEY} characters): openssl rand -hex 32"
+    def _require_long_key(cls, value: SecretStr) -> SecretStr:
+        if len(value.get_secret_value()) < _MIN_KEY_LENGTH:
+            message = f"this key is too easy to guess (at least {_MIN_KEY_LENGTH} characters): openssl rand -hex 32"
             raise ValueError(message)
         return value
 
@@ -353,8 +353,8 @@ class Config(Settings):
 
     @field_validator("retention")
     @classmethod
-    def _long_enough(cls, value: timedelta) -> timedelta:
-        if value < _SHORTEST_RETENTION:
+    def _require_min_retention(cls, value: timedelta) -> timedelta:
+        if value < _MIN_RETENTION:
             message = f"{format_duration(value)} is too short to edit what was just said (at least 1h)"
             raise ValueError(message)
         return value
@@ -372,7 +372,7 @@ class Config(Settings):
                 raise ValueError(message) from None
         return value
 
-    def come_from(self, path: Path, document: Document) -> Self:
+    def set_source(self, path: Path, document: Document) -> Self:
         """Note which file, and which places in it, these settings were read from; `load` does."""
         self._path = path
         self._directory = path.absolute().parent
@@ -405,7 +405,7 @@ class Config(Settings):
         return isinstance(self.service, SecretStr) and self.service.get_secret_value() == EMULATOR
 
     @property
-    def makes_users(self) -> bool:
+    def creates_users(self) -> bool:
         """Whether the service lets whoever has this file make users: with its key, or by Entra."""
         return not isinstance(self.service, ServiceConfig) or self.service.entra is not None
 

@@ -117,7 +117,7 @@ class ServiceConfig(Settings):
         return value
 
     @model_validator(mode="after")
-    def _one_way(self) -> Self:
+    def _require_one_authentication(self) -> Self:
         if self.entra is not None and self.token_endpoint is not None:
             message = "entra and token_endpoint are two ways to come by tokens; keep one"
             raise ValueError(message)

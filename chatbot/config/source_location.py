@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Final
 
-_WIDEST: Final = 140
+_MAX_WIDTH: Final = 140
 _SECRETS: Final = re.compile(
     r"""(?P<before>accesskey\s*=\s*|://[^/\s:@]*:(?=\S*@))(?P<secret>[^\s;"'@]+)"""
     r"""|(?P<parameter>[?&](?:code|sig|key|token)=)(?P<argument>[^\s;"'&,}]+)"""
@@ -63,10 +63,10 @@ class SourceLocation:
         text = masked(self.source.lines[self.line - 1])
         start = min(self.column - 1, len(text))
         stop = min(start + max(self.width, 1), max(len(text), start + 1))
-        first = max(0, min(start - 40, len(text) - _WIDEST))
-        shown = text[first : first + _WIDEST]
+        first = max(0, min(start - 40, len(text) - _MAX_WIDTH))
+        shown = text[first : first + _MAX_WIDTH]
         before = printable(text[first:start])
-        carets = "^" * max(1, cells(printable(text[start : min(stop, first + _WIDEST)])))
+        carets = "^" * max(1, cells(printable(text[start : min(stop, first + _MAX_WIDTH)])))
         number = f"{self.line:>5}"
         return f"{number} | {printable(shown)}\n{' ' * len(number)} | {' ' * cells(before)}{carets}"
 
@@ -102,7 +102,7 @@ def printable(text: str) -> str:
 
 def masked(text: str) -> str:
     """The text with stars for what looks like a key or a password, one for one, so that carets below stay true."""
-    return _SECRETS.sub(_stars, text)
+    return _SECRETS.sub(_mask_match, text)
 
 
 def shows_secret(text: str) -> bool:
@@ -114,7 +114,7 @@ def shows_secret(text: str) -> bool:
     return any(not _parts(match)[1].startswith("$") for match in found)
 
 
-def _stars(match: re.Match[str]) -> str:
+def _mask_match(match: re.Match[str]) -> str:
     before, secret = _parts(match)
     return f"{before}{'*' * len(secret)}"
 

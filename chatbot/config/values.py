@@ -20,7 +20,7 @@ def parse_listen(value: object) -> tuple[str, int]:
     text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
     host, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdecimal() and int(port) < 65536):
-        message = f"{_shown(value)} is not where one can listen: {_EXPECTED}"
+        message = f"{_quoted(value)} is not where one can listen: {_EXPECTED}"
         raise ValueError(message)
     return _address(host), int(port)
 
@@ -36,5 +36,5 @@ def _address(host: str) -> str:
         raise ValueError(message) from None
 
 
-def _shown(value: object) -> str:
+def _quoted(value: object) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value) if isinstance(value, int) else "this"

@@ -93,12 +93,12 @@ class Connection:
         return cls(info.endpoint, info.resource, key, text, ca_file)
 
     @property
-    def is_admitted(self) -> bool:
+    def can_issue_tokens(self) -> bool:
         """Whether this connection can create users, and issue and revoke tokens."""
         return self.access_key is not None or self.entra is not None
 
     @property
-    def way(self) -> str:
+    def authentication(self) -> str:
         """How requests are authenticated, in a few words."""
         if self.access_key is not None:
             return "with its access key"
@@ -141,7 +141,7 @@ class Connection:
         if self.token_endpoint is not None:
             own = self.token_endpoint
             return resource.endpoint_tokens(own.url, user, authorization=own.authorization)
-        if self.is_admitted:
+        if self.can_issue_tokens:
             return resource.issued_tokens(user)
         if bot is not None and bot.token is not None:
             return StaticToken(bot.token.get_secret_value())

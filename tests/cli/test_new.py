@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chatbot.cli import main
-from chatbot.cli.new import ready_made
+from chatbot.cli.new import plugin_templates
 from chatbot.config import load_config
 from tests.cli.conftest import copy_of_the_clone
 
@@ -166,7 +166,7 @@ def test_a_bot_of_a_file_that_is_included_has_its_name_and_the_new_one_comes_int
     assert (folder / "more.yaml").read_text() == f"bots:\n{bots}"
 
 
-@pytest.mark.parametrize("source", sorted(ready_made()))
+@pytest.mark.parametrize("source", sorted(plugin_templates()))
 def test_every_ready_made_plugin_can_be_started_from(
     source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,6 +186,6 @@ def test_ready_made_plugins_are_listed_and_an_unknown_one_is_refused_with_their_
     assert main(["new"]) == 2
 
     out, err = capsys.readouterr()
-    assert [line.split()[0] for line in out.splitlines()] == sorted(ready_made())
+    assert [line.split()[0] for line in out.splitlines()] == sorted(plugin_templates())
     assert "there is no ready-made plugin 'nope'; there are echo, faq" in err
     assert list(tmp_path.iterdir()) == []

@@ -53,7 +53,7 @@ def check_service(config: Config, info: RunInfo | None, store: StoreProbe) -> It
         yield from (misconfigured("service", problem) for problem in error.problems)
         return
     where = "the emulator, at " if config.uses_emulator else ""
-    yield ok("service", f"{where}{connection.endpoint}, {connection.way}")
+    yield ok("service", f"{where}{connection.endpoint}, {connection.authentication}")
     way = anyio.run(check_network, connection.endpoint, connection.ca_file)
     yield from way
     if any(one.state is FindingState.FAILED and one.subject != "clock" for one in way):
@@ -87,7 +87,7 @@ async def _check_access(connection: Connection, bots: Sequence[KnownBot]) -> lis
     findings = []
     try:
         async with connection.open() as resource:
-            if connection.is_admitted:
+            if connection.can_issue_tokens:
                 findings.append(await _admission(connection, resource))
             findings += [await _of_bot(connection, resource, bot) for bot in bots]
     except ConfigError as error:
@@ -103,11 +103,11 @@ async def _admission(connection: Connection, resource: AcsResource) -> Finding:
         return warning("access", "the identity service says that we ask too often", "wait half a minute, and ask again")
     except Unauthorized as error:
         if error.code == NOT_OWNED:
-            return ok("access", f"the service lets us in {connection.way}")
+            return ok("access", f"the service lets us in {connection.authentication}")
         return failed("access", str(error), connection.remedy)
     except ServiceError as error:
         return failed("access", str(error), connection.remedy)
-    return ok("access", f"the service lets us in {connection.way}")
+    return ok("access", f"the service lets us in {connection.authentication}")
 
 
 async def _of_bot(connection: Connection, resource: AcsResource, bot: KnownBot) -> Finding:

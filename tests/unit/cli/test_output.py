@@ -1,4 +1,4 @@
-from chatbot.cli.output import WIDEST, table
+from chatbot.cli.output import MAX_CELL_WIDTH, table
 from chatbot.config.source_location import cells
 
 
@@ -19,4 +19,4 @@ def test_a_long_cell_ends_in_an_ellipsis() -> None:
         (cell,) = list(table(("A",), [(long,)]))[1:]
 
         assert cell.endswith("…")
-        assert WIDEST - 1 <= cells(cell) <= WIDEST
+        assert MAX_CELL_WIDTH - 1 <= cells(cell) <= MAX_CELL_WIDTH

@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from chatbot.cli.recording import recorded, without_controls
+from chatbot.cli.recording import record_steps, without_controls
 from chatbot.model import ChatMessage, MessageId, MessageType, Participant, UserId
 
 ECHO, HELP = UserId("8:acs:echo"), UserId("8:acs:help")
@@ -28,7 +28,7 @@ def moved(seconds: int, type: MessageType, by: UserId | None, *who: UserId) -> C
 
 
 def written(*messages: ChatMessage) -> list[str]:
-    return [str(step) for step in recorded(messages, BOTS)]
+    return [str(step) for step in record_steps(messages, BOTS)]
 
 
 def test_what_was_said_is_written_in_its_order_with_people_masked() -> None:

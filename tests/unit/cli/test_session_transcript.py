@@ -1,7 +1,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from chatbot.cli.session import Tone, Transcript, TranscriptLine
+from chatbot.cli.session import LineStyle, Transcript, TranscriptLine
 from chatbot.model import ChatMessage, MessageId, MessageType, Participant, Receipt, UserId
 
 ME, ECHO, DESK = UserId("8:acs:me"), UserId("8:acs:echo"), UserId("8:acs:desk")
@@ -29,30 +29,30 @@ def test_news_come_oldest_first_and_once() -> None:
     seen = transcript()
     messages = [said(3, "c"), said(1, "a"), said(2, "mine", ME)]
 
-    assert shown(seen.news(messages)) == ["Echo: a", "Echo: c"]
-    assert shown(seen.news(messages)) == []
+    assert shown(seen.new_lines(messages)) == ["Echo: a", "Echo: c"]
+    assert shown(seen.new_lines(messages)) == []
     assert seen.top == 3
 
 
 def test_what_was_said_before_shows_own_words_too() -> None:
-    assert shown(transcript().news([said(1, "mine", ME)], has_own=True)) == ["Ann: mine"]
+    assert shown(transcript().new_lines([said(1, "mine", ME)], has_own=True)) == ["Ann: mine"]
 
 
 def test_changes_and_deletions_are_told() -> None:
     seen = transcript()
-    seen.news([said(1, "a"), said(2, "b")])
+    seen.new_lines([said(1, "a"), said(2, "b")])
 
-    lines = seen.news([said(1, "A", version=5, edited_on=NOW), said(2, "", version=6, deleted_on=NOW)])
+    lines = seen.new_lines([said(1, "A", version=5, edited_on=NOW), said(2, "", version=6, deleted_on=NOW)])
 
     assert shown(lines) == ["Echo changed it to: A", "Echo took a message back"]
 
 
 def test_what_was_deleted_before_it_was_seen_is_not_mentioned() -> None:
-    assert transcript().news([said(1, "", version=6, deleted_on=NOW)]) == []
+    assert transcript().new_lines([said(1, "", version=6, deleted_on=NOW)]) == []
 
 
 def test_html_is_shown_as_text() -> None:
-    assert shown(transcript().news([said(1, "<b>x</b> &amp; y", type=MessageType.HTML)])) == ["Echo: x & y"]
+    assert shown(transcript().new_lines([said(1, "<b>x</b> &amp; y", type=MessageType.HTML)])) == ["Echo: x & y"]
 
 
 def test_hostile_text_and_names_cannot_reach_the_terminal_nor_forge_lines() -> None:
@@ -60,7 +60,7 @@ def test_hostile_text_and_names_cannot_reach_the_terminal_nor_forge_lines() -> N
     message = said(1, hostile, sender_display_name="E\x1b[31m\nBoss")
 
     for has_colors in (False, True):
-        text = transcript().news([message])[0].shown(has_colors=has_colors)
+        text = transcript().new_lines([message])[0].formatted(has_colors=has_colors)
         bare = text.replace("\x1b[1m", "").replace("\x1b[0m", "")
         first, second = bare.split("\n")
         assert first == "E\\x1b[31m\\nBoss: \\x1b]0;t\\x07[bold]\\u202e"
@@ -69,7 +69,7 @@ def test_hostile_text_and_names_cannot_reach_the_terminal_nor_forge_lines() -> N
 
 def test_people_and_topics_are_told_by_name() -> None:
     desk = Participant(DESK, "Help desk")
-    lines = transcript().news(
+    lines = transcript().new_lines(
         [
             happened(1, MessageType.PARTICIPANT_ADDED, participants=(desk, Participant(ME))),
             happened(2, MessageType.TOPIC_UPDATED, topic="News"),
@@ -89,11 +89,11 @@ def test_a_receipt_is_told_once_per_reader_and_never_ones_own() -> None:
         Receipt(DESK, MessageId("4"), NOW),
     ]
 
-    assert shown(seen.reads(receipts, MessageId("5"))) == ["✓ read by Echo"]
-    assert seen.reads(receipts, MessageId("5")) == []
-    assert seen.readers(MessageId("5")) == 1
-    assert shown(seen.reads([Receipt(DESK, MessageId("5"), NOW)], MessageId("5"))) == ["✓ read by acs:desk"]
+    assert shown(seen.read_lines(receipts, MessageId("5"))) == ["✓ read by Echo"]
+    assert seen.read_lines(receipts, MessageId("5")) == []
+    assert seen.count_readers(MessageId("5")) == 1
+    assert shown(seen.read_lines([Receipt(DESK, MessageId("5"), NOW)], MessageId("5"))) == ["✓ read by acs:desk"]
 
 
 def test_colours_set_off_who_speaks() -> None:
-    assert TranscriptLine("Echo", "a", Tone.SAID).shown(has_colors=True) == "\x1b[1mEcho: \x1b[0ma"
+    assert TranscriptLine("Echo", "a", LineStyle.SAID).formatted(has_colors=True) == "\x1b[1mEcho: \x1b[0ma"

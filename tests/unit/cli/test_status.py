@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from chatbot.cli.status import WIDEST_NAME, status_lines
+from chatbot.cli.status import MAX_NAME_WIDTH, status_lines
 from chatbot.config.source_location import cells
 
 
@@ -68,7 +68,7 @@ def test_long_wide_and_hostile_names_leave_the_columns_where_they_are() -> None:
     assert len(rows) == len(names)
     assert all(row.isprintable() for row in rows)
     assert len({cells(row) for row in rows}) == 1
-    assert rows[1].startswith("n" * (WIDEST_NAME - 1) + "\u2026")
+    assert rows[1].startswith("n" * (MAX_NAME_WIDTH - 1) + "\u2026")
 
 
 def test_what_is_alike_is_counted() -> None:
@@ -113,7 +113,7 @@ def test_reasons_to_be_degraded_and_events_that_wait_are_told() -> None:
 def test_what_does_not_fit_on_a_screen_is_counted_and_bots_with_remarks_come_first() -> None:
     bots = [bot(f"calm-{number}") for number in range(40)] + [failing("sick"), bot("full", quota_left={
         "list_threads": 0, "list_messages": 0, "write_message": 1})]  # fmt: skip
-    shown = status_lines(status(*bots), most_lines=20)
+    shown = status_lines(status(*bots), max_lines=20)
 
     assert len(shown) == 20
     assert [row.split()[0] for row in shown[4:7]] == ["sick", "full", "calm-0"]
@@ -122,7 +122,7 @@ def test_what_does_not_fit_on_a_screen_is_counted_and_bots_with_remarks_come_fir
         "sick: plugins.shop.buy failed 3s ago: ValueError",
         "full: no quota left at the moment: list_threads, list_messages",
     ]
-    assert len(status_lines(status(*(failing(f"sick-{number}") for number in range(40))), most_lines=20)) == 20
+    assert len(status_lines(status(*(failing(f"sick-{number}") for number in range(40))), max_lines=20)) == 20
     assert len(status_lines(status(*bots))) == 4 + 42 + 2
 
 

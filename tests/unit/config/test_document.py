@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from chatbot.config.document import Document, read_document, read_files
-from chatbot.config.file import LARGEST_SECRET, UnreadableError
+from chatbot.config.file import MAX_SECRET_BYTES, UnreadableError
 
 ENVIRON = {"TOKEN": "s3cret", "NAME": "Ann"}
 
@@ -165,7 +165,7 @@ def test_a_secret_file_is_read_without_its_mark_and_line_end(tmp_path: Path, con
         (b"\xfe\xff\xd8", "this is not UTF-8 text"),
         (b"s\0k\0", "this is not UTF-8 text"),
         (b"s3cret\xff", "this is not UTF-8 text"),
-        (b"x" * (LARGEST_SECRET + 1), "this is larger than 65,536 bytes; is it the right file?"),
+        (b"x" * (MAX_SECRET_BYTES + 1), "this is larger than 65,536 bytes; is it the right file?"),
     ],
 )
 def test_a_secret_file_that_holds_no_secret_is_refused_without_its_words(

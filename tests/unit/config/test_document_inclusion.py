@@ -4,7 +4,7 @@ import pytest
 
 from chatbot.cli.config import effective
 from chatbot.config import Config, load_config
-from chatbot.config.document import MOST_FILES
+from chatbot.config.document import MAX_FILES
 from chatbot.errors import ConfigError
 
 START = "version: 1\nservice: emulator\n"
@@ -201,11 +201,11 @@ def test_a_file_that_is_no_text_is_refused(folder: Path) -> None:
 
 
 def test_there_are_limits_to_how_many_files_there_may_be() -> None:
-    write({f"many/{number:03}.yaml": "" for number in range(MOST_FILES)})
+    write({f"many/{number:03}.yaml": "" for number in range(MAX_FILES)})
 
     (problem,) = refusal(f"{START}include: many/*.yaml\n{ECHO}")
 
-    assert problem == f"bots.yaml:3:10: include: this makes more than {MOST_FILES} files; include fewer"
+    assert problem == f"bots.yaml:3:10: include: this makes more than {MAX_FILES} files; include fewer"
 
 
 def test_every_value_is_shown_with_the_file_that_it_came_from() -> None:

@@ -157,7 +157,7 @@ def test_the_configuration_in_force_shows_the_endpoints_and_no_secret() -> None:
         f"{{endpoint: {ENDPOINT}, token_endpoint: {service}}}", 'desk: {plugins: [p], user: "8:acs:a_1"}', T="visible"
     )
 
-    shown = {".".join(map(str, value.path)): value.shown for value in effective(config, config.document)}
+    shown = {".".join(map(str, value.path)): value.text for value in effective(config, config.document)}
 
     assert shown["service.endpoint"] == ENDPOINT
     assert shown["service.token_endpoint.url"] == "https://t.example/x?********"

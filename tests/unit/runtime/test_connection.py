@@ -1,4 +1,4 @@
-"""Which way in a bots.yaml names, and where the tokens of its bots come from then."""
+"""Which authentication in a bots.yaml names, and where the tokens of its bots come from then."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def config_of(tmp_path: Path, service: str, bot: str = "") -> Config:
 
 
 @pytest.mark.parametrize(
-    ("service", "bot", "way", "is_admitted"),
+    ("service", "bot", "authentication", "can_issue_tokens"),
     [
         (KEYED, "", "with its access key", True),
         (f"{{endpoint: '{ENDPOINT}', entra: cli}}", "", "by Microsoft Entra ID (cli)", True),
@@ -42,7 +42,7 @@ def config_of(tmp_path: Path, service: str, bot: str = "") -> Config:
     ],
 )
 def test_the_resource_is_the_same_whichever_way_leads_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: str, bot: str, way: str, is_admitted: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: str, bot: str, authentication: str, can_issue_tokens: bool
 ) -> None:
     monkeypatch.setattr("chatbot.service.entra.find_spec", lambda _name: True)  # whatever is installed here
 
@@ -50,7 +50,7 @@ def test_the_resource_is_the_same_whichever_way_leads_in(
 
     assert (connection.endpoint, connection.resource) == (ENDPOINT, "my.communication.azure.com")
     assert connection.ca_file == tmp_path / "ca.pem"
-    assert (connection.way, connection.is_admitted) == (way, is_admitted)
+    assert (connection.authentication, connection.can_issue_tokens) == (authentication, can_issue_tokens)
     assert connection.remedy
     assert "visible" not in repr(connection)
     assert "c2VjcmV0" not in repr(connection)
