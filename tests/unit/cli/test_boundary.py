@@ -107,10 +107,10 @@ sys.exit(guard(COMMAND))
 def test_a_terminal_that_went_away_does_not_keep_work_from_its_end(stream: str) -> None:
     script = """
 import sys
-from chatbot.cli.boundary import guard, tell
+from chatbot.cli.boundary import guard, print_text
 
 def work():
-    tell("begun", sys.STREAM)
+    print_text("begun", sys.STREAM)
     print("on the way", file=sys.STREAM, flush=True)
     return 3
 
