@@ -181,13 +181,7 @@ def new(
         if path.exists():
             msg = f"{path}: this exists already; take another name, or move it away"
             raise ConfigError(msg)
-    if not (directory / "plugins" / "__init__.py").exists():
-        files[directory / "plugins" / "__init__.py"] = '"""The bots\' plugins."""\n'
-    if not _can_import_plugins(directory):
-        hint, pytest_settings = (
-            ("conftest.py", _CONFTEST) if _is_in_a_project(directory) else ("pytest.ini", _PYTEST_INI)
-        )
-        files[directory / hint] = pytest_settings
+    files |= _missing_setup(directory)
     files[config] = _configured(config, name, entry)
     _write(files)
     print(f"Made {', '.join(str(path) for path in files)}.")
@@ -197,6 +191,18 @@ def new(
         print(f"Settings:      its bot in {config}, and the first lines of {plugin}")
     print(f"Run the bot:   chatbot run {config}")
     return 0
+
+
+def _missing_setup(directory: Path) -> dict[Path, str]:
+    """Return the files with which Python and pytest find the plugins, as far as the directory lacks them."""
+    files: dict[Path, str] = {}
+    package = directory / "plugins" / "__init__.py"
+    if not package.exists():
+        files[package] = '"""The bots\' plugins."""\n'
+    if not _can_import_plugins(directory):
+        name, content = ("conftest.py", _CONFTEST) if _is_in_a_project(directory) else ("pytest.ini", _PYTEST_INI)
+        files[directory / name] = content
+    return files
 
 
 @dataclass(frozen=True, slots=True)

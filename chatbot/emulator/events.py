@@ -80,43 +80,32 @@ class EventPublisher:
             kind, extra, body = "ChatMessageDeleted", {"deleteTime": message.deleted}, {}
         elif message.edited is not None:
             kind, extra = "ChatMessageEdited", {"editTime": message.edited}
-        sender = {"senderCommunicationIdentifier": _identifier(message.sender)}
         common: Json = {**body, "messageId": str(message.id)}
         if body and message.metadata:
             common["metadata"] = dict(message.metadata)
-        tail = {"type": message.type.capitalize()}
         where = f"thread/{room.head.id}/sender/{message.sender}"
-        yield (
-            f"{kind}InThread",
-            where,
-            {
-                **{name: precise_time(at) for name, at in extra.items()},
-                **common,
-                **tail,
-                "version": str(message.version),
-                "senderDisplayName": message.display_name,
-                **sender,
-                "composeTime": precise_time(message.id),
-                **self._tail(room),
-            },
-        )
+        sender = {"senderCommunicationIdentifier": _identifier(message.sender)}
+        times = {name: precise_time(at) for name, at in extra.items()}
+        data: Json = {
+            "type": message.type.capitalize(),
+            "version": str(message.version),
+            "senderDisplayName": message.display_name,
+            **sender,
+            "composeTime": precise_time(message.id),
+        }
+        yield f"{kind}InThread", where, {**times, **common, **data, **self._tail(room)}
+        times = {name: _zulu(at) for name, at in extra.items()}
+        data = {
+            "senderId": message.sender,
+            **sender,
+            "senderDisplayName": message.display_name,
+            "composeTime": _zulu(message.id),
+            "type": message.type.capitalize(),
+            "version": message.version,
+        }
         for recipient in self._others(room, message.sender):
-            yield (
-                kind,
-                f"{where}/recipient/{recipient}",
-                {
-                    **{name: _zulu(at) for name, at in extra.items()},
-                    **common,
-                    "senderId": message.sender,
-                    **sender,
-                    "senderDisplayName": message.display_name,
-                    "composeTime": _zulu(message.id),
-                    **tail,
-                    "version": message.version,
-                    **_recipient(recipient),
-                    **self._tail(room),
-                },
-            )
+            to = _recipient(recipient)
+            yield kind, f"{where}/recipient/{recipient}", {**times, **common, **data, **to, **self._tail(room)}
 
     def _created(self, room: ThreadContents, message: Message) -> Iterator[tuple[str, str, Json]]:
         head = room.head

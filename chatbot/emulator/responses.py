@@ -92,21 +92,9 @@ class Answers:
                 headers.append((b"connection", b"keep-alive"))
                 headers += [_RANGES] if response.status == 200 else []
         if isinstance(route, ChatRoute):
-            is_typing = route.name == "send_typing_notification"
-            headers.append(serialization.TYPING_HEADER if is_typing else serialization.CHAT_HEADER)
-            if quirks.mise_correlation:
-                headers.append((b"mise-correlation-id", self._world.state.new_guid().encode()))
-            _echo(request, headers)
-            headers += _ANY_ORIGIN if b"origin" in request.headers else (_EXPOSE,)
+            headers += self._chat_headers(route, request)
         elif route is not None:
-            if response.is_versioned:
-                headers.append(
-                    serialization.TEAMS_HEADER if route.name == "exchange_token" else serialization.IDENTITY_HEADER
-                )
-            headers.append(_CONTEXT)
-            _echo(request, headers, is_asked=True)
-            if b"origin" in request.headers:
-                headers.append(_ANY_ORIGIN[0])
+            headers += _identity_headers(response, route, request)
         elif not response.is_beside:  # no operation: a browser's program must be able to read why
             headers += _ANY_ORIGIN if b"origin" in request.headers else (_EXPOSE,)
         headers.append((b"x-processing-time", b"%dms" % took_ms))
@@ -115,6 +103,15 @@ class Answers:
                 (b"strict-transport-security", _HSTS[quirks.hsts])
             )  # a browser would force https on everything else at localhost
         headers += response.headers
+        return headers
+
+    def _chat_headers(self, route: ChatRoute, request: Request) -> Headers:
+        is_typing = route.name == "send_typing_notification"
+        headers = [serialization.TYPING_HEADER if is_typing else serialization.CHAT_HEADER]
+        if self._world.quirks.mise_correlation:
+            headers.append((b"mise-correlation-id", self._world.state.new_guid().encode()))
+        _echo(request, headers)
+        headers += _ANY_ORIGIN if b"origin" in request.headers else (_EXPOSE,)
         return headers
 
     def _date_header(self, now: int) -> bytes:
@@ -128,6 +125,17 @@ def _is_chat(route: Route | None, request: Request) -> bool:
     if route is not None:
         return isinstance(route, ChatRoute)
     return request.segments[0].lower() not in {"identities", "teamsuser"}
+
+
+def _identity_headers(response: Response, route: Route, request: Request) -> Headers:
+    headers: Headers = []
+    if response.is_versioned:
+        headers.append(serialization.TEAMS_HEADER if route.name == "exchange_token" else serialization.IDENTITY_HEADER)
+    headers.append(_CONTEXT)
+    _echo(request, headers, is_asked=True)
+    if b"origin" in request.headers:
+        headers.append(_ANY_ORIGIN[0])
+    return headers
 
 
 def _echo(request: Request, headers: Headers, *, is_asked: bool = False) -> None:

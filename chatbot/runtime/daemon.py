@@ -158,17 +158,7 @@ class Daemon:
             )
             status_monitor.ended = bot_supervisor.ended
             self._inform_forced_exit(runtime, bot_supervisor)
-            reloader = Reloader(
-                runtime,
-                bot_supervisor,
-                server,
-                self._sources,
-                read=self._read,
-                configure_log=self._configure_log,
-                publish=lambda: self._publish(runtime),
-                last_reload=status_monitor.last_reload,
-                notifier=self._notifier,
-            )
+            reloader = self._create_reloader(runtime, bot_supervisor, server, status_monitor)
             await reloader.log_incompatible(plugins)
             plugins = {}
             admin = ControlApi(AdminApi(store, runtime.bots), status_monitor, None if self._is_once else reloader)
@@ -183,6 +173,21 @@ class Daemon:
                 if not self._stopping.is_set():
                     with watchdog.watching():
                         await self._run_bots(runtime, bot_supervisor, reloader, status_monitor)
+
+    def _create_reloader(
+        self, runtime: Runtime, bot_supervisor: Supervisor, server: StatusServer, status_monitor: StatusMonitor
+    ) -> Reloader:
+        return Reloader(
+            runtime,
+            bot_supervisor,
+            server,
+            self._sources,
+            read=self._read,
+            configure_log=self._configure_log,
+            publish=lambda: self._publish(runtime),
+            last_reload=status_monitor.last_reload,
+            notifier=self._notifier,
+        )
 
     async def _run_bots(
         self, runtime: Runtime, bot_supervisor: Supervisor, reloader: Reloader, status_monitor: StatusMonitor

@@ -321,26 +321,34 @@ def logging_to(
     redaction = in_force()
     with _stdlib_through(ours.handler), _errors_through_logging():
         ours.change(format=format, level=level, texts=texts, harmless=harmless)
-        before = structlog.get_config() if structlog.is_configured() else None
-        structlog.configure(
-            processors=[
-                structlog.stdlib.filter_by_level,
-                structlog.contextvars.merge_contextvars,
-                *_common(),
-                structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-            ],
-            wrapper_class=structlog.stdlib.BoundLogger,
-            logger_factory=structlog.stdlib.LoggerFactory(),
-            # A cached logger would keep this configuration after the block.
-            cache_logger_on_first_use=False,
-        )
-        try:
-            yield ours
-        finally:
-            put_in_force(redaction)
-            structlog.reset_defaults()
-            if before is not None:
-                structlog.configure(**before)
+        with _structlog_through_stdlib():
+            try:
+                yield ours
+            finally:
+                put_in_force(redaction)
+
+
+@contextmanager
+def _structlog_through_stdlib() -> Iterator[None]:
+    before = structlog.get_config() if structlog.is_configured() else None
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.contextvars.merge_contextvars,
+            *_common(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        # A cached logger would keep this configuration after the block.
+        cache_logger_on_first_use=False,
+    )
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()
+        if before is not None:
+            structlog.configure(**before)
 
 
 def _common() -> list[Processor]:

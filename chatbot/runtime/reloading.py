@@ -362,12 +362,23 @@ class Reloader:
             raise
 
         # Everything that can be refused is above. From here on the new configuration is in force and cannot be undone.
-        runtime.apply(config)
+        return await self._apply(config, changes, loaded, bots)
+
+    async def _apply(self, config: Config, changes: Changes, loaded: Loaded, bots: Sequence[Bot]) -> Outcome:
+        """Put a configuration that was accepted in force.
+
+        Args:
+            config: the configuration.
+            changes: how it differs from the one in force.
+            loaded: plugins that were loaded.
+            bots: bots that were created; those that are restarted replace one that runs.
+        """
+        self._runtime.apply(config)
         self._bot_supervisor.drain_seconds = config.drain_timeout.total_seconds()
         self._configure_log(config.log)
         swapped: list[str] = []
         kept: list[str] = []
-        for name in loaded.plugins.keys() - made_anew:
+        for name in loaded.plugins.keys() - {*changes.added, *changes.restarted}:
             is_swapped = await self._swap(name, loaded.plugins[name], loaded.changes.get(name, ()))
             (swapped if is_swapped else kept).append(name)
         async with anyio.create_task_group() as group:

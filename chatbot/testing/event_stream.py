@@ -18,7 +18,7 @@ from chatbot.dispatch.binding import payload_of
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.dispatcher import Dispatcher, HandlerSource
 from chatbot.dispatch.event_view import BotInfo, EventView
-from chatbot.dispatch.live import NoLiveChannel
+from chatbot.dispatch.live import LiveChannel, NoLiveChannel
 from chatbot.dispatch.outcome import Ack, Outcome, Reply
 from chatbot.dispatch.parameters import read_signature
 from chatbot.dispatch.source_location import qualified_name
@@ -321,15 +321,19 @@ class EventStream:
                     if outcome.error is not None:
                         if should_raise:
                             raise without_framework_frames(outcome.error)
-                        memory = self._conversations.unit_of_work(event)
-                        last_words = await dispatcher.dispatch_failure(event, outcome, memory, live=line)
-                        writes += last_words.writes
-                        outcome = replace(
-                            outcome, keyed_actions=last_words.keyed_actions, error=last_words.error or outcome.error
-                        )
+                        outcome = await self._given_up(event, outcome, writes, dispatcher, line)
                     await self._conversations.commit(writes)
                     outcomes.append(outcome)
         return Handled(tuple(outcomes))
+
+    async def _given_up(
+        self, event: Event, failed: Outcome, writes: list[Write], dispatcher: Dispatcher, live: LiveChannel
+    ) -> Outcome:
+        """Run the error handlers, and return what they did, with the error of the handler unless one of them failed."""
+        unit_of_work = self._conversations.unit_of_work(event)
+        outcome = await dispatcher.dispatch_failure(event, failed, unit_of_work, live=live)
+        writes += outcome.writes
+        return replace(failed, keyed_actions=outcome.keyed_actions, error=outcome.error or failed.error)
 
     def _timeline(self, events: Sequence[Event]) -> Iterator[tuple[Event, list[Write]]]:
         """Yield events in order of time, each with the writes to commit with it."""
