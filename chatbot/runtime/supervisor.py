@@ -14,7 +14,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from chatbot.dispatch.author_code import uncancelled
-from chatbot.errors import kind_of
+from chatbot.errors import AbnormalExit, kind_of
 
 LONGEST_PAUSE: Final = 60.0
 """The longest pause between restarts, in seconds."""
@@ -48,7 +48,10 @@ class _Run:
     async def run(self) -> None:
         try:
             with self._scope:
-                await keep_running(self.bot, self.stopping)
+                await uncancelled(keep_running(self.bot, self.stopping))
+        except AbnormalExit:
+            # Kept from the task group, which would cancel the other bots. Health reports it: see `Supervisor.ended`.
+            structlog.get_logger().exception("bot.ended", bot=self.bot.name)
         finally:
             self.ended.set()
 

@@ -206,18 +206,26 @@ async def test_a_bot_that_comes_when_all_are_to_stop_is_not_begun() -> None:
     assert late.begun_at == []
 
 
-async def test_a_bot_that_has_ended_for_good_unasked_is_named_and_one_that_was_asked_is_not() -> None:
-    gone, other = Scripted("gone", [never_finish]), Scripted("b", [work])
+async def test_a_bot_whose_task_others_cancel_between_two_runs_is_named_and_the_other_bots_go_on() -> None:
+    tasks: list[asyncio.Task[object] | None] = []
+
+    async def die_in_this_task(stopping: anyio.Event) -> None:
+        tasks.append(asyncio.current_task())
+        await die(stopping)
+
+    gone, other = Scripted("gone", [die_in_this_task]), Scripted("b", [work])
     fleet, stopping = Supervisor([gone, other], drain_seconds=3), anyio.Event()
 
-    with capture_logs():
+    with capture_logs() as logs:
         async with anyio.create_task_group() as group:
             group.start_soon(fleet.run, stopping)
             await anyio.sleep(1)
             at_first = fleet.ended()
-            fleet._runs["gone"].cut()
+            assert tasks[-1] is not None
+            tasks[-1].cancel()  # somebody else's hand, between two runs of the bot
             await anyio.sleep(1)
             meanwhile = fleet.ended()
             stopping.set()
 
     assert (at_first, meanwhile, fleet.ended()) == ([], ["gone"], [])
+    assert [line["bot"] for line in logs if line["event"] == "bot.ended"] == ["gone"]
