@@ -29,7 +29,7 @@ _OUTCOMES = {
 def list_letters(config: ConfigFile = BOTS_YAML, /, *, bot: BotName = None, format: Format = "text") -> int:
     """List dead letters."""
     answer = ask_bots(config, {"ask": "dead-letters list", "bot": bot})
-    _show(answer, format, _listing(answer))
+    _show(answer, format, list_lines(answer))
     return 0
 
 
@@ -63,7 +63,7 @@ def _show(answer: Mapping[str, Any], format: str, lines: Iterable[str]) -> None:
     print(json.dumps(answer, indent=2) if format == "json" else "\n".join(lines))
 
 
-def _listing(answer: Mapping[str, Any]) -> Iterator[str]:
+def list_lines(answer: Mapping[str, Any]) -> Iterator[str]:
     letters = answer["letters"]
     if not letters:
         yield "No dead letters."

@@ -66,7 +66,7 @@ def status(
             text = "\n".join(status_lines(found))
         print(f"{_CLEAR}{text}" if is_screen else text, flush=True)
         if not watch:
-            return _exit_code(found)
+            return exit_code(found)
         time.sleep(WATCH_SECONDS)
 
 
@@ -108,7 +108,7 @@ async def _ask_or_diagnose(daemon: Address, control: ControlDirectory, directory
     return answers[0]
 
 
-def _exit_code(found: Mapping[str, Any]) -> int:
+def exit_code(found: Mapping[str, Any]) -> int:
     if not (found["is_healthy"] and found["is_ready"]):
         return EXIT_UNAVAILABLE
     return EXIT_DEGRADED if found.get("is_degraded") else 0

@@ -211,11 +211,12 @@ class LoopWatchdog:
     def _run(self) -> None:
         while not self._ended.wait(LOOK_SECONDS):
             try:
-                self._look()
+                self.look()
             except Exception:
                 self._log.exception("watchdog.failed")
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Look once whether the loop runs, and say so if it does not."""
         seconds = self._clock() - self._heartbeat_at
         if seconds < NOTICED_SECONDS:
             self._unblocked()

@@ -110,8 +110,8 @@ class Budget:
 
     @property
     def is_empty(self) -> bool:
-        """Return whether no request is remembered."""
-        return not self._spent and not self._counted
+        """Return whether nothing is remembered: no request, and no answer of the service that closed an operation."""
+        return not self._spent and not self._counted and not self._closed_until
 
     def delay(self, operation: Operation, now: float, *, spare: int = 0) -> float:
         """Return the seconds until this request may be made; 0 if it may be made now.

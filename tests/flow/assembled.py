@@ -43,12 +43,19 @@ class Assembled:
     connection: Connection
     counters: BotCounters
     module: str
+    stopping: anyio.Event
+    ended: anyio.Event
 
     async def say(self, text: str) -> str:
         """Ann says something, and what comes of it is done; gives the message's id."""
         message = await self.ann.send_message(self.thread, text)
         await self.bot.settled(self.thread, int(message))
         return message
+
+    async def stop(self) -> None:
+        """Stop the bot, and return when it has ended."""
+        self.stopping.set()
+        await self.ended.wait()
 
     async def another_thread(self) -> ThreadId:
         """A further thread of Ann's with the bot."""
@@ -109,10 +116,14 @@ async def assembled(
         (bot,) = await assemble(config, plugins, connection, resource, store, counters, traces)
         user = await resource.create_user()
         ann = resource.chat(user, resource.issued_tokens(user))
-        stopping = anyio.Event()
-        group.start_soon(bot.run, stopping)
+        stopping, ended = anyio.Event(), anyio.Event()
+
+        async def run() -> None:
+            await bot.run(stopping)
+            ended.set()
+
+        group.start_soon(run)
         thread = (await ann.create_thread("talk", [Participant(bot.user, "Echo")])).thread.id
-        yield Assembled(
-            bot, emulator, thread, ann, store, connection, counters["echo"], config.bots["echo"].plugins[0].module
-        )
+        module = config.bots["echo"].plugins[0].module
+        yield Assembled(bot, emulator, thread, ann, store, connection, counters["echo"], module, stopping, ended)
         stopping.set()

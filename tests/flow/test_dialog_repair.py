@@ -8,7 +8,7 @@ from chatbot import Dialog
 from chatbot.stores import MemoryStore
 from chatbot.stores.writes import ReviveDeadLetter
 from chatbot.testing import chat
-from tests.flow.dialogs import hello, plugin_of
+from tests.flow.dialogs import Deployed, hello, plugin_of
 
 LOST = "Sorry, I have lost the thread of our conversation. Please begin it again."
 
@@ -41,13 +41,13 @@ async def test_a_dialog_whose_code_was_changed_ends_as_a_dead_letter_with_a_word
     async def talk(talk: Dialog) -> str:
         return await code[0](talk)
 
-    plugins = [plugin_of(talk)]
+    plugin = Deployed(plugin_of(talk))
     store = MemoryStore()
-    async with chat(plugins[0], store=store, raise_failures=False) as room:
+    async with chat(plugin, store=store, raise_failures=False) as room:
         ann = room.user("Ann")
         await ann.says("/talk")
         if then is None:
-            plugins[0]._parts.pop(0)
+            plugin.code = plugin_of(None)
             await room.restart()
         else:
             code[0] = then

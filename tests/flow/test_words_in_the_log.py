@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
-from chatbot.cli.dead_letters import _listing
+from chatbot.cli.dead_letters import list_lines
 from chatbot.errors import ChatbotError
 from chatbot.model import UserId
 from chatbot.runtime.admin_api import AdminApi
@@ -252,7 +252,7 @@ async def test_no_word_that_was_said_gets_out_by_any_way(said: str, format: LogF
     for name, text in {
         "log": log.getvalue(),
         "spans": "".join(span.to_json() for span in traces.spans),
-        "list of dead letters": json.dumps(letters) + "\n".join(_listing(letters)),
+        "list of dead letters": json.dumps(letters) + "\n".join(list_lines(letters)),
         "status": status,
     }.items():
         lines = [line for line in text.splitlines() if WORD in line]

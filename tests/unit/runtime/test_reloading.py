@@ -26,7 +26,6 @@ from chatbot.errors import ChatbotError, ConfigError, ServiceError, StateError
 from chatbot.model import ThreadId
 from chatbot.runtime.assemble import Runtime
 from chatbot.runtime.connection import Connection
-from chatbot.runtime.observe.log_context import LoggedWork
 from chatbot.runtime.observe.status import LOG_ADVICE, LastReload
 from chatbot.runtime.plugins import load_plugins
 from chatbot.runtime.reloading import CHECK_ADVICE, FORCE_ADVICE, Outcome, PluginLoader, Reloader
@@ -122,6 +121,8 @@ class Scene:
     emulator: Emulator
     last: LastReload
     told: list[Mapping[str, Any]]
+    reading: list[Callable[[], Any]]
+    """How bots.yaml is read: one function."""
     relogged: list[LogConfig] = field(default_factory=list)
     published: list[list[str]] = field(default_factory=list)
 
@@ -169,6 +170,7 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
             relogged: list[LogConfig] = []
             published: list[list[str]] = []
             last = LastReload()
+            reading = [read]
 
             async def publish() -> None:
                 published.append([bot.name for bot in site.bots])
@@ -179,7 +181,7 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
                 fleet,
                 server,
                 sources,
-                read=read,
+                read=lambda: reading[0](),
                 configure_log=relogged.append,
                 publish=publish,
                 last_reload=last,
@@ -188,7 +190,7 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
             )
             async with server.open(config), anyio.create_task_group() as group:
                 group.start_soon(fleet.run, stopping)
-                yield Scene(folder, site, fleet, reloader, loader, emulator, last, told, relogged, published)
+                yield Scene(folder, site, fleet, reloader, loader, emulator, last, told, reading, relogged, published)
                 stopping.set()
 
 
@@ -493,18 +495,22 @@ async def test_how_the_latest_reload_went_is_remembered_with_what_still_waits_fo
 
 async def test_texts_are_logged_from_a_reload_on_or_no_more(folder: Path) -> None:
     async with scene(folder) as running:
-        await running.change(("bots:", "log: {texts: true}\nbots:"))
-        with_texts = [
-            bot.context.tracer._log is not None
-            for bot in running.site.bots
-            if isinstance(bot.context.tracer, LoggedWork)
-        ]
-        await running.change(("texts: true", "texts: false"))
-        without = [
-            bot.context.tracer._log is None for bot in running.site.bots if isinstance(bot.context.tracer, LoggedWork)
-        ]
+        ann = running.emulator.create_user()
+        threads = {bot: running.emulator.create_thread(ann, others=[bot.user]) for bot in running.site.bots}
 
-        assert with_texts == without == [True, True]
+        async def say(text: str) -> None:
+            for bot, thread in threads.items():
+                message = running.emulator.send(thread, ann, text)
+                await bot.settled(ThreadId(thread), int(message))
+
+        await say("before")
+        await running.change(("bots:", "log: {texts: true}\nbots:"))
+        await say("with texts")
+        await running.change(("texts: true", "texts: false"))
+        await say("after")
+
+        assert running.events("message.received") == [("message.received", None)] * 2
+        assert {line["text"] for line in running.told if line["event"] == "message.received"} == {"with texts"}
 
 
 async def test_however_many_ask_during_a_reload_there_is_one_more(folder: Path) -> None:
@@ -524,12 +530,12 @@ async def test_however_many_ask_during_a_reload_there_is_one_more(folder: Path) 
 
 async def test_what_nobody_foresaw_ends_neither_the_reloader_nor_a_bot(folder: Path) -> None:
     async with scene(folder) as running, anyio.create_task_group() as group:
-        good, running.reloader._read = running.reloader._read, partial(int, "x")
+        good, running.reading[0] = running.reading[0], partial(int, "x")
         group.start_soon(running.reloader.run)
         running.reloader.request()
         while not running.events("reload.failed"):
             await anyio.lowlevel.checkpoint()
-        running.reloader._read = good
+        running.reading[0] = good
         running.reloader.request()
         while not running.events("reload.finished"):
             await anyio.lowlevel.checkpoint()

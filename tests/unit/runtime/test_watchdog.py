@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,9 +15,17 @@ from types import FrameType
 
 import pytest
 
-from chatbot.runtime import watchdog
 from chatbot.runtime.run_directory import ControlDirectory
-from chatbot.runtime.watchdog import BLOCKED_SECONDS, NOTICED_SECONDS, LoopWatchdog, last_known_place, place_of
+from chatbot.runtime.watchdog import (
+    BLOCKED_SECONDS,
+    FACTS,
+    NOTICED_SECONDS,
+    STACK,
+    STACK_SIGNAL,
+    LoopWatchdog,
+    last_known_place,
+    place_of,
+)
 
 AUTHOR = """
 import threading, json
@@ -94,11 +103,11 @@ def test_a_restart_helps_only_after_a_minute_without_a_beat(site: Site) -> None:
 def test_a_blocked_loop_is_noted_for_other_processes_until_it_runs_again(site: Site, tmp_path: Path) -> None:
     site.dog.heartbeat({})
     site.now = NOTICED_SECONDS
-    site.dog._look()
+    site.dog.look()
     noted = last_known_place(site.control, tmp_path, asks=False)
 
     site.dog.heartbeat({})
-    site.dog._look()
+    site.dog.look()
 
     assert noted is not None
     assert last_known_place(site.control, tmp_path, asks=False) is None
@@ -141,18 +150,29 @@ def test_code_that_holds_the_gil_is_named_too(tmp_path: Path) -> None:
     assert place.startswith("stuck.py:")
 
 
-def test_the_stack_of_a_loop_that_waits_for_something_to_do_is_no_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@contextmanager
+def answering(file: Path, text: str) -> Iterator[None]:
+    """Have this process answer the signal with these stacks, as faulthandler does."""
+    assert STACK_SIGNAL is not None
+    before = signal.signal(STACK_SIGNAL, lambda *_: file.write_text(text))
+    try:
+        yield
+    finally:
+        signal.signal(STACK_SIGNAL, before)
+
+
+def test_the_stack_of_a_loop_that_waits_for_something_to_do_is_no_place(tmp_path: Path) -> None:
     control = ControlDirectory(tmp_path)
-    control.write_facts(watchdog.FACTS, {"pid": os.getpid(), "thread": 0x1F, "signal": 12, "place": None})
+    control.write_facts(FACTS, {"pid": os.getpid(), "thread": 0x1F, "signal": STACK_SIGNAL, "place": None})
+    file = control.path / STACK
+    file.touch()
     text = (
         'Thread 0x000000000000001e (most recent call first):\n  File "/bots/plugins/other.py", line 1 in a\n\n'
         'Current thread 0x000000000000001f (most recent call first):\n  File "/lib/selectors.py", line 468 in select\n'
     )
-    monkeypatch.setattr(watchdog, "_ask_for_stack", lambda *_: text)
-    assert last_known_place(control, tmp_path) is None
+    with answering(file, text):
+        assert last_known_place(control, tmp_path) is None
 
-    monkeypatch.setattr(watchdog, "_ask_for_stack", lambda *_: text.replace("/lib/selectors.py", "/bots/plugins/p.py"))
-    assert last_known_place(control, tmp_path) == "/bots/plugins/p.py:468 (select)"
+    with answering(file, text.replace("/lib/selectors.py", "/bots/plugins/p.py")):
+        assert last_known_place(control, tmp_path) == "/bots/plugins/p.py:468 (select)"
     assert json.loads((control.path / "watchdog.json").read_text())["place"] is None

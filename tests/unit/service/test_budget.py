@@ -33,10 +33,22 @@ def test_a_silent_thread_keeps_nothing() -> None:
     budget.spend(Operation.WRITE_MESSAGE, 0.0)
     budget.block(Operation.WRITE_MESSAGE, 5.0)
 
+    assert not budget.is_empty
+
     budget.expire(61.0)
 
-    assert budget._spent == {}
-    assert budget._closed_until == {}
+    assert budget.is_empty
+
+
+def test_a_thread_that_the_service_has_closed_is_remembered_until_it_opens() -> None:
+    budget = Budget()
+    budget.block(Operation.WRITE_MESSAGE, 5.0)
+
+    budget.expire(4.0)
+    assert not budget.is_empty
+
+    budget.expire(5.0)
+    assert budget.is_empty
 
 
 @given(

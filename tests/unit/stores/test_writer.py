@@ -182,11 +182,11 @@ def test_a_writer_outlives_its_loop_without_trouble():
     """As when a process is told to stop now: nobody waits for the answer any more."""
     disk = Disk()
     disk.gate.clear()
-    threads = []
+    writers = []
 
     async def main() -> None:
         writer = await started(disk)
-        threads.append(writer)
+        writers.append(writer)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(writer.submit, put(0))
             await until_busy(disk)
@@ -194,9 +194,6 @@ def test_a_writer_outlives_its_loop_without_trouble():
 
     anyio.run(main)
     disk.gate.set()
-    writer = threads[0]
-    writer._queue.put(None)
-    writer._thread.join(10)
+    anyio.run(writers[0].close)  # returns when the thread has ended
 
-    assert not writer._thread.is_alive()
     assert disk.groups == [[0]]

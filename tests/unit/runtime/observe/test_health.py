@@ -8,7 +8,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 import pytest
@@ -16,7 +16,7 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from chatbot.bot.degraded import LASTING_SECONDS
-from chatbot.cli.status import _exit_code
+from chatbot.cli.status import exit_code
 from chatbot.errors import StoreError
 from chatbot.model import UserId
 from chatbot.runtime import status_server as pages_module
@@ -109,7 +109,7 @@ async def store_full(site: Site) -> None:
         text = "the disk is full"
         raise StoreError(text)
 
-    site.status_monitor._store.commit = fail  # type: ignore[method-assign]
+    site.talk.store.commit = fail  # type: ignore[method-assign]
 
 
 async def no_token(site: Site) -> None:
@@ -140,7 +140,16 @@ async def lane_fails(site: Site) -> None:
 
 
 async def restarted(site: Site) -> None:
-    site.talk.bot._died_at, site.talk.bot.is_started = anyio.current_time(), False
+    """The bot ends, and its next start fails."""
+
+    async def fail(_bot: UserId) -> NoReturn:
+        text = "the disk is full"
+        raise StoreError(text)
+
+    await site.talk.stop()
+    site.talk.store.pending = fail  # type: ignore[method-assign]
+    with pytest.raises(StoreError):
+        await site.talk.bot.run(anyio.Event())
 
 
 async def slow_handler(site: Site) -> None:
@@ -214,7 +223,7 @@ async def test_each_problem_is_reported_where_the_table_says(tmp_path: Path, row
     handlers = {"handler_slow": "slow", "handler_abandoned": "stubborn"}
     for one in bot["degraded"]:
         assert f".{handlers.get(one['reason'], '')} (" in one["detail"] or one["reason"] not in handlers
-    assert _exit_code(status) == (69 if 503 in (health, ready) else 75 if reasons else 0)
+    assert exit_code(status) == (69 if 503 in (health, ready) else 75 if reasons else 0)
     assert "secret" not in str(found)
 
 
