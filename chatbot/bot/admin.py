@@ -16,19 +16,19 @@ async def drop(bot: Bot, letter: DeadLetter) -> None:
     Raises:
         StoreError: it could not be dropped.
     """
-    for lane in bot.scheduler.every_lane:  # first, so that an attempt under way does not bring the letter back
+    for lane in bot.scheduler.all_lanes:  # first, so that an attempt under way does not bring the letter back
         lane.drop_letters(lambda waiting: waiting.id == letter.id)
     await bot.context.commit([DropDeadLetter(letter.id)])
 
 
-def forget(bot: Bot, user: UserId) -> None:
+def erase(bot: Bot, user: UserId) -> None:
     """Erase a person from what is held in memory: pending actions, letters that wait for their try, timers."""
     bot.context.conversations.forget(user)
-    for lane in bot.scheduler.every_lane:
+    for lane in bot.scheduler.all_lanes:
         lane.erase(user)
 
 
-async def turns_in_hand(bot: Bot, *, patience: float) -> bool:
+async def wait_for_turns(bot: Bot, *, timeout: float) -> bool:
     """Wait for the turns that are under way now to end.
 
     Args:
@@ -38,7 +38,7 @@ async def turns_in_hand(bot: Bot, *, patience: float) -> bool:
         Whether they all ended in time.
     """
     turns = dict(bot.scheduler.working)
-    with anyio.move_on_after(patience):
+    with anyio.move_on_after(timeout):
         while any(bot.scheduler.working.get(thread) == turn for thread, turn in turns.items()):
             await bot.scheduler.ended.wait()
         return True

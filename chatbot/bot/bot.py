@@ -20,11 +20,11 @@ import anyio
 from chatbot.bot.commits import WriteBehind
 from chatbot.bot.degraded import BOT_RESTARTING, HANDLER_ABANDONED, SETTLED_SECONDS, Degraded, DegradedReasons
 from chatbot.bot.discovery import ThreadWatcher
-from chatbot.bot.environment import NOWHERE, BotContext, BotSettings, OnFailure
+from chatbot.bot.environment import NO_THREAD, BotContext, BotSettings, OnFailure
 from chatbot.bot.failure_log import OngoingFailures, RepeatedFailures
 from chatbot.bot.handlers import HandlerRunner
 from chatbot.bot.membership import Presence
-from chatbot.bot.monitoring import PATIENCE, Monitor, NoObserver, NoTracer, Observer, Tracer
+from chatbot.bot.monitoring import STALLED_SECONDS, Monitor, NoObserver, NoTracer, Observer, Tracer
 from chatbot.bot.retries import AttemptJournal
 from chatbot.bot.scheduler import Scheduler
 from chatbot.conversation import Conversations
@@ -123,8 +123,8 @@ class Bot:
         self._maintenance = Maintenance(context, self.watcher)
         self.is_started = False
         self._running_since = 0.0
-        self._died_at: float | None = None
-        self._died_of = ""
+        self._crashed_at: float | None = None
+        self._crashed_with = ""
         self._was_restored = False
 
     @property
@@ -148,7 +148,7 @@ class Bot:
         try:
             await self._run(stopping)
         except Exception as error:
-            self._died_at, self._died_of = anyio.current_time(), kind_of(error)
+            self._crashed_at, self._crashed_with = anyio.current_time(), kind_of(error)
             raise
         finally:
             self.is_started = False
@@ -161,12 +161,12 @@ class Bot:
         async with self.handlers.generations:
             await scheduler.announce(BotStarted(bot=context.user, occurred_on=context.now))
             async with anyio.create_task_group() as group:
-                group.start_soon(self._keep, self.watcher.run, "thread watcher")
-                group.start_soon(self._keep, scheduler.run, "scheduler")
-                group.start_soon(self._keep, self._write_behind.run, "write-behind")
-                group.start_soon(self._keep, self._maintenance.run, "maintenance")
-                group.start_soon(self._keep, self._run_timers, "timekeeper")
-                group.start_soon(self._keep, self._attempts.run, "journal of long handlers")
+                group.start_soon(self._run_forever, self.watcher.run, "thread watcher")
+                group.start_soon(self._run_forever, scheduler.run, "scheduler")
+                group.start_soon(self._run_forever, self._write_behind.run, "write-behind")
+                group.start_soon(self._run_forever, self._maintenance.run, "maintenance")
+                group.start_soon(self._run_forever, self._run_timers, "timekeeper")
+                group.start_soon(self._run_forever, self._attempts.run, "journal of long handlers")
                 self.is_started, self._running_since = True, anyio.current_time()
                 await stopping.wait()
                 await scheduler.announce(BotStopping(bot=context.user, occurred_on=context.now))
@@ -175,11 +175,11 @@ class Bot:
                 await self._drain()
                 group.cancel_scope.cancel()
         await self._write_behind.write()
-        await self._maintenance.note_horizon()
-        context.failures.sum_up(anyio.current_time())
-        context.log.info("bot.stopped", unsent=sum(len(lane.commits.outbox) for lane in scheduler.every_lane))
+        await self._maintenance.save_horizon()
+        context.failures.log_summary(anyio.current_time())
+        context.log.info("bot.stopped", unsent=sum(len(lane.commits.outbox) for lane in scheduler.all_lanes))
 
-    async def _keep(self, loop: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    async def _run_forever(self, loop: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         """Run a loop that never ends. If it does, for whatever reason, the bot ends with an error.
 
         A loop that is canceled by anybody but the bot would else end without a word, and the bot would live on without
@@ -197,7 +197,7 @@ class Bot:
         while True:
             changed = conversations.changed
             for thread in conversations.collect_due():
-                self.scheduler.ask(thread or NOWHERE)
+                self.scheduler.schedule(thread or NO_THREAD)
             due = conversations.next_due_ms()
             pause = MAX_SLEEP if due is None else (due - conversations.now_ms) / 1000
             with anyio.move_on_after(max(0.0, min(MAX_SLEEP, pause))):
@@ -208,10 +208,10 @@ class Bot:
         scheduler = self.scheduler
         scheduler.clear()
         while True:
-            owing = {thread for thread, lane in scheduler.lanes.items() if lane.is_owing}
+            owing = {thread for thread, lane in scheduler.lanes.items() if lane.has_pending_work}
             if not scheduler.working and not owing:
                 return
-            scheduler.ask_idle(owing)
+            scheduler.schedule_idle(owing)
             await scheduler.ended.wait()
 
     async def use_plugins(self, plugins: Iterable[HandlerSource]) -> None:
@@ -240,27 +240,27 @@ class Bot:
         for row in await store.pending(context.user):
             rows.setdefault(row.thread, []).append(row)
         context.was_killed = store.was_killed
-        noted = await self._judge_attempts()
+        unfinished = await self._review_attempts()
         records = await store.threads(context.user)
         parked = [record.thread for record in records if record.is_left]
         await context.conversations.load(self.handlers.dispatcher.schedules, parked)
-        self.scheduler.restart(noted)
+        self.scheduler.restart(unfinished)
         horizon_ms = await store.horizon(context.user)
         # What was said shortly before the horizon may have become visible after it.
-        looked_ms = None if horizon_ms is None else horizon_ms - context.settings.slack_ms
-        self.watcher.restart(looked_ms)
+        polled_ms = None if horizon_ms is None else horizon_ms - context.settings.slack_ms
+        self.watcher.restart(polled_ms)
         for record in records:
             pending = rows.pop(record.thread, ())
             if context.serves(record.thread) or record.is_left:
-                self.scheduler.resume(record, pending, looked_ms)
+                self.scheduler.resume(record, pending, polled_ms)
         for thread in (context.settings.threads or frozenset()) - self.scheduler.lanes.keys():
             self.scheduler.open(thread, None)
-        self._resume_elsewhere(rows)
+        self._restore_unknown_threads(rows)
         for letter in await store.dead_letters(context.user):
-            if letter.is_revived and not self.hand_over(letter):
+            if letter.is_revived and not self.queue_letter(letter):
                 context.log.warning("letter.postponed", letter=letter.id, reason="the bot is not in its thread")
 
-    async def _judge_attempts(self) -> Mapping[ThreadId, Attempt]:
+    async def _review_attempts(self) -> Mapping[ThreadId, Attempt]:
         """Return what is noted of handlers, with what the end of the process, or of the last run, says about them.
 
         A handler has killed the process if it was noted as running when the process died, and was not told to stop
@@ -290,13 +290,13 @@ class Bot:
             await store.commit(context.user, writes)
         return attempts
 
-    def _resume_elsewhere(self, rows: Mapping[ThreadId, Sequence[OutboxRow]]) -> None:
+    def _restore_unknown_threads(self, rows: Mapping[ThreadId, Sequence[OutboxRow]]) -> None:
         """Go on with actions for threads that the bot was never in: they fail unless it gets in."""
         for thread, pending in rows.items():
             outbox = self.scheduler.lane_of(thread).commits.outbox
             for row in pending:
                 outbox.add(row)
-            self.scheduler.ask(thread)
+            self.scheduler.schedule(thread)
 
     # ── dead letters ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -311,7 +311,7 @@ class Bot:
         if not self.can_retry(letter):
             return False
         await self.context.commit([ReviveDeadLetter(letter.id)])
-        return self.hand_over(letter)
+        return self.queue_letter(letter)
 
     def can_retry(self, letter: DeadLetter) -> bool:
         """Return whether the bot is in the thread of a dead letter, or the letter is of no thread."""
@@ -320,37 +320,41 @@ class Bot:
         lane = self.scheduler.lanes.get(letter.event.thread)
         return lane is not None and not lane.membership.is_out
 
-    def hand_over(self, letter: DeadLetter) -> bool:
+    def queue_letter(self, letter: DeadLetter) -> bool:
         """Give a letter that is marked for another attempt to its lane; return False if the bot is not there."""
         if not self.can_retry(letter):
             return False
-        thread = letter.event.thread if isinstance(letter.event, ThreadEvent) else NOWHERE
-        lane = self.scheduler.lanes[thread] if thread else self.scheduler.own
+        thread = letter.event.thread if isinstance(letter.event, ThreadEvent) else NO_THREAD
+        lane = self.scheduler.lanes[thread] if thread else self.scheduler.threadless_lane
         lane.retry_letter(letter)
-        self.scheduler.ask(thread)
+        self.scheduler.schedule(thread)
         return True
 
     # ── what tests and health ask ─────────────────────────────────────────────────────────────────────────────
 
-    def long_attempts(self, now: float) -> list[Write]:
+    def long_running_writes(self, now: float) -> list[Write]:
         """Return what notes the handlers that run for long, for a process that is about to end; in any thread."""
-        long = [lane.retries.long_attempt() for lane in self.scheduler.every_lane if lane.retries.is_long(now)]
+        long = [
+            lane.retries.long_running_write() for lane in self.scheduler.all_lanes if lane.retries.is_long_running(now)
+        ]
         return [write for write in long if write is not None]
 
     def running_handlers(self, now: float) -> list[str]:
         """Return the handlers that run, for people: name, place, thread and how long; in any thread."""
-        found = [lane.retries.running(now) for lane in self.scheduler.every_lane]
+        found = [lane.retries.running(now) for lane in self.scheduler.all_lanes]
         return [running for running in found if running is not None]
 
-    def is_starting_again(self, now: float) -> bool:
+    def is_restarting(self, now: float) -> bool:
         """Return whether the bot ended unexpectedly, and whoever supervises it is about to start it again."""
-        return not self.is_started and self._died_at is not None and now - self._died_at < PATIENCE
+        return not self.is_started and self._crashed_at is not None and now - self._crashed_at < STALLED_SECONDS
 
     def _restarts(self, now: float) -> Iterator[Degraded]:
         """Report an unexpected end, until the bot has run for a while again."""
-        if self._died_at is None or (self.is_started and now - self._running_since >= SETTLED_SECONDS):
+        if self._crashed_at is None or (self.is_started and now - self._running_since >= SETTLED_SECONDS):
             return
-        yield Degraded(BOT_RESTARTING, f"it ended by {self._died_of}: see bot.crashed in the log", now - self._died_at)
+        yield Degraded(
+            BOT_RESTARTING, f"it ended by {self._crashed_with}: see bot.crashed in the log", now - self._crashed_at
+        )
 
     def _abandoned_handlers(self, now: float) -> Iterator[Degraded]:
         for (user, thread), handler in self.context.shared.abandoned.items():
@@ -366,23 +370,23 @@ class Bot:
         """Return whether everything in a thread up to a version was handled, and nothing is owed there."""
         scheduler = self.scheduler
         lane = scheduler.lanes.get(thread)
-        if lane is None or thread in scheduler.working or not scheduler.is_at_rest:
+        if lane is None or thread in scheduler.working or not scheduler.is_idle:
             return False
         if lane.membership.presence is not Presence.IN:
             return lane.membership.is_out
         is_due = self.context.conversations.is_due(thread)
         return not is_due and lane.commits.cursor.top >= version and lane.is_settled
 
-    async def at_rest(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Wait until nothing is to be handled outside threads."""
-        while not self.scheduler.is_at_rest:
+        while not self.scheduler.is_idle:
             with anyio.move_on_after(self.context.settings.cadence.interval):
                 await self.scheduler.ended.wait()
 
-    async def settled(self, thread: ThreadId, version: int) -> None:
+    async def wait_until_settled(self, thread: ThreadId, version: int) -> None:
         """Wait until a thread is handled up to a version and nothing is owed there; hastens its next poll."""
         while not self.is_settled(thread, version):
-            self.scheduler.ask(thread)
+            self.scheduler.schedule(thread)
             # Asked for again only after a while: a turn that waits for a quota is over at once, with nothing done.
             with anyio.move_on_after(self.context.settings.cadence.interval):
                 while not self.is_settled(thread, version):
@@ -404,12 +408,12 @@ class Maintenance:
     async def run(self) -> None:
         """Do it again and again, until canceled."""
         while True:
-            self._context.failures.sum_up(anyio.current_time())
+            self._context.failures.log_summary(anyio.current_time())
             before_ms = int((self._context.clock() - self._context.settings.retention.total_seconds()) * 1000)
             await self._commit([Prune(before_ms), *self._horizon()])
             await anyio.sleep(MAINTENANCE_SECONDS)
 
-    async def note_horizon(self) -> None:
+    async def save_horizon(self) -> None:
         """Let the next start know which threads need no poll at once; losing that costs it polls, no more."""
         if horizon := self._horizon():
             await self._commit(horizon)

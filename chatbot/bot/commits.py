@@ -51,12 +51,20 @@ class ThreadCommits:
         outbox: the actions on their way.
         receipts: what is owed in receipts.
         proofs: keys of own messages that the poll in hand has shown, with the eldest message of each.
-        half_shown: what people have seen of streamed texts whose handlers failed.
+        unfinished_streams: what people have seen of streamed texts whose handlers failed.
     """
 
     __slots__ = (
-        "_context", "_lazy", "_marks", "_write_behind",
-        "cursor", "half_shown", "outbox", "proofs", "receipts", "state",
+        "_context",
+        "_deferred",
+        "_marks",
+        "_write_behind",
+        "cursor",
+        "outbox",
+        "proofs",
+        "receipts",
+        "state",
+        "unfinished_streams",
     )  # fmt: skip
 
     def __init__(
@@ -73,7 +81,7 @@ class ThreadCommits:
         self.state = state
         self.outbox = _outbox(context, state, rows)
         self.proofs: Mapping[str, MessageId] = {}
-        self.half_shown: dict[ActionKey, str] = {}
+        self.unfinished_streams: dict[ActionKey, str] = {}
         self.restart(record)
         write_behind.threads[state.key] = self
 
@@ -82,7 +90,7 @@ class ThreadCommits:
         floor, base, seen = (record.floor, record.base, record.seen) if record else (0, 0, {})
         self.cursor = Cursor(floor, base, seen, slack_ms=self._context.settings.slack_ms)
         self.receipts = ReceiptSender.of(record)
-        self._lazy: list[Write] = []
+        self._deferred: list[Write] = []
         self._marks: dict[int, int] = {}
 
     @property
@@ -97,7 +105,7 @@ class ThreadCommits:
         return max(self.cursor.top, self.outbox.latest)
 
     @property
-    def stay_begun(self) -> int:
+    def stay_start(self) -> int:
         """The id after which the bot's present stay in the thread began."""
         return max(self.cursor.floor, self.state.arrived - 1)
 
@@ -116,7 +124,7 @@ class ThreadCommits:
             before = [*deferred.writes, *self.marks_of(deferred.marks)]
             await self._context.commit([*before, *writes, *self.marks_of(seen)], place=self.state.key)
         except BaseException:
-            self.put_back(deferred)
+            self.restore_deferred(deferred)
             raise
         self.cursor.mark(seen)
 
@@ -131,19 +139,19 @@ class ThreadCommits:
 
     def schedule_writes(self) -> None:
         """Have the deferred writes done in about a second, unless an event takes them along before."""
-        self._lazy += self.outbox.take_settlements()
-        if self._lazy or self._marks:
+        self._deferred += self.outbox.take_settlements()
+        if self._deferred or self._marks:
             self._write_behind.add(self)
 
     def take_deferred(self) -> DeferredWrites:
         """Remove and return what waits to be written, for whoever is about to write it."""
-        waiting = DeferredWrites([*self._lazy, *self.outbox.take_settlements()], self._marks)
-        self._lazy, self._marks = [], {}
+        waiting = DeferredWrites([*self._deferred, *self.outbox.take_settlements()], self._marks)
+        self._deferred, self._marks = [], {}
         return waiting
 
-    def put_back(self, waiting: DeferredWrites) -> None:
+    def restore_deferred(self, waiting: DeferredWrites) -> None:
         """Let what could not be written wait on, except marks that newer versions have overtaken."""
-        self._lazy = [*waiting.writes, *self._lazy]
+        self._deferred = [*waiting.writes, *self._deferred]
         known = self.cursor.seen
         self._marks = {
             **{id: version for id, version in waiting.marks.items() if known.get(id) == version},
@@ -156,7 +164,7 @@ class ThreadCommits:
 
     def defer(self, write: Write) -> None:
         """Write this with the next commit; losing it in a crash costs a poll, no more."""
-        self._lazy.append(write)
+        self._deferred.append(write)
 
     def mark_handled(self, identifier: int, version: int) -> None:
         """Note that a message needs no handler; that is written some time."""
@@ -171,7 +179,7 @@ class ThreadCommits:
         """
         settled = self.cursor.finish_full_poll(top)
         if settled is not None:
-            self._lazy = [write for write in self._lazy if not isinstance(write, MoveBase)]
+            self._deferred = [write for write in self._deferred if not isinstance(write, MoveBase)]
             self.defer(MoveBase(self.state.key, settled.base, settled.below))
 
 
@@ -187,10 +195,10 @@ class WriteBehind:
 
     def __init__(self, context: BotContext) -> None:
         self._context = context
-        self._owing: dict[ThreadCommits, None] = {}
-        self._in_hand: frozenset[ThreadCommits] = frozenset()
-        self._turn = anyio.Lock()
-        self._called = anyio.Event()
+        self._waiting: dict[ThreadCommits, None] = {}
+        self._writing: frozenset[ThreadCommits] = frozenset()
+        self._lock = anyio.Lock()
+        self._requested = anyio.Event()
         self.threads: dict[ThreadId, ThreadCommits] = {}
 
     def latest_version(self, thread: ThreadId) -> int:
@@ -200,42 +208,42 @@ class WriteBehind:
 
     def add(self, commits: ThreadCommits) -> None:
         """Have the deferred writes of a thread written."""
-        self._owing[commits] = None
-        self._called.set()
+        self._waiting[commits] = None
+        self._requested.set()
 
     async def run(self) -> None:
         """Write again and again, until canceled."""
         while True:
-            await self._called.wait()
+            await self._requested.wait()
             await anyio.sleep(DEFER_SECONDS)
             await self.write()
 
     async def write(self) -> None:
         """Write what there is; what the store does not take waits on."""
-        async with self._turn:
-            self._called = anyio.Event()
-            owing, self._owing = frozenset(self._owing), {}
+        async with self._lock:
+            self._requested = anyio.Event()
+            owing, self._waiting = frozenset(self._waiting), {}
             taken = {commits: commits.take_deferred() for commits in owing}
             writes: list[Write] = []
             for commits, deferred in taken.items():
                 writes += [*deferred.writes, *commits.marks_of(deferred.marks)]
             if not writes:
                 return
-            self._in_hand = owing
+            self._writing = owing
             try:
                 await self._context.commit(writes)
             except StoreError as error:
                 self._context.ongoing.record_failure("store", error)
                 for commits, deferred in taken.items():
-                    commits.put_back(deferred)
+                    commits.restore_deferred(deferred)
                     self.add(commits)
             finally:
-                self._in_hand = frozenset()
+                self._writing = frozenset()
 
     async def wait_for(self, commits: ThreadCommits) -> None:
         """Wait while something of this thread is being written: what comes later must not be written before it."""
-        if commits in self._in_hand:
-            async with self._turn:
+        if commits in self._writing:
+            async with self._lock:
                 pass
 
 
@@ -253,11 +261,11 @@ def _outbox(context: BotContext, state: ThreadState, rows: Sequence[OutboxRow]) 
         log=state.log,
         rows=rows,
         during=context.tracer.action,
-        report_failure=partial(_note_sending, context, state.key),
+        report_failure=partial(_report_sending, context, state.key),
     )
 
 
-def _note_sending(context: BotContext, thread: ThreadId, error: ServiceError | None) -> None:
+def _report_sending(context: BotContext, thread: ThreadId, error: ServiceError | None) -> None:
     if error is not None:
         context.ongoing.record_failure("send", error, place=thread)
     else:

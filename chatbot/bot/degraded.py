@@ -62,7 +62,7 @@ Source = Callable[[float], Iterable[Degraded]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Begun:
+class _OngoingReason:
     detail: str
     since: float
     after: float
@@ -72,7 +72,7 @@ class DegradedReasons:
     """The reasons of one bot, or of the process."""
 
     def __init__(self) -> None:
-        self._begun: dict[tuple[str, str], _Begun] = {}
+        self._begun: dict[tuple[str, str], _OngoingReason] = {}
         self._sources: list[Source] = []
 
     def begin(self, reason: str, detail: str, now: float, *, place: str = "", after: float = 0.0) -> None:
@@ -86,7 +86,7 @@ class DegradedReasons:
             after: seconds that it must last before it is a reason.
         """
         known = self._begun.get((reason, place))
-        self._begun[reason, place] = _Begun(detail, now if known is None else known.since, after)
+        self._begun[reason, place] = _OngoingReason(detail, now if known is None else known.since, after)
 
     def end(self, reason: str, *, place: str = "") -> None:
         """It is right again; nothing happens if it was not wrong."""

@@ -13,7 +13,7 @@ from chatbot.bot.membership import Presence
 from chatbot.bot.scheduler import Scheduler
 from chatbot.errors import OutcomeUnknown, ServiceError, Throttled, Unreachable
 from chatbot.model import ThreadId, ThreadItem, milliseconds
-from chatbot.polling.eventgrid import Reliance
+from chatbot.polling.eventgrid import DeliveryReliability
 from chatbot.polling.thread_list import ThreadListWalk, may_have_moved
 from chatbot.service.back_off import BackOff
 from chatbot.service.budget import Operation
@@ -21,11 +21,11 @@ from chatbot.service.budget import Operation
 FULL_WALK_SECONDS: Final = 600.0
 """Seconds between two full reads of the thread list: a few threads are listed out of order (recorded sessions)."""
 
-SPENT_BEFORE: Final = 30
+ASSUMED_SPENT: Final = 30
 """Requests that a previous process may have made just before this one started."""
 
-SUMMONS_SECONDS: Final = 0.25
-"""Minimum seconds between two polls, however often `summon` is called: 40 in 10 s; the service allows 50."""
+MIN_POLL_SECONDS: Final = 0.25
+"""Minimum seconds between two polls, however often `request_poll` is called: 40 in 10 s; the service allows 50."""
 
 
 class ThreadWatcher:
@@ -42,12 +42,12 @@ class ThreadWatcher:
     def __init__(self, context: BotContext, scheduler: Scheduler) -> None:
         self._context = context
         self._scheduler = scheduler
-        self._summoned = anyio.Event()
-        self._heard_ms: int | None = None
+        self._requested = anyio.Event()
+        self._polled_ms: int | None = None
         self._full_walk: ThreadListWalk | None = None
         self._full_walk_at = 0.0
         self._is_complete = False
-        self._reliance = Reliance()
+        self._reliability = DeliveryReliability()
         self.has_walked = False
 
     def restart(self, horizon_ms: int | None) -> None:
@@ -56,48 +56,48 @@ class ThreadWatcher:
         Args:
             horizon_ms: Service time, epoch ms, up to which everything is settled; None if unknown.
         """
-        self._heard_ms, self._is_complete = horizon_ms, horizon_ms is not None
+        self._polled_ms, self._is_complete = horizon_ms, horizon_ms is not None
         self._full_walk, self.has_walked = None, False
 
-    def summon(self) -> None:
+    def request_poll(self) -> None:
         """Poll the thread list as soon as possible, instead of at its next interval."""
-        self._summoned.set()
+        self._requested.set()
 
     def is_in(self, thread: ThreadId) -> bool:
         """Return whether the bot is in a thread, as far as it knows."""
         lane = self._scheduler.lanes.get(thread)
         return lane is not None and not lane.membership.is_out
 
-    def told(self, thread: ThreadId) -> None:
+    def handle_notification(self, thread: ThreadId) -> None:
         """Handle an Event Grid notification about a thread, which may not be one of the bot's."""
         if not self.is_in(thread):
-            self.summon()  # the thread list shows whether the thread is the bot's
+            self.request_poll()  # the thread list shows whether the thread is the bot's
             return
         lane = self._scheduler.lanes[thread]
-        self._reliance.record_delivery(thread, anyio.current_time())
-        lane.poller.stir()
+        self._reliability.record_delivery(thread, anyio.current_time())
+        lane.poller.mark_notified()
         if not lane.is_backing_off:
-            self._scheduler.ask(thread, due=lane.poller.next_wake(anyio.current_time()))
+            self._scheduler.schedule(thread, due=lane.poller.next_notified_poll(anyio.current_time()))
 
     @property
     def pause(self) -> float:
         """Seconds between two polls of the thread list; longer while Event Grid delivers reliably."""
         cadence = self._context.settings.cadence
-        return cadence.idle if self._reliance.is_trusted(anyio.current_time()) else cadence.interval
+        return cadence.idle if self._reliability.is_trusted(anyio.current_time()) else cadence.interval
 
     async def run(self) -> None:
         """Poll the thread list until canceled."""
         now = self._full_walk_at = anyio.current_time()
-        if self._heard_ms is not None:
+        if self._polled_ms is not None:
             # A previous process may just have used part of the quota. Changes since its end are found by one poll.
-            for _ in range(SPENT_BEFORE):
+            for _ in range(ASSUMED_SPENT):
                 self._context.budget.spend(Operation.LIST_THREADS, now)
                 self._context.budget.spend(Operation.WALK_THREADS, now)
         back_off = BackOff()
         self._context.monitor.thread_list_polled()
         while not self._context.is_stopping:
             try:
-                await self._listen()
+                await self._poll()
                 self._context.ongoing.record_success("list threads")
                 back_off.succeeded()
                 pause = self.pause if self._full_walk is None else self._context.settings.cadence.interval
@@ -107,13 +107,13 @@ class ThreadWatcher:
         await anyio.sleep_forever()  # a stopping bot polls no more, but returning here would count as a failure
 
     async def _wait(self, pause: float) -> None:
-        """Wait for the next poll; `summon` shortens the wait, but not below `SUMMONS_SECONDS` or the pause."""
+        """Wait for the next poll; `request_poll` shortens the wait, but not below `MIN_POLL_SECONDS` or the pause."""
         self._context.monitor.thread_list_polled(pause)
-        least = min(pause, SUMMONS_SECONDS)
+        least = min(pause, MIN_POLL_SECONDS)
         await anyio.sleep(least)
         with anyio.move_on_after(pause - least):
-            await self._summoned.wait()
-        self._summoned = anyio.Event()
+            await self._requested.wait()
+        self._requested = anyio.Event()
 
     def _failed(self, error: ServiceError, back_off: BackOff) -> float:
         self._context.ongoing.record_failure("list threads", error)
@@ -123,43 +123,43 @@ class ThreadWatcher:
             self._context.budget.block(Operation.LIST_THREADS, now + pause)
         return pause
 
-    async def _listen(self) -> None:
+    async def _poll(self) -> None:
         """Read what has changed since the last poll, then continue the full walk."""
-        if self._heard_ms is not None:
-            walk = ThreadListWalk(self._context.service, self._context.budget, horizon_ms=self._heard_ms)
+        if self._polled_ms is not None:
+            walk = ThreadListWalk(self._context.service, self._context.budget, horizon_ms=self._polled_ms)
             while not walk.is_over:
-                self._hear(await walk.read(), walk)
+                self._process(await walk.read(), walk)
             # The start of the walk, not its end: changes made during the walk must be read again.
-            self._heard_ms = walk.begun_ms or self._heard_ms
-        if self._full_walk is None and (self._heard_ms is None or anyio.current_time() >= self._full_walk_at):
+            self._polled_ms = walk.begun_ms or self._polled_ms
+        if self._full_walk is None and (self._polled_ms is None or anyio.current_time() >= self._full_walk_at):
             self._full_walk = ThreadListWalk(self._context.service, self._context.budget)
         if self._full_walk is not None:
-            await self._go_on(self._full_walk)
+            await self._continue_full_walk(self._full_walk)
 
-    async def _go_on(self, walk: ThreadListWalk) -> None:
+    async def _continue_full_walk(self, walk: ThreadListWalk) -> None:
         """Read further pages of the full walk, as many as its share of the quota allows now."""
         while not self._context.budget.delay(Operation.WALK_THREADS, anyio.current_time()):
             self._context.budget.spend(Operation.WALK_THREADS, anyio.current_time())
             try:
-                self._hear(await walk.read(), walk)
+                self._process(await walk.read(), walk)
             except (Throttled, Unreachable, OutcomeUnknown):
                 raise
             except ServiceError:
                 self._full_walk = None  # start over: the service may have refused the page link
                 raise
-            self._heard_ms = self._heard_ms or walk.begun_ms
+            self._polled_ms = self._polled_ms or walk.begun_ms
             if walk.is_over:
                 self._full_walk, self._full_walk_at = None, anyio.current_time() + FULL_WALK_SECONDS
                 self.has_walked = self._is_complete = True
                 return
 
-    def _hear(self, items: Iterable[ThreadItem], walk: ThreadListWalk) -> None:
+    def _process(self, items: Iterable[ThreadItem], walk: ThreadListWalk) -> None:
         self._context.monitor.thread_list_polled()
         self._scheduler.answers.note_answer()
         if walk.pages == 1 and walk.date_ms is not None:
             self._context.conversations.note_service_time(walk.date_ms)
         for item in items:
-            if not self._is_news(item):
+            if not self._needs_poll(item):
                 continue
             lane = self._scheduler.lanes.get(item.id)
             if lane is None:
@@ -170,13 +170,13 @@ class ThreadWatcher:
                 lane.membership.probe(item.last_activity)
             stamp_ms = milliseconds(item.last_activity) if item.last_activity else walk.begun_ms
             if stamp_ms is not None:
-                lane.poller.ring(stamp_ms)
+                lane.poller.note_activity(stamp_ms)
                 age = ((walk.begun_ms or stamp_ms) - stamp_ms) / 1000
-                self._reliance.record_move(item.id, age, anyio.current_time())
+                self._reliability.record_activity(item.id, age, anyio.current_time())
             if not lane.is_backing_off:
-                self._scheduler.ask(item.id)
+                self._scheduler.schedule(item.id)
 
-    def _is_news(self, item: ThreadItem) -> bool:
+    def _needs_poll(self, item: ThreadItem) -> bool:
         """Return whether a listed thread must be polled."""
         lane = self._scheduler.lanes.get(item.id)
         if lane is None:
@@ -184,10 +184,10 @@ class ThreadWatcher:
         if lane.membership.is_out:
             if item.deleted_on is not None:
                 return lane.membership.presence is Presence.OUT
-            return self._context.serves(item.id) and lane.membership.is_worth_a_probe(
-                item.last_activity, lane.poller.looked_ms, anyio.current_time()
+            return self._context.serves(item.id) and lane.membership.needs_probe(
+                item.last_activity, lane.poller.polled_ms, anyio.current_time()
             )
-        return item.deleted_on is not None or may_have_moved(item.last_activity, lane.poller.looked_ms)
+        return item.deleted_on is not None or may_have_moved(item.last_activity, lane.poller.polled_ms)
 
     def settled_ms(self) -> int | None:
         """Return the service time, epoch ms, up to which all changes in the thread list are settled; None if unknown.
@@ -195,9 +195,9 @@ class ThreadWatcher:
         After a restart, only threads that have changed since then must be polled before their interval. The value
         must never be later than an unsettled change, or that change waits for the thread's idle poll.
         """
-        if not self._is_complete or self._heard_ms is None:
+        if not self._is_complete or self._polled_ms is None:
             return None
-        settled = self._heard_ms
+        settled = self._polled_ms
         for lane in self._scheduler.lanes.values():
             if (unsettled := _unsettled_since(lane)) is not None:
                 settled = min(settled, unsettled)
@@ -207,7 +207,7 @@ class ThreadWatcher:
 def _unsettled_since(lane: Lane) -> int | None:
     """Return since when a thread may have unsettled changes, as epoch ms; 0 if unknown, None if it has none."""
     poller, presence = lane.poller, lane.membership.presence
-    if poller.rung_ms is None or lane.membership.is_out:
+    if poller.activity_ms is None or lane.membership.is_out:
         return None
     # If the membership is unknown, it is enough that the list shows the thread again.
-    return poller.rung_ms if presence is Presence.UNKNOWN else poller.looked_ms or 0
+    return poller.activity_ms if presence is Presence.UNKNOWN else poller.polled_ms or 0

@@ -64,7 +64,7 @@ class BotSettings:
     max_handlers: int = 32
 
 
-NOWHERE: Final = ThreadId("")
+NO_THREAD: Final = ThreadId("")
 """Stands in the store, and among lanes, for events outside threads."""
 
 OnFailure = Callable[[Event | None, Exception], None]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FORGOTTEN_SECONDS: Final = 3600.0
 """Seconds without an occurrence after which a failure is logged in full again."""
 
-MOST: Final = 1000
+MAX_FAILURES: Final = 1000
 """Number of distinct failures remembered; beyond it, the least recent one is forgotten."""
 
 
@@ -32,14 +32,14 @@ class _Failure:
     """A known failure.
 
     Args:
-        met_at: Time of its last occurrence.
-        said_at: Time of its last log line.
+        last_at: Time of its last occurrence.
+        logged_at: Time of its last log line.
         unsaid: Occurrences since that log line.
     """
 
-    met_at: float
-    said_at: float
-    unsaid: int = 0
+    last_at: float
+    logged_at: float
+    unlogged: int = 0
 
 
 class RepeatedFailures:
@@ -53,29 +53,29 @@ class RepeatedFailures:
         self._log = log
         self._known: OrderedDict[tuple[str, str, str], _Failure] = OrderedDict()
 
-    def is_news(self, handler: str, error: Exception, now: float) -> bool:
+    def is_new(self, handler: str, error: Exception, now: float) -> bool:
         """Count a failure, and return whether to log it in full."""
         key = (handler, kind_of(error), _place_of(error))
         known = self._known.get(key)
-        if known is None or now - known.met_at >= FORGOTTEN_SECONDS:
+        if known is None or now - known.last_at >= FORGOTTEN_SECONDS:
             self._known[key] = _Failure(now, now)
             self._known.move_to_end(key)
-            if len(self._known) > MOST:
+            if len(self._known) > MAX_FAILURES:
                 self._known.popitem(last=False)
             return True
-        known.met_at, known.unsaid = now, known.unsaid + 1
+        known.last_at, known.unlogged = now, known.unlogged + 1
         self._known.move_to_end(key)
         return False
 
-    def sum_up(self, now: float) -> None:
+    def log_summary(self, now: float) -> None:
         """Log how often each failure has recurred since its last log line; skip those that have not."""
         for (handler, kind, place), known in self._known.items():
-            if known.unsaid:
-                seconds = round(now - known.said_at)
+            if known.unlogged:
+                seconds = round(now - known.logged_at)
                 self._log.error(
-                    "handler.failed_again", handler=handler, error=kind, at=place, times=known.unsaid, seconds=seconds
+                    "handler.failed_again", handler=handler, error=kind, at=place, times=known.unlogged, seconds=seconds
                 )
-                known.unsaid, known.said_at = 0, now
+                known.unlogged, known.logged_at = 0, now
 
 
 def _place_of(error: Exception) -> str:

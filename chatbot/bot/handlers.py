@@ -25,16 +25,16 @@ class _Generation:
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self.dispatcher = dispatcher
-        self._in_hand = 0
+        self._active = 0
         self._retired = anyio.Event()
         self._idle = anyio.Event()
-        self.made = anyio.Event()
+        self.ready = anyio.Event()
         self.error: Exception | None = None
 
-    async def begin(self, group: TaskGroup) -> None:
+    async def start(self, group: TaskGroup) -> None:
         """Run in a group; returns when everything is made, and raises what could not be."""
         group.start_soon(self.run)
-        await self.made.wait()
+        await self.ready.wait()
         if self.error is not None:
             raise self.error
 
@@ -54,19 +54,19 @@ class _Generation:
         Whoever waits for `made` raises what could not be made; what fails later is raised here.
         """
         try:
-            await self.dispatcher.author_code.run(self._live(), self)
+            await self.dispatcher.author_code.run(self._serve(), self)
         except Exception as error:
-            if self.made.is_set():
+            if self.ready.is_set():
                 raise
             self.error = error
         finally:
-            self.made.set()
+            self.ready.set()
 
-    async def _live(self) -> None:
+    async def _serve(self) -> None:
         async with self.dispatcher:
-            self.made.set()
+            self.ready.set()
             await self._retired.wait()
-            while self._in_hand:
+            while self._active:
                 self._idle = anyio.Event()
                 await self._idle.wait()
 
@@ -75,12 +75,12 @@ class _Generation:
         self._retired.set()
 
     @contextmanager
-    def at_work(self) -> Iterator[Dispatcher]:
-        self._in_hand += 1
+    def use(self) -> Iterator[Dispatcher]:
+        self._active += 1
         try:
             yield self.dispatcher
         finally:
-            self._in_hand -= 1
+            self._active -= 1
             self._idle.set()
 
 
@@ -106,7 +106,7 @@ class HandlerGenerations:
         await group.__aenter__()
         generation = _Generation(self.dispatcher)
         try:
-            await generation.begin(group)
+            await generation.start(group)
         except BaseException:
             await group.__aexit__(None, None, None)
             raise
@@ -127,9 +127,9 @@ class HandlerGenerations:
             raise first from None
 
     @contextmanager
-    def at_work(self) -> Iterator[Dispatcher]:
+    def use(self) -> Iterator[Dispatcher]:
         """The present ones, kept until the block that uses them ends."""
-        with self._current.at_work() as dispatcher:
+        with self._current.use() as dispatcher:
             yield dispatcher
 
     async def replace(self, dispatcher: Dispatcher) -> None:
@@ -141,7 +141,7 @@ class HandlerGenerations:
         generation = _Generation(dispatcher)
         if self._group is not None:
             try:
-                await generation.begin(self._group)
+                await generation.start(self._group)
             except BaseException:
                 generation.retire()  # should it be made after all, it is torn down at once
                 raise
@@ -214,7 +214,7 @@ class HandlerRunner:
             before: awaited when it is the event's turn, before the handlers run.
         """
         begun = anyio.current_time()
-        async with self._when_free(event) as dispatcher:
+        async with self._slot(event) as dispatcher:
             if before is not None:
                 await before()
             memory = self._context.conversations.unit_of_work(event)
@@ -230,7 +230,7 @@ class HandlerRunner:
         self, event: Event, failed: Outcome, limits: RunLimits, *, channel: LiveChannel | None
     ) -> Outcome:
         """Run the error handlers on an event that will not be tried again; see `handle`."""
-        async with self._when_free(event) as dispatcher:
+        async with self._slot(event) as dispatcher:
             memory = self._context.conversations.unit_of_work(event)
             outcome = await dispatcher.dispatch_failure(
                 event, failed, memory, live=channel, handler_scope=self._context.tracer.handler, limits=limits
@@ -240,7 +240,7 @@ class HandlerRunner:
         return outcome
 
     @asynccontextmanager
-    async def _when_free(self, event: Event) -> AsyncIterator[Dispatcher]:
+    async def _slot(self, event: Event) -> AsyncIterator[Dispatcher]:
         """Wait until one more event may be handled, and give the handlers."""
         self.busy += 1
         self.changed.set()
@@ -248,7 +248,7 @@ class HandlerRunner:
             with self._context.monitor.waiting(event):
                 await self._limiter.acquire()
             try:
-                with self.generations.at_work() as dispatcher, self._context.monitor.handling(event):
+                with self.generations.use() as dispatcher, self._context.monitor.handling(event):
                     yield dispatcher
             finally:
                 self._limiter.release()
@@ -263,7 +263,7 @@ class HandlerRunner:
             event_key=event.key,
             thread=event.thread if isinstance(event, ThreadEvent) else None,
         )
-        if self._context.failures.is_news(handler or "", error, anyio.current_time()):
+        if self._context.failures.is_new(handler or "", error, anyio.current_time()):
             try:
                 log.error("handler.failed", exc_info=(type(error), error, error.__traceback__))
             except BaseException:  # what it was caused by is asked, too, and may have a class of a plugin

@@ -22,7 +22,7 @@ from chatbot.bot.environment import BotContext
 from chatbot.bot.handlers import HandlerRunner
 from chatbot.bot.membership import AnswerCheck, Presence, Sighting, ThreadState
 from chatbot.bot.poll import ThreadPoller
-from chatbot.bot.poll_queue import NextRun, sooner
+from chatbot.bot.poll_queue import NextRun, earliest
 from chatbot.bot.presence import ThreadPresence
 from chatbot.bot.processor import EventProcessor
 from chatbot.bot.read_receipts import ReceiptPoller
@@ -71,18 +71,18 @@ class Lane:
         thread: which thread; None for events outside threads.
         record: what the store knows of it; None for a thread the bot was never in.
         rows: actions that an earlier process left pending here.
-        noted: an attempt that an earlier process noted before it died.
-        looked_ms: the service's time, epoch ms, up to which an earlier process has handled everything; None if that
+        unfinished: an attempt that an earlier process noted before it died.
+        polled_ms: the service's time, epoch ms, up to which an earlier process has handled everything; None if that
             is not known.
 
     Attributes:
         thread: the thread's key.
-        is_over: nothing more is to be done here; the lane may go.
+        is_finished: nothing more is to be done here; the lane may go.
     """
 
     __slots__ = (
         "_back_off", "_context", "_exclusive", "_is_deleted", "_letters", "_suspicion",
-        "commits", "is_over", "membership", "poller", "presence", "processor", "receipts", "state", "thread",
+        "commits", "is_finished", "membership", "poller", "presence", "processor", "receipts", "state", "thread",
     )  # fmt: skip
 
     def __init__(
@@ -92,8 +92,8 @@ class Lane:
         record: ThreadRecord | None,
         *,
         rows: Sequence[OutboxRow] = (),
-        noted: Attempt | None = None,
-        looked_ms: int | None = None,
+        unfinished: Attempt | None = None,
+        polled_ms: int | None = None,
     ) -> None:
         context, handlers = services.context, services.handlers
         self._context = context
@@ -101,15 +101,15 @@ class Lane:
         self.thread = self.state.key
         self.membership = self.state.membership
         self.commits = ThreadCommits(context, self.state, services.write_behind, record=record, rows=rows)
-        retries = RetryLoop(context, handlers, services.attempts, self.commits, noted, services.wake)
+        retries = RetryLoop(context, handlers, services.attempts, self.commits, unfinished, services.wake)
         self.processor = EventProcessor(context, self.commits, retries, services.write_behind, services.route)
         self.presence = ThreadPresence(context, self.processor, services.answers, is_new=record is None)
-        looked_ms = self.membership.left_ms if self.membership.is_out else looked_ms
-        self.poller = ThreadPoller(context, self.commits, self.presence, looked_ms=looked_ms)
+        polled_ms = self.membership.left_ms if self.membership.is_out else polled_ms
+        self.poller = ThreadPoller(context, self.commits, self.presence, polled_ms=polled_ms)
         self.receipts = ReceiptPoller(context, handlers, self.state)
         if thread is not None:
             services.answers.threads[thread] = self.state
-        self.is_over = False
+        self.is_finished = False
         self._exclusive: AbstractAsyncContextManager[object] = nullcontext() if thread else anyio.Lock()
         self._letters: list[DeadLetter] = []
         self._is_deleted = False
@@ -127,7 +127,7 @@ class Lane:
         return self.commits.is_settled and not self._letters
 
     @property
-    def is_owing(self) -> bool:
+    def has_pending_work(self) -> bool:
         """Whether something is owed that can be done now; what is parked cannot."""
         return self.membership.presence is Presence.IN and not self.commits.is_settled
 
@@ -148,10 +148,10 @@ class Lane:
 
     def retry_letter(self, letter: DeadLetter) -> None:
         """Have a dead letter tried again in the next turn; asked twice meanwhile, it is tried once."""
-        if not self._awaits(letter):
+        if not self._is_waiting(letter):
             self._letters.append(letter)
 
-    def _awaits(self, letter: DeadLetter) -> bool:
+    def _is_waiting(self, letter: DeadLetter) -> bool:
         return any(waiting.id == letter.id for waiting in self._letters)
 
     def drop_letters(self, is_meant: Callable[[DeadLetter], bool]) -> None:
@@ -170,9 +170,9 @@ class Lane:
         try:
             next_run = await (self._work() if self.state.thread else self._work_outside_threads())
         except TryAgain as again:
-            return NextRun(call=again.pause)
+            return NextRun(due_in=again.pause)
         except (ServiceError, StoreError) as error:
-            return NextRun(call=self._failed(error))
+            return NextRun(due_in=self._failed(error))
         self._back_off.succeeded()
         return next_run
 
@@ -182,7 +182,7 @@ class Lane:
             await self._leave(is_deleted=True)
         if self.membership.is_out:
             return await self._work_while_out()
-        if presence is Presence.SUSPECTED and (next_run := await self._look_for_bot()) is not None:
+        if presence is Presence.SUSPECTED and (next_run := await self._check_membership()) is not None:
             return next_run
         try:
             return await self._work_while_in()
@@ -194,7 +194,7 @@ class Lane:
                 raise
             self.membership.suspect()
             self._suspicion = error
-            return await self._look_for_bot() or NextRun(call=0.0)
+            return await self._check_membership() or NextRun(due_in=0.0)
 
     async def _work_while_in(self) -> NextRun:
         pause: float | None = None
@@ -204,10 +204,10 @@ class Lane:
             except TryAgain as again:
                 pause = again.pause
         if self.membership.presence is not Presence.IN:
-            return NextRun(call=pause)
-        pause = sooner(pause, await self._send())
+            return NextRun(due_in=pause)
+        pause = earliest(pause, await self._send())
         self.state.budget.expire(anyio.current_time())
-        return NextRun(call=pause, beat=None if self._context.is_stopping else self._beat())
+        return NextRun(due_in=pause, poll_in=None if self._context.is_stopping else self._poll_pause())
 
     async def _receive(self) -> float | None:
         """Join if need be, then poll and handle. Return the seconds to wait if it is too early for that."""
@@ -218,7 +218,7 @@ class Lane:
             await self._try_letter()
         if self.commits.outbox.is_full:
             return None
-        self._spare_polls()
+        self._limit_polls()
         delay = self.state.budget.delay(Operation.LIST_MESSAGES, anyio.current_time())
         if not delay:
             async with aclosing(self.poller.events()) as events:
@@ -234,7 +234,7 @@ class Lane:
         await self._poll_receipts()
         return delay or None
 
-    def _spare_polls(self) -> None:
+    def _limit_polls(self) -> None:
         """Poll less often while a failed event waits for its next attempt.
 
         Nothing behind it can be handled before, as a thread's order holds. Polls at the cadence of a lively thread
@@ -252,7 +252,7 @@ class Lane:
 
     async def _try_letter(self) -> None:
         letter = self._letters[0]
-        await self.processor.revive(letter, is_wanted=self._awaits)
+        await self.processor.retry_letter(letter, is_wanted=self._is_waiting)
         self._letters = [other for other in self._letters if other is not letter]
 
     async def _send(self) -> float | None:
@@ -268,10 +268,10 @@ class Lane:
         if write is not None:
             self.commits.defer(write)
         self.commits.schedule_writes()
-        return sooner(pause, wait)
+        return earliest(pause, wait)
 
-    def _beat(self) -> float:
-        return self._context.settings.cadence.pause(anyio.current_time() - self.poller.spoke_at)
+    def _poll_pause(self) -> float:
+        return self._context.settings.cadence.pause(anyio.current_time() - self.poller.last_message_at)
 
     def _failed(self, error: ServiceError | StoreError) -> float:
         now = anyio.current_time()
@@ -295,7 +295,7 @@ class Lane:
                 await self.processor.handle(event, {}, write)
                 await self.processor.flush()
 
-    def lacks_receipts(self, latest: Mapping[UserId, int]) -> bool:
+    def has_new_receipts(self, latest: Mapping[UserId, int]) -> bool:
         """Return whether handlers want to know of one of these and do not yet.
 
         Args:
@@ -305,7 +305,7 @@ class Lane:
 
     @property
     def _wants_receipts(self) -> bool:
-        return self.receipts.is_wanted(self.poller.spoke_at, self.commits.receipts.people)
+        return self.receipts.is_wanted(self.poller.last_message_at, self.commits.receipts.people)
 
     @property
     def _receipt_floor(self) -> int:
@@ -317,7 +317,7 @@ class Lane:
         self.poller.unhandled_ms = None
         left_ms = await self.presence.leave(self.poller.removal, is_deleted=is_deleted)
         self._letters.clear()  # those stay in the store
-        self.poller.looked_ms = self.poller.looked_ms or left_ms
+        self.poller.polled_ms = self.poller.polled_ms or left_ms
 
     async def _refused(self, error: Forbidden | NotFound) -> NextRun:
         """Find out whether the service refuses the thread because the bot is not in it any more.
@@ -332,9 +332,9 @@ class Lane:
             return await self._work_while_out()
         self.membership.suspect()
         self._suspicion = error
-        return await self._look_for_bot() or NextRun(call=0.0)
+        return await self._check_membership() or NextRun(due_in=0.0)
 
-    async def _look_for_bot(self) -> NextRun | None:
+    async def _check_membership(self) -> NextRun | None:
         """Find out whether the bot is in the thread; return None when it is, else when to go on.
 
         Raises:
@@ -344,19 +344,19 @@ class Lane:
         if self._context.is_stopping:
             return NextRun()
         if pause := self.membership.pause(anyio.current_time()):
-            return NextRun(call=pause)
+            return NextRun(due_in=pause)
         try:
-            sighting = await self.presence.look_for_bot()
+            sighting = await self.presence.check()
         except ServiceError as error:
             raise TryAgain(self._failed(error)) from error
         # One sighting is not enough: a list that lags behind would make the bot leave a thread that it is in.
-        if self.membership.sight(sighting, anyio.current_time()):
+        if self.membership.apply_sighting(sighting, anyio.current_time()):
             await self._leave(is_deleted=False)
             return await self._work_while_out()
         if sighting is Sighting.ABSENT:
-            return NextRun(call=self.membership.pause(anyio.current_time()))
+            return NextRun(due_in=self.membership.pause(anyio.current_time()))
         suspicion, self._suspicion = self._suspicion, None
-        self.poller.pardon()
+        self.poller.ignore_removal()
         if self.commits.outbox.accept_refusal() or suspicion is None:
             return None
         raise suspicion
@@ -368,16 +368,16 @@ class Lane:
         pause = await self.presence.expire()
         is_known = not self.presence.is_new
         if not is_known and (self.membership.left_ms == 0 or not self._context.serves(self.thread)):
-            self.is_over = True
+            self.is_finished = True
             return NextRun()
-        self.is_over = False
+        self.is_finished = False
         probe = self.presence.next_probe()
         if probe is not None and probe <= 0:
             if await self.presence.probe():
                 self.poller.restart()
-                return NextRun(call=0.0)
-            probe = self.presence.put_off_probe()
-        return NextRun(call=sooner(pause, probe))
+                return NextRun(due_in=0.0)
+            probe = self.presence.postpone_probe()
+        return NextRun(due_in=earliest(pause, probe))
 
     # ── outside threads ───────────────────────────────────────────────────────────────────────────────────────
 

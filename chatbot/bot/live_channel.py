@@ -33,10 +33,10 @@ from chatbot.stores.records import RowStatus
 TYPING_SECONDS: Final = 5.0
 """Between two typing notifications: the service takes 15 a minute (service limits)."""
 
-PEOPLE_SECONDS: Final = 60.0
+PARTICIPANTS_SECONDS: Final = 60.0
 """How long it is believed who is in a thread, if nobody is seen coming or going."""
 
-MOST_STREAMS: Final = 16
+MAX_STREAMS: Final = 16
 """Of so many of its first actions it is looked up whether a handler that failed has streamed them."""
 
 
@@ -62,7 +62,7 @@ class ThreadLiveChannel:
         """Show once that the bot is writing; return the seconds after which to show it again."""
         state, now = self._state, anyio.current_time()
         if self._commits.receipts.people > MAX_PEOPLE:
-            return PEOPLE_SECONDS
+            return PARTICIPANTS_SECONDS
         wait = state.budget.delay(Operation.SEND_TYPING, now)
         if wait:
             return wait
@@ -80,7 +80,7 @@ class ThreadLiveChannel:
             ServiceError: the service does not say.
         """
         state, now = self._state, anyio.current_time()
-        if state.people is None or now - state.people_at > PEOPLE_SECONDS:
+        if state.people is None or now - state.people_at > PARTICIPANTS_SECONDS:
             wait = state.budget.delay(Operation.LIST_PARTICIPANTS, now)
             if wait:
                 msg = f"who is in the thread was asked too often; the service takes it again in {wait:.1f} s"
@@ -109,9 +109,9 @@ class ThreadLiveChannel:
                 actions = await stream.run(source, await self._context.find_row(key))
             except BaseException:
                 if stream.shown:
-                    commits.half_shown[key] = stream.shown
+                    commits.unfinished_streams[key] = stream.shown
                 raise
-            commits.half_shown.pop(key, None)
+            commits.unfinished_streams.pop(key, None)
             return actions
 
     async def pieces(self, key: ActionKey) -> int:
@@ -149,12 +149,12 @@ async def broken_streams(
     if thread is None or not failed.handler:
         return ()
     broken: list[KeyedAction] = []
-    for ordinal in range(MOST_STREAMS):
+    for ordinal in range(MAX_STREAMS):
         # Of an event that is not committed, only streams have rows: they are journalled before they are sent.
         key = action_key(context.user, thread, event.key, failed.handler, ordinal)
         row = await context.find_row(key)
         if row is not None and isinstance(row.action, SendMessage) and row.status is not RowStatus.FAILED:
-            shown = commits.half_shown.pop(key, row.action.content)
+            shown = commits.unfinished_streams.pop(key, row.action.content)
             edit = EditMessage(key, broken_off(shown))
             broken.append(KeyedAction(ActionKey(f"{key}.broken.{attempts}"), edit))
     return tuple(broken)

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from chatbot.bot.environment import ALL_HISTORY, NOWHERE, BotContext
+from chatbot.bot.environment import ALL_HISTORY, NO_THREAD, BotContext
 from chatbot.errors import Forbidden, ServiceError
 from chatbot.model import MessageId, MessageType, Participant, ThreadId
 from chatbot.polling.message_events import names_user
@@ -88,12 +88,12 @@ class Membership:
 
     Args:
         presence: The state.
-        was_told: The handlers consider the bot out: they were told so, or never told that it is in.
+        is_reported_out: The handlers consider the bot out: they were told so, or never told that it is in.
         left_ms: When the bot was found to be out, epoch ms; None while the handlers consider it in.
     """
 
     presence: Presence
-    was_told: bool = True
+    is_reported_out: bool = True
     left_ms: int | None = None
     _absent_at: float | None = None
     _probed_stamp: datetime | None = None
@@ -118,7 +118,7 @@ class Membership:
         """Time of the first absent sighting of the current suspicion; None before it."""
         return self._absent_at
 
-    def sight(self, sighting: Sighting, now: float) -> bool:
+    def apply_sighting(self, sighting: Sighting, now: float) -> bool:
         """Apply a sighting, and return whether the removal is proven.
 
         An unclear sighting neither proves nor clears anything: see rule 2 of this module.
@@ -147,23 +147,23 @@ class Membership:
             is_deleted: The thread list shows the thread as deleted; it is not probed again.
             age: Seconds for which the bot has been out.
         """
-        self.presence, self.was_told = Presence.DELETED if is_deleted else Presence.OUT, True
+        self.presence, self.is_reported_out = Presence.DELETED if is_deleted else Presence.OUT, True
         self._absent_at = None
         if left_ms is not None:
             self.left_ms = left_ms
         self._not_before = now + min(MAX_PROBE_PAUSE, FIRST_PROBE_PAUSE * 2 ** min(self._probes, 8))
         self._probes += 1
-        self.put_off(now, age)
+        self.postpone_probe(now, age)
 
     # ── from out to in ────────────────────────────────────────────────────────────────────────────────────────
 
-    def is_worth_a_probe(self, stamp: datetime | None, left_ms: int | None, now: float) -> bool:
+    def needs_probe(self, stamp: datetime | None, left_ms: int | None, now: float) -> bool:
         """Return whether a thread has changed since the bot left, so that the bot may be in it again."""
         if self.presence is not Presence.OUT or now < self._not_before:
             return False
         return stamp != self._probed_stamp and may_have_moved(stamp, left_ms)
 
-    def put_off(self, now: float, age: float, jitter: float = 1.0) -> None:
+    def postpone_probe(self, now: float, age: float, jitter: float = 1.0) -> None:
         """Schedule the next timed probe.
 
         Args:
@@ -198,9 +198,9 @@ class Membership:
         self.presence, self._probes = Presence.IN, 0
         self._probed_stamp, self._absent_at = None, None
 
-    def told(self) -> None:
+    def mark_reported_in(self) -> None:
         """Record that the handlers know that the bot is in."""
-        self.was_told, self.left_ms = False, None
+        self.is_reported_out, self.left_ms = False, None
 
     @classmethod
     def of(cls, record: ThreadRecord | None) -> Membership:
@@ -208,10 +208,10 @@ class Membership:
         if record is None:
             return cls(Presence.UNKNOWN)
         if not record.is_left:
-            return cls(Presence.IN, was_told=record.left_ms is not None, left_ms=record.left_ms)
+            return cls(Presence.IN, is_reported_out=record.left_ms is not None, left_ms=record.left_ms)
         # Older versions stored the time of leaving as the base.
         left_ms = record.base if record.left_ms is None else record.left_ms
-        return cls(Presence.OUT, was_told=True, left_ms=left_ms)
+        return cls(Presence.OUT, is_reported_out=True, left_ms=left_ms)
 
 
 class ThreadState:
@@ -236,7 +236,7 @@ class ThreadState:
 
     def __init__(self, context: BotContext, thread: ThreadId | None, record: ThreadRecord | None) -> None:
         self.thread = thread
-        self.key = thread or NOWHERE
+        self.key = thread or NO_THREAD
         self.log: FilteringBoundLogger = context.log.bind(thread=thread) if thread else context.log
         self.budget = Budget(shared=context.shared.of(thread)) if thread else Budget()
         self.membership = Membership.of(record)
@@ -344,7 +344,7 @@ class Parking:
         return min((end - age for end in ends if end > age), default=None)
 
 
-def absences(comings: Mapping[int, bool], *, arrived: int, known: int | None = None) -> list[tuple[int, int | None]]:
+def absences(changes: Mapping[int, bool], *, arrived: int, known: int | None = None) -> list[tuple[int, int | None]]:
     """Return the bot's absences from a thread as (start, end) ids of system messages; end is None if it lasts.
 
     Messages sent during an absence are not handled. Messages sent before it are handled, however late.
@@ -357,7 +357,7 @@ def absences(comings: Mapping[int, bool], *, arrived: int, known: int | None = N
     """
     found: list[tuple[int, int | None]] = []
     removed: int | None = None
-    for id, is_added in sorted(_newer(comings.items(), arrived)):
+    for id, is_added in sorted(_newer(changes.items(), arrived)):
         if not is_added:
             removed = id if removed is None else removed
         elif removed is not None:
@@ -368,8 +368,8 @@ def absences(comings: Mapping[int, bool], *, arrived: int, known: int | None = N
     return [*found, (removed, None)] if removed is not None else found
 
 
-def _newer(comings: Iterable[tuple[int, bool]], arrived: int) -> list[tuple[int, bool]]:
-    return [(id, is_added) for id, is_added in comings if id > arrived]
+def _newer(changes: Iterable[tuple[int, bool]], arrived: int) -> list[tuple[int, bool]]:
+    return [(id, is_added) for id, is_added in changes if id > arrived]
 
 
 PAGE_SIZE = 200
@@ -415,7 +415,7 @@ async def find_arrival(service: ChatService, thread: ThreadId, budget: Budget, *
     paging = Paging(f"list the messages of thread {thread}")
     lowest: int | None = None
     while True:
-        await _turn(budget, Operation.LIST_MESSAGES)
+        await _spend_quota(budget, Operation.LIST_MESSAGES)
         page = await service.list_messages(thread, page_size=PAGE_SIZE, link=link)
         top = max([top, *(message.version for message in page.messages)])
         for message in page.messages:
@@ -435,7 +435,7 @@ async def count_people(service: ChatService, thread: ThreadId, budget: Budget) -
         Forbidden: The bot is not in the thread.
         ServiceError: As `ChatService.list_participants`.
     """
-    await _turn(budget, Operation.LIST_PARTICIPANTS)
+    await _spend_quota(budget, Operation.LIST_PARTICIPANTS)
     people = [person.user async for person in service.list_participants(thread)]
     if service.user not in people:
         raise not_listed(thread)
@@ -461,7 +461,7 @@ async def shows_removal(service: ChatService, thread: ThreadId, budget: Budget, 
     """
     link: str | None = None
     for _ in range(REMOVAL_PAGES):
-        await _turn(budget, Operation.LIST_MESSAGES)
+        await _spend_quota(budget, Operation.LIST_MESSAGES)
         page = await service.list_messages(thread, page_size=PAGE_SIZE, link=link)
         for message in sorted(page.messages, key=lambda message: message.number, reverse=True):
             if message.number > since and names_user(message, MessageType.PARTICIPANT_REMOVED, service.user):
@@ -474,7 +474,7 @@ async def shows_removal(service: ChatService, thread: ThreadId, budget: Budget, 
     return False
 
 
-async def _turn(budget: Budget, operation: Operation) -> None:
+async def _spend_quota(budget: Budget, operation: Operation) -> None:
     await anyio.sleep(budget.delay(operation, anyio.current_time()))
     budget.spend(operation, anyio.current_time())
 

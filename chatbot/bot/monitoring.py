@@ -59,7 +59,7 @@ class HandlerSlow:
 
 
 @dataclass(frozen=True, slots=True)
-class EventBuried:
+class EventDeadLettered:
     """An event failed for good and became a dead letter."""
 
 
@@ -68,7 +68,7 @@ class DoubleHealed:
     """A duplicate reply was found, and its removal is recorded."""
 
 
-Observation = EventNoticed | EventHandled | HandlerSlow | EventBuried | DoubleHealed
+Observation = EventNoticed | EventHandled | HandlerSlow | EventDeadLettered | DoubleHealed
 
 
 class Observer(Protocol):
@@ -86,10 +86,10 @@ class NoObserver:
         """Ignore the observation."""
 
 
-DOORBELL: Final = "doorbell"
+THREAD_LIST: Final = "doorbell"
 """Name of the poller of the thread list; the other pollers have the names of their threads."""
 
-PATIENCE: Final = 300.0
+STALLED_SECONDS: Final = 300.0
 """Seconds overdue after which a poller is stalled: a call timeout, the longest back-off and a long list walk."""
 
 
@@ -102,52 +102,52 @@ class Heartbeats:
     All times are arguments, in seconds of one monotonic clock.
     """
 
-    __slots__ = ("_named", "_promised", "_running", "_waiting")
+    __slots__ = ("_deadlines", "_running", "_slow_handlers", "_waiting")
 
     def __init__(self) -> None:
-        self._promised: dict[str, float] = {}
+        self._deadlines: dict[str, float] = {}
         self._running: dict[str, tuple[str, float]] = {}
-        self._named: dict[str, str] = {}
+        self._slow_handlers: dict[str, str] = {}
         self._waiting: set[str] = set()
 
-    def promise(self, poller: str, until: float) -> None:
+    def set_deadline(self, poller: str, until: float) -> None:
         """Set the time by which a poller reports again."""
-        self._promised[poller] = until
+        self._deadlines[poller] = until
 
-    def retire(self, poller: str) -> None:
+    def remove(self, poller: str) -> None:
         """Remove a poller that has finished its turn."""
-        self._promised.pop(poller, None)
+        self._deadlines.pop(poller, None)
 
-    def wait(self, poller: str) -> None:
+    def mark_waiting(self, poller: str) -> None:
         """Mark a poller as waiting for a handler slot. It is not late: a restart would not shorten the wait."""
         self._waiting.add(poller)
 
-    def begin(self, poller: str, event: str, now: float) -> None:
+    def handler_started(self, poller: str, event: str, now: float) -> None:
         """Record that a handler runs on this kind of event."""
         self._waiting.discard(poller)
         self._running[poller] = (event, now)
 
-    def name(self, poller: str, handler: str) -> None:
+    def set_slow_handler(self, poller: str, handler: str) -> None:
         """Record the slow handler of a poller, with its place in the code."""
-        self._named[poller] = handler
+        self._slow_handlers[poller] = handler
 
-    def name_of(self, poller: str) -> str:
+    def slow_handler_of(self, poller: str) -> str:
         """Return the slow handler of a poller; "" if there is none."""
-        return self._named.get(poller, "")
+        return self._slow_handlers.get(poller, "")
 
-    def end(self, poller: str, now: float) -> None:
+    def handler_ended(self, poller: str, now: float) -> None:
         """Record that the handler has ended, or that the wait for a slot is over. The poller's time starts now."""
         self._waiting.discard(poller)
-        self._named.pop(poller, None)
+        self._slow_handlers.pop(poller, None)
         self._running.pop(poller, None)
-        if poller in self._promised:
-            self._promised[poller] = now
+        if poller in self._deadlines:
+            self._deadlines[poller] = now
 
-    def late(self, now: float) -> dict[str, float]:
+    def overdue(self, now: float) -> dict[str, float]:
         """Return the overdue pollers, with the seconds by which they are overdue."""
         return {
             poller: now - promised
-            for poller, promised in self._promised.items()
+            for poller, promised in self._deadlines.items()
             if promised < now and poller not in self._running and poller not in self._waiting
         }
 
@@ -171,35 +171,35 @@ class Monitor:
 
     def thread_list_polled(self, pause: float = 0.0) -> None:
         """Record a poll of the thread list; the next one follows after this pause, in seconds."""
-        self.heartbeats.promise(DOORBELL, anyio.current_time() + pause)
+        self.heartbeats.set_deadline(THREAD_LIST, anyio.current_time() + pause)
 
     def lane_at_work(self, thread: ThreadId) -> None:
         """Record activity of a thread's lane."""
-        self.heartbeats.promise(thread, anyio.current_time())
+        self.heartbeats.set_deadline(thread, anyio.current_time())
 
     def lane_ended(self, thread: ThreadId) -> None:
         """Record the end of a lane's turn."""
-        self.heartbeats.retire(thread)
+        self.heartbeats.remove(thread)
 
     @contextmanager
     def waiting(self, event: Event) -> Iterator[None]:
         """Mark the event as waiting for a handler slot while the block runs."""
         place = event.thread if isinstance(event, ThreadEvent) else ""
-        self.heartbeats.wait(place)
+        self.heartbeats.mark_waiting(place)
         try:
             yield
         finally:
-            self.heartbeats.end(place, anyio.current_time())
+            self.heartbeats.handler_ended(place, anyio.current_time())
 
     @contextmanager
     def handling(self, event: Event) -> Iterator[None]:
         """Mark the event's handlers as running while the block runs."""
         place = event.thread if isinstance(event, ThreadEvent) else ""
-        self.heartbeats.begin(place, type(event).__name__, anyio.current_time())
+        self.heartbeats.handler_started(place, type(event).__name__, anyio.current_time())
         try:
             yield
         finally:
-            self.heartbeats.end(place, anyio.current_time())
+            self.heartbeats.handler_ended(place, anyio.current_time())
 
     def handled(self, outcome: Outcome, begun: float) -> None:
         """Report the outcome of the handlers, which ran or waited to run since `begun`."""
@@ -208,7 +208,7 @@ class Monitor:
 
     def slow(self, event: Event, handler: str, place: str) -> None:
         """Report a handler that has run for more than a minute; `place` is its current line of code."""
-        self.heartbeats.name(event.thread if isinstance(event, ThreadEvent) else "", f"{handler} ({place})")
+        self.heartbeats.set_slow_handler(event.thread if isinstance(event, ThreadEvent) else "", f"{handler} ({place})")
         self._observer.observe(HandlerSlow(handler))
 
     def abandoned(self, handler: str) -> None:
@@ -223,9 +223,9 @@ class Monitor:
         """Report a duplicate reply whose removal is recorded."""
         self._observer.observe(DoubleHealed())
 
-    def buried(self) -> None:
+    def dead_lettered(self) -> None:
         """Report an event that became a dead letter."""
-        self._observer.observe(EventBuried())
+        self._observer.observe(EventDeadLettered())
 
 
 Block = AbstractContextManager[object]
@@ -235,7 +235,7 @@ Block = AbstractContextManager[object]
 class Tracer(Protocol):
     """Traces the work of a bot. Methods must be quick and must not raise: they are called in the middle of the work."""
 
-    def looked(self, thread: ThreadId, seconds: float) -> None:
+    def polled(self, thread: ThreadId, seconds: float) -> None:
         """Record a poll that has shown messages in a thread; it began `seconds` ago."""
         ...
 
@@ -270,7 +270,7 @@ _NOTHING: Final = nullcontext()
 class NoTracer:
     """Tracer that does nothing."""
 
-    def looked(self, thread: ThreadId, seconds: float) -> None:
+    def polled(self, thread: ThreadId, seconds: float) -> None:
         """Do nothing."""
 
     def attempt(self, event: Event, number: int) -> Block:

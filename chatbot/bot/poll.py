@@ -14,16 +14,16 @@ from chatbot.bot.membership import absences
 from chatbot.bot.presence import ThreadPresence
 from chatbot.events import Event
 from chatbot.model import ChatMessage
-from chatbot.polling.cursor import Change, moment
+from chatbot.polling.cursor import Change, order_key
 from chatbot.polling.message_events import event_of
 from chatbot.polling.poller import Interrupted, Poll, full_poll, incremental_poll
 from chatbot.polling.thread_list import is_covered
 from chatbot.service.budget import Operation
 
-WAKE_SECONDS: Final = 1.0
+NOTIFIED_POLL_SECONDS: Final = 1.0
 """Between two looks for which Event Grid has woken a thread, in the long run: 60 a minute, of the 200 allowed."""
 
-WAKES_AT_ONCE: Final = 4
+NOTIFIED_POLLS_AT_ONCE: Final = 4
 """So many further looks may follow at once before they are that far apart: people who talk are heard at once."""
 
 
@@ -34,79 +34,94 @@ class ThreadPoller:
         context: the bot's environment.
         commits: what is known and owed in the thread.
         presence: the bot's comings and goings in the thread.
-        looked_ms: the service's time at which the thread was last known to be read; None if it was not.
+        polled_ms: the service's time at which the thread was last known to be read; None if it was not.
 
     Attributes:
-        looked_ms: the service's time at the start of the last look that read everything.
-        rung_ms: the latest activity that the doorbell has told of and no look has covered yet; the service's time.
+        polled_ms: the service's time at the start of the last look that read everything.
+        activity_ms: the latest activity that the doorbell has told of and no look has covered yet; the service's time.
         run_at: when the last look began, in seconds of the event loop's clock; None if none did.
-        spoke_at: when somebody last spoke in the thread, in seconds of the event loop's clock.
+        last_message_at: when somebody last spoke in the thread, in seconds of the event loop's clock.
         unhandled_ms: the version of the message that was seen and is not handled yet.
         has_shown_removal: the last poll has shown that the bot was removed, and no return after it.
         removal: the system message that tells of the bot's removal, as id to version; empty where none was shown.
     """
 
     __slots__ = (
-        "_commits", "_context", "_is_stirred", "_known", "_look", "_pardoned", "_presence", "_shown", "_state",
-        "_wakes", "_whole_at", "has_shown_removal", "looked_ms", "removal", "run_at", "rung_ms", "spoke_at",
+        "_commits",
+        "_context",
+        "_full_poll_at",
+        "_ignored_removal",
+        "_is_notified",
+        "_known",
+        "_notified_until",
+        "_poll",
+        "_presence",
+        "_shown",
+        "_state",
+        "activity_ms",
+        "has_shown_removal",
+        "last_message_at",
+        "polled_ms",
+        "removal",
+        "run_at",
         "unhandled_ms",
     )  # fmt: skip
 
     def __init__(
-        self, context: BotContext, commits: ThreadCommits, presence: ThreadPresence, *, looked_ms: int | None
+        self, context: BotContext, commits: ThreadCommits, presence: ThreadPresence, *, polled_ms: int | None
     ) -> None:
         self._context = context
         self._presence = presence
         self._commits = commits
         self._state = commits.state
-        self._look: Poll | None = None
+        self._poll: Poll | None = None
         self._known: int | None = None
-        self._pardoned = 0
-        self._is_stirred = False
-        self._wakes = 0.0
+        self._ignored_removal = 0
+        self._is_notified = False
+        self._notified_until = 0.0
         self._shown = self._commits.cursor.top
-        self._whole_at: float | None = None
-        self.looked_ms = looked_ms
+        self._full_poll_at: float | None = None
+        self.polled_ms = polled_ms
         self.run_at: float | None = None
-        self.rung_ms: int | None = None
+        self.activity_ms: int | None = None
         self.removal: dict[int, int] = {}
         self.has_shown_removal = False
         self.unhandled_ms: int | None = None
-        self.spoke_at = anyio.current_time() - max(0.0, context.clock() - self._commits.cursor.top / 1000)
+        self.last_message_at = anyio.current_time() - max(0.0, context.clock() - self._commits.cursor.top / 1000)
 
     def restart(self) -> None:
         """The bot came into the thread."""
-        self._whole_at, self.spoke_at, self.removal = None, anyio.current_time(), {}
+        self._full_poll_at, self.last_message_at, self.removal = None, anyio.current_time(), {}
 
-    def pardon(self) -> None:
+    def ignore_removal(self) -> None:
         """The bot is in the thread whatever its messages say: the return may be shown late, or not at all."""
-        self._pardoned = max(self._pardoned, *self.removal, 0)
+        self._ignored_removal = max(self._ignored_removal, *self.removal, 0)
         self.removal = {}
 
     @property
-    def has_looked(self) -> bool:
+    def has_polled(self) -> bool:
         """Whether the thread was read since the bot has started, or has come in."""
-        return self._whole_at is not None
+        return self._full_poll_at is not None
 
-    def ring(self, stamp_ms: int) -> None:
+    def note_activity(self, stamp_ms: int) -> None:
         """The doorbell tells of activity at this time, the service's, epoch ms."""
-        self.rung_ms = max(stamp_ms, self.rung_ms or 0)
+        self.activity_ms = max(stamp_ms, self.activity_ms or 0)
 
-    def stir(self) -> None:
+    def mark_notified(self) -> None:
         """Event Grid tells that something has happened."""
-        self._is_stirred = True
+        self._is_notified = True
 
-    def next_wake(self, now: float) -> float:
+    def next_notified_poll(self, now: float) -> float:
         """When a look may follow what Event Grid tells: at once, unless it has told of much lately.
 
         Anybody who may deliver can tell of a thread as often as he likes, and each look takes of its quota.
         """
-        return max(now, self._wakes - WAKES_AT_ONCE * WAKE_SECONDS)
+        return max(now, self._notified_until - NOTIFIED_POLLS_AT_ONCE * NOTIFIED_POLL_SECONDS)
 
     def interrupt(self) -> None:
         """End the look that is under way, if it is waiting for the service; a handler is left to finish."""
-        if self._look is not None:
-            self._look.interrupt()
+        if self._poll is not None:
+            self._poll.interrupt()
 
     async def events(self) -> AsyncGenerator[tuple[Event, dict[int, int]]]:
         """Poll the thread, and yield what is new: each event, with the message that tells of it, as id to version.
@@ -119,20 +134,20 @@ class ThreadPoller:
             TryAgain, StoreError: as `EventProcessor.handle`.
         """
         now = self.run_at = anyio.current_time()
-        if self._is_stirred:
-            self._wakes = max(self._wakes, now) + WAKE_SECONDS
-        since_whole = None if self._whole_at is None else now - self._whole_at
-        is_whole = self._context.settings.cadence.is_full_poll_due(since_whole)
-        look = self._look = self._begin_look(is_whole)
+        if self._is_notified:
+            self._notified_until = max(self._notified_until, now) + NOTIFIED_POLL_SECONDS
+        since_full_poll = None if self._full_poll_at is None else now - self._full_poll_at
+        is_full = self._context.settings.cadence.is_full_poll_due(since_full_poll)
+        poll = self._poll = self._start_poll(is_full)
         shown_before = self._shown
         self._known = self._commits.cursor.top if self._state.arrived else None
         self.has_shown_removal = False
         try:
-            async with aclosing(look.batches()) as batches:
+            async with aclosing(poll.batches()) as batches:
                 async for batch in batches:
-                    self._note_batch(look, batch, begun=now)
+                    self._note_batch(poll, batch, begun=now)
                     for message in self._in_order(batch):
-                        if look.membership_changes and await self._is_settled_by_changes(message, look):
+                        if poll.membership_changes and await self._is_settled_by_membership(message, poll):
                             continue
                         if self.has_shown_removal:
                             return
@@ -146,61 +161,61 @@ class ThreadPoller:
             self._state.log.debug("poll.interrupted")
             return
         finally:
-            self._look, self._commits.proofs = None, {}
-        await self._finish(look, shown_before, is_whole=is_whole)
+            self._poll, self._commits.proofs = None, {}
+        await self._finish(poll, shown_before, is_full=is_full)
 
-    async def _finish(self, look: Poll, shown_before: int, *, is_whole: bool) -> None:
+    async def _finish(self, poll: Poll, shown_before: int, *, is_full: bool) -> None:
         """Everything that a poll has shown was handled.
 
         Args:
-            look: the poll.
+            poll: the poll.
             shown_before: the highest version that earlier polls have shown.
-            is_whole: it was a full poll.
+            is_full: it was a full poll.
         """
         self._context.ongoing.record_success("read", place=self._state.key)
-        if is_whole and self._state.membership.was_told:
-            await self._presence.tell_joined(None)
-        self.looked_ms = look.server_time_ms
-        self._shown = max(self._shown, look.top or 0)
-        self._answer_bell(shown_before)
-        if is_whole:
-            self._whole_at = self.run_at
-            self._commits.raise_base(look.top)
+        if is_full and self._state.membership.is_reported_out:
+            await self._presence.handle_joined(None)
+        self.polled_ms = poll.server_time_ms
+        self._shown = max(self._shown, poll.top or 0)
+        self._check_activity(shown_before)
+        if is_full:
+            self._full_poll_at = self.run_at
+            self._commits.raise_base(poll.top)
 
-    def _answer_bell(self, shown_before: int) -> None:
+    def _check_activity(self, shown_before: int) -> None:
         """A look has ended; the doorbell's news are covered if it began clearly after them.
 
         Args:
             shown_before: the highest version that earlier looks have shown.
         """
-        is_rung_in_vain = self.rung_ms is not None and self._shown < self.rung_ms
-        if is_rung_in_vain or (self._is_stirred and self._shown <= shown_before):
-            self.spoke_at = anyio.current_time()  # what has rung does not show yet, and may show late
-        self._is_stirred = False
-        if self.rung_ms is not None and is_covered(self.rung_ms, self.looked_ms):
-            self.rung_ms = None
+        is_unseen = self.activity_ms is not None and self._shown < self.activity_ms
+        if is_unseen or (self._is_notified and self._shown <= shown_before):
+            self.last_message_at = anyio.current_time()  # what has rung does not show yet, and may show late
+        self._is_notified = False
+        if self.activity_ms is not None and is_covered(self.activity_ms, self.polled_ms):
+            self.activity_ms = None
 
-    def _begin_look(self, is_whole: bool) -> Poll:
+    def _start_poll(self, is_full: bool) -> Poll:
         service, thread, budget = self._context.service, self._state.key, self._state.budget
         cursor = self._commits.cursor
-        if is_whole:
-            return full_poll(service, thread, cursor, budget, catch_up=self._whole_at is None)
-        return incremental_poll(service, thread, cursor, budget, polled_ms=self.looked_ms)
+        if is_full:
+            return full_poll(service, thread, cursor, budget, catch_up=self._full_poll_at is None)
+        return incremental_poll(service, thread, cursor, budget, polled_ms=self.polled_ms)
 
-    def _note_batch(self, look: Poll, batch: list[ChatMessage], *, begun: float) -> None:
+    def _note_batch(self, poll: Poll, batch: list[ChatMessage], *, begun: float) -> None:
         # Until the poll ends, the outbox takes an own message that was shown for the proof of its send.
-        self._commits.proofs = look.keys
+        self._commits.proofs = poll.keys
         self._context.monitor.lane_at_work(self._state.key)
         if batch:
-            self._context.tracer.looked(self._state.key, anyio.current_time() - begun)
+            self._context.tracer.polled(self._state.key, anyio.current_time() - begun)
         self._shown = max(self._shown, *(message.version for message in batch), 0)
 
     def _in_order(self, batch: list[ChatMessage]) -> list[ChatMessage]:
         """The batch in the order in which things happened."""
         cursor = self._commits.cursor
-        return sorted(batch, key=lambda message: moment(cursor.classify(message), message))
+        return sorted(batch, key=lambda message: order_key(cursor.classify(message), message))
 
-    async def _is_settled_by_changes(self, message: ChatMessage, look: Poll) -> bool:
+    async def _is_settled_by_membership(self, message: ChatMessage, poll: Poll) -> bool:
         """Deal with what a message means to a bot that was removed, or came back, while it did not poll.
 
         Returns:
@@ -211,19 +226,19 @@ class ThreadPoller:
         change = cursor.classify(message)
         if change is Change.NONE:
             return False
-        when, is_new = moment(change, message)[0], change is Change.RECEIVED
+        when, is_new = order_key(change, message)[0], change is Change.RECEIVED
         for begin, end in absences(
-            look.membership_changes, arrived=max(state.arrived, cursor.floor), known=self._known
+            poll.membership_changes, arrived=max(state.arrived, cursor.floor), known=self._known
         ):
             if is_new and message.number == end:
-                await self._presence.tell_joined(message.id)
+                await self._presence.handle_joined(message.id)
                 return False
             if is_new and message.number == begin:
-                if end is None and begin > self._pardoned:
+                if end is None and begin > self._ignored_removal:
                     self.removal, self.has_shown_removal = {message.number: message.version}, True
                     return False
-                if end is not None and not state.membership.was_told:
-                    await self._presence.tell_left(message)
+                if end is not None and not state.membership.is_reported_out:
+                    await self._presence.handle_left(message)
                 self._commits.mark_handled(message.number, message.version)
                 return True
             if end is not None and begin < when < end and message.sender != self._context.user:
@@ -241,7 +256,7 @@ class ThreadPoller:
         if change is Change.NONE:
             return None
         if message.sender == self._context.user and message.reply_key is not None:
-            doubles = self._look.doubles.get(message.reply_key, ()) if self._look is not None else ()
+            doubles = self._poll.doubles.get(message.reply_key, ()) if self._poll is not None else ()
             healing = await commits.outbox.confirm(message, doubles)
             await commits.enqueue(healing)
             if healing:
@@ -250,21 +265,21 @@ class ThreadPoller:
         if event is None:
             commits.mark_handled(message.number, message.version)
             return None
-        self._spoke(message)
+        self._note_message(message)
         if self.unhandled_ms is None:
             self.unhandled_ms = message.version
             self._context.monitor.event_noticed(self._context.clock() - message.version / 1000)
         return event
 
-    def _spoke(self, message: ChatMessage) -> None:
+    def _note_message(self, message: ChatMessage) -> None:
         """Note that the thread is alive, and that others used up its shared quota."""
         now = anyio.current_time()
-        self.spoke_at = now
+        self.last_message_at = now
         self._commits.receipts.count_people(message)
         if message.participants:
             self._state.people = None
         # By the service's clock: ours may be wrong, and what others have used up of the quota must be known.
-        read_ms = self._look.server_time_ms if self._look is not None else None
+        read_ms = self._poll.server_time_ms if self._poll is not None else None
         age = 0.0 if read_ms is None else (read_ms - message.version) / 1000
         if message.is_said and age < 60:
             # Another bot of this process has counted what it said already.

@@ -34,12 +34,12 @@ class RateLimitedPolls:
         rate: Maximum polls per second, over any time longer than `BURST`.
     """
 
-    __slots__ = ("_demand", "_free_at", "_rate", "_schedule", "_wanted")
+    __slots__ = ("_demand", "_demands", "_free_at", "_rate", "_schedule")
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
         self._schedule = DueQueue[ThreadId, float]()
-        self._wanted: dict[ThreadId, float] = {}
+        self._demands: dict[ThreadId, float] = {}
         self._demand = 0.0
         self._free_at = -math.inf
 
@@ -63,7 +63,7 @@ class RateLimitedPolls:
             now: The time.
             phase: Remaining part of the pause, 0 to 1. Random values spread threads that start together.
         """
-        self._weigh(thread, 1.0 / pause)
+        self._set_demand(thread, 1.0 / pause)
         self._schedule.set_earlier(thread, now + pause * self.stretch * phase)
 
     def skip(self, thread: ThreadId) -> None:
@@ -76,7 +76,7 @@ class RateLimitedPolls:
     def drop(self, thread: ThreadId) -> None:
         """Stop polling the thread."""
         self._schedule.drop(thread)
-        self._weigh(thread, 0.0)
+        self._set_demand(thread, 0.0)
 
     def first(self) -> tuple[ThreadId, float] | None:
         """Return the thread that is due first, and when; None if none is scheduled."""
@@ -87,7 +87,7 @@ class RateLimitedPolls:
         due = self._schedule.next_due()
         return None if due is None else max(due, self._free_at)
 
-    def take(self, now: float) -> ThreadId | None:
+    def pop(self, now: float) -> ThreadId | None:
         """Remove and return the thread that has been due for longest; None if none may be polled yet.
 
         The thread keeps its share of the demand until `set` or `drop`.
@@ -98,15 +98,15 @@ class RateLimitedPolls:
         self._free_at = max(self._free_at, now - BURST) + 1.0 / self._rate
         return thread
 
-    def _weigh(self, thread: ThreadId, wanted: float) -> None:
-        self._demand += wanted - self._wanted.pop(thread, 0.0)
+    def _set_demand(self, thread: ThreadId, wanted: float) -> None:
+        self._demand += wanted - self._demands.pop(thread, 0.0)
         if wanted:
-            self._wanted[thread] = wanted
-        if not self._wanted:
+            self._demands[thread] = wanted
+        if not self._demands:
             self._demand = 0.0  # clear the accumulated rounding error
 
 
-CALLS_IN_A_ROW: Final = 8
+REQUESTS_IN_A_ROW: Final = 8
 """Maximum number of calls in a row before a due periodic poll gets its turn."""
 
 
@@ -119,8 +119,8 @@ class NextRun:
         beat: Seconds, before stretching, until the next periodic poll; None for no poll.
     """
 
-    call: float | None = None
-    beat: float | None = None
+    due_in: float | None = None
+    poll_in: float | None = None
 
 
 class PollQueue:
@@ -130,64 +130,64 @@ class PollQueue:
         rate: Maximum periodic polls per second.
     """
 
-    __slots__ = ("_beats", "_calls", "_in_a_row")
+    __slots__ = ("_in_a_row", "_periodic_polls", "_requests")
 
     def __init__(self, rate: float) -> None:
-        self._calls = DueQueue[ThreadId, float]()
-        self._beats = RateLimitedPolls(rate)
+        self._requests = DueQueue[ThreadId, float]()
+        self._periodic_polls = RateLimitedPolls(rate)
         self._in_a_row = 0
 
     def __contains__(self, thread: ThreadId) -> bool:
-        return thread in self._calls or thread in self._beats
+        return thread in self._requests or thread in self._periodic_polls
 
     @property
     def stretch(self) -> float:
         """Factor by which periodic polls are stretched."""
-        return self._beats.stretch
+        return self._periodic_polls.stretch
 
-    def call(self, thread: ThreadId, due: float) -> None:
+    def request(self, thread: ThreadId, due: float) -> None:
         """Schedule a turn at `due`; an earlier scheduled call stays."""
-        self._calls.set_earlier(thread, due)
+        self._requests.set_earlier(thread, due)
 
-    def spread(self, thread: ThreadId, pause: float, now: float, *, phase: float) -> None:
+    def start_periodic(self, thread: ThreadId, pause: float, now: float, *, phase: float) -> None:
         """Start the periodic polls of a thread; `phase` (0 to 1) is the remaining part of its first pause."""
-        self._beats.set(thread, pause, now, phase=phase)
+        self._periodic_polls.set(thread, pause, now, phase=phase)
 
-    def rest(self, thread: ThreadId, rest: NextRun, now: float) -> None:
+    def schedule(self, thread: ThreadId, next_run: NextRun, now: float) -> None:
         """Schedule the next turn of a thread after a turn has ended."""
-        if rest.call is not None:
-            self._calls.set_earlier(thread, now + rest.call)
-        if rest.beat is None:
-            self._beats.drop(thread)
+        if next_run.due_in is not None:
+            self._requests.set_earlier(thread, now + next_run.due_in)
+        if next_run.poll_in is None:
+            self._periodic_polls.drop(thread)
         else:
-            self._beats.set(thread, rest.beat, now)
+            self._periodic_polls.set(thread, next_run.poll_in, now)
 
     def first(self) -> tuple[ThreadId, float] | None:
         """Return the thread whose turn is due first, and when; None if none waits. Ignores the rate limit."""
-        waiting = [one for one in (self._calls.first(), self._beats.first()) if one is not None]
+        waiting = [one for one in (self._requests.first(), self._periodic_polls.first()) if one is not None]
         return min(waiting, key=lambda one: one[1], default=None)
 
     def next_due(self) -> float | None:
         """Return when `take` returns the next thread; None if none waits."""
-        dues = [due for due in (self._calls.next_due(), self._beats.next_due()) if due is not None]
+        dues = [due for due in (self._requests.next_due(), self._periodic_polls.next_due()) if due is not None]
         return min(dues, default=None)
 
-    def take(self, now: float) -> ThreadId | None:
+    def pop(self, now: float) -> ThreadId | None:
         """Remove and return the thread whose turn it is; None if no turn is due."""
-        thread = self._take(now)
+        thread = self._pop(now)
         if thread is not None:
-            self._calls.drop(thread)
-            self._beats.skip(thread)
+            self._requests.drop(thread)
+            self._periodic_polls.skip(thread)
         return thread
 
-    def _take(self, now: float) -> ThreadId | None:
-        if self._in_a_row < CALLS_IN_A_ROW and (thread := self._calls.pop_due(now)) is not None:
+    def _pop(self, now: float) -> ThreadId | None:
+        if self._in_a_row < REQUESTS_IN_A_ROW and (thread := self._requests.pop_due(now)) is not None:
             self._in_a_row += 1
             return thread
         self._in_a_row = 0
-        return self._beats.take(now) or self._calls.pop_due(now)
+        return self._periodic_polls.pop(now) or self._requests.pop_due(now)
 
 
-def sooner(a: float | None, b: float | None) -> float | None:
+def earliest(a: float | None, b: float | None) -> float | None:
     """Return the shorter of two pauses; None means no pause."""
     return b if a is None else a if b is None else min(a, b)

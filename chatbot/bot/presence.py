@@ -21,7 +21,7 @@ from chatbot.bot.membership import (
     floor_of,
     shows_removal,
 )
-from chatbot.bot.poll_queue import sooner
+from chatbot.bot.poll_queue import earliest
 from chatbot.bot.processor import EventProcessor
 from chatbot.bot.read_receipts import ReceiptSender
 from chatbot.bot.retries import TryAgain, retries_in
@@ -82,7 +82,7 @@ class ThreadPresence:
         state.arrived = arrived or 0
         self.is_new = False
         state.membership.enter()
-        state.membership.told()
+        state.membership.mark_reported_in()
         state.log.info("thread.joined", floor=floor, people=arrival.people)
 
     async def _enter(self, people: int) -> None:
@@ -93,7 +93,7 @@ class ThreadPresence:
         state.membership.enter()
         state.log.info("thread.rejoined", people=people, parked=len(self._commits.outbox))
 
-    async def tell_joined(self, arrival: MessageId | None) -> None:
+    async def handle_joined(self, arrival: MessageId | None) -> None:
         """Tell the handlers that the bot is in again.
 
         Args:
@@ -110,12 +110,12 @@ class ThreadPresence:
         arrived = int(arrival) if arrival else None
         await self._processor.handle(event, {}, BeginStay(state.key, arrived))
         state.arrived = max(state.arrived, arrived or 0)
-        state.membership.told()
+        state.membership.mark_reported_in()
         state.log.info("thread.joined", floor=self._commits.cursor.floor, people=self._commits.receipts.people)
 
     # ── leaving ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def tell_left(self, removal: ChatMessage) -> None:
+    async def handle_left(self, removal: ChatMessage) -> None:
         """Tell the handlers of an absence that is over already; a poll shows how it began."""
         event = self._thread_left(time_of(removal.number), is_deleted=False)
         await self._processor.handle(event, {removal.number: removal.version})
@@ -140,7 +140,7 @@ class ThreadPresence:
         is_news = not membership.is_out
         if not self.is_new and is_news:
             leaving = LeaveThread(state.key, left_ms)
-            if membership.was_told:
+            if membership.is_reported_out:
                 await self._commits.commit([leaving], {})
             else:
                 await self._processor.handle(self._thread_left(context.now, is_deleted=is_gone), seen, leaving)
@@ -156,10 +156,10 @@ class ThreadPresence:
             thread=self._state.key,
             occurred_on=occurred_on,
             is_deleted=is_deleted,
-            floor=self._commits.stay_begun,
+            floor=self._commits.stay_start,
         )
 
-    async def look_for_bot(self) -> Sighting:
+    async def check(self) -> Sighting:
         """Look for the bot in the thread: in the list of participants, and in what the thread says of it.
 
         A refusal proves nothing by itself: a token of the wrong scope is refused in the same words. It counts only if
@@ -205,16 +205,16 @@ class ThreadPresence:
         retention = self._context.settings.retention.total_seconds()
         return self._state.membership.next_probe(anyio.current_time(), self.age, retention)
 
-    def put_off_probe(self) -> float | None:
+    def postpone_probe(self) -> float | None:
         """Let the next probe wait, after one has failed; return the seconds until it."""
-        self._state.membership.put_off(anyio.current_time(), self.age, jittered(1.0))
+        self._state.membership.postpone_probe(anyio.current_time(), self.age, jittered(1.0))
         return self.next_probe()
 
     def resume(self) -> float | None:
         """Go on outside, where an earlier process has left the thread; return the seconds until the first turn."""
-        self._state.membership.put_off(anyio.current_time(), self.age, jittered(0.5, 0.0))
+        self._state.membership.postpone_probe(anyio.current_time(), self.age, jittered(0.5, 0.0))
         expiry = self._parking.next(self.age) or 0.0 if self._is_parked else None
-        return sooner(self.next_probe(), expiry)
+        return earliest(self.next_probe(), expiry)
 
     async def probe(self) -> bool:
         """Look whether the bot is in the thread again; return False if it is not, or that cannot be told."""
@@ -241,7 +241,7 @@ class ThreadPresence:
         if self._parking.expires_conversations(age):
             given_up = conversations.give_up(self._state.key, reason)
             if given_up:
-                await self._processor.bury(given_up)
+                await self._processor.commit_dead_letters(given_up)
         return self._parking.next(age) if self._is_parked else None
 
     @property

@@ -90,7 +90,7 @@ class EventProcessor:
         await self.handle(event, {}, *writes)
         return True
 
-    async def revive(self, letter: DeadLetter, *, is_wanted: Callable[[DeadLetter], bool]) -> None:
+    async def retry_letter(self, letter: DeadLetter, *, is_wanted: Callable[[DeadLetter], bool]) -> None:
         """Try a dead letter again, once: it is dropped if that succeeds and stays if it does not.
 
         Args:
@@ -99,7 +99,7 @@ class EventProcessor:
         """
         event = letter.event
         if isinstance(event, ActionFailed):
-            await self._reopen(letter, event)
+            await self._retry_action(letter, event)
             return
         # Noted before it runs: if its handler kills the process, the next process does not try it again by itself.
         await self.commits.commit([SaveDeadLetter(replace(letter, attempts=letter.attempts + 1, is_revived=False))], {})
@@ -115,7 +115,7 @@ class EventProcessor:
             kept = self.retries.letter(event, outcome, letter.attempts + 1)
             await self._commit_outcome(event, {}, [kept], Outcome(broken), ())
 
-    async def _reopen(self, letter: DeadLetter, event: ActionFailed) -> None:
+    async def _retry_action(self, letter: DeadLetter, event: ActionFailed) -> None:
         """Try an action again; it counts as journalled now, because the proof of a send begins at that time."""
         key, created_ms = event.action_key, int(self._context.clock() * 1000)
         row = await self._context.find_row(key)
@@ -136,7 +136,7 @@ class EventProcessor:
         self._state.log.info("letter.revived", letter=letter.id)
 
     async def give_up_action(
-        self, event: ActionFailed, failed: SettleRow, *, caused_by: UserId | None, is_told: bool = True
+        self, event: ActionFailed, failed: SettleRow, *, caused_by: UserId | None, is_reported: bool = True
     ) -> None:
         """Keep an action that will never be done as a dead letter, and tell the handlers, once.
 
@@ -148,7 +148,7 @@ class EventProcessor:
         """
         failure = Rejected(event.reason)
         letter = self.retries.letter(event, Outcome(handler=type(event.action).__name__, error=failure), 1, caused_by)
-        if not is_told:
+        if not is_reported:
             await self.commits.commit([failed, letter], {})
             return
         with self._context.tracer.attempt(event, 1):
@@ -163,12 +163,12 @@ class EventProcessor:
         if outcome.handler is None:  # no handler deals with it, so a test must hear of it
             self._context.report_failure(event, Rejected(f"{type(event.action).__name__} was refused: {event.reason}"))
 
-    async def bury(self, writes: Sequence[Write]) -> None:
+    async def commit_dead_letters(self, writes: Sequence[Write]) -> None:
         """Commit the end of timers and dialogs that are given up, their dead letters among the writes."""
         await self.commits.commit(writes, {})
         for write in writes:
             if isinstance(write, SaveDeadLetter):
-                self._context.monitor.buried()
+                self._context.monitor.dead_lettered()
                 letter = write.letter
                 self._state.log.error(
                     "event.dead_lettered", letter=letter.id, handler=letter.handler, reason=letter.error
@@ -254,5 +254,5 @@ class EventProcessor:
             )
             failed = SettleRow(row.key, RowStatus.FAILED, row.message, reason)
             is_told = not row.after_failure
-            await self.give_up_action(event, failed, caused_by=row.caused_by, is_told=is_told)
+            await self.give_up_action(event, failed, caused_by=row.caused_by, is_reported=is_told)
             outbox.drop_failure(failure)

@@ -205,19 +205,19 @@ class ReceiptPoller:
             return
         key = StateKey(self._kind.name, self._state.key)
         stored = await self._context.conversations.state(key)
-        told: ReportedReceipts = self._kind.load(stored.value if stored else None)
-        self._known = {UserId(reader): int(message) for reader, message in told.messages.items()}
+        reported: ReportedReceipts = self._kind.load(stored.value if stored else None)
+        self._known = {UserId(reader): int(message) for reader, message in reported.messages.items()}
         for receipt in sorted(receipts, key=lambda receipt: (receipt.read_on, int(receipt.message))):
             if not self._is_news(receipt.reader, int(receipt.message), floor):
                 continue
-            told = ReportedReceipts({**told.messages, receipt.reader: receipt.message})
+            reported = ReportedReceipts({**reported.messages, receipt.reader: receipt.message})
             event = ReadReceiptReceived(
                 bot=self._context.user, thread=self._state.key, occurred_on=receipt.read_on, receipt=receipt
             )
             version = max(int(self._context.clock() * 1000), stored.version + 1 if stored else 1)
             # The write goes into the same commit as the event: separately, a crash would lose or repeat the event.
-            yield event, SaveState(key, self._kind.dump(told), stored.version if stored else None, version)
-            stored = StoredState(self._kind.dump(told), version)
+            yield event, SaveState(key, self._kind.dump(reported), stored.version if stored else None, version)
+            stored = StoredState(self._kind.dump(reported), version)
             self._known[receipt.reader] = int(receipt.message)
 
     @property
@@ -234,14 +234,14 @@ class ReceiptPoller:
         """
         return any(self._is_news(reader, number, floor) for reader, number in latest.items())
 
-    def is_wanted(self, spoke_at: float, people: int) -> bool:
+    def is_wanted(self, last_message_at: float, people: int) -> bool:
         """Return whether receipts should be polled: a handler subscribes, and the thread is active and small enough.
 
         Args:
-            spoke_at: Time of the last message, in seconds of the event loop's clock.
+            last_message_at: Time of the last message, in seconds of the event loop's clock.
             people: Number of participants.
         """
-        is_active = anyio.current_time() - spoke_at < ACTIVE_SECONDS and people <= MAX_PEOPLE
+        is_active = anyio.current_time() - last_message_at < ACTIVE_SECONDS and people <= MAX_PEOPLE
         return is_active and self._handlers.dispatcher.subscribes(ReadReceiptReceived)
 
     def _is_news(self, reader: UserId, number: int, floor: int) -> bool:

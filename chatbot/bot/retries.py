@@ -62,7 +62,7 @@ class Attempts:
 
     Args:
         thread: whose lane.
-        noted: what an earlier process noted before it died.
+        unfinished: what an earlier process noted before it died.
         is_suspicious: the last process died, and nothing was committed here since.
 
     Attributes:
@@ -74,23 +74,23 @@ class Attempts:
         "_failures",
         "_has_begun",
         "_not_before",
-        "_noted",
         "_thread",
+        "_unfinished",
         "handler",
-        "is_noted",
+        "is_recorded",
         "is_suspicious",
     )
 
-    def __init__(self, thread: ThreadId, noted: Attempt | None, *, is_suspicious: bool) -> None:
+    def __init__(self, thread: ThreadId, unfinished: Attempt | None, *, is_suspicious: bool) -> None:
         self._thread = thread
-        self._noted = noted
+        self._unfinished = unfinished
         self._has_begun = False
-        self.is_noted = False
+        self.is_recorded = False
         self._event_key = ""
         self.handler = ""
         self._failures = 0
         self._not_before = 0.0
-        self.is_suspicious = is_suspicious or noted is not None
+        self.is_suspicious = is_suspicious or unfinished is not None
 
     def check_pause(self, event: Event) -> None:
         """Let nobody try before its time.
@@ -116,28 +116,30 @@ class Attempts:
         return self._of(event).cuts
 
     def _of(self, event: Event) -> Attempt:
-        return self._noted if self._noted and self._noted.event_key == event.key else Attempt(event.key, 0)
+        return (
+            self._unfinished if self._unfinished and self._unfinished.event_key == event.key else Attempt(event.key, 0)
+        )
 
-    def killer(self, event: Event) -> str:
+    def last_handler(self, event: Event) -> str:
         """The handler that ran when an earlier process died, or was stopped, over this event; "" if none is known."""
         return self._of(event).handler
 
-    def begin(self, event: Event, handler: str) -> BeginAttempt:
+    def record_start(self, event: Event, handler: str) -> BeginAttempt:
         """What to write before a handler of a suspicious lane runs."""
         self.handler = handler
-        return self._note(event, Progress.RUNNING)
+        return self._record(event, Progress.RUNNING)
 
-    def long(self, event: Event) -> BeginAttempt:
+    def record_long_running(self, event: Event) -> BeginAttempt:
         """What to write when the handler has run for more than a minute, or did not end when canceled."""
-        return self._note(event, Progress.LONG)
+        return self._record(event, Progress.LONG)
 
-    def _note(self, event: Event, progress: Progress) -> BeginAttempt:
-        self._has_begun = self.is_noted = True
+    def _record(self, event: Event, progress: Progress) -> BeginAttempt:
+        self._has_begun = self.is_recorded = True
         return BeginAttempt(self._thread, replace(self._of(event), progress=progress, handler=self.handler))
 
-    def survived(self, event: Event) -> Write:
+    def clear_record(self, event: Event) -> Write:
         """What to write when a noted handler has failed but the process lives: this attempt was no kill."""
-        self.is_noted = False
+        self.is_recorded = False
         known = self._of(event)
         return BeginAttempt(self._thread, known) if known.count or known.cuts else EndAttempt(self._thread)
 
@@ -152,19 +154,19 @@ class Attempts:
         self._failures += 1
         return self._failures
 
-    def wait(self, pause: float) -> TryAgain:
+    def retry_after(self, pause: float) -> TryAgain:
         """What to raise so that the event is tried again after this pause."""
         self._not_before = anyio.current_time() + pause
         return TryAgain(pause)
 
     def end(self) -> list[Write]:
         """What to write in the commit that ends the attempt."""
-        return [EndAttempt(self._thread)] if self._has_begun or self._noted else []
+        return [EndAttempt(self._thread)] if self._has_begun or self._unfinished else []
 
     def committed(self) -> None:
         """That commit has succeeded: nothing here is suspicious any more."""
         self._event_key, self._failures, self._not_before = "", 0, 0.0
-        self._noted, self._has_begun, self.is_noted, self.is_suspicious = None, False, False, False
+        self._unfinished, self._has_begun, self.is_recorded, self.is_suspicious = None, False, False, False
 
 
 ABANDONED_PAUSE: Final = 30.0
@@ -190,22 +192,22 @@ class AttemptJournal:
 
     def __init__(self, context: BotContext) -> None:
         self._context = context
-        self._to_note: list[tuple[RetryLoop, RunningCode]] = []
-        self._has_to_note = anyio.Event()
+        self._unrecorded: list[tuple[RetryLoop, RunningCode]] = []
+        self._changed = anyio.Event()
         self.suspect = anyio.Lock()
 
-    def add_long(self, loop: RetryLoop, running: RunningCode) -> None:
+    def add_long_running(self, loop: RetryLoop, running: RunningCode) -> None:
         """Have it noted in the store, soon, that a handler runs for long; in callbacks of the event loop, too."""
-        self._to_note.append((loop, running))
-        self._has_to_note.set()
+        self._unrecorded.append((loop, running))
+        self._changed.set()
 
     async def run(self) -> None:
         """Note handlers that run for long, until canceled."""
         while True:
-            await self._has_to_note.wait()
-            self._has_to_note = anyio.Event()
-            noted, self._to_note = self._to_note, []
-            writes = [loop.long_attempt() for loop, running in noted if not running.task.done()]
+            await self._changed.wait()
+            self._changed = anyio.Event()
+            unrecorded, self._unrecorded = self._unrecorded, []
+            writes = [loop.long_running_write() for loop, running in unrecorded if not running.task.done()]
             try:
                 await self._context.commit([write for write in writes if write is not None])
             except StoreError as error:
@@ -220,13 +222,23 @@ class RetryLoop:
         handlers: what runs the handlers.
         journal: what the retry loops of the bot share.
         commits: what is known and owed in the thread.
-        noted: an attempt that an earlier process noted before it died.
+        unfinished: an attempt that an earlier process noted before it died.
         wake: gives a thread's lane a turn; in callbacks of the event loop, too.
     """
 
     __slots__ = (
-        "_commits", "_context", "_handlers", "_in_hand", "_journal", "_log", "_outcome", "_outcome_of", "_running",
-        "_state", "_wake", "attempts",
+        "_commits",
+        "_context",
+        "_current",
+        "_handlers",
+        "_journal",
+        "_log",
+        "_outcome",
+        "_outcome_of",
+        "_running",
+        "_state",
+        "_wake",
+        "attempts",
     )  # fmt: skip
 
     def __init__(
@@ -235,7 +247,7 @@ class RetryLoop:
         handlers: HandlerRunner,
         journal: AttemptJournal,
         commits: ThreadCommits,
-        noted: Attempt | None,
+        unfinished: Attempt | None,
         wake: Callable[[ThreadId], None],
     ) -> None:
         self._context = context
@@ -245,11 +257,11 @@ class RetryLoop:
         self._state = commits.state
         self._log = commits.state.log
         self._wake = wake
-        self._in_hand: tuple[Event, float] | None = None
+        self._current: tuple[Event, float] | None = None
         self._running: RunningCode | None = None
         self._outcome: tuple[str, Outcome] | None = None
         self._outcome_of: Event | None = None
-        self.attempts = Attempts(self._state.key, noted, is_suspicious=context.was_killed)
+        self.attempts = Attempts(self._state.key, unfinished, is_suspicious=context.was_killed)
 
     async def run(self, event: Event, commit: Commit) -> None:
         """Run the handlers on an event and have what came of it committed.
@@ -258,12 +270,12 @@ class RetryLoop:
             TryAgain: the handler failed and may be tried again; nothing was committed.
             StoreError: nothing was committed.
         """
-        self.check_free()
+        self.check_not_abandoned()
         self.attempts.check_pause(event)
         for repetition in range(MAX_CONFLICTS + 1):
             try:
                 with self._context.tracer.attempt(event, self.attempts.number(event)):
-                    outcome = await self._survived(event, await self.attempt(event))
+                    outcome = await self._clear_record(event, await self.attempt(event))
                     outcome = await self._committed(event, outcome, commit)
                     if outcome.error is not None:
                         await self._retry_or_give_up(event, outcome, outcome.error, commit)
@@ -273,16 +285,16 @@ class RetryLoop:
                 if repetition == MAX_CONFLICTS:
                     raise
                 self._log.info("handler.repeated", event_key=event.key, reason=str(conflict))
-                if self.attempts.is_noted:
-                    await self._context.commit([self.attempts.survived(event)])
+                if self.attempts.is_recorded:
+                    await self._context.commit([self.attempts.clear_record(event)])
 
-    async def _survived(self, event: Event, outcome: Outcome) -> Outcome:
+    async def _clear_record(self, event: Event, outcome: Outcome) -> Outcome:
         """Take back the note of a handler that has failed: the process lives, so that this attempt was no kill."""
-        if outcome.error is not None and self.attempts.is_noted:
-            await self._context.commit([self.attempts.survived(event)])
+        if outcome.error is not None and self.attempts.is_recorded:
+            await self._context.commit([self.attempts.clear_record(event)])
         return outcome
 
-    def check_free(self) -> None:
+    def check_not_abandoned(self) -> None:
         """Let nothing start beside a handler that was abandoned here.
 
         Raises:
@@ -297,33 +309,33 @@ class RetryLoop:
         Raises:
             TryAgain: an abandoned handler still runs here, be it the one that was started now.
         """
-        self.check_free()
+        self.check_not_abandoned()
         if self._outcome is not None and self._outcome[0] == event.key:
             (_, outcome), self._outcome, self._outcome_of = self._outcome, None, None
             return outcome
 
         async def begin() -> None:
-            self._in_hand = event, anyio.current_time()
+            self._current = event, anyio.current_time()
 
         try:
             outcome = await self._handlers.handle(
                 event, self._limits(event), channel=self._channel(event), before=begin
             )
         finally:
-            self._in_hand = self._running = None
+            self._current = self._running = None
         return self._unless_abandoned(event, outcome)
 
-    def is_long(self, now: float) -> bool:
+    def is_long_running(self, now: float) -> bool:
         """Whether a handler has run for more than a minute here, or was abandoned; in any thread."""
-        in_hand = self._in_hand
+        in_hand = self._current
         is_abandoned = (self._context.user, self._state.key) in self._context.shared.abandoned
         return is_abandoned or (in_hand is not None and now - in_hand[1] > SLOW_SECONDS)
 
-    def long_attempt(self) -> Write | None:
+    def long_running_write(self) -> Write | None:
         """What notes the handler in hand as one that runs for long; None if there is none."""
-        in_hand, abandoned = self._in_hand, self._outcome_of
+        in_hand, abandoned = self._current, self._outcome_of
         event = in_hand[0] if in_hand is not None else abandoned
-        return None if event is None else self.attempts.long(event)
+        return None if event is None else self.attempts.record_long_running(event)
 
     async def _give_up(self, event: Event, outcome: Outcome) -> Outcome:
         return await self._handlers.give_up(event, outcome, self._limits(event), channel=self._channel(event))
@@ -334,7 +346,7 @@ class RetryLoop:
     def _limits(self, event: Event) -> RunLimits:
         # Whatever a bot waits for at its start may take long.
         timeout = None if isinstance(event, BotStarted) else self._context.settings.timeout
-        before = partial(self._note, event) if self.attempts.is_suspicious else None
+        before = partial(self._record_start, event) if self.attempts.is_suspicious else None
         return RunLimits(timeout, partial(self._slow, event), partial(self._abandoned, event), self._begun, before)
 
     def _begun(self, running: RunningCode) -> None:
@@ -342,7 +354,7 @@ class RetryLoop:
 
     def running(self, now: float) -> str | None:
         """The handler that runs here, in a few words; None if there is none. In any thread."""
-        in_hand, running = self._in_hand, self._running
+        in_hand, running = self._current, self._running
         if in_hand is None or running is None or running.task.done():
             return None
         where = f"in thread {self._state.thread}" if self._state.thread else "in no thread"
@@ -367,7 +379,7 @@ class RetryLoop:
         )
         self._context.monitor.slow(event, whose.name, whose.place)
         self.attempts.handler = whose.name
-        self._journal.add_long(self, running)
+        self._journal.add_long_running(self, running)
 
     def _abandoned(self, event: Event, running: RunningCode) -> None:
         """Keep the lane from starting anything, in this bot and in one that takes its place, until the handler ends.
@@ -388,7 +400,7 @@ class RetryLoop:
         )
         self._context.monitor.abandoned(whose.name)
         self.attempts.handler = whose.name
-        self._journal.add_long(self, running)
+        self._journal.add_long_running(self, running)
 
         def ended(_task: object) -> None:
             shared.abandoned.pop(key, None)
@@ -408,16 +420,16 @@ class RetryLoop:
         if not attempts.is_suspicious:
             return await self.handle(event)
         if attempts.kills(event) >= MAX_KILLS:
-            return _killed_by(attempts.killer(event))
+            return _killed_by(attempts.last_handler(event))
         if attempts.cuts(event) >= MAX_CUTS:
-            return _cut_off(attempts.killer(event))
+            return _cut_off(attempts.last_handler(event))
         # Alone only what was running at a kill before: others shall not wait for each other's slow handlers.
         async with self._journal.suspect if attempts.kills(event) else nullcontext():
             return await self.handle(event)
 
-    async def _note(self, event: Event, handler: str) -> None:
+    async def _record_start(self, event: Event, handler: str) -> None:
         """Note a handler of a suspicious lane in the store before it runs, for as long as it runs."""
-        await self._context.commit([self.attempts.begin(event, handler)])
+        await self._context.commit([self.attempts.record_start(event, handler)])
 
     async def _retry_or_give_up(self, event: Event, outcome: Outcome, error: Exception, commit: Commit) -> None:
         """Have a failed event tried again, or keep it as a dead letter once it was tried often enough.
@@ -438,7 +450,7 @@ class RetryLoop:
                 place=retries_in(self._state.thread),
                 after=LASTING_SECONDS,
             )
-            raise self.attempts.wait(pause)
+            raise self.attempts.retry_after(pause)
         self._context.degraded.end(LANE_FAILING, place=retries_in(self._state.thread))
         count = max(count, self.attempts.kills(event))
         # A handler that has killed the process is followed by nobody: an error handler may be what kills it.
@@ -465,7 +477,7 @@ class RetryLoop:
             StoreError: nothing was committed.
         """
         with self._context.tracer.attempt(event, number):
-            outcome = await self._survived(event, await self.handle(event))
+            outcome = await self._clear_record(event, await self.handle(event))
             return await self._committed(event, outcome, commit)
 
     async def settle(
@@ -474,7 +486,7 @@ class RetryLoop:
         outcome: Outcome,
         commit: Commit,
         writes: Sequence[Write],
-        least: Sequence[Write],
+        fallback: Sequence[Write],
         broken: tuple[KeyedAction, ...] = (),
     ) -> None:
         """Commit the last that is done about an event; if what handlers want cannot be committed, `least` is.
@@ -486,7 +498,7 @@ class RetryLoop:
         """
         said = await self._committed(event, outcome, commit, writes) if outcome.error is None else outcome
         if said.error is not None:
-            await commit(Outcome(broken), least)
+            await commit(Outcome(broken), fallback)
 
     async def _committed(self, event: Event, outcome: Outcome, commit: Commit, writes: Sequence[Write] = ()) -> Outcome:
         """Commit an outcome. What cannot be made of a handler's output is the handler's failure, not the lane's.
@@ -507,8 +519,8 @@ class RetryLoop:
         else:
             return outcome
         assert failed.error is not None
-        if self.attempts.is_noted:
-            await self._context.commit([self.attempts.survived(event)])
+        if self.attempts.is_recorded:
+            await self._context.commit([self.attempts.clear_record(event)])
         self._handlers.report_failure(event, failed.handler, failed.error)
         return failed
 
@@ -524,7 +536,7 @@ class RetryLoop:
             died_ms=int(self._context.clock() * 1000),
             caused_by=caused_by,
         )
-        self._context.monitor.buried()
+        self._context.monitor.dead_lettered()
         # What a handler raised may quote people; what the service said of an action does not.
         reason = event.reason if isinstance(event, ActionFailed) else kind_of(outcome.error)
         self._log.error(

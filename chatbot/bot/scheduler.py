@@ -16,7 +16,7 @@ import anyio
 
 from chatbot.bot.commits import WriteBehind
 from chatbot.bot.degraded import LANE_FAILING
-from chatbot.bot.environment import NOWHERE, BotContext
+from chatbot.bot.environment import NO_THREAD, BotContext
 from chatbot.bot.handlers import HandlerRunner
 from chatbot.bot.lane import Lane, LaneServices
 from chatbot.bot.membership import AnswerCheck
@@ -28,10 +28,10 @@ from chatbot.events import Event
 from chatbot.model import ThreadId, milliseconds
 from chatbot.stores.records import Attempt, OutboxRow, ThreadRecord
 
-MOST_AT_WORK: Final = 1024
+MAX_LANES_AT_WORK: Final = 1024
 """Maximum number of lanes at work, including those that wait for handlers: each holds its polled messages in memory."""
 
-UNFORESEEN_PAUSE: Final = 30.0
+UNEXPECTED_ERROR_PAUSE: Final = 30.0
 """Seconds a lane pauses after an unexpected error."""
 
 
@@ -50,7 +50,7 @@ class Scheduler:
         own: The lane of events outside threads.
         working: Lanes at work, with the number of their turn.
         ended: Set, and replaced by a new event, whenever a turn has ended.
-        noted: Attempts that an earlier process recorded as started but never as ended.
+        unfinished: Attempts that an earlier process recorded as started but never as ended.
     """
 
     def __init__(
@@ -64,37 +64,37 @@ class Scheduler:
         self._queue = PollQueue(context.settings.cadence.rate)
         self._count = 0
         self._announcing = 0
-        self._asked: dict[ThreadId, float] = {}
+        self._requested: dict[ThreadId, float] = {}
         self._routed: set[ThreadId] = set()
         self._to_wake: set[ThreadId] = set()
         # Shared with the handler runner: a lane that starts to wait for handlers makes room for another lane.
         self._changed = handlers.changed
         self.lanes: dict[ThreadId, Lane] = {}
-        self.own = Lane(self._services, None, None)
+        self.threadless_lane = Lane(self._services, None, None)
         self.working: dict[ThreadId, int] = {}
         self.ended = anyio.Event()
-        self.noted: Mapping[ThreadId, Attempt] = {}
+        self.unfinished: Mapping[ThreadId, Attempt] = {}
 
     # ── lanes ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def restart(self, noted: Mapping[ThreadId, Attempt]) -> None:
+    def restart(self, unfinished: Mapping[ThreadId, Attempt]) -> None:
         """Remove all lanes, at the start of the bot.
 
         Args:
-            noted: Attempts that an earlier process recorded before it died.
+            unfinished: Attempts that an earlier process recorded before it died.
         """
-        self.noted = noted
+        self.unfinished = unfinished
         self.lanes = {}
         self.answers.threads.clear()
         self._write_behind.threads.clear()
-        self.own = Lane(self._services, None, None, noted=noted.get(NOWHERE))
+        self.threadless_lane = Lane(self._services, None, None, unfinished=unfinished.get(NO_THREAD))
         self.clear()
 
     @property
-    def every_lane(self) -> Iterator[Lane]:
+    def all_lanes(self) -> Iterator[Lane]:
         """Yield the lanes of all threads, and the lane of events outside threads."""
         yield from list(self.lanes.values())
-        yield self.own
+        yield self.threadless_lane
 
     def open(self, thread: ThreadId, stamp: datetime | None) -> Lane:
         """Create the lane of a new thread. Its first turn checks whether the bot is in the thread.
@@ -103,29 +103,29 @@ class Scheduler:
             thread: The thread.
             stamp: Time of its latest activity.
         """
-        lane = self.lanes[thread] = Lane(self._services, thread, None, noted=self.noted.get(thread))
+        lane = self.lanes[thread] = Lane(self._services, thread, None, unfinished=self.unfinished.get(thread))
         lane.membership.probe(stamp)
         # A guess until more is known: a bot removed before its first start had left by the last change of the thread.
         lane.membership.left_ms = self._context.conversations.now_ms if stamp is None else milliseconds(stamp)
-        self.ask(thread)
+        self.schedule(thread)
         return lane
 
-    def resume(self, record: ThreadRecord, rows: Sequence[OutboxRow], looked_ms: int | None) -> None:
+    def resume(self, record: ThreadRecord, rows: Sequence[OutboxRow], polled_ms: int | None) -> None:
         """Create the lane of a stored thread.
 
         Its first turn is immediate if work is pending. Otherwise it follows when the thread list shows a change, or at
         the idle interval.
         """
-        thread, noted = record.thread, self.noted.get(record.thread)
-        lane = Lane(self._services, thread, record, rows=rows, noted=noted, looked_ms=looked_ms)
+        thread, unfinished = record.thread, self.unfinished.get(record.thread)
+        lane = Lane(self._services, thread, record, rows=rows, unfinished=unfinished, polled_ms=polled_ms)
         self.lanes[thread] = lane
         if record.is_left:
             if (pause := lane.presence.resume()) is not None:
-                self.ask(thread, due=anyio.current_time() + pause)
+                self.schedule(thread, due=anyio.current_time() + pause)
             return
-        self._spread(thread)
-        if noted is not None or not lane.is_settled:
-            self.ask(thread)
+        self._start_periodic_polls(thread)
+        if unfinished is not None or not lane.is_settled:
+            self.schedule(thread)
 
     def lane_of(self, thread: ThreadId) -> Lane:
         """Return the lane of a thread for an action, and create it if unknown.
@@ -146,7 +146,7 @@ class Scheduler:
             if row.thread in self.working:
                 self._routed.add(row.thread)
             else:
-                self.ask(row.thread)
+                self.schedule(row.thread)
 
     def interrupt(self) -> None:
         """Interrupt polls that wait for the service; handlers continue."""
@@ -157,18 +157,18 @@ class Scheduler:
         """Run the handlers of the bot's own start or stop."""
         self._announcing += 1
         try:
-            await self.own.announce(event)
+            await self.threadless_lane.announce(event)
         finally:
             self._announcing -= 1
 
     @property
-    def is_at_rest(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether no work outside threads is pending."""
         is_due = self._context.conversations.is_due(None)
-        return NOWHERE not in self.working and self.own.is_settled and not is_due
+        return NO_THREAD not in self.working and self.threadless_lane.is_settled and not is_due
 
     def _lane(self, thread: ThreadId) -> Lane:
-        return self.lanes[thread] if thread else self.own
+        return self.lanes[thread] if thread else self.threadless_lane
 
     # ── when lanes run ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -176,13 +176,13 @@ class Scheduler:
         """Remove all waiting turns; running turns continue."""
         self._queue = PollQueue(self._context.settings.cadence.rate)
 
-    def ask(self, thread: ThreadId, *, due: float | None = None) -> None:
+    def schedule(self, thread: ThreadId, *, due: float | None = None) -> None:
         """Schedule a turn of a lane, now or at `due`. A lane at work runs again afterwards."""
         due = anyio.current_time() if due is None else due
         if thread in self.working:
-            self._asked[thread] = min(due, self._asked.get(thread, due))
-        elif thread in self.lanes or thread == NOWHERE:
-            self._queue.call(thread, due)
+            self._requested[thread] = min(due, self._requested.get(thread, due))
+        elif thread in self.lanes or thread == NO_THREAD:
+            self._queue.request(thread, due)
             self._changed.set()
 
     def wake(self, thread: ThreadId) -> None:
@@ -190,17 +190,17 @@ class Scheduler:
         self._to_wake.add(thread)
         self._changed.set()
 
-    def _spread(self, thread: ThreadId) -> None:
+    def _start_periodic_polls(self, thread: ThreadId) -> None:
         """Start the periodic polls of a thread at a random time, so that the threads do not all start at once."""
         phase = random.random()  # noqa: S311 - not a secret
-        self._queue.spread(thread, self._context.settings.cadence.idle, anyio.current_time(), phase=phase)
+        self._queue.start_periodic(thread, self._context.settings.cadence.idle, anyio.current_time(), phase=phase)
         self._changed.set()
 
-    def ask_idle(self, threads: Iterable[ThreadId]) -> None:
+    def schedule_idle(self, threads: Iterable[ThreadId]) -> None:
         """Schedule turns of the given lanes that are neither at work nor queued."""
         for thread in threads:
             if thread not in self.working and thread not in self._queue:
-                self._queue.call(thread, anyio.current_time())
+                self._queue.request(thread, anyio.current_time())
         self._changed.set()
 
     def next(self) -> tuple[ThreadId, float] | None:
@@ -215,12 +215,12 @@ class Scheduler:
     @property
     def waits_for_handlers(self) -> bool:
         """Whether no lane can run before a handler ends. Lanes that wait for this do not count as late."""
-        return len(self.working) >= MOST_AT_WORK or self._handlers.busy >= MOST_AT_WORK
+        return len(self.working) >= MAX_LANES_AT_WORK or self._handlers.busy >= MAX_LANES_AT_WORK
 
     @property
     def _is_full(self) -> bool:
         at_work = len(self.working) + self._announcing
-        return at_work - self._handlers.busy >= self._context.settings.max_turns or at_work >= MOST_AT_WORK
+        return at_work - self._handlers.busy >= self._context.settings.max_turns or at_work >= MAX_LANES_AT_WORK
 
     # ── the loop ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -230,8 +230,8 @@ class Scheduler:
             while True:
                 now = anyio.current_time()
                 while self._to_wake:
-                    self.ask(self._to_wake.pop())
-                while not self._is_full and (thread := self._queue.take(now)) is not None:
+                    self.schedule(self._to_wake.pop())
+                while not self._is_full and (thread := self._queue.pop(now)) is not None:
                     self._count += 1
                     self.working[thread] = self._count
                     group.start_soon(self._turn, self._lane(thread))
@@ -255,29 +255,30 @@ class Scheduler:
         except Exception as error:
             lane.state.log.exception("turn.failed")
             context.report_failure(None, error)
-            next_run = NextRun(call=UNFORESEEN_PAUSE)
-            detail = f"{kind_of(error)} in {thread}, tried again every {UNFORESEEN_PAUSE:.0f} s: see turn.failed"
+            next_run = NextRun(due_in=UNEXPECTED_ERROR_PAUSE)
+            detail = f"{kind_of(error)} in {thread}, tried again every {UNEXPECTED_ERROR_PAUSE:.0f} s: see turn.failed"
             context.degraded.begin(LANE_FAILING, detail, anyio.current_time(), place=thread, after=1.0)
         else:
             context.degraded.end(LANE_FAILING, place=thread)
         finally:
-            # No await between here and `_rest`: a turn queued in between could outlive a lane that `_rest` drops.
+            # No await between here and `_schedule_next`, which may drop the lane: a turn queued in between would
+            # outlive it.
             del self.working[thread]
             context.monitor.lane_ended(thread)
-        self._rest(lane, next_run)
+        self._schedule_next(lane, next_run)
         self._changed.set()
-        self.note_end()
+        self.notify_turn_ended()
 
-    def _rest(self, lane: Lane, next_run: NextRun) -> None:
+    def _schedule_next(self, lane: Lane, next_run: NextRun) -> None:
         """Queue the next turn of a lane, including requests and routed rows that arrived while it was running."""
         thread, now = lane.thread, anyio.current_time()
-        asked, was_routed = self._asked.pop(thread, None), thread in self._routed
+        asked, was_routed = self._requested.pop(thread, None), thread in self._routed
         self._routed.discard(thread)
-        if was_routed and next_run.call is None and lane.commits.outbox:
+        if was_routed and next_run.due_in is None and lane.commits.outbox:
             # Another thread routed a row here after this lane had emptied its outbox.
             # Without another turn, nothing would send it.
-            next_run = replace(next_run, call=0.0)
-        elif lane.is_over and not lane.commits.outbox:
+            next_run = replace(next_run, due_in=0.0)
+        elif lane.is_finished and not lane.commits.outbox:
             self._drop(lane)
             return
         if asked is not None and (next_run != NextRun() or not thread):
@@ -285,16 +286,16 @@ class Scheduler:
             # The lane outside threads does not poll.
             least = self._context.settings.cadence.interval if thread else 0.0
             pause = max(least, asked - now)
-            next_run = replace(next_run, call=pause if next_run.call is None else min(next_run.call, pause))
-        self._queue.rest(thread, next_run, now)
+            next_run = replace(next_run, due_in=pause if next_run.due_in is None else min(next_run.due_in, pause))
+        self._queue.schedule(thread, next_run, now)
 
     def _drop(self, lane: Lane) -> None:
         """Remove the lane of a thread that the bot is out of and has no pending work in."""
         for threads in (self.lanes, self.answers.threads, self._write_behind.threads):
             threads.pop(lane.thread, None)
-        self._queue.rest(lane.thread, NextRun(), anyio.current_time())
+        self._queue.schedule(lane.thread, NextRun(), anyio.current_time())
 
-    def note_end(self) -> None:
+    def notify_turn_ended(self) -> None:
         """Wake the tasks that wait for the end of a turn."""
         # Events cannot be reset, so each waiter wakes once and then waits for the new one.
         self.ended.set()

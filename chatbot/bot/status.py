@@ -11,7 +11,7 @@ from chatbot.bot.bot import Bot
 from chatbot.bot.degraded import HANDLER_SLOW, SLOW_HANDLER_SECONDS, Degraded
 from chatbot.bot.lane import Lane
 from chatbot.bot.membership import Presence
-from chatbot.bot.monitoring import PATIENCE
+from chatbot.bot.monitoring import STALLED_SECONDS
 from chatbot.model import UserId
 from chatbot.service.budget import SERVICE_QUOTAS, Budget, Operation
 
@@ -51,7 +51,7 @@ class BotStatus:
         troubles: Failing kinds of work, with the kind of error.
         degraded: Reasons why the bot is impaired in a way that a restart does not fix; longest first.
         waiting: Events that wait for a handler slot.
-        most_handlers: Maximum number of handlers that run at the same time.
+        max_handlers: Maximum number of handlers that run at the same time.
         doorbell: Seconds between two polls of the thread list; longer while Event Grid delivers.
         stretch: Factor by which polling intervals are stretched because the bot has so many threads.
     """
@@ -60,7 +60,7 @@ class BotStatus:
     user: UserId
     threads: int
     lag: float
-    missed: Mapping[str, float]
+    stalled: Mapping[str, float]
     oldest_unhandled: float | None
     outbox: int
     outbox_age: float | None
@@ -69,8 +69,8 @@ class BotStatus:
     troubles: Mapping[str, str]
     degraded: tuple[Degraded, ...] = ()
     waiting: int = 0
-    most_handlers: int = 0
-    doorbell: float = 1.0
+    max_handlers: int = 0
+    thread_list_interval: float = 1.0
     stretch: float = 1.0
 
 
@@ -91,36 +91,36 @@ def report(bot: Bot, now: float) -> BotStatus:
         name=bot.name,
         user=bot.user,
         threads=len(lanes),
-        doorbell=bot.watcher.pause,
+        thread_list_interval=bot.watcher.pause,
         stretch=bot.scheduler.stretch,
         lag=max(late.values(), default=0.0),
-        missed=_missed(late),
+        stalled=_stalled(late),
         oldest_unhandled=_age(unhandled, wall),
         outbox=sum(len(lane.commits.outbox) for lane in bot.scheduler.lanes.values()),
         outbox_age=_age(created, wall),
         quota_left=_quota_left([bot.context.budget, *(lane.state.budget for lane in lanes)], now),
         running=running,
         waiting=bot.handlers.waiting,
-        most_handlers=bot.context.settings.max_handlers,
+        max_handlers=bot.context.settings.max_handlers,
         troubles=bot.context.ongoing.current,
         degraded=(*_slow(running), *bot.context.degraded.current(now)),
     )
 
 
-def missed(bot: Bot, now: float) -> Mapping[str, float]:
+def stalled(bot: Bot, now: float) -> Mapping[str, float]:
     """Return the stalled pollers, which a restart fixes. Cheap for any number of threads; see `BotStatus.missed`."""
-    return _missed(_late(bot, now))
+    return _stalled(_late(bot, now))
 
 
-def _missed(late: Mapping[str, float]) -> dict[str, float]:
-    return {poller: seconds for poller, seconds in late.items() if seconds > PATIENCE}
+def _stalled(late: Mapping[str, float]) -> dict[str, float]:
+    return {poller: seconds for poller, seconds in late.items() if seconds > STALLED_SECONDS}
 
 
 def _late(bot: Bot, now: float) -> dict[str, float]:
     """Return the overdue pollers at work, and the thread that has waited longest for its turn."""
-    if bot.context.is_stopping or bot.is_starting_again(now):
+    if bot.context.is_stopping or bot.is_restarting(now):
         return {}
-    late = bot.context.monitor.heartbeats.late(now)
+    late = bot.context.monitor.heartbeats.overdue(now)
     waiting = bot.scheduler.next()
     if waiting is not None and waiting[1] < now and not bot.scheduler.waits_for_handlers:
         late[waiting[0]] = now - waiting[1]
@@ -142,7 +142,7 @@ def _quota_left(budgets: list[Budget], now: float) -> dict[str, int]:
 def _running(bot: Bot, now: float) -> tuple[RunningHandler, ...]:
     pulse = bot.context.monitor.heartbeats
     found = [
-        RunningHandler(place, event, seconds, pulse.name_of(place))
+        RunningHandler(place, event, seconds, pulse.slow_handler_of(place))
         for place, (event, seconds) in pulse.running(now).items()
     ]
     return tuple(sorted(found, key=lambda one: -one.seconds))
@@ -156,7 +156,7 @@ def _slow(running: tuple[RunningHandler, ...]) -> Iterator[Degraded]:
             yield Degraded(HANDLER_SLOW, f"{name}{where} has not ended", handler.seconds)
 
 
-async def caught_up(bot: Bot) -> None:
+async def wait_until_caught_up(bot: Bot) -> None:
     """Wait until all threads are found and read, and no event, action or receipt is pending.
 
     This includes waiting for quotas, for retries of handlers and for an unavailable service.
@@ -165,22 +165,22 @@ async def caught_up(bot: Bot) -> None:
     while not is_caught_up(bot):
         has_walked = bot.watcher.has_walked
         if has_walked and not is_hastened:
-            _hasten(bot)
+            _poll_unread(bot)
         is_hastened = has_walked
         with anyio.move_on_after(bot.context.settings.cadence.interval):
             await bot.scheduler.ended.wait()
 
 
-def _hasten(bot: Bot) -> None:
+def _poll_unread(bot: Bot) -> None:
     """Poll all unread threads now: an edit of an old message may not show in the thread list."""
     for lane in bot.scheduler.lanes.values():
-        if not lane.poller.has_looked:
-            bot.scheduler.ask(lane.thread)
+        if not lane.poller.has_polled:
+            bot.scheduler.schedule(lane.thread)
 
 
 def is_caught_up(bot: Bot) -> bool:
     """Return whether the bot has handled everything that was pending."""
-    if not bot.watcher.has_walked or bot.scheduler.working or not bot.scheduler.is_at_rest:
+    if not bot.watcher.has_walked or bot.scheduler.working or not bot.scheduler.is_idle:
         return False
     return all(_is_done(bot, lane) for lane in bot.scheduler.lanes.values())
 
@@ -188,6 +188,6 @@ def is_caught_up(bot: Bot) -> bool:
 def _is_done(bot: Bot, lane: Lane) -> bool:
     if lane.membership.is_out:
         return True
-    is_read = lane.membership.presence is Presence.IN and lane.poller.has_looked
+    is_read = lane.membership.presence is Presence.IN and lane.poller.has_polled
     is_handled = lane.poller.unhandled_ms is None and not bot.context.conversations.is_due(lane.thread)
     return is_read and is_handled and lane.is_settled

@@ -37,8 +37,8 @@ from chatbot.runtime.doctor.storage import check_store
 from chatbot.runtime.logs import logging_to
 from chatbot.runtime.plugins import Plugins, examine_plugins
 from chatbot.runtime.run_directory import ControlDirectory, RunInfo
-from chatbot.stores import visit_store
-from chatbot.stores.probe import examine as examine_store
+from chatbot.stores import open_between_runs
+from chatbot.stores.probe import probe_store as examine_store
 
 Summary = Mapping[str, Any]
 """JSON's own types; no secret is in it."""
@@ -225,7 +225,7 @@ def _incompatible(config: Config, plugins: Plugins) -> Iterator[Finding]:
     found = examine_store(url, base_dir=config.directory)
     if found.in_use is not None and found.problem is None:
         yield ok("store", "not compared with the code, as bots run on it; `chatbot reload` compares before it changes")
-    store = visit_store(url, base_dir=config.directory) if found.can_be_visited else None
+    store = open_between_runs(url, base_dir=config.directory) if found.can_be_read else None
     if store is None:
         return
 

@@ -27,7 +27,7 @@ from chatbot.runtime.logs import logging_to
 from chatbot.runtime.run_directory import ControlDirectory, RunInfo
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
-from chatbot.stores import MemoryStore, visit_store
+from chatbot.stores import MemoryStore, open_between_runs
 from chatbot.stores.base import Store
 
 
@@ -115,7 +115,7 @@ def service_access(config: Path) -> ServiceAccess:
         )
         raise StateError(message)
     connection = Connection.of(settings)
-    store = visit_store(settings.store.get_secret_value(), base_dir=settings.directory)
+    store = open_between_runs(settings.store.get_secret_value(), base_dir=settings.directory)
     return ServiceAccess(connection, anyio.run(remembered, settings, connection, store))
 
 
@@ -165,7 +165,7 @@ def ask_bots(config: Path, question: Mapping[str, Any]) -> Mapping[str, Any]:
         if daemon is not None:
             return anyio.run(ask, daemon, question)
         settings = load_config(config, os.environ)
-        store = visit_store(settings.store.get_secret_value(), base_dir=settings.directory)
+        store = open_between_runs(settings.store.get_secret_value(), base_dir=settings.directory)
         # Where nothing was ever kept, an empty memory knows as much, and no file is made.
         return anyio.run(_ask_store, store or MemoryStore(), question)
 

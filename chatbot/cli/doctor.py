@@ -24,7 +24,7 @@ from chatbot.runtime.doctor.storage import check_files, check_store
 from chatbot.runtime.logs import logging_to
 from chatbot.runtime.plugins import load_plugins
 from chatbot.runtime.run_directory import ControlDirectory
-from chatbot.stores.probe import examine
+from chatbot.stores.probe import probe_store
 
 
 def doctor(config: ConfigFile = BOTS_YAML, /, *, format: Format = "text") -> int:
@@ -85,7 +85,7 @@ class _Diagnosis:
             status, info = None, None
         else:
             yield from check_running_bots(status, control)
-        store = examine(config.store.get_secret_value(), base_dir=config.directory)
+        store = probe_store(config.store.get_secret_value(), base_dir=config.directory)
         yield from check_store(config, store, is_running=info is not None)
         yield from check_service(config, info, store)
 

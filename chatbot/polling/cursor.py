@@ -77,13 +77,13 @@ class Cursor:
         identifier, version = message.number, message.version
         known = self.seen.get(identifier)
         if known is not None:
-            return _touched(message) if version > known else Change.NONE
+            return _edited_or_deleted(message) if version > known else Change.NONE
         history = max(self.floor, self.low)
         if identifier > history:
             return Change.VANISHED if message.deleted_on else Change.RECEIVED
         # Not in `seen`, and created before our memory begins. Whatever was handled above `low` is in `seen`, so a
         # higher version is a change that was not handled.
-        return _touched(message) if version > history else Change.NONE
+        return _edited_or_deleted(message) if version > history else Change.NONE
 
     def mark(self, seen: Mapping[int, int]) -> None:
         """Remember that these versions of messages were handled."""
@@ -113,10 +113,10 @@ class Cursor:
         return Settled(base=self.base, below=low)
 
 
-def _touched(message: ChatMessage) -> Change:
+def _edited_or_deleted(message: ChatMessage) -> Change:
     return Change.DELETED if message.deleted_on else Change.EDITED
 
 
-def moment(change: Change, message: ChatMessage) -> tuple[int, int]:
+def order_key(change: Change, message: ChatMessage) -> tuple[int, int]:
     """Return the order key of a change: creations sort by id, edits and deletions by version."""
     return (message.number if change is Change.RECEIVED else message.version, message.number)

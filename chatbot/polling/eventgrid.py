@@ -19,22 +19,22 @@ from typing import Any, Final
 
 from chatbot.model import ThreadId
 
-MOST_BYTES: Final = 1024 * 1024
+MAX_BYTES: Final = 1024 * 1024
 """The largest delivery that Event Grid makes."""
 
-MOST_EVENTS: Final = 5000
+MAX_EVENTS: Final = 5000
 """The largest number of events in a delivery."""
 
 VALIDATION: Final = "Microsoft.EventGrid.SubscriptionValidationEvent"
 _CHAT: Final = "Microsoft.Communication.Chat"
 _MESSAGE: Final = f"{_CHAT}Message"
-_LONGEST: Final = 512
-_HALF_PAIR: Final = re.compile("[\ud800-\udfff]")
+_MAX_TEXT: Final = 512
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
-PATIENCE_SECONDS: Final = 10.0
+MAX_DELAY_SECONDS: Final = 10.0
 """Seconds after the activity within which its event must arrive."""
 
-MEMORY_SECONDS: Final = 120.0
+REMEMBERED_SECONDS: Final = 120.0
 """Seconds for which it is remembered that an event has named a thread."""
 
 PROBATION_SECONDS: Final = 600.0
@@ -62,22 +62,22 @@ class Delivery:
     others: int = 0
 
 
-def read(body: bytes) -> Delivery:
+def read_delivery(body: bytes) -> Delivery:
     """Read a delivery: a JSON array of events in Event Grid's own schema.
 
     Raises:
         InvalidDelivery: it is none.
     """
-    if len(body) > MOST_BYTES:
-        message = f"a delivery has at most {MOST_BYTES} bytes"
+    if len(body) > MAX_BYTES:
+        message = f"a delivery has at most {MAX_BYTES} bytes"
         raise InvalidDelivery(message)
     try:
         events = json.loads(body)
     except (ValueError, RecursionError):
         message = "a delivery is JSON"
         raise InvalidDelivery(message) from None
-    if not isinstance(events, list) or len(events) > MOST_EVENTS:
-        message = f"a delivery is an array of at most {MOST_EVENTS} events (Event Grid's own schema, no CloudEvents)"
+    if not isinstance(events, list) or len(events) > MAX_EVENTS:
+        message = f"a delivery is an array of at most {MAX_EVENTS} events (Event Grid's own schema, no CloudEvents)"
         raise InvalidDelivery(message)
     return _read([_event(event) for event in events])
 
@@ -111,10 +111,10 @@ def _read(events: list[tuple[str, dict[str, Any]]]) -> Delivery:
 
 def _is_text(value: object) -> bool:
     """Return whether a value is a text that can be sent back: JSON can hold half of a surrogate pair, UTF-8 cannot."""
-    return isinstance(value, str) and 0 < len(value) <= _LONGEST and not _HALF_PAIR.search(value)
+    return isinstance(value, str) and 0 < len(value) <= _MAX_TEXT and not _LONE_SURROGATE.search(value)
 
 
-class Reliance:
+class DeliveryReliability:
     """Decides whether the thread list may be read less often because Event Grid delivers everything.
 
     Times are seconds of one clock.
@@ -137,10 +137,10 @@ class Reliance:
         self._delivered_at[thread] = now  # the latest last
         if self._trusted_from is None:
             self._trusted_from = now
-        while self._delivered_at[oldest := next(iter(self._delivered_at))] <= now - MEMORY_SECONDS:
+        while self._delivered_at[oldest := next(iter(self._delivered_at))] <= now - REMEMBERED_SECONDS:
             del self._delivered_at[oldest]
 
-    def record_move(self, thread: ThreadId, age: float, now: float) -> None:
+    def record_activity(self, thread: ThreadId, age: float, now: float) -> None:
         """Record that the thread list shows activity that no poll has covered yet.
 
         Args:
@@ -148,8 +148,8 @@ class Reliance:
             age: seconds since the activity, by the service's clock.
             now: the time.
         """
-        was_delivered = thread in self._delivered_at and self._delivered_at[thread] > now - MEMORY_SECONDS
-        if age > PATIENCE_SECONDS and self._trusted_from is not None and not was_delivered:
+        was_delivered = thread in self._delivered_at and self._delivered_at[thread] > now - REMEMBERED_SECONDS
+        if age > MAX_DELAY_SECONDS and self._trusted_from is not None and not was_delivered:
             self._trusted_from = now + PROBATION_SECONDS
 
     def is_trusted(self, now: float) -> bool:

@@ -26,7 +26,7 @@ import anyio
 
 from chatbot.errors import NotFound, Throttled
 from chatbot.model import ChatMessage, MessageId, MessageType, ThreadId
-from chatbot.polling.cursor import Change, Cursor, moment
+from chatbot.polling.cursor import Change, Cursor, order_key
 from chatbot.polling.message_events import time_of
 from chatbot.service.back_off import BackOff
 from chatbot.service.base import ChatService, MessagePage, Paging
@@ -41,7 +41,7 @@ CATCH_UP_PAGE_SIZE: Final = 200
 HELD_PAGES: Final = 10
 """Pages of a pass that are kept in memory. Of deeper ones only places are kept; they are read again, oldest first."""
 
-HELD_OUT_OF_PLACE: Final = 2_000
+MAX_HELD_OUT_OF_PLACE: Final = 2_000
 """Messages of deep pages that are kept in memory because they are due elsewhere; more of them are read by their id."""
 
 MAX_PASSES: Final = 8
@@ -69,7 +69,7 @@ OrderOf = Callable[[ChatMessage], OrderKey | None]
 """Returns the order key of a message; None if there is nothing to handle."""
 
 
-def by_version(message: ChatMessage) -> OrderKey:
+def order_by_version(message: ChatMessage) -> OrderKey:
     """Order by last change, for callers without a cursor."""
     return message.version, message.number
 
@@ -115,9 +115,24 @@ class Poll:
     """
 
     __slots__ = (
-        "_bound", "_budget", "_has_read", "_is_interrupted", "_living", "_order_of", "_out_of_place", "_page_size",
-        "_places", "_reading", "_service", "_start_time", "_thread", "doubles", "keys", "membership_changes",
-        "server_time_ms", "top",
+        "_bound",
+        "_budget",
+        "_has_read",
+        "_is_interrupted",
+        "_order_of",
+        "_out_of_place",
+        "_page_size",
+        "_places",
+        "_reading",
+        "_service",
+        "_start_time",
+        "_thread",
+        "_undeleted",
+        "doubles",
+        "keys",
+        "membership_changes",
+        "server_time_ms",
+        "top",
     )  # fmt: skip
 
     def __init__(
@@ -129,7 +144,7 @@ class Poll:
         budget: Budget,
         start_time: datetime | None = None,
         page_size: int = PAGE_SIZE,
-        order_of: OrderOf = by_version,
+        order_of: OrderOf = order_by_version,
     ) -> None:
         self._service = service
         self._thread = thread
@@ -143,7 +158,7 @@ class Poll:
         self._order_of = order_of
         self._places: dict[int, _Place] = {}
         self._out_of_place = 0
-        self._living: dict[str, MessageId] = {}
+        self._undeleted: dict[str, MessageId] = {}
         self.doubles: dict[str, set[MessageId]] = {}
         self.membership_changes: dict[int, bool] = {}
         self.keys: dict[str, MessageId] = {}
@@ -228,7 +243,7 @@ class Poll:
             self._places[message.number] = _Place(order, message.version, page=deep_page)
         else:  # it is due among the messages of other pages
             self._out_of_place += 1
-            held = message if self._out_of_place <= HELD_OUT_OF_PLACE else None
+            held = message if self._out_of_place <= MAX_HELD_OUT_OF_PLACE else None
             self._places[message.number] = _Place(order, message.version, held)
 
     async def _pages(self, link: str | None) -> AsyncGenerator[tuple[str | None, MessagePage]]:
@@ -267,7 +282,7 @@ class Poll:
     async def _read_by_id(self, number: int) -> ChatMessage | None:
         """Return a message as it is now; None if the service does not know it any more."""
         try:
-            return await self._when_allowed(Operation.GET_MESSAGE, lambda: self._get_message(MessageId(str(number))))
+            return await self._within_quota(Operation.GET_MESSAGE, lambda: self._get_message(MessageId(str(number))))
         except NotFound:
             return None
 
@@ -282,11 +297,11 @@ class Poll:
 
     async def _fetch(self, link: str | None) -> MessagePage:
         """Read one page as soon as the quota allows it."""
-        page = await self._when_allowed(Operation.LIST_MESSAGES, lambda: self._ask(link))
+        page = await self._within_quota(Operation.LIST_MESSAGES, lambda: self._request_page(link))
         self._collect_keys(page.messages)
         return page
 
-    async def _when_allowed(self, operation: Operation, ask: Callable[[], Awaitable[T]]) -> T:
+    async def _within_quota(self, operation: Operation, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask the service as soon as the quota allows it, and again if it throttles in the middle of the poll."""
         throttled: Throttled | None = None
         back_off = BackOff()
@@ -308,7 +323,7 @@ class Poll:
                     self._budget.block(operation, now + back_off.failed(error, now))
         raise Interrupted if self._is_interrupted or throttled is None else throttled
 
-    async def _ask(self, link: str | None) -> MessagePage:
+    async def _request_page(self, link: str | None) -> MessagePage:
         begun = anyio.current_time()
         self._budget.spend(Operation.LIST_MESSAGES, begun)
         page = await self._service.list_messages(
@@ -328,7 +343,7 @@ class Poll:
             if message.sender == self._service.user and message.reply_key is not None:
                 older = self.keys.setdefault(message.reply_key, message.id)
                 self.keys[message.reply_key] = min(older, message.id, key=int)
-                other = message.id if message.deleted_on else self._living.setdefault(message.reply_key, message.id)
+                other = message.id if message.deleted_on else self._undeleted.setdefault(message.reply_key, message.id)
                 if other != message.id:
                     self.doubles.setdefault(message.reply_key, {other}).add(message.id)
 
@@ -338,7 +353,7 @@ def order_by_cursor(cursor: Cursor) -> OrderOf:
 
     def order_of(message: ChatMessage) -> OrderKey | None:
         change = cursor.classify(message)
-        return None if change is Change.NONE else moment(change, message)
+        return None if change is Change.NONE else order_key(change, message)
 
     return order_of
 

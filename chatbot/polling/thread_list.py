@@ -68,7 +68,7 @@ class ThreadListWalk:
             if the service gave no time at all.
         date_ms: the service's clock at the first page; None if it sent no Date.
         pages: how many pages were read.
-        is_over: whether there is no further page, or the horizon was passed.
+        is_finished: whether there is no further page, or the horizon was passed.
     """
 
     __slots__ = (

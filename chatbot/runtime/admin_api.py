@@ -203,7 +203,7 @@ class AdminApi:
         erased = await self._erase(person)
         is_complete = True
         for bot in self._running.values():
-            is_complete &= await admin.turns_in_hand(bot, patience=HANDLER_PATIENCE)
+            is_complete &= await admin.wait_for_turns(bot, timeout=HANDLER_PATIENCE)
         if self._running:
             erased += await self._erase(person)
         self._log.info("person.erased", records=erased, is_complete=is_complete)
@@ -212,7 +212,7 @@ class AdminApi:
     async def _erase(self, person: UserId) -> int:
         erased = await self._store.forget(person)
         for bot in self._running.values():
-            admin.forget(bot, person)
+            admin.erase(bot, person)
         return erased
 
     async def _check_person(self, user: str) -> None:

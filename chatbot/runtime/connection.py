@@ -193,7 +193,7 @@ async def remembered(config: Config, connection: Connection, store: Store | None
     """Return the bots of a bots.yaml while no daemon runs them.
 
     Args:
-        store: from `visit_store`, not opened yet.
+        store: from `open_between_runs`, not opened yet.
 
     Raises:
         StoreError: the store cannot be read.

@@ -13,7 +13,7 @@ import anyio.to_thread
 import structlog
 
 from chatbot.bot import Bot
-from chatbot.bot.status import caught_up
+from chatbot.bot.status import wait_until_caught_up
 from chatbot.config import Config, LogConfig
 from chatbot.runtime.admin_api import AdminApi, ControlApi
 from chatbot.runtime.assemble import Runtime, explaining
@@ -249,7 +249,7 @@ class Daemon:
 
     async def _stop_when_done(self, bots: Sequence[Bot]) -> None:
         for bot in bots:
-            await caught_up(bot)
+            await wait_until_caught_up(bot)
         self._log.info("daemon.finished")
         self._stop()
 
@@ -314,6 +314,6 @@ def _note_cuts(store: Store, bots: Sequence[Bot], seconds: float) -> None:
         now = time.monotonic()
         try:
             for bot in bots:
-                store.submit_from_thread(bot.user, bot.long_attempts(now))
+                store.submit_from_thread(bot.user, bot.long_running_writes(now))
         finally:  # the event loop may run beside this thread and change what was read above, which raises
             store.finish(seconds)

@@ -17,7 +17,7 @@ from chatbot.bot import Bot
 from chatbot.config import Config
 from chatbot.errors import StateError
 from chatbot.model import ThreadId
-from chatbot.polling.eventgrid import MOST_BYTES, InvalidDelivery, read
+from chatbot.polling.eventgrid import MAX_BYTES, InvalidDelivery, read_delivery
 from chatbot.runtime.status_server import CannotListen, serve_pages
 
 PATH: Final = "/eventgrid"
@@ -60,15 +60,15 @@ def webhook(bots: Sequence[Bot], key: str) -> Starlette:
             return Response(status_code=401)
         body = await _body(request)
         if body is None:
-            return Response(f"a delivery has at most {MOST_BYTES} bytes", status_code=413)
+            return Response(f"a delivery has at most {MAX_BYTES} bytes", status_code=413)
         try:
-            delivery = read(body)
+            delivery = read_delivery(body)
         except InvalidDelivery as error:
             log.warning("delivery.refused", reason=str(error))
             return Response(str(error), status_code=400)
         for thread in delivery.threads:
             for bot in _concerned(bots, thread, is_stirred=thread in delivery.changed):
-                bot.watcher.told(thread)
+                bot.watcher.handle_notification(thread)
         if delivery.validation is not None:
             log.info("webhook.validated")
             return JSONResponse({"validationResponse": delivery.validation})
@@ -97,7 +97,7 @@ async def _body(request: Request) -> bytes | None:
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)
-        if size > MOST_BYTES:
+        if size > MAX_BYTES:
             return None
         chunks.append(chunk)
     return b"".join(chunks)

@@ -85,7 +85,7 @@ class Paging:
 
         Args:
             link: the link on the last page.
-            is_news: whether that page contained an item that no earlier page did.
+            is_new: whether that page contained an item that no earlier page did.
 
         Raises:
             ProtocolError: the link leads to a page that was already read, or the listing is endless.

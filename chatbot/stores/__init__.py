@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from chatbot.stores.memory import MemoryStore as MemoryStore
     from chatbot.stores.sqlite import SqliteStore as SqliteStore
+    from chatbot.stores.url import open_between_runs as open_between_runs
     from chatbot.stores.url import open_store as open_store
-    from chatbot.stores.url import visit_store as visit_store
 
 _HOMES = {
     "MemoryStore": "chatbot.stores.memory",
     "SqliteStore": "chatbot.stores.sqlite",
     "open_store": "chatbot.stores.url",
-    "visit_store": "chatbot.stores.url",
+    "open_between_runs": "chatbot.stores.url",
 }
 
-__all__ = ["MemoryStore", "SqliteStore", "open_store", "visit_store"]
+__all__ = ["MemoryStore", "SqliteStore", "open_between_runs", "open_store"]
 
 
 def __getattr__(name: str) -> Any:

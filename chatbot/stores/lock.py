@@ -19,11 +19,11 @@ class StoreLock:
         patience: seconds to wait for the lock; the default outlasts a process that only checks who holds it.
     """
 
-    def __init__(self, store: Path, *, patience: float = 0.5) -> None:
+    def __init__(self, store: Path, *, timeout: float = 0.5) -> None:
         self._store = store
         self._path = store.with_name(store.name + ".lock")
         # not thread-local: acquired in one worker thread and released in another
-        self._lock = FileLock(self._path, timeout=patience, mode=0o600, thread_local=False)
+        self._lock = FileLock(self._path, timeout=timeout, mode=0o600, thread_local=False)
 
     def acquire(self) -> None:
         """Acquire the lock.

@@ -54,13 +54,13 @@ class StoreProbe:
         return self.version is not None and self.version < len(MIGRATIONS)
 
     @property
-    def can_be_visited(self) -> bool:
+    def can_be_read(self) -> bool:
         """It can be opened without a trace: no migration of its tables, and no files of another user."""
         obstacles = (self.problem, self.in_use, self.owner)
         return self.exists and not self.is_outdated and all(obstacle is None for obstacle in obstacles)
 
 
-def examine(url: str, *, base_dir: Path) -> StoreProbe:
+def probe_store(url: str, *, base_dir: Path) -> StoreProbe:
     """Check the store of a URL.
 
     Args:
@@ -76,12 +76,12 @@ def examine(url: str, *, base_dir: Path) -> StoreProbe:
         return StoreProbe()
     file = named.absolute().resolve()
     try:
-        return _examined(file)
+        return _probe_file(file)
     except OSError as error:
         return StoreProbe(file, problem=f"{error.filename or file}: {error.strerror}; let this user read and write it")
 
 
-def _examined(file: Path) -> StoreProbe:
+def _probe_file(file: Path) -> StoreProbe:
     exists = file.exists()
     version, problem = _read(file) if exists else (None, None)
     owner = file.stat().st_uid if exists and os.name == "posix" else None
@@ -97,7 +97,7 @@ def _examined(file: Path) -> StoreProbe:
     )
 
 
-def may(path: Path, mode: int) -> bool:
+def has_access(path: Path, mode: int) -> bool:
     """Return whether this process, as its current user, has access to a file.
 
     Args:
@@ -112,10 +112,10 @@ def _unusable(file: Path) -> str | None:
         return f"its directory {directory} is not there: create it, or name another file"
     if file.is_dir():
         return f"{file} is a directory: name a file in it"
-    if not may(directory, os.W_OK | os.X_OK):
+    if not has_access(directory, os.W_OK | os.X_OK):
         return f"its directory {directory} cannot be written by this user, and logs and locks lie beside the file"
     beside = (file.with_name(f"{file.name}{suffix}") for suffix in ("", "-wal", "-shm", ".lock"))
-    locked = [path.name for path in beside if path.exists() and not may(path, os.R_OK | os.W_OK)]
+    locked = [path.name for path in beside if path.exists() and not has_access(path, os.R_OK | os.W_OK)]
     return (
         f"this user may not read and write {', '.join(locked)} in {directory}: correct the rights" if locked else None
     )
@@ -123,7 +123,7 @@ def _unusable(file: Path) -> str | None:
 
 def _read(file: Path) -> tuple[int | None, str | None]:
     """Return the version in the file's header, and the problem with it, if any."""
-    if not file.is_file() or not may(file, os.R_OK):
+    if not file.is_file() or not has_access(file, os.R_OK):
         return None, None
     with file.open("rb") as content:
         header = content.read(_HEADER)
@@ -145,7 +145,7 @@ def _holder(file: Path) -> str | None:
     """Return which process has the store open; does not create a lock file."""
     if not file.with_name(f"{file.name}.lock").exists():
         return None
-    lock = StoreLock(file, patience=0)
+    lock = StoreLock(file, timeout=0)
     try:
         lock.acquire()
     except StoreInUse as error:

@@ -39,16 +39,18 @@ class SqliteStore(SqlStore):
     Args:
         path: the file, relative to the working directory. `-wal`, `-shm` and `.lock` files are created next to it.
         busy_seconds: how long another program (a backup, the sqlite3 shell) may lock the file before a commit fails.
-        is_visit: whether the store is opened for inspection or a small change between two runs. The record of how the
+        is_between_runs: the store is opened for inspection or a small change between two runs. The record of how the
             last run ended (`was_killed`) is then left unchanged for the next run.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, busy_seconds: float = 5.0, is_visit: bool = False) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, busy_seconds: float = 5.0, is_between_runs: bool = False
+    ) -> None:
         self._file = SqliteFile(Path(path).absolute(), busy_seconds=busy_seconds)
-        self._is_visit = is_visit
+        self._is_between_runs = is_between_runs
         self._writer: Writer | None = None
         self._readers: _Readers | None = None
-        self._transactions = _Transactions(self._file, is_visit=is_visit)
+        self._transactions = _Transactions(self._file, is_between_runs=is_between_runs)
         self._exits = AsyncExitStack()
         self._last = queries.LastHolder()
 
@@ -100,7 +102,7 @@ class SqliteStore(SqlStore):
 
     def stop_began(self) -> None:
         """See `EndableStore.stop_began`."""
-        if self._writer is not None and not self._is_visit:
+        if self._writer is not None and not self._is_between_runs:
             self._writer.submit_from_thread(partial(execute, statements=[queries.MARK_STOPPING]))
 
     def submit_from_thread(self, bot: UserId, writes: Sequence[Write]) -> None:
@@ -110,7 +112,7 @@ class SqliteStore(SqlStore):
 
     def stay_marked(self) -> None:
         """See `EndableStore.stay_marked`."""
-        self._transactions.is_in_order = False
+        self._transactions.ends_in_order = False
 
     def finish(self, seconds: float) -> None:
         """See `EndableStore.finish`."""
@@ -144,16 +146,16 @@ class _Transactions:
     itself once the cause is fixed.
     """
 
-    def __init__(self, file: SqliteFile, *, is_visit: bool) -> None:
+    def __init__(self, file: SqliteFile, *, is_between_runs: bool) -> None:
         self._file = file
-        self._is_visit = is_visit
+        self._is_between_runs = is_between_runs
         self._connection: sqlite3.Connection | None = None
-        self.is_in_order = True
+        self.ends_in_order = True
 
     def open(self) -> queries.LastHolder:
         """Open the file and record this process as its holder; return how the last holder ended."""
         self._connection = self._file.prepare()
-        if self._is_visit:
+        if self._is_between_runs:
             return queries.LastHolder()
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -166,7 +168,7 @@ class _Transactions:
 
     def close(self) -> None:
         """Record a regular end and close the file; without that record, the next holder reports a kill."""
-        if self.is_in_order and not self._is_visit:
+        if self.ends_in_order and not self._is_between_runs:
             with suppress(sqlite3.Error, StoreError):
                 execute(self._connected(), [queries.MARK_CLOSED])
         self._drop()
@@ -186,7 +188,7 @@ class _Transactions:
         try:
             connection = self._connected()
             if not _write_together(connection, group):
-                _write_apart(connection, group)
+                _write_separately(connection, group)
         except Exception as error:  # handed to the tasks that wait, which log or raise it
             self._drop()
             for job in group:
@@ -202,7 +204,7 @@ def _write_together(connection: sqlite3.Connection, group: Sequence[Job[Any]]) -
     """Write a group in one transaction; return False, with nothing written, if a job fails by itself, which is rare.
 
     Savepoints are not used, because they cost more than the jobs. A failing job rolls back the whole group, which
-    `_write_apart` then writes again. Every job must therefore be safe to run twice.
+    `_write_separately` then writes again. Every job must therefore be safe to run twice.
     """
     connection.execute("BEGIN IMMEDIATE")
     for job in group:
@@ -211,14 +213,14 @@ def _write_together(connection: sqlite3.Connection, group: Sequence[Job[Any]]) -
         except Exception as error:
             if _is_of_file(error) or not connection.in_transaction:
                 raise
-            # Results already set by earlier jobs of the group are overwritten when `_write_apart` repeats the group.
+            # `_write_separately` repeats the group and overwrites the results of its earlier jobs.
             connection.execute("ROLLBACK")
             return False
     connection.execute("COMMIT")
     return True
 
 
-def _write_apart(connection: sqlite3.Connection, group: Sequence[Job[Any]]) -> None:
+def _write_separately(connection: sqlite3.Connection, group: Sequence[Job[Any]]) -> None:
     """Write a group with a savepoint for each job: a failing job is rolled back and gets its error, others are kept."""
     connection.execute("BEGIN IMMEDIATE")
     for job in group:
@@ -245,17 +247,17 @@ class _Readers:
 
     def __init__(self, file: SqliteFile) -> None:
         self._file = file
-        self._turns = anyio.CapacityLimiter(READERS)
+        self._limiter = anyio.CapacityLimiter(READERS)
         self._idle: list[sqlite3.Connection] = []
 
     async def run(self, plan: Plan[T]) -> T:
-        return await anyio.to_thread.run_sync(self._run, plan, limiter=self._turns)
+        return await anyio.to_thread.run_sync(self._run, plan, limiter=self._limiter)
 
     async def close(self) -> None:
         """Wait for running reads, then close the connections. Not interrupted by cancellation."""
         with anyio.CancelScope(shield=True):
             for _ in range(READERS):
-                await self._turns.acquire_on_behalf_of(object())
+                await self._limiter.acquire_on_behalf_of(object())
             await anyio.to_thread.run_sync(self._close)
 
     def _close(self) -> None:

@@ -168,7 +168,7 @@ class SqliteFile:
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, _OWNER_ONLY))
         for suffix in ("", "-wal", "-shm"):
             with suppress(FileNotFoundError, PermissionError):
-                own(self.path.with_name(self.path.name + suffix))
+                restrict_to_owner(self.path.with_name(self.path.name + suffix))
         if is_new:
             _sync_directory(self.path.parent)
         self._identity = self._identify()
@@ -181,7 +181,7 @@ class SqliteFile:
         return found.st_dev, found.st_ino
 
 
-def own(path: Path) -> None:
+def restrict_to_owner(path: Path) -> None:
     """Restrict access to a file to its owner."""
     if os.name == "posix" and path.stat().st_mode & 0o077:
         path.chmod(_OWNER_ONLY)

@@ -25,10 +25,10 @@ def open_store(url: str, *, base_dir: Path) -> Store:
     Raises:
         ConfigError: the URL is not supported.
     """
-    return _open(url, base_dir, is_visit=False)
+    return _open(url, base_dir, is_between_runs=False)
 
 
-def visit_store(url: str, *, base_dir: Path) -> Store | None:
+def open_between_runs(url: str, *, base_dir: Path) -> Store | None:
     """Return the store of a URL for inspection between two runs, or None if it does not exist yet.
 
     Args:
@@ -39,7 +39,7 @@ def visit_store(url: str, *, base_dir: Path) -> Store | None:
         ConfigError: the URL is not supported.
     """
     file = file_of(url, base_dir=base_dir)
-    return _open(url, base_dir, is_visit=True) if file is not None and file.exists() else None
+    return _open(url, base_dir, is_between_runs=True) if file is not None and file.exists() else None
 
 
 def file_of(url: str, *, base_dir: Path) -> Path | None:
@@ -56,7 +56,7 @@ def file_of(url: str, *, base_dir: Path) -> Path | None:
     return base_dir / _path(url, rest) if scheme == "sqlite" else None
 
 
-def _open(url: str, base_dir: Path, *, is_visit: bool) -> Store:
+def _open(url: str, base_dir: Path, *, is_between_runs: bool) -> Store:
     scheme, colon, rest = url.partition(":")
     if not colon:
         problem = f"{url!r} is no store URL: expected {FORMS} (for a file of this name: {'sqlite:///' + url!r})"
@@ -64,7 +64,7 @@ def _open(url: str, base_dir: Path, *, is_visit: bool) -> Store:
     if scheme == "memory":
         return _memory(rest)
     if scheme == "sqlite":
-        return SqliteStore(base_dir / _path(url, rest), is_visit=is_visit)
+        return SqliteStore(base_dir / _path(url, rest), is_between_runs=is_between_runs)
     # only the scheme is shown: the rest of an unsupported URL may contain a password
     problem = f"{scheme + ':…'!r} is no store that there is: expected {FORMS}"
     raise ConfigError(problem)

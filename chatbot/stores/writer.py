@@ -21,10 +21,10 @@ from chatbot.stores import rows
 
 T = TypeVar("T")
 
-ROOM: Final = 10_000
+MAX_PENDING: Final = 10_000
 """The maximum number of pending jobs; further tasks wait before they submit."""
 
-GROUP: Final = 1_000
+MAX_GROUP: Final = 1_000
 """The maximum number of jobs in a transaction; it limits how long the first of them waits."""
 
 
@@ -55,14 +55,16 @@ class Writer:
     Args:
         write: writes one group in the writer's thread and sets the result or error of each job. If it raises, the
             exception becomes the error of all jobs of the group.
-        room: see `ROOM`.
-        group: see `GROUP`.
+        max_pending: see `MAX_PENDING`.
+        max_group: see `MAX_GROUP`.
     """
 
-    def __init__(self, write: Callable[[Sequence[Job[Any]]], None], *, room: int = ROOM, group: int = GROUP) -> None:
+    def __init__(
+        self, write: Callable[[Sequence[Job[Any]]], None], *, max_pending: int = MAX_PENDING, max_group: int = MAX_GROUP
+    ) -> None:
         self._write = write
-        self._group = group
-        self._room = anyio.Semaphore(room, fast_acquire=True)
+        self._max_group = max_group
+        self._slots = anyio.Semaphore(max_pending, fast_acquire=True)
         self._queue: SimpleQueue[Job[Any] | None] = SimpleQueue()
         self._is_closing = False
         # asyncio directly: with anyio, the thread would have to wait for the event loop's answer
@@ -85,11 +87,11 @@ class Writer:
             Exception: the error of the job or of its whole group; nothing was written.
         """
         await anyio.lowlevel.checkpoint_if_cancelled()
-        await self._room.acquire()
+        await self._slots.acquire()
         # No await from here to `put`: `close` could otherwise queue its end marker before this job, which would then
         # never be written.
         if self._is_closing:
-            self._room.release()
+            self._slots.release()
             raise rows.not_open()
         done: asyncio.Future[T] = self._loop.create_future()
         self._queue.put(Job(work, done))
@@ -115,15 +117,15 @@ class Writer:
     def _run(self) -> None:
         is_last = False
         while not is_last:
-            group, is_last = self._take()
+            group, is_last = self._next_group()
             if group:
                 self._write_all(group)
 
-    def _take(self) -> tuple[list[Job[Any]], bool]:
+    def _next_group(self) -> tuple[list[Job[Any]], bool]:
         """Wait for a job and return it with all other pending ones, and whether they are the last."""
         group: list[Job[Any]] = []
         try:
-            while len(group) < self._group:
+            while len(group) < self._max_group:
                 job = self._queue.get(block=not group)
                 if job is None:
                     return group, True
@@ -142,15 +144,15 @@ class Writer:
             if job.written is not None:
                 job.written.set()
         try:
-            self._loop.call_soon_threadsafe(self._hand_back, group)
+            self._loop.call_soon_threadsafe(self._return_results, group)
         except RuntimeError:
             return  # the loop was closed before the store: no task waits
 
-    def _hand_back(self, group: list[Job[Any]]) -> None:
+    def _return_results(self, group: list[Job[Any]]) -> None:
         for job in group:
             if job.done is None:
                 continue
-            self._room.release()
+            self._slots.release()
             if job.done.done():  # its task was cancelled
                 continue
             if job.error is not None:

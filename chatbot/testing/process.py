@@ -164,32 +164,32 @@ class BotProcess:
 
     async def _settle_all(self, threads: Sequence[ThreadId]) -> None:
         for bot in self._bots:
-            await bot.at_rest()
+            await bot.wait_until_idle()
         settled: dict[ThreadId, int] = {}
         while self.is_running and settled != (versions := {thread: self._stage.version(thread) for thread in threads}):
             for bot in self._bots:
                 await self._settle_presence(bot, threads)
                 for thread, version in versions.items():
                     if self._stage.is_in(thread, bot.user):
-                        await bot.settled(thread, version)
+                        await bot.wait_until_settled(thread, version)
                         await self._settle_receipts(bot, thread)
             settled = versions
 
     async def _settle_receipts(self, bot: Bot, thread: ThreadId) -> None:
         """Wait until a bot's handlers have got people's read receipts, if they want them: a receipt starts no poll."""
-        while (lane := bot.scheduler.lanes.get(thread)) and lane.lacks_receipts(
+        while (lane := bot.scheduler.lanes.get(thread)) and lane.has_new_receipts(
             self._stage.read_by_others(thread, bot.user)
         ):
             await anyio.sleep(lane.receipts.delay)
-            bot.scheduler.ask(thread)
+            bot.scheduler.schedule(thread)
             await anyio.sleep(PRESENCE_SECONDS)
 
     async def _settle_presence(self, bot: Bot, threads: Sequence[ThreadId]) -> None:
         """Wait until a bot knows which threads it is in: one that is not in a thread reads nothing there."""
         while mistaken := await self._mistaken(bot, threads):
-            bot.watcher.summon()
+            bot.watcher.request_poll()
             for thread in mistaken:
-                bot.scheduler.ask(thread)
+                bot.scheduler.schedule(thread)
             await anyio.sleep(PRESENCE_SECONDS)
 
     async def _mistaken(self, bot: Bot, threads: Sequence[ThreadId]) -> list[ThreadId]:

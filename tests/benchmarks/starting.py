@@ -72,7 +72,7 @@ def is_polling(bot: Bot, job: dict[str, Any]) -> bool:
     """Whether what has moved is handled and, without the note, every thread was looked at."""
     if len(handled) < job["moved"]:
         return False
-    return not job["all"] or all(lane.poller.has_looked for lane in bot.scheduler.lanes.values())
+    return not job["all"] or all(lane.poller.has_polled for lane in bot.scheduler.lanes.values())
 
 
 if __name__ == "__main__":

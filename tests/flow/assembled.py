@@ -49,7 +49,7 @@ class Assembled:
     async def say(self, text: str) -> str:
         """Ann says something, and what comes of it is done; gives the message's id."""
         message = await self.ann.send_message(self.thread, text)
-        await self.bot.settled(self.thread, int(message))
+        await self.bot.wait_until_settled(self.thread, int(message))
         return message
 
     async def stop(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from chatbot.bot.status import missed, report
+from chatbot.bot.status import report, stalled
 from tests.flow.assembled import assembled
 
 pytestmark = pytest.mark.virtual_time
@@ -32,12 +32,12 @@ async def test_events_beyond_the_limit_wait_are_counted_and_need_no_restart(tmp_
         sent = [int(await site.ann.send_message(thread, "hi")) for thread in threads]
         await anyio.sleep(3600)
         now = anyio.current_time()
-        seen, late = report(site.bot, now), missed(site.bot, now)
+        seen, late = report(site.bot, now), stalled(site.bot, now)
         site.plugin.go.set()
         for thread, message in zip(threads, sent, strict=True):
-            await site.bot.settled(thread, message)
+            await site.bot.wait_until_settled(thread, message)
 
-    assert (seen.most_handlers, len(seen.running), seen.waiting) == (2, 2, 3)
+    assert (seen.max_handlers, len(seen.running), seen.waiting) == (2, 2, 3)
     assert late == {}
     assert {one.reason for one in seen.degraded} == {"handler_slow"}
     assert report(site.bot, anyio.current_time()).waiting == 0

@@ -458,9 +458,10 @@ async def test_a_schedule_whose_handler_exits_does_not_end_its_bot() -> None:
 
 def cancel_tasks(name: str) -> None:
     """Cancel the tasks whose name holds this, as `for task in asyncio.all_tasks(): task.cancel()` would."""
-    for task in asyncio.all_tasks():
-        if name in task.get_name():
-            task.cancel()
+    found = [task for task in asyncio.all_tasks() if name in task.get_name()]
+    assert found, f"no task is called {name}"
+    for task in found:
+        task.cancel()
 
 
 async def test_a_bot_whose_loops_are_cancelled_by_a_handler_dies_and_says_why() -> None:
@@ -468,7 +469,7 @@ async def test_a_bot_whose_loops_are_cancelled_by_a_handler_dies_and_says_why() 
 
     @plugin.message()
     async def sweep(ctx: Context) -> str:
-        cancel_tasks("Bot._keep")
+        cancel_tasks("Bot._run_forever")
         return "swept"
 
     with pytest.raises(ExceptionGroup) as caught:
@@ -484,7 +485,7 @@ async def test_a_turn_that_is_cancelled_by_a_handler_is_given_again() -> None:
     async def sweep(ctx: Context) -> str:
         if not swept:
             swept.append(ctx.text)
-            cancel_tasks("Turns._turn")
+            cancel_tasks("Scheduler._turn")
         return ctx.text
 
     async with chat(plugin, raise_failures=False) as room:

@@ -72,7 +72,7 @@ async def test_a_display_name_is_text_like_any_other(name: str, tmp_path: Path) 
     with logging_to(log, format="console"):
         async with assembled(tmp_path, PLUGIN) as site:
             message = await site.ann.send_message(site.thread, "hi", display_name=name)
-            await site.bot.settled(site.thread, int(message))
+            await site.bot.wait_until_settled(site.thread, int(message))
 
             assert await site.replies() == ["hi"]
 
@@ -87,7 +87,7 @@ async def test_a_reply_key_that_somebody_else_put_into_a_message_proves_nothing(
         message = await site.ann.send_message(site.thread, "are you there?")
         forged = action_key(site.bot.user, site.thread, message, f"{site.module}.mirror", 0)
         await site.ann.send_message(site.thread, "(no proof)", metadata={REPLY_KEY: forged})
-        await site.bot.settled(site.thread, int(message))
+        await site.bot.wait_until_settled(site.thread, int(message))
 
         assert await site.replies() == ["hello", "are you there?"]
         page = await site.ann.list_messages(site.thread)
@@ -98,7 +98,7 @@ async def test_hostile_metadata_is_carried_and_harms_nothing(tmp_path: Path) -> 
     metadata = {"{0}": "%s", "\x1b[31m": "\n", "chatbot.unheard": "of", "__proto__": "x", "a": "\ud7ff" * 100}
     async with assembled(tmp_path, PLUGIN) as site:
         message = await site.ann.send_message(site.thread, "hi", metadata=metadata)
-        await site.bot.settled(site.thread, int(message))
+        await site.bot.wait_until_settled(site.thread, int(message))
 
         assert await site.replies() == ["hi"]
 

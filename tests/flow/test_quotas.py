@@ -120,7 +120,7 @@ async def test_a_flood_of_event_grid_deliveries_uses_up_no_quota_of_the_thread(t
 
         async def flood() -> None:
             while True:
-                bot.watcher.told(thread)
+                bot.watcher.handle_notification(thread)
                 await anyio.sleep(1 / 200)
 
         waits: list[float] = []
@@ -148,8 +148,8 @@ async def test_what_event_grid_tells_of_people_who_talk_is_read_at_once(tmp_path
         for _ in range(4):
             asked = anyio.current_time()
             message = await running.ann.send_message(running.thread, "hi")
-            running.bot.watcher.told(running.thread)
-            await running.bot.settled(running.thread, int(message))
+            running.bot.watcher.handle_notification(running.thread)
+            await running.bot.wait_until_settled(running.thread, int(message))
             waits.append(anyio.current_time() - asked)
             await anyio.sleep(0.3)
 

@@ -103,7 +103,7 @@ async def test_attempts_and_late_replies_stay_in_the_trace_and_failures_are_told
         message = await site.ann.send_message(site.thread, "flaky")
         await anyio.sleep(30)
         site.emulator.faults.clear()
-        await site.bot.settled(site.thread, int(message))
+        await site.bot.wait_until_settled(site.thread, int(message))
 
     spans = traces.of(message)
     attempts = [span for span in spans if span.name == "MessageReceived"]

@@ -108,7 +108,7 @@ async def test_a_span_of_time_is_kept_however_wrong_the_clock_was_when_it_was_se
             thread = (await person.create_thread("talk", [Participant(user, "Bot")])).thread.id
             await anyio.sleep(5)
             for text in ("/later", "/ask"):
-                await bot.settled(thread, int(await person.send_message(thread, text)))
+                await bot.wait_until_settled(thread, int(await person.send_message(thread, text)))
             assert await replies(thread) == ["set", "name?"]
             if not is_restarted:
                 machine.error = error if error_at_end is None else error_at_end

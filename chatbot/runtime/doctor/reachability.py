@@ -23,8 +23,8 @@ from chatbot.runtime.doctor.finding import Finding, FindingState, failed, miscon
 from chatbot.runtime.doctor.network import check_network
 from chatbot.runtime.run_directory import RunInfo
 from chatbot.service.acs import AcsResource
-from chatbot.stores import visit_store
-from chatbot.stores.probe import StoreProbe, may
+from chatbot.stores import open_between_runs
+from chatbot.stores.probe import StoreProbe, has_access
 
 NOBODY: Final = UserId("8:acs:00000000-0000-0000-0000-000000000000_00000000-0000-0000-0000-000000000000")
 """A user that no resource has. Requesting a token for it tests the access rights and nothing else."""
@@ -73,7 +73,7 @@ def _bots(config: Config, info: RunInfo | None, connection: Connection, found: S
     if info is not None:
         return list(published(info, config.bots).values())
     url = config.store.get_secret_value()
-    store = visit_store(url, base_dir=config.directory) if found.can_be_visited else None
+    store = open_between_runs(url, base_dir=config.directory) if found.can_be_read else None
     return list(anyio.run(remembered, config, connection, store).values())
 
 
@@ -149,7 +149,7 @@ def _check_emulator(config: Config) -> Iterator[Finding]:
         yield misconfigured("emulator", config.problem(("emulator", "port"), problem))
     file = config.directory / config.emulator.data
     place = file if file.exists() else next(parent for parent in file.parents if parent.exists())
-    if not may(place, os.R_OK | os.W_OK):
+    if not has_access(place, os.R_OK | os.W_OK):
         what = f"this user may not write {place}, where the emulator keeps its state"
         yield failed("emulator", what, "mend its rights, or name another file: emulator: {data: FILE}")
     else:

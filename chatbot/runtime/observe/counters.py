@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from chatbot.bot.monitoring import DoubleHealed, EventBuried, EventHandled, EventNoticed, HandlerSlow, Observation
+from chatbot.bot.monitoring import DoubleHealed, EventDeadLettered, EventHandled, EventNoticed, HandlerSlow, Observation
 
 BOUNDS: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 """Upper bounds of the histogram buckets, in seconds; a further bucket has no bound."""
@@ -133,7 +133,7 @@ class BotCounters:
                 self._abandoned += 1
             case HandlerSlow():
                 self._slow += 1
-            case EventBuried():
+            case EventDeadLettered():
                 self._buried += 1
             case DoubleHealed():
                 self._healed += 1

@@ -118,7 +118,7 @@ class LoggedWork:
         """Switch the logging of message and reply texts on or off."""
         self._log = structlog.get_logger() if texts else None
 
-    def looked(self, thread: ThreadId, seconds: float) -> None:
+    def polled(self, thread: ThreadId, seconds: float) -> None:
         """Do nothing: the log context is set per event."""
 
     def attempt(self, event: Event, number: int) -> Block:

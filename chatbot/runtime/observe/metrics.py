@@ -18,7 +18,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _GAUGES: Final[Mapping[str, tuple[str, Callable[[ServedBot], float | None]]]] = {
     "chatbot_threads": ("Threads the bot is in.", lambda bot: bot.report.threads),
     "chatbot_poll_lag_seconds": ("How far the latest poller is behind its beat.", lambda bot: bot.report.lag),
-    "chatbot_missed_beats": ("Pollers that have missed their beat.", lambda bot: len(bot.report.missed)),
+    "chatbot_missed_beats": ("Pollers that have missed their beat.", lambda bot: len(bot.report.stalled)),
     "chatbot_oldest_unhandled_seconds": (
         "Age of the oldest message that was seen and is not handled.",
         lambda bot: bot.report.oldest_unhandled or 0.0,
@@ -29,7 +29,7 @@ _GAUGES: Final[Mapping[str, tuple[str, Callable[[ServedBot], float | None]]]] = 
         lambda bot: bot.report.running[0].seconds if bot.report.running else 0.0,
     ),
     "chatbot_handlers_waiting": ("Events that wait until a handler may run.", lambda bot: bot.report.waiting),
-    "chatbot_handlers_most": ("Handlers that may run at one time.", lambda bot: bot.report.most_handlers),
+    "chatbot_handlers_most": ("Handlers that may run at one time.", lambda bot: bot.report.max_handlers),
     "chatbot_outbox_rows": ("Actions that are not sent yet.", lambda bot: bot.report.outbox),
     "chatbot_outbox_oldest_seconds": ("Age of the oldest of them.", lambda bot: bot.report.outbox_age or 0.0),
     "chatbot_troubles": ("Kinds of work that fail at the moment.", lambda bot: len(bot.report.troubles)),

@@ -52,7 +52,7 @@ class SpannedWork(LoggedWork):
         self._looks: dict[ThreadId, tuple[int, int]] = {}
         self._traces: OrderedDict[tuple[str, ...], SpanContext] = OrderedDict()
 
-    def looked(self, thread: ThreadId, seconds: float) -> None:
+    def polled(self, thread: ThreadId, seconds: float) -> None:
         """Record start and end of a poll: the trace of an event starts with it."""
         now = time.time_ns()
         self._looks[thread] = (now - int(seconds * _NANOSECONDS), now)

@@ -16,7 +16,7 @@ import structlog
 
 from chatbot.bot import Bot
 from chatbot.bot.degraded import RELOAD_REFUSED, SETTINGS_POSTPONED, Degraded, DegradedReasons
-from chatbot.bot.status import BotStatus, missed, report
+from chatbot.bot.status import BotStatus, report, stalled
 from chatbot.distribution import version
 from chatbot.errors import StoreError
 from chatbot.model import ThreadId
@@ -121,7 +121,7 @@ class Status:
     @property
     def missed(self) -> Mapping[str, Mapping[str, float]]:
         """Stalled pollers by bot, with the seconds by which they are overdue."""
-        return {bot.report.name: bot.report.missed for bot in self.bots if bot.report.missed}
+        return {bot.report.name: bot.report.stalled for bot in self.bots if bot.report.stalled}
 
     @property
     def is_degraded(self) -> bool:
@@ -171,7 +171,7 @@ class StatusMonitor:
     def missed(self) -> Mapping[str, Mapping[str, float]]:
         """Return the stalled pollers; see `Status.missed`."""
         now = anyio.current_time()
-        found = {bot.name: {**missed(bot, now), **self._ended(bot)} for bot in self._bots}
+        found = {bot.name: {**stalled(bot, now), **self._ended(bot)} for bot in self._bots}
         return {name: pollers for name, pollers in found.items() if pollers}
 
     def _ended(self, bot: Bot) -> Mapping[str, float]:
@@ -180,7 +180,7 @@ class StatusMonitor:
 
     def _report(self, bot: Bot, now: float) -> BotStatus:
         found = report(bot, now)
-        return replace(found, missed={**found.missed, **self._ended(bot)})
+        return replace(found, stalled={**found.stalled, **self._ended(bot)})
 
     async def read_missed(self) -> Mapping[str, object]:
         """Return `missed()`; a coroutine function, as `BotsLoop.call` needs one."""
@@ -337,15 +337,15 @@ def _bot_as_json(bot: ServedBot, now: float) -> dict[str, Any]:
         "name": report.name,
         "user": report.user,
         "threads": report.threads,
-        "doorbell_seconds": round(report.doorbell, 1),
+        "doorbell_seconds": round(report.thread_list_interval, 1),
         "beat_stretch": round(report.stretch, 2),
         "lag_seconds": round(report.lag, 1),
-        "missed": {poller: round(seconds, 1) for poller, seconds in report.missed.items()},
+        "missed": {poller: round(seconds, 1) for poller, seconds in report.stalled.items()},
         "oldest_unhandled_seconds": _rounded(report.oldest_unhandled),
         "outbox": {"rows": report.outbox, "oldest_seconds": _rounded(report.outbox_age)},
         "quota_left": dict(report.quota_left),
         "throttled": sum(count for (_, outcome), count in counts.calls.items() if outcome == "throttled"),
-        "handlers": {"most": report.most_handlers, "running": len(report.running), "waiting": report.waiting},
+        "handlers": {"most": report.max_handlers, "running": len(report.running), "waiting": report.waiting},
         "running": [
             {"thread": one.thread, "event": one.event, "seconds": round(one.seconds, 1)} for one in report.running
         ],

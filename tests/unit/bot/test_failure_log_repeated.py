@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import structlog
 
-from chatbot.bot.failure_log import FORGOTTEN_SECONDS, MOST, RepeatedFailures
+from chatbot.bot.failure_log import FORGOTTEN_SECONDS, MAX_FAILURES, RepeatedFailures
 
 
 @pytest.fixture
@@ -33,9 +33,9 @@ def raised(divisor: object) -> Exception:
 def test_a_failure_is_news_once_and_summed_up_afterwards(
     recurrence: RepeatedFailures, said: list[dict[str, Any]]
 ) -> None:
-    news = [recurrence.is_news("echo", raised(0), now) for now in (0.0, 1.0, 2.0)]
-    recurrence.sum_up(60.0)
-    recurrence.sum_up(120.0)
+    news = [recurrence.is_new("echo", raised(0), now) for now in (0.0, 1.0, 2.0)]
+    recurrence.log_summary(60.0)
+    recurrence.log_summary(120.0)
 
     assert news == [True, False, False]
     (line,) = said
@@ -45,24 +45,24 @@ def test_a_failure_is_news_once_and_summed_up_afterwards(
 
 
 def test_another_handler_error_or_line_of_code_is_another_failure(recurrence: RepeatedFailures) -> None:
-    assert recurrence.is_news("echo", raised(0), 0.0)
-    assert recurrence.is_news("faq", raised(0), 0.0)
-    assert recurrence.is_news("echo", raised("x"), 0.0)
-    assert recurrence.is_news("echo", ZeroDivisionError(), 0.0)
+    assert recurrence.is_new("echo", raised(0), 0.0)
+    assert recurrence.is_new("faq", raised(0), 0.0)
+    assert recurrence.is_new("echo", raised("x"), 0.0)
+    assert recurrence.is_new("echo", ZeroDivisionError(), 0.0)
 
 
 def test_what_was_not_met_for_an_hour_is_news_again(recurrence: RepeatedFailures) -> None:
-    recurrence.is_news("echo", ValueError(), 0.0)
+    recurrence.is_new("echo", ValueError(), 0.0)
 
-    assert not recurrence.is_news("echo", ValueError(), FORGOTTEN_SECONDS - 1)
-    assert not recurrence.is_news("echo", ValueError(), 2 * FORGOTTEN_SECONDS - 2)
-    assert recurrence.is_news("echo", ValueError(), 3 * FORGOTTEN_SECONDS)
+    assert not recurrence.is_new("echo", ValueError(), FORGOTTEN_SECONDS - 1)
+    assert not recurrence.is_new("echo", ValueError(), 2 * FORGOTTEN_SECONDS - 2)
+    assert recurrence.is_new("echo", ValueError(), 3 * FORGOTTEN_SECONDS)
 
 
 def test_the_memory_for_failures_is_bounded(recurrence: RepeatedFailures, said: list[dict[str, Any]]) -> None:
-    for number in range(MOST + 10):
+    for number in range(MAX_FAILURES + 10):
         for _ in range(2):
-            recurrence.is_news(f"handler {number}", ValueError(), 0.0)
-    recurrence.sum_up(1.0)
+            recurrence.is_new(f"handler {number}", ValueError(), 0.0)
+    recurrence.log_summary(1.0)
 
-    assert len(said) == MOST
+    assert len(said) == MAX_FAILURES

@@ -49,10 +49,10 @@ async def answer(dispatcher: Dispatcher) -> str:
 async def test_the_next_event_is_handled_by_the_new_ones_and_the_old_are_closed() -> None:
     diary: list[str] = []
     async with HandlerGenerations(keeping("old", diary)) as crew:
-        with crew.at_work() as dispatcher:
+        with crew.use() as dispatcher:
             assert await answer(dispatcher) == "old: hi"
         await crew.replace(keeping("new", diary))
-        with crew.at_work() as dispatcher:
+        with crew.use() as dispatcher:
             assert await answer(dispatcher) == "new: hi"
 
     assert diary == ["old opened", "new opened", "old closed", "new closed"]
@@ -61,7 +61,7 @@ async def test_the_next_event_is_handled_by_the_new_ones_and_the_old_are_closed(
 async def test_the_old_ones_are_closed_only_when_the_last_event_in_hand_is_handled() -> None:
     diary: list[str] = []
     async with HandlerGenerations(keeping("old", diary)) as crew:
-        with crew.at_work(), crew.at_work() as dispatcher:
+        with crew.use(), crew.use() as dispatcher:
             await crew.replace(keeping("new", diary))
             await anyio.wait_all_tasks_blocked()
             assert await answer(dispatcher) == "old: hi"
@@ -75,7 +75,7 @@ async def test_new_ones_that_cannot_begin_leave_the_old_at_work() -> None:
     async with HandlerGenerations(keeping("old", diary)) as crew:
         with pytest.raises(ConnectionError):
             await crew.replace(keeping("new", diary, fails="opening"))
-        with crew.at_work() as dispatcher:
+        with crew.use() as dispatcher:
             assert await answer(dispatcher) == "old: hi"
 
     assert diary == ["old opened", "old closed"]

@@ -11,23 +11,23 @@ LEFT_MS = int(LEFT.timestamp() * 1000)
 
 
 def out(now: float = 0.0) -> Membership:
-    membership = Membership(Presence.IN, was_told=False)
+    membership = Membership(Presence.IN, is_reported_out=False)
     membership.leave(now)
     return membership
 
 
 def test_a_thread_that_does_not_move_is_never_probed() -> None:
-    assert not out().is_worth_a_probe(LEFT - timedelta(minutes=1), LEFT_MS, now=1e9)
+    assert not out().needs_probe(LEFT - timedelta(minutes=1), LEFT_MS, now=1e9)
 
 
 def test_a_thread_that_moves_is_probed_once_for_each_stamp() -> None:
     membership = out()
     moved = LEFT + timedelta(minutes=1)
 
-    assert membership.is_worth_a_probe(moved, LEFT_MS, now=100)
+    assert membership.needs_probe(moved, LEFT_MS, now=100)
     membership.probe(moved)
     membership.leave(100)
-    assert not membership.is_worth_a_probe(moved, LEFT_MS, now=1e9)
+    assert not membership.needs_probe(moved, LEFT_MS, now=1e9)
 
 
 def test_failing_probes_become_rarer_up_to_five_minutes() -> None:
@@ -35,7 +35,7 @@ def test_failing_probes_become_rarer_up_to_five_minutes() -> None:
     for minute in range(12):
         stamp = LEFT + timedelta(minutes=minute + 1)
         begun = now
-        while not membership.is_worth_a_probe(stamp, LEFT_MS, now):
+        while not membership.needs_probe(stamp, LEFT_MS, now):
             now += 1
         pauses.append(now - begun)
         membership.probe(stamp)
@@ -49,7 +49,7 @@ def test_whoever_comes_back_is_in_and_will_be_told_of_the_next_going() -> None:
     membership = out()
     membership.probe(None)
     membership.enter()
-    membership.told()
+    membership.mark_reported_in()
 
     assert membership.presence is Presence.IN
-    assert not membership.was_told
+    assert not membership.is_reported_out

@@ -25,12 +25,12 @@ sightings = st.lists(st.tuples(st.sampled_from(Sighting), st.floats(0, 20)), max
 def test_a_removal_is_proven_by_two_sightings_that_are_apart_and_by_nothing_else(
     seen: list[tuple[Sighting, float]],
 ) -> None:
-    membership, now = Membership(Presence.IN, was_told=False), 0.0
+    membership, now = Membership(Presence.IN, is_reported_out=False), 0.0
     absent: list[float] = []
     for sighting, pause in seen:
         now += pause
         membership.suspect()
-        is_proven = membership.sight(sighting, now)
+        is_proven = membership.apply_sighting(sighting, now)
         if sighting is Sighting.PRESENT:
             absent = []
             assert membership.presence is Presence.IN
@@ -43,11 +43,11 @@ def test_a_removal_is_proven_by_two_sightings_that_are_apart_and_by_nothing_else
 
 @given(st.lists(st.floats(0, 1e7), min_size=1, max_size=30).map(sorted), st.floats(3600, 1e7))
 def test_probes_are_rarer_the_longer_the_bot_is_out_and_end(ages: list[float], retention: float) -> None:
-    membership = Membership(Presence.IN, was_told=False)
+    membership = Membership(Presence.IN, is_reported_out=False)
     membership.leave(0.0, 0)
     pauses = []
     for age in ages:
-        membership.put_off(age, age)
+        membership.postpone_probe(age, age)
         pause = membership.next_probe(age, age, retention)
         assert (pause is None) == (age >= retention)
         if pause is not None:
@@ -58,12 +58,12 @@ def test_probes_are_rarer_the_longer_the_bot_is_out_and_end(ages: list[float], r
 
 
 def test_a_deleted_thread_is_not_probed() -> None:
-    membership = Membership(Presence.IN, was_told=False)
+    membership = Membership(Presence.IN, is_reported_out=False)
     membership.leave(0.0, 0, is_deleted=True)
 
     assert membership.is_out
     assert membership.next_probe(1e6, 0.0, 1e9) is None
-    assert not membership.is_worth_a_probe(None, None, 1e6)
+    assert not membership.needs_probe(None, None, 1e6)
 
 
 @given(st.floats(0, 1e7), st.floats(0, 1e6), st.floats(0, 1e7))

@@ -1,57 +1,57 @@
-from chatbot.bot.monitoring import DOORBELL, Heartbeats
+from chatbot.bot.monitoring import THREAD_LIST, Heartbeats
 
 
 def test_a_poller_is_late_from_the_time_it_had_promised_on() -> None:
     pulse = Heartbeats()
-    pulse.promise(DOORBELL, until=30.0)
+    pulse.set_deadline(THREAD_LIST, until=30.0)
 
-    assert pulse.late(30.0) == {}
-    assert pulse.late(31.5) == {DOORBELL: 1.5}
+    assert pulse.overdue(30.0) == {}
+    assert pulse.overdue(31.5) == {THREAD_LIST: 1.5}
 
 
 def test_whoever_is_heard_again_is_late_no_more() -> None:
     pulse = Heartbeats()
-    pulse.promise("19:a", until=0.0)
-    pulse.promise("19:a", until=60.0)
+    pulse.set_deadline("19:a", until=0.0)
+    pulse.set_deadline("19:a", until=60.0)
 
-    assert pulse.late(50.0) == {}
+    assert pulse.overdue(50.0) == {}
 
 
 def test_a_turn_that_has_ended_cannot_be_late() -> None:
     pulse = Heartbeats()
-    pulse.promise("19:a", until=0.0)
-    pulse.retire("19:a")
+    pulse.set_deadline("19:a", until=0.0)
+    pulse.remove("19:a")
 
-    assert pulse.late(1000.0) == {}
+    assert pulse.overdue(1000.0) == {}
 
 
 def test_a_long_handler_is_listed_and_makes_nobody_late() -> None:
     pulse = Heartbeats()
-    pulse.promise("19:a", until=0.0)
-    pulse.begin("19:a", "MessageReceived", now=1.0)
+    pulse.set_deadline("19:a", until=0.0)
+    pulse.handler_started("19:a", "MessageReceived", now=1.0)
 
-    assert pulse.late(1000.0) == {}
+    assert pulse.overdue(1000.0) == {}
     assert pulse.running(1000.0) == {"19:a": ("MessageReceived", 999.0)}
 
 
 def test_after_the_handler_the_beat_counts_from_its_end() -> None:
     pulse = Heartbeats()
-    pulse.promise("19:a", until=0.0)
-    pulse.begin("19:a", "MessageReceived", now=1.0)
-    pulse.end("19:a", now=1000.0)
+    pulse.set_deadline("19:a", until=0.0)
+    pulse.handler_started("19:a", "MessageReceived", now=1.0)
+    pulse.handler_ended("19:a", now=1000.0)
 
     assert pulse.running(1001.0) == {}
-    assert pulse.late(1001.0) == {"19:a": 1.0}
+    assert pulse.overdue(1001.0) == {"19:a": 1.0}
 
 
 def test_an_event_that_waits_for_a_free_handler_makes_nobody_late() -> None:
     pulse = Heartbeats()
-    pulse.promise("19:a", until=0.0)
-    pulse.wait("19:a")
+    pulse.set_deadline("19:a", until=0.0)
+    pulse.mark_waiting("19:a")
 
-    assert pulse.late(1000.0) == {}
+    assert pulse.overdue(1000.0) == {}
 
-    pulse.begin("19:a", "MessageReceived", now=1000.0)
-    pulse.end("19:a", now=1001.0)
+    pulse.handler_started("19:a", "MessageReceived", now=1000.0)
+    pulse.handler_ended("19:a", now=1001.0)
 
-    assert pulse.late(1002.0) == {"19:a": 1.0}
+    assert pulse.overdue(1002.0) == {"19:a": 1.0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.bot.poll_queue import CALLS_IN_A_ROW, NextRun, PollQueue
+from chatbot.bot.poll_queue import REQUESTS_IN_A_ROW, NextRun, PollQueue
 from chatbot.model import ThreadId
 
 A, B, C = ThreadId("a"), ThreadId("b"), ThreadId("c")
@@ -13,26 +13,26 @@ A, B, C = ThreadId("a"), ThreadId("b"), ThreadId("c")
 
 def test_a_call_goes_before_a_beat_that_is_due_for_longer() -> None:
     rota = PollQueue(100)
-    rota.rest(A, NextRun(beat=1.0), 0.0)
-    rota.call(B, 5.0)
+    rota.schedule(A, NextRun(poll_in=1.0), 0.0)
+    rota.request(B, 5.0)
 
-    assert [rota.take(5.0), rota.take(5.0), rota.take(5.0)] == [B, A, None]
+    assert [rota.pop(5.0), rota.pop(5.0), rota.pop(5.0)] == [B, A, None]
 
 
 def test_one_turn_serves_the_call_and_the_beat_of_a_thread() -> None:
     rota = PollQueue(100)
-    rota.rest(A, NextRun(call=1.0, beat=1.0), 0.0)
+    rota.schedule(A, NextRun(due_in=1.0, poll_in=1.0), 0.0)
 
-    assert rota.take(2.0) == A
-    assert rota.take(2.0) is None
+    assert rota.pop(2.0) == A
+    assert rota.pop(2.0) is None
     assert A not in rota
 
 
 def test_a_lane_that_needs_nothing_has_neither() -> None:
     rota = PollQueue(100)
-    rota.rest(A, NextRun(beat=1.0), 0.0)
-    rota.take(1.0)
-    rota.rest(A, NextRun(), 1.0)
+    rota.schedule(A, NextRun(poll_in=1.0), 0.0)
+    rota.pop(1.0)
+    rota.schedule(A, NextRun(), 1.0)
 
     assert rota.next_due() is None
     assert rota.stretch == 1
@@ -40,8 +40,8 @@ def test_a_lane_that_needs_nothing_has_neither() -> None:
 
 def test_the_next_turn_is_the_earlier_of_call_and_beat() -> None:
     rota = PollQueue(100)
-    rota.rest(A, NextRun(beat=3.0), 0.0)
-    rota.call(B, 7.0)
+    rota.schedule(A, NextRun(poll_in=3.0), 0.0)
+    rota.request(B, 7.0)
 
     assert rota.next_due() == 3.0
     assert rota.first() == (A, 3.0)
@@ -50,13 +50,13 @@ def test_the_next_turn_is_the_earlier_of_call_and_beat() -> None:
 @given(st.lists(st.sampled_from([A, B]), min_size=1, max_size=60))
 def test_a_beat_that_is_due_gets_its_turn_however_many_calls_come(callers: list[ThreadId]) -> None:
     rota, waited = PollQueue(100), 0
-    rota.rest(C, NextRun(beat=1.0), 0.0)
+    rota.schedule(C, NextRun(poll_in=1.0), 0.0)
     for caller in callers:
-        rota.call(caller, 2.0)
-        taken = rota.take(2.0)
+        rota.request(caller, 2.0)
+        taken = rota.pop(2.0)
         assert taken is not None
         if taken == C:
             break
         waited += 1
 
-    assert waited <= CALLS_IN_A_ROW
+    assert waited <= REQUESTS_IN_A_ROW

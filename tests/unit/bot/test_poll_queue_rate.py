@@ -23,9 +23,9 @@ def test_a_thread_is_looked_at_after_its_pause() -> None:
     beats = RateLimitedPolls(RATE)
     beats.set(A, 1.5, 0.0)
 
-    assert beats.take(1.4) is None
+    assert beats.pop(1.4) is None
     assert beats.next_due() == 1.5
-    assert beats.take(1.5) == A
+    assert beats.pop(1.5) == A
     assert beats.next_due() is None
 
 
@@ -59,7 +59,7 @@ def test_a_stopped_process_finds_no_herd_when_it_goes_on() -> None:
 
     an_hour_later = 3600.0
     at_once = 0
-    while beats.take(an_hour_later) is not None:
+    while beats.pop(an_hour_later) is not None:
         at_once += 1
 
     assert at_once <= RATE * BURST + 1
@@ -76,7 +76,7 @@ def test_no_window_ever_holds_more_looks_than_the_rate_allows(pauses: list[float
         beats.set(ThreadId(str(number)), pause, now)
     for step in steps:
         now += step
-        while (thread := beats.take(now)) is not None:
+        while (thread := beats.pop(now)) is not None:
             taken.append(now)
             beats.set(thread, pauses[int(thread)], now)
 
@@ -95,7 +95,7 @@ def test_no_thread_waits_longer_than_its_stretched_pause_and_its_place_in_the_qu
     stretch = max(1.0, sum(1 / pause for pause in pauses) / RATE)
 
     while now < 200:
-        while (thread := beats.take(now)) is not None:
+        while (thread := beats.pop(now)) is not None:
             last[thread] = now
             beats.set(thread, pauses[int(thread)], now)
         now = beats.next_due() or now
@@ -113,7 +113,7 @@ def test_threads_that_begin_together_begin_one_after_the_other(count: int, rando
     now, taken = 0.0, list[float]()
     while (due := beats.next_due()) is not None:
         now = max(now, due)
-        if beats.take(now) is not None:
+        if beats.pop(now) is not None:
             taken.append(now)
 
     assert len(taken) == count

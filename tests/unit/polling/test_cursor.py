@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatbot.model import ChatMessage, MessageId, MessageType
-from chatbot.polling.cursor import Change, Cursor, moment
+from chatbot.polling.cursor import Change, Cursor, order_key
 
 START = 1_700_000_000_000
 SLACK = 5_000
@@ -147,7 +147,7 @@ class ModelBot:
     def look(self, thread: ModelThread, *, brief: bool, crash_after: int | None) -> None:
         bound = max(self.cursor.top - 2_000, self.cursor.low) if brief else self.cursor.low
         shown = thread.look(bound)
-        changes = sorted(((self.cursor.classify(m), m) for m in shown), key=lambda pair: moment(*pair))
+        changes = sorted(((self.cursor.classify(m), m) for m in shown), key=lambda pair: order_key(*pair))
         for count, (change, found) in enumerate(changes):
             if crash_after is not None and count >= crash_after:
                 self.cursor = Cursor(START, self.stored[0], self.stored[1], slack_ms=SLACK)
@@ -226,4 +226,4 @@ def test_new_messages_are_handled_in_the_order_of_their_creation_even_over_a_cra
 def test_a_copy_of_a_message_keeps_its_place() -> None:
     edited = replace(message(START + 1), version=START + 7)
 
-    assert moment(Change.RECEIVED, edited) < moment(Change.EDITED, edited)
+    assert order_key(Change.RECEIVED, edited) < order_key(Change.EDITED, edited)

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from chatbot.model import ThreadId
 from chatbot.polling.eventgrid import (
-    MEMORY_SECONDS,
-    MOST_BYTES,
-    MOST_EVENTS,
-    PATIENCE_SECONDS,
+    MAX_BYTES,
+    MAX_DELAY_SECONDS,
+    MAX_EVENTS,
     PROBATION_SECONDS,
+    REMEMBERED_SECONDS,
     Delivery,
+    DeliveryReliability,
     InvalidDelivery,
-    Reliance,
-    read,
+    read_delivery,
 )
 
 HALL, YARD = ThreadId("19:hall@thread.v2"), ThreadId("19:yard@thread.v2")
@@ -40,13 +40,15 @@ def delivery(*events: object) -> bytes:
 def test_a_delivery_names_threads_once_each_and_ignores_what_is_of_no_chat() -> None:
     body = delivery(said(HALL), said(HALL), said(YARD), event("Microsoft.Communication.SMSReceived", threadId="x"))
 
-    assert read(body) == Delivery(frozenset({HALL, YARD}), others=1)
+    assert read_delivery(body) == Delivery(frozenset({HALL, YARD}), others=1)
 
 
 def test_whatever_is_told_but_messages_may_mean_that_somebody_has_come_in() -> None:
     added = event("Microsoft.Communication.ChatThreadParticipantAdded", threadId=YARD)
 
-    assert read(delivery(said(HALL), said(YARD), added)) == Delivery(frozenset({HALL, YARD}), frozenset({YARD}))
+    assert read_delivery(delivery(said(HALL), said(YARD), added)) == Delivery(
+        frozenset({HALL, YARD}), frozenset({YARD})
+    )
 
 
 @pytest.mark.parametrize("code", ["\ud800", "a\udfff", "", "x" * 600])
@@ -54,11 +56,11 @@ def test_a_code_that_cannot_be_sent_back_is_refused(code: str) -> None:
     handshake = event("Microsoft.EventGrid.SubscriptionValidationEvent", validationCode=code)
 
     with pytest.raises(InvalidDelivery):
-        read(delivery(said(HALL), handshake))
+        read_delivery(delivery(said(HALL), handshake))
 
 
 def test_a_thread_whose_name_is_no_text_is_nobodys() -> None:
-    assert read(delivery(said("19:\ud800@thread.v2"), said(HALL))) == Delivery(frozenset({HALL}), others=1)
+    assert read_delivery(delivery(said("19:\ud800@thread.v2"), said(HALL))) == Delivery(frozenset({HALL}), others=1)
 
 
 def test_the_handshake_is_recognised_by_its_type() -> None:
@@ -66,13 +68,16 @@ def test_the_handshake_is_recognised_by_its_type() -> None:
         "Microsoft.EventGrid.SubscriptionValidationEvent", validationCode="512d", validationUrl="https://…"
     )
 
-    assert read(delivery(handshake)).validation == "512d"
-    assert read(delivery(event("Microsoft.Communication.ChatThreadCreated", validationCode="512d"))).validation is None
+    assert read_delivery(delivery(handshake)).validation == "512d"
+    assert (
+        read_delivery(delivery(event("Microsoft.Communication.ChatThreadCreated", validationCode="512d"))).validation
+        is None
+    )
 
 
 @pytest.mark.parametrize("thread", [None, 7, "", "x" * 513, ["19:hall@thread.v2"], {}])
 def test_a_thread_that_cannot_be_one_is_not_rung(thread: object) -> None:
-    assert read(delivery(said(thread))) == Delivery(frozenset(), others=1)
+    assert read_delivery(delivery(said(thread))) == Delivery(frozenset(), others=1)
 
 
 @pytest.mark.parametrize(
@@ -87,13 +92,13 @@ def test_a_thread_that_cannot_be_one_is_not_rung(thread: object) -> None:
         b'[{"type": "a cloud event"}]',
         b"[" * 100_000,
         b"[" + b"9" * 5000 + b"]",
-        delivery(*[said(HALL)] * (MOST_EVENTS + 1)),
-        b" " * (MOST_BYTES + 1),
+        delivery(*[said(HALL)] * (MAX_EVENTS + 1)),
+        b" " * (MAX_BYTES + 1),
     ],
 )
 def test_what_is_no_delivery_is_refused_and_not_quoted(body: bytes) -> None:
     with pytest.raises(InvalidDelivery) as refusal:
-        read(body)
+        read_delivery(body)
     assert len(str(refusal.value)) < 200
 
 
@@ -106,14 +111,14 @@ json_values = st.recursive(
 @given(st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
 def test_whatever_comes_is_a_delivery_or_refused(body: bytes) -> None:
     try:
-        found = read(body)
+        found = read_delivery(body)
     except InvalidDelivery:
         return
     assert isinstance(found, Delivery)
 
 
 def test_event_grid_is_relied_upon_from_its_first_event_of_ours() -> None:
-    reliance = Reliance()
+    reliance = DeliveryReliability()
     assert not reliance.is_trusted(0.0)
 
     reliance.record_delivery(HALL, 0.0)
@@ -122,38 +127,38 @@ def test_event_grid_is_relied_upon_from_its_first_event_of_ours() -> None:
 
 
 def test_what_it_has_not_told_puts_it_on_probation() -> None:
-    reliance = Reliance()
+    reliance = DeliveryReliability()
     reliance.record_delivery(HALL, 0.0)
 
-    reliance.record_move(YARD, PATIENCE_SECONDS + 1, 30.0)
+    reliance.record_activity(YARD, MAX_DELAY_SECONDS + 1, 30.0)
 
     assert not reliance.is_trusted(30.0 + PROBATION_SECONDS - 1)
     assert reliance.is_trusted(30.0 + PROBATION_SECONDS)
 
 
 def test_what_it_has_told_or_may_yet_tell_does_not() -> None:
-    reliance = Reliance()
+    reliance = DeliveryReliability()
     reliance.record_delivery(HALL, 0.0)
 
-    reliance.record_move(HALL, PATIENCE_SECONDS + 1, MEMORY_SECONDS - 1)
-    reliance.record_move(YARD, PATIENCE_SECONDS, 30.0)
+    reliance.record_activity(HALL, MAX_DELAY_SECONDS + 1, REMEMBERED_SECONDS - 1)
+    reliance.record_activity(YARD, MAX_DELAY_SECONDS, 30.0)
 
     assert reliance.is_trusted(30.0)
 
 
 def test_what_it_told_long_ago_is_no_excuse() -> None:
-    reliance = Reliance()
+    reliance = DeliveryReliability()
     reliance.record_delivery(HALL, 0.0)
 
-    reliance.record_move(HALL, PATIENCE_SECONDS + 1, MEMORY_SECONDS)
+    reliance.record_activity(HALL, MAX_DELAY_SECONDS + 1, REMEMBERED_SECONDS)
 
-    assert not reliance.is_trusted(MEMORY_SECONDS)
+    assert not reliance.is_trusted(REMEMBERED_SECONDS)
 
 
 @given(st.lists(st.integers(0, 5000), max_size=300))
 def test_it_remembers_no_more_threads_than_were_told_of_lately(numbers: list[int]) -> None:
-    reliance = Reliance()
+    reliance = DeliveryReliability()
     for second, number in enumerate(numbers):
         reliance.record_delivery(ThreadId(str(number)), float(second))
 
-    assert reliance.remembered <= MEMORY_SECONDS + 1
+    assert reliance.remembered <= REMEMBERED_SECONDS + 1

@@ -18,7 +18,7 @@ from chatbot.dispatch import BotInfo, Dispatcher
 from chatbot.emulator import Emulator, World, event_grid
 from chatbot.model import ThreadId, UserId
 from chatbot.polling.cadence import Cadence
-from chatbot.polling.eventgrid import MOST_BYTES
+from chatbot.polling.eventgrid import MAX_BYTES
 from chatbot.runtime.status_server import serve_pages
 from chatbot.runtime.webhook import PATH, webhook
 from chatbot.service.acs import AcsResource
@@ -58,7 +58,7 @@ class Scene:
         """Wait until every bot that was summoned has asked: none waits longer than this one does twice."""
         for _ in range(2):
             before = self.asked(self.bot)
-            self.bot.watcher.summon()
+            self.bot.watcher.request_poll()
             with anyio.fail_after(PATIENCE):
                 while self.asked(self.bot) == before:
                     await anyio.lowlevel.checkpoint()
@@ -171,7 +171,7 @@ async def test_only_who_knows_the_key_is_heard(query: str, headers: dict[str, st
 async def test_hostile_deliveries_are_refused_and_the_next_one_is_heard() -> None:
     async with scene() as the, aiohttp.ClientSession(headers={"authorization": f"Bearer {KEY}"}) as session:
         statuses = []
-        for body in (b"{", b"[" * 50_000, b" " * (MOST_BYTES + 1), b'[{"eventType": []}]'):
+        for body in (b"{", b"[" * 50_000, b" " * (MAX_BYTES + 1), b'[{"eventType": []}]'):
             async with session.post(the.url, data=io.BytesIO(body)) as answer:
                 statuses.append(answer.status)
                 assert len(await answer.read()) < 200

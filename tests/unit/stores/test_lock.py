@@ -49,7 +49,7 @@ def test_who_opens_a_store_waits_for_somebody_who_only_looks(tmp_path: Path) -> 
 
 
 def test_who_only_looks_does_not_wait(tmp_path: Path) -> None:
-    holding, looking = StoreLock(tmp_path / "bots.db"), StoreLock(tmp_path / "bots.db", patience=0)
+    holding, looking = StoreLock(tmp_path / "bots.db"), StoreLock(tmp_path / "bots.db", timeout=0)
     holding.acquire()
 
     with whenever_somebody_waits(holding.release), pytest.raises(StoreInUse):

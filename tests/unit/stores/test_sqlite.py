@@ -383,7 +383,7 @@ class TestAfterAKill:
             source.close()
             target.close()
 
-        async with SqliteStore(tmp_path / "copy.db", is_visit=True) as visited:
+        async with SqliteStore(tmp_path / "copy.db", is_between_runs=True) as visited:
             await visited.commit(BOT, [enqueue("b")])
         async with SqliteStore(tmp_path / "copy.db") as store:
             assert store.was_killed  # a visit between two runs changes nothing in that

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from chatbot.errors import ConfigError
-from chatbot.stores import MemoryStore, SqliteStore, open_store, visit_store
+from chatbot.stores import MemoryStore, SqliteStore, open_between_runs, open_store
 
 
 @pytest.mark.parametrize("url", ["memory:", "memory://", "memory:///"])
@@ -55,5 +55,5 @@ def test_a_refusal_does_not_tell_a_password():
 
 @pytest.mark.parametrize("url", ["memory:", "sqlite:///bots.db"])
 def test_a_visit_to_a_store_that_keeps_nothing_makes_nothing(tmp_path, url):
-    assert visit_store(url, base_dir=tmp_path) is None
+    assert open_between_runs(url, base_dir=tmp_path) is None
     assert not any(tmp_path.iterdir())

@@ -69,7 +69,7 @@ async def test_what_waits_while_a_group_is_written_becomes_the_next_group():
 
 async def test_a_group_has_a_largest_size():
     disk = Disk()
-    writer = await started(disk, group=2)
+    writer = await started(disk, max_group=2)
 
     disk.gate.clear()
     async with anyio.create_task_group() as tasks:
@@ -86,7 +86,7 @@ async def test_a_group_has_a_largest_size():
 
 async def test_only_so_many_jobs_are_with_the_writer_and_the_others_wait_their_turn():
     disk = Disk()
-    writer = await started(disk, room=3)
+    writer = await started(disk, max_pending=3)
 
     disk.gate.clear()
     async with anyio.create_task_group() as tasks:
@@ -121,7 +121,7 @@ async def test_a_failing_disk_fails_the_group_and_the_next_one_is_tried():
 
 async def test_closing_writes_what_was_submitted_and_refuses_what_comes_later():
     disk = Disk()
-    writer = await started(disk, room=2)
+    writer = await started(disk, max_pending=2)
     refused = []
 
     async def late() -> None:
@@ -163,7 +163,7 @@ async def test_closing_waits_for_the_disk_even_when_it_is_cancelled():
 
 async def test_a_job_whose_task_is_cancelled_while_it_waits_is_written_and_gives_its_room_back():
     disk = Disk()
-    writer = await started(disk, room=1)
+    writer = await started(disk, max_pending=1)
 
     disk.gate.clear()
     async with anyio.create_task_group() as tasks:

@@ -1,4 +1,4 @@
-from chatbot.bot.monitoring import EventBuried, EventHandled, EventNoticed
+from chatbot.bot.monitoring import EventDeadLettered, EventHandled, EventNoticed
 from chatbot.errors import OutcomeUnknown, ServiceError, Throttled
 from chatbot.runtime.observe.counters import BOUNDS, MOST_FAILURES, BotCounters, RecentFailure
 from chatbot.runtime.observe.instrumented_service import outcome_of
@@ -11,7 +11,7 @@ def test_facts_become_counts() -> None:
         EventHandled("bot.echo", 0.02),
         EventHandled("bot.echo", 2.0, "ValueError"),
         EventHandled(None, 0.0),
-        EventBuried(),
+        EventDeadLettered(),
     ):
         counters.observe(fact)
 
