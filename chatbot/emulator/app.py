@@ -14,7 +14,7 @@ Whoever has the access key may use the control API (`Authorization: Bearer {acce
 * `PUT  /emulator/quotas`: `{"enabled": false}`
 * `PUT  /emulator/clock`: `{"offset": 3600}`, seconds; what tokens, quotas and retention are judged by
 * `POST /emulator/entra`: a token that is taken for one of Microsoft Entra ID's, where that is switched on;
-  `{"appId": "…", "userId": "…"}` names the application and the Teams user it is for
+  `{"appId": "…", "userId": "…", "tenantId": "…"}` names the application and the Teams user it is for
 * `POST /emulator/seed`: a seed document (`seed.py`) as JSON; answers what it created
 """
 
@@ -199,11 +199,11 @@ class Control:
         if not self._emulator.takes_entra:
             raise ErrorResponse(409, "Conflict", "Tokens of Entra are not accepted: start the emulator with --entra.")
         body = _document(request)
-        app, user = body.get("appId") or "", body.get("userId") or ""
-        if not isinstance(app, str) or not isinstance(user, str):
-            msg = 'write {"appId": "…", "userId": "…"}, or leave them out: texts'
+        app, user, tenant = (body.get(name) or "" for name in ("appId", "userId", "tenantId"))
+        if not isinstance(app, str) or not isinstance(user, str) or not isinstance(tenant, str):
+            msg = 'write {"appId": "…", "userId": "…", "tenantId": "…"}, or leave them out: texts'
             raise ValueError(msg)
-        return {"token": self._emulator.entra_token(app=app, user=user)}
+        return {"token": self._emulator.entra_token(app=app, user=user, tenant=tenant)}
 
     def _seed(self, request: Request) -> Json:
         return seed.plant(self._emulator, _document(request))
@@ -301,12 +301,13 @@ class Emulator(UserDirectory):
         """Whether identity also takes tokens of `entra_token`."""
         return self.world.identities.takes_entra
 
-    def entra_token(self, *, lifetime: int = 86_400, app: str = "", user: str = "") -> str:
+    def entra_token(self, *, lifetime: int = 86_400, app: str = "", user: str = "", tenant: str = "") -> str:
         """A token that this emulator takes for one of Microsoft Entra ID's, for some seconds; see `entra`.
 
         Also the token of a Teams user that identity exchanges, for this application and user if they are named.
         """
-        return self.world.identities.issue_entra(self.now() // 1000 + lifetime, app=app, user=user)
+        expires = self.now() // 1000 + lifetime
+        return self.world.identities.issue_entra(expires, app=app, user=user, tenant=tenant)
 
     @property
     def connection_string(self) -> str:
@@ -324,7 +325,7 @@ class Emulator(UserDirectory):
         request = routing.read(scope, self.public_base, self.endpoint, self.now())
         asked = _Asked()
         try:
-            request.body = await routing.body(receive)
+            request.body = await routing.body(receive, request)
             response = self._beside(request) or await self._operate(request, asked, receive)
         except ErrorResponse as error:
             response = self._answers.refusal(error, asked.route, request)

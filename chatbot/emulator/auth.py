@@ -80,7 +80,8 @@ def _entra(token: str, request: Request, world: World) -> None:
     """
     claims = world.identities.entra_claims(token, request.now)
     audience = str(claims.get("aud", ""))
-    is_elsewhere = "://" in audience and urllib.parse.urlsplit(audience).hostname != "communication.azure.com"
+    host = f".{urllib.parse.urlsplit(audience).hostname}"  # Teams Phone extensibility asks for auth.msft of it
+    is_elsewhere = "://" in audience and not host.endswith(".communication.azure.com")
     if not claims or is_elsewhere:
         raise ErrorResponse(401, "Unauthorized", "The provided access token is not valid.")
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from chatbot.emulator.errors import ErrorResponse, not_owned
 from chatbot.emulator.quirks import Quirks
-from chatbot.emulator.records import User
+from chatbot.emulator.records import Assignment, User
 from chatbot.emulator.state import WorldState
 
 TEAMS_USER = "8:orgid:"
@@ -88,6 +88,17 @@ class IdentityStore:
         expires = min(expires_seconds * 1000, now + 86_400_000)
         return self._mint(f"{TEAMS_USER}{teams_user}", ["teams.calls"], expires, now, 0)
 
+    def assignment(self, tenant: str, user: str) -> Assignment | None:
+        """What allows a Teams user to use this resource, if anything does."""
+        assignment = self._state.assignments.get((tenant.lower(), user.lower()))
+        return None if assignment is None or assignment.is_removed else assignment
+
+    def exchange_extension(self, tenant: str, user: str, expires_seconds: int, now: int) -> tuple[str, Token]:
+        """The id that a Teams user has in this resource, and a token for calls; chat knows no such user."""
+        expires = min(expires_seconds * 1000, now + 86_400_000)
+        user_id = f"8:acs:{self._state.resource.id}_{tenant}_{user}"
+        return user_id, self._mint(user_id, ["voip"], expires, now, 0)
+
     def _mint(self, user: str, scopes: Sequence[str], expires: int, now: int, generation: int) -> Token:
         issued = now // 1000
         claims = {
@@ -132,7 +143,9 @@ class IdentityStore:
             raise unauthorized()
         return claims
 
-    def issue_entra(self, expires: int, audience: str = ENTRA_AUDIENCE, *, app: str = "", user: str = "") -> str:
+    def issue_entra(
+        self, expires: int, audience: str = ENTRA_AUDIENCE, *, app: str = "", user: str = "", tenant: str = ""
+    ) -> str:
         """A token that stands for one of Microsoft Entra ID's, signed with a secret of this emulator.
 
         Args:
@@ -140,8 +153,9 @@ class IdentityStore:
             audience: what it is for.
             app: the application it was issued to; without one, the exchange of a Teams user's token takes any.
             user: the Teams user it was issued for; without one, the exchange takes any.
+            tenant: the tenant of that user, which Teams Phone extensibility asks for.
         """
-        named = {name: value for name, value in (("appid", app), ("oid", user)) if value}
+        named = {name: value for name, value in (("appid", app), ("oid", user), ("tid", tenant)) if value}
         return self._sign({"aud": audience, "exp": expires, "iss": "emulator", **named}, _ENTRA)
 
     def entra_claims(self, token: str, now: int) -> Mapping[str, Any]:

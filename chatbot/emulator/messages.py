@@ -8,7 +8,7 @@ the SDKs' live tests.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import nh3
@@ -22,7 +22,7 @@ from chatbot.emulator.errors import (
     thread_not_found,
 )
 from chatbot.emulator.quirks import Quirks
-from chatbot.emulator.records import Listed, Message
+from chatbot.emulator.records import Attachment, Listed, Message
 from chatbot.emulator.state import ThreadContents, WorldState
 
 _TEXT = {"a", "b", "br", "code", "del", "em", "i", "img", "s", "span", "strike", "strong", "sub", "sup", "u"}
@@ -68,6 +68,7 @@ class Draft:
     type: str = "text"
     display_name: str = ""
     metadata: Mapping[str, str] | None = None
+    attachments: Sequence[Attachment] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ class Messages:
                 sender=sender,
                 display_name=draft.display_name,
                 metadata=dict(draft.metadata or {}),
+                attachments=_resolved(room, draft.attachments),
             ),
         )
 
@@ -155,8 +157,9 @@ class Messages:
         content: str | None,
         metadata: Mapping[str, str] | None,
         now: int,
+        attachments: Sequence[Attachment] | None = None,
     ) -> Message:
-        """Replace the content, merge the metadata; an empty value removes its key."""
+        """Replace the content and the attachments, merge the metadata; an empty value removes its key."""
         self._writable(room, editor)
         message = self._own(room, editor, number, self.quirks.edit_of_others)
         if message.deleted is not None:
@@ -168,7 +171,9 @@ class Messages:
         if content is not None and message.type == "html":
             text = sanitize(content)
         version = self._next_version(room, now)
-        return self._change(room, replace(message, text=text, metadata=merged, edited=version), version, now)
+        shown = message.attachments if attachments is None else _resolved(room, attachments)
+        edited = replace(message, text=text, metadata=merged, edited=version, attachments=shown)
+        return self._change(room, edited, version, now)
 
     def delete(self, room: ThreadContents, deleter: str, number: int, now: int) -> Message:
         """Leave a tombstone: no content, `deletedOn`, no `editedOn`, a new version."""
@@ -180,7 +185,7 @@ class Messages:
             return message
         version = self._next_version(room, now)
         metadata = message.metadata if self.quirks.tombstone_metadata == "keep" else {}
-        grave = replace(message, text="", edited=None, deleted=version, metadata=metadata)
+        grave = replace(message, text="", edited=None, deleted=version, metadata=metadata, attachments=())
         return self._change(room, grave, version, now)
 
     def page(
@@ -311,3 +316,17 @@ class Messages:
 
 def _version(message: Message) -> int:
     return message.version
+
+
+def _resolved(room: ThreadContents, attachments: Sequence[Attachment]) -> tuple[Attachment, ...]:
+    """The attachments as they are stored: images of the thread get their name, and paths to read them by."""
+    stored: list[Attachment] = []
+    for one in attachments:
+        image = room.images.get(one.id) if one.type == "image" else None
+        if image is not None and not image.is_deleted:
+            path = f"/chat/threads/{room.head.id}/images/{image.id}/views"
+            name = one.name or image.name
+            stored.append(replace(one, name=name, url=f"{path}/original", preview_url=f"{path}/small"))
+        else:
+            stored.append(one)
+    return tuple(stored)

@@ -14,6 +14,7 @@ from typing import Any
 from chatbot.emulator.cursors import precise_time
 from chatbot.emulator.participants import MAX_HEARD
 from chatbot.emulator.records import Listed, Message, ReceiptEntry, Record, ThreadEntry, Typing
+from chatbot.emulator.serialization import attachment_model
 from chatbot.emulator.state import ThreadContents, WorldState
 
 RECEIVED, EDITED, DELETED = 200, 247, 248
@@ -90,7 +91,7 @@ class Notifier:
         body = {
             "messageBody": message.text,
             "acsChatMessageMetadata": json.dumps(dict(message.metadata)) if message.metadata else "",
-            "attachments": "[]",
+            "attachments": json.dumps([attachment_model(one, "", "") for one in message.attachments]),
         }
         if message.deleted is not None:
             kind, extra, body = DELETED, {"deletetime": precise_time(message.deleted)}, {}

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from chatbot.emulator import cursors, parsing
 from chatbot.emulator.cursors import precise_time
 from chatbot.emulator.errors import ErrorResponse, bad_request, message_not_found, required, validation
 from chatbot.emulator.identities import Token
+from chatbot.emulator.images import VIEWS
+from chatbot.emulator.records import Assignment
 from chatbot.emulator.request import Request, Response
 from chatbot.emulator.serialization import Dialect, Json, dump, rejected, thread_item
 from chatbot.emulator.state import ThreadContents
@@ -135,11 +137,12 @@ def list_messages(chat: Chat) -> Response:
     if page.next is None:
         if not page.messages:
             return Response(200, EMPTY_PAGE)
-        return Response(200, dump({"value": [chat.dialect.message(one) for one in page.messages]}))
+        return Response(200, dump({"value": [chat.dialect.message(one, request.base) for one in page.messages]}))
     state = cursors.message_cursor(room.head.id, *page.next)
     query = f"syncState={state}&startTime={cursors.echo_time(asked or 0)}&maxPageSize={size}"
     link = chat.link(f"/chat/threads/{room.head.id}/messages", query)
-    return Response(200, dump({"value": [chat.dialect.message(one) for one in page.messages], "nextLink": link}))
+    shown = [chat.dialect.message(one, request.base) for one in page.messages]
+    return Response(200, dump({"value": shown, "nextLink": link}))
 
 
 def _message_cursor(chat: Chat, room: ThreadContents) -> tuple[int, int] | None:
@@ -160,7 +163,7 @@ def get_message(chat: Chat) -> Response:
     """GET …/messages/{id}."""
     number = chat.message_id()
     message = chat.world.messages.get(chat.room(), chat.request.caller, number)
-    return Response(200, dump(chat.dialect.message(message)))
+    return Response(200, dump(chat.dialect.message(message, chat.request.base)))
 
 
 def update_message(chat: Chat) -> Response:
@@ -168,7 +171,8 @@ def update_message(chat: Chat) -> Response:
     number, request = chat.message_id(), chat.request
     body = request.json()
     content, metadata = parsing.text_of(body, "content"), parsing.metadata_of(body)
-    chat.world.messages.edit(chat.room(), request.caller, number, content, metadata, request.now)
+    attachments = parsing.attachments_of(body, request.version)
+    chat.world.messages.edit(chat.room(), request.caller, number, content, metadata, request.now, attachments)
     return Response(204)
 
 
@@ -229,6 +233,30 @@ def send_typing(chat: Chat) -> Response:
     name = parsing.text_of(request.json(), "senderDisplayName") or ""
     chat.world.receipts.type(chat.room(), request.caller, name, request.now)
     return Response(200)
+
+
+def upload_image(chat: Chat) -> Response:
+    """POST …/images: the bytes of an image; its name is in a header."""
+    request, room = chat.request, chat.room()
+    name = request.header(b"image-filename")
+    image = chat.world.images.upload(room, request.caller, request.body, name)
+    body = {"id": image.id, "attachmentType": "image", **({"name": image.name} if image.name else {})}
+    return Response(201, dump(body), [(b"location", f"{chat.base}{_path(room)}/images/{image.id}".encode())])
+
+
+def get_image(chat: Chat) -> Response:
+    """GET …/images/{id}/view/{original or small}, in links `views`."""
+    segments = chat.request.segments
+    if segments[6].lower() not in VIEWS:
+        raise bad_request()
+    content, media_type = chat.world.images.get(chat.room(), chat.request.caller, segments[4])
+    return Response(200, content, content_type=media_type.encode())
+
+
+def delete_image(chat: Chat) -> Response:
+    """DELETE …/images/{id}."""
+    chat.world.images.delete(chat.room(), chat.request.caller, chat.request.segments[4])
+    return Response(204)
 
 
 def _skipped(
@@ -328,6 +356,76 @@ def exchange_token(world: World, request: Request) -> Response:
         message = "Provided AAD token issued for unexpected user."
         raise validation(message, "userId")
     return _exchanged(world, request, claims, user)
+
+
+def exchange_extension_token(world: World, request: Request) -> Response:
+    """POST /access/teamsExtension/:exchangeAccessToken, with the Teams user's own token of Entra as the credential.
+
+    The refusals are not recorded.
+    """
+    request.json()
+    token = request.header(b"authorization").partition(" ")[2]
+    claims = world.identities.entra_claims(token, request.now)
+    if not claims:
+        raise ErrorResponse(401, "InvalidAccessToken", "Provided access token is not valid.")
+    tenant, user, app = (str(claims.get(name, "")) for name in ("tid", "oid", "appid"))
+    assignment = world.identities.assignment(tenant, user)
+    if assignment is None or (assignment.client_ids is not None and app not in assignment.client_ids):
+        raise ErrorResponse(403, "Forbidden", "The principal has no access assignment that allows this.")
+    user_id, issued = world.identities.exchange_extension(tenant, user, claims["exp"], request.now)
+    return Response(200, dump({"identity": {"id": user_id}, "accessToken": _token(world, issued)}))
+
+
+def get_assignment(world: World, request: Request) -> Response:
+    """GET /access/teamsExtension/tenants/{tenant}/assignments/{object}."""
+    assignment = world.identities.assignment(*_principal(request))
+    if assignment is None:
+        raise ErrorResponse(404, "NotFound", "The assignment does not exist.")
+    return Response(200, dump(_assignment(assignment)))
+
+
+def set_assignment(world: World, request: Request) -> Response:
+    """PUT of an assignment: 201 for a new one, 200 where one is replaced."""
+    tenant, user = _principal(request)
+    body = request.json()
+    kind, clients = body.get("principalType"), body.get("clientIds")
+    if not isinstance(kind, str) or not kind:
+        raise required("PrincipalType")  # noqa: EM101 -- a field name, not a message
+    if kind not in _PRINCIPALS:
+        message = "Provided PrincipalType is not supported."
+        raise validation(message, "principalType")
+    if clients is not None and not (isinstance(clients, list) and all(isinstance(one, str) for one in clients)):
+        message = "Provided ClientIds have invalid format."
+        raise validation(message, "clientIds")
+    is_new = world.identities.assignment(tenant, user) is None
+    assignment = Assignment(tenant, user, kind, None if clients is None else tuple(clients))
+    world.state.put(assignment)
+    return Response(201 if is_new else 200, dump(_assignment(assignment)))
+
+
+def delete_assignment(world: World, request: Request) -> Response:
+    """DELETE of an assignment; one that is not there is gone already."""
+    assignment = world.identities.assignment(*_principal(request))
+    if assignment is not None:
+        world.state.put(replace(assignment, is_removed=True))
+    return Response(204)
+
+
+_PRINCIPALS = frozenset({"user", "resourceAccount", "teamsResourceAccount"})
+
+
+def _principal(request: Request) -> tuple[str, str]:
+    tenant, user = request.segments[3], request.segments[5]
+    for name, value in (("tenantId", tenant), ("objectId", user)):
+        if not _GUID.fullmatch(value):
+            message = f"Provided {name} has invalid format."
+            raise validation(message, name)
+    return tenant.lower(), user.lower()
+
+
+def _assignment(one: Assignment) -> Json:
+    clients = {} if one.client_ids is None else {"clientIds": list(one.client_ids)}
+    return {"objectId": one.user, "tenantId": one.tenant, "principalType": one.principal, **clients}
 
 
 def _exchanged(world: World, request: Request, claims: Mapping[str, Any], user: str) -> Response:

@@ -13,9 +13,9 @@ from chatbot.emulator.errors import bad_identifier, bad_message_id, bad_request,
 from chatbot.emulator.messages import Draft
 from chatbot.emulator.participants import Invited
 from chatbot.emulator.quirks import Quirks
-from chatbot.emulator.records import NO_METADATA, SYSTEM_TYPES
+from chatbot.emulator.records import NO_METADATA, SYSTEM_TYPES, Attachment
 from chatbot.emulator.request import Request
-from chatbot.emulator.serialization import has_metadata, has_retention
+from chatbot.emulator.serialization import IMAGES, has_metadata, has_retention
 from chatbot.emulator.threads import Plan, ThreadChange
 
 MIN_MINUTES, MAX_MINUTES = 60, 1440
@@ -60,7 +60,25 @@ def draft(request: Request, quirks: Quirks) -> Draft:
         kind = "text"
     if content is None or kind not in {"text", "html"}:
         raise bad_request()
-    return Draft(content, kind, text_of(body, "senderDisplayName") or "", metadata_of(body))
+    name, attachments = text_of(body, "senderDisplayName") or "", attachments_of(body, request.version)
+    return Draft(content, kind, name, metadata_of(body), attachments or ())
+
+
+def attachments_of(body: Mapping[str, Any], version: str) -> tuple[Attachment, ...] | None:
+    """The attachments of a message, None where none are given or the version knows none."""
+    listed = body.get("attachments") if version in IMAGES else None
+    if listed is None:
+        return None
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+        raise bad_request()
+    return tuple(_attachment(one) for one in listed)
+
+
+def _attachment(one: Mapping[str, Any]) -> Attachment:
+    fields = [text_of(one, key) or "" for key in ("id", "attachmentType", "name", "url", "previewUrl")]
+    if not fields[0] or fields[1] not in {"image", "file"}:
+        raise bad_request()
+    return Attachment(*fields)
 
 
 def identifier(value: Any) -> str:

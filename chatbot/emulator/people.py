@@ -8,7 +8,7 @@ from chatbot.emulator.cursors import precise_time
 from chatbot.emulator.identities import Token
 from chatbot.emulator.messages import Draft
 from chatbot.emulator.participants import Invited
-from chatbot.emulator.records import Member, Message, ReceiptEntry, Typing
+from chatbot.emulator.records import Attachment, Member, Message, ReceiptEntry, Typing
 from chatbot.emulator.threads import Plan, ThreadChange
 from chatbot.emulator.world import World
 
@@ -77,10 +77,17 @@ class UserDirectory:
         type: str = "text",
         display_name: str = "",
         metadata: Mapping[str, str] | None = None,
+        images: Sequence[str] = (),
     ) -> int:
-        """Send a message as a participant; its id."""
+        """Send a message as a participant, with images of `upload_image` as attachments; its id."""
         room, now = self.world.room(thread, self.now()), self.now()
-        return self.world.messages.send(room, sender, Draft(content, type, display_name, metadata), now).id
+        attachments = tuple(Attachment(image, "image") for image in images)
+        draft = Draft(content, type, display_name, metadata, attachments)
+        return self.world.messages.send(room, sender, draft, now).id
+
+    def upload_image(self, thread: str, sender: str, content: bytes, name: str = "") -> str:
+        """Store an image in a thread; its id, which html names as that of an `img`."""
+        return self.world.images.upload(self.world.room(thread, self.now()), sender, content, name).id
 
     def edit(
         self,

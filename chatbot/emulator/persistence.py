@@ -18,7 +18,20 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from chatbot.emulator import records
-from chatbot.emulator.records import Listed, Member, Message, ReceiptEntry, Record, Repeat, Resource, ThreadEntry, User
+from chatbot.emulator.records import (
+    Assignment,
+    Attachment,
+    Image,
+    Listed,
+    Member,
+    Message,
+    ReceiptEntry,
+    Record,
+    Repeat,
+    Resource,
+    ThreadEntry,
+    User,
+)
 from chatbot.emulator.state import WorldState
 from chatbot.emulator.world import World
 
@@ -31,8 +44,11 @@ _CLASSES: dict[str, type[Any]] = {
     "Message": Message,
     "Receipt": ReceiptEntry,
     "Repeat": Repeat,
+    "Image": Image,
+    "Assignment": Assignment,
 }
 _NAMES = {kind: name for name, kind in _CLASSES.items()}
+_PARTS: dict[str, type[Any]] = {"participants": Listed, "attachments": Attachment}
 _FORMAT = 1
 
 
@@ -80,8 +96,10 @@ def encode(record: Record) -> bytes:
         value = getattr(record, item.name)
         if value != item.default and (value or not isinstance(value, Mapping)):
             values[item.name] = dict(value) if isinstance(value, Mapping) else value
-    if isinstance(record, Message) and record.participants:
-        values["participants"] = [dataclasses.astuple(one) for one in record.participants]
+    if isinstance(record, Message):
+        for name in _PARTS:
+            if name in values:
+                values[name] = [dataclasses.astuple(one) for one in values[name]]
     return json.dumps([_NAMES[type(record)], values], separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
 
@@ -89,8 +107,12 @@ def decode(line: bytes) -> Record:
     """The record of a line; ValueError if it is none."""
     try:
         name, values = json.loads(line)
-        if name == "Message" and "participants" in values:
-            values["participants"] = tuple(Listed(*one) for one in values["participants"])
+        if name == "Message":
+            for part, kind in _PARTS.items():
+                if part in values:
+                    values[part] = tuple(kind(*one) for one in values[part])
+        elif "client_ids" in values:
+            values["client_ids"] = tuple(values["client_ids"])
         record: Record = _CLASSES[name](**values)
     except (KeyError, TypeError) as error:
         msg = f"not a record: {line[:80]!r}"
@@ -143,4 +165,6 @@ def _everything(state: WorldState) -> Iterator[records.Record]:
         yield from room.members.values()
         yield from room.timeline
         yield from room.receipts.values()
+        yield from (image for image in room.images.values() if not image.is_deleted)
     yield from state.repeats.values()
+    yield from (one for one in state.assignments.values() if not one.is_removed)

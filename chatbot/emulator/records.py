@@ -86,6 +86,33 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """What a message shows besides its text: an image or a file.
+
+    A `url` that begins with a slash is a path of this service, and is given to each reader with host and api-version.
+    """
+
+    id: str
+    type: str
+    name: str = ""
+    url: str = ""
+    preview_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image in a thread; `data` is base64, and empty once the image is deleted."""
+
+    thread: str
+    id: str
+    user: str
+    media_type: str
+    data: str
+    name: str = ""
+    is_deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """The latest state of a message, a person's or the system's.
 
@@ -106,6 +133,7 @@ class Message:
     metadata: Mapping[str, str] = field(default_factory=no_metadata)
     topic: str = ""
     participants: tuple[Listed, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
     activity: int = 0
     visible: int = 0
 
@@ -137,6 +165,17 @@ class Repeat:
 
 
 @dataclass(frozen=True, slots=True)
+class Assignment:
+    """Permission of a Teams user, or of a resource account, to use this resource; see Teams Phone extensibility."""
+
+    tenant: str
+    user: str
+    principal: str
+    client_ids: tuple[str, ...] | None = None
+    is_removed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Typing:
     """A typing notification; the service shows it over its real-time channel only and keeps nothing."""
 
@@ -146,4 +185,4 @@ class Typing:
     at: int
 
 
-Record = Resource | User | ThreadEntry | Member | Message | ReceiptEntry | Repeat
+Record = Resource | User | ThreadEntry | Member | Message | ReceiptEntry | Repeat | Image | Assignment

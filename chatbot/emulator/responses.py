@@ -32,7 +32,7 @@ def preflight(request: Request) -> Response:
     """The answer to a browser that asks whether it may send a request."""
     headers = [
         (b"access-control-allow-origin", b"*"),
-        (b"access-control-allow-methods", b"GET, POST, PATCH, DELETE"),
+        (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
         (b"access-control-allow-headers", request.headers.get(b"access-control-request-headers", b"*")),
         (b"access-control-max-age", b"3600"),
     ]
@@ -124,13 +124,23 @@ class Answers:
 def _is_chat(route: Route | None, request: Request) -> bool:
     if route is not None:
         return isinstance(route, ChatRoute)
-    return request.segments[0].lower() not in {"identities", "teamsuser"}
+    return request.segments[0].lower() not in {"identities", "teamsuser", "access"}
+
+
+def _versions(route: Route, response: Response) -> tuple[bytes, bytes]:
+    """The api-versions that identity advertises: by operation, and otherwise in refusals of tokens (recorded)."""
+    if route.name == "exchange_token":
+        return serialization.TEAMS_HEADER
+    if route.name == "exchange_extension_token" or route.name.endswith("_assignment"):
+        return serialization.EXTENSION_HEADER
+    is_refusal = route.name == "issue_token" and response.status >= 400
+    return serialization.ISSUE_ERRORS_HEADER if is_refusal else serialization.IDENTITY_HEADER
 
 
 def _identity_headers(response: Response, route: Route, request: Request) -> Headers:
     headers: Headers = []
     if response.is_versioned:
-        headers.append(serialization.TEAMS_HEADER if route.name == "exchange_token" else serialization.IDENTITY_HEADER)
+        headers.append(_versions(route, response))
     headers.append(_CONTEXT)
     _echo(request, headers, is_asked=True)
     if b"origin" in request.headers:

@@ -12,6 +12,7 @@ from typing import Any
 
 from chatbot.emulator import operations, serialization
 from chatbot.emulator.errors import ErrorResponse
+from chatbot.emulator.images import MAX_IMAGE_BYTES
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.request import MAX_BODY, Request, Response, parse_path, parse_query
 from chatbot.emulator.world import World
@@ -48,8 +49,10 @@ def read(scope: Scope, public: str | None, fallback: str, now: int) -> Request:
     )
 
 
-async def body(receive: Receive) -> bytes:
-    """The whole body; 413 above the limit, without keeping what is too much."""
+async def body(receive: Receive, request: Request) -> bytes:
+    """The whole body; 413 above the limit, without keeping what is too much. Images may be larger than the rest."""
+    is_image = len(request.segments) == 4 and request.segments[3].lower() == "images"
+    limit = MAX_IMAGE_BYTES if is_image else MAX_BODY
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -58,11 +61,11 @@ async def body(receive: Receive) -> bytes:
             raise ConnectionAbortedError
         chunk = event.get("body", b"")
         size += len(chunk)
-        if size <= MAX_BODY:
+        if size <= limit:
             chunks.append(chunk)
         if not event.get("more_body", False):
             break
-    if size > MAX_BODY:
+    if size > limit:
         raise ErrorResponse(413, "RequestEntityTooLarge", "The request is too large.")
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
@@ -85,15 +88,15 @@ def _version(found: Route, request: Request, quirks: Quirks) -> None:
     version = request.query.get("api-version", "")
     is_chat = isinstance(found, ChatRoute)
     known = serialization.CHAT if is_chat else serialization.IDENTITY
-    since = "" if isinstance(found, ChatRoute) else found.since
-    if version in known and version >= since:
+    is_known = version in known if found.versions is None else version in found.versions
+    if is_known:
         request.version = version
         return
-    request.version = known[-1]
+    request.version = known[-1] if found.versions is None else found.versions[-1]
     if not version:
         text = "An API version is required, but was not specified."
         raise ErrorResponse(400, "ApiVersionUnspecified", text)
-    if is_chat and quirks.unsupported_version == "accept":
+    if is_chat and found.versions is None and quirks.unsupported_version == "accept":
         return
     shown = f"{request.base}{request.target}"[:300]
     text = (
@@ -109,23 +112,31 @@ ANY_CHAT = frozenset({"chat", "chat.join", "chat.join.limited"})
 
 @dataclass(frozen=True, slots=True)
 class ChatRoute:
-    """An operation of chat and the token scopes it takes (documented in the identity model's table)."""
+    """An operation of chat, and the token scopes it takes (documented in the identity model's table).
+
+    `versions` are the api-versions that have it, in order; without them, all do.
+    """
 
     name: str
     run: Callable[[operations.Chat], Response]
     scopes: frozenset[str] = ANY_CHAT
+    versions: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class IdentityRoute:
-    """An operation of identity, and the first api-version that has it."""
+    """An operation of identity, and the api-versions that have it (without them, all do)."""
 
     name: str
     run: Callable[[World, Request], Response]
-    since: str = ""
+    versions: tuple[str, ...] | None = None
 
 
 Route = ChatRoute | IdentityRoute
+
+_SINCE_2025 = tuple(version for version in serialization.IDENTITY if version >= "2025")
+_SHOWS_IMAGES = tuple(version for version in serialization.CHAT if version >= "2023-11-07")
+_TAKES_IMAGES = tuple(version for version in serialization.CHAT if version in serialization.IMAGES)
 
 _CHAT: dict[str, dict[str, ChatRoute]] = {
     "threads": {
@@ -154,17 +165,26 @@ _CHAT: dict[str, dict[str, ChatRoute]] = {
         "GET": ChatRoute("list_read_receipts", operations.list_receipts),
     },
     "typing": {"POST": ChatRoute("send_typing_notification", operations.send_typing)},
+    "images": {"POST": ChatRoute("upload_image", operations.upload_image, versions=_TAKES_IMAGES)},
+    "image": {"DELETE": ChatRoute("delete_image", operations.delete_image, versions=_TAKES_IMAGES)},
+    "view": {"GET": ChatRoute("get_image", operations.get_image, versions=_SHOWS_IMAGES)},
 }
 
 _IDENTITY: dict[str, dict[str, IdentityRoute]] = {
     "identities": {"POST": IdentityRoute("create_user", operations.create_user)},
     "identity": {
         "DELETE": IdentityRoute("delete_user", operations.delete_user),
-        "GET": IdentityRoute("get_user", operations.get_user, since="2025-03-02-preview"),
+        "GET": IdentityRoute("get_user", operations.get_user, _SINCE_2025),
     },
     ":issueaccesstoken": {"POST": IdentityRoute("issue_token", operations.issue_token)},
     ":revokeaccesstokens": {"POST": IdentityRoute("revoke_tokens", operations.revoke_tokens)},
     "teams": {"POST": IdentityRoute("exchange_token", operations.exchange_token)},
+    "extension": {"POST": IdentityRoute("exchange_extension_token", operations.exchange_extension_token, _SINCE_2025)},
+    "assignment": {
+        "GET": IdentityRoute("get_assignment", operations.get_assignment, _SINCE_2025),
+        "PUT": IdentityRoute("set_assignment", operations.set_assignment, _SINCE_2025),
+        "DELETE": IdentityRoute("delete_assignment", operations.delete_assignment, _SINCE_2025),
+    },
 }
 
 OPERATIONS = tuple(
@@ -190,12 +210,16 @@ def check_operation(name: str) -> None:
 def _methods(segments: list[str]) -> dict[str, ChatRoute] | dict[str, IdentityRoute] | None:
     """The methods of a path, or None if the service has no such path."""
     count, head = len(segments), segments[0].lower()
-    if head == "chat" and 2 <= count <= 5 and segments[1].lower() == "threads":
+    if head == "chat" and 2 <= count <= 7 and segments[1].lower() == "threads":
         if count <= 3:
             return _CHAT["threads" if count == 2 else "thread"]
         noun = segments[3].lower()
         if count == 4:
-            return _CHAT.get(noun) if noun in {"messages", "participants", "readreceipts", "typing"} else None
+            return _CHAT.get(noun) if noun in _BELOW_A_THREAD else None
+        if noun == "images":
+            return _image(segments)
+        if count > 5:
+            return None
         if noun == "messages":
             return _CHAT["message"]
         action = segments[4].lower()
@@ -207,4 +231,24 @@ def _methods(segments: list[str]) -> dict[str, ChatRoute] | dict[str, IdentityRo
         return _IDENTITY[action] if action in {":issueaccesstoken", ":revokeaccesstokens"} else None
     if head == "teamsuser" and count == 2 and segments[1].lower() == ":exchangeaccesstoken":
         return _IDENTITY["teams"]
+    if head == "access" and count in {3, 6} and segments[1].lower() == "teamsextension":
+        return _extension(segments)
     return None
+
+
+_BELOW_A_THREAD = frozenset({"messages", "participants", "readreceipts", "typing", "images"})
+
+
+def _image(segments: list[str]) -> dict[str, ChatRoute] | None:
+    """An image or a view of it: the SDK asks for `view`, links say `views`."""
+    if len(segments) == 7 and segments[5].lower() in {"view", "views"}:
+        return _CHAT["view"]
+    return _CHAT["image"] if len(segments) == 5 else None
+
+
+def _extension(segments: list[str]) -> dict[str, IdentityRoute] | None:
+    """Teams Phone extensibility: the exchange of a token, and the assignments that allow it."""
+    if len(segments) == 3:
+        return _IDENTITY["extension"] if segments[2].lower() == ":exchangeaccesstoken" else None
+    literals = (segments[2].lower(), segments[4].lower())
+    return _IDENTITY["assignment"] if literals == ("tenants", "assignments") else None

@@ -15,7 +15,7 @@ from chatbot.emulator.cursors import wire_time
 from chatbot.emulator.errors import ErrorResponse
 from chatbot.emulator.participants import InvalidParticipant
 from chatbot.emulator.quirks import Quirks
-from chatbot.emulator.records import Listed, Member, Message, ReceiptEntry, ThreadEntry
+from chatbot.emulator.records import Attachment, Listed, Member, Message, ReceiptEntry, ThreadEntry
 from chatbot.emulator.state import ThreadContents
 
 Json = dict[str, Any]
@@ -30,6 +30,7 @@ def dump(value: Any) -> bytes:
 class Dialect:
     """How one api-version writes; made once per version."""
 
+    version: str
     has_kind: bool
     attachments: frozenset[str]
     has_metadata: bool
@@ -44,6 +45,7 @@ class Dialect:
         """The dialect of an api-version under these quirks."""
         recent = is_recent(version)
         return cls(
+            version=version,
             has_kind=recent and quirks.identifier_kind,
             attachments=_attachments(version),
             has_metadata=has_metadata(version),
@@ -59,14 +61,14 @@ class Dialect:
         kind = {"kind": "communicationUser"} if self.has_kind else {}
         return {**kind, "rawId": user, "communicationUser": {"id": user}}
 
-    def message(self, message: Message) -> Json:
-        """A message, a person's or the system's."""
+    def message(self, message: Message, base: str = "") -> Json:
+        """A message, a person's or the system's; links to its images begin with `base`."""
         body: Json = {
             "id": str(message.id),
             "type": message.type,
             "sequenceId": str(message.sequence),
             "version": str(message.version),
-            "content": self._content(message),
+            "content": self._content(message, base),
         }
         if not message.is_system and (message.display_name or not self.omits_empty_name):
             body["senderDisplayName"] = message.display_name
@@ -81,11 +83,16 @@ class Dialect:
             body["metadata"] = _in_order(message.metadata)
         return body
 
-    def _content(self, message: Message) -> Json:
+    def _content(self, message: Message, base: str) -> Json:
         if not message.is_system:
             state = message.type if message.deleted is None else "deleted"
-            extra: Json = {"attachments": []} if state in self.attachments else {}
-            return {"message": message.text, **extra}
+            if state not in self.attachments:
+                return {"message": message.text}
+            links = f"?api-version={self.version}"
+            return {
+                "message": message.text,
+                "attachments": [attachment_model(one, base, links) for one in message.attachments],
+            }
         initiator: Json = {}
         if message.sender:
             initiator["initiatorCommunicationIdentifier"] = self.identifier(message.sender)
@@ -141,6 +148,15 @@ def thread_item(room: ThreadContents, now: int, quirks: Quirks) -> Json:
         body["deletedOn"] = wire_time(head.deleted)
     if now >= head.created + quirks.stampless_seconds * 1000:
         body["lastMessageReceivedOn"] = wire_time(room.activity() // 1000 - quirks.stamp_behind_seconds * 1000)
+    return body
+
+
+def attachment_model(one: Attachment, base: str, query: str) -> Json:
+    """An attachment; a link of the service's own is given the reader's host and api-version."""
+    body: Json = {"id": one.id, "attachmentType": one.type}
+    for name, value in (("name", one.name), ("url", one.url), ("previewUrl", one.preview_url)):
+        if value:
+            body[name] = f"{base}{value}{query}" if value.startswith("/") else value
     return body
 
 
@@ -202,6 +218,9 @@ IDENTITY = (
     "2025-06-30",
 )
 
+IMAGES = frozenset({"2024-03-15-preview", "2024-06-05-preview"})
+"""These upload images and send attachments; every version since 2023-11-07 shows them (that one: html alone)."""
+
 TEAMS_EXCHANGE = ("2021-10-31-preview", "2022-06-01", "2022-10-01", "2023-10-01", "2025-03-02-preview")
 
 # What answers say, as recorded in June 2025: versions that work besides are not advertised.
@@ -213,6 +232,8 @@ IDENTITY_HEADER = (
     b"api-supported-versions",
     ", ".join(version for version in IDENTITY if version not in _QUIET).encode(),
 )
+ISSUE_ERRORS_HEADER = (IDENTITY_HEADER[0], IDENTITY_HEADER[1].replace(b"2025-06-30", b"2025-03-31-preview, 2025-06-30"))
+EXTENSION_HEADER = (b"api-supported-versions", b"2025-03-02-preview, 2025-06-30")
 TEAMS_HEADER = (b"api-supported-versions", ", ".join(TEAMS_EXCHANGE).encode())
 
 _METADATA = frozenset(

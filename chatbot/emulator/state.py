@@ -14,7 +14,18 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from chatbot.emulator.errors import thread_not_found
-from chatbot.emulator.records import Member, Message, ReceiptEntry, Record, Repeat, Resource, ThreadEntry, User
+from chatbot.emulator.records import (
+    Assignment,
+    Image,
+    Member,
+    Message,
+    ReceiptEntry,
+    Record,
+    Repeat,
+    Resource,
+    ThreadEntry,
+    User,
+)
 
 
 class ThreadContents:
@@ -23,6 +34,7 @@ class ThreadContents:
     __slots__ = (
         "fading",
         "head",
+        "images",
         "late",
         "listed",
         "members",
@@ -40,6 +52,7 @@ class ThreadContents:
         self.messages: dict[int, Message] = {}
         self.timeline: list[Message] = []
         self.receipts: dict[str, ReceiptEntry] = {}
+        self.images: dict[str, Image] = {}
         self.sequence = 0
         self.version = 0
         self.moved = 0
@@ -126,6 +139,7 @@ class WorldState:
         self.users: dict[str, User] = {}
         self.rooms: dict[str, ThreadContents] = {}
         self.repeats: dict[tuple[str, str], Repeat] = {}
+        self.assignments: dict[tuple[str, str], Assignment] = {}
         self.rooms_of: dict[str, dict[str, ThreadContents]] = {}
         self.listeners: list[Callable[[Record], None]] = []
         self.activity = 0
@@ -156,6 +170,10 @@ class WorldState:
                 self.users[record.id] = record
                 if record.deleted is not None:
                     self.leaving[record.id] = record.deleted
+            case Image():
+                self.rooms[record.thread].images[record.id] = record
+            case Assignment():
+                self.assignments[(record.tenant, record.user)] = record
             case Repeat():
                 self.repeats[(record.user, record.key)] = record
             case Resource():
@@ -222,6 +240,10 @@ class WorldState:
         """An id of the form recorded until 2024, `19:{43 base64url characters}1@thread.v2`."""
         text = base64.urlsafe_b64encode(self.random.randbytes(32)).decode().rstrip("=")
         return f"19:{text}1@thread.v2"
+
+    def new_image_id(self) -> str:
+        """An id of the documented form `0-eus-d2-{32 hexadecimal digits}`."""
+        return f"0-eus-d1-{self.random.getrandbits(128):032x}"
 
     def new_ticks(self) -> int:
         """The digits of a time that are below a millisecond, in units of 100 nanoseconds."""

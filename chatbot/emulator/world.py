@@ -10,6 +10,7 @@ import base64
 from collections.abc import Callable
 
 from chatbot.emulator.identities import IdentityStore
+from chatbot.emulator.images import Images
 from chatbot.emulator.messages import Messages
 from chatbot.emulator.participants import Participants, ReceiptStore
 from chatbot.emulator.quirks import Quirks
@@ -41,6 +42,7 @@ class World:
         self.participants = Participants(self.state, self._quirks, self.messages)
         self.threads = Threads(self.state, self._quirks, self.messages, self.participants)
         self.receipts = ReceiptStore(self.state, self._quirks)
+        self.images = Images(self.state, self._quirks)
 
     @property
     def quirks(self) -> Quirks:
@@ -50,7 +52,7 @@ class World:
     @quirks.setter
     def quirks(self, quirks: Quirks) -> None:
         self._quirks = quirks
-        for part in (self.identities, self.messages, self.participants, self.threads, self.receipts):
+        for part in (self.identities, self.messages, self.participants, self.threads, self.receipts, self.images):
             part.quirks = quirks
 
     @property

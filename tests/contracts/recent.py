@@ -82,7 +82,7 @@ class Strict(Comparison):
         elif name == "api-supported-versions":
             if theirs != own:
                 listed = own.split(", ")
-                dropped = {"2021-02-22-preview1", "2025-03-31-preview"}
+                dropped = {"2021-02-22-preview1"}
                 if set(theirs.split(", ")) - dropped <= set(listed) and "/2025-06" not in self._session.name:
                     self._allowed("fewer versions")
                 else:

@@ -202,3 +202,66 @@ async def test_a_new_access_key_makes_old_tokens_worthless() -> None:
     state.put(dataclasses.replace(state.resource, access_key=base64.b64encode(b"new").decode()))
     assert (await call(scene.emulator, "GET", scene.path, token=token)).status == 401
     assert (await scene("GET")).status == 200
+
+
+TENANT, TEAMS_USER, APP = (f"{digit * 8}-0000-4000-8000-000000000000" for digit in ("1", "a", "b"))
+
+
+async def test_an_assignment_lets_a_teams_user_exchange_a_token_of_entra() -> None:
+    emulator, _ = make(entra=True)
+    path = f"/access/teamsExtension/tenants/{TENANT}/assignments/{TEAMS_USER.upper()}"
+    exchange = "/access/teamsExtension/:exchangeAccessToken?api-version=2025-06-30"
+    shown = {"objectId": TEAMS_USER, "tenantId": TENANT, "principalType": "user"}
+    token = emulator.entra_token(tenant=TENANT, user=TEAMS_USER, app=APP)
+
+    missing = await signed(emulator, "GET", path, version="2025-03-02-preview")
+    unassigned = await call(emulator, "POST", exchange, {}, token=token)
+    created = await signed(emulator, "PUT", path, {"principalType": "user"}, version="2025-03-02-preview")
+    exchanged = await call(emulator, "POST", exchange, {}, token=token)
+    body = {"principalType": "user", "clientIds": ["another"]}
+    replaced = await signed(emulator, "PUT", path, body, version="2025-06-30")
+    found = await signed(emulator, "GET", path, version="2025-06-30")
+    other_app = await call(emulator, "POST", exchange, {}, token=token)
+    deleted = [await signed(emulator, "DELETE", path, version="2025-06-30") for _ in range(2)]
+    afterwards = await call(emulator, "POST", exchange, {}, token=token)
+
+    assert (missing.status, missing.json["error"]["code"]) == (404, "NotFound")
+    assert (created.status, created.json) == (201, shown)
+    assert (exchanged.status, list(exchanged.json)) == (200, ["identity", "accessToken"])
+    assert exchanged.json["identity"]["id"] == f"8:acs:{emulator.world.resource.id}_{TENANT}_{TEAMS_USER}"
+    assert (replaced.status, replaced.json) == (200, {**shown, "clientIds": ["another"]})
+    assert found.json == replaced.json
+    assert found.headers["api-supported-versions"] == "2025-03-02-preview, 2025-06-30"
+    assert [answer.status for answer in deleted] == [204, 204]
+    assert [answer.status for answer in (unassigned, other_app, afterwards)] == [403, 403, 403]
+    chat = await call(emulator, "GET", "/chat/threads", token=exchanged.json["accessToken"]["token"])
+    assert (chat.status, chat.body) == (401, b"")
+
+
+async def test_the_teams_extension_refuses_other_versions_credentials_and_bad_values() -> None:
+    scene = Scene(entra=True)
+    path = f"/access/teamsExtension/tenants/{TENANT}/assignments/{TEAMS_USER}"
+    exchange = "/access/teamsExtension/:exchangeAccessToken"
+    body = {"principalType": "user"}
+
+    for bad in ({}, {"principalType": "x"}, {**body, "clientIds": "a"}, {**body, "clientIds": [1]}):
+        assert (await signed(scene.emulator, "PUT", path, bad, version="2025-06-30")).status == 400, bad
+    for wrong in (path.replace(TENANT, "x"), path.replace(TEAMS_USER, "x")):
+        assert (await signed(scene.emulator, "PUT", wrong, body, version="2025-06-30")).status == 400
+    assert (await signed(scene.emulator, "PUT", path, body)).json["error"]["code"] == "UnsupportedApiVersion"
+    assert (await signed(scene.emulator, "POST", exchange, {}, version="2025-06-30")).status == 401
+    chat_token = scene.token(scene.ann)
+    assert (await call(scene.emulator, "POST", exchange, {}, token=chat_token, version="2025-06-30")).status == 401
+    assert (await signed(scene.emulator, "GET", f"{path}/x", version="2025-06-30")).status == 404
+
+
+async def test_refused_tokens_advertise_one_more_preview_than_issued_ones() -> None:
+    emulator, _ = make()
+    path = f"/identities/{emulator.create_user()}/:issueAccessToken"
+
+    good = await signed(emulator, "POST", path, {"scopes": ["chat"]})
+    bad = await signed(emulator, "POST", path, {"scopes": []})
+
+    versions = {answer.status: answer.headers["api-supported-versions"].split(", ") for answer in (good, bad)}
+    assert [one for one in versions[400] if one not in versions[200]] == ["2025-03-31-preview"]
+    assert versions[400] == sorted(versions[400])
