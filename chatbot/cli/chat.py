@@ -1,13 +1,21 @@
-"""`chatbot chat`: talk to running bots from a second terminal, as a person."""
+"""`chatbot chat`: talk to running bots from a second terminal, as a person.
+
+A `Session` sends what the person types, polls the thread, and shows messages and their changes. Nobody's text can send
+control characters to the terminal.
+"""
 
 from __future__ import annotations
 
 import getpass
 import sys
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import anyio
 from cyclopts import Parameter
@@ -16,15 +24,283 @@ from chatbot.cli.boundary import EXIT_USAGE
 from chatbot.cli.daemon_client import connection_to, count_unsent
 from chatbot.cli.options import BOTS_YAML, RunningConfig, duration
 from chatbot.cli.person import ChatUser, find_person
-from chatbot.cli.session import Session
 from chatbot.cli.terminal import Terminal
 from chatbot.config.source_location import printable
+from chatbot.dispatch.plaintext import plain_text
 from chatbot.durations import format_duration
-from chatbot.errors import StateError
-from chatbot.model import ThreadId
+from chatbot.errors import OutcomeUnknown, StateError, Throttled, Unreachable
+from chatbot.model import ChatMessage, MessageId, MessageType, Receipt, ThreadId, UserId
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.logs import logging_to
 from chatbot.runtime.run_directory import ControlDirectory, RunInfo
+
+
+class LineStyle(StrEnum):
+    """How a line is shown, as the codes of terminals (ECMA-48) have it."""
+
+    SAID = "1"
+    CHANGED = "33"
+    NOTICE = "2"
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptLine:
+    """One thing to show.
+
+    Args:
+        who: who did it.
+        what: said, or what happened.
+    """
+
+    author: str
+    text: str
+    style: LineStyle
+
+    def __str__(self) -> str:
+        return self.formatted()
+
+    def formatted(self, *, has_colors: bool = False) -> str:
+        """The line as text; further lines of a message are indented, control characters are escaped."""
+        first, *more = [_printable(line) for line in self.text.split("\n")] or [""]
+        between = ": " if self.style is LineStyle.SAID else " "
+        head = _printable(self.author) + between
+        text = "\n".join([head + first, *("  " + line for line in more)])
+        if not has_colors:
+            return text
+        if self.style is LineStyle.SAID:
+            return f"\x1b[{self.style}m{head}\x1b[0m{text[len(head) :]}"
+        return f"\x1b[{self.style}m{text}\x1b[0m"
+
+
+class Transcript:
+    """Tells what is new in a thread since it was last looked at.
+
+    Args:
+        me: whose own messages are not shown to them again.
+        names: how people are called; more are learned from what they say.
+    """
+
+    def __init__(self, me: UserId, names: dict[UserId, str]) -> None:
+        self._me = me
+        self._names = dict(names)
+        self._seen: dict[MessageId, int] = {}
+        self._read: dict[UserId, int] = {}
+        self.top = 0
+
+    def new_lines(self, messages: Iterable[ChatMessage], *, has_own: bool = False) -> list[TranscriptLine]:
+        """What has happened, oldest first; what was told already is left out.
+
+        Args:
+            has_own: show the person's own messages, too.
+        """
+        lines = []
+        for message in sorted(messages, key=lambda one: one.version):
+            known = self._seen.get(message.id)
+            if known is not None and message.version <= known:
+                continue
+            self._seen[message.id] = message.version
+            self.top = max(self.top, message.version)
+            self._learn_names(message)
+            if has_own or message.sender != self._me:
+                lines += self._lines(message, is_known=known is not None)
+        return lines
+
+    def read_lines(self, receipts: Iterable[Receipt], message: MessageId) -> list[TranscriptLine]:
+        """Who has read up to this message since the last time this was asked."""
+        lines = []
+        for receipt in receipts:
+            before, now = self._read.get(receipt.reader, 0), int(receipt.message)
+            self._read[receipt.reader] = max(before, now)
+            if receipt.reader != self._me and before < int(message) <= now:
+                lines.append(TranscriptLine("✓ read by", self.name(receipt.reader), LineStyle.NOTICE))
+        return lines
+
+    def count_readers(self, message: MessageId) -> int:
+        """How many others are known to have read up to this message."""
+        return sum(read >= int(message) for reader, read in self._read.items() if reader != self._me)
+
+    def name(self, user: UserId | None) -> str:
+        """What to call someone."""
+        return self._names.get(user, "") or user[-8:] if user else "Someone"
+
+    def _learn_names(self, message: ChatMessage) -> None:
+        for person in message.participants:
+            if person.display_name:
+                self._names.setdefault(person.user, person.display_name)
+        if message.sender and message.sender_display_name:
+            self._names[message.sender] = message.sender_display_name
+
+    def _lines(self, message: ChatMessage, *, is_known: bool) -> list[TranscriptLine]:
+        who = self.name(message.sender)
+        if not message.is_said:
+            return self._describe_change(message)
+        if message.deleted_on is not None:
+            return [TranscriptLine(who, "took a message back", LineStyle.CHANGED)] if is_known else []
+        text = plain_text(message.content) if message.type is MessageType.HTML else message.content
+        return [
+            TranscriptLine(who, f"changed it to: {text}", LineStyle.CHANGED)
+            if is_known
+            else TranscriptLine(who, text, LineStyle.SAID)
+        ]
+
+    def _describe_change(self, message: ChatMessage) -> list[TranscriptLine]:
+        others = ", ".join(self.name(person.user) for person in message.participants if person.user != self._me)
+        if message.type is MessageType.PARTICIPANT_ADDED and others:
+            return [TranscriptLine(others, "came in", LineStyle.NOTICE)]
+        if message.type is MessageType.PARTICIPANT_REMOVED and others:
+            return [TranscriptLine(others, "left", LineStyle.NOTICE)]
+        if message.type is MessageType.TOPIC_UPDATED:
+            return [TranscriptLine("The topic", f"is now: {message.topic or ''}", LineStyle.NOTICE)]
+        return []
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " if c == "\t" else repr(c)[1:-1] for c in text)
+
+
+POLL_SECONDS: Final = 0.5
+"""Between two looks: 120 a minute, of the 200 that the service allows one user in one thread."""
+
+RECEIPTS_SECONDS: Final = 2.1
+"""Between two looks at the receipts: the service allows five in ten seconds."""
+
+RECEIPTS_AFTER: Final = 1.2
+"""Until the first look at the receipts of one's words: bots that answer have read them by then."""
+
+QUIET_SECONDS: Final = 1.0
+"""When input has ended and bots have answered, the talk is over once nothing came for so long."""
+
+EARLIER_LINES: Final = 5
+_PAGE: Final = 50
+_MAX_FAILURES: Final = 6
+
+
+class Session:
+    """One talk.
+
+    Args:
+        person: who talks.
+        thread: where; the person is in it.
+        terminal: where they type and read.
+        unsent: tells how much the bots still want to say in the thread.
+    """
+
+    def __init__(
+        self, person: ChatUser, thread: ThreadId, terminal: Terminal, unsent: Callable[[], Awaitable[int]]
+    ) -> None:
+        self._person = person
+        self._service = person.service
+        self._thread = thread
+        self._terminal = terminal
+        self._unsent = unsent
+        names = {bot.user_id: bot.display_name for bot in person.info.bots} | {person.user: person.name}
+        self._transcript = Transcript(person.user, names)
+        self._unread: MessageId | None = None
+        self._receipts_at = 0.0
+        self._sent_at = self._last_news_at = 0.0
+        self._failures = 0
+
+    async def run(self, answer_timeout: timedelta) -> None:
+        """Talk until the person ends it.
+
+        Args:
+            patience: how long to wait for answers when the input has ended.
+
+        Raises:
+            ServiceError: the service is gone, or refuses.
+        """
+        self._show(self._transcript.new_lines(await self._messages(), has_own=True)[-EARLIER_LINES:])
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._poll_forever)
+            async with aclosing(self._terminal.lines()) as lines:
+                async for line in lines:
+                    await self._send(line)
+            group.cancel_scope.cancel()
+        if self._sent_at and not self._terminal.is_interactive:
+            await self._await_answers(answer_timeout.total_seconds())
+
+    async def _send(self, line: str) -> None:
+        if not line.strip():
+            return
+        if not self._terminal.is_echoing:
+            self._show([TranscriptLine(self._person.name, line, LineStyle.SAID)])
+        while True:
+            try:
+                self._unread = await self._service.send_message(self._thread, line, display_name=self._person.name)
+            except Throttled as error:
+                await anyio.sleep(error.retry_after or 1.0)
+                continue
+            except OutcomeUnknown:
+                self._show([TranscriptLine("(perhaps", f"not sent: {line})", LineStyle.CHANGED)])
+            self._sent_at = anyio.current_time()
+            self._receipts_at = max(self._receipts_at, self._sent_at + RECEIPTS_AFTER)
+            return
+
+    async def _await_answers(self, answer_timeout: float) -> None:
+        """Wait for answers to the last words: until they have come and it is quiet, or patience ends."""
+        with anyio.move_on_after(answer_timeout):
+            while True:
+                await self._poll()
+                is_answered = self._last_news_at > self._sent_at and not self._awaits_receipts
+                is_quiet = is_answered and anyio.current_time() - self._last_news_at >= QUIET_SECONDS
+                if is_quiet and not await self._unsent():
+                    return
+                await anyio.sleep(POLL_SECONDS)
+        if count := await self._unsent():
+            more = "another answer" if count == 1 else f"{count} more answers"
+            print(
+                f"chatbot: {more} under way; `--wait 30s` waits longer, and the next talk shows them", file=sys.stderr
+            )
+
+    async def _poll_forever(self) -> None:
+        while True:
+            await self._poll()
+            await anyio.sleep(POLL_SECONDS)
+
+    async def _poll(self) -> None:
+        """One look; a service that does not answer now is asked again, for a while."""
+        try:
+            lines = self._transcript.new_lines(await self._messages())
+            if lines:
+                self._last_news_at = anyio.current_time()
+            self._show(lines)
+            await self._poll_receipts()
+            self._failures = 0
+        except Throttled as error:
+            await anyio.sleep(error.retry_after or 1.0)
+        except (Unreachable, OutcomeUnknown) as error:
+            self._failures += 1
+            if self._failures == _MAX_FAILURES:
+                message = f"{error}; perhaps the bots were stopped: look where `chatbot run` was started"
+                raise Unreachable(message) from error
+
+    async def _messages(self) -> list[ChatMessage]:
+        """What changed since the last look; at the first one, the newest page."""
+        top = self._transcript.top
+        page = await self._service.list_messages(self._thread, page_size=_PAGE)
+        messages = list(page.messages)
+        while top and page.next_link and messages and messages[-1].version > top:
+            page = await self._service.list_messages(self._thread, link=page.next_link)
+            messages += page.messages
+        return messages
+
+    @property
+    def _awaits_receipts(self) -> bool:
+        if self._unread is None:
+            return False
+        return self._transcript.count_readers(self._unread) < len(self._person.info.bots)
+
+    async def _poll_receipts(self) -> None:
+        now = anyio.current_time()
+        if not self._awaits_receipts or self._unread is None or now < self._receipts_at:
+            return
+        self._receipts_at = now + RECEIPTS_SECONDS
+        receipts = [receipt async for receipt in self._service.list_receipts(self._thread)]
+        self._show(self._transcript.read_lines(receipts, self._unread))
+
+    def _show(self, lines: Iterable[TranscriptLine]) -> None:
+        for line in lines:
+            self._terminal.show(line.formatted(has_colors=self._terminal.has_colors))
 
 
 def chat(

@@ -1,4 +1,4 @@
-"""What may stand in bots.yaml: frozen models, one per mapping. Meaning and defaults are said at each field.
+"""The keys of bots.yaml: frozen models, one per mapping. Meaning and defaults are documented at each field.
 
 Nothing here reads files or the environment; `load` does, and knows where each value stands.
 """
@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -27,7 +28,6 @@ from chatbot.actions import APOLOGY
 from chatbot.config.document import Document
 from chatbot.config.service import Duration, Secret, Service, ServiceConfig, Settings, Text, checked
 from chatbot.config.source_location import DataPath
-from chatbot.config.values import parse_listen
 from chatbot.durations import format_duration, parse_duration
 from chatbot.errors import ConfigError
 from chatbot.model import ThreadId, UserId
@@ -412,3 +412,38 @@ class Config(Settings):
     def problem(self, path: DataPath, text: str) -> str:
         """Say something about the value at this path, with its place in the file, for a `ConfigError`."""
         return str(self._document.problem(path, text))
+
+
+LOOPBACK: Final = "127.0.0.1"
+_EXPECTED: Final = "write HOST:PORT, such as 127.0.0.1:8080"
+
+
+def parse_listen(value: object) -> tuple[str, int]:
+    """Read an address and a port, 0 being any free one; a port alone is one of this machine's own 127.0.0.1.
+
+    Raises:
+        ValueError: it is none; the text says what to write.
+    """
+    if isinstance(value, tuple):  # read already
+        return value
+    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    host, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdecimal() and int(port) < 65536):
+        message = f"{_quoted(value)} is not where one can listen: {_EXPECTED}"
+        raise ValueError(message)
+    return _address(host), int(port)
+
+
+def _address(host: str) -> str:
+    if host in ("", "localhost"):
+        return LOOPBACK
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        return str(ip_address(bare))
+    except ValueError:
+        message = f'"{host}" is not an address of this machine: {_EXPECTED}, or 0.0.0.0:8080 for all of its addresses'
+        raise ValueError(message) from None
+
+
+def _quoted(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value) if isinstance(value, int) else "this"

@@ -2,8 +2,7 @@
 
 from chatbot.conversation.conversations import Conversations
 from chatbot.conversation.dialog import Dialog
-from chatbot.conversation.migrations import migration
-from chatbot.conversation.state import BotState, ProfileState, State, UserState
+from chatbot.conversation.state import BotState, ProfileState, State, UserState, migration
 from chatbot.conversation.unit_of_work import UnitOfWork
 
 __all__ = ["BotState", "Conversations", "Dialog", "ProfileState", "State", "UnitOfWork", "UserState", "migration"]

@@ -14,6 +14,8 @@ A parameter of type `Participant` is resolved among the participants of the thre
 Participant rules:
     1. The full display name matches, ignoring case, with or without @. Its first words match if they are unambiguous.
     2. A user id of the service always matches, even for a user who is not in the thread.
+
+The arguments of `ctx.later` are no text: `TimerPayload` validates and stores them until the timer is due.
 """
 
 from __future__ import annotations
@@ -27,9 +29,10 @@ from typing import Annotated, Any, Final, get_args, get_origin
 
 from chatbot.dispatch.argument_types import ArgumentType, NamedParticipant, conversion_for, plain_type
 from chatbot.durations import TooLong
-from chatbot.errors import ChatbotError
+from chatbot.errors import CannotStore, ChatbotError, StateError
 from chatbot.model import Participant, UserId
 from chatbot.normalization import DASHES, INVISIBLE, fold_name, is_blank
+from chatbot.stores.serialization import Form, check_size, from_json, to_json
 
 
 class BadArguments(ChatbotError):
@@ -390,3 +393,48 @@ def _folded(name: str) -> str:
 def _participants_listed(people: Sequence[Participant]) -> str:
     names = sorted(person.display_name for person in people if person.display_name)
     return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class TimerPayload:
+    """The arguments of a timer's function.
+
+    Args:
+        function: the function's name.
+        forms: the stored form of each parameter.
+        required: the parameters without a default.
+    """
+
+    function: str
+    forms: Mapping[str, Form]
+    required: frozenset[str]
+
+    def encode(self, values: Mapping[str, Any]) -> str:
+        """Convert arguments to their stored form.
+
+        Raises:
+            TypeError: the arguments do not fit the function's parameters.
+            CannotStore: an argument is not of its declared type; the text names the argument.
+        """
+        if values.keys() - self.forms.keys() or self.required - values.keys():
+            takes = ", ".join(self.forms) or "nothing"
+            msg = f"timer {self.function} takes {takes}, but is to be called with {', '.join(values) or 'nothing'}"
+            raise TypeError(msg)
+        encoded = {name: self.forms[name].encode(one, f"{self.function}.{name}") for name, one in values.items()}
+        return check_size(to_json(encoded), f"what timer {self.function} is to be called with")
+
+    def decode(self, stored: str) -> Values:
+        """Read arguments from their stored form.
+
+        Raises:
+            StateError: the function was changed and no longer accepts the stored arguments.
+        """
+        values = from_json(stored)
+        try:
+            if values.keys() - self.forms.keys() or self.required - values.keys():
+                problem = f"{', '.join(values) or 'nothing'}"
+                raise CannotStore(problem)
+            return Values({name: self.forms[name].decode(one, name) for name, one in values.items()})
+        except CannotStore as error:
+            msg = f"timer {self.function} was set to be called with other arguments than it takes now: {error}"
+            raise StateError(msg) from error

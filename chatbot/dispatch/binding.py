@@ -12,11 +12,10 @@ from typing import Any, TypeAlias, get_args
 
 from chatbot.conversation.state import StateType, misfit, state_type_of
 from chatbot.dispatch.argument_types import CONVERTIBLE, plain_type
-from chatbot.dispatch.arguments import Argument, Arguments, BadArguments, Values, argument_for
+from chatbot.dispatch.arguments import Argument, Arguments, BadArguments, TimerPayload, Values, argument_for
 from chatbot.dispatch.event_view import EventView
 from chatbot.dispatch.filters import Found
 from chatbot.dispatch.parameters import Function, name_of, refuse, type_name
-from chatbot.dispatch.timer_payload import TimerPayload
 from chatbot.events import Event, TimerFired
 from chatbot.model import Participant
 from chatbot.stores.serialization import Form, form_of

@@ -27,7 +27,7 @@ from chatbot.conversation.schedules import Schedule
 from chatbot.conversation.unit_of_work import LOST, UnitOfWork
 from chatbot.dispatch.access import Access, AccessPolicy, Verdict
 from chatbot.dispatch.action_buffer import ActionBuffer, HandlerScope, no_handler_scope
-from chatbot.dispatch.arguments import BadArguments
+from chatbot.dispatch.arguments import BadArguments, TimerPayload
 from chatbot.dispatch.author_code import AuthorCode, AuthorFunction, EndsAll, RunLimits
 from chatbot.dispatch.binding import Match
 from chatbot.dispatch.context import Context
@@ -38,7 +38,6 @@ from chatbot.dispatch.outcome import PASS, Ack, Outcome, Reply, Retry
 from chatbot.dispatch.plugin_tasks import guard_tasks
 from chatbot.dispatch.provider import ProviderCache
 from chatbot.dispatch.registry import HandlerRegistry, function_called_by, unknown_function
-from chatbot.dispatch.timer_payload import TimerPayload
 from chatbot.errors import CannotStore, DialogDiverged, TimeTooFar, text_of
 from chatbot.events import DialogTimedOut, Event, MessageReceived
 from chatbot.stores.records import DialogRecord

@@ -17,8 +17,8 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
+from chatbot.dispatch.arguments import TimerPayload
 from chatbot.dispatch.plaintext import Mention, Quotation, Reading, read_html, read_text
-from chatbot.dispatch.timer_payload import TimerPayload
 from chatbot.events import (
     Event,
     MessageEvent,

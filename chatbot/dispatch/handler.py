@@ -14,7 +14,7 @@ from chatbot.conversation.dialog import Dialog
 from chatbot.conversation.schedules import Schedule
 from chatbot.conversation.unit_of_work import CANCEL_WORDS, UnitOfWork
 from chatbot.dispatch.argument_types import plain_type
-from chatbot.dispatch.arguments import BadArguments, ParticipantResolver, names_in
+from chatbot.dispatch.arguments import BadArguments, ParticipantResolver, TimerPayload, names_in
 from chatbot.dispatch.binding import (
     Bind,
     Match,
@@ -35,7 +35,6 @@ from chatbot.dispatch.outcome import PASS, Ack, Pass, Reply, Retry
 from chatbot.dispatch.parameters import Function, name_of, read_signature, refuse
 from chatbot.dispatch.provider import Injector, Needs, Provider, ProviderCache, Scope, check_contexts, needs_of
 from chatbot.dispatch.source_location import place_of, qualified_name
-from chatbot.dispatch.timer_payload import TimerPayload
 from chatbot.events import Event, ScheduleFired, TimerFired
 from chatbot.model import Participant
 

@@ -1,7 +1,11 @@
 """Event Grid: the service's chat events, posted to a webhook after the validation handshake.
 
-Delivered one by one, in the order they happened, again until the webhook takes them: at least once, as Event
-Grid does (which also promises no order). The webhook proves itself by answering the validation code, or by
+There are sixteen types of events, eight per thread and eight per user. Per-thread events come once; per-user events
+once for everybody in the thread but the one who caused them. Bodies follow the published examples of
+`Microsoft.Communication` (Event Grid schema, data version 1.0).
+
+Events are delivered one by one, in the order in which they happened, and again until the webhook accepts them: at least
+once, as Event Grid does (which promises no order). The webhook proves itself by answering the validation code, or by
 somebody opening the validation URL, as documented for webhook event delivery.
 """
 
@@ -17,11 +21,226 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from chatbot.emulator.app import Emulator
-from chatbot.emulator.events import EventPublisher
-from chatbot.emulator.records import Record
+from chatbot.emulator.cursors import precise_time
+from chatbot.emulator.records import Listed, Message, Record, ThreadEntry
+from chatbot.emulator.state import ThreadContents, WorldState
 
 if TYPE_CHECKING:
     import aiohttp
+
+Json = dict[str, Any]
+_PREFIX = "Microsoft.Communication."
+
+
+class EventPublisher:
+    """Turns a record that was just put into events."""
+
+    def __init__(self, state: WorldState) -> None:
+        self._state = state
+        self._heads = {room.head.id: room.head for room in state.rooms.values()}
+
+    def of(self, record: Record, now: int) -> list[Json]:
+        """The events of a record, complete with envelope."""
+        events: Iterator[tuple[str, str, Json]] = iter(())
+        if isinstance(record, ThreadEntry):
+            events = self._thread(record)
+        elif isinstance(record, Message):
+            events = self._message(record)
+        return [self._envelope(kind, subject, data, now) for kind, subject, data in events]
+
+    def _envelope(self, kind: str, subject: str, data: Json, now: int) -> Json:
+        resource = self._state.resource.id
+        group = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/emulator"
+        return {
+            "id": self._state.new_guid(),
+            "topic": f"{group}/providers/Microsoft.Communication/communicationServices/{resource}",
+            "subject": subject,
+            "data": data,
+            "eventType": _PREFIX + kind,
+            "dataVersion": "1.0",
+            "metadataVersion": "1",
+            "eventTime": _zulu(now),
+        }
+
+    def _thread(self, head: ThreadEntry) -> Iterator[tuple[str, str, Json]]:
+        before = self._heads.get(head.id)
+        self._heads[head.id] = head
+        if before is None:
+            return
+        room = self._state.rooms[head.id]
+        if head.deleted is not None and before.deleted is None:
+            yield from self._deleted(room)
+        elif head.metadata != before.metadata and head.topic == before.topic:
+            yield from self._changed(room, head.changed_by, room.version)
+
+    def _message(self, message: Message) -> Iterator[tuple[str, str, Json]]:
+        room = self._state.rooms[message.thread]
+        if not message.is_system:
+            yield from self._said(room, message)
+        elif message.type == "participantAdded" and message.sequence == 1:
+            yield from self._created(room, message)
+        elif message.type == "topicUpdated" and message.sequence > 2:
+            yield from self._changed(room, message.sender, message.version)
+        elif message.type == "participantAdded":
+            yield from self._came_or_went(room, message, "Added", "added")
+        elif message.type == "participantRemoved":
+            yield from self._came_or_went(room, message, "Removed", "removed")
+
+    def _said(self, room: ThreadContents, message: Message) -> Iterator[tuple[str, str, Json]]:
+        kind = "ChatMessageReceived"
+        extra: dict[str, int] = {}
+        body: Json = {"messageBody": message.text}
+        if message.deleted is not None:
+            kind, extra, body = "ChatMessageDeleted", {"deleteTime": message.deleted}, {}
+        elif message.edited is not None:
+            kind, extra = "ChatMessageEdited", {"editTime": message.edited}
+        common: Json = {**body, "messageId": str(message.id)}
+        if body and message.metadata:
+            common["metadata"] = dict(message.metadata)
+        where = f"thread/{room.head.id}/sender/{message.sender}"
+        sender = {"senderCommunicationIdentifier": _identifier(message.sender)}
+        times = {name: precise_time(at) for name, at in extra.items()}
+        data: Json = {
+            "type": message.type.capitalize(),
+            "version": str(message.version),
+            "senderDisplayName": message.display_name,
+            **sender,
+            "composeTime": precise_time(message.id),
+        }
+        yield f"{kind}InThread", where, {**times, **common, **data, **self._tail(room)}
+        times = {name: _zulu(at) for name, at in extra.items()}
+        data = {
+            "senderId": message.sender,
+            **sender,
+            "senderDisplayName": message.display_name,
+            "composeTime": _zulu(message.id),
+            "type": message.type.capitalize(),
+            "version": message.version,
+        }
+        for recipient in self._others(room, message.sender):
+            to = _recipient(recipient)
+            yield kind, f"{where}/recipient/{recipient}", {**times, **common, **data, **to, **self._tail(room)}
+
+    def _created(self, room: ThreadContents, message: Message) -> Iterator[tuple[str, str, Json]]:
+        head = room.head
+        where = f"thread/{head.id}/createdBy/{head.creator}"
+        by = {"createdByCommunicationIdentifier": _identifier(head.creator)}
+        people = {"participants": [self._participant(room, one) for one in message.participants]}
+        members = {"members": [_member(one) for one in message.participants]}
+        properties = {"properties": {"topic": head.topic}}
+        tail = {"createTime": precise_time(head.created), "version": message.version}
+        metadata = {"metadata": dict(head.metadata)} if head.metadata else {}
+        yield "ChatThreadCreated", where, {**by, **properties, **people, **metadata, **tail, **self._tail(room)}
+        for one in message.participants:
+            if one.user != head.creator:
+                yield (
+                    "ChatThreadCreatedWithUser",
+                    f"{where}/recipient/{one.user}",
+                    {
+                        "createdBy": head.creator,
+                        **by,
+                        **properties,
+                        **members,
+                        **people,
+                        **metadata,
+                        "createTime": _zulu(head.created),
+                        "version": message.version,
+                        **_recipient(one.user),
+                        **self._tail(room),
+                    },
+                )
+
+    def _changed(self, room: ThreadContents, editor: str, version: int) -> Iterator[tuple[str, str, Json]]:
+        head = room.head
+        where = f"thread/{head.id}/editedBy/{editor}"
+        by = {"editedByCommunicationIdentifier": _identifier(editor)}
+        properties: Json = {"properties": {"topic": head.topic}}
+        if head.metadata:
+            properties["metadata"] = dict(head.metadata)
+        times = {"editTime": precise_time(version)}
+        tail = {"createTime": precise_time(head.created), "version": version}
+        yield "ChatThreadPropertiesUpdated", where, {**by, **times, **properties, **tail, **self._tail(room)}
+        for recipient in self._others(room, editor):
+            data = {"editedBy": editor, **by, "editTime": _zulu(version), **properties}
+            tail = {"createTime": _zulu(head.created), "version": version}
+            yield (
+                "ChatThreadPropertiesUpdatedPerUser",
+                f"{where}/recipient/{recipient}",
+                {**data, **tail, **_recipient(recipient), **self._tail(room)},
+            )
+
+    def _deleted(self, room: ThreadContents) -> Iterator[tuple[str, str, Json]]:
+        head = room.head
+        by = head.changed_by or head.creator
+        where = f"thread/{head.id}/deletedBy/{by}"
+        who = {"deletedByCommunicationIdentifier": _identifier(by)}
+        deleted = head.deleted or 0
+        times = {"deleteTime": precise_time(deleted), "createTime": precise_time(head.created)}
+        yield "ChatThreadDeleted", where, {**who, **times, "version": deleted, **self._tail(room)}
+        for recipient in self._others(room, by):
+            times = {"deleteTime": _zulu(deleted), "createTime": _zulu(head.created)}
+            data = {"deletedBy": by, **who, **times, "version": deleted}
+            yield (
+                "ChatThreadWithUserDeleted",
+                f"{where}/recipient/{recipient}",
+                {**data, **_recipient(recipient), **self._tail(room)},
+            )
+
+    def _came_or_went(
+        self, room: ThreadContents, message: Message, kind: str, verb: str
+    ) -> Iterator[tuple[str, str, Json]]:
+        way = "AddedTo" if kind == "Added" else "RemovedFrom"
+        for one in message.participants:
+            data = {
+                "time": precise_time(message.version),
+                f"{verb}ByCommunicationIdentifier": _identifier(message.sender),
+                f"participant{kind}": self._participant(room, one),
+            }
+            tail = {"createTime": precise_time(room.head.created), "version": message.version}
+            where = f"thread/{room.head.id}/participant{verb}/{one.user}"
+            yield f"ChatThreadParticipant{kind}", where, {**data, **tail, **self._tail(room)}
+            for recipient in self._others(room, message.sender):
+                to = {"recipientCommunicationIdentifier": _identifier(recipient)}
+                late = {"time": _zulu(message.version)}
+                tail = {"createTime": _zulu(room.head.created), "version": message.version}
+                subject = f"thread/{room.head.id}/participant{kind}/{one.user}/recipient/{recipient}"
+                yield (
+                    f"ChatParticipant{way}ThreadWithUser",
+                    subject,
+                    {**data, **late, **to, **tail, **self._tail(room)},
+                )
+
+    def _participant(self, room: ThreadContents, one: Listed) -> Json:
+        name = {"displayName": one.display_name} if one.display_name is not None else {}
+        member = room.members.get(one.user)
+        metadata = {"metadata": dict(member.metadata)} if member is not None and member.metadata else {}
+        return {**name, "participantCommunicationIdentifier": _identifier(one.user), **metadata}
+
+    def _tail(self, room: ThreadContents) -> Json:
+        number = self._state.random.getrandbits(31)
+        return {"threadId": room.head.id, "transactionId": f"{self._state.new_vector()}.1.1.1.1.{number}.1"}
+
+    @staticmethod
+    def _others(room: ThreadContents, causer: str) -> list[str]:
+        return [member.user for member in room.present() if member.user != causer]
+
+
+def _identifier(user: str) -> Json:
+    return {"rawId": user, "communicationUser": {"id": user}}
+
+
+def _recipient(user: str) -> Json:
+    return {"recipientId": user, "recipientCommunicationIdentifier": _identifier(user)}
+
+
+def _member(one: Listed) -> Json:
+    name = {"displayName": one.display_name} if one.display_name is not None else {}
+    return {**name, "memberId": one.user}
+
+
+def _zulu(millis: int) -> str:
+    return precise_time(millis).replace("+00:00", "Z")
+
 
 _log = logging.getLogger(__name__)
 

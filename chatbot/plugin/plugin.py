@@ -1,20 +1,26 @@
 """A plugin: a group of handlers, registered with decorators, in the order in which they are tried.
 
 A plugin is a value: it does not know its bots and does nothing by itself. Decorators return the function unchanged, so
-that tests can call it directly. The signatures of functions are checked when the plugin is loaded.
+that tests can call it directly. Their arguments are validated at once; the signatures of functions are checked when the
+plugin is loaded.
+
+The types of the decorators let type checkers reject a wrong event, first parameter or return type:
+`Concatenate[Context[E], P]` binds the first parameter to the event and leaves the others to the author.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast, overload
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast, overload
 
+from chatbot.conversation.dialog import Dialog
 from chatbot.conversation.schedules import Cron, Every, Schedule
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.error_handler import ErrorHandler, check_errors, prepare_error_handler
-from chatbot.dispatch.filters import FilterLike
+from chatbot.dispatch.filters import Filter, FilterLike, as_filter
 from chatbot.dispatch.handler import BOT_TIMEOUT, Handler, Options, PluginScope, Registration, prepare
 from chatbot.dispatch.middleware import Middleware, Proceed, prepare_layer
 from chatbot.dispatch.outcome import Ack, Reply, Retry
@@ -23,13 +29,132 @@ from chatbot.dispatch.provider import given, resolve_providers
 from chatbot.dispatch.source_location import place_of, place_of_caller
 from chatbot.errors import PluginError
 from chatbot.events import DialogTimedOut, Event, MessageReceived, ScheduleFired, TimerFired
-from chatbot.plugin.decorator_types import Registers, RegistersError, RegistersMessages
-from chatbot.plugin.validation import check_options, given_command, given_filter, given_name, given_words
+from chatbot.normalization import is_word, normalize
 
-E = TypeVar("E", bound=Event)
 P = ParamSpec("P")
 R = TypeVar("R", bound=Reply)
+E = TypeVar("E", bound=Event)
 X = TypeVar("X", bound=Exception)
+
+
+class Registers(Protocol[E]):
+    """A decorator for handlers of one class of events; it returns the handler unchanged."""
+
+    def __call__(
+        self, handler: Callable[Concatenate[Context[E], P], Coroutine[Any, Any, R]], /
+    ) -> Callable[Concatenate[Context[E], P], Coroutine[Any, Any, R]]:
+        """Register the handler."""
+        ...
+
+
+class RegistersMessages(Protocol):
+    """A decorator for handlers of messages, which may hold dialogs; it returns the handler unchanged."""
+
+    @overload
+    def __call__(
+        self, handler: Callable[Concatenate[Context[MessageReceived], P], Coroutine[Any, Any, R]], /
+    ) -> Callable[Concatenate[Context[MessageReceived], P], Coroutine[Any, Any, R]]: ...
+
+    @overload
+    def __call__(
+        self, handler: Callable[Concatenate[Dialog, P], Coroutine[Any, Any, R]], /
+    ) -> Callable[Concatenate[Dialog, P], Coroutine[Any, Any, R]]: ...
+
+    def __call__(self, handler: Any, /) -> Any:
+        """Register the handler."""
+        ...
+
+
+class RegistersError(Protocol[X]):
+    """A decorator for error handlers; it returns the function unchanged."""
+
+    def __call__(
+        self, handler: Callable[Concatenate[Context[Event], X, P], Coroutine[Any, Any, R]], /
+    ) -> Callable[Concatenate[Context[Event], X, P], Coroutine[Any, Any, R]]:
+        """Register the error handler."""
+        ...
+
+
+def given_name(name: object, place: str) -> str:
+    """Validate the name of a plugin.
+
+    Raises:
+        PluginError: it is not a valid name.
+    """
+    if not isinstance(name, str) or not name.strip():
+        msg = f'{place}: {shown(name)} is no name of a plugin; write Plugin("dice")'
+        raise PluginError(msg)
+    return name
+
+
+def given_words(words: Sequence[str] | None, place: str) -> tuple[str, ...]:
+    """Validate the words that cancel dialogs; None gives an empty tuple.
+
+    Raises:
+        PluginError: the value is not a sequence of texts.
+    """
+    if isinstance(words, str) or not all(isinstance(word, str) and word.strip() for word in words or ()):
+        msg = f"{place}: cancel_words is {words!r}; give several words, as in cancel_words=('cancel', 'stop')"
+        raise PluginError(msg)
+    return tuple(words or ())
+
+
+def given_command(name: object, place: str) -> str:
+    """Validate the name of a command and return it normalized for lookup.
+
+    Raises:
+        PluginError: it cannot be typed as a command.
+    """
+    typed = normalize(name).removeprefix("/").lower() if isinstance(name, str) else ""
+    if not is_word(typed.replace("-", "_")) or typed[0] in "-_":
+        msg = (
+            f"{place}: {shown(name)} cannot be typed as a command; use letters, digits, - and _, as in"
+            ' @plugin.command("roll")'
+        )
+        raise PluginError(msg)
+    return typed
+
+
+def given_filter(filter: FilterLike | None, place: str) -> Filter | None:
+    """Validate the filter of a handler, if it has one.
+
+    Raises:
+        PluginError: it is not a filter; a handler means that the decorator's parentheses are missing.
+    """
+    if inspect.iscoroutinefunction(filter):
+        msg = (
+            f"{place}: {filter.__name__} stands where a filter is wanted, but it is async: a handler's decorator needs"
+            " its parentheses, as in @plugin.message(), and a filter is a plain function from an event to a bool"
+        )
+        raise PluginError(msg)
+    try:
+        return None if filter is None else as_filter(filter)
+    except TypeError as error:
+        msg = f"{place}: {error}"
+        raise PluginError(msg) from None
+
+
+def check_options(options: Options, place: str) -> None:
+    """Reject invalid options at load time, because some would only fail once a handler fails.
+
+    Raises:
+        PluginError: an option is invalid.
+    """
+    timeout, retry, ack = options.timeout, options.retry, options.ack
+    wrong = None
+    if timeout is not None and not (isinstance(timeout, timedelta) and timeout > timedelta()):
+        wrong = f"timeout={timeout!r} is not a time; write timeout=timedelta(seconds=60)"
+    elif retry is not None and not isinstance(retry, Retry):
+        wrong = f"retry={retry!r} does not say how to retry; write retry=Retry(attempts=3)"
+    elif ack is not None and not isinstance(ack, Ack):
+        wrong = f"ack={ack!r} is not when to acknowledge; write ack=Ack.HANDLED, or another one of Ack"
+    elif not isinstance(options.from_bots, bool):
+        wrong = f"from_bots={options.from_bots!r} is neither True nor False"
+    if wrong is not None:
+        msg = f"{place}: {wrong}"
+        raise PluginError(msg)
+
+
 F = TypeVar("F", bound=Callable[..., AsyncIterator[object] | Coroutine[Any, Any, object]])
 
 _CALLED_BY_NAME: Final[Mapping[type[Event], str]] = {

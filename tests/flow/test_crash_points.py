@@ -28,7 +28,7 @@ from chatbot.model import UserId
 from chatbot.stores import MemoryStore
 from chatbot.stores.writes import Enqueue, Write
 from chatbot.testing import Room
-from chatbot.testing.crash.crash_injection import CrashKind
+from chatbot.testing.crash_injection import CrashKind
 from chatbot.testing.crash_points import CADENCE, crash_points
 
 virtual = pytest.mark.virtual_time

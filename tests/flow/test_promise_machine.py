@@ -35,7 +35,7 @@ from chatbot.dispatch import Ack
 from chatbot.emulator import Emulator, World
 from chatbot.model import MessageId
 from chatbot.stores import MemoryStore
-from chatbot.testing.crash.crash_injection import CrashableProcess, CrashPlan
+from chatbot.testing.crash_injection import CrashableProcess, CrashPlan
 from chatbot.testing.harness import VIRTUAL_CADENCE, VIRTUAL_PATIENCE, Harness, run_harness
 from chatbot.testing.process import BotOptions, BotSpec
 from chatbot.testing.room import Room

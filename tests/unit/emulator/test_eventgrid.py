@@ -7,7 +7,7 @@ import anyio
 from aiohttp import ClientSession, web
 
 from chatbot.emulator import Emulator, event_grid, serve
-from chatbot.emulator.events import EventPublisher
+from chatbot.emulator.eventgrid import EventPublisher
 from tests.unit.emulator.asgi import Scene
 
 

@@ -1,7 +1,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from chatbot.cli.session import LineStyle, Transcript, TranscriptLine
+from chatbot.cli.chat import LineStyle, Transcript, TranscriptLine
 from chatbot.model import ChatMessage, MessageId, MessageType, Participant, Receipt, UserId
 
 ME, ECHO, DESK = UserId("8:acs:me"), UserId("8:acs:echo"), UserId("8:acs:desk")

@@ -1,6 +1,6 @@
 import pytest
 
-from chatbot.config.values import parse_listen
+from chatbot.config.schema import parse_listen
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,0 @@
-"""Crash tests: kill bots at every point of a conversation, and compare how it ended."""
