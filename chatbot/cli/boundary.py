@@ -139,17 +139,17 @@ def _discard_output(stream: TextIO) -> None:
 
 def _crash(error: Exception, *, is_debug: bool) -> str:
     """A sentence, and the traceback in a file, without what the exceptions say: it may be what people said."""
-    from chatbot.runtime.logs import in_force
+    from chatbot.runtime.logs import active_redaction
 
     what = next(leaf_errors(error))
     if is_debug:
         return f"crashed: {type(what).__name__}: {what}".splitlines()[0]
-    sentence = f"crashed: {in_force().summary(what)}".splitlines()[0]
+    sentence = f"crashed: {active_redaction().summary(what)}".splitlines()[0]
     import tempfile  # here, because --help should not wait for what only a crash needs
 
     try:
         with tempfile.NamedTemporaryFile("w", prefix="chatbot-crash-", suffix=".txt", delete=False) as file:
-            file.write(in_force().traceback_of((type(error), error, error.__traceback__)) + "\n")
+            file.write(active_redaction().traceback_of((type(error), error, error.__traceback__)) + "\n")
     except OSError:
         return f"{sentence}; run it again with --debug for the traceback"
     return f"{sentence}; the traceback is in {file.name}"

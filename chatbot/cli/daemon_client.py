@@ -21,7 +21,7 @@ from chatbot.config import load_config
 from chatbot.errors import Forbidden, NotFound, StateError, UnknownName
 from chatbot.model import ThreadId, UserId
 from chatbot.runtime.admin_api import AdminApi
-from chatbot.runtime.connection import Connection, KnownBot, KnownBots, published, remembered
+from chatbot.runtime.connection import Connection, KnownBot, KnownBots, published_bots, stored_bots
 from chatbot.runtime.control_socket import Address, ask, find_daemon
 from chatbot.runtime.logs import logging_to
 from chatbot.runtime.run_directory import ControlDirectory, RunInfo
@@ -116,7 +116,7 @@ def service_access(config: Path) -> ServiceAccess:
         raise StateError(message)
     connection = Connection.of(settings)
     store = open_between_runs(settings.store.get_secret_value(), base_dir=settings.directory)
-    return ServiceAccess(connection, anyio.run(remembered, settings, connection, store))
+    return ServiceAccess(connection, anyio.run(stored_bots, settings, connection, store))
 
 
 def connection_to(info: RunInfo, config: Path) -> Connection:
@@ -133,7 +133,7 @@ def connection_to(info: RunInfo, config: Path) -> Connection:
 def _running(info: RunInfo, daemon: Address, config: Path) -> ServiceAccess:
     # With a key in hand nothing else is needed: the variables of bots.yaml may be set for the daemon only.
     settings = load_config(config, os.environ).bots if info.connection_string is None else {}
-    return ServiceAccess(connection_to(info, config), published(info, settings), daemon)
+    return ServiceAccess(connection_to(info, config), published_bots(info, settings), daemon)
 
 
 @contextmanager

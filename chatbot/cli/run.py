@@ -174,7 +174,7 @@ def _on_emulator(loop: str, daemon: Daemon, config: Config, control: ControlDire
     from chatbot.cli.embedded_emulator import load_world, serve_world
 
     async def run() -> None:
-        async with daemon.guided_by_signals(), serve_world(world, config, control) as connection:
+        async with daemon.handling_signals(), serve_world(world, config, control) as connection:
             await daemon.run(connection)
 
     with load_world(config, control) as world:
@@ -182,7 +182,7 @@ def _on_emulator(loop: str, daemon: Daemon, config: Config, control: ControlDire
 
 
 async def _on_azure(daemon: Daemon, connection: Connection) -> None:
-    async with daemon.guided_by_signals():
+    async with daemon.handling_signals():
         await daemon.run(connection)
 
 

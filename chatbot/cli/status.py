@@ -93,7 +93,7 @@ async def _ask_or_diagnose(daemon: Address, control: ControlDirectory, directory
             for number in count():
                 await anyio.sleep(FIRST_TIMEOUT_SECONDS)
                 # At first only what is written down: to ask for the stack is for a process that is not just slow.
-                read_stack = partial(last_known_place, control, directory, asks=number > 0)
+                read_stack = partial(last_known_place, control, directory, may_signal=number > 0)
                 place = await anyio.to_thread.run_sync(read_stack)
                 if place is not None:
                     message = (

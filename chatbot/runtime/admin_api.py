@@ -89,8 +89,8 @@ def letter_details(bot: BotRecord, letter: DeadLetter) -> dict[str, Any]:
     return {**facts, "facts": EVENTS.encode(letter.event, "event")}
 
 
-MOST_LISTED: Final = 1000
-HANDLER_PATIENCE: Final = 10.0
+MAX_LISTED: Final = 1000
+HANDLER_WAIT_SECONDS: Final = 10.0
 """Seconds that an erasure waits for running handlers, which may hold the person's texts."""
 
 ALL: Final = "all"
@@ -165,7 +165,7 @@ class AdminApi:
 
     async def _list(self, name: str | None) -> Mapping[str, Any]:
         letters = await self._letters(name)
-        shown = letters[-MOST_LISTED:]
+        shown = letters[-MAX_LISTED:]
         return {"letters": [letter_summary(*letter) for letter in shown], "left_out": len(letters) - len(shown)}
 
     async def _retry(self, record: BotRecord, letter: DeadLetter) -> Mapping[str, Any]:
@@ -203,7 +203,7 @@ class AdminApi:
         erased = await self._erase(person)
         is_complete = True
         for bot in self._running.values():
-            is_complete &= await admin.wait_for_turns(bot, timeout=HANDLER_PATIENCE)
+            is_complete &= await admin.wait_for_turns(bot, timeout=HANDLER_WAIT_SECONDS)
         if self._running:
             erased += await self._erase(person)
         self._log.info("person.erased", records=erased, is_complete=is_complete)

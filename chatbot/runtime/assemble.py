@@ -60,15 +60,15 @@ class OtherBots(Set[UserId]):
         users: the users of all bots; changes to this set show in the view.
     """
 
-    def __init__(self, oneself: UserId, users: Set[UserId]) -> None:
-        self._oneself = oneself
+    def __init__(self, own: UserId, users: Set[UserId]) -> None:
+        self._own = own
         self._users = users
 
     def __contains__(self, user: object) -> bool:
-        return user != self._oneself and user in self._users
+        return user != self._own and user in self._users
 
     def __iter__(self) -> Iterator[UserId]:
-        return (user for user in self._users if user != self._oneself)
+        return (user for user in self._users if user != self._own)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

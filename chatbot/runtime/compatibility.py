@@ -46,7 +46,7 @@ class Incompatibility:
     problem: str = field(compare=False)
 
     @property
-    def is_loss(self) -> bool:
+    def loses_data(self) -> bool:
         """Whether people lose something. A schedule whose function is gone only ends."""
         return self.key[0] != "schedule"
 
@@ -132,12 +132,12 @@ def _compare_timers(groups: _Groups, registry: HandlerRegistry, timers: Iterable
             is_there = timer.handler in registry.by_name
             what = f"which is no {noun} any more" if is_there else "which is gone"
             groups.add(noun, "calls", "call", f"{timer.handler}, {what}", thread=timer.thread)
-        elif handler.payload is not None and not _takes(handler, timer.payload):
+        elif handler.payload is not None and not _accepts(handler, timer.payload):
             what = f"{timer.handler} with other arguments than it takes now"
             groups.add(noun, "calls", "call", what, thread=timer.thread)
 
 
-def _takes(handler: Handler, payload: str) -> bool:
+def _accepts(handler: Handler, payload: str) -> bool:
     assert handler.payload is not None
     try:
         handler.payload.decode(payload)

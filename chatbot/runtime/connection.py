@@ -179,7 +179,7 @@ KnownBots = Mapping[str, KnownBot]
 """By name."""
 
 
-def published(info: RunInfo, settings: Mapping[str, BotConfig]) -> KnownBots:
+def published_bots(info: RunInfo, settings: Mapping[str, BotConfig]) -> KnownBots:
     """Return the bots of a running daemon.
 
     Args:
@@ -189,7 +189,7 @@ def published(info: RunInfo, settings: Mapping[str, BotConfig]) -> KnownBots:
     return {bot.name: KnownBot(bot.name, bot.display_name, bot.user_id, settings.get(bot.name)) for bot in info.bots}
 
 
-async def remembered(config: Config, connection: Connection, store: Store | None) -> KnownBots:
+async def stored_bots(config: Config, connection: Connection, store: Store | None) -> KnownBots:
     """Return the bots of a bots.yaml while no daemon runs them.
 
     Args:

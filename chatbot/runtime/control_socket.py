@@ -23,7 +23,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from chatbot.errors import ChatbotError, ConfigError, ServiceError, StateError, StoreError, UnknownName
 from chatbot.runtime.run_directory import ControlDirectory
 
-PATIENCE_SECONDS: Final = 60.0
+ANSWER_TIMEOUT_SECONDS: Final = 60.0
 
 
 def find_daemon(control: ControlDirectory, config: Path) -> Address | None:
@@ -47,7 +47,9 @@ def find_daemon(control: ControlDirectory, config: Path) -> Address | None:
             raise StateError(message)
 
 
-async def ask(address: Address, question: Mapping[str, Any], patience: float = PATIENCE_SECONDS) -> Mapping[str, Any]:
+async def ask(
+    address: Address, question: Mapping[str, Any], timeout: float = ANSWER_TIMEOUT_SECONDS
+) -> Mapping[str, Any]:
     """Send a request to the daemon, and return its answer.
 
     Args:
@@ -60,7 +62,7 @@ async def ask(address: Address, question: Mapping[str, Any], patience: float = P
         StateError: the daemon does not answer.
     """
     try:
-        with anyio.fail_after(patience):
+        with anyio.fail_after(timeout):
             async with await _connect(address) as stream:
                 await stream.send(json.dumps({**question, "token": address.token}).encode() + b"\n")
                 line = await BufferedByteReceiveStream(stream).receive_until(b"\n", MAX_ANSWER)
@@ -200,8 +202,8 @@ class _Server:
     def __init__(self, answer: Answer, token: str) -> None:
         self._answer = answer
         self._token = token
-        self._guests = 0
-        self._silent: dict[anyio.CancelScope, None] = {}  # ordered by the length of silence
+        self._connected = 0
+        self._idle: dict[anyio.CancelScope, None] = {}  # ordered by the length of silence
         import structlog  # here and below: commands import this module, and `chatbot status` must answer soon
 
         self._log = structlog.get_logger()
@@ -218,48 +220,48 @@ class _Server:
                 group.start_soon(self._serve, client)
 
     async def _serve(self, client: SocketStream) -> None:
-        self._guests += 1
+        self._connected += 1
         try:
             async with client:
-                if self._guests > MAX_CONNECTIONS and not self._end_longest_silence():
+                if self._connected > MAX_CONNECTIONS and not self._close_most_idle():
                     await _close_with(client, "too many commands are connected; try again in a moment")
                     return
-                await self._converse(client)
+                await self._exchange(client)
         except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
             pass  # the client has left
         except Exception:
             self._log.exception("control.failed")
         finally:
-            self._guests -= 1
+            self._connected -= 1
 
-    def _end_longest_silence(self) -> bool:
+    def _close_most_idle(self) -> bool:
         """End the connection that has been silent for the longest time; return False if all others wait for answers.
 
         Without this, a few connections that never send a request would block `chatbot status`.
         """
-        longest = next(iter(self._silent), None)
+        longest = next(iter(self._idle), None)
         if longest is None:
             return False
-        del self._silent[longest]  # the next new connection must end another one
+        del self._idle[longest]  # the next new connection must end another one
         longest.cancel()
         return True
 
     @contextmanager
-    def _is_guests_turn(self) -> Iterator[anyio.CancelScope]:
+    def _waiting_for_client(self) -> Iterator[anyio.CancelScope]:
         """Cancel the block if the client takes too long, or if a new connection needs its place."""
         with anyio.move_on_after(IDLE_SECONDS) as scope:
-            self._silent[scope] = None
+            self._idle[scope] = None
             try:
                 yield scope
             finally:
-                self._silent.pop(scope, None)
+                self._idle.pop(scope, None)
 
-    async def _converse(self, client: SocketStream) -> None:
+    async def _exchange(self, client: SocketStream) -> None:
         stream = BufferedByteReceiveStream(client)
         while True:
             line = b""
             try:
-                with self._is_guests_turn() as asking:
+                with self._waiting_for_client() as asking:
                     line = await stream.receive_until(b"\n", MAX_QUESTION)
             except anyio.DelimiterNotFound:
                 await _close_with(client, f"a request is one line of at most {MAX_QUESTION} bytes")
@@ -269,7 +271,7 @@ class _Server:
             if asking.cancelled_caught:
                 return
             reply = await self._reply(line)  # without a limit: a reload takes as long as the bots may take to finish
-            with self._is_guests_turn() as reading:
+            with self._waiting_for_client() as reading:
                 await _send(client, reply)
             if reading.cancelled_caught:
                 return

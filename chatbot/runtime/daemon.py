@@ -100,7 +100,7 @@ class Daemon:
         self._log = structlog.get_logger()
 
     @asynccontextmanager
-    async def guided_by_signals(self) -> AsyncIterator[None]:
+    async def handling_signals(self) -> AsyncIterator[None]:
         """Handle signals while the block runs.
 
         The first SIGTERM or Ctrl-C stops the bots in order, a second one at once. SIGHUP reloads, unless the terminal
@@ -108,23 +108,23 @@ class Daemon:
         """
         with anyio.CancelScope() as everything:
 
-            def ask(signal: str) -> None:
+            def request_stop(signal: str) -> None:
                 self._log.info("daemon.stop_requested", signal=signal)
                 self._stop()
 
-            def insist(signal: str) -> None:
+            def stop_now(signal: str) -> None:
                 self._log.warning("daemon.cut", signal=signal)
                 self.was_cut = True
                 everything.cancel()
 
-            def renew(signal: str) -> None:
+            def request_reload(signal: str) -> None:
                 if self._is_once or self._stopping.is_set():
                     self._log.info("reload.ignored", signal=signal, reason="the bots are about to end")
                 else:
                     self._log.info("reload.asked", signal=signal)
                     self._reload()
 
-            with self._forced_exit.listening(ask, insist), hangups(renew, ask):
+            with self._forced_exit.listening(request_stop, stop_now), hangups(request_reload, request_stop):
                 yield
 
     async def run(self, connection: Connection) -> None:
@@ -137,7 +137,7 @@ class Daemon:
         config = self._config
         store = open_store(config.store.get_secret_value(), base_dir=config.directory)
         self._forced_exit.drain_seconds = config.drain_timeout.total_seconds
-        async with store, self._marked_unless_in_order(store), connection.open() as resource:
+        async with store, self._marking_clean_stop(store), connection.open() as resource:
             self._prepare_forced_exit(store)
             runtime = Runtime(config=config, connection=connection, resource=resource, store=store, traces=self._traces)
             async with self._unless_stopped():
@@ -148,7 +148,7 @@ class Daemon:
             if self._stopping.is_set():
                 return
             status_monitor = self._status_monitor = StatusMonitor(runtime.bots, runtime.counters, store, connection)
-            watchdog = LoopWatchdog(self._control, config.directory, on_look=self._notifier.alive)
+            watchdog = LoopWatchdog(self._control, config.directory, on_check=self._notifier.alive)
             status_monitor.watchdog = watchdog
             server = StatusServer(pages(status_monitor))
             bot_supervisor = Supervisor(
@@ -207,7 +207,7 @@ class Daemon:
             beside.cancel_scope.cancel()
 
     @asynccontextmanager
-    async def _marked_unless_in_order(self, store: Store) -> AsyncIterator[None]:
+    async def _marking_clean_stop(self, store: Store) -> AsyncIterator[None]:
         """Mark a clean stop in the store only if the block ends in order."""
         try:
             yield
@@ -230,7 +230,7 @@ class Daemon:
         """Let a forced exit name the running handlers, and store that it cut them off."""
         self._forced_exit.drain_seconds = lambda: bot_supervisor.drain_seconds
         self._forced_exit.describe = lambda: _running(runtime.bots)
-        self._forced_exit.before_exit = lambda seconds: _note_cuts(runtime.store, runtime.bots, seconds)
+        self._forced_exit.before_exit = lambda seconds: _record_cut_handlers(runtime.store, runtime.bots, seconds)
         self._has_abandoned = lambda: bool(runtime.shared_quotas.abandoned)
 
     async def _send_heartbeats(self, status_monitor: StatusMonitor) -> None:
@@ -308,7 +308,7 @@ def _running(bots: Sequence[Bot]) -> str:
     return ", ".join(f"{bot.name}: {running}" for bot in bots for running in bot.running_handlers(now))
 
 
-def _note_cuts(store: Store, bots: Sequence[Bot], seconds: float) -> None:
+def _record_cut_handlers(store: Store, bots: Sequence[Bot], seconds: float) -> None:
     """Store which handlers a forced exit cuts off, and let the store finish. Called in the watchdog's thread."""
     if isinstance(store, EndableStore):
         now = time.monotonic()

@@ -40,7 +40,7 @@ SAME_STOP_SECONDS: Final = 0.5
 CUT_SECONDS: Final = 2.0
 """How long cutting the bots off after the drain timeout, and closing everything, may take."""
 
-INSIST_SECONDS: Final = 1.0
+SECOND_SIGNAL_SECONDS: Final = 1.0
 """The same limit after a second signal."""
 
 WRITE_SECONDS: Final = 1.0
@@ -77,13 +77,13 @@ class ForcedExit:
         self.is_json = is_json
         self._is_done = False
         self._first_at: float | None = None
-        self._asked = self._insisted = False
+        self._asked = self._is_shortened = False
         self._listener: Callable[[str, bool], None] | None = None
-        self._was_heard = False
+        self._has_listened = False
         # Put from signal handlers: unlike the locks of `threading`, this queue is safe to re-enter.
         self._deadlines: SimpleQueue[tuple[float, str] | None] = SimpleQueue()
-        self._last_words: SimpleQueue[str | None] = SimpleQueue()
-        self._said: SimpleQueue[None] = SimpleQueue()
+        self._reasons: SimpleQueue[str | None] = SimpleQueue()
+        self._reported: SimpleQueue[None] = SimpleQueue()
         self._threads: frozenset[threading.Thread] = frozenset()
         self._before: dict[signal.Signals, object] = {}
 
@@ -91,14 +91,14 @@ class ForcedExit:
         """Catch stop signals from now on."""
         self._threads = frozenset(threading.enumerate())
         # Started here: a signal handler must not start a thread, which takes locks that may be held.
-        for name, run in (("chatbot-stop-watchdog", self._watch), ("chatbot-last-words", self._speak)):
+        for name, run in (("chatbot-stop-watchdog", self._watch), ("chatbot-exit-report", self._report)):
             threading.Thread(target=run, name=name, daemon=True).start()
         self._before = {number: signal.signal(number, self._caught) for number in STOP_SIGNALS}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _t: TracebackType | None) -> None:
         """Wait for threads that author code has left, as long as a stop may take; then end the watch."""
-        ours = {"chatbot-stop-watchdog", "chatbot-last-words"}
+        ours = {"chatbot-stop-watchdog", "chatbot-exit-report"}
         left = [
             thread
             for thread in threading.enumerate()
@@ -117,7 +117,7 @@ class ForcedExit:
                 thread.join()
         self._is_done = True
         self._deadlines.put(None)
-        self._last_words.put(None)
+        self._reasons.put(None)
         faulthandler.cancel_dump_traceback_later()
         for number, handler in self._before.items():
             # After a stop the process is about to exit: another signal must not change its exit code.
@@ -137,7 +137,7 @@ class ForcedExit:
             with suppress(RuntimeError):  # the loop is closed, so nothing is left to stop
                 loop.call_soon_threadsafe(on_first if is_first else on_second, name)
 
-        self._listener, self._was_heard = tell, True
+        self._listener, self._has_listened = tell, True
         try:
             yield
         finally:
@@ -151,30 +151,30 @@ class ForcedExit:
         seconds = min(max(0.0, self.drain_seconds()), LONGEST)
         self._arm(seconds + CUT_SECONDS, f"the stop did not end within drain_timeout ({seconds:g} s)")
 
-    def insist(self) -> None:
-        """Shorten the limit to `INSIST_SECONDS`. Safe like `begin`."""
-        if self._insisted:
+    def shorten(self) -> None:
+        """Shorten the limit to `SECOND_SIGNAL_SECONDS`. Safe like `begin`."""
+        if self._is_shortened:
             return
-        self._asked = self._insisted = True
-        self._arm(INSIST_SECONDS, "a second signal came, and the stop did not end")
+        self._asked = self._is_shortened = True
+        self._arm(SECOND_SIGNAL_SECONDS, "a second signal came, and the stop did not end")
 
     def _caught(self, number: int, _frame: FrameType | None) -> None:
         name, now = signal.Signals(number).name, time.monotonic()
-        if not self._was_heard:
+        if not self._has_listened:
             self._stop_the_start(name)
         if self._first_at is None:
             self._first_at = now
             self.begin()
         elif now - self._first_at > SAME_STOP_SECONDS:
-            self.insist()
+            self.shorten()
         else:
             return
         if self._listener is not None:
-            self._listener(name, not self._insisted)
+            self._listener(name, not self._is_shortened)
 
     def _stop_the_start(self, name: str) -> None:
         """End at once: plugins are being imported, and they could catch an exception raised here."""
-        self._say("daemon.stop_requested", "info", f"stopped by {name} before anything ran", signal=name)
+        self._write_line("daemon.stop_requested", "info", f"stopped by {name} before anything ran", signal=name)
         os._exit(0)
 
     def _arm(self, seconds: float, reason: str) -> None:
@@ -197,13 +197,13 @@ class ForcedExit:
                 asked = self._deadlines.get(timeout=max(0.0, deadline - time.monotonic()))
             except Empty:
                 # In another thread: a full pipe that nobody reads blocks the thread that writes to stderr.
-                self._last_words.put(reason)
+                self._reasons.put(reason)
                 with suppress(Empty):
-                    self._said.get(timeout=NO_GIL_SECONDS - 0.2)
+                    self._reported.get(timeout=NO_GIL_SECONDS - 0.2)
                 os._exit(EXIT_CODE)
 
-    def _speak(self) -> None:
-        reason = self._last_words.get()
+    def _report(self) -> None:
+        reason = self._reasons.get()
         if reason is None:
             return
         running = ""
@@ -212,13 +212,13 @@ class ForcedExit:
         place = place_of_main_thread()
         sentence = f"stopped by force: {reason}"
         sentence += "".join(f"; {part}" for part in (running and f"still running: {running}", place) if part)
-        self._say("daemon.forced_exit", "error", sentence, reason=reason, running=running, main_thread=place)
+        self._write_line("daemon.forced_exit", "error", sentence, reason=reason, running=running, main_thread=place)
         with suppress(Exception):
             self.before_exit(WRITE_SECONDS)
         self._flush()
-        self._said.put(None)
+        self._reported.put(None)
 
-    def _say(self, event: str, level: str, sentence: str, **values: str) -> None:
+    def _write_line(self, event: str, level: str, sentence: str, **values: str) -> None:
         """Write one line to stderr without the log, whose locks a stuck thread may hold."""
         line = f"chatbot: {''.join(c if c.isprintable() else repr(c)[1:-1] for c in sentence)}"
         if self.is_json:

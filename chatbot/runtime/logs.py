@@ -38,14 +38,14 @@ from structlog.typing import ExcInfo, Processor
 from chatbot.dispatch.arguments import BadArguments
 from chatbot.dispatch.source_location import is_known_source
 from chatbot.errors import AbnormalExit, ChatbotError
-from chatbot.runtime.observe.log_context import IN_HAND
+from chatbot.runtime.observe.log_context import CURRENT_WORK
 
 ELISION: Final = "…"
 
 _OURS: Final = os.path.join(str(Path(__file__).parents[1]), "")
-_NAMES_OF_PYTHON: Final = ("<module>", "<lambda>")
-_MOST_OF_A_GROUP: Final = 15
-_DEEPEST_GROUP: Final = 10
+_PYTHON_NAMES: Final = ("<module>", "<lambda>")
+_MAX_GROUP_MEMBERS: Final = 15
+_MAX_GROUP_DEPTH: Final = 10
 _CAUSE: Final = "The above exception was the direct cause of the following exception:"
 _CONTEXT: Final = "During handling of the above exception, another exception occurred:"
 
@@ -74,12 +74,12 @@ class Redaction:
 
     def summary(self, error: BaseException) -> str:
         """Return an exception in one line: its text if it may be shown, otherwise its type."""
-        words = self.words_of(error)
+        words = self.text_of(error)
         if words and isinstance(error, ChatbotError) and words is not ELISION:
             return words
         return f"{name_of_class(error)}: {words}" if words else name_of_class(error)
 
-    def words_of(self, error: BaseException, *, is_within: bool = False) -> str:
+    def text_of(self, error: BaseException, *, is_within: bool = False) -> str:
         """Return the text of an exception, or an ellipsis if the text may quote people.
 
         Args:
@@ -88,33 +88,33 @@ class Redaction:
                 there, so a class of this package alone does not prove that its text is safe.
         """
         if isinstance(error, AbnormalExit):  # its text is that of the exception a plugin raised
-            words = self.words_of(error.raised, is_within=True)
+            words = self.text_of(error.raised, is_within=True)
             kind = name_of_class(error.raised)
             return f"{kind}: {words}" if words else kind
         try:
-            said = str(error.msg) if isinstance(error, SyntaxError) else str(error)
+            text = str(error.msg) if isinstance(error, SyntaxError) else str(error)
         except BaseException:  # `__str__` may be plugin code and may raise anything
             return ELISION
-        if not said or self.shows_texts or name_of_class(error) in self.harmless:
-            return said
+        if not text or self.shows_texts or name_of_class(error) in self.harmless:
+            return text
         if _is_ours(error, is_within=is_within):
-            return said
+            return text
         return _of_the_system(error) or ELISION
 
-    def _chain(self, error: BaseException | None, met: set[int], depth: int) -> Iterator[str]:
+    def _chain(self, error: BaseException | None, seen: set[int], depth: int) -> Iterator[str]:
         """Yield the lines of an exception, preceded by its causes and contexts."""
         chain: list[tuple[BaseException, str]] = []
-        while error is not None and id(error) not in met:
-            met.add(id(error))
+        while error is not None and id(error) not in seen:
+            seen.add(id(error))
             is_caused = error.__cause__ is not None
             chain.append((error, _CAUSE if is_caused else _CONTEXT))
             error = error.__cause__ if is_caused or error.__suppress_context__ else error.__context__
         for position, (one, link) in enumerate(reversed(chain)):
             if position:
                 yield from ("", link, "")
-            yield from self._one(one, met, depth, is_within=bool(depth) or position < len(chain) - 1)
+            yield from self._one(one, seen, depth, is_within=bool(depth) or position < len(chain) - 1)
 
-    def _one(self, error: BaseException, met: set[int], depth: int, *, is_within: bool) -> Iterator[str]:
+    def _one(self, error: BaseException, seen: set[int], depth: int, *, is_within: bool) -> Iterator[str]:
         if error.__traceback__ is not None:
             yield "Traceback (most recent call last):"
             yield from _stack(error)
@@ -123,28 +123,28 @@ class Redaction:
         if isinstance(error, BaseExceptionGroup):
             yield f"{name_of_class(error)}: {ELISION} ({len(error.exceptions)} sub-exceptions)"
         else:
-            words = self.words_of(error, is_within=is_within)
+            words = self.text_of(error, is_within=is_within)
             first, *others = (f"{name_of_class(error)}: {words}" if words else name_of_class(error)).split("\n")
             yield from (first, *(f"    {line}" for line in others))
         yield from (ELISION for _ in getattr(error, "__notes__", None) or ())
-        if isinstance(error, BaseExceptionGroup) and depth < _DEEPEST_GROUP:
-            for number, member in enumerate(error.exceptions[:_MOST_OF_A_GROUP], 1):
+        if isinstance(error, BaseExceptionGroup) and depth < _MAX_GROUP_DEPTH:
+            for number, member in enumerate(error.exceptions[:_MAX_GROUP_MEMBERS], 1):
                 yield f"  +---------------- {number} ----------------"
-                yield from (f"  | {line}" for line in self._chain(member, met, depth + 1))
+                yield from (f"  | {line}" for line in self._chain(member, seen, depth + 1))
 
 
-class _InForce:
+class _ActiveRedaction:
     redaction = Redaction()
 
 
-def in_force() -> Redaction:
+def active_redaction() -> Redaction:
     """Return the active redaction policy for the log and stderr."""
-    return _InForce.redaction
+    return _ActiveRedaction.redaction
 
 
-def put_in_force(redaction: Redaction) -> Redaction:
+def activate_redaction(redaction: Redaction) -> Redaction:
     """Activate a redaction policy and return the previous one."""
-    before, _InForce.redaction = _InForce.redaction, redaction
+    before, _ActiveRedaction.redaction = _ActiveRedaction.redaction, redaction
     return before
 
 
@@ -222,7 +222,7 @@ def _shown_file(filename: str) -> str:
 
 
 def _shown_name(function: str) -> str:
-    is_python_s = function in _NAMES_OF_PYTHON or (function.startswith("__") and function.endswith("__"))
+    is_python_s = function in _PYTHON_NAMES or (function.startswith("__") and function.endswith("__"))
     return function if is_python_s else ELISION
 
 
@@ -230,7 +230,7 @@ LogFormat = Literal["auto", "console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 # These libraries log every request, or repeat what this package logs itself.
-_CHATTY: Final = (
+_VERBOSE_LOGGERS: Final = (
     "azure",
     "aiohttp.access",
     "asyncio",
@@ -243,7 +243,7 @@ _CHATTY: Final = (
 )
 
 # These libraries warn about a failure and then raise it; the exception is logged anyway.
-_TELLTALE: Final = ("azure.identity._internal",)
+_DUPLICATE_LOGGERS: Final = ("azure.identity._internal",)
 
 
 def resolve_format(wanted: LogFormat, stream: TextIO) -> Literal["console", "json"]:
@@ -280,7 +280,7 @@ class Logging:
         self, *, format: LogFormat, level: LogLevel, texts: bool = False, harmless: Collection[str] = ()
     ) -> None:
         """Apply new settings to the lines that follow; see `logging_to` for the arguments."""
-        put_in_force(Redaction(texts, frozenset(harmless)))
+        activate_redaction(Redaction(texts, frozenset(harmless)))
         is_json = resolve_format(format, self._stream) == "json"
         renderers = _json() if is_json else _console(self._stream)
         self.handler.setFormatter(
@@ -291,9 +291,9 @@ class Logging:
         )
         least = logging.getLevelName(level.upper())
         logging.getLogger().setLevel(least)
-        for name in _CHATTY:
+        for name in _VERBOSE_LOGGERS:
             logging.getLogger(name).setLevel(max(least, logging.WARNING))
-        for name in _TELLTALE:
+        for name in _DUPLICATE_LOGGERS:
             logging.getLogger(name).setLevel(max(least, logging.ERROR))
 
 
@@ -318,14 +318,14 @@ def logging_to(
         harmless: Exception classes whose texts are always shown; see `Redaction`.
     """
     ours = Logging(stream)
-    redaction = in_force()
+    redaction = active_redaction()
     with _stdlib_through(ours.handler), _errors_through_logging():
         ours.change(format=format, level=level, texts=texts, harmless=harmless)
         with _structlog_through_stdlib():
             try:
                 yield ours
             finally:
-                put_in_force(redaction)
+                activate_redaction(redaction)
 
 
 @contextmanager
@@ -352,29 +352,29 @@ def _structlog_through_stdlib() -> Iterator[None]:
 
 
 def _common() -> list[Processor]:
-    return [structlog.stdlib.add_log_level, _bound_to_work, _redacted, structlog.processors.StackInfoRenderer()]
+    return [structlog.stdlib.add_log_level, _add_log_context, _redacted, structlog.processors.StackInfoRenderer()]
 
 
 def _redacted(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Redact exceptions that are logged as values, at any depth, as in tracebacks."""
     for key, value in event.items():
         if key != "exc_info" and isinstance(value, BaseException | list | tuple | dict):
-            event[key] = _without_words(value)
+            event[key] = _redacted_value(value)
     return event
 
 
-def _without_words(value: object) -> object:
+def _redacted_value(value: object) -> object:
     if isinstance(value, BaseException):
-        return in_force().summary(value)
+        return active_redaction().summary(value)
     if isinstance(value, list | tuple):
-        return [_without_words(item) for item in value]
-    return {key: _without_words(item) for key, item in value.items()} if isinstance(value, dict) else value
+        return [_redacted_value(item) for item in value]
+    return {key: _redacted_value(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _of_event_loop(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Redact event loop messages about tasks nobody awaits: they quote exceptions, arguments and task names."""
     record: logging.LogRecord | None = event.get("_record")
-    if record is None or record.name != "asyncio" or in_force().shows_texts:
+    if record is None or record.name != "asyncio" or active_redaction().shows_texts:
         return event
     said = str(event["event"])
     known = next((problem for problem in _OF_EVENT_LOOP if said.startswith(problem)), None)
@@ -383,8 +383,8 @@ def _of_event_loop(_logger: object, _method: str, event: MutableMapping[str, Any
     return {**event, "event": "task.failed", "problem": known or "an error in the event loop"}
 
 
-def _bound_to_work(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    work = IN_HAND.get()
+def _add_log_context(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    work = CURRENT_WORK.get()
     if work is not None:
         for key, value in work.as_values().items():
             # Fields that the log call sets itself take precedence.
@@ -395,7 +395,7 @@ def _bound_to_work(_logger: object, _method: str, event: MutableMapping[str, Any
 def _json() -> list[Processor]:
     return [
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.ExceptionRenderer(lambda exc_info: in_force().traceback_of(exc_info)),
+        structlog.processors.ExceptionRenderer(lambda exc_info: active_redaction().traceback_of(exc_info)),
         _event_first,
         structlog.processors.JSONRenderer(default=_shown),
     ]
@@ -404,7 +404,7 @@ def _json() -> list[Processor]:
 def _console(stream: TextIO) -> list[Processor]:
     return [
         structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-        structlog.processors.ExceptionRenderer(lambda exc_info: in_force().traceback_of(exc_info)),
+        structlog.processors.ExceptionRenderer(lambda exc_info: active_redaction().traceback_of(exc_info)),
         _escaped,
         structlog.dev.ConsoleRenderer(
             colors=stream.isatty() and sys.platform != "win32",
@@ -417,7 +417,7 @@ def _console(stream: TextIO) -> list[Processor]:
 
 def _shown(value: object) -> object:
     """Return the JSON stand-in for a value that JSON cannot represent."""
-    return in_force().summary(value) if isinstance(value, BaseException) else repr(value)
+    return active_redaction().summary(value) if isinstance(value, BaseException) else repr(value)
 
 
 def _event_first(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -458,14 +458,16 @@ class _Handler(logging.StreamHandler[TextIO]):
         if isinstance(record.args, tuple) and any(isinstance(one, BaseException) for one in record.args):
             record = copy.copy(record)
             args = record.args if isinstance(record.args, tuple) else ()
-            record.args = tuple(in_force().summary(one) if isinstance(one, BaseException) else one for one in args)
+            record.args = tuple(
+                active_redaction().summary(one) if isinstance(one, BaseException) else one for one in args
+            )
         super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
         error = sys.exc_info()[1]
         if error is None or isinstance(error, OSError):  # the reader of the stream is gone
             return
-        text = f"log.failed: {in_force().summary(error)}: {record.pathname}:{record.lineno}"
+        text = f"log.failed: {active_redaction().summary(error)}: {record.pathname}:{record.lineno}"
         fallback = logging.LogRecord(record.name, logging.ERROR, record.pathname, record.lineno, text, (), None)
         self.stream.write(self.format(fallback) + self.terminator)
 
@@ -475,7 +477,7 @@ def _stdlib_through(handler: logging.Handler) -> Iterator[None]:
     """Route all standard logging through this handler, and restore handlers and levels at the end."""
     root = logging.getLogger()
     handlers, root_level = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in (*_CHATTY, *_TELLTALE)}
+    levels = {name: logging.getLogger(name).level for name in (*_VERBOSE_LOGGERS, *_DUPLICATE_LOGGERS)}
     root.handlers[:] = [handler]
     logging.captureWarnings(True)
     try:

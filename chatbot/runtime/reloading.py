@@ -42,7 +42,7 @@ from chatbot.runtime.watchdog import place_of
 LIVE: Final = ("log", "drain_timeout", "retention", "server", "reload")
 """Settings of the whole process that can change while it runs."""
 
-_APART: Final = frozenset({"version", "include", "bots"})
+_COMPARED_SEPARATELY: Final = frozenset({"version", "include", "bots"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +74,18 @@ class Changes:
             new: the configuration to apply.
         """
         kept = [name for name in new.bots if name in old.bots and new.bots[name] != old.bots[name]]
-        replugged = [name for name in kept if _without_plugins(new.bots[name]) == _without_plugins(old.bots[name])]
-        names = [name for name in type(new).model_fields if name not in _APART]
-        differing = [name for name in names if getattr(new, name) != getattr(old, name)]
+        with_new_plugins = [
+            name for name in kept if _without_plugins(new.bots[name]) == _without_plugins(old.bots[name])
+        ]
+        names = [name for name in type(new).model_fields if name not in _COMPARED_SEPARATELY]
+        changed = [name for name in names if getattr(new, name) != getattr(old, name)]
         return cls(
             added=tuple(name for name in new.bots if name not in old.bots),
             removed=tuple(name for name in old.bots if name not in new.bots),
-            restarted=tuple(name for name in kept if name not in replugged),
-            with_new_plugins=tuple(replugged),
-            applied=tuple(name for name in differing if name in LIVE),
-            postponed=tuple(name for name in differing if name not in LIVE),
+            restarted=tuple(name for name in kept if name not in with_new_plugins),
+            with_new_plugins=tuple(with_new_plugins),
+            applied=tuple(name for name in changed if name in LIVE),
+            postponed=tuple(name for name in changed if name not in LIVE),
         )
 
     def applied_to(self, old: Config, new: Config) -> Config:
@@ -117,7 +119,7 @@ class IncompatibleCode(ConfigError):
     """New code cannot continue what the store holds."""
 
 
-class LoadHangs(ConfigError):
+class LoadTimeout(ConfigError):
     """A plugin's import does not end."""
 
 
@@ -132,24 +134,24 @@ class PluginLoader:
         patience: may be changed; applies to later loads.
     """
 
-    def __init__(self, sources: Sources, directory: Path, *, patience: float = LOAD_SECONDS) -> None:
+    def __init__(self, sources: Sources, directory: Path, *, timeout_seconds: float = LOAD_SECONDS) -> None:
         self._sources = sources
         self._directory = directory
-        self.patience = patience
+        self.timeout_seconds = timeout_seconds
         self._thread: threading.Thread | None = None  # until the event loop has seen its end
 
     async def load(self, config: Config, names: Collection[str]) -> Loaded:
         """Call `Sources.load` with a time limit.
 
         Raises:
-            LoadHangs: the import has not ended in time, or an import of an earlier reload still runs.
+            LoadTimeout: the import has not ended in time, or an import of an earlier reload still runs.
             ConfigError: a plugin cannot be used.
         """
         # A thread cannot be ended. While an import hangs, it holds the module's import lock and has taken modules out
         # of sys.modules: a second load would hang too, or see half of the modules.
         if self._thread is not None:
             message = "an import of an earlier reload has not ended"
-            raise self._hanging(message)
+            raise self._timeout_error(message)
         done, token = anyio.Event(), anyio.lowlevel.current_token()
         loaded: list[Loaded] = []
         errors: list[BaseException] = []
@@ -170,21 +172,21 @@ class PluginLoader:
         run = partial(contextvars.copy_context().run, work)
         self._thread = threading.Thread(target=run, name="chatbot-plugin-loader", daemon=True)
         self._thread.start()
-        with anyio.move_on_after(self.patience):
+        with anyio.move_on_after(self.timeout_seconds):
             await done.wait()
         if errors:
             raise errors[0]
         if not loaded:
-            message = f"this import has not ended after {self.patience:g} s"
-            raise self._hanging(message)
+            message = f"this import has not ended after {self.timeout_seconds:g} s"
+            raise self._timeout_error(message)
         return loaded[0]
 
-    def _hanging(self, what: str) -> LoadHangs:
+    def _timeout_error(self, what: str) -> LoadTimeout:
         ident = self._thread.ident if self._thread is not None else None
         frame = sys._current_frames().get(ident or 0)
         place = place_of(frame, self._directory) if frame is not None else "plugins"
         remedy = "nothing is reloaded until it ends: correct it, and restart the process if it never does"
-        return LoadHangs(f"{place}: {what}; {remedy}")
+        return LoadTimeout(f"{place}: {what}; {remedy}")
 
 
 class Reloader:
@@ -302,12 +304,12 @@ class Reloader:
             try:
                 outcome = await self._reload(is_forced=is_forced)
                 result = "reloaded"
-                self._last_reload.note(is_refused=False, postponed=tuple(outcome["postponed"]))
+                self._last_reload.record(is_refused=False, postponed=tuple(outcome["postponed"]))
             except ChatbotError as error:
                 result = "the last reload was refused: see the log"
                 for problem in error.problems if isinstance(error, ConfigError) else [str(error)]:
                     self._log.error("reload.refused", problem=problem)
-                self._last_reload.note(is_refused=True, advice=_advice(error))
+                self._last_reload.record(is_refused=True, advice=_advice(error))
                 raise
             finally:
                 self._reloaded.set()
@@ -329,7 +331,7 @@ class Reloader:
         """Refuse, or log, that new code cannot continue what the store holds and the old code can."""
         found = await incompatibilities(self._runtime.store, plugins)
         fresh = [one for one in found if one not in self._accepted]
-        losses = [one for one in fresh if one.is_loss]
+        losses = [one for one in fresh if one.loses_data]
         if losses and is_refusing:
             remedy = "restore the code, or accept the loss: chatbot reload --force (reload: {incompatible: warn})"
             raise IncompatibleCode(*(f"{one}; {remedy}" for one in losses))
@@ -342,11 +344,11 @@ class Reloader:
         new = await anyio.to_thread.run_sync(self._read)
         changes = Changes.between(runtime.config, new)
         config = changes.applied_to(runtime.config, new)
-        made_anew = {*changes.added, *changes.restarted}
-        names = made_anew | set(changes.with_new_plugins) | (self._to_retry & config.bots.keys())
+        recreated = {*changes.added, *changes.restarted}
+        names = recreated | set(changes.with_new_plugins) | (self._to_retry & config.bots.keys())
         try:
             loaded = await self._loader.load(config, names)
-        except LoadHangs:
+        except LoadTimeout:
             # If the import ends later, the new modules count as loaded, but no bot has them.
             self._to_retry.update(config.bots)
             raise
@@ -354,7 +356,7 @@ class Reloader:
         try:
             await self._check_store(loaded.plugins, is_refusing=is_refusing)
             with explaining(config, runtime.connection):
-                bots = await runtime.create_bots(config, loaded.plugins, made_anew)
+                bots = await runtime.create_bots(config, loaded.plugins, recreated)
             await self._server.move(config)
         except BaseException:
             # The changed files count as loaded, so without this the next reload would find nothing to swap.
@@ -443,7 +445,7 @@ def _advice(error: ChatbotError) -> str:
     """Return the remedy for a refused reload. `chatbot check` finds only errors in files."""
     if isinstance(error, IncompatibleCode):
         return FORCE_ADVICE
-    is_in_files = isinstance(error, ConfigError) and not isinstance(error, LoadHangs)
+    is_in_files = isinstance(error, ConfigError) and not isinstance(error, LoadTimeout)
     return CHECK_ADVICE if is_in_files else LOG_ADVICE
 
 

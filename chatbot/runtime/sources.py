@@ -76,11 +76,11 @@ class Sources:
         # Taken before the import: a file that changes during the import must count as changed next time.
         digests = {name: _digest(self._known[name].file) for name in stale}
         changes = {
-            name: self._names_of(changed & self._reached([bot]))
+            name: self._names_of(changed & self._reachable_modules([bot]))
             for name, bot in config.bots.items()
             if stale & self._roots([bot])
         }
-        with _without(stale, self._directory):
+        with _forgetting_modules(stale, self._directory):
             plugins = load_plugins(config, None if names is None else {*names, *changes})
         if stale:
             _clear_type_caches()
@@ -105,7 +105,7 @@ class Sources:
     def _stale(self, changed: Collection[str], config: Config) -> frozenset[str]:
         """Return the modules that a reimport would change."""
         stale = set(changed)
-        if stale - self._reached(config.bots.values(), only_said=True):
+        if stale - self._reachable_modules(config.bots.values(), explicit_only=True):
             return frozenset(self._known)  # no import statement shows who uses it, so every module may
         while more := {name for name, source in self._known.items() if source.imports & stale} - stale:
             stale |= more
@@ -114,7 +114,7 @@ class Sources:
     def _roots(self, bots: Collection[BotConfig]) -> frozenset[str]:
         return frozenset(plugin.module for bot in bots for plugin in bot.plugins)
 
-    def _reached(self, bots: Collection[BotConfig], *, only_said: bool = False) -> frozenset[str]:
+    def _reachable_modules(self, bots: Collection[BotConfig], *, explicit_only: bool = False) -> frozenset[str]:
         """Return the modules that the plugins of these bots consist of.
 
         Args:
@@ -123,14 +123,14 @@ class Sources:
         reached = set(self._roots(bots)) & self._known.keys()
         while more := {one for name in reached for one in self._known[name].imports & self._known.keys()} - reached:
             reached |= more
-        if only_said:
+        if explicit_only:
             return frozenset(reached)
         named = {one for source in self._known.values() for one in source.imports}
         return frozenset(reached | (self._known.keys() - named - self._roots(bots)))
 
 
 @contextmanager
-def _without(names: Collection[str], directory: Path) -> Iterator[None]:
+def _forgetting_modules(names: Collection[str], directory: Path) -> Iterator[None]:
     """Remove these modules from `sys.modules` for reimport, and restore all of them if the block fails."""
     before = dict(_own_modules(directory))
     forgotten = {name: module for name, module in before.items() if name in names}

@@ -166,10 +166,10 @@ def serve_pages(app: Starlette, host: str, port: int) -> AbstractAsyncContextMan
         listener.close()
         message = f"nobody can listen at {host}:{port}: {error.strerror}; free it, or choose another"
         raise CannotListen(message) from error
-    return _serving(_to_neighbours(app) if is_loopback(host) else app, listener)
+    return _serving(_loopback_only(app) if is_loopback(host) else app, listener)
 
 
-def _to_neighbours(app: ASGIApp) -> ASGIApp:
+def _loopback_only(app: ASGIApp) -> ASGIApp:
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if is_loopback(_host_of(Headers(scope=scope).get("host", ""))):
             await app(scope, receive, send)
@@ -221,7 +221,7 @@ class _Connection(H11Protocol):
 
     _limit: asyncio.TimerHandle | None = None
     _waits_since = 0.0
-    _is_asking = False
+    _has_request = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the time limit for the first request, and close another connection if there are too many."""
@@ -230,7 +230,7 @@ class _Connection(H11Protocol):
         self._wait(REQUEST_SECONDS, is_asking=False)
         if len(others) >= MOST_CONNECTIONS:
             # Idle connections go first; a request in progress is aborted only if every connection has one.
-            min(others, key=lambda other: (other._is_asking, other._waits_since)).cut()
+            min(others, key=lambda other: (other._has_request, other._waits_since)).abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the time limit."""
@@ -250,7 +250,7 @@ class _Connection(H11Protocol):
         self._wait(IDLE_SECONDS, is_asking=False)
         super().on_response_complete()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Abort the connection now, and discard unsent data."""
         # Not `close`: it waits until the client has read everything.
         self.connections.discard(self)
@@ -259,8 +259,8 @@ class _Connection(H11Protocol):
     def _wait(self, seconds: float, *, is_asking: bool) -> None:
         if self._limit is not None:
             self._limit.cancel()
-        self._waits_since, self._is_asking = self.loop.time(), is_asking
-        self._limit = self.loop.call_later(seconds, self.cut)
+        self._waits_since, self._has_request = self.loop.time(), is_asking
+        self._limit = self.loop.call_later(seconds, self.abort)
 
 
 async def _end(state: ServerState) -> None:

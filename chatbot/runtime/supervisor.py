@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 from chatbot.dispatch.author_code import uncancelled
 from chatbot.errors import AbnormalExit, kind_of
 
-LONGEST_PAUSE: Final = 60.0
+MAX_PAUSE_SECONDS: Final = 60.0
 """The longest pause between restarts, in seconds."""
 
 HEALTHY_AFTER: Final = 60.0
@@ -137,7 +137,7 @@ async def keep_running(
     The first failure is logged with its traceback; failures of the same kind that follow are only counted.
     """
     log = structlog.get_logger().bind(bot=bot.name)
-    deaths, kind = 0, ""
+    crashes, kind = 0, ""
     while not stopping.is_set():
         begun = anyio.current_time()
         try:
@@ -148,9 +148,9 @@ async def keep_running(
             raise RuntimeError(message)
         except Exception as error:
             if anyio.current_time() - begun >= HEALTHY_AFTER:
-                deaths, kind = 0, ""
-            deaths += 1
-            pause = jitter(min(LONGEST_PAUSE, 2.0 ** min(deaths, 10) / 2))
+                crashes, kind = 0, ""
+            crashes += 1
+            pause = jitter(min(MAX_PAUSE_SECONDS, 2.0 ** min(crashes, 10) / 2))
             if kind_of(error) != kind:
                 kind = kind_of(error)
                 log.exception("bot.crashed", restart_in_seconds=round(pause, 1))

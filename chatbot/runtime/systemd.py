@@ -15,7 +15,7 @@ from typing import Final, Self
 
 import structlog
 
-_SIGNS_PER_LIMIT: Final = 3
+_NOTIFICATIONS_PER_LIMIT: Final = 3
 """Notifications per watchdog limit; systemd recommends at least two (sd_watchdog_enabled)."""
 
 
@@ -31,7 +31,7 @@ class SystemdNotifier:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._watchdog_seconds = watchdog_seconds if address else None
         self._is_stopping = False
-        self._told_at = -math.inf
+        self._notified_at = -math.inf
         self._log = structlog.get_logger()
 
     @classmethod
@@ -45,7 +45,7 @@ class SystemdNotifier:
     def ready(self, status: str) -> None:
         """Notify that everything runs, after a start or a reload; nothing is sent once the process is stopping."""
         if not self._is_stopping:
-            self._tell("READY=1", f"STATUS={status}")
+            self._notify("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
         """Notify that a reload has begun; `ready` ends it.
@@ -53,12 +53,12 @@ class SystemdNotifier:
         systemd (type `notify-reload`) accepts it as the answer to its signal if its time is not before the signal.
         """
         if not self._is_stopping:
-            self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=Reloading")
+            self._notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=Reloading")
 
     def stopping(self) -> None:
         """Notify that the process is stopping."""
         self._is_stopping = True
-        self._tell("STOPPING=1", "STATUS=Finishing current work")
+        self._notify("STOPPING=1", "STATUS=Finishing current work")
 
     def alive(self, problems: Mapping[str, object]) -> None:
         """Send a watchdog notification if one is due and there are no problems. Callable in any thread.
@@ -67,15 +67,18 @@ class SystemdNotifier:
             problems: what a restart would fix.
         """
         now = time.monotonic()
-        if self._watchdog_seconds is None or now - self._told_at < self._watchdog_seconds / _SIGNS_PER_LIMIT:
+        if (
+            self._watchdog_seconds is None
+            or now - self._notified_at < self._watchdog_seconds / _NOTIFICATIONS_PER_LIMIT
+        ):
             return
-        self._told_at = now
+        self._notified_at = now
         if problems:
             self._log.error("watchdog.withheld", missed=dict(problems))
         else:
-            self._tell("WATCHDOG=1")
+            self._notify("WATCHDOG=1")
 
-    def _tell(self, *lines: str) -> None:
+    def _notify(self, *lines: str) -> None:
         if not self._address:
             return
         try:

@@ -34,7 +34,7 @@ from chatbot.runtime.run_directory import ControlDirectory
 HEARTBEAT_SECONDS: Final = 1.0
 """Seconds between two heartbeats of the loop."""
 
-NOTICED_SECONDS: Final = 2.0
+RECORDED_SECONDS: Final = 2.0
 """Seconds without a heartbeat after which the blocking line is written to a file for `chatbot status`."""
 
 LOGGED_SECONDS: Final = 5.0
@@ -43,7 +43,7 @@ LOGGED_SECONDS: Final = 5.0
 BLOCKED_SECONDS: Final = 60.0
 """Seconds without a heartbeat after which a restart is due: `/healthz` fails and systemd is notified."""
 
-LOOK_SECONDS: Final = 0.5
+CHECK_SECONDS: Final = 0.5
 FACTS: Final = "watchdog"
 """Name of the file with the state of the watchdog: `.chatbot/watchdog.json`."""
 
@@ -109,7 +109,7 @@ class LoopWatchdog:
     Args:
         control: Directory to write the blocking line to.
         directory: Directory of bots.yaml; paths below it are shortened.
-        on_look: Called by the watchdog thread at every check, with the problems that a restart solves. Must be quick.
+        on_check: Called by the watchdog thread at every check, with the problems that a restart solves. Must be quick.
         clock: Seconds of a monotonic clock.
     """
 
@@ -118,12 +118,12 @@ class LoopWatchdog:
         control: ControlDirectory,
         directory: Path,
         *,
-        on_look: Callable[[Mapping[str, object]], object] = lambda _problems: None,
+        on_check: Callable[[Mapping[str, object]], object] = lambda _problems: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._control = control
         self._directory = directory
-        self._on_look = on_look
+        self._on_check = on_check
         self._clock = clock
         self._thread_id = threading.get_ident()
         self._heartbeat_at = clock()
@@ -152,7 +152,7 @@ class LoopWatchdog:
                 yield
             finally:
                 self._ended.set()
-                thread.join(LOOK_SECONDS * 4)
+                thread.join(CHECK_SECONDS * 4)
                 self._control.delete_facts(FACTS)
 
     def heartbeat(self, missed: Mapping[str, object]) -> None:
@@ -196,7 +196,7 @@ class LoopWatchdog:
     def blocked(self) -> Blocked | None:
         """State of the loop if it is blocked; None while it runs."""
         seconds = self._clock() - self._heartbeat_at
-        return Blocked(seconds, self._place) if seconds >= NOTICED_SECONDS else None
+        return Blocked(seconds, self._place) if seconds >= RECORDED_SECONDS else None
 
     @property
     def problems(self) -> Mapping[str, object]:
@@ -209,7 +209,7 @@ class LoopWatchdog:
     # ── the thread ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
-        while not self._ended.wait(LOOK_SECONDS):
+        while not self._ended.wait(CHECK_SECONDS):
             try:
                 self.look()
             except Exception:
@@ -218,7 +218,7 @@ class LoopWatchdog:
     def look(self) -> None:
         """Look once whether the loop runs, and say so if it does not."""
         seconds = self._clock() - self._heartbeat_at
-        if seconds < NOTICED_SECONDS:
+        if seconds < RECORDED_SECONDS:
             self._unblocked()
         else:
             frame = sys._current_frames().get(self._thread_id)
@@ -231,7 +231,7 @@ class LoopWatchdog:
                 if seconds >= limit and limit not in self._logged:
                     self._logged.add(limit)
                     self._log.error("loop.blocked", seconds=round(seconds), at=str(self._place))
-        self._on_look(self.problems)
+        self._on_check(self.problems)
 
     def _write(self, place: CodePlace | None) -> None:
         self._written = place
@@ -247,7 +247,7 @@ class LoopWatchdog:
             self._write(None)
 
 
-def last_known_place(control: ControlDirectory, directory: Path, *, asks: bool = True) -> str | None:
+def last_known_place(control: ControlDirectory, directory: Path, *, may_signal: bool = True) -> str | None:
     """Return the line that blocks the daemon of this directory, or None if it does not appear blocked.
 
     For use by other processes.
@@ -263,13 +263,13 @@ def last_known_place(control: ControlDirectory, directory: Path, *, asks: bool =
     match control.read_facts(FACTS):
         case {"place": str(place)}:
             return place
-        case {"pid": int(pid), "thread": int(thread), "signal": int(number)} if asks:
+        case {"pid": int(pid), "thread": int(thread), "signal": int(number)} if may_signal:
             frames = _frames_of(thread, _ask_for_stack(control.path / STACK, pid, number))
         case _:
             return None
     if not frames or is_waiting(frames[0][0]):
         return None
-    file, line, function = _blamed(frames)
+    file, line, function = _frame_to_blame(frames)
     return str(CodePlace(_shortened(file, directory), line, function))
 
 
@@ -323,12 +323,12 @@ def place_of(frame: FrameType, directory: Path) -> CodePlace:
         frames.append(here)
         here = here.f_back
     found = [(one.f_code.co_filename, one.f_lineno, one.f_code.co_name) for one in frames]
-    best = _blamed(found)
+    best = _frame_to_blame(found)
     chosen = frames[found.index(best)]
     return CodePlace(_shortened(best[0], directory), best[1], best[2], _call_in(chosen))
 
 
-def _blamed(frames: Sequence[tuple[str, int, str]]) -> tuple[str, int, str]:
+def _frame_to_blame(frames: Sequence[tuple[str, int, str]]) -> tuple[str, int, str]:
     """Choose the frame to blame from at least one frame, innermost first."""
 
     def is_python(file: str) -> bool:

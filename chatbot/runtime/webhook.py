@@ -67,7 +67,7 @@ def webhook(bots: Sequence[Bot], key: str) -> Starlette:
             log.warning("delivery.refused", reason=str(error))
             return Response(str(error), status_code=400)
         for thread in delivery.threads:
-            for bot in _concerned(bots, thread, is_stirred=thread in delivery.changed):
+            for bot in _bots_to_notify(bots, thread, has_changed=thread in delivery.changed):
                 bot.watcher.handle_notification(thread)
         if delivery.validation is not None:
             log.info("webhook.validated")
@@ -77,13 +77,13 @@ def webhook(bots: Sequence[Bot], key: str) -> Starlette:
     return Starlette(routes=[Route(PATH, deliver, methods=["POST"])])
 
 
-def _concerned(bots: Sequence[Bot], thread: ThreadId, *, is_stirred: bool) -> Sequence[Bot]:
+def _bots_to_notify(bots: Sequence[Bot], thread: ThreadId, *, has_changed: bool) -> Sequence[Bot]:
     """Return the bots to notify of a thread: all that may be in it.
 
     A message in a thread of some bots is no reason for the others to list their threads.
     """
     inside = [bot for bot in bots if bot.watcher.is_in(thread)]
-    return bots if is_stirred or not inside else inside
+    return bots if has_changed or not inside else inside
 
 
 def _keys(request: Request) -> list[bytes]:

@@ -42,7 +42,7 @@ from chatbot.polling.cadence import Cadence
 from chatbot.stores import MemoryStore
 from chatbot.stores.base import Store
 from chatbot.testing.crash_injection import CrashableProcess, CrashKind, CrashPlan, Point
-from chatbot.testing.harness import VIRTUAL_PATIENCE, Harness, run_harness
+from chatbot.testing.harness import VIRTUAL_LIMIT, Harness, run_harness
 from chatbot.testing.process import BotOptions, BotSpec
 from chatbot.testing.room import Room
 from chatbot.testing.virtual_time import START, VirtualClock, VirtualTimeLoop, store_in_real_time, virtual_loop
@@ -391,7 +391,7 @@ class _ScriptRunner:
             Emulator(self._world(), clock=clock),
             store,
             [self._spec],
-            patience=VIRTUAL_PATIENCE,
+            patience=VIRTUAL_LIMIT,
             raise_failures=False,
             process=partial(CrashableProcess, plan=plan, plugins=self._made, faults=faults, is_silent=self._is_silent),
         )

@@ -35,8 +35,8 @@ from chatbot.testing.virtual_time import VirtualClock, store_in_real_time, virtu
 
 __tracebackhide__ = True  # pytest: what is of interest is the author's test and code
 
-VIRTUAL_PATIENCE: Final = timedelta(hours=1)
-REAL_PATIENCE: Final = timedelta(seconds=20)
+VIRTUAL_LIMIT: Final = timedelta(hours=1)
+REAL_LIMIT: Final = timedelta(seconds=20)
 
 VIRTUAL_CADENCE: Final = Cadence(interval=300, idle=1800)
 """Polls are rare, so that a day of silence costs little: the harness asks for one whenever something has happened."""
@@ -70,14 +70,14 @@ class Harness:
         process: Callable[[Stage, Store, Sequence[BotSpec], Callable[[Failure], None]], BotProcess] = BotProcess,
     ) -> None:
         self.stage = Stage(emulator)
-        self.process = process(self.stage, store, specs, self._note_failure)
+        self.process = process(self.stage, store, specs, self._record_failure)
         self.failures: list[Failure] = []
         self.rooms: list[Room] = []
         self.dead_letters: list[DeadLetter] = []
         self.is_waiting = True
         self._store = store
         self._raises_failures = raise_failures
-        self._surfaced = 0
+        self._raised = 0
         self._patience = patience
         self._deadline = anyio.current_time()
         self._group: TaskGroup | None = None
@@ -90,12 +90,12 @@ class Harness:
 
     # ── failures ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _note_failure(self, failure: Failure) -> None:
+    def _record_failure(self, failure: Failure) -> None:
         self.failures.append(failure)
 
     def raise_failures(self) -> None:
         """Raise what handlers have raised since the last call: the latest failure of each event, retries or not."""
-        fresh, self._surfaced = self.failures[self._surfaced :], len(self.failures)
+        fresh, self._raised = self.failures[self._raised :], len(self.failures)
         if not self._raises_failures:
             return
         latest = {(failure.bot, failure.event and failure.event.key): failure for failure in fresh}
@@ -235,7 +235,7 @@ async def chat(
         Emulator(world or World(seed=0), clock=VirtualClock(loop) if loop else time.time, quotas=quotas),
         store_in_real_time(store, loop) if loop else store,
         _bot_specs(plugins, name, bots or {}, BotOptions(settings, ack, admins, allow, rate, apology), provide or {}),
-        patience=patience or (VIRTUAL_PATIENCE if loop else REAL_PATIENCE),
+        patience=patience or (VIRTUAL_LIMIT if loop else REAL_LIMIT),
         raise_failures=raise_failures,
     )
     async with run_harness(harness) as room:

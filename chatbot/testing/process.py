@@ -30,7 +30,7 @@ from chatbot.testing.transport import Stage
 if TYPE_CHECKING:
     from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
-PRESENCE_SECONDS: Final = 0.25
+MEMBERSHIP_SECONDS: Final = 0.25
 """Pause between two checks whether a bot has noticed that it was added or removed: well within quota."""
 
 
@@ -168,7 +168,7 @@ class BotProcess:
         settled: dict[ThreadId, int] = {}
         while self.is_running and settled != (versions := {thread: self._stage.version(thread) for thread in threads}):
             for bot in self._bots:
-                await self._settle_presence(bot, threads)
+                await self._settle_membership(bot, threads)
                 for thread, version in versions.items():
                     if self._stage.is_in(thread, bot.user):
                         await bot.wait_until_settled(thread, version)
@@ -182,17 +182,17 @@ class BotProcess:
         ):
             await anyio.sleep(lane.receipts.delay)
             bot.scheduler.schedule(thread)
-            await anyio.sleep(PRESENCE_SECONDS)
+            await anyio.sleep(MEMBERSHIP_SECONDS)
 
-    async def _settle_presence(self, bot: Bot, threads: Sequence[ThreadId]) -> None:
+    async def _settle_membership(self, bot: Bot, threads: Sequence[ThreadId]) -> None:
         """Wait until a bot knows which threads it is in: one that is not in a thread reads nothing there."""
-        while mistaken := await self._mistaken(bot, threads):
+        while mistaken := await self._outdated_threads(bot, threads):
             bot.watcher.request_poll()
             for thread in mistaken:
                 bot.scheduler.schedule(thread)
-            await anyio.sleep(PRESENCE_SECONDS)
+            await anyio.sleep(MEMBERSHIP_SECONDS)
 
-    async def _mistaken(self, bot: Bot, threads: Sequence[ThreadId]) -> list[ThreadId]:
+    async def _outdated_threads(self, bot: Bot, threads: Sequence[ThreadId]) -> list[ThreadId]:
         """Return the threads whose members include the bot without its knowing, or no longer include it."""
         believed = {record.thread for record in await self._store.threads(bot.user) if not record.is_left}
         return [thread for thread in threads if (thread in believed) is not self._stage.is_in(thread, bot.user)]
@@ -281,7 +281,7 @@ class BotProcess:
         """Return the identity in the store, or make one."""
         resource = self._stage.emulator.world.resource.id
         known = await self._store.find_bot(name, resource)
-        if known is not None and self._stage.knows(known.user):
+        if known is not None and self._stage.has_user(known.user):
             self._stage.names[known.user] = name
             return known
         user = self._stage.create_user(name)

@@ -45,7 +45,7 @@ def with_provided(plugins: Sequence[Any], provide: Mapping[Any, object], caller:
     """
     for plugin in [plugins] if isinstance(plugins, Plugin | str) or not isinstance(plugins, Sequence) else plugins:
         if not isinstance(plugin, Plugin) and not _has_handlers(plugin):
-            raise TypeError(_no_plugin(plugin, caller))
+            raise TypeError(_not_a_plugin(plugin, caller))
     if isinstance(plugins, Plugin):
         msg = f"{caller} takes a list of plugins for each bot: write [plugin], not plugin"
         raise TypeError(msg)
@@ -79,7 +79,7 @@ def _has_handlers(one: object) -> bool:
     return not inspect.isclass(one) and callable(getattr(one, "handlers", None))
 
 
-def _no_plugin(one: object, caller: str) -> str:
+def _not_a_plugin(one: object, caller: str) -> str:
     if inspect.isfunction(one):
         call = f"{one.__name__}({'…' if inspect.signature(one).parameters else ''})"
         return f"{caller} was given the function {one.__name__} ({place_of(one)}), not a plugin; call it: {call}"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from chatbot.testing.virtual_time import VirtualClock
 
 NAME = "virtual_time"
-WAS_ASKED = pytest.StashKey[bool]()
+USES_VIRTUAL_TIME = pytest.StashKey[bool]()
 
 NO_PYTEST_ASYNCIO = (
     "this test asks for virtual time, which needs pytest-asyncio 1.5 or later, and that is not installed or not "
@@ -86,7 +86,7 @@ def pytest_pycollect_makeitem() -> Generator[None, Any, Any]:
     """Mark the tests that ask as `asyncio`, before pytest-asyncio looks for its mark."""
     made = yield
     for node in made if isinstance(made, list) else [made]:
-        if isinstance(node, pytest.Function) and _asks(node, node.fixturenames):
+        if isinstance(node, pytest.Function) and _wants_virtual_time(node, node.fixturenames):
             _mark_asyncio(node)
     return made
 
@@ -94,11 +94,11 @@ def pytest_pycollect_makeitem() -> Generator[None, Any, Any]:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> Generator[None, None, None]:
     """Choose the loop while a test that asks is generated."""
-    if not _asks(metafunc.definition, metafunc.fixturenames) or not _can_choose(metafunc.config):
+    if not _wants_virtual_time(metafunc.definition, metafunc.fixturenames) or not _can_choose(metafunc.config):
         return (yield)
     _refuse_other_loops(metafunc.definition)
     _mark_asyncio(metafunc.definition)
-    metafunc.config.stash[WAS_ASKED] = True
+    metafunc.config.stash[USES_VIRTUAL_TIME] = True
     with _registered(metafunc.config):
         return (yield)
 
@@ -110,7 +110,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     Where loops outlive a test (`loop_scope="session"`), it then looks first which loop a test needs, and rebuilds
     the async fixtures that live on another one. It does not ask for loops any more at this time.
     """
-    if not session.config.stash.get(WAS_ASKED, False):
+    if not session.config.stash.get(USES_VIRTUAL_TIME, False):
         return (yield)
     with _registered(session.config):
         return (yield)
@@ -119,7 +119,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Refuse a test that asks and cannot have it, rather than let it run in real time."""
-    if not _asks(item, getattr(item, "fixturenames", ())):
+    if not _wants_virtual_time(item, getattr(item, "fixturenames", ())):
         return
     if not _can_choose(item.config):
         from chatbot.distribution import install_command
@@ -131,7 +131,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.fail(NOT_ASYNC, pytrace=False)
 
 
-def _asks(node: pytest.Item, fixtures: Collection[str]) -> bool:
+def _wants_virtual_time(node: pytest.Item, fixtures: Collection[str]) -> bool:
     return NAME in fixtures or node.get_closest_marker(NAME) is not None
 
 

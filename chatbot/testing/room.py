@@ -157,7 +157,7 @@ class Person:
 
     async def joins(self) -> None:
         """Enter the room: the first person creates the thread with the bots in it, others are added."""
-        await self._room.let_in(self, anew=True)
+        await self._room.add_person(self, rejoins=True)
         await self._room.settle()
 
     async def leaves(self) -> None:
@@ -189,7 +189,7 @@ class Person:
 
     async def _act(self, act: Callable[[], Awaitable[T]]) -> T:
         """Call the service, then wait for the bots."""
-        await self._room.let_in(self, anew=False)
+        await self._room.add_person(self, rejoins=False)
         if virtual_loop() is not None:
             await anyio.sleep(ACT_SECONDS)
         done = await retry_throttled(act)
@@ -223,7 +223,7 @@ class Room:
         self._topic = topic
         self._thread: ThreadId | None = None
         self._people: dict[str, Person] = {}
-        self._door = anyio.Lock()
+        self._entry_lock = anyio.Lock()
 
     # ── who is there ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -343,20 +343,20 @@ class Room:
         """Return another room, a second thread with the same bots, for the same people or others."""
         return self._host.open_room(topic)
 
-    async def let_in(self, person: Person, *, anew: bool) -> None:
+    async def add_person(self, person: Person, *, rejoins: bool) -> None:
         """Add a person who was never in the room; with `anew`, also one who has left."""
-        async with self._door:
+        async with self._entry_lock:
             if self._thread is None:
                 await self._open(person)
-            elif self._is_absent(person.user, anew=anew):
-                await self._let_in(person)
+            elif self._is_absent(person.user, rejoins=rejoins):
+                await self._add_person(person)
             else:
                 return
         await self.settle()
 
-    def _is_absent(self, user: UserId, *, anew: bool) -> bool:
+    def _is_absent(self, user: UserId, *, rejoins: bool) -> bool:
         members = self.emulator.world.state.room(self.thread).members
-        return not self.stage.is_in(self.thread, user) and (anew or user not in members)
+        return not self.stage.is_in(self.thread, user) and (rejoins or user not in members)
 
     async def _open(self, person: Person) -> None:
         everybody: list[ThreadMember] = [person, *self.bots.values()]
@@ -364,7 +364,7 @@ class Room:
         created = await retry_throttled(lambda: person.service.create_thread(self._topic, participants))
         self._thread = created.thread.id
 
-    async def _let_in(self, person: Person) -> None:
+    async def _add_person(self, person: Person) -> None:
         present = (person for person in self._people.values() if self.stage.is_in(self.thread, person.user))
         host = next(present, None)
         if host is None:

@@ -62,7 +62,7 @@ class Stage:
             self._people[name] = self.create_user(name)
         return self._people[name]
 
-    def knows(self, user: UserId) -> bool:
+    def has_user(self, user: UserId) -> bool:
         """Whether this user exists on the service."""
         return user in self.emulator.world.state.users
 

@@ -76,10 +76,10 @@ Ts = TypeVarTuple("Ts")
 START: Final = datetime(2024, 1, 1, tzinfo=UTC)
 """When a virtual clock starts: a Monday, at the first hour of a leap year, and before any real token's expiry."""
 
-PATIENCE_SECONDS: Final = 20.0
+MAX_REAL_SECONDS: Final = 20.0
 """Real seconds for which the virtual time may stand still: threads work, or tasks that never wait for time."""
 
-ROUNDS_PER_LOOK: Final = 1024
+ROUNDS_PER_CHECK: Final = 1024
 """Rounds of the loop between two looks at the real time."""
 
 REFUSAL: Final = (
@@ -89,7 +89,7 @@ REFUSAL: Final = (
 
 IDLE: Final = "nothing is ready, nothing is scheduled and no thread is at work, so this test would wait for ever"
 BUSY: Final = (
-    f"for {PATIENCE_SECONDS:.0f} real seconds tasks have woken each other without any of them waiting for time to "
+    f"for {MAX_REAL_SECONDS:.0f} real seconds tasks have woken each other without any of them waiting for time to "
     "pass, so the virtual time never moves on: an endless loop, or a great deal of work"
 )
 
@@ -125,7 +125,7 @@ class JumpingSelector(selectors.DefaultSelector):
         """Return what is ready; if nothing is, let threads finish, then jump by `timeout` seconds."""
         ready = super().select(0)
         if ready or timeout == 0:
-            self._look_for_progress()
+            self._check_progress()
             return ready
         self._rounds, self._moved = 0, None
         ready = self._let_threads_finish()
@@ -136,18 +136,18 @@ class JumpingSelector(selectors.DefaultSelector):
         self.now += timeout
         return []
 
-    def _look_for_progress(self) -> None:
+    def _check_progress(self) -> None:
         """Notice tasks that wake each other for ever without a moment's pause: time then never moves on."""
         self._rounds += 1
-        if self._rounds % ROUNDS_PER_LOOK:
+        if self._rounds % ROUNDS_PER_CHECK:
             return
         now = time.monotonic()
         self._moved = self._moved or now
-        if now - self._moved > PATIENCE_SECONDS:
+        if now - self._moved > MAX_REAL_SECONDS:
             raise _stuck(BUSY)
 
     def _let_threads_finish(self) -> list[tuple[selectors.SelectorKey, int]]:
-        give_up = time.monotonic() + PATIENCE_SECONDS
+        give_up = time.monotonic() + MAX_REAL_SECONDS
         while time.monotonic() < give_up:
             busy = self.threads > 0 or _anyio_threads_at_work()
             ready = super().select(0)  # after the look at the threads: one that just finished has rung by now
@@ -156,7 +156,7 @@ class JumpingSelector(selectors.DefaultSelector):
             ready = super().select(0.02)
             if ready:
                 return ready
-        msg = f"a worker thread kept a test on virtual time waiting for {PATIENCE_SECONDS:.0f} real seconds"
+        msg = f"a worker thread kept a test on virtual time waiting for {MAX_REAL_SECONDS:.0f} real seconds"
         raise Stuck(msg)
 
 

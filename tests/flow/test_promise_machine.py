@@ -36,7 +36,7 @@ from chatbot.emulator import Emulator, World
 from chatbot.model import MessageId
 from chatbot.stores import MemoryStore
 from chatbot.testing.crash_injection import CrashableProcess, CrashPlan
-from chatbot.testing.harness import VIRTUAL_CADENCE, VIRTUAL_PATIENCE, Harness, run_harness
+from chatbot.testing.harness import VIRTUAL_CADENCE, VIRTUAL_LIMIT, Harness, run_harness
 from chatbot.testing.process import BotOptions, BotSpec
 from chatbot.testing.room import Room
 from chatbot.testing.virtual_time import VirtualClock, VirtualTimeLoop, store_in_real_time, virtual_loop
@@ -209,7 +209,7 @@ async def play(steps: list[Step]) -> None:
         Emulator(World(seed=0), clock=VirtualClock(loop)),
         store_in_real_time(store, loop),
         [part],
-        patience=VIRTUAL_PATIENCE,
+        patience=VIRTUAL_LIMIT,
         raise_failures=False,
         process=partial(CrashableProcess, plan=fate, plugins=lambda _part: [witness()]),
     )

@@ -15,7 +15,7 @@ from chatbot.errors import ConfigError
 from chatbot.runtime import event_loop
 from chatbot.runtime.doctor.finding import Finding, failed, misconfigured, ok
 
-_OF_INTEREST: Final = ("azure-communication-chat", "azure-communication-identity", "azure-core", "aiohttp")
+_REPORTED_PACKAGES: Final = ("azure-communication-chat", "azure-communication-identity", "azure-core", "aiohttp")
 
 
 def check_packages(
@@ -47,7 +47,7 @@ def check_packages(
     wrong = list(_wrong([one for one in needed if _is_needed(one, extras)], installed))
     yield from wrong
     if not wrong:
-        known = ", ".join(f"{name} {installed(name)}" for name in (DISTRIBUTION, *_OF_INTEREST))
+        known = ", ".join(f"{name} {installed(name)}" for name in (DISTRIBUTION, *_REPORTED_PACKAGES))
         yield ok("packages", known)
 
 

@@ -28,7 +28,7 @@ from chatbot.config import Config
 from chatbot.durations import format_duration
 from chatbot.errors import ConfigError, ServiceError, Throttled, Unauthorized
 from chatbot.model import UserId
-from chatbot.runtime.connection import Connection, KnownBot, published, remembered
+from chatbot.runtime.connection import Connection, KnownBot, published_bots, stored_bots
 from chatbot.runtime.doctor.finding import Finding, FindingState, failed, misconfigured, ok, warning
 from chatbot.runtime.run_directory import RunInfo
 from chatbot.service.acs import AcsResource
@@ -36,7 +36,7 @@ from chatbot.service.transport import proxy_for, tls_context
 from chatbot.stores import open_between_runs
 from chatbot.stores.probe import StoreProbe, has_access
 
-PATIENCE_SECONDS: Final = 10.0
+STEP_TIMEOUT_SECONDS: Final = 10.0
 """Time limit of each step, in seconds."""
 
 SOON_DAYS: Final = 14
@@ -73,8 +73,8 @@ async def check_network(
         proxy = proxy_for(endpoint)
     except ConfigError as error:
         return [misconfigured("tls" if "ca_file" in str(error) else "proxy", str(error))]
-    journey = _Journey(url, urlsplit(proxy) if proxy else None, context, clock)
-    for step in (journey.name, journey.connection, journey.certificate, journey.time):
+    check = _ConnectionCheck(url, urlsplit(proxy) if proxy else None, context, clock)
+    for step in (check.name, check.connection, check.certificate, check.time):
         found = await step()
         if found is not None:
             findings.append(found)
@@ -94,7 +94,7 @@ def _environment() -> list[Finding]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Journey:
+class _ConnectionCheck:
     """Steps of the connection. Each returns a finding, or None if it does not apply."""
 
     url: SplitResult
@@ -109,11 +109,11 @@ class _Journey:
         return place.hostname or "", place.port or _PORTS.get(place.scheme, 443)
 
     @property
-    def _whose(self) -> str:
+    def _proxy_prefix(self) -> str:
         return "the proxy " if self.proxy else ""
 
     @property
-    def _through(self) -> str:
+    def _proxy_suffix(self) -> str:
         return f", through the proxy {self._first[0]}:{self._first[1]}" if self.proxy else ""
 
     async def name(self) -> Finding | None:
@@ -121,23 +121,23 @@ class _Journey:
         if _is_address(host):
             return None
         try:
-            with anyio.fail_after(PATIENCE_SECONDS):
+            with anyio.fail_after(STEP_TIMEOUT_SECONDS):
                 found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, TimeoutError, UnicodeError) as error:
             what = "is the proxy's name right" if self.proxy else "is the endpoint spelt right"
             return failed(
                 "dns",
-                f"{self._whose}{host} has no address: {_reason(error)}",
+                f"{self._proxy_prefix}{host} has no address: {_reason(error)}",
                 f"{what}, and does this machine resolve other names?",
             )
         addresses = dict.fromkeys(str(address[0]) for *_, address in found)
-        return ok("dns", f"{self._whose}{host} is {', '.join(list(addresses)[:4])}")
+        return ok("dns", f"{self._proxy_prefix}{host} is {', '.join(list(addresses)[:4])}")
 
     async def connection(self) -> Finding:
         host, port = self._first
         begun = time.perf_counter()
         try:
-            with anyio.fail_after(PATIENCE_SECONDS):
+            with anyio.fail_after(STEP_TIMEOUT_SECONDS):
                 async with await anyio.connect_tcp(host, port):
                     pass
         except (OSError, TimeoutError) as error:
@@ -146,8 +146,10 @@ class _Journey:
                 if self.proxy
                 else "does a firewall stand between, or is a proxy needed (HTTPS_PROXY)? Is the port right?"
             )
-            return failed("tcp", f"{self._whose}{host}:{port} does not take connections: {_reason(error)}", remedy)
-        return ok("tcp", f"{self._whose}{host}:{port} answers in {(time.perf_counter() - begun) * 1000:.0f} ms")
+            return failed(
+                "tcp", f"{self._proxy_prefix}{host}:{port} does not take connections: {_reason(error)}", remedy
+            )
+        return ok("tcp", f"{self._proxy_prefix}{host}:{port} answers in {(time.perf_counter() - begun) * 1000:.0f} ms")
 
     async def certificate(self) -> Finding | None:
         if self.url.scheme != "https":
@@ -156,7 +158,7 @@ class _Journey:
             return None  # the request of the next step checks the certificate, through the proxy
         host, port = self._first
         try:
-            with anyio.fail_after(PATIENCE_SECONDS):
+            with anyio.fail_after(STEP_TIMEOUT_SECONDS):
                 async with await anyio.connect_tcp(host, port) as plain:
                     stream = await TLSStream.wrap(
                         plain, server_side=False, hostname=host, ssl_context=self.context, standard_compatible=False
@@ -172,7 +174,7 @@ class _Journey:
 
     async def time(self) -> Finding:
         """Send any request to the service, and compare the time in the response with the clock."""
-        timeout = aiohttp.ClientTimeout(total=PATIENCE_SECONDS)
+        timeout = aiohttp.ClientTimeout(total=STEP_TIMEOUT_SECONDS)
         connector = aiohttp.TCPConnector(ssl=self.context)
         proxy = self.proxy.geturl() if self.proxy else None
         begun = self.clock()
@@ -188,7 +190,7 @@ class _Journey:
                 return _untrusted(self.url.hostname or "", inner)
             return failed("tls", _reason(error))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            what = f"{self.url.netloc} does not answer{self._through}: {_reason(error)}"
+            what = f"{self.url.netloc} does not answer{self._proxy_suffix}: {_reason(error)}"
             return failed("http", what, "is this the endpoint of a Communication Services resource?")
         return _skew(stamp, (begun + self.clock()) / 2)
 
@@ -204,7 +206,7 @@ def _is_address(host: str) -> bool:
 def _reason(error: BaseException) -> str:
     """Return the text of the innermost cause, which is the most specific."""
     if isinstance(error, TimeoutError):
-        return f"nothing came for {PATIENCE_SECONDS:.0f} s"
+        return f"nothing came for {STEP_TIMEOUT_SECONDS:.0f} s"
     while error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, BaseExceptionGroup):
@@ -280,9 +282,9 @@ def check_service(config: Config, info: RunInfo | None, store: StoreProbe) -> It
         return
     where = "the emulator, at " if config.uses_emulator else ""
     yield ok("service", f"{where}{connection.endpoint}, {connection.authentication}")
-    way = anyio.run(check_network, connection.endpoint, connection.ca_file)
-    yield from way
-    if any(one.state is FindingState.FAILED and one.subject != "clock" for one in way):
+    network = anyio.run(check_network, connection.endpoint, connection.ca_file)
+    yield from network
+    if any(one.state is FindingState.FAILED and one.subject != "clock" for one in network):
         yield warning("token", "not looked at: there is no way to the service")
         return
     yield from anyio.run(_check_access, connection, bots)
@@ -297,10 +299,10 @@ def _connection(config: Config, info: RunInfo | None) -> Connection:
 def _bots(config: Config, info: RunInfo | None, connection: Connection, found: StoreProbe) -> Sequence[KnownBot]:
     """Return the known bots. Bots recorded only in a store that cannot be opened have no known user."""
     if info is not None:
-        return list(published(info, config.bots).values())
+        return list(published_bots(info, config.bots).values())
     url = config.store.get_secret_value()
     store = open_between_runs(url, base_dir=config.directory) if found.can_be_read else None
-    return list(anyio.run(remembered, config, connection, store).values())
+    return list(anyio.run(stored_bots, config, connection, store).values())
 
 
 async def _check_access(connection: Connection, bots: Sequence[KnownBot]) -> list[Finding]:
@@ -314,14 +316,14 @@ async def _check_access(connection: Connection, bots: Sequence[KnownBot]) -> lis
     try:
         async with connection.open() as resource:
             if connection.can_issue_tokens:
-                findings.append(await _admission(connection, resource))
+                findings.append(await _check_identity_access(connection, resource))
             findings += [await _of_bot(connection, resource, bot) for bot in bots]
     except ConfigError as error:
         findings.append(misconfigured("access", str(error)))
     return findings
 
 
-async def _admission(connection: Connection, resource: AcsResource) -> Finding:
+async def _check_identity_access(connection: Connection, resource: AcsResource) -> Finding:
     """Check access to the identity service with a request that it must refuse, so that no token is issued."""
     try:
         await resource.issue_token(NOBODY)

@@ -12,7 +12,7 @@ from chatbot.runtime.doctor.finding import Finding, failed, ok, warning
 from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.service.budget import SERVICE_QUOTAS
 
-_LITTLE: Final = 4
+_SCARCE_SHARE: Final = 4
 """A quota is reported if less than one in this many of its requests is left."""
 
 
@@ -66,7 +66,7 @@ def _of_bot(bot: Mapping[str, Any]) -> Iterator[Finding]:
     if bot["dead_letters"]:
         yield warning("bots", f"{name} has given up on {bot['dead_letters']} events", "chatbot dead-letters list")
     limits = {label: min(window.limit for window in windows) for label, windows in SERVICE_QUOTAS.items()}
-    scarce = [label for label, left in bot["quota_left"].items() if left * _LITTLE < limits.get(label, 0)]
+    scarce = [label for label, left in bot["quota_left"].items() if left * _SCARCE_SHARE < limits.get(label, 0)]
     throttled = bot.get("throttled", 0)  # missing from daemons of older versions
     refused = f"; {throttled} calls were refused for it (429) since the start" if throttled else ""
     if scarce:

@@ -48,7 +48,7 @@ def check_store(config: Config, found: StoreProbe, *, is_running: bool) -> Itera
     if found.is_open_to_others and found.problem is None:
         what = f"others than its owner may read {found.file}, where people's words are"
         yield warning("store", what, f"chmod 600 {found.file}")
-    yield from _room(found)
+    yield from _disk_space(found)
 
 
 def _described(found: StoreProbe) -> str:
@@ -60,7 +60,7 @@ def _described(found: StoreProbe) -> str:
     return f"{'in use' if found.in_use else 'readable and writable'}{version}"
 
 
-def _room(found: StoreProbe) -> Iterator[Finding]:
+def _disk_space(found: StoreProbe) -> Iterator[Finding]:
     if found.free_bytes is None:
         return
     free = f"{found.free_bytes / 1e9:.1f} GB are free where the store is"

@@ -14,7 +14,7 @@ from chatbot.bot.monitoring import DoubleHealed, EventDeadLettered, EventHandled
 BOUNDS: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 """Upper bounds of the histogram buckets, in seconds; a further bucket has no bound."""
 
-MOST_FAILURES: Final = 10
+MAX_FAILURES: Final = 10
 """Number of recent failures kept."""
 
 
@@ -91,7 +91,7 @@ class Counts:
     handlers: Mapping[tuple[str, str], Distribution]
     calls: Mapping[tuple[str, str], int]
     call_seconds: Mapping[str, Distribution]
-    buried: int
+    dead_lettered: int
     healed: int
     token_expires_on: float | None
     failures: tuple[RecentFailure, ...]
@@ -108,14 +108,14 @@ class BotCounters:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._failures: deque[RecentFailure] = deque(maxlen=MOST_FAILURES)
+        self._failures: deque[RecentFailure] = deque(maxlen=MAX_FAILURES)
         self._detection = Stopwatch()
         self._handlers: dict[tuple[str, str], Stopwatch] = {}
         self._calls: Counter[tuple[str, str]] = Counter()
         self._call_seconds: dict[str, Stopwatch] = {}
         self._slow = 0
         self._abandoned = 0
-        self._buried = 0
+        self._dead_lettered = 0
         self._healed = 0
         self.token_expires_on: float | None = None
 
@@ -134,11 +134,11 @@ class BotCounters:
             case HandlerSlow():
                 self._slow += 1
             case EventDeadLettered():
-                self._buried += 1
+                self._dead_lettered += 1
             case DoubleHealed():
                 self._healed += 1
 
-    def called(self, operation: str, outcome: str, seconds: float) -> None:
+    def count_call(self, operation: str, outcome: str, seconds: float) -> None:
         """Count a service call."""
         self._calls[operation, outcome] += 1
         self._call_seconds.setdefault(operation, Stopwatch()).add(seconds)
@@ -150,7 +150,7 @@ class BotCounters:
             handlers={key: watch.read() for key, watch in self._handlers.items()},
             calls=dict(self._calls),
             call_seconds={key: watch.read() for key, watch in self._call_seconds.items()},
-            buried=self._buried,
+            dead_lettered=self._dead_lettered,
             healed=self._healed,
             token_expires_on=self.token_expires_on,
             failures=tuple(self._failures),

@@ -72,7 +72,7 @@ class CountedService:
             outcome = "cancelled"
             raise
         finally:
-            self._counters.called(operation, outcome, time.perf_counter() - begun)
+            self._counters.count_call(operation, outcome, time.perf_counter() - begun)
 
     async def create_thread(
         self, topic: str, participants: Sequence[Participant] = (), *, repeatability_id: str | None = None

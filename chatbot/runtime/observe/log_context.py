@@ -23,7 +23,7 @@ from chatbot.stores.records import OutboxRow
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-_SAID: Final = {MessageReceived: "message.received", MessageEdited: "message.edited"}
+_MESSAGE_EVENTS: Final = {MessageReceived: "message.received", MessageEdited: "message.edited"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,11 @@ class LogContext:
         return values | dict(self.facts)
 
 
-IN_HAND: Final[ContextVar[LogContext | None]] = ContextVar("IN_HAND", default=None)
+CURRENT_WORK: Final[ContextVar[LogContext | None]] = ContextVar("CURRENT_WORK", default=None)
 """Log context of the current task."""
 
 
-class InHand:
+class BoundContext:
     """Block that sets the log context."""
 
     __slots__ = ("_token", "_work")
@@ -73,14 +73,14 @@ class InHand:
         self._work = work
 
     def __enter__(self) -> LogContext:
-        self._token: Token[LogContext | None] = IN_HAND.set(self._work)
+        self._token: Token[LogContext | None] = CURRENT_WORK.set(self._work)
         return self._work
 
     def __exit__(self, *exc_info: object) -> None:
-        IN_HAND.reset(self._token)
+        CURRENT_WORK.reset(self._token)
 
 
-class Saying(InHand):
+class LoggedText(BoundContext):
     """Block around an action that logs the sent text if the action succeeds.
 
     Args:
@@ -123,16 +123,16 @@ class LoggedWork:
 
     def attempt(self, event: Event, number: int) -> Block:
         """Set the event as log context; with texts on, log its message at the first attempt."""
-        block = InHand(LogContext(self._bot, event, number, facts=self._facts()))
-        if self._log is not None and number == 1 and isinstance(event, MessageEvent) and type(event) in _SAID:
+        block = BoundContext(LogContext(self._bot, event, number, facts=self._facts()))
+        if self._log is not None and number == 1 and isinstance(event, MessageEvent) and type(event) in _MESSAGE_EVENTS:
             with block:
-                self._log.info(_SAID[type(event)], sender=event.message.sender, text=event.message.content)
+                self._log.info(_MESSAGE_EVENTS[type(event)], sender=event.message.sender, text=event.message.content)
         return block
 
     def handler(self, name: str) -> Block:
         """Add the handler to the log context."""
-        work = IN_HAND.get() or LogContext(self._bot)
-        return InHand(LogContext(work.bot, work.event, work.attempt, name, work.facts))
+        work = CURRENT_WORK.get() or LogContext(self._bot)
+        return BoundContext(LogContext(work.bot, work.event, work.attempt, name, work.facts))
 
     def commit(self) -> Block:
         """Return a block that does nothing: a commit adds no log fields."""
@@ -145,9 +145,9 @@ class LoggedWork:
         """Set the action as log context; with texts on, log the sent text."""
         work = LogContext(self._bot, facts={"thread": row.thread, "key": row.key, **self._facts()})
         if self._log is None or not isinstance(row.action, SendMessage | EditMessage):
-            return InHand(work)
+            return BoundContext(work)
         verb = "reply.sent" if isinstance(row.action, SendMessage) else "reply.edited"
-        return Saying(work, self._log, verb, row.action.content)
+        return LoggedText(work, self._log, verb, row.action.content)
 
     def receipt(self, thread: ThreadId, message: MessageId) -> Block:
         """Return a block that does nothing: a receipt adds no log fields."""

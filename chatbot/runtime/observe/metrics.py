@@ -107,7 +107,7 @@ class _Snapshot(Collector):
         calls = CounterMetricFamily(
             "chatbot_service_calls", "Calls of the service, by how they ended.", labels=["bot", "operation", "outcome"]
         )
-        buried = CounterMetricFamily("chatbot_dead_letters_made", "Events that were given up.", labels=["bot"])
+        dead_lettered = CounterMetricFamily("chatbot_dead_letters_made", "Events that were given up.", labels=["bot"])
         healed = CounterMetricFamily("chatbot_doubles_healed", "Replies that were there twice.", labels=["bot"])
         slow = CounterMetricFamily("chatbot_handlers_slow", "Handlers that ran for more than a minute.", labels=["bot"])
         abandoned = CounterMetricFamily(
@@ -118,9 +118,9 @@ class _Snapshot(Collector):
                 calls.add_metric([bot.report.name, operation, outcome], count)
             slow.add_metric([bot.report.name], bot.counts.slow)
             abandoned.add_metric([bot.report.name], bot.counts.abandoned)
-            buried.add_metric([bot.report.name], bot.counts.buried)
+            dead_lettered.add_metric([bot.report.name], bot.counts.dead_lettered)
             healed.add_metric([bot.report.name], bot.counts.healed)
-        yield from (calls, buried, healed, slow, abandoned)
+        yield from (calls, dead_lettered, healed, slow, abandoned)
 
     def _histograms(self) -> Iterable[Metric]:
         detection = HistogramMetricFamily(

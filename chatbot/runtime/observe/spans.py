@@ -31,7 +31,7 @@ from chatbot.model import MessageId, ThreadId
 from chatbot.runtime.observe.log_context import LoggedWork
 from chatbot.stores.records import OutboxRow
 
-REMEMBERED: Final = 10_000
+MAX_TRACES: Final = 10_000
 """Number of events and actions whose trace can be continued. Work of older ones starts a new trace."""
 
 _NANOSECONDS: Final = 1_000_000_000
@@ -49,20 +49,20 @@ class SpannedWork(LoggedWork):
     def __init__(self, bot: str, provider: TracerProvider, *, texts: bool = False) -> None:
         super().__init__(bot, texts=texts)
         self._tracer = provider.get_tracer("chatbot")
-        self._looks: dict[ThreadId, tuple[int, int]] = {}
+        self._polls: dict[ThreadId, tuple[int, int]] = {}
         self._traces: OrderedDict[tuple[str, ...], SpanContext] = OrderedDict()
 
     def polled(self, thread: ThreadId, seconds: float) -> None:
         """Record start and end of a poll: the trace of an event starts with it."""
         now = time.time_ns()
-        self._looks[thread] = (now - int(seconds * _NANOSECONDS), now)
+        self._polls[thread] = (now - int(seconds * _NANOSECONDS), now)
 
     @contextmanager
     def attempt(self, event: Event, number: int) -> Iterator[object]:
         """Start the trace of the event, or continue it."""
         thread = event.thread if isinstance(event, ThreadEvent) else ThreadId("")
         known = self._parent("event", thread, event.key)
-        look = self._looks.get(thread) if isinstance(event, MessageEvent) and number == 1 else None
+        look = self._polls.get(thread) if isinstance(event, MessageEvent) and number == 1 else None
         attributes: dict[str, str | int] = {
             "chatbot.bot": self._bot,
             "chatbot.event": type(event).__name__,
@@ -141,7 +141,7 @@ class SpannedWork(LoggedWork):
         if context.is_valid:
             self._traces[key] = context
             self._traces.move_to_end(key)
-            if len(self._traces) > REMEMBERED:
+            if len(self._traces) > MAX_TRACES:
                 self._traces.popitem(last=False)
 
     def _parent(self, *key: str) -> Context | None:

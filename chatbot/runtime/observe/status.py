@@ -59,15 +59,15 @@ class LastReload:
         self._clock = clock
         self.reloaded: Reloaded | None = None
 
-    def note(self, *, is_refused: bool, postponed: tuple[str, ...] = (), advice: str = LOG_ADVICE) -> None:
+    def record(self, *, is_refused: bool, postponed: tuple[str, ...] = (), advice: str = LOG_ADVICE) -> None:
         """Record a reload. A refused reload keeps the postponed settings of the previous one: they still wait."""
         if is_refused and self.reloaded is not None:
             postponed = self.reloaded.postponed
         self.reloaded = Reloaded(self._clock(), is_refused, postponed, advice)
 
 
-_NOWHERE: Final = ThreadId("is the store writable?")
-TRIAL: Final = (BeginAttempt(_NOWHERE, Attempt("", 1)), EndAttempt(_NOWHERE))
+_PROBE_THREAD: Final = ThreadId("is the store writable?")
+PROBE_WRITES: Final = (BeginAttempt(_PROBE_THREAD, Attempt("", 1)), EndAttempt(_PROBE_THREAD))
 """Writes that change pages of the database file and leave no data.
 
 A write that changes no page would not reach the disk, so it would succeed even on a full one.
@@ -218,7 +218,7 @@ class StatusMonitor:
             if expires is None or expires <= now or "Unauthorized" in bot.context.ongoing.current.values():
                 reasons.append(f"{bot.name} has no valid token")
         try:
-            await self._store.commit(self._bots[0].user, TRIAL)
+            await self._store.commit(self._bots[0].user, PROBE_WRITES)
         except StoreError as error:
             reasons.append(f"the store cannot be written: {error}")
         return tuple(reasons)

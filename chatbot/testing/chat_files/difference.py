@@ -23,10 +23,10 @@ from chatbot.testing.chat_files.script import (
     Script,
     ScriptStep,
     Verb,
-    as_it_read,
     as_written,
     final_replies,
     first_line,
+    with_final_texts,
 )
 from chatbot.testing.harness import chat
 from chatbot.testing.process import Failure
@@ -64,11 +64,15 @@ def other_replies(script: Script, done: Sequence[ScriptStep]) -> Iterator[tuple[
     for bot in script.bots:
         before, now = final_replies(script.steps, bot), final_replies(done, bot)
         if [step.key for step in before] != [step.key for step in now]:
-            shown = [step for step in as_it_read(done, script.bots) if step.who == bot or step.who not in script.bots]
-            yield bot, difference(_among(shown, before, now), shown)
+            shown = [
+                step for step in with_final_texts(done, script.bots) if step.who == bot or step.who not in script.bots
+            ]
+            yield bot, difference(_with_replies(shown, before, now), shown)
 
 
-def _among(done: Sequence[ScriptStep], before: Sequence[ScriptStep], now: Sequence[ScriptStep]) -> list[ScriptStep]:
+def _with_replies(
+    done: Sequence[ScriptStep], before: Sequence[ScriptStep], now: Sequence[ScriptStep]
+) -> list[ScriptStep]:
     """What was done, with a bot's earlier replies in the place of those it gives now."""
     matcher = SequenceMatcher(None, [step.key for step in before], [step.key for step in now], autojunk=False)
     places: dict[int, list[ScriptStep]] = {}
@@ -180,11 +184,11 @@ class _Player:
         else:
             person = self._room.user(step.who)
             if step.verb is not Verb.JOINS:
-                await self._room.let_in(person, anew=False)
-                self._note()  # bots may greet whoever comes in, before they have said anything
+                await self._room.add_person(person, rejoins=False)
+                self._record_replies()  # bots may greet whoever comes in, before they have said anything
             self.steps.append(step)
             await self._act(person, step)
-        self._note()
+        self._record_replies()
 
     async def _act(self, person: Person, step: ScriptStep) -> None:
         match step.verb:
@@ -219,23 +223,23 @@ class _Player:
 
     # ── what the bots did ─────────────────────────────────────────────────────────────────────────────────────
 
-    def _note(self) -> None:
+    def _record_replies(self) -> None:
         """Note down what bots have done since the last time, in order; of a new message only how it reads now."""
         names = {guest.user: name for name, guest in self._room.bots.items()}
-        changed = [message for message in self._room.messages if self._is_news(message)]
+        changed = [message for message in self._room.messages if self._is_new(message)]
         for message in sorted(changed, key=lambda one: one.version if one.id in self._seen else one.id):
             if (who := names.get(message.sender)) is not None:  # type: ignore[call-overload]
                 self.steps += self._described(who, message)
             self._seen[message.id] = message
 
-    def _is_news(self, message: Message) -> bool:
+    def _is_new(self, message: Message) -> bool:
         seen = self._seen.get(message.id)
         return seen is None or message.version > seen.version
 
     def _described(self, who: str, message: Message) -> list[ScriptStep]:
         before = self._seen.get(message.id)
         if message.is_system:
-            return [self._arranged(who, message)]
+            return [self._describe_change(who, message)]
         if before is None:
             return [ScriptStep(Verb.SAYS, who, _readable(message))] if message.deleted is None else []
         target = None if self._is_latest(message) else first_line(_readable(before))
@@ -248,7 +252,7 @@ class _Player:
         own = [other for other in self._room.messages if other.sender == message.sender and _is_said(other)]
         return not own or own[-1].id <= message.id
 
-    def _arranged(self, who: str, message: Message) -> ScriptStep:
+    def _describe_change(self, who: str, message: Message) -> ScriptStep:
         """What a bot did to the thread itself."""
         if message.type == "topicUpdated":
             return ScriptStep(Verb.RENAMES, who, message.topic)

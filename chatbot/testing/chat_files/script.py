@@ -108,7 +108,7 @@ def as_written(text: str) -> str:
     return "\n".join(line.rstrip() for line in lines).strip()
 
 
-def as_it_read(steps: Iterable[ScriptStep], bots: Container[str]) -> list[ScriptStep]:
+def with_final_texts(steps: Iterable[ScriptStep], bots: Container[str]) -> list[ScriptStep]:
     """The steps with what these bots have said as it read in the end, where they had said it first."""
     read: list[ScriptStep] = []
     for step in steps:
@@ -126,7 +126,7 @@ def as_it_read(steps: Iterable[ScriptStep], bots: Container[str]) -> list[Script
 
 def final_replies(steps: Iterable[ScriptStep], who: str) -> list[ScriptStep]:
     """What somebody has said and not taken back, in order, as it read in the end."""
-    own = as_it_read((step for step in steps if step.who == who), {who})
+    own = with_final_texts((step for step in steps if step.who == who), {who})
     return [step for step in own if step.verb is Verb.SAYS]
 
 

@@ -67,7 +67,7 @@ async def test_a_list_quotes_nobody_and_one_letter_says_all(store: MemoryStore) 
 
 
 async def test_of_very_many_letters_the_latest_are_listed(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_LISTED", 2)
+    monkeypatch.setattr(module, "MAX_LISTED", 2)
 
     answer = await AdminApi(store).answer({"ask": "dead-letters list"})
 

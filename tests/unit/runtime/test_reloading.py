@@ -315,7 +315,7 @@ async def test_code_that_cannot_go_on_is_taken_with_a_warning_where_bots_yaml_sa
 
 async def test_an_import_that_hangs_is_named_and_holds_no_later_reload(folder: Path) -> None:
     async with scene(folder) as running:
-        running.loader.patience = 0.01
+        running.loader.timeout_seconds = 0.01
         await running.write("swapped_other.py", HANGING)
 
         with anyio.fail_after(60):
@@ -330,7 +330,7 @@ async def test_an_import_that_hangs_is_named_and_holds_no_later_reload(folder: P
         assert running.last.reloaded is not None
         assert running.last.reloaded.advice == LOG_ADVICE
 
-        running.loader.patience = 60
+        running.loader.timeout_seconds = 60
         await running.write("go", "")
         with anyio.fail_after(60):
             while (await reload_again(running)).get("swapped") != ["echo", "other"]:  # that thread has still to end

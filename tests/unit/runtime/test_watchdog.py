@@ -19,7 +19,7 @@ from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.runtime.watchdog import (
     BLOCKED_SECONDS,
     FACTS,
-    NOTICED_SECONDS,
+    RECORDED_SECONDS,
     STACK,
     STACK_SIGNAL,
     LoopWatchdog,
@@ -78,7 +78,7 @@ class Site:
         self.now = 0.0
         self.seen: list[Mapping[str, object]] = []
         self.control = ControlDirectory(directory)
-        self.dog = LoopWatchdog(self.control, directory, on_look=self.seen.append, clock=lambda: self.now)
+        self.dog = LoopWatchdog(self.control, directory, on_check=self.seen.append, clock=lambda: self.now)
 
 
 @pytest.fixture
@@ -102,15 +102,15 @@ def test_a_restart_helps_only_after_a_minute_without_a_beat(site: Site) -> None:
 
 def test_a_blocked_loop_is_noted_for_other_processes_until_it_runs_again(site: Site, tmp_path: Path) -> None:
     site.dog.heartbeat({})
-    site.now = NOTICED_SECONDS
+    site.now = RECORDED_SECONDS
     site.dog.look()
-    noted = last_known_place(site.control, tmp_path, asks=False)
+    noted = last_known_place(site.control, tmp_path, may_signal=False)
 
     site.dog.heartbeat({})
     site.dog.look()
 
     assert noted is not None
-    assert last_known_place(site.control, tmp_path, asks=False) is None
+    assert last_known_place(site.control, tmp_path, may_signal=False) is None
     assert site.seen == [{}, {}]
 
 

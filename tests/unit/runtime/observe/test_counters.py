@@ -1,6 +1,6 @@
 from chatbot.bot.monitoring import EventDeadLettered, EventHandled, EventNoticed
 from chatbot.errors import OutcomeUnknown, ServiceError, Throttled
-from chatbot.runtime.observe.counters import BOUNDS, MOST_FAILURES, BotCounters, RecentFailure
+from chatbot.runtime.observe.counters import BOUNDS, MAX_FAILURES, BotCounters, RecentFailure
 from chatbot.runtime.observe.instrumented_service import outcome_of
 
 
@@ -23,7 +23,7 @@ def test_facts_become_counts() -> None:
         ("bot.echo", "failed"): 1,
         ("", "succeeded"): 1,
     }
-    assert counts.buried == 1
+    assert counts.dead_lettered == 1
     assert counts.failures == (RecentFailure(100.0, "bot.echo", "ValueError"),)
 
 
@@ -39,18 +39,18 @@ def test_a_bound_belongs_to_its_own_bucket_and_more_than_all_to_the_last() -> No
 
 def test_only_the_latest_failures_are_kept() -> None:
     counters = BotCounters()
-    for number in range(MOST_FAILURES + 5):
+    for number in range(MAX_FAILURES + 5):
         counters.observe(EventHandled(f"handler{number}", 0.0, "ValueError"))
 
-    assert [one.handler for one in counters.read().failures] == [f"handler{n}" for n in range(5, MOST_FAILURES + 5)]
+    assert [one.handler for one in counters.read().failures] == [f"handler{n}" for n in range(5, MAX_FAILURES + 5)]
 
 
 def test_calls_are_counted_by_how_they_ended() -> None:
     counters = BotCounters()
-    counters.called("send_message", "ok", 0.1)
-    counters.called("send_message", outcome_of(Throttled("later")), 0.2)
-    counters.called("send_message", outcome_of(OutcomeUnknown("perhaps")), 0.3)
-    counters.called("send_message", outcome_of(ServiceError("no")), 0.4)
+    counters.count_call("send_message", "ok", 0.1)
+    counters.count_call("send_message", outcome_of(Throttled("later")), 0.2)
+    counters.count_call("send_message", outcome_of(OutcomeUnknown("perhaps")), 0.3)
+    counters.count_call("send_message", outcome_of(ServiceError("no")), 0.4)
 
     counts = counters.read()
 

@@ -163,11 +163,11 @@ async def abandoned(site: Site) -> None:
 
 
 async def postponed(site: Site) -> None:
-    site.status_monitor.last_reload.note(is_refused=False, postponed=("store",))
+    site.status_monitor.last_reload.record(is_refused=False, postponed=("store",))
 
 
 async def reload_refused(site: Site) -> None:
-    site.status_monitor.last_reload.note(is_refused=True)
+    site.status_monitor.last_reload.record(is_refused=True)
 
 
 ROWS: dict[str, tuple[Make, int, int, set[str]]] = {
@@ -288,7 +288,7 @@ async def test_each_reason_to_be_degraded_is_logged_when_it_begins_and_when_it_e
             for hours, threads in enumerate((3, 1, 0)):
                 for number in range(threads):
                     talk.bot.context.degraded.begin("lane_failing", "it fails", anyio.current_time(), place=str(number))
-                status_monitor.last_reload.note(is_refused=hours == 0)
+                status_monitor.last_reload.record(is_refused=hours == 0)
                 for _ in range(3):
                     status_monitor.log_degraded()
                     await anyio.sleep(10)

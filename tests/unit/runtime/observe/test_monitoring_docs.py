@@ -25,7 +25,7 @@ METRIC = re.compile(r"\bchatbot_[a-z_]+\b")
 def known() -> set[str]:
     """Every series of a status in which there is one of each."""
     counters = BotCounters()
-    counters.called("send_message", "ok", 1.0)
+    counters.count_call("send_message", "ok", 1.0)
     counters.observe(EventHandled("plugin.handler", 1.0))
     counters.token_expires_on = 10.0
     report = BotStatus(

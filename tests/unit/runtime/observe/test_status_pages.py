@@ -170,7 +170,7 @@ async def test_the_status_tells_what_is_left_of_the_services_quotas_and_no_rule_
 
 async def test_metrics_are_text_that_prometheus_reads_and_say_that_this_is_the_emulator(site: Open) -> None:
     async with site() as here:
-        here.counters.called("send_message", "throttled", 0.2)
+        here.counters.count_call("send_message", "throttled", 0.2)
         answer = await here.get("/metrics")
 
     families = {family.name: family for family in text_string_to_metric_families(answer.text)}

@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from chatbot.model import UserId
-from chatbot.runtime.observe.status import TRIAL
+from chatbot.runtime.observe.status import PROBE_WRITES
 from chatbot.stores import SqliteStore
 
 
 async def test_the_trial_is_written_to_the_file_each_time_and_leaves_nothing(tmp_path: Path) -> None:
     log, bot = tmp_path / "bots.db-wal", UserId("8:acs:bot")
     async with SqliteStore(tmp_path / "bots.db") as store:
-        await store.commit(bot, TRIAL)  # notes who the bot is, the first time
+        await store.commit(bot, PROBE_WRITES)  # notes who the bot is, the first time
         before = log.stat().st_size
 
-        await store.commit(bot, TRIAL)
+        await store.commit(bot, PROBE_WRITES)
 
         assert log.stat().st_size > before
         assert await store.attempts(bot) == {}
