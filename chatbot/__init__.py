@@ -131,7 +131,7 @@ __all__ = [
     "text",
 ]
 
-_ROOMS = (
+_MODULES = (
     "chatbot.actions",
     "chatbot.conversation",
     "chatbot.dispatch.arguments",
@@ -153,9 +153,9 @@ if not TYPE_CHECKING:  # type checkers know the names from above, and flag those
 
     def __getattr__(name: str) -> Any:
         if name in __all__:
-            for room in map(import_module, _ROOMS):
-                if hasattr(room, name):
-                    globals()[name] = value = getattr(room, name)
+            for module in map(import_module, _MODULES):
+                if hasattr(module, name):
+                    globals()[name] = value = getattr(module, name)
                     return value
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

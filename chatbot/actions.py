@@ -38,7 +38,7 @@ def action_key(
 APOLOGY: Final = "Sorry, something went wrong on my side, so I could not do that. Please try again in a while."
 """Sent to a person when all attempts to handle their message have failed, unless bots.yaml sets another text."""
 
-_HIGH_HALF: Final = ("\ud800", "\udbff")
+_HIGH_SURROGATE: Final = ("\ud800", "\udbff")
 
 
 def expect_text(value: object, what: str) -> str:
@@ -66,13 +66,13 @@ def expect_identifier(value: object, what: str) -> str:
         ValueError: it has half of a surrogate pair.
     """
     text = expect_text(value, what)
-    if not is_whole(text):
+    if not is_encodable(text):
         msg = f"{what} got a text with half of a surrogate pair, which has no UTF-8 form; remove it"
         raise ValueError(msg)
     return text
 
 
-def is_whole(text: str) -> bool:
+def is_encodable(text: str) -> bool:
     """Return whether a text has no half of a surrogate pair, so that it can be encoded."""
     if text.isascii():
         return True
@@ -83,7 +83,7 @@ def is_whole(text: str) -> bool:
     return True
 
 
-def readable(text: str, whose: str) -> str:
+def make_encodable(text: str, whose: str) -> str:
     """Return a text that can be encoded: adjacent halves of surrogate pairs are joined, single ones become U+FFFD.
 
     A long answer must not be lost because of half an emoji. The log reports replacements, without the text.
@@ -92,7 +92,7 @@ def readable(text: str, whose: str) -> str:
         text: the text of a handler.
         whose: the handler's name.
     """
-    if is_whole(text):
+    if is_encodable(text):
         return text
     units = text.encode("utf-16-le", "surrogatepass")
     whole = units.decode("utf-16-le", "replace")
@@ -103,7 +103,7 @@ def readable(text: str, whose: str) -> str:
     return whole
 
 
-async def readable_pieces(source: AsyncIterable[str], whose: str) -> AsyncIterator[str]:
+async def make_pieces_encodable(source: AsyncIterable[str], whose: str) -> AsyncIterator[str]:
     """Yield the pieces of a text so that each can be encoded; an emoji that is split over two pieces is joined.
 
     Raises:
@@ -112,12 +112,12 @@ async def readable_pieces(source: AsyncIterable[str], whose: str) -> AsyncIterat
     half = ""
     async for piece in source:
         text, half = half + expect_text(piece, "stream()"), ""
-        if text and _HIGH_HALF[0] <= text[-1] <= _HIGH_HALF[1]:
+        if text and _HIGH_SURROGATE[0] <= text[-1] <= _HIGH_SURROGATE[1]:
             text, half = text[:-1], text[-1]
         if text:
-            yield readable(text, whose)
+            yield make_encodable(text, whose)
     if half:
-        yield readable(half, whose)
+        yield make_encodable(half, whose)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ def install_command(*extras: str) -> str:
     return f"pip install '{DISTRIBUTION}[{','.join(extras)}]'" if extras else f"pip install {DISTRIBUTION}"
 
 
-def strangers(beside: Path = _PACKAGE.parent) -> list[str]:
+def conflicting_distributions(beside: Path = _PACKAGE.parent) -> list[str]:
     """Return other distributions that own the package `chatbot`, as `NAME VERSION`.
 
     They share files: the one installed last has overwritten files of the other, and uninstalling either removes files
@@ -70,7 +70,7 @@ def repair(others: Iterable[str]) -> str:
     )
 
 
-def shadow(directory: Path) -> Path | None:
+def shadowing_path(directory: Path) -> Path | None:
     """Return the file in a directory that Python would import as `chatbot` instead of this package.
 
     Args:

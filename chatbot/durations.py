@@ -38,14 +38,14 @@ _SHOWN: Final = 40
 
 
 class TooLong(ValueError):
-    """The duration exceeds `LONGEST`; the text states the limit."""
+    """The duration exceeds `MAX_QUOTE`; the text states the limit."""
 
 
 def parse_duration(value: object) -> timedelta:
     """Parse a duration: numbers with units, largest first (`1h 30m`). A `timedelta` is returned unchanged.
 
     Raises:
-        TooLong: the duration exceeds `LONGEST`.
+        TooLong: the duration exceeds `MAX_QUOTE`.
         ValueError: the value is not a duration; the text suggests a correction.
     """
     total = value if isinstance(value, timedelta) else _sum_of_parts(value) if isinstance(value, str) else None
@@ -60,10 +60,10 @@ def parse_duration(value: object) -> timedelta:
 
 
 def due_on(now: datetime, when: timedelta | datetime) -> datetime:
-    """Return the due time for a delay or a datetime; a time too far in the past becomes `LONGEST` before now.
+    """Return the due time for a delay or a datetime; a time too far in the past becomes `MAX_QUOTE` before now.
 
     Raises:
-        TimeTooFar: the time is more than `LONGEST` from now; the text is meant for the user who requested it.
+        TimeTooFar: the time is more than `MAX_QUOTE` from now; the text is meant for the user who requested it.
         ValueError: the datetime has no time zone.
     """
     if isinstance(when, datetime) and when.utcoffset() is None:

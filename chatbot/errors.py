@@ -78,7 +78,7 @@ def text_of(error: BaseException) -> str:
         return f"<its __str__ raises {type(worse).__name__}>"
 
 
-def plain(error: BaseException) -> BaseException:
+def plain_error(error: BaseException) -> BaseException:
     """Return an error that everybody can handle: a class of a plugin may have its own idea of what Python keeps in an
     error, such as a `__traceback__` that raises. It is replaced by one of the same name and text.
     """

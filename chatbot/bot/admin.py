@@ -23,7 +23,7 @@ async def drop(bot: Bot, letter: DeadLetter) -> None:
 
 def erase(bot: Bot, user: UserId) -> None:
     """Erase a person from what is held in memory: pending actions, letters that wait for their try, timers."""
-    bot.context.conversations.forget(user)
+    bot.context.conversations.erase(user)
     for lane in bot.scheduler.all_lanes:
         lane.erase(user)
 

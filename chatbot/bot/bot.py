@@ -222,7 +222,7 @@ class Bot:
             Exception: what they need cannot be made; nothing is changed.
         """
         old = self.handlers.dispatcher
-        new = old.remade(plugins)
+        new = old.with_plugins(plugins)
         await self.handlers.generations.replace(new)
         if new.schedules != old.schedules:
             await self.context.conversations.reschedule(new.schedules)

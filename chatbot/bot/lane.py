@@ -161,7 +161,7 @@ class Lane:
     def erase(self, user: UserId) -> None:
         """Erase a person from what waits here to be sent or tried; the store has erased them already."""
         self.drop_letters(lambda letter: erasure.holds(letter, user))
-        self.commits.outbox.forget(user)
+        self.commits.outbox.erase(user)
 
     # ── a turn ────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -25,8 +25,8 @@ from chatbot.dispatch import NoLiveChannel, Outcome
 from chatbot.errors import ServiceError, Throttled
 from chatbot.events import Event
 from chatbot.model import Participant
-from chatbot.outbox.action_rows import person_behind, row_of
-from chatbot.outbox.stream import Stream, broken_off
+from chatbot.outbox.action_rows import person_who_caused, row_of
+from chatbot.outbox.stream import Stream, interrupted_text
 from chatbot.service.budget import Operation
 from chatbot.stores.records import RowStatus
 
@@ -128,7 +128,7 @@ class ThreadLiveChannel:
             self._state.key,
             after=self._commits.latest_version,
             created_ms=int(self._context.clock() * 1000),
-            caused_by=person_behind(self._event),
+            caused_by=person_who_caused(self._event),
         )
         await self._commits.enqueue([row])
 
@@ -155,6 +155,6 @@ async def broken_streams(
         row = await context.find_row(key)
         if row is not None and isinstance(row.action, SendMessage) and row.status is not RowStatus.FAILED:
             shown = commits.unfinished_streams.pop(key, row.action.content)
-            edit = EditMessage(key, broken_off(shown))
+            edit = EditMessage(key, interrupted_text(shown))
             broken.append(KeyedAction(ActionKey(f"{key}.broken.{attempts}"), edit))
     return tuple(broken)

@@ -19,7 +19,7 @@ from chatbot.dispatch import Outcome
 from chatbot.errors import Rejected
 from chatbot.events import ActionFailed, Event, MessageEvent
 from chatbot.model import UserId
-from chatbot.outbox.action_rows import person_behind, pieces_of, receipts_in, row_of, target_of
+from chatbot.outbox.action_rows import person_who_caused, pieces_of, receipts_in, row_of, target_of
 from chatbot.stores.records import DeadLetter, OutboxRow, RowStatus
 from chatbot.stores.writes import DropDeadLetter, Enqueue, OweReceipt, ReopenRow, SaveDeadLetter, SettleRow, Write
 
@@ -221,7 +221,7 @@ class EventProcessor:
                     target,
                     after=after,
                     created_ms=created_ms,
-                    caused_by=person_behind(event),
+                    caused_by=person_who_caused(event),
                     after_failure=isinstance(event, ActionFailed),
                 )
                 for piece in pieces_of(keyed)

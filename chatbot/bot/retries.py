@@ -358,7 +358,7 @@ class RetryLoop:
         if in_hand is None or running is None or running.task.done():
             return None
         where = f"in thread {self._state.thread}" if self._state.thread else "in no thread"
-        return f"{running.whose.name} ({running.whose.place}) {where} for {now - in_hand[1]:.0f} s"
+        return f"{running.owner.name} ({running.owner.place}) {where} for {now - in_hand[1]:.0f} s"
 
     def _unless_abandoned(self, event: Event, outcome: Outcome) -> Outcome:
         """Return the outcome; that of an abandoned handler counts only once the handler has ended."""
@@ -368,17 +368,17 @@ class RetryLoop:
         return outcome
 
     def _slow(self, event: Event, running: RunningCode) -> None:
-        whose = running.whose
+        owner = running.owner
         self._log.warning(
             "handler.delayed",
-            handler=whose.name,
-            place=whose.place,
+            handler=owner.name,
+            place=owner.place,
             event_type=type(event).__name__,
             event_key=event.key,
             seconds=SLOW_SECONDS,
         )
-        self._context.monitor.slow(event, whose.name, whose.place)
-        self.attempts.handler = whose.name
+        self._context.monitor.slow(event, owner.name, owner.place)
+        self.attempts.handler = owner.name
         self._journal.add_long_running(self, running)
 
     def _abandoned(self, event: Event, running: RunningCode) -> None:
@@ -387,24 +387,24 @@ class RetryLoop:
         The handler may still act. If the next event were handled beside it, the thread's order would be broken; and if
         the event were given up at once, both its dead letter and its late effects would be there.
         """
-        shared, whose = self._context.shared, running.whose
+        shared, owner = self._context.shared, running.owner
         key = (self._context.user, self._state.key)
-        shared.abandoned[key] = AbandonedHandler(whose.name, whose.place, running.now)
+        shared.abandoned[key] = AbandonedHandler(owner.name, owner.place, running.now)
         self._log.error(
             "handler.abandoned",
-            handler=whose.name,
-            place=whose.place,
+            handler=owner.name,
+            place=owner.place,
             event_type=type(event).__name__,
             event_key=event.key,
             hint="it did not end after it was canceled; nothing else is handled here until it does",
         )
-        self._context.monitor.abandoned(whose.name)
-        self.attempts.handler = whose.name
+        self._context.monitor.abandoned(owner.name)
+        self.attempts.handler = owner.name
         self._journal.add_long_running(self, running)
 
         def ended(_task: object) -> None:
             shared.abandoned.pop(key, None)
-            self._log.info("handler.ended", handler=whose.name, event_key=event.key)
+            self._log.info("handler.ended", handler=owner.name, event_key=event.key)
             self._wake(self._state.key)
 
         running.task.add_done_callback(ended)

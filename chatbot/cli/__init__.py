@@ -27,9 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ[DEBUG] = "1"
 
     def run() -> int:
-        from chatbot.distribution import repair, strangers
+        from chatbot.distribution import conflicting_distributions, repair
 
-        if others := strangers():
+        if others := conflicting_distributions():
             print(f"chatbot: {repair(others)}", file=sys.stderr)
         try:
             from chatbot.cli.app import run_command

@@ -22,8 +22,8 @@ from chatbot.config import BotConfig, Config, ServiceConfig
 from chatbot.config.load import Examined, examine, in_order
 from chatbot.config.source_location import Problem, SourceLocation, SourceText, masked, printable
 from chatbot.dispatch.handler import Handler
-from chatbot.dispatch.source_location import at
-from chatbot.distribution import shadow, shadowed
+from chatbot.dispatch.source_location import location
+from chatbot.distribution import shadowed, shadowing_path
 from chatbot.durations import format_duration
 from chatbot.errors import ChatbotError, ConfigError
 from chatbot.plugin import Plugin
@@ -195,12 +195,12 @@ def _nondeterministic_calls(plugin: Plugin) -> Iterator[Problem]:
 
 def _location(file: str, number: int) -> SourceLocation:
     """A line of a plugin's source."""
-    return SourceLocation(SourceText(at(file, None), ()), number, 0)
+    return SourceLocation(SourceText(location(file, None), ()), number, 0)
 
 
 def _findings(config: Config, *, is_online: bool) -> Iterator[Finding]:
     """How the store is, and, if that is asked for, whether the service lets the bots in."""
-    if (hidden_by := shadow(config.directory)) is not None:
+    if (hidden_by := shadowing_path(config.directory)) is not None:
         yield warning("packages", shadowed(hidden_by))
     control = ControlDirectory(config.directory)
     store = examine_store(config.store.get_secret_value(), base_dir=config.directory)

@@ -11,7 +11,7 @@ import anyio.to_thread
 import structlog
 
 from chatbot.config import Config
-from chatbot.emulator import DataFileError, Emulator, PortTakenError, Running, World, kept, serve
+from chatbot.emulator import DataFileError, Emulator, PortTakenError, Running, World, persist, serve
 from chatbot.errors import StateError, StoreError, StoreInUse
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.run_directory import ControlDirectory
@@ -28,7 +28,7 @@ def load_world(config: Config, control: ControlDirectory) -> Iterator[World]:
     """
     file = config.directory / config.emulator.data
     try:
-        with kept(World(), file) as world:
+        with persist(World(), file) as world:
             control.adopt(file, file.with_name(f"{file.name}.lock"))
             yield world
     except DataFileError as error:

@@ -26,8 +26,8 @@ from chatbot.emulator import (
     SeedError,
     World,
     event_grid,
-    kept,
     load_seed,
+    persist,
     plant_seed,
     serve,
 )
@@ -167,7 +167,7 @@ async def emulator(
     except ValueError as error:
         return _fail(f"{error}.", EXIT_USAGE)
     try:
-        with kept(emulator.world, content.data) if content.data is not None else nullcontext():
+        with persist(emulator.world, content.data) if content.data is not None else nullcontext():
             content.put_into(emulator, access_key)
             webhook = behavior.event_grid
             async with (

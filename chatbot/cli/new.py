@@ -20,7 +20,7 @@ from cyclopts import Parameter
 
 import chatbot
 from chatbot.config import load_config
-from chatbot.distribution import shadow, shadowed
+from chatbot.distribution import shadowed, shadowing_path
 from chatbot.errors import ConfigError, UnknownName
 
 
@@ -163,7 +163,7 @@ def new(
         msg = f"name the plugin: chatbot new {source or 'dice'}"
         raise UnknownName(msg)
     directory = config.parent
-    if (hidden_by := shadow(directory)) is not None:
+    if (hidden_by := shadowing_path(directory)) is not None:
         raise ConfigError(shadowed(hidden_by))
     module = _module_of(name)
     plugin, test = directory / "plugins" / f"{module}.py", directory / "tests" / f"test_{module}.py"

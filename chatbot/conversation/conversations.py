@@ -260,7 +260,7 @@ class Conversations:
         if writes:
             await self.commit(writes)
 
-    def forget(self, user: UserId) -> None:
+    def erase(self, user: UserId) -> None:
         """Drop dialogs and timers of a person, and those that name them; the store has erased them already."""
         for dialog in list(self._dialogs.values()):
             if dialog.user == user or user in dialog.journal:

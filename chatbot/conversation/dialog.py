@@ -48,7 +48,7 @@ def choose(answer: str, choices: Sequence[C]) -> C:
     raise ValueError(msg)
 
 
-def agrees(answer: str, yes: Sequence[str], no: Sequence[str]) -> bool:
+def is_yes(answer: str, yes: Sequence[str], no: Sequence[str]) -> bool:
     """Return whether an answer means yes; a `ValueError` if it means neither."""
     typed = _word(answer)
     if typed in map(fold_name, yes):
@@ -123,8 +123,8 @@ class Dialog:
     functions: `await address(talk)`. If it returns a text, the text is sent.
     """
 
-    def __init__(self, performance: Replay, host: DialogHost) -> None:
-        self._replay = performance
+    def __init__(self, replay: Replay, host: DialogHost) -> None:
+        self._replay = replay
         self._host = host
 
     def __repr__(self) -> str:
@@ -220,7 +220,7 @@ class Dialog:
         """
         _check_timeout(timeout)
         expect_identifier(question, "ask()")
-        written = _as_written(question, sys._getframe(1))
+        written = _source_text(question, sys._getframe(1))
         if validate is not None and not callable(validate):
             msg = f"validate={validate!r} cannot be called; write a function that takes the answer, such as `int`"
             raise TypeError(msg)
@@ -256,9 +256,9 @@ class Dialog:
         """
         _check_timeout(timeout)
         expect_identifier(question, "confirm()")
-        written = _as_written(question, sys._getframe(1))
+        written = _source_text(question, sys._getframe(1))
         return self._checked(
-            f"{question} ({yes[0]} / {no[0]})", timeout, lambda answer: agrees(answer, yes, no), written
+            f"{question} ({yes[0]} / {no[0]})", timeout, lambda answer: is_yes(answer, yes, no), written
         )
 
     @overload
@@ -360,11 +360,11 @@ class Dialog:
         try:
             return validate(answer)
         except ValueError as error:
-            self._replay.refuse(complaint(error, validate))
+            self._replay.reject(complaint(error, validate))
             raise
 
 
-def _as_written(question: str, caller: FrameType) -> str | None:
+def _source_text(question: str, caller: FrameType) -> str | None:
     """Return the question if it is a constant in the author's source; None if it was computed and may quote people.
 
     Args:
@@ -385,9 +385,9 @@ def _check_timeout(timeout: object) -> None:
 class _ReplayLog:
     """A logger that is silent during replay. It checks at each line, because authors keep the logger in a variable."""
 
-    def __init__(self, log: FilteringBoundLogger, performance: Replay) -> None:
+    def __init__(self, log: FilteringBoundLogger, replay: Replay) -> None:
         self._log = log
-        self._replay = performance
+        self._replay = replay
 
     def __repr__(self) -> str:
         return f"<log of {self._replay.record.handler}>"
@@ -398,18 +398,18 @@ class _ReplayLog:
             return lambda *args, **kwargs: _ReplayLog(found(*args, **kwargs), self._replay)
         if not callable(found) or not self._replay.is_replaying:
             return found
-        return _say_nothing_later if name in _ASYNC_LEVELS else _say_nothing
+        return _ignore_async if name in _ASYNC_LEVELS else _ignore
 
 
 _REBINDING = ("bind", "unbind", "try_unbind", "new")
 _ASYNC_LEVELS = ("adebug", "ainfo", "awarning", "awarn", "aerror", "acritical", "afatal", "aexception", "alog")
 
 
-def _say_nothing(*_args: object, **_kwargs: object) -> None:
+def _ignore(*_args: object, **_kwargs: object) -> None:
     return None
 
 
-async def _say_nothing_later(*_args: object, **_kwargs: object) -> None:
+async def _ignore_async(*_args: object, **_kwargs: object) -> None:
     return None
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final, NoReturn
 
-from chatbot.actions import ActionKey, KeyedAction, SendMessage, action_key, readable
+from chatbot.actions import ActionKey, KeyedAction, SendMessage, action_key, make_encodable
 from chatbot.conversation import journal
 from chatbot.conversation.idempotency import perform, refuse_inside_effect, result_form
 from chatbot.conversation.journal import Entry, JournalStep
@@ -48,7 +48,7 @@ class Replay:
         keyed_actions: messages to send.
         timers: timers that were set and canceled.
         is_suspended: the dialog waits for an answer.
-        is_refused: the current answer was not valid; the dialog goes on waiting for one.
+        is_rejected: the current answer was not valid; the dialog goes on waiting for one.
         diverged: the error if the code does not match the journal.
     """
 
@@ -61,7 +61,7 @@ class Replay:
     keyed_actions: list[KeyedAction] = field(default_factory=list)
     timers: list[SetTimer | DropTimer] = field(default_factory=list)
     is_suspended: bool = False
-    is_refused: bool = False
+    is_rejected: bool = False
     diverged: DialogDiverged | None = None
     _index: int = 0
     _deadline_ms: int | None = None
@@ -84,7 +84,7 @@ class Replay:
         return len(self.entries) > 1
 
     @property
-    def at_rest(self) -> DialogRecord:
+    def before_current_event(self) -> DialogRecord:
         """The record to store if the current event is given up: handling that event again continues from here."""
         if self.entries[-1].step is JournalStep.ASKED:
             del self.entries[-1]
@@ -190,7 +190,7 @@ class Replay:
         assert entry is not None
         return str(entry.value)
 
-    def refuse(self, complaint: str) -> None:
+    def reject(self, complaint: str) -> None:
         """Reject the last answer: send the complaint, and wait for another answer.
 
         Raises:
@@ -200,8 +200,8 @@ class Replay:
         if self._index != len(self.entries):
             self._diverge("it refuses an answer that it accepted before")
         key = action_key(self.record.event.bot, self.record.thread, self.event_key, f"{self.record.handler}:again", 0)
-        self.keyed_actions.append(KeyedAction(key, SendMessage(readable(complaint, self.record.handler))))
-        self.is_refused = True
+        self.keyed_actions.append(KeyedAction(key, SendMessage(make_encodable(complaint, self.record.handler))))
+        self.is_rejected = True
         self._suspend()
 
     async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -248,7 +248,7 @@ class Replay:
         self._index += 1
 
     def _add_action(self, index: int, action: SendMessage) -> None:
-        content = readable(action.content, self.record.handler)
+        content = make_encodable(action.content, self.record.handler)
         self.keyed_actions.append(KeyedAction(self._key(index), replace(action, content=content)))
 
     def _key(self, index: int) -> ActionKey:

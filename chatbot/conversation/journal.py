@@ -92,7 +92,7 @@ def steps(stored: str) -> int:
     return len(load(stored))
 
 
-def go_on(entries: Sequence[Entry], step: JournalStep, value: Any = None) -> list[Entry]:
+def resolve_question(entries: Sequence[Entry], step: JournalStep, value: Any = None) -> list[Entry]:
     """Return the journal of a waiting dialog with its open question resolved.
 
     Args:

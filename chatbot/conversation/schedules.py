@@ -19,7 +19,7 @@ from cronsim import CronSim, CronSimError
 from chatbot.durations import LONGEST
 from chatbot.model import milliseconds
 
-SHORTEST: Final = timedelta(seconds=1)
+MIN_PERIOD: Final = timedelta(seconds=1)
 """The shortest period: the service's own times are no finer."""
 
 _FIELDS: Final = 5
@@ -33,7 +33,7 @@ class Every:
         period: at least a second.
 
     Raises:
-        ValueError: it is shorter, or longer than `LONGEST`.
+        ValueError: it is shorter, or longer than `MAX_QUOTE`.
         TypeError: it is no timedelta.
     """
 
@@ -43,8 +43,8 @@ class Every:
         if not isinstance(self.period, timedelta):
             msg = f"every({self.period!r}) is no time; write every(timedelta(seconds=60))"
             raise TypeError(msg)
-        if self.period < SHORTEST:
-            msg = f"every({self.period}) is more often than every second; give a timedelta of at least {SHORTEST}"
+        if self.period < MIN_PERIOD:
+            msg = f"every({self.period}) is more often than every second; give a timedelta of at least {MIN_PERIOD}"
             raise ValueError(msg)
         if self.period > LONGEST:
             msg = f"every({self.period}) is never within {LONGEST.days} days; give a shorter timedelta"

@@ -198,7 +198,7 @@ def state_type_of(annotation: object) -> StateType | None:
     return StateType(handle, cls, f"{cls.__module__}.{cls.__qualname__}", form, tuple(migrations_of(cls)))
 
 
-def misfit(handle: type[Remembered[Any]], event: type[Event]) -> str | None:
+def why_unavailable(handle: type[Remembered[Any]], event: type[Event]) -> str | None:
     """Return why handlers of this event cannot have this kind of state; None if they can."""
     if handle.per_thread and not issubclass(event, ThreadEvent):
         return f"{event.__name__} happens in no thread; use BotState"

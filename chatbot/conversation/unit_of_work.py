@@ -125,7 +125,7 @@ class UnitOfWork:
         self._writes.append(DropTimer(id))
 
     def resume(self, text: str) -> DialogRecord:
-        """Resume the pending dialog: the next call of `hold_dialog` continues it.
+        """Resume the pending dialog: the next call of `run_dialog` continues it.
 
         Args:
             text: the message as plain text.
@@ -134,7 +134,7 @@ class UnitOfWork:
         self._resumed, self._text = self.pending, text
         return self.pending
 
-    async def hold_dialog(
+    async def run_dialog(
         self, handler: str, text: str, cancel_words: tuple[str, ...], function: Function, host: DialogHost
     ) -> Any:
         """Run the resumed dialog, or begin a new one with the sender of the message.
@@ -169,7 +169,7 @@ class UnitOfWork:
         reply = await run_dialog(performance, function, host)
         self.keyed_actions += performance.keyed_actions
         self._writes += performance.timers
-        if performance.is_refused:
+        if performance.is_rejected:
             return None
         if record.event_key == record.event.key == self._event.key and performance.has_begun:
             self._writes += [DropDialog(id) for id in source.dialogs_like(record)]
@@ -197,9 +197,9 @@ class UnitOfWork:
             entries = entries_for(self._resumed, self._event, self._text, ())
             rest = replace(self._resumed, event_key=self._event.key, is_waiting=False, deadline_ms=None)
             return [SaveDialog(replace(rest, journal=journal.dump(entries), changed_ms=self._now_ms))]
-        if performance is None or performance.is_refused or (self._resumed is None and not performance.has_begun):
+        if performance is None or performance.is_rejected or (self._resumed is None and not performance.has_begun):
             return []
-        return [SaveDialog(performance.at_rest)]
+        return [SaveDialog(performance.before_current_event)]
 
     def _enter_part(self, entry: Entry | None) -> None:
         """Reset the states to what they were in a part of the dialog; None is the current part, with current values."""
@@ -325,22 +325,22 @@ def entries_for(record: DialogRecord, event: Event, text: str, cancel_words: tup
     if event.key == record.event_key:
         return entries
     if isinstance(event, DialogTimedOut):
-        return journal.go_on(entries, JournalStep.TIMED_OUT)
+        return journal.resolve_question(entries, JournalStep.TIMED_OUT)
     if is_cancel(text, cancel_words):
-        return journal.go_on(entries, JournalStep.CANCELLED)
-    return journal.go_on(entries, JournalStep.ANSWERED, text)
+        return journal.resolve_question(entries, JournalStep.CANCELLED)
+    return journal.resolve_question(entries, JournalStep.ANSWERED, text)
 
 
-async def run_dialog(performance: Replay, function: Function, host: DialogHost) -> Any:
+async def run_dialog(replay: Replay, function: Function, host: DialogHost) -> Any:
     """Run a dialog's function to its end or its next question, and return its result; None if it waits.
 
     Raises:
         DialogDiverged: the code does not match the journal.
         Exception: what the function raised.
     """
-    performance.begin()
+    replay.begin()
     try:
-        reply = await function(Dialog(performance, host))
+        reply = await function(Dialog(replay, host))
     except DialogCancelled:
         reply = CANCELLED
     except DialogTimeout:
@@ -351,11 +351,11 @@ async def run_dialog(performance: Replay, function: Function, host: DialogHost) 
         if not _is_suspension(error):
             raise
         reply = None
-    performance.end()
-    if performance.is_suspended:
+    replay.end()
+    if replay.is_suspended:
         return None
     if isinstance(reply, str) and reply.strip():
-        performance.say(SendMessage(reply))
+        replay.say(SendMessage(reply))
         return None
     return reply
 

@@ -42,7 +42,7 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class RateUsage:
     """The answers that a person got lately in a thread.
 
     Args:
@@ -57,9 +57,9 @@ class Share:
         """Return whether the limit is reached at this time."""
         return len(self._lately(rate, now)) >= rate.messages
 
-    def with_answer(self, rate: Rate, now: datetime) -> Share:
+    def with_answer(self, rate: Rate, now: datetime) -> RateUsage:
         """Return a copy with one more answer, without those that are too old to count."""
-        return Share((*self._lately(rate, now), milliseconds(now)))
+        return RateUsage((*self._lately(rate, now), milliseconds(now)))
 
     def _lately(self, rate: Rate, now: datetime) -> tuple[int, ...]:
         now_ms = milliseconds(now)
@@ -71,20 +71,20 @@ class Share:
 
 
 @cache
-def kind_of_share() -> StateType:
+def rate_usage_type() -> StateType:
     """Return the type of state in which shares are stored."""
-    kind = state_type_of(UserState[Share])
+    kind = state_type_of(UserState[RateUsage])
     assert kind is not None
     # Stores of all versions have this name, so it must not follow the class when that moves.
     return replace(kind, name="chatbot.dispatch.rate.Share")
 
 
-REMEMBERED: Final = 10_000
+MAX_SENDERS: Final = 10_000
 """How many threads are remembered for loop protection; the one without answers for longest is dropped first."""
 
-MOST_OF_A_BOT: Final = 10
-MOST_IN_A_ROW: Final = 200
-PAUSE: Final = timedelta(minutes=1)
+MAX_ANSWERS_TO_BOT: Final = 10
+MAX_ANSWERS_IN_A_ROW: Final = 200
+RESET_PAUSE: Final = timedelta(minutes=1)
 
 
 class Verdict(Enum):
@@ -110,7 +110,7 @@ class Access:
 
 
 @dataclass(slots=True)
-class _Row:
+class _AnswersInARow:
     """Answers in a row to one sender in a thread.
 
     A thread's events are handled one after the other, so comparing with the latest key is enough to count each once.
@@ -120,7 +120,7 @@ class _Row:
     last: datetime
     count: int = 0
     latest_key: str | None = None
-    told_key: str | None = None
+    reported_key: str | None = None
 
 
 class AccessPolicy:
@@ -129,8 +129,8 @@ class AccessPolicy:
     def __init__(self, bot: BotInfo, access: Access) -> None:
         self._bot = bot
         self._access = access
-        self._rows: OrderedDict[ThreadId, _Row] = OrderedDict()
-        self._share = kind_of_share()
+        self._answers: OrderedDict[ThreadId, _AnswersInARow] = OrderedDict()
+        self._usage = rate_usage_type()
 
     async def admit(self, event: Event, unit_of_work: UnitOfWork) -> Verdict:
         """Return whether an event may be answered; only events of messages that have a sender are restricted.
@@ -141,27 +141,27 @@ class AccessPolicy:
         if not isinstance(event, MessageEvent) or event.message.sender is None:
             return Verdict.ALLOWED
         sender = event.message.sender
-        if not self._is_invited(sender):
+        if not self._is_allowed(sender):
             return Verdict.DENIED
         if self._is_looping(event, sender):
             return Verdict.LOOP
         rate = self._rate_of(sender)
         if rate is None:
             return Verdict.ALLOWED
-        share: Share = (await unit_of_work.state(self._share)).peek()
+        share: RateUsage = (await unit_of_work.state(self._usage)).peek()
         return Verdict.RATE_LIMITED if share.is_used_up(rate, event.occurred_on) else Verdict.ALLOWED
 
-    async def should_tell(self, event: Event, verdict: Verdict, unit_of_work: UnitOfWork) -> bool:
+    async def should_report(self, event: Event, verdict: Verdict, unit_of_work: UnitOfWork) -> bool:
         """Return whether to report a refusal: only the first one, until the same sender is answered again."""
         assert isinstance(event, MessageEvent)
         if verdict is Verdict.RATE_LIMITED:
-            share = await unit_of_work.state(self._share)
-            known: Share = share.peek()
+            share = await unit_of_work.state(self._usage)
+            known: RateUsage = share.peek()
             share.value = replace(known, is_told=True)
             return not known.is_told
-        row = self._rows[event.thread]
-        news = row.told_key in (None, event.key)
-        row.told_key = event.key if news else row.told_key
+        row = self._answers[event.thread]
+        news = row.reported_key in (None, event.key)
+        row.reported_key = event.key if news else row.reported_key
         return news
 
     async def note_answer(self, event: Event, unit_of_work: UnitOfWork) -> None:
@@ -169,34 +169,34 @@ class AccessPolicy:
         if not isinstance(event, MessageEvent) or event.message.sender is None or isinstance(event, MessageDeleted):
             return
         sender = event.message.sender
-        row = self._rows.get(event.thread)
+        row = self._answers.get(event.thread)
         if row is None or row.sender != sender:
-            row = self._rows[event.thread] = _Row(sender, event.occurred_on)
+            row = self._answers[event.thread] = _AnswersInARow(sender, event.occurred_on)
         row.count += event.key != row.latest_key
         row.latest_key = event.key
         row.last = max(row.last, event.occurred_on)
-        self._rows.move_to_end(event.thread)
-        if len(self._rows) > REMEMBERED:
-            self._rows.popitem(last=False)
+        self._answers.move_to_end(event.thread)
+        if len(self._answers) > MAX_SENDERS:
+            self._answers.popitem(last=False)
         rate = self._rate_of(sender)
         if rate is not None:
-            share = await unit_of_work.state(self._share)
+            share = await unit_of_work.state(self._usage)
             share.value = share.peek().with_answer(rate, event.occurred_on)
 
-    def _is_invited(self, sender: UserId) -> bool:
+    def _is_allowed(self, sender: UserId) -> bool:
         allow, bot = self._access.allow, self._bot
         return allow is None or sender in allow or sender in bot.admins or sender in bot.siblings
 
     def _is_looping(self, event: MessageEvent, sender: UserId) -> bool:
-        row = self._rows.get(event.thread)
+        row = self._answers.get(event.thread)
         if row is None:
             return False
-        if row.sender != sender or event.occurred_on - row.last >= PAUSE:
-            del self._rows[event.thread]
+        if row.sender != sender or event.occurred_on - row.last >= RESET_PAUSE:
+            del self._answers[event.thread]
             return False
         is_bot = sender in self._bot.siblings or event.message.reply_key is not None
         before = row.count - (event.key == row.latest_key)
-        is_looping = before >= (MOST_OF_A_BOT if is_bot else MOST_IN_A_ROW)
+        is_looping = before >= (MAX_ANSWERS_TO_BOT if is_bot else MAX_ANSWERS_IN_A_ROW)
         if is_looping:
             row.last = max(row.last, event.occurred_on)
         return is_looping

@@ -96,14 +96,14 @@ _YES_AND_NO: Final = {
 }  # fmt: skip
 
 
-def _parse_bool(word: str) -> bool:
+def _parse_boolean(word: str) -> bool:
     answer = _YES_AND_NO.get(fold_name(word))
     if answer is None:
         raise ValueError(word)
     return answer
 
 
-def _parse_somebody(word: str) -> NamedParticipant:
+def _parse_participant(word: str) -> NamedParticipant:
     if not fold_name(word).strip("@ "):
         raise ValueError(word)
     return NamedParticipant(word.strip())
@@ -113,9 +113,9 @@ _BY_TYPE: Final[Mapping[Any, ArgumentType]] = {
     str: ArgumentType("a text", str),
     int: ArgumentType("a whole number", lambda word: int(numeric(word))),
     float: ArgumentType("a number", _parse_float),
-    bool: ArgumentType("yes or no", _parse_bool),
+    bool: ArgumentType("yes or no", _parse_boolean),
     date: ArgumentType("a date like 2026-01-31", lambda word: date.fromisoformat(numeric(word))),
     timedelta: ArgumentType("a duration like 90s or 1h30m", lambda word: parse_duration(numeric(word))),
     UUID: ArgumentType("a UUID", lambda word: UUID(numeric(word))),
-    Participant: ArgumentType("the name of somebody here", _parse_somebody),
+    Participant: ArgumentType("the name of somebody here", _parse_participant),
 }

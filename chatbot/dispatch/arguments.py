@@ -177,13 +177,13 @@ class Arguments:
         if not typed and not self.arguments:
             return Values()
         try:
-            return _Reading(self.arguments, typed).values()
+            return _Parser(self.arguments, typed).values()
         except BadArguments as error:
             msg = f"{error}\nUsage: {self.usage}"
             raise BadArguments(msg) from None
 
 
-class _Reading:
+class _Parser:
     """A single pass over the text after a command."""
 
     def __init__(self, arguments: Sequence[Argument], typed: str) -> None:
@@ -206,7 +206,7 @@ class _Reading:
                 self._values.many = [argument.read(word) for word in self._words()]
             elif not self._take_one(argument):
                 break
-        self._refuse_what_is_left()
+        self._check_end()
         for option in self._options.values():
             if option.is_required and option.name not in self._values.named:
                 msg = f"{option.label} is missing."
@@ -232,11 +232,11 @@ class _Reading:
             msg = f"{argument.label} is missing."
             raise BadArguments(msg)
 
-    def _refuse_what_is_left(self) -> None:
+    def _check_end(self) -> None:
         for word in self._words():
-            raise BadArguments(self._more_than_it_takes(word))
+            raise BadArguments(self._unexpected_word(word))
 
-    def _more_than_it_takes(self, word: str) -> str:
+    def _unexpected_word(self, word: str) -> str:
         taken = [argument.label for argument in self._positional]
         if not taken:
             return f'I do not know what to do with "{_shown(word)}": this command takes nothing behind it.'

@@ -36,7 +36,7 @@ import anyio.lowlevel
 from anyio import CancelScope
 
 from chatbot.dispatch.plugin_tasks import is_plugin_code
-from chatbot.errors import AbnormalExit, plain
+from chatbot.errors import AbnormalExit, plain_error
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,7 +47,7 @@ SLOW_SECONDS: Final = 60.0
 ABANDON_SECONDS: Final = 5.0
 """How long code may take to end once it was told to stop."""
 
-EndsAll = Callable[[BaseException], bool]
+IsFatal = Callable[[BaseException], bool]
 """Says of an error whether it ends everything at once, rather than being a failure of the event in hand."""
 
 
@@ -65,7 +65,7 @@ class AuthorFunction(Protocol):
         ...
 
 
-class EndOfAll(BaseException):
+class FatalError(BaseException):
     """Carries an error that ends everything through all who handle failures; see `AuthorCode`."""
 
     def __init__(self, raised: BaseException) -> None:
@@ -86,9 +86,9 @@ class RunLimits(NamedTuple):
     """
 
     timeout: float | None = None
-    slow: Callable[[RunningCode], None] = lambda _running: None
-    abandoned: Callable[[RunningCode], None] = lambda _running: None
-    begun: Callable[[RunningCode], None] = lambda _running: None
+    on_slow: Callable[[RunningCode], None] = lambda _running: None
+    on_abandoned: Callable[[RunningCode], None] = lambda _running: None
+    on_started: Callable[[RunningCode], None] = lambda _running: None
     before: Callable[[str], Awaitable[None]] | None = None
 
 
@@ -104,14 +104,14 @@ class AuthorCode:
     """Runs what authors of plugins have written, for one bot. Enter it around all events to keep a spare task.
 
     Args:
-        ends_all: which errors are raised as `EndOfAll`. Only tests have any: a `pytest.fail()` in a handler, or a
+        ends_all: which errors are raised as `FatalError`. Only tests have any: a `pytest.fail()` in a handler, or a
             real Ctrl-C, ends the test at once.
     """
 
-    __slots__ = ("_ends_all", "_entered", "_spare")
+    __slots__ = ("_entered", "_is_fatal", "_spare")
 
-    def __init__(self, ends_all: EndsAll | None = None) -> None:
-        self._ends_all = ends_all
+    def __init__(self, is_fatal: IsFatal | None = None) -> None:
+        self._is_fatal = is_fatal
         self._entered = 0  # generations of a bot's plugins share it, and overlap
         self._spare: SpareTask | None = None
 
@@ -131,7 +131,7 @@ class AuthorCode:
     async def run(
         self,
         code: Coroutine[Any, Any, T],
-        whose: AuthorFunction,
+        owner: AuthorFunction,
         *,
         timeout: float | None = None,
         limits: RunLimits | None = None,
@@ -152,20 +152,20 @@ class AuthorCode:
         """
         spare = self._spare
         if spare is None or not spare.is_parked or spare.handed_over.done():
-            running = RunningCode(whose, timeout, limits)
+            running = RunningCode(owner, timeout, limits)
             running.start(code)
             if spare is None or spare.task.done():
                 self._spare = SpareTask() if self._entered else None
         else:
             spare.is_parked = False  # what the code calls may run code itself
-            begun = RunningCode(whose, timeout, limits, spare.task) if limits is not None else None
+            begun = RunningCode(owner, timeout, limits, spare.task) if limits is not None else None
             try:
-                rest = spare.step(code, whose.name)
+                rest = spare.step(code, owner.name)
                 if rest is None and spare.is_untouched():
                     spare.is_parked = True
                     value: T = spare.result
                     return value
-                rest = rest or Rest(result=spare.result)
+                rest = rest or Continuation(result=spare.result)
             except BaseException as raised:
                 if spare.is_untouched():
                     spare.is_parked = True
@@ -173,24 +173,24 @@ class AuthorCode:
                     if failure is raised:
                         raise
                     raise failure from failure.__cause__
-                rest = Rest(error=raised)
-            running = begun or RunningCode(whose, timeout, limits, spare.task)
-            running.go_on(spare, rest)
+                rest = Continuation(error=raised)
+            running = begun or RunningCode(owner, timeout, limits, spare.task)
+            running.resume(spare, rest)
             if self._spare is spare:
                 self._spare = SpareTask()
         await running.ended()
         if running.is_abandoned:
             msg = (
-                f"{whose.place}: {whose.name} did not end within {timeout or 0:g} s,"
+                f"{owner.place}: {owner.name} did not end within {timeout or 0:g} s,"
                 f" nor {ABANDON_SECONDS:g} s after it was canceled"
             )
             raise Abandoned(msg, running)
         if running.error is None and running.is_complete and not running.task.cancelled():
             result: T = running.result
             return result
-        error = asyncio.CancelledError() if running.error is None else plain(running.error)
+        error = asyncio.CancelledError() if running.error is None else plain_error(running.error)
         if running.is_stopped and isinstance(error, asyncio.CancelledError):
-            msg = f"{whose.place}: {whose.name} did not end within {timeout:g} s"
+            msg = f"{owner.place}: {owner.name} did not end within {timeout:g} s"
             raise TimeoutError(msg)
         raise self.failure(error)
 
@@ -208,15 +208,15 @@ class AuthorCode:
         """Return what came out of code of a plugin as an `Exception`, which everybody can handle.
 
         Raises:
-            EndOfAll: it ends everything.
+            FatalError: it ends everything.
         """
-        error = plain(error)
-        for leaf in leaves(error):
+        error = plain_error(error)
+        for leaf in leaf_errors(error):
             raised = leaf.raised if isinstance(leaf, AbnormalExit) else leaf
-            if isinstance(raised, EndOfAll):
+            if isinstance(raised, FatalError):
                 raise raised
-            if self._ends_all is not None and self._ends_all(raised):
-                raise EndOfAll(raised) from None
+            if self._is_fatal is not None and self._is_fatal(raised):
+                raise FatalError(raised) from None
         if isinstance(error, Exception):
             return error
         return AbnormalExit(error).with_traceback(error.__traceback__)
@@ -252,22 +252,22 @@ class RunningCode:
         "is_abandoned",
         "is_complete",
         "is_stopped",
+        "owner",
         "result",
         "task",
-        "whose",
     )
 
     task: asyncio.Task[None]
 
     def __init__(
         self,
-        whose: AuthorFunction,
+        owner: AuthorFunction,
         timeout: float | None = None,
         limits: RunLimits | None = None,
         task: asyncio.Task[None] | None = None,
     ) -> None:
         loop = self._loop = asyncio.get_running_loop()
-        self.whose = whose
+        self.owner = owner
         self._begun = 0.0 if timeout is None and limits is None else loop.time()
         self._timeout = timeout
         self._limits = limits
@@ -282,19 +282,19 @@ class RunningCode:
         if task is not None:
             self.task = task
             if limits is not None:
-                limits.begun(self)
+                limits.on_started(self)
 
     def start(self, code: Coroutine[Any, Any, Any]) -> None:
         """Run the code in a new task."""
-        self.task = asyncio.Task(self._run(code), loop=self._loop, name=self.whose.name)
+        self.task = asyncio.Task(self._run(code), loop=self._loop, name=self.owner.name)
         if self._limits is not None:
-            self._limits.begun(self)
+            self._limits.on_started(self)
         self._start_timer()
 
-    def go_on(self, spare: SpareTask, rest: Rest) -> None:
+    def resume(self, spare: SpareTask, rest: Continuation) -> None:
         """Run the rest of code whose first step was taken in the name of a spare task."""
         self._scope = spare.scope
-        spare.go_on(self, rest)
+        spare.take_over(self, rest)
         self._start_timer()
 
     def _start_timer(self) -> None:
@@ -339,7 +339,7 @@ class RunningCode:
         if self._timeout is not None:
             self._timer = self._loop.call_later(self._timeout - SLOW_SECONDS, self.stop)
         if self._limits is not None:
-            self._limits.slow(self)
+            self._limits.on_slow(self)
 
     def _abandon(self) -> None:
         self._timer = None
@@ -347,7 +347,7 @@ class RunningCode:
             return
         self.is_abandoned = True
         if self._limits is not None:
-            self._limits.abandoned(self)
+            self._limits.on_abandoned(self)
         self._wake()
 
     def stop(self) -> None:
@@ -378,7 +378,7 @@ class RunningCode:
             raise
 
 
-class Rest(Generator[Any, Any, Any]):
+class Continuation(Generator[Any, Any, Any]):
     """What is left of code after its first step; awaited once, by the task in whose name that step was taken.
 
     It is no generator of Python's, because each step is taken in the code's context, which is not that of the task, and
@@ -502,7 +502,7 @@ class SpareTask:
         self._references = self._weak_references = 0
         self.result: Any = None
         self._running: RunningCode | None = None
-        self._rest: Rest | None = None
+        self._rest: Continuation | None = None
         self._is_cancelled = False  # in the first step, by the code
         # An empty context: the task outlives the event in which it is made, and keeps nothing of it alive.
         self.task = MarkedTask(self._run(), loop=loop, name="chatbot.spare", context=Context())
@@ -529,7 +529,7 @@ class SpareTask:
             if self._running is not None:
                 self._running.over()
 
-    def step(self, code: Coroutine[Any, Any, Any], name: str) -> Rest | None:
+    def step(self, code: Coroutine[Any, Any, Any], name: str) -> Continuation | None:
         """Take the first step of code in the name of the task; return what is left, or None and keep the result.
 
         For the code this task is the current one, whether it goes on or not: it may open scopes and timeouts, start
@@ -550,7 +550,7 @@ class SpareTask:
         finally:
             _leave_task(loop, self.task)
             _enter_task(loop, caller)
-        return None if awaited is self else Rest(code, context, awaited)
+        return None if awaited is self else Continuation(code, context, awaited)
 
     def _first_step(self, code: Coroutine[Any, Any, Any]) -> Any:
         """Return what the code waits for; the task itself stands for nothing, as the code has ended."""
@@ -578,7 +578,7 @@ class SpareTask:
             and not self.task.is_marked
         )
 
-    def go_on(self, running: RunningCode, rest: Rest) -> None:
+    def take_over(self, running: RunningCode, rest: Continuation) -> None:
         """Have the task do the rest, and end."""
         self._running, self._rest = running, rest
         self._is_cancelled = self.handed_over.done()
@@ -613,11 +613,11 @@ async def uncancelled(work: Awaitable[T]) -> T:
         raise AbnormalExit(error) from error
 
 
-def leaves(error: BaseException) -> Iterator[BaseException]:
+def leaf_errors(error: BaseException) -> Iterator[BaseException]:
     """Yield the errors of a group, however deep; or the error itself. Everybody can handle them (`plain`)."""
-    error = plain(error)
+    error = plain_error(error)
     if isinstance(error, BaseExceptionGroup):
         for part in error.exceptions:
-            yield from leaves(part)
+            yield from leaf_errors(part)
     else:
         yield error

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, get_args
 
-from chatbot.conversation.state import StateType, misfit, state_type_of
+from chatbot.conversation.state import StateType, state_type_of, why_unavailable
 from chatbot.dispatch.argument_types import CONVERTIBLE, plain_type
 from chatbot.dispatch.arguments import Argument, Arguments, BadArguments, TimerPayload, Values, argument_for
 from chatbot.dispatch.event_view import EventView
@@ -72,7 +72,7 @@ def bind_groups(function: Function, names: frozenset[str], parameters: Sequence[
             has = f" (its filter finds {found})" if names else ""
             refuse(
                 function,
-                _unfillable(
+                _why_unfillable(
                     function, parameter, f"provide it, make it a State, or have a regex find a text of its name{has}"
                 ),
             )
@@ -80,7 +80,7 @@ def bind_groups(function: Function, names: frozenset[str], parameters: Sequence[
         if argument is None or argument.is_many or plain_type(parameter.annotation) is Participant:
             refuse(
                 function,
-                _unfillable(function, parameter, f"a text that a filter found becomes {CONVERTIBLE}"),
+                _why_unfillable(function, parameter, f"a text that a filter found becomes {CONVERTIBLE}"),
             )
         arguments[parameter.name] = (argument, parameter.default)
 
@@ -137,7 +137,7 @@ def _command_argument(function: Function, parameter: inspect.Parameter) -> Argum
     argument = argument_for(parameter)
     if argument is None:
         remedy = f"a command's arguments are {CONVERTIBLE}, Participant, or Rest; provide anything else"
-        refuse(function, _unfillable(function, parameter, remedy))
+        refuse(function, _why_unfillable(function, parameter, remedy))
     _check_default(function, parameter)
     return argument
 
@@ -156,7 +156,7 @@ def _check_default(function: Function, parameter: inspect.Parameter) -> None:
         )
 
 
-def _unfillable(function: Function, parameter: inspect.Parameter, remedy: str) -> str:
+def _why_unfillable(function: Function, parameter: inspect.Parameter, remedy: str) -> str:
     if parameter.annotation is parameter.empty:
         return f"parameter {parameter.name!r} of {name_of(function)} has no type; {remedy}"
     return (
@@ -183,7 +183,7 @@ def states_of(function: Function, event: type[Event], parameters: Iterable[inspe
             refuse(function, f"parameter {parameter.name!r} of {name_of(function)}: {error}")
         if kind is None:
             continue
-        reason = misfit(kind.handle, event)
+        reason = why_unavailable(kind.handle, event)
         if reason is not None:
             refuse(
                 function,

@@ -31,9 +31,9 @@ from chatbot.actions import (
     action_key,
     expect_identifier,
     expect_text,
+    make_encodable,
+    make_pieces_encodable,
     piece_key,
-    readable,
-    readable_pieces,
 )
 from chatbot.conversation.idempotency import refuse_inside_effect
 from chatbot.conversation.unit_of_work import UnitOfWork
@@ -62,7 +62,7 @@ from chatbot.model import (
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-LONGEST: Final = 200
+MAX_QUOTE: Final = 200
 """How many characters of a message are quoted."""
 
 
@@ -75,8 +75,8 @@ def quoted(said: str, answer: str, kind: Literal["text", "html"]) -> str:
         kind: the type of the reply.
     """
     beginning = said.strip()
-    if len(beginning) > LONGEST:
-        beginning = beginning[:LONGEST].rstrip() + "…"
+    if len(beginning) > MAX_QUOTE:
+        beginning = beginning[:MAX_QUOTE].rstrip() + "…"
     if not beginning:
         return answer
     if kind == "html":
@@ -128,7 +128,7 @@ class Durable:
             TypeError: the function takes other arguments, or `when` is neither a timedelta nor a datetime.
             CannotStore: an argument is not of its declared type.
         """
-        self._check_can_ask("later")
+        self._check_can_act("later")
         name = qualified_name(timer)
         due, stored = self._plan_timer(when, name, payload)
         id = TimerId(self._buffer.next_key(self._handler))
@@ -148,7 +148,7 @@ class Durable:
 
     async def cancel(self, timer: TimerId) -> None:
         """Cancel a timer that `later` has set; does nothing if it has been called already."""
-        self._check_can_ask("cancel")
+        self._check_can_act("cancel")
         self._buffer.unit_of_work.drop_timer(expect_identifier(timer, "cancel()"))
 
     @overload
@@ -181,7 +181,7 @@ class Durable:
         name = action_key(view.bot.user, view.thread, view.event.key, f"{self._handler}:{key}", 0)
         return await self._buffer.unit_of_work.once(name, function, *args, **kwargs)
 
-    def _check_can_ask(self, method: str) -> None:
+    def _check_can_act(self, method: str) -> None:
         """Refuse actions where they would be lost: after the handler's end, and inside functions called once."""
         self._check_open()
         remedy = (
@@ -359,9 +359,9 @@ class Context(Durable, Generic[E]):
             msg = "reply() takes either a text or html=…"
             raise ValueError(msg)
         kind: Literal["text", "html"] = "text" if html is None else "html"
-        content = readable(expect_text(text if html is None else html, "reply()"), self._handler)
+        content = make_encodable(expect_text(text if html is None else html, "reply()"), self._handler)
         kept = _checked(metadata or {})
-        self._where(thread)
+        self._target_thread(thread)
         if quote and content.strip():
             content = quoted(self._quotable(), content, kind)
         check_message("reply()", content, kept, is_html=kind == "html")
@@ -386,12 +386,12 @@ class Context(Durable, Generic[E]):
             TypeError: the source is not an async iterable, or a piece is not a `str`.
             Exception: what the source raises; the text shown so far stays until a retry replaces it.
         """
-        self._check_can_ask("stream")
+        self._check_can_act("stream")
         if not isinstance(source, AsyncIterable):
             msg = f"stream() takes an async iterable of texts, not {type(source).__name__}; a text is for reply()"
             raise TypeError(msg)
         key = self._buffer.next_key(self._handler)
-        actions = await self._buffer.live.stream(key, readable_pieces(source, self._handler))
+        actions = await self._buffer.live.stream(key, make_pieces_encodable(source, self._handler))
         for number, action in enumerate(actions):
             # Further messages count as pieces of this one, so that its handle edits and deletes them, too.
             is_piece = isinstance(action, SendMessage)
@@ -437,13 +437,13 @@ class Context(Durable, Generic[E]):
             StateError: the event has no thread and none was given, the handler has ended, or the reply was empty and
                 was not sent.
         """
-        content = readable(expect_text(content, "edit()"), self._handler)
+        content = make_encodable(expect_text(content, "edit()"), self._handler)
         if not content.strip():
             msg = "edit() has nothing to say; an empty message cannot be sent, use delete()"
             raise ValueError(msg)
         target, where = target_of(message, thread)
-        self._where(where)
-        self._check_can_ask("edit")
+        self._target_thread(where)
+        self._check_can_act("edit")
         pieces = await self._buffer.pieces(target)
         pieces_of_edit("edit()", content, pieces)
         self._add_action(EditMessage(target, content, where), "edit", pieces=pieces)
@@ -451,20 +451,20 @@ class Context(Durable, Generic[E]):
     async def delete(self, message: SentMessage | MessageId | ActionKey, *, thread: ThreadId | None = None) -> None:
         """Delete one of the bot's messages, with all its pieces; arguments and errors as for `edit`."""
         target, where = target_of(message, thread)
-        self._where(where)
-        self._check_can_ask("delete")
+        self._target_thread(where)
+        self._check_can_act("delete")
         self._add_action(DeleteMessage(target, where), "delete", pieces=await self._buffer.pieces(target))
 
     async def add_participants(self, *people: Participant | UserId, thread: ThreadId | None = None) -> None:
         """Add people to the thread; adding somebody who is in it changes nothing."""
-        self._where(thread)
+        self._target_thread(thread)
         everyone = tuple(self._participant(person, "add_participants()") for person in people)
         if everyone:
             self._add_action(AddParticipants(everyone, thread), "add_participants")
 
     async def remove_participant(self, who: Participant | UserId, *, thread: ThreadId | None = None) -> None:
         """Remove a person from the thread."""
-        self._where(thread)
+        self._target_thread(thread)
         user = self._participant(who, "remove_participant()").user
         self._add_action(RemoveParticipant(user, thread), "remove_participant")
 
@@ -474,20 +474,20 @@ class Context(Durable, Generic[E]):
 
     async def update_topic(self, topic: str, *, thread: ThreadId | None = None) -> None:
         """Change the topic of the thread."""
-        topic = readable(expect_text(topic, "update_topic()"), self._handler)
+        topic = make_encodable(expect_text(topic, "update_topic()"), self._handler)
         if not topic.strip():
             msg = "update_topic() got an empty topic; the service takes none"
             raise ValueError(msg)
-        self._where(thread)
+        self._target_thread(thread)
         self._add_action(UpdateTopic(topic, thread), "update_topic")
 
     async def acknowledge(self: Context[MessageEvent]) -> None:
         """Send a read receipt for the message; only needed with `ack: manual`."""
-        self._check_can_ask("acknowledge")
+        self._check_can_act("acknowledge")
         self._buffer.is_acknowledged = True
 
     def _add_action(self, action: Action, method: str, *, pieces: int = 1) -> ActionKey:
-        self._check_can_ask(method)
+        self._check_can_act(method)
         return self._buffer.add(self._handler, action, pieces=pieces)
 
     def _quotable(self) -> str:
@@ -500,9 +500,9 @@ class Context(Durable, Generic[E]):
         participant = who if isinstance(who, Participant) else Participant(who)
         user = UserId(expect_identifier(participant.user, call))
         name = participant.display_name
-        return Participant(user, name if name is None else readable(expect_text(name, call), self._handler))
+        return Participant(user, name if name is None else make_encodable(expect_text(name, call), self._handler))
 
-    def _where(self, thread: ThreadId | None) -> None:
+    def _target_thread(self, thread: ThreadId | None) -> None:
         if thread is not None:
             expect_identifier(thread, "thread=")
         if thread is None and self._view.thread is None:
@@ -510,7 +510,7 @@ class Context(Durable, Generic[E]):
             raise StateError(msg)
 
 
-class ContextOfDialog:
+class ContextDialogHost:
     """Implements `DialogHost` with the context of the current event."""
 
     __slots__ = ("_ctx",)

@@ -21,17 +21,17 @@ from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any, Final, NamedTuple, Protocol, Self
 
-from chatbot.actions import ActionKey, KeyedAction, SendMessage, SendReadReceipt, readable
+from chatbot.actions import ActionKey, KeyedAction, SendMessage, SendReadReceipt, make_encodable
 from chatbot.conversation.dialog import is_cancel
 from chatbot.conversation.schedules import Schedule
 from chatbot.conversation.unit_of_work import LOST, UnitOfWork
 from chatbot.dispatch.access import Access, AccessPolicy, Verdict
 from chatbot.dispatch.action_buffer import ActionBuffer, HandlerScope, no_handler_scope
 from chatbot.dispatch.arguments import BadArguments, TimerPayload
-from chatbot.dispatch.author_code import AuthorCode, AuthorFunction, EndsAll, RunLimits
+from chatbot.dispatch.author_code import AuthorCode, AuthorFunction, IsFatal, RunLimits
 from chatbot.dispatch.binding import Match
 from chatbot.dispatch.context import Context
-from chatbot.dispatch.event_view import BotInfo, CommandInfo, EventView, among_people, is_own
+from chatbot.dispatch.event_view import BotInfo, CommandInfo, EventView, is_own, without_bots
 from chatbot.dispatch.handler import Handler
 from chatbot.dispatch.live import LiveChannel, NoLiveChannel
 from chatbot.dispatch.outcome import PASS, Ack, Outcome, Reply, Retry
@@ -52,7 +52,7 @@ LOST_DIALOG: Final = "chatbot.dialog"
 RECEIPT: Final = "chatbot.receipt"
 """The prefix of read receipts' keys. Receipts get no rows in the outbox: only the newest one of a thread is due."""
 
-APOLOGIZER: Final = "chatbot.apology"
+APOLOGY_HANDLER: Final = "chatbot.apology"
 """The handler name of apologies for messages that could not be handled."""
 
 LIMIT: Final = "chatbot.limit"
@@ -64,8 +64,8 @@ _NEAR: Final = 0.75  # /hepl is near /help, /hello is not: it may be meant for a
 class _Listeners(NamedTuple):
     """The handlers of one class of events, in order: all, and those that also take messages without text."""
 
-    everyone: tuple[Handler, ...]
-    wordless: tuple[Handler, ...]
+    handlers: tuple[Handler, ...]
+    without_text: tuple[Handler, ...]
 
 
 class HandlerSource(Protocol):
@@ -101,11 +101,11 @@ class Dispatcher:
         bot: BotInfo,
         ack: Ack = Ack.HANDLED,
         access: Access | None = None,
-        ends_all: EndsAll | None = None,
+        is_fatal: IsFatal | None = None,
         apology: str | None = None,
     ) -> None:
         self._apology = apology
-        self.author_code = AuthorCode(ends_all)
+        self.author_code = AuthorCode(is_fatal)
         registry = HandlerRegistry(handler for plugin in plugins for handler in plugin.handlers())
         handlers = registry.everyone
         self._bot = bot
@@ -135,7 +135,7 @@ class Dispatcher:
         finally:
             await self._provider_cache.__aexit__(*exc_info)
 
-    def remade(self, plugins: Iterable[HandlerSource]) -> Dispatcher:
+    def with_plugins(self, plugins: Iterable[HandlerSource]) -> Dispatcher:
         """Return a dispatcher of other plugins for the same bot, with the same rate limits and running code.
 
         Raises:
@@ -168,7 +168,7 @@ class Dispatcher:
 
     def subscribes(self, event: type[Event]) -> bool:
         """Return whether any handler takes events of this class."""
-        return bool(self._listeners_of(event).everyone) or (event is MessageReceived and bool(self._commands))
+        return bool(self._listeners_of(event).handlers) or (event is MessageReceived and bool(self._commands))
 
     async def dispatch(
         self,
@@ -227,7 +227,7 @@ class Dispatcher:
             except TimeTooFar as error:
                 if handler is None or handler.is_dialog or not isinstance(event, MessageReceived):
                     return self._failed(handler, event, buffer, error)
-                return self._explained(handler, event, buffer, error)
+                return self._explain(handler, event, buffer, error)
             except Exception as error:
                 return self._failed(handler, event, buffer, error)
             if verdict is not Verdict.ALLOWED:
@@ -301,12 +301,12 @@ class Dispatcher:
         if self._apology is None or people is None or not isinstance(people.event, MessageReceived):
             return []
         apology = ActionBuffer(people, UnitOfWork(people.event))
-        apology.add(APOLOGIZER, SendMessage(self._apology))
+        apology.add(APOLOGY_HANDLER, SendMessage(self._apology))
         return apology.keyed_actions
 
     async def _refuse(self, event: Event, verdict: Verdict, buffer: ActionBuffer) -> None:
         """Report once that a sender is over a limit: to a person by a message, of a bot by a line in the log."""
-        if not await self._access.should_tell(event, verdict, buffer.unit_of_work):
+        if not await self._access.should_report(event, verdict, buffer.unit_of_work):
             return
         if verdict is Verdict.RATE_LIMITED:
             buffer.add(LIMIT, SendMessage("That is a lot at once. Please give me a moment, and then ask again."))
@@ -319,7 +319,7 @@ class Dispatcher:
     def _views(self, event: Event) -> tuple[EventView, EventView | None]:
         """Return the event as handlers with `from_bots` see it, and as others do; None if others do not get it."""
         everyone = EventView(event, self._bot, self._infos, self._payloads)
-        concerning_people = among_people(event, self._bot)
+        concerning_people = without_bots(event, self._bot)
         if concerning_people is event:
             return everyone, everyone
         if concerning_people is None:
@@ -335,7 +335,7 @@ class Dispatcher:
         line = view.command_line if self._commands and isinstance(view.event, MessageReceived) else None
         if line is not None:
             command = self._commands.get(line.name)
-        others = listeners.everyone if command is not None or view.has_text else listeners.wordless
+        others = listeners.handlers if command is not None or view.has_text else listeners.without_text
         first: tuple[Handler, ...] = () if command is None else (command,)
         if pending is None:
             return chain(first, others) if first else others
@@ -433,15 +433,15 @@ class Dispatcher:
         except CannotStore as error:
             if handler is not None:
                 error = CannotStore(f"{handler.place}: {handler.name} left what cannot be stored: {text_of(error)}")
-            return Outcome(handler=name, error=error, is_final=True, writes=self._parked(buffer.unit_of_work))
+            return Outcome(handler=name, error=error, is_final=True, writes=self._dialog_writes(buffer.unit_of_work))
         except BaseException as error:  # classes of states, and how they are stored, are code of plugins
             return self._failed(handler, event, buffer, self.author_code.failure(error))
         return Outcome(tuple(buffer.keyed_actions), name, writes=writes)
 
-    def _explained(self, handler: Handler, event: Event, buffer: ActionBuffer, error: TimeTooFar) -> Outcome:
+    def _explain(self, handler: Handler, event: Event, buffer: ActionBuffer, error: TimeTooFar) -> Outcome:
         """Send the error's text to the person; the handler's other actions are dropped."""
         answer = ActionBuffer(buffer.view, UnitOfWork(event))
-        answer.add(handler.name, SendMessage(readable(text_of(error), handler.name)))
+        answer.add(handler.name, SendMessage(make_encodable(text_of(error), handler.name)))
         return self._done(handler, event, answer, is_owed=True)
 
     def _failed(self, handler: Handler | None, event: Event, buffer: ActionBuffer, error: Exception) -> Outcome:
@@ -452,9 +452,9 @@ class Dispatcher:
             _add_receipt(event, receipt)
         retry = (handler.registration.options.retry if handler else None) or Retry()
         is_final = isinstance(error, CannotStore | DialogDiverged)
-        return Outcome(tuple(receipt.keyed_actions), name, error, retry, is_final, self._parked(unit_of_work))
+        return Outcome(tuple(receipt.keyed_actions), name, error, retry, is_final, self._dialog_writes(unit_of_work))
 
-    def _parked(self, unit_of_work: UnitOfWork) -> tuple[Write, ...]:
+    def _dialog_writes(self, unit_of_work: UnitOfWork) -> tuple[Write, ...]:
         """Return writes with which a retry of the dead letter continues the dialog; none if they cannot be made."""
         try:
             return tuple(self.author_code.call(unit_of_work.dialog_writes_on_failure))

@@ -41,7 +41,7 @@ _BETWEEN: Final = re.compile(r"[\s,:;.!?…·~،؛。、-]*")
 _MASK: Final = "\ufffe"
 """Replaces a mention that was compared by its id. It is a noncharacter: not a letter, and it cannot be typed."""
 
-_MOST_PARTS: Final = 5
+_MAX_PARTS: Final = 5
 """The maximum number of adjacent mentions without an id into which Teams splits one name."""
 
 
@@ -174,7 +174,7 @@ class EventView:
         return self._normalized
 
     @property
-    def typed_otherwise(self) -> Normalized | None:
+    def normalized_if_different(self) -> Normalized | None:
         """Return the normalized text, or None if it equals the text, which is the usual case."""
         if self._typed is False:
             self._typed = None if normalize(self.text) == self.text else self.normalized
@@ -213,7 +213,7 @@ class EventView:
         name, text = fold_name(self.bot.display_name), self.text
         for first, mention in enumerate(mentions):
             parts = ""
-            for part in mentions[first : first + _MOST_PARTS] if name else ():
+            for part in mentions[first : first + _MAX_PARTS] if name else ():
                 if part.user is not None or (parts and text[mention.end : part.start].strip()):
                     break
                 parts, mention = f"{parts} {text[part.start : part.end]}", part
@@ -246,7 +246,7 @@ class EventView:
 
     def _find_command(self) -> CommandLine | None:
         text = self.text
-        if text[0] == "/" and self.typed_otherwise is None:  # fast path: nearly every command
+        if text[0] == "/" and self.normalized_if_different is None:  # fast path: nearly every command
             found = _COMMAND.match(text)
             return None if found is None else CommandLine(fold_name(found[1]), text[found.end() :].strip())
         typed = self.normalized
@@ -311,7 +311,7 @@ def is_own(event: Event, bot: BotInfo) -> bool:
     return _author(event) == bot.user
 
 
-def among_people(event: Event, bot: BotInfo) -> Event | None:
+def without_bots(event: Event, bot: BotInfo) -> Event | None:
     """Remove the daemon's other bots from an event; return None if nobody else is left."""
     if isinstance(event, SystemEvent) and isinstance(event, ParticipantsAdded | ParticipantsRemoved):
         people = tuple(person for person in event.participants if person.user not in bot.siblings)

@@ -159,7 +159,7 @@ class _Regex(Filter):
         found = self.pattern.search(view.text)
         if found is not None:
             return found.groupdict()
-        typed = view.typed_otherwise
+        typed = view.normalized_if_different
         if typed is None or (found := self.pattern.search(typed.text)) is None:
             return None
         spans = {name: found.span(name) for name in self.pattern.groupindex}

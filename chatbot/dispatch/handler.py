@@ -26,7 +26,7 @@ from chatbot.dispatch.binding import (
     payload_of,
     states_of,
 )
-from chatbot.dispatch.context import Context, ContextOfDialog
+from chatbot.dispatch.context import Context, ContextDialogHost
 from chatbot.dispatch.error_handler import ErrorHandler
 from chatbot.dispatch.event_view import CommandInfo, EventView
 from chatbot.dispatch.filters import NOTHING, Filter, Found
@@ -236,8 +236,8 @@ class Handler:
         return called
 
     async def _talk(self, ctx: Context[Any], function: Callable[[Dialog], Any], unit_of_work: UnitOfWork) -> Reply:
-        reply: Reply = await unit_of_work.hold_dialog(
-            self.name, ctx.text, self.cancel_words, function, ContextOfDialog(ctx)
+        reply: Reply = await unit_of_work.run_dialog(
+            self.name, ctx.text, self.cancel_words, function, ContextDialogHost(ctx)
         )
         return None if reply is PASS and unit_of_work.has_dialog_step else reply
 

@@ -61,9 +61,9 @@ def prepare_layer(function: Middleware, scope: Scope) -> BoundMiddleware:
 
 def compose(middleware: Sequence[MiddlewareChain]) -> MiddlewareChain:
     """Compose middleware into one; the first is the outermost."""
-    composed: MiddlewareChain = _straight
+    composed: MiddlewareChain = _call_directly
     for outer in reversed(middleware):
-        composed = outer if composed is _straight else partial(_around, outer, composed)
+        composed = outer if composed is _call_directly else partial(_around, outer, composed)
     return composed
 
 
@@ -72,7 +72,7 @@ def compose_once(layers: Sequence[BoundMiddleware]) -> MiddlewareChain | None:
     return None if any(layer.needs for layer in layers) else compose([layer.function for layer in layers])
 
 
-async def _straight(ctx: Context[Event], proceed: Proceed) -> Reply:
+async def _call_directly(ctx: Context[Event], proceed: Proceed) -> Reply:
     return await proceed()
 
 

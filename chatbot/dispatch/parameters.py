@@ -139,14 +139,15 @@ def hints_of(function: Function) -> dict[str, Any]:
     except NameError as error:
         refuse(
             function,
-            f"the annotation of {_culprit(function, str(error.name))} in {name_of(function)} cannot be resolved: there"
-            f" is no {error.name!r} in the module; import it at the top of the file, not under TYPE_CHECKING",
+            f"the annotation of {_unresolved_name(function, str(error.name))} in {name_of(function)} cannot be"
+            f" resolved: there is no {error.name!r} in the module;"
+            " import it at the top of the file, not under TYPE_CHECKING",
         )
     except Exception as error:  # evaluating an annotation may raise anything
         refuse(function, f"the annotations of {name_of(function)} cannot be resolved: {error}")
 
 
-def _culprit(function: Function, missing: str) -> str:
+def _unresolved_name(function: Function, missing: str) -> str:
     annotations = getattr(inspect.unwrap(function), "__annotations__", {})
     for name, annotation in annotations.items():
         if missing in str(annotation):

@@ -204,7 +204,7 @@ def check_contexts(function: Function, event: type[Event], needs: Needs) -> None
                 )
 
 
-def given(type: object, thing: object) -> Provider:
+def fixed_provider(type: object, thing: object) -> Provider:
     """Return a provider of an existing value."""
 
     async def give() -> object:

@@ -43,7 +43,7 @@ def place_of(function: object) -> str:
     while isinstance(plain, functools.partial):
         plain = plain.func
     code = getattr(plain, "__code__", None) or getattr(vars(type(plain)).get("__call__"), "__code__", None)
-    return f"{plain!r}" if code is None else at(code.co_filename, code.co_firstlineno)
+    return f"{plain!r}" if code is None else location(code.co_filename, code.co_firstlineno)
 
 
 def qualified_name(function: Callable[..., Any]) -> str:
@@ -62,7 +62,7 @@ def without_partial(function: Callable[..., Any]) -> Callable[..., Any]:
 def place_of_caller(depth: int = 1) -> str:
     """Return the location of the caller of the calling function (`depth` 1), or of an outer caller."""
     frame = sys._getframe(depth + 1)
-    return at(frame.f_code.co_filename, frame.f_lineno)
+    return location(frame.f_code.co_filename, frame.f_lineno)
 
 
 def place_of_error(error: BaseException) -> str | None:
@@ -72,7 +72,7 @@ def place_of_error(error: BaseException) -> str | None:
     """
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_machinery(frame.filename)]
     own = [frame for frame in frames if not frame.filename.startswith(_FOREIGN)] or frames
-    return at(own[-1].filename, own[-1].lineno) if own else None
+    return location(own[-1].filename, own[-1].lineno) if own else None
 
 
 def _is_machinery(filename: str) -> bool:
@@ -85,7 +85,7 @@ def is_known_source(filename: str) -> bool:
     return filename in _OF_PYTHON or bool(_FROZEN.fullmatch(filename)) or bool(linecache.getlines(filename))
 
 
-def at(filename: str, line: int | None) -> str:
+def location(filename: str, line: int | None) -> str:
     """Return `file:line` or the file alone, relative to the start directory so that terminals can link it."""
     shown = filename.removeprefix(_HERE)
     return f"{shown}:{line}" if line else shown

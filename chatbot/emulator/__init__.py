@@ -6,11 +6,11 @@ Shares nothing with the bot it serves: a shared model would share mistakes.
 from chatbot.emulator.app import Call, Emulator
 from chatbot.emulator.eventgrid import event_grid
 from chatbot.emulator.faults import ConnectionLost, Fault, Faults
-from chatbot.emulator.persistence import DataFileError, kept
+from chatbot.emulator.persistence import DataFileError, persist
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.seed import SeedError
+from chatbot.emulator.seed import apply_seed as plant_seed
 from chatbot.emulator.seed import load as load_seed
-from chatbot.emulator.seed import plant as plant_seed
 from chatbot.emulator.server import PortTakenError, Running, serve
 from chatbot.emulator.world import World
 
@@ -27,8 +27,8 @@ __all__ = [
     "SeedError",
     "World",
     "event_grid",
-    "kept",
     "load_seed",
+    "persist",
     "plant_seed",
     "serve",
 ]

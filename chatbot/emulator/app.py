@@ -54,7 +54,7 @@ class Control:
         self._handlers: dict[tuple[str, str], Callable[[Request], Any]] = {
             ("GET", "status"): self._status,
             ("GET", "calls"): self._calls,
-            ("DELETE", "calls"): self._forget_calls,
+            ("DELETE", "calls"): self._clear_calls,
             ("GET", "typing"): self._typing,
             ("GET", "threads"): self._threads,
             ("GET", "faults"): self._faults,
@@ -121,7 +121,7 @@ class Control:
         calls = [dataclasses.asdict(call) for call in self._emulator.calls if call.at >= since]
         return {"calls": [call for call in calls if operation in {None, call["operation"]}]}
 
-    def _forget_calls(self, _: Request) -> Json:
+    def _clear_calls(self, _: Request) -> Json:
         self._emulator.calls.clear()
         return {}
 
@@ -206,7 +206,7 @@ class Control:
         return {"token": self._emulator.entra_token(app=app, user=user, tenant=tenant)}
 
     def _seed(self, request: Request) -> Json:
-        return seed.plant(self._emulator, _document(request))
+        return seed.apply_seed(self._emulator, _document(request))
 
 
 def _document(request: Request) -> Json:
@@ -250,7 +250,7 @@ class Call:
 
 
 @dataclass(slots=True)
-class _Asked:
+class _Progress:
     """What became known of a request on its way: its operation, and the faults that struck it."""
 
     route: Route | None = None
@@ -323,24 +323,24 @@ class Emulator(UserDirectory):
             await _lifespan(receive, send)
             return
         request = routing.read(scope, self.public_base, self.endpoint, self.now())
-        asked = _Asked()
+        asked = _Progress()
         try:
             request.body = await routing.body(receive, request)
-            response = self._beside(request) or await self._operate(request, asked, receive)
+            response = self._answer_other(request) or await self._run_operation(request, asked, receive)
         except ErrorResponse as error:
             response = self._answers.refusal(error, asked.route, request)
         except ConnectionError:
-            self._note(asked.route, request, 0)
+            self._record_call(asked.route, request, 0)
             raise
         except OSError as error:  # the data file cannot be written, so nothing is acknowledged
             _log.warning("emulator.state_not_kept: %s", error)
             response = self._answers.refusal(self._answers.throttled(503, 1), asked.route, request)
         if not response.is_beside:
-            self._note(asked.route, request, response.status)
+            self._record_call(asked.route, request, response.status)
         headers = self._answers.headers(response, asked.route, request, max(0, self.now() - request.now))
         await faults.deliver(asked.struck, response, headers, send)
 
-    def _beside(self, request: Request) -> Response | None:
+    def _answer_other(self, request: Request) -> Response | None:
         """What is not an operation: the control API, browsers that ask whether they may ask, the real-time channel."""
         if request.segments[0] == "emulator":
             return self._control.answer(request)
@@ -348,12 +348,12 @@ class Emulator(UserDirectory):
             return preflight(request)
         return self.realtime.answer(request)
 
-    async def _operate(self, request: Request, asked: _Asked, receive: Receive) -> Response:
+    async def _run_operation(self, request: Request, asked: _Progress, receive: Receive) -> Response:
         route = asked.route = routing.find_route(request, self.world.quirks)
         self._admit(route, request)
         if self.faults:
-            asked.struck = self.faults.strike(route.name, request.caller, _thread(route, request), request.now)
-            answer = await faults.before(asked.struck, request, self.world, self._answers, receive)
+            asked.struck = self.faults.select(route.name, request.caller, _thread(route, request), request.now)
+            answer = await faults.apply_before(asked.struck, request, self.world, self._answers, receive)
             if answer is not None:
                 return answer
         return self._run(route, request, asked.struck)
@@ -374,7 +374,7 @@ class Emulator(UserDirectory):
         messages = self.world.messages
         stale_ms = messages.stale_ms
         if struck:
-            messages.stale_ms = max(stale_ms, faults.staleness(struck))
+            messages.stale_ms = max(stale_ms, faults.list_delay_ms(struck))
         try:
             if isinstance(route, ChatRoute):
                 response = route.run(Chat(self.world, request, self._dialect(request.version)))
@@ -382,7 +382,7 @@ class Emulator(UserDirectory):
                 response = route.run(self.world, request)
         finally:
             messages.stale_ms = stale_ms
-        faults.after(struck, self._answers)
+        faults.apply_after(struck, self._answers)
         return response
 
     def _dialect(self, version: str) -> Dialect:
@@ -394,7 +394,7 @@ class Emulator(UserDirectory):
             dialect = self._dialects[version] = Dialect.of(version, quirks)
         return dialect
 
-    def _note(self, route: Route | None, request: Request, status: int) -> None:
+    def _record_call(self, route: Route | None, request: Request, status: int) -> None:
         name = route.name if route else ""
         self.calls.append(Call(request.now, name, request.method, request.target, status, request.caller))
 

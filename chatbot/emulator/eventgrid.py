@@ -76,17 +76,17 @@ class EventPublisher:
     def _message(self, message: Message) -> Iterator[tuple[str, str, Json]]:
         room = self._state.rooms[message.thread]
         if not message.is_system:
-            yield from self._said(room, message)
+            yield from self._message_sent(room, message)
         elif message.type == "participantAdded" and message.sequence == 1:
             yield from self._created(room, message)
         elif message.type == "topicUpdated" and message.sequence > 2:
             yield from self._changed(room, message.sender, message.version)
         elif message.type == "participantAdded":
-            yield from self._came_or_went(room, message, "Added", "added")
+            yield from self._participants_changed(room, message, "Added", "added")
         elif message.type == "participantRemoved":
-            yield from self._came_or_went(room, message, "Removed", "removed")
+            yield from self._participants_changed(room, message, "Removed", "removed")
 
-    def _said(self, room: ThreadContents, message: Message) -> Iterator[tuple[str, str, Json]]:
+    def _message_sent(self, room: ThreadContents, message: Message) -> Iterator[tuple[str, str, Json]]:
         kind = "ChatMessageReceived"
         extra: dict[str, int] = {}
         body: Json = {"messageBody": message.text}
@@ -186,7 +186,7 @@ class EventPublisher:
                 {**data, **_recipient(recipient), **self._tail(room)},
             )
 
-    def _came_or_went(
+    def _participants_changed(
         self, room: ThreadContents, message: Message, kind: str, verb: str
     ) -> Iterator[tuple[str, str, Json]]:
         way = "AddedTo" if kind == "Added" else "RemovedFrom"
@@ -244,7 +244,7 @@ def _zulu(millis: int) -> str:
 
 _log = logging.getLogger(__name__)
 
-WAITS_SECONDS = (1.0, 3.0, 10.0, 30.0, 60.0, 300.0)
+RETRY_SECONDS = (1.0, 3.0, 10.0, 30.0, 60.0, 300.0)
 """Between attempts; the real schedule begins at 10 seconds, which is too slow for tests."""
 
 _QUEUE = 100_000
@@ -253,7 +253,7 @@ _FINAL = frozenset({400, 401, 403, 404, 413})
 
 @contextlib.asynccontextmanager
 async def event_grid(
-    emulator: Emulator, webhook: str, *, waits_seconds: Sequence[float] = WAITS_SECONDS
+    emulator: Emulator, webhook: str, *, waits_seconds: Sequence[float] = RETRY_SECONDS
 ) -> AsyncIterator[None]:
     """Post every chat event that happens within the block to `webhook`."""
     import aiohttp  # here, because it takes half as long to load as all the rest, and few need it
@@ -325,7 +325,7 @@ class _Delivery:
             "metadataVersion": "1",
             "dataVersion": "2",
         }
-        for wait in self._waits():
+        for wait in self._pauses():
             status, answer = await self._post(event, "SubscriptionValidation")
             if status < 300 and _validation_response(answer) == code:
                 break
@@ -339,7 +339,7 @@ class _Delivery:
         del self._emulator.validations[code]
 
     async def _deliver(self, event: dict[str, Any]) -> None:
-        for wait in self._waits():
+        for wait in self._pauses():
             status, _ = await self._post(event, "Notification")
             if status < 300:
                 return
@@ -366,7 +366,7 @@ class _Delivery:
         except (ClientError, TimeoutError, OSError):
             return 599, b""
 
-    def _waits(self) -> Iterator[float]:
+    def _pauses(self) -> Iterator[float]:
         yield from self._waits_seconds
         while True:
             yield self._waits_seconds[-1]

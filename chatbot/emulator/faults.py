@@ -126,11 +126,11 @@ class Faults:
         """Let there be no more misfortune."""
         self._rules.clear()
 
-    def strike(self, operation: str, user: str, thread: str, now: int) -> list[Fault]:
+    def select(self, operation: str, user: str, thread: str, now: int) -> list[Fault]:
         """The faults that hit this request, with what is random about them drawn."""
         struck: list[Fault] = []
         for rule in self._rules:
-            if rule.in_force(now) and rule.strikes(operation, user, thread, self._random):
+            if rule.in_force(now) and rule.applies(operation, user, thread, self._random):
                 fault = rule.fault
                 if fault.most_seconds is not None:
                     drawn = self._random.uniform(fault.seconds, fault.most_seconds)
@@ -145,7 +145,7 @@ class _Rule:
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
         self._matches = 0
-        self._strikes = 0
+        self._applied = 0
         self._since: int | None = None
 
     def in_force(self, now: int) -> bool:
@@ -156,7 +156,7 @@ class _Rule:
         end = self.fault.end_seconds
         return elapsed >= self.fault.begin_seconds and (end is None or elapsed < end)
 
-    def strikes(self, operation: str, user: str, thread: str, dice: random.Random) -> bool:
+    def applies(self, operation: str, user: str, thread: str, dice: random.Random) -> bool:
         fault = self.fault
         if fault.operation not in {"*", operation}:
             return False
@@ -165,11 +165,11 @@ class _Rule:
         self._matches += 1
         if self._matches <= fault.skip or (self._matches - fault.skip) % fault.every:
             return False
-        if fault.times is not None and self._strikes >= fault.times:
+        if fault.times is not None and self._applied >= fault.times:
             return False
         if fault.probability < 1 and dice.random() >= fault.probability:
             return False
-        self._strikes += 1
+        self._applied += 1
         return True
 
 
@@ -232,7 +232,7 @@ _PIECES = 10
 _PAGE = b"<html><head><title>%d</title></head><body>The proxy does not let you through.</body></html>"
 
 
-async def before(
+async def apply_before(
     struck: Sequence[Fault], request: Request, world: World, answers: Answers, receive: Receive
 ) -> Response | None:
     """Everything that keeps the effect from happening, or happens first; the answer, if somebody else gives one."""
@@ -263,7 +263,7 @@ async def before(
     return None
 
 
-def after(struck: Sequence[Fault], answers: Answers) -> None:
+def apply_after(struck: Sequence[Fault], answers: Answers) -> None:
     """What hides an effect that took place."""
     for fault in struck:
         if fault.kind == "reset-after":
@@ -272,7 +272,7 @@ def after(struck: Sequence[Fault], answers: Answers) -> None:
             raise refusal(fault, answers)
 
 
-def staleness(struck: Sequence[Fault]) -> int:
+def list_delay_ms(struck: Sequence[Fault]) -> int:
     """For how many milliseconds lists do not show what this request changes."""
     return max((int(fault.seconds * 1000) for fault in struck if fault.kind == "stale"), default=0)
 

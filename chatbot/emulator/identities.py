@@ -65,7 +65,7 @@ class IdentityStore:
         self._state.put(user)
         return user
 
-    def owned(self, user_id: str) -> User:
+    def get(self, user_id: str) -> User:
         """The living user, or the refusal the service has for strangers."""
         user = self._state.users.get(user_id)
         if user is None or user.deleted is not None:
@@ -74,12 +74,12 @@ class IdentityStore:
 
     def issue(self, user_id: str, scopes: Sequence[str], minutes: int, now: int) -> Token:
         """A token for a user, valid for `minutes`."""
-        user = self.owned(user_id)
+        user = self.get(user_id)
         return self._mint(user.id, scopes, now + minutes * 60_000, now, user.generation)
 
     def note_token(self, user_id: str, now: int) -> None:
         """Remember when a user's latest token was issued, which versions since 2025 tell."""
-        user = self.owned(user_id)
+        user = self.get(user_id)
         if user.last_token // 1000 != now // 1000:
             self._state.put(replace(user, last_token=now))
 
@@ -117,7 +117,7 @@ class IdentityStore:
 
     def revoke(self, user_id: str, now: int) -> None:
         """Make every token issued so far worthless."""
-        user = self.owned(user_id)
+        user = self.get(user_id)
         self._state.put(replace(user, generation=user.generation + 1, revoked=now))
 
     def delete(self, user_id: str, now: int) -> User | None:
@@ -125,7 +125,7 @@ class IdentityStore:
         known = self._state.users.get(user_id)
         if known is not None and known.deleted is not None and self.quirks.delete_user_again == "no-content":
             return None
-        user = self.owned(user_id)
+        user = self.get(user_id)
         self._state.put(replace(user, generation=user.generation + 1, revoked=now, deleted=now))
         return user
 
@@ -139,7 +139,7 @@ class IdentityStore:
         if claims.user.startswith(TEAMS_USER):
             return claims
         user = self._state.users.get(claims.user)
-        if user is None or (claims.generation < user.generation and self._bites(user, claims, now)):
+        if user is None or (claims.generation < user.generation and self._is_effective(user, claims, now)):
             raise unauthorized()
         return claims
 
@@ -171,7 +171,7 @@ class IdentityStore:
         claims: Mapping[str, Any] = json.loads(_unpack(signed.partition(".")[2]))
         return claims if claims["exp"] > now // 1000 else {}
 
-    def _bites(self, user: User, claims: Claims, now: int) -> bool:
+    def _is_effective(self, user: User, claims: Claims, now: int) -> bool:
         quirks = self.quirks
         delay = quirks.revocation_delay_seconds if user.deleted is None else quirks.deletion_delay_seconds
         return claims.generation < user.generation - 1 or now >= user.revoked + delay * 1000

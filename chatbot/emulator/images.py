@@ -38,7 +38,7 @@ class Images:
 
     def upload(self, room: ThreadContents, user: str, content: bytes, name: str) -> Image:
         """Store an image of a participant; the kind is read from the bytes."""
-        Participants.admit(room, user, self.quirks)
+        Participants.check_member(room, user, self.quirks)
         if len(content) > MAX_IMAGE_BYTES:
             raise ErrorResponse(413, "RequestEntityTooLarge")
         media_type = next((kind for start, kind in _FORMATS if content.startswith(start)), "")
@@ -51,13 +51,13 @@ class Images:
 
     def get(self, room: ThreadContents, reader: str, image_id: str) -> tuple[bytes, str]:
         """The bytes of an image and their media type."""
-        Participants.admit(room, reader, self.quirks)
+        Participants.check_member(room, reader, self.quirks)
         image = self._stored(room, image_id)
         return base64.b64decode(image.data), image.media_type
 
     def delete(self, room: ThreadContents, user: str, image_id: str) -> None:
         """Forget an image of one's own; messages keep naming it."""
-        Participants.admit(room, user, self.quirks)
+        Participants.check_member(room, user, self.quirks)
         image = self._stored(room, image_id)
         if image.user != user:
             raise forbidden()

@@ -200,7 +200,7 @@ class Messages:
     ) -> MessageListPage:
         """A page by descending version; later changes than the cursor knew of are delivered on it too."""
         low, high = self._window(room, reader)
-        timeline = room.timeline if room.late <= now else self._as_seen(room, now)
+        timeline = room.timeline if room.late <= now else self._visible_timeline(room, now)
         if start is None and cursor is None and not low and high >= room.version:
             rest = len(timeline) > size
             chosen = timeline[-1 : -size - 1 : -1]
@@ -211,7 +211,7 @@ class Messages:
         if not chosen:
             return MessageListPage([], None)
         if rest and self.quirks.equal_versions:
-            chosen = self._whole(chosen, timeline)
+            chosen = self._with_equal_versions(chosen, timeline)
         newest = max(chosen[0].version, cursor[1] if cursor else 0)
         more = rest or (self.quirks.link_after_last and len(chosen) == size)
         last = chosen[-1].version
@@ -242,7 +242,7 @@ class Messages:
         return found
 
     @staticmethod
-    def _whole(chosen: list[Message], timeline: list[Message]) -> list[Message]:
+    def _with_equal_versions(chosen: list[Message], timeline: list[Message]) -> list[Message]:
         """Never cut between equal versions: the cursor could not tell them apart."""
         last = chosen[-1].version
         if sum(message.version == last for message in chosen) == sum(message.version == last for message in timeline):
@@ -251,12 +251,12 @@ class Messages:
         return shorter or [message for message in reversed(timeline) if message.version == last]
 
     @staticmethod
-    def _as_seen(room: ThreadContents, now: int) -> list[Message]:
+    def _visible_timeline(room: ThreadContents, now: int) -> list[Message]:
         """The timeline a stale reader sees: late messages missing, late changes not yet made."""
-        room.fading = [(until, message) for until, message in room.fading if until > now]
+        room.pending_visibility = [(until, message) for until, message in room.pending_visibility if until > now]
         seen = [message for message in room.timeline if message.visible <= now]
         known = {message.id for message in seen}
-        for _, message in room.fading:
+        for _, message in room.pending_visibility:
             if message.id not in known and message.visible <= now:
                 known.add(message.id)
                 seen.append(message)

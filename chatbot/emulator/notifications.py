@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chatbot.emulator.cursors import precise_time
-from chatbot.emulator.participants import MAX_HEARD
+from chatbot.emulator.participants import MAX_RECEIPT_PEOPLE
 from chatbot.emulator.records import Listed, Message, ReceiptEntry, Record, ThreadEntry, Typing
 from chatbot.emulator.serialization import attachment_model
 from chatbot.emulator.state import ThreadContents, WorldState
@@ -70,23 +70,27 @@ class Notifier:
         return [
             Notification(user, TYPING, {**fields, "recipientMri": user})
             for user in _present(room)
-            if len(room.present()) <= MAX_HEARD
+            if len(room.present()) <= MAX_RECEIPT_PEOPLE
         ]
 
     def _message(self, room: ThreadContents, message: Message) -> list[Notification]:
         if not message.is_system:
-            return self._said(room, message)
+            return self._message_sent(room, message)
         if message.type == "topicUpdated":
             return [] if message.sequence <= 2 else self._updated(room, message.sender, message.version)
         if message.type == "participantRemoved":
             gone = [one.user for one in message.participants]
-            return self._moved(room, message, REMOVED, "removedBy", "participantsRemoved", [*_present(room), *gone])
+            return self._participants_changed(
+                room, message, REMOVED, "removedBy", "participantsRemoved", [*_present(room), *gone]
+            )
         created = self._created(room, message)
         if message.sequence == 1:
             return created
-        return created + self._moved(room, message, ADDED, "addedBy", "participantsAdded", _present(room))
+        return created + self._participants_changed(
+            room, message, ADDED, "addedBy", "participantsAdded", _present(room)
+        )
 
-    def _said(self, room: ThreadContents, message: Message) -> list[Notification]:
+    def _message_sent(self, room: ThreadContents, message: Message) -> list[Notification]:
         kind, extra = RECEIVED, {}
         body = {
             "messageBody": message.text,
@@ -114,7 +118,7 @@ class Notifier:
     def _receipt(self, room: ThreadContents, receipt: ReceiptEntry) -> list[Notification]:
         """To everybody but the reader, for whom the service keeps silent."""
         people = _present(room)
-        if len(people) > MAX_HEARD:
+        if len(people) > MAX_RECEIPT_PEOPLE:
             return []
         horizon = f"{receipt.message};{receipt.read};{receipt.message}"
         body = {
@@ -179,7 +183,7 @@ class Notifier:
         }
         return _to(_present(room), THREAD_DELETED, fields)
 
-    def _moved(
+    def _participants_changed(
         self, room: ThreadContents, message: Message, kind: int, by: str, people: str, recipients: Sequence[str]
     ) -> list[Notification]:
         fields = {

@@ -186,7 +186,7 @@ def delete_message(chat: Chat) -> Response:
 def list_participants(chat: Chat) -> Response:
     """GET …/participants."""
     room = chat.room()
-    members = chat.world.participants.everyone(room, chat.request.caller)
+    members = chat.world.participants.list_present(room, chat.request.caller)
     return _skipped(
         chat, room, "participants", members, chat.world.quirks.default_participants, chat.dialect.participant
     )
@@ -304,7 +304,7 @@ def get_user(world: World, request: Request) -> Response:
 
 def _user(world: World, request: Request, user_id: str) -> dict[str, str]:
     """The model of an identity; versions before 2025 know its id alone."""
-    user = world.identities.owned(user_id)
+    user = world.identities.get(user_id)
     if request.version < "2025":
         return {"id": user.id}
     named = {"customId": user.custom_id} if user.custom_id else {}

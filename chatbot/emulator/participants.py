@@ -26,13 +26,15 @@ MAX_BATCH = 200
 MAX_METADATA_BYTES = 1024
 """Of a thread, and of each participant."""
 
-MAX_HEARD = 20
+MAX_RECEIPT_PEOPLE = 20
 """Receipts and typing work in threads of up to this many people (documented service limit)."""
 
 _ACS = re.compile(
     r"8:(?:acs|spool|gcch-acs|dod-acs):[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}_[0-9a-zA-Z\-]{1,100}"
 )
-_ABROAD = re.compile(r"(?:8:orgid:|8:gcch:|8:dod:|8:teamsvisitor:|28:orgid:|28:|4:\+?)[\w\-+.:]{1,200}", re.ASCII)
+_FOREIGN_IDENTITY = re.compile(
+    r"(?:8:orgid:|8:gcch:|8:dod:|8:teamsvisitor:|28:orgid:|28:|4:\+?)[\w\-+.:]{1,200}", re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Participants:
         self.quirks = quirks
         self._messages = messages
 
-    def sift(self, invited: Sequence[Invited]) -> tuple[list[Invited], list[InvalidParticipant]]:
+    def validate(self, invited: Sequence[Invited]) -> tuple[list[Invited], list[InvalidParticipant]]:
         """Split into those who can be admitted and those who cannot.
 
         A malformed id refuses the whole call.
@@ -73,7 +75,7 @@ class Participants:
         rejected: list[InvalidParticipant] = []
         for one in invited:
             known = self._state.users.get(one.user)
-            if _ABROAD.fullmatch(one.user):
+            if _FOREIGN_IDENTITY.fullmatch(one.user):
                 text = "Permissions check failed for the requested participant."
                 rejected.append(InvalidParticipant(one.user, "403", text))
             elif not _ACS.fullmatch(one.user):
@@ -88,16 +90,16 @@ class Participants:
         self, room: ThreadContents, initiator: str, invited: Sequence[Invited], now: int
     ) -> list[InvalidParticipant]:
         """Add people; those already there stay as they are."""
-        self.admit(room, initiator, self.quirks)
-        welcome, rejected = self.sift(invited)
+        self.check_member(room, initiator, self.quirks)
+        welcome, rejected = self.validate(invited)
         fresh = [one for one in welcome if room.member(one.user) is None]
         if len(room.present()) + len(fresh) > MAX_PARTICIPANTS:
             raise bad_request()
         if fresh:
-            self.seat(room, initiator, fresh, now)
+            self.add_members(room, initiator, fresh, now)
         return rejected
 
-    def seat(self, room: ThreadContents, initiator: str, fresh: Sequence[Invited], now: int) -> None:
+    def add_members(self, room: ThreadContents, initiator: str, fresh: Sequence[Invited], now: int) -> None:
         """File the memberships and announce them in one message."""
         for one in fresh:
             self._state.put(
@@ -117,10 +119,10 @@ class Participants:
         """Remove somebody, or leave; the announcement is the last thing the removed one can read."""
         if initiator in room.members and room.member(initiator) is None:
             raise refused(self.quirks.removed_removal)
-        self.admit(room, initiator, self.quirks)
+        self.check_member(room, initiator, self.quirks)
         member = room.member(user)
         if member is None:
-            if not _ACS.fullmatch(user) and not _ABROAD.fullmatch(user):
+            if not _ACS.fullmatch(user) and not _FOREIGN_IDENTITY.fullmatch(user):
                 raise bad_identifier(user)
             if self.quirks.remove_stranger == "not-found":
                 raise ErrorResponse(404, "NotFound")
@@ -130,7 +132,7 @@ class Participants:
         notice = self._messages.announce(room, "participantRemoved", named, now, people=people)
         self._state.put(replace(member, removed=notice.version))
 
-    def everyone(self, room: ThreadContents, reader: str) -> list[Member]:
+    def list_present(self, room: ThreadContents, reader: str) -> list[Member]:
         """Everybody present, creator first; the one removed asks in vain (Communication issue 345)."""
         if room.member(reader) is None:
             reading = self.quirks.removed_participants if reader in room.members else "forbidden"
@@ -143,7 +145,7 @@ class Participants:
         return room.present()
 
     @staticmethod
-    def admit(room: ThreadContents, user: str, quirks: Quirks) -> None:
+    def check_member(room: ThreadContents, user: str, quirks: Quirks) -> None:
         """Refuse who is not a participant, and everybody once the thread is deleted."""
         if room.member(user) is None:
             raise refused(quirks.removed_writes if user in room.members else "forbidden")
@@ -166,7 +168,7 @@ class ReceiptStore:
 
     def send(self, room: ThreadContents, reader: str, number: int, now: int) -> None:
         """Remember that `reader` has read up to a message; an older one changes nothing."""
-        Participants.admit(room, reader, self.quirks)
+        Participants.check_member(room, reader, self.quirks)
         if number not in room.messages:
             raise message_not_found()
         earlier = room.receipts.get(reader)
@@ -176,15 +178,15 @@ class ReceiptStore:
 
     def latest(self, room: ThreadContents, reader: str) -> list[ReceiptEntry]:
         """One receipt per user, or none at all in a large thread."""
-        Participants.admit(room, reader, self.quirks)
-        if len(room.present()) > MAX_HEARD:
+        Participants.check_member(room, reader, self.quirks)
+        if len(room.present()) > MAX_RECEIPT_PEOPLE:
             return []
         return [receipt for receipt in room.receipts.values() if room.member(receipt.user) is not None]
 
     def type(self, room: ThreadContents, typist: str, display_name: str, now: int) -> None:
         """Pass a typing notification on to whoever could see it."""
-        Participants.admit(room, typist, self.quirks)
-        if len(room.present()) <= MAX_HEARD:
+        Participants.check_member(room, typist, self.quirks)
+        if len(room.present()) <= MAX_RECEIPT_PEOPLE:
             typing = Typing(thread=room.head.id, user=typist, display_name=display_name, at=now)
             self.typing.append(typing)
             for listener in self.typing_listeners:

@@ -57,7 +57,7 @@ class DataFileError(Exception):
 
 
 @contextlib.contextmanager
-def kept(world: World, path: Path) -> Iterator[World]:
+def persist(world: World, path: Path) -> Iterator[World]:
     """Fill the world from the file and keep every further change in it until the block ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{path}.lock", mode=0o600)
@@ -132,7 +132,7 @@ def _load(state: WorldState, path: Path) -> None:
             if number == 1:
                 _check(line)
             else:
-                state.file(decode(line))
+                state.store(decode(line))
         except ValueError as error:
             msg = f"{path}:{number}: {error}; move the file away to begin afresh"
             raise DataFileError(msg) from error
@@ -150,14 +150,14 @@ def _compact(state: WorldState, path: Path) -> None:
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "wb") as file:
         file.write(json.dumps({"chatbot-emulator": _FORMAT}).encode() + b"\n")
-        for record in _everything(state):
+        for record in _all_records(state):
             file.write(encode(record))
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
 
 
-def _everything(state: WorldState) -> Iterator[records.Record]:
+def _all_records(state: WorldState) -> Iterator[records.Record]:
     yield state.resource
     yield from state.users.values()
     for room in state.rooms.values():

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
-def _switch(default: Any, doc: str) -> Any:
+def _quirk(default: Any, doc: str) -> Any:
     return field(default=default, metadata={"doc": doc})
 
 
@@ -22,174 +22,174 @@ def _switch(default: Any, doc: str) -> Any:
 class Quirks:
     """Switches for every behaviour of the service that is not established."""
 
-    start_time: Literal["inclusive", "exclusive"] = _switch(
+    start_time: Literal["inclusive", "exclusive"] = _quirk(
         "inclusive", "U1: whether list_messages returns a message exactly at startTime"
     )
-    start_time_field: Literal["version", "created"] = _switch(
+    start_time_field: Literal["version", "created"] = _quirk(
         "version", "U1: whether startTime is compared with a message's version or its creation"
     )
-    start_time_precision: Literal["seconds", "milliseconds"] = _switch(
+    start_time_precision: Literal["seconds", "milliseconds"] = _quirk(
         "seconds", "U1: whether startTime is floored to the second, as the nextLink echoes it"
     )
-    thread_start_time: Literal["inclusive", "exclusive"] = _switch(
+    thread_start_time: Literal["inclusive", "exclusive"] = _quirk(
         "inclusive", "U1: whether list_chat_threads returns a thread last active exactly at startTime"
     )
-    error_envelope: Literal["CommunicationError", "error"] = _switch(
+    error_envelope: Literal["CommunicationError", "error"] = _quirk(
         "CommunicationError",
         "U2: the recorded envelope of chat errors, or the one the specification promises",
     )
-    unauthorized_body: Literal["empty", "envelope"] = _switch("empty", "U3: the body of chat's 401")
-    deletion_delay_seconds: int = _switch(
+    unauthorized_body: Literal["empty", "envelope"] = _quirk("empty", "U3: the body of chat's 401")
+    deletion_delay_seconds: int = _quirk(
         5,
         "how long a deleted identity's token is still accepted and its threads keep it (in 18 recorded sessions it "
         "deleted a thread a moment after its own deletion)",
     )
-    www_authenticate: bool = _switch(True, "U3: whether 401 carries `WWW-Authenticate: Bearer`")
-    revocation_delay_seconds: int = _switch(
+    www_authenticate: bool = _quirk(True, "U3: whether 401 carries `WWW-Authenticate: Bearer`")
+    revocation_delay_seconds: int = _quirk(
         0, "U3: how long chat still accepts a revoked token (documented: up to 15 minutes)"
     )
-    retry_after: Literal["seconds", "none", "milliseconds"] = _switch(
+    retry_after: Literal["seconds", "none", "milliseconds"] = _quirk(
         "seconds", "U4: whether 429 and 503 carry Retry-After (the one recorded 429 does), or x-ms-retry-after-ms"
     )
-    refused_requests: Literal["counted", "free"] = _switch(
+    refused_requests: Literal["counted", "free"] = _quirk(
         "counted",
         "U4: whether requests that are refused for a quota count against it (documented: all requests accrue)",
     )
-    quota_rows: Literal["shared", "each"] = _switch(
+    quota_rows: Literal["shared", "each"] = _quirk(
         "shared", "U4: whether operations in one row of the quota table (send, edit, delete) count together"
     )
-    throttled_body: Literal["envelope", "empty"] = _switch("envelope", "U4: the body of 429 and 503")
-    quota_window: Literal["sliding", "fixed"] = _switch("sliding", "U4: how the service counts its quotas")
-    too_large_status: Literal[400, 413] = _switch(400, "U5: the status for a message above 28 KB")
-    page_size_over_max: Literal["clamp", "reject"] = _switch("clamp", "U5: maxPageSize above the maximum")
-    page_size_below_one: Literal["reject", "default"] = _switch("reject", "U5: maxPageSize of zero or less")
-    removed_reads: Literal["history", "forbidden", "not-found", "server-error"] = _switch(
+    throttled_body: Literal["envelope", "empty"] = _quirk("envelope", "U4: the body of 429 and 503")
+    quota_window: Literal["sliding", "fixed"] = _quirk("sliding", "U4: how the service counts its quotas")
+    too_large_status: Literal[400, 413] = _quirk(400, "U5: the status for a message above 28 KB")
+    page_size_over_max: Literal["clamp", "reject"] = _quirk("clamp", "U5: maxPageSize above the maximum")
+    page_size_below_one: Literal["reject", "default"] = _quirk("reject", "U5: maxPageSize of zero or less")
+    removed_reads: Literal["history", "forbidden", "not-found", "server-error"] = _quirk(
         "history", "U6: whether a removed participant can still read up to the removal (documented: yes), or how not"
     )
-    removed_participants: Literal["forbidden", "not-found", "server-error", "listed"] = _switch(
+    removed_participants: Literal["forbidden", "not-found", "server-error", "listed"] = _quirk(
         "forbidden",
         "U6: how listing the participants answers the removed one (reported: 403); listed is those who are still there",
     )
-    removed_writes: Literal["forbidden", "not-found", "server-error"] = _switch(
+    removed_writes: Literal["forbidden", "not-found", "server-error"] = _quirk(
         "forbidden",
         "U6: how sending, and everything else, is refused to the removed one (recorded: 403 in 2023, 500 in 2024)",
     )
-    deleted_thread_participants: Literal["not-found", "forbidden", "listed"] = _switch(
+    deleted_thread_participants: Literal["not-found", "forbidden", "listed"] = _quirk(
         "not-found", "U6: how listing the participants of a deleted thread answers"
     )
-    deleted_thread_writes: Literal["not-found", "forbidden"] = _switch(
+    deleted_thread_writes: Literal["not-found", "forbidden"] = _quirk(
         "not-found", "U6: how sending to a deleted thread, and every other change, is refused"
     )
-    deleted_thread: Literal["not-found", "properties"] = _switch(
+    deleted_thread: Literal["not-found", "properties"] = _quirk(
         "not-found", "U6: whether get of a deleted thread is 404 or 200 with deletedOn"
     )
-    deleted_thread_messages: Literal["not-found", "readable"] = _switch(
+    deleted_thread_messages: Literal["not-found", "readable"] = _quirk(
         "not-found", "U6: whether a deleted thread's messages can still be listed and got"
     )
-    delete_thread_by: Literal["participants", "creator"] = _switch(
+    delete_thread_by: Literal["participants", "creator"] = _quirk(
         "participants", "who may delete a thread: whoever is in it, or its creator alone"
     )
-    edit_of_others: Literal["forbidden", "allowed"] = _switch("forbidden", "U6: editing another's message")
-    delete_of_others: Literal["forbidden", "allowed"] = _switch(
+    edit_of_others: Literal["forbidden", "allowed"] = _quirk("forbidden", "U6: editing another's message")
+    delete_of_others: Literal["forbidden", "allowed"] = _quirk(
         "forbidden", "U6: deleting another's message (reported possible in 2021 and 2022)"
     )
-    edit_of_deleted: Literal["not-found", "bad-request"] = _switch("not-found", "U6: editing a tombstone")
-    delete_again: Literal["no-content", "not-found"] = _switch(
+    edit_of_deleted: Literal["not-found", "bad-request"] = _quirk("not-found", "U6: editing a tombstone")
+    delete_again: Literal["no-content", "not-found"] = _quirk(
         "no-content", "U6: deleting a deleted message or thread again"
     )
-    tombstone_metadata: Literal["drop", "keep"] = _switch("drop", "U7: the metadata of a deleted message")
-    metadata_limit_bytes: int = _switch(0, "U7: cap of a message's metadata, 0 for none but the message's own")
-    blank_content: Literal["accept", "reject"] = _switch("accept", "U7: a message of white space only")
-    identifier_kind: bool = _switch(False, "U8: whether identifiers carry `kind` since 2024-03-07")
-    edited_sequence: Literal["kept", "next"] = _switch(
+    tombstone_metadata: Literal["drop", "keep"] = _quirk("drop", "U7: the metadata of a deleted message")
+    metadata_limit_bytes: int = _quirk(0, "U7: cap of a message's metadata, 0 for none but the message's own")
+    blank_content: Literal["accept", "reject"] = _quirk("accept", "U7: a message of white space only")
+    identifier_kind: bool = _quirk(False, "U8: whether identifiers carry `kind` since 2024-03-07")
+    edited_sequence: Literal["kept", "next"] = _quirk(
         "kept", "the sequenceId of an edited or deleted message (until 2023 it took the next one of its thread)"
     )
-    removal_activity: Literal["unmoved", "moved"] = _switch(
+    removal_activity: Literal["unmoved", "moved"] = _quirk(
         "unmoved", "whether the removal of a participant moves lastMessageReceivedOn (recorded since 2024: it does not)"
     )
-    removed_removal: Literal["server-error", "forbidden", "not-found"] = _switch(
+    removed_removal: Literal["server-error", "forbidden", "not-found"] = _quirk(
         "server-error",
         "how a removal by somebody who is no longer in the thread is refused (403 in December 2023, 500 in April 2024)",
     )
-    thread_ids: Literal["acsV1", "short"] = _switch(
+    thread_ids: Literal["acsV1", "short"] = _quirk(
         "acsV1", "thread ids of 63 characters that begin 19:acsV1_ (2025), or of 57 (until 2024)"
     )
-    retention_none: Literal["shown", "omitted"] = _switch(
+    retention_none: Literal["shown", "omitted"] = _quirk(
         "shown", "whether a thread without a retention policy shows `none` (omitted until early March 2024)"
     )
-    location_host: Literal["request", "global"] = _switch(
+    location_host: Literal["request", "global"] = _quirk(
         "request",
         "whether Location has the host of the request, or another one (June 2025, Microsoft's pre-production only)",
     )
-    hsts: Literal["year", "year-spaced", "month"] = _switch(
+    hsts: Literal["year", "year-spaced", "month"] = _quirk(
         "year",
         "Strict-Transport-Security: a year and subdomains since March 2024 (with a space on Microsoft's test "
         "environment), a month until February 2024",
     )
-    edge_headers: bool = _switch(
+    edge_headers: bool = _quirk(
         False, "the newer edge: `connection: keep-alive` on all answers and `accept-ranges: bytes` on every 200"
     )
-    mise_correlation: bool = _switch(False, "whether answers of chat carry mise-correlation-id (June 2024 only)")
-    identity_vector: Literal["0", "2.0"] = _switch(
+    mise_correlation: bool = _quirk(False, "whether answers of chat carry mise-correlation-id (June 2024 only)")
+    identity_vector: Literal["0", "2.0"] = _quirk(
         "0", "the end of identity's MS-CV (2.0 in December 2023 and in early April 2024)"
     )
-    negative_skip: Literal["reject", "zero"] = _switch("reject", "U5: a negative skip")
-    bad_start_time: Literal["reject", "ignore"] = _switch("reject", "U5: a startTime that is no time")
-    system_type: Literal["reject", "text"] = _switch(
+    negative_skip: Literal["reject", "zero"] = _quirk("reject", "U5: a negative skip")
+    bad_start_time: Literal["reject", "ignore"] = _quirk("reject", "U5: a startTime that is no time")
+    system_type: Literal["reject", "text"] = _quirk(
         "reject", "sending a message of a type of the service's own: refused, or stored as text"
     )
-    leave_initiator: Literal["self", "absent"] = _switch(
+    leave_initiator: Literal["self", "absent"] = _quirk(
         "self", "U12: whether participantRemoved names an initiator when somebody leaves"
     )
-    default_page_size: int = _switch(10, "U9: list_messages without maxPageSize (10 in 2021, 6 reported in 2024)")
-    default_participants: int = _switch(100, "U9: list_participants without maxPageSize")
-    default_receipts: int = _switch(100, "U9: list_read_receipts without maxPageSize")
-    link_after_last: bool = _switch(
+    default_page_size: int = _quirk(10, "U9: list_messages without maxPageSize (10 in 2021, 6 reported in 2024)")
+    default_participants: int = _quirk(100, "U9: list_participants without maxPageSize")
+    default_receipts: int = _quirk(100, "U9: list_read_receipts without maxPageSize")
+    link_after_last: bool = _quirk(
         True,
         "U10: whether a page that ends exactly at the last message has a nextLink to an empty page (three messages in "
         "pages of one took four requests in all recorded sessions that list them)",
     )
-    cursor_seconds: int = _switch(0, "U10: after how long a nextLink of messages is refused, 0 for never")
-    repeatability_seconds: int = _switch(86400, "U11: how long a repeatability-request-id is remembered")
-    repeatability_conflict: Literal["same", "conflict"] = _switch(
+    cursor_seconds: int = _quirk(0, "U10: after how long a nextLink of messages is refused, 0 for never")
+    repeatability_seconds: int = _quirk(86400, "U11: how long a repeatability-request-id is remembered")
+    repeatability_conflict: Literal["same", "conflict"] = _quirk(
         "same", "U11: a known repeatability-request-id with another body: the same thread, or 409"
     )
-    equal_versions: bool = _switch(
+    equal_versions: bool = _quirk(
         False, "whether two changes within one millisecond may share a version (ids stay distinct)"
     )
-    activity: Literal["messages", "changes", "everything"] = _switch(
+    activity: Literal["messages", "changes", "everything"] = _quirk(
         "messages",
         "whether edits and deletions (changes), and receipts and typing too (everything), bump lastMessageReceivedOn",
     )
-    stamp_behind_seconds: int = _switch(
+    stamp_behind_seconds: int = _quirk(
         0, "by how much lastMessageReceivedOn is earlier than the last message (recorded: up to a second)"
     )
-    date_behind_seconds: int = _switch(
+    date_behind_seconds: int = _quirk(
         0, "by how much the Date header is behind the clock that makes ids (recorded: up to a second)"
     )
-    phantom_threads: int = _switch(
+    phantom_threads: int = _quirk(
         0,
         "how many conversations the service hides before each thread of a list: pages become short or empty although "
         "more follow (recorded: 94, 96 and 0 of 100 with a nextLink)",
     )
-    stampless_seconds: int = _switch(
+    stampless_seconds: int = _quirk(
         0, "how long a fresh thread is listed without lastMessageReceivedOn (recorded in 8 cases)"
     )
-    unknown_participant: Literal["invalid", "accept"] = _switch(
+    unknown_participant: Literal["invalid", "accept"] = _quirk(
         "invalid",
         "whether a well-formed user id the resource does not know is reported in invalidParticipants",
     )
-    remove_stranger: Literal["no-content", "not-found"] = _switch(
+    remove_stranger: Literal["no-content", "not-found"] = _quirk(
         "no-content", "removing someone who is not in the thread"
     )
-    delete_user_again: Literal["not-owned", "no-content"] = _switch(
+    delete_user_again: Literal["not-owned", "no-content"] = _quirk(
         "not-owned", "deleting a deleted identity: 401 like any unknown one, or 204"
     )
-    empty_topic: Literal["reject", "accept"] = _switch("reject", "an empty topic (the SDKs refuse it themselves)")
-    unsupported_version: Literal["reject", "accept"] = _switch(
+    empty_topic: Literal["reject", "accept"] = _quirk("reject", "an empty topic (the SDKs refuse it themselves)")
+    unsupported_version: Literal["reject", "accept"] = _quirk(
         "reject", "U5: an api-version the service does not have, on chat"
     )
-    hmac_skew_seconds: int = _switch(
+    hmac_skew_seconds: int = _quirk(
         0, "how far x-ms-date may be off, 0 for not checked (the service's tolerance is unknown)"
     )
 

@@ -106,7 +106,7 @@ class RealtimeChannel:
         ticket, place = state.new_guid(), state.new_guid()
         base = request.base
         session = _Session(user, f"/v4/f/{place}/", request.now + _TTL_SECONDS * 1000)
-        _keep(self._tickets, ticket, session)
+        _add_bounded(self._tickets, ticket, session)
         parameters = {
             "sr": place,
             "issuer": "emulator",
@@ -133,7 +133,7 @@ class RealtimeChannel:
         if granted is None or granted.user != user or granted.expires <= request.now:
             raise unauthorized()
         name = self.world.state.new_guid()
-        _keep(self._sessions, name, granted)
+        _add_bounded(self._sessions, name, granted)
         text = f"{name}:{_ANNOUNCED_HEARTBEAT}:{_ANNOUNCED_HEARTBEAT}:websocket"
         return _answer(200, text.encode(), content_type=b"text/plain")
 
@@ -142,7 +142,7 @@ class RealtimeChannel:
         name = request.json().get("registrationId")
         if not isinstance(name, str) or not name:
             raise ErrorResponse(400, "BadRequest", "A registration has a registrationId.")
-        _keep(self.registrations, name, user)
+        _add_bounded(self.registrations, name, user)
         return _answer(202, None)
 
     def _user(self, request: Request) -> str:
@@ -207,16 +207,16 @@ class RealtimeChannel:
         """Hear what happens from the first connection on: until then nothing is spent on it."""
         if self._notifier is None:
             self._notifier = Notifier(self.world.state)
-            self.world.listen(self._happened)
-            self.world.receipts.typing_listeners.append(self._typed)
+            self.world.listen(self._record_put)
+            self.world.receipts.typing_listeners.append(self._typing_sent)
 
-    def _happened(self, record: Record) -> None:
+    def _record_put(self, record: Record) -> None:
         if self.connections and self._notifier is not None:
             self._deliver(self._notifier.of(record))
         elif self._notifier is not None:
             self._notifier.note(record)
 
-    def _typed(self, typing: Typing) -> None:
+    def _typing_sent(self, typing: Typing) -> None:
         if self.connections and self._notifier is not None:
             self._deliver(self._notifier.typing(typing))
 
@@ -284,7 +284,7 @@ def _answer(status: int, body: bytes | None, *, content_type: bytes = b"applicat
     return Response(status, body, content_type=content_type)
 
 
-def _keep(table: dict[str, Any], name: str, value: Any) -> None:
+def _add_bounded(table: dict[str, Any], name: str, value: Any) -> None:
     """Add to a table that forgets its oldest entry when it is full."""
     table[name] = value
     if len(table) > _MAX_SESSIONS:

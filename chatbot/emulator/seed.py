@@ -42,7 +42,7 @@ def load(path: Path) -> dict[str, Any]:
     return document
 
 
-def plant(people: UserDirectory, document: Mapping[str, Any]) -> dict[str, Any]:
+def apply_seed(people: UserDirectory, document: Mapping[str, Any]) -> dict[str, Any]:
     """Create what the document says; answers the ids by name and topic."""
     unknown = set(document) - {"users", "threads"}
     if unknown:

@@ -89,18 +89,18 @@ def _write(path: Path, content: bytes, mode: int) -> None:
 _RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
-class KeptConnection(HttpToolsProtocol):
+class EmulatorConnection(HttpToolsProtocol):
     """One connection to the emulator."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the transport, wrapped."""
         # Not through uvicorn's configuration: that would silence its logger for the whole process.
         self.access_log = False
-        super().connection_made(_Gathering(transport))  # type: ignore[arg-type]
-        self.app = _Cutting(self.app, transport)  # pyright: ignore[reportArgumentType] -- what the factory was given
+        super().connection_made(_BatchingTransport(transport))  # type: ignore[arg-type]
+        self.app = _ConnectionApp(self.app, transport)  # pyright: ignore[reportArgumentType] -- what the factory was given
 
 
-class _Cutting:
+class _ConnectionApp:
     """The application, as one connection sees it."""
 
     def __init__(self, emulator: Emulator, transport: asyncio.Transport) -> None:
@@ -121,7 +121,7 @@ class _Cutting:
                 pass
 
 
-class _Gathering:
+class _BatchingTransport:
     """A transport that joins what is written within one turn of the loop."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -202,10 +202,12 @@ async def serve(
         context = await anyio.to_thread.run_sync(_context, trust, {name, host, *_LOOPBACK}) if trust else None
         endpoint = _url("https" if tls else "http", name, public_port or main.getsockname()[1])
         plain_endpoint = endpoint
-        await stack.enter_async_context(_listening(_to_neighbours(emulator, host, public_host), main, context))
+        await stack.enter_async_context(_listening(_check_host_header(emulator, host, public_host), main, context))
         if tls and plain:
             extra = stack.enter_context(_bind("127.0.0.1", 0))
-            await stack.enter_async_context(_listening(_to_neighbours(emulator, "127.0.0.1", public_host), extra, None))
+            await stack.enter_async_context(
+                _listening(_check_host_header(emulator, "127.0.0.1", public_host), extra, None)
+            )
             plain_endpoint = _url("http", "127.0.0.1", extra.getsockname()[1])
         emulator.endpoint = endpoint
         if public_host:
@@ -217,7 +219,7 @@ async def serve(
 async def _listening(app: _App, sock: socket.socket, context: ssl.SSLContext | None) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app,
-        http=KeptConnection,
+        http=EmulatorConnection,
         ws="wsproto",
         ws_max_size=64 * 1024,
         lifespan="off",
@@ -229,8 +231,8 @@ async def _listening(app: _App, sock: socket.socket, context: ssl.SSLContext | N
     config.load()
     state = ServerState()
 
-    def connection() -> KeptConnection:
-        return KeptConnection(config=config, server_state=state, app_state={})
+    def connection() -> EmulatorConnection:
+        return EmulatorConnection(config=config, server_state=state, app_state={})
 
     server = await asyncio.get_running_loop().create_server(connection, sock=sock, ssl=context, backlog=2048)
     try:
@@ -240,7 +242,7 @@ async def _listening(app: _App, sock: socket.socket, context: ssl.SSLContext | N
         await _drain(state)
 
 
-def _to_neighbours(emulator: Emulator, host: str, public_host: str | None) -> _App:
+def _check_host_header(emulator: Emulator, host: str, public_host: str | None) -> _App:
     """On loopback, answer only those who ask for loopback, or for the public host, by name.
 
     A web page that somebody has open can make their browser ask this machine under a name of the page's own (DNS

@@ -32,7 +32,6 @@ class ThreadContents:
     """A thread with everything in it. `timeline` ascends by version; lists read it backwards."""
 
     __slots__ = (
-        "fading",
         "head",
         "images",
         "late",
@@ -40,6 +39,7 @@ class ThreadContents:
         "members",
         "messages",
         "moved",
+        "pending_visibility",
         "receipts",
         "sequence",
         "timeline",
@@ -58,7 +58,7 @@ class ThreadContents:
         self.moved = 0
         self.late = 0
         self.listed = 0
-        self.fading: list[tuple[int, Message]] = []
+        self.pending_visibility: list[tuple[int, Message]] = []
 
     def present(self) -> list[Member]:
         """The current participants, in the order they joined."""
@@ -73,7 +73,7 @@ class ThreadContents:
         """When the thread last moved, in microseconds, for the order of people's lists."""
         return max(self.head.activity, self.moved)
 
-    def file(self, message: Message) -> None:
+    def store(self, message: Message) -> None:
         """Add a message or replace its earlier state.
 
         Which lists may still show until the new one is visible.
@@ -82,7 +82,7 @@ class ThreadContents:
         if earlier is not None:
             del self.timeline[self._index(earlier)]
             if message.visible:
-                self.fading.append((message.visible, earlier))
+                self.pending_visibility.append((message.visible, earlier))
         self.messages[message.id] = message
         if not self.timeline or self.timeline[-1].version <= message.version:
             self.timeline.append(message)
@@ -149,21 +149,21 @@ class WorldState:
 
     def put(self, record: Record) -> None:
         """File a record and tell the listeners."""
-        self.file(record)
+        self.store(record)
         for listener in self.listeners:
             listener(record)
 
-    def file(self, record: Record) -> None:
+    def store(self, record: Record) -> None:
         """File a record silently, as when a journal is read."""
         match record:
             case Message():
                 room = self.rooms[record.thread]
-                room.file(record)
-                self._moved(room)
+                room.store(record)
+                self._move(room)
             case ReceiptEntry():
                 self.rooms[record.thread].receipts[record.user] = record
             case Member():
-                self._seat(record)
+                self._store_member(record)
             case ThreadEntry():
                 self._head(record)
             case User():
@@ -188,9 +188,9 @@ class WorldState:
             self.retained.add(head.id)
         else:
             self.retained.discard(head.id)
-        self._moved(room)
+        self._move(room)
 
-    def _seat(self, member: Member) -> None:
+    def _store_member(self, member: Member) -> None:
         room = self.rooms[member.thread]
         earlier = room.members.get(member.user)
         if earlier is None:
@@ -200,7 +200,7 @@ class WorldState:
             del room.members[member.user]
         room.members[member.user] = member
 
-    def _moved(self, room: ThreadContents) -> None:
+    def _move(self, room: ThreadContents) -> None:
         """Bring the room to its new place in everybody's list."""
         activity = room.activity()
         self.activity = max(self.activity, activity)

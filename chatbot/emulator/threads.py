@@ -71,11 +71,11 @@ class Threads:
         digest = hashlib.sha256(repr(replace(plan, repeat_key="")).encode()).hexdigest() if plan.repeat_key else ""
         repeated = self._repeated(creator, plan.repeat_key, digest, now)
         if repeated is not None:
-            return repeated, self._participants.sift(plan.participants)[1]
+            return repeated, self._participants.validate(plan.participants)[1]
         self._topic(plan.topic)
         self._room_for(plan.metadata)
         own = next((one for one in plan.participants if one.user == creator), Invited(creator))
-        welcome, rejected = self._participants.sift(plan.participants)
+        welcome, rejected = self._participants.validate(plan.participants)
         others = [one for one in welcome if one.user != creator]
         if len(others) + 1 > MAX_PARTICIPANTS:
             raise bad_request()
@@ -94,7 +94,7 @@ class Threads:
         )
         self._state.put(head)
         room = self._state.rooms[head.id]
-        self._participants.seat(room, creator, [own, *others], now)
+        self._participants.add_members(room, creator, [own, *others], now)
         self._messages.announce(room, "topicUpdated", creator, now, topic=plan.topic)
         if plan.repeat_key:
             self._state.put(Repeat(user=creator, key=plan.repeat_key, thread=head.id, at=now, digest=digest))
@@ -122,7 +122,7 @@ class Threads:
     def update(self, thread: str, editor: str, now: int, change: ThreadChange) -> None:
         """Change topic, metadata (merged per key) or retention; only a topic is announced."""
         room = self._state.room(thread)
-        Participants.admit(room, editor, self.quirks)
+        Participants.check_member(room, editor, self.quirks)
         head = replace(room.head, changed_by=editor)
         if change.topic is not None:
             self._topic(change.topic)
@@ -146,7 +146,7 @@ class Threads:
             if self.quirks.delete_again == "not-found":
                 raise thread_not_found()
             return
-        Participants.admit(room, deleter, self.quirks)
+        Participants.check_member(room, deleter, self.quirks)
         if self.quirks.delete_thread_by == "creator" and deleter != room.head.creator:
             raise forbidden()
         self._end(room, deleter, now)

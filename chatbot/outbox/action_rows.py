@@ -65,7 +65,7 @@ def pieces_of(keyed: KeyedAction) -> Iterator[KeyedAction]:
         yield KeyedAction(removal_key(key, number), DeleteMessage(piece_key(key, number), action.thread))
 
 
-def person_behind(event: Event) -> UserId | None:
+def person_who_caused(event: Event) -> UserId | None:
     """Return the person who caused an event, if the event says so."""
     return event.message.sender if isinstance(event, MessageEvent) else person_of(event)
 

@@ -122,7 +122,7 @@ class Outbox:
         self._during = during
         self._report_failure = report_failure
         self._rows = list(rows)  # no deque: an empty one costs ten times as much, and most threads have nothing to send
-        self._doubtful = {row.key for row in self._rows}
+        self._unproven = {row.key for row in self._rows}
         self._proof_at = anyio.current_time() + PROOF_DELAY_SECONDS if self._rows else 0.0
         self._back_off = BackOff()
         self._partial_tries = 0
@@ -154,7 +154,7 @@ class Outbox:
             proofs: keys of own messages that were just read. Such a row is done already: a store that was restored
                 from a backup does not know what was sent after the backup.
         """
-        if self._holds(row):
+        if self._names_person(row):
             return
         self._rows.append(row)
         if proofs and row.key in proofs:
@@ -234,14 +234,14 @@ class Outbox:
         if failure in self._given_up:
             self._given_up.remove(failure)
 
-    def forget(self, user: UserId) -> None:
+    def erase(self, user: UserId) -> None:
         """Drop the rows that hold data of a person, as the store did; a request that is under way is not repeated."""
         erased = (erasure.erase(row, user) for row in self._rows)
         self._rows = [row for row in erased if row.status is RowStatus.PENDING]
         self._given_up = [one for one in self._given_up if erasure.erase(one[0], user) is one[0]]
-        self._doubtful &= {row.key for row in self._rows}
+        self._unproven &= {row.key for row in self._rows}
 
-    def _holds(self, row: OutboxRow) -> bool:
+    def _names_person(self, row: OutboxRow) -> bool:
         return any(row.key == other.key for other in self._rows)
 
     def accept_refusal(self) -> bool:
@@ -274,28 +274,28 @@ class Outbox:
             operation = _OPERATIONS[type(row.action)]
             now = anyio.current_time()
             pause = max(self._budget.delay(operation, now), self._back_off.pause(now))
-            if row.key in self._doubtful:
+            if row.key in self._unproven:
                 pause = max(pause, self._proof_at - now)
             if pause > 0:
                 return pause
             try:
-                if row.key in self._doubtful:
-                    await self._prove()
+                if row.key in self._unproven:
+                    await self._read_proofs()
                 else:
                     self._budget.spend(operation, now)
                     with self._during(row):
-                        await self._do(row)
+                        await self._execute(row)
                 # A proof read that proves nothing is no success: the send that failed before may fail again, and its
                 # pause must go on growing.
-                if not self._holds(row) and self._back_off.succeeded():
+                if not self._names_person(row) and self._back_off.succeeded():
                     self._report_failure(None)
             except ServiceError as error:
                 self._failed(row, operation, error)
         return None
 
-    async def _prove(self) -> None:
+    async def _read_proofs(self) -> None:
         """Read which rows of unknown outcome were done; the others may be tried again."""
-        sends = [row for row in self._rows if row.key in self._doubtful and isinstance(row.action, SendMessage)]
+        sends = [row for row in self._rows if row.key in self._unproven and isinstance(row.action, SendMessage)]
         if sends:
             own = await read_own(self._service, self._thread, sends, slack_ms=self._slack_ms)
             proofs = match_proofs(own, sends, made=await self._known_among(tombstones_without_key(own)))
@@ -304,12 +304,12 @@ class Outbox:
                     self._log.info("send.confirmed_by_reading", key=row.key, message=proofs[row.key])
                     self._settle(row, RowStatus.DONE, proofs[row.key])
         first = self._rows[0] if self._rows else None
-        if first is not None and first.key in self._doubtful and isinstance(first.action, UpdateTopic):
+        if first is not None and first.key in self._unproven and isinstance(first.action, UpdateTopic):
             thread = await self._service.get_thread(self._thread)
             if thread.topic == first.action.topic:
                 self._settle(first, RowStatus.DONE)
         # Topics overwrite each other: whether a later one was set can be read only after all earlier ones are set.
-        self._doubtful &= {row.key for row in self._rows if row is not first and isinstance(row.action, UpdateTopic)}
+        self._unproven &= {row.key for row in self._rows if row is not first and isinstance(row.action, UpdateTopic)}
 
     async def _known_among(self, messages: Collection[MessageId]) -> frozenset[MessageId]:
         """Return which of these messages a settled row sent, or a pending row deletes."""
@@ -325,7 +325,7 @@ class Outbox:
         target = row.action.message
         return MessageId(target) if target.isdecimal() else self._sent.get(ActionKey(target))
 
-    async def _do(self, row: OutboxRow) -> None:
+    async def _execute(self, row: OutboxRow) -> None:
         """Carry out one row. Everything but a send and a topic can safely be repeated."""
         message: MessageId | None = None
         match row.action:
@@ -367,7 +367,7 @@ class Outbox:
             self._partial_tries = 0
             raise Rejected(f"not added: {reasons}")  # noqa: EM102 - the reasons are the message
         self._log.warning("participants.refused", count=len(failed), reasons=reasons)
-        if not self._holds(row):  # its person was erased meanwhile
+        if not self._names_person(row):  # its person was erased meanwhile
             return False
         refused = {person.user for person in failed}
         remaining = tuple(person for person in action.participants if person.user in refused)
@@ -392,7 +392,7 @@ class Outbox:
         self, row: OutboxRow, status: RowStatus, message: MessageId | None = None, reason: str | None = None
     ) -> None:
         self._rows = [other for other in self._rows if other.key != row.key]
-        self._doubtful.discard(row.key)
+        self._unproven.discard(row.key)
         if message is None:
             message = self._known_target(row)  # it may be deleted now: its tombstone is of our making
         elif isinstance(row.action, SendMessage):
@@ -413,7 +413,7 @@ class Outbox:
     def _give_up(self, row: OutboxRow, reason: str) -> None:
         """Stop trying a row. It is committed as failed together with its dead letter: see `next_failure`."""
         self._rows = [other for other in self._rows if other.key != row.key]
-        self._doubtful.discard(row.key)
+        self._unproven.discard(row.key)
         message = self._known_target(row)  # it may be deleted now: its tombstone is of our making
         if message is not None:
             self._sent[row.key] = message
@@ -422,9 +422,9 @@ class Outbox:
     def _failed(self, row: OutboxRow, operation: Operation, error: ServiceError) -> None:
         """Decide what an error means for the first row: failed, of unknown outcome, or to be tried later."""
         now = anyio.current_time()
-        if not self._holds(row):  # its person was erased meanwhile
+        if not self._names_person(row):  # its person was erased meanwhile
             return
-        if isinstance(error, NotFound | Forbidden) and self._defers(row, error):
+        if isinstance(error, NotFound | Forbidden) and self._is_deferred(row, error):
             return
         if isinstance(error, NotFound) and isinstance(row.action, DeleteMessage | RemoveParticipant):
             self._settle(row, RowStatus.DONE)
@@ -435,12 +435,12 @@ class Outbox:
         pause = self._back_off.failed(error, now)
         if isinstance(error, Throttled):
             self._budget.block(operation, now + pause)
-        elif isinstance(error, OutcomeUnknown | ProtocolError) and row.key not in self._doubtful:
-            self._doubtful.add(row.key)
+        elif isinstance(error, OutcomeUnknown | ProtocolError) and row.key not in self._unproven:
+            self._unproven.add(row.key)
             self._proof_at = now + PROOF_DELAY_SECONDS
         self._report_failure(error)
 
-    def _defers(self, row: OutboxRow, error: NotFound | Forbidden) -> bool:
+    def _is_deferred(self, row: OutboxRow, error: NotFound | Forbidden) -> bool:
         """Return whether a refusal is no answer about this row, at least not yet.
 
         Raises:
@@ -452,7 +452,7 @@ class Outbox:
             return True
         if self._is_refusal_accepted and self._refused == row.key:
             self._refused, self._is_refusal_accepted = None, False
-            if row.key not in self._doubtful:
+            if row.key not in self._unproven:
                 return False
             # Only the proof read was refused. The row itself may be done, so it must not become a dead letter.
             self._back_off.failed(error, anyio.current_time())

@@ -28,15 +28,15 @@ from chatbot.service.base import ChatService
 from chatbot.service.budget import Budget, Operation
 from chatbot.stores.records import OutboxRow, RowStatus
 
-FIRST_SECONDS: Final = 0.5
+FIRST_PAUSE: Final = 0.5
 """Seconds to wait for the whole text before a part of it is shown."""
 
-LONGEST_GAP: Final = 6.0
+MAX_EDIT_PAUSE: Final = 6.0
 """Seconds between two edits of a long text; at this pace a stream never exceeds its quota."""
 
 ELLIPSIS: Final = " …"
 
-BROKEN_OFF: Final = "(This answer breaks off here: something went wrong.)"
+INTERRUPTED: Final = "(This answer breaks off here: something went wrong.)"
 """Added to a text whose event was given up, so that nobody waits for the rest."""
 
 JournalAction = Callable[[ActionKey, SendMessage], Awaitable[None]]
@@ -72,14 +72,14 @@ class Stream:
         self._budget = budget
         self._journal = journal
         self._pieces: list[str] = []
-        self._grown = anyio.Event()
+        self._changed = anyio.Event()
         self._complete = anyio.Event()
         self._failure: BaseException | None = None
         self._message: MessageId | None = None
         self._is_journalled = False
         self._is_over = False
-        self._gap = FIRST_SECONDS
-        self._not_before = anyio.current_time() + FIRST_SECONDS
+        self._gap = FIRST_PAUSE
+        self._not_before = anyio.current_time() + FIRST_PAUSE
         self._settled_at = 0.0
         self.shown = ""
         """The text that people have seen, without the ellipsis."""
@@ -97,21 +97,21 @@ class Stream:
         """
         self._restore(earlier)
         async with anyio.create_task_group() as group:
-            group.start_soon(self._show_growth, group)
+            group.start_soon(self._show_progress, group)
             try:
                 async for piece in source:
                     self._pieces.append(piece)
-                    self._grown.set()
+                    self._changed.set()
             except (asyncio.CancelledError, GeneratorExit):
                 raise
             except BaseException as error:  # also SystemExit: the task group would wrap it, and hide what it is
                 self._failure = error
             self._complete.set()
-            self._grown.set()
+            self._changed.set()
         await anyio.sleep(max(0.0, self._settled_at - anyio.current_time()))
         if self._failure is not None:
             raise self._failure
-        return self._conclusion()
+        return self._final_actions()
 
     def _restore(self, earlier: OutboxRow | None) -> None:
         if earlier is None:
@@ -120,7 +120,7 @@ class Stream:
         self._message = earlier.message
         self._is_over = earlier.status is RowStatus.FAILED
 
-    def _conclusion(self) -> Sequence[Action]:
+    def _final_actions(self) -> Sequence[Action]:
         text = "".join(self._pieces)
         if not self._is_journalled:
             return [SendMessage(text)] if text.strip() else []
@@ -131,16 +131,16 @@ class Stream:
 
     # ── progress ──────────────────────────────────────────────────────────────────────────────
 
-    async def _show_growth(self, group: TaskGroup) -> None:
+    async def _show_progress(self, group: TaskGroup) -> None:
         """Show the text as it grows until it is complete; a request is never canceled half-way."""
         try:
             while not self._is_over:
-                await self._grown.wait()
+                await self._changed.wait()
                 with anyio.move_on_after(self._pause()):
                     await self._complete.wait()
                 if self._complete.is_set():
                     return
-                self._grown = anyio.Event()
+                self._changed = anyio.Event()
                 await self._show("".join(self._pieces))
         except Exception as error:  # `run` raises it; the task group would wrap it in an ExceptionGroup
             self._failure = error
@@ -159,7 +159,7 @@ class Stream:
             return
         self.shown = split(text)[0].rstrip()
         shown = self.shown + ELLIPSIS
-        self._gap = min(LONGEST_GAP, self._gap * 2)
+        self._gap = min(MAX_EDIT_PAUSE, self._gap * 2)
         self._not_before = anyio.current_time() + self._gap
         self._message = self._message or self._outbox.message_of(self._key)
         if self._message is not None:
@@ -178,8 +178,8 @@ class Stream:
             self._is_over = True
             return
         if self._outbox.message_of(self._key) is None:
-            self._grown.set()  # not sent yet, so there is still something new to show
-            self._not_before = anyio.current_time() + (pause or LONGEST_GAP)
+            self._changed.set()  # not sent yet, so there is still something new to show
+            self._not_before = anyio.current_time() + (pause or MAX_EDIT_PAUSE)
 
     async def _edit(self, message: MessageId, text: str) -> None:
         now = anyio.current_time()
@@ -188,9 +188,9 @@ class Stream:
         try:
             await self._service.edit_message(self._thread, message, content=text)
         except Throttled as error:
-            self._budget.block(Operation.WRITE_MESSAGE, now + (error.retry_after or LONGEST_GAP))
+            self._budget.block(Operation.WRITE_MESSAGE, now + (error.retry_after or MAX_EDIT_PAUSE))
         except Unreachable:
-            self._not_before = now + LONGEST_GAP
+            self._not_before = now + MAX_EDIT_PAUSE
         except (OutcomeUnknown, ProtocolError):
             self._is_over = True
             self._settled_at = anyio.current_time() + PROOF_DELAY_SECONDS
@@ -198,6 +198,6 @@ class Stream:
             self._is_over = True
 
 
-def broken_off(shown: str) -> str:
+def interrupted_text(shown: str) -> str:
     """Return a text that will not be finished, with a note that says so."""
-    return f"{shown.removesuffix(ELLIPSIS).rstrip()}{ELLIPSIS}\n\n{BROKEN_OFF}"
+    return f"{shown.removesuffix(ELLIPSIS).rstrip()}{ELLIPSIS}\n\n{INTERRUPTED}"

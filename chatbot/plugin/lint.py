@@ -125,21 +125,21 @@ def findings(dialog: Callable[..., Any], provided: Collection[str] = ()) -> list
         if function in seen or not isinstance(function, FunctionType):
             continue
         seen.add(function)
-        reading = _Reading.of(function, outside)
+        reading = _Pass.of(function, outside)
         if reading is not None:
             reading.read()
             found |= reading.found
-            todo += [(other, ()) for other in reading.called if _is_followed(other, function)]
+            todo += [(other, ()) for other in reading.called if _must_check(other, function)]
     return sorted(found, key=lambda finding: (finding.file, finding.line, finding.call))
 
 
-def _is_followed(called: FunctionType, caller: FunctionType) -> bool:
+def _must_check(called: FunctionType, caller: FunctionType) -> bool:
     """Return whether a called function is checked too: it is in the same module, or is a dialog itself."""
     hints = getattr(called, "__annotations__", {})
     return called.__module__ == caller.__module__ or any("Dialog" in str(hint) for hint in hints.values())
 
 
-class _Reading(ast.NodeVisitor):
+class _Pass(ast.NodeVisitor):
     """A single pass over the source of a function."""
 
     def __init__(
@@ -152,7 +152,7 @@ class _Reading(ast.NodeVisitor):
         self._file = file
         self._first_line = line
         self._provided = provided
-        self._given_away = set(_given_to_run(tree))
+        self._passed_to_run = set(_passed_to_run(tree))
 
     @classmethod
     def of(cls, function: FunctionType, provided: Collection[str]) -> Self | None:
@@ -184,14 +184,14 @@ class _Reading(ast.NodeVisitor):
         self._visit_function(node)
 
     def _visit_function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        if node.name not in self._given_away:
+        if node.name not in self._passed_to_run:
             for statement in node.body:  # not decorators and defaults, which run only once
                 self.visit(statement)
 
     def visit_Call(self, node: ast.Call) -> None:
         if _is_run(node) and not self._is_module(node.func):
             return
-        self._judge(node)
+        self._check_call(node)
         self.generic_visit(node)
 
     def visit_Global(self, node: ast.Global) -> None:
@@ -203,7 +203,7 @@ class _Reading(ast.NodeVisitor):
         owner = self._resolve(node.value) if isinstance(node, ast.Attribute) else None
         return isinstance(owner, ModuleType) or (isinstance(owner, _Named) and bool(owner.name))
 
-    def _judge(self, node: ast.Call) -> None:
+    def _check_call(self, node: ast.Call) -> None:
         root = node.func
         while isinstance(root, ast.Attribute | ast.Call):
             root = root.value if isinstance(root, ast.Attribute) else root.func
@@ -283,7 +283,7 @@ def _is_run(node: ast.Call) -> bool:
     return isinstance(node.func, ast.Attribute) and node.func.attr == "run" and isinstance(node.func.value, ast.Name)
 
 
-def _given_to_run(tree: ast.AST) -> Iterator[str]:
+def _passed_to_run(tree: ast.AST) -> Iterator[str]:
     """Yield the names of functions that are passed to `talk.run` instead of being called."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and _is_run(node):
@@ -314,8 +314,8 @@ def calls_of(function: Callable[..., Any], suspects: Collection[str]) -> list[Fo
         if called in seen or not isinstance(called, FunctionType):
             continue
         seen.add(called)
-        reading = _CallReading.of(called, ())
-        if isinstance(reading, _CallReading):
+        reading = _CallPass.of(called, ())
+        if isinstance(reading, _CallPass):
             reading.suspects = suspects
             reading.read()
             found |= reading.calls
@@ -323,7 +323,7 @@ def calls_of(function: Callable[..., Any], suspects: Collection[str]) -> list[Fo
     return sorted(found, key=lambda call: (call.file, call.line, call.call))
 
 
-class _CallReading(_Reading):
+class _CallPass(_Pass):
     """A pass that finds calls outside of nested functions."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from chatbot.dispatch.registry import HandlerRegistry
-from chatbot.dispatch.source_location import at, place_of_error
+from chatbot.dispatch.source_location import location, place_of_error
 from chatbot.errors import PluginError, described
 from chatbot.plugin.plugin import Plugin
 from chatbot.plugin.settings import make_plugin, settings_model
@@ -53,7 +53,7 @@ def load_plugin(reference: str, *, base_dir: Path, settings: Mapping[str, Any] |
     reference = unicodedata.normalize("NFC", reference)
     _check_reference(reference)
     base_dir = base_dir.absolute()  # not resolved: links may change their target until the next reload
-    _put_first(base_dir)
+    _prepend_to_path(base_dir)
     plugin = make_plugin(*_find(reference, base_dir), settings)
     HandlerRegistry(plugin.handlers())
     return plugin
@@ -68,7 +68,7 @@ def plugin_settings(reference: str, *, base_dir: Path) -> type[BaseModel] | None
     reference = unicodedata.normalize("NFC", reference)
     _check_reference(reference)
     base_dir = base_dir.absolute()  # not resolved: links may change their target until the next reload
-    _put_first(base_dir)
+    _prepend_to_path(base_dir)
     found, _ = _find(reference, base_dir)
     return None if isinstance(found, Plugin) or not callable(found) else settings_model(found)
 
@@ -108,7 +108,7 @@ def _check_reference(reference: str) -> None:
         raise PluginError(msg)
 
 
-def _put_first(base_dir: Path) -> None:
+def _prepend_to_path(base_dir: Path) -> None:
     entry = str(base_dir)
     if sys.path[:1] != [entry]:
         sys.path[:] = [entry, *(one for one in sys.path if one != entry)]
@@ -160,7 +160,7 @@ def _spelled_path(base_dir: Path, parts: Sequence[str]) -> Path:
 
 def _import(reference: str, base_dir: Path) -> ModuleType:
     importlib.invalidate_caches()
-    _anchor(reference, base_dir)
+    _ensure_found_below(reference, base_dir)
     try:
         return importlib.import_module(reference)
     except PluginError:
@@ -177,7 +177,7 @@ def _import(reference: str, base_dir: Path) -> ModuleType:
     except ImportError as error:
         raise PluginError(_not_importable(reference, error)) from error
     except SyntaxError as error:
-        msg = f"{at(error.filename or reference, error.lineno)}: {error.msg}; correct the syntax"
+        msg = f"{location(error.filename or reference, error.lineno)}: {error.msg}; correct the syntax"
         raise PluginError(msg) from error
     except KeyboardInterrupt:
         raise
@@ -200,7 +200,7 @@ def _import_failed(reference: str, error: BaseException) -> str:
     return f"{where}: importing {reference} failed: {described(error)}; a plugin must import without that"
 
 
-def _anchor(reference: str, base_dir: Path) -> None:
+def _ensure_found_below(reference: str, base_dir: Path) -> None:
     """Ensure that the module of `base_dir` is found, even if another one has the same name.
 
     Loaded modules of that name from other places are dropped. A directory without `timeout.py` is made a package here,
@@ -275,7 +275,7 @@ def _attribute(module: ModuleType, name: str) -> object:
 
 
 def _place(module: ModuleType) -> str:
-    return at(module.__file__, None) if module.__file__ else module.__name__
+    return location(module.__file__, None) if module.__file__ else module.__name__
 
 
 def _no_such_module(reference: str, base_dir: Path) -> str:
@@ -285,4 +285,6 @@ def _no_such_module(reference: str, base_dir: Path) -> str:
     near = difflib.get_close_matches(reference, known, n=1)
     expected = Path(*reference.split(".")).with_suffix(".py")
     hint = f"did you mean {near[0]}?" if near else f"write {expected} there, or install the package that brings it"
-    return f"plugin {reference}: there is no such module in {at(str(base_dir), None)}, nor an installed one; {hint}"
+    return (
+        f"plugin {reference}: there is no such module in {location(str(base_dir), None)}, nor an installed one; {hint}"
+    )

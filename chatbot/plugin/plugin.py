@@ -25,7 +25,7 @@ from chatbot.dispatch.handler import BOT_TIMEOUT, Handler, Options, PluginScope,
 from chatbot.dispatch.middleware import Middleware, Proceed, prepare_layer
 from chatbot.dispatch.outcome import Ack, Reply, Retry
 from chatbot.dispatch.parameters import Function, check_async, check_middleware, refuse, shown
-from chatbot.dispatch.provider import given, resolve_providers
+from chatbot.dispatch.provider import fixed_provider, resolve_providers
 from chatbot.dispatch.source_location import place_of, place_of_caller
 from chatbot.errors import PluginError
 from chatbot.events import DialogTimedOut, Event, MessageReceived, ScheduleFired, TimerFired
@@ -75,7 +75,7 @@ class RegistersError(Protocol[X]):
         ...
 
 
-def given_name(name: object, place: str) -> str:
+def validate_name(name: object, place: str) -> str:
     """Validate the name of a plugin.
 
     Raises:
@@ -87,7 +87,7 @@ def given_name(name: object, place: str) -> str:
     return name
 
 
-def given_words(words: Sequence[str] | None, place: str) -> tuple[str, ...]:
+def validate_words(words: Sequence[str] | None, place: str) -> tuple[str, ...]:
     """Validate the words that cancel dialogs; None gives an empty tuple.
 
     Raises:
@@ -99,7 +99,7 @@ def given_words(words: Sequence[str] | None, place: str) -> tuple[str, ...]:
     return tuple(words or ())
 
 
-def given_command(name: object, place: str) -> str:
+def validate_command(name: object, place: str) -> str:
     """Validate the name of a command and return it normalized for lookup.
 
     Raises:
@@ -115,7 +115,7 @@ def given_command(name: object, place: str) -> str:
     return typed
 
 
-def given_filter(filter: FilterLike | None, place: str) -> Filter | None:
+def validate_filter(filter: FilterLike | None, place: str) -> Filter | None:
     """Validate the filter of a handler, if it has one.
 
     Raises:
@@ -178,8 +178,8 @@ class Plugin:
 
     def __init__(self, name: str, *, cancel_words: Sequence[str] | None = None) -> None:
         self.place = place_of_caller()
-        self.name = given_name(name, self.place)
-        self._cancel_words = given_words(cancel_words, self.place)
+        self.name = validate_name(name, self.place)
+        self._cancel_words = validate_words(cancel_words, self.place)
         self._parts: list[Registration | Plugin] = []
         self._middleware: list[Middleware] = []
         self._providers: list[Function] = []
@@ -207,7 +207,7 @@ class Plugin:
             timeout: how long an attempt may run before it is canceled and counts as failed; by default as the bot's
                 `timeout` says (10 minutes). None is without limit.
         """
-        registers = self._registers(
+        registers = self._register(
             MessageReceived,
             filter,
             needs_text=True,
@@ -243,7 +243,7 @@ class Plugin:
         Raises:
             PluginError: the name cannot be typed as a command, or the plugin has it already.
         """
-        registers = self._registers(
+        registers = self._register(
             MessageReceived,
             filter,
             command=name,
@@ -278,7 +278,7 @@ class Plugin:
             msg = f"{place_of_caller()}: on({event.__name__}) gets nothing: {_CALLED_BY_NAME[event]}"
             raise PluginError(msg)
         options = Options(from_bots=from_bots, ack=ack, retry=retry, timeout=timeout)
-        return self._registers(event, filter, options=options)
+        return self._register(event, filter, options=options)
 
     @overload
     def timer(
@@ -304,7 +304,7 @@ class Plugin:
             timeout: how long an attempt may run before it is canceled and counts as failed; by default as the bot's
                 `timeout` says (10 minutes). None is without limit.
         """
-        register = self._registers(TimerFired, None, options=Options(retry=retry, timeout=timeout))
+        register = self._register(TimerFired, None, options=Options(retry=retry, timeout=timeout))
         return register if function is None else register(function)
 
     def every(
@@ -324,7 +324,7 @@ class Plugin:
         Raises:
             PluginError: the period is too short.
         """
-        return self._scheduled(lambda: Every(period), Options(retry=retry, timeout=timeout))
+        return self._register_schedule(lambda: Every(period), Options(retry=retry, timeout=timeout))
 
     def cron(
         self, expression: str, *, tz: str = "UTC", retry: Retry | None = None, timeout: timedelta | None = BOT_TIMEOUT
@@ -344,7 +344,7 @@ class Plugin:
         Raises:
             PluginError: the expression or the time zone is none.
         """
-        return self._scheduled(lambda: Cron(expression, tz), Options(retry=retry, timeout=timeout))
+        return self._register_schedule(lambda: Cron(expression, tz), Options(retry=retry, timeout=timeout))
 
     def middleware(
         self, function: Callable[Concatenate[Context[Event], Proceed, P], Coroutine[Any, Any, R]], /
@@ -431,7 +431,7 @@ class Plugin:
         Raises:
             PluginError: a handler asks for something that nobody can give; file, line and remedy are named.
         """
-        scope = {type: given(type, thing) for type, thing in provide.items()}
+        scope = {type: fixed_provider(type, thing) for type, thing in provide.items()}
         return self._prepared(PluginScope(providers=scope, fixed=frozenset(scope)))
 
     def _prepared(self, outer: PluginScope) -> list[Handler]:
@@ -451,15 +451,15 @@ class Plugin:
                 handlers.append(prepare(part, around))
         return handlers
 
-    def _scheduled(self, make: Callable[[], Schedule], options: Options) -> Registers[ScheduleFired]:
+    def _register_schedule(self, make: Callable[[], Schedule], options: Options) -> Registers[ScheduleFired]:
         try:
             schedule = make()
         except (ValueError, TypeError) as error:
             msg = f"{place_of_caller(2)}: {error}"
             raise PluginError(msg) from None
-        return self._registers(ScheduleFired, None, options=options, schedule=schedule)
+        return self._register(ScheduleFired, None, options=options, schedule=schedule)
 
-    def _registers(
+    def _register(
         self,
         event: type[E],
         filter: FilterLike | None,
@@ -474,19 +474,19 @@ class Plugin:
             msg = f"{place}: on() takes a class of events, as in @plugin.on(ParticipantsAdded), not {shown(event)}"
             raise PluginError(msg)
         check_options(options, place)
-        wanted = given_filter(filter, place)
-        name = None if command is None else given_command(command, place)
+        wanted = validate_filter(filter, place)
+        name = None if command is None else validate_command(command, place)
 
         def register(function: Function) -> Function:
             one = Registration(function, event, wanted, name, options, schedule, needs_text)
             check_async(function, one.role)
-            self._refuse_second(one)
+            self._check_unique(one)
             self._parts.append(one)
             return function
 
         return register
 
-    def _refuse_second(self, new: Registration) -> None:
+    def _check_unique(self, new: Registration) -> None:
         for old in self._parts:
             if isinstance(old, Registration) and old.command is not None and old.command == new.command:
                 refuse(

@@ -29,11 +29,11 @@ def identifier(user: UserId) -> CommunicationIdentifier:
     known = identifier_from_raw_id(user)
     # The SDK reads properties["id"] to match failures, but only communication users have it. For other kinds, the SDK
     # would raise a KeyError although the participant was added.
-    cast(Any, known).properties = _Properties(known.properties)
+    cast(Any, known).properties = _IdentifierProperties(known.properties)
     return known
 
 
-class _Properties(dict[str, Any]):
+class _IdentifierProperties(dict[str, Any]):
     """An identifier's properties, with an empty `id` for readers that is not sent."""
 
     def __missing__(self, key: str) -> str:

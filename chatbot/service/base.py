@@ -73,12 +73,12 @@ class Paging:
         operation: the operation, to complete "cannot …" in errors.
     """
 
-    __slots__ = ("_barren", "_followed", "_operation")
+    __slots__ = ("_followed", "_operation", "_pages_without_news")
 
     def __init__(self, operation: str) -> None:
         self._operation = operation
         self._followed: set[int] = set()
-        self._barren = 0
+        self._pages_without_news = 0
 
     def follow(self, link: str, *, is_news: bool) -> str:
         """Return the link to the next page if it may be followed.
@@ -90,13 +90,13 @@ class Paging:
         Raises:
             ProtocolError: the link leads to a page that was already read, or the listing is endless.
         """
-        self._barren = 0 if is_news else self._barren + 1
+        self._pages_without_news = 0 if is_news else self._pages_without_news + 1
         if hash(link) in self._followed:
             text = "the service's pages lead in a circle: a link leads back to a page that was read"
             msg = f"cannot {self._operation}: {text}"
             raise ProtocolError(msg)
         self._followed.add(hash(link))
-        if self._barren >= MAX_PAGES_WITHOUT_NEWS or len(self._followed) >= MAX_PAGES:
+        if self._pages_without_news >= MAX_PAGES_WITHOUT_NEWS or len(self._followed) >= MAX_PAGES:
             msg = f"cannot {self._operation}: the service's pages have no end"
             raise ProtocolError(msg)
         return link

@@ -82,7 +82,7 @@ SHARED_QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
 }
 """Quotas shared by all participants of a thread."""
 
-LONGEST_SECONDS: Final = 60.0
+MAX_WINDOW_SECONDS: Final = 60.0
 """The longest window of any quota."""
 
 JITTER: Final = 0.05
@@ -195,7 +195,9 @@ class Budget:
             if self._closed_until[operation] <= now:
                 del self._closed_until[operation]
         if self._counted is not None:
-            self._counted = {change: at for change, at in self._counted.items() if at + LONGEST_SECONDS >= now} or None
+            self._counted = {
+                change: at for change, at in self._counted.items() if at + MAX_WINDOW_SECONDS >= now
+            } or None
         if self._shared is not None:
             self._shared.expire(now)
 

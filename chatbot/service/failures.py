@@ -60,7 +60,7 @@ _NEVER_SENT: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Complaint:
+class ErrorDetails:
     """Code and message of an error response; both may be missing."""
 
     code: str | None = None
@@ -83,7 +83,7 @@ def from_status(operation: str, status: int, headers: Mapping[str, str], text: s
     Returns:
         An error whose class tells the caller how to proceed.
     """
-    complaint = read_complaint(text)
+    complaint = read_error_details(text)
     said = str(complaint)
     message = f"cannot {operation}: the service answered {status}" + (f" ({said})" if said else "")
     code = complaint.code
@@ -139,17 +139,17 @@ def from_azure(operation: str, error: AzureError, now: datetime) -> ServiceError
     return from_status(operation, status, response.headers, _text_of(response), now)
 
 
-def read_complaint(text: str) -> Complaint:
+def read_error_details(text: str) -> ErrorDetails:
     """Parse code and message of an error body in either form; return an empty complaint for anything else."""
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
-        return Complaint()
+        return ErrorDetails()
     for name, value in _items(body):
         if name in _ENVELOPES:
             fields = dict(_items(value))
-            return Complaint(_string(fields.get("code")), _string(fields.get("message")))
-    return Complaint()
+            return ErrorDetails(_string(fields.get("code")), _string(fields.get("message")))
+    return ErrorDetails()
 
 
 def read_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:

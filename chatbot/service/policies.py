@@ -107,7 +107,7 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
         clock: Callable[[], float],
     ) -> None:
         super().__init__()
-        self._home = f"{endpoint}/"
+        self._endpoint = f"{endpoint}/"
         self._threads = f"{endpoint}/chat/threads/"
         self._tokens = tokens
         self._user_agent = user_agent
@@ -125,12 +125,12 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
         answer: Answer = request.context.options.pop("answer")
         self._prepare(request, answer)
         token = await self._token(answer)
-        response = await self._ask(request, token, answer)
+        response = await self._send_once(request, token, answer)
         # A 401 means that nothing was done, so even a write may be repeated here; no other status allows that.
         if response.http_response.status_code == 401:
             await self._renew(token, answer)
-            response = await self._ask(request, await self._token(answer), answer)
-        self._take(response.http_response, answer)
+            response = await self._send_once(request, await self._token(answer), answer)
+        self._handle_response(response.http_response, answer)
         response.context[ContentDecodePolicy.CONTEXT_NAME] = _NOTHING
         return response
 
@@ -148,14 +148,14 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
             request.url = f"{before}{quote(answer.thread, safe='')}{after}"
             return
         url = request.url
-        if anywhere or not (url.startswith(self._home) or _is_same_place(url, self._home)):
+        if anywhere or not (url.startswith(self._endpoint) or _is_same_origin(url, self._endpoint)):
             msg = (
                 f"cannot {answer.operation}: the service's link leads to {urlsplit(url).netloc[:100]!r}, "
-                f"and the token is sent to {self._home} only"
+                f"and the token is sent to {self._endpoint} only"
             )
             raise ProtocolError(msg)
 
-    async def _ask(
+    async def _send_once(
         self, request: PipelineRequest[HttpRequest], token: str, answer: Answer
     ) -> PipelineResponse[HttpRequest, AsyncHttpResponse]:
         request.http_request.headers["Authorization"] = f"Bearer {token}"
@@ -176,7 +176,7 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
         except ServiceError as error:
             _raise_unsent(answer, error)
 
-    def _take(self, response: AsyncHttpResponse, answer: Answer) -> None:
+    def _handle_response(self, response: AsyncHttpResponse, answer: Answer) -> None:
         if 200 <= response.status_code < 300:
             answer.headers, answer.body = response.headers, response.body()
             return
@@ -200,14 +200,14 @@ def _raise_unsent(answer: Answer, error: ServiceError) -> NoReturn:
     raise Unauthorized(message, status=error.status, code=error.code) from error
 
 
-def _is_same_place(url: str, home: str) -> bool:
+def _is_same_origin(url: str, home: str) -> bool:
     """Return whether two addresses have the same scheme, host and port after normalization."""
     try:
-        return _place(url) == _place(home)
+        return _origin(url) == _origin(home)
     except ValueError:
         return False
 
 
-def _place(url: str) -> tuple[str, str | None, int | None, bool]:
+def _origin(url: str) -> tuple[str, str | None, int | None, bool]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme), "@" in parts.netloc

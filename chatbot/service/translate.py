@@ -52,7 +52,7 @@ def draft_of(kind: type[T]) -> type[T]:
     return draft  # type: ignore[no-any-return]  # not of that type yet; `finished` makes it so
 
 
-def finished(draft: T, kind: type[T]) -> T:
+def freeze(draft: T, kind: type[T]) -> T:
     """Turn a draft into an object of its frozen class."""
     draft.__class__ = kind
     return draft
@@ -168,7 +168,7 @@ def _message(raw: wire.WireMessage) -> ChatMessage:
         edited_on=_time(raw.edited_on, "editedOn"),
         deleted_on=_time(raw.deleted_on, "deletedOn"),
     )
-    return finished(draft, ChatMessage)
+    return freeze(draft, ChatMessage)
 
 
 def _participant(raw: wire.WireParticipant) -> Participant:

@@ -82,7 +82,7 @@ def proxy_for(address: str) -> str | None:
         ConfigError: the environment names a proxy of an unsupported kind.
     """
     url = urlsplit(address)
-    if is_loopback(url.hostname or "") or _is_direct(url):
+    if is_loopback(url.hostname or "") or _bypasses_proxy(url):
         return None
     proxies = getproxies()
     proxy = (proxies.get(url.scheme) or proxies.get("all") or "").strip()
@@ -97,17 +97,17 @@ def proxy_for(address: str) -> str | None:
     return proxy
 
 
-def _is_direct(url: SplitResult) -> bool:
+def _bypasses_proxy(url: SplitResult) -> bool:
     """Return whether an address bypasses the proxy, according to the environment or else to the system settings."""
     proxies = getproxies_environment()
     if not proxies:
         return bool(proxy_bypass(url.netloc))
     port = url.port or {"https": 443, "http": 80}.get(url.scheme)
     exceptions = re.split(r"[,\s]+", proxies.get("no", ""))
-    return any(_is_meant(exception, url.hostname or "", port) for exception in exceptions if exception)
+    return any(_matches(exception, url.hostname or "", port) for exception in exceptions if exception)
 
 
-def _is_meant(exception: str, host: str, port: int | None) -> bool:
+def _matches(exception: str, host: str, port: int | None) -> bool:
     """Return whether an entry of `NO_PROXY` matches a host and port."""
     if exception == "*":
         return True

@@ -15,7 +15,7 @@ from chatbot import actions, events
 from chatbot.actions import Action
 from chatbot.errors import CannotStore, StoreError, StoreTooNew
 from chatbot.events import Event
-from chatbot.stores.serialization import Form, Kinds, not_of
+from chatbot.stores.serialization import Form, Kinds, wrong_type
 
 VERSION: Final = 1
 """The version of the JSON form. Increase it when an older chatbot could misread what a newer one writes."""
@@ -89,7 +89,7 @@ def integer(value: object, place: str) -> int:
         CannotStore: it is not an integer, or exceeds 64 bits.
     """
     if not isinstance(value, int) or isinstance(value, bool):
-        raise not_of(value, place, "an integer")
+        raise wrong_type(value, place, "an integer")
     if not -_INT64 <= value < _INT64:
         msg = f"{place} is {value}, which takes more than 64 bits; keep it below 2**63"
         raise CannotStore(msg)
@@ -159,14 +159,14 @@ def decode_event(stored: str) -> Event:
     return event
 
 
-def as_stored(part: str) -> tuple[str, str]:
+def stored_texts(part: str) -> tuple[str, str]:
     """Return the forms of a text inside a stored action and inside a stored event, for searching."""
     return _UTF8.encode(part)[1:-1], _ASCII.encode(part)[1:-1]
 
 
 def _utf8(value: object, place: str) -> str:
     if not isinstance(value, str):
-        raise not_of(value, place, "text")
+        raise wrong_type(value, place, "text")
     if not value.isascii():
         try:
             value.encode()

@@ -251,7 +251,7 @@ DROP_TIMER: Final = "DELETE FROM timer WHERE owner = ? AND id = ?"
 
 def forget(user: UserId) -> Plan[int]:
     """Erase a person from the records of every bot, and return how many records held something of them."""
-    in_action, in_event = (_containing(text) for text in codec.as_stored(user))
+    in_action, in_event = (_containing(text) for text in codec.stored_texts(user))
     # Dead letters first: the outbox says which failed actions the person caused, and it is erased next.
     changed = yield from _drop_letters(user, in_event)
     changed += yield from _erase_actions(user, in_action)

@@ -165,7 +165,7 @@ def decode_action_row(row: ActionRow, position: int) -> OutboxRow:
     Raises:
         StoreError: the store is damaged, or a newer chatbot wrote the row; the text names the row's key.
     """
-    with named(f"outbox row {row.key}"):
+    with naming_row(f"outbox row {row.key}"):
         return OutboxRow(
             ActionKey(row.key),
             ThreadId(row.thread),
@@ -197,7 +197,7 @@ def encode_letter(letter: DeadLetter) -> LetterRow:
 
 def decode_letter(row: LetterRow) -> DeadLetter:
     """Decode a dead letter; raises the same errors as `decode_action_row`."""
-    with named(f"dead letter {row.id}"):
+    with naming_row(f"dead letter {row.id}"):
         event = codec.decode_event(row.event)
     caused_by = UserId(row.caused_by) if row.caused_by else None
     return DeadLetter(row.id, event, row.handler, row.error, row.attempts, row.died_ms, bool(row.is_revived), caused_by)
@@ -224,7 +224,7 @@ def decode_attempts(rows: Iterable[AttemptRow]) -> dict[ThreadId, Attempt]:
 
 
 @contextmanager
-def named(what: str) -> Iterator[None]:
+def naming_row(what: str) -> Iterator[None]:
     """Add the name of the row to decoding errors."""
     try:
         yield
@@ -353,7 +353,7 @@ def decode_dialog(row: DialogRow) -> DialogRecord:
     Raises:
         StoreError: the store is damaged, or a newer chatbot wrote the row; the text names the dialog.
     """
-    with named(f"dialog {row.id}"):
+    with naming_row(f"dialog {row.id}"):
         event = codec.decode_event(row.event)
     return DialogRecord(
         row.id,

@@ -44,7 +44,7 @@ class Form:
     decode: Callable[[Any, str], Any]
 
 
-def not_of(value: object, place: str, expected: str) -> CannotStore:
+def wrong_type(value: object, place: str, expected: str) -> CannotStore:
     """Return an error that states the expected type and the type of the value, but not the value."""
     return CannotStore(f"{place} is of type {type(value).__name__}; expected {expected}")
 
@@ -68,14 +68,14 @@ class Kinds:
         name = self._names.get(type(value))
         if name is None:
             expected = "one of " + ", ".join(sorted(cls.__name__ for cls in self._names))
-            raise not_of(value, place, expected)
+            raise wrong_type(value, place, expected)
         fields: dict[str, Any] = self._forms[name].encode(value, type(value).__name__)
         return {"kind": name, **fields}
 
     def decode(self, form: Any, place: str) -> Any:
         """Decode the stored form of a value."""
         if not isinstance(form, dict):
-            raise not_of(form, place, "an object with its kind")
+            raise wrong_type(form, place, "an object with its kind")
         name = form.get("kind")
         if not isinstance(name, str) or name not in self._forms:
             msg = f"{place} has no known kind"
@@ -218,31 +218,31 @@ def _tag(hint: Any) -> str:
 
 def _text(value: object, place: str) -> str:
     if not isinstance(value, str):
-        raise not_of(value, place, "text")
+        raise wrong_type(value, place, "text")
     return value
 
 
 def _texts(value: object, place: str) -> dict[str, str]:
     if not isinstance(value, Mapping):
-        raise not_of(value, place, "a mapping of text to text")
+        raise wrong_type(value, place, "a mapping of text to text")
     return {_text(key, f"key of {place}"): _text(item, f"{place}[{key!r}]") for key, item in value.items()}
 
 
 def _integer(value: object, place: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise not_of(value, place, "an integer")
+        raise wrong_type(value, place, "an integer")
     return int(value)
 
 
 def _boolean(value: object, place: str) -> bool:
     if not isinstance(value, bool):
-        raise not_of(value, place, "true or false")
+        raise wrong_type(value, place, "true or false")
     return value
 
 
 def _encode_time(value: object, place: str) -> str:
     if not isinstance(value, datetime):
-        raise not_of(value, place, "a datetime")
+        raise wrong_type(value, place, "a datetime")
     if value.tzinfo is None:
         msg = f"{place} is {value.isoformat()} without a time zone; give it one (datetime.now(UTC))"
         raise CannotStore(msg)
@@ -253,9 +253,9 @@ def _decode_time(value: object, place: str) -> datetime:
     try:
         time = datetime.fromisoformat(_text(value, place))
     except ValueError as error:
-        raise not_of(value, place, "a time in ISO format") from error
+        raise wrong_type(value, place, "a time in ISO format") from error
     if time.tzinfo is None:
-        raise not_of(value, place, "a time with its zone")
+        raise wrong_type(value, place, "a time with its zone")
     return time
 
 
@@ -277,12 +277,12 @@ def _json(value: object, place: str) -> Any:
         return [_json(one, f"{place}[{index}]") for index, one in enumerate(value)]
     if type(value) is dict and all(type(key) is str for key in value):
         return {key: _json(one, f"{place}[…]") for key, one in value.items()}
-    raise not_of(value, place, "None, text, a number, a list or a dict with texts as keys")
+    raise wrong_type(value, place, "None, text, a number, a list or a dict with texts as keys")
 
 
 def _float(value: object, place: str) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise not_of(value, place, "a number")
+        raise wrong_type(value, place, "a number")
     if not math.isfinite(value):
         msg = f"{place} is {value}, which JSON cannot hold; use None"
         raise CannotStore(msg)
@@ -294,14 +294,14 @@ def _scalar(cls: type, encode: Callable[[Any], str | int], decode: Callable[[Any
 
     def checked(value: object, place: str) -> str | int:
         if type(value) is not cls:
-            raise not_of(value, place, f"a {cls.__name__}")
+            raise wrong_type(value, place, f"a {cls.__name__}")
         return encode(value)
 
     def read(form: Any, place: str) -> Any:
         try:
             return decode(form)
         except (ValueError, TypeError, ArithmeticError) as error:
-            raise not_of(form, place, f"the stored form of a {cls.__name__}") from error
+            raise wrong_type(form, place, f"the stored form of a {cls.__name__}") from error
 
     return Form(checked, read)
 
@@ -330,7 +330,7 @@ def _text_choice_form(choices: Mapping[Any, Any]) -> Form:
 
     def check(value: object, place: str) -> str:
         if not isinstance(value, str):
-            raise not_of(value, place, expected)
+            raise wrong_type(value, place, expected)
         if value not in choices:
             msg = f"{place} is {value[:40]!r}; expected {expected}"
             raise CannotStore(msg)
@@ -348,11 +348,11 @@ def choice_form(choices: Mapping[str, Any]) -> Form:
         for known, name in names.items():
             if type(known) is type(value) and known == value:
                 return name
-        raise not_of(value, place, expected)
+        raise wrong_type(value, place, expected)
 
     def decode(form: object, place: str) -> Any:
         if not isinstance(form, str) or form not in choices:
-            raise not_of(form, place, expected)
+            raise wrong_type(form, place, expected)
         return choices[form]
 
     return Form(encode, decode)
@@ -376,11 +376,11 @@ def tagged_form(forms: Mapping[str, Form]) -> Form:
                 return {"is": tag, "value": form.encode(value, place)}
             except CannotStore:
                 continue
-        raise not_of(value, place, expected)
+        raise wrong_type(value, place, expected)
 
     def decode(form: Any, place: str) -> Any:
         if not isinstance(form, dict) or form.get("is") not in forms:
-            raise not_of(form, place, expected)
+            raise wrong_type(form, place, expected)
         return forms[form["is"]].decode(form.get("value"), place)
 
     return Form(encode, decode)
@@ -391,7 +391,7 @@ def sequence_form(form: Form, kind: type) -> Form:
 
     def encode(value: object, place: str) -> list[Any]:
         if not isinstance(value, kind):
-            raise not_of(value, place, f"a {kind.__name__}")
+            raise wrong_type(value, place, f"a {kind.__name__}")
         return [form.encode(one, f"{place}[{index}]") for index, one in enumerate(value)]  # type: ignore[arg-type, var-annotated]
 
     def decode(value: object, place: str) -> Any:
@@ -405,7 +405,7 @@ def set_form(form: Form, kind: type) -> Form:
 
     def encode(value: object, place: str) -> list[Any]:
         if not isinstance(value, kind):
-            raise not_of(value, place, f"a {kind.__name__}")
+            raise wrong_type(value, place, f"a {kind.__name__}")
         return sorted((form.encode(one, f"an item of {place}") for one in value), key=to_json)  # type: ignore[attr-defined]
 
     def decode(value: object, place: str) -> Any:
@@ -425,7 +425,7 @@ def tuple_form(forms: Sequence[Form]) -> Form:
 
     def encode(value: object, place: str) -> list[Any]:
         if not isinstance(value, tuple):
-            raise not_of(value, place, "a tuple")
+            raise wrong_type(value, place, "a tuple")
         return each(value, place, lambda form, one, at: form.encode(one, at))
 
     def decode(value: object, place: str) -> tuple[Any, ...]:
@@ -439,7 +439,7 @@ def mapping_form(keys: Form, values: Form) -> Form:
 
     def encode(value: object, place: str) -> Any:
         if not isinstance(value, Mapping):
-            raise not_of(value, place, "a dict")
+            raise wrong_type(value, place, "a dict")
         pairs = [
             (keys.encode(key, f"a key of {place}"), values.encode(one, f"{place}[…]")) for key, one in value.items()
         ]
@@ -454,7 +454,7 @@ def mapping_form(keys: Form, values: Form) -> Form:
 
 def _listed(value: object, place: str) -> list[Any]:
     if not isinstance(value, list):
-        raise not_of(value, place, "a list")
+        raise wrong_type(value, place, "a list")
     return value
 
 
@@ -464,7 +464,7 @@ def _object_form(cls: type, forms: Mapping[str, Form], *, omits_empty: bool) -> 
 
     def encode(value: object, place: str) -> dict[str, Any]:
         if type(value) is not cls:
-            raise not_of(value, place, f"a {cls.__name__}")
+            raise wrong_type(value, place, f"a {cls.__name__}")
         encoded = {name: form.encode(getattr(value, name), f"{place}.{name}") for name, form in forms.items()}
         if not omits_empty:
             return encoded
@@ -472,7 +472,7 @@ def _object_form(cls: type, forms: Mapping[str, Form], *, omits_empty: bool) -> 
 
     def decode(form: Any, place: str) -> Any:
         if not isinstance(form, dict):
-            raise not_of(form, place, f"the object of a {cls.__name__}")
+            raise wrong_type(form, place, f"the object of a {cls.__name__}")
         if unknown := form.keys() - forms.keys():
             msg = f"{place} has fields that the class has not: {', '.join(sorted(unknown))}"
             raise CannotStore(msg)
@@ -489,7 +489,7 @@ def _model(cls: Any) -> Form:
 
     def encode(value: object, place: str) -> Any:
         if type(value) is not cls:
-            raise not_of(value, place, f"a {cls.__name__}")
+            raise wrong_type(value, place, f"a {cls.__name__}")
         return _dump(value, place)  # type: ignore[arg-type]  # it is of cls, which is a model
 
     def decode(form: Any, place: str) -> Any:
@@ -516,7 +516,7 @@ def _dump(model: BaseModel, place: str) -> Any:
             try:
                 model.model_dump(mode="json", round_trip=True, warnings="error", include={name})
             except Exception:
-                raise not_of(getattr(model, name), f"{place}.{name}", "what the model declares") from None
+                raise wrong_type(getattr(model, name), f"{place}.{name}", "what the model declares") from None
         raise
 
 

@@ -169,7 +169,7 @@ class _RecordingDispatcher(Dispatcher):
         access: Access,
         handled: dict[tuple[UserId, str], Event],
     ) -> None:
-        super().__init__(plugins, bot=info, ack=ack, access=access, ends_all=ends_the_test)
+        super().__init__(plugins, bot=info, ack=ack, access=access, is_fatal=ends_the_test)
         self._user = info.user
         self._handled = handled
 

@@ -311,7 +311,7 @@ class EventStream:
         check_provided(sources, provide or {})
         check_plugins_fit(sources)
         line = _People([Participant(self.bot.user, self.bot.display_name), *self._people])
-        dispatcher = Dispatcher(sources, bot=self.bot, ack=ack, ends_all=ends_the_test)
+        dispatcher = Dispatcher(sources, bot=self.bot, ack=ack, is_fatal=ends_the_test)
         with detecting_interrupts(), raising_test_outcomes():
             async with self._store, dispatcher:
                 await self._conversations.reschedule(dispatcher.schedules)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from chatbot.dispatch.author_code import EndOfAll, leaves
+from chatbot.dispatch.author_code import FatalError, leaf_errors
 
 __tracebackhide__ = True  # pytest: what is of interest is the author's test and code
 
@@ -34,7 +34,7 @@ def raising_test_outcomes() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        ending = next((leaf.raised for leaf in leaves(error) if isinstance(leaf, EndOfAll)), None)
+        ending = next((leaf.raised for leaf in leaf_errors(error) if isinstance(leaf, FatalError)), None)
         if ending is None:
             raise
         raise ending.with_traceback(ending.__traceback__) from None

@@ -269,7 +269,7 @@ class BotProcess:
             bot=info,
             ack=options.ack,
             access=access,
-            ends_all=ends_the_test,
+            is_fatal=ends_the_test,
             apology=options.apology,
         )
 

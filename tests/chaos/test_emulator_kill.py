@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from chatbot.emulator import Emulator, World, kept
+from chatbot.emulator import Emulator, World, persist
 from tests.unit.emulator.test_server import start
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120)]
@@ -63,7 +63,7 @@ def running(data: Path) -> tuple[subprocess.Popen[str], str]:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_what_was_acknowledged_before_kill_9_is_there_after_a_restart(tmp_path: Path) -> None:
     data = tmp_path / "state"
-    with kept(World(access_key=KEY), data) as world:
+    with persist(World(access_key=KEY), data) as world:
         emulator = Emulator(world)
         user = emulator.create_user()
         thread, token = emulator.create_thread(user, "load"), emulator.issue_token(user).text
@@ -87,7 +87,7 @@ def test_what_was_acknowledged_before_kill_9_is_there_after_a_restart(tmp_path: 
         for client in clients:
             expected |= client.acknowledged
 
-    with kept(World(), data) as world:
+    with persist(World(), data) as world:
         transcript = Emulator(world).transcript(thread)
     found = {message.id: message.text for message in transcript if not message.is_system}
     # An edit whose answer the kill swallowed may have taken place.

@@ -8,7 +8,7 @@ import pytest
 
 from chatbot import Context, Dialog, Plugin, UserId, admin
 from chatbot.dispatch import BotInfo, Rate
-from chatbot.dispatch.access import MOST_IN_A_ROW, MOST_OF_A_BOT
+from chatbot.dispatch.access import MAX_ANSWERS_IN_A_ROW, MAX_ANSWERS_TO_BOT
 from chatbot.testing import EventStream, chat
 
 pytestmark = pytest.mark.virtual_time
@@ -159,7 +159,7 @@ async def test_two_of_our_bots_that_answer_each_other_come_to_an_end_and_go_on_w
         first = len(room.replies)
         await ann.says("hello again")
 
-        assert 2 * MOST_OF_A_BOT <= first <= 4 * MOST_OF_A_BOT + 4
+        assert 2 * MAX_ANSWERS_TO_BOT <= first <= 4 * MAX_ANSWERS_TO_BOT + 4
         assert len(room.replies) > first
 
 
@@ -167,29 +167,29 @@ async def test_a_machine_that_answers_every_answer_is_left_alone_in_the_end() ->
     """It has no key in its messages; only its endurance gives it away."""
     stream = EventStream()
     ann, machine = stream.user("Ann"), stream.user("Machine")
-    stream += [machine.said(str(number)) for number in range(MOST_IN_A_ROW + 20)]
+    stream += [machine.said(str(number)) for number in range(MAX_ANSWERS_IN_A_ROW + 20)]
     stream += [ann.said("What was that?"), machine.said("hello")]
 
     handled = await stream.into(echo())
 
-    assert handled.replies == [*map(str, range(MOST_IN_A_ROW)), "What was that?", "hello"]
+    assert handled.replies == [*map(str, range(MAX_ANSWERS_IN_A_ROW)), "What was that?", "hello"]
 
 
 async def test_a_person_who_talks_long_but_makes_a_pause_is_always_answered() -> None:
     stream = EventStream()
     ann = stream.user("Ann")
-    for number in range(MOST_IN_A_ROW + 20):
-        if number == MOST_IN_A_ROW // 2:
+    for number in range(MAX_ANSWERS_IN_A_ROW + 20):
+        if number == MAX_ANSWERS_IN_A_ROW // 2:
             for _ in range(60):
                 stream.tick()
         stream += ann.said(str(number))
 
-    assert len((await stream.into(echo())).replies) == MOST_IN_A_ROW + 20
+    assert len((await stream.into(echo())).replies) == MAX_ANSWERS_IN_A_ROW + 20
 
 
 async def test_people_who_take_turns_are_no_machines() -> None:
     stream = EventStream()
     ann, bob = stream.user("Ann"), stream.user("Bob")
-    stream += [person.said("hi") for _ in range(MOST_IN_A_ROW) for person in (ann, bob)]
+    stream += [person.said("hi") for _ in range(MAX_ANSWERS_IN_A_ROW) for person in (ann, bob)]
 
-    assert len((await stream.into(echo())).replies) == 2 * MOST_IN_A_ROW
+    assert len((await stream.into(echo())).replies) == 2 * MAX_ANSWERS_IN_A_ROW

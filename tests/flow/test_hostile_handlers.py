@@ -28,7 +28,7 @@ from chatbot import (
     TimerFired,
 )
 from chatbot.errors import AbnormalExit
-from chatbot.outbox.stream import BROKEN_OFF
+from chatbot.outbox.stream import INTERRUPTED
 from chatbot.stores import MemoryStore
 from chatbot.stores.writes import SaveDeadLetter
 from chatbot.testing import chat
@@ -514,7 +514,7 @@ async def test_a_stream_whose_event_is_buried_says_that_it_breaks_off() -> None:
         await room.user("Ann").says("/x")
 
         (letter,) = await store.dead_letters(room.bot.user)
-        assert room.replies == [f"The answer is …\n\n{BROKEN_OFF}"]
+        assert room.replies == [f"The answer is …\n\n{INTERRUPTED}"]
 
         is_mended.append(True)
         await store.commit(room.bot.user, [SaveDeadLetter(replace(letter, is_revived=True))])

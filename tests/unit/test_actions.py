@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 from structlog.testing import capture_logs
 
-from chatbot.actions import expect_identifier, readable, readable_pieces
+from chatbot.actions import expect_identifier, make_encodable, make_pieces_encodable
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from chatbot.actions import expect_identifier, readable, readable_pieces
 )
 def test_halves_are_joined_or_replaced_with_a_warning(given: str, read: str, is_repaired: bool) -> None:
     with capture_logs() as logs:
-        assert readable(given, "plugin.handler") == read
+        assert make_encodable(given, "plugin.handler") == read
     assert [line["event"] for line in logs] == ["text.repaired"] * is_repaired
     assert not any("plain" in f"{line}" or given in f"{line}" for line in logs)
 
@@ -46,7 +46,7 @@ async def test_halves_that_meet_over_pieces_are_joined(pieces: Sequence[str], wh
         for piece in pieces:
             yield piece
 
-    shown = [piece async for piece in readable_pieces(source(), "plugin.handler")]
+    shown = [piece async for piece in make_pieces_encodable(source(), "plugin.handler")]
     assert "".join(shown) == whole
     assert all(piece.encode() for piece in shown)
 
@@ -56,7 +56,7 @@ async def test_a_piece_that_is_no_text_is_refused() -> None:
         yield b"bytes"  # type: ignore[misc]
 
     with pytest.raises(TypeError, match=r"stream\(\) takes a text, not bytes"):
-        [piece async for piece in readable_pieces(source(), "plugin.handler")]
+        [piece async for piece in make_pieces_encodable(source(), "plugin.handler")]
 
 
 def test_half_a_pair_is_refused_in_what_is_compared() -> None:

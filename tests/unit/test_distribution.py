@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from chatbot.cli import main
-from chatbot.distribution import DISTRIBUTION, install_command, repair, shadow, strangers, version
+from chatbot.distribution import (
+    DISTRIBUTION,
+    conflicting_distributions,
+    install_command,
+    repair,
+    shadowing_path,
+    version,
+)
 from chatbot.runtime.doctor.finding import FindingState
 from chatbot.runtime.doctor.packages import check_packages
 
@@ -122,9 +129,9 @@ def test_a_second_distribution_that_owns_the_package_is_noticed(tmp_path: Path) 
         (tmp_path / name).mkdir()
     (tmp_path / "chatbot").mkdir()
 
-    assert strangers(tmp_path) == ["chatbot 0.0.1", "chatbot 1.5.2b"]
-    assert strangers(tmp_path / "nowhere") == []
-    assert strangers() == []
+    assert conflicting_distributions(tmp_path) == ["chatbot 0.0.1", "chatbot 1.5.2b"]
+    assert conflicting_distributions(tmp_path / "nowhere") == []
+    assert conflicting_distributions() == []
 
 
 def test_the_doctor_says_how_to_repair_two_distributions() -> None:
@@ -138,7 +145,7 @@ def test_the_doctor_says_how_to_repair_two_distributions() -> None:
 def test_every_command_says_that_there_are_two(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("chatbot.distribution.strangers", lambda: ["chatbot 0.0.1"])
+    monkeypatch.setattr("chatbot.distribution.conflicting_distributions", lambda: ["chatbot 0.0.1"])
 
     assert main(["--version"]) == 0
 
@@ -167,8 +174,8 @@ def test_a_file_of_the_project_that_hides_the_package_is_named(
 def test_a_directory_of_that_name_without_code_hides_nothing(tmp_path: Path) -> None:
     (tmp_path / "chatbot").mkdir()
 
-    assert shadow(tmp_path) is None
-    assert shadow(ROOT) is None
+    assert shadowing_path(tmp_path) is None
+    assert shadowing_path(ROOT) is None
 
 
 @pytest.mark.parametrize("name", ["chatbot.py", "chatbot/__init__.py"])

@@ -28,7 +28,7 @@ import chatbot.stores.conversation as conversation
 import chatbot.stores.base as base
 from chatbot.dispatch import Rate
 from chatbot.emulator import World
-from chatbot.emulator.persistence import kept
+from chatbot.emulator.persistence import persist
 from chatbot.stores import SqliteStore
 from chatbot.testing import chat
 from chatbot.testing.virtual_time import VirtualTimeLoop
@@ -60,7 +60,7 @@ async def make(target: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         world = World(seed=0)
-        with kept(world, directory / "emulator.jsonl"):
+        with persist(world, directory / "emulator.jsonl"):
             store = SqliteStore(directory / "store.db")
             async with chat(orders.orders(is_old=True), world=world, store=store, **options) as room:
                 people = await fill(room)

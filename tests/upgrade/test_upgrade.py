@@ -23,7 +23,7 @@ import pytest
 from chatbot.conversation import journal
 from chatbot.dispatch import Rate
 from chatbot.emulator import World
-from chatbot.emulator.persistence import kept
+from chatbot.emulator.persistence import persist
 from chatbot.model import ThreadId, UserId
 from chatbot.stores import MemoryStore, SqliteStore, codec
 from chatbot.stores.schema import MIGRATIONS
@@ -59,7 +59,7 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OldData]:
     for name in ("store.sqlite", "emulator.jsonl"):
         shutil.copy(HERE / request.param / name, tmp_path)
     world = World(seed=1)
-    with kept(world, tmp_path / "emulator.jsonl"):
+    with persist(world, tmp_path / "emulator.jsonl"):
         pass  # it is filled
     people = json.loads((HERE / request.param / "people.json").read_text())
     # The names of states begin with the module's.

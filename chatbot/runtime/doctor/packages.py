@@ -10,7 +10,7 @@ from typing import Final
 
 from packaging.requirements import Requirement
 
-from chatbot.distribution import DISTRIBUTION, install_command, repair, strangers
+from chatbot.distribution import DISTRIBUTION, conflicting_distributions, install_command, repair
 from chatbot.errors import ConfigError
 from chatbot.runtime import event_loop
 from chatbot.runtime.doctor.finding import Finding, failed, misconfigured, ok
@@ -36,7 +36,7 @@ def check_packages(
         environ: Environment variables, which may select an event loop.
     """
     yield _python(environ)
-    if others := strangers() if owners is None else owners:
+    if others := conflicting_distributions() if owners is None else owners:
         yield failed("packages", repair(others))
     try:
         asked = requires(DISTRIBUTION) or () if asked is None else asked

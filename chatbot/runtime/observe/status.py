@@ -34,7 +34,7 @@ class Reloaded:
 
     Args:
         at: End of the reload, in epoch seconds.
-        is_refused: The reload found problems and changed nothing.
+        is_rejected: The reload found problems and changed nothing.
         postponed: Settings that need a restart to take effect.
         advice: What to do about a refused reload.
     """

@@ -143,7 +143,7 @@ async def test_whoever_is_forgotten_has_nothing_going_on_and_nothing_is_due_in_t
         await conversations.commit(
             [SetTimer(timer("k1", 2000)), SetTimer(named), SetTimer(timer("k3", 4000, caused_by=None))]
         )
-        conversations.forget(ANN.user)
+        conversations.erase(ANN.user)
 
         assert conversations.unit_of_work(ANN.said("x")).pending is None
         assert conversations.unit_of_work(BOB.said("x")).pending == his

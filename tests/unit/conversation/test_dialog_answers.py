@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.conversation.dialog import NO, NOT_UNDERSTOOD, YES, agrees, choose, complaint, is_cancel
+from chatbot.conversation.dialog import NO, NOT_UNDERSTOOD, YES, choose, complaint, is_cancel, is_yes
 
 
 @given(
@@ -33,12 +33,12 @@ def test_a_choice_that_others_begin_with_can_be_chosen() -> None:
 
 @pytest.mark.parametrize(("answer", "expected"), [("Yes!", True), (" ok ", True), ("NOPE", False), ("no.", False)])
 def test_people_agree_in_many_words(answer: str, expected: bool) -> None:
-    assert agrees(answer, YES, NO) is expected
+    assert is_yes(answer, YES, NO) is expected
 
 
 def test_words_of_another_language_are_asked_for_in_it() -> None:
     with pytest.raises(ValueError, match="Please answer with oui or non"):
-        agrees("yes", ["oui"], ["non"])
+        is_yes("yes", ["oui"], ["non"])
 
 
 def test_pythons_own_words_are_not_said_to_people_but_the_authors_are() -> None:

@@ -36,7 +36,7 @@ def test_equal_marks_are_equal_questions(one: str, other: str) -> None:
 def test_what_comes_of_a_question_takes_its_place_and_begins_the_next_part() -> None:
     asked = [Entry(JournalStep.BEGAN), Entry(JournalStep.SAID), Entry(JournalStep.ASKED, "mark")]
 
-    answered = journal.go_on(asked, JournalStep.ANSWERED, "red")
+    answered = journal.resolve_question(asked, JournalStep.ANSWERED, "red")
 
     assert answered == [*asked[:2], Entry(JournalStep.ANSWERED, "mark", "red")]
     assert journal.last_boundary(asked) == 0

@@ -6,14 +6,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from chatbot.dispatch.access import Rate, Share
+from chatbot.dispatch.access import Rate, RateUsage
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 RATE = Rate(2, timedelta(minutes=1))
 
 
-def answered(*seconds: float) -> Share:
-    share = Share()
+def answered(*seconds: float) -> RateUsage:
+    share = RateUsage()
     for one in seconds:
         share = share.with_answer(RATE, NOON + timedelta(seconds=one))
     return share
@@ -32,7 +32,7 @@ def test_answers_that_do_not_count_any_more_are_not_kept() -> None:
 
 
 def test_an_answer_makes_the_next_refusal_news_again() -> None:
-    assert not Share(is_told=True).with_answer(RATE, NOON).is_told
+    assert not RateUsage(is_told=True).with_answer(RATE, NOON).is_told
 
 
 @pytest.mark.parametrize("wrong", [(0, timedelta(minutes=1)), (1, timedelta())])

@@ -14,7 +14,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from chatbot.dispatch.author_code import AuthorCode, EndOfAll
+from chatbot.dispatch.author_code import AuthorCode, FatalError
 from chatbot.dispatch.plugin_tasks import guard_tasks
 from chatbot.errors import AbnormalExit
 
@@ -510,6 +510,6 @@ async def test_errors_that_end_everything_are_carried_through() -> None:
         raise BaseExceptionGroup(msg, [ValueError(), Own()])
 
     code = AuthorCode(lambda error: isinstance(error, Own))
-    with pytest.raises(EndOfAll) as caught:
+    with pytest.raises(FatalError) as caught:
         await code.run(exits_in_a_group(), Function())
     assert isinstance(caught.value.raised, Own)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chatbot import Context, MessageReceived, ParticipantsAdded, SendMessage
-from chatbot.dispatch.context import LONGEST, quoted
+from chatbot.dispatch.context import MAX_QUOTE, quoted
 from chatbot.errors import StateError
 from chatbot.testing import EventStream, context
 
@@ -19,7 +19,7 @@ def test_html_stands_below_what_it_answers_with_its_brackets_as_they_were_typed(
 
 
 def test_only_the_beginning_of_a_long_message_is_quoted() -> None:
-    assert quoted("x" * (LONGEST + 1), "Yes.", "text") == f"> {'x' * LONGEST}…\n\nYes."
+    assert quoted("x" * (MAX_QUOTE + 1), "Yes.", "text") == f"> {'x' * MAX_QUOTE}…\n\nYes."
 
 
 def test_a_message_without_text_is_not_quoted() -> None:

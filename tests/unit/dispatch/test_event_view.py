@@ -1,5 +1,5 @@
 from chatbot import Event, MessageReceived, ParticipantsAdded
-from chatbot.dispatch.event_view import among_people, is_own
+from chatbot.dispatch.event_view import is_own, without_bots
 from chatbot.model import REPLY_KEY, MessageId
 from chatbot.testing import EventStream
 from tests.unit.dispatch.talk import BOT
@@ -22,7 +22,7 @@ def test_what_other_bots_did_does_not_concern_people() -> None:
     theirs += [stranger.said("hi", metadata={REPLY_KEY: "k"}), helper.renamed("Lunch")]
     theirs += [helper.read(MessageId("17"))]
 
-    assert [among_people(event, stream.bot) for event in theirs] == [None] * len(theirs)
+    assert [without_bots(event, stream.bot) for event in theirs] == [None] * len(theirs)
 
 
 def test_what_people_did_is_left_as_it_is() -> None:
@@ -30,14 +30,14 @@ def test_what_people_did_is_left_as_it_is() -> None:
     ann = stream.user("Ann")
     events: list[Event] = [ann.said("hi", metadata={"a": "b"}), ann.joined(), ann.renamed("Lunch"), stream.bot_joined()]
 
-    assert all(among_people(event, stream.bot) is event for event in events)
+    assert all(without_bots(event, stream.bot) is event for event in events)
 
 
 def test_bots_are_taken_out_of_the_people_who_came_in() -> None:
     stream = EventStream(bot=BOT)
     ann, helper = stream.user("Ann"), stream.sibling("Helper")
 
-    event = among_people(ann.joined(helper), stream.bot)
+    event = without_bots(ann.joined(helper), stream.bot)
 
     assert isinstance(event, ParticipantsAdded)
     assert event.participants == (ann.participant,)
@@ -47,4 +47,4 @@ def test_an_unknown_sender_is_nobody_in_particular() -> None:
     stream = EventStream(bot=BOT)
     event = stream.user("Ann").said("hi")
 
-    assert isinstance(among_people(event, stream.bot), MessageReceived)
+    assert isinstance(without_bots(event, stream.bot), MessageReceived)

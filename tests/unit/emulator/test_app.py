@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from chatbot.emulator import Emulator, SeedError
-from chatbot.emulator.seed import load, plant
+from chatbot.emulator.seed import apply_seed, load
 from tests.unit.emulator.asgi import Answer, Scene, call
 
 
@@ -98,7 +98,7 @@ def test_a_seed_creates_users_threads_and_messages(tmp_path: Path) -> None:
     path.write_text(SEED)
     emulator = Emulator()
 
-    made = plant(emulator, load(path))
+    made = apply_seed(emulator, load(path))
 
     thread = made["threads"]["Lobby"]
     assert emulator.texts(thread) == [(made["users"]["ann"], "Hello"), (made["users"]["bob"], "<b>Hi</b>")]
@@ -122,7 +122,7 @@ def test_a_seed_creates_users_threads_and_messages(tmp_path: Path) -> None:
 )
 def test_a_wrong_seed_is_explained_with_its_place(document: dict[str, object], complaint: str) -> None:
     with pytest.raises(SeedError, match=complaint):
-        plant(Emulator(), document)
+        apply_seed(Emulator(), document)
 
 
 def test_a_seed_file_that_is_no_yaml_is_explained(tmp_path: Path) -> None:

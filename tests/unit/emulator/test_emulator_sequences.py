@@ -134,9 +134,9 @@ def test_a_journal_read_back_is_the_same_world(story: list[tuple[str, int, float
     again = World()
 
     for user in (stage.ann, stage.bob):
-        again.state.file(stage.emulator.world.state.users[user])
+        again.state.store(stage.emulator.world.state.users[user])
     for record in stage.records:
-        again.state.file(decode(encode(record)))
+        again.state.store(decode(encode(record)))
 
     ours, theirs = stage.emulator.world.state.room(stage.thread), again.state.room(stage.thread)
     assert theirs.timeline == ours.timeline

@@ -10,7 +10,7 @@ import pytest
 
 from chatbot.emulator import World
 from chatbot.emulator.images import MAX_IMAGE_BYTES
-from chatbot.emulator.persistence import kept
+from chatbot.emulator.persistence import persist
 from chatbot.emulator.records import Assignment
 from tests.unit.emulator.asgi import Scene, call
 
@@ -164,7 +164,7 @@ async def test_attachments_that_are_none_are_refused(attachments: object) -> Non
 def test_images_attachments_and_assignments_survive_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "emulator.data"
     scene = Scene()
-    with kept(World(seed=7), path) as world:
+    with persist(World(seed=7), path) as world:
         scene.emulator.world = world
         ann = scene.emulator.create_user()
         thread = scene.emulator.create_thread(ann, "lobby")
@@ -174,7 +174,7 @@ def test_images_attachments_and_assignments_survive_a_restart(tmp_path: Path) ->
         world.images.delete(world.state.room(thread), ann, lost)
         world.state.put(Assignment("tenant", "user", "user", ("app",)))
     for _ in range(2):  # as the journal was, and as it was written anew
-        with kept(World(), path) as world:
+        with persist(World(), path) as world:
             room = world.state.room(thread)
             assert world.images.get(room, ann, image) == (PNG, "image/png")
             assert [one.id for one in room.messages[number].attachments] == [image]

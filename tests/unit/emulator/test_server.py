@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from chatbot.emulator import DataFileError, Emulator, Faults, PortTakenError, World, kept, serve
+from chatbot.emulator import DataFileError, Emulator, Faults, PortTakenError, World, persist, serve
 from tests.unit.emulator.asgi import Scene, call
 
 
@@ -78,7 +78,7 @@ async def test_serving_ends_at_once_although_connections_are_open(tmp_path: Path
 def test_state_survives_a_restart(tmp_path: Path) -> None:
     scene = Scene()
     path = tmp_path / "deep" / "state"
-    with kept(World(), path) as world:
+    with persist(World(), path) as world:
         emulator = Emulator(world, clock=scene.clock)
         ann, bob = emulator.create_user(), emulator.create_user()
         thread = emulator.create_thread(ann, "lobby", [bob], names={ann: "Ann"})
@@ -90,7 +90,7 @@ def test_state_survives_a_restart(tmp_path: Path) -> None:
         token = emulator.issue_token(ann).text
         before = emulator.transcript(thread), emulator.receipts(thread), world.resource, world.state.activity
 
-    with kept(World(), path) as world:
+    with persist(World(), path) as world:
         again = Emulator(world, clock=scene.clock)
         assert (again.transcript(thread), again.receipts(thread), world.resource, world.state.activity) == before
         assert world.identities.check(token, again.now()).user == ann
@@ -100,21 +100,25 @@ def test_state_survives_a_restart(tmp_path: Path) -> None:
 
 def test_a_line_cut_in_half_is_dropped_and_a_damaged_one_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "state"
-    with kept(World(), path) as world:
+    with persist(World(), path) as world:
         world.identities.create(1)
     path.write_bytes(path.read_bytes() + b'["User",{"id":"8:acs')
 
-    with kept(World(), path) as world:
+    with persist(World(), path) as world:
         assert len(world.state.users) == 1
     path.write_bytes(path.read_bytes() + b'["Nonsense",{}]\n')
-    with pytest.raises(DataFileError, match=r"state:4: not a record"), kept(World(), path):
+    with pytest.raises(DataFileError, match=r"state:4: not a record"), persist(World(), path):
         pass
 
 
 def test_two_emulators_do_not_share_a_data_file(tmp_path: Path) -> None:
     path = tmp_path / "state"
 
-    with kept(World(), path), pytest.raises(DataFileError, match="in use by another emulator"), kept(World(), path):
+    with (
+        persist(World(), path),
+        pytest.raises(DataFileError, match="in use by another emulator"),
+        persist(World(), path),
+    ):
         pass
 
 

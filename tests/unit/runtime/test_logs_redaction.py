@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbot.dispatch.arguments import BadArguments
-from chatbot.errors import AbnormalExit, ChatbotError, ServiceError, StateError, plain
+from chatbot.errors import AbnormalExit, ChatbotError, ServiceError, StateError, plain_error
 from chatbot.runtime.logs import ELISION, Redaction, name_of_class
 from chatbot.service.endpoint import ConnectionString
 
@@ -211,7 +211,7 @@ def test_an_error_whose_cause_raises_when_it_is_asked_is_shown_all_the_same(
             raise ValueError(WORD)  # noqa: B904
 
     def fails_plainly() -> None:
-        raise plain(hostile())
+        raise plain_error(hostile())
 
     assert "ValueError" in told(fails, Redaction(shows_texts=shows_texts))
     assert hostile.__name__ in told(fails_plainly, Redaction(shows_texts=shows_texts))

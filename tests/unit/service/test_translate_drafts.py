@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, dataclass, field, replace
 
 import pytest
 
-from chatbot.service.translate import draft_of, finished
+from chatbot.service.translate import draft_of, freeze
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ Draft = draft_of(Fact)
 
 
 def test_a_finished_draft_equals_what_the_constructor_makes() -> None:
-    fact = finished(Draft(name="a"), Fact)
+    fact = freeze(Draft(name="a"), Fact)
 
     assert type(fact) is Fact
     assert fact == Fact(name="a")
@@ -34,14 +34,14 @@ def test_a_finished_draft_equals_what_the_constructor_makes() -> None:
 
 
 def test_a_finished_draft_is_frozen() -> None:
-    fact = finished(Draft(name="a"), Fact)
+    fact = freeze(Draft(name="a"), Fact)
 
     with pytest.raises(FrozenInstanceError):
         fact.name = "b"  # type: ignore[misc]
 
 
 def test_drafts_share_no_defaults() -> None:
-    one, other = (finished(Draft(name="a"), Fact) for _ in range(2))
+    one, other = (freeze(Draft(name="a"), Fact) for _ in range(2))
 
     assert one.marks is not other.marks
 
