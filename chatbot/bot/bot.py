@@ -224,7 +224,8 @@ class Bot:
         old = self.handlers.dispatcher
         new = old.with_plugins(plugins)
         await self.handlers.generations.replace(new)
-        if new.schedules != old.schedules:
+        is_paused = self.context.paused_ms is not None  # it reads its schedules when it is resumed
+        if new.schedules != old.schedules and not is_paused:
             await self.context.conversations.reschedule(new.schedules)
 
     # ── the start ─────────────────────────────────────────────────────────────────────────────────────────────

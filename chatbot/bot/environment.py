@@ -95,6 +95,7 @@ class BotContext:
         on_failure: called with each failure of a handler (with its event) or of a lane.
         is_stopping: nothing new is begun; what is in hand is finished.
         was_killed: the process before this one did not stop by itself.
+        paused_ms: when an operator paused the bot, epoch ms; nobody runs it then. None if it is not paused.
     """
 
     name: str
@@ -117,6 +118,7 @@ class BotContext:
     on_failure: OnFailure | None = None
     is_stopping: bool = False
     was_killed: bool = False
+    paused_ms: int | None = None
 
     @property
     def now(self) -> datetime:

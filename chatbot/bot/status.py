@@ -54,6 +54,7 @@ class BotStatus:
         max_handlers: Maximum number of handlers that run at the same time.
         doorbell: Seconds between two polls of the thread list; longer while Event Grid delivers.
         stretch: Factor by which polling intervals are stretched because the bot has so many threads.
+        paused: Seconds since an operator paused the bot; None if it is not paused.
     """
 
     name: str
@@ -72,6 +73,7 @@ class BotStatus:
     max_handlers: int = 0
     thread_list_interval: float = 1.0
     stretch: float = 1.0
+    paused: float | None = None
 
 
 def report(bot: Bot, now: float) -> BotStatus:
@@ -104,6 +106,7 @@ def report(bot: Bot, now: float) -> BotStatus:
         max_handlers=bot.context.settings.max_handlers,
         troubles=bot.context.ongoing.current,
         degraded=(*_slow(running), *bot.context.degraded.current(now)),
+        paused=None if bot.context.paused_ms is None else max(0.0, wall - bot.context.paused_ms / 1000),
     )
 
 
@@ -118,7 +121,7 @@ def _stalled(late: Mapping[str, float]) -> dict[str, float]:
 
 def _late(bot: Bot, now: float) -> dict[str, float]:
     """Return the overdue pollers at work, and the thread that has waited longest for its turn."""
-    if bot.context.is_stopping or bot.is_restarting(now):
+    if bot.context.paused_ms is not None or bot.context.is_stopping or bot.is_restarting(now):
         return {}
     late = bot.context.monitor.heartbeats.overdue(now)
     waiting = bot.scheduler.next()

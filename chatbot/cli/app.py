@@ -66,6 +66,17 @@ _COMMANDS: Final = {
         "affected, and they lose no message: new plugins are swapped in between two events, and a bot with new "
         "settings first finishes its current work.",
     ),
+    "pause": (
+        "Pause a bot until it is resumed, also over restarts.",
+        "The bot finishes its current work and then polls and handles nothing: messages stay in their threads, timers "
+        "and schedules wait. Other bots run on. `chatbot status` and the metric chatbot_paused show it. Asks the "
+        "running bots; if none run, the next start leaves the bot out.",
+    ),
+    "resume": (
+        "Resume a paused bot.",
+        "It handles what arrived meanwhile, as after a restart. With --skip it passes over messages that arrived "
+        "before now, or before its next start if no bots run; timers that became due still run.",
+    ),
     "doctor": (
         "Diagnose packages, configuration, store, service and running bots, and suggest fixes.",
         "Checks packages, configuration, plugins, store, the connection to the service, clock, tokens, quotas and "
@@ -95,7 +106,7 @@ _COMMANDS: Final = {
         "Every Azure Communication Services SDK works with the connection string that it prints.",
     ),
 }
-_MODULES: Final = {"schema": "config"}
+_MODULES: Final = {"schema": "config", "resume": "pause"}
 """Commands that are not in the module of their name."""
 
 for _position, (_name, _help) in enumerate(_COMMANDS.items()):
@@ -144,13 +155,20 @@ _GROUPS: Final = {
             "list": ("list_letters", "List dead letters, oldest first, without message texts."),
             "show": ("show_letter", "Show one dead letter in full, including the message text."),
             "retry": ("retry_letters", "Retry one or all dead letters, now or at the bots' next start."),
-            "drop": ("drop_letters", "Delete one or all dead letters."),
+            "drop": ("drop_letters", "Delete one or all dead letters. Asks first if it is all of them."),
         },
     ),
     "state": (
         "Manage what the bots have stored.",
         _USES_DAEMON_OR_STORE,
-        {"forget": ("forget", "Erase a person: what they wrote and what was written about them.")},
+        {
+            "list": ("list_state", "List states, dialogs and timers, without their values."),
+            "show": ("show_state", "Show one state, dialog or timer with its values."),
+            "export": ("export", "Print everything that is stored about a person, as JSON."),
+            "forget": ("forget", "Erase a person: what they wrote and what was written about them."),
+            "end-dialog": ("end_dialog", "End a dialog, without a reply to the person."),
+            "cancel-timer": ("cancel_timer", "Cancel a timer before it is due."),
+        },
     ),
     "store": (
         "Back up and check the file in which bots remember.",

@@ -305,7 +305,6 @@ class Session:
 
 def chat(
     config: RunningConfig = BOTS_YAML,
-    /,
     *,
     as_: Annotated[
         str | None, Parameter(name="--as", help="Your name; the same name is the same person the next time.")

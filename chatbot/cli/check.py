@@ -125,7 +125,6 @@ def _handler(handler: Handler) -> dict[str, str]:
 
 def check(
     config: ConfigFile = BOTS_YAML,
-    /,
     *,
     online: Annotated[
         bool, Parameter(negative="", show_default=False, help="Ask the service too, and it for a token of each bot.")

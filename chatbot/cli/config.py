@@ -110,7 +110,6 @@ def _source(path: DataPath, document: Document) -> tuple[str, tuple[str, ...]]:
 
 def config(
     config: Annotated[Path, Parameter(help="The configuration.")] = BOTS_YAML,
-    /,
     *,
     format: Format = "text",
 ) -> int:
@@ -130,7 +129,6 @@ def schema(
     config: Annotated[
         Path, Parameter(help="The configuration whose plugins' settings to include; where there is none, none are.")
     ] = BOTS_YAML,
-    /,
     *,
     part: Annotated[
         bool, Parameter(negative="", show_default=False, help="The schema of files that bots.yaml includes.")

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from chatbot.cli.boundary import EXIT_UNAVAILABLE
+from chatbot.cli.boundary import EXIT_UNAVAILABLE, EXIT_USAGE
 from chatbot.cli.daemon_client import ask_bots
-from chatbot.cli.options import BOTS_YAML, ConfigFile, Format
+from chatbot.cli.options import BOTS_YAML, ConfigFile, Format, Yes, confirmed_on_terminal
 from chatbot.cli.output import table
 from chatbot.config.source_location import printable
 
 Letter = Annotated[str, Parameter(help="The id of a dead letter, as the list shows it.")]
 Letters = Annotated[str, Parameter(help="The id of a dead letter, or all.")]
 BotName = Annotated[str | None, Parameter(help="Only those of the bot with this name.")]
+
+ALL: Final = "all"
 
 _OUTCOMES = {
     "now": "is tried again now",
@@ -26,14 +28,14 @@ _OUTCOMES = {
 }
 
 
-def list_letters(config: ConfigFile = BOTS_YAML, /, *, bot: BotName = None, format: Format = "text") -> int:
+def list_letters(config: ConfigFile = BOTS_YAML, *, bot: BotName = None, format: Format = "text") -> int:
     """List dead letters."""
     answer = ask_bots(config, {"ask": "dead-letters list", "bot": bot})
     _show(answer, format, list_lines(answer))
     return 0
 
 
-def show_letter(id: Letter, config: ConfigFile = BOTS_YAML, /, *, bot: BotName = None, format: Format = "text") -> int:
+def show_letter(id: Letter, /, config: ConfigFile = BOTS_YAML, *, bot: BotName = None, format: Format = "text") -> int:
     """Show one dead letter."""
     answer = ask_bots(config, {"ask": "dead-letters show", "id": id, "bot": bot})
     _show(answer["letter"], format, _detail_lines(answer["letter"]))
@@ -41,7 +43,7 @@ def show_letter(id: Letter, config: ConfigFile = BOTS_YAML, /, *, bot: BotName =
 
 
 def retry_letters(
-    id: Letters, config: ConfigFile = BOTS_YAML, /, *, bot: BotName = None, format: Format = "text"
+    id: Letters, /, config: ConfigFile = BOTS_YAML, *, bot: BotName = None, format: Format = "text"
 ) -> int:
     """Try dead letters again."""
     answer = ask_bots(config, {"ask": "dead-letters retry", "id": id, "bot": bot})
@@ -51,9 +53,19 @@ def retry_letters(
 
 
 def drop_letters(
-    id: Letters, config: ConfigFile = BOTS_YAML, /, *, bot: BotName = None, format: Format = "text"
+    id: Letters,
+    /,
+    config: ConfigFile = BOTS_YAML,
+    *,
+    bot: BotName = None,
+    yes: Yes = False,
+    format: Format = "text",
 ) -> int:
     """Forget dead letters."""
+    whose = f" of {printable(bot)}" if bot is not None else ""
+    question = f"Delete all dead letters{whose}? They cannot be retried any more."
+    if id == ALL and not confirmed_on_terminal(question, yes=yes):
+        return EXIT_USAGE
     answer = ask_bots(config, {"ask": "dead-letters drop", "id": id, "bot": bot})
     _show(answer, format, _sentences(answer, lambda _letter: "is dropped"))
     return 0

@@ -27,7 +27,7 @@ from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.stores.probe import probe_store
 
 
-def doctor(config: ConfigFile = BOTS_YAML, /, *, format: Format = "text") -> int:
+def doctor(config: ConfigFile = BOTS_YAML, *, format: Format = "text") -> int:
     """Diagnose what bots need, and suggest fixes."""
     with logging_to(sys.stderr, format="console", level="error"):
         diagnosis = _Diagnosis(config)

@@ -44,7 +44,6 @@ Lifetime = Annotated[
 
 def create(
     config: ConfigFile = BOTS_YAML,
-    /,
     *,
     bot: Annotated[
         str | None, Parameter(help="Make it the user of the bot with this name, and remember it; else of nobody.")
@@ -73,7 +72,6 @@ def create(
 
 def show(
     config: ConfigFile = BOTS_YAML,
-    /,
     *,
     bot: Annotated[str | None, Parameter(help="Only the bot with this name.")] = None,
     token: Annotated[
@@ -102,7 +100,7 @@ def show(
     return EXIT_UNAVAILABLE if any(one.problem for one in identities) else 0
 
 
-def revoke(config: ConfigFile = BOTS_YAML, /, *, bot: AsBot = None, yes: Yes = False, format: Format = "text") -> int:
+def revoke(config: ConfigFile = BOTS_YAML, *, bot: AsBot = None, yes: Yes = False, format: Format = "text") -> int:
     """Make all tokens of a bot's user worthless."""
     with logging_to(sys.stderr, format="console", level="error"):
         access = service_access(config)

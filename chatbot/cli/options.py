@@ -41,6 +41,18 @@ def confirmed(question: str, *, yes: bool, command: str) -> bool:
     return False
 
 
+def confirmed_on_terminal(question: str, *, yes: bool) -> bool:
+    """Whether the person at the terminal agrees; a script is not asked.
+
+    Args:
+        question: what is about to happen, as a question.
+        yes: `--yes` was given.
+    """
+    if yes or sys.stdin is None or not sys.stdin.isatty():
+        return True
+    return confirmed(question, yes=False, command="chatbot")
+
+
 def duration(_type: Any, tokens: Sequence[Token]) -> timedelta:
     """The converter of an option that takes a duration."""
     return parse_duration(tokens[0].value)

@@ -33,7 +33,6 @@ _NOTE = """\
 
 def record(
     config: RunningConfig = BOTS_YAML,
-    /,
     *,
     thread: Annotated[
         str | None, Parameter(help="The id of the thread; the lobby if not given, where there is one.")

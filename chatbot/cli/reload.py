@@ -29,7 +29,6 @@ _SENTENCES: Final = {
 
 def reload(
     config: RunningConfig = BOTS_YAML,
-    /,
     *,
     force: Annotated[
         bool,

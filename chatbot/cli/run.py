@@ -65,7 +65,6 @@ Level = Literal["debug", "info", "warning", "error"]
 
 def run(
     config: Annotated[Path, Parameter(help="The configuration.")] = BOTS_YAML,
-    /,
     *,
     log_format: Annotated[
         Format | None,

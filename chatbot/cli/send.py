@@ -39,8 +39,8 @@ def send(
     text: Annotated[
         str, Parameter(help="What to say; - reads it from stdin.", show_default=False, allow_leading_hyphen=True)
     ] = "-",
-    config: ConfigFile = BOTS_YAML,
     /,
+    config: ConfigFile = BOTS_YAML,
     *,
     bot: AsBot = None,
     format: Format = "text",

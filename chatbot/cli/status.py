@@ -46,7 +46,6 @@ _CLEAR: Final = "\x1b[H\x1b[2J"
 
 def status(
     config: RunningConfig = BOTS_YAML,
-    /,
     *,
     watch: Annotated[bool, Parameter(negative="", help="Show it again and again, until Ctrl-C.")] = False,
     format: Format = "text",
@@ -191,6 +190,8 @@ def _row(bot: Mapping[str, Any], max_name_width: int) -> tuple[str, ...]:
 def _remarks(bot: Mapping[str, Any], max_name_width: int) -> Iterator[str]:
     """What of a bot is not as it should be, or takes its time; what is alike is counted."""
     name = truncated(bot["name"], max_name_width)
+    if bot.get("paused_seconds") is not None:
+        yield f"{name}: PAUSED for {_span(bot['paused_seconds'])}; `chatbot resume` starts it again"
     missed = sorted(bot["missed"].items(), key=lambda item: -item[1])
     for poller, seconds in missed[:MAX_SIMILAR]:
         yield f"{name}: {printable(poller)} has not been heard of for {_span(seconds)}"

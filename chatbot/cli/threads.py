@@ -38,7 +38,6 @@ class _ListedThread:
 
 def list_threads(
     config: ConfigFile = BOTS_YAML,
-    /,
     *,
     bot: AsBot = None,
     most: Annotated[int, Parameter(help="Show so many, those that spoke last.")] = 50,
@@ -61,8 +60,8 @@ def list_threads(
 
 def create_thread(
     topic: Annotated[str, Parameter(help="What it is about.")],
-    config: ConfigFile = BOTS_YAML,
     /,
+    config: ConfigFile = BOTS_YAML,
     *,
     bot: AsBot = None,
     add: Annotated[
@@ -88,8 +87,8 @@ def create_thread(
 def add_person(
     thread: Thread,
     user: Person,
-    config: ConfigFile = BOTS_YAML,
     /,
+    config: ConfigFile = BOTS_YAML,
     *,
     bot: AsBot = None,
     name: Annotated[str | None, Parameter(help="The name that the others see.")] = None,
@@ -108,7 +107,7 @@ def add_person(
 
 
 def remove_person(
-    thread: Thread, user: Person, config: ConfigFile = BOTS_YAML, /, *, bot: AsBot = None, format: Format = "text"
+    thread: Thread, user: Person, /, config: ConfigFile = BOTS_YAML, *, bot: AsBot = None, format: Format = "text"
 ) -> int:
     """Take somebody out of a thread."""
     with logging_to(sys.stderr, format="console", level="error"):
@@ -121,7 +120,7 @@ def remove_person(
 
 
 def leave(
-    thread: Thread, config: ConfigFile = BOTS_YAML, /, *, bot: AsBot = None, yes: Yes = False, format: Format = "text"
+    thread: Thread, /, config: ConfigFile = BOTS_YAML, *, bot: AsBot = None, yes: Yes = False, format: Format = "text"
 ) -> int:
     """Let a bot leave a thread."""
     with logging_to(sys.stderr, format="console", level="error"):

@@ -18,7 +18,9 @@ from chatbot.errors import StateError, UnknownName
 from chatbot.events import ActionFailed, MessageEvent, ThreadEvent
 from chatbot.model import ThreadId, UserId
 from chatbot.runtime.observe.status import StatusMonitor, as_json
+from chatbot.runtime.pauses import Pauses, is_paused, pause_stored, resume_stored
 from chatbot.runtime.reloading import Reloader
+from chatbot.runtime.stored_state import StateAdmin
 from chatbot.stores.base import Store
 from chatbot.stores.codec import EVENTS
 from chatbot.stores.records import BotRecord, DeadLetter
@@ -30,16 +32,20 @@ class ControlApi:
 
     Args:
         reloader: applies changes; None where the bots end by themselves (`--once`).
+        pauses: pauses and resumes bots.
     """
 
-    def __init__(self, admin: AdminApi, status_monitor: StatusMonitor, reloader: Reloader | None) -> None:
+    def __init__(
+        self, admin: AdminApi, status_monitor: StatusMonitor, reloader: Reloader | None, pauses: Pauses
+    ) -> None:
         self._admin = admin
         self._status_monitor = status_monitor
         self._reloader = reloader
+        self._pauses = pauses
 
     async def answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Answer a request: `{"ask": "status"}`, `{"ask": "unsent", "thread": …}`, `{"ask": "reload", "force": …}`, or
-        one of `AdminApi.answer`.
+        """Answer a request: `{"ask": "status"}`, `{"ask": "unsent", "thread": …}`, `{"ask": "reload", "force": …}`,
+        `{"ask": "pause", "bot": …}`, `{"ask": "resume", "bot": …, "skip": …}`, or one of `AdminApi.answer`.
         """
         match question.get("ask"):
             case "status":
@@ -51,6 +57,11 @@ class ControlApi:
                     message = "these bots end by themselves (--once); changes are applied at the next start"
                     raise StateError(message)
                 return await self._reloader.reload(is_forced=question.get("force") is True)
+            case "pause":
+                return await self._pauses.pause(str(question.get("bot")))
+            case "resume":
+                is_skipping = question.get("skip") is True
+                return await self._pauses.resume(str(question.get("bot")), is_skipping=is_skipping)
             case _:
                 return await self._admin.answer(question)
 
@@ -112,11 +123,15 @@ class AdminApi:
         self._log = structlog.get_logger()
 
     @property
+    def _stored_state(self) -> StateAdmin:
+        return StateAdmin(self._store, self._running)
+
+    @property
     def _running(self) -> Mapping[UserId, Bot]:
-        return {bot.user: bot for bot in self._bots}
+        return {bot.user: bot for bot in self._bots if not is_paused(bot)}
 
     async def answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Answer one request: `ask` names it; further keys are `bot` (a name), `id` (or `all`) and `user`.
+        """Answer one request: `ask` names it; further keys are `bot` (a name), `id` (or `all`), `user`, `thread`.
 
         Raises:
             UnknownName: there is no such bot, dead letter or person.
@@ -136,6 +151,22 @@ class AdminApi:
                 return {"letters": [await self._drop(*letter) for letter in letters]}
             case {"ask": "state forget", "user": str(user)}:
                 return await self._forget(user)
+            case {"ask": "state list"}:
+                chosen = {key: _name(question, key) for key in ("bot", "user", "thread")}
+                return await self._stored_state.list(**chosen)
+            case {"ask": "state show", "id": str(id)}:
+                return await self._stored_state.show(id)
+            case {"ask": "state export", "user": str(user)}:
+                await self._check_person(user)
+                return await self._stored_state.export(user)
+            case {"ask": "state end-dialog", "id": str(id)}:
+                return await self._stored_state.end_dialog(id)
+            case {"ask": "state cancel-timer", "id": str(id)}:
+                return await self._stored_state.cancel_timer(id)
+            case {"ask": "pause", "bot": str(name)}:
+                return await pause_stored(self._store, name)
+            case {"ask": "resume", "bot": str(name)}:
+                return await resume_stored(self._store, name, is_skipping=question.get("skip") is True)
             case _:
                 message = "this version of chatbot does not know the request; run command and bots in the same version"
                 raise StateError(message)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import anyio
 import structlog
 
 from chatbot.bot import ALL_HISTORY, NO_HISTORY, Bot, BotSettings
@@ -30,7 +31,7 @@ from chatbot.service.base import ChatService
 from chatbot.service.budget import SharedQuotas
 from chatbot.stores.base import Store
 from chatbot.stores.records import BotRecord
-from chatbot.stores.writes import SaveBot
+from chatbot.stores.writes import ResumeBot, SaveBot, SaveThread, Write
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -92,6 +93,7 @@ class Runtime:
         counters: by bot name. The counters of a removed bot are kept, and continue if it is added again.
         shared_quotas: the bots' users, and the quotas of the threads they are in.
         traces: creates spans of the bots' work; None without tracing.
+        changing: held while bots are started, stopped or replaced.
     """
 
     config: Config
@@ -102,6 +104,7 @@ class Runtime:
     counters: dict[str, BotCounters] = field(default_factory=dict)
     shared_quotas: SharedQuotas = field(default_factory=SharedQuotas)
     traces: TracerProvider | None = None
+    changing: anyio.Lock = field(default_factory=anyio.Lock)
 
     async def create_bots(self, config: Config, plugins: Plugins, names: Collection[str] | None = None) -> list[Bot]:
         """Create bots without adding them to `bots`. For the errors see `assemble`."""
@@ -218,7 +221,7 @@ def _create_bot(
         access=access(settings),
         apology=settings.apology,
     )
-    return Bot(
+    bot = Bot(
         name=identity.name,
         service=identity.service,
         store=store,
@@ -231,6 +234,8 @@ def _create_bot(
         tracer=_tracer(identity.name, traces, texts=config.log.texts),
         log=structlog.get_logger(),
     )
+    bot.context.paused_ms = record.paused_ms
+    return bot
 
 
 def _tracer(bot: str, traces: TracerProvider | None, *, texts: bool) -> LoggedWork:
@@ -287,7 +292,32 @@ async def _identity(
         record = BotRecord(name=name, resource=connection.resource, user=user, first_started_ms=server_ms)
         await store.commit(user, [SaveBot(record)])
         structlog.get_logger().info("bot.created", bot=name, user_id=user)
+    elif record.is_skipping and record.paused_ms is None:
+        await store.commit(user, [ResumeBot(name, record.resource), *await passing_over(store, record, server_ms)])
+        record = replace(record, first_started_ms=server_ms, is_skipping=False)
+        structlog.get_logger().info("bot.resumed", bot=name, is_skipping=True)
     return _Identity(name, config, record, service, counters)
+
+
+async def passing_over(store: Store, record: BotRecord, server_ms: int) -> list[Write]:
+    """Return the writes that settle everything before a time: a bot that starts after them handles none of it.
+
+    Threads that the bot does not know yet begin at that time, too, unless `history` asks for earlier messages.
+
+    Args:
+        store: holds the bot's threads.
+        record: the bot's identity.
+        server_ms: the service's time, epoch ms.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    writes: list[Write] = [SaveBot(replace(record, first_started_ms=server_ms))]
+    for thread in await store.threads(record.user):
+        # What was seen is forgotten with it: an edit below the floor is then older than the bot's history, too.
+        floor, base = max(thread.floor, server_ms), max(thread.base, server_ms)
+        writes.append(SaveThread(replace(thread, floor=floor, base=base, seen={})))
+    return writes
 
 
 async def server_ms_of(service: ChatService) -> int:

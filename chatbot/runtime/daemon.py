@@ -22,6 +22,7 @@ from chatbot.runtime.control_socket import listening
 from chatbot.runtime.demo_thread import open_lobby
 from chatbot.runtime.forced_exit import ForcedExit
 from chatbot.runtime.observe.status import StatusMonitor
+from chatbot.runtime.pauses import Pauses, is_paused
 from chatbot.runtime.plugins import Plugins
 from chatbot.runtime.reloading import Reloader
 from chatbot.runtime.run_directory import ControlDirectory, RunInfo, RunningBot
@@ -152,7 +153,7 @@ class Daemon:
             status_monitor.watchdog = watchdog
             server = StatusServer(pages(status_monitor))
             bot_supervisor = Supervisor(
-                runtime.bots,
+                [bot for bot in runtime.bots if not is_paused(bot)],
                 drain_seconds=config.drain_timeout.total_seconds(),
                 running=lambda names: _running([bot for bot in runtime.bots if bot.name in names]),
             )
@@ -161,7 +162,15 @@ class Daemon:
             reloader = self._create_reloader(runtime, bot_supervisor, server, status_monitor)
             await reloader.log_incompatible(plugins)
             plugins = {}
-            admin = ControlApi(AdminApi(store, runtime.bots), status_monitor, None if self._is_once else reloader)
+            for bot in runtime.bots:
+                if is_paused(bot):
+                    self._log.warning("bot.paused", bot=bot.name)
+            admin = ControlApi(
+                AdminApi(store, runtime.bots),
+                status_monitor,
+                None if self._is_once else reloader,
+                Pauses(runtime, bot_supervisor),
+            )
             async with (
                 listening(self._control, admin.answer, config=config.path),
                 server.open(config),
@@ -249,7 +258,8 @@ class Daemon:
 
     async def _stop_when_done(self, bots: Sequence[Bot]) -> None:
         for bot in bots:
-            await wait_until_caught_up(bot)
+            if not is_paused(bot):
+                await wait_until_caught_up(bot)
         self._log.info("daemon.finished")
         self._stop()
 

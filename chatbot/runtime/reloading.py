@@ -32,6 +32,7 @@ from chatbot.plugin import Plugin
 from chatbot.runtime.assemble import Runtime, explaining
 from chatbot.runtime.compatibility import Incompatibility, incompatibilities
 from chatbot.runtime.observe.status import LOG_ADVICE, LastReload
+from chatbot.runtime.pauses import is_paused
 from chatbot.runtime.plugins import Plugins
 from chatbot.runtime.sources import Loaded, Sources
 from chatbot.runtime.status_server import StatusServer
@@ -233,7 +234,6 @@ class Reloader:
         self._notifier = notifier
         self._requested = anyio.Event()
         self._reloaded = anyio.Event()
-        self._lock = anyio.Lock()
         self._to_retry: set[str] = set()
         self._accepted: set[Incompatibility] = set()
         self._log = structlog.get_logger()
@@ -298,7 +298,7 @@ class Reloader:
             StoreError: the store cannot be read or written.
         """
         # One at a time: each reload compares with the configuration that the one before has put in force.
-        async with self._lock:
+        async with self._runtime.changing:
             self._notifier.reloading()
             result = "the last reload failed: see the log"
             try:
@@ -415,7 +415,8 @@ class Reloader:
             await self._bot_supervisor.stop_bot(bot.name)
         self._runtime.put(bot)
         self._to_retry.discard(bot.name)
-        self._bot_supervisor.start_bot(bot)
+        if not is_paused(bot):
+            self._bot_supervisor.start_bot(bot)
 
     async def _publish_all(self) -> None:
         try:

@@ -106,9 +106,11 @@ class Supervisor:
         return [name for name, run in self._runs.items() if run.ended.is_set() and not run.stopping.is_set()]
 
     async def stop_bot(self, name: str) -> None:
-        """Stop a bot; return when it has finished or was canceled."""
-        await self._stop([self._runs[name]])
-        del self._runs[name]
+        """Stop a bot, if it runs; return when it has finished or was canceled."""
+        run = self._runs.get(name)
+        if run is not None:
+            await self._stop([run])
+            del self._runs[name]
 
     async def _stop(self, runs: Sequence[_Run]) -> None:
         for run in runs:

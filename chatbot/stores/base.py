@@ -16,6 +16,7 @@ from chatbot.stores.records import (
     DeadLetter,
     DialogRecord,
     OutboxRow,
+    PersonalRecord,
     StateKey,
     StoredState,
     ThreadRecord,
@@ -93,6 +94,14 @@ class Store(Protocol):
 
     async def states(self, bot: UserId, name: str) -> Sequence[tuple[StateKey, StoredState]]:
         """Return all states of one name, by thread and person."""
+        ...
+
+    async def every_state(self, bot: UserId) -> Sequence[tuple[StateKey, StoredState]]:
+        """Return all states of a bot, by name, thread and person."""
+        ...
+
+    async def about(self, user: UserId) -> Sequence[PersonalRecord]:
+        """Return everything that is stored about a person, for every bot: what `forget` would erase."""
         ...
 
     async def dialogs(self, bot: UserId) -> Sequence[DialogRecord]:

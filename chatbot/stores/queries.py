@@ -17,6 +17,7 @@ from chatbot.stores.records import (
     DeadLetter,
     DialogRecord,
     OutboxRow,
+    PersonalRecord,
     StateKey,
     StoredState,
     ThreadRecord,
@@ -24,9 +25,12 @@ from chatbot.stores.records import (
 )
 from chatbot.stores.sql import MADE, Plan, Statement, Value
 
-FIND_BOT: Final = "SELECT name, resource, user_id, first_started_ms FROM bot WHERE name = ? AND resource = ?"
+FIND_BOT: Final = """
+    SELECT name, resource, user_id, first_started_ms, paused_ms, is_skipping FROM bot
+    WHERE name = ? AND resource = ?"""
 
-BOTS: Final = "SELECT name, resource, user_id, first_started_ms FROM bot ORDER BY name, resource"
+BOTS: Final = """
+    SELECT name, resource, user_id, first_started_ms, paused_ms, is_skipping FROM bot ORDER BY name, resource"""
 
 HORIZON: Final = "SELECT horizon_ms FROM owner WHERE user_id = ?"
 
@@ -63,6 +67,10 @@ STATE: Final = """
 STATES: Final = """
     SELECT thread, person, name, value, version FROM state
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND name = ? ORDER BY thread, person"""
+
+EVERY_STATE: Final = """
+    SELECT thread, person, name, value, version FROM state
+    WHERE owner = (SELECT key FROM owner WHERE user_id = ?) ORDER BY name, thread, person"""
 
 DIALOGS: Final = """
     SELECT id, thread, person, handler, event, journal, event_key, is_waiting, deadline_ms, changed_ms FROM dialog
@@ -176,6 +184,15 @@ def states(bot: str, name: str) -> Plan[list[tuple[StateKey, StoredState]]]:
     ]
 
 
+def every_state(bot: str) -> Plan[list[tuple[StateKey, StoredState]]]:
+    """All states, by name, thread and person."""
+    found = yield Statement(EVERY_STATE, (bot,))
+    return [
+        (rows.decode_state_key(rows.StateKeyRow(*key)), rows.decode_state(rows.StateRow(value, version)))
+        for *key, value, version in found
+    ]
+
+
 def dialogs(bot: str) -> Plan[list[DialogRecord]]:
     """All dialogs of a bot, in the order in which they were last changed."""
     found = yield Statement(DIALOGS, (bot,))
@@ -192,6 +209,48 @@ def result(bot: str, key: str) -> Plan[str | None]:
     """Return the result of a call that is made once."""
     found = _first((yield Statement(RESULT, (bot, key))))
     return None if found is None else str(found[0])
+
+
+# ── what a person may ask for ─────────────────────────────────────────────────────────────────────────────────────
+
+OWNERS: Final = "SELECT key, user_id FROM owner"
+
+OWNED_ACTIONS_ABOUT: Final = """
+    SELECT owner, position, key, thread, action, after, created_ms, status, message, reason, caused_by, after_failure
+    FROM outbox
+    WHERE caused_by = ? OR action LIKE ? ESCAPE '!' OR reason LIKE ? ESCAPE '!' ORDER BY position"""
+
+
+def about(user: UserId) -> Plan[list[PersonalRecord]]:
+    """Return everything that is stored about a person: exactly what `forget` would change or delete."""
+    in_action, in_event = (_containing(text) for text in codec.as_stored(user))
+    bots = {owner: UserId(str(bot)) for owner, bot in (yield Statement(OWNERS))}
+    found: list[tuple[Value, str, dict[str, Value]]] = []
+    for owner, thread, person, name, *columns in (yield Statement(STATES_ABOUT, (user, in_event))):
+        key, state = rows.StateKeyRow(thread, person, name), rows.StateRow._make(columns)
+        if erasure.erase_state(key, state, user) != state:
+            found.append((owner, "state", {**key._asdict(), **state._asdict()}))
+    for owner, *columns in (yield Statement(DIALOGS_ABOUT, (user, in_event, in_event))):
+        dialog = rows.DialogRow._make(columns)
+        if erasure.holds_dialog(dialog, user):
+            found.append((owner, "dialog", dialog._asdict()))
+    for owner, *columns in (yield Statement(TIMERS_ABOUT, (user, in_event))):
+        timer = rows.TimerRow._make(columns)
+        if erasure.holds_timer(timer, user):
+            found.append((owner, "timer", timer._asdict()))
+    for owner, *columns in (yield Statement(OWNED_ACTIONS_ABOUT, (user, in_action, _containing(user)))):
+        action = _action(columns)
+        if erasure.erase(action, user) is not action:
+            found.append((owner, "action", rows.ActionRow._make(columns[1:])._asdict()))
+    keys = {key for (key,) in (yield Statement(KEYS_OF, (user,)))}
+    for owner, *columns in (yield Statement(LETTERS_ABOUT, (in_event, _containing(user), user))):
+        letter = rows.LetterRow._make(columns)
+        if erasure.holds(rows.decode_letter(letter), user, keys):
+            found.append((owner, "dead letter", letter._asdict()))
+    for owner, key, value, caused_by in (yield Statement(RESULTS_ABOUT, (user, in_event))):
+        if erasure.erase_result(value, caused_by, user) != value:
+            found.append((owner, "result", {"key": key, "value": value, "caused_by": caused_by}))
+    return [PersonalRecord(bots[owner], kind, columns) for owner, kind, columns in found]
 
 
 def _first(found: Iterable[tuple[Value, ...]]) -> tuple[Value, ...] | None:

@@ -25,12 +25,17 @@ class BotRecord:
         resource: the resource of the service that the user belongs to.
         user: the bot's user there.
         first_started_ms: the service's time of the first start, epoch ms; older messages are not answered.
+        paused_ms: when an operator paused the bot, epoch ms; None if it is not paused. Only `PauseBot` and `ResumeBot`
+            change this and the next one: a bot that saves its identity does not end its pause.
+        is_skipping: the next start passes over all messages before it.
     """
 
     name: str
     resource: str
     user: UserId
     first_started_ms: int
+    paused_ms: int | None = None
+    is_skipping: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +190,21 @@ class StoredState:
 
     value: str = field(repr=False)
     version: int
+
+
+@dataclass(frozen=True, slots=True)
+class PersonalRecord:
+    """A record that holds data of a person.
+
+    Args:
+        bot: the bot that stores it.
+        kind: what it is: state, dialog, timer, action, dead letter or result.
+        columns: its columns as they are stored; values, events and journals are JSON texts.
+    """
+
+    bot: UserId
+    kind: str
+    columns: Mapping[str, str | int | float | None] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

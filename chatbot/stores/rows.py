@@ -37,6 +37,8 @@ class BotRow(NamedTuple):
     resource: str
     user: str
     first_started_ms: int
+    paused_ms: int | None = None
+    is_skipping: int = 0
 
 
 class ThreadRow(NamedTuple):
@@ -91,9 +93,9 @@ class AttemptRow(NamedTuple):
     handler: str = ""
 
 
-def encode_bot(record: BotRecord) -> BotRow:
-    """Encode a bot's identity."""
-    return BotRow(
+def encode_bot(record: BotRecord) -> tuple[str, str, str, int]:
+    """Encode a bot's identity; whether it is paused is not part of it."""
+    return (
         codec.text(record.name, "BotRecord.name"),
         codec.text(record.resource, "BotRecord.resource"),
         codec.text(record.user, "BotRecord.user"),
@@ -103,7 +105,9 @@ def encode_bot(record: BotRecord) -> BotRow:
 
 def decode_bot(row: BotRow) -> BotRecord:
     """Decode a bot's identity."""
-    return BotRecord(row.name, row.resource, UserId(row.user), row.first_started_ms)
+    return BotRecord(
+        row.name, row.resource, UserId(row.user), row.first_started_ms, row.paused_ms, bool(row.is_skipping)
+    )
 
 
 def encode_thread(record: ThreadRecord) -> ThreadRow:

@@ -136,6 +136,10 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE thread ADD COLUMN arrived BIGINT",
         "ALTER TABLE outbox ADD COLUMN after_failure SMALLINT NOT NULL DEFAULT 0",
     ),
+    (
+        "ALTER TABLE bot ADD COLUMN paused_ms BIGINT",
+        "ALTER TABLE bot ADD COLUMN is_skipping SMALLINT NOT NULL DEFAULT 0",
+    ),
 )
 """The statements that migrate from each schema version to the next; the first entry creates version 1.
 

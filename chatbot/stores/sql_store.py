@@ -8,13 +8,14 @@ from typing import TypeVar
 
 from chatbot.actions import ActionKey
 from chatbot.model import MessageId, ThreadId, UserId
-from chatbot.stores import queries
+from chatbot.stores import codec, queries
 from chatbot.stores.records import (
     Attempt,
     BotRecord,
     DeadLetter,
     DialogRecord,
     OutboxRow,
+    PersonalRecord,
     StateKey,
     StoredState,
     ThreadRecord,
@@ -80,6 +81,14 @@ class SqlStore(ABC):
     async def states(self, bot: UserId, name: str) -> Sequence[tuple[StateKey, StoredState]]:
         """See `Store.states`."""
         return await self._read(queries.states(bot, name))
+
+    async def every_state(self, bot: UserId) -> Sequence[tuple[StateKey, StoredState]]:
+        """See `Store.every_state`."""
+        return await self._read(queries.every_state(bot))
+
+    async def about(self, user: UserId) -> Sequence[PersonalRecord]:
+        """See `Store.about`."""
+        return await self._read(queries.about(UserId(codec.text(user, "user"))))
 
     async def dialogs(self, bot: UserId) -> Sequence[DialogRecord]:
         """See `Store.dialogs`."""

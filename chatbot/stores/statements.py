@@ -36,9 +36,11 @@ from chatbot.stores.writes import (
     MoveBase,
     MoveHorizon,
     OweReceipt,
+    PauseBot,
     Prune,
     ReopenRow,
     RepointRow,
+    ResumeBot,
     ReviveDeadLetter,
     SaveBot,
     SaveDeadLetter,
@@ -58,6 +60,13 @@ SAVE_BOT: Final = """
     INSERT INTO bot (name, resource, user_id, first_started_ms) VALUES (?, ?, ?, ?)
     ON CONFLICT (name, resource) DO UPDATE
     SET user_id = excluded.user_id, first_started_ms = excluded.first_started_ms"""
+
+PAUSE_BOT: Final = """
+    UPDATE bot SET paused_ms = COALESCE(paused_ms, CAST(? AS BIGINT)), is_skipping = 0
+    WHERE name = ? AND resource = ?"""
+
+RESUME_BOT: Final = """
+    UPDATE bot SET paused_ms = NULL, is_skipping = ? WHERE name = ? AND resource = ?"""
 
 SAVE_OWNER: Final = """
     INSERT INTO owner (user_id) VALUES (?) ON CONFLICT (user_id) DO NOTHING"""
@@ -179,6 +188,14 @@ def _statements(bot: str, write: Write) -> Iterator[Statement]:
     match write:
         case SaveBot(record):
             yield Statement(SAVE_BOT, rows.encode_bot(record))
+        case PauseBot(name, resource, paused_ms):
+            at = codec.integer(paused_ms, "PauseBot.paused_ms")
+            yield Statement(
+                PAUSE_BOT, (at, codec.text(name, "PauseBot.name"), codec.text(resource, "PauseBot.resource"))
+            )
+        case ResumeBot(name, resource, is_skipping):
+            names = codec.text(name, "ResumeBot.name"), codec.text(resource, "ResumeBot.resource")
+            yield Statement(RESUME_BOT, (int(is_skipping), *names))
         case MoveHorizon(horizon_ms):
             yield Statement(SAVE_OWNER, (bot,))
             yield Statement(MOVE_HORIZON, (codec.integer(horizon_ms, "MoveHorizon.horizon_ms"), bot))
@@ -192,8 +209,8 @@ def _statements(bot: str, write: Write) -> Iterator[Statement]:
                 REPOINT_ROW, (codec.text(message, "RepointRow.message"), bot, codec.text(key, "RepointRow.key"))
             )
         case ReopenRow(key, created_ms):
-            at = None if created_ms is None else codec.integer(created_ms, "ReopenRow.created_ms")
-            yield Statement(REOPEN_ROW, (at, bot, codec.text(key, "ReopenRow.key")))
+            reopened = None if created_ms is None else codec.integer(created_ms, "ReopenRow.created_ms")
+            yield Statement(REOPEN_ROW, (reopened, bot, codec.text(key, "ReopenRow.key")))
         case Prune(before_ms):
             limit = codec.integer(before_ms, "Prune.before_ms")
             yield Statement(PRUNE, (bot, limit, limit, bot))

@@ -28,6 +28,36 @@ class SaveBot:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseBot:
+    """Mark a bot as paused; a bot that is paused already keeps its time.
+
+    Args:
+        name: the bot's name.
+        resource: the resource of its user.
+        paused_ms: epoch ms.
+    """
+
+    name: str
+    resource: str
+    paused_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeBot:
+    """Mark a bot as not paused.
+
+    Args:
+        name: the bot's name.
+        resource: the resource of its user.
+        is_skipping: the next start passes over all messages before it.
+    """
+
+    name: str
+    resource: str
+    is_skipping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class MoveHorizon:
     """Settle all messages of all threads of the bot before this time, by the service's clock, epoch ms."""
 
@@ -262,6 +292,8 @@ ConversationWrite = SaveState | SaveDialog | DropDialog | SetTimer | DropTimer |
 
 Write = (
     SaveBot
+    | PauseBot
+    | ResumeBot
     | MoveHorizon
     | SaveThread
     | MoveBase

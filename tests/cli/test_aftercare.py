@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import socket
@@ -192,6 +193,50 @@ def test_after_a_kill_commands_see_the_store_and_the_next_daemon_is_heard(
     again.event("bot.started")  # it knows its threads from here on
     assert chatbot("dead-letters", "retry", letter["id"])[1].endswith("is tried again now\n")
     again.event("letter.revived")
+
+
+def test_a_bot_is_paused_and_resumed_beside_the_daemon_and_over_a_restart(
+    bots: Running, tmp_path: Path, run: Run, chat: Chat, chatbot: Chatbot
+) -> None:
+    def status() -> dict[str, object]:
+        code, shown = chatbot("status", "--format", "json")
+        assert code == 0
+        (bot,) = json.loads(shown)["bots"]
+        return dict(bot)
+
+    assert chatbot("pause", "picky")[1].startswith("picky is paused; ")
+    assert status()["paused_seconds"] is not None
+    assert "picky: PAUSED for" in chatbot("status")[1]
+    assert bots.stop() == 0
+
+    assert chatbot("pause", "picky") == (0, "picky is paused already.\n")
+    again = run(tmp_path)
+    again.event("bot.paused", bot="picky")
+    again.event("daemon.started")
+    assert chatbot("resume", "picky", "--config", "bots.yaml") == (0, "picky is resumed.\n")
+    again.event("bot.started", bot="picky")
+    assert status()["paused_seconds"] is None
+    assert chatbot("resume", "picky", "--skip")[0] == 69
+    assert "echo hello" in chat(tmp_path, "--as", "Ann", typed="hello\n").out
+    assert again.stop() == 0
+
+
+def test_on_a_terminal_what_cannot_be_undone_is_asked_first(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = io.StringIO("n\nyes\n\n")
+    monkeypatch.setattr(typed, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", typed)
+
+    assert main(["dead-letters", "drop", "all"]) == 2
+    assert main(["dead-letters", "drop", "all"]) == 0
+    assert main(["state", "forget", "8:acs:ann"]) == 2
+    assert main(["state", "forget", "8:acs:ann", "--yes"]) == 0
+
+    asked = capsys.readouterr().err
+    assert "Delete all dead letters? They cannot be retried any more. [y/N]" in asked
+    assert "Erase everything that the bots have stored about 8:acs:ann?" in asked
+    assert asked.count("Nothing was done.") == 2
 
 
 # ── in this process ───────────────────────────────────────────────────────────────────────────────────────────

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from chatbot.stores.records import BotRecord, ThreadRecord
-from chatbot.stores.writes import MoveHorizon, SaveBot, SaveThread
+from chatbot.stores.writes import MoveHorizon, PauseBot, ResumeBot, SaveBot, SaveThread
 from tests.contracts.records import BOT, HALL, OTHER_BOT
 
 
@@ -28,6 +28,23 @@ class TestIdentities:
             await store.commit(BOT, [SaveBot(first), SaveBot(replace(first, user=OTHER_BOT, first_started_ms=9))])
 
             assert await store.find_bot("helpdesk", "contoso") == replace(first, user=OTHER_BOT, first_started_ms=9)
+
+
+class TestPauses:
+    async def test_a_pause_is_kept_until_it_is_ended_and_not_moved_by_a_second_one(self, reopen):
+        bot = BotRecord("helpdesk", "contoso", BOT, 1234)
+
+        async with reopen() as store:
+            await store.commit(BOT, [SaveBot(bot), PauseBot("helpdesk", "contoso", 7)])
+            await store.commit(BOT, [PauseBot("helpdesk", "contoso", 9), PauseBot("other", "contoso", 9)])
+        async with reopen() as store:
+            assert await store.find_bot("helpdesk", "contoso") == replace(bot, paused_ms=7)
+            await store.commit(BOT, [SaveBot(replace(bot, first_started_ms=9))])
+            assert await store.bots() == [replace(bot, first_started_ms=9, paused_ms=7)]
+            await store.commit(BOT, [ResumeBot("helpdesk", "contoso", is_skipping=True)])
+            assert await store.bots() == [replace(bot, first_started_ms=9, is_skipping=True)]
+            await store.commit(BOT, [ResumeBot("helpdesk", "contoso")])
+            assert await store.bots() == [replace(bot, first_started_ms=9)]
 
 
 class TestHorizons:

@@ -123,3 +123,26 @@ class TestForgetting:
             assert await store.result(BOT, "hers") == "erased"
             assert await store.result(BOT, "his") == '"well"'
             assert await store.result(BOT, "all") == "1"
+
+    async def test_an_export_shows_exactly_the_records_that_forgetting_changes(self, reopen):
+        failed = ActionFailed(
+            bot=BOT, thread=HALL, occurred_on=NOON, action=SendMessage("x"), action_key=ActionKey("a"), reason="no"
+        )
+        async with reopen() as store:
+            await store.commit(BOT, [Enqueue(outbox_row("a", "Ann is ill", caused_by=ANN))])
+            await store.commit(OTHER_BOT, [Enqueue(outbox_row("b", f"about {ANN}")), Enqueue(outbox_row("c", "Bob"))])
+            await store.commit(OTHER_BOT, [Enqueue(outbox_row("d", f"{ANN}abel"))])
+            await store.commit(BOT, [SaveDeadLetter(letter("1")), SaveDeadLetter(replace(letter("2"), event=failed))])
+            await store.commit(BOT, [SaveResult("hers", '"ill"', 5, ANN), SaveResult("his", '"well"', 5, BOB)])
+
+            shown = await store.about(ANN)
+
+            assert sorted((one.bot, one.kind) for one in shown) == [
+                (BOT, "action"),
+                (BOT, "dead letter"),
+                (BOT, "dead letter"),
+                (BOT, "result"),
+                (OTHER_BOT, "action"),
+            ]
+            assert await store.forget(ANN) == len(shown)
+            assert await store.about(ANN) == []

@@ -17,6 +17,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _GAUGES: Final[Mapping[str, tuple[str, Callable[[ServedBot], float | None]]]] = {
     "chatbot_threads": ("Threads the bot is in.", lambda bot: bot.report.threads),
+    "chatbot_paused": ("1 while an operator has paused the bot.", lambda bot: int(bot.report.paused is not None)),
     "chatbot_poll_lag_seconds": ("How far the latest poller is behind its beat.", lambda bot: bot.report.lag),
     "chatbot_missed_beats": ("Pollers that have missed their beat.", lambda bot: len(bot.report.stalled)),
     "chatbot_oldest_unhandled_seconds": (

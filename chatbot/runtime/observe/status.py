@@ -210,6 +210,8 @@ class StatusMonitor:
         reasons = ["the bots are about to end"] if self.is_draining else []
         now = time.time()
         for bot in self._bots:
+            if bot.context.paused_ms is not None:
+                continue  # on purpose
             if bot.context.is_stopping:
                 reasons.append(f"{bot.name} is about to end")
             elif not bot.is_started:
@@ -336,6 +338,7 @@ def _bot_as_json(bot: ServedBot, now: float) -> dict[str, Any]:
     return {
         "name": report.name,
         "user": report.user,
+        "paused_seconds": _rounded(report.paused),
         "threads": report.threads,
         "doorbell_seconds": round(report.thread_list_interval, 1),
         "beat_stretch": round(report.stretch, 2),

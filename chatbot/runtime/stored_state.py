@@ -1,0 +1,208 @@
+"""List, show and export what bots have stored, and end dialogs and timers, for `chatbot state`.
+
+Lists hold no values and no words of people; only the details of one entry and an export do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from chatbot.bot import Bot, admin
+from chatbot.errors import StateError, UnknownName
+from chatbot.model import UserId
+from chatbot.stores.base import Store
+from chatbot.stores.codec import EVENTS
+from chatbot.stores.records import BotRecord, DialogRecord, StateKey, StoredState, TimerRecord
+from chatbot.stores.writes import DropDialog, DropTimer, Write
+
+MOST_LISTED: Final = 1000
+HANDLER_PATIENCE: Final = 10.0
+"""Seconds that the end of a dialog or timer waits for running handlers, which may store it again."""
+
+_JSON_COLUMNS: Final = frozenset({"value", "event", "journal", "payload", "action"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One stored state, dialog or timer, and the bot that stores it."""
+
+    owner: BotRecord
+    kind: str
+    stored: tuple[StateKey, StoredState] | DialogRecord | TimerRecord
+
+    @property
+    def id(self) -> str:
+        """A short id for people, the same in every list as long as the entry exists."""
+        match self.stored:
+            case (key, _):
+                parts = [key.name, key.thread or "", key.user or ""]
+            case record:
+                parts = [record.id]
+        text = "\n".join((self.kind, self.owner.user, *parts))
+        return hashlib.blake2b(text.encode(errors="replace"), digest_size=5).hexdigest()
+
+    def summary(self) -> dict[str, Any]:
+        """Return the entry without its values."""
+        facts: dict[str, Any] = {"id": self.id, "bot": self.owner.name, "kind": self.kind}
+        match self.stored:
+            case DialogRecord() as dialog:
+                facts |= {"name": dialog.handler, "thread": dialog.thread, "user": dialog.user}
+                facts |= {"changed_ms": dialog.changed_ms, "deadline_ms": dialog.deadline_ms}
+            case TimerRecord() as timer:
+                facts |= {"name": timer.handler, "thread": timer.thread, "user": timer.caused_by}
+                facts |= {"due_ms": timer.due_ms}
+            case (key, state):
+                facts |= {"name": key.name, "thread": key.thread, "user": key.user}
+                facts |= {"version": state.version, "characters": len(state.value)}
+        return facts
+
+    def details(self) -> dict[str, Any]:
+        """Return the entry with its values, which may quote people."""
+        facts = {**self.summary(), "bot_user": self.owner.user, "resource": self.owner.resource}
+        match self.stored:
+            case DialogRecord() as dialog:
+                return {
+                    **facts,
+                    "is_waiting": dialog.is_waiting,
+                    "event": EVENTS.encode(dialog.event, "event"),
+                    "journal": _parsed(dialog.journal),
+                }
+            case TimerRecord() as timer:
+                return {**facts, "payload": _parsed(timer.payload)}
+            case (_, state):
+                return {**facts, "value": _parsed(state.value)}
+
+
+class StateAdmin:
+    """Manages the states, dialogs and timers in a store, and in the bots that run on it.
+
+    Args:
+        store: opened by the caller.
+        running: the bots that run on it, by user.
+    """
+
+    def __init__(self, store: Store, running: Mapping[UserId, Bot]) -> None:
+        self._store = store
+        self._running = running
+        self._log = structlog.get_logger()
+
+    async def list(self, *, bot: str | None, user: str | None, thread: str | None) -> Mapping[str, Any]:
+        """List entries without their values.
+
+        Args:
+            bot: only those of the bot with this name.
+            user: only those of this person.
+            thread: only those of this thread.
+
+        Raises:
+            UnknownName: the store does not know the bot.
+        """
+        entries = [entry.summary() for entry in await self._entries(bot)]
+        found = [
+            entry
+            for entry in entries
+            if (user is None or entry["user"] == user) and (thread is None or entry["thread"] == thread)
+        ]
+        return {"entries": found[:MOST_LISTED], "left_out": max(0, len(found) - MOST_LISTED)}
+
+    async def show(self, id: str) -> Mapping[str, Any]:
+        """Return one entry with its values.
+
+        Raises:
+            UnknownName: there is none of this id.
+        """
+        return {"entry": (await self._find(id)).details()}
+
+    async def export(self, user: str) -> Mapping[str, Any]:
+        """Return everything that is stored about a person: what `chatbot state forget` would erase."""
+        names = {record.user: record.name for record in await self._store.bots()}
+        records = await self._store.about(UserId(user))
+        shown = [
+            {
+                "bot": names.get(record.bot, record.bot),
+                "kind": record.kind,
+                **{name: _column(name, value) for name, value in record.columns.items()},
+            }
+            for record in records
+        ]
+        self._log.info("person.exported", records=len(shown))
+        return {"user": user, "records": shown}
+
+    async def end_dialog(self, id: str) -> Mapping[str, Any]:
+        """End a dialog without a word: the person's next message is handled as if nothing had been asked.
+
+        Raises:
+            UnknownName: there is no dialog of this id.
+            StoreError: it could not be deleted.
+        """
+        entry = await self._find(id, "dialog")
+        assert isinstance(entry.stored, DialogRecord)
+        await self._drop(entry, DropDialog(entry.stored.id))
+        self._log.info("dialog.ended_by_operator", bot=entry.owner.name, handler=entry.stored.handler)
+        return {"entry": entry.summary()}
+
+    async def cancel_timer(self, id: str) -> Mapping[str, Any]:
+        """Delete a timer before it is due.
+
+        Raises:
+            UnknownName: there is no timer of this id.
+            StateError: it is the next run of a schedule, which the code asks for.
+            StoreError: it could not be deleted.
+        """
+        entry = await self._find(id, "timer")
+        assert isinstance(entry.stored, TimerRecord)
+        if entry.stored.thread is None:
+            message = f"{id} is the next run of the schedule {entry.stored.handler}: remove the schedule from the code"
+            raise StateError(message)
+        await self._drop(entry, DropTimer(entry.stored.id))
+        self._log.info("timer.canceled_by_operator", bot=entry.owner.name, handler=entry.stored.handler)
+        return {"entry": entry.summary()}
+
+    async def _drop(self, entry: _Entry, write: Write) -> None:
+        bot = self._running.get(entry.owner.user)
+        if bot is None:
+            await self._store.commit(entry.owner.user, [write])
+            return
+        await bot.context.commit([write])
+        # A handler that runs now began before this, and its commit may store the entry again.
+        await admin.turns_in_hand(bot, patience=HANDLER_PATIENCE)
+        await bot.context.commit([write])
+
+    async def _entries(self, name: str | None) -> Sequence[_Entry]:
+        owners = await self._store.bots()
+        if name is not None and name not in {owner.name for owner in owners}:
+            known = ", ".join(sorted({owner.name for owner in owners})) or "none"
+            message = f"the store knows no bot {name!r}; it knows: {known}"
+            raise UnknownName(message)
+        entries: list[_Entry] = []
+        for owner in owners:
+            if name in (None, owner.name):
+                entries += [_Entry(owner, "state", state) for state in await self._store.every_state(owner.user)]
+                entries += [_Entry(owner, "dialog", dialog) for dialog in await self._store.dialogs(owner.user)]
+                entries += [_Entry(owner, "timer", timer) for timer in await self._store.timers(owner.user)]
+        return entries
+
+    async def _find(self, id: str, kind: str | None = None) -> _Entry:
+        for entry in await self._entries(None):
+            if entry.id == id and kind in (None, entry.kind):
+                return entry
+        what = kind or "state, dialog or timer"
+        message = f"there is no {what} {id!r}; `chatbot state list` shows all"
+        raise UnknownName(message)
+
+
+def _column(name: str, value: object) -> object:
+    return _parsed(value) if name in _JSON_COLUMNS and isinstance(value, str) else value
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:  # erased, or stored by a bot in its own form
+        return text
