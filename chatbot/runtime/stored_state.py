@@ -171,7 +171,7 @@ class StateAdmin:
             return
         await bot.context.commit([write])
         # A handler that runs now began before this, and its commit may store the entry again.
-        await admin.turns_in_hand(bot, patience=HANDLER_PATIENCE)
+        await admin.(bot, patience=HANDLER_PATIENCE)
         await bot.context.commit([write])
 
     async def _entries(self, name: str | None) -> Sequence[_Entry]:
