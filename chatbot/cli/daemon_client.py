@@ -22,7 +22,7 @@ from chatbot.errors import Forbidden, NotFound, StateError, UnknownName
 from chatbot.model import ThreadId, UserId
 from chatbot.runtime.admin_api import AdminApi
 from chatbot.runtime.connection import Connection, KnownBot, KnownBots, published_bots, stored_bots
-from chatbot.runtime.control_socket import PATIENCE_SECONDS, Address, ask, find_daemon
+from chatbot.runtime.control_socket import ANSWER_TIMEOUT_SECONDS, Address, ask, find_daemon
 from chatbot.runtime.logs import logging_to
 from chatbot.runtime.run_directory import ControlDirectory, RunInfo
 from chatbot.service.acs import AcsResource
@@ -150,13 +150,13 @@ def hinting_at_threads(bot: KnownBot) -> Iterator[None]:
         raise UnknownName(message) from error
 
 
-def ask_bots(config: Path, question: Mapping[str, Any], patience: float = PATIENCE_SECONDS) -> Mapping[str, Any]:
+def ask_bots(config: Path, question: Mapping[str, Any], timeout: float = ANSWER_TIMEOUT_SECONDS) -> Mapping[str, Any]:
     """Ask the daemon that has the store open, or open the store if no daemon runs.
 
     Args:
         config: the bots.yaml.
         question: see `AdminApi.answer`.
-        patience: seconds to wait for the daemon's answer.
+        timeout: seconds to wait for the daemon's answer.
 
     Raises:
         ChatbotError: the question cannot be answered.
@@ -164,7 +164,7 @@ def ask_bots(config: Path, question: Mapping[str, Any], patience: float = PATIEN
     with logging_to(sys.stderr, format="console", level="warning"):
         daemon = find_daemon(ControlDirectory(config.absolute().parent), config)
         if daemon is not None:
-            return anyio.run(ask, daemon, question, patience)
+            return anyio.run(ask, daemon, question, timeout)
         settings = load_config(config, os.environ)
         store = open_between_runs(settings.store.get_secret_value(), base_dir=settings.directory)
         # Where nothing was ever kept, an empty memory knows as much, and no file is made.

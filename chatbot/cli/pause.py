@@ -11,7 +11,7 @@ from chatbot.cli.daemon_client import ask_bots
 from chatbot.cli.options import BOTS_YAML, ConfigFile, Format
 from chatbot.config.source_location import printable
 
-PATIENCE_SECONDS: Final = 3600.0
+TIMEOUT_SECONDS: Final = 3600.0
 """A bot first finishes what it has in hand, for `drain_timeout` at most."""
 
 BotName = Annotated[str, Parameter(help="The bot's name in bots.yaml.")]
@@ -19,7 +19,7 @@ BotName = Annotated[str, Parameter(help="The bot's name in bots.yaml.")]
 
 def pause(bot: BotName, /, config: ConfigFile = BOTS_YAML, *, format: Format = "text") -> int:
     """Pause a bot until it is resumed, also over restarts."""
-    answer = ask_bots(config, {"ask": "pause", "bot": bot}, PATIENCE_SECONDS)
+    answer = ask_bots(config, {"ask": "pause", "bot": bot}, TIMEOUT_SECONDS)
     if format == "json":
         print(json.dumps(answer, indent=2))
     elif answer["has_changed"]:
@@ -41,7 +41,7 @@ def resume(
     format: Format = "text",
 ) -> int:
     """Resume a paused bot."""
-    answer = ask_bots(config, {"ask": "resume", "bot": bot, "skip": skip}, PATIENCE_SECONDS)
+    answer = ask_bots(config, {"ask": "resume", "bot": bot, "skip": skip}, TIMEOUT_SECONDS)
     if format == "json":
         print(json.dumps(answer, indent=2))
     elif answer["has_changed"]:

@@ -22,7 +22,7 @@ from chatbot.stores.records import BotRecord, DialogRecord, StateKey, StoredStat
 from chatbot.stores.writes import DropDialog, DropTimer, Write
 
 MOST_LISTED: Final = 1000
-HANDLER_PATIENCE: Final = 10.0
+HANDLER_TIMEOUT: Final = 10.0
 """Seconds that the end of a dialog or timer waits for running handlers, which may store it again."""
 
 _JSON_COLUMNS: Final = frozenset({"value", "event", "journal", "payload", "action"})
@@ -171,7 +171,7 @@ class StateAdmin:
             return
         await bot.context.commit([write])
         # A handler that runs now began before this, and its commit may store the entry again.
-        await admin.(bot, patience=HANDLER_PATIENCE)
+        await admin.wait_for_turns(bot, timeout=HANDLER_TIMEOUT)
         await bot.context.commit([write])
 
     async def _entries(self, name: str | None) -> Sequence[_Entry]:
