@@ -195,7 +195,7 @@ class CrashReport:
 
     Args:
         points: how many points there were under each fault, by kind.
-        runs: how often the conversation ran.
+        runs: how often the conversation ran: once without a kill, and once for each kill.
         violations: the runs that did not end well.
         unreached: kills that did not happen because the run took another path; 0 unless the bots or the script do
             something random that does not come from `random`.
@@ -257,6 +257,7 @@ async def crash_points(
     ack: Ack = Ack.HANDLED,
     name: str = "bot",
     aftermath: timedelta = AFTERMATH,
+    every: int = 1,
     at: Collection[int] | None = None,
 ) -> CrashReport:
     """Kill a bot at every point of a conversation, and report every difference that the kill made.
@@ -289,16 +290,21 @@ async def crash_points(
         ack: when the bot sends read receipts.
         name: the bot's name.
         aftermath: how long the bots run after the script.
+        every: kill at every n-th point only: a sample, for a quick run of a long conversation.
         at: kill at the points of these numbers only, and write the bots' log: to examine a violation.
 
     Raises:
         StateError: the test runs in real time.
+        ValueError: `every` is less than 1.
         Exception: whatever the run without a kill raises.
     """
     loop = virtual_loop()
     if loop is None:
         msg = "crash_points() needs virtual time: mark the test @pytest.mark.virtual_time"
         raise StateError(msg)
+    if every < 1:
+        msg = f"crash_points() kills at every point (1), every second one (2) or fewer, not at every {every}"
+        raise ValueError(msg)
     settings = settings or BotSettings(cadence=CADENCE)
     spec = BotSpec(name, (), BotOptions(settings, ack))
     play = _ScriptRunner(
@@ -315,7 +321,7 @@ async def crash_points(
         points[fault] = Counter(point.kind for point in untouched.points)
         violations += untouched.compared(undisturbed, fault)
         for point in untouched.points:
-            if at is None or point.number in at:
+            if point.number % every == 0 and (at is None or point.number in at):
                 run = await play.run(fault, point.number)
                 violations += run.compared(undisturbed, fault)
                 unreached += not run.crashes

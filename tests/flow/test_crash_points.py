@@ -1,6 +1,6 @@
 """A bot that is killed at every point of a conversation, and nobody can tell.
 
-`pytest -s tests/flow/test_crash_points.py` prints how many points there were.
+`pytest -s -m chaos tests/flow/test_crash_points.py` prints how many points there were.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from chatbot.stores.writes import Enqueue, Write
 from chatbot.testing import Room
 from chatbot.testing.crash_injection import CrashKind
 from chatbot.testing.crash_points import CADENCE, crash_points
+from tests.support.kills import sample_and_all
 
 virtual = pytest.mark.virtual_time
 pytestmark = pytest.mark.timeout(300)
@@ -168,8 +169,9 @@ async def moving(room: Room) -> None:
 
 
 @virtual
-async def test_a_kill_at_any_point_of_a_conversation_leaves_no_trace() -> None:
-    report = await crash_points(evening, waiter)
+@sample_and_all
+async def test_a_kill_at_any_point_of_a_conversation_leaves_no_trace(every: int) -> None:
+    report = await crash_points(evening, waiter, every=every)
 
     print(f"\n{report}")
     assert report.is_clean, report
@@ -178,8 +180,9 @@ async def test_a_kill_at_any_point_of_a_conversation_leaves_no_trace() -> None:
 
 
 @virtual
-async def test_a_kill_at_any_point_leaves_no_trace_where_the_bot_comes_and_goes() -> None:
-    report = await crash_points(moving, waiter)
+@sample_and_all
+async def test_a_kill_at_any_point_leaves_no_trace_where_the_bot_comes_and_goes(every: int) -> None:
+    report = await crash_points(moving, waiter, every=every)
 
     print(f"\n{report}")
     assert report.is_clean, report
@@ -187,10 +190,11 @@ async def test_a_kill_at_any_point_leaves_no_trace_where_the_bot_comes_and_goes(
 
 
 @virtual
-async def test_a_kill_at_any_point_of_the_healing_of_a_double_leaves_no_trace() -> None:
+@sample_and_all
+async def test_a_kill_at_any_point_of_the_healing_of_a_double_leaves_no_trace(every: int) -> None:
     settings = BotSettings(cadence=CADENCE, retention=timedelta(minutes=1))
 
-    report = await crash_points(healing, waiter, settings=settings)
+    report = await crash_points(healing, waiter, settings=settings, every=every)
 
     print(f"\n{report}")
     assert report.is_clean, report
@@ -198,9 +202,10 @@ async def test_a_kill_at_any_point_of_the_healing_of_a_double_leaves_no_trace() 
 
 
 @virtual
+@sample_and_all
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_kill_at_any_point_leaves_no_trace_while_the_service_stumbles(fault: str) -> None:
-    report = await crash_points(order, waiter, faults=[fault])
+async def test_a_kill_at_any_point_leaves_no_trace_while_the_service_stumbles(fault: str, every: int) -> None:
+    report = await crash_points(order, waiter, faults=[fault], every=every)
 
     print(f"\n{report}")
     assert report.is_clean, report
@@ -245,6 +250,17 @@ async def test_the_run_without_a_kill_must_succeed() -> None:
 
     with pytest.raises(AssertionError):
         await crash_points(script, waiter)
+
+
+@virtual
+async def test_a_sample_kills_at_every_nth_point_and_counts_them_all() -> None:
+    tenth, thirtieth = [await crash_points(order, waiter, every=every) for every in (10, 30)]
+
+    assert tenth.points == thirtieth.points
+    assert tenth.count > 30
+    assert [tenth.runs, thirtieth.runs] == [1 + -(-tenth.count // every) for every in (10, 30)]
+    with pytest.raises(ValueError, match="every point"):
+        await crash_points(order, waiter, every=0)
 
 
 async def test_crash_points_need_virtual_time() -> None:

@@ -16,6 +16,7 @@ from chatbot.errors import StateError
 from chatbot.testing import EventStream, Room, chat
 from chatbot.testing.crash_points import crash_points
 from tests.flow.dialogs import plugin_of
+from tests.support.kills import sample_and_all
 
 virtual = pytest.mark.virtual_time
 
@@ -56,7 +57,8 @@ def booking() -> Plugin:
 
 @virtual
 @pytest.mark.timeout(300)
-async def test_no_kill_loses_or_doubles_the_reminder_that_a_dialog_has_set() -> None:
+@sample_and_all
+async def test_no_kill_loses_or_doubles_the_reminder_that_a_dialog_has_set(every: int) -> None:
     async def evening(room: Room) -> None:
         ann, ben = room.user("Ann"), room.user("Ben")
         await ann.says("/book", "Ann")
@@ -65,7 +67,7 @@ async def test_no_kill_loses_or_doubles_the_reminder_that_a_dialog_has_set() -> 
         await ben.says("no")
         await room.advance(minutes=6)
 
-    report = await crash_points(evening, booking)
+    report = await crash_points(evening, booking, every=every)
 
     assert report.is_clean, report
 

@@ -10,11 +10,13 @@ from chatbot.bot import BotSettings
 from chatbot.testing.crash_points import CADENCE, crash_points
 from chatbot.testing.room import Room
 from tests.flow.test_leaving import Guest
+from tests.support.kills import sample_and_all
 
 pytestmark = pytest.mark.virtual_time
 
 
-async def test_no_kill_around_a_removal_and_a_return_is_noticed() -> None:
+@sample_and_all
+async def test_no_kill_around_a_removal_and_a_return_is_noticed(every: int) -> None:
     async def script(room: Room) -> None:
         ann = room.user("Ann")
         await ann.says("/count")
@@ -23,11 +25,12 @@ async def test_no_kill_around_a_removal_and_a_return_is_noticed() -> None:
         await ann.says("/count")
         assert room.replies == ["count 1", "count 2"]
 
-    report = await crash_points(script, Guest())
+    report = await crash_points(script, Guest(), every=every)
     assert report.is_clean, report
 
 
-async def test_no_kill_is_noticed_while_replies_wait_in_vain_for_the_bot_to_return() -> None:
+@sample_and_all
+async def test_no_kill_is_noticed_while_replies_wait_in_vain_for_the_bot_to_return(every: int) -> None:
     async def script(room: Room) -> None:
         ann = room.user("Ann")
         await ann.says("/later", "/ask")
@@ -43,7 +46,7 @@ async def test_no_kill_is_noticed_while_replies_wait_in_vain_for_the_bot_to_retu
 
     settings = BotSettings(cadence=CADENCE, rejoin=timedelta(minutes=2))
     guest = Guest(answers_failure=True)
-    report = await crash_points(script, guest, settings=settings)
+    report = await crash_points(script, guest, settings=settings, every=every)
     assert {"failed one", "failed two"} <= {*guest.heard}
     assert report.is_clean, report
     assert not report.unreached

@@ -13,6 +13,7 @@ from chatbot import ActionKey, Context, Dialog, Plugin, Rest, Retry, State
 from chatbot.message_size import MAX_MESSAGE_BYTES
 from chatbot.testing import Room, chat
 from chatbot.testing.crash_points import crash_points
+from tests.support.kills import sample_and_all
 
 pytestmark = pytest.mark.virtual_time
 
@@ -208,7 +209,8 @@ def forgetful() -> Plugin:
 
 
 @pytest.mark.timeout(300)
-async def test_a_kill_between_two_pieces_leaves_no_piece_undone() -> None:
+@sample_and_all
+async def test_a_kill_between_two_pieces_leaves_no_piece_undone(every: int) -> None:
     async def script(room: Room) -> None:
         ann = room.user("Ann")
         await ann.says("/say")
@@ -217,6 +219,6 @@ async def test_a_kill_between_two_pieces_leaves_no_piece_undone() -> None:
         await ann.says("/say")
         await ann.says("/delete")
 
-    report = await crash_points(script, forgetful())
+    report = await crash_points(script, forgetful(), every=every)
 
     assert not report.violations

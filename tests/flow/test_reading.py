@@ -11,6 +11,7 @@ from chatbot.dispatch import Retry
 from chatbot.stores import MemoryStore
 from chatbot.testing import Room, chat
 from chatbot.testing.crash_points import crash_points
+from tests.support.kills import sample_and_all
 
 pytestmark = pytest.mark.virtual_time
 
@@ -183,13 +184,14 @@ def counter() -> Plugin:
     return plugin
 
 
-async def test_no_kill_makes_a_receipt_be_told_twice_or_never() -> None:
+@sample_and_all
+async def test_no_kill_makes_a_receipt_be_told_twice_or_never(every: int) -> None:
     async def script(room: Room) -> None:
         ann, ben = room.user("Ann"), room.user("Ben")
         await ben.reads(await ann.says("one"))
         await ann.reads(await ben.says("two"))
 
-    report = await crash_points(script, counter, faults=["", "list_read_receipts:503,times=2"])
+    report = await crash_points(script, counter, faults=["", "list_read_receipts:503,times=2"], every=every)
     print(report)
 
     assert report.is_clean, report

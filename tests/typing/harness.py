@@ -120,6 +120,7 @@ async def test_kills() -> None:
 
     report = await crash_points(script, one, lambda: two, faults=["", "send_message:503"])
     assert_type(report.is_clean, bool)
+    assert_type((await crash_points(script, one, every=10)).runs, int)
 
 
 def named(failure: Failure) -> tuple[str, Event | None, Exception]:

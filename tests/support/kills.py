@@ -1,0 +1,10 @@
+"""How many of the points of a conversation a test kills at."""
+
+from __future__ import annotations
+
+import pytest
+
+sample_and_all = pytest.mark.parametrize(
+    "every", [pytest.param(8, id="a sample"), pytest.param(1, id="all points", marks=pytest.mark.chaos)]
+)
+"""The default run kills at every eighth point, the gate at all of them."""
