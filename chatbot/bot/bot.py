@@ -185,7 +185,8 @@ class Bot:
         A loop that is canceled by anybody but the bot would else end without a word, and the bot would live on without
         its scheduler.
         """
-        await uncancelled(loop())
+        async with uncancelled():
+            await loop()
         if self.context.is_stopping and loop == self.watcher.run:
             return  # a bot that stops looks for no more threads, while handlers that run may take their time
         msg = f"the {name} ended by itself"

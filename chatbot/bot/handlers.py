@@ -6,8 +6,8 @@ when the last event that it has in hand is handled.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Self
 
 import anyio
@@ -126,11 +126,9 @@ class HandlerGenerations:
                 raise
             raise first from None
 
-    @contextmanager
-    def use(self) -> Iterator[Dispatcher]:
+    def use(self) -> AbstractContextManager[Dispatcher]:
         """The present ones, kept until the block that uses them ends."""
-        with self._current.use() as dispatcher:
-            yield dispatcher
+        return self._current.use()
 
     async def replace(self, dispatcher: Dispatcher) -> None:
         """Have the next events handled by others; those in hand are finished by the present ones.
@@ -203,7 +201,7 @@ class HandlerRunner:
         limits: RunLimits,
         *,
         channel: LiveChannel | None,
-        before: Callable[[], Awaitable[None]] | None = None,
+        before: Callable[[], None],
     ) -> Outcome:
         """Run the handlers on an event; log a failure.
 
@@ -211,12 +209,11 @@ class HandlerRunner:
             event: what happened.
             limits: how long handlers may run, and who is told of those that take long.
             channel: what handlers do at once in the event's thread.
-            before: awaited when it is the event's turn, before the handlers run.
+            before: called when it is the event's turn, before the handlers run.
         """
         begun = anyio.current_time()
         async with self._slot(event) as dispatcher:
-            if before is not None:
-                await before()
+            before()
             memory = self._context.conversations.unit_of_work(event)
             outcome = await dispatcher.dispatch(
                 event, memory, live=channel, handler_scope=self._context.tracer.handler, limits=limits

@@ -185,7 +185,12 @@ class Lane:
         if presence is Presence.SUSPECTED and (next_run := await self._check_membership()) is not None:
             return next_run
         try:
-            return await self._work_while_in()
+            pause = None if self._context.is_stopping else await self._receive()
+            if self.membership.presence is not Presence.IN:
+                return NextRun(due_in=pause)
+            pause = earliest(pause, await self._send())
+            self.state.budget.expire(anyio.current_time())
+            return NextRun(due_in=pause, poll_in=None if self._context.is_stopping else self._poll_pause())
         except (Forbidden, NotFound) as error:
             return await self._refused(error)
         except OutcomeUnknown as error:
@@ -196,42 +201,32 @@ class Lane:
             self._suspicion = error
             return await self._check_membership() or NextRun(due_in=0.0)
 
-    async def _work_while_in(self) -> NextRun:
-        pause: float | None = None
-        if not self._context.is_stopping:
-            try:
-                pause = await self._receive()
-            except TryAgain as again:
-                pause = again.pause
-        if self.membership.presence is not Presence.IN:
-            return NextRun(due_in=pause)
-        pause = earliest(pause, await self._send())
-        self.state.budget.expire(anyio.current_time())
-        return NextRun(due_in=pause, poll_in=None if self._context.is_stopping else self._poll_pause())
-
     async def _receive(self) -> float | None:
         """Join if need be, then poll and handle. Return the seconds to wait if it is too early for that."""
-        if self.membership.presence is Presence.UNKNOWN:
-            await self.presence.join()
-            self.poller.restart()
-        while self._letters:
-            await self._try_letter()
-        if self.commits.outbox.is_full:
-            return None
-        self._limit_polls()
-        delay = self.state.budget.delay(Operation.LIST_MESSAGES, anyio.current_time())
-        if not delay:
-            async with aclosing(self.poller.events()) as events:
-                async for event, seen in events:
-                    await self.processor.handle(event, seen)
-                    self.poller.unhandled_ms = None
-                    await self.processor.flush()
-            if self.poller.has_shown_removal:
-                self._suspicion = None
-                self.membership.suspect()
-                return 0.0
-        await self.processor.handle_due()  # after the poll: who has answered has not run out of time
-        await self._poll_receipts()
+        try:
+            if self.membership.presence is Presence.UNKNOWN:
+                await self.presence.join()
+                self.poller.restart()
+            while self._letters:
+                await self._try_letter()
+            if self.commits.outbox.is_full:
+                return None
+            self._limit_polls()
+            delay = self.state.budget.delay(Operation.LIST_MESSAGES, anyio.current_time())
+            if not delay:
+                async with aclosing(self.poller.events()) as events:
+                    async for event, seen in events:
+                        await self.processor.handle(event, seen)
+                        self.poller.unhandled_ms = None
+                        await self.processor.flush()
+                if self.poller.has_shown_removal:
+                    self._suspicion = None
+                    self.membership.suspect()
+                    return 0.0
+            await self.processor.handle_due()  # after the poll: who has answered has not run out of time
+            await self._poll_receipts()
+        except TryAgain as again:  # an event that waits for its next attempt does not keep actions from being sent
+            return again.pause
         return delay or None
 
     def _limit_polls(self) -> None:

@@ -144,7 +144,7 @@ class EventProcessor:
             event: what the handlers hear.
             failed: the end of its row, in the same commit: neither is there without the other.
             caused_by: whose doing caused the row.
-            is_told: False for what such a handler had asked for itself, or failures would go on for ever.
+            is_reported: False for what such a handler had asked for itself, or failures would go on for ever.
         """
         failure = Rejected(event.reason)
         letter = self.retries.letter(event, Outcome(handler=type(event.action).__name__, error=failure), 1, caused_by)

@@ -314,7 +314,7 @@ class RetryLoop:
             (_, outcome), self._outcome, self._outcome_of = self._outcome, None, None
             return outcome
 
-        async def begin() -> None:
+        def begin() -> None:
             self._current = event, anyio.current_time()
 
         try:

@@ -251,7 +251,8 @@ class Scheduler:
         next_run = NextRun()
         context.monitor.lane_at_work(thread)
         try:
-            next_run = await uncancelled(lane.run())
+            async with uncancelled():
+                next_run = await lane.run()
         except Exception as error:
             lane.state.log.exception("turn.failed")
             context.report_failure(None, error)

@@ -26,7 +26,8 @@ from __future__ import annotations
 
 import asyncio
 from asyncio.tasks import _enter_task, _leave_task  # documented, for those who implement tasks themselves
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
+from contextlib import asynccontextmanager
 from contextvars import Context, copy_context
 from sys import getrefcount
 from typing import Any, Final, NamedTuple, ParamSpec, Protocol, Self, TypeVar
@@ -597,8 +598,9 @@ class SpareTask:
             await asyncio.wait([self.task])
 
 
-async def uncancelled(work: Awaitable[T]) -> T:
-    """Await work of our own, such as a loop of the bot, which nobody but our scopes may cancel.
+@asynccontextmanager
+async def uncancelled() -> AsyncIterator[None]:
+    """Guard work of our own in the block, such as a loop of the bot, which nobody but our scopes may cancel.
 
     A task that is cancelled by anybody else would end without a word, and with it its task group. A scope cancels for
     as long as it is cancelled itself, a native `Task.cancel` once: so it shows at the next checkpoint.
@@ -607,7 +609,7 @@ async def uncancelled(work: Awaitable[T]) -> T:
         AbnormalExit: somebody else cancelled it.
     """
     try:
-        return await work
+        yield
     except asyncio.CancelledError as error:
         await anyio.lowlevel.checkpoint_if_cancelled()
         raise AbnormalExit(error) from error

@@ -16,10 +16,9 @@ not be retried.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, Final, NamedTuple, Protocol, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 from chatbot.actions import ActionKey, KeyedAction, SendMessage, SendReadReceipt, make_encodable
 from chatbot.conversation.dialog import is_cancel
@@ -28,16 +27,16 @@ from chatbot.conversation.unit_of_work import LOST, UnitOfWork
 from chatbot.dispatch.access import Access, AccessPolicy, Verdict
 from chatbot.dispatch.action_buffer import ActionBuffer, HandlerScope, no_handler_scope
 from chatbot.dispatch.arguments import BadArguments, TimerPayload
-from chatbot.dispatch.author_code import AuthorCode, AuthorFunction, IsFatal, RunLimits
+from chatbot.dispatch.author_code import AuthorCode, IsFatal, RunLimits
 from chatbot.dispatch.binding import Match
 from chatbot.dispatch.context import Context
-from chatbot.dispatch.event_view import BotInfo, CommandInfo, EventView, is_own, without_bots
+from chatbot.dispatch.event_view import BotInfo, CommandInfo, EventView, function_called_by, is_own, without_bots
 from chatbot.dispatch.handler import Handler
 from chatbot.dispatch.live import LiveChannel, NoLiveChannel
-from chatbot.dispatch.outcome import PASS, Ack, Outcome, Reply, Retry
+from chatbot.dispatch.outcome import PASS, Ack, Outcome, Retry
 from chatbot.dispatch.plugin_tasks import guard_tasks
 from chatbot.dispatch.provider import ProviderCache
-from chatbot.dispatch.registry import HandlerRegistry, function_called_by, unknown_function
+from chatbot.dispatch.registry import HandlerRegistry, unknown_function
 from chatbot.errors import CannotStore, DialogDiverged, TimeTooFar, text_of
 from chatbot.events import DialogTimedOut, Event, MessageReceived
 from chatbot.stores.records import DialogRecord
@@ -279,9 +278,10 @@ class Dispatcher:
                 ctx: Context[Event] = Context(view, handler=error_handler.name, buffer=buffer)
                 answer = error_handler.answer(ctx, error, self._provider_cache)
                 timeout = limits.timeout if limits is not None else None
-                reply = await self._run(
-                    ctx, answer, error_handler, buffer.handler_scope(error_handler.name), timeout=timeout, limits=limits
-                )
+                with ctx, buffer.handler_scope(error_handler.name):
+                    reply = await self.author_code.run(answer, error_handler, timeout=timeout, limits=limits)
+                    if isinstance(reply, str):
+                        await ctx.reply(reply)
             except Exception as worse:
                 return Outcome((*failed.keyed_actions, *self._apology_for(people)), error_handler.name, worse)
             if reply is not PASS:
@@ -372,9 +372,10 @@ class Dispatcher:
         ctx: Context[Event] = Context(view, handler=handler.name, buffer=buffer)
         answer = handler.answer(ctx, match, self._provider_cache, buffer.unit_of_work)
         timeout = handler.timeout(limits.timeout if limits is not None else None)
-        reply = await self._run(
-            ctx, answer, handler, buffer.handler_scope(handler.name), timeout=timeout, limits=limits
-        )
+        with ctx, buffer.handler_scope(handler.name):
+            reply = await self.author_code.run(answer, handler, timeout=timeout, limits=limits)
+            if isinstance(reply, str):
+                await ctx.reply(reply)
         # After the handler has succeeded, also with PASS: messages of a dialog are committed with the event, and those
         # of a failed attempt must not be.
         buffer.keyed_actions += buffer.unit_of_work.take_keyed_actions()
@@ -394,23 +395,6 @@ class Dispatcher:
             " restore the code; then retry this dead letter, or drop it"
         )
         raise DialogDiverged(msg)
-
-    async def _run(
-        self,
-        ctx: Context[Event],
-        answer: Coroutine[Any, Any, Reply],
-        whose: AuthorFunction,
-        block: AbstractContextManager[object],
-        *,
-        timeout: float | None = None,
-        limits: RunLimits | None = None,
-    ) -> Reply:
-        """Await a handler's answer; a returned text becomes a reply."""
-        with ctx, block:
-            reply = await self.author_code.run(answer, whose, timeout=timeout, limits=limits)
-            if isinstance(reply, str):
-                await ctx.reply(reply)
-        return reply
 
     def _suggest(self, view: EventView, buffer: ActionBuffer) -> None:
         if not isinstance(view.event, MessageReceived) or view.command_line is None:

@@ -26,8 +26,10 @@ from chatbot.events import (
     ParticipantsAdded,
     ParticipantsRemoved,
     ReadReceiptReceived,
+    ScheduleFired,
     SystemEvent,
     ThreadEvent,
+    TimerFired,
     TopicUpdated,
 )
 from chatbot.model import ChatMessage, MessageType, ThreadId, UserId
@@ -337,5 +339,16 @@ def _author(event: Event) -> UserId | None:
             return event.receipt.reader
         case MessageEvent():
             return event.message.sender
+        case _:
+            return None
+
+
+def function_called_by(event: Event) -> str | None:
+    """Return the name of the function that an event calls; None if the event goes to the handlers that match."""
+    match event:
+        case TimerFired():
+            return event.timer
+        case ScheduleFired():
+            return event.schedule
         case _:
             return None

@@ -190,7 +190,9 @@ class Handler:
             TypeError: the returned value is not a reply.
             Exception: any exception of the function.
         """
-        if self.middleware is not None and not self.needs:
+        if not self.layers and not self.needs:
+            reply = await self._proceed(ctx, match, unit_of_work)
+        elif self.middleware is not None and not self.needs:
             reply = await self.middleware(ctx, partial(self._proceed, ctx, match, unit_of_work))
         else:
             injector = provider_cache.injector(ctx)

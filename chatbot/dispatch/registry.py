@@ -1,7 +1,4 @@
-"""The handlers of a bot by their names: every command, timer, schedule and dialog has one of its own.
-
-Events that call a function by its name, as timers and schedules do; no other handler is asked.
-"""
+"""The handlers of a bot by their names: every command, timer, schedule and dialog has one of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from chatbot.dispatch.handler import Handler
 from chatbot.errors import PluginError, StateError
-from chatbot.events import Event, ScheduleFired, TimerFired
+from chatbot.events import Event
 from chatbot.normalization import fold_name
 
 
@@ -66,17 +63,6 @@ def _stored(handlers: Iterable[Handler]) -> dict[str, Handler]:
             )
             raise PluginError(msg)
     return stored
-
-
-def function_called_by(event: Event) -> str | None:
-    """Return the name of the function that an event calls; None if the event goes to the handlers that match."""
-    match event:
-        case TimerFired():
-            return event.timer
-        case ScheduleFired():
-            return event.schedule
-        case _:
-            return None
 
 
 def unknown_function(event: Event, name: str) -> StateError:

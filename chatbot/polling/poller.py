@@ -20,6 +20,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Map
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final, TypeVar
 
 import anyio
@@ -251,7 +252,7 @@ class Poll:
         paging = Paging(f"list the messages of thread {self._thread}")
         lowest: int | None = None
         while True:
-            page = await self._fetch(link)
+            page = await self._within_quota(Operation.LIST_MESSAGES, partial(self._request_page, link))
             yield link, page
             if page.next_link is None:
                 return
@@ -282,7 +283,7 @@ class Poll:
     async def _read_by_id(self, number: int) -> ChatMessage | None:
         """Return a message as it is now; None if the service does not know it any more."""
         try:
-            return await self._within_quota(Operation.GET_MESSAGE, lambda: self._get_message(MessageId(str(number))))
+            return await self._within_quota(Operation.GET_MESSAGE, partial(self._get_message, MessageId(str(number))))
         except NotFound:
             return None
 
@@ -294,12 +295,6 @@ class Poll:
         """End the poll at its next read, or in the read that is under way."""
         self._is_interrupted = True
         self._reading.cancel()
-
-    async def _fetch(self, link: str | None) -> MessagePage:
-        """Read one page as soon as the quota allows it."""
-        page = await self._within_quota(Operation.LIST_MESSAGES, lambda: self._request_page(link))
-        self._collect_keys(page.messages)
-        return page
 
     async def _within_quota(self, operation: Operation, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask the service as soon as the quota allows it, and again if it throttles in the middle of the poll."""
@@ -334,6 +329,7 @@ class Poll:
             taken = anyio.current_time() - begun
             self.server_time_ms = int((page.server_time.timestamp() - taken) * 1000)
         self._has_read = True
+        self._collect_keys(page.messages)
         return page
 
     def _collect_keys(self, messages: Collection[ChatMessage]) -> None:

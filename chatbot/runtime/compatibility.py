@@ -22,8 +22,8 @@ from chatbot.conversation.conversations import SCHEDULE
 from chatbot.conversation.journal import JournalStep
 from chatbot.conversation.state import StateType
 from chatbot.dispatch import HandlerRegistry
+from chatbot.dispatch.event_view import function_called_by
 from chatbot.dispatch.handler import Handler
-from chatbot.dispatch.registry import function_called_by
 from chatbot.errors import StateError, StoreError
 from chatbot.events import ActionFailed
 from chatbot.plugin import Plugin

@@ -48,7 +48,8 @@ class _Run:
     async def run(self) -> None:
         try:
             with self._scope:
-                await uncancelled(keep_running(self.bot, self.stopping))
+                async with uncancelled():
+                    await keep_running(self.bot, self.stopping)
         except AbnormalExit:
             # Kept from the task group, which would cancel the other bots. Health reports it: see `Supervisor.ended`.
             structlog.get_logger().exception("bot.ended", bot=self.bot.name)
@@ -143,7 +144,8 @@ async def keep_running(
     while not stopping.is_set():
         begun = anyio.current_time()
         try:
-            await uncancelled(bot.run(stopping))
+            async with uncancelled():
+                await bot.run(stopping)
             if stopping.is_set():
                 return
             message = "the bot ended by itself"

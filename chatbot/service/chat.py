@@ -129,7 +129,8 @@ class AcsChatService:
             listing = self._client.list_chat_threads(
                 start_time=arguments.aware(start_time), params=_sized(page_size), answer=answer
             )
-            items, next_link = await _one_page(listing, link, answer, translate.threads)
+            await _load_page(listing, link)
+            items, next_link = translate.threads(answer.body)
             return ThreadPage(items, next_link, answer.server_time)
 
     # Messages
@@ -200,7 +201,8 @@ class AcsChatService:
             listing = self._any_thread.list_messages(
                 start_time=arguments.aware(start_time), params=_sized(page_size), answer=answer
             )
-            messages, next_link = await _one_page(listing, link, answer, translate.messages)
+            await _load_page(listing, link)
+            messages, next_link = translate.messages(answer.body)
             return MessagePage(messages, next_link, answer.server_time)
 
     # Participants, receipts, typing
@@ -281,14 +283,12 @@ def _sdk(answer: Answer, *, is_write: bool = False) -> Iterator[None]:
         raise ProtocolError(msg) from error
 
 
-async def _one_page(
-    listing: AsyncItemPaged[Any], link: str | None, answer: Answer, read: Callable[[bytes], translate.Page[T]]
-) -> translate.Page[T]:
+async def _load_page(listing: AsyncItemPaged[Any], link: str | None) -> None:
+    """Load one page into the `Answer` that the listing was made with."""
     if link is not None and not _is_address(link):
         msg = "the link to the next page is no address"
         raise ProtocolError(msg)
     await anext(listing.by_page(continuation_token=link))
-    return read(answer.body)
 
 
 async def _all_pages(
@@ -299,7 +299,8 @@ async def _all_pages(
     seen = set[T]()
     while True:
         with _sdk(answer):
-            values, link = await _one_page(listing, link, answer, read)
+            await _load_page(listing, link)
+            values, link = read(answer.body)
         for value in values:
             yield value
         if link is None:

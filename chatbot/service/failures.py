@@ -19,9 +19,7 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from functools import lru_cache
+from datetime import datetime
 from typing import Any, Final
 
 import aiohttp
@@ -39,6 +37,7 @@ from chatbot.errors import (
     Unreachable,
 )
 from chatbot.service.transport import TooLarge
+from chatbot.service.wire import read_http_date
 
 MAX_RETRY_AFTER: Final = 300.0
 """The longest `Retry-After` that is honored, in seconds: a wrong one must not silence a bot for days."""
@@ -168,17 +167,6 @@ def read_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     if until is None:
         return None
     return max(0.0, (until - (read_http_date(headers.get("date")) or now)).total_seconds())
-
-
-@lru_cache(maxsize=64)
-def read_http_date(text: str | None) -> datetime | None:
-    """Parse an HTTP date as an aware time in UTC; return None if it is missing or invalid."""
-    if not text:
-        return None
-    try:
-        return parsedate_to_datetime(text).replace(tzinfo=UTC)
-    except (ValueError, TypeError, OverflowError):
-        return None
 
 
 def clean(text: str) -> str:

@@ -30,6 +30,7 @@ from chatbot.errors import OutcomeUnknown, ProtocolError, ServiceError, Throttle
 from chatbot.model import ThreadId
 from chatbot.service import failures
 from chatbot.service.credentials import TokenSource
+from chatbot.service.wire import read_http_date
 
 _log = structlog.get_logger(__name__)
 
@@ -81,7 +82,7 @@ class Answer:
     @property
     def server_time(self) -> datetime | None:
         """Return the `Date` header of the response."""
-        return failures.read_http_date(self.headers.get("date"))
+        return read_http_date(self.headers.get("date"))
 
 
 class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):

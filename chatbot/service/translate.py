@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import fields, make_dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 
 from msgspec.json import Decoder
 
@@ -86,7 +86,8 @@ Page = tuple[tuple[T, ...], str | None]
 
 def messages(body: bytes) -> Page[ChatMessage]:
     """Read one page of messages; unknown types become `MessageType.OTHER`."""
-    return _page(wire.read(body, _MESSAGES), _message)
+    page = wire.read(body, _MESSAGES)
+    return _each(page.value, "value", _message), page.next_link or None
 
 
 def message(body: bytes) -> ChatMessage:
@@ -101,7 +102,8 @@ def sent(body: bytes) -> MessageId:
 
 def threads(body: bytes) -> Page[ThreadItem]:
     """Read one page of a user's threads."""
-    return _page(wire.read(body, _THREADS), _thread_item)
+    page = wire.read(body, _THREADS)
+    return _each(page.value, "value", _thread_item), page.next_link or None
 
 
 def thread(body: bytes) -> Thread:
@@ -117,7 +119,8 @@ def created(body: bytes, asked: Sequence[Participant]) -> CreatedThread:
 
 def participants(body: bytes) -> Page[Participant]:
     """Read one page of participants."""
-    return _page(wire.read(body, _PARTICIPANTS), _participant)
+    page = wire.read(body, _PARTICIPANTS)
+    return _each(page.value, "value", _participant), page.next_link or None
 
 
 def failed(body: bytes, asked: Sequence[Participant]) -> tuple[FailedParticipant, ...]:
@@ -135,11 +138,18 @@ def failed(body: bytes, asked: Sequence[Participant]) -> tuple[FailedParticipant
 
 def receipts(body: bytes) -> Page[Receipt]:
     """Read one page of receipts."""
-    return _page(wire.read(body, _RECEIPTS), _receipt)
+    page = wire.read(body, _RECEIPTS)
+    return _each(page.value, "value", _receipt), page.next_link or None
 
 
-def time(text: str, place: str) -> datetime:
-    """Parse an ISO 8601 time as an aware time in UTC; one without an offset is UTC."""
+@overload
+def time(text: str, place: str) -> datetime: ...
+@overload
+def time(text: None, place: str) -> None: ...
+def time(text: str | None, place: str) -> datetime | None:
+    """Parse an ISO 8601 time as an aware time in UTC; one without an offset is UTC. None stays None."""
+    if text is None:
+        return None
     try:
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is UTC:
@@ -165,8 +175,8 @@ def _message(raw: wire.WireMessage) -> ChatMessage:
         participants=_each(content.participants, "content.participants", _participant),
         attachments=_each(content.attachments, "content.attachments", _attachment),
         metadata={name: value or "" for name, value in raw.metadata.items()} if raw.metadata else {},
-        edited_on=_time(raw.edited_on, "editedOn"),
-        deleted_on=_time(raw.deleted_on, "deletedOn"),
+        edited_on=time(raw.edited_on, "editedOn"),
+        deleted_on=time(raw.deleted_on, "deletedOn"),
     )
     return freeze(draft, ChatMessage)
 
@@ -175,7 +185,7 @@ def _participant(raw: wire.WireParticipant) -> Participant:
     return Participant(
         user=_known_user(raw.communication_identifier, "communicationIdentifier"),
         display_name=raw.display_name or None,
-        share_history_time=_time(raw.share_history_time, "shareHistoryTime"),
+        share_history_time=time(raw.share_history_time, "shareHistoryTime"),
     )
 
 
@@ -195,7 +205,7 @@ def _thread(raw: wire.WireThread) -> Thread:
         topic=raw.topic or "",
         created_on=time(raw.created_on, "createdOn"),
         created_by=_user(raw.created_by_communication_identifier, "createdByCommunicationIdentifier"),
-        deleted_on=_time(raw.deleted_on, "deletedOn"),
+        deleted_on=time(raw.deleted_on, "deletedOn"),
     )
 
 
@@ -203,8 +213,8 @@ def _thread_item(raw: wire.WireThreadItem) -> ThreadItem:
     return ThreadItem(
         id=_thread_id(raw.id),
         topic=raw.topic or "",
-        last_activity=_time(raw.last_message_received_on, "lastMessageReceivedOn"),
-        deleted_on=_time(raw.deleted_on, "deletedOn"),
+        last_activity=time(raw.last_message_received_on, "lastMessageReceivedOn"),
+        deleted_on=time(raw.deleted_on, "deletedOn"),
     )
 
 
@@ -225,10 +235,6 @@ def _failed(errors: list[dict[str, Any]] | None, asked: Sequence[Participant]) -
         return FailedParticipant(UserId(target) if target else only, code=code, message=reason)
 
     return _each(errors, "invalidParticipants", read)
-
-
-def _page(raw: wire.WirePage[S], item: Callable[[S], T]) -> Page[T]:
-    return _each(raw.value, "value", item), raw.next_link or None
 
 
 def _each(values: Iterable[S] | None, place: str, item: Callable[[S], T]) -> tuple[T, ...]:
@@ -267,10 +273,6 @@ def _thread_id(text: str) -> ThreadId:
         return ThreadId(text)
     place = "id"
     raise UnexpectedShape(place, "text", "nothing")
-
-
-def _time(text: str | None, place: str) -> datetime | None:
-    return None if text is None else time(text, place)
 
 
 def _user(raw: wire.Identifier | None, place: str) -> UserId | None:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, Final, Generic, Self, TypeVar
 
 import msgspec
@@ -235,3 +238,14 @@ def _unexpected(error: msgspec.ValidationError) -> UnexpectedShape:
         place = f"{known['place']}.{known['name']}" if known["place"] else known["name"]
         return UnexpectedShape(place, "something", "nothing")
     return UnexpectedShape("it", "what the specification says", "something else")
+
+
+@lru_cache(maxsize=64)
+def read_http_date(text: str | None) -> datetime | None:
+    """Parse an HTTP date as an aware time in UTC; return None if it is missing or invalid."""
+    if not text:
+        return None
+    try:
+        return parsedate_to_datetime(text).replace(tzinfo=UTC)
+    except (ValueError, TypeError, OverflowError):
+        return None

@@ -225,7 +225,10 @@ def _text(value: object, place: str) -> str:
 def _texts(value: object, place: str) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise wrong_type(value, place, "a mapping of text to text")
-    return {_text(key, f"key of {place}"): _text(item, f"{place}[{key!r}]") for key, item in value.items()}
+    for key, item in value.items():
+        _text(key, f"key of {place}")
+        _text(item, f"{place}[{key!r}]")
+    return dict(value)
 
 
 def _integer(value: object, place: str) -> int:
@@ -334,9 +337,9 @@ def _text_choice_form(choices: Mapping[Any, Any]) -> Form:
         if value not in choices:
             msg = f"{place} is {value[:40]!r}; expected {expected}"
             raise CannotStore(msg)
-        return value
+        return str(value)
 
-    return Form(lambda value, place: str(check(value, place)), lambda value, place: choices[check(value, place)])
+    return Form(check, lambda value, place: choices[check(value, place)])
 
 
 def choice_form(choices: Mapping[str, Any]) -> Form:
@@ -465,10 +468,12 @@ def _object_form(cls: type, forms: Mapping[str, Form], *, omits_empty: bool) -> 
     def encode(value: object, place: str) -> dict[str, Any]:
         if type(value) is not cls:
             raise wrong_type(value, place, f"a {cls.__name__}")
-        encoded = {name: form.encode(getattr(value, name), f"{place}.{name}") for name, form in forms.items()}
-        if not omits_empty:
-            return encoded
-        return {name: form for name, form in encoded.items() if form not in EMPTY or name not in defaults}
+        encoded: dict[str, Any] = {}
+        for name, form in forms.items():
+            item = form.encode(getattr(value, name), f"{place}.{name}")
+            if not omits_empty or item not in EMPTY or name not in defaults:
+                encoded[name] = item
+        return encoded
 
     def decode(form: Any, place: str) -> Any:
         if not isinstance(form, dict):

@@ -181,7 +181,10 @@ def statements(bot: UserId, writes: Sequence[Write]) -> list[Statement]:
         CannotStore: a value has no stored form; the text names its place.
     """
     owner = codec.text(bot, "bot")
-    return [statement for write in writes for statement in _statements(owner, write)]
+    found: list[Statement] = []
+    for write in writes:
+        found += _statements(owner, write)
+    return found
 
 
 def _statements(bot: str, write: Write) -> Iterator[Statement]:
