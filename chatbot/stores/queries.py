@@ -223,7 +223,7 @@ OWNED_ACTIONS_ABOUT: Final = """
 
 def about(user: UserId) -> Plan[list[PersonalRecord]]:
     """Return everything that is stored about a person: exactly what `forget` would change or delete."""
-    in_action, in_event = (_containing(text) for text in codec.as_stored(user))
+    in_action, in_event = (_containing(text) for text in codec.stored_texts(user))
     bots = {owner: UserId(str(bot)) for owner, bot in (yield Statement(OWNERS))}
     found: list[tuple[Value, str, dict[str, Value]]] = []
     for owner, thread, person, name, *columns in (yield Statement(STATES_ABOUT, (user, in_event))):
