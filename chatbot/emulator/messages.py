@@ -22,7 +22,7 @@ from chatbot.emulator.errors import (
     thread_not_found,
 )
 from chatbot.emulator.quirks import Quirks
-from chatbot.emulator.records import Attachment, Listed, Message
+from chatbot.emulator.records import Listed, Message, MessageAttachment
 from chatbot.emulator.state import ThreadContents, WorldState
 
 _TEXT = {"a", "b", "br", "code", "del", "em", "i", "img", "s", "span", "strike", "strong", "sub", "sup", "u"}
@@ -68,7 +68,7 @@ class Draft:
     type: str = "text"
     display_name: str = ""
     metadata: Mapping[str, str] | None = None
-    attachments: Sequence[Attachment] = ()
+    attachments: Sequence[MessageAttachment] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class Messages:
         content: str | None,
         metadata: Mapping[str, str] | None,
         now: int,
-        attachments: Sequence[Attachment] | None = None,
+        attachments: Sequence[MessageAttachment] | None = None,
     ) -> Message:
         """Replace the content and the attachments, merge the metadata; an empty value removes its key."""
         self._writable(room, editor)
@@ -318,9 +318,9 @@ def _version(message: Message) -> int:
     return message.version
 
 
-def _resolved(room: ThreadContents, attachments: Sequence[Attachment]) -> tuple[Attachment, ...]:
+def _resolved(room: ThreadContents, attachments: Sequence[MessageAttachment]) -> tuple[MessageAttachment, ...]:
     """The attachments as they are stored: images of the thread get their name, and paths to read them by."""
-    stored: list[Attachment] = []
+    stored: list[MessageAttachment] = []
     for one in attachments:
         image = room.images.get(one.id) if one.type == "image" else None
         if image is not None and not image.is_deleted:

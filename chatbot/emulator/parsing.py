@@ -13,7 +13,7 @@ from chatbot.emulator.errors import bad_identifier, bad_message_id, bad_request,
 from chatbot.emulator.messages import Draft
 from chatbot.emulator.participants import Invited
 from chatbot.emulator.quirks import Quirks
-from chatbot.emulator.records import NO_METADATA, SYSTEM_TYPES, Attachment
+from chatbot.emulator.records import NO_METADATA, SYSTEM_TYPES, MessageAttachment
 from chatbot.emulator.request import Request
 from chatbot.emulator.serialization import IMAGES, has_metadata, has_retention
 from chatbot.emulator.threads import Plan, ThreadChange
@@ -64,7 +64,7 @@ def draft(request: Request, quirks: Quirks) -> Draft:
     return Draft(content, kind, name, metadata_of(body), attachments or ())
 
 
-def attachments_of(body: Mapping[str, Any], version: str) -> tuple[Attachment, ...] | None:
+def attachments_of(body: Mapping[str, Any], version: str) -> tuple[MessageAttachment, ...] | None:
     """The attachments of a message, None where none are given or the version knows none."""
     listed = body.get("attachments") if version in IMAGES else None
     if listed is None:
@@ -74,11 +74,11 @@ def attachments_of(body: Mapping[str, Any], version: str) -> tuple[Attachment, .
     return tuple(_attachment(one) for one in listed)
 
 
-def _attachment(one: Mapping[str, Any]) -> Attachment:
+def _attachment(one: Mapping[str, Any]) -> MessageAttachment:
     fields = [text_of(one, key) or "" for key in ("id", "attachmentType", "name", "url", "previewUrl")]
     if not fields[0] or fields[1] not in {"image", "file"}:
         raise bad_request()
-    return Attachment(*fields)
+    return MessageAttachment(*fields)
 
 
 def identifier(value: Any) -> str:

@@ -8,7 +8,7 @@ from chatbot.emulator.cursors import precise_time
 from chatbot.emulator.identities import Token
 from chatbot.emulator.messages import Draft
 from chatbot.emulator.participants import Invited
-from chatbot.emulator.records import Attachment, Member, Message, ReceiptEntry, Typing
+from chatbot.emulator.records import Member, Message, MessageAttachment, ReceiptEntry, Typing
 from chatbot.emulator.threads import Plan, ThreadChange
 from chatbot.emulator.world import World
 
@@ -81,7 +81,7 @@ class UserDirectory:
     ) -> int:
         """Send a message as a participant, with images of `upload_image` as attachments; its id."""
         room, now = self.world.room(thread, self.now()), self.now()
-        attachments = tuple(Attachment(image, "image") for image in images)
+        attachments = tuple(MessageAttachment(image, "image") for image in images)
         draft = Draft(content, type, display_name, metadata, attachments)
         return self.world.messages.send(room, sender, draft, now).id
 

@@ -20,11 +20,11 @@ from filelock import FileLock, Timeout
 from chatbot.emulator import records
 from chatbot.emulator.records import (
     Assignment,
-    Attachment,
     Image,
     Listed,
     Member,
     Message,
+    MessageAttachment,
     ReceiptEntry,
     Record,
     Repeat,
@@ -48,7 +48,7 @@ _CLASSES: dict[str, type[Any]] = {
     "Assignment": Assignment,
 }
 _NAMES = {kind: name for name, kind in _CLASSES.items()}
-_PARTS: dict[str, type[Any]] = {"participants": Listed, "attachments": Attachment}
+_PARTS: dict[str, type[Any]] = {"participants": Listed, "attachments": MessageAttachment}
 _FORMAT = 1
 
 

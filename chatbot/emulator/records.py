@@ -86,7 +86,7 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Attachment:
+class MessageAttachment:
     """What a message shows besides its text: an image or a file.
 
     A `url` that begins with a slash is a path of this service, and is given to each reader with host and api-version.
@@ -133,7 +133,7 @@ class Message:
     metadata: Mapping[str, str] = field(default_factory=no_metadata)
     topic: str = ""
     participants: tuple[Listed, ...] = ()
-    attachments: tuple[Attachment, ...] = ()
+    attachments: tuple[MessageAttachment, ...] = ()
     activity: int = 0
     visible: int = 0
 

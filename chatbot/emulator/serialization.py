@@ -15,7 +15,7 @@ from chatbot.emulator.cursors import wire_time
 from chatbot.emulator.errors import ErrorResponse
 from chatbot.emulator.participants import InvalidParticipant
 from chatbot.emulator.quirks import Quirks
-from chatbot.emulator.records import Attachment, Listed, Member, Message, ReceiptEntry, ThreadEntry
+from chatbot.emulator.records import Listed, Member, Message, MessageAttachment, ReceiptEntry, ThreadEntry
 from chatbot.emulator.state import ThreadContents
 
 Json = dict[str, Any]
@@ -151,7 +151,7 @@ def thread_item(room: ThreadContents, now: int, quirks: Quirks) -> Json:
     return body
 
 
-def attachment_model(one: Attachment, base: str, query: str) -> Json:
+def attachment_model(one: MessageAttachment, base: str, query: str) -> Json:
     """An attachment; a link of the service's own is given the reader's host and api-version."""
     body: Json = {"id": one.id, "attachmentType": one.type}
     for name, value in (("name", one.name), ("url", one.url), ("previewUrl", one.preview_url)):
