@@ -19,10 +19,9 @@ import anyio.lowlevel
 from chatbot.errors import StoreError, StoreInUse
 from chatbot.model import UserId
 from chatbot.stores import codec, queries, rows
-from chatbot.stores.queries import LastHolder
+from chatbot.stores.queries import LastHolder, SqlStore
 from chatbot.stores.schema import migrate
 from chatbot.stores.sql import Plan, execute, run
-from chatbot.stores.sql_store import SqlStore
 from chatbot.stores.statements import statements
 from chatbot.stores.writes import Write
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from chatbot.errors import StoreError, StoreInUse
-from chatbot.stores.lock import StoreLock
 from chatbot.stores.schema import APPLICATION_ID, MIGRATIONS
+from chatbot.stores.sqlite_file import StoreLock
 from chatbot.stores.url import file_of, open_store
 
 NEEDED_BYTES: Final = 100 * 1024 * 1024

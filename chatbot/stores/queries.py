@@ -1,14 +1,17 @@
 """Queries of a store, and the changes that must read first: who holds the store, and erasing a person.
 
 These are plans (see `sql`): they do not depend on a driver, and each runs in one transaction.
+`SqlStore` has a method for each of them that only reads.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
-from typing import Final, NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, TypeVar
 
+from chatbot.actions import ActionKey
 from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.stores import codec, erasure, rows
 from chatbot.stores.records import (
@@ -391,3 +394,83 @@ def _drop_timers(user: UserId, pattern: str) -> Plan[int]:
 def _containing(text: str) -> str:
     """Return the LIKE pattern for texts that contain this one."""
     return "%" + text.replace("!", "!!").replace("%", "!%").replace("_", "!_") + "%"
+
+
+T = TypeVar("T")
+
+
+class SqlStore(ABC):
+    """The reading half of a store that keeps its records in SQL tables, whatever its database and driver."""
+
+    @abstractmethod
+    async def _read(self, plan: Plan[T]) -> T:
+        """Run a plan that only reads, within one transaction.
+
+        Raises:
+            StateError: the store is not open.
+            StoreError: the database cannot be read.
+        """
+
+    async def find_bot(self, name: str, resource: str) -> BotRecord | None:
+        """See `Store.find_bot`."""
+        return await self._read(find_bot(name, resource))
+
+    async def bots(self) -> Sequence[BotRecord]:
+        """See `Store.bots`."""
+        return await self._read(bots())
+
+    async def horizon(self, bot: UserId) -> int | None:
+        """See `Store.horizon`."""
+        return await self._read(horizon(bot))
+
+    async def threads(self, bot: UserId) -> Sequence[ThreadRecord]:
+        """See `Store.threads`."""
+        return await self._read(threads(bot))
+
+    async def pending(self, bot: UserId) -> Sequence[OutboxRow]:
+        """See `Store.pending`."""
+        return await self._read(pending(bot))
+
+    async def row(self, bot: UserId, key: ActionKey) -> OutboxRow | None:
+        """See `Store.row`."""
+        return await self._read(row(bot, key))
+
+    async def made(self, bot: UserId, messages: Collection[MessageId]) -> frozenset[MessageId]:
+        """See `Store.made`."""
+        return await self._read(made(bot, messages))
+
+    async def attempts(self, bot: UserId) -> Mapping[ThreadId, Attempt]:
+        """See `Store.attempts`."""
+        return await self._read(attempts(bot))
+
+    async def dead_letters(self, bot: UserId) -> Sequence[DeadLetter]:
+        """See `Store.dead_letters`."""
+        return await self._read(dead_letters(bot))
+
+    async def state(self, bot: UserId, key: StateKey) -> StoredState | None:
+        """See `Store.state`."""
+        return await self._read(state(bot, key))
+
+    async def states(self, bot: UserId, name: str) -> Sequence[tuple[StateKey, StoredState]]:
+        """See `Store.states`."""
+        return await self._read(states(bot, name))
+
+    async def every_state(self, bot: UserId) -> Sequence[tuple[StateKey, StoredState]]:
+        """See `Store.every_state`."""
+        return await self._read(every_state(bot))
+
+    async def about(self, user: UserId) -> Sequence[PersonalRecord]:
+        """See `Store.about`."""
+        return await self._read(about(UserId(codec.text(user, "user"))))
+
+    async def dialogs(self, bot: UserId) -> Sequence[DialogRecord]:
+        """See `Store.dialogs`."""
+        return await self._read(dialogs(bot))
+
+    async def timers(self, bot: UserId) -> Sequence[TimerRecord]:
+        """See `Store.timers`."""
+        return await self._read(timers(bot))
+
+    async def result(self, bot: UserId, key: str) -> str | None:
+        """See `Store.result`."""
+        return await self._read(result(bot, key))

@@ -19,10 +19,9 @@ import anyio.to_thread
 from chatbot.errors import StoreError
 from chatbot.model import UserId
 from chatbot.stores import codec, queries, rows
-from chatbot.stores.lock import StoreLock
+from chatbot.stores.queries import SqlStore
 from chatbot.stores.sql import Plan, execute, run
-from chatbot.stores.sql_store import SqlStore
-from chatbot.stores.sqlite_file import SqliteFile
+from chatbot.stores.sqlite_file import SqliteFile, StoreLock
 from chatbot.stores.statements import statements
 from chatbot.stores.writer import Job, Writer
 from chatbot.stores.writes import Write

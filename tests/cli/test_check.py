@@ -11,8 +11,8 @@ import pytest
 from chatbot.cli import main
 from chatbot.model import ThreadId, UserId
 from chatbot.stores import SqliteStore
-from chatbot.stores.lock import StoreLock
 from chatbot.stores.records import BotRecord, TimerRecord
+from chatbot.stores.sqlite_file import StoreLock
 from chatbot.stores.writes import SaveBot, SetTimer
 from tests.cli.conftest import Demo
 from tests.cli.resource import Azure

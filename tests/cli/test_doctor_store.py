@@ -126,7 +126,7 @@ def test_a_store_of_an_older_version_is_left_as_it_is(kept: Path, doctor: Doctor
 
 
 def test_a_store_that_somebody_else_has_open(kept: Path, doctor: Doctor) -> None:
-    holder = "import sys; from pathlib import Path; from chatbot.stores.lock import StoreLock\n"
+    holder = "import sys; from pathlib import Path; from chatbot.stores.sqlite_file import StoreLock\n"
     holder += "lock = StoreLock(Path(sys.argv[1])); lock.acquire(); print('held', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", holder, str(kept / "chatbot.db")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chatbot.errors import StoreInUse
-from chatbot.stores.lock import StoreLock
+from chatbot.stores.sqlite_file import StoreLock
 
 
 class Waiting(logging.Handler):
