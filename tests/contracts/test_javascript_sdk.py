@@ -15,6 +15,7 @@ import anyio
 import pytest
 
 from chatbot.emulator import Emulator, serve
+from tests.contracts.clients import ran
 
 PACKAGES = ("@azure/communication-chat@1.6.0", "@azure/communication-identity@1.3.1")
 PROGRAM = Path(__file__).with_name("javascript_sdk.mjs")
@@ -46,3 +47,6 @@ async def test_every_public_method_of_the_javascript_clients_works(packages: Pat
     report = json.loads(result.stdout)
     assert report["methods"] >= 23
     assert report["unused"] == []
+    for package in PACKAGES:
+        name, version = package.rsplit("@", 1)
+        ran(f"`{name}`", version, "Node.js", "every public method")

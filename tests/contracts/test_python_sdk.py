@@ -6,6 +6,7 @@ The sync clients run in a thread of their own, as a stranger's program would.
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import inspect
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -29,6 +30,7 @@ from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, 
 from azure.core.pipeline.transport import AioHttpTransport
 
 from chatbot.emulator import Emulator, Running, serve
+from tests.contracts.clients import ran_as_installed
 
 GUID = "8a5e3ae1-0c9b-4c4a-9b0e-6e5f6d1c2b3a"
 STRANGER = CommunicationUserIdentifier(f"8:acs:{GUID}_0000001c-0000-0000-0000-000000000000")
@@ -68,6 +70,12 @@ async def test_every_public_method_of_the_sync_clients_works(tmp_path: Path) -> 
         seen = await asyncio.to_thread(as_a_stranger, running)
 
     assert public(CommunicationIdentityClient, ChatClient, ChatThreadClient) - seen == {"from_connection_string"}
+    _noted("every public method")
+
+
+def _noted(what: str) -> None:
+    for name in ("azure-communication-chat", "azure-communication-identity"):
+        ran_as_installed(f"`{name}`", importlib.metadata.version(name), what)
 
 
 def as_a_stranger(running: Running) -> set[str]:
@@ -172,6 +180,7 @@ async def test_every_public_method_of_the_aio_clients_works(tmp_path: Path) -> N
 
     classes = (identity_aio.CommunicationIdentityClient, chat_aio.ChatClient, chat_aio.ChatThreadClient)
     assert public(*classes) - seen == {"from_connection_string"}
+    _noted("every public method of the aio clients")
 
 
 async def _talk_aio(thread: Any, bob: CommunicationUserIdentifier) -> None:

@@ -1,14 +1,18 @@
 // Ann's browser: hears of everything in her threads by the official SDK, and tells the test's server.
-// The page's address says who she is: #endpoint=…&token=…&bob=…
+// The page's address says who she is: #endpoint=…&token=…
 
 import { ChatClient } from "@azure/communication-chat";
 import { AzureCommunicationTokenCredential } from "@azure/communication-common";
 
 const given = new URLSearchParams(location.hash.slice(1));
-const bob = { communicationUserId: given.get("bob") };
+const root = document.getElementById("root");
 
-const tell = (what) =>
-  fetch("/told", { method: "POST", body: JSON.stringify(what, (_, value) => value ?? null) });
+const tell = (what) => {
+  const line = document.createElement("pre");
+  line.textContent = `${what.event}: ${JSON.stringify(what.payload ?? null)}`;
+  root.append(line);
+  return fetch("/told", { method: "POST", body: JSON.stringify(what, (_, value) => value ?? null) });
+};
 
 const EVENTS = [
   "chatMessageReceived",
@@ -33,7 +37,6 @@ async function main() {
     client.on(event, (payload) => tell({ event, payload }));
   }
   await tell({ event: "listening" });
-  window.act = { client, bob };
 }
 
 main().catch((error) => tell({ event: "failed", payload: String(error.stack ?? error) }));
