@@ -1,4 +1,4 @@
-"""What people ask of a running bot afterwards: another try of a dead letter, or none; and to forget a person."""
+"""Administration of a running bot: drop dead letters, erase a person, and wait for running turns."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ from chatbot.stores.writes import DropDeadLetter
 
 
 async def drop(bot: Bot, letter: DeadLetter) -> None:
-    """Forget a letter, also one that waits for its other try.
+    """Drop a dead letter, even if a retry of it is pending.
 
     Raises:
-        StoreError: it could not be dropped.
+        StoreError: It could not be dropped.
     """
-    for lane in bot.scheduler.all_lanes:  # first, so that an attempt under way does not bring the letter back
+    for lane in bot.scheduler.all_lanes:  # first, so that a running attempt does not store the letter again
         lane.drop_letters(lambda waiting: waiting.id == letter.id)
     await bot.context.commit([DropDeadLetter(letter.id)])
 
 
 def erase(bot: Bot, user: UserId) -> None:
-    """Erase a person from what is held in memory: pending actions, letters that wait for their try, timers."""
+    """Erase a person from memory: pending actions, pending retries and timers. The store is erased separately."""
     bot.context.conversations.erase(user)
     for lane in bot.scheduler.all_lanes:
         lane.erase(user)
 
 
 async def wait_for_turns(bot: Bot, *, timeout: float) -> bool:
-    """Wait for the turns that are under way now to end.
+    """Wait until all turns that are running now have ended.
 
     Args:
-        patience: seconds.
+        bot: The bot.
+        timeout: Maximum seconds to wait.
 
     Returns:
-        Whether they all ended in time.
+        Whether they ended in time.
     """
     turns = dict(bot.scheduler.working)
     with anyio.move_on_after(timeout):

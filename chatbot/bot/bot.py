@@ -1,12 +1,11 @@
-"""One bot: finds its threads, runs their lanes, and stops in order.
+"""One bot: find its threads, run their lanes, and stop in order.
 
-Nothing here outlives `run`. Stopping is the end of the stream: no new poll begins, turns finish the event in hand,
-outboxes drain, and `run` returns. A handler's failure is a log line; only what nobody foresaw ends `run` with an
-exception, and whoever supervises the bot starts it again.
+Nothing outlives `run`. On a stop, no new poll begins, running turns finish their current event, outboxes drain, and
+`run` returns. A handler's failure is logged. Only an unexpected error ends `run` with an exception, and the supervisor
+starts the bot again.
 
-A start restores what the store knows: the bot's threads, what was left to be done there, and what needs a poll at once.
- `Maintenance` is what a bot does from time to time: delete what is settled, note up to when everything is, sum
-up failures.
+A start restores the stored state: threads, pending work, and the time from which threads must be polled again.
+`Maintenance` runs periodically: it deletes settled records, stores that time, and logs summaries of failures.
 """
 
 from __future__ import annotations
@@ -43,36 +42,36 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 MAX_SLEEP: Final = 3600.0
-"""How long the bot trusts its clock before it looks again when the next timer is due."""
+"""Maximum seconds until the timers are checked again, because the clock may have been changed."""
 
 MAINTENANCE_SECONDS: Final = 60.0
-"""Between two times; what was noted is at most so old after a kill."""
+"""Seconds between two maintenance runs; after a kill, the stored horizon is at most this old."""
 
 
 class Bot:
     """One bot on one service.
 
     Args:
-        name: its name in bots.yaml and in the logs.
-        service: its view of the service.
-        store: its memory, opened by the caller.
-        dispatcher: its handlers.
-        settings: how it behaves.
-        display_name: the name its messages show.
-        first_started_ms: the service's time, epoch ms, of this identity's first start.
-        shared: what the bots of this process share; by default it is alone.
-        clock: wall time in epoch seconds.
-        on_failure: called with each failure of a handler (with its event) or of a lane; tests let them surface.
-        observer: is told what the bot does, for metrics.
-        tracer: follows the work, for the log and for traces.
-        log: bound to the bot here.
+        name: Name in bots.yaml and in the logs.
+        service: The service, accessed as the bot.
+        store: The store, opened by the caller.
+        dispatcher: The handlers.
+        settings: Settings of the bot.
+        display_name: Sender name shown with its messages.
+        first_started_ms: Service time of this identity's first start, epoch ms.
+        shared: Quotas shared by the bots of this process; by default not shared.
+        clock: Wall time in epoch seconds.
+        on_failure: Called with each failure of a handler (and its event) or of a lane; tests raise them.
+        observer: Receives observations, for metrics.
+        tracer: Traces the work, for logs and traces.
+        log: Logger; the bot's name is bound to it here.
 
     Attributes:
-        context: what all parts of the bot work with.
-        handlers: runs handlers.
-        scheduler: keeps the lanes and has them run.
-        watcher: finds threads, and which have moved.
-        is_started: its loops run.
+        context: Environment shared by all parts of the bot.
+        handlers: Runs handlers.
+        scheduler: Holds the lanes and runs them.
+        watcher: Polls the thread list.
+        is_started: The loops of the bot are running.
     """
 
     def __init__(
@@ -129,21 +128,21 @@ class Bot:
 
     @property
     def name(self) -> str:
-        """Its name in bots.yaml and in the logs."""
+        """Name in bots.yaml and in the logs."""
         return self.context.name
 
     @property
     def user(self) -> UserId:
-        """Its identity."""
+        """User id of the bot."""
         return self.context.user
 
     # ── running ───────────────────────────────────────────────────────────────────────────────────────────────
 
     async def run(self, stopping: anyio.Event) -> None:
-        """Poll, handle, commit and send until `stopping` is set; then finish what is in hand and return.
+        """Poll, handle, commit and send until `stopping` is set; then finish running work and return.
 
         Raises:
-            StoreError: the store could not be read at the start.
+            StoreError: The store could not be read at the start.
         """
         try:
             await self._run(stopping)
@@ -165,7 +164,7 @@ class Bot:
                 group.start_soon(self._run_forever, scheduler.run, "scheduler")
                 group.start_soon(self._run_forever, self._write_behind.run, "write-behind")
                 group.start_soon(self._run_forever, self._maintenance.run, "maintenance")
-                group.start_soon(self._run_forever, self._run_timers, "timekeeper")
+                group.start_soon(self._run_forever, self._run_timers, "timer loop")
                 group.start_soon(self._run_forever, self._attempts.run, "journal of long handlers")
                 self.is_started, self._running_since = True, anyio.current_time()
                 await stopping.wait()
@@ -180,20 +179,20 @@ class Bot:
         context.log.info("bot.stopped", unsent=sum(len(lane.commits.outbox) for lane in scheduler.all_lanes))
 
     async def _run_forever(self, loop: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-        """Run a loop that never ends. If it does, for whatever reason, the bot ends with an error.
+        """Run a loop that must not end; if it ends for any reason, raise an error that ends the bot.
 
-        A loop that is canceled by anybody but the bot would else end without a word, and the bot would live on without
-        its scheduler.
+        Otherwise a loop that was canceled by foreign code would end silently, and the bot would continue without its
+        scheduler.
         """
         async with uncancelled():
             await loop()
         if self.context.is_stopping and loop == self.watcher.run:
-            return  # a bot that stops looks for no more threads, while handlers that run may take their time
+            return  # a stopping bot no longer polls the thread list, while running handlers may still take long
         msg = f"the {name} ended by itself"
         raise RuntimeError(msg)
 
     async def _run_timers(self) -> None:
-        """Have each lane run whose timer, dialog or schedule is due."""
+        """Schedule a turn of each lane with a due timer, dialog or schedule."""
         conversations = self.context.conversations
         while True:
             changed = conversations.changed
@@ -205,7 +204,7 @@ class Bot:
                 await changed.wait()
 
     async def _drain(self) -> None:
-        """Wait for the turns in hand, then let only those lanes run that still owe something."""
+        """Wait for running turns, then run only lanes with pending actions or receipts."""
         scheduler = self.scheduler
         scheduler.clear()
         while True:
@@ -216,11 +215,11 @@ class Bot:
             await scheduler.ended.wait()
 
     async def use_plugins(self, plugins: Iterable[HandlerSource]) -> None:
-        """Have the next events handled by these plugins; events in hand are finished by those they began with.
+        """Replace the plugins for the next events; running events finish with the old ones.
 
         Raises:
-            PluginError: they do not go together; nothing is changed.
-            Exception: what they need cannot be made; nothing is changed.
+            PluginError: The plugins conflict with each other; nothing was changed.
+            Exception: A provider failed; nothing was changed.
         """
         old = self.handlers.dispatcher
         new = old.with_plugins(plugins)
@@ -232,10 +231,10 @@ class Bot:
     # ── the start ─────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _restore(self) -> None:
-        """Make a lane for every thread the store knows, with the actions that were left pending there.
+        """Create a lane for every stored thread, with its pending actions.
 
         Raises:
-            StoreError: the store could not be read.
+            StoreError: The store could not be read.
         """
         context, store = self.context, self.context.store
         rows: dict[ThreadId, list[OutboxRow]] = {}
@@ -248,7 +247,7 @@ class Bot:
         await context.conversations.load(self.handlers.dispatcher.schedules, parked)
         self.scheduler.restart(unfinished)
         horizon_ms = await store.horizon(context.user)
-        # What was said shortly before the horizon may have become visible after it.
+        # A message sent shortly before the horizon may have become visible after it.
         polled_ms = None if horizon_ms is None else horizon_ms - context.settings.slack_ms
         self.watcher.restart(polled_ms)
         for record in records:
@@ -260,14 +259,14 @@ class Bot:
         self._restore_unknown_threads(rows)
         for letter in await store.dead_letters(context.user):
             if letter.is_revived and not self.queue_letter(letter):
-                context.log.warning("letter.postponed", letter=letter.id, reason="the bot is not in its thread")
+                context.log.warning("dead_letter.postponed", letter=letter.id, reason="the bot is not in its thread")
 
     async def _review_attempts(self) -> Mapping[ThreadId, Attempt]:
-        """Return what is noted of handlers, with what the end of the process, or of the last run, says about them.
+        """Return the recorded attempts, updated by how the previous process or run ended.
 
-        A handler has killed the process if it was noted as running when the process died, and was not told to stop
-        before: neither a refused start nor an operator's signal counts against anybody. A stop has cut it off if it had
-        run for long. A bot that died and is started again in the same process says nothing of its handlers.
+        A handler counts as a kill if it was recorded as running when the process died without a request to stop. So
+        neither a refused start nor an operator's signal counts. It counts as cut off if it was recorded as long-running
+        when the process was stopped. A bot that crashed and was restarted in the same process counts nothing.
         """
         context, store = self.context, self.context.store
         is_first = context.user not in context.shared.restored
@@ -293,7 +292,7 @@ class Bot:
         return attempts
 
     def _restore_unknown_threads(self, rows: Mapping[ThreadId, Sequence[OutboxRow]]) -> None:
-        """Go on with actions for threads that the bot was never in: they fail unless it gets in."""
+        """Restore actions for threads that the bot was never in: they fail unless it enters the thread."""
         for thread, pending in rows.items():
             outbox = self.scheduler.lane_of(thread).commits.outbox
             for row in pending:
@@ -303,12 +302,12 @@ class Bot:
     # ── dead letters ──────────────────────────────────────────────────────────────────────────────────────────
 
     async def retry_letter(self, letter: DeadLetter) -> bool:
-        """Have a dead letter tried again now; return False if the bot is not in its thread.
+        """Retry a dead letter now; return False if the bot is not in its thread.
 
-        It is marked in the store first: after a crash the next process tries it.
+        The request is stored first, so that after a crash the next process retries the letter.
 
         Raises:
-            StoreError: it could not be marked; nothing will be tried.
+            StoreError: The request could not be stored; the letter is not retried.
         """
         if not self.can_retry(letter):
             return False
@@ -316,14 +315,14 @@ class Bot:
         return self.queue_letter(letter)
 
     def can_retry(self, letter: DeadLetter) -> bool:
-        """Return whether the bot is in the thread of a dead letter, or the letter is of no thread."""
+        """Return whether the bot is in the thread of a dead letter, or the letter has no thread."""
         if not isinstance(letter.event, ThreadEvent):
             return True
         lane = self.scheduler.lanes.get(letter.event.thread)
         return lane is not None and not lane.membership.is_out
 
     def queue_letter(self, letter: DeadLetter) -> bool:
-        """Give a letter that is marked for another attempt to its lane; return False if the bot is not there."""
+        """Pass a letter with a stored request to its lane; return False if the bot is not in the thread."""
         if not self.can_retry(letter):
             return False
         thread = letter.event.thread if isinstance(letter.event, ThreadEvent) else NO_THREAD
@@ -332,31 +331,30 @@ class Bot:
         self.scheduler.schedule(thread)
         return True
 
-    # ── what tests and health ask ─────────────────────────────────────────────────────────────────────────────
+    # ── status, for health checks and tests ───────────────────────────────────────────────────────────────────
 
     def long_running_writes(self, now: float) -> list[Write]:
-        """Return what notes the handlers that run for long, for a process that is about to end; in any thread."""
+        """Return the writes that record long-running handlers, for a process that is about to end. Thread-safe."""
         long = [
             lane.retries.long_running_write() for lane in self.scheduler.all_lanes if lane.retries.is_long_running(now)
         ]
         return [write for write in long if write is not None]
 
     def running_handlers(self, now: float) -> list[str]:
-        """Return the handlers that run, for people: name, place, thread and how long; in any thread."""
+        """Return a description of each running handler: name, place, thread and duration. Thread-safe."""
         found = [lane.retries.running(now) for lane in self.scheduler.all_lanes]
         return [running for running in found if running is not None]
 
     def is_restarting(self, now: float) -> bool:
-        """Return whether the bot ended unexpectedly, and whoever supervises it is about to start it again."""
+        """Return whether the bot ended unexpectedly and is about to be started again by its supervisor."""
         return not self.is_started and self._crashed_at is not None and now - self._crashed_at < STALLED_SECONDS
 
     def _restarts(self, now: float) -> Iterator[Degraded]:
-        """Report an unexpected end, until the bot has run for a while again."""
+        """Yield a degraded reason after an unexpected end, until the bot has been running again for a while."""
         if self._crashed_at is None or (self.is_started and now - self._running_since >= SETTLED_SECONDS):
             return
-        yield Degraded(
-            BOT_RESTARTING, f"it ended by {self._crashed_with}: see bot.crashed in the log", now - self._crashed_at
-        )
+        detail = f"the bot ended with {self._crashed_with}: see bot.crashed in the log"
+        yield Degraded(BOT_RESTARTING, detail, now - self._crashed_at)
 
     def _abandoned_handlers(self, now: float) -> Iterator[Degraded]:
         for (user, thread), handler in self.context.shared.abandoned.items():
@@ -364,12 +362,12 @@ class Bot:
                 where = f"in thread {thread}" if thread else "in no thread"
                 detail = (
                     f"the handler {handler.name} ({handler.place}) {where} did not end after it was canceled;"
-                    " nothing else is handled there until it ends, or the process is restarted"
+                    " no other event is handled there until it ends or the process is restarted"
                 )
                 yield Degraded(HANDLER_ABANDONED, detail, now - handler.since)
 
     def is_settled(self, thread: ThreadId, version: int) -> bool:
-        """Return whether everything in a thread up to a version was handled, and nothing is owed there."""
+        """Return whether everything in a thread up to a version is handled, and no action or receipt is pending."""
         scheduler = self.scheduler
         lane = scheduler.lanes.get(thread)
         if lane is None or thread in scheduler.working or not scheduler.is_idle:
@@ -380,27 +378,27 @@ class Bot:
         return not is_due and lane.commits.cursor.top >= version and lane.is_settled
 
     async def wait_until_idle(self) -> None:
-        """Wait until nothing is to be handled outside threads."""
+        """Wait until no event outside threads is pending."""
         while not self.scheduler.is_idle:
             with anyio.move_on_after(self.context.settings.cadence.interval):
                 await self.scheduler.ended.wait()
 
     async def wait_until_settled(self, thread: ThreadId, version: int) -> None:
-        """Wait until a thread is handled up to a version and nothing is owed there; hastens its next poll."""
+        """Wait until `is_settled` for this thread and version; polls the thread immediately."""
         while not self.is_settled(thread, version):
             self.scheduler.schedule(thread)
-            # Asked for again only after a while: a turn that waits for a quota is over at once, with nothing done.
+            # Request the next turn only after a pause: a turn that must wait for a quota ends at once.
             with anyio.move_on_after(self.context.settings.cadence.interval):
                 while not self.is_settled(thread, version):
                     await self.scheduler.ended.wait()
 
 
 class Maintenance:
-    """What one bot does from time to time.
+    """Periodic maintenance of one bot.
 
     Args:
-        context: the bot's environment.
-        watcher: knows up to when everything is settled.
+        context: The bot's environment.
+        watcher: Knows up to when everything is settled.
     """
 
     def __init__(self, context: BotContext, watcher: ThreadWatcher) -> None:
@@ -408,7 +406,7 @@ class Maintenance:
         self._watcher = watcher
 
     async def run(self) -> None:
-        """Do it again and again, until canceled."""
+        """Run maintenance periodically until canceled."""
         while True:
             self._context.failures.log_summary(anyio.current_time())
             before_ms = int((self._context.clock() - self._context.settings.retention.total_seconds()) * 1000)
@@ -416,13 +414,13 @@ class Maintenance:
             await anyio.sleep(MAINTENANCE_SECONDS)
 
     async def save_horizon(self) -> None:
-        """Let the next start know which threads need no poll at once; losing that costs it polls, no more."""
+        """Store which threads the next start need not poll at once; losing it only costs polls."""
         if horizon := self._horizon():
             await self._commit(horizon)
 
     def _horizon(self) -> list[Write]:
         if self._context.settings.threads is not None:
-            return []  # it holds for all threads or none, and others may be served next time
+            return []  # the horizon applies to all threads, and the next run may serve other threads
         settled_ms = self._watcher.settled_ms()
         return [] if settled_ms is None else [MoveHorizon(settled_ms)]
 
@@ -434,7 +432,7 @@ class Maintenance:
 
 
 def _default_log() -> FilteringBoundLogger:
-    # Imported here, because importing the package must not cost what a logging library costs.
+    # Imported here, so that importing the package does not import a logging library.
     import structlog
 
     log: FilteringBoundLogger = structlog.get_logger("chatbot")

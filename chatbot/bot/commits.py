@@ -1,9 +1,8 @@
-"""What is known and owed in one thread, and the transactions that write it down.
+"""Commits of one thread: its cursor, outbox and receipts, and the transactions that store changes of them.
 
-`ThreadCommits` holds the cursor, the outbox and the receipts of a thread, and commits what changes them. `WriteBehind`
-writes what can wait: in one transaction for all threads of a bot, about once a second. That is what came of a send,
-that a receipt was sent, that a message needs no handler: whatever a crash before the write is healed of by reading.
-The next event of the same thread takes it along if that comes first. So an event with a reply costs one transaction.
+`WriteBehind` stores changes that can wait, in one transaction for all threads of a bot, about once a second: results of
+sends, sent receipts, messages that need no handler. If a crash loses such a change, reading the thread recovers it. The
+next event of the same thread commits them earlier, so that an event with a reply costs one transaction.
 """
 
 from __future__ import annotations
@@ -26,32 +25,32 @@ from chatbot.stores.records import OutboxRow, ThreadRecord
 from chatbot.stores.writes import Enqueue, MarkSeen, MoveBase, Write
 
 DEFER_SECONDS: Final = 1.0
-"""How long deferred writes wait for others; a crash in this time makes the next start read the thread again."""
+"""Seconds for which deferred writes are collected; after a crash, the next start reads the thread again."""
 
 
 class DeferredWrites(NamedTuple):
-    """What a thread has to write that can wait: writes, and what was seen, as id to version."""
+    """Deferred changes of a thread: writes, and handled messages as id to version."""
 
     writes: list[Write]
     marks: dict[int, int]
 
 
 class ThreadCommits:
-    """What is known and owed in one thread, or outside threads.
+    """Cursor, outbox and receipts of one thread, or of the events outside threads, and their commits.
 
     Args:
-        context: the bot's environment.
-        state: what the bot knows of the thread.
-        write_behind: what writes the deferred writes of all threads.
-        record: what the store knows of the thread.
-        rows: actions that an earlier process left pending here.
+        context: The bot's environment.
+        state: In-memory state of the thread.
+        write_behind: Stores the deferred writes of all threads.
+        record: The stored record of the thread.
+        rows: Pending actions of an earlier process.
 
     Attributes:
-        cursor: what was seen.
-        outbox: the actions on their way.
-        receipts: what is owed in receipts.
-        proofs: keys of own messages that the poll in hand has shown, with the eldest message of each.
-        unfinished_streams: what people have seen of streamed texts whose handlers failed.
+        cursor: What was handled.
+        outbox: Pending actions.
+        receipts: Sender of the bot's read receipts.
+        proofs: Keys of own messages that the current poll has shown, with the oldest message of each.
+        unfinished_streams: Shown part of streamed texts whose handlers failed, by key.
     """
 
     __slots__ = (
@@ -86,7 +85,7 @@ class ThreadCommits:
         write_behind.threads[state.key] = self
 
     def restart(self, record: ThreadRecord | None) -> None:
-        """Begin the thread (anew) where the record says."""
+        """Reset cursor and receipts to a record."""
         floor, base, seen = (record.floor, record.base, record.seen) if record else (0, 0, {})
         self.cursor = Cursor(floor, base, seen, slack_ms=self._context.settings.slack_ms)
         self.receipts = ReceiptSender.of(record)
@@ -95,28 +94,28 @@ class ThreadCommits:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing is owed: no action, no receipt that is worth waiting for."""
+        """Whether no action is pending, and no receipt that is worth waiting for."""
         is_sent = not self.outbox and self.outbox.next_failure() is None
         return is_sent and not self.receipts.is_worth_waiting_for
 
     @property
     def latest_version(self) -> int:
-        """The highest version known in the thread: an action made now makes no message older than that."""
+        """Highest known version in the thread. A message created by a new action is newer."""
         return max(self.cursor.top, self.outbox.latest)
 
     @property
     def stay_start(self) -> int:
-        """The id after which the bot's present stay in the thread began."""
+        """Message id after which the bot's current stay in the thread began."""
         return max(self.cursor.floor, self.state.arrived - 1)
 
     async def commit(self, writes: Sequence[Write], seen: dict[int, int]) -> None:
-        """Write everything that is to be remembered in one transaction.
+        """Commit these writes, handled messages and all deferred writes in one transaction.
 
-        The cursor moves only after the commit. If it moved before and the commit failed, the event would be lost: the
-        next poll would take it for handled. What was deferred goes first, because it happened before.
+        The cursor moves only after the commit. If it moved before and the commit failed, the event would be lost,
+        because the next poll would consider it handled. Deferred writes go first, because they happened before.
 
         Raises:
-            StoreError: nothing was written; what was deferred stays deferred.
+            StoreError: Nothing was written; deferred writes stay deferred.
         """
         await self._write_behind.wait_for(self)
         deferred = self.take_deferred()
@@ -129,7 +128,7 @@ class ThreadCommits:
         self.cursor.mark(seen)
 
     async def enqueue(self, rows: Sequence[OutboxRow]) -> None:
-        """Journal actions that no event caused."""
+        """Journal actions that were not caused by an event."""
         if rows:
             await self.commit([Enqueue(row) for row in rows], {})
             for row in rows:
@@ -138,19 +137,19 @@ class ThreadCommits:
     # ── deferred writes ───────────────────────────────────────────────────────────────────────────────────────
 
     def schedule_writes(self) -> None:
-        """Have the deferred writes done in about a second, unless an event takes them along before."""
+        """Schedule the deferred writes, in about a second; the next commit of an event includes them earlier."""
         self._deferred += self.outbox.take_settlements()
         if self._deferred or self._marks:
             self._write_behind.add(self)
 
     def take_deferred(self) -> DeferredWrites:
-        """Remove and return what waits to be written, for whoever is about to write it."""
+        """Remove and return the deferred writes; the caller must store them, or restore them if that fails."""
         waiting = DeferredWrites([*self._deferred, *self.outbox.take_settlements()], self._marks)
         self._deferred, self._marks = [], {}
         return waiting
 
     def restore_deferred(self, waiting: DeferredWrites) -> None:
-        """Let what could not be written wait on, except marks that newer versions have overtaken."""
+        """Put back deferred writes that could not be stored, except marks that newer versions have replaced."""
         self._deferred = [*waiting.writes, *self._deferred]
         known = self.cursor.seen
         self._marks = {
@@ -159,23 +158,23 @@ class ThreadCommits:
         }
 
     def marks_of(self, seen: Mapping[int, int]) -> list[Write]:
-        """Return what writes down that these messages were dealt with in these versions."""
+        """Return the writes that mark these messages, in these versions, as handled."""
         return [MarkSeen(self.state.key, seen)] if seen else []
 
     def defer(self, write: Write) -> None:
-        """Write this with the next commit; losing it in a crash costs a poll, no more."""
+        """Defer a write to the next commit; losing it in a crash only costs a poll."""
         self._deferred.append(write)
 
     def mark_handled(self, identifier: int, version: int) -> None:
-        """Note that a message needs no handler; that is written some time."""
+        """Mark a message that needs no handler as handled; the write is deferred."""
         self.cursor.mark({identifier: version})
         self._marks[identifier] = version
 
     def raise_base(self, top: int | None) -> None:
-        """Let the cursor's base rise after a full poll whose events are all committed.
+        """Raise the cursor's base after a full poll whose events are all committed.
 
-        The base rises to the top of the full poll *before* this one: a message may become visible late, below what
-        this poll has shown, and only a further full poll against the old base would find it.
+        The base rises to the top of the full poll *before* this one: a message may become visible late, below the
+        versions that this poll has shown, and only a further full poll against the old base finds it.
         """
         settled = self.cursor.finish_full_poll(top)
         if settled is not None:
@@ -184,13 +183,13 @@ class ThreadCommits:
 
 
 class WriteBehind:
-    """The deferred writes of one bot.
+    """Stores the deferred writes of one bot's threads.
 
     Args:
-        context: the bot's environment.
+        context: The bot's environment.
 
     Attributes:
-        threads: the threads that have a lane, by their keys.
+        threads: Threads that have a lane, by key.
     """
 
     def __init__(self, context: BotContext) -> None:
@@ -202,24 +201,24 @@ class WriteBehind:
         self.threads: dict[ThreadId, ThreadCommits] = {}
 
     def latest_version(self, thread: ThreadId) -> int:
-        """Return the highest version known in a thread; 0 if none is."""
+        """Return the highest known version in a thread; 0 if unknown."""
         commits = self.threads.get(thread)
         return 0 if commits is None else commits.latest_version
 
     def add(self, commits: ThreadCommits) -> None:
-        """Have the deferred writes of a thread written."""
+        """Schedule the deferred writes of a thread."""
         self._waiting[commits] = None
         self._requested.set()
 
     async def run(self) -> None:
-        """Write again and again, until canceled."""
+        """Store deferred writes periodically, until canceled."""
         while True:
             await self._requested.wait()
             await anyio.sleep(DEFER_SECONDS)
             await self.write()
 
     async def write(self) -> None:
-        """Write what there is; what the store does not take waits on."""
+        """Store all scheduled writes; those that the store refuses stay scheduled."""
         async with self._lock:
             self._requested = anyio.Event()
             owing, self._waiting = frozenset(self._waiting), {}
@@ -241,14 +240,14 @@ class WriteBehind:
                 self._writing = frozenset()
 
     async def wait_for(self, commits: ThreadCommits) -> None:
-        """Wait while something of this thread is being written: what comes later must not be written before it."""
+        """Wait until running writes of this thread have ended, because later writes must not be stored before them."""
         if commits in self._writing:
             async with self._lock:
                 pass
 
 
 def _outbox(context: BotContext, state: ThreadState, rows: Sequence[OutboxRow]) -> Outbox:
-    """Make the outbox of a thread. Outside threads it stays empty: each action goes to the outbox of its thread."""
+    """Create the outbox of a thread. The one of events outside threads stays empty: actions go to their own thread."""
     return Outbox(
         context.service,
         state.key,

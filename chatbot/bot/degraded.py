@@ -1,12 +1,13 @@
-"""Why a bot does not work as it should although a restart would not help.
+"""Degraded reasons: why a bot is impaired in a way that a restart does not fix.
 
-A reason is reported in `chatbot status`, on `/status` and as `chatbot_degraded{reason}`. It turns neither `/healthz`
-nor `/readyz` red. Code that notices a problem calls `begin` and `end`; what can be read off at any time is a source.
-Pure: times are arguments, in seconds of one monotonic clock.
+Reasons are reported by `chatbot status`, on `/status` and as `chatbot_degraded{reason}`. They do not affect `/healthz`
+and `/readyz`. Code that detects a problem calls `begin` and `end`; a problem that can be computed at any time is
+reported by a source. Performs no I/O; times are arguments, in seconds of one monotonic clock.
 
-Rules of this file
-1. A reason is a label of a metric: it is from a small set that docs/how-to/monitor.md lists, and holds no id nor text.
-2. A detail is one sentence for people: which thread or handler, and what to do. No text that people wrote is in it.
+Rules of this module:
+
+1. A reason is a metric label: one of a small set, listed in docs/how-to/monitor.md, without ids or texts.
+2. A detail is one sentence for people: which thread or handler, and what to do. It never contains people's words.
 """
 
 from __future__ import annotations
@@ -19,37 +20,37 @@ HANDLER_SLOW: Final = "handler_slow"
 """A handler has run for more than `SLOW_HANDLER_SECONDS`."""
 
 HANDLER_ABANDONED: Final = "handler_abandoned"
-"""A handler did not end after it was canceled; its lane starts nothing until it does."""
+"""A handler did not end after it was canceled; its lane starts no other work until it does."""
 
 LANE_FAILING: Final = "lane_failing"
-"""A lane fails the same way again and again, for a reason that is no failure of a handler or of the service."""
+"""A lane keeps failing, or keeps retrying a handler, and the service is not the cause."""
 
 BOT_RESTARTING: Final = "bot_restarting"
-"""A bot ended unexpectedly, and is started again after a pause."""
+"""A bot ended unexpectedly and is restarted after a pause."""
 
 RELOAD_REFUSED: Final = "reload_refused"
-"""The last reload changed nothing, because something was wrong."""
+"""The last reload was refused and changed nothing."""
 
 SETTINGS_POSTPONED: Final = "settings_postponed"
-"""Settings of the last reload that only a restart applies."""
+"""The last reload contained settings that only a restart applies."""
 
 SLOW_HANDLER_SECONDS: Final = 60.0
 
 LASTING_SECONDS: Final = 120.0
-"""How long a kind of work must fail in one place before that is a reason; shorter failures are common."""
+"""Seconds for which work must fail in one place before it is reported; shorter failures are common."""
 
 SETTLED_SECONDS: Final = 60.0
-"""A bot that was started again and has run for so long is well again."""
+"""Seconds for which a restarted bot must run before it is no longer reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Degraded:
-    """One reason why something does not work as it should.
+    """One degraded reason.
 
     Args:
-        reason: the label of the metric.
-        detail: one sentence for people.
-        seconds: for how long this has been so.
+        reason: The metric label.
+        detail: One sentence for people.
+        seconds: How long the problem has lasted.
     """
 
     reason: str
@@ -58,7 +59,7 @@ class Degraded:
 
 
 Source = Callable[[float], Iterable[Degraded]]
-"""Reads off at a moment (seconds of the event loop's clock) what is wrong."""
+"""Returns the current problems; called with the time, in seconds of the event loop's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,35 +70,35 @@ class _OngoingReason:
 
 
 class DegradedReasons:
-    """The reasons of one bot, or of the process."""
+    """The degraded reasons of one bot, or of the process."""
 
     def __init__(self) -> None:
         self._begun: dict[tuple[str, str], _OngoingReason] = {}
         self._sources: list[Source] = []
 
     def begin(self, reason: str, detail: str, now: float, *, place: str = "", after: float = 0.0) -> None:
-        """Something is wrong from now on; said again, it only changes the detail.
+        """Record the start of a problem; repeated calls only update the detail.
 
         Args:
-            reason: the label of the metric.
-            detail: one sentence for people.
-            now: the time.
-            place: keeps reasons of the same kind apart, for example the thread.
-            after: seconds that it must last before it is a reason.
+            reason: The metric label.
+            detail: One sentence for people.
+            now: The time.
+            place: Distinguishes problems with the same reason, for example by thread.
+            after: Seconds that the problem must last before it is reported.
         """
         known = self._begun.get((reason, place))
         self._begun[reason, place] = _OngoingReason(detail, now if known is None else known.since, after)
 
     def end(self, reason: str, *, place: str = "") -> None:
-        """It is right again; nothing happens if it was not wrong."""
+        """Record the end of a problem; does nothing if there is none."""
         self._begun.pop((reason, place), None)
 
     def add_source(self, source: Source) -> None:
-        """Ask this whenever the reasons are read."""
+        """Add a source that is called whenever the reasons are read."""
         self._sources.append(source)
 
     def current(self, now: float) -> tuple[Degraded, ...]:
-        """Everything that is wrong, the longest first."""
+        """Return all current reasons, longest first."""
         found = [
             Degraded(reason, begun.detail, now - begun.since)
             for (reason, _), begun in self._begun.items()

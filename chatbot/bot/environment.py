@@ -1,7 +1,7 @@
-"""What all parts of one bot work with: its identity, settings, service, store, clocks, log and quotas.
+"""Environment of one bot, shared by all its parts: identity, settings, service, store, clocks, log and quotas.
 
-`BotContext` stands below every other part of the bot, so that no part needs the bot itself. It commits to the store,
-because every commit has the same consequences: conversations learn what was written, and the store works again.
+`BotContext` is below every other part of the bot, so that no part needs the bot itself. It commits to the store,
+because every commit has the same consequences: conversations apply the writes, and failures of the store have ended.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 NO_HISTORY: Final = timedelta(0)
-"""A newly joined thread is read from the bot's arrival on."""
+"""Read a newly joined thread from the bot's arrival on."""
 
 ALL_HISTORY: Final = timedelta.max
-"""A newly joined thread is read from its beginning."""
+"""Read a newly joined thread from its beginning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,16 +41,16 @@ class BotSettings:
     """Settings of one bot.
 
     Args:
-        threads: the only threads to serve; None serves every thread the bot is in, found as they appear.
-        history: how far before its arrival a newly joined thread is read.
-        cadence: how often to poll.
-        rejoin: how long replies wait for a bot that was removed from their thread; then they fail.
-        retention: how long settled actions are kept, for edits of old messages and for proofs; and how long timers and
+        threads: The only threads to serve; None serves every thread that the bot is in.
+        history: How far before the bot's arrival a newly joined thread is read.
+        cadence: Polling intervals.
+        rejoin: How long replies wait for a bot that was removed from their thread; then they fail.
+        retention: How long settled actions are kept, for edits of old messages and for proofs, and how long timers and
             dialogs wait for a bot that was removed from their thread.
-        slack_ms: how much later than its id says a message may become visible and still be handled.
-        timeout: seconds that one attempt of a handler may take if the handler sets no limit itself; None for no limit.
-        max_turns: lanes that run at one time; those whose handlers run, or wait to run, do not count.
-        max_handlers: handlers that run at one time.
+        slack_ms: How much later than its id says a message may become visible and still be handled.
+        timeout: Seconds for one attempt of a handler that sets no limit itself; None for no limit.
+        max_turns: Maximum number of concurrent lanes; lanes that run handlers or wait for a slot do not count.
+        max_handlers: Maximum number of concurrent handlers.
     """
 
     threads: frozenset[ThreadId] | None = None
@@ -65,37 +65,37 @@ class BotSettings:
 
 
 NO_THREAD: Final = ThreadId("")
-"""Stands in the store, and among lanes, for events outside threads."""
+"""The thread key of events outside threads, in the store and among lanes."""
 
 OnFailure = Callable[[Event | None, Exception], None]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class BotContext:
-    """The environment of one bot, which all its parts share.
+    """The environment of one bot, shared by all its parts.
 
     Args:
-        name: the bot's name in bots.yaml and in the logs.
-        user: its identity.
-        service: its view of the service.
-        store: its memory, opened by the caller.
-        conversations: dialogs, timers and states; they learn from each commit.
-        settings: how it behaves.
-        display_name: the name its messages show.
-        first_started_ms: the service's time, epoch ms, of this identity's first start.
-        clock: wall time in epoch seconds.
-        log: bound to the bot.
-        monitor: heartbeats of the pollers, and the observer for metrics.
-        tracer: follows the work, for the log and for traces.
-        ongoing: what fails at the moment.
-        failures: which failures of handlers are known already.
-        degraded: why the bot does not work as it should although a restart would not help.
-        shared: quotas that the bots of this process share.
-        budget: the bot's quotas outside threads.
-        on_failure: called with each failure of a handler (with its event) or of a lane.
-        is_stopping: nothing new is begun; what is in hand is finished.
-        was_killed: the process before this one did not stop by itself.
-        paused_ms: when an operator paused the bot, epoch ms; nobody runs it then. None if it is not paused.
+        name: Name in bots.yaml and in the logs.
+        user: User id of the bot.
+        service: The service, accessed as the bot.
+        store: The store, opened by the caller.
+        conversations: Dialogs, timers and states; they apply each commit.
+        settings: Settings of the bot.
+        display_name: Sender name shown with its messages.
+        first_started_ms: Service time of this identity's first start, epoch ms.
+        clock: Wall time in epoch seconds.
+        log: Logger bound to the bot.
+        monitor: Heartbeats of the pollers, and the observer for metrics.
+        tracer: Traces the work, for logs and traces.
+        ongoing: Ongoing failures.
+        failures: Known failures of handlers.
+        degraded: Reasons why the bot is impaired in a way that a restart does not fix.
+        shared: Quotas shared by the bots of this process.
+        budget: Quotas of the bot outside threads.
+        on_failure: Called with each failure of a handler (and its event) or of a lane.
+        is_stopping: No new work is begun; running work is finished.
+        was_killed: The previous process did not end in order.
+        paused_ms: When an operator paused the bot, epoch ms; a paused bot does not run. None if it is not paused.
     """
 
     name: str
@@ -125,21 +125,21 @@ class BotContext:
         return datetime.fromtimestamp(self.clock(), UTC)
 
     def serves(self, thread: ThreadId) -> bool:
-        """Return whether bots.yaml wants the bot in this thread."""
+        """Return whether the bot's settings include this thread."""
         return self.settings.threads is None or thread in self.settings.threads
 
     async def commit(self, writes: Sequence[Write], *, place: str = "") -> None:
-        """Write to the store, all or nothing.
+        """Commit writes to the store, all or nothing.
 
-        Conversations learn what was written only once it is durable: what they knew before a commit that fails would
-        be lost with the process.
+        Conversations apply the writes only once they are durable. Applied before a commit that fails, they would be in
+        memory only, and would be lost with the process.
 
         Args:
-            writes: what to write.
-            place: the thread whose failures of the store are over when this succeeds.
+            writes: The writes.
+            place: Thread whose store failure has ended if this succeeds.
 
         Raises:
-            StoreError: nothing was written.
+            StoreError: Nothing was written.
         """
         with self.tracer.commit():
             await self.store.commit(self.user, writes)
@@ -147,7 +147,7 @@ class BotContext:
         self.ongoing.record_success("store", place=place)
 
     async def find_made(self, messages: Collection[MessageId]) -> frozenset[MessageId]:
-        """Return which of these messages came of the bot's actions."""
+        """Return those of these messages that the bot's actions created, edited or deleted."""
         return await self.store.made(self.user, messages)
 
     async def find_row(self, key: ActionKey) -> OutboxRow | None:
@@ -155,6 +155,6 @@ class BotContext:
         return await self.store.row(self.user, key)
 
     def report_failure(self, event: Event | None, error: Exception) -> None:
-        """Pass a failure on to whoever asked for failures; tests let them surface."""
+        """Pass a failure to `on_failure`."""
         if self.on_failure is not None:
             self.on_failure(event, error)

@@ -1,7 +1,7 @@
-"""Runs a bot's handlers on events, so many at a time; the handlers may be replaced between two events.
+"""Run a bot's handlers with limited concurrency, and replace them between events.
 
-What plugins provide is made and torn down by one task for each generation of handlers. The old generation is left
-when the last event that it has in hand is handled.
+One task for each generation of handlers creates and tears down what plugins provide. An old generation is torn down
+when its last running event is handled.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Generation:
         self.error: Exception | None = None
 
     async def start(self, group: TaskGroup) -> None:
-        """Run in a group; returns when everything is made, and raises what could not be."""
+        """Start in a task group; return when all providers have run, and raise their error."""
         group.start_soon(self.run)
         await self.ready.wait()
         if self.error is not None:
@@ -40,18 +40,18 @@ class _Generation:
 
     @property
     def name(self) -> str:
-        """What its task is called."""
+        """Name of the task."""
         return "providers"
 
     @property
     def place(self) -> str:
-        """The bot's."""
+        """Place for error messages."""
         return f"bot {self.dispatcher.bot.name}"
 
     async def run(self) -> None:
-        """Make what the plugins provide, and tear it down when nobody needs it any more.
+        """Create what the plugins provide, and tear it down when no event uses it.
 
-        Whoever waits for `made` raises what could not be made; what fails later is raised here.
+        Errors before `ready` is set are raised by `start`; later errors are raised here.
         """
         try:
             await self.dispatcher.author_code.run(self._serve(), self)
@@ -71,7 +71,7 @@ class _Generation:
                 await self._idle.wait()
 
     def retire(self) -> None:
-        """Tear everything down once the last event in hand is handled."""
+        """Tear down the providers once the last running event is handled."""
         self._retired.set()
 
     @contextmanager
@@ -85,10 +85,10 @@ class _Generation:
 
 
 class HandlerGenerations:
-    """The handlers of a bot, which can be replaced. Use it as `async with`, around all events.
+    """The current handlers of a bot, which can be replaced. Use it as `async with` around all events.
 
     Args:
-        dispatcher: the first ones.
+        dispatcher: The first handlers.
     """
 
     def __init__(self, dispatcher: Dispatcher) -> None:
@@ -97,11 +97,11 @@ class HandlerGenerations:
 
     @property
     def dispatcher(self) -> Dispatcher:
-        """The present ones."""
+        """The current handlers."""
         return self._current.dispatcher
 
     async def __aenter__(self) -> Self:
-        """Make what they need; what fails is raised as it is."""
+        """Create what they need; errors are raised unchanged."""
         group = anyio.create_task_group()
         await group.__aenter__()
         generation = _Generation(self.dispatcher)
@@ -114,7 +114,7 @@ class HandlerGenerations:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Tear down what was made; what fails then is raised as it is."""
+        """Tear down what was created; errors are raised unchanged."""
         group, self._group = self._group, None
         assert group is not None
         self._current.retire()
@@ -127,28 +127,28 @@ class HandlerGenerations:
             raise first from None
 
     def use(self) -> AbstractContextManager[Dispatcher]:
-        """The present ones, kept until the block that uses them ends."""
+        """Return the current handlers, which are kept until the block ends."""
         return self._current.use()
 
     async def replace(self, dispatcher: Dispatcher) -> None:
-        """Have the next events handled by others; those in hand are finished by the present ones.
+        """Replace the handlers for the next events; running events finish with the current ones.
 
         Raises:
-            Exception: what the new ones need cannot be made; the present ones stay.
+            Exception: A provider of the new handlers failed; the current handlers stay.
         """
         generation = _Generation(dispatcher)
         if self._group is not None:
             try:
                 await generation.start(self._group)
             except BaseException:
-                generation.retire()  # should it be made after all, it is torn down at once
+                generation.retire()  # if its providers succeed later, they are torn down at once
                 raise
         old, self._current = self._current, generation
         old.retire()
 
 
 class Signal:
-    """An event that can be waited for again and again."""
+    """An event that is cleared by each wait, so that it can be used repeatedly."""
 
     __slots__ = ("_event",)
 
@@ -156,26 +156,26 @@ class Signal:
         self._event = anyio.Event()
 
     def set(self) -> None:
-        """Wake whoever waits, or is the next to wait."""
+        """Wake the waiting task, or the next one that waits."""
         self._event.set()
 
     async def wait(self) -> None:
-        """Wait until it is set, then clear it."""
+        """Wait until the signal is set, then clear it."""
         await self._event.wait()
         self._event = anyio.Event()
 
 
 class HandlerRunner:
-    """Runs the handlers of a bot on events, so many at a time, and reports what fails.
+    """Runs the handlers of a bot with limited concurrency, and reports failures.
 
     Args:
-        context: the bot's environment.
-        dispatcher: the first handlers.
+        context: The bot's environment.
+        dispatcher: The first handlers.
 
     Attributes:
-        generations: the handlers, old and new.
-        busy: how many events run handlers, or wait to run them.
-        changed: set when `busy` has grown.
+        generations: Current and retired handlers.
+        busy: Number of events that run handlers or wait for a slot.
+        changed: Set when `busy` has grown.
     """
 
     def __init__(self, context: BotContext, dispatcher: Dispatcher) -> None:
@@ -187,12 +187,12 @@ class HandlerRunner:
 
     @property
     def dispatcher(self) -> Dispatcher:
-        """The present handlers."""
+        """The handlers for the next event."""
         return self.generations.dispatcher
 
     @property
     def waiting(self) -> int:
-        """How many events wait until a handler may run."""
+        """Number of events that wait for a handler slot."""
         return self._limiter.statistics().tasks_waiting
 
     async def handle(
@@ -206,10 +206,10 @@ class HandlerRunner:
         """Run the handlers on an event; log a failure.
 
         Args:
-            event: what happened.
-            limits: how long handlers may run, and who is told of those that take long.
-            channel: what handlers do at once in the event's thread.
-            before: called when it is the event's turn, before the handlers run.
+            event: The event.
+            limits: Time limits of handlers, and callbacks for those that exceed them.
+            channel: Live channel of the event's thread.
+            before: Called when a slot is free, before the handlers run.
         """
         begun = anyio.current_time()
         async with self._slot(event) as dispatcher:
@@ -226,7 +226,7 @@ class HandlerRunner:
     async def give_up(
         self, event: Event, failed: Outcome, limits: RunLimits, *, channel: LiveChannel | None
     ) -> Outcome:
-        """Run the error handlers on an event that will not be tried again; see `handle`."""
+        """Run the error handlers on an event that will not be retried; arguments as for `handle`."""
         async with self._slot(event) as dispatcher:
             memory = self._context.conversations.unit_of_work(event)
             outcome = await dispatcher.dispatch_failure(
@@ -238,7 +238,7 @@ class HandlerRunner:
 
     @asynccontextmanager
     async def _slot(self, event: Event) -> AsyncIterator[Dispatcher]:
-        """Wait until one more event may be handled, and give the handlers."""
+        """Wait for a handler slot, and return the current handlers."""
         self.busy += 1
         self.changed.set()
         try:
@@ -253,7 +253,7 @@ class HandlerRunner:
             self.busy -= 1
 
     def report_failure(self, event: Event, handler: str | None, error: Exception) -> None:
-        """Log that a handler failed, with its traceback if that is new, and pass it on to whoever asked for it."""
+        """Log a failure of a handler, with its traceback if it is new, and pass it to `on_failure`."""
         log = self._context.log.bind(
             handler=handler,
             event_type=type(event).__name__,
@@ -263,7 +263,7 @@ class HandlerRunner:
         if self._context.failures.is_new(handler or "", error, anyio.current_time()):
             try:
                 log.error("handler.failed", exc_info=(type(error), error, error.__traceback__))
-            except BaseException:  # what it was caused by is asked, too, and may have a class of a plugin
+            except BaseException:  # logging reads the error's cause, whose class may be a plugin's and may raise
                 log.error("handler.failed", error=described(error))
         else:
             log.debug("handler.failed", error=kind_of(error))

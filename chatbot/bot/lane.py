@@ -1,11 +1,11 @@
-"""A thread's lane: poll, and for each new event run the handler, commit, and let the outbox send, all in one task.
+"""Lane of a thread: poll, run the handler of each new event, commit, and let the outbox send, all in one task.
 
-A lane works in *turns*; between them a silent thread has no task at all. A turn never sleeps: whatever has to wait
-(a quota, a back-off, a proof) ends the turn with the time of the next one. What a turn left undone the next one finds
-again, in the same way as after a crash: the cursor and the outbox know what is settled, and nothing else does.
+A lane works in *turns*. Between turns, a silent thread has no task. A turn never sleeps: if it must wait for a quota, a
+back-off or a proof, it ends and returns the time of the next turn. The next turn finds unfinished work in the same way
+as after a crash: only the cursor and the outbox record what is settled.
 
-One lane serves the events outside threads: the bot's start and stop, and its schedules. It polls nothing and sends
-nothing itself; everything else, the retries and the guards among it, is the same.
+One lane serves the events outside threads: the bot's start and stop, and its schedules. It neither polls nor sends.
+Retries and guards are the same as in other lanes.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from chatbot.stores import erasure
 from chatbot.stores.records import Attempt, DeadLetter, OutboxRow, ThreadRecord
 
 POLL_SECONDS_IN_PAUSE: Final = 1.0
-"""Between two polls of a thread whose event waits for its next attempt: they only show whether the bot was removed."""
+"""Minimum seconds between polls while an event waits for its next attempt; they only detect a removal of the bot."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaneServices:
-    """What the lanes of one bot share.
+    """Services shared by the lanes of one bot.
 
     Args:
-        context: the bot's environment.
-        handlers: runs handlers.
-        attempts: notes handlers that run for long.
-        write_behind: writes what can wait.
-        answers: tells a refusal by one thread from trouble of the bot.
-        route: hands rows to the outboxes of their threads.
-        wake: gives a thread's lane a turn; in callbacks of the event loop, too.
+        context: The bot's environment.
+        handlers: Runs handlers.
+        attempts: Records handlers that run for long.
+        write_behind: Writes data that can be delayed.
+        answers: Tells a refusal by one thread from trouble of the bot.
+        route: Hands rows to the outboxes of their threads.
+        wake: Schedules a turn of a thread's lane; safe in event loop callbacks.
     """
 
     context: BotContext
@@ -64,20 +64,19 @@ class LaneServices:
 
 
 class Lane:
-    """One thread of one bot, or what happens outside threads.
+    """Lane of one thread, or of the events outside threads.
 
     Args:
-        services: what the lanes of the bot share.
-        thread: which thread; None for events outside threads.
-        record: what the store knows of it; None for a thread the bot was never in.
-        rows: actions that an earlier process left pending here.
-        unfinished: an attempt that an earlier process noted before it died.
-        polled_ms: the service's time, epoch ms, up to which an earlier process has handled everything; None if that
-            is not known.
+        services: Services shared by the lanes of the bot.
+        thread: The thread; None for events outside threads.
+        record: The stored record; None for a thread that the bot was never in.
+        rows: Pending actions of an earlier process.
+        unfinished: Attempt that an earlier process recorded as started but never as ended.
+        polled_ms: Service time, epoch ms, up to which an earlier process has handled everything; None if unknown.
 
     Attributes:
-        thread: the thread's key.
-        is_finished: nothing more is to be done here; the lane may go.
+        thread: Key of the thread.
+        is_finished: No work is left, and the lane can be removed.
     """
 
     __slots__ = (
@@ -118,36 +117,36 @@ class Lane:
 
     @property
     def retries(self) -> RetryLoop:
-        """What runs the handlers of this lane."""
+        """Retry loop of this lane's handlers."""
         return self.processor.retries
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing is owed: no action, no receipt, no further attempt at a dead letter."""
+        """Whether no action, receipt or dead-letter retry is pending."""
         return self.commits.is_settled and not self._letters
 
     @property
     def has_pending_work(self) -> bool:
-        """Whether something is owed that can be done now; what is parked cannot."""
+        """Whether an action or receipt is pending and can be sent, because the bot is in the thread."""
         return self.membership.presence is Presence.IN and not self.commits.is_settled
 
     @property
     def is_backing_off(self) -> bool:
-        """Whether the thread could not be read or written, and is left alone for a while, whatever the list says."""
+        """Whether a failure of this thread delays its next turn, regardless of the thread list."""
         return self._back_off.pause(anyio.current_time()) > 0
 
     def interrupt(self) -> None:
-        """End the poll that is under way, if it is waiting for the service; a handler is left to finish."""
+        """Interrupt a poll that waits for the service; a running handler continues."""
         self.poller.interrupt()
 
     def mark_deleted(self) -> None:
-        """Note that the list of threads shows this one as deleted; whether it can still be read is not known."""
+        """Record that the thread list shows this thread as deleted. Whether it can still be read is unknown."""
         self._is_deleted = True
 
     # ── dead letters and erasure ──────────────────────────────────────────────────────────────────────────────
 
     def retry_letter(self, letter: DeadLetter) -> None:
-        """Have a dead letter tried again in the next turn; asked twice meanwhile, it is tried once."""
+        """Retry a dead letter in the next turn; repeated requests before that count once."""
         if not self._is_waiting(letter):
             self._letters.append(letter)
 
@@ -155,18 +154,18 @@ class Lane:
         return any(waiting.id == letter.id for waiting in self._letters)
 
     def drop_letters(self, is_meant: Callable[[DeadLetter], bool]) -> None:
-        """Do not try these again."""
+        """Cancel the requested retries of these dead letters."""
         self._letters = [letter for letter in self._letters if not is_meant(letter)]
 
     def erase(self, user: UserId) -> None:
-        """Erase a person from what waits here to be sent or tried; the store has erased them already."""
+        """Erase a person from pending actions and retries; the store has erased them already."""
         self.drop_letters(lambda letter: erasure.holds(letter, user))
         self.commits.outbox.erase(user)
 
     # ── a turn ────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def run(self) -> NextRun:
-        """Do what can be done now; return when the next turn is needed if nothing asks for one before."""
+        """Do the work that is possible now, and return when the next turn is due."""
         try:
             next_run = await (self._work() if self.state.thread else self._work_outside_threads())
         except TryAgain as again:
@@ -194,7 +193,7 @@ class Lane:
         except (Forbidden, NotFound) as error:
             return await self._refused(error)
         except OutcomeUnknown as error:
-            # Recorded in 2024: the service answers 500, again and again, to somebody who was removed.
+            # Recorded in 2024: the service keeps answering 500 to a removed participant.
             if error.status != 500 or not self._back_off.has_failed or self.membership.presence is not Presence.IN:
                 raise
             self.membership.suspect()
@@ -202,7 +201,7 @@ class Lane:
             return await self._check_membership() or NextRun(due_in=0.0)
 
     async def _receive(self) -> float | None:
-        """Join if need be, then poll and handle. Return the seconds to wait if it is too early for that."""
+        """Join if necessary, then poll and handle. Return the seconds to wait if the quota forbids a poll now."""
         try:
             if self.membership.presence is Presence.UNKNOWN:
                 await self.presence.join()
@@ -223,20 +222,20 @@ class Lane:
                     self._suspicion = None
                     self.membership.suspect()
                     return 0.0
-            await self.processor.handle_due()  # after the poll: who has answered has not run out of time
+            await self.processor.handle_due()  # after the poll, because it may have shown the answer to a due timeout
             await self._poll_receipts()
-        except TryAgain as again:  # an event that waits for its next attempt does not keep actions from being sent
+        except TryAgain as again:  # actions are sent although an event waits for its next attempt
             return again.pause
         return delay or None
 
     def _limit_polls(self) -> None:
         """Poll less often while a failed event waits for its next attempt.
 
-        Nothing behind it can be handled before, as a thread's order holds. Polls at the cadence of a lively thread
-        would use up the quota of `list messages`, and the next attempt, which polls first, would have to wait for it.
+        Events are handled in thread order, so later events cannot be handled before it. Polls at the cadence of an
+        active thread would exhaust the quota of `list messages`, and delay the next attempt, which polls first.
 
         Raises:
-            TryAgain: it is too early for a poll.
+            TryAgain: It is too early for a poll.
         """
         pause, run_at = self.retries.attempts.pause_left, self.poller.run_at
         if not pause or run_at is None or self.poller.unhandled_ms is None:
@@ -251,7 +250,7 @@ class Lane:
         self._letters = [other for other in self._letters if other is not letter]
 
     async def _send(self) -> float | None:
-        """Let the outbox send, then the receipt; return the seconds after which there is more to do."""
+        """Send pending actions, then the receipt; return the seconds until more can be sent."""
         pause = await self.processor.flush()
         wait, write = await self.commits.receipts.send(
             self._context.service,
@@ -291,10 +290,10 @@ class Lane:
                 await self.processor.flush()
 
     def has_new_receipts(self, latest: Mapping[UserId, int]) -> bool:
-        """Return whether handlers want to know of one of these and do not yet.
+        """Return whether any of these receipts is new to handlers that subscribe to receipts.
 
         Args:
-            latest: the number of the latest message that each person has read.
+            latest: Number of the last message that each participant has read.
         """
         return self.receipts.has_news(latest, self._receipt_floor) and self._wants_receipts
 
@@ -311,14 +310,14 @@ class Lane:
     async def _leave(self, *, is_deleted: bool) -> None:
         self.poller.unhandled_ms = None
         left_ms = await self.presence.leave(self.poller.removal, is_deleted=is_deleted)
-        self._letters.clear()  # those stay in the store
+        self._letters.clear()  # they stay in the store
         self.poller.polled_ms = self.poller.polled_ms or left_ms
 
     async def _refused(self, error: Forbidden | NotFound) -> NextRun:
-        """Find out whether the service refuses the thread because the bot is not in it any more.
+        """Check whether the service refuses the thread because the bot was removed.
 
         Raises:
-            Forbidden, NotFound: it was refused for another reason.
+            Forbidden, NotFound: The refusal has another reason.
         """
         if not is_refusal(error):
             raise error
@@ -330,11 +329,11 @@ class Lane:
         return await self._check_membership() or NextRun(due_in=0.0)
 
     async def _check_membership(self) -> NextRun | None:
-        """Find out whether the bot is in the thread; return None when it is, else when to go on.
+        """Check whether the bot is in the thread; return None if it is, otherwise the next turn.
 
         Raises:
-            ServiceError: it is, and the service does not show its messages all the same.
-            TryAgain: nothing can be told now.
+            ServiceError: The bot is in the thread, but the service refuses its messages.
+            TryAgain: The check is not possible now.
         """
         if self._context.is_stopping:
             return NextRun()
@@ -344,7 +343,7 @@ class Lane:
             sighting = await self.presence.check()
         except ServiceError as error:
             raise TryAgain(self._failed(error)) from error
-        # One sighting is not enough: a list that lags behind would make the bot leave a thread that it is in.
+        # A single sighting is not enough: an outdated participant list would make the bot leave a thread that it is in.
         if self.membership.apply_sighting(sighting, anyio.current_time()):
             await self._leave(is_deleted=False)
             return await self._work_while_out()
@@ -357,7 +356,7 @@ class Lane:
         raise suspicion
 
     async def _work_while_out(self) -> NextRun:
-        """End what has waited too long for the bot to come back, and look for the bot."""
+        """Expire work that has waited too long for the bot's return, and probe the membership when that is due."""
         if self._context.is_stopping:
             return NextRun()
         pause = await self.presence.expire()
@@ -377,7 +376,7 @@ class Lane:
     # ── outside threads ───────────────────────────────────────────────────────────────────────────────────────
 
     async def announce(self, event: Event) -> None:
-        """Tell the handlers of the bot's own start or stop; a failure is logged, and not repeated."""
+        """Run the handlers of the bot's own start or stop. A failure is logged and not retried."""
         try:
             async with self._exclusive:
                 await self.processor.handle(event, {})
@@ -392,7 +391,7 @@ class Lane:
         return NextRun()
 
     async def _handle_next(self) -> bool:
-        """Handle one thing, if there is one; `announce` may come between two."""
+        """Handle one due event or letter, and return whether there was one; `announce` may run between two of them."""
         async with self._exclusive:
             if not self._letters:
                 return await self.processor.handle_next_due()

@@ -1,4 +1,4 @@
-"""What a handler does at once in its thread, while it runs: show typing, ask who is there, stream a text."""
+"""Live channel of a thread: typing indicators, participants and streams, used while a handler runs."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from chatbot.service.budget import Operation
 from chatbot.stores.records import RowStatus
 
 TYPING_SECONDS: Final = 5.0
-"""Between two typing notifications: the service takes 15 a minute (service limits)."""
+"""Seconds between two typing notifications; the service allows 15 per minute (service limits)."""
 
 PARTICIPANTS_SECONDS: Final = 60.0
-"""How long it is believed who is in a thread, if nobody is seen coming or going."""
+"""Seconds for which a list of participants is reused, unless a join or leave is seen."""
 
 MAX_STREAMS: Final = 16
-"""Of so many of its first actions it is looked up whether a handler that failed has streamed them."""
+"""Number of a failed handler's first actions that are checked for unfinished streams."""
 
 
 class ThreadLiveChannel:
-    """The live channel of one thread while one event is handled there.
+    """The live channel of one thread while an event is handled.
 
     Args:
-        context: the bot's environment.
-        commits: what is known and owed in the thread.
-        event: what is handled.
+        context: The bot's environment.
+        commits: Cursor, outbox and receipts of the thread.
+        event: The event.
     """
 
     __slots__ = ("_commits", "_context", "_event", "_lock", "_state")
@@ -59,7 +59,7 @@ class ThreadLiveChannel:
         self._lock = anyio.Lock()
 
     async def show_typing(self) -> float:
-        """Show once that the bot is writing; return the seconds after which to show it again."""
+        """Send one typing indicator; return the seconds after which to send the next."""
         state, now = self._state, anyio.current_time()
         if self._commits.receipts.people > MAX_PEOPLE:
             return PARTICIPANTS_SECONDS
@@ -74,16 +74,16 @@ class ThreadLiveChannel:
         return TYPING_SECONDS
 
     async def participants(self) -> Sequence[Participant]:
-        """Return who is in the thread; the service is asked once for several events, while nobody comes or goes.
+        """Return who is in the thread; the list is reused for a while, unless someone joins or leaves.
 
         Raises:
-            ServiceError: the service does not say.
+            ServiceError: The service did not return the list.
         """
         state, now = self._state, anyio.current_time()
         if state.people is None or now - state.people_at > PARTICIPANTS_SECONDS:
             wait = state.budget.delay(Operation.LIST_PARTICIPANTS, now)
             if wait:
-                msg = f"who is in the thread was asked too often; the service takes it again in {wait:.1f} s"
+                msg = f"the participants were listed too often for the service's quota; retry in {wait:.1f} s"
                 raise Throttled(msg, retry_after=wait)
             state.budget.spend(Operation.LIST_PARTICIPANTS, now)
             listed = self._context.service.list_participants(state.key)
@@ -92,7 +92,7 @@ class ThreadLiveChannel:
         return state.people
 
     async def stream(self, key: ActionKey, source: AsyncIterable[str]) -> Sequence[Action]:
-        """Show a text in one message while its pieces arrive; one stream after the other."""
+        """Show a text in one message while its pieces arrive. Streams of one thread run one at a time."""
         state, commits = self._state, self._commits
         if state.membership.presence is not Presence.IN:  # the store does not know the thread yet
             return await NoLiveChannel().stream(key, source)
@@ -115,14 +115,14 @@ class ThreadLiveChannel:
             return actions
 
     async def pieces(self, key: ActionKey) -> int:
-        """Return in how many pieces the message of an earlier event stands in the thread; deleted ones do not count."""
+        """Return the number of pieces of an earlier event's message; deleted pieces do not count."""
         find_row, count = self._context.find_row, 1
         while await find_row(piece_key(key, count)) and not await find_row(removal_key(key, count)):
             count += 1
         return count
 
     async def _journal(self, key: ActionKey, action: SendMessage) -> None:
-        """Write a stream's message to the store before it is first sent: after a crash its key finds it again."""
+        """Store a stream's message before it is first sent, so that it is found by its key after a crash."""
         row = row_of(
             KeyedAction(key, action),
             self._state.key,
@@ -136,21 +136,21 @@ class ThreadLiveChannel:
 async def broken_streams(
     context: BotContext, commits: ThreadCommits, event: Event, failed: Outcome, attempts: int
 ) -> tuple[KeyedAction, ...]:
-    """Return what tells people that texts which a handler has streamed for an event will not be finished.
+    """Return edits that mark a failed handler's streamed texts as interrupted.
 
     Args:
-        context: the bot's environment.
-        commits: what is known and owed in the thread.
-        event: the event that is given up.
-        failed: what came of its handler, or of its error handler.
-        attempts: how often it was tried; a further try that fails says it anew.
+        context: The bot's environment.
+        commits: Cursor, outbox and receipts of the thread.
+        event: The event that was given up.
+        failed: Outcome of its handler, or of its error handler.
+        attempts: Number of attempts; part of the key, so that a failed retry edits the text again.
     """
     thread = commits.state.thread
     if thread is None or not failed.handler:
         return ()
     broken: list[KeyedAction] = []
     for ordinal in range(MAX_STREAMS):
-        # Of an event that is not committed, only streams have rows: they are journalled before they are sent.
+        # Before its commit, an event has rows only for its streams, which are journalled before they are sent.
         key = action_key(context.user, thread, event.key, failed.handler, ordinal)
         row = await context.find_row(key)
         if row is not None and isinstance(row.action, SendMessage) and row.status is not RowStatus.FAILED:

@@ -254,7 +254,7 @@ class AnswerCheck:
     """Checks whether the service answers the bot in general, so that a refusal concerns one thread only.
 
     Without this check, a token of the wrong scope, a policy or an outage would look like a removal from every thread,
-    and the handlers would be told so.
+    and would be reported to the handlers.
 
     Args:
         context: The bot's environment.

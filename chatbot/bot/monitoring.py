@@ -86,7 +86,7 @@ class NoObserver:
         """Ignore the observation."""
 
 
-THREAD_LIST: Final = "doorbell"
+THREAD_LIST: Final = "thread list"
 """Name of the poller of the thread list; the other pollers have the names of their threads."""
 
 STALLED_SECONDS: Final = 300.0
@@ -94,7 +94,7 @@ STALLED_SECONDS: Final = 300.0
 
 
 class Heartbeats:
-    """Heartbeats of one bot's pollers: each promises when it will report next.
+    """Heartbeats of one bot's pollers: each has a deadline by which it must report again.
 
     A failing service does not make a poller late: a poller that keeps retrying is alive. Neither does a running
     handler, whose time limit is up to its author; running handlers are listed separately.

@@ -1,4 +1,4 @@
-"""Polls one thread: reads what is new, puts it in order, and has it handled."""
+"""Poll one thread, and yield its new events in order."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from chatbot.polling.thread_list import is_covered
 from chatbot.service.budget import Operation
 
 NOTIFIED_POLL_SECONDS: Final = 1.0
-"""Between two looks for which Event Grid has woken a thread, in the long run: 60 a minute, of the 200 allowed."""
+"""Average seconds between polls caused by Event Grid: 60 per minute, of 200 that the service allows."""
 
 NOTIFIED_POLLS_AT_ONCE: Final = 4
-"""So many further looks may follow at once before they are that far apart: people who talk are heard at once."""
+"""Maximum burst of such polls, so that messages in an active conversation are read at once."""
 
 
 class ThreadPoller:
-    """The polls of one thread, one after the other.
+    """Polls one thread.
 
     Args:
-        context: the bot's environment.
-        commits: what is known and owed in the thread.
-        presence: the bot's comings and goings in the thread.
-        polled_ms: the service's time at which the thread was last known to be read; None if it was not.
+        context: The bot's environment.
+        commits: Cursor, outbox and receipts of the thread.
+        presence: Presence of the bot in the thread.
+        polled_ms: Service time up to which the thread is known to be read; None if unknown.
 
     Attributes:
-        polled_ms: the service's time at the start of the last look that read everything.
-        activity_ms: the latest activity that the doorbell has told of and no look has covered yet; the service's time.
-        run_at: when the last look began, in seconds of the event loop's clock; None if none did.
-        last_message_at: when somebody last spoke in the thread, in seconds of the event loop's clock.
-        unhandled_ms: the version of the message that was seen and is not handled yet.
-        has_shown_removal: the last poll has shown that the bot was removed, and no return after it.
-        removal: the system message that tells of the bot's removal, as id to version; empty where none was shown.
+        polled_ms: Service time at the start of the last complete poll.
+        activity_ms: Service time of the latest activity in the thread list that no poll has covered yet.
+        run_at: Start of the last poll, in seconds of the event loop's clock; None before the first.
+        last_message_at: Time of the last message, in seconds of the event loop's clock.
+        unhandled_ms: Version of the first message that was seen but not handled.
+        has_shown_removal: The last poll has shown the bot's removal, and no return after it.
+        removal: System message of the bot's removal, as id to version; empty if none was shown.
     """
 
     __slots__ = (
@@ -90,48 +90,48 @@ class ThreadPoller:
         self.last_message_at = anyio.current_time() - max(0.0, context.clock() - self._commits.cursor.top / 1000)
 
     def restart(self) -> None:
-        """The bot came into the thread."""
+        """Reset the state after the bot has entered the thread; the next poll is a full one."""
         self._full_poll_at, self.last_message_at, self.removal = None, anyio.current_time(), {}
 
     def ignore_removal(self) -> None:
-        """The bot is in the thread whatever its messages say: the return may be shown late, or not at all."""
+        """Ignore the removal that was shown: the bot is in the thread, and its return may be shown late or never."""
         self._ignored_removal = max(self._ignored_removal, *self.removal, 0)
         self.removal = {}
 
     @property
     def has_polled(self) -> bool:
-        """Whether the thread was read since the bot has started, or has come in."""
+        """Whether the thread was fully polled since the bot started or entered it."""
         return self._full_poll_at is not None
 
     def note_activity(self, stamp_ms: int) -> None:
-        """The doorbell tells of activity at this time, the service's, epoch ms."""
+        """Record activity from the thread list, at this service time, epoch ms."""
         self.activity_ms = max(stamp_ms, self.activity_ms or 0)
 
     def mark_notified(self) -> None:
-        """Event Grid tells that something has happened."""
+        """Record that Event Grid has reported activity."""
         self._is_notified = True
 
     def next_notified_poll(self, now: float) -> float:
-        """When a look may follow what Event Grid tells: at once, unless it has told of much lately.
+        """Return when the next poll caused by Event Grid may start.
 
-        Anybody who may deliver can tell of a thread as often as he likes, and each look takes of its quota.
+        Such polls are limited, because anyone who may deliver events could otherwise exhaust the thread's quota.
         """
         return max(now, self._notified_until - NOTIFIED_POLLS_AT_ONCE * NOTIFIED_POLL_SECONDS)
 
     def interrupt(self) -> None:
-        """End the look that is under way, if it is waiting for the service; a handler is left to finish."""
+        """Interrupt a poll that waits for the service; a running handler continues."""
         if self._poll is not None:
             self._poll.interrupt()
 
     async def events(self) -> AsyncGenerator[tuple[Event, dict[int, int]]]:
-        """Poll the thread, and yield what is new: each event, with the message that tells of it, as id to version.
+        """Poll the thread, and yield its new events, each with its message as id to version.
 
-        Whoever takes an event handles it and commits before it takes the next one: thread order depends on it, and the
-        base of the cursor rises in the end because everything that was shown is committed.
+        The caller must handle and commit each event before it requests the next one. Thread order depends on it, and
+        the cursor's base rises at the end only because everything shown has been committed.
 
         Raises:
-            ServiceError: the thread cannot be read now.
-            TryAgain, StoreError: as `EventProcessor.handle`.
+            ServiceError: The thread cannot be read now.
+            TryAgain, StoreError: As `EventProcessor.handle`.
         """
         now = self.run_at = anyio.current_time()
         if self._is_notified:
@@ -165,12 +165,12 @@ class ThreadPoller:
         await self._finish(poll, shown_before, is_full=is_full)
 
     async def _finish(self, poll: Poll, shown_before: int, *, is_full: bool) -> None:
-        """Everything that a poll has shown was handled.
+        """Apply a poll after everything that it has shown was handled.
 
         Args:
-            poll: the poll.
-            shown_before: the highest version that earlier polls have shown.
-            is_full: it was a full poll.
+            poll: The poll.
+            shown_before: Highest version shown by earlier polls.
+            is_full: It was a full poll.
         """
         self._context.ongoing.record_success("read", place=self._state.key)
         if is_full and self._state.membership.is_reported_out:
@@ -183,14 +183,15 @@ class ThreadPoller:
             self._commits.raise_base(poll.top)
 
     def _check_activity(self, shown_before: int) -> None:
-        """A look has ended; the doorbell's news are covered if it began clearly after them.
+        """Clear the recorded activity if the poll that has ended covers it; otherwise poll again soon.
 
         Args:
-            shown_before: the highest version that earlier looks have shown.
+            shown_before: Highest version shown by earlier polls.
         """
         is_unseen = self.activity_ms is not None and self._shown < self.activity_ms
         if is_unseen or (self._is_notified and self._shown <= shown_before):
-            self.last_message_at = anyio.current_time()  # what has rung does not show yet, and may show late
+            # The reported message is not visible yet and may become visible late: poll as if it had just been sent.
+            self.last_message_at = anyio.current_time()
         self._is_notified = False
         if self.activity_ms is not None and is_covered(self.activity_ms, self.polled_ms):
             self.activity_ms = None
@@ -203,7 +204,7 @@ class ThreadPoller:
         return incremental_poll(service, thread, cursor, budget, polled_ms=self.polled_ms)
 
     def _note_batch(self, poll: Poll, batch: list[ChatMessage], *, begun: float) -> None:
-        # Until the poll ends, the outbox takes an own message that was shown for the proof of its send.
+        # Until the poll ends, own messages that it has shown prove to the outbox that they were sent.
         self._commits.proofs = poll.keys
         self._context.monitor.lane_at_work(self._state.key)
         if batch:
@@ -211,15 +212,15 @@ class ThreadPoller:
         self._shown = max(self._shown, *(message.version for message in batch), 0)
 
     def _in_order(self, batch: list[ChatMessage]) -> list[ChatMessage]:
-        """The batch in the order in which things happened."""
+        """Return the messages of a batch in the order of their changes."""
         cursor = self._commits.cursor
         return sorted(batch, key=lambda message: order_key(cursor.classify(message), message))
 
     async def _is_settled_by_membership(self, message: ChatMessage, poll: Poll) -> bool:
-        """Deal with what a message means to a bot that was removed, or came back, while it did not poll.
+        """Apply the bot's removals and returns that happened between polls to a message.
 
         Returns:
-            Whether nothing else is to be done about the message. A removal that no return follows ends the poll: see
+            Whether the message needs no further handling. A removal without a return ends the poll: see
             `has_shown_removal`.
         """
         state, cursor = self._state, self._commits.cursor
@@ -247,9 +248,9 @@ class ThreadPoller:
         return False
 
     async def _event_of(self, message: ChatMessage) -> Event | None:
-        """Return the event that a message tells of; None if it tells of none.
+        """Return the event of a message; None if it has none.
 
-        An own message is the proof that its action was sent, whatever the send itself returned.
+        An own message proves that its action was sent, whatever the request returned.
         """
         commits = self._commits
         change = commits.cursor.classify(message)
@@ -272,16 +273,16 @@ class ThreadPoller:
         return event
 
     def _note_message(self, message: ChatMessage) -> None:
-        """Note that the thread is alive, and that others used up its shared quota."""
+        """Record that the thread is active, and count the message against the thread's shared quota."""
         now = anyio.current_time()
         self.last_message_at = now
         self._commits.receipts.count_people(message)
         if message.participants:
             self._state.people = None
-        # By the service's clock: ours may be wrong, and what others have used up of the quota must be known.
+        # By the service's clock, because this machine's may be wrong: the age decides in which window it counts.
         read_ms = self._poll.server_time_ms if self._poll is not None else None
         age = 0.0 if read_ms is None else (read_ms - message.version) / 1000
         if message.is_said and age < 60:
-            # Another bot of this process has counted what it said already.
+            # Another bot of this process has already counted its own message.
             change = None if message.sender in self._context.shared.users else message.version
             self._state.budget.count_other(Operation.WRITE_MESSAGE, now - max(0.0, age), change)

@@ -1,8 +1,8 @@
 """Queue of turns: due work of threads first, then periodic polls limited to a rate.
 
-A *call* is a turn that something requests at its own time: a change in the thread list, a timer, an action, a retry. A
-*beat* is a periodic poll without a request, paced by `RateLimitedPolls`. Calls go first, but never so many in a row
-that periodic polls starve.
+A *request* asks for a turn at a certain time: for a change in the thread list, a timer, an action or a retry. A
+*periodic poll* needs no request and is paced by `RateLimitedPolls`. Requests go first, but never so many in a row that
+periodic polls starve.
 
 Rules of this module:
 
@@ -107,7 +107,7 @@ class RateLimitedPolls:
 
 
 REQUESTS_IN_A_ROW: Final = 8
-"""Maximum number of calls in a row before a due periodic poll gets its turn."""
+"""Maximum number of requests served in a row before a due periodic poll gets its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +115,8 @@ class NextRun:
     """When a lane needs its next turn.
 
     Args:
-        call: Seconds until work is due; None if there is none.
-        beat: Seconds, before stretching, until the next periodic poll; None for no poll.
+        due_in: Seconds until work is due; None if there is none.
+        poll_in: Seconds, before stretching, until the next periodic poll; None for no poll.
     """
 
     due_in: float | None = None
@@ -124,7 +124,7 @@ class NextRun:
 
 
 class PollQueue:
-    """Queue of turns. A thread has at most one call and one periodic poll, and one turn serves both.
+    """Queue of turns. A thread has at most one request and one periodic poll, and one turn serves both.
 
     Args:
         rate: Maximum periodic polls per second.
@@ -146,7 +146,7 @@ class PollQueue:
         return self._periodic_polls.stretch
 
     def request(self, thread: ThreadId, due: float) -> None:
-        """Schedule a turn at `due`; an earlier scheduled call stays."""
+        """Request a turn at `due`; an earlier request stays."""
         self._requests.set_earlier(thread, due)
 
     def start_periodic(self, thread: ThreadId, pause: float, now: float, *, phase: float) -> None:
@@ -164,8 +164,8 @@ class PollQueue:
 
     def first(self) -> tuple[ThreadId, float] | None:
         """Return the thread whose turn is due first, and when; None if none waits. Ignores the rate limit."""
-        waiting = [one for one in (self._requests.first(), self._periodic_polls.first()) if one is not None]
-        return min(waiting, key=lambda one: one[1], default=None)
+        turns = [turn for turn in (self._requests.first(), self._periodic_polls.first()) if turn is not None]
+        return min(turns, key=lambda turn: turn[1], default=None)
 
     def next_due(self) -> float | None:
         """Return when `take` returns the next thread; None if none waits."""

@@ -1,7 +1,7 @@
-"""How a bot comes into a thread, leaves it, and is looked for: what is written down and told to handlers on the way.
+"""Join and leave threads: check the membership, store the result, and report it to the handlers.
 
-`Membership` says what proves what. Here are the requests that find it out, and the events that follow from it. Leaving
-loses nothing: the cursor stays, and what is pending is parked until the bot is in again or has been out for too long.
+`Membership` decides what proves a removal; this module makes the requests and handles the resulting events. Leaving
+loses nothing: the cursor is kept, and pending work is parked until the bot returns or the work expires.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from chatbot.stores.writes import BeginStay, EnterThread, LeaveThread, SaveThrea
 
 
 class ThreadPresence:
-    """The comings and goings of a bot in one thread.
+    """Presence of a bot in one thread.
 
     Args:
-        context: the bot's environment.
-        processor: handles the events of the thread.
-        answers: tells a refusal by this thread from trouble of the bot.
-        is_new: the store does not know the thread.
+        context: The bot's environment.
+        processor: Handles the events of the thread.
+        answers: Tells a refusal by this thread from trouble of the bot.
+        is_new: The thread is not stored yet.
     """
 
     __slots__ = ("_answers", "_commits", "_context", "_processor", "_seems_deleted", "_state", "is_new")
@@ -60,7 +60,7 @@ class ThreadPresence:
     # ── coming in ─────────────────────────────────────────────────────────────────────────────────────────────
 
     async def join(self) -> None:
-        """Find where the thread begins for the bot, and tell the handlers; or go on where it was left."""
+        """Enter the thread: find where it begins for the bot and report `ThreadJoined`, or continue a stored thread."""
         context, state = self._context, self._state
         if not self.is_new:
             people = await count_people(context.service, state.key, state.budget)
@@ -86,7 +86,7 @@ class ThreadPresence:
         state.log.info("thread.joined", floor=floor, people=arrival.people)
 
     async def _enter(self, people: int) -> None:
-        """Take up what was parked; the next poll tells the handlers that the bot is in again."""
+        """Resume parked work. The next poll reports to the handlers that the bot is back."""
         state = self._state
         await self._commits.commit([EnterThread(state.key)], {})
         self._commits.receipts.recount(people, self._context.conversations.now_ms)
@@ -94,10 +94,10 @@ class ThreadPresence:
         state.log.info("thread.rejoined", people=people, parked=len(self._commits.outbox))
 
     async def handle_joined(self, arrival: MessageId | None) -> None:
-        """Tell the handlers that the bot is in again.
+        """Report the bot's return to the handlers.
 
         Args:
-            arrival: the system message that lists it; None if a full poll shows none.
+            arrival: System message that lists the bot as added; None if a full poll shows none.
         """
         state = self._state
         event = ThreadJoined(
@@ -116,19 +116,23 @@ class ThreadPresence:
     # ── leaving ───────────────────────────────────────────────────────────────────────────────────────────────
 
     async def handle_left(self, removal: ChatMessage) -> None:
-        """Tell the handlers of an absence that is over already; a poll shows how it began."""
+        """Report an absence that is already over to the handlers.
+
+        Args:
+            removal: System message that began the absence.
+        """
         event = self._thread_left(time_of(removal.number), is_deleted=False)
         await self._processor.handle(event, {removal.number: removal.version})
 
     async def leave(self, seen: dict[int, int], *, is_deleted: bool) -> int:
-        """Park what is pending and tell the handlers, once: it is proven that the bot is not in the thread any more.
+        """Park pending work and report the proven removal to the handlers, once.
 
         Args:
-            seen: the system message that tells of the removal, as id to version; empty where none does.
-            is_deleted: the list of threads shows the thread as deleted.
+            seen: System message of the removal, as id to version; empty if there is none.
+            is_deleted: The thread list shows the thread as deleted.
 
         Returns:
-            The time, epoch ms.
+            The current time, epoch ms.
         """
         context, state, membership = self._context, self._state, self._state.membership
         now, left_ms = anyio.current_time(), context.conversations.now_ms
@@ -160,14 +164,14 @@ class ThreadPresence:
         )
 
     async def check(self) -> Sighting:
-        """Look for the bot in the thread: in the list of participants, and in what the thread says of it.
+        """Look for the bot in the participant list, and for its removal in the messages.
 
-        A refusal proves nothing by itself: a token of the wrong scope is refused in the same words. It counts only if
-        the service answers the bot elsewhere at the same time.
+        A refusal alone proves nothing: a token of the wrong scope is refused with the same error. It counts only if the
+        service answers the bot elsewhere at the same time.
 
         Raises:
-            TryAgain: it is too early to ask.
-            ServiceError: neither can be read.
+            TryAgain: The quota forbids a request now.
+            ServiceError: Neither the participant list nor the messages can be read.
         """
         context, state = self._context, self._state
         if delay := state.budget.delay(Operation.LIST_PARTICIPANTS, anyio.current_time()):
@@ -195,29 +199,29 @@ class ThreadPresence:
 
     @property
     def age(self) -> float:
-        """For how many seconds the bot has been out of the thread."""
+        """Seconds for which the bot has been out of the thread."""
         return self._state.age(self._context.conversations.now_ms)
 
     def next_probe(self) -> float | None:
-        """Return the seconds until the bot is looked for although nothing asks for it; None for never."""
+        """Return the seconds until the next timed probe; None if there is none."""
         if not self._context.serves(self._state.key):
             return None
         retention = self._context.settings.retention.total_seconds()
         return self._state.membership.next_probe(anyio.current_time(), self.age, retention)
 
     def postpone_probe(self) -> float | None:
-        """Let the next probe wait, after one has failed; return the seconds until it."""
+        """Schedule the next timed probe after a failed one, and return the seconds until it."""
         self._state.membership.postpone_probe(anyio.current_time(), self.age, jittered(1.0))
         return self.next_probe()
 
     def resume(self) -> float | None:
-        """Go on outside, where an earlier process has left the thread; return the seconds until the first turn."""
+        """Resume a thread that an earlier process has left; return the seconds until the first turn."""
         self._state.membership.postpone_probe(anyio.current_time(), self.age, jittered(0.5, 0.0))
         expiry = self._parking.next(self.age) or 0.0 if self._is_parked else None
         return earliest(self.next_probe(), expiry)
 
     async def probe(self) -> bool:
-        """Look whether the bot is in the thread again; return False if it is not, or that cannot be told."""
+        """Check whether the bot is in the thread again; return False if it is not, or if the check failed."""
         state = self._state
         if state.budget.delay(Operation.LIST_PARTICIPANTS, anyio.current_time()):
             return False
@@ -232,7 +236,7 @@ class ThreadPresence:
         return True
 
     async def expire(self) -> float | None:
-        """Give up what has waited too long for the bot to come back; return the seconds until there is more."""
+        """Give up work that has waited too long for the bot's return; return the seconds until the next expiry."""
         age, outbox, conversations = self.age, self._commits.outbox, self._context.conversations
         reason = "the bot is not in the thread"
         while self._parking.expires_replies(age) and (outbox or outbox.next_failure()):

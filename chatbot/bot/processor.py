@@ -1,7 +1,7 @@
-"""Handles one event: runs the handlers, and commits everything that came of it at once.
+"""Handle one event: run the handlers, and commit the whole outcome in one transaction.
 
-What was seen, the actions, the receipt that is owed and, at last, the dead letter go together or not at all. If the
-commit fails nothing has happened, and the next poll shows the event again.
+The handled message, the actions, the due receipt and a dead letter are committed together or not at all. If the commit
+fails, nothing has happened, and the next poll shows the event again.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from chatbot.stores.writes import DropDeadLetter, Enqueue, OweReceipt, ReopenRow
 
 
 class EventProcessor:
-    """Handles the events of one thread, or those outside threads, one after the other.
+    """Handles the events of one thread, or those outside threads, one at a time.
 
     Args:
-        context: the bot's environment.
-        commits: what is known and owed in the thread.
-        retries: runs the handlers until an event is done with.
-        write_behind: knows the latest version of every thread.
-        route: hands rows to the outboxes of their threads, as an action may go to another thread.
+        context: The bot's environment.
+        commits: Cursor, outbox and receipts of the thread.
+        retries: Runs the handlers until an event is committed or given up.
+        write_behind: Knows the latest version of every thread.
+        route: Hands rows to the outboxes of their threads, because an action may target another thread.
     """
 
     __slots__ = ("_context", "_route", "_state", "_write_behind", "commits", "retries")
@@ -53,33 +53,33 @@ class EventProcessor:
         self.retries = retries
 
     async def handle(self, event: Event, seen: dict[int, int], *writes: Write) -> None:
-        """Run the handlers on an event and commit what came of it, `writes` included.
+        """Run the handlers on an event and commit the outcome together with `writes`.
 
         Args:
-            event: what happened.
-            seen: the message that tells of it, as id to version; the cursor moves past it in the same commit.
-            writes: what else belongs into the commit.
+            event: The event.
+            seen: Message of the event, as id to version; the cursor moves past it in the same commit.
+            writes: Further writes of the commit.
 
         Raises:
-            TryAgain: the handler failed and may be tried again; nothing was committed.
-            StoreError: nothing was committed.
+            TryAgain: The handler failed and will be retried; nothing was committed.
+            StoreError: Nothing was committed.
         """
         await self.retries.run(event, partial(self._commit_outcome, event, seen, writes))
 
     async def handle_due(self) -> None:
-        """Handle the timers and dialogs that are due here, as long as the outbox has room for what comes of it.
+        """Handle due timers and dialogs, as long as the outbox is not full.
 
         Raises:
-            TryAgain, StoreError: as `handle`.
+            TryAgain, StoreError: As `handle`.
         """
         while await self.handle_next_due():
             await self.flush()
 
     async def handle_next_due(self) -> bool:
-        """Handle what is due first here; False if nothing is, or the outbox has no room for what comes of it.
+        """Handle the first due timer or dialog; return False if there is none, or if the outbox is full.
 
         Raises:
-            TryAgain, StoreError: as `handle`.
+            TryAgain, StoreError: As `handle`.
         """
         if self.commits.outbox.is_full or self._context.is_stopping:
             return False
@@ -91,17 +91,17 @@ class EventProcessor:
         return True
 
     async def retry_letter(self, letter: DeadLetter, *, is_wanted: Callable[[DeadLetter], bool]) -> None:
-        """Try a dead letter again, once: it is dropped if that succeeds and stays if it does not.
+        """Retry a dead letter once. It is dropped if the retry succeeds, and kept if it fails.
 
         Args:
-            letter: what to try.
-            is_wanted: whether it is to stay if it fails; it may be dropped while its handler runs.
+            letter: The dead letter.
+            is_wanted: Returns whether to keep it after a failure; it may be dropped while its handler runs.
         """
         event = letter.event
         if isinstance(event, ActionFailed):
             await self._retry_action(letter, event)
             return
-        # Noted before it runs: if its handler kills the process, the next process does not try it again by itself.
+        # Recorded before the retry: if its handler kills the process, the next process does not retry it by itself.
         await self.commits.commit([SaveDeadLetter(replace(letter, attempts=letter.attempts + 1, is_revived=False))], {})
         outcome = await self.retries.try_once(
             event,
@@ -109,17 +109,17 @@ class EventProcessor:
             number=letter.attempts + 1,
         )
         if outcome.error is None:
-            self._state.log.info("letter.revived", letter=letter.id)
+            self._state.log.info("dead_letter.retried", letter=letter.id)
         elif is_wanted(letter):
             broken = await broken_streams(self._context, self.commits, event, outcome, letter.attempts + 1)
             kept = self.retries.letter(event, outcome, letter.attempts + 1)
             await self._commit_outcome(event, {}, [kept], Outcome(broken), ())
 
     async def _retry_action(self, letter: DeadLetter, event: ActionFailed) -> None:
-        """Try an action again; it counts as journalled now, because the proof of a send begins at that time."""
+        """Retry a failed action. Its creation time is set to now, because a proof read begins at that time."""
         key, created_ms = event.action_key, int(self._context.clock() * 1000)
         row = await self._context.find_row(key)
-        if row is None:  # its letter has outlived it
+        if row is None:  # the row was pruned, the letter was not
             row = row_of(
                 KeyedAction(key, event.action),
                 self._state.key,
@@ -133,18 +133,19 @@ class EventProcessor:
             self.commits.outbox.add(replace(row, status=RowStatus.PENDING, reason=None, created_ms=created_ms))
         else:
             await self.commits.commit([DropDeadLetter(letter.id)], {})
-        self._state.log.info("letter.revived", letter=letter.id)
+        self._state.log.info("dead_letter.retried", letter=letter.id)
 
     async def give_up_action(
         self, event: ActionFailed, failed: SettleRow, *, caused_by: UserId | None, is_reported: bool = True
     ) -> None:
-        """Keep an action that will never be done as a dead letter, and tell the handlers, once.
+        """Make a dead letter of an action that has failed for good, and run the handlers of its failure once.
 
         Args:
-            event: what the handlers hear.
-            failed: the end of its row, in the same commit: neither is there without the other.
-            caused_by: whose doing caused the row.
-            is_reported: False for what such a handler had asked for itself, or failures would go on for ever.
+            event: The failure, as the handlers receive it.
+            failed: Settles the action's row, in the same commit as the dead letter.
+            caused_by: Person who caused the action.
+            is_reported: Run the handlers. False for actions of such a handler, whose failures would otherwise cause
+                further failures endlessly.
         """
         failure = Rejected(event.reason)
         letter = self.retries.letter(event, Outcome(handler=type(event.action).__name__, error=failure), 1, caused_by)
@@ -160,11 +161,11 @@ class EventProcessor:
                 [failed, letter],
                 [failed, letter],
             )
-        if outcome.handler is None:  # no handler deals with it, so a test must hear of it
+        if outcome.handler is None:  # no handler took it, so a test must see it
             self._context.report_failure(event, Rejected(f"{type(event.action).__name__} was refused: {event.reason}"))
 
     async def commit_dead_letters(self, writes: Sequence[Write]) -> None:
-        """Commit the end of timers and dialogs that are given up, their dead letters among the writes."""
+        """Commit the writes that give up timers and dialogs, dead letters included, and log these."""
         await self.commits.commit(writes, {})
         for write in writes:
             if isinstance(write, SaveDeadLetter):
@@ -182,11 +183,11 @@ class EventProcessor:
         outcome: Outcome,
         further: Sequence[Write],
     ) -> None:
-        """Turn an outcome into rows and commit it; only then let the outboxes have the rows.
+        """Convert an outcome to rows and commit it; only then pass the rows to the outboxes.
 
-        All of it is computed before the commit and inside the guarded step of the retry loop: whatever cannot be made
-        of a handler's output fails the event, not the lane. An outbox that got a row before its commit might send
-        what a failed commit forgets, and the retry would send it under the same key with another text.
+        Everything is computed before the commit and inside the guarded step of the retry loop, so that output that
+        cannot be processed fails the event, not the lane. If an outbox received a row before its commit, it could send
+        a message that a failed commit forgets, and the retry would send another text under the same key.
         """
         rows = self._rows_for(outcome, event)
         due = receipts_in(outcome.keyed_actions, self._state.key)
@@ -202,7 +203,7 @@ class EventProcessor:
             self._route(rows)
 
     def _rows_for(self, outcome: Outcome, event: Event) -> list[OutboxRow]:
-        """Return the rows that journal an outcome's actions, except receipts, which the thread owes itself."""
+        """Return the rows that journal an outcome's actions, except receipts, which are stored with the thread."""
         created_ms = int(self._context.clock() * 1000)
         rows: list[OutboxRow] = []
         for keyed in outcome.keyed_actions:
@@ -210,7 +211,7 @@ class EventProcessor:
                 continue
             target = target_of(keyed.action, self._state.thread)
             if target is None:
-                self._state.log.error("action.dropped", action=type(keyed.action).__name__, reason="it names no thread")
+                self._state.log.error("action.dropped", action=type(keyed.action).__name__, reason="it has no thread")
                 continue
             after = self._write_behind.latest_version(target)
             if isinstance(event, MessageEvent) and target == self._state.thread:
@@ -231,16 +232,16 @@ class EventProcessor:
     # ── sending ───────────────────────────────────────────────────────────────────────────────────────────────
 
     async def flush(self) -> float | None:
-        """Let the outbox send; return the seconds after which there is more to send.
+        """Send pending actions; return the seconds until more can be sent.
 
-        What it had to give up is an event like any other, and a dead letter.
+        Each action that failed for good is handled as an event, and becomes a dead letter.
         """
         pause = await self.commits.outbox.flush()
         await self.report_failures()
         return pause
 
     async def report_failures(self) -> None:
-        """Handle what the outbox had to give up."""
+        """Handle the actions that the outbox has given up."""
         outbox = self.commits.outbox
         while (failure := outbox.next_failure()) is not None:
             row, reason = failure

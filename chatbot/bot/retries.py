@@ -1,15 +1,15 @@
-"""How often the event in hand was tried, and what comes after a failure: another attempt, or a dead letter.
+"""Count the attempts at an event, and decide after a failure: another attempt, or a dead letter.
 
-In an unbroken process the count is kept here. After a process that died in the middle of something, each lane notes
-an attempt in the store *before* its handler runs, until one of its commits has succeeded: a handler that kills the
-process ends as a dead letter too. Whatever was running when the process died again runs alone from then on, so that
-only the guilty one is counted further; one that waits for its next attempt when the process is killed is not to blame.
+Attempts are counted in memory. After a process that died, each lane also records an attempt in the store *before*
+its handler runs, until one of its commits has succeeded: a handler that kills the process also ends as a dead letter.
+Handlers that were running when the process died run one at a time from then on, so that only the handler at fault is
+counted again. A handler that was waiting for its next attempt is not counted.
 
-A handler that runs for more than a minute is noted in any process. A process that was told to stop and is ended while
-such a handler runs has *cut it off*, which is counted apart: restarting bots kills nobody.
+A handler that runs for more than a minute is always recorded. If a process that was asked to stop ends while such a
+handler runs, the handler was *cut off*. Cut-offs are counted separately, because a restart is not the handler's fault.
 
-`Attempts` counts, `RetryLoop` decides. Whoever lends the loop a way to commit says what else belongs into the
-transaction. If a commit finds that a state was changed since the handler read it, the handler runs again at once.
+`Attempts` counts, `RetryLoop` decides. The caller of the loop passes a function that commits and adds its own writes to
+the transaction. If a state was changed since the handler read it, the handler runs again at once.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ from chatbot.stores.records import Attempt, DeadLetter, Progress, letter_id
 from chatbot.stores.writes import BeginAttempt, EndAttempt, SaveDeadLetter, Write
 
 MAX_KILLS: Final = 3
-"""How often a process may die while one handler runs."""
+"""Maximum number of process deaths while one handler runs."""
 
 MAX_CUTS: Final = 5
-"""How often a stop may cut off one handler that had run for more than a minute, or did not end when canceled."""
+"""Maximum number of stops that cut off one handler that has run for more than a minute or has ignored cancellation."""
 
 
 class TryAgain(Exception):
-    """The handler of the event in hand failed and is to be tried again after a pause.
+    """The current event must be retried after a pause.
 
     Args:
-        pause: seconds.
+        pause: Seconds.
     """
 
     def __init__(self, pause: float) -> None:
@@ -58,15 +58,16 @@ class TryAgain(Exception):
 
 
 class Attempts:
-    """The attempts at the event in hand, of one lane.
+    """Attempts of one lane at its current event.
 
     Args:
-        thread: whose lane.
-        unfinished: what an earlier process noted before it died.
-        is_suspicious: the last process died, and nothing was committed here since.
+        thread: Key of the lane's thread.
+        unfinished: Attempt that an earlier process recorded before it died.
+        is_suspicious: The last process died, and this lane has not committed since.
 
     Attributes:
-        handler: the handler, or error handler, that notes are about.
+        handler: The handler or error handler that is recorded.
+        is_recorded: The running attempt is recorded in the store.
     """
 
     __slots__ = (
@@ -93,10 +94,10 @@ class Attempts:
         self.is_suspicious = is_suspicious or unfinished is not None
 
     def check_pause(self, event: Event) -> None:
-        """Let nobody try before its time.
+        """Check that the event's pause is over.
 
         Raises:
-            TryAgain: it is too early.
+            TryAgain: It is not.
         """
         now = anyio.current_time()
         if event.key == self._event_key and now < self._not_before:
@@ -104,15 +105,15 @@ class Attempts:
 
     @property
     def pause_left(self) -> float:
-        """Seconds until the event in hand may be tried again; 0 when it may be now, or none is."""
+        """Seconds until the current event may be retried; 0 if it may be now, or if there is none."""
         return max(0.0, self._not_before - anyio.current_time())
 
     def kills(self, event: Event) -> int:
-        """How often an earlier process has died in the handler of this event."""
+        """Return how often a process has died while the handler of this event ran."""
         return self._of(event).count
 
     def cuts(self, event: Event) -> int:
-        """How often an earlier process was stopped while the handler of this event had run for long."""
+        """Return how often a stop has cut off the handler of this event."""
         return self._of(event).cuts
 
     def _of(self, event: Event) -> Attempt:
@@ -121,16 +122,16 @@ class Attempts:
         )
 
     def last_handler(self, event: Event) -> str:
-        """The handler that ran when an earlier process died, or was stopped, over this event; "" if none is known."""
+        """Return the handler that ran when an earlier process died or was stopped; "" if unknown."""
         return self._of(event).handler
 
     def record_start(self, event: Event, handler: str) -> BeginAttempt:
-        """What to write before a handler of a suspicious lane runs."""
+        """Return the write to commit before a handler of a suspicious lane runs."""
         self.handler = handler
         return self._record(event, Progress.RUNNING)
 
     def record_long_running(self, event: Event) -> BeginAttempt:
-        """What to write when the handler has run for more than a minute, or did not end when canceled."""
+        """Return the write that records a handler that has run for more than a minute or has ignored cancellation."""
         return self._record(event, Progress.LONG)
 
     def _record(self, event: Event, progress: Progress) -> BeginAttempt:
@@ -138,56 +139,56 @@ class Attempts:
         return BeginAttempt(self._thread, replace(self._of(event), progress=progress, handler=self.handler))
 
     def clear_record(self, event: Event) -> Write:
-        """What to write when a noted handler has failed but the process lives: this attempt was no kill."""
+        """Return the write that clears the record after a failure: the process survived this attempt."""
         self.is_recorded = False
         known = self._of(event)
         return BeginAttempt(self._thread, known) if known.count or known.cuts else EndAttempt(self._thread)
 
     def number(self, event: Event) -> int:
-        """Which attempt at this event the next one is, from 1."""
+        """Return the number of the next attempt at this event, from 1."""
         return self.kills(event) + (self._failures if event.key == self._event_key else 0) + 1
 
     def failed(self, event: Event) -> int:
-        """Count a failure; returns which one it was, from 1."""
+        """Count a failure; return its number, from 1."""
         if event.key != self._event_key:
             self._event_key, self._failures = event.key, 0
         self._failures += 1
         return self._failures
 
     def retry_after(self, pause: float) -> TryAgain:
-        """What to raise so that the event is tried again after this pause."""
+        """Return the exception that makes the lane retry the event after this pause."""
         self._not_before = anyio.current_time() + pause
         return TryAgain(pause)
 
     def end(self) -> list[Write]:
-        """What to write in the commit that ends the attempt."""
+        """Return the writes for the commit that ends the attempt."""
         return [EndAttempt(self._thread)] if self._has_begun or self._unfinished else []
 
     def committed(self) -> None:
-        """That commit has succeeded: nothing here is suspicious any more."""
+        """Reset after that commit has succeeded; the lane is no longer suspicious."""
         self._event_key, self._failures, self._not_before = "", 0, 0.0
         self._unfinished, self._has_begun, self.is_recorded, self.is_suspicious = None, False, False, False
 
 
 ABANDONED_PAUSE: Final = 30.0
-"""Seconds after which a lane with an abandoned handler gets a turn, if the handler does not end before."""
+"""Seconds until the next turn of a lane with an abandoned handler, unless the handler ends earlier."""
 
 MAX_CONFLICTS: Final = 10
-"""How often a handler runs again at once, before its conflict counts as trouble with the store."""
+"""Maximum number of immediate repetitions after a state conflict; then it counts as a failure of the store."""
 
 Commit: TypeAlias = Callable[[Outcome, Sequence[Write]], Awaitable[None]]
-"""Commits what came of an event, together with these writes."""
+"""Commits the outcome of an event, together with further writes."""
 
 
 class AttemptJournal:
-    """What the retry loops of one bot share: the notes of handlers that run for long, and the turn of suspects.
+    """Journal shared by the retry loops of one bot: records long-running handlers, and serializes suspects.
 
     Args:
-        context: the bot's environment.
+        context: The bot's environment.
 
     Attributes:
-        suspect: held while a handler runs that ran when an earlier process died; such handlers run one by one, so that
-            the next death tells which of them is guilty.
+        suspect: Held while a handler runs that was running when an earlier process died. Such handlers run one at a
+            time, so that the next death shows which of them is at fault.
     """
 
     def __init__(self, context: BotContext) -> None:
@@ -197,12 +198,12 @@ class AttemptJournal:
         self.suspect = anyio.Lock()
 
     def add_long_running(self, loop: RetryLoop, running: RunningCode) -> None:
-        """Have it noted in the store, soon, that a handler runs for long; in callbacks of the event loop, too."""
+        """Queue a long-running handler to be recorded in the store; safe in event loop callbacks."""
         self._unrecorded.append((loop, running))
         self._changed.set()
 
     async def run(self) -> None:
-        """Note handlers that run for long, until canceled."""
+        """Record queued long-running handlers, until canceled."""
         while True:
             await self._changed.wait()
             self._changed = anyio.Event()
@@ -215,15 +216,15 @@ class AttemptJournal:
 
 
 class RetryLoop:
-    """Runs handlers on the events of one thread, one after the other, until each is done with.
+    """Runs handlers on the events of one thread until each event is committed or given up.
 
     Args:
-        context: the bot's environment.
-        handlers: what runs the handlers.
-        journal: what the retry loops of the bot share.
-        commits: what is known and owed in the thread.
-        unfinished: an attempt that an earlier process noted before it died.
-        wake: gives a thread's lane a turn; in callbacks of the event loop, too.
+        context: The bot's environment.
+        handlers: Runs the handlers.
+        journal: Shared by the retry loops of the bot.
+        commits: Cursor, outbox and receipts of the thread.
+        unfinished: Attempt that an earlier process recorded before it died.
+        wake: Schedules a turn of a thread's lane; safe in event loop callbacks.
     """
 
     __slots__ = (
@@ -264,11 +265,11 @@ class RetryLoop:
         self.attempts = Attempts(self._state.key, unfinished, is_suspicious=context.was_killed)
 
     async def run(self, event: Event, commit: Commit) -> None:
-        """Run the handlers on an event and have what came of it committed.
+        """Run the handlers on an event and commit the outcome.
 
         Raises:
-            TryAgain: the handler failed and may be tried again; nothing was committed.
-            StoreError: nothing was committed.
+            TryAgain: The handler failed and will be retried; nothing was committed.
+            StoreError: Nothing was committed.
         """
         self.check_not_abandoned()
         self.attempts.check_pause(event)
@@ -289,16 +290,16 @@ class RetryLoop:
                     await self._context.commit([self.attempts.clear_record(event)])
 
     async def _clear_record(self, event: Event, outcome: Outcome) -> Outcome:
-        """Take back the note of a handler that has failed: the process lives, so that this attempt was no kill."""
+        """Clear the record of a failed handler: the process survived, so the attempt must not count as a kill."""
         if outcome.error is not None and self.attempts.is_recorded:
             await self._context.commit([self.attempts.clear_record(event)])
         return outcome
 
     def check_not_abandoned(self) -> None:
-        """Let nothing start beside a handler that was abandoned here.
+        """Check that no abandoned handler still runs in this thread.
 
         Raises:
-            TryAgain: one still runs; the lane gets a turn as soon as it ends.
+            TryAgain: One does; the lane gets a turn as soon as it ends.
         """
         if (self._context.user, self._state.key) in self._context.shared.abandoned:
             raise TryAgain(ABANDONED_PAUSE)
@@ -307,7 +308,7 @@ class RetryLoop:
         """Run the handlers on an event.
 
         Raises:
-            TryAgain: an abandoned handler still runs here, be it the one that was started now.
+            TryAgain: An abandoned handler still runs here, possibly the one that was just started.
         """
         self.check_not_abandoned()
         if self._outcome is not None and self._outcome[0] == event.key:
@@ -326,15 +327,15 @@ class RetryLoop:
         return self._unless_abandoned(event, outcome)
 
     def is_long_running(self, now: float) -> bool:
-        """Whether a handler has run for more than a minute here, or was abandoned; in any thread."""
-        in_hand = self._current
+        """Return whether a handler has run for more than a minute here, or was abandoned. Thread-safe."""
+        current = self._current
         is_abandoned = (self._context.user, self._state.key) in self._context.shared.abandoned
-        return is_abandoned or (in_hand is not None and now - in_hand[1] > SLOW_SECONDS)
+        return is_abandoned or (current is not None and now - current[1] > SLOW_SECONDS)
 
     def long_running_write(self) -> Write | None:
-        """What notes the handler in hand as one that runs for long; None if there is none."""
-        in_hand, abandoned = self._current, self._outcome_of
-        event = in_hand[0] if in_hand is not None else abandoned
+        """Return the write that records the current handler as long-running; None if no handler runs."""
+        current, abandoned = self._current, self._outcome_of
+        event = current[0] if current is not None else abandoned
         return None if event is None else self.attempts.record_long_running(event)
 
     async def _give_up(self, event: Event, outcome: Outcome) -> Outcome:
@@ -344,7 +345,7 @@ class RetryLoop:
         return None if self._state.thread is None else ThreadLiveChannel(self._context, self._commits, event)
 
     def _limits(self, event: Event) -> RunLimits:
-        # Whatever a bot waits for at its start may take long.
+        # Handlers of the start have no time limit: the resources that they wait for may take long.
         timeout = None if isinstance(event, BotStarted) else self._context.settings.timeout
         before = partial(self._record_start, event) if self.attempts.is_suspicious else None
         return RunLimits(timeout, partial(self._slow, event), partial(self._abandoned, event), self._begun, before)
@@ -353,15 +354,15 @@ class RetryLoop:
         self._running = running
 
     def running(self, now: float) -> str | None:
-        """The handler that runs here, in a few words; None if there is none. In any thread."""
-        in_hand, running = self._current, self._running
-        if in_hand is None or running is None or running.task.done():
+        """Return a description of the handler that runs here; None if there is none. Thread-safe."""
+        current, running = self._current, self._running
+        if current is None or running is None or running.task.done():
             return None
         where = f"in thread {self._state.thread}" if self._state.thread else "in no thread"
-        return f"{running.owner.name} ({running.owner.place}) {where} for {now - in_hand[1]:.0f} s"
+        return f"{running.owner.name} ({running.owner.place}) {where} for {now - current[1]:.0f} s"
 
     def _unless_abandoned(self, event: Event, outcome: Outcome) -> Outcome:
-        """Return the outcome; that of an abandoned handler counts only once the handler has ended."""
+        """Return the outcome. The outcome of an abandoned handler is kept until the handler has ended."""
         if isinstance(outcome.error, Abandoned) and not outcome.error.running.task.done():
             self._outcome, self._outcome_of = (event.key, outcome), event
             raise TryAgain(ABANDONED_PAUSE)
@@ -382,10 +383,10 @@ class RetryLoop:
         self._journal.add_long_running(self, running)
 
     def _abandoned(self, event: Event, running: RunningCode) -> None:
-        """Keep the lane from starting anything, in this bot and in one that takes its place, until the handler ends.
+        """Block the lane, in this bot and in one that replaces it, until the abandoned handler ends.
 
-        The handler may still act. If the next event were handled beside it, the thread's order would be broken; and if
-        the event were given up at once, both its dead letter and its late effects would be there.
+        The handler may still act. Handling the next event in parallel would break the thread's order. Giving up the
+        event at once could leave both a dead letter and the late effects of the handler.
         """
         shared, owner = self._context.shared, running.owner
         key = (self._context.user, self._state.key)
@@ -396,7 +397,7 @@ class RetryLoop:
             place=owner.place,
             event_type=type(event).__name__,
             event_key=event.key,
-            hint="it did not end after it was canceled; nothing else is handled here until it does",
+            hint="it did not end after it was canceled; this thread handles no other event until it ends",
         )
         self._context.monitor.abandoned(owner.name)
         self.attempts.handler = owner.name
@@ -410,11 +411,11 @@ class RetryLoop:
         running.task.add_done_callback(ended)
 
     async def attempt(self, event: Event) -> Outcome:
-        """Run the handlers, unless they have killed the process, or were cut off, too often.
+        """Run the handlers, unless they have killed the process or were cut off too often.
 
         Raises:
-            TryAgain: an abandoned handler still runs here.
-            StoreError: an attempt could not be noted; the handler did not run.
+            TryAgain: An abandoned handler still runs here.
+            StoreError: The attempt could not be recorded; the handler did not run.
         """
         attempts = self.attempts
         if not attempts.is_suspicious:
@@ -423,26 +424,26 @@ class RetryLoop:
             return _killed_by(attempts.last_handler(event))
         if attempts.cuts(event) >= MAX_CUTS:
             return _cut_off(attempts.last_handler(event))
-        # Alone only what was running at a kill before: others shall not wait for each other's slow handlers.
+        # Only handlers that were running at a kill take turns: other handlers must not wait for slow ones.
         async with self._journal.suspect if attempts.kills(event) else nullcontext():
             return await self.handle(event)
 
     async def _record_start(self, event: Event, handler: str) -> None:
-        """Note a handler of a suspicious lane in the store before it runs, for as long as it runs."""
+        """Record a handler of a suspicious lane in the store before it runs."""
         await self._context.commit([self.attempts.record_start(event, handler)])
 
     async def _retry_or_give_up(self, event: Event, outcome: Outcome, error: Exception, commit: Commit) -> None:
-        """Have a failed event tried again, or keep it as a dead letter once it was tried often enough.
+        """Schedule another attempt at a failed event, or make it a dead letter after its last attempt.
 
         Raises:
-            TryAgain: it is tried again after a pause.
-            StoreError: nothing was committed.
+            TryAgain: The event is retried after a pause.
+            StoreError: Nothing was committed.
         """
         count = self.attempts.failed(event)
         if not outcome.is_final and count < outcome.retry.attempts:
             pause = jittered(outcome.retry.pause(count))
             self._log.debug("handler.retried", event_key=event.key, attempt=count, pause=round(pause, 1))
-            detail = f"{outcome.handler} fails with {kind_of(error)}, attempt {count}"
+            detail = f"{outcome.handler} failed with {kind_of(error)} in attempt {count}, and is retried"
             self._context.degraded.begin(
                 LANE_FAILING,
                 detail,
@@ -453,10 +454,10 @@ class RetryLoop:
             raise self.attempts.retry_after(pause)
         self._context.degraded.end(LANE_FAILING, place=retries_in(self._state.thread))
         count = max(count, self.attempts.kills(event))
-        # A handler that has killed the process is followed by nobody: an error handler may be what kills it.
+        # After a handler that has killed the process, no error handler runs: it may be what kills the process.
         is_deadly = self.attempts.kills(event) >= MAX_KILLS or self.attempts.cuts(event) >= MAX_CUTS
         last_words = Outcome() if is_deadly else await self._give_up(event, outcome)
-        # Half a text does not stand without a word: that of an error handler, or ours.
+        # An unfinished streamed text always gets a note: the reply of an error handler, or the default one.
         broken = await broken_streams(self._context, self._commits, event, outcome, count)
         if last_words.handler != outcome.handler:
             broken += await broken_streams(self._context, self._commits, event, last_words, count)
@@ -466,15 +467,15 @@ class RetryLoop:
         await self.settle(event, last_words, commit, [*outcome.writes, letter], [letter], broken)
 
     async def try_once(self, event: Event, commit: Commit, *, number: int) -> Outcome:
-        """Run the handlers once and commit what came of it; returns that, or the failure, of which nothing is written.
+        """Run the handlers once and commit the outcome; return it, or the failure, which is not committed.
 
         Args:
-            event: what to handle.
-            commit: commits what came of it.
-            number: which attempt it is, from 1.
+            event: The event.
+            commit: Commits the outcome.
+            number: Number of the attempt, from 1.
 
         Raises:
-            StoreError: nothing was committed.
+            StoreError: Nothing was committed.
         """
         with self._context.tracer.attempt(event, number):
             outcome = await self._clear_record(event, await self.handle(event))
@@ -489,22 +490,22 @@ class RetryLoop:
         fallback: Sequence[Write],
         broken: tuple[KeyedAction, ...] = (),
     ) -> None:
-        """Commit the last that is done about an event; if what handlers want cannot be committed, `least` is.
+        """Commit the final outcome of an event, or `fallback` if that outcome cannot be committed.
 
-        What tells people of broken streams is committed with `least`, too.
+        The notes about interrupted streams are committed with `fallback` as well.
 
         Raises:
-            StoreError: nothing was committed.
+            StoreError: Nothing was committed.
         """
-        said = await self._committed(event, outcome, commit, writes) if outcome.error is None else outcome
-        if said.error is not None:
+        committed = await self._committed(event, outcome, commit, writes) if outcome.error is None else outcome
+        if committed.error is not None:
             await commit(Outcome(broken), fallback)
 
     async def _committed(self, event: Event, outcome: Outcome, commit: Commit, writes: Sequence[Write] = ()) -> Outcome:
-        """Commit an outcome. What cannot be made of a handler's output is the handler's failure, not the lane's.
+        """Commit an outcome. Output that cannot be processed is a failure of the handler, not of the lane.
 
-        Everything that is computed from it belongs in `commit`: rows, pieces, keys, stored forms. Only trouble with
-        the store itself passes: it says nothing of the handler, and the event is met again.
+        Everything computed from a handler's output belongs in `commit`: rows, pieces, keys, stored forms. Only errors
+        of the store itself are raised: they are not the handler's fault, and the next poll shows the event again.
         """
         if outcome.error is not None:
             return outcome
@@ -525,7 +526,7 @@ class RetryLoop:
         return failed
 
     def letter(self, event: Event, outcome: Outcome, attempts: int, caused_by: UserId | None = None) -> SaveDeadLetter:
-        """What keeps an event that is given up."""
+        """Return the write that stores an event as a dead letter, and log it."""
         assert outcome.error is not None
         letter = DeadLetter(
             id=letter_id(self._context.user, self._state.thread, event.key),
@@ -537,7 +538,7 @@ class RetryLoop:
             caused_by=caused_by,
         )
         self._context.monitor.dead_lettered()
-        # What a handler raised may quote people; what the service said of an action does not.
+        # A handler's error text may quote people, so only its class is logged; a service's reason does not.
         reason = event.reason if isinstance(event, ActionFailed) else kind_of(outcome.error)
         self._log.error(
             "event.dead_lettered",
@@ -551,18 +552,18 @@ class RetryLoop:
 
 
 def retries_in(thread: ThreadId | None) -> str:
-    """The place, among reasons to be degraded, of an event of this thread that is tried again and again."""
+    """Return the place under which retries of this thread are reported as a degraded reason."""
     return f"{thread or ''} retries"
 
 
 def _killed_by(handler: str) -> Outcome:
-    text = f"the process died {MAX_KILLS} times while this was handled"
+    text = f"the process died {MAX_KILLS} times while this event was being handled"
     return Outcome(handler=handler, error=RuntimeError(text), is_final=True)
 
 
 def _cut_off(handler: str) -> Outcome:
     text = (
-        f"{MAX_CUTS} stops cut this off after it had run for more than a minute, or because it did not end when it was"
-        " canceled"
+        f"{MAX_CUTS} stops of the process interrupted this handler, which had run for more than a minute or had not"
+        " ended after it was canceled"
     )
     return Outcome(handler=handler, error=RuntimeError(text), is_final=True)

@@ -143,12 +143,12 @@ def _quota_left(budgets: list[Budget], now: float) -> dict[str, int]:
 
 
 def _running(bot: Bot, now: float) -> tuple[RunningHandler, ...]:
-    pulse = bot.context.monitor.heartbeats
+    heartbeats = bot.context.monitor.heartbeats
     found = [
-        RunningHandler(place, event, seconds, pulse.slow_handler_of(place))
-        for place, (event, seconds) in pulse.running(now).items()
+        RunningHandler(place, event, seconds, heartbeats.slow_handler_of(place))
+        for place, (event, seconds) in heartbeats.running(now).items()
     ]
-    return tuple(sorted(found, key=lambda one: -one.seconds))
+    return tuple(sorted(found, key=lambda handler: -handler.seconds))
 
 
 def _slow(running: tuple[RunningHandler, ...]) -> Iterator[Degraded]:

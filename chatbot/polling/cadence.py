@@ -1,9 +1,8 @@
 """Cadence: when to poll a thread. Pure: times are arguments, in seconds of one monotonic clock.
 
-A thread with a new message is polled on a fast interval, which decays to a slow one as the thread falls silent. The
-list of threads tells of new messages in between. The defaults keep within the service's quotas (list messages: 50 per
-10 s and 200 per minute for one user in one thread; list threads: 50 per 10 s for one user; service limits
-documentation).
+A thread with a new message is polled on a fast interval, which decays to a slow one while the thread is silent. In
+between, the thread list shows new messages. The defaults keep within the service's quotas (list messages: 50 per 10 s
+and 200 per minute for one user in one thread; list threads: 50 per 10 s for one user; service limits documentation).
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ DECAY: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Cadence:
-    """How often threads are polled.
+    """Polling intervals.
 
     Args:
-        interval: seconds between polls of a busy thread, and between two reads of the thread list.
-        idle: seconds between polls of a silent thread, and at most between two full polls.
-        rate: slow polls a second in all threads together. With more threads each is polled less often, and what the
-            thread list does not show (edits, deletions, removals) is noticed later.
+        interval: Seconds between polls of an active thread, and between polls of the thread list.
+        idle: Seconds between polls of a silent thread; the maximum between two full polls.
+        rate: Maximum periodic polls per second in all threads together. With more threads, each is polled less often,
+            and changes that the thread list does not show (edits, deletions, removals) are noticed later.
     """
 
     interval: float = 1.0

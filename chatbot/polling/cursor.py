@@ -1,6 +1,6 @@
-"""The cursor: decides what is new in a thread from ids and versions. Pure: it reads nothing and knows no clock.
+"""The cursor: decide what is new in a thread from ids and versions. Performs no I/O and uses no clock.
 
-Rules of this file
+Rules of this module
 1. The service lists messages by descending *version* (last change); the *id* is the creation. Both are epoch
    milliseconds of one strictly rising counter per thread; an unchanged message has version == id.
 2. One high-water mark cannot say what was handled: in version order an edit hides the message that it edits, in id
@@ -27,7 +27,7 @@ DEFAULT_SLACK_MS: Final = 60_000
 
 
 class Change(Enum):
-    """What a message means, compared with what was seen before."""
+    """Kind of change that a message shows, compared with the handled versions."""
 
     NONE = "none"
     RECEIVED = "received"
@@ -39,20 +39,20 @@ class Change(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """How far the base has risen. What was seen at a version of `below` or less can be forgotten."""
+    """A rise of the base. Handled versions up to `below` can be deleted."""
 
     base: int
     below: int
 
 
 class Cursor:
-    """What was seen of one thread; owned by the thread's lane.
+    """Handled messages of one thread; owned by the thread's lane.
 
     Args:
-        floor: a message id; messages at or below it are older than the bot's history in this thread.
-        base: a version; everything at or below it is settled, less the slack.
-        seen: versions by id of what was handled above `low`.
-        slack_ms: see rule 3.
+        floor: Message id; messages at or below it are older than the bot's history in this thread.
+        base: Version; everything at or below it, less the slack, is settled.
+        seen: Handled versions above `low`, by message id.
+        slack_ms: See rule 3.
     """
 
     __slots__ = ("_next_base", "base", "floor", "seen", "slack_ms", "top")
@@ -69,11 +69,11 @@ class Cursor:
 
     @property
     def low(self) -> int:
-        """The version down to which every full poll reads."""
+        """Version down to which every full poll reads."""
         return self.base - self.slack_ms
 
     def classify(self, message: ChatMessage) -> Change:
-        """Return what this version of a message means; only `mark` changes the answer."""
+        """Return the change that this version of a message shows; only `mark` changes the result."""
         identifier, version = message.number, message.version
         known = self.seen.get(identifier)
         if known is not None:
@@ -81,8 +81,8 @@ class Cursor:
         history = max(self.floor, self.low)
         if identifier > history:
             return Change.VANISHED if message.deleted_on else Change.RECEIVED
-        # Not in `seen`, and created before our memory begins. Whatever was handled above `low` is in `seen`, so a
-        # higher version is a change that was not handled.
+        # Not in `seen`, and created at or below `history`. Everything handled above `low` is in `seen`, so a higher
+        # version is a change that was not handled.
         return _edited_or_deleted(message) if version > history else Change.NONE
 
     def mark(self, seen: Mapping[int, int]) -> None:
@@ -93,14 +93,14 @@ class Cursor:
             self.top = max(self.top, version)
 
     def finish_full_poll(self, top: int | None) -> Settled | None:
-        """Note that a full poll was read *and* that everything of it was committed.
+        """Record that a full poll was read *and* that everything it has shown was committed.
 
         Args:
-            top: the highest version that the poll read; None if it read nothing.
+            top: Highest version that the poll has read; None if it read nothing.
 
         Returns:
-            How far the base has risen; None if it has not. It need not be stored at once: a base that is too low only
-            means that more is read again.
+            The rise of the base; None if it has not risen. It need not be stored at once: a base that is too low only
+            makes the next polls read more.
         """
         # The base rises to the top of the poll *before* this one. See rule 4: rising to `top` at once would lose a
         # message below it that this poll's reads did not show yet.

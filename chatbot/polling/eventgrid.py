@@ -1,10 +1,10 @@
-"""Event Grid: which threads a delivery names, and whether deliveries can be relied upon. Pure.
+"""Event Grid: read deliveries, and decide whether they are reliable. Performs no I/O.
 
-Rules of this file
-1. A delivery only causes a poll. What it says of messages and people is not trusted: the poll reads the thread itself.
-   So events that are false, repeated, late or out of order cost a poll, no more.
-2. Event Grid delivers at least once, in any order, and a subscription can be missing, filtered or broken. So it is
-   relied upon only while the thread list shows nothing that it should have delivered.
+Rules of this module
+1. A delivery only causes a poll. Its contents are not trusted: the poll reads the thread itself. So events that are
+   false, repeated, late or out of order only cost a poll.
+2. Event Grid delivers at least once, in any order, and a subscription can be missing, filtered or broken. So it counts
+   as reliable only while the thread list shows no activity that it should have reported.
 
 Sources: the chat events' schema (Azure documentation, "Azure Communication Services - Chat events"; threadId is in the
 data of each), and "Webhook event delivery" for the handshake and the size of a delivery (1 MB).
@@ -20,10 +20,10 @@ from typing import Any, Final
 from chatbot.model import ThreadId
 
 MAX_BYTES: Final = 1024 * 1024
-"""The largest delivery that Event Grid makes."""
+"""Maximum size of a delivery."""
 
 MAX_EVENTS: Final = 5000
-"""The largest number of events in a delivery."""
+"""Maximum number of events in a delivery."""
 
 VALIDATION: Final = "Microsoft.EventGrid.SubscriptionValidationEvent"
 _CHAT: Final = "Microsoft.Communication.Chat"
@@ -32,28 +32,28 @@ _MAX_TEXT: Final = 512
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 MAX_DELAY_SECONDS: Final = 10.0
-"""Seconds after the activity within which its event must arrive."""
+"""Maximum seconds between an activity and the arrival of its event."""
 
 REMEMBERED_SECONDS: Final = 120.0
-"""Seconds for which it is remembered that an event has named a thread."""
+"""Seconds for which the last event of a thread is remembered."""
 
 PROBATION_SECONDS: Final = 600.0
-"""Seconds for which Event Grid is not relied upon after it missed something."""
+"""Seconds for which Event Grid counts as unreliable after it missed an activity."""
 
 
 class InvalidDelivery(ValueError):
-    """A request is no delivery of Event Grid; the text says why, and quotes nothing of it."""
+    """The request is not a delivery of Event Grid; the message gives the reason and never quotes the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What a delivery says.
+    """The contents of a delivery.
 
     Args:
-        threads: the threads that its events name.
-        changed: those with other events than messages: participants may have changed.
-        validation: the code that proves the webhook, if this is the handshake.
-        others: the number of events that are not about a chat.
+        threads: Threads with events.
+        changed: Threads with events other than messages: participants may have changed.
+        validation: Validation code, if this is the handshake.
+        others: Number of events that do not concern a chat.
     """
 
     threads: frozenset[ThreadId]
@@ -66,18 +66,21 @@ def read_delivery(body: bytes) -> Delivery:
     """Read a delivery: a JSON array of events in Event Grid's own schema.
 
     Raises:
-        InvalidDelivery: it is none.
+        InvalidDelivery: It is not a valid delivery.
     """
     if len(body) > MAX_BYTES:
-        message = f"a delivery has at most {MAX_BYTES} bytes"
+        message = f"the delivery is larger than {MAX_BYTES} bytes"
         raise InvalidDelivery(message)
     try:
         events = json.loads(body)
     except (ValueError, RecursionError):
-        message = "a delivery is JSON"
+        message = "the delivery is not JSON"
         raise InvalidDelivery(message) from None
     if not isinstance(events, list) or len(events) > MAX_EVENTS:
-        message = f"a delivery is an array of at most {MAX_EVENTS} events (Event Grid's own schema, no CloudEvents)"
+        message = (
+            f"the delivery is not an array of at most {MAX_EVENTS} events; set the subscription's schema to"
+            " Event Grid Schema (CloudEvents are not supported)"
+        )
         raise InvalidDelivery(message)
     return _read([_event(event) for event in events])
 
@@ -85,7 +88,10 @@ def read_delivery(body: bytes) -> Delivery:
 def _event(event: object) -> tuple[str, dict[str, Any]]:
     kind = event.get("eventType") if isinstance(event, dict) else None
     if not isinstance(event, dict) or not isinstance(kind, str):
-        message = "an event is an object with an eventType (Event Grid's own schema, no CloudEvents)"
+        message = (
+            "an event has no eventType; set the subscription's schema to Event Grid Schema (CloudEvents are not"
+            " supported)"
+        )
         raise InvalidDelivery(message)
     data = event.get("data")
     return kind, data if isinstance(data, dict) else {}
@@ -97,7 +103,7 @@ def _read(events: list[tuple[str, dict[str, Any]]]) -> Delivery:
         code, thread = data.get("validationCode"), data.get("threadId")
         if kind == VALIDATION and isinstance(code, str):
             if not _is_text(code):
-                message = "a validation code is a short text"
+                message = "the validation code is not a short text"
                 raise InvalidDelivery(message)
             validation = code
         elif kind.startswith(_CHAT) and _is_text(thread):
@@ -110,12 +116,12 @@ def _read(events: list[tuple[str, dict[str, Any]]]) -> Delivery:
 
 
 def _is_text(value: object) -> bool:
-    """Return whether a value is a text that can be sent back: JSON can hold half of a surrogate pair, UTF-8 cannot."""
+    """Return whether a value is a text that can be sent back. JSON can contain lone surrogates, UTF-8 cannot."""
     return isinstance(value, str) and 0 < len(value) <= _MAX_TEXT and not _LONE_SURROGATE.search(value)
 
 
 class DeliveryReliability:
-    """Decides whether the thread list may be read less often because Event Grid delivers everything.
+    """Decides whether the thread list may be polled less often because Event Grid reports all activity.
 
     Times are seconds of one clock.
     """
@@ -128,11 +134,11 @@ class DeliveryReliability:
 
     @property
     def remembered(self) -> int:
-        """How many threads are remembered as named by an event."""
+        """Number of threads with a remembered event."""
         return len(self._delivered_at)
 
     def record_delivery(self, thread: ThreadId, now: float) -> None:
-        """Record that an event has named a thread of the bot."""
+        """Record an event of one of the bot's threads."""
         self._delivered_at.pop(thread, None)
         self._delivered_at[thread] = now  # the latest last
         if self._trusted_from is None:
@@ -141,17 +147,17 @@ class DeliveryReliability:
             del self._delivered_at[oldest]
 
     def record_activity(self, thread: ThreadId, age: float, now: float) -> None:
-        """Record that the thread list shows activity that no poll has covered yet.
+        """Record activity in the thread list that no poll has covered yet.
 
         Args:
-            thread: the thread.
-            age: seconds since the activity, by the service's clock.
-            now: the time.
+            thread: The thread.
+            age: Seconds since the activity, by the service's clock.
+            now: The time.
         """
         was_delivered = thread in self._delivered_at and self._delivered_at[thread] > now - REMEMBERED_SECONDS
         if age > MAX_DELAY_SECONDS and self._trusted_from is not None and not was_delivered:
             self._trusted_from = now + PROBATION_SECONDS
 
     def is_trusted(self, now: float) -> bool:
-        """Return whether Event Grid has delivered something, and has missed nothing for a while."""
+        """Return whether Event Grid has delivered events, and has not missed any for a while."""
         return self._trusted_from is not None and now >= self._trusted_from

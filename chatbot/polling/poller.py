@@ -34,37 +34,37 @@ from chatbot.service.base import ChatService, MessagePage, Paging
 from chatbot.service.budget import Budget, Operation
 
 PAGE_SIZE: Final = 50
-"""Messages a page; pages under 50 could miss messages in November 2021 (communication-ui-library PR 1183)."""
+"""Messages per page; pages under 50 could miss messages in November 2021 (communication-ui-library PR 1183)."""
 
 CATCH_UP_PAGE_SIZE: Final = 200
-"""Messages a page when many are expected: the most that the service gives (service limits)."""
+"""Messages per page when many are expected: the service's maximum (service limits)."""
 
 HELD_PAGES: Final = 10
 """Pages of a pass that are kept in memory. Of deeper ones only places are kept; they are read again, oldest first."""
 
 MAX_HELD_OUT_OF_PLACE: Final = 2_000
-"""Messages of deep pages that are kept in memory because they are due elsewhere; more of them are read by their id."""
+"""Messages of deep pages kept in memory because they belong elsewhere in the order; further ones are read by id."""
 
 MAX_PASSES: Final = 8
-"""Passes of one poll. Where they do not suffice, the thread is too busy to be sure, and the base does not rise."""
+"""Maximum passes of one poll. If they do not suffice, the thread changes too fast, and the base does not rise."""
 
 MAX_TRIES: Final = 3
-"""How often a page in the middle of a poll is asked for while the service throttles it, before the poll fails. A poll
-that has read nothing yet fails at once."""
+"""Maximum requests for one page while the service throttles, before the poll fails. A poll that has not read a page yet
+fails at the first one."""
 
 RECENT_MS: Final = 2_000
-"""How far before the last poll an incremental one begins: covers the precision of `startTime` and of the service's
+"""How far before the last poll an incremental poll begins, to cover the precision of `startTime` and of the service's
 clock."""
 
 
 class Interrupted(Exception):
-    """The poll was told to end while it was reading; what it yielded before remains true."""
+    """The poll was interrupted while it was reading; messages that it yielded before are valid."""
 
 
 T = TypeVar("T")
 
 OrderKey = tuple[int, int]
-"""Sorts messages in the order in which things happened."""
+"""Sorts messages by the time of their changes."""
 
 OrderOf = Callable[[ChatMessage], OrderKey | None]
 """Returns the order key of a message; None if there is nothing to handle."""
@@ -77,13 +77,13 @@ def order_by_version(message: ChatMessage) -> OrderKey:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """What a poll remembers of a message that it will yield.
+    """The position of a message that the poll will yield.
 
     Args:
-        order: its order key.
-        version: the highest version of it that was read.
-        message: the message, if it is kept in memory.
-        page: the link of the page that shows it among its neighbors; None if it is to be read by its id.
+        order: Its order key.
+        version: Highest version that was read.
+        message: The message, if it is kept in memory.
+        page: Link of the page to read it from; None if it must be read by its id.
     """
 
     order: OrderKey
@@ -96,23 +96,23 @@ class Poll:
     """One poll of a thread; `batches` reads it.
 
     Args:
-        service: whose view of the service.
-        thread: the thread.
-        bound: the version down to which to read.
-        budget: the thread's quotas. A poll waits for them, and in its middle also for the end of a throttling: a deep
-            poll cannot be continued later, only begun again.
-        start_time: passed to the service only to read less; None for a full poll.
-        page_size: messages a page.
-        order_of: the order in which to yield.
+        service: The service, accessed as the bot.
+        thread: The thread.
+        bound: Version down to which to read.
+        budget: Quotas of the thread. A poll waits for them. After its first page it also waits while the service
+            throttles, because a deep poll cannot be continued later, only restarted.
+        start_time: Passed to the service only to read less; None for a full poll.
+        page_size: Messages per page.
+        order_of: Order in which to yield messages.
 
     Attributes:
-        top: the highest version read; None while nothing was read, or if the thread was too busy to be sure.
-        server_time_ms: not later than the service's time at the first read; None if it sent no Date.
-        membership_changes: system messages read so far that name the user, by id: True where it was added, False
-            where it was removed.
-        keys: reply keys of own messages read so far, each with the oldest message that has it. A pass goes from new to
-            old before anything is yielded, so it is known of each message whether it was answered already.
-        doubles: of each key that several messages have which are not deleted, these messages.
+        top: Highest version read; None before the first page, or if the thread changed too fast.
+        server_time_ms: Not later than the service's time at the first read; None if it sent no Date.
+        membership_changes: System messages read so far that name the user, by id: True if it was added, False if it
+            was removed.
+        keys: Reply keys of own messages read so far, each with the oldest message that has it. A pass reads from new to
+            old before anything is yielded, so it is known for each message whether it was already answered.
+        doubles: Undeleted messages that share a key, by key.
     """
 
     __slots__ = (
@@ -292,12 +292,12 @@ class Poll:
         return await self._service.get_message(self._thread, message)
 
     def interrupt(self) -> None:
-        """End the poll at its next read, or in the read that is under way."""
+        """End the poll at its next read, or during the current one."""
         self._is_interrupted = True
         self._reading.cancel()
 
     async def _within_quota(self, operation: Operation, ask: Callable[[], Awaitable[T]]) -> T:
-        """Ask the service as soon as the quota allows it, and again if it throttles in the middle of the poll."""
+        """Send a request when the quota allows it, and repeat it if the service throttles after the first page."""
         throttled: Throttled | None = None
         back_off = BackOff()
         for _ in range(MAX_TRIES):
@@ -345,7 +345,7 @@ class Poll:
 
 
 def order_by_cursor(cursor: Cursor) -> OrderOf:
-    """Order by what the cursor says happened; what it has seen already has no order key."""
+    """Order by the changes that the cursor finds; handled messages have no order key."""
 
     def order_of(message: ChatMessage) -> OrderKey | None:
         change = cursor.classify(message)
@@ -357,7 +357,7 @@ def order_by_cursor(cursor: Cursor) -> OrderOf:
 def full_poll(
     service: ChatService, thread: ThreadId, cursor: Cursor, budget: Budget, *, catch_up: bool = False
 ) -> Poll:
-    """Return a poll of everything that is not settled; it does not depend on how the service reads `startTime`."""
+    """Return a poll of everything that is not settled. It does not use `startTime`, whose meaning is unknown."""
     page_size = CATCH_UP_PAGE_SIZE if catch_up else PAGE_SIZE
     return Poll(service, thread, bound=cursor.low, budget=budget, page_size=page_size, order_of=order_by_cursor(cursor))
 
@@ -371,11 +371,11 @@ def incremental_poll(
     `startTime`, so such a poll may miss changes; the next full poll finds them.
 
     Args:
-        service: whose view of the service.
-        thread: the thread.
-        cursor: what was seen.
-        budget: the thread's quotas.
-        polled_ms: the service's time, epoch ms, at which the last poll began: what was there then was seen then.
+        service: The service, accessed as the bot.
+        thread: The thread.
+        cursor: Cursor of the thread.
+        budget: Quotas of the thread.
+        polled_ms: Service time, epoch ms, at which the last poll began; it has seen everything up to then.
     """
     since = cursor.top if polled_ms is None else polled_ms
     bound = max(since - RECENT_MS, cursor.low)

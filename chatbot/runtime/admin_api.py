@@ -208,7 +208,7 @@ class AdminApi:
         elif await self._is_in(record, letter):
             await self._store.commit(record.user, [ReviveDeadLetter(letter.id)])
             outcome = "at the next start"
-        self._log.info("letter.retry_asked", letter=letter.id, bot=record.name, outcome=outcome)
+        self._log.info("dead_letter.retry_requested", letter=letter.id, bot=record.name, outcome=outcome)
         return {**letter_summary(record, letter), "outcome": outcome}
 
     async def _is_in(self, record: BotRecord, letter: DeadLetter) -> bool:
@@ -222,7 +222,7 @@ class AdminApi:
             await admin.drop(bot, letter)
         else:
             await self._store.commit(record.user, [DropDeadLetter(letter.id)])
-        self._log.info("letter.dropped", letter=letter.id, bot=record.name)
+        self._log.info("dead_letter.dropped", letter=letter.id, bot=record.name)
         return letter_summary(record, letter)
 
     # ── people ────────────────────────────────────────────────────────────────────────────────────────────────

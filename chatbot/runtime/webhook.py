@@ -60,7 +60,7 @@ def webhook(bots: Sequence[Bot], key: str) -> Starlette:
             return Response(status_code=401)
         body = await _body(request)
         if body is None:
-            return Response(f"a delivery has at most {MAX_BYTES} bytes", status_code=413)
+            return Response(f"the delivery is larger than {MAX_BYTES} bytes", status_code=413)
         try:
             delivery = read_delivery(body)
         except InvalidDelivery as error:

@@ -97,7 +97,7 @@ def test_dead_letters_are_seen_shown_and_retried_while_the_daemon_runs(
 
     (tmp_path / "mended").touch()
     code, retried = chatbot("dead-letters", "retry", letter["id"])
-    bots.event("letter.revived", letter=letter["id"])
+    bots.event("dead_letter.retried", letter=letter["id"])
 
     assert code == 0
     assert retried.endswith("is tried again now\n")
@@ -153,7 +153,7 @@ def test_a_letter_marked_while_no_daemon_runs_is_tried_at_the_next_start(
     assert retried.endswith("will be tried again at the next start\n")
     assert "(to be retried)" in chatbot("dead-letters", "list")[1]
     (tmp_path / "mended").touch()
-    run(tmp_path).event("letter.revived", letter=letter["id"])
+    run(tmp_path).event("dead_letter.retried", letter=letter["id"])
 
 
 def test_a_letter_is_dropped_with_and_without_a_daemon(bots: Running, chatbot: Chatbot) -> None:
@@ -192,7 +192,7 @@ def test_after_a_kill_commands_see_the_store_and_the_next_daemon_is_heard(
     again = run(tmp_path)
     again.event("bot.started")  # it knows its threads from here on
     assert chatbot("dead-letters", "retry", letter["id"])[1].endswith("is tried again now\n")
-    again.event("letter.revived")
+    again.event("dead_letter.retried")
 
 
 def test_a_bot_is_paused_and_resumed_beside_the_daemon_and_over_a_restart(

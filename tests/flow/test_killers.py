@@ -95,7 +95,10 @@ async def test_what_happens_to_run_at_three_kills_in_a_row_is_buried_and_answere
         await room.start()
 
         (letter,) = await store.dead_letters(room.bot.user)
-        assert (letter.attempts, letter.error) == (3, "RuntimeError: the process died 3 times while this was handled")
+        assert (letter.attempts, letter.error) == (
+            3,
+            "RuntimeError: the process died 3 times while this event was being handled",
+        )
         assert letter.handler.endswith("think")
         assert room.replies == ["two at last"]
 
@@ -198,7 +201,7 @@ async def test_an_error_handler_that_kills_the_process_is_named_and_not_asked_ag
 
         (letter,) = await store.dead_letters(room.bot.user)
         assert letter.handler.endswith("sorry")
-        assert letter.error == "RuntimeError: the process died 3 times while this was handled"
+        assert letter.error == "RuntimeError: the process died 3 times while this event was being handled"
 
 
 async def test_a_handler_of_a_failed_action_that_kills_the_process_is_not_asked_again() -> None:

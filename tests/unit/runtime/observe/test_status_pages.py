@@ -111,7 +111,7 @@ async def test_a_bot_that_polls_is_healthy_and_one_that_died_in_silence_is_not(s
 
     assert (while_alive.status, while_alive.json) == (200, {"is_healthy": True, "missed": {}})
     assert afterwards.status == 503
-    assert "doorbell" in afterwards.json["missed"]["echo"]
+    assert "thread list" in afterwards.json["missed"]["echo"]
 
 
 async def test_a_stopped_bot_misses_no_beat(site: Open) -> None:
