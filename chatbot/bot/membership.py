@@ -113,11 +113,6 @@ class Membership:
         if self.presence is Presence.IN:
             self.presence, self._absent_at = Presence.SUSPECTED, None
 
-    @property
-    def first_absent_at(self) -> float | None:
-        """Time of the first absent sighting of the current suspicion; None before it."""
-        return self._absent_at
-
     def apply_sighting(self, sighting: Sighting, now: float) -> bool:
         """Apply a sighting, and return whether the removal is proven.
 

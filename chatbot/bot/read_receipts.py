@@ -12,7 +12,7 @@ to list receipts, polling pauses; no other work waits for it.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Final
@@ -99,10 +99,7 @@ class ReceiptSender:
         thread: ThreadId,
         budget: Budget,
         log: FilteringBoundLogger,
-        *,
-        during: Callable[[ThreadId, MessageId], AbstractContextManager[object]] = lambda _thread, _message: (
-            nullcontext()
-        ),
+        during: Callable[[ThreadId, MessageId], AbstractContextManager[object]],
     ) -> tuple[float | None, SettleReceipt | None]:
         """Send the due receipt. A refused receipt is dropped; any other failure is retried.
 
@@ -120,8 +117,7 @@ class ReceiptSender:
             return None, None
         if self.people <= MAX_PEOPLE:
             now = anyio.current_time()
-            delay = budget.delay(Operation.SEND_RECEIPT, now)
-            if delay:
+            if delay := budget.delay(Operation.SEND_RECEIPT, now):
                 return delay, None
             budget.spend(Operation.SEND_RECEIPT, now)
             try:

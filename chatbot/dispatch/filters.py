@@ -95,13 +95,17 @@ class _Predicate(Filter):
 
 
 @dataclass(frozen=True, slots=True)
-class _Both(Filter):
+class _Pair(Filter):
     first: Filter
     second: Filter
 
     @property
     def names(self) -> frozenset[str]:
         return self.first.names | self.second.names
+
+
+class _Both(_Pair):
+    __slots__ = ()
 
     def match(self, view: EventView) -> Found | None:
         first = self.first.match(view)
@@ -111,14 +115,8 @@ class _Both(Filter):
         return None if second is None else {**first, **second}
 
 
-@dataclass(frozen=True, slots=True)
-class _Either(Filter):
-    first: Filter
-    second: Filter
-
-    @property
-    def names(self) -> frozenset[str]:
-        return self.first.names | self.second.names
+class _Either(_Pair):
+    __slots__ = ()
 
     def match(self, view: EventView) -> Found | None:
         first = self.first.match(view)

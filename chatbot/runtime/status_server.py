@@ -107,21 +107,22 @@ def pages(status_monitor: StatusMonitor) -> Starlette:
         try:
             return JSONResponse(as_json(await loop.call(status_monitor.read_status, SCRAPE_SECONDS)), headers=_UNCACHED)
         except TimeoutError:
-            return _no_answer()
+            return _no_answer(status_monitor)
 
     async def metrics(_request: Request) -> Response:
         try:
             found = await loop.call(status_monitor.read_status, SCRAPE_SECONDS)
         except TimeoutError:
-            return _no_answer()
+            return _no_answer(status_monitor)
         text = await anyio.to_thread.run_sync(render, found)
         return Response(text, headers={**_UNCACHED, "Content-Type": CONTENT_TYPE})
 
-    def _no_answer() -> Response:
-        return JSONResponse({"error": status_monitor.why_no_answer()}, status_code=503, headers=_UNCACHED)
-
     endpoints = (healthz, readyz, status, metrics)
     return Starlette(routes=[Route(f"/{endpoint.__name__}", endpoint) for endpoint in endpoints])
+
+
+def _no_answer(status_monitor: StatusMonitor) -> Response:
+    return JSONResponse({"error": status_monitor.why_no_answer()}, status_code=503, headers=_UNCACHED)
 
 
 _GRACE_SECONDS: Final = 0.5

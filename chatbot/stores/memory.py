@@ -89,16 +89,6 @@ class MemoryStore(SqlStore):
             raise StoreInUse(msg)
         self._database().deserialize(snapshot)
 
-    @property
-    def was_killed(self) -> bool:
-        """See `Store.was_killed`."""
-        return self._last.was_killed
-
-    @property
-    def was_stopping(self) -> bool:
-        """See `Store.was_stopping`."""
-        return self._last.was_stopping
-
     def stop_began(self) -> None:
         """See `EndableStore.stop_began`. Only a flag: any thread may call this, and one may be inside a commit."""
         self._is_stopping = True

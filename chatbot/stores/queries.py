@@ -402,6 +402,19 @@ T = TypeVar("T")
 class SqlStore(ABC):
     """The reading half of a store that keeps its records in SQL tables, whatever its database and driver."""
 
+    _last: LastHolder
+    """Who held the store before; known once it is open."""
+
+    @property
+    def was_killed(self) -> bool:
+        """See `Store.was_killed`; also true for a copy of a file that was in use."""
+        return self._last.was_killed
+
+    @property
+    def was_stopping(self) -> bool:
+        """See `Store.was_stopping`."""
+        return self._last.was_stopping
+
     @abstractmethod
     async def _read(self, plan: Plan[T]) -> T:
         """Run a plan that only reads, within one transaction.

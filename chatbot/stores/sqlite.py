@@ -89,16 +89,6 @@ class SqliteStore(SqlStore):
         if asked:
             await writer.submit(partial(execute, statements=asked))
 
-    @property
-    def was_killed(self) -> bool:
-        """See `Store.was_killed`; also true for a copy of a file that was in use."""
-        return self._last.was_killed
-
-    @property
-    def was_stopping(self) -> bool:
-        """See `Store.was_stopping`."""
-        return self._last.was_stopping
-
     def stop_began(self) -> None:
         """See `EndableStore.stop_began`."""
         if self._writer is not None and not self._is_between_runs:
