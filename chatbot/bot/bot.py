@@ -241,6 +241,7 @@ class Bot:
         for row in await store.pending(context.user):
             rows.setdefault(row.thread, []).append(row)
         context.was_killed = store.was_killed
+        # Before any lane is created: a handler that killed the last process must not run unguarded.
         unfinished = await self._review_attempts()
         records = await store.threads(context.user)
         parked = [record.thread for record in records if record.is_left]

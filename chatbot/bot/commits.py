@@ -125,7 +125,7 @@ class ThreadCommits:
         except BaseException:
             self.restore_deferred(deferred)
             raise
-        self.cursor.mark(seen)
+        self.cursor.mark(seen)  # not before the commit: see above
 
     async def enqueue(self, rows: Sequence[OutboxRow]) -> None:
         """Journal actions that were not caused by an event."""

@@ -79,6 +79,7 @@ class ThreadPresence:
         self._commits.restart(record)
         self._commits.receipts = ReceiptSender(people=arrival.people, counted=arrival.top)
         await self._processor.handle(event, {}, SaveThread(record))
+        # Only after the commit: if it fails, the next turn must join again, or the handlers would never hear of it.
         state.arrived = arrived or 0
         self.is_new = False
         state.membership.enter()

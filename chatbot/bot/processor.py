@@ -195,6 +195,7 @@ class EventProcessor:
         if due is not None:
             commit.append(OweReceipt(self._state.key, due))
         await self.commits.commit([*commit, *self.retries.attempts.end()], seen)
+        # Committed. Nothing below may fail: the retry loop would take it for a failure of the handler and run it again.
         self.retries.attempts.committed()
         if due is not None:
             self.commits.receipts.owe(due)

@@ -283,6 +283,8 @@ class RetryLoop:
                     self._context.degraded.end(LANE_FAILING, place=retries_in(self._state.thread))
                     return
             except StoreConflict as conflict:
+                # Another commit has changed a state that the handler had read, so its results are stale. None of them
+                # was written. The handler computes them again at once; this is no failure of it.
                 if repetition == MAX_CONFLICTS:
                     raise
                 self._log.info("handler.repeated", event_key=event.key, reason=str(conflict))

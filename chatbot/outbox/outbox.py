@@ -154,7 +154,7 @@ class Outbox:
             proofs: keys of own messages that were just read. Such a row is done already: a store that was restored
                 from a backup does not know what was sent after the backup.
         """
-        if self._names_person(row):
+        if self._is_pending(row):
             return
         self._rows.append(row)
         if proofs and row.key in proofs:
@@ -241,7 +241,7 @@ class Outbox:
         self._given_up = [one for one in self._given_up if erasure.erase(one[0], user) is one[0]]
         self._unproven &= {row.key for row in self._rows}
 
-    def _names_person(self, row: OutboxRow) -> bool:
+    def _is_pending(self, row: OutboxRow) -> bool:
         return any(row.key == other.key for other in self._rows)
 
     def accept_refusal(self) -> bool:
@@ -282,12 +282,13 @@ class Outbox:
                 if row.key in self._unproven:
                     await self._read_proofs()
                 else:
+                    # Before the request: one of unknown outcome may have been counted by the service.
                     self._budget.spend(operation, now)
                     with self._during(row):
                         await self._execute(row)
                 # A proof read that proves nothing is no success: the send that failed before may fail again, and its
                 # pause must go on growing.
-                if not self._names_person(row) and self._back_off.succeeded():
+                if not self._is_pending(row) and self._back_off.succeeded():
                     self._report_failure(None)
             except ServiceError as error:
                 self._failed(row, operation, error)
@@ -335,6 +336,7 @@ class Outbox:
                     send.content,
                     type=send.type,
                     display_name=send.display_name or self._display_name,
+                    # The key proves this send after an unclear outcome. No metadata of an author may replace it.
                     metadata={**send.metadata, REPLY_KEY: row.key},
                 )
             case EditMessage(target, content):
@@ -367,7 +369,7 @@ class Outbox:
             self._partial_tries = 0
             raise Rejected(f"not added: {reasons}")  # noqa: EM102 - the reasons are the message
         self._log.warning("participants.refused", count=len(failed), reasons=reasons)
-        if not self._names_person(row):  # its person was erased meanwhile
+        if not self._is_pending(row):  # its person was erased meanwhile
             return False
         refused = {person.user for person in failed}
         remaining = tuple(person for person in action.participants if person.user in refused)
@@ -422,7 +424,7 @@ class Outbox:
     def _failed(self, row: OutboxRow, operation: Operation, error: ServiceError) -> None:
         """Decide what an error means for the first row: failed, of unknown outcome, or to be tried later."""
         now = anyio.current_time()
-        if not self._names_person(row):  # its person was erased meanwhile
+        if not self._is_pending(row):  # its person was erased meanwhile
             return
         if isinstance(error, NotFound | Forbidden) and self._is_deferred(row, error):
             return

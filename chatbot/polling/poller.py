@@ -320,6 +320,7 @@ class Poll:
 
     async def _request_page(self, link: str | None) -> MessagePage:
         begun = anyio.current_time()
+        # Before the request: one that fails may have been counted by the service.
         self._budget.spend(Operation.LIST_MESSAGES, begun)
         page = await self._service.list_messages(
             self._thread, start_time=self._start_time, page_size=self._page_size, link=link

@@ -85,6 +85,7 @@ class SqliteStore(SqlStore):
     async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
         """Make changes durable, in one transaction with other waiting commits; see `Store.commit`."""
         writer = self._open_writer()
+        # Encoded here, not in the writer: what cannot be stored must fail this caller, not the group it would be in.
         asked = statements(bot, writes)
         if asked:
             await writer.submit(partial(execute, statements=asked))

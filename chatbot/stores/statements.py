@@ -188,6 +188,8 @@ def statements(bot: UserId, writes: Sequence[Write]) -> list[Statement]:
 
 
 def _statements(bot: str, write: Write) -> Iterator[Statement]:
+    # SAVE_OWNER comes first wherever a row is inserted: the rows refer to the owner by its number, and a bot's first
+    # write may be any of them.
     match write:
         case SaveBot(record):
             yield Statement(SAVE_BOT, rows.encode_bot(record))
