@@ -80,7 +80,8 @@ _COMMANDS: Final = {
     "doctor": (
         "Diagnose packages, configuration, store, service and running bots, and suggest fixes.",
         "Checks packages, configuration, plugins, store, the connection to the service, clock, tokens, quotas and "
-        "running bots. Changes nothing. Exits with 69 when something is wrong, and with 78 for the configuration.",
+        "running bots. Changes nothing. Exits with 69 when something is wrong, and with 78 for the configuration. With "
+        "--probe it measures your own resource instead, and writes how the emulator can behave like it.",
     ),
     "chat": (
         "Talk to running bots as a person.",

@@ -209,6 +209,13 @@ def _findings(config: Config, *, is_online: bool) -> Iterator[Finding]:
     if config.ca_file and not config.uses_emulator and not (config.directory / config.ca_file).is_file():
         what = "there is no such file; name a PEM file of certificates, or leave it out"
         yield misconfigured("ca_file", config.problem(("ca_file",), what))
+    if config.emulator.quirks is not None:
+        from chatbot.cli.embedded_emulator import quirks_of  # here, because few bots wait for the emulator
+
+        try:
+            quirks_of(config)
+        except ConfigError as error:
+            yield misconfigured("emulator", str(error))
     if is_online:
         yield from check_service(config, _run_info(control, config.path), store)
     elif not config.uses_emulator:

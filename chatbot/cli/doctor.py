@@ -8,9 +8,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Final
 
 import anyio
+from cyclopts import Group, Parameter
 
+from chatbot.cli.boundary import EXIT_USAGE
 from chatbot.cli.options import BOTS_YAML, ConfigFile, Format
 from chatbot.cli.output import as_json, counted, exit_code, lines
 from chatbot.config import Config, ServiceConfig, load_config
@@ -26,9 +29,61 @@ from chatbot.runtime.plugins import load_plugins
 from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.stores.probe import probe_store
 
+QUIRKS_YAML: Final = Path("quirks.yaml")
+_PROBE: Final = Group("Probe", help="Calibrate the emulator by a resource of your own.", sort_key=1)
 
-def doctor(config: ConfigFile = BOTS_YAML, *, format: Format = "text") -> int:
+
+def doctor(
+    config: ConfigFile = BOTS_YAML,
+    *,
+    format: Format = "text",
+    probe: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            group=_PROBE,
+            help="Ask the resource what is not documented, with throw-away users and threads; says what it costs, and "
+            "asks first.",
+        ),
+    ] = False,
+    cleanup: Annotated[
+        bool,
+        Parameter(negative="", show_default=False, group=_PROBE, help="Delete what a probe that was killed has left."),
+    ] = False,
+    only: Annotated[
+        list[str] | None, Parameter(negative="", group=_PROBE, help="Group to probe; may be repeated.")
+    ] = None,
+    skip: Annotated[
+        list[str] | None, Parameter(negative="", group=_PROBE, help="Group to leave out; may be repeated.")
+    ] = None,
+    yes: Annotated[
+        bool, Parameter(negative="", show_default=False, group=_PROBE, help="Probe without asking.")
+    ] = False,
+    quirks: Annotated[Path, Parameter(group=_PROBE, help="Where to write the quirks for the emulator.")] = QUIRKS_YAML,
+    report: Annotated[
+        Path | None, Parameter(group=_PROBE, help="Where to write a report without secrets, as JSON.")
+    ] = None,
+    journal: Annotated[
+        Path | None,
+        Parameter(
+            group=_PROBE, help="Where to record what is created; .chatbot/probe.jsonl beside bots.yaml by default."
+        ),
+    ] = None,
+) -> int:
     """Diagnose what bots need, and suggest fixes."""
+    if probe or cleanup:
+        from chatbot.cli import calibration  # here, because a diagnosis does not wait for it
+
+        if cleanup:
+            return calibration.run_cleanup(config, journal)
+        options = calibration.ProbeOptions(config, only or (), skip or (), yes, quirks, report, journal, format)
+        return calibration.run_probe(options)
+    if only or skip or yes or report or journal or quirks != QUIRKS_YAML:
+        print(
+            "chatbot doctor: --only, --skip, --yes, --quirks, --report and --journal belong to --probe", file=sys.stderr
+        )
+        return EXIT_USAGE
     with logging_to(sys.stderr, format="console", level="error"):
         diagnosis = _Diagnosis(config)
         for finding in diagnosis.findings():

@@ -11,8 +11,8 @@ import anyio.to_thread
 import structlog
 
 from chatbot.config import Config
-from chatbot.emulator import DataFileError, Emulator, PortTakenError, Running, World, persist, serve
-from chatbot.errors import StateError, StoreError, StoreInUse
+from chatbot.emulator import DataFileError, Emulator, PortTakenError, Quirks, Running, World, persist, serve
+from chatbot.errors import ConfigError, StateError, StoreError, StoreInUse
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.run_directory import ControlDirectory
 
@@ -25,10 +25,12 @@ def load_world(config: Config, control: ControlDirectory) -> Iterator[World]:
 
     Raises:
         StoreError: the file cannot be used.
+        ConfigError: the file of quirks cannot be used.
     """
+    quirks = quirks_of(config)
     file = config.directory / config.emulator.data
     try:
-        with persist(World(), file) as world:
+        with persist(World(quirks=quirks), file) as world:
             control.adopt(file, file.with_name(f"{file.name}.lock"))
             yield world
     except DataFileError as error:
@@ -36,6 +38,20 @@ def load_world(config: Config, control: ControlDirectory) -> Iterator[World]:
     except OSError as error:
         message = f"{error.filename or file}: the emulator cannot write there: {error.strerror}; mend its rights"
         raise StoreError(message) from error
+
+
+def quirks_of(config: Config) -> Quirks:
+    """Return the quirks that bots.yaml names.
+
+    Raises:
+        ConfigError: their file cannot be used.
+    """
+    if config.emulator.quirks is None:
+        return Quirks()
+    try:
+        return Quirks.load(config.directory / config.emulator.quirks)
+    except ValueError as error:
+        raise ConfigError(config.problem(("emulator", "quirks"), str(error))) from None
 
 
 @asynccontextmanager

@@ -123,6 +123,10 @@ class BehaviorOptions:
             negative="", help="NAME=VALUE: how to read what is unknown about the service; --list-quirks shows all."
         ),
     ] = None
+    quirks: Annotated[
+        Path | None,
+        Parameter(help="YAML file of quirks, as `chatbot doctor --probe` writes it; --quirk overrides it."),
+    ] = None
     list_quirks: Annotated[bool, Parameter(negative="", help="Show every quirk and its values, and end.")] = False
     fault: Annotated[
         list[str] | None,
@@ -140,9 +144,10 @@ class BehaviorOptions:
         """Return an emulator that behaves so.
 
         Raises:
-            ValueError: There is no such quirk or fault.
+            ValueError: There is no such quirk or fault, or the file of quirks cannot be used.
         """
-        world = World(quirks=Quirks.parse(self.quirk or []))
+        base = Quirks.load(self.quirks) if self.quirks is not None else None
+        world = World(quirks=Quirks.parse(self.quirk or [], base))
         faults = Faults(self.fault or [], seed=self.fault_seed)
         return Emulator(world, quotas=self.quotas, faults=faults, entra=self.entra)
 

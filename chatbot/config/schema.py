@@ -256,9 +256,12 @@ class EmulatorConfig(Settings):
     Args:
         data: the file that stores its users, threads and messages; relative to bots.yaml.
         port: the port of its https endpoint; by default the port of the last run, or any if that is taken.
+        quirks: a file of quirks, as `chatbot doctor --probe` writes it; relative to bots.yaml. By default the emulator
+            behaves as the recordings of the service do.
     """
 
     data: Text = ".chatbot/emulator.db"
+    quirks: Text | None = None
     port: Annotated[int, Field(ge=1, le=65535), BeforeValidator(_whole_number)] | None = None
 
 

@@ -11,7 +11,11 @@ import dataclasses
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
 from typing import Any, Literal
+
+import yaml
 
 
 def _quirk(default: Any, doc: str) -> Any:
@@ -204,12 +208,37 @@ class Quirks:
         return dataclasses.replace(base or cls(), **changes)
 
     @classmethod
+    def load(cls, path: str | PathLike[str], base: Quirks | None = None) -> Quirks:
+        """Read a YAML file of `name: value`, as `chatbot doctor --probe` writes it; names with dashes or underscores.
+
+        Raises:
+            ValueError: the file cannot be read, or names something that is no quirk; says what is possible.
+        """
+        try:
+            document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            msg = f"{path}: cannot be read as YAML: {error}"
+            raise ValueError(msg) from error
+        if document is not None and not isinstance(document, dict):
+            msg = f"{path}: expected a mapping of quirks, such as `start-time: exclusive`"
+            raise ValueError(msg)
+        try:
+            return cls.parse((f"{name}={_written(value)}" for name, value in (document or {}).items()), base)
+        except ValueError as error:
+            msg = f"{path}: {error}"
+            raise ValueError(msg) from error
+
+    @classmethod
     def describe(cls) -> list[tuple[str, str, str]]:
         """Name, possible values (default first) and meaning of every switch."""
         return [
             (item.name.replace("_", "-"), " | ".join(_choices(item.name)), str(item.metadata["doc"]))
             for item in dataclasses.fields(cls)
         ]
+
+
+def _written(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _choices(key: str) -> list[str]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from chatbot.config import BotConfig, Config, EntraConfig, ServiceConfig
@@ -120,12 +120,24 @@ class Connection:
             return "ask the operator of the token endpoint, and check this machine's clock"
         return "get new tokens (`chatbot identity show --token`, run with a key), and check this machine's clock"
 
-    def open(self) -> AcsResource:
-        """Return the resource, to be used as a context manager."""
-        ca_file = (
-            self.ca_file if self.endpoint.startswith("https:") else None
-        )  # the daemon's own emulator is reached by plain http
-        return AcsResource(self.endpoint, access_key=self.access_key, entra=self.entra, ca_file=ca_file)
+    @property
+    def trusted_file(self) -> Path | None:
+        """The authorities to trust besides the system's; the daemon's own emulator is reached by plain http."""
+        return self.ca_file if self.endpoint.startswith("https:") else None
+
+    def open(self, transport: Any = None) -> AcsResource:
+        """Return the resource, to be used as a context manager.
+
+        Args:
+            transport: sends all requests instead of a connection pool; it is not closed by the resource.
+        """
+        return AcsResource(
+            self.endpoint,
+            access_key=self.access_key,
+            entra=self.entra,
+            ca_file=self.trusted_file,
+            transport=transport,
+        )
 
     def tokens(self, resource: AcsResource, user: UserId, bot: BotConfig | None = None) -> TokenSource:
         """Return the source of a user's tokens.

@@ -32,6 +32,7 @@ from chatbot.service.endpoint import ConnectionString, check_access_key, check_e
 from chatbot.service.entra import Entra, EntraCredential
 from chatbot.service.identities import Identities
 from chatbot.service.policies import ChatPolicy, Timeouts
+from chatbot.service.raw_requests import RawRequests
 from chatbot.service.token_endpoint import TokenEndpoint
 from chatbot.service.transport import open_transport, proxy_for
 
@@ -80,6 +81,7 @@ class AcsResource:
         self._opened = AsyncExitStack()
         self._transport: AsyncHttpTransport[Any, Any] | None = None
         self._identities: Identities | None = None
+        self._entra_credential: EntraCredential | None = None
 
     @classmethod
     def from_connection_string(
@@ -124,7 +126,7 @@ class AcsResource:
                 transport = await opening.enter_async_context(open_transport(self._ca_file))
             credential: AzureKeyCredential | EntraCredential | None = self._key
             if self._entra is not None:
-                credential = await opening.enter_async_context(self._entra.open(self._ca_file))
+                credential = self._entra_credential = await opening.enter_async_context(self._entra.open(self._ca_file))
             if credential is not None:
                 self._identities = self._open_identities(credential, transport)
             self._opened = opening.pop_all()
@@ -150,7 +152,7 @@ class AcsResource:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._transport = self._identities = None
+        self._transport = self._identities = self._entra_credential = None
         await self._opened.aclose()
 
     # Identities
@@ -236,6 +238,18 @@ class AcsResource:
         )
         pipeline = AsyncPipeline[HttpRequest, AsyncHttpResponse](self._open_transport(), [policy])
         return AcsChatService(user, self._endpoint, tokens, pipeline)
+
+    def raw_requests(self) -> RawRequests:
+        """Return what sends requests that the SDK cannot send."""
+        return RawRequests(
+            self._endpoint,
+            self._open_transport(),
+            key=None if self._key is None else self._key.key,
+            entra=self._entra_credential,
+            timeouts=self._timeouts,
+            proxy=self._proxy,
+            clock=self._clock,
+        )
 
     def _open_transport(self) -> AsyncHttpTransport[Any, Any]:
         if self._transport is None:

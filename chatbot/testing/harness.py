@@ -11,14 +11,16 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
+from os import PathLike
 from typing import Any, Final
 
 import anyio
+import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from chatbot.bot import BotSettings
 from chatbot.dispatch import Ack, Rate
-from chatbot.emulator import Emulator, World
+from chatbot.emulator import Emulator, Quirks, World
 from chatbot.errors import StateError, StoreError, described
 from chatbot.plugin import Plugin
 from chatbot.polling.cadence import Cadence
@@ -183,6 +185,7 @@ async def chat(
     apology: str | None = None,
     provide: Mapping[Any, object] | None = None,
     world: World | None = None,
+    quirks: Quirks | str | PathLike[str] | None = None,
     quotas: bool = True,
     raise_failures: bool = True,
     patience: timedelta | None = None,
@@ -216,8 +219,9 @@ async def chat(
             default nothing, so that `replies` holds only what plugins say.
         provide: objects by type, such as `{Api: FakeApi()}`, that handlers get in place of what the plugins' providers
             make; these providers are not called.
-        world: the state of the service, to continue an earlier chat or to set `quirks`; by default a new one, the same
-            for every test.
+        world: the state of the service, to continue an earlier chat; by default a new one, the same for every test.
+        quirks: how the service behaves where that is not known, or a file of `chatbot doctor --probe` that says how
+            yours does; by default as the recordings of the service do.
         quotas: the service throttles as the real one does; people wait then, too.
         raise_failures: a handler's failure fails the act that caused it. Otherwise see `Room.failures`.
         patience: how long an act may take until the chat counts as hanging; by default an hour of virtual time, or 20 s
@@ -226,13 +230,17 @@ async def chat(
     Raises:
         TimeoutError: something hangs; the message says where.
         PluginError: a plugin cannot be used.
+        ValueError: the file of `quirks` cannot be used.
         TypeError: an argument is not a plugin, or `provide` has a type that no handler asks for.
     """
     loop = virtual_loop()
+    world = world or World(seed=0)
+    if quirks is not None:
+        world.quirks = quirks if isinstance(quirks, Quirks) else await anyio.to_thread.run_sync(_load_quirks, quirks)
     settings = settings or BotSettings(cadence=VIRTUAL_CADENCE if loop else REAL_CADENCE)
     store = store or MemoryStore()
     harness = Harness(
-        Emulator(world or World(seed=0), clock=VirtualClock(loop) if loop else time.time, quotas=quotas),
+        Emulator(world, clock=VirtualClock(loop) if loop else time.time, quotas=quotas),
         store_in_real_time(store, loop) if loop else store,
         _bot_specs(plugins, name, bots or {}, BotOptions(settings, ack, admins, allow, rate, apology), provide or {}),
         patience=patience or (VIRTUAL_LIMIT if loop else REAL_LIMIT),
@@ -253,6 +261,14 @@ async def run_harness(harness: Harness) -> AsyncIterator[Room]:
             await harness.process.stop()
             harness.raise_failures()
             group.cancel_scope.cancel()
+
+
+def _load_quirks(path: str | PathLike[str]) -> Quirks:
+    try:
+        return Quirks.load(path)
+    except ValueError as error:
+        msg = f"chat(quirks=…): {error}"
+        raise ValueError(msg) from None
 
 
 def _bot_specs(

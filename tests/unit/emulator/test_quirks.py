@@ -1,6 +1,8 @@
 """Each switch changes what it says, and the defaults are what is recorded or documented."""
 
 import dataclasses
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +25,26 @@ def test_every_quirk_is_described_and_can_be_written_as_its_default() -> None:
 def test_a_quirk_nobody_knows_is_explained(text: str) -> None:
     with pytest.raises(ValueError, match="quirk"):
         Quirks.parse([text])
+
+
+def test_quirks_are_read_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "quirks.yaml"
+    file.write_text("start-time: exclusive\nwww_authenticate: false\ntoo-large-status: 413\nidentity-vector: '0'\n")
+
+    assert Quirks.load(file) == Quirks(start_time="exclusive", www_authenticate=False, too_large_status=413)
+    file.write_text("# nothing\n")
+    assert Quirks.load(file) == Quirks()
+
+
+@pytest.mark.parametrize("text", ["start-tine: exclusive", "start-time: [1]", "- start-time", "{", "1: 2", "a: \x00"])
+def test_a_file_of_quirks_that_cannot_be_used_is_named_in_the_error(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "quirks.yaml"
+    file.write_text(text)
+
+    with pytest.raises(ValueError, match=re.escape(str(file))):
+        Quirks.load(file)
+    with pytest.raises(ValueError, match="cannot be read"):
+        Quirks.load(tmp_path / "missing.yaml")
 
 
 async def status(quirks: dict[str, Any], method: str, path: str, body: Any = None, **more: Any) -> int:

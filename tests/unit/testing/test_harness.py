@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from chatbot import BotStopping, Context, Plugin, PluginError, Retry
+from chatbot.emulator import Quirks
 from chatbot.errors import Forbidden, StateError, StoreError
 from chatbot.stores import MemoryStore, SqliteStore
 from chatbot.stores.base import Store
@@ -342,3 +343,27 @@ async def test_a_store_with_a_file_can_be_the_bots_memory(tmp_path: Path) -> Non
 @virtual
 async def test_a_store_with_a_file_can_be_the_bots_memory_on_virtual_time(tmp_path: Path) -> None:
     await survive_a_restart(SqliteStore(tmp_path / "bots.db"))
+
+
+@virtual
+async def test_the_service_of_a_chat_has_the_quirks_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "quirks.yaml"
+    await anyio.Path(file).write_text("thread-ids: short\n")
+
+    async with chat(echo(), quirks=file) as room:
+        await room.user("Ann").says("hi")
+        assert not room.thread.startswith("19:acsV1_")
+
+    async with chat(echo(), quirks=Quirks(thread_ids="short")) as room:
+        await room.user("Ann").says("hi")
+        assert not room.thread.startswith("19:acsV1_")
+
+
+@virtual
+async def test_a_file_of_quirks_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "quirks.yaml"
+    await anyio.Path(file).write_text("nonsense: 1\n")
+
+    with pytest.raises(ValueError, match="there is no quirk 'nonsense'"):
+        async with chat(echo(), quirks=str(file)):
+            pass

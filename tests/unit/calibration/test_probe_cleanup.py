@@ -1,0 +1,163 @@
+"""A probe that is killed after any request leaves nothing behind that `--cleanup` does not find."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import pytest
+
+from chatbot.calibration.intents import IntentJournal
+from chatbot.emulator import Emulator
+from chatbot.errors import StateError
+from tests.unit.calibration.probing import clean, emulator, remains, run
+
+GROUPS: Final = ("identities", "repeatability", "deletion")
+"""Groups that create users and threads in every way that there is."""
+
+REQUESTS: Final = 50
+"""More than a probe with these groups sends, its own cleanup included."""
+
+
+class Killed(BaseException):
+    """The process is gone: nothing of it runs any more."""
+
+
+class Deadly:
+    """An emulator whose client dies at one request: before the service sees it, or before the response arrives.
+
+    From then on, the client sends nothing: cleanup code of a process that is gone does not run.
+    """
+
+    def __init__(self, service: Emulator, request: int, *, is_done: bool) -> None:
+        self._service = service
+        self._request = request
+        self._is_done = is_done
+        self.count = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.count += 1
+        if self.count > self._request or (self.count == self._request and not self._is_done):
+            raise Killed
+        if self.count < self._request:
+            await self._service(scope, receive, send)
+            return
+        with anyio.CancelScope(shield=True):
+            await self._service(scope, receive, _ignore)
+        raise Killed
+
+
+async def _ignore(_message: Any) -> None:
+    """The response does not arrive."""
+
+
+async def killed_at(service: Emulator, journal: Path, request: int, *, is_done: bool) -> bool:
+    """Run a probe that dies at a request; whether it got there."""
+    app = Deadly(service, request, is_done=is_done)
+    try:
+        await run(service, journal, GROUPS, app=app)
+    except BaseException as error:
+        if not _is_kill(error):
+            raise
+        return True
+    return False
+
+
+def _is_kill(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_kill(inner) for inner in error.exceptions)
+    return isinstance(error, Killed)
+
+
+def kills() -> list[Any]:
+    """Before and after each request; the default suite takes some of them."""
+    return [
+        pytest.param(
+            request,
+            is_done,
+            id=f"{'after' if is_done else 'before'} request {request}",
+            marks=() if request % 12 == 1 and is_done else (pytest.mark.calibration,),
+        )
+        for request in range(1, REQUESTS)
+        for is_done in (False, True)
+    ]
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(("request_number", "is_done"), kills())
+async def test_a_killed_probe_is_cleaned_up(request_number: int, is_done: bool, tmp_path: Path) -> None:
+    service, journal = emulator(), tmp_path / "journal"
+    bystander = service.create_user()
+    thread = service.create_thread(bystander, "not the probe's")
+
+    await killed_at(service, journal, request_number, is_done=is_done)
+
+    assert await clean(service, journal) == []
+    assert remains(service) == [bystander, thread]
+    assert not journal.exists()
+
+
+@pytest.mark.virtual_time
+async def test_the_kills_reach_into_the_probes_own_cleanup(tmp_path: Path) -> None:
+    assert not await killed_at(emulator(), tmp_path / "journal", REQUESTS, is_done=True)
+    service = emulator()
+    assert await killed_at(service, tmp_path / "other", REQUESTS - 10, is_done=True)
+    assert 0 < len(remains(service)) < 8
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("cleanup_request", [1, 2, 5, 9])
+async def test_a_killed_cleanup_is_repeated(cleanup_request: int, tmp_path: Path) -> None:
+    service, journal = emulator(), tmp_path / "journal"
+    assert await killed_at(service, journal, 30, is_done=True)
+
+    with pytest.raises(Killed):
+        await clean(service, journal, Deadly(service, cleanup_request, is_done=True))
+
+    assert await clean(service, journal) == []
+    assert remains(service) == []
+
+
+@pytest.mark.virtual_time
+async def test_a_forgotten_repeatability_id_does_not_leave_a_thread_behind(tmp_path: Path) -> None:
+    service, journal = emulator("repeatability-seconds=0"), tmp_path / "journal"
+    assert await killed_at(service, journal, 9, is_done=True)
+    await anyio.sleep(3600)
+
+    assert await clean(service, journal) == []
+    assert remains(service) == []
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("killed", [1, 2, 14, 20])
+@pytest.mark.parametrize("cut", [1, 10, 40])
+async def test_a_journal_that_was_cut_in_its_last_line_is_read(killed: int, cut: int, tmp_path: Path) -> None:
+    service, journal = emulator(), tmp_path / "journal"
+    assert await killed_at(service, journal, killed, is_done=False)
+    path = anyio.Path(journal)
+    content = await path.read_bytes()
+    await path.write_bytes(content[:-cut])
+
+    assert await clean(service, journal) == []
+    assert remains(service) == []
+
+
+@pytest.mark.virtual_time
+async def test_a_journal_of_another_resource_is_refused(tmp_path: Path) -> None:
+    service, journal = emulator(), tmp_path / "journal"
+    assert await killed_at(service, journal, 14, is_done=True)
+
+    with pytest.raises(StateError, match="clean up there first"):
+        await IntentJournal(journal).begin("https://another.communication.azure.com")
+
+
+@pytest.mark.virtual_time
+async def test_a_file_that_is_no_journal_is_refused_and_kept(tmp_path: Path) -> None:
+    path = anyio.Path(tmp_path / "notes.txt")
+    await path.write_text("my notes\nof today\nand more\n")
+
+    with pytest.raises(StateError, match="not a journal"):
+        await IntentJournal(tmp_path / "notes.txt").begin("https://emulator.invalid")
+
+    assert await path.read_text() == "my notes\nof today\nand more\n"
