@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
 
+from chatbot.cli import main
 from tests.cli.conftest import Run
 
 BOTS = """\
@@ -51,6 +53,22 @@ COMMANDS = (
 )
 
 
+def in_this_process(words: Sequence[str], encoding: str, typed: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a command here, with standard streams of this encoding."""
+    read, write = os.pipe()
+    os.write(write, typed.encode())
+    os.close(write)
+    out, err = BytesIO(), BytesIO()
+    with open(read, encoding=encoding) as stdin, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "stdin", stdin)
+        patched.setattr(sys, "stdout", TextIOWrapper(out, encoding))
+        patched.setattr(sys, "stderr", TextIOWrapper(err, encoding))
+        code = main([*words])
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        return subprocess.CompletedProcess([*words], code, out.getvalue(), err.getvalue())
+
+
 def command(directory: Path, *words: str, **options: object) -> subprocess.CompletedProcess[bytes]:
     line = [sys.executable, "-m", "chatbot", *words]
     return subprocess.run(line, cwd=directory, capture_output=True, timeout=120, check=False, **options)  # type: ignore[call-overload,no-any-return]
@@ -68,21 +86,35 @@ def directory(tmp_path: Path) -> Path:
     ("encoding", "commands"), [("cp1252", COMMANDS), ("gbk", COMMANDS[::6]), ("ascii", COMMANDS[::4])]
 )
 def test_every_command_writes_what_an_encoding_has_and_escapes_the_rest(
-    directory: Path, run: Run, encoding: str, commands: Sequence[Sequence[str]]
+    directory: Path, run: Run, monkeypatch: pytest.MonkeyPatch, encoding: str, commands: Sequence[Sequence[str]]
 ) -> None:
     bots = run(directory)
     bots.event("daemon.started")
-    environ = {**os.environ, "PYTHONIOENCODING": encoding}
+    monkeypatch.chdir(directory)
     for words in commands:
-        done = command(directory, *words, env=environ, input="hello \U0001f916\n".encode())
+        done = in_this_process(words, encoding, "hello \U0001f916\n")
 
-        assert b"UnicodeEncodeError" not in done.stderr, words
-        assert done.returncode != 1, (words, done.stderr)
-        if "json" in words or words == ["schema"]:
-            assert done.stdout.isascii()
-            assert json.loads(done.stdout)
-        if words[0] == "record":
-            assert "\U0001f916 → " in done.stdout.decode("utf-8")
+        check_written(words, done)
+
+
+def test_a_command_takes_the_encoding_that_the_environment_says(directory: Path, run: Run) -> None:
+    bots = run(directory)
+    bots.event("daemon.started")
+    words, environ = ["chat", "--wait", "5s"], {**os.environ, "PYTHONIOENCODING": "cp1252"}
+
+    done = command(directory, *words, env=environ, input="hello \U0001f916\n".encode())
+
+    check_written(words, done)
+
+
+def check_written(words: Sequence[str], done: subprocess.CompletedProcess[bytes]) -> None:
+    assert b"UnicodeEncodeError" not in done.stderr, words
+    assert done.returncode != 1, (words, done.stderr)
+    if "json" in words or list(words) == ["schema"]:
+        assert done.stdout.isascii()
+        assert json.loads(done.stdout)
+    if words[0] == "record":
+        assert "\U0001f916 → " in done.stdout.decode("utf-8")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="descriptors are closed by a shell of POSIX here")
