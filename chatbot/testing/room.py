@@ -39,6 +39,9 @@ ACT_SECONDS: Final = 1.0
 THROTTLED_SECONDS: Final = 10.0
 """How long a person waits before the next attempt when the service does not say."""
 
+LONGEST_PAUSE: Final = 61.0
+"""How long a person waits at most: the longest window of any quota is a minute."""
+
 
 class ThreadMember(Protocol):
     """Anyone who can be in a room: a person or a bot."""
@@ -199,11 +202,15 @@ class Person:
 
 async def retry_throttled(act: Callable[[], Awaitable[T]]) -> T:
     """Call the service, again and again while it throttles."""
+    longer = 1
     while True:
         try:
             return await act()
         except Throttled as throttled:
-            await anyio.sleep(throttled.retry_after or THROTTLED_SECONDS)
+            # Refused calls count, too: after pauses of the same length the quota would never be free again.
+            pause = (throttled.retry_after or THROTTLED_SECONDS) * longer
+            await anyio.sleep(min(pause, LONGEST_PAUSE))
+            longer *= 2
 
 
 REAL_TIME: Final = (

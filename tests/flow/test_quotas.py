@@ -154,3 +154,13 @@ async def test_what_event_grid_tells_of_people_who_talk_is_read_at_once(tmp_path
             await anyio.sleep(0.3)
 
         assert max(waits) < 0.5
+
+
+async def test_people_who_say_more_than_the_quota_allows_get_through_although_refused_calls_count() -> None:
+    async with chat(chatterbox(1)) as room:
+        await room.user("Ann").joins()
+        await room.stop()
+        await room.user("Ann").says(*["hi"] * 45)
+        await room.start()
+
+        assert room.replies == ["0"] * 45
