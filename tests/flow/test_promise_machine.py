@@ -1,7 +1,7 @@
 """The promise under any history: hypothesis tells the stories, a model says what must come of them.
 
 The steps of a story are collected by a state machine, and played in one task when it is told. Longer runs:
-`CHATBOT_STORIES=2000 pytest tests/flow/test_promise_machine.py --timeout=0`.
+`CHATBOT_STORIES=2000 pytest -m chaos tests/flow/test_promise_machine.py --timeout=0`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ from chatbot.testing.process import BotOptions, BotSpec
 from chatbot.testing.room import Room
 from chatbot.testing.virtual_time import VirtualClock, VirtualTimeLoop, store_in_real_time, virtual_loop
 
-STORIES = int(os.environ.get("CHATBOT_STORIES", "15"))
+FEW = 8
+STORIES = int(os.environ.get("CHATBOT_STORIES", "20"))
 
 FAULTS = [
     "*:503,probability=0.4,times=10",
@@ -319,10 +320,21 @@ class Promise(RuleBasedStateMachine):
             runner.run(play(self.steps))
 
 
-@pytest.mark.timeout(600)
+def told(stories: int) -> settings:
+    return settings(
+        max_examples=stories, stateful_step_count=12, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+
+
 class TestPromise(Promise.TestCase):
     """Hypothesis' own kind of test."""
 
-    settings = settings(
-        max_examples=STORIES, stateful_step_count=12, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-    )
+    settings = told(FEW)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
+class TestPromiseInManyStories(Promise.TestCase):
+    """The same, for the gate and for long runs."""
+
+    settings = told(STORIES)
