@@ -36,7 +36,7 @@ from chatbot.service.base import ChatService
 from chatbot.service.budget import SharedQuotas
 from chatbot.stores.base import Store
 from chatbot.stores.records import Attempt, DeadLetter, OutboxRow, Progress
-from chatbot.stores.writes import BeginAttempt, EndAttempt, MoveHorizon, Prune, ReviveDeadLetter, Write
+from chatbot.stores.writes import BeginAttempt, DropDeadLetter, EndAttempt, MoveHorizon, Prune, ReviveDeadLetter, Write
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -331,6 +331,33 @@ class Bot:
         lane.retry_letter(letter)
         self.scheduler.schedule(thread)
         return True
+
+    async def drop_letter(self, letter: DeadLetter) -> None:
+        """Drop a dead letter, even if a retry of it is pending.
+
+        Raises:
+            StoreError: It could not be dropped.
+        """
+        for lane in self.scheduler.all_lanes:  # first, so that a running attempt does not store the letter again
+            lane.drop_letters(lambda waiting: waiting.id == letter.id)
+        await self.context.commit([DropDeadLetter(letter.id)])
+
+    # ── erasure ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def erase(self, user: UserId) -> None:
+        """Erase a person from memory: pending actions, pending retries and timers. The store is erased separately."""
+        self.context.conversations.erase(user)
+        for lane in self.scheduler.all_lanes:
+            lane.erase(user)
+
+    async def wait_for_turns(self, *, timeout: float) -> bool:
+        """Wait until the turns that are running now have ended; return False if `timeout` seconds do not suffice."""
+        turns = dict(self.scheduler.working)
+        with anyio.move_on_after(timeout):
+            while any(self.scheduler.working.get(thread) == turn for thread, turn in turns.items()):
+                await self.scheduler.ended.wait()
+            return True
+        return False
 
     # ── status, for health checks and tests ───────────────────────────────────────────────────────────────────
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import structlog
 
-from chatbot.bot import Bot, admin
+from chatbot.bot import Bot
 from chatbot.errors import StateError, UnknownName
 from chatbot.events import ActionFailed, MessageEvent, ThreadEvent
 from chatbot.model import ThreadId, UserId
@@ -219,7 +219,7 @@ class AdminApi:
     async def _drop(self, record: BotRecord, letter: DeadLetter) -> Mapping[str, Any]:
         bot = self._running.get(record.user)
         if bot is not None:
-            await admin.drop(bot, letter)
+            await bot.drop_letter(letter)
         else:
             await self._store.commit(record.user, [DropDeadLetter(letter.id)])
         self._log.info("dead_letter.dropped", letter=letter.id, bot=record.name)
@@ -234,7 +234,7 @@ class AdminApi:
         erased = await self._erase(person)
         is_complete = True
         for bot in self._running.values():
-            is_complete &= await admin.wait_for_turns(bot, timeout=HANDLER_WAIT_SECONDS)
+            is_complete &= await bot.wait_for_turns(timeout=HANDLER_WAIT_SECONDS)
         if self._running:
             erased += await self._erase(person)
         self._log.info("person.erased", records=erased, is_complete=is_complete)
@@ -243,7 +243,7 @@ class AdminApi:
     async def _erase(self, person: UserId) -> int:
         erased = await self._store.forget(person)
         for bot in self._running.values():
-            admin.erase(bot, person)
+            bot.erase(person)
         return erased
 
     async def _check_person(self, user: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import structlog
 
-from chatbot.bot import Bot, admin
+from chatbot.bot import Bot
 from chatbot.errors import StateError, UnknownName
 from chatbot.model import UserId
 from chatbot.stores.base import Store
@@ -171,7 +171,7 @@ class StateAdmin:
             return
         await bot.context.commit([write])
         # A handler that runs now began before this, and its commit may store the entry again.
-        await admin.wait_for_turns(bot, timeout=HANDLER_TIMEOUT)
+        await bot.wait_for_turns(timeout=HANDLER_TIMEOUT)
         await bot.context.commit([write])
 
     async def _entries(self, name: str | None) -> Sequence[_Entry]:
