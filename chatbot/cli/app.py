@@ -143,6 +143,10 @@ _GROUPS: Final = {
                 "Create a user of the resource and print its id, for a bot's `user:` in bots.yaml or for a person.",
             ),
             "show": ("show", "Show the bots' users, where they are stored, and how long their tokens are valid."),
+            "adopt": (
+                "adopt",
+                "Give a bot the user that it was before it was renamed (--from), or before its store was lost.",
+            ),
             "revoke": (
                 "revoke",
                 "Revoke all tokens of a bot's user, for example after a leak. Asks first.",

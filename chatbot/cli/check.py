@@ -16,6 +16,7 @@ import anyio
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_CONFIG
+from chatbot.cli.daemon_client import stored_identities
 from chatbot.cli.options import BOTS_YAML, ConfigFile, Format
 from chatbot.cli.output import as_json, counted, exit_code, lines
 from chatbot.config import BotConfig, Config, ServiceConfig
@@ -33,11 +34,12 @@ from chatbot.runtime.connection import Connection
 from chatbot.runtime.control_socket import find_daemon
 from chatbot.runtime.doctor.finding import Finding, FindingState, misconfigured, ok, warning
 from chatbot.runtime.doctor.reachability import check_service
-from chatbot.runtime.doctor.storage import check_store
+from chatbot.runtime.doctor.storage import check_identities, check_store
 from chatbot.runtime.logs import logging_to
 from chatbot.runtime.plugins import Plugins, examine_plugins
 from chatbot.runtime.run_directory import ControlDirectory, RunInfo
 from chatbot.stores import open_between_runs
+from chatbot.stores.probe import StoreProbe
 from chatbot.stores.probe import probe_store as examine_store
 
 Summary = Mapping[str, Any]
@@ -216,6 +218,7 @@ def _findings(config: Config, *, is_online: bool) -> Iterator[Finding]:
             quirks_of(config)
         except ConfigError as error:
             yield misconfigured("emulator", str(error))
+    yield from identity_findings(config, store)
     if is_online:
         yield from check_service(config, _run_info(control, config.path), store)
     elif not config.uses_emulator:
@@ -223,6 +226,19 @@ def _findings(config: Config, *, is_online: bool) -> Iterator[Finding]:
             Connection.of(config)
         except ConfigError as error:  # what this machine lacks for the way there
             yield from (misconfigured("service", problem) for problem in error.problems)
+
+
+def identity_findings(config: Config, found: StoreProbe) -> Iterator[Finding]:
+    """Bots that would start as new users. On the emulator nobody minds."""
+    if config.uses_emulator or found.problem is not None:
+        return
+    try:
+        stored = stored_identities(config, found)
+    except ChatbotError as error:
+        yield warning("identity", f"not checked: {error}")
+        return
+    if stored is not None:
+        yield from check_identities(config, stored)
 
 
 def _incompatible(config: Config, plugins: Plugins) -> Iterator[Finding]:

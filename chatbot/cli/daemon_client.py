@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from chatbot.config import load_config
+from chatbot.config import Config, load_config
 from chatbot.errors import Forbidden, NotFound, StateError, UnknownName
 from chatbot.model import ThreadId, UserId
 from chatbot.runtime.admin_api import AdminApi
@@ -29,6 +29,8 @@ from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
 from chatbot.stores import MemoryStore, open_between_runs
 from chatbot.stores.base import Store
+from chatbot.stores.probe import StoreProbe
+from chatbot.stores.records import BotRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,31 @@ def ask_bots(config: Path, question: Mapping[str, Any], timeout: float = ANSWER_
 async def _ask_store(store: Store, question: Mapping[str, Any]) -> Mapping[str, Any]:
     async with store:
         return await AdminApi(store).answer(question)
+
+
+def stored_identities(config: Config, found: StoreProbe) -> Sequence[BotRecord] | None:
+    """Return the identities in a store without changing it; None if it cannot be read so.
+
+    Args:
+        config: the configuration that names the store.
+        found: the probe of the store.
+
+    Raises:
+        ChatbotError: the store cannot be read, or the daemon that has it open does not answer.
+    """
+    daemon = find_daemon(ControlDirectory(config.directory), config.path)
+    if daemon is not None:
+        answer = anyio.run(ask, daemon, {"ask": "identity list"})["bots"]
+        return [BotRecord(**{**record, "user": UserId(record["user"])}) for record in answer]
+    if found.file is None or not found.exists:
+        return []
+    store = open_between_runs(config.store.get_secret_value(), base_dir=config.directory) if found.can_be_read else None
+    return None if store is None else anyio.run(_identities, store)
+
+
+async def _identities(store: Store) -> Sequence[BotRecord]:
+    async with store:
+        return await store.bots()
 
 
 async def count_unsent(config: Path, thread: ThreadId) -> int:

@@ -14,6 +14,7 @@ import anyio
 from cyclopts import Group, Parameter
 
 from chatbot.cli.boundary import EXIT_USAGE
+from chatbot.cli.check import identity_findings
 from chatbot.cli.options import BOTS_YAML, ConfigFile, Format
 from chatbot.cli.output import as_json, counted, exit_code, lines
 from chatbot.config import Config, ServiceConfig, load_config
@@ -142,6 +143,7 @@ class _Diagnosis:
             yield from check_running_bots(status, control)
         store = probe_store(config.store.get_secret_value(), base_dir=config.directory)
         yield from check_store(config, store, is_running=info is not None)
+        yield from identity_findings(config, store)
         yield from check_service(config, info, store)
 
 

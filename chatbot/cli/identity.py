@@ -15,15 +15,16 @@ import anyio
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_UNAVAILABLE, EXIT_USAGE
-from chatbot.cli.daemon_client import ServiceAccess, service_access, user_of
+from chatbot.cli.daemon_client import ServiceAccess, ask_bots, service_access, user_of
 from chatbot.cli.options import BOTS_YAML, AsBot, ConfigFile, Format, Yes, confirmed, duration
 from chatbot.cli.output import table
-from chatbot.config import load_config
+from chatbot.config import Config, load_config
 from chatbot.config.source_location import printable
 from chatbot.durations import format_duration
-from chatbot.errors import ServiceError, StateError
+from chatbot.errors import ServiceError, StateError, UnknownName
 from chatbot.model import UserId
 from chatbot.runtime.assemble import server_ms_of
+from chatbot.runtime.bot_users import noted_users
 from chatbot.runtime.connection import KnownBot
 from chatbot.runtime.control_socket import ask
 from chatbot.runtime.logs import logging_to
@@ -118,6 +119,70 @@ def revoke(config: ConfigFile = BOTS_YAML, *, bot: AsBot = None, yes: Yes = Fals
         if access.connection.can_issue_tokens:
             print("A bot that runs gets itself a new one.")
     return 0
+
+
+def adopt(
+    bot: Annotated[str, Parameter(help="The bot's name in bots.yaml.")],
+    /,
+    config: ConfigFile = BOTS_YAML,
+    *,
+    user: Annotated[
+        str | None, Parameter(help="The user to be; by default the one that the bot was when it ran last.")
+    ] = None,
+    from_: Annotated[
+        str | None, Parameter(name="--from", help="The name that the bot had before, as the store knows it.")
+    ] = None,
+    yes: Yes = False,
+    format: Format = "text",
+) -> int:
+    """Give a bot the user that it was before it was renamed, or before its store was lost."""
+    if user is not None and from_ is not None:
+        print("chatbot identity adopt: give only one of --user and --from", file=sys.stderr)
+        return EXIT_USAGE
+    settings = load_config(config, os.environ)
+    if bot not in settings.bots:
+        message = f"{config} names no bot {bot!r}; it names: {', '.join(settings.bots)}"
+        raise UnknownName(message)
+    if settings.bots[bot].user is not None:
+        message = f"bots.yaml names the user of {bot}, which takes precedence: remove `user:` there first"
+        raise StateError(message)
+    with logging_to(sys.stderr, format="console", level="error"):
+        question = _adoption(config, settings, bot, user, from_)
+        records = ask_bots(config, {"ask": "identity list"})["bots"]
+        present = [one for one in records if one["name"] == bot and question["resource"] in ("", one["resource"])]
+        if present and present[0]["user"] != question.get("user"):
+            sentence = f"{bot} is {printable(present[0]['user'])} now, and will be in none of its threads. Go on?"
+            if not confirmed(sentence, yes=yes, command="chatbot identity adopt"):
+                return EXIT_USAGE
+        answer = ask_bots(config, question)
+    if format == "json":
+        print(json.dumps(answer, indent=2))
+    else:
+        print(f"{printable(bot)} goes on as {printable(answer['user'])} when it is started, or at the next reload.")
+    return 0
+
+
+def _adoption(config: Path, settings: Config, bot: str, user: str | None, old: str | None) -> Mapping[str, Any]:
+    """Return the request that names the user, the resource, and since when messages are answered."""
+    question: dict[str, Any] = {"ask": "identity adopt", "bot": bot, "resource": "", "user": user, "from": old}
+    if old is not None:
+        return question
+    access = service_access(config)
+    resource = access.connection.resource
+    if user is None:
+        noted = noted_users(settings, resource)
+        if bot not in noted:
+            message = f"which user was {bot}? Nothing tells it: name it with --user, or its old name with --from"
+            raise StateError(message)
+        user = noted[bot]
+    # The service tells its time, and at once whether it takes this user for one of the resource.
+    since_ms = anyio.run(_time_for, access, UserId(user))
+    return {**question, "resource": resource, "user": user, "since_ms": since_ms}
+
+
+async def _time_for(access: ServiceAccess, user: UserId) -> int:
+    async with access.connection.open() as resource:
+        return await server_ms_of(resource.chat(user, access.connection.tokens(resource, user)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,16 @@ AsBot = Annotated[str | None, Parameter(name="--bot", help="The name of the bot;
 Format = Annotated[Literal["text", "json"], Parameter(help="For people, or for programs.")]
 Yes = Annotated[bool, Parameter(name="--yes", negative="", show_default=False, help="Do not ask first.")]
 
+AllowNewUsers = Annotated[
+    bool,
+    Parameter(
+        name="--allow-new-users",
+        negative="",
+        show_default=False,
+        help="Start a bot as a new user although the store was lost or the bot renamed; refused otherwise.",
+    ),
+]
+
 BOTS_YAML: Final = Path("bots.yaml")
 
 

@@ -10,7 +10,7 @@ import anyio
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_CRASH
-from chatbot.cli.options import BOTS_YAML, Format, RunningConfig
+from chatbot.cli.options import BOTS_YAML, AllowNewUsers, Format, RunningConfig
 from chatbot.errors import StateError
 from chatbot.runtime.control_socket import ask, find_daemon
 from chatbot.runtime.run_directory import ControlDirectory
@@ -34,6 +34,7 @@ def reload(
         bool,
         Parameter(negative="", show_default=False, help="Accept code that cannot continue what the store holds."),
     ] = False,
+    allow_new_users: AllowNewUsers = False,
     format: Format = "text",
 ) -> int:
     """Apply what has changed, and report it."""
@@ -42,7 +43,9 @@ def reload(
     if daemon is None:
         message = f"no bots run in {directory}; they take up what has changed when they are started"
         raise StateError(message)
-    outcome = anyio.run(ask, daemon, {"ask": "reload", "force": force}, RELOAD_TIMEOUT_SECONDS)
+    outcome = anyio.run(
+        ask, daemon, {"ask": "reload", "force": force, "allow_new_users": allow_new_users}, RELOAD_TIMEOUT_SECONDS
+    )
     print(json.dumps(outcome, indent=2) if format == "json" else "\n".join(_describe_outcome(outcome)))
     return EXIT_CRASH if outcome["kept"] else 0
 

@@ -15,7 +15,7 @@ import structlog
 from cyclopts import Parameter
 
 from chatbot.cli.boundary import EXIT_CRASH, Report, guard, print_text, to_stderr
-from chatbot.cli.options import BOTS_YAML
+from chatbot.cli.options import BOTS_YAML, AllowNewUsers
 from chatbot.config import Config, LogConfig, load_config
 from chatbot.config.source_location import printable
 from chatbot.errors import ConfigError
@@ -81,6 +81,7 @@ def run(
         bool,
         Parameter(negative="", show_default=False, help="Swap plugins when their files change, while the bots run."),
     ] = False,
+    allow_new_users: AllowNewUsers = False,
 ) -> int:
     """Run the bots of a bots.yaml until they are told to stop."""
 
@@ -88,7 +89,7 @@ def run(
         settings = load_config(config, os.environ)
         if require_azure:
             _refuse_emulator(settings)
-        return settings
+        return settings.model_copy(update={"allow_new_users": True}) if allow_new_users else settings
 
     forced_exit = ForcedExit(is_json=log_format == "json")
 

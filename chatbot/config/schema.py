@@ -325,6 +325,7 @@ class Config(Settings):
         server: the status server; null is off.
         event_grid: the webhook for Event Grid; null is off.
         reload: what a reload does with code that cannot continue what the store holds.
+        allow_new_users: start a bot as a new user although the store was lost or the bot renamed; refused otherwise.
         retention: how long the store keeps what was said and done; what is still to be done, and dead letters, stay.
             So long, too, timers and dialogs wait for a bot that was removed from their thread.
     """
@@ -342,6 +343,7 @@ class Config(Settings):
     retention: Duration = timedelta(days=30)
     emulator: EmulatorConfig = EmulatorConfig()
     reload: ReloadConfig = ReloadConfig()
+    allow_new_users: bool = False
 
     _path: Path = PrivateAttr()
     _directory: Path = PrivateAttr()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 import structlog
@@ -17,6 +18,7 @@ from chatbot.bot import Bot
 from chatbot.errors import StateError, UnknownName
 from chatbot.events import ActionFailed, MessageEvent, ThreadEvent
 from chatbot.model import ThreadId, UserId
+from chatbot.runtime.bot_users import adopt
 from chatbot.runtime.observe.status import StatusMonitor, as_json
 from chatbot.runtime.pauses import Pauses, is_paused, pause_stored, resume_stored
 from chatbot.runtime.reloading import Reloader
@@ -56,7 +58,10 @@ class ControlApi:
                 if self._reloader is None:
                     message = "these bots end by themselves (--once); changes are applied at the next start"
                     raise StateError(message)
-                return await self._reloader.reload(is_forced=question.get("force") is True)
+                return await self._reloader.reload(
+                    is_forced=question.get("force") is True,
+                    are_new_users_allowed=question.get("allow_new_users") is True,
+                )
             case "pause":
                 return await self._pauses.pause(str(question.get("bot")))
             case "resume":
@@ -163,6 +168,11 @@ class AdminApi:
                 return await self._stored_state.end_dialog(id)
             case {"ask": "state cancel-timer", "id": str(id)}:
                 return await self._stored_state.cancel_timer(id)
+            case {"ask": "identity list"}:
+                records = await self._store.bots()
+                return {"bots": [asdict(record) for record in records]}
+            case {"ask": "identity adopt", "bot": str(name), "resource": str(resource)}:
+                return await self._adopt(question, name, resource)
             case {"ask": "pause", "bot": str(name)}:
                 return await pause_stored(self._store, name)
             case {"ask": "resume", "bot": str(name)}:
@@ -224,6 +234,24 @@ class AdminApi:
             await self._store.commit(record.user, [DropDeadLetter(letter.id)])
         self._log.info("dead_letter.dropped", letter=letter.id, bot=record.name)
         return letter_summary(record, letter)
+
+    # ── bots ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _adopt(self, question: Mapping[str, Any], name: str, resource: str) -> Mapping[str, Any]:
+        if name in {bot.name for bot in self._bots}:
+            message = f"the bot {name} runs, as the user that it has; stop the bots first"
+            raise StateError(message)
+        user, since_ms = _name(question, "user"), question.get("since_ms")
+        adopted = await adopt(
+            self._store,
+            name,
+            resource=resource,
+            user=None if user is None else UserId(user),
+            old=_name(question, "from"),
+            since_ms=since_ms if isinstance(since_ms, int) else 0,
+        )
+        self._log.info("identity.adopted", bot=name, user_id=adopted)
+        return {"bot": name, "user": adopted}
 
     # ── people ────────────────────────────────────────────────────────────────────────────────────────────────
 

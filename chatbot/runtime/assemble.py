@@ -13,14 +13,16 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.to_thread
 import structlog
 
 from chatbot.bot import ALL_HISTORY, NO_HISTORY, Bot, BotSettings
 from chatbot.config import BotConfig, Config
 from chatbot.dispatch import Access, Ack, BotInfo, Dispatcher, Rate
-from chatbot.errors import Forbidden, OutcomeUnknown, ServiceError, Throttled, Unauthorized, Unreachable
+from chatbot.errors import ConfigError, Forbidden, OutcomeUnknown, ServiceError, Throttled, Unauthorized, Unreachable
 from chatbot.model import UserId
 from chatbot.polling.cadence import Cadence
+from chatbot.runtime.bot_users import lost_identities, note_users, noted_users
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.observe.counters import BotCounters
 from chatbot.runtime.observe.instrumented_service import CountedService, CountedTokens
@@ -31,7 +33,7 @@ from chatbot.service.base import ChatService
 from chatbot.service.budget import SharedQuotas
 from chatbot.stores.base import Store
 from chatbot.stores.records import BotRecord
-from chatbot.stores.writes import ResumeBot, SaveBot, SaveThread, Write
+from chatbot.stores.writes import ResumeBot, RetireBots, SaveBot, SaveThread, Write
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -120,12 +122,45 @@ class Runtime:
             shared=self.shared_quotas,
         )
 
+    async def check_identities(self, config: Config, *, are_new_users_allowed: bool = False) -> None:
+        """Refuse a configuration under which a bot that had a user would get a new one.
+
+        On the emulator it is only logged: people who try things out delete the store to begin again.
+
+        Args:
+            config: the configuration that is to run.
+            are_new_users_allowed: whether it was asked for, whatever the configuration says.
+
+        Raises:
+            ConfigError: a bot would be a stranger to its threads.
+            StoreError: the store cannot be read.
+        """
+        noted = await anyio.to_thread.run_sync(noted_users, config, self.connection.resource)
+        lost = lost_identities(config, self.connection.resource, await self.store.bots(), noted)
+        for one in lost:
+            structlog.get_logger().warning("identity.lost", bot=one.bot, problem=one.problem, remedy=one.remedy)
+        are_allowed = are_new_users_allowed or config.allow_new_users or self.connection.is_emulator
+        if lost and not are_allowed:
+            raise ConfigError(*(config.problem(("bots", one.bot), str(one)) for one in lost))
+
+    async def note_identities(self) -> None:
+        """Write down who the bots are, in the store and beside it, for `check_identities` of later starts.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        resource, users = self.connection.resource, {bot.name: bot.user for bot in self.bots}
+        if self.bots:
+            await self.store.commit(self.bots[0].user, [RetireBots(resource, tuple(users))])
+        await anyio.to_thread.run_sync(note_users, self.config, resource, users)
+
     def bot(self, name: str) -> Bot:
         return next(bot for bot in self.bots if bot.name == name)
 
     def put(self, bot: Bot) -> None:
         """Replace the bot of the same name, or add a new one."""
         names = [other.name for other in self.bots]
+        self.shared_quotas.users.add(bot.user)
         if bot.name in names:
             self.bots[names.index(bot.name)] = bot
         else:
@@ -134,7 +169,9 @@ class Runtime:
     def remove(self, name: str) -> None:
         gone = self.bot(name)
         self.bots.remove(gone)
-        self.shared_quotas.users.discard(gone.user)
+        # A bot that was renamed is the same user under another name, and may be there already.
+        if all(bot.user != gone.user for bot in self.bots):
+            self.shared_quotas.users.discard(gone.user)
 
     def apply(self, config: Config) -> None:
         """Apply the settings that running bots need not be restarted for."""

@@ -140,9 +140,16 @@ class Daemon:
         self._forced_exit.drain_seconds = config.drain_timeout.total_seconds
         async with store, self._marking_clean_stop(store), connection.open() as resource:
             self._prepare_forced_exit(store)
-            runtime = Runtime(config=config, connection=connection, resource=resource, store=store, traces=self._traces)
+            runtime = Runtime(
+                config=config,
+                connection=connection,
+                resource=resource,
+                store=store,
+                traces=self._traces,
+            )
             async with self._unless_stopped():
                 with explaining(config, connection):
+                    await runtime.check_identities(config)
                     runtime.bots += await runtime.create_bots(config, self._plugins)
             # From here on only the bots hold plugins: those that a reload replaces must be freed.
             plugins, self._plugins = self._plugins, {}
@@ -290,6 +297,7 @@ class Daemon:
             lobby=await open_lobby(bots, self._control, connection.resource) if connection.is_emulator else None,
         )
         await anyio.to_thread.run_sync(self._control.publish, info)
+        await runtime.note_identities()
         return info
 
     @asynccontextmanager

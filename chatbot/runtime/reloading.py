@@ -40,7 +40,7 @@ from chatbot.runtime.supervisor import Supervisor
 from chatbot.runtime.systemd import SystemdNotifier
 from chatbot.runtime.watchdog import place_of
 
-LIVE: Final = ("log", "drain_timeout", "retention", "server", "reload")
+LIVE: Final = ("log", "drain_timeout", "retention", "server", "reload", "allow_new_users")
 """Settings of the whole process that can change while it runs."""
 
 _COMPARED_SEPARATELY: Final = frozenset({"version", "include", "bots"})
@@ -285,11 +285,12 @@ class Reloader:
         async for _ in _changes(*existing, recursive=False):
             self.request()
 
-    async def reload(self, *, is_forced: bool = False) -> Outcome:
+    async def reload(self, *, is_forced: bool = False, are_new_users_allowed: bool = False) -> Outcome:
         """Apply what has changed.
 
         Args:
             is_forced: also accept new code that cannot continue what the store holds.
+            are_new_users_allowed: also start bots as new users that had another one before.
 
         Raises:
             ConfigError: bots.yaml or a plugin cannot be used, or new code cannot continue what the store holds.
@@ -302,7 +303,7 @@ class Reloader:
             self._notifier.reloading()
             result = "the last reload failed: see the log"
             try:
-                outcome = await self._reload(is_forced=is_forced)
+                outcome = await self._reload(is_forced=is_forced, are_new_users_allowed=are_new_users_allowed)
                 result = "reloaded"
                 self._last_reload.record(is_refused=False, postponed=tuple(outcome["postponed"]))
             except ChatbotError as error:
@@ -339,7 +340,7 @@ class Reloader:
             self._log.warning("store.mismatched", bot=one.bot, problem=one.problem)
         self._accepted.update(found)
 
-    async def _reload(self, *, is_forced: bool) -> Outcome:
+    async def _reload(self, *, is_forced: bool, are_new_users_allowed: bool) -> Outcome:
         runtime = self._runtime
         new = await anyio.to_thread.run_sync(self._read)
         changes = Changes.between(runtime.config, new)
@@ -356,6 +357,7 @@ class Reloader:
         try:
             await self._check_store(loaded.plugins, is_refusing=is_refusing)
             with explaining(config, runtime.connection):
+                await runtime.check_identities(config, are_new_users_allowed=are_new_users_allowed)
                 bots = await runtime.create_bots(config, loaded.plugins, recreated)
             await self._server.move(config)
         except BaseException:
@@ -383,9 +385,15 @@ class Reloader:
         for name in loaded.plugins.keys() - {*changes.added, *changes.restarted}:
             is_swapped = await self._swap(name, loaded.plugins[name], loaded.changes.get(name, ()))
             (swapped if is_swapped else kept).append(name)
+        # A bot that was renamed is the same user: two of it at a time would both answer, so the old one ends first.
+        users = {bot.user for bot in bots}
+        renamed = [name for name in changes.removed if self._runtime.bot(name).user in users]
+        for name in renamed:
+            await self._remove(name)
         async with anyio.create_task_group() as group:
             for name in changes.removed:
-                group.start_soon(self._remove, name)
+                if name not in renamed:
+                    group.start_soon(self._remove, name)
             for bot in bots:
                 group.start_soon(self._replace, bot, bot.name in changes.restarted)
         if bots or changes.removed:

@@ -29,11 +29,12 @@ from chatbot.stores.records import (
 from chatbot.stores.sql import MADE, Plan, Statement, Value
 
 FIND_BOT: Final = """
-    SELECT name, resource, user_id, first_started_ms, paused_ms, is_skipping FROM bot
+    SELECT name, resource, user_id, first_started_ms, paused_ms, is_skipping, is_retired FROM bot
     WHERE name = ? AND resource = ?"""
 
 BOTS: Final = """
-    SELECT name, resource, user_id, first_started_ms, paused_ms, is_skipping FROM bot ORDER BY name, resource"""
+    SELECT name, resource, user_id, first_started_ms, paused_ms, is_skipping, is_retired FROM bot
+    ORDER BY name, resource"""
 
 HORIZON: Final = "SELECT horizon_ms FROM owner WHERE user_id = ?"
 

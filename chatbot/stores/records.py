@@ -28,6 +28,7 @@ class BotRecord:
         paused_ms: when an operator paused the bot, epoch ms; None if it is not paused. Only `PauseBot` and `ResumeBot`
             change this and the next one: a bot that saves its identity does not end its pause.
         is_skipping: the next start passes over all messages before it.
+        is_retired: the configuration that ran last did not have the bot any more.
     """
 
     name: str
@@ -36,6 +37,7 @@ class BotRecord:
     first_started_ms: int
     paused_ms: int | None = None
     is_skipping: bool = False
+    is_retired: bool = False
 
 
 @dataclass(frozen=True, slots=True)

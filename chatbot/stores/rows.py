@@ -39,6 +39,7 @@ class BotRow(NamedTuple):
     first_started_ms: int
     paused_ms: int | None = None
     is_skipping: int = 0
+    is_retired: int = 0
 
 
 class ThreadRow(NamedTuple):
@@ -106,7 +107,13 @@ def encode_bot(record: BotRecord) -> tuple[str, str, str, int]:
 def decode_bot(row: BotRow) -> BotRecord:
     """Decode a bot's identity."""
     return BotRecord(
-        row.name, row.resource, UserId(row.user), row.first_started_ms, row.paused_ms, bool(row.is_skipping)
+        row.name,
+        row.resource,
+        UserId(row.user),
+        row.first_started_ms,
+        row.paused_ms,
+        bool(row.is_skipping),
+        bool(row.is_retired),
     )
 
 

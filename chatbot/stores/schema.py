@@ -140,6 +140,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE bot ADD COLUMN paused_ms BIGINT",
         "ALTER TABLE bot ADD COLUMN is_skipping SMALLINT NOT NULL DEFAULT 0",
     ),
+    ("ALTER TABLE bot ADD COLUMN is_retired SMALLINT NOT NULL DEFAULT 0",),
 )
 """The statements that migrate from each schema version to the next; the first entry creates version 1.
 

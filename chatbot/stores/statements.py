@@ -38,9 +38,11 @@ from chatbot.stores.writes import (
     OweReceipt,
     PauseBot,
     Prune,
+    RenameBot,
     ReopenRow,
     RepointRow,
     ResumeBot,
+    RetireBots,
     ReviveDeadLetter,
     SaveBot,
     SaveDeadLetter,
@@ -60,6 +62,14 @@ SAVE_BOT: Final = """
     INSERT INTO bot (name, resource, user_id, first_started_ms) VALUES (?, ?, ?, ?)
     ON CONFLICT (name, resource) DO UPDATE
     SET user_id = excluded.user_id, first_started_ms = excluded.first_started_ms"""
+
+DROP_BOT: Final = "DELETE FROM bot WHERE name = ? AND resource = ? AND name <> ?"
+
+RENAME_BOT: Final = "UPDATE bot SET name = ?, is_retired = 0 WHERE name = ? AND resource = ?"
+
+RETIRE_BOTS: Final = "UPDATE bot SET is_retired = 1 WHERE resource = ?"
+
+KEEP_BOT: Final = "UPDATE bot SET is_retired = 0 WHERE name = ? AND resource = ?"
 
 PAUSE_BOT: Final = """
     UPDATE bot SET paused_ms = COALESCE(paused_ms, CAST(? AS BIGINT)), is_skipping = 0
@@ -193,6 +203,15 @@ def _statements(bot: str, write: Write) -> Iterator[Statement]:
     match write:
         case SaveBot(record):
             yield Statement(SAVE_BOT, rows.encode_bot(record))
+        case RenameBot(old, new, resource):
+            place = codec.text(resource, "RenameBot.resource")
+            was, name = codec.text(old, "RenameBot.old"), codec.text(new, "RenameBot.new")
+            yield Statement(DROP_BOT, (name, place, was))
+            yield Statement(RENAME_BOT, (name, was, place))
+        case RetireBots(resource, kept):
+            place = codec.text(resource, "RetireBots.resource")
+            yield Statement(RETIRE_BOTS, (place,))
+            yield from (Statement(KEEP_BOT, (codec.text(name, "RetireBots.kept"), place)) for name in kept)
         case PauseBot(name, resource, paused_ms):
             at = codec.integer(paused_ms, "PauseBot.paused_ms")
             yield Statement(

@@ -28,6 +28,23 @@ class SaveBot:
 
 
 @dataclass(frozen=True, slots=True)
+class RenameBot:
+    """Give a bot's identity to another name; replaces what that name had at the resource."""
+
+    old: str
+    new: str
+    resource: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetireBots:
+    """Mark all bots of a resource as retired but those of these names, which are marked as not retired."""
+
+    resource: str
+    kept: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PauseBot:
     """Mark a bot as paused; a bot that is paused already keeps its time.
 
@@ -292,6 +309,8 @@ ConversationWrite = SaveState | SaveDialog | DropDialog | SetTimer | DropTimer |
 
 Write = (
     SaveBot
+    | RenameBot
+    | RetireBots
     | PauseBot
     | ResumeBot
     | MoveHorizon

@@ -8,8 +8,12 @@ from pathlib import Path
 
 from chatbot.config import Config
 from chatbot.config.source_location import masked, shows_secret
+from chatbot.errors import ConfigError, StoreError
+from chatbot.runtime.bot_users import lost_identities, noted_users
+from chatbot.runtime.connection import Connection
 from chatbot.runtime.doctor.finding import Finding, failed, ok, warning
 from chatbot.stores.probe import NEEDED_BYTES, StoreProbe
+from chatbot.stores.records import BotRecord
 
 
 def check_files(files: Sequence[str]) -> Iterator[Finding]:
@@ -49,6 +53,23 @@ def check_store(config: Config, found: StoreProbe, *, is_running: bool) -> Itera
         what = f"others than its owner may read {found.file}, where people's words are"
         yield warning("store", what, f"chmod 600 {found.file}")
     yield from _disk_space(found)
+
+
+def check_identities(config: Config, stored: Sequence[BotRecord]) -> Iterator[Finding]:
+    """Report bots that would start as a new user although they had one.
+
+    Args:
+        config: The configuration that is to run, on a resource of Azure.
+        stored: The identities in the store.
+    """
+    try:
+        resource = Connection.of(config).resource
+        noted = noted_users(config, resource)
+    except (ConfigError, StoreError):  # told by other checks
+        return
+    for lost in lost_identities(config, resource, stored, noted):
+        state = warning if config.allow_new_users else failed
+        yield state("identity", lost.problem, lost.remedy)
 
 
 def _described(found: StoreProbe) -> str:
