@@ -107,4 +107,4 @@ def test_the_tutorial_leads_from_nothing_to_a_bot_that_is_tested(tmp_path: Path)
 
     assert "1 passed" in shown[0]
     assert "2 passed" in shown[1]
-    assert "bots.yaml: all right, 1 bot" in shown[1]
+    assert "bots.yaml: no problems found, 1 bot" in shown[1]

@@ -1,4 +1,4 @@
-"""The command line. One file per command, each a function that returns the exit code; loaded when it is called."""
+"""The command line: one function per command. It returns the exit code; its module is imported when it runs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: what follows `chatbot`; by default those of the process.
+        arguments: the words after `chatbot`; by default those of this process.
 
     Returns:
-        The exit code: 0 done, 1 crash, 2 usage, 69 something needed cannot be reached, 78 bad configuration,
+        The exit code: 0 done, 1 crash, 2 usage, 69 service or store unreachable, 78 bad configuration,
         130 Ctrl-C.
     """
     from chatbot.cli.boundary import DEBUG, guard, prepare_streams
@@ -41,12 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _incomplete(error: ModuleNotFoundError) -> int:
-    """Say that a package is missing without which no command can run, as in an environment that was changed by hand."""
+    """Report that a required package is missing, for example because somebody uninstalled it."""
     from chatbot.cli.boundary import EXIT_CONFIG
     from chatbot.distribution import DISTRIBUTION, install_command
 
     print(
-        f"chatbot: the module {error.name} is missing, which {DISTRIBUTION} needs; install it: {install_command()}",
+        f"chatbot: the module {error.name}, which {DISTRIBUTION} requires, is missing; install it: {install_command()}",
         file=sys.stderr,
     )
     return EXIT_CONFIG

@@ -31,13 +31,13 @@ app["--help"].group = app["--version"].group = "Options"
 _COMMANDS: Final = {
     "new": (
         "Create a plugin, its test, and its bot in a bots.yaml.",
-        "All three are small and work as they are: adapt them.",
+        "All three are small and work unchanged; adapt them to your needs.",
     ),
     "run": (
         "Run the bots of a bots.yaml until stopped.",
         "SIGTERM or Ctrl-C stops after pending replies are sent; a second one stops at once. SIGHUP applies changes to "
         "bots.yaml and plugins, as `chatbot reload` does. With `service: emulator` the chat service runs in the same "
-        "process, and there is a lobby to talk to the bots in.",
+        "process and has a lobby, a thread with all bots.",
     ),
     "check": (
         "Check a bots.yaml, its plugins and its store without starting anything.",
@@ -124,14 +124,17 @@ _CALLS_SERVICE: Final = "Calls the service directly, whether the bots run or not
 
 _GROUPS: Final = {
     "threads": (
-        "The threads that a bot is in.",
+        "List and change the threads that a bot is in.",
         _CALLS_SERVICE,
         {
             "list": ("list_threads", "List a bot's threads with topics and participants, most recently active first."),
             "create": ("create_thread", "Create a thread with a bot in it, and print its id."),
             "add": ("add_person", "Add a person to a thread."),
             "remove": ("remove_person", "Remove a person from a thread."),
-            "leave": ("leave", "Remove a bot from a thread. Asks first: only others can add it again."),
+            "leave": (
+                "leave",
+                "Remove a bot from a thread. Asks for confirmation, because only other members can add it again.",
+            ),
         },
     ),
     "identity": (
@@ -149,12 +152,12 @@ _GROUPS: Final = {
             ),
             "revoke": (
                 "revoke",
-                "Revoke all tokens of a bot's user, for example after a leak. Asks first.",
+                "Revoke all tokens of a bot's user, for example after a leak. Asks for confirmation.",
             ),
         },
     ),
     "dead-letters": (
-        "List, show, retry and drop events that the bots have given up.",
+        "List, show, retry and drop events that the bots could not handle.",
         _USES_DAEMON_OR_STORE,
         {
             "list": ("list_letters", "List dead letters, oldest first, without message texts."),
@@ -170,17 +173,17 @@ _GROUPS: Final = {
             "list": ("list_state", "List states, dialogs and timers, without their values."),
             "show": ("show_state", "Show one state, dialog or timer with its values."),
             "export": ("export", "Print everything that is stored about a person, as JSON."),
-            "forget": ("forget", "Erase a person: what they wrote and what was written about them."),
+            "forget": ("forget", "Erase a person's data: what they wrote and what was written about them."),
             "end-dialog": ("end_dialog", "End a dialog, without a reply to the person."),
             "cancel-timer": ("cancel_timer", "Cancel a timer before it is due."),
         },
     ),
     "store": (
-        "Back up and check the file in which bots remember.",
-        "Reads the file itself, whether the bots run or not, and never changes it.",
+        "Back up and check the file of the store.",
+        "Reads the file directly, whether the bots run or not, and never changes it.",
         {
             "backup": ("backup", "Write a consistent copy of the store, also while the bots run."),
-            "info": ("info", "Show the bots that a store knows, their users, and how much it holds of each."),
+            "info": ("info", "Show the bots in a store, their users, and how many records each has."),
             "check": ("check", "Check that a store's file is sound. Exits with 69 if it is damaged."),
         },
     ),
@@ -201,7 +204,7 @@ def _version() -> str:
 
 
 def run_command(arguments: Sequence[str]) -> int:
-    """Run the command that these words name; a mistake in them is shown on stderr as one sentence."""
+    """Run the command with these arguments; report a usage error as one sentence on stderr."""
     for word in arguments:
         if not _is_text(word):
             readable = word.encode("utf-8", "backslashreplace").decode()
@@ -215,7 +218,7 @@ def run_command(arguments: Sequence[str]) -> int:
 
 
 def _is_text(word: str) -> bool:
-    """Whether an argument can be sent to the service; bytes that are not UTF-8 can still name a file."""
+    """Return whether an argument is valid UTF-8; other bytes could name a file, but cannot be sent to the service."""
     try:
         word.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""The one error boundary of the program: which exit code an error means, and what people read instead of a traceback.
+"""The error boundary of the program: turns errors into exit codes and messages.
 
 Expected errors are sentences. Anything else is a crash: one sentence, and the traceback in a file, so that it can be
 reported. With --debug every traceback is shown.
@@ -18,7 +18,7 @@ EXIT_CRASH: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_UNAVAILABLE: Final = 69
 EXIT_DEGRADED: Final = 75
-"""Of `chatbot status`: the bots are healthy and ready, but something does not work as it should (EX_TEMPFAIL)."""
+"""Exit code of `chatbot status` if the bots are healthy and ready, but something is degraded (EX_TEMPFAIL)."""
 
 EXIT_CONFIG: Final = 78
 EXIT_CTRL_C: Final = 130
@@ -28,15 +28,15 @@ DEBUG: Final = "CHATBOT_DEBUG"
 """The environment variable that --debug sets."""
 
 Report = Callable[[list[str], Exception | None], None]
-"""Tells people, or their log, what was wrong: one text per problem; and the error, if its traceback is wanted."""
+"""Reports problems to the terminal or the log: one text per problem, and the error if its traceback is wanted."""
 
 
 def prepare_streams() -> None:
-    """Make the standard streams take every text, whatever their encoding, and also where they are closed.
+    """Make the standard streams accept any text, whatever their encoding, even if they are closed.
 
-    A character that the encoding lacks is escaped; JSON is written in ASCII and loses nothing. A stream that whoever
-    started us has closed leads nowhere. Its descriptor is taken, too: the next file to be opened would get it, and what
-    libraries and crash reports write to descriptor 2 would go into that file.
+    A character that the encoding lacks is escaped; JSON is ASCII, so it loses nothing. If the parent process has closed
+    a stream, it is replaced by the null device, descriptor included. Otherwise the next file to be opened would get
+    descriptor 2, and libraries and crash reports would write into that file.
     """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         stream = getattr(sys, name)
@@ -71,9 +71,9 @@ def guard(command: Callable[[], int], *, report: Report | None = None) -> int:
         if sys.stderr.isatty():
             print(file=sys.stderr)
         return EXIT_CTRL_C
-    except Exception as error:  # the outermost place: whatever it is, it is told here
+    except Exception as error:  # the outermost level: every error must be reported here
         if all(isinstance(leaf, BrokenPipeError) for leaf in leaf_errors(error)):
-            _discard_output(sys.stdout)  # the reader of the output has closed it
+            _discard_output(sys.stdout)  # the reader of the output has closed the pipe
             return EXIT_PIPE
         is_debug = bool(os.environ.get(DEBUG))
         problems, code = explain(error, is_debug=is_debug)
@@ -109,10 +109,10 @@ def leaf_errors(error: BaseException) -> Iterator[BaseException]:
 
 
 def to_stderr(problems: list[str], error: Exception | None = None) -> None:
-    """Show problems to people: the program's name before the first, every one on lines of its own."""
+    """Print problems to stderr, one after the other; the first one is preceded by the program's name."""
     if error is not None:
         _print_traceback(error)
-    from chatbot.config.source_location import printable  # here, because --help should not wait for it
+    from chatbot.config.source_location import printable  # imported here to keep --help fast
 
     for number, problem in enumerate(problems):
         shown = "\n".join(map(printable, problem.splitlines()))
@@ -120,9 +120,9 @@ def to_stderr(problems: list[str], error: Exception | None = None) -> None:
 
 
 def print_text(text: str, stream: TextIO) -> None:
-    """Show people a text at once, if there are any: where nobody reads the stream any more, work goes on untold.
+    """Print a text at once; if nobody reads the stream any more, discard it and continue.
 
-    A terminal that is closed fails what is written to it before SIGHUP tells of its end.
+    Writing to a closed terminal fails before SIGHUP reports that it was closed.
     """
     try:
         print(text, file=stream, flush=True)
@@ -131,21 +131,21 @@ def print_text(text: str, stream: TextIO) -> None:
 
 
 def _discard_output(stream: TextIO) -> None:
-    """Let what is still written to a stream go nowhere; Python must not try to flush the rest at its end."""
+    """Discard what is still written to a stream; otherwise Python would try to flush it at exit, and fail."""
     null_device = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null_device, stream.fileno())
     os.close(null_device)
 
 
 def _crash(error: Exception, *, is_debug: bool) -> str:
-    """A sentence, and the traceback in a file, without what the exceptions say: it may be what people said."""
+    """Return one sentence, and write the traceback to a file without exception texts, which may quote people."""
     from chatbot.runtime.logs import active_redaction
 
     what = next(leaf_errors(error))
     if is_debug:
         return f"crashed: {type(what).__name__}: {what}".splitlines()[0]
     sentence = f"crashed: {active_redaction().summary(what)}".splitlines()[0]
-    import tempfile  # here, because --help should not wait for what only a crash needs
+    import tempfile  # imported here to keep --help fast: only a crash needs it
 
     try:
         with tempfile.NamedTemporaryFile("w", prefix="chatbot-crash-", suffix=".txt", delete=False) as file:

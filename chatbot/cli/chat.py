@@ -36,7 +36,7 @@ from chatbot.runtime.run_directory import ControlDirectory, RunInfo
 
 
 class LineStyle(StrEnum):
-    """How a line is shown, as the codes of terminals (ECMA-48) have it."""
+    """Style of a line, as terminal codes (ECMA-48)."""
 
     SAID = "1"
     CHANGED = "33"
@@ -45,11 +45,11 @@ class LineStyle(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TranscriptLine:
-    """One thing to show.
+    """One entry of the transcript.
 
     Args:
-        who: who did it.
-        what: said, or what happened.
+        author: who wrote or did it.
+        text: the message, or what happened.
     """
 
     author: str
@@ -60,7 +60,7 @@ class TranscriptLine:
         return self.formatted()
 
     def formatted(self, *, has_colors: bool = False) -> str:
-        """The line as text; further lines of a message are indented, control characters are escaped."""
+        """Return the entry as text: further lines of a message are indented, control characters are escaped."""
         first, *more = [_printable(line) for line in self.text.split("\n")] or [""]
         between = ": " if self.style is LineStyle.SAID else " "
         head = _printable(self.author) + between
@@ -73,11 +73,11 @@ class TranscriptLine:
 
 
 class Transcript:
-    """Tells what is new in a thread since it was last looked at.
+    """Describes what is new in a thread since the last poll.
 
     Args:
-        me: whose own messages are not shown to them again.
-        names: how people are called; more are learned from what they say.
+        me: the user whose own messages are not shown again.
+        names: display names by user; more are learned from messages.
     """
 
     def __init__(self, me: UserId, names: dict[UserId, str]) -> None:
@@ -88,10 +88,10 @@ class Transcript:
         self.top = 0
 
     def new_lines(self, messages: Iterable[ChatMessage], *, has_own: bool = False) -> list[TranscriptLine]:
-        """What has happened, oldest first; what was told already is left out.
+        """Return what has happened since the last call, oldest first.
 
         Args:
-            has_own: show the person's own messages, too.
+            has_own: include the person's own messages.
         """
         lines = []
         for message in sorted(messages, key=lambda one: one.version):
@@ -106,7 +106,7 @@ class Transcript:
         return lines
 
     def read_lines(self, receipts: Iterable[Receipt], message: MessageId) -> list[TranscriptLine]:
-        """Who has read up to this message since the last time this was asked."""
+        """Return who has read up to this message since the last call."""
         lines = []
         for receipt in receipts:
             before, now = self._read.get(receipt.reader, 0), int(receipt.message)
@@ -116,11 +116,11 @@ class Transcript:
         return lines
 
     def count_readers(self, message: MessageId) -> int:
-        """How many others are known to have read up to this message."""
+        """Return how many others are known to have read up to this message."""
         return sum(read >= int(message) for reader, read in self._read.items() if reader != self._me)
 
     def name(self, user: UserId | None) -> str:
-        """What to call someone."""
+        """Return the display name of a user."""
         return self._names.get(user, "") or user[-8:] if user else "Someone"
 
     def _learn_names(self, message: ChatMessage) -> None:
@@ -135,7 +135,7 @@ class Transcript:
         if not message.is_said:
             return self._describe_change(message)
         if message.deleted_on is not None:
-            return [TranscriptLine(who, "took a message back", LineStyle.CHANGED)] if is_known else []
+            return [TranscriptLine(who, "deleted a message", LineStyle.CHANGED)] if is_known else []
         text = plain_text(message.content) if message.type is MessageType.HTML else message.content
         return [
             TranscriptLine(who, f"changed it to: {text}", LineStyle.CHANGED)
@@ -146,7 +146,7 @@ class Transcript:
     def _describe_change(self, message: ChatMessage) -> list[TranscriptLine]:
         others = ", ".join(self.name(person.user) for person in message.participants if person.user != self._me)
         if message.type is MessageType.PARTICIPANT_ADDED and others:
-            return [TranscriptLine(others, "came in", LineStyle.NOTICE)]
+            return [TranscriptLine(others, "joined", LineStyle.NOTICE)]
         if message.type is MessageType.PARTICIPANT_REMOVED and others:
             return [TranscriptLine(others, "left", LineStyle.NOTICE)]
         if message.type is MessageType.TOPIC_UPDATED:
@@ -159,16 +159,16 @@ def _printable(text: str) -> str:
 
 
 POLL_SECONDS: Final = 0.5
-"""Between two looks: 120 a minute, of the 200 that the service allows one user in one thread."""
+"""Pause between two polls: 120 polls a minute, of the 200 that the service allows one user in one thread."""
 
 RECEIPTS_SECONDS: Final = 2.1
-"""Between two looks at the receipts: the service allows five in ten seconds."""
+"""Pause between two polls of the receipts: the service allows five in ten seconds."""
 
 RECEIPTS_AFTER: Final = 1.2
-"""Until the first look at the receipts of one's words: bots that answer have read them by then."""
+"""Pause between a message and the first poll of its receipts: bots that answer have read it by then."""
 
 QUIET_SECONDS: Final = 1.0
-"""When input has ended and bots have answered, the talk is over once nothing came for so long."""
+"""Once input has ended and bots have answered, the session ends after so many seconds without news."""
 
 EARLIER_LINES: Final = 5
 _PAGE: Final = 50
@@ -176,13 +176,13 @@ _MAX_FAILURES: Final = 6
 
 
 class Session:
-    """One talk.
+    """One session in one thread.
 
     Args:
-        person: who talks.
-        thread: where; the person is in it.
-        terminal: where they type and read.
-        unsent: tells how much the bots still want to say in the thread.
+        person: the person at the terminal.
+        thread: a thread that the person is in.
+        terminal: the person's terminal.
+        unsent: returns how many messages the bots still have to send to the thread.
     """
 
     def __init__(
@@ -201,13 +201,13 @@ class Session:
         self._failures = 0
 
     async def run(self, answer_timeout: timedelta) -> None:
-        """Talk until the person ends it.
+        """Run until the person ends the input.
 
         Args:
-            patience: how long to wait for answers when the input has ended.
+            answer_timeout: how long to wait for replies after piped input has ended.
 
         Raises:
-            ServiceError: the service is gone, or refuses.
+            ServiceError: the service cannot be reached, or refuses a request.
         """
         self._show(self._transcript.new_lines(await self._messages(), has_own=True)[-EARLIER_LINES:])
         async with anyio.create_task_group() as group:
@@ -237,7 +237,7 @@ class Session:
             return
 
     async def _await_answers(self, answer_timeout: float) -> None:
-        """Wait for answers to the last words: until they have come and it is quiet, or patience ends."""
+        """Wait for replies to the last message, until they have come and nothing follows, or the time is up."""
         with anyio.move_on_after(answer_timeout):
             while True:
                 await self._poll()
@@ -247,9 +247,10 @@ class Session:
                     return
                 await anyio.sleep(POLL_SECONDS)
         if count := await self._unsent():
-            more = "another answer" if count == 1 else f"{count} more answers"
+            more = "1 more reply is" if count == 1 else f"{count} more replies are"
             print(
-                f"chatbot: {more} under way; `--wait 30s` waits longer, and the next talk shows them", file=sys.stderr
+                f"chatbot: {more} pending; `--wait 30s` waits longer, and the next `chatbot chat` shows them",
+                file=sys.stderr,
             )
 
     async def _poll_forever(self) -> None:
@@ -258,7 +259,7 @@ class Session:
             await anyio.sleep(POLL_SECONDS)
 
     async def _poll(self) -> None:
-        """One look; a service that does not answer now is asked again, for a while."""
+        """Poll once; tolerate a few consecutive failures of the service."""
         try:
             lines = self._transcript.new_lines(await self._messages())
             if lines:
@@ -271,11 +272,11 @@ class Session:
         except (Unreachable, OutcomeUnknown) as error:
             self._failures += 1
             if self._failures == _MAX_FAILURES:
-                message = f"{error}; perhaps the bots were stopped: look where `chatbot run` was started"
+                message = f"{error}; the bots may have stopped: check the terminal of `chatbot run`"
                 raise Unreachable(message) from error
 
     async def _messages(self) -> list[ChatMessage]:
-        """What changed since the last look; at the first one, the newest page."""
+        """Return what changed since the last poll; at the first one, the newest page."""
         top = self._transcript.top
         page = await self._service.list_messages(self._thread, page_size=_PAGE)
         messages = list(page.messages)
@@ -307,19 +308,19 @@ def chat(
     config: RunningConfig = BOTS_YAML,
     *,
     as_: Annotated[
-        str | None, Parameter(name="--as", help="Your name; the same name is the same person the next time.")
+        str | None, Parameter(name="--as", help="Your name. The same name is the same person next time.")
     ] = None,
     thread: Annotated[str | None, Parameter(help="Talk in the thread with this id.")] = None,
-    new: Annotated[str | None, Parameter(help="Open a new thread with all the bots, about this topic.")] = None,
+    new: Annotated[str | None, Parameter(help="Open a new thread with all bots and this topic.")] = None,
     list_: Annotated[
-        bool, Parameter(name="--list", negative="", show_default=False, help="List your threads, and leave.")
+        bool, Parameter(name="--list", negative="", show_default=False, help="List your threads and exit.")
     ] = False,
     wait: Annotated[
         timedelta,
         Parameter(
             converter=duration,
             show_default=format_duration,
-            help="How long to wait for answers after the end of piped input.",
+            help="How long to wait for replies after piped input ends.",
         ),
     ] = timedelta(seconds=5),
 ) -> int:
@@ -332,8 +333,8 @@ def chat(
         control, connection = ControlDirectory(config.absolute().parent), connection_to(info, config)
         if not connection.can_issue_tokens:
             message = (
-                "to talk you need a user of your own, and only whoever has the resource's key, or Microsoft Entra ID, "
-                "can make one; `chatbot threads` and `chatbot send` speak as a bot"
+                "`chatbot chat` needs a user of your own, and creating one takes the resource's key or Microsoft "
+                "Entra ID; use `chatbot threads` and `chatbot send`, which act as a bot"
             )
             raise StateError(message)
         anyio.run(_chat, config, info, connection, control, as_ or _own_name(), thread, new, list_, wait)
@@ -375,5 +376,5 @@ async def _list(person: ChatUser) -> None:
 def _own_name() -> str:
     try:
         return getpass.getuser().capitalize()
-    except (OSError, KeyError, ImportError):  # a user without a name, as in some containers
+    except (OSError, KeyError, ImportError):  # the system user has no name, as in some containers
         return "Guest"

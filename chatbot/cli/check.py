@@ -1,6 +1,6 @@
-"""What a bots.yaml and its plugins amount to, for programs and for people.
+"""`chatbot check`: validate a bots.yaml, its plugins and its store, and summarize what they contain.
 
-`chatbot check`: whether a bots.yaml, its plugins and its store are right. Starts nothing and changes nothing.
+It starts nothing and changes nothing.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from chatbot.stores.probe import StoreProbe
 from chatbot.stores.probe import probe_store as examine_store
 
 Summary = Mapping[str, Any]
-"""JSON's own types; no secret is in it."""
+"""JSON data without secrets."""
 
 
 def summarize(config: Config, plugins: Plugins) -> Summary:
-    """The portrait of a configuration that can be used.
+    """Summarize a valid configuration.
 
     Args:
         plugins: from `load_plugins`.
@@ -61,10 +61,10 @@ def summarize(config: Config, plugins: Plugins) -> Summary:
 
 
 def summary_lines(summary: Summary, verdict: str) -> Iterator[str]:
-    """It for people, line by line.
+    """Yield the summary as lines of text.
 
     Args:
-        verdict: on all of it.
+        verdict: the overall result, in a few words.
     """
     first, *others = summary["files"]
     yield f"{first}: {verdict}, {counted(len(summary['bots']), 'bot')}"
@@ -96,7 +96,7 @@ def _service(config: Config) -> str:
         return "the emulator, in the bots' own process"
     try:
         connection = Connection.of(config)
-    except ConfigError:  # told among the findings
+    except ConfigError:  # reported as a finding
         return config.service.endpoint if isinstance(config.service, ServiceConfig) else ""
     return f"{connection.endpoint}, {connection.authentication}"
 
@@ -118,7 +118,7 @@ def _plugin(plugin: Plugin) -> dict[str, Any]:
 
 
 def _handler(handler: Handler) -> dict[str, str]:
-    """What makes it run, and where it is."""
+    """Return what triggers a handler, and its place."""
     schedule = handler.registration.schedule
     event = schedule.text if schedule else handler.registration.event.__name__
     what = handler.info.usage if handler.info else f"{event} → {handler.name.rpartition('.')[2]}"
@@ -129,11 +129,14 @@ def check(
     config: ConfigFile = BOTS_YAML,
     *,
     online: Annotated[
-        bool, Parameter(negative="", show_default=False, help="Ask the service too, and it for a token of each bot.")
+        bool,
+        Parameter(
+            negative="", show_default=False, help="Also connect to the service, and request a token for each bot."
+        ),
     ] = False,
     format: Format = "text",
 ) -> int:
-    """Check a bots.yaml, its plugins and its store, and start nothing."""
+    """Check a bots.yaml, its plugins and its store without starting anything."""
     with logging_to(sys.stderr, format="console", level="warning"):
         examined = examine(config, os.environ)
         plugins, problems = _with_plugins(examined, config)
@@ -147,7 +150,7 @@ def check(
         facts = {"is_right": code == 0, "problems": [], **summary, "findings": [as_json(one) for one in found]}
         print(json.dumps(facts, indent=2))
     else:
-        verdict = "all right" if code == 0 else "this is right, but it cannot be used so: see below"
+        verdict = "no problems found" if code == 0 else "valid, but the bots cannot run (see below)"
         print("\n".join([*summary_lines(summary, verdict), "", *(line for one in found for line in lines(one))]))
     return code
 
@@ -161,7 +164,7 @@ def _report_problems(problems: Sequence[Problem], format: Format) -> int:
 
 
 def _with_plugins(examined: Examined, path: Path) -> tuple[Plugins, Sequence[Problem]]:
-    """The plugins, and all problems: also those of plugins that a wrong file names."""
+    """Return the plugins and all problems, including those of plugins if bots.yaml itself has errors."""
     document = examined.document
     plugins, wrong = examine_plugins(document, path.absolute().parent, known=examined.problems)
     suspicious = {problem for loaded in plugins.values() for one in loaded for problem in _suspicious_calls(one)}
@@ -173,7 +176,7 @@ def _with_plugins(examined: Examined, path: Path) -> tuple[Plugins, Sequence[Pro
 
 
 def _suspicious_calls(plugin: Plugin) -> Iterator[Problem]:
-    """What loads, and does not do what its author meant."""
+    """Yield code that loads but does not do what its author meant."""
     yield from _nondeterministic_calls(plugin)
     for handler in plugin.handlers():
         for one in unawaited(handler.registration.function, is_dialog=handler.is_dialog):
@@ -182,25 +185,25 @@ def _suspicious_calls(plugin: Plugin) -> Iterator[Problem]:
 
 
 def _nondeterministic_calls(plugin: Plugin) -> Iterator[Problem]:
-    """What would break the replay of a plugin's dialogs, and so end them when a person answers."""
+    """Yield calls that would break the replay of a dialog, which ends the dialog when a person answers."""
     for handler in plugin.handlers():
         if not handler.is_dialog:
             continue
         for one in findings(handler.registration.function, handler.needs):
             text = (
-                f"{one.call} may come out differently when the dialog {handler.name.rpartition('.')[2]} is run again"
+                f"{one.call} may return something else when the dialog {handler.name.rpartition('.')[2]} is replayed"
                 f" for an answer; {one.remedy}"
             )
             yield Problem(_location(one.file, one.line), (), text)
 
 
 def _location(file: str, number: int) -> SourceLocation:
-    """A line of a plugin's source."""
+    """Return the location of a line of a plugin's source."""
     return SourceLocation(SourceText(location(file, None), ()), number, 0)
 
 
 def _findings(config: Config, *, is_online: bool) -> Iterator[Finding]:
-    """How the store is, and, if that is asked for, whether the service lets the bots in."""
+    """Yield findings about the store and, if online, about access to the service."""
     if (hidden_by := shadowing_path(config.directory)) is not None:
         yield warning("packages", shadowed(hidden_by))
     control = ControlDirectory(config.directory)
@@ -224,7 +227,7 @@ def _findings(config: Config, *, is_online: bool) -> Iterator[Finding]:
     elif not config.uses_emulator:
         try:
             Connection.of(config)
-        except ConfigError as error:  # what this machine lacks for the way there
+        except ConfigError as error:  # this machine lacks something that is needed to connect
             yield from (misconfigured("service", problem) for problem in error.problems)
 
 
@@ -242,11 +245,14 @@ def identity_findings(config: Config, found: StoreProbe) -> Iterator[Finding]:
 
 
 def _incompatible(config: Config, plugins: Plugins) -> Iterator[Finding]:
-    """What the store holds that the plugins cannot go on with."""
+    """Yield findings about stored data that the plugins cannot continue."""
     url = config.store.get_secret_value()
     found = examine_store(url, base_dir=config.directory)
     if found.in_use is not None and found.problem is None:
-        yield ok("store", "not compared with the code, as bots run on it; `chatbot reload` compares before it changes")
+        yield ok(
+            "store",
+            "not compared with the code, because running bots use it; `chatbot reload` compares before any change",
+        )
     store = open_between_runs(url, base_dir=config.directory) if found.can_be_read else None
     if store is None:
         return
@@ -261,14 +267,14 @@ def _incompatible(config: Config, plugins: Plugins) -> Iterator[Finding]:
         yield warning("store", f"not compared with the code: {error}")
         return
     for one in problems:
-        yield warning("store", str(one), "restore the code, or let them become dead letters")
+        yield warning("store", str(one), "restore the code, or accept that they become dead letters")
 
 
 def _run_info(control: ControlDirectory, config: Path) -> RunInfo | None:
-    """What the bots of this file have published, if they run."""
+    """Return what the running bots of this file have published; None if none run."""
     try:
         return control.running() if find_daemon(control, config) is not None else None
-    except ChatbotError:  # they are starting or stopping
+    except ChatbotError:  # the bots are starting or stopping
         return None
 
 

@@ -38,9 +38,9 @@ class Value:
     """One value.
 
     Args:
-        path: where it is in the settings.
-        shown: as JSON's own types; secrets are stars.
-        source: `FILE:LINE:COLUMN`, with the variables that are named there; or `default`.
+        path: its path in the settings.
+        text: the value as JSON data; secrets are masked.
+        source: `FILE:LINE:COLUMN`, with the variables used there; or `default`.
     """
 
     path: DataPath
@@ -49,7 +49,7 @@ class Value:
 
 
 def effective(config: Config, document: Document) -> Iterator[Value]:
-    """Every value, in the order of the settings.
+    """Yield every value, in the order of the settings.
 
     Args:
         document: the file that the configuration was read from.
@@ -74,7 +74,7 @@ def _values(value: Any, path: DataPath, document: Document) -> Iterator[Value]:
 def _masked(value: Any, path: DataPath, variables: tuple[str, ...]) -> Any:
     if isinstance(value, SecretStr):
         text = value.get_secret_value()
-        # Of these, what is no secret helps to see which service, store and endpoint are meant.
+        # Their parts that are not secret show which service, store and endpoint are used.
         if path == ("service", "token_endpoint", "url"):
             address, mark, _ = text.partition("?")
             return f"{address}?{MASK}" if mark else address
@@ -84,7 +84,9 @@ def _masked(value: Any, path: DataPath, variables: tuple[str, ...]) -> Any:
     if path[-1] == "listen" and isinstance(value, tuple):
         host, port = value
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    own = path[path.index("settings") + 1 :] if "settings" in path else ()  # names of a plugin's author
+    own = (
+        path[path.index("settings") + 1 :] if "settings" in path else ()
+    )  # keys of a plugin's own settings, which may hold secrets
     is_secretive = any(_HOLDS_SECRETS.search(str(name)) for name in (*own, *variables))
     if is_secretive and isinstance(value, str) and value:
         return MASK
@@ -92,7 +94,7 @@ def _masked(value: Any, path: DataPath, variables: tuple[str, ...]) -> Any:
 
 
 def _source(path: DataPath, document: Document) -> tuple[str, tuple[str, ...]]:
-    """Where a value stands, and which variables stand there; a plugin's name may stand without its key."""
+    """Return the source of a value and the variables used there; a plugin may be written without the key `module`."""
     place = document.values.get(path)
     if place is None and path[-1] == "module":
         place = document.values.get(path[:-1])
@@ -100,7 +102,7 @@ def _source(path: DataPath, document: Document) -> tuple[str, tuple[str, ...]]:
         return "default", ()
     first, *rest = [*place.source.lines[place.line - 1 :], ""]
     written = first[place.column - 1 :]
-    if written[:1] in ("|", ">", '"', "'") and place.width == 1:  # of several lines; where it ends is not known
+    if written[:1] in ("|", ">", '"', "'") and place.width == 1:  # a value of several lines, whose end is not known
         written = "\n".join([written, *rest])
     else:
         written = written[: place.width]
@@ -127,7 +129,7 @@ def config(
 
 def schema(
     config: Annotated[
-        Path, Parameter(help="The configuration whose plugins' settings to include; where there is none, none are.")
+        Path, Parameter(help="The configuration whose plugins' settings to include, if it exists.")
     ] = BOTS_YAML,
     *,
     part: Annotated[
@@ -138,7 +140,7 @@ def schema(
     plugins = {}
     if config.exists():
         settings = load_config(config, os.environ)
-        load_plugins(settings)  # says of every plugin that is wrong where it is named
+        load_plugins(settings)  # reports every faulty plugin with its place
         names = {plugin.module for bot in settings.bots.values() for plugin in bot.plugins}
         plugins = {name: plugin_settings(name, base_dir=settings.directory) for name in sorted(names)}
     print(json.dumps(json_schema(plugins, is_part=part), indent=2))

@@ -1,6 +1,6 @@
-"""How commands reach running bots, their store and the service.
+"""Connect commands to running bots, their store and the service.
 
-A daemon that runs is asked, because it has the store open and knows the service. Where none runs, the store and
+A running daemon is asked, because it has the store open and is connected to the service. If none runs, the store and
 bots.yaml are read instead.
 """
 
@@ -35,12 +35,12 @@ from chatbot.stores.records import BotRecord
 
 @dataclass(frozen=True, slots=True)
 class ServiceAccess:
-    """The service, and the bots there.
+    """The service and its bots.
 
     Args:
-        connection: to the service.
+        connection: the connection to the service.
         bots: by name.
-        daemon: what runs them; None if nothing does.
+        daemon: the daemon that runs them; None if none runs.
     """
 
     connection: Connection
@@ -48,10 +48,10 @@ class ServiceAccess:
     daemon: Address | None = None
 
     def bot(self, name: str | None) -> KnownBot:
-        """The bot of this name, or the only one.
+        """Return the bot of this name; without a name, the only bot.
 
         Raises:
-            UnknownName: there is none of this name; or several, and no name was given.
+            UnknownName: no bot has this name, or there are several and no name was given.
         """
         names = ", ".join(self.bots)
         if name is None and len(self.bots) == 1:
@@ -78,31 +78,31 @@ class ServiceAccess:
             yield bot, self.service(resource, bot, user)
 
     def service(self, resource: AcsResource, bot: KnownBot, user: UserId) -> ChatService:
-        """A bot's view of an opened resource."""
+        """Return a bot's view of an opened resource."""
         return resource.chat(user, self.connection.tokens(resource, user, bot.settings))
 
 
 def user_of(bot: KnownBot) -> UserId:
-    """A bot's user.
+    """Return a bot's user.
 
     Raises:
-        StateError: it has none yet.
+        StateError: the bot has no user yet.
     """
     if bot.user is None:
         message = (
             f"the bot {bot.name} has no user yet: start it once with `chatbot run`, "
-            f"or make one with `chatbot identity create --bot {bot.name}`"
+            f"or create one with `chatbot identity create --bot {bot.name}`"
         )
         raise StateError(message)
     return bot.user
 
 
 def service_access(config: Path) -> ServiceAccess:
-    """Find the service: that of the daemon which runs this file, else the one that the file names.
+    """Return access to the service: the running daemon's, or else the one that bots.yaml names.
 
     Raises:
         ConfigError: bots.yaml cannot be used.
-        StateError: it names the emulator, which is there only while the bots run.
+        StateError: bots.yaml names the emulator, which runs only while the bots do.
         StoreError: the store cannot be read.
     """
     control = ControlDirectory(config.absolute().parent)
@@ -112,7 +112,7 @@ def service_access(config: Path) -> ServiceAccess:
     settings = load_config(config, os.environ)
     if settings.uses_emulator:
         message = (
-            f"the emulator is there only while the bots run, and none run in {config.absolute().parent}; "
+            f"the emulator runs only while the bots do, and none run in {config.absolute().parent}; "
             "start them with `chatbot run` in another terminal"
         )
         raise StateError(message)
@@ -122,7 +122,7 @@ def service_access(config: Path) -> ServiceAccess:
 
 
 def connection_to(info: RunInfo, config: Path) -> Connection:
-    """To the resource of running bots: as the daemon published it; where it has no key to share, as bots.yaml says.
+    """Return the connection to the resource of running bots: the published one or, without a key, that of bots.yaml.
 
     Raises:
         ConfigError: bots.yaml cannot be used.
@@ -133,17 +133,17 @@ def connection_to(info: RunInfo, config: Path) -> Connection:
 
 
 def _running(info: RunInfo, daemon: Address, config: Path) -> ServiceAccess:
-    # With a key in hand nothing else is needed: the variables of bots.yaml may be set for the daemon only.
+    # With a key, bots.yaml is not read: its variables may be set for the daemon only.
     settings = load_config(config, os.environ).bots if info.connection_string is None else {}
     return ServiceAccess(connection_to(info, config), published_bots(info, settings), daemon)
 
 
 @contextmanager
 def hinting_at_threads(bot: KnownBot) -> Iterator[None]:
-    """Say of a thread that the service does not know, or does not show, how to find the right one.
+    """Add a hint at `chatbot threads list` to errors about a thread that the service does not know or show.
 
     Raises:
-        UnknownName: in place of `NotFound` and `Forbidden`.
+        UnknownName: instead of `NotFound` and `Forbidden`.
     """
     try:
         yield
@@ -169,7 +169,7 @@ def ask_bots(config: Path, question: Mapping[str, Any], timeout: float = ANSWER_
             return anyio.run(ask, daemon, question, timeout)
         settings = load_config(config, os.environ)
         store = open_between_runs(settings.store.get_secret_value(), base_dir=settings.directory)
-        # Where nothing was ever kept, an empty memory knows as much, and no file is made.
+        # Without a store file, an empty store in memory gives the same answers and creates no file.
         return anyio.run(_ask_store, store or MemoryStore(), question)
 
 

@@ -1,4 +1,4 @@
-"""`chatbot dead-letters`: list, show, retry and drop events that the bots have given up."""
+"""`chatbot dead-letters`: list, show, retry and drop events that the bots could not handle."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from chatbot.cli.options import BOTS_YAML, ConfigFile, Format, Yes, confirmed_on
 from chatbot.cli.output import table
 from chatbot.config.source_location import printable
 
-Letter = Annotated[str, Parameter(help="The id of a dead letter, as the list shows it.")]
+Letter = Annotated[str, Parameter(help="The id of a dead letter, as `chatbot dead-letters list` shows it.")]
 Letters = Annotated[str, Parameter(help="The id of a dead letter, or all.")]
-BotName = Annotated[str | None, Parameter(help="Only those of the bot with this name.")]
+BotName = Annotated[str | None, Parameter(help="Only dead letters of this bot.")]
 
 ALL: Final = "all"
 
 _OUTCOMES = {
-    "now": "is tried again now",
-    "at the next start": "will be tried again at the next start",
-    "not in the thread": "cannot be tried: the bot is not in its thread; drop it, or bring the bot back and retry",
+    "now": "is retried now",
+    "at the next start": "will be retried at the next start",
+    "not in the thread": "cannot be retried: the bot is not in its thread; drop it, or add the bot again and retry",
 }
 
 
@@ -45,7 +45,7 @@ def show_letter(id: Letter, /, config: ConfigFile = BOTS_YAML, *, bot: BotName =
 def retry_letters(
     id: Letters, /, config: ConfigFile = BOTS_YAML, *, bot: BotName = None, format: Format = "text"
 ) -> int:
-    """Try dead letters again."""
+    """Retry dead letters."""
     answer = ask_bots(config, {"ask": "dead-letters retry", "id": id, "bot": bot})
     _show(answer, format, _sentences(answer, lambda letter: _OUTCOMES[letter["outcome"]]))
     is_stuck = any(letter["outcome"] == "not in the thread" for letter in answer["letters"])
@@ -61,13 +61,13 @@ def drop_letters(
     yes: Yes = False,
     format: Format = "text",
 ) -> int:
-    """Forget dead letters."""
+    """Delete dead letters."""
     whose = f" of {printable(bot)}" if bot is not None else ""
     question = f"Delete all dead letters{whose}? They cannot be retried any more."
     if id == ALL and not confirmed_on_terminal(question, yes=yes):
         return EXIT_USAGE
     answer = ask_bots(config, {"ask": "dead-letters drop", "id": id, "bot": bot})
-    _show(answer, format, _sentences(answer, lambda _letter: "is dropped"))
+    _show(answer, format, _sentences(answer, lambda _letter: "is deleted"))
     return 0
 
 
@@ -81,7 +81,7 @@ def list_lines(answer: Mapping[str, Any]) -> Iterator[str]:
         yield "No dead letters."
         return
     if answer["left_out"]:
-        yield f"({answer['left_out']} older ones are not shown; name a bot to see fewer bots' letters)"
+        yield f"({answer['left_out']} older ones are not shown; select one bot with --bot)"
     rows = [_row(letter) for letter in letters]
     yield from table(("ID", "BOT", "DIED (UTC)", "TRIES", "EVENT", "HANDLER", "ERROR", "THREAD"), rows)
 
@@ -102,7 +102,7 @@ def _row(letter: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _detail_lines(letter: Mapping[str, Any]) -> Iterator[str]:
     """Return one line for each fact, then the lines of the message text."""
-    waits = "; it waits to be tried again" if letter["is_revived"] else ""
+    waits = "; it waits to be retried" if letter["is_revived"] else ""
     facts = {
         "letter": letter["id"],
         "bot": f"{letter['bot']}  {letter['user']}  at {letter['resource']}",

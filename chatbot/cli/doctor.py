@@ -104,7 +104,7 @@ def doctor(
 
 @dataclass(slots=True)
 class _Diagnosis:
-    """One round; everything is looked at as far as what came before allows it."""
+    """One run of the checks, which stops where a failed check makes the next ones pointless."""
 
     config: Path
     collected: list[Finding] = field(default_factory=list)
@@ -123,7 +123,7 @@ class _Diagnosis:
         yield from check_packages(extras=_extras(settings))
         if settings is None:
             yield from (misconfigured("configuration", problem) for problem in problems)
-            yield warning("service", "not looked at, nor is the store: bots.yaml says which they are")
+            yield warning("service", "not checked, and neither is the store: bots.yaml must be corrected first")
             return
         yield ok("configuration", f"{self.config}, {counted(len(settings.bots), 'bot')}")
         yield from check_files(settings.files)
@@ -166,4 +166,4 @@ def _plugins(config: Config) -> Iterator[Finding]:
 def _verdict(diagnosis: _Diagnosis) -> str:
     warnings = sum(one.state is FindingState.WARNING for one in diagnosis.collected)
     more = f", {counted(warnings, 'warning')}" if warnings else ""
-    return f"\n{counted(len(diagnosis.failures), 'problem')}{more}." if diagnosis.failures else f"\nAll is well{more}."
+    return f"\n{counted(len(diagnosis.failures), 'problem')}{more}." if diagnosis.failures else f"\nNo problems{more}."

@@ -1,4 +1,4 @@
-"""The emulator inside the daemon's process: where `service: emulator` leads `chatbot run`."""
+"""The emulator inside the daemon's process, for `service: emulator`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _NOTES: Final = "emulator"
 
 @contextmanager
 def load_world(config: Config, control: ControlDirectory) -> Iterator[World]:
-    """The emulated world of a bots.yaml, kept in its data file.
+    """Load the emulated world of a bots.yaml from its data file.
 
     Raises:
-        StoreError: the file cannot be used.
+        StoreError: the file cannot be read or written.
         ConfigError: the file of quirks cannot be used.
     """
     quirks = quirks_of(config)
@@ -36,7 +36,9 @@ def load_world(config: Config, control: ControlDirectory) -> Iterator[World]:
     except DataFileError as error:
         raise StoreInUse(str(error)) from error
     except OSError as error:
-        message = f"{error.filename or file}: the emulator cannot write there: {error.strerror}; mend its rights"
+        message = (
+            f"{error.filename or file}: the emulator cannot write there: {error.strerror}; correct its permissions"
+        )
         raise StoreError(message) from error
 
 
@@ -56,11 +58,11 @@ def quirks_of(config: Config) -> Quirks:
 
 @asynccontextmanager
 async def serve_world(world: World, config: Config, control: ControlDirectory) -> AsyncIterator[Connection]:
-    """Serve the world: https for other people's SDKs, http on loopback for ourselves.
+    """Serve the world: https for other programs, plain http on loopback for the bots.
 
     Raises:
-        StateError: the port that bots.yaml asks for is taken.
-        StoreError: its certificate authority cannot be kept.
+        StateError: the port in bots.yaml is in use.
+        StoreError: its certificate authority cannot be stored.
     """
     async with _started_server(Emulator(world), config, control) as running:
         ca_file = running.ca_file
@@ -69,7 +71,7 @@ async def serve_world(world: World, config: Config, control: ControlDirectory) -
             endpoint=running.endpoint,
             connection_string=_masked_connection_string(running.connection_string),
             ca_file=str(ca_file) if ca_file else None,
-            note="these bots talk to the emulator on this machine, not to Azure",
+            note="these bots use the emulator on this machine, not Azure",
         )
         yield Connection(
             endpoint=running.http_endpoint,
@@ -82,14 +84,14 @@ async def serve_world(world: World, config: Config, control: ControlDirectory) -
 
 
 def _masked_connection_string(connection_string: str) -> str:
-    """The connection string as it may be logged; whole, it is in `.chatbot/run.json`, for its owner to read."""
+    """Return the connection string without most of its key, for the log; `.chatbot/run.json` holds all of it."""
     start, separator, key = connection_string.partition("accesskey=")
     return f"{start}{separator}{key[:4]}…"
 
 
 @asynccontextmanager
 async def _started_server(emulator: Emulator, config: Config, control: ControlDirectory) -> AsyncIterator[Running]:
-    """Serve at the port that was asked for; else at that of the last time; else, if that is taken, at any."""
+    """Serve at the configured port; by default at the port of the last run or, if that is in use, at any free port."""
     wanted = config.emulator.port
     last = (await anyio.to_thread.run_sync(control.read_facts, _NOTES)).get("port", 0)
     async with AsyncExitStack() as stack:
@@ -97,13 +99,13 @@ async def _started_server(emulator: Emulator, config: Config, control: ControlDi
             running = await stack.enter_async_context(serve(emulator, port=wanted or last))
         except PortTakenError:
             if wanted:
-                problem = f"port {wanted} is already in use; free it, or choose another"
+                problem = f"port {wanted} is in use; free it, or configure another one"
                 raise StateError(config.problem(("emulator", "port"), problem)) from None
             structlog.get_logger().warning("emulator.port_moved", taken=last)
             running = await stack.enter_async_context(serve(emulator))
         except OSError as error:
-            remedy = "mend its rights, or set HOME to a directory of yours"
-            message = f"{error.filename}: the emulator cannot keep its certificates there: {error.strerror}; {remedy}"
+            remedy = "correct its permissions, or set HOME to a directory that you own"
+            message = f"{error.filename}: the emulator cannot store its certificates there: {error.strerror}; {remedy}"
             raise StoreError(message) from error
         port = urlsplit(running.endpoint).port
         await anyio.to_thread.run_sync(control.write_facts, _NOTES, {"port": port})

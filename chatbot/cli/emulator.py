@@ -1,4 +1,4 @@
-"""`chatbot emulator`: Azure Communication Services Chat on your own machine, for any SDK."""
+"""`chatbot emulator`: an emulator of Azure Communication Services Chat on this machine, for any SDK."""
 
 from __future__ import annotations
 
@@ -42,20 +42,18 @@ EXIT_CONFIG = 78
 class AddressOptions:
     """Where the emulator listens, and how others reach it."""
 
-    host: Annotated[str, Parameter(help="Address to listen on; 0.0.0.0 for a container.")] = "127.0.0.1"
+    host: Annotated[str, Parameter(help="Address to listen on; use 0.0.0.0 in a container.")] = "127.0.0.1"
     port: Annotated[
         int,
         Parameter(validator=validators.Number(gte=0, lte=65535), help="Port to listen on; 0 picks a free one."),
     ] = 0
-    tls: Annotated[bool, Parameter(help="Serve https (and plain http beside it, on loopback).")] = False
+    tls: Annotated[bool, Parameter(help="Serve https, and plain http on loopback in addition.")] = False
     public_host: Annotated[
         str | None,
-        Parameter(
-            help="NAME or NAME:PORT by which others reach it: goes into certificate, links and connection string."
-        ),
+        Parameter(help="NAME or NAME:PORT that clients connect to; used in certificate, links and connection string."),
     ] = None
     certificates: Annotated[
-        Path | None, Parameter(help="Directory of the certificate authority; the user's data directory by default.")
+        Path | None, Parameter(help="Directory of the certificate authority; by default the user's data directory.")
     ] = None
 
 
@@ -64,11 +62,11 @@ class AddressOptions:
 class ContentOptions:
     """What the emulated resource holds when it starts, and where that is kept."""
 
-    data: Annotated[Path | None, Parameter(help="File that keeps the state; without it, it ends with the process.")] = (
-        None
-    )
+    data: Annotated[
+        Path | None, Parameter(help="File that stores the state; without one, the state is lost when the process ends.")
+    ] = None
     seed: Annotated[
-        Path | None, Parameter(help="YAML file of users, threads and messages to begin with, if there are none yet.")
+        Path | None, Parameter(help="YAML file of users, threads and messages to create if there are none yet.")
     ] = None
     access_key: Annotated[
         str | None,
@@ -78,7 +76,7 @@ class ContentOptions:
             "see what is given here, but not the environment nor a file.",
         ),
     ] = None
-    access_key_file: Annotated[Path | None, Parameter(help="A file that holds the key.")] = None
+    access_key_file: Annotated[Path | None, Parameter(help="File that holds the key.")] = None
 
     def read_key(self) -> str | None:
         """Return the access key, from the file if there is one; None if neither is given.
@@ -90,7 +88,7 @@ class ContentOptions:
         try:
             base64.b64decode(key or "", validate=True)
         except ValueError:
-            msg = "the access key must be base64, and it is not"
+            msg = "the access key is not base64"
             raise ValueError(msg) from None
         return key
 
@@ -113,21 +111,22 @@ class BehaviorOptions:
     entra: Annotated[
         bool,
         Parameter(
-            negative="", help="Take tokens in place of Microsoft Entra ID's, if this emulator issued them; prints one."
+            negative="", help="Accept tokens that this emulator issued in place of Microsoft Entra ID's, and print one."
         ),
     ] = False
     quotas: Annotated[bool, Parameter(help="Enforce the service's rate limits.")] = True
     quirk: Annotated[
         list[str] | None,
         Parameter(
-            negative="", help="NAME=VALUE: how to read what is unknown about the service; --list-quirks shows all."
+            negative="",
+            help="NAME=VALUE: select a behavior where that of the service is unknown; --list-quirks shows all.",
         ),
     ] = None
     quirks: Annotated[
         Path | None,
         Parameter(help="YAML file of quirks, as `chatbot doctor --probe` writes it; --quirk overrides it."),
     ] = None
-    list_quirks: Annotated[bool, Parameter(negative="", help="Show every quirk and its values, and end.")] = False
+    list_quirks: Annotated[bool, Parameter(negative="", help="List all quirks with their values and exit.")] = False
     fault: Annotated[
         list[str] | None,
         Parameter(
@@ -135,9 +134,10 @@ class BehaviorOptions:
             help="OPERATION:KIND[=VALUE][,NAME=VALUE…], as in send_message:503,probability=0.1 or *:latency=0.2.",
         ),
     ] = None
-    fault_seed: Annotated[int, Parameter(help="Makes the chances of faults repeatable.")] = 0
+    fault_seed: Annotated[int, Parameter(help="Seed of the random faults, to make them repeatable.")] = 0
     event_grid: Annotated[
-        str | None, Parameter(name="--event-grid", help="URL to which chat events are posted, after the handshake.")
+        str | None,
+        Parameter(name="--event-grid", help="URL that chat events are posted to, after a validation request."),
     ] = None
 
     def emulator(self) -> Emulator:
@@ -157,11 +157,11 @@ async def emulator(
     address: AddressOptions = AddressOptions(),
     content: ContentOptions = ContentOptions(),
     behavior: BehaviorOptions = BehaviorOptions(),
-    json: Annotated[bool, Parameter(negative="", help="Print one JSON object instead of words.")] = False,
+    json: Annotated[bool, Parameter(negative="", help="Print one JSON object instead of text.")] = False,
 ) -> int:
     """Serve an emulator of Azure Communication Services Chat and Identity.
 
-    Any SDK of the service, in any language, works with the connection string it prints. Ctrl-C or SIGTERM end it.
+    Any SDK of the service, in any language, works with the connection string it prints. Ctrl-C or SIGTERM stops it.
     Tests control and observe it under /emulator/ with the access key as bearer token.
     """
     if behavior.list_quirks:
@@ -193,7 +193,10 @@ async def emulator(
 
 
 def _read_key(file: Path) -> str:
-    from chatbot.config.file import UnreadableError, read_secret  # here, because only who has a file waits for it
+    from chatbot.config.file import (
+        UnreadableError,
+        read_secret,
+    )  # imported here, because only --data or --seed needs it
 
     try:
         return read_secret(file)
@@ -209,7 +212,7 @@ def _fail(sentence: str, code: int) -> int:
 
 @asynccontextmanager
 async def _stopping() -> AsyncIterator[Callable[[], Awaitable[object]]]:
-    """Catch SIGINT and SIGTERM within the block; what it yields waits for one."""
+    """Catch SIGINT and SIGTERM while the block runs; the yielded function waits for one of them."""
     with ExitStack() as stack:
         wait: Callable[[], Awaitable[object]] = anyio.sleep_forever
         # On Windows loops cannot catch signals; Ctrl-C arrives as KeyboardInterrupt there.
@@ -243,9 +246,9 @@ def _as_text(running: Running, data: Path | None) -> str:
     if running.ca_file is not None:
         lines += [
             "",
-            "Let clients trust it with the ca file: SSL_CERT_FILE (Python aio), REQUESTS_CA_BUNDLE (Python sync),",
+            "Make clients trust the ca file: SSL_CERT_FILE (Python aio), REQUESTS_CA_BUNDLE (Python sync),",
             "NODE_EXTRA_CA_CERTS (Node).",
         ]
     else:
-        lines += ["", "Connection strings of the SDKs mean https: start with --tls for clients made from one."]
+        lines += ["", "SDKs use https with a connection string: start the emulator with --tls for them."]
     return "\n".join([*lines, "", "Ctrl-C stops it."])

@@ -1,4 +1,4 @@
-"""`chatbot identity`: the users that bots are, and the tokens that let them in."""
+"""`chatbot identity`: the bots' users and their tokens."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from chatbot.stores.writes import SaveBot
 
 MIN_LIFETIME: Final = timedelta(hours=1)
 MAX_LIFETIME: Final = timedelta(hours=24)
-"""How long the identity service lets a token live (its own refusal: "within the [60, 1440] interval")."""
+"""The limits of the identity service for a token's lifetime (its refusal says "within the [60, 1440] interval")."""
 
 Lifetime = Annotated[
     timedelta | None,
-    Parameter(converter=duration, help="How long the token is to be valid: 1h to 24h, which is the default."),
+    Parameter(converter=duration, help="How long the token is valid: 1h to 24h (the default)."),
 ]
 
 
@@ -47,15 +47,16 @@ def create(
     config: ConfigFile = BOTS_YAML,
     *,
     bot: Annotated[
-        str | None, Parameter(help="Make it the user of the bot with this name, and remember it; else of nobody.")
+        str | None,
+        Parameter(help="Make it the user of this bot, and store that. Without it, the user belongs to no bot."),
     ] = None,
     token: Annotated[
-        bool, Parameter(negative="", show_default=False, help="Issue an access token for it as well, and print it.")
+        bool, Parameter(negative="", show_default=False, help="Also issue an access token for the user, and print it.")
     ] = False,
     lifetime: Lifetime = None,
     format: Format = "text",
 ) -> int:
-    """Make a user, and print its id."""
+    """Create a user and print its id."""
     if (refusal := _check_options(token, lifetime)) is not None:
         return refusal
     with logging_to(sys.stderr, format="console", level="error"):
@@ -74,14 +75,14 @@ def create(
 def show(
     config: ConfigFile = BOTS_YAML,
     *,
-    bot: Annotated[str | None, Parameter(help="Only the bot with this name.")] = None,
+    bot: Annotated[str | None, Parameter(help="Only this bot.")] = None,
     token: Annotated[
         bool, Parameter(negative="", show_default=False, help="Issue a new access token for the bot, and print it.")
     ] = False,
     lifetime: Lifetime = None,
     format: Format = "text",
 ) -> int:
-    """Show who the bots are, where that is remembered, and whether they get tokens."""
+    """Show the bots' users, where they are stored, and whether the bots get tokens."""
     if (refusal := _check_options(token, lifetime)) is not None:
         return refusal
     with logging_to(sys.stderr, format="console", level="error"):
@@ -102,22 +103,24 @@ def show(
 
 
 def revoke(config: ConfigFile = BOTS_YAML, *, bot: AsBot = None, yes: Yes = False, format: Format = "text") -> int:
-    """Make all tokens of a bot's user worthless."""
+    """Revoke all tokens of a bot's user."""
     with logging_to(sys.stderr, format="console", level="error"):
         access = service_access(config)
         known = access.bot(bot)
         user = user_of(known)
         shown = printable(user)
-        question = f"All tokens of {known.name} ({shown}) become worthless, whoever holds them. Go on?"
+        question = f"All tokens of {known.name} ({shown}) become invalid, whoever holds them. Continue?"
         if not confirmed(question, yes=yes, command="chatbot identity revoke"):
             return EXIT_USAGE
         anyio.run(_revoke, access, user)
     if format == "json":
         print(json.dumps({"bot": known.name, "user": user}, indent=2))
     else:
-        print(f"The tokens of {known.name} ({shown}) are revoked; it may take 15 minutes until none is accepted.")
+        print(
+            f"The tokens of {known.name} ({shown}) are revoked; the service may accept them for up to 15 more minutes."
+        )
         if access.connection.can_issue_tokens:
-            print("A bot that runs gets itself a new one.")
+            print("A running bot gets a new one by itself.")
     return 0
 
 
@@ -187,7 +190,7 @@ async def _time_for(access: ServiceAccess, user: UserId) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Issued:
-    """A token; `expires` in epoch seconds."""
+    """A token; `expires` is in epoch seconds."""
 
     text: str = field(repr=False)
     expires: int
@@ -196,7 +199,7 @@ class _Issued:
         return {"token": self.text, "token_expires_on": self.expires}
 
 
-# ── with the service ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── the service ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def _create(
@@ -204,7 +207,7 @@ async def _create(
 ) -> tuple[UserId, _Issued | None]:
     known = access.bot(name) if name is not None else None
     if known is not None and known.user is not None:
-        message = f"the bot {known.name} has a user already: {printable(known.user)}"
+        message = f"the bot {known.name} already has a user: {printable(known.user)}"
         raise StateError(message)
     async with access.connection.open() as resource:
         user = await resource.create_user()
@@ -215,7 +218,7 @@ async def _create(
 
 
 async def _save_user(config: Path, record: BotRecord) -> None:
-    """As the bot's first start does; what is said to it from now on is answered when it runs."""
+    """Store the user as the bot's first start does: messages sent to it from now on are handled once the bot runs."""
     settings = await anyio.to_thread.run_sync(load_config, config, os.environ)
     async with open_store(settings.store.get_secret_value(), base_dir=settings.directory) as store:
         await store.commit(record.user, [SaveBot(record)])
@@ -238,7 +241,7 @@ async def _revoke(access: ServiceAccess, user: UserId) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Identity:
-    """A bot, where it is remembered, and the token that it gets: its expiry (epoch seconds), or why there is none."""
+    """A bot, where its user is stored, and its token: the expiry (epoch seconds), or why there is none."""
 
     bot: KnownBot
     stored_in: str
@@ -265,15 +268,15 @@ async def _identities(access: ServiceAccess, bots: Sequence[KnownBot]) -> list[_
 
 
 def _running_identity(access: ServiceAccess, bot: KnownBot, status: Mapping[str, Any]) -> _Identity:
-    """With the token that the running bot has."""
+    """Return the identity with the token of the running bot."""
     left = status["token_seconds_left"]
     expires = None if left is None else int(datetime.now(UTC).timestamp()) + left
-    problem = None if left is not None and left > 0 else "the running bot has no valid token; its log says why"
+    problem = None if left is not None and left > 0 else "the running bot has no valid token; see its log"
     return _Identity(bot, _stored_in(access, bot), expires, problem)
 
 
 async def _identity(access: ServiceAccess, resource: AcsResource, bot: KnownBot) -> _Identity:
-    """With a token that is asked for now."""
+    """Return the identity with a token that is requested now."""
     where = _stored_in(access, bot)
     if bot.user is None:
         return _Identity(bot, where, None, None)
@@ -288,23 +291,23 @@ def _stored_in(access: ServiceAccess, bot: KnownBot) -> str:
     if bot.settings is not None and bot.settings.user is not None:
         return "bots.yaml"
     if bot.user is None:
-        return "nowhere yet: it is made at the first start"
+        return "nowhere yet: created at the first start"
     if bot.record is None:
         return "the store of the running bots"
     return f"the store, since {datetime.fromtimestamp(bot.record.first_started_ms / 1000, UTC):%Y-%m-%d}"
 
 
-# ── for people and programs ───────────────────────────────────────────────────────────────────────────────────────
+# ── output ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _check_options(is_token_wanted: bool, lifetime: timedelta | None) -> int | None:
     if lifetime is None:
         return None
     if not is_token_wanted:
-        print("chatbot identity: --lifetime is for --token", file=sys.stderr)
+        print("chatbot identity: --lifetime requires --token", file=sys.stderr)
         return EXIT_USAGE
     if not MIN_LIFETIME <= lifetime <= MAX_LIFETIME:
-        print(f"chatbot identity: {format_duration(lifetime)} is no lifetime: 1h to 24h", file=sys.stderr)
+        print(f"chatbot identity: {format_duration(lifetime)} is not a valid lifetime; use 1h to 24h", file=sys.stderr)
         return EXIT_USAGE
     return None
 
@@ -313,7 +316,7 @@ def _format_identities(access: ServiceAccess, identities: Sequence[_Identity]) -
     yield f"{access.connection.endpoint}, {access.connection.authentication}"
     yield ""
     rows = [(one.bot.name, one.bot.user or "-", one.stored_in, _validity(one)) for one in identities]
-    yield from table(("BOT", "USER", "REMEMBERED IN", "TOKEN"), rows)
+    yield from table(("BOT", "USER", "STORED IN", "TOKEN"), rows)
     yield from (f"{one.bot.name}: {printable(one.problem)}" for one in identities if one.problem)
 
 
@@ -321,13 +324,13 @@ def _validity(identity: _Identity) -> str:
     if identity.expires is None:
         return "none" if identity.problem else "-"
     left = timedelta(seconds=max(0, round(identity.expires - datetime.now(UTC).timestamp())))
-    return f"for {format_duration(left)}" if left < timedelta(days=365) else "does not say how long"
+    return f"for {format_duration(left)}" if left < timedelta(days=365) else "of unknown duration"
 
 
 def _print_token_warning(user: UserId, issued: _Issued) -> None:
     until = datetime.fromtimestamp(issued.expires, UTC)
     print(
-        f"Whoever has this token is {printable(user)} until {until:%Y-%m-%d %H:%M} UTC. "
-        "Keep it out of files that others read; `chatbot identity revoke` makes it worthless.",
+        f"Anybody with this token can act as {printable(user)} until {until:%Y-%m-%d %H:%M} UTC. "
+        "Keep it out of files that others can read; `chatbot identity revoke` revokes it.",
         file=sys.stderr,
     )

@@ -1,6 +1,6 @@
-"""Adds a bot to the text of a bots.yaml, and leaves everything else in it as it is: comments, order, blanks. Pure.
+"""`chatbot new`: create a plugin, its test, and its bot in a bots.yaml.
 
-`chatbot new`: a plugin, its test and its bot in a bots.yaml, to begin with.
+The bot is inserted into the text of bots.yaml, so that comments, order and blank lines of the file stay.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from chatbot.errors import ConfigError, UnknownName
 
 
 def with_bot(text: str, name: str, lines: Sequence[str], *, file: str) -> str:
-    """The text with one bot more, behind those it has.
+    """Return the text with another bot, after the existing ones.
 
     Args:
-        text: the file's, which is a valid configuration; all its bots may be in files that it includes.
-        name: the new bot's.
-        lines: its settings, without indentation.
-        file: what problems call it.
+        text: of a valid configuration; its bots may all be in files that it includes.
+        name: of the new bot.
+        lines: its settings, not indented.
+        file: the name of the file, for problems.
 
     Raises:
-        ConfigError: the bots are written in a way that cannot be added to.
+        ConfigError: nothing can be added to the bots as they are written.
     """
     bots = _bots(text, file)
     if bots is None:
@@ -52,7 +52,7 @@ def with_bot(text: str, name: str, lines: Sequence[str], *, file: str) -> str:
 
 
 def _bots(text: str, file: str) -> yaml.MappingNode | None:
-    """The node of the bots; None where there is no such key."""
+    """Return the node of `bots`; None if the key is missing."""
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     entries = {key.value: value for key, value in root.value} if isinstance(root, yaml.MappingNode) else {}
     value = entries.get("bots")
@@ -60,12 +60,12 @@ def _bots(text: str, file: str) -> yaml.MappingNode | None:
         return None
     if isinstance(value, yaml.MappingNode) and value.value and not value.flow_style:
         return value
-    msg = f"{file}: its `bots` are not one below the other, so nothing can be added to them; write the entry yourself"
+    msg = f"{file}: no bot can be added, because `bots` is not a list of indented lines; add the entry yourself"
     raise ConfigError(msg)
 
 
 def _end(node: yaml.Node) -> int:
-    """The last line that a value stands on; what a block mapping ends with is the start of whatever follows it."""
+    """Return the last line of a value; the end mark of a block mapping is the start of what follows."""
     if isinstance(node, yaml.CollectionNode) and node.value and not node.flow_style:
         last = node.value[-1]
         return _end(last[1] if isinstance(last, tuple) else last)
@@ -74,7 +74,7 @@ def _end(node: yaml.Node) -> int:
 
 
 def _is_comment_of(line: str, column: int) -> bool:
-    """Whether a line is a comment that stands deeper than the bots' names: one about the last bot."""
+    """Return whether a line is a comment about the last bot, that is, indented further than the bots' names."""
     bare = line.lstrip()
     return bare.startswith("#") and len(line) - len(bare) > column
 
@@ -94,7 +94,7 @@ async def hello(ctx: Context, name: str = "") -> str:
 
 @plugin.message()
 async def echo(ctx: Context) -> str:
-    """Say everything back; put something better here."""
+    """Repeat the message; replace this with your own reply."""
     return ctx.text
 '''
 
@@ -105,7 +105,7 @@ from plugins.{module} import plugin
 
 
 @pytest.mark.virtual_time
-async def test_{module}_greets_and_says_everything_back() -> None:
+async def test_{module}_greets_and_repeats_messages() -> None:
     async with chat(plugin) as room:
         await room.user("Ann").says("/{command}", "/{command} Bob", "good day")
 
@@ -115,7 +115,7 @@ async def test_{module}_greets_and_says_everything_back() -> None:
 _BOTS = """\
 # Start the bots:              chatbot run
 # Talk to them:                chatbot chat
-# See whether all is right:    chatbot check
+# Check the configuration:     chatbot check
 
 version: 1
 service: ${{ACS_CONNECTION_STRING:-emulator}}
@@ -126,7 +126,7 @@ bots:
 """
 
 _RESERVED = {*keyword.kwlist, "true", "false", "null", "none"}
-"""What Python or YAML would read as something else than a name."""
+"""Words that mean something else to Python or YAML."""
 
 _CONFTEST = '"""Lets the tests import `plugins` from this directory, however pytest is started."""\n'
 
@@ -138,22 +138,22 @@ asyncio_default_fixture_loop_scope = function
 """
 
 _PYTEST_CONFIG_FILES = ("pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
-"""The files in which pytest may be told something."""
+"""Files that may configure pytest."""
 
 
 def new(
-    name: Annotated[str | None, Parameter(help="What the plugin and its bot are called, such as dice.")] = None,
+    name: Annotated[str | None, Parameter(help="Name of the plugin and its bot, such as dice.")] = None,
     /,
     *,
     source: Annotated[
-        str | None, Parameter(name="--from", help="A ready-made plugin to start from; --list shows them.")
+        str | None, Parameter(name="--from", help="A ready-made plugin to start from; see --list.")
     ] = None,
     list_them: Annotated[
-        bool, Parameter(name="--list", negative="", show_default=False, help="List the ready-made plugins, and end.")
+        bool, Parameter(name="--list", negative="", show_default=False, help="List the ready-made plugins and exit.")
     ] = False,
-    config: Annotated[Path, Parameter(help="The configuration to add the bot to; made if there is none.")] = Path(
-        "bots.yaml"
-    ),
+    config: Annotated[
+        Path, Parameter(help="The configuration to add the bot to; created if it does not exist.")
+    ] = Path("bots.yaml"),
 ) -> int:
     """Create a plugin, its test, and its bot in a bots.yaml."""
     if list_them:
@@ -179,12 +179,12 @@ def new(
         entry = example.entry(module) or entry
     for path in files:
         if path.exists():
-            msg = f"{path}: this exists already; take another name, or move it away"
+            msg = f"{path}: this file already exists; choose another name, or move the file"
             raise ConfigError(msg)
     files |= _missing_setup(directory)
     files[config] = _configured(config, name, entry)
     _write(files)
-    print(f"Made {', '.join(str(path) for path in files)}.")
+    print(f"Created {', '.join(str(path) for path in files)}.")
     if source is None:
         print(f"Run its test:  {_shown(sys.executable)} -m pytest {test}")
     else:
@@ -238,7 +238,7 @@ class PluginTemplate:
 
 
 def plugin_templates() -> dict[str, PluginTemplate]:
-    """Return the plugins to copy by name: part of the wheel, and in a clone those of its directory `plugins`."""
+    """Return the ready-made plugins by name, from the wheel or from the directory `plugins` of a clone."""
     package = Path(chatbot.__file__).parent
     found = next((place for place in (package / "examples", package.parent / "plugins") if place.is_dir()), None)
     files = sorted(found.glob("[a-z]*.py")) if found else []
@@ -248,29 +248,31 @@ def plugin_templates() -> dict[str, PluginTemplate]:
 def _template(source: str) -> PluginTemplate:
     known = plugin_templates()
     if source not in known:
-        msg = f"there is no ready-made plugin {source!r}; there are {', '.join(known)}"
+        msg = f"there is no ready-made plugin {source!r}; choose one of {', '.join(known)}"
         raise UnknownName(msg)
     return known[source]
 
 
 def _configured(config: Path, name: str, entry: Sequence[str]) -> str:
-    """The configuration with the bot in it; one that is there must be right before it is touched."""
+    """Return the configuration with the bot added; an existing file must be valid before it is changed."""
     lines = [f"display_name: {name.replace('-', ' ').replace('_', ' ').capitalize()}", *entry]
     if not config.exists():
         return _BOTS.format(name=name) + "".join(f"    {line}\n" for line in lines)
     settings = load_config(config, os.environ)
     if name in settings.bots:
-        raise ConfigError(settings.problem(("bots", name), "there is a bot of this name already; take another name"))
+        raise ConfigError(settings.problem(("bots", name), "a bot of this name already exists; choose another name"))
     return with_bot(config.read_text("utf-8-sig"), name, lines, file=str(config))
 
 
 def _module_of(name: str) -> str:
     module = name.replace("-", "_").lower()
     if module in _RESERVED:
-        msg = f"{name!r} cannot name a plugin: it means something to Python or YAML; take another name, as in dice"
+        msg = (
+            f"{name!r} cannot name a plugin: the word has another meaning in Python or YAML; choose a name such as dice"
+        )
         raise ConfigError(msg)
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name):
-        msg = f"{name!r} cannot name a plugin: use letters, digits, - and _, and begin with a letter, as in dice"
+        msg = f"{name!r} cannot name a plugin: use letters, digits, - and _, starting with a letter, such as dice"
         raise ConfigError(msg)
     return module
 
@@ -280,7 +282,7 @@ def _command_of(name: str) -> str:
 
 
 def _can_import_plugins(directory: Path) -> bool:
-    """Whether tests can import from here already: by a conftest.py, or by what pytest was told."""
+    """Return whether tests can already import from here, by a conftest.py or by a setting of pytest."""
     if (directory / "conftest.py").exists():
         return True
     told = (directory / name for name in _PYTEST_CONFIG_FILES)
@@ -288,7 +290,7 @@ def _can_import_plugins(directory: Path) -> bool:
 
 
 def _is_in_a_project(directory: Path) -> bool:
-    """Whether there is a place, here or above, in which pytest may be told something already."""
+    """Return whether this directory or one above has a file that may configure pytest."""
     here = directory.absolute()
     return any((place / name).exists() for place in (here, *here.parents) for name in _PYTEST_CONFIG_FILES)
 
@@ -299,12 +301,12 @@ def _write(files: Mapping[Path, str]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content, encoding="utf-8")
         except OSError as error:
-            msg = f"{path}: this cannot be written: {os.strerror(error.errno or 0)}"
+            msg = f"{path}: cannot be written: {os.strerror(error.errno or 0)}"
             raise ConfigError(msg) from None
 
 
 def _shown(executable: str) -> str:
-    """The interpreter as a person would type it."""
+    """Return the interpreter as a person would type it."""
     try:
         return str(Path(executable).relative_to(Path.cwd()))
     except ValueError:

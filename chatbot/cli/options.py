@@ -1,4 +1,4 @@
-"""What several commands take."""
+"""Parameters that several commands share."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from chatbot.durations import parse_duration
 
 ConfigFile = Annotated[Path, Parameter(help="The configuration of the bots.")]
 RunningConfig = Annotated[Path, Parameter(help="The configuration of the running bots.")]
-AsBot = Annotated[str | None, Parameter(name="--bot", help="The name of the bot; needed where there are several.")]
-Format = Annotated[Literal["text", "json"], Parameter(help="For people, or for programs.")]
-Yes = Annotated[bool, Parameter(name="--yes", negative="", show_default=False, help="Do not ask first.")]
+AsBot = Annotated[str | None, Parameter(name="--bot", help="The name of the bot; required if there are several.")]
+Format = Annotated[Literal["text", "json"], Parameter(help="Output for people (text) or for programs (json).")]
+Yes = Annotated[bool, Parameter(name="--yes", negative="", show_default=False, help="Do not ask for confirmation.")]
 
 AllowNewUsers = Annotated[
     bool,
@@ -32,22 +32,22 @@ BOTS_YAML: Final = Path("bots.yaml")
 
 
 def confirmed(question: str, *, yes: bool, command: str) -> bool:
-    """Whether the person at the terminal agrees; where nobody can be asked, only `--yes` does.
+    """Ask the person at the terminal for confirmation; without a terminal, `--yes` is required.
 
     Args:
-        question: what is about to happen, as a question.
+        question: what is about to happen, and the question.
         yes: `--yes` was given.
-        command: the command, for the advice.
+        command: the command, for the error message.
     """
     if yes:
         return True
     if sys.stdin is None or not sys.stdin.isatty():
-        print(f"{command}: nobody is here to be asked; give --yes to do it", file=sys.stderr)
+        print(f"{command}: not a terminal, so nobody can confirm; add --yes to continue", file=sys.stderr)
         return False
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() in ("y", "yes"):
         return True
-    print("Nothing was done.", file=sys.stderr)
+    print("Canceled; nothing was changed.", file=sys.stderr)
     return False
 
 
@@ -55,7 +55,7 @@ def confirmed_on_terminal(question: str, *, yes: bool) -> bool:
     """Whether the person at the terminal agrees; a script is not asked.
 
     Args:
-        question: what is about to happen, as a question.
+        question: what is about to happen, and the question.
         yes: `--yes` was given.
     """
     if yes or sys.stdin is None or not sys.stdin.isatty():
@@ -64,5 +64,5 @@ def confirmed_on_terminal(question: str, *, yes: bool) -> bool:
 
 
 def duration(_type: Any, tokens: Sequence[Token]) -> timedelta:
-    """The converter of an option that takes a duration."""
+    """Convert the value of an option that takes a duration."""
     return parse_duration(tokens[0].value)

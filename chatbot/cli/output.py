@@ -39,7 +39,7 @@ def exit_code(findings: Iterable[Finding]) -> int:
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 bot`, `2 bots`."""
+    """Return the number with its noun: `1 bot`, `2 bots`."""
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
@@ -52,15 +52,15 @@ def _can_show(text: str) -> bool:
 
 
 MAX_CELL_WIDTH: Final = 90
-"""Columns of the terminal that one cell may take; what is longer ends in an ellipsis."""
+"""Maximum width of a cell, in terminal columns; longer text ends in an ellipsis."""
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The lines of a table.
+    """Yield the lines of a table.
 
     Args:
-        head: the titles.
-        rows: one text a column; control characters are escaped.
+        headers: the column titles.
+        rows: one text per column; control characters are escaped.
     """
     lines = [tuple(headers), *(tuple(truncated(cell, MAX_CELL_WIDTH) for cell in row) for row in rows)]
     widths = [max(cells(line[column]) for line in lines) for column in range(len(headers))]
@@ -70,10 +70,10 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str
 
 
 def truncated(text: str, max_width: int) -> str:
-    """The text on one line with its control characters escaped; what is wider ends in an ellipsis.
+    """Return the text on one line, with control characters escaped and cut to a width with an ellipsis.
 
     Args:
-        widest: columns of the terminal.
+        max_width: in terminal columns.
     """
     shown = printable(text)
     if cells(shown) <= max_width:

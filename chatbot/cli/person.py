@@ -1,4 +1,4 @@
-"""A person at the command line: a user of the service, made once, who finds or opens a thread with the bots."""
+"""A person at the command line: a user of the service, created once, who finds or opens a thread with the bots."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _NOTES = "people"
 
 @dataclass(frozen=True, slots=True)
 class ChatUser:
-    """Someone who talks to the bots.
+    """A person who talks to the bots.
 
     Args:
-        name: what the bots, and others, see.
-        service: their view of the service.
-        info: the daemon whose bots they are.
-        resource: where to speak for a bot that is to let them in.
+        name: the name that the bots and others see.
+        service: the service as this user.
+        info: the run file of the bots' daemon.
+        resource: the resource; used to act as a bot that adds the person to a thread.
     """
 
     name: str
@@ -34,11 +34,11 @@ class ChatUser:
 
     @property
     def user(self) -> UserId:
-        """Their user."""
+        """The person's user."""
         return self.service.user
 
     async def threads(self) -> AsyncIterator[ThreadItem]:
-        """The threads they are in, newest activity first."""
+        """Yield the threads that the person is in, most recently active first."""
         link: str | None = None
         while True:
             page = await self.service.list_threads(link=link)
@@ -50,7 +50,7 @@ class ChatUser:
             link = page.next_link
 
     async def is_in(self, thread: ThreadId) -> bool:
-        """Whether they are in a thread."""
+        """Return whether the person is in a thread."""
         try:
             async for _ in self.service.list_participants(thread):
                 return True
@@ -59,10 +59,10 @@ class ChatUser:
         return False
 
     async def join(self, thread: ThreadId) -> ThreadId:
-        """Be in a thread; a bot that is in it lets them in.
+        """Join a thread; a bot that is in it adds the person.
 
         Raises:
-            StateError: no bot can.
+            StateError: no bot can add them.
         """
         if await self.is_in(thread):
             return thread
@@ -73,17 +73,17 @@ class ChatUser:
             except (Forbidden, NotFound):
                 continue
             return thread
-        message = f"{thread}: {self.name} is not in this thread, and no bot of ours could let them in"
+        message = f"{thread}: {self.name} is not in this thread, and none of the running bots could add them"
         raise StateError(message)
 
     async def open_thread(self, topic: str) -> ThreadId:
-        """Open a thread with all the bots."""
+        """Create a thread with all bots."""
         others = [Participant(bot.user_id, bot.display_name) for bot in self.info.bots]
         created = await self.service.create_thread(topic, [Participant(self.user, self.name), *others])
         return created.thread.id
 
     async def default_thread(self) -> ThreadId:
-        """The lobby where there is one; else where they talked last; else a new one."""
+        """Return the lobby or, without one, the thread that the person used last or, without one, a new thread."""
         if self.info.lobby is not None:
             return await self.join(self.info.lobby)
         async for item in self.threads():
@@ -92,7 +92,7 @@ class ChatUser:
 
 
 async def find_person(name: str, control: ControlDirectory, info: RunInfo, resource: AcsResource) -> ChatUser:
-    """The person of this name; their user is made the first time and remembered."""
+    """Return the person of this name; their user is created the first time, and stored."""
     people = await anyio.to_thread.run_sync(control.read_facts, _NOTES)
     known = people.setdefault(info.resource, {})
     if name not in known:

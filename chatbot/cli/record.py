@@ -1,4 +1,4 @@
-"""`chatbot record`: write a thread with running bots down as a conversation that is a test."""
+"""`chatbot record`: record a thread with running bots as a conversation test (`.chat` file)."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from chatbot.service.base import ChatService, MessagePage
 from chatbot.testing.chat_files.script import HEADERS, Role, Script, Verb
 
 _NOTE = """\
-# Recorded with `chatbot record`. The names of those who take part are masked, and so are ids, e-mail and IP addresses,
-# phone numbers and IBANs. Other names, and what people tell about themselves, are not: read it before you give it to
-# anybody.
+# Recorded with `chatbot record`. The participants' names are masked, and so are ids, e-mail and IP addresses,
+# phone numbers and IBANs. Other names and personal details in the text are not: read the file before you share
+# it.
 """
 
 
@@ -35,20 +35,20 @@ def record(
     config: RunningConfig = BOTS_YAML,
     *,
     thread: Annotated[
-        str | None, Parameter(help="The id of the thread; the lobby if not given, where there is one.")
+        str | None, Parameter(help="The id of the thread; by default the lobby, if there is one.")
     ] = None,
     output: Annotated[
         Path | None, Parameter(name=["--output", "-o"], help="The file to write, such as tests/talk.chat.")
     ] = None,
 ) -> int:
-    """Write a thread down, with personal data masked."""
+    """Record a thread, with personal data masked."""
     info = ControlDirectory(config.absolute().parent).running()
     chosen = ThreadId(thread) if thread else info.lobby
     if chosen is None:
-        msg = "there is no lobby to record; name a thread with --thread (`chatbot chat --list` shows yours)"
+        msg = "there is no lobby to record; select a thread with --thread (`chatbot chat --list` shows yours)"
         raise UnknownName(msg)
     if output is not None and output.exists():
-        msg = f"{output}: this exists already; name another file, or move it away"
+        msg = f"{output}: this file already exists; choose another name, or move the file"
         raise ConfigError(msg)
     with logging_to(sys.stderr, format="console", level="error"):
         settings = load_config(config, os.environ)
@@ -56,11 +56,11 @@ def record(
         count = anyio.run(count_unsent, config, chosen)
     text = _format_recording(messages, info, settings)
     if count:
-        more = "another reply is" if count == 1 else f"{count} more replies are"
-        print(f"chatbot: {more} under way and not in this; record again in a moment", file=sys.stderr)
+        more = "1 more reply is" if count == 1 else f"{count} more replies are"
+        print(f"chatbot: {more} pending and not in the recording; record again in a moment", file=sys.stderr)
     if output is None:
         sys.stdout.flush()
-        sys.stdout.buffer.write(text.encode())  # a conversation is UTF-8, whatever the terminal is
+        sys.stdout.buffer.write(text.encode())  # a .chat file is always UTF-8, whatever the terminal's encoding
         sys.stdout.buffer.flush()
     else:
         _write(output, text)
@@ -74,12 +74,12 @@ def _format_recording(messages: list[ChatMessage], info: RunInfo, config: Config
     speakers = {step.who for step in steps} | {name for step in steps for name in step.others}
     taking_part = [bot.name for bot in info.bots if names[bot.name] in speakers] or [bot.name for bot in info.bots]
     if not any(step.verb is Verb.SAYS for step in steps):
-        msg = "nobody has said anything in this thread, or all of it was taken back; there is nothing to record"
+        msg = "there is nothing to record: this thread has no messages, or all of them were deleted"
         raise StateError(msg)
     plugins = {name: config.bots[name].plugins for name in taking_part if name in config.bots}
     roles = tuple(Role(names[name], tuple(one.module for one in given)) for name, given in plugins.items())
     notes = (
-        f"# {one.module} has settings in {config.path.name}; if it needs them here, write below its `plugins:` line\n"
+        f"# {one.module} has settings in {config.path.name}; if the test needs them, write below its `plugins:` line\n"
         f"#   settings: {one.module} {{…}}\n"
         for given in plugins.values()
         for one in given
@@ -89,7 +89,7 @@ def _format_recording(messages: list[ChatMessage], info: RunInfo, config: Config
 
 
 def _bot_names(info: RunInfo) -> Mapping[str, str]:
-    """What each bot is called in the file: as people see it, if that can stand there and tells it from the others."""
+    """Return each bot's name in the file: its display name, if that is valid there and unique."""
     shown = {bot.name: re.sub(r"[:*(#,\s]+", " ", without_controls(bot.display_name)).strip() for bot in info.bots}
     every = list(shown.values())
     return {
@@ -99,7 +99,7 @@ def _bot_names(info: RunInfo) -> Mapping[str, str]:
 
 
 async def _read_thread(info: RunInfo, connection: Connection, config: Config, thread: ThreadId) -> list[ChatMessage]:
-    """Everything in a thread, as a bot that is in it sees it."""
+    """Return all messages of a thread, read as one of its bots."""
     async with connection.open() as resource:
         for bot in info.bots:
             tokens = connection.tokens(resource, bot.user_id, config.bots.get(bot.name))
@@ -108,7 +108,9 @@ async def _read_thread(info: RunInfo, connection: Connection, config: Config, th
                 return [message async for page in _pages(service, thread) for message in page.messages]
             except (Forbidden, NotFound):
                 continue
-    msg = f"{thread}: none of the running bots is in this thread; `chatbot chat --list` shows those that you are in"
+    msg = (
+        f"{thread}: none of the running bots is in this thread; `chatbot chat --list` shows the threads that you are in"
+    )
     raise UnknownName(msg)
 
 

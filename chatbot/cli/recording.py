@@ -1,8 +1,7 @@
-"""Masks for what tells who somebody is: names, ids, e-mail addresses, phone numbers. Pure.
+"""Record the messages of a thread as the steps of a script, with personal data masked. Pure.
 
-The same thing gets the same mask throughout, so that a masked conversation still makes sense to a bot.
-
-A recording: the messages of a thread as the steps of a script, with everybody masked. Pure.
+Masked are names, ids, e-mail addresses, phone numbers and the like. The same value gets the same mask throughout, so
+that a masked conversation still makes sense to a bot.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ NAMES: Final = (
 )
 # fmt: on
 
-# Every repetition is possessive, bounded, or begins only where its run does: a hostile text takes time in proportion to
-# its length.
+# Every repetition is possessive, bounded, or can begin only at the start of its run. Otherwise a hostile text could
+# take more than linear time.
 _PATTERNS: Final[Mapping[str, str]] = {
     "thread": r"19:[\w-]++@thread\.\w+",
     "user": r"(?<!\w)(?:8|28|48):[a-z]{1,20}+:[\w.:+-]{0,200}\w|(?<!\w)4:\+?\d{5,20}",
@@ -59,23 +58,23 @@ _PARTICLES: Final = frozenset((
     "ter", "van", "von", "vom", "zum", "zur",
 ))
 # fmt: on
-"""What stands in names and everywhere else, too."""
+"""Particles of names that are also common words."""
 
 _APOSTROPHES: Final = "'`\u00b4\u2018\u2019\u02bc\uff07"
 _WORD: Final = re.compile(rf"\w+(?:[{_APOSTROPHES}]\w+)*")
 _WITHOUT_SPACES: Final = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1100-\u11ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff]"
 )
-"""Letters of scripts that do not part words by spaces, or join particles to them: Thai, Lao, Burmese, Khmer, Korean,
-Japanese, Chinese."""
+"""Letters of scripts that do not separate words by spaces, or attach particles to them: Thai, Lao, Burmese, Khmer,
+Korean, Japanese, Chinese."""
 
 
 class Masks:
     """The masks of one conversation.
 
     Args:
-        people: everybody in it, in the order in which they are to be named, with the names they go by.
-        bots: what is not to be masked: the bots' names.
+        people: all people in it, in the order in which they are named, with the names that they use.
+        bots: the bots' names, which are not masked.
     """
 
     def __init__(self, people: Mapping[UserId, str | None], bots: Collection[str] = ()) -> None:
@@ -90,7 +89,7 @@ class Masks:
         self._only_names = re.compile(self._any_name()) if self._names else None
 
     def person(self, user: UserId) -> str:
-        """The name that somebody gets instead of their own."""
+        """Return the name that replaces a person's own."""
         if user not in self._people:
             free = [name for name in NAMES if name.casefold() not in self._taken]
             self._people[user] = free[0] if free else f"Person {len(self._people) + 1}"
@@ -98,7 +97,7 @@ class Masks:
         return self._people[user]
 
     def text(self, text: str) -> str:
-        """A text with everything masked, its accents composed (NFC)."""
+        """Return a text with everything masked, in Unicode form NFC."""
         return self._pattern.sub(self._mask, unicodedata.normalize("NFC", text))
 
     def _learn(self, mask: str, name: str) -> None:
@@ -139,12 +138,12 @@ class Masks:
 
 
 def _key(name: str) -> str:
-    """What all ways to write a name have in common: with or without blanks, apostrophes and hyphens, in any case."""
+    """Return a name without blanks, apostrophes, hyphens and case, so that all ways to write it compare equal."""
     return re.sub(r"[\W_]+", "", name.casefold())
 
 
 def _pattern_of(name: str) -> str:
-    """Finds a name: its words parted by anything that is no letter, or by nothing; apostrophes of any kind, or none."""
+    """Return a pattern for a name: any separator or none between its words, any apostrophe or none."""
     words = [re.escape(word) for word in re.split(r"[\W_]+", name) if word]
     pattern = r"(?:[^\w\n]|_){0,3}".join(words)
     is_open = _WITHOUT_SPACES.search(name) is not None
@@ -152,7 +151,7 @@ def _pattern_of(name: str) -> str:
 
 
 def _parts_without_spaces(word: str) -> list[str]:
-    """The given name, and the family name of two, in a name that is written in one: 王小明, 山田太郎, 김민수."""
+    """Return given name and two-letter family name of a name written without a space: 王小明, 山田太郎, 김민수."""
     if not all(_WITHOUT_SPACES.match(letter) for letter in word):
         return []
     if len(word) == 2:
@@ -170,17 +169,17 @@ def _is_address(value: str) -> bool:
 
 
 def _is_phone(value: str) -> bool:
-    """Many digits, and not only small numbers in a row."""
+    """Return whether a match is a phone number: many digits, and not just a row of small numbers."""
     has_group = re.search(r"[0-9]{3}", value) is not None
     return has_group and sum(character.isdigit() for character in value) >= _MIN_PHONE_DIGITS
 
 
 PAUSE_MS: Final = 60_000
-"""Shorter pauses are not worth a line."""
+"""Shorter pauses are left out."""
 
 
 def record_steps(messages: Sequence[ChatMessage], bots: Mapping[UserId, str]) -> list[ScriptStep]:
-    """Make steps of messages: as they read now, without those that were taken back.
+    """Convert messages to steps, with their current texts and without deleted ones.
 
     Args:
         messages: of one thread, in any order.
@@ -192,7 +191,7 @@ def record_steps(messages: Sequence[ChatMessage], bots: Mapping[UserId, str]) ->
 
 
 def _people(messages: Sequence[ChatMessage], bots: Mapping[UserId, str]) -> dict[UserId, str | None]:
-    """Everybody who is no bot, in the order in which they appear, with the latest name they went by."""
+    """Return all people in order of appearance, with the latest name that they used."""
     people: dict[UserId, str | None] = {}
     for message in messages:
         named = [(one.user, one.display_name) for one in message.participants]
@@ -208,12 +207,12 @@ _HALF_PAIRS: Final = re.compile("[\ud800-\udfff]")
 
 
 def without_controls(text: str) -> str:
-    """The text as a file may hold it: line ends of one kind, no control characters, no half of a surrogate pair."""
+    """Return the text as a file can hold it: line feeds only, no control characters, no lone surrogates."""
     return _HALF_PAIRS.sub("\ufffd", _CONTROLS.sub("", _LINE_ENDS.sub("\n", text)))
 
 
 class _Recorder:
-    """Writes one thread down."""
+    """Converts the messages of one thread to steps."""
 
     def __init__(self, bots: Mapping[UserId, str], masks: Masks) -> None:
         self._bots = bots

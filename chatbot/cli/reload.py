@@ -16,14 +16,14 @@ from chatbot.runtime.control_socket import ask, find_daemon
 from chatbot.runtime.run_directory import ControlDirectory
 
 RELOAD_TIMEOUT_SECONDS: Final = 3600.0
-"""A bot with other settings first finishes what it has in hand, for `drain_timeout` at most."""
+"""A bot with new settings first finishes its current work, which takes at most `drain_timeout`."""
 
 _SENTENCES: Final = {
-    "added": "begun",
-    "removed": "ended",
-    "restarted": "begun again with other settings",
-    "swapped": "given other plugins",
-    "kept": "left with the plugins they had, because they cannot use the new ones (see the log)",
+    "added": "started",
+    "removed": "stopped",
+    "restarted": "restarted with new settings",
+    "swapped": "switched to new plugins",
+    "kept": "kept on their old plugins, because they cannot use the new ones (see the log)",
 }
 
 
@@ -37,11 +37,11 @@ def reload(
     allow_new_users: AllowNewUsers = False,
     format: Format = "text",
 ) -> int:
-    """Apply what has changed, and report it."""
+    """Apply changes, and report them."""
     directory = config.absolute().parent
     daemon = find_daemon(ControlDirectory(directory), config)
     if daemon is None:
-        message = f"no bots run in {directory}; they take up what has changed when they are started"
+        message = f"no bots run in {directory}; changes are applied when they are started"
         raise StateError(message)
     outcome = anyio.run(
         ask, daemon, {"ask": "reload", "force": force, "allow_new_users": allow_new_users}, RELOAD_TIMEOUT_SECONDS
@@ -57,6 +57,6 @@ def _describe_outcome(outcome: Mapping[str, Sequence[str]]) -> Iterator[str]:
         if names := outcome[what]:
             yield f"{', '.join(names)}: {sentence}"
     if names := outcome["applied"]:
-        yield f"In force now: {', '.join(names)}"
+        yield f"Applied now: {', '.join(names)}"
     if names := outcome["postponed"]:
-        yield f"In force only after a restart: {', '.join(names)}"
+        yield f"Applied only after a restart: {', '.join(names)}"

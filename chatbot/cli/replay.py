@@ -1,4 +1,4 @@
-"""`chatbot replay`: yesterday's conversation with today's code, and where the replies are others."""
+"""`chatbot replay`: replay a recorded conversation against the current code, and show differing replies."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ EXIT_DIFFERENT = 1
 
 
 def replay(
-    file: Annotated[Path, Parameter(help="The conversation: recorded, or written by hand.")],
+    file: Annotated[Path, Parameter(help="The conversation, recorded or written by hand.")],
     /,
     *,
     plugin: Annotated[
         tuple[str, ...],
-        Parameter(help="A plugin to answer instead of those that the file names; give it once for each."),
+        Parameter(help="A plugin to use instead of those that the file names; may be repeated."),
     ] = (),
     bot: Annotated[
-        str | None, Parameter(help="Which bot of the file gets these plugins, where it has several.")
+        str | None, Parameter(help="The bot of the file that gets these plugins; required if it has several.")
     ] = None,
-    config: Annotated[Path | None, Parameter(help="A bots.yaml to take the settings of these plugins from.")] = None,
+    config: Annotated[Path | None, Parameter(help="A bots.yaml to read the settings of these plugins from.")] = None,
 ) -> int:
-    """Perform a conversation in virtual time; exit 1 if any reply is another one."""
+    """Run a conversation in virtual time; exit with 1 if any reply differs."""
     script = parse_script(_read_script(file), str(file))
     if plugin:
         script = _replace_plugins(script, plugin, bot, _settings(config, plugin) if config else {})
@@ -47,7 +47,7 @@ def replay(
     lines = list(_report(script, done))
     if not lines:
         count = sum(len(final_replies(script.steps, bot)) for bot in script.bots)
-        print(f"{file}: {count} repl{'y' if count == 1 else 'ies'}, all the same")
+        print(f"{file}: {count} repl{'y' if count == 1 else 'ies'}, no differences")
         return 0
     print("\n".join(printable(line) for line in lines))
     return EXIT_DIFFERENT
@@ -55,31 +55,31 @@ def replay(
 
 @contextmanager
 def _with_settings_hint(*, has_settings: bool) -> Iterator[None]:
-    """Say where a new plugin's settings may come from, if that is what it misses."""
+    """Add a hint at --config to the error of a plugin whose settings are missing."""
     try:
         yield
     except ConfigError as error:
         if has_settings or not isinstance(error.__cause__, PluginSettingsError):
             raise
-        raise ConfigError(*error.problems, "--config bots.yaml takes the plugin's settings from there") from error
+        raise ConfigError(*error.problems, "--config bots.yaml reads the plugin's settings from there") from error
 
 
 def _read_script(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except OSError as error:
-        msg = f"{file}: this cannot be read: {os.strerror(error.errno or 0)}; name a file that `chatbot record` wrote"
+        msg = f"{file}: cannot be read: {os.strerror(error.errno or 0)}; name a file that `chatbot record` wrote"
         raise ConfigError(msg) from None
     except UnicodeDecodeError:
-        msg = f"{file}: this is not text in UTF-8; name a file that `chatbot record` wrote"
+        msg = f"{file}: not UTF-8 text; name a file that `chatbot record` wrote"
         raise ConfigError(msg) from None
 
 
 def _settings(config: Path, plugins: tuple[str, ...]) -> dict[str, Mapping[str, Any]]:
-    """What a bots.yaml says of these plugins: of the first bot that has them."""
+    """Return the settings of these plugins in a bots.yaml, from the first bot that has them."""
     given = [one for bot in load_config(config, os.environ).bots.values() for one in bot.plugins]
     if missing := [name for name in plugins if name not in {one.module for one in given}]:
-        msg = f"{config}: no bot has {', '.join(missing)}; name the bots.yaml that has, or leave --config out"
+        msg = f"{config}: no bot has {', '.join(missing)}; name a bots.yaml that configures them, or omit --config"
         raise UnknownName(msg)
     return {one.module: one.settings for one in reversed(given) if one.module in plugins}
 
@@ -87,11 +87,11 @@ def _settings(config: Path, plugins: tuple[str, ...]) -> dict[str, Mapping[str, 
 def _replace_plugins(
     script: Script, plugins: tuple[str, ...], bot: str | None, settings: Mapping[str, Mapping[str, Any]]
 ) -> Script:
-    """The same conversation with other plugins for one bot."""
+    """Return the same conversation with other plugins for one bot."""
     chosen = bot or (script.bots[0] if len(script.bots) == 1 else None)
     if chosen not in script.bots:
         what = f"there is no bot {bot!r} in it" if bot else "it has several bots"
-        msg = f"{script.file}: {what}; say with --bot which one gets the plugins: {', '.join(script.bots)}"
+        msg = f"{script.file}: {what}; select one with --bot: {', '.join(script.bots)}"
         raise UnknownName(msg)
     roles = (
         replace(role, plugins=plugins, number=0, settings={**role.settings, **settings})
@@ -104,7 +104,7 @@ def _replace_plugins(
 
 def _report(script: Script, done: ScriptRun) -> Iterator[str]:
     for bot, lines in other_replies(script, done.steps):
-        yield f"{script.file}: {bot} answers otherwise (- before, + now)"
+        yield f"{script.file}: {bot} answers differently (- before, + now)"
         yield from lines
     for failure in done.failures:
         yield f"{script.file}: a handler of {failure.bot} failed: {failure.error!r}"

@@ -1,4 +1,4 @@
-"""`chatbot run`: run the bots of a bots.yaml until stopped, and greet the person at the terminal."""
+"""`chatbot run`: run the bots of a bots.yaml until stopped, and print hints on a terminal."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from chatbot.runtime.tracing import traced
 
 
 def greeting(info: RunInfo, config: Config) -> str:
-    """The text, for a terminal."""
+    """Return the text to print on a terminal once the bots run."""
     bots = ", ".join(printable(bot.display_name) for bot in info.bots)
     file = "" if config.path == BOTS_YAML else f" {shlex.quote(str(config.path))}"
     lines = ["", f"  Running: {bots}.  Ctrl-C stops.", ""]
     if config.creates_users:
         lines += ["  Talk to them from a second terminal:", f"      {program()} chat{file}"]
     else:
-        lines += ["  Bring them into threads by their ids:", f"      {program()} identity show{file}"]
+        lines += ["  Add them to threads by their ids:", f"      {program()} identity show{file}"]
     if config.uses_emulator:
         lines += [
             "",
-            "  They are on the emulator: nothing leaves this machine. Other programs reach it with",
+            "  They use the emulator: nothing leaves this machine. Other programs connect to it with",
             f"      connection string  {info.connection_string}",
             f"      ca file            {info.ca_file}",
         ]
@@ -68,22 +68,22 @@ def run(
     *,
     log_format: Annotated[
         Format | None,
-        Parameter(help="For people, or one JSON object per line; auto looks whether stderr is a terminal."),
+        Parameter(help="Text for people, or one JSON object per line; auto uses text if stderr is a terminal."),
     ] = None,
-    log_level: Annotated[Level | None, Parameter(help="The least that is logged.")] = None,
+    log_level: Annotated[Level | None, Parameter(help="The minimum level that is logged.")] = None,
     once: Annotated[
-        bool, Parameter(negative="", show_default=False, help="Handle what is waiting, then stop: for cron and CI.")
+        bool, Parameter(negative="", show_default=False, help="Handle what is waiting, then stop; for cron and CI.")
     ] = False,
     require_azure: Annotated[
         bool, Parameter(negative="", show_default=False, help="Refuse to run on the emulator.")
     ] = False,
     reload: Annotated[
         bool,
-        Parameter(negative="", show_default=False, help="Swap plugins when their files change, while the bots run."),
+        Parameter(negative="", show_default=False, help="Reload when files of plugins or bots.yaml change."),
     ] = False,
     allow_new_users: AllowNewUsers = False,
 ) -> int:
-    """Run the bots of a bots.yaml until they are told to stop."""
+    """Run the bots of a bots.yaml until stopped."""
 
     def read() -> Config:
         settings = load_config(config, os.environ)
@@ -139,9 +139,9 @@ def run(
 
 
 def _refuse_emulator(config: Config) -> None:
-    """Refuse the emulator: an unset variable must not silently make the bots serve nobody."""
+    """Refuse the emulator: with an unset variable, the bots would run but reach nobody."""
     if config.uses_emulator:
-        what = "this is the emulator, and --require-azure was given; set the connection string of your resource"
+        what = "this is the emulator, which --require-azure refuses; set the connection string of your resource"
         raise ConfigError(config.problem(("service",), what))
 
 
@@ -170,7 +170,7 @@ def _run(make: Callable[..., Daemon], config: Config, control: ControlDirectory,
 
 
 def _on_emulator(loop: str, daemon: Daemon, config: Config, control: ControlDirectory) -> None:
-    # On Azure nobody waits for the emulator to be loaded, nor keeps it in memory.
+    # Imported here: on Azure the emulator must cost neither start time nor memory.
     from chatbot.cli.embedded_emulator import load_world, serve_world
 
     async def run() -> None:

@@ -1,4 +1,4 @@
-"""`chatbot send`: say something as a bot, from a script or by hand."""
+"""`chatbot send`: send a message as a bot."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from chatbot.service.base import ChatService
 from chatbot.stores.records import OutboxRow
 
 MAX_ATTEMPTS: Final = 3
-"""How often a send is tried whose answer does not come."""
+"""How many times a message is sent if no response comes."""
 
 PAUSE_SECONDS: Final = 10.0
-"""How long to wait for the thread's quota where the service does not say; it counts in tens of seconds."""
+"""How long to wait for the thread's quota if the service does not say; its windows are tens of seconds."""
 
 VISIBILITY_DELAY_MS: Final = 60_000
-"""How much later than its id says a message may become visible."""
+"""How long after its creation time, which its id contains, a message may become visible."""
 
 
 def send(
     thread: Annotated[str, Parameter(help="The id of the thread, as `chatbot threads list` shows it.")],
     text: Annotated[
-        str, Parameter(help="What to say; - reads it from stdin.", show_default=False, allow_leading_hyphen=True)
+        str, Parameter(help="The text; - reads it from stdin.", show_default=False, allow_leading_hyphen=True)
     ] = "-",
     /,
     config: ConfigFile = BOTS_YAML,
@@ -45,10 +45,10 @@ def send(
     bot: AsBot = None,
     format: Format = "text",
 ) -> int:
-    """Say something as a bot."""
+    """Send a message as a bot."""
     content = _read() if text == "-" else text
     if not content.strip():
-        print("chatbot send: there is nothing to say; give a text, or pipe one in", file=sys.stderr)
+        print("chatbot send: the text is empty; pass it as an argument, or pipe it in", file=sys.stderr)
         return EXIT_USAGE
     try:
         check_message("chatbot send", content)
@@ -69,19 +69,19 @@ def _read() -> str:
     if sys.stdin is None:
         return ""
     if sys.stdin.isatty():
-        print("Type what to say; Ctrl-D at the start of a line ends it.", file=sys.stderr)
+        print("Type the text; Ctrl-D on an empty line sends it.", file=sys.stderr)
     return sys.stdin.buffer.read().decode("utf-8", "replace").rstrip("\r\n")
 
 
 async def _send(access: ServiceAccess, name: str | None, thread: ThreadId, text: str) -> list[MessageId]:
-    """Say it, in as many messages as it takes; returns their ids."""
+    """Send a text, split into several messages if it is too long; return their ids."""
     async with access.as_bot(name) as (bot, service):
         with hinting_at_threads(bot):
             return [await _Sender(service, thread, bot.display_name).send(piece) for piece in split(text)]
 
 
 class _Sender:
-    """One message under a key of its own, said once: looked for before it is said again."""
+    """Sends one message once: it carries a key, and is looked up by that key before it is sent again."""
 
     def __init__(self, service: ChatService, thread: ThreadId, display_name: str) -> None:
         self._service = service
@@ -111,13 +111,15 @@ class _Sender:
                 )
             except Throttled as error:
                 wait = error.retry_after or PAUSE_SECONDS
-                print(f"The thread's quota is used up; waiting {wait:.0f} s.", file=sys.stderr)
+                print(f"The quota of the thread is used up; waiting {wait:.0f} s.", file=sys.stderr)
                 await anyio.sleep(wait)
 
     async def _find(self, text: str, *, after: int) -> MessageId | None:
-        """The message, if it is there after all; a moment later, for what was sent may still be on its way."""
+        """Return the message if it was stored after all. Waits a moment first: the request may still be in flight."""
         await anyio.sleep(PROOF_DELAY_SECONDS)
-        row = OutboxRow(self._key, self._thread, SendMessage(text), after=after, created_ms=0)  # never stored
+        row = OutboxRow(
+            self._key, self._thread, SendMessage(text), after=after, created_ms=0
+        )  # only for the search, never stored
         own = await read_own(self._service, self._thread, [row], slack_ms=VISIBILITY_DELAY_MS)
-        # A tombstone may be of the running bot's making, and proves nothing to somebody who does not know of it.
+        # A tombstone proves nothing: the running bot may have made it for a message of its own.
         return match_proofs(own, [row], made=tombstones_without_key(own)).get(self._key)

@@ -1,4 +1,4 @@
-"""`chatbot state`: what the bots have stored: states, dialogs, timers, and everything about a person."""
+"""`chatbot state`: manage what the bots have stored: states, dialogs, timers, and data about a person."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from chatbot.cli.options import BOTS_YAML, ConfigFile, Format, Yes, confirmed_on
 from chatbot.cli.output import table
 from chatbot.config.source_location import printable
 
-Person = Annotated[str, Parameter(help="The person's id, as threads and logs show it: 8:acs:… or the like.")]
+Person = Annotated[str, Parameter(help="The person's user id, as threads and logs show it, such as 8:acs:…")]
 Entry = Annotated[str, Parameter(help="The id of an entry, as `chatbot state list` shows it.")]
 
 
 def list_state(
     config: ConfigFile = BOTS_YAML,
     *,
-    bot: Annotated[str | None, Parameter(help="Only what the bot with this name has stored.")] = None,
+    bot: Annotated[str | None, Parameter(help="Only what this bot has stored.")] = None,
     user: Annotated[str | None, Parameter(help="Only what belongs to this person.")] = None,
     thread: Annotated[str | None, Parameter(help="Only what belongs to this thread.")] = None,
     format: Format = "text",
@@ -57,8 +57,8 @@ def cancel_timer(id: Entry, /, config: ConfigFile = BOTS_YAML, *, format: Format
 
 
 def forget(user: Person, /, config: ConfigFile = BOTS_YAML, *, yes: Yes = False, format: Format = "text") -> int:
-    """Erase a person from what the bots remember; what stands in the threads themselves is the service's."""
-    question = f"Erase everything that the bots have stored about {printable(user)}? It cannot be brought back."
+    """Erase a person from the store; messages in the threads themselves stay, as they belong to the service."""
+    question = f"Erase everything that the bots have stored about {printable(user)}? This cannot be undone."
     if not confirmed_on_terminal(question, yes=yes):
         return EXIT_USAGE
     answer = ask_bots(config, {"ask": "state forget", "user": user})
@@ -67,11 +67,11 @@ def forget(user: Person, /, config: ConfigFile = BOTS_YAML, *, yes: Yes = False,
         print(json.dumps(answer, indent=2))
     else:
         if records:
-            print(f"{printable(user)} is erased: {records} record{'s' * (records != 1)} changed or dropped.")
+            print(f"{printable(user)} is erased: {records} record{'s' * (records != 1)} changed or deleted.")
         else:
-            print(f"Nothing of {printable(user)} is remembered.")
+            print(f"Nothing about {printable(user)} is stored.")
         if not is_complete:
-            print("A handler is still at work and may write more: repeat this in a moment.")
+            print("A handler still runs and may store more: run this command again in a moment.")
     return 0 if is_complete else EXIT_UNAVAILABLE
 
 
@@ -92,7 +92,7 @@ def _listing(answer: Mapping[str, Any]) -> Iterator[str]:
     head = ("ID", "BOT", "KIND", "NAME", "USER", "THREAD", "REMARK")
     yield from table(head, [_row(entry) for entry in entries])
     if answer["left_out"]:
-        yield f"and {answer['left_out']} more: --bot, --user and --thread show fewer"
+        yield f"and {answer['left_out']} more: narrow the list with --bot, --user or --thread"
 
 
 def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
@@ -122,5 +122,5 @@ def _details(entry: Mapping[str, Any]) -> Iterator[str]:
 def _time(ms: int) -> str:
     try:
         return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S}Z"
-    except (OverflowError, ValueError, OSError):  # a timer in a year that has no date
+    except (OverflowError, ValueError, OSError):  # a timer beyond the last year that datetime knows
         return f"{ms} ms"

@@ -29,13 +29,13 @@ from chatbot.runtime.watchdog import last_known_place
 
 WATCH_SECONDS: Final = 2.0
 FIRST_TIMEOUT_SECONDS: Final = 0.3
-"""An answer takes less, unless the process is very busy or blocked: after so long this is looked at from outside."""
+"""Time limit of the first request. A longer wait means that the process is busy or blocked, which is checked then."""
 
 BUSY_TIMEOUT_SECONDS: Final = 20.0
-"""How long an answer is waited for from a process that is busy, but not blocked."""
+"""How long to wait for an answer from a process that is busy but not blocked."""
 
 MAX_NAME_WIDTH: Final = 28
-"""Columns of a terminal that a bot's name may take."""
+"""Maximum width of a bot's name, in terminal columns."""
 
 MIN_NAME_WIDTH: Final = 10
 COLUMNS_BESIDE_NAME: Final = 72
@@ -47,7 +47,7 @@ _CLEAR: Final = "\x1b[H\x1b[2J"
 def status(
     config: RunningConfig = BOTS_YAML,
     *,
-    watch: Annotated[bool, Parameter(negative="", help="Show it again and again, until Ctrl-C.")] = False,
+    watch: Annotated[bool, Parameter(negative="", help="Refresh until Ctrl-C.")] = False,
     format: Format = "text",
 ) -> int:
     """Show the status of running bots."""
@@ -80,10 +80,10 @@ def _ask(config: Path) -> Mapping[str, Any]:
 
 
 async def _ask_or_diagnose(daemon: Address, control: ControlDirectory, directory: Path) -> Mapping[str, Any]:
-    """Ask the daemon; while no answer comes, look from outside whether it is blocked.
+    """Ask the daemon; if it does not answer, find out from outside whether its event loop is blocked.
 
     Raises:
-        StateError: it does not answer; with the last known place, if it is blocked.
+        StateError: it does not answer; the message names the blocking line, if known.
     """
     answers: list[Mapping[str, Any]] = []
     async with anyio.create_task_group() as group:
@@ -91,13 +91,13 @@ async def _ask_or_diagnose(daemon: Address, control: ControlDirectory, directory
         async def read_place() -> None:
             for number in count():
                 await anyio.sleep(FIRST_TIMEOUT_SECONDS)
-                # At first only what is written down: to ask for the stack is for a process that is not just slow.
+                # At first without the signal that requests the stack: the process may just be slow.
                 read_stack = partial(last_known_place, control, directory, may_signal=number > 0)
                 place = await anyio.to_thread.run_sync(read_stack)
                 if place is not None:
                     message = (
                         f"the process does not answer: its event loop is blocked by {place}; "
-                        "do such work in a thread (`anyio.to_thread.run_sync`), or await it"
+                        "run such code in a thread (`anyio.to_thread.run_sync`), or await it"
                     )
                     raise StateError(message)
 
@@ -116,13 +116,12 @@ def exit_code(found: Mapping[str, Any]) -> int:
 def status_lines(
     found: Mapping[str, Any], *, max_lines: int | None = None, max_name_width: int = MAX_NAME_WIDTH
 ) -> list[str]:
-    """The status for people, line by line.
+    """Yield the status as lines of text.
 
     Args:
         found: the status.
-        most_lines: so many fit on the screen; if not everything does, bots with remarks come first, and what is left
-            out is counted.
-        widest_name: columns of the terminal that a bot's name may take.
+        max_lines: how many fit on the screen; if there are more, bots with remarks come first, the rest is counted.
+        max_name_width: maximum width of a bot's name, in terminal columns.
     """
     bots, head = list(found["bots"]), _head(found)
     remarks = {bot["name"]: list(_remarks(bot, max_name_width)) for bot in bots}
@@ -159,12 +158,12 @@ def _head(found: Mapping[str, Any]) -> list[str]:
 
 
 def _reload(last: Mapping[str, Any] | None) -> Iterator[str]:
-    """What of the latest reload is not in force."""
+    """Yield lines about the last reload, if it was refused or some settings need a restart."""
     if last is not None and last["is_refused"]:
-        advice = last.get("advice") or "`chatbot check` says why"
-        yield f"  REFUSED a reload {_span(last['seconds_ago'])} ago: the bots run as before; {advice}"
+        advice = last.get("advice") or "`chatbot check` shows why"
+        yield f"  REFUSED a reload {_span(last['seconds_ago'])} ago: the bots run unchanged; {advice}"
     if last is not None and last["postponed"]:
-        yield f"  in force only after a restart: {', '.join(last['postponed'])}"
+        yield f"  applied only after a restart: {', '.join(last['postponed'])}"
 
 
 _TITLES: Final = ("BOT", "THREADS", "LAG", "UNHANDLED", "OUTBOX", "READS LEFT", "SENDS LEFT", "DEAD", "TOKEN")
@@ -188,36 +187,36 @@ def _row(bot: Mapping[str, Any], max_name_width: int) -> tuple[str, ...]:
 
 
 def _remarks(bot: Mapping[str, Any], max_name_width: int) -> Iterator[str]:
-    """What of a bot is not as it should be, or takes its time; what is alike is counted."""
+    """Yield remarks on what is wrong with a bot or takes long; similar remarks are counted."""
     name = truncated(bot["name"], max_name_width)
     if bot.get("paused_seconds") is not None:
         yield f"{name}: PAUSED for {_span(bot['paused_seconds'])}; `chatbot resume` starts it again"
     missed = sorted(bot["missed"].items(), key=lambda item: -item[1])
     for poller, seconds in missed[:MAX_SIMILAR]:
-        yield f"{name}: {printable(poller)} has not been heard of for {_span(seconds)}"
+        yield f"{name}: {printable(poller)} has been stalled for {_span(seconds)}"
     if len(missed) > MAX_SIMILAR:
-        yield f"{name}: nor have {len(missed) - MAX_SIMILAR} more pollers"
+        yield f"{name}: and so have {len(missed) - MAX_SIMILAR} more pollers"
     degraded = bot.get("degraded", ())
     yield from (f"{name}: degraded: {_reason(reason)}" for reason in degraded[:MAX_SIMILAR])
     if (more := len(degraded) - MAX_SIMILAR) > 0:
         yield f"{name}: and {more} more reasons to be degraded"
     for work, kind in bot["troubles"].items():
-        yield f"{name}: trouble with {work}: {kind}"
+        yield f"{name}: failing {work}: {kind}"
     if used_up := [operation for operation, left in bot["quota_left"].items() if left == 0]:
-        yield f"{name}: no quota left at the moment: {', '.join(used_up)}"
+        yield f"{name}: no quota left right now: {', '.join(used_up)}"
     for one in bot["running"][:MAX_SIMILAR]:
         where = f" in {printable(one['thread'])}" if one["thread"] else ""
-        yield f"{name}: handles {one['event']}{where} since {_span(one['seconds'])}"
+        yield f"{name}: has been handling {one['event']}{where} for {_span(one['seconds'])}"
     if (more := len(bot["running"]) - MAX_SIMILAR) > 0:
-        yield f"{name}: and {more} more handlers run"
+        yield f"{name}: and {more} more running handlers"
     handlers = bot.get("handlers", {})
     if waiting := handlers.get("waiting"):
-        yield f"{name}: {waiting} events wait until one of {handlers['most']} handlers has ended (max_handlers)"
+        yield f"{name}: {waiting} events wait for one of {handlers['most']} handlers to end (max_handlers)"
     failures: dict[tuple[str, str], list[float]] = {}
     for one in bot["last_failures"]:
         failures.setdefault((one["handler"], one["error"]), []).append(one["seconds_ago"])
     for (handler, error), ages in list(failures.items())[-MAX_SIMILAR:]:
-        times = f", {len(ages)} times of late" if len(ages) > 1 else ""
+        times = f", {len(ages)} times recently" if len(ages) > 1 else ""
         yield f"{name}: {printable(handler)} failed {_span(min(ages))} ago: {error}{times}"
 
 

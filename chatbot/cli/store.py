@@ -1,4 +1,4 @@
-"""`chatbot store`: back up, describe and check the file in which bots remember, also while they run."""
+"""`chatbot store`: back up, describe and check the file of the store, also while the bots run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from chatbot.stores.url import file_of
 
 Config = Annotated[Path, Parameter(help="The configuration that names the store.")]
 StoreFile = Annotated[
-    Path | None, Parameter(help="A file, such as a backup; by default the store of the configuration.")
+    Path | None, Parameter(help="A store file, such as a backup; by default the store in the configuration.")
 ]
 
 
@@ -38,7 +38,7 @@ def backup(
 
 
 def info(file: StoreFile = None, /, *, config: Config = BOTS_YAML, format: Format = "text") -> int:
-    """Show the bots that a store knows, their users, and how much it holds of each."""
+    """Show the bots in a store, their users, and how many records each has."""
     path = _file(file, config)
     found = backups.info(path)
     if format == "json":
@@ -49,12 +49,12 @@ def info(file: StoreFile = None, /, *, config: Config = BOTS_YAML, format: Forma
         print(f"\n{printable(bot.name)}  {printable(bot.user)}  ({printable(bot.resource)})")
         print("  " + ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in bot.counts.items()))
     if not found.bots:
-        print("No bot has ever run on it.")
+        print("No bot has ever used this store.")
     return 0
 
 
 def check(file: StoreFile = None, /, *, config: Config = BOTS_YAML, format: Format = "text") -> int:
-    """Check that a store's file is sound; exits with 69 if it is damaged."""
+    """Check that a store's file is sound; exit with 69 if it is damaged."""
     path = _file(file, config)
     found = backups.problems(path)
     if format == "json":
@@ -70,6 +70,6 @@ def _file(file: Path | None, config: Path) -> Path:
     settings = load_config(config, os.environ)
     named = file_of(settings.store.get_secret_value(), base_dir=settings.directory)
     if named is None:
-        msg = "this store is in memory, and in no file: there is nothing to back up, show or check"
+        msg = "this store is in memory: there is no file to back up, show or check"
         raise StoreError(msg)
     return named

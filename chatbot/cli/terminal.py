@@ -1,9 +1,9 @@
-"""Lines that come in and lines that go out: on a terminal with a prompt that stays below, else plainly.
+"""Line-based input and output: with a prompt below the output on a terminal, plain otherwise.
 
-A line that a person is typing, pure: bytes of the terminal in, finished lines out. Who reads and draws: `terminal`.
+`LineEditor` is pure: bytes of the terminal in, finished lines out. `Terminal` reads and draws.
 
-Small on purpose: text, backspace, Ctrl-U (whole line), Ctrl-W (word), Enter, Ctrl-D. Keys that send escape sequences
-do nothing.
+The editor is small on purpose: text, backspace, Ctrl-U (line), Ctrl-W (word), Enter, Ctrl-D. Keys that send escape
+sequences do nothing.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _CHUNK: Final = 65536
 
 
 class Terminal:
-    """A person's terminal, or pipes in its place.
+    """A person's terminal, or pipes instead of it.
 
     Args:
-        prompt: what stands before the line that is typed.
+        prompt: the text before the line that is typed.
     """
 
     def __init__(self, prompt: str) -> None:
@@ -41,7 +41,7 @@ class Terminal:
 
     @property
     def is_echoing(self) -> bool:
-        """Whether the terminal itself leaves on the screen what was typed."""
+        """Whether the terminal itself shows what was typed."""
         return sys.stdin is not None and sys.stdin.isatty() and not self.is_interactive
 
     def show(self, text: str) -> None:
@@ -51,7 +51,7 @@ class Terminal:
         self._draw()
 
     def lines(self) -> AsyncGenerator[str]:
-        """What the person types, line by line, until they end it (Ctrl-D, or the end of the pipe)."""
+        """Yield the lines that the person types, until the input ends (Ctrl-D, or the end of the pipe)."""
         return self._edited_lines() if self.is_interactive else _plain_lines()
 
     async def _edited_lines(self) -> AsyncGenerator[str]:
@@ -84,8 +84,8 @@ class Terminal:
 
     @contextmanager
     def _single_keys(self) -> Iterator[None]:
-        """Take every key as it comes while the block runs, instead of whole lines; Ctrl-C stays what it is."""
-        import termios  # not on Windows, where `is_interactive` is never true
+        """Read single keys instead of whole lines while the block runs; Ctrl-C keeps its meaning."""
+        import termios  # never reached on Windows, where `is_interactive` is false
 
         stdin = sys.stdin.fileno()
         before: list[Any] = termios.tcgetattr(stdin)
@@ -102,7 +102,7 @@ class Terminal:
 
 
 def _can_edit() -> bool:
-    """Whether both ends are a terminal that can be told to hand over single keys."""
+    """Return whether stdin and stdout are a terminal that can deliver single keys."""
     try:
         import termios  # noqa: F401 - not on Windows; there, lines come whole
     except ImportError:
@@ -111,7 +111,7 @@ def _can_edit() -> bool:
 
 
 async def _plain_lines() -> AsyncGenerator[str]:
-    if sys.stdin is None:  # closed by whoever started us
+    if sys.stdin is None:  # closed by the parent process
         return
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
     rest = ""
@@ -124,11 +124,11 @@ async def _plain_lines() -> AsyncGenerator[str]:
 
 
 async def _read(descriptor: int) -> bytes:
-    """The next bytes, without blocking the loop; b"" at the end.
+    """Read the next bytes without blocking the loop; b"" at the end.
 
-    Not through `sys.stdin`, whose lock a thread that waits for input would hold while the interpreter ends.
+    Does not use `sys.stdin`: a thread that waits for input would hold its lock while the interpreter exits.
     """
-    # Loops cannot wait for files, nor on Windows for anything but sockets; then the thread waits.
+    # The event loop cannot wait for files, and on Windows only for sockets; then the thread waits.
     with suppress(NotImplementedError, OSError):
         await anyio.wait_readable(descriptor)
     return await anyio.to_thread.run_sync(os.read, descriptor, _CHUNK, abandon_on_cancel=True)
@@ -139,7 +139,7 @@ _HALF_ESCAPE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|O)?$")
 
 
 class LineEditor:
-    """What is typed so far, in `text`; `is_done` once the person has ended the input."""
+    """The line typed so far is in `text`; `is_done` is true once the person has ended the input."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -148,7 +148,7 @@ class LineEditor:
         self._rest = ""
 
     def feed(self, data: bytes) -> list[str]:
-        """Take in what the terminal sent (nothing means that it is gone); returns the lines that are finished."""
+        """Process bytes from the terminal (none mean that it was closed); return the finished lines."""
         if not data:
             self.is_done = True
         arrived = _ESCAPE.sub("", self._rest + self._decode(data))

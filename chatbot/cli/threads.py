@@ -1,4 +1,4 @@
-"""`chatbot threads`: the threads that a bot is in, and who else is; seen and changed as the bot itself."""
+"""`chatbot threads`: list and change the threads of a bot, acting as the bot."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from chatbot.runtime.logs import logging_to
 from chatbot.service.base import ChatService, FailedParticipant
 
 MAX_CONCURRENT: Final = 8
-"""How many threads are asked for their people at the same time."""
+"""How many lists of participants are read at the same time."""
 
-Thread = Annotated[str, Parameter(help="The id of the thread, as the list shows it: 19:…@thread.v2")]
+Thread = Annotated[str, Parameter(help="The id of the thread, as `chatbot threads list` shows it: 19:…@thread.v2")]
 Person = Annotated[str, Parameter(help="The user's id, such as 8:acs:…")]
 
 
 @dataclass(frozen=True, slots=True)
 class _ListedThread:
-    """A thread and who is in it; None where the bot is not in it any more."""
+    """A thread and its participants; None if the bot is no longer in it."""
 
     item: ThreadItem
     people: tuple[Participant, ...] | None
@@ -40,7 +40,7 @@ def list_threads(
     config: ConfigFile = BOTS_YAML,
     *,
     bot: AsBot = None,
-    most: Annotated[int, Parameter(help="Show so many, those that spoke last.")] = 50,
+    most: Annotated[int, Parameter(help="The maximum number of threads, most recently active first.")] = 50,
     format: Format = "text",
 ) -> int:
     """List a bot's threads."""
@@ -59,17 +59,15 @@ def list_threads(
 
 
 def create_thread(
-    topic: Annotated[str, Parameter(help="What it is about.")],
+    topic: Annotated[str, Parameter(help="The topic of the thread.")],
     /,
     config: ConfigFile = BOTS_YAML,
     *,
     bot: AsBot = None,
-    add: Annotated[
-        list[str] | None, Parameter(negative="", help="The id of a user who is to be in it; may be given again.")
-    ] = None,
+    add: Annotated[list[str] | None, Parameter(negative="", help="The id of a user to add; may be repeated.")] = None,
     format: Format = "text",
 ) -> int:
-    """Create a thread with a bot, and with others."""
+    """Create a thread with a bot and other users."""
     if not topic.strip():
         print("chatbot threads create: the topic is empty", file=sys.stderr)
         return EXIT_USAGE
@@ -91,10 +89,10 @@ def add_person(
     config: ConfigFile = BOTS_YAML,
     *,
     bot: AsBot = None,
-    name: Annotated[str | None, Parameter(help="The name that the others see.")] = None,
+    name: Annotated[str | None, Parameter(help="The name that others see.")] = None,
     format: Format = "text",
 ) -> int:
-    """Bring somebody into a thread."""
+    """Add a person to a thread."""
     with logging_to(sys.stderr, format="console", level="error"):
         failed = anyio.run(_add, service_access(config), bot, ThreadId(thread), _person(user, name))
     if format == "json":
@@ -109,7 +107,7 @@ def add_person(
 def remove_person(
     thread: Thread, user: Person, /, config: ConfigFile = BOTS_YAML, *, bot: AsBot = None, format: Format = "text"
 ) -> int:
-    """Take somebody out of a thread."""
+    """Remove a person from a thread."""
     with logging_to(sys.stderr, format="console", level="error"):
         anyio.run(_remove, service_access(config), bot, ThreadId(thread), _person(user).user)
     if format == "json":
@@ -122,11 +120,11 @@ def remove_person(
 def leave(
     thread: Thread, /, config: ConfigFile = BOTS_YAML, *, bot: AsBot = None, yes: Yes = False, format: Format = "text"
 ) -> int:
-    """Let a bot leave a thread."""
+    """Remove a bot from a thread."""
     with logging_to(sys.stderr, format="console", level="error"):
         access = service_access(config)
         known = access.bot(bot)
-        question = f"{known.name} leaves {printable(thread)}; only somebody who is in it can bring it back. Go on?"
+        question = f"{known.name} leaves {printable(thread)}; only another member can add it again. Continue?"
         if not confirmed(question, yes=yes, command="chatbot threads leave"):
             return EXIT_USAGE
         anyio.run(_remove, access, known.name, ThreadId(thread), None)
@@ -137,7 +135,7 @@ def leave(
     return 0
 
 
-# ── as the bot ────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the service ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def _list_threads(access: ServiceAccess, name: str | None, most: int) -> tuple[list[_ListedThread], bool]:
@@ -162,7 +160,7 @@ async def _list_threads(access: ServiceAccess, name: str | None, most: int) -> t
 
 
 async def _existing_threads(service: ChatService) -> AsyncIterator[ThreadItem]:
-    """The threads that are not deleted, newest activity first, each once."""
+    """Yield each existing thread once, most recently active first."""
     link: str | None = None
     seen: set[ThreadId] = set()
     while True:
@@ -179,7 +177,7 @@ async def _existing_threads(service: ChatService) -> AsyncIterator[ThreadItem]:
 async def _people(service: ChatService, thread: ThreadId) -> tuple[Participant, ...] | None:
     try:
         return tuple([one async for one in service.list_participants(thread)])
-    except (Forbidden, NotFound):  # the service goes on listing threads that one was taken out of
+    except (Forbidden, NotFound):  # the service still lists threads that a user was removed from
         return None
 
 
@@ -201,18 +199,18 @@ async def _add(
 
 
 async def _remove(access: ServiceAccess, name: str | None, thread: ThreadId, user: UserId | None) -> None:
-    """Take somebody out; None is the bot itself."""
+    """Remove a user; None is the bot itself."""
     async with access.as_bot(name) as (bot, service):
         with hinting_at_threads(bot):
             await service.remove_participant(thread, user or service.user)
 
 
-# ── for people and programs ───────────────────────────────────────────────────────────────────────────────────────
+# ── output ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _person(user: str, name: str | None = None) -> Participant:
     if ":" not in user:
-        message = f"{user!r} is not a user's id: expected one like 8:acs:…, as `chatbot identity create` prints it"
+        message = f"{user!r} is not a user's id: expected an id such as 8:acs:…, as `chatbot identity create` prints it"
         raise UnknownName(message)
     return Participant(UserId(user), name)
 
@@ -220,7 +218,7 @@ def _person(user: str, name: str | None = None) -> Participant:
 def _format_threads(
     listed: Sequence[_ListedThread], bots: Mapping[UserId | None, str], *, is_more: bool
 ) -> Iterator[str]:
-    """Each thread on a line, and below it who is in, with the ids that other commands take."""
+    """Yield one line per thread, followed by its participants with the ids that other commands take."""
     if not listed:
         yield "No threads."
     for number, one in enumerate(listed):
@@ -229,13 +227,13 @@ def _format_threads(
         last = f"{one.item.last_activity:%Y-%m-%d %H:%M:%S}" if one.item.last_activity else "-"
         yield f"{printable(one.item.id)}  {last}  {printable(one.item.topic)}".rstrip()
         if one.people is None:
-            yield "  the bot is not in it any more"
+            yield "  the bot is no longer in it"
             continue
         rows = [(f"  {bots.get(who.user) or who.display_name or '-'}", who.user) for who in one.people]
         yield from table(("  WHO", "USER"), rows)
     if is_more:
         yield ""
-        yield "There are more, which were silent for longer; see them with --most."
+        yield "More threads exist; use --most to show them."
 
 
 def _as_json(listed: _ListedThread) -> dict[str, Any]:
@@ -255,5 +253,5 @@ def _refusal(failed: FailedParticipant) -> dict[str, str]:
 
 def _report_failures(failed: Sequence[FailedParticipant]) -> None:
     for one in failed:
-        reason = ": ".join(part for part in (one.code, one.message) if part) or "the service does not say why"
+        reason = ": ".join(part for part in (one.code, one.message) if part) or "the service gives no reason"
         print(f"chatbot: {printable(one.user)} could not be added: {printable(reason)}", file=sys.stderr)

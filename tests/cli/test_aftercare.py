@@ -100,7 +100,7 @@ def test_dead_letters_are_seen_shown_and_retried_while_the_daemon_runs(
     bots.event("dead_letter.retried", letter=letter["id"])
 
     assert code == 0
-    assert retried.endswith("is tried again now\n")
+    assert retried.endswith("is retried now\n")
     assert chatbot("dead-letters", "list") == (0, "No dead letters.\n")
 
 
@@ -150,7 +150,7 @@ def test_a_letter_marked_while_no_daemon_runs_is_tried_at_the_next_start(
     code, retried = chatbot("dead-letters", "retry", "all", "--bot", "picky")
 
     assert code == 0
-    assert retried.endswith("will be tried again at the next start\n")
+    assert retried.endswith("will be retried at the next start\n")
     assert "(to be retried)" in chatbot("dead-letters", "list")[1]
     (tmp_path / "mended").touch()
     run(tmp_path).event("dead_letter.retried", letter=letter["id"])
@@ -159,7 +159,7 @@ def test_a_letter_marked_while_no_daemon_runs_is_tried_at_the_next_start(
 def test_a_letter_is_dropped_with_and_without_a_daemon(bots: Running, chatbot: Chatbot) -> None:
     (letter,) = letters(chatbot)
 
-    assert chatbot("dead-letters", "drop", letter["id"])[1].endswith("is dropped\n")
+    assert chatbot("dead-letters", "drop", letter["id"])[1].endswith("is deleted\n")
     assert letters(chatbot) == []
     assert bots.stop() == 0
     assert letters(chatbot) == []
@@ -170,10 +170,10 @@ def test_a_person_is_forgotten_while_the_daemon_runs(bots: Running, tmp_path: Pa
     (letter,) = letters(chatbot)
     ann: str = json.loads(chatbot("dead-letters", "show", letter["id"], "--format", "json")[1])["sender"]
 
-    assert chatbot("state", "forget", ann) == (0, f"{ann} is erased: 2 records changed or dropped.\n")
+    assert chatbot("state", "forget", ann) == (0, f"{ann} is erased: 2 records changed or deleted.\n")
 
     assert letters(chatbot) == []
-    assert chatbot("state", "forget", ann) == (0, f"Nothing of {ann} is remembered.\n")
+    assert chatbot("state", "forget", ann) == (0, f"Nothing about {ann} is stored.\n")
     assert bots.stop() == 0
     kept = b"".join(path.read_bytes() for path in tmp_path.glob("chatbot.db*"))
     assert ann.encode() not in kept
@@ -191,7 +191,7 @@ def test_after_a_kill_commands_see_the_store_and_the_next_daemon_is_heard(
     (tmp_path / "mended").touch()
     again = run(tmp_path)
     again.event("bot.started")  # it knows its threads from here on
-    assert chatbot("dead-letters", "retry", letter["id"])[1].endswith("is tried again now\n")
+    assert chatbot("dead-letters", "retry", letter["id"])[1].endswith("is retried now\n")
     again.event("dead_letter.retried")
 
 
@@ -236,7 +236,7 @@ def test_on_a_terminal_what_cannot_be_undone_is_asked_first(
     asked = capsys.readouterr().err
     assert "Delete all dead letters? They cannot be retried any more. [y/N]" in asked
     assert "Erase everything that the bots have stored about 8:acs:ann?" in asked
-    assert asked.count("Nothing was done.") == 2
+    assert asked.count("Canceled; nothing was changed.") == 2
 
 
 # ── in this process ───────────────────────────────────────────────────────────────────────────────────────────

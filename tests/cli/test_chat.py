@@ -44,7 +44,7 @@ def test_a_thread_that_neither_person_nor_bot_is_in_is_refused(demo: Demo, chat:
     refused = chat(demo.directory, "--as", "Bob", "--thread", "19:" + "x" * 43 + "1@thread.v2")
 
     assert refused.code == 69
-    assert "Bob is not in this thread, and no bot of ours could let them in" in refused.err
+    assert "Bob is not in this thread, and none of the running bots could add them" in refused.err
 
 
 def test_where_no_bots_run_people_are_told_how_to_start_them(
@@ -88,7 +88,7 @@ def test_when_the_bots_are_gone_people_are_told(tmp_path: Path, run: Run) -> Non
     terminal.expect("Ann> ")
 
     bots.stop(signal.SIGKILL)
-    terminal.expect("perhaps the bots were stopped: look where `chatbot run` was started")
+    terminal.expect("the bots may have stopped: check the terminal of `chatbot run`")
 
     assert terminal.ended() == 69
 

@@ -56,7 +56,7 @@ def test_a_good_file_is_described_with_the_file_of_every_plugin_and_handler(
     assert main(["check"]) == 0
 
     assert capsys.readouterr().out.replace(f"{folder}/", "").splitlines() == [
-        "bots.yaml: all right, 1 bot",
+        "bots.yaml: no problems found, 1 bot",
         "",
         "service  the emulator, in the bots' own process",
         "store    sqlite:///chatbot.db",
@@ -178,9 +178,9 @@ def test_a_dialog_that_would_not_do_the_same_again_is_found(folder: Path, capsys
     assert main(["check"]) == 78
 
     shown = capsys.readouterr()
-    assert "all right" not in shown.out
+    assert "no problems found" not in shown.out
     assert (
-        "checked.py:12: time.time() may come out differently when the dialog order is run again for an answer;"
+        "checked.py:12: time.time() may return something else when the dialog order is replayed for an answer;"
         " use `await talk.now()`" in shown.err
     )
 
@@ -308,7 +308,7 @@ def test_a_store_that_cannot_be_used_is_69_and_is_left_as_it_is(
     assert main(["check"]) == 69
 
     shown = capsys.readouterr().out
-    assert "all right" not in shown
+    assert "no problems found" not in shown
     assert sentence in next(line for line in shown.splitlines() if line.startswith("✗ store"))
     assert everything_in(folder) == before
 

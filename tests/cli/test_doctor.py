@@ -38,7 +38,7 @@ def test_a_fresh_clone_is_well_and_nothing_is_changed(tmp_path: Path, capsys: Ou
     assert {line[0] for line in shown.splitlines()[:-2]} == {"✓"}
     assert "chatbot.db: not there yet; it is made at the first start" in shown
     assert "runs in the bots' own process" in shown
-    assert shown.endswith("\nAll is well.\n")
+    assert shown.endswith("\nNo problems.\n")
 
 
 def test_running_bots_on_the_emulator_are_well(demo: Demo, doctor: Doctor) -> None:
@@ -93,7 +93,7 @@ def test_mistakes_in_bots_yaml_are_its_problems_and_exit_78(tmp_path: Path, doct
     assert report.code == 78
     assert [state for state, _, _ in report.all("configuration")] == ["failed", "failed"]
     assert "bots.yaml:2:10: service:" in report.all("configuration")[0][1]
-    assert report.one("service")[1].startswith("not looked at")
+    assert report.one("service")[1].startswith("not checked")
 
 
 def test_a_key_in_a_file_that_others_may_read_is_worth_a_word(

@@ -38,15 +38,15 @@ def test_a_token_is_printed_only_when_it_is_asked_for_and_with_a_warning(
     user, token = shown.out.split()
     assert user.startswith("8:acs:")
     assert token.count(".") == 2
-    assert f"Whoever has this token is {user} until" in shown.err
+    assert f"Anybody with this token can act as {user} until" in shown.err
     assert token not in shown.err
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--lifetime", "1h"], "--lifetime is for --token"),
-        (["--token", "--lifetime", "59m"], "59m is no lifetime: 1h to 24h"),
+        (["--lifetime", "1h"], "--lifetime requires --token"),
+        (["--token", "--lifetime", "59m"], "59m is not a valid lifetime; use 1h to 24h"),
         (["--bot", "nobody"], "there is no bot 'nobody'; there are: parrot"),
     ],
 )
@@ -63,13 +63,13 @@ def test_a_bots_user_is_made_before_its_first_start_and_is_the_one_that_it_runs_
     file = str(resource.bots_yaml(tmp_path))
 
     assert main(["identity", "show", file]) == 0
-    assert "nowhere yet: it is made at the first start" in capsys.readouterr().out
+    assert "nowhere yet: created at the first start" in capsys.readouterr().out
     assert main(["identity", "create", file, "--bot", "parrot"]) == 0
     user = capsys.readouterr().out.strip()
     assert main(["identity", "show", file]) == 0
     assert f"parrot  {user}  the store, since 20" in capsys.readouterr().out
     assert main(["identity", "create", file, "--bot", "parrot"]) == 69
-    assert f"has a user already: {user}" in capsys.readouterr().err
+    assert f"already has a user: {user}" in capsys.readouterr().err
 
     bots = run(tmp_path)
     bots.event("daemon.started")
@@ -88,7 +88,7 @@ def test_revoked_tokens_are_refused_and_a_running_bot_gets_a_new_one(
 
     assert main(["identity", "revoke", file, "--bot", "echo", "--yes"]) == 0
 
-    assert "A bot that runs gets itself a new one." in capsys.readouterr().out
+    assert "A running bot gets a new one by itself." in capsys.readouterr().out
     assert main(["send", thread, "after", file, "--bot", "echo"]) == 0
 
 
@@ -99,7 +99,7 @@ def test_nothing_is_revoked_unless_somebody_says_so(
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))  # a pipe is nobody
 
     assert main(["identity", "revoke", file, "--bot", "echo"]) == 2
-    assert "nobody is here to be asked; give --yes" in capsys.readouterr().err
+    assert "not a terminal, so nobody can confirm; add --yes" in capsys.readouterr().err
 
     class Person(io.StringIO):
         def isatty(self) -> bool:
@@ -107,7 +107,9 @@ def test_nothing_is_revoked_unless_somebody_says_so(
 
     monkeypatch.setattr(sys, "stdin", Person("n\n"))
     assert main(["identity", "revoke", file, "--bot", "echo"]) == 2
-    assert "become worthless, whoever holds them. Go on? [y/N] Nothing was done." in capsys.readouterr().err
+    assert (
+        "become invalid, whoever holds them. Continue? [y/N] Canceled; nothing was changed." in capsys.readouterr().err
+    )
 
 
 def test_without_a_key_or_entra_nobody_can_make_users(
@@ -125,7 +127,7 @@ def test_the_emulator_is_there_only_while_the_bots_run(tmp_path: Path, capsys: p
 
     for command in (["identity", "show"], ["threads", "list"], ["send", "19:x@thread.v2", "hi"]):
         assert main([*command, str(tmp_path / "bots.yaml")]) == 69
-        assert "the emulator is there only while the bots run" in capsys.readouterr().err
+        assert "the emulator runs only while the bots do" in capsys.readouterr().err
 
 
 def test_an_id_that_would_move_the_cursor_is_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,7 +48,7 @@ def test_in_an_empty_directory_the_new_bot_loads_and_its_test_passes(folder: Pat
     assert "2 passed" in tested.stdout, tested.stdout + tested.stderr
     assert "Warning" not in tested.stdout + tested.stderr
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "bots.yaml: all right, 2 bots" in checked.stdout
+    assert "bots.yaml: no problems found, 2 bots" in checked.stdout
     assert "/lost-and-found [NAME]" in checked.stdout
     assert sorted(everything_in(folder)) == [
         "bots.yaml",
@@ -121,11 +121,11 @@ def test_a_name_that_is_taken_is_78_and_nothing_is_changed(folder: Path, capsys:
     before = everything_in(folder)
 
     assert main(["new", "dice"]) == 78
-    assert "plugins/dice.py: this exists already" in capsys.readouterr().err
+    assert "plugins/dice.py: this file already exists" in capsys.readouterr().err
     (folder / "plugins" / "dice.py").rename(folder / "plugins" / "other.py")
     (folder / "tests" / "test_dice.py").unlink()
     assert main(["new", "dice"]) == 78
-    assert "there is a bot of this name already" in capsys.readouterr().err
+    assert "a bot of this name already exists" in capsys.readouterr().err
 
     (folder / "plugins" / "other.py").rename(folder / "plugins" / "dice.py")
     assert {name: text for name, text in before.items() if name != "tests/test_dice.py"} == everything_in(folder)
@@ -145,7 +145,7 @@ def test_a_place_that_cannot_be_written_to_is_said(folder: Path, capsys: pytest.
 
     assert main(["new", "dice"]) == 78
 
-    assert "this cannot be written" in capsys.readouterr().err
+    assert ": cannot be written: " in capsys.readouterr().err
 
 
 def test_a_bot_of_a_file_that_is_included_has_its_name_and_the_new_one_comes_into_the_file_itself(
@@ -159,7 +159,7 @@ def test_a_bot_of_a_file_that_is_included_has_its_name_and_the_new_one_comes_int
     (folder / "tests" / "test_dice.py").unlink()
 
     assert main(["new", "dice"]) == 78
-    assert "more.yaml:3:5: bots.dice: there is" in capsys.readouterr().err
+    assert "more.yaml:3:5: bots.dice: a bot of this name already exists" in capsys.readouterr().err
     assert main(["new", "coin"]) == 0
 
     assert list(load_config(folder / "bots.yaml", {}).bots) == ["dice", "coin"]
@@ -187,5 +187,5 @@ def test_ready_made_plugins_are_listed_and_an_unknown_one_is_refused_with_their_
 
     out, err = capsys.readouterr()
     assert [line.split()[0] for line in out.splitlines()] == sorted(plugin_templates())
-    assert "there is no ready-made plugin 'nope'; there are echo, faq" in err
+    assert "there is no ready-made plugin 'nope'; choose one of echo, faq" in err
     assert list(tmp_path.iterdir()) == []

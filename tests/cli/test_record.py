@@ -40,7 +40,7 @@ def test_a_recording_masks_people_and_replays_with_the_same_replies(
     written = talk.read_text("utf-8")
 
     assert main(["replay", str(talk)]) == 0, capsys.readouterr()
-    assert "all the same" in capsys.readouterr().out
+    assert "no differences" in capsys.readouterr().out
     assert "Ann: my address is person1@example.com" in written
     assert "Echo: my address is person1@example.com" in written
     assert "bot: Echo\nplugins: plugins.echo\n" in written
@@ -66,8 +66,8 @@ def test_who_leaves_or_records_before_all_answers_have_come_is_told(
     code = main(["record", "--thread", thread])
 
     assert (talk.code, code) == (0, 0)
-    assert "more answers under way; `--wait 30s` waits longer, and the next talk shows them" in talk.err
-    assert "under way and not in this; record again in a moment" in capsys.readouterr().err
+    assert "more replies are pending; `--wait 30s` waits longer, and the next `chatbot chat` shows them" in talk.err
+    assert "pending and not in the recording; record again in a moment" in capsys.readouterr().err
 
 
 def test_a_thread_that_no_bot_is_in_cannot_be_recorded(
@@ -81,7 +81,7 @@ def test_a_thread_that_no_bot_is_in_cannot_be_recorded(
 
 def test_a_file_that_exists_is_not_written_over(talk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["record", "-o", str(talk)]) == 78
-    assert "exists already; name another file" in capsys.readouterr().err
+    assert "this file already exists; choose another name" in capsys.readouterr().err
 
 
 def test_nothing_is_recorded_where_no_bots_run(

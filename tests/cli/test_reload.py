@@ -143,11 +143,11 @@ def test_the_command_says_what_was_done_and_everything_that_is_wrong(
     write(tmp_path / "bots.yaml", f"{text}store: sqlite:///elsewhere.db\nretention: 3d\n")
     assert main(["reload", file]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "third: begun",
-        "first: ended",
-        "second: begun again with other settings",
-        "In force now: retention",
-        "In force only after a restart: store",
+        "third: started",
+        "first: stopped",
+        "second: restarted with new settings",
+        "Applied now: retention",
+        "Applied only after a restart: store",
     ]
     assert not (tmp_path / "elsewhere.db").exists()
 
@@ -156,7 +156,7 @@ def test_the_command_says_what_was_done_and_everything_that_is_wrong(
     assert main(["status", file]) == 75
     shown = capsys.readouterr()
     assert "REFUSED a reload" in shown.out
-    assert "in force only after a restart: store" in shown.out
+    assert "applied only after a restart: store" in shown.out
     assert "bots.yaml:1:10: version: " in (problems := shown.err)
     assert "bots.yaml:2:7: bots: this is empty" in problems
 

@@ -66,7 +66,7 @@ def replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 
 def test_the_same_replies_are_no_difference_whenever_they_came_and_however_they_began(replay: Replay) -> None:
-    assert replay(TALK) == (0, "talk.chat: 2 replies, all the same\n", "")
+    assert replay(TALK) == (0, "talk.chat: 2 replies, no differences\n", "")
 
 
 def test_other_replies_of_new_code_are_shown_with_the_lines_of_the_file(replay: Replay) -> None:
@@ -74,7 +74,7 @@ def test_other_replies_of_new_code_are_shown_with_the_lines_of_the_file(replay: 
 
     assert done.code == 1
     assert done.out.splitlines() == [
-        "talk.chat: Bo answers otherwise (- before, + now)",
+        "talk.chat: Bo answers differently (- before, + now)",
         "  3  Ann: a",
         "- 4  Bo: a",
         "+    Bo: A",
@@ -94,8 +94,8 @@ def test_with_several_bots_one_is_chosen(replay: Replay) -> None:
     talk = "bot: Bo\nplugins: played.old\nbot: Cy\nplugins: played.old\nAnn: a\nBo: a\nCy: a\n"
 
     assert replay(talk, "--plugin", "played.new")[0] == 2
-    assert replay(talk, "--plugin", "played.new", "--bot", "Di").err.endswith("which one gets the plugins: Bo, Cy\n")
-    assert "Cy answers otherwise" in replay(talk, "--plugin", "played.new", "--bot", "Cy").out
+    assert replay(talk, "--plugin", "played.new", "--bot", "Di").err.endswith("select one with --bot: Bo, Cy\n")
+    assert "Cy answers differently" in replay(talk, "--plugin", "played.new", "--bot", "Cy").out
 
 
 def test_a_new_plugin_gets_its_settings_from_a_bots_yaml(replay: Replay, tmp_path: Path) -> None:
@@ -113,10 +113,10 @@ def test_a_new_plugin_gets_its_settings_from_a_bots_yaml(replay: Replay, tmp_pat
     assert without.code == 78
     assert "settings.title: Field required" in without.err
     assert "--config" in without.err
-    assert done == (0, "talk.chat: 1 reply, all the same\n", "")
+    assert done == (0, "talk.chat: 1 reply, no differences\n", "")
     assert (unknown.code, unknown.err) == (
         2,
-        "chatbot: bots.yaml: no bot has played.new; name the bots.yaml that has, or leave --config out\n",
+        "chatbot: bots.yaml: no bot has played.new; name a bots.yaml that configures them, or omit --config\n",
     )
 
 
@@ -139,4 +139,4 @@ def test_what_cannot_be_replayed_is_refused(
 
 def test_a_file_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["replay", "nowhere.chat"]) == 78
-    assert "nowhere.chat: this cannot be read: No such file or directory" in capsys.readouterr().err
+    assert "nowhere.chat: cannot be read: No such file or directory" in capsys.readouterr().err

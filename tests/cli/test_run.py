@@ -271,7 +271,7 @@ def test_a_port_that_is_taken_is_refused_where_it_is_asked_for(demo: Demo, refus
     problem = refusal(f"service: emulator\nemulator: {{port: {port}}}")
 
     assert problem.startswith(
-        f"bots.yaml:4:18: emulator.port: port {port} is already in use; free it, or choose another"
+        f"bots.yaml:4:18: emulator.port: port {port} is in use; free it, or configure another one"
     )
 
 

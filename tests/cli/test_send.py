@@ -87,7 +87,7 @@ def test_nothing_is_not_said(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
 
     assert main(["send", thread, "-", file]) == 2
-    assert "there is nothing to say" in capsys.readouterr().err
+    assert "the text is empty" in capsys.readouterr().err
     assert resource.said(thread) == []
 
 
@@ -121,7 +121,7 @@ def test_a_quota_that_is_used_up_is_waited_for(resource: Azure, tmp_path: Path, 
     assert main(["send", thread, "patience", file]) == 0
 
     assert resource.said(thread) == ["patience"]
-    assert "The thread's quota is used up; waiting" in capsys.readouterr().err
+    assert "The quota of the thread is used up; waiting" in capsys.readouterr().err
 
 
 def test_neither_the_bot_nor_another_one_answers_it_and_people_are_answered_once(

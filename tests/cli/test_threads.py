@@ -55,7 +55,7 @@ def test_a_thread_is_created_people_come_and_go_and_the_bot_leaves_it(parrot: st
     assert [one["name"] for one in seen["people"]] == ["Parrot", None, "Ben"]  # type: ignore[attr-defined]
     assert [one["name"] for one in later["people"]] == ["Parrot", "Ben"]  # type: ignore[attr-defined]
     assert (left["is_in"], left["people"]) == (False, [])
-    assert "the bot is not in it any more" in made(capsys, "threads", "list", parrot)
+    assert "the bot is no longer in it" in made(capsys, "threads", "list", parrot)
 
 
 def test_only_those_that_spoke_last_are_shown_and_it_is_said_that_there_are_more(parrot: str, capsys: Out) -> None:
@@ -65,7 +65,7 @@ def test_only_those_that_spoke_last_are_shown_and_it_is_said_that_there_are_more
     shown = made(capsys, "threads", "list", parrot, "--most", "2")
 
     assert [line.split()[-1] for line in shown.splitlines() if line.startswith("19:")] == ["three", "two"]
-    assert "There are more" in shown
+    assert "More threads exist" in shown
 
 
 def test_hostile_topics_and_names_do_not_reach_the_terminal(parrot: str, capsys: Out) -> None:
@@ -101,8 +101,8 @@ def test_whoever_cannot_be_added_is_named_with_the_reason(parrot: str, capsys: O
     ("words", "sentence"),
     [
         (["create", " "], "the topic is empty"),
-        (["add", "19:x@thread.v2", "ann"], "'ann' is not a user's id: expected one like 8:acs:…"),
-        (["leave", "19:x@thread.v2"], "nobody is here to be asked; give --yes"),
+        (["add", "19:x@thread.v2", "ann"], "'ann' is not a user's id: expected an id such as 8:acs:…"),
+        (["leave", "19:x@thread.v2"], "not a terminal, so nobody can confirm; add --yes"),
         (["list", "--most", "0"], "--most must be at least 1"),
     ],
 )

@@ -88,10 +88,10 @@ def test_with_a_token_endpoint_the_daemon_needs_no_key_and_has_none(
         thread = converse(resource, holder, bots, user, capsys)
 
         assert main(["identity", "show", str(file)]) == 0
-        assert f"parrot  {user}  bots.yaml      for 23h" in capsys.readouterr().out
+        assert f"parrot  {user}  bots.yaml  for 23h" in capsys.readouterr().out
         assert main(["send", thread, "beside", str(file)]) == 0
         assert main(["chat", str(file)]) == 69
-        assert "to talk you need a user of your own" in capsys.readouterr().err
+        assert "needs a user of your own" in capsys.readouterr().err
         assert main(["identity", "revoke", str(file), "--yes"]) == 78
         assert "that needs the access key" in capsys.readouterr().err
         assert main(["identity", "revoke", holder, "--bot", "parrot", "--yes"]) == 69  # whose bot has no user
@@ -158,7 +158,7 @@ def test_a_token_for_each_bot_is_enough_for_an_hour(
     converse(resource, holder, bots, made["user"], capsys)
 
     assert main(["identity", "show", str(file)]) == 0
-    assert f"{made['user']}  bots.yaml      for 59m" in capsys.readouterr().out
+    assert f"{made['user']}  bots.yaml  for 59m" in capsys.readouterr().out
     assert bots.stop() == 0
 
 

@@ -44,7 +44,7 @@ def test_changes_and_deletions_are_told() -> None:
 
     lines = seen.new_lines([said(1, "A", version=5, edited_on=NOW), said(2, "", version=6, deleted_on=NOW)])
 
-    assert shown(lines) == ["Echo changed it to: A", "Echo took a message back"]
+    assert shown(lines) == ["Echo changed it to: A", "Echo deleted a message"]
 
 
 def test_what_was_deleted_before_it_was_seen_is_not_mentioned() -> None:
@@ -78,7 +78,7 @@ def test_people_and_topics_are_told_by_name() -> None:
         ]
     )
 
-    assert shown(lines) == ["Help desk came in", "The topic is now: News", "Help desk left"]
+    assert shown(lines) == ["Help desk joined", "The topic is now: News", "Help desk left"]
 
 
 def test_a_receipt_is_told_once_per_reader_and_never_ones_own() -> None:

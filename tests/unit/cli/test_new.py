@@ -71,5 +71,5 @@ def test_where_all_bots_are_in_other_files_the_new_one_begins_a_list_of_its_own(
 
 
 def test_bots_on_one_line_are_left_to_their_author() -> None:
-    with pytest.raises(ConfigError, match="write the entry yourself"):
+    with pytest.raises(ConfigError, match="add the entry yourself"):
         added("bots: {old: {plugins: [a]}}\n")

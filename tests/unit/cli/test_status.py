@@ -80,15 +80,15 @@ def test_what_is_alike_is_counted() -> None:
     remarks = status_lines(status(bot("echo", running=running, last_failures=failures, missed=missed)))[5:]
 
     assert remarks == [
-        "echo: 19:999 has not been heard of for 23m 19s",
-        "echo: 19:998 has not been heard of for 23m 18s",
-        "echo: 19:997 has not been heard of for 23m 17s",
-        "echo: nor have 997 more pollers",
-        "echo: handles MessageReceived in 19:0 since 9s",
-        "echo: handles MessageReceived in 19:1 since 9s",
-        "echo: handles MessageReceived in 19:2 since 9s",
-        "echo: and 2 more handlers run",
-        "echo: plugins.shop.buy failed 2s ago: ValueError, 8 times of late",
+        "echo: 19:999 has been stalled for 23m 19s",
+        "echo: 19:998 has been stalled for 23m 18s",
+        "echo: 19:997 has been stalled for 23m 17s",
+        "echo: and so have 997 more pollers",
+        "echo: has been handling MessageReceived in 19:0 for 9s",
+        "echo: has been handling MessageReceived in 19:1 for 9s",
+        "echo: has been handling MessageReceived in 19:2 for 9s",
+        "echo: and 2 more running handlers",
+        "echo: plugins.shop.buy failed 2s ago: ValueError, 8 times recently",
     ]
 
 
@@ -106,7 +106,7 @@ def test_reasons_to_be_degraded_and_events_that_wait_are_told() -> None:
     ]
     assert shown[-2:] == [
         "echo: degraded: list_threads:403 for 3m 20s: the service answers 403\\x1b[31m",
-        "echo: 7 events wait until one of 32 handlers has ended (max_handlers)",
+        "echo: 7 events wait for one of 32 handlers to end (max_handlers)",
     ]
 
 
@@ -120,7 +120,7 @@ def test_what_does_not_fit_on_a_screen_is_counted_and_bots_with_remarks_come_fir
     assert shown[-3] == "and 29 more bots"
     assert shown[-2:] == [
         "sick: plugins.shop.buy failed 3s ago: ValueError",
-        "full: no quota left at the moment: list_threads, list_messages",
+        "full: no quota left right now: list_threads, list_messages",
     ]
     assert len(status_lines(status(*(failing(f"sick-{number}") for number in range(40))), max_lines=20)) == 20
     assert len(status_lines(status(*bots))) == 4 + 42 + 2
@@ -137,5 +137,5 @@ def test_a_refused_reload_and_what_waits_for_a_restart_are_told() -> None:
 
     shown = "\n".join(status_lines(status(bot("echo"), last_reload=last)))
 
-    assert "  REFUSED a reload 1m 30s ago: the bots run as before; `chatbot check` says why\n" in shown
-    assert "  in force only after a restart: store\n" in shown
+    assert "  REFUSED a reload 1m 30s ago: the bots run unchanged; `chatbot check` shows why\n" in shown
+    assert "  applied only after a restart: store\n" in shown
