@@ -118,7 +118,7 @@ class ThreadWatcher:
     def _failed(self, error: ServiceError, back_off: BackOff) -> float:
         self._context.ongoing.record_failure("list threads", error)
         now = anyio.current_time()
-        pause = back_off.failed(error, now)
+        pause = back_off.failed(error, now, Operation.LIST_THREADS)
         if isinstance(error, Throttled):
             self._context.budget.block(Operation.LIST_THREADS, now + pause)
         return pause

@@ -271,7 +271,7 @@ class Lane:
         now = anyio.current_time()
         work = "store" if isinstance(error, StoreError) else "read"
         self._context.ongoing.record_failure(work, error, place=self.thread)
-        pause = self._back_off.failed(error, now)
+        pause = self._back_off.failed(error, now, Operation.LIST_MESSAGES)
         if isinstance(error, Throttled):
             self.state.budget.block(Operation.LIST_MESSAGES, now + pause)
         return pause

@@ -70,6 +70,8 @@ class ThreadLiveChannel:
         try:
             await self._context.service.send_typing(state.key, display_name=self._context.display_name)
         except ServiceError as error:
+            if isinstance(error, Throttled):
+                state.budget.block_throttled(Operation.SEND_TYPING, now, error.retry_after)
             state.log.debug("typing.refused", error=error)
         return TYPING_SECONDS
 
@@ -87,7 +89,11 @@ class ThreadLiveChannel:
                 raise Throttled(msg, retry_after=wait)
             state.budget.spend(Operation.LIST_PARTICIPANTS, now)
             listed = self._context.service.list_participants(state.key)
-            state.people = tuple([participant async for participant in listed])
+            try:
+                state.people = tuple([participant async for participant in listed])
+            except Throttled as error:
+                state.budget.block_throttled(Operation.LIST_PARTICIPANTS, now, error.retry_after)
+                raise
             state.people_at = now
         return state.people
 

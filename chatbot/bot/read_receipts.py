@@ -126,7 +126,7 @@ class ReceiptSender:
             except (Rejected, NotFound, Forbidden) as error:
                 log.debug("receipt.refused", message=self.due, error=error)
             except ServiceError as error:
-                pause = self._back_off.failed(error, now)
+                pause = self._back_off.failed(error, now, Operation.SEND_RECEIPT)
                 budget.block(Operation.SEND_RECEIPT, now + pause)
                 log.debug("receipt.delayed", message=self.due, error=error)
                 return pause, None

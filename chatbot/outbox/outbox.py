@@ -434,7 +434,7 @@ class Outbox:
         if isinstance(error, Rejected | NotFound | Forbidden):
             self._give_up(row, str(error))
             return
-        pause = self._back_off.failed(error, now)
+        pause = self._back_off.failed(error, now, operation)
         if isinstance(error, Throttled):
             self._budget.block(operation, now + pause)
         elif isinstance(error, OutcomeUnknown | ProtocolError) and row.key not in self._unproven:
@@ -449,7 +449,7 @@ class Outbox:
             Forbidden, NotFound: this error, once: the service may refuse the whole thread.
         """
         if not is_refusal(error):  # not from the service: the page of a proxy, or a wrong address
-            self._back_off.failed(error, anyio.current_time())
+            self._back_off.failed(error, anyio.current_time(), _OPERATIONS[type(row.action)])
             self._report_failure(error)
             return True
         if self._is_refusal_accepted and self._refused == row.key:
@@ -457,7 +457,7 @@ class Outbox:
             if row.key not in self._unproven:
                 return False
             # Only the proof read was refused. The row itself may be done, so it must not become a dead letter.
-            self._back_off.failed(error, anyio.current_time())
+            self._back_off.failed(error, anyio.current_time(), _OPERATIONS[type(row.action)])
             self._report_failure(error)
             return True
         self._refused, self._is_refusal_accepted = row.key, False

@@ -188,7 +188,7 @@ class Stream:
         try:
             await self._service.edit_message(self._thread, message, content=text)
         except Throttled as error:
-            self._budget.block(Operation.WRITE_MESSAGE, now + (error.retry_after or MAX_EDIT_PAUSE))
+            self._budget.block_throttled(Operation.WRITE_MESSAGE, now, error.retry_after)
         except Unreachable:
             self._not_before = now + MAX_EDIT_PAUSE
         except (OutcomeUnknown, ProtocolError):

@@ -315,7 +315,7 @@ class Poll:
                         raise  # no pages are lost yet, so other threads need not wait for this one
                     throttled = error
                     now = anyio.current_time()
-                    self._budget.block(operation, now + back_off.failed(error, now))
+                    self._budget.block(operation, now + back_off.failed(error, now, operation))
         raise Interrupted if self._is_interrupted or throttled is None else throttled
 
     async def _request_page(self, link: str | None) -> MessagePage:

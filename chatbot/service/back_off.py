@@ -7,13 +7,10 @@ from collections.abc import Callable
 from typing import Final
 
 from chatbot.errors import ServiceError, StoreError, Throttled
+from chatbot.service.budget import Operation, longest_window
 
 FIRST_PAUSE: Final = 1.0
 MAX_PAUSE: Final = 30.0
-
-THROTTLED_PAUSES: Final = (10.0, 60.0)
-"""Pauses after throttling in seconds: the windows of the quotas. Rejected requests count towards them, so a request
-before the end of a window extends it. The first pause is the shorter window, every further one the longer."""
 
 Jitter = Callable[[float, float], float]
 """Varies a pause, given in seconds, down to at least the given fraction."""
@@ -33,7 +30,8 @@ class BackOff:
     """The consecutive failures of one task since its last success.
 
     Each pause is twice the previous one, and at least as long as the service requests. Throttling is counted
-    separately, because it is unrelated to other failures: without a `Retry-After`, it waits for a whole quota window.
+    separately, because it is unrelated to other failures: without a `Retry-After`, it waits for the operation's longest
+    quota window. Rejected requests count towards the quotas, so a request before the end of a window extends it.
 
     Args:
         jitter: varies the pauses.
@@ -66,8 +64,8 @@ class BackOff:
         self._failures = self._throttlings = 0
         return had_failed
 
-    def failed(self, error: ServiceError | StoreError, now: float) -> float:
-        """Count a failure; return the seconds until the next attempt."""
+    def failed(self, error: ServiceError | StoreError, now: float, operation: Operation) -> float:
+        """Count a failure of this operation; return the seconds until the next attempt."""
         asked: float = getattr(error, "retry_after", None) or 0.0
         if not isinstance(error, Throttled):
             self._failures += 1
@@ -76,11 +74,8 @@ class BackOff:
             self._throttlings += 1
             at_least = 1.0
             # In the one recorded throttling, waiting as requested was not enough, so the pauses grow nevertheless.
-            own = (
-                _doubled(self._throttlings, THROTTLED_PAUSES[0])
-                if asked
-                else THROTTLED_PAUSES[min(self._throttlings, len(THROTTLED_PAUSES)) - 1]
-            )
+            window = longest_window(operation)
+            own = _doubled(self._throttlings, window) if asked else window
         pause = self._jitter(asked, 1.0) if asked >= own else self._jitter(own, at_least)
         self.wait(pause, now)
         return pause

@@ -82,11 +82,24 @@ SHARED_QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
 }
 """Quotas shared by all participants of a thread."""
 
+THREAD_QUOTAS: Final = frozenset(
+    operation for operation, windows in SHARED_QUOTAS.items() if windows is QUOTAS[operation]
+)
+"""Operations with one quota per thread: what the service refuses to one bot there, it refuses to all."""
+
 MAX_WINDOW_SECONDS: Final = 60.0
 """The longest window of any quota."""
 
 JITTER: Final = 0.05
 """Seconds by which network delays may move requests together, so that the service's window counts more than ours."""
+
+
+def longest_window(operation: Operation) -> float:
+    """Return the seconds after which an exhausted quota of this operation is free again, if nobody uses it meanwhile.
+
+    It is not known which of its windows is exhausted: requests of others that were refused count, and nobody sees them.
+    """
+    return QUOTAS[operation][-1].seconds + JITTER
 
 
 class Budget:
@@ -185,6 +198,12 @@ class Budget:
     def block(self, operation: Operation, until: float) -> None:
         """Allow no request of this operation until then, because the service has throttled it."""
         self._closed_until[operation] = max(until, self._closed_until.get(operation, until))
+        if self._shared is not None and operation in THREAD_QUOTAS:
+            self._shared.block(operation, until)  # requests of other bots of this process would extend the window
+
+    def block_throttled(self, operation: Operation, now: float, asked: float | None) -> None:
+        """Block this operation for as long as the service asks, or for its longest window if it does not say."""
+        self.block(operation, now + (asked or longest_window(operation)))
 
     def expire(self, now: float) -> None:
         """Drop expired entries, so that an idle thread uses no memory."""

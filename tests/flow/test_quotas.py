@@ -164,3 +164,39 @@ async def test_people_who_say_more_than_the_quota_allows_get_through_although_re
         await room.start()
 
         assert room.replies == ["0"] * 45
+
+
+@pytest.mark.parametrize("requests", [10, 40], ids=["in ten seconds", "in a minute"])
+async def test_a_quota_that_others_exhausted_is_asked_for_in_vain_only_once(requests: int) -> None:
+    """Nobody sees the refused requests of others, and the service does not say how long to wait."""
+    quirks = Quirks(retry_after="none", refused_requests="counted")
+    plugin = Plugin("late")
+
+    @plugin.message()
+    async def answer(ctx: Context) -> None:
+        emulator = room.emulator
+        for number in range(requests):
+            emulator.quotas.admit("send_message", f"somebody {number}", ctx.thread, emulator.now(), quirks)
+        await ctx.reply("one")
+        await ctx.reply("two")
+
+    async with chat(plugin, world=World(quirks=quirks)) as room:
+        await room.user("Ann").says("go")
+
+        assert room.replies == ["one", "two"]
+        assert len(refusals(room.emulator.calls)) == 1
+
+
+async def test_polls_of_a_thread_whose_quota_others_exhausted_are_refused_only_once() -> None:
+    quirks = Quirks(retry_after="none", refused_requests="counted")
+    async with chat(chatterbox(1), world=World(quirks=quirks)) as room:
+        ann = room.user("Ann")
+        await ann.says("hi")
+        emulator = room.emulator
+        for number in range(450):
+            emulator.quotas.admit("list_messages", f"somebody {number}", room.thread, emulator.now(), quirks)
+        await ann.says("hi again")
+        await room.advance(minutes=5)
+
+        assert room.replies == ["0", "0"]
+        assert len(refusals(room.emulator.calls)) == 1

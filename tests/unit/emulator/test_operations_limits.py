@@ -55,3 +55,20 @@ async def test_a_page_holds_at_most_200_messages_and_100_threads() -> None:
     assert (len(messages["value"]), len(threads["value"])) == (200, 100)
     assert "&maxPageSize=200&" in messages["nextLink"]
     assert "nextLink" in threads
+
+
+async def test_a_participants_metadata_holds_one_kilobyte_in_the_version_that_has_it() -> None:
+    scene = Scene()
+
+    def added(size: int) -> dict[str, object]:
+        identifier = {"rawId": scene.emulator.create_user()}
+        return {"participants": [{"communicationIdentifier": identifier, "metadata": {"k": "é" * size}}]}
+
+    path = "/participants/:add"
+    fits = await scene("POST", path, added(511), version="2025-03-15")
+    too_large = await scene("POST", path, added(512), version="2025-03-15")
+    ignored = await scene("POST", path, added(512), version="2024-03-07")
+    shown = (await scene("GET", "/participants", version="2025-03-15")).json["value"]
+
+    assert (fits.status, too_large.status, ignored.status) == (201, 400, 201)
+    assert [one.get("metadata") for one in shown] == [None, None, {"k": "é" * 511}, None]

@@ -8,22 +8,30 @@ from hypothesis import strategies as st
 
 from chatbot.errors import OutcomeUnknown, ServiceError, Throttled, Unreachable
 from chatbot.service.back_off import BackOff, jittered
+from chatbot.service.budget import Operation
+
+WRITE = Operation.WRITE_MESSAGE
 
 
 def exactly(pause: float, _at_least: float) -> float:
     return pause
 
 
-def test_a_throttling_without_a_hint_waits_for_a_whole_window_of_the_quotas() -> None:
+@pytest.mark.parametrize(
+    ("operation", "window"), [(WRITE, 60.05), (Operation.LIST_MESSAGES, 60.05), (Operation.LIST_THREADS, 10.05)]
+)
+def test_a_throttling_without_a_hint_waits_for_the_longest_window_of_the_operation(
+    operation: Operation, window: float
+) -> None:
     back_off = BackOff(exactly)
 
-    assert [back_off.failed(Throttled("slow down"), 0.0) for _ in range(4)] == [10.0, 60.0, 60.0, 60.0]
+    assert [back_off.failed(Throttled("slow down"), 0.0, operation) for _ in range(4)] == [window] * 4
 
 
 @pytest.mark.parametrize(("error", "longest"), [(OutcomeUnknown("lost"), 30.0), (Unreachable("down"), 30.0)])
 def test_it_doubles_up_to_a_limit_however_long_an_outage_lasts(error: ServiceError, longest: float) -> None:
     back_off = BackOff(exactly)
-    pauses = [back_off.failed(error, 0.0) for _ in range(5_000)]
+    pauses = [back_off.failed(error, 0.0, WRITE) for _ in range(5_000)]
 
     assert pauses[:4] == [1.0, 2.0, 4.0, 8.0]
     assert set(pauses[6:]) == {longest}
@@ -32,7 +40,7 @@ def test_it_doubles_up_to_a_limit_however_long_an_outage_lasts(error: ServiceErr
 def test_what_the_service_asks_for_is_done() -> None:
     back_off = BackOff(exactly)
 
-    assert back_off.failed(Throttled("slow down", retry_after=25.0), 100.0) == 25.0
+    assert back_off.failed(Throttled("slow down", retry_after=25.0), 100.0, WRITE) == 25.0
     assert back_off.pause(110.0) == 15.0
 
 
@@ -40,33 +48,33 @@ def test_what_the_service_asks_for_is_done() -> None:
 def test_a_hint_that_is_obeyed_in_vain_does_not_keep_the_pauses_short(error: ServiceError) -> None:
     back_off = BackOff(exactly)
 
-    assert [back_off.failed(error, 0.0) for _ in range(4)] == [1.0, 2.0, 4.0, 8.0]
+    assert [back_off.failed(error, 0.0, WRITE) for _ in range(4)] == [1.0, 2.0, 4.0, 8.0]
 
 
 def test_throttlings_do_not_make_the_first_pause_after_another_failure_longer() -> None:
     back_off = BackOff(exactly)
     for _ in range(3):
-        back_off.failed(Throttled("slow down"), 0.0)
+        back_off.failed(Throttled("slow down"), 0.0, WRITE)
 
-    assert back_off.failed(Unreachable("down"), 0.0) == 1.0
+    assert back_off.failed(Unreachable("down"), 0.0, WRITE) == 1.0
 
 
 def test_what_succeeded_makes_the_next_failure_a_first_one() -> None:
     back_off = BackOff(exactly)
     for _ in range(3):
-        back_off.failed(Unreachable("down"), 0.0)
+        back_off.failed(Unreachable("down"), 0.0, WRITE)
 
     assert back_off.succeeded()
     assert not back_off.succeeded()
 
-    assert back_off.failed(Unreachable("down"), 0.0) == 1.0
+    assert back_off.failed(Unreachable("down"), 0.0, WRITE) == 1.0
 
 
 @given(st.floats(0.1, 3600.0))
 def test_those_who_failed_together_return_one_after_another_and_none_before_the_service_wants_them(
     asked: float,
 ) -> None:
-    returns = {BackOff().failed(Throttled("slow down", retry_after=asked), 0.0) for _ in range(50)}
+    returns = {BackOff().failed(Throttled("slow down", retry_after=asked), 0.0, WRITE) for _ in range(50)}
 
     assert len(returns) > 40
     assert asked <= min(returns)

@@ -28,6 +28,18 @@ def test_a_throttled_operation_stays_closed_for_the_time_the_service_said() -> N
     assert budget.delay(Operation.LIST_MESSAGES, 7.0) == 0
 
 
+def test_what_the_service_refuses_to_one_bot_for_a_whole_thread_no_other_bot_of_the_process_asks_for() -> None:
+    commons = SharedQuotas()
+    one, two = (Budget(shared=commons.of(ThreadId("hall"))) for _ in range(2))
+    one.block_throttled(Operation.WRITE_MESSAGE, 0.0, None)
+    one.block_throttled(Operation.LIST_MESSAGES, 0.0, 7.0)  # may be the quota of this bot alone
+
+    assert two.delay(Operation.WRITE_MESSAGE, 1.0) > 59.0
+    assert two.delay(Operation.LIST_MESSAGES, 1.0) == 0
+    assert one.delay(Operation.LIST_MESSAGES, 1.0) == 6.0
+    assert Budget(shared=commons.of(ThreadId("yard"))).delay(Operation.WRITE_MESSAGE, 1.0) == 0
+
+
 def test_a_silent_thread_keeps_nothing() -> None:
     budget = Budget()
     budget.spend(Operation.WRITE_MESSAGE, 0.0)
