@@ -373,7 +373,7 @@ class Config(Settings):
             try:
                 open_store(value.get_secret_value(), base_dir=Path())
             except ConfigError:
-                message = f"what this secret holds is no store URL: expected {FORMS}"
+                message = f"what this secret holds is not a store URL: expected {FORMS}"
                 raise ValueError(message) from None
         return value
 

@@ -41,7 +41,7 @@ class Every:
 
     def __post_init__(self) -> None:
         if not isinstance(self.period, timedelta):
-            msg = f"every({self.period!r}) is no time; write every(timedelta(seconds=60))"
+            msg = f"every({self.period!r}) is not a duration; write every(timedelta(seconds=60))"
             raise TypeError(msg)
         if self.period < MIN_PERIOD:
             msg = f"every({self.period}) is more often than every second; give a timedelta of at least {MIN_PERIOD}"
@@ -82,9 +82,9 @@ class Cron:
         try:
             object.__setattr__(self, "_zone", ZoneInfo(self.tz))  # read from its file here, not when it is due
         except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
-            msg = f"{self.tz!r} is no time zone; give one of the IANA database, as in 'Europe/Paris'"
+            msg = f"{self.tz!r} is not a time zone; give one of the IANA database, as in 'Europe/Paris'"
             raise ValueError(msg) from None
-        shown = f"{self.expression!r} is no cron expression"
+        shown = f"{self.expression!r} is not a cron expression"
         if not isinstance(self.expression, str) or len(self.expression.split()) != _FIELDS:
             msg = f"{shown}; give minute, hour, day of month, month, day of week, as in '0 9 * * 1-5'"
             raise ValueError(msg)
@@ -94,7 +94,7 @@ class Cron:
             msg = f"{shown}: {str(error).lower()}; an example is '0 9 * * 1-5'"
             raise ValueError(msg) from None
         if due is None:
-            msg = f"{self.expression!r} is never due: there is no such day"
+            msg = f"{self.expression!r} is never due: that day does not exist"
             raise ValueError(msg)
 
     @property

@@ -61,7 +61,7 @@ def migration(*, from_version: int) -> Callable[[F], F]:
 
     def mark(function: Any) -> Any:  # type checkers see a static method as the function it is made of
         if not isinstance(function, staticmethod):
-            msg = f"@migration(from_version={from_version}) stands above a @staticmethod of the state's class"
+            msg = f"@migration(from_version={from_version}) must decorate a @staticmethod of the state's class"
             raise TypeError(msg)
         marked = Migration(function.__func__)
         marked.from_version = from_version
@@ -156,7 +156,7 @@ class StateType:
         if version > self.version:
             msg = (
                 f"the state {self.name} was stored in version {version}, and its class is of version {self.version}:"
-                " run the newer plugin, or put its migrations back"
+                " run the newer plugin, or restore its migrations"
             )
             raise StateError(msg)
         for migrate in self.migrations[version - 1 :]:
@@ -192,7 +192,7 @@ def state_type_of(annotation: object) -> StateType | None:
         raise TypeError(msg)
     missing = _without_default(cls)
     if missing:
-        msg = f"{cls.__name__} cannot begin: {', '.join(missing)} has no default; give every field of a state one"
+        msg = f"{cls.__name__} cannot be a state: {', '.join(missing)} has no default; give every field a default"
         raise TypeError(msg)
     form = form_of(cls, cls.__name__)
     return StateType(handle, cls, f"{cls.__module__}.{cls.__qualname__}", form, tuple(migrations_of(cls)))
@@ -262,7 +262,7 @@ class Remembered(Generic[T]):
 
         def _no(self, name: str) -> AttributeError:
             kind = type(self).__name__
-            message = f"a {kind} has no {name!r} of its own; what it holds is its value: write `.value.{name}`"
+            message = f"a {kind} has no {name!r} of its own; its data is in `value`: write `.value.{name}`"
             return AttributeError(message, name=name, obj=self)
 
     @property
@@ -273,7 +273,7 @@ class Remembered(Generic[T]):
 
     @value.setter
     def value(self, value: T) -> None:
-        remedy = "return what it needs, and set the state behind that"
+        remedy = "return the value, and set the state after that call"
         refuse_inside_effect(f"setting a {type(self).__name__}'s value", remedy=remedy)
         self._value = value
 

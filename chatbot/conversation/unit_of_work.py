@@ -227,7 +227,7 @@ class UnitOfWork:
         source, form = self._open_source("remember what was done once"), result_form(function)
         stored = await source.result(key)
         if stored == NOBODY:
-            msg = "what was done once for this event is done, and its result was erased: the person was forgotten"
+            msg = "this call was made before, and its result was erased with the person who caused the event"
             raise StateError(msg)
         if stored is not None:
             return form.decode(from_json(stored), "the result")
@@ -251,7 +251,7 @@ class UnitOfWork:
 
     def _open_source(self, purpose: str) -> ConversationReader:
         if self._source is None:
-            msg = f"there is no memory here to {purpose}: use chat() or EventStream"
+            msg = f"there is no bot here to {purpose}: use chat() or EventStream"
             raise StateError(msg)
         return self._source
 
@@ -270,7 +270,7 @@ class UnitOfWork:
         if kind.handle.per_user:
             user = person_of(event)
             if user is None:
-                msg = f"this {type(event).__name__} names nobody whose {kind.handle.__name__} it could be; use State"
+                msg = f"{type(event).__name__} names no person, so it has no {kind.handle.__name__}; use State"
                 raise StateError(msg)
         return StateKey(kind.name, thread, user)
 

@@ -239,7 +239,7 @@ class _Parser:
     def _unexpected_word(self, word: str) -> str:
         taken = [argument.label for argument in self._positional]
         if not taken:
-            return f'I do not know what to do with "{_shown(word)}": this command takes nothing behind it.'
+            return f'I do not know what to do with "{_shown(word)}": this command takes no arguments.'
         if any(argument.conversion.parse is str for argument in self._positional):
             hint = ' Please put quotes around words that belong together ("like this").'
         else:

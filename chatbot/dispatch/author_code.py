@@ -1,25 +1,25 @@
-"""Runs code of plugins so that whatever comes out of it is a failure of the event in hand, and of nothing else.
+"""Run code of plugins so that any error or cancellation that comes out of it fails only the current event.
 
 Rules:
-    1. Awaited code runs in an asyncio task of its own, inside a cancel scope that is made there. It is stopped by that
-       scope only: a native `Task.cancel` would break `shield=True`.
-    2. It was stopped by us if and only if we called `scope.cancel()`. Neither `Task.cancelling` nor the state of an
-       enclosing scope can tell that: handlers cancel tasks and leave scopes open.
-    3. Everything else that comes out, `CancelledError` and the `RuntimeError` of a scope that was left open included,
-       is a failure of the code. What is no `Exception` is raised as `AbnormalExit`.
-    4. Nobody is left behind: `run` waits for its task, also while it is being cancelled itself. Only code that has not
-       ended `ABANDON_SECONDS` after it was told to stop is *abandoned*: `RunLimits.abandoned` is told of it first, and
-       keeps its lane from starting anything until the task has ended.
-    5. Tasks that the code starts itself may not end the event loop either (`dispatch/plugin_tasks.py`).
-    6. Synchronous code needs no task: what comes out of it is always its own.
+    1. Awaited code runs in its own asyncio task, inside a cancel scope created there. It is stopped only by that scope:
+       a native `Task.cancel` would break `shield=True`.
+    2. We stopped the code if and only if we called `scope.cancel()`. Neither `Task.cancelling` nor the state of an
+       enclosing scope shows that, because handlers cancel tasks and leave scopes open.
+    3. Everything else that comes out is a failure of the code, including `CancelledError` and the `RuntimeError` of a
+       scope that was left open. If it is not an `Exception`, it is raised as `AbnormalExit`.
+    4. `run` always waits for its task, even while it is being cancelled itself. The only exception is code that has not
+       ended `ABANDON_SECONDS` after it was stopped. Such code is *abandoned*: `RunLimits.on_abandoned` is called first,
+       and prevents its lane from starting other work until the task has ended.
+    5. Tasks started by the code must not end the event loop either (`dispatch/plugin_tasks.py`).
+    6. Synchronous code needs no task: everything that comes out of it is its own.
 
-The code runs in a copy of the caller's context, so it sees its context variables (structlog's, those of traces).
+The code runs in a copy of the caller's context, so it sees its context variables (those of structlog and of traces).
 
-Most handlers never suspend, and a task with its scope and two turns of the event loop would cost them more than all the
+Most handlers never suspend. For them, a task with its scope and two turns of the event loop would cost more than the
 rest of a dispatch. `AuthorCode` therefore keeps a `SpareTask` while it is entered: a task that waits inside its scope.
-The first step of the code is taken in that task's name, without a turn of the event loop. If the code ends in this
-step and leaves no trace on the task, the task is kept for the next event. In every other case the task goes on with
-the code and ends with it, exactly as a task made for it would.
+The first step of the code runs as that task, without a turn of the event loop. If the code ends in this step and leaves
+no trace on the task, the task is reused for the next event. Otherwise the task continues with the code and ends with
+it, exactly as a task created for it would.
 """
 
 from __future__ import annotations
@@ -43,31 +43,31 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SLOW_SECONDS: Final = 60.0
-"""A handler that has run for longer is reported."""
+"""Seconds after which a running handler is reported."""
 
 ABANDON_SECONDS: Final = 5.0
-"""How long code may take to end once it was told to stop."""
+"""Seconds that code may take to end after it was stopped."""
 
 IsFatal = Callable[[BaseException], bool]
-"""Says of an error whether it ends everything at once, rather than being a failure of the event in hand."""
+"""Returns whether an error ends everything at once, instead of failing only the current event."""
 
 
 class AuthorFunction(Protocol):
-    """Whose code it is: a handler, an error handler, a bot that is supervised, …"""
+    """The owner of running code: a handler, an error handler, a supervised bot, …"""
 
     @property
     def name(self) -> str:
-        """The qualified name of the function."""
+        """Qualified name of the function."""
         ...
 
     @property
     def place(self) -> str:
-        """Where it is defined, `file:line`; asked only when there is something to say."""
+        """Where it is defined, as `file:line`; computed only for errors and reports."""
         ...
 
 
 class FatalError(BaseException):
-    """Carries an error that ends everything through all who handle failures; see `AuthorCode`."""
+    """Wraps an error that ends everything, so that no handler of failures catches it; see `AuthorCode`."""
 
     def __init__(self, raised: BaseException) -> None:
         super().__init__(type(raised).__name__)
@@ -75,15 +75,15 @@ class FatalError(BaseException):
 
 
 class RunLimits(NamedTuple):
-    """How long code may run, and who hears of it when it takes long.
+    """Time limit of code, and callbacks about its progress.
 
     Args:
-        timeout: seconds, where the code has no limit of its own; None is as long as it likes.
-        slow: told of code that has run for `SLOW_SECONDS`, on the event loop.
-        abandoned: told of code that did not stop, before anything else happens.
-        begun: told of code that begins.
-        before: awaited with the name of a handler, or of an error handler, before it runs; what it raises is no failure
-            of the handler.
+        timeout: Seconds for code that sets no limit itself; None is unlimited.
+        on_slow: Called on the event loop when code has run for `SLOW_SECONDS`.
+        on_abandoned: Called when code did not stop, before anything else happens.
+        on_started: Called when code starts.
+        before: Awaited with the name of a handler or error handler before it runs; its errors are not failures of the
+            handler.
     """
 
     timeout: float | None = None
@@ -94,7 +94,7 @@ class RunLimits(NamedTuple):
 
 
 class Abandoned(TimeoutError):
-    """Code of a plugin did not end although it was told to stop; its task still runs."""
+    """Code of a plugin did not end after it was stopped; its task still runs."""
 
     def __init__(self, message: str, running: RunningCode) -> None:
         super().__init__(message)
@@ -102,11 +102,11 @@ class Abandoned(TimeoutError):
 
 
 class AuthorCode:
-    """Runs what authors of plugins have written, for one bot. Enter it around all events to keep a spare task.
+    """Runs code of plugins for one bot. Enter it around all events to keep a spare task.
 
     Args:
-        ends_all: which errors are raised as `FatalError`. Only tests have any: a `pytest.fail()` in a handler, or a
-            real Ctrl-C, ends the test at once.
+        is_fatal: Selects errors that are raised as `FatalError`. Used by tests only: a `pytest.fail()` in a handler, or
+            a real Ctrl-C, ends the test at once.
     """
 
     __slots__ = ("_entered", "_is_fatal", "_spare")
@@ -140,16 +140,16 @@ class AuthorCode:
         """Await code of a plugin.
 
         Args:
-            code: the coroutine; it is always awaited or closed.
-            whose: the function.
-            timeout: how long it may run, in seconds.
-            limits: who hears of it when it takes long.
+            code: The coroutine; it is always awaited or closed.
+            owner: The function that it belongs to.
+            timeout: Maximum seconds.
+            limits: Callbacks about its progress.
 
         Raises:
-            TimeoutError: it took longer, and was stopped.
-            Abandoned: it took longer, and did not stop.
-            AbnormalExit: it raised what is no `Exception`, was cancelled, but not by us, or cancelled itself.
-            Exception: what it raised itself.
+            TimeoutError: It exceeded the timeout and was stopped.
+            Abandoned: It exceeded the timeout and did not stop.
+            AbnormalExit: It raised something other than an `Exception`, or was cancelled, but not by us.
+            Exception: Any exception that it raised itself.
         """
         spare = self._spare
         if spare is None or not spare.is_parked or spare.handed_over.done():
@@ -196,7 +196,7 @@ class AuthorCode:
         raise self.failure(error)
 
     def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call synchronous code of a plugin; errors as of `run`."""
+        """Call synchronous code of a plugin; errors as for `run`."""
         try:
             return function(*args, **kwargs)
         except BaseException as error:
@@ -206,10 +206,10 @@ class AuthorCode:
             raise failure from failure.__cause__
 
     def failure(self, error: BaseException) -> Exception:
-        """Return what came out of code of a plugin as an `Exception`, which everybody can handle.
+        """Convert anything raised by code of a plugin to an `Exception` that is safe to handle.
 
         Raises:
-            FatalError: it ends everything.
+            FatalError: The error ends everything.
         """
         error = plain_error(error)
         for leaf in leaf_errors(error):
@@ -224,21 +224,21 @@ class AuthorCode:
 
 
 class RunningCode:
-    """Code of a plugin that runs in a task of its own.
+    """Code of a plugin that runs in its own task.
 
     Args:
-        whose: the function; the task has its name.
-        timeout: how long it may run, in seconds, from now on.
-        limits: who hears of it when it takes long; they are told that it begins.
-        task: the task that its first step is taken by, if it is not to be started.
+        owner: The function that it belongs to; the task has its name.
+        timeout: Maximum seconds from now on.
+        limits: Callbacks about its progress.
+        task: The task that runs its first step; None if `start` creates one.
 
     Attributes:
-        task: the task.
-        is_stopped: we have told it to stop.
-        is_abandoned: it has not ended since, and nobody waits for it any more.
-        is_complete: it has returned.
-        result: what it returned.
-        error: what came out of it instead.
+        task: The task.
+        is_stopped: We have stopped it.
+        is_abandoned: It did not end after that, and `ended` no longer waits for it.
+        is_complete: It has returned.
+        result: Its return value.
+        error: The error that it raised instead.
     """
 
     __slots__ = (
@@ -293,20 +293,20 @@ class RunningCode:
         self._start_timer()
 
     def resume(self, spare: SpareTask, rest: Continuation) -> None:
-        """Run the rest of code whose first step was taken in the name of a spare task."""
+        """Run the rest of code whose first step ran as a spare task."""
         self._scope = spare.scope
         spare.take_over(self, rest)
         self._start_timer()
 
     def _start_timer(self) -> None:
-        # One timer at a time: most code ends long before the first of them.
+        # Only one timer at a time, because most code ends long before the first one.
         if self._limits is not None and (self._timeout is None or self._timeout > SLOW_SECONDS):
             self._timer = self._loop.call_at(self._begun + SLOW_SECONDS, self._is_slow)
         elif self._timeout is not None:
             self._timer = self._loop.call_at(self._begun + self._timeout, self.stop)
 
     async def _run(self, code: Coroutine[Any, Any, Any]) -> None:
-        """Be the task. Nothing comes out of it: a task that raises SystemExit ends the event loop."""
+        """Body of the task. It never raises, because a task that raises SystemExit ends the event loop."""
         is_plugin_code.set(True)
         try:
             if self.is_stopped:
@@ -321,7 +321,7 @@ class RunningCode:
             self.over()
 
     def over(self) -> None:
-        """Wake whoever waits: the task ends now."""
+        """Cancel the timer and wake the waiting task; called when the task ends."""
         if self._timer is not None:
             self._timer.cancel()
         self._wake()
@@ -332,7 +332,7 @@ class RunningCode:
 
     @property
     def now(self) -> float:
-        """The event loop's time, in seconds; also where no task runs."""
+        """Time of the event loop, in seconds; available outside tasks."""
         return self._loop.time()
 
     def _is_slow(self) -> None:
@@ -352,7 +352,7 @@ class RunningCode:
         self._wake()
 
     def stop(self) -> None:
-        """Tell it to stop, by its scope."""
+        """Stop the code by cancelling its scope."""
         if not self.is_stopped:
             if self._timer is not None:
                 self._timer.cancel()
@@ -362,13 +362,13 @@ class RunningCode:
             self._scope.cancel("chatbot stops this code")
 
     async def ended(self) -> None:
-        """Wait until it has ended, or was abandoned. Whoever waits is cancelled only after that, too."""
+        """Wait until the code has ended or was abandoned. A cancellation of the waiting task takes effect later."""
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
         except asyncio.CancelledError:
             self.stop()
-            # Shielded, as a cancelled scope is level-triggered; a native cancellation comes once, and is raised below.
+            # Shielded: a cancelled scope keeps cancelling. A native cancellation comes once, and is raised below.
             with CancelScope(shield=True):
                 while not (self.task.done() or self.is_abandoned):
                     self._waiter = self._loop.create_future()
@@ -380,15 +380,15 @@ class RunningCode:
 
 
 class Continuation(Generator[Any, Any, Any]):
-    """What is left of code after its first step; awaited once, by the task in whose name that step was taken.
+    """The rest of code after its first step; awaited once, by the task that ran the first step.
 
-    It is no generator of Python's, because each step is taken in the code's context, which is not that of the task, and
-    so that what looks for the place where a task waits finds the code.
+    It is not a native generator, because each step must run in the code's context instead of the task's, and because
+    tools that look for the line where a task waits must find the code.
 
     Args:
-        code: the coroutine; None if it has ended, with `result` or `error`.
-        context: what it runs in.
-        awaited: what it waits for.
+        code: The coroutine; None if it has ended with `result` or `error`.
+        context: The context in which it runs.
+        awaited: The object that it waits for.
     """
 
     __slots__ = ("_awaited", "_cancelled", "_context", "_error", "_is_begun", "_is_marked", "_result", "code")
@@ -405,8 +405,8 @@ class Continuation(Generator[Any, Any, Any]):
         self.code = code
         self._context = context or copy_context()
         self._awaited = awaited
-        # The mark by which a task tells `await` from `yield`. It is kept for the task that goes on, as others may wait
-        # for the same future meanwhile: they expect it to have no mark.
+        # The flag by which a task distinguishes `await` from `yield`. It is restored for the task that continues. Until
+        # then it is cleared, because other tasks may start to wait for the same future and expect it to be clear.
         self._is_marked = bool(getattr(awaited, "_asyncio_future_blocking", False))
         if self._is_marked:
             awaited._asyncio_future_blocking = False
@@ -416,10 +416,10 @@ class Continuation(Generator[Any, Any, Any]):
         self._is_begun = False
 
     def cancel(self, cancelled: asyncio.CancelledError) -> None:
-        """The task was cancelled before it went on: do what a task does that waits for what the code waits for.
+        """Handle a cancellation of the task before it continues, as a task waiting for the same object would.
 
         Raises:
-            CancelledError: the code has ended, so that the task ends with this.
+            CancelledError: The code has ended, so the task ends with this error.
         """
         if self.code is None:
             raise cancelled
@@ -430,7 +430,7 @@ class Continuation(Generator[Any, Any, Any]):
         return self
 
     def send(self, value: Any) -> Any:
-        """Take a step; the first one only says what the code waits for."""
+        """Run a step; the first call only returns the object that the code waits for."""
         if self.code is None:
             if self._error is not None:
                 raise self._error
@@ -447,7 +447,7 @@ class Continuation(Generator[Any, Any, Any]):
         return awaited
 
     def throw(self, *raised: Any) -> Any:
-        """Take a step in which this is raised."""
+        """Run a step in which this error is raised."""
         assert self.code is not None
         return self._context.run(self.code.throw, *raised)
 
@@ -457,10 +457,10 @@ class Continuation(Generator[Any, Any, Any]):
 
 
 class MarkedTask(asyncio.Task[None]):
-    """A task that knows whether somebody set attributes on it: one of asyncio takes them, but cannot list them.
+    """A task that records whether attributes were set on it; asyncio's own task cannot list them.
 
     Attributes:
-        is_marked: somebody did.
+        is_marked: An attribute was set.
     """
 
     is_marked = False
@@ -471,14 +471,14 @@ class MarkedTask(asyncio.Task[None]):
 
 
 class SpareTask:
-    """A task that waits inside a scope of its own, for code whose first step was taken in its name.
+    """A task that waits inside its own scope for code, whose first step runs as this task.
 
     Attributes:
-        task: the task.
-        scope: its scope, which it has entered once it is parked.
-        is_parked: it waits for code; not before its own first step, nor while it takes one of the code.
-        handed_over: what it waits for; done if it shall go on, or if somebody has cancelled the task.
-        result: what code returned in its first step.
+        task: The task.
+        scope: Its scope, entered once it is parked.
+        is_parked: It waits for code; false before its own first step, and while a step of code runs as this task.
+        handed_over: The future that it waits for; done when it must continue, or when the task was cancelled.
+        result: The return value of code that ended in its first step.
     """
 
     __slots__ = (
@@ -505,11 +505,11 @@ class SpareTask:
         self._running: RunningCode | None = None
         self._rest: Continuation | None = None
         self._is_cancelled = False  # in the first step, by the code
-        # An empty context: the task outlives the event in which it is made, and keeps nothing of it alive.
+        # An empty context: the task outlives the event in which it is created, and must not keep its objects alive.
         self.task = MarkedTask(self._run(), loop=loop, name="chatbot.spare", context=Context())
 
     async def _run(self) -> None:
-        """Be the task; nothing comes out of it."""
+        """Body of the task; it never raises."""
         try:
             with self.scope:
                 try:
@@ -517,9 +517,9 @@ class SpareTask:
                     await self.handed_over
                 except asyncio.CancelledError as cancelled:
                     if self._rest is None:
-                        return  # it was dismissed, or somebody cancels all tasks that there are
+                        return  # it was dismissed, or all tasks of the loop are being cancelled
                     if self._rest.code is not None or self._is_cancelled:
-                        self._rest.cancel(cancelled)  # else the code had ended before: a task of its own were done
+                        self._rest.cancel(cancelled)  # otherwise the code had already ended, as its own task would have
                 if self._running is not None and self._rest is not None:
                     self._running.result = await self._rest
                     self._running.is_complete = True
@@ -531,13 +531,12 @@ class SpareTask:
                 self._running.over()
 
     def step(self, code: Coroutine[Any, Any, Any], name: str) -> Continuation | None:
-        """Take the first step of code in the name of the task; return what is left, or None and keep the result.
+        """Run the first step of code as this task; return the rest, or None if it has ended, with its `result` kept.
 
-        For the code this task is the current one, whether it goes on or not: it may open scopes and timeouts, start
-        tasks, and cancel itself.
+        The code sees this task as the current one, so it may open scopes and timeouts, start tasks, and cancel itself.
 
         Raises:
-            BaseException: what came out of it.
+            BaseException: Anything that the code raised.
         """
         loop, context = self._loop, copy_context()
         caller: Any = asyncio.current_task(loop)
@@ -554,7 +553,7 @@ class SpareTask:
         return None if awaited is self else Continuation(code, context, awaited)
 
     def _first_step(self, code: Coroutine[Any, Any, Any]) -> Any:
-        """Return what the code waits for; the task itself stands for nothing, as the code has ended."""
+        """Return the object that the code waits for, or this object if the code has ended."""
         is_plugin_code.set(True)
         try:
             return code.send(None)
@@ -563,13 +562,12 @@ class SpareTask:
             return self
 
     def is_untouched(self) -> bool:
-        """Whether the code that has ended left no trace on the task, so that other code may have it.
+        """Return whether the ended code left no trace on the task, so that the task can be reused.
 
-        A task that the code cancelled is no longer parked. Whoever else could do something to the task later refers to
-        it: a scope, a timeout or a task group that was left open, or a handler that keeps it to cancel it when the next
-        message comes. What the code left on the task itself is no reference to it: callbacks that wait for its end, and
-        attributes, which would tell the next person's event of this one. Nobody may hold another event's task, so the
-        slightest doubt ends this one.
+        Anything that could still affect the task refers to it: a scope, a timeout or a task group that was left open,
+        or a handler that stores the task to cancel it later. Callbacks and attributes that the code left on the task
+        are not references, so they are checked as well: they would leak into the next person's event. No code may hold
+        the task of another event, so in doubt the task ends.
         """
         return (
             getrefcount(self.task) == self._references
@@ -580,13 +578,13 @@ class SpareTask:
         )
 
     def take_over(self, running: RunningCode, rest: Continuation) -> None:
-        """Have the task do the rest, and end."""
+        """Let the task run the rest of the code, and end."""
         self._running, self._rest = running, rest
         self._is_cancelled = self.handed_over.done()
         self.dismiss()
 
     def dismiss(self) -> None:
-        """Wake the task: it does what is left to do, and ends."""
+        """Wake the task; it runs the rest of its code, if any, and ends."""
         self.is_parked = False
         if not self.handed_over.done():
             self.handed_over.set_result(None)
@@ -600,13 +598,13 @@ class SpareTask:
 
 @asynccontextmanager
 async def uncancelled() -> AsyncIterator[None]:
-    """Guard work of our own in the block, such as a loop of the bot, which nobody but our scopes may cancel.
+    """Protect our own work in the block, such as a loop of the bot, from cancellation by anything but our scopes.
 
-    A task that is cancelled by anybody else would end without a word, and with it its task group. A scope cancels for
-    as long as it is cancelled itself, a native `Task.cancel` once: so it shows at the next checkpoint.
+    Otherwise a task cancelled by foreign code would end silently, and its task group with it. A scope keeps cancelling
+    while it is cancelled, a native `Task.cancel` cancels once. So the next checkpoint shows which one it was.
 
     Raises:
-        AbnormalExit: somebody else cancelled it.
+        AbnormalExit: Foreign code cancelled the work.
     """
     try:
         yield
@@ -616,7 +614,7 @@ async def uncancelled() -> AsyncIterator[None]:
 
 
 def leaf_errors(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors of a group, however deep; or the error itself. Everybody can handle them (`plain`)."""
+    """Yield the errors of a group at any depth, or the error itself, all safe to handle (see `plain_error`)."""
     error = plain_error(error)
     if isinstance(error, BaseExceptionGroup):
         for part in error.exceptions:

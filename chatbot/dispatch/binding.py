@@ -102,7 +102,7 @@ def payload_of(function: Function, parameters: Sequence[inspect.Parameter]) -> T
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             refuse(function, f"{place} has no name of its own; timers are called with named arguments")
         if parameter.annotation is parameter.empty:
-            refuse(function, f"{place} has no type; say what ctx.later is to call it with")
+            refuse(function, f"{place} has no type; annotate it with the type of the argument of ctx.later")
         try:
             forms[parameter.name] = form_of(parameter.annotation, place)
         except TypeError as error:

@@ -139,7 +139,7 @@ class Durable:
         """Return when a timer is due, and the stored form of its payload; errors as for `later`."""
         takes = self._view.timers.get(name)
         if takes is None:
-            msg = f"{name} is no timer of this bot; decorate it with @plugin.timer, in a plugin that the bot has"
+            msg = f"{name} is not a timer of this bot; decorate it with @plugin.timer, in a plugin that the bot has"
             raise StateError(msg)
         if not isinstance(when, timedelta | datetime):
             msg = f"later() takes a timedelta or a datetime, not {type(when).__name__}"
@@ -185,13 +185,13 @@ class Durable:
         """Refuse actions where they would be lost: after the handler's end, and inside functions called once."""
         self._check_open()
         remedy = (
-            f"return what it needs, and write `await ctx.{method}(…)` behind that (in a dialog, `talk.{method}(…)`)"
+            f"return what it needs, and write `await ctx.{method}(…)` after that call (in a dialog, `talk.{method}(…)`)"
         )
         refuse_inside_effect(f"ctx.{method}()", remedy=remedy)
 
     def _check_open(self) -> None:
         if not self._is_open:
-            msg = f"{self._handler} has ended: what it asks for now would be lost; await everything in the handler"
+            msg = f"{self._handler} has ended, so its further actions would be lost; await everything in the handler"
             raise StateError(msg)
 
 
@@ -476,7 +476,7 @@ class Context(Durable, Generic[E]):
         """Change the topic of the thread."""
         topic = make_encodable(expect_text(topic, "update_topic()"), self._handler)
         if not topic.strip():
-            msg = "update_topic() got an empty topic; the service takes none"
+            msg = "update_topic() got an empty topic; the service does not accept one"
             raise ValueError(msg)
         self._target_thread(thread)
         self._add_action(UpdateTopic(topic, thread), "update_topic")

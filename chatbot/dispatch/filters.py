@@ -225,7 +225,7 @@ def regex(pattern: str | re.Pattern[str], flags: int = 0) -> Filter:
     try:
         return _Regex(re.compile(pattern, flags))
     except (re.error, TypeError, ValueError) as error:
-        msg = f"{place_of_caller()}: {pattern!r} is no regular expression: {error}"
+        msg = f"{place_of_caller()}: {pattern!r} is not a regular expression: {error}"
         raise PluginError(msg) from None
 
 

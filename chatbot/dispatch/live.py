@@ -63,7 +63,7 @@ class NoLiveChannel:
         return float("inf")
 
     async def participants(self) -> Sequence[Participant]:
-        msg = "there is no thread behind this context that has participants; use EventStream or chat()"
+        msg = "this context has no thread with participants; use EventStream or chat()"
         raise StateError(msg)
 
     async def stream(self, key: ActionKey, source: AsyncIterable[str]) -> Sequence[Action]:

@@ -44,7 +44,7 @@ def check_async(function: Function, role: str) -> None:
     if inspect.iscoroutinefunction(function):
         return
     if not callable(function) or not hasattr(without_partial(function), "__code__"):
-        refuse(function, f"{function!r} is no function; a {role} is an `async def`")
+        refuse(function, f"{function!r} is not a function; a {role} is an `async def`")
     name = name_of(function)
     if inspect.isasyncgenfunction(function):
         refuse(
@@ -52,7 +52,7 @@ def check_async(function: Function, role: str) -> None:
             f"{role} {name} yields; let it return its reply, or await ctx.reply() for each of several",
         )
     if name == "<lambda>":
-        refuse(function, f"a lambda cannot be a {role}, which is async; write an `async def` of its own")
+        refuse(function, f"a lambda cannot be a {role}, which is async; write a separate `async def`")
     refuse(function, f"{role} {name} is not async; write `async def {name}`")
 
 
@@ -162,7 +162,7 @@ def _check_context(function: Function, parameters: list[inspect.Parameter], even
     if first is None or first.kind not in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
         refuse(function, f"{role} {name} takes no context; its first parameter is `ctx: {wanted}`")
     if first.name in ("self", "cls") and "." in function.__qualname__.rpartition("<locals>.")[2]:
-        refuse(function, f"{role} {name} is a method; take it out of its class, or register it of an instance")
+        refuse(function, f"{role} {name} is a method; move it out of its class, or register a bound method")
     if first.annotation is first.empty:
         refuse(function, f"parameter {first.name!r} of {name} has no type; write `{first.name}: {wanted}`")
     accepted = events_of(first.annotation)
@@ -185,8 +185,8 @@ def _check_dialog(function: Function, event: type[Event], role: str) -> None:
     if event is not MessageReceived:
         refuse(
             function,
-            f"{role} {name_of(function)} takes a Dialog, but it is registered for {event.__name__}, which nobody said:"
-            " dialogs begin with a message or a command",
+            f"{role} {name_of(function)} takes a Dialog, but it is registered for {event.__name__}, which is not"
+            " a message: dialogs begin with a message or a command",
         )
 
 

@@ -181,11 +181,11 @@ def needs_behind(function: Function, leading: int, scope: Scope, role: str) -> N
 
 def _unprovided(wanted: object) -> str:
     if wanted is inspect.Parameter.empty:
-        return "has no type; say what it is, or take it out"
+        return "has no type; annotate it, or remove it"
     origin = get_origin(wanted)
     if isinstance(origin, type) and issubclass(origin, Remembered):
         return f"is a {origin.__name__}, but only handlers have state; let the handler ask for it"
-    return f"has {type_name(wanted)}, which nobody provides; provide it, or take it out"
+    return f"has {type_name(wanted)}, which no provider supplies; provide it, or remove it"
 
 
 def check_contexts(function: Function, event: type[Event], needs: Needs) -> None:
@@ -229,7 +229,7 @@ def resolve_providers(functions: Sequence[Function], outer: Scope, fixed: Collec
     for function in functions:
         made = _type_made_by(function)
         if made in own:
-            refuse(function, f"{type_name(made)} is provided already, by {place_of(own[made])}; take out one of them")
+            refuse(function, f"{type_name(made)} is provided already, by {place_of(own[made])}; remove one of them")
         own[made] = function
     own = {made: function for made, function in own.items() if made not in fixed}
     scope = {made: provider for made, provider in outer.items() if made not in own}
@@ -245,7 +245,7 @@ def _resolve(
     function = own[made]
     if made in path:
         circle = " needs ".join(map(type_name, (*path[path.index(made) :], made)))
-        refuse(function, f"providers cannot need each other in a circle: {circle}; take one parameter out")
+        refuse(function, f"providers cannot need each other in a circle: {circle}; remove one parameter")
     hints, parameters = hints_of(function), list(inspect.signature(function).parameters.values())
     accepts = events_of(hints.get(parameters[0].name)) if parameters else None
     leading = 1 if accepts else 0
@@ -272,7 +272,7 @@ def _type_made_by(function: Function) -> object:
     made = hints_of(function).get("return")
     is_iterator = get_origin(made) in (AsyncIterator, AsyncGenerator)
     if inspect.isasyncgenfunction(function) and not is_iterator:
-        refuse(function, f"provider {name} yields, so it returns AsyncIterator[…] of what it provides; annotate it so")
+        refuse(function, f"provider {name} yields, so annotate its return as AsyncIterator[…] of what it provides")
     if is_iterator and not inspect.isasyncgenfunction(function):
         refuse(function, f"provider {name} returns {type_name(made)}, but it never yields; yield what it provides once")
     made = get_args(made)[0] if is_iterator else made

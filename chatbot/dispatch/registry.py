@@ -58,7 +58,7 @@ def _stored(handlers: Iterable[Handler]) -> dict[str, Handler]:
         if first is not handler:
             what = "dialog" if handler.is_dialog else handler.registration.role
             msg = (
-                f"{handler.place}: {what} {handler.name} stands for two functions, the other at {first.place}; give"
+                f"{handler.place}: {what} {handler.name} names two functions, the other at {first.place}; give"
                 " them different names, and register each once"
             )
             raise PluginError(msg)
@@ -68,6 +68,6 @@ def _stored(handlers: Iterable[Handler]) -> dict[str, Handler]:
 def unknown_function(event: Event, name: str) -> StateError:
     """Return the error of an event whose function does not exist any more."""
     return StateError(
-        f"{type(event).__name__} calls {name}, which is no timer or schedule of this bot any more: restore the"
+        f"{type(event).__name__} calls {name}, which is no longer a timer or schedule of this bot: restore the"
         " function, then retry this dead letter"
     )

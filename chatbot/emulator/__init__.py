@@ -1,6 +1,6 @@
 """An emulator of Azure Communication Services Chat and Identity, for any language's SDK.
 
-Shares nothing with the bot it serves: a shared model would share mistakes.
+Shares no code with the bot: a shared model would share its mistakes.
 """
 
 from chatbot.emulator.app import Call, Emulator

@@ -47,7 +47,7 @@ Json = dict[str, Any]
 
 
 class Control:
-    """Answers the control API."""
+    """The control API."""
 
     def __init__(self, emulator: Emulator) -> None:
         self._emulator = emulator
@@ -70,7 +70,7 @@ class Control:
         }
 
     def answer(self, request: Request) -> Response:
-        """The answer, a refusal too."""
+        """Answer a request of the control API; errors become responses."""
         try:
             return Response(200, dump(self._run(request)), is_beside=True)
         except ErrorResponse as error:
@@ -96,7 +96,7 @@ class Control:
             raise ErrorResponse(400, "BadRequest", str(error)) from error
 
     def _validate(self, request: Request) -> str:
-        """The manual handshake: whoever was sent the secret code opens its URL."""
+        """Complete the manual handshake: the receiver of the secret code opens its URL."""
         opened = self._emulator.validations.get(request.query.get("code", ""))
         if opened is None:
             raise ErrorResponse(404, "NotFound", "No webhook waits for this code.")
@@ -190,7 +190,7 @@ class Control:
     def _set_clock(self, request: Request) -> Json:
         offset = _document(request).get("offset")
         if isinstance(offset, bool) or not isinstance(offset, int | float) or abs(offset) > 3_000_000_000:
-            msg = 'write {"offset": 3600}: seconds by which the service\'s clock shall be off'
+            msg = 'write {"offset": 3600}: the offset of the service\'s clock in seconds'
             raise ValueError(msg)
         self._emulator.offset_seconds = float(offset)
         return {"now": self._emulator.now()}
@@ -239,7 +239,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request as it was answered, for tests to look at; status 0 is no answer at all."""
+    """A request and its response, recorded for tests; status 0 means that there was no response."""
 
     at: int
     operation: str
@@ -251,7 +251,7 @@ class Call:
 
 @dataclass(slots=True)
 class _Progress:
-    """What became known of a request on its way: its operation, and the faults that struck it."""
+    """State of a request while it is processed: its operation, and the faults that apply to it."""
 
     route: Route | None = None
     struck: Sequence[Fault] = ()
@@ -298,11 +298,11 @@ class Emulator(UserDirectory):
 
     @property
     def takes_entra(self) -> bool:
-        """Whether identity also takes tokens of `entra_token`."""
+        """Whether identity also accepts tokens of `entra_token`."""
         return self.world.identities.takes_entra
 
     def entra_token(self, *, lifetime: int = 86_400, app: str = "", user: str = "", tenant: str = "") -> str:
-        """A token that this emulator takes for one of Microsoft Entra ID's, for some seconds; see `entra`.
+        """Return a token that this emulator accepts as one of Microsoft Entra ID, for some seconds; see `entra`.
 
         Also the token of a Teams user that identity exchanges, for this application and user if they are named.
         """
@@ -311,7 +311,7 @@ class Emulator(UserDirectory):
 
     @property
     def connection_string(self) -> str:
-        """What SDKs take; names the endpoint this emulator was told it has."""
+        """Connection string for SDKs, with the configured endpoint."""
         return f"endpoint={self.endpoint}/;accesskey={self.access_key}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -332,7 +332,7 @@ class Emulator(UserDirectory):
         except ConnectionError:
             self._record_call(asked.route, request, 0)
             raise
-        except OSError as error:  # the data file cannot be written, so nothing is acknowledged
+        except OSError as error:  # the data file cannot be written, so the request must not be acknowledged
             _log.warning("emulator.state_not_kept: %s", error)
             response = self._answers.refusal(self._answers.throttled(503, 1), asked.route, request)
         if not response.is_beside:
@@ -341,7 +341,7 @@ class Emulator(UserDirectory):
         await faults.deliver(asked.struck, response, headers, send)
 
     def _answer_other(self, request: Request) -> Response | None:
-        """What is not an operation: the control API, browsers that ask whether they may ask, the real-time channel."""
+        """Answer requests that are not operations: the control API, CORS preflights, the real-time channel."""
         if request.segments[0] == "emulator":
             return self._control.answer(request)
         if request.method == "OPTIONS" and b"access-control-request-method" in request.headers:
@@ -359,7 +359,7 @@ class Emulator(UserDirectory):
         return self._run(route, request, asked.struck)
 
     def _admit(self, route: Route, request: Request) -> None:
-        """Find out who asks, and whether that one asks too often."""
+        """Authenticate the caller and check the quota."""
         if isinstance(route, ChatRoute):
             request.caller = auth.chat(request, self.world, route.scopes)
         else:

@@ -1,4 +1,4 @@
-"""Who is asking: HMAC signatures and Entra tokens on identity, access tokens on chat.
+"""Authentication: HMAC signatures and Entra tokens for identity, access tokens for chat.
 
 The string to sign is `VERB \\n path?query \\n date;host;hash`. The Python SDK signs the decoded path, the
 JavaScript SDK the path as sent; both are accepted.
@@ -25,7 +25,7 @@ WRONG_HASH = "Request 'x-ms-content-sha256' differs from generated content hash.
 
 
 def identity(request: Request, world: World) -> None:
-    """Admit a request that is signed with the resource's key, or carries a token in Entra's place; 401 otherwise."""
+    """Accept a request signed with the resource's key, or with a token in place of Entra's; 401 otherwise."""
     header = request.header(b"authorization")
     if header[:7].lower() == "bearer ":
         if not world.identities.takes_entra:
@@ -54,7 +54,7 @@ def identity(request: Request, world: World) -> None:
 
 
 def chat(request: Request, world: World, scopes: frozenset[str]) -> str:
-    """The user of a valid access token that has one of the scopes."""
+    """Return the user of a valid access token with one of the scopes."""
     claims = _claims(request, world)
     if claims.user.startswith(TEAMS_USER):
         raise forbidden(None)  # reported for tokens of Teams users (azure-sdk-for-js issue 24499)

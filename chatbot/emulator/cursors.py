@@ -25,12 +25,12 @@ _MAX_MILLIS = 253_402_300_799_999
 
 
 def wire_time(millis: int) -> str:
-    """Chat's own format: whole seconds, floored (all of 574 recorded `createdOn`)."""
+    """Return a time in chat's format: whole seconds, floored (all of 574 recorded `createdOn`)."""
     return (_EPOCH + timedelta(seconds=millis // 1000)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def precise_time(millis: int, ticks: int = 0) -> str:
-    """Identity's format: up to seven digits of a second, without trailing zeros, and a numeric offset.
+    """Return a time in identity's format: up to seven digits of a second, no trailing zeros, and a numeric offset.
 
     `ticks` are the units of 100 nanoseconds beyond the milliseconds.
     """
@@ -40,7 +40,7 @@ def precise_time(millis: int, ticks: int = 0) -> str:
 
 
 def http_date(seconds: int) -> str:
-    """RFC 9110 date, independent of the locale."""
+    """Return an RFC 9110 date, independent of the locale."""
     moment = _EPOCH + timedelta(seconds=seconds)
     day = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[moment.weekday()]
     months = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -48,7 +48,7 @@ def http_date(seconds: int) -> str:
 
 
 def echo_time(millis: int) -> str:
-    """How a nextLink repeats startTime: .NET's general format, percent-encoded."""
+    """Return `startTime` as a nextLink repeats it: .NET's general format, percent-encoded."""
     moment = _EPOCH + timedelta(milliseconds=millis)
     hour = moment.hour % 12 or 12
     half = "AM" if moment.hour < 12 else "PM"
@@ -57,7 +57,7 @@ def echo_time(millis: int) -> str:
 
 
 def parse_time(text: str) -> int:
-    """Milliseconds of an ISO 8601 time, or of the form `echo_time` writes; ValueError if it is neither."""
+    """Parse an ISO 8601 time, or the format of `echo_time`, to milliseconds; ValueError if it is neither."""
     match = _DOT_NET.fullmatch(text.strip())
     moment = _from_dot_net(match) if match else _from_iso(text.strip())
     millis = (moment - _EPOCH) // timedelta(milliseconds=1)
@@ -87,13 +87,13 @@ def _from_iso(text: str) -> datetime:
 
 
 def message_cursor(thread: str, last: int, newest: int) -> str:
-    """The syncState after a page whose last item has version `last`."""
+    """Return the syncState after a page whose last item has version `last`."""
     name = thread.encode()
     return (b"\x3e" + struct.pack("<I", len(name)) + name + b"\x01" + struct.pack("<qq", last, newest)).hex()
 
 
 def parse_message_cursor(text: str, thread: str) -> tuple[int, int]:
-    """Last and newest version of a cursor of this thread; ValueError if it is none."""
+    """Parse a cursor of this thread to its last and newest version; ValueError if it is not one."""
     raw = bytes.fromhex(text)
     name = thread.encode()
     head = b"\x3e" + struct.pack("<I", len(name)) + name + b"\x01"
@@ -105,14 +105,14 @@ def parse_message_cursor(text: str, thread: str) -> tuple[int, int]:
 
 
 def thread_cursor(start: int, end: int) -> str:
-    """The syncState after a page of threads whose activities (microseconds) lie between `start` and `end`."""
+    """Return the syncState after a page of threads with activities (microseconds) between `start` and `end`."""
     windows = [{"start": _offset(start), "end": _offset(end)}, {"start": _ZERO, "end": _ZERO}]
     text = base64.b64encode(json.dumps(windows, separators=(",", ":")).encode()).decode()
     return urllib.parse.quote(text, safe="+/")
 
 
 def parse_thread_cursor(text: str) -> tuple[int, int]:
-    """Start and end (microseconds) of a cursor over threads; ValueError if it is none."""
+    """Parse a thread cursor to start and end (microseconds); ValueError if it is not one."""
     try:
         # A `+` of base64 arrives as a space once the query was decoded.
         windows = json.loads(base64.b64decode(text.replace(" ", "+"), validate=True))

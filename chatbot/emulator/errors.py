@@ -1,4 +1,4 @@
-"""The service's refusals by name, with the texts that were recorded.
+"""The service's error responses, with recorded texts.
 
 Operations raise them; `serialization.py` writes them into the envelope of Chat or of Identity. Where no recording and
 no report says what the service answers, a quirk decides.
@@ -10,7 +10,7 @@ NO_PERMISSION = "The initiator doesn't have the permission to perform the reques
 
 
 class ErrorResponse(Exception):
-    """A refusal: an HTTP status, a code, perhaps a message and a target.
+    """An error response: an HTTP status, a code, and optionally a message and a target.
 
     Identity's refusals of unreadable bodies and of tokens come before the api-version is read: they carry no
     `api-supported-versions` (recorded), and are not `is_versioned`.
@@ -35,12 +35,12 @@ class ErrorResponse(Exception):
 
 
 def bad_request(message: str | None = None) -> ErrorResponse:
-    """Chat refuses what it cannot read, often without a message (Communication issue 379)."""
+    """Return chat's error for an unreadable request, often without a message (Communication issue 379)."""
     return ErrorResponse(400, "BadRequest", message)
 
 
 def thread_not_found() -> ErrorResponse:
-    """Recorded for a well-formed id nobody knows."""
+    """Recorded for a well-formed but unknown id."""
     return ErrorResponse(404, "NotFound", "The specified thread id was not found.")
 
 
@@ -50,7 +50,7 @@ def message_not_found() -> ErrorResponse:
 
 
 def forbidden(message: str | None = NO_PERMISSION) -> ErrorResponse:
-    """The caller may not do this here."""
+    """Return the error for an operation that the caller is not allowed to do."""
     return ErrorResponse(403, "Forbidden", message)
 
 
@@ -75,12 +75,12 @@ def bad_identifier(text: str) -> ErrorResponse:
 
 
 def validation(message: str, target: str) -> ErrorResponse:
-    """Identity's refusal of a value."""
+    """Return identity's error for an invalid value."""
     return ErrorResponse(400, "ValidationError", message, target)
 
 
 def required(name: str) -> ErrorResponse:
-    """Identity's refusal of a body that lacks a field."""
+    """Return identity's error for a missing field."""
     return ErrorResponse(400, "ValidationError", f"{name}: The {name} field is required.", name, is_versioned=False)
 
 
@@ -90,5 +90,5 @@ def not_owned() -> ErrorResponse:
 
 
 def denied(message: str = "Denied by the resource provider.") -> ErrorResponse:
-    """Identity's refusal of a signature."""
+    """Return identity's error for an invalid signature."""
     return ErrorResponse(401, "Denied", message)

@@ -33,14 +33,14 @@ _PREFIX = "Microsoft.Communication."
 
 
 class EventPublisher:
-    """Turns a record that was just put into events."""
+    """Converts stored records to events."""
 
     def __init__(self, state: WorldState) -> None:
         self._state = state
         self._heads = {room.head.id: room.head for room in state.rooms.values()}
 
     def of(self, record: Record, now: int) -> list[Json]:
-        """The events of a record, complete with envelope."""
+        """Yield the events of a record, with their envelopes."""
         events: Iterator[tuple[str, str, Json]] = iter(())
         if isinstance(record, ThreadEntry):
             events = self._thread(record)
@@ -245,7 +245,7 @@ def _zulu(millis: int) -> str:
 _log = logging.getLogger(__name__)
 
 RETRY_SECONDS = (1.0, 3.0, 10.0, 30.0, 60.0, 300.0)
-"""Between attempts; the real schedule begins at 10 seconds, which is too slow for tests."""
+"""Seconds between attempts; the real schedule begins at 10 seconds, which is too slow for tests."""
 
 _QUEUE = 100_000
 _FINAL = frozenset({400, 401, 403, 404, 413})
@@ -255,7 +255,7 @@ _FINAL = frozenset({400, 401, 403, 404, 413})
 async def event_grid(
     emulator: Emulator, webhook: str, *, waits_seconds: Sequence[float] = RETRY_SECONDS
 ) -> AsyncIterator[None]:
-    """Post every chat event that happens within the block to `webhook`."""
+    """Post every chat event within the block to `webhook`."""
     import aiohttp  # here, because it takes half as long to load as all the rest, and few need it
 
     send, receive = anyio.create_memory_object_stream[dict[str, Any]](_QUEUE)
@@ -275,7 +275,7 @@ async def event_grid(
 
 
 class _Listener:
-    """Queues the events of every record; a full queue loses the newest, and says so."""
+    """Queues the events of every record; if the queue is full, new events are dropped and logged."""
 
     def __init__(
         self, emulator: Emulator, publisher: EventPublisher, queue: MemoryObjectSendStream[dict[str, Any]]
@@ -293,7 +293,7 @@ class _Listener:
 
 
 class _Delivery:
-    """The handshake, then one event after the other."""
+    """Performs the handshake, then delivers the events one by one."""
 
     def __init__(
         self, emulator: Emulator, session: aiohttp.ClientSession, webhook: str, waits_seconds: Sequence[float]
@@ -333,7 +333,7 @@ class _Delivery:
                 _log.warning("eventgrid.validation_awaited: the webhook did not answer the code; open the URL")
                 await opened.wait()
                 break
-            where = self._webhook.partition("?")[0]  # what follows may be a key
+            where = self._webhook.partition("?")[0]  # the query may be a key
             _log.warning("eventgrid.validation_failed: %s answered %s", where, status or "nothing")
             await anyio.sleep(wait)
         del self._emulator.validations[code]
@@ -349,7 +349,7 @@ class _Delivery:
             await anyio.sleep(wait)
 
     async def _post(self, event: dict[str, Any], kind: str) -> tuple[int, bytes]:
-        """Status and body; 599 if there was no answer."""
+        """Post an event; return status and body, 599 if there was no response."""
         from aiohttp import ClientError
 
         headers = {

@@ -1,4 +1,4 @@
-"""Faults on request: what a network and a service can do to a client, repeatable by a seed.
+"""Fault injection: failures of network and service, reproducible by a seed.
 
 A fault is written `OPERATION:KIND[=VALUE][,NAME=VALUE…]`; `*` is every operation. Kinds:
 
@@ -56,7 +56,7 @@ KINDS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One rule of misfortune; see the module for the kinds."""
+    """One fault rule; the module lists the kinds."""
 
     operation: str
     kind: str
@@ -76,7 +76,7 @@ class Fault:
 
     @classmethod
     def parse(cls, text: str) -> Fault:
-        """Read a fault's text; ValueError says what is wrong with it."""
+        """Parse the text of a fault; the ValueError names the mistake."""
         operation, colon, rest = text.partition(":")
         first, *others = rest.split(",")
         kind, _, value = first.partition("=")
@@ -96,11 +96,11 @@ class Fault:
 
 
 class ConnectionLost(ConnectionResetError):
-    """The connection breaks here; whoever carries the request makes it so."""
+    """The connection must be broken here; the transport does it."""
 
 
 class Faults:
-    """The rules in force and the dice; each rule counts its own matches and strikes."""
+    """The active rules; each rule counts its own matches and applications."""
 
     def __init__(self, rules: Iterable[Fault | str] = (), *, seed: int = 0) -> None:
         self._random = random.Random(seed)  # noqa: S311 -- repeatable on purpose
@@ -113,21 +113,21 @@ class Faults:
 
     @property
     def rules(self) -> list[Fault]:
-        """The rules in force."""
+        """Return the active rules."""
         return [rule.fault for rule in self._rules]
 
     def add(self, fault: Fault | str) -> Fault:
-        """Put a rule in force."""
+        """Activate a rule."""
         rule = Fault.parse(fault) if isinstance(fault, str) else fault
         self._rules.append(_Rule(rule))
         return rule
 
     def clear(self) -> None:
-        """Let there be no more misfortune."""
+        """Remove all rules."""
         self._rules.clear()
 
     def select(self, operation: str, user: str, thread: str, now: int) -> list[Fault]:
-        """The faults that hit this request, with what is random about them drawn."""
+        """Return the faults that apply to this request, with their random values drawn."""
         struck: list[Fault] = []
         for rule in self._rules:
             if rule.in_force(now) and rule.applies(operation, user, thread, self._random):
@@ -149,7 +149,7 @@ class _Rule:
         self._since: int | None = None
 
     def in_force(self, now: int) -> bool:
-        """Whether the rule's time has begun and not ended."""
+        """Return whether the rule is active at this time."""
         if self._since is None:
             self._since = now
         elapsed = (now - self._since) / 1000
@@ -176,7 +176,7 @@ class _Rule:
 def _kind(kind: str, value: str) -> dict[str, object]:
     if kind.isdecimal():
         if not 400 <= int(kind) <= 599:
-            msg = f"{kind} is no error status (400 to 599)"
+            msg = f"{kind} is not an error status (400 to 599)"
             raise ValueError(msg)
         return {"kind": "status", "status": int(kind)}
     if kind not in KINDS - {"status"}:
@@ -184,7 +184,7 @@ def _kind(kind: str, value: str) -> dict[str, object]:
         raise ValueError(msg)
     if kind == "proxy":
         if not value.isdecimal() or not 400 <= int(value) <= 599:
-            msg = f"{value!r} is no error status (400 to 599)"
+            msg = f"{value!r} is not an error status (400 to 599)"
             raise ValueError(msg)
         return {"kind": kind, "status": int(value)}
     if kind not in {"latency", "drip", "skew", "stale"}:
@@ -196,7 +196,7 @@ def _kind(kind: str, value: str) -> dict[str, object]:
 def _seconds(text: str) -> float:
     seconds = float(text)
     if not math.isfinite(seconds) or abs(seconds) > 1e9:
-        msg = f"{text} is no number of seconds"
+        msg = f"{text} is not a number of seconds"
         raise ValueError(msg)
     return seconds
 
@@ -235,7 +235,7 @@ _PAGE = b"<html><head><title>%d</title></head><body>The proxy does not let you t
 async def apply_before(
     struck: Sequence[Fault], request: Request, world: World, answers: Answers, receive: Receive
 ) -> Response | None:
-    """Everything that keeps the effect from happening, or happens first; the answer, if somebody else gives one."""
+    """Apply faults that precede or prevent the effect; return the response if a fault provides it."""
     for fault in struck:
         match fault.kind:
             case "latency":
@@ -264,7 +264,7 @@ async def apply_before(
 
 
 def apply_after(struck: Sequence[Fault], answers: Answers) -> None:
-    """What hides an effect that took place."""
+    """Apply faults that hide an effect that took place."""
     for fault in struck:
         if fault.kind == "reset-after":
             raise ConnectionLost
@@ -273,7 +273,7 @@ def apply_after(struck: Sequence[Fault], answers: Answers) -> None:
 
 
 def list_delay_ms(struck: Sequence[Fault]) -> int:
-    """For how many milliseconds lists do not show what this request changes."""
+    """Return the milliseconds for which lists do not show the changes of this request."""
     return max((int(fault.seconds * 1000) for fault in struck if fault.kind == "stale"), default=0)
 
 
@@ -290,7 +290,7 @@ def refusal(fault: Fault, answers: Answers) -> ErrorResponse:
 
 
 async def deliver(struck: Sequence[Fault], response: Response, headers: Headers, send: Send) -> None:
-    """Send an answer, whole or not, at once or slowly."""
+    """Send a response, complete or truncated, at once or slowly."""
     body = response.body or b""
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     for fault in struck:

@@ -24,12 +24,12 @@ TEAMS_USER = "8:orgid:"
 CHAT_SCOPES = frozenset({"chat", "chat.join", "chat.join.limited"})
 
 ENTRA_AUDIENCE = "https://communication.azure.com/"
-_ACCESS, _ENTRA = b"token:", b"entra:"  # what a key is derived for, so that no token passes for one of the other kind
+_ACCESS, _ENTRA = b"token:", b"entra:"  # purposes of derived keys: a token of one kind is not valid as the other
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What the emulator reads from a token of its own."""
+    """Claims of a token issued by the emulator."""
 
     user: str
     scopes: frozenset[str]
@@ -39,7 +39,7 @@ class Claims:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A fresh token and its expiry in milliseconds."""
+    """A new token and its expiry in milliseconds."""
 
     text: str
     expires: int
@@ -56,7 +56,7 @@ class IdentityStore:
         self.takes_entra = False
 
     def create(self, now: int, custom_id: str = "") -> User:
-        """A new user of the resource, or the one that has this id of the customer's already."""
+        """Create a user of the resource, or return the one with this custom id."""
         if custom_id:
             for user in self._state.users.values():
                 if user.custom_id == custom_id and user.deleted is None:
@@ -66,25 +66,25 @@ class IdentityStore:
         return user
 
     def get(self, user_id: str) -> User:
-        """The living user, or the refusal the service has for strangers."""
+        """Return an existing user; raise the service's error for unknown ones."""
         user = self._state.users.get(user_id)
         if user is None or user.deleted is not None:
             raise not_owned()
         return user
 
     def issue(self, user_id: str, scopes: Sequence[str], minutes: int, now: int) -> Token:
-        """A token for a user, valid for `minutes`."""
+        """Issue a token for a user, valid for `minutes`."""
         user = self.get(user_id)
         return self._mint(user.id, scopes, now + minutes * 60_000, now, user.generation)
 
     def note_token(self, user_id: str, now: int) -> None:
-        """Remember when a user's latest token was issued, which versions since 2025 tell."""
+        """Record when a user's latest token was issued; versions since 2025 return it."""
         user = self.get(user_id)
         if user.last_token // 1000 != now // 1000:
             self._state.put(replace(user, last_token=now))
 
     def exchange(self, teams_user: str, expires_seconds: int, now: int) -> Token:
-        """A token for a Teams user, as good as the Entra token it came from; chat has no use for it."""
+        """Issue a token for a Teams user with the expiry of the Entra token; chat does not accept it."""
         expires = min(expires_seconds * 1000, now + 86_400_000)
         return self._mint(f"{TEAMS_USER}{teams_user}", ["teams.calls"], expires, now, 0)
 
@@ -116,12 +116,12 @@ class IdentityStore:
         return Token(self._sign(claims), expires)
 
     def revoke(self, user_id: str, now: int) -> None:
-        """Make every token issued so far worthless."""
+        """Revoke all tokens issued so far."""
         user = self.get(user_id)
         self._state.put(replace(user, generation=user.generation + 1, revoked=now))
 
     def delete(self, user_id: str, now: int) -> User | None:
-        """Delete a user; None if it was deleted already and the quirk lets that pass."""
+        """Delete a user; return None if it was deleted before and the quirk accepts that."""
         known = self._state.users.get(user_id)
         if known is not None and known.deleted is not None and self.quirks.delete_user_again == "no-content":
             return None
@@ -130,7 +130,7 @@ class IdentityStore:
         return user
 
     def check(self, token: str, now: int) -> Claims:
-        """The claims of a valid token; 401 otherwise."""
+        """Return the claims of a valid token; 401 otherwise."""
         if self._known_for is not self._state.resource:
             self._known, self._known_for = {}, self._state.resource
         claims = self._known.get(token) or self._read(token)
@@ -146,7 +146,7 @@ class IdentityStore:
     def issue_entra(
         self, expires: int, audience: str = ENTRA_AUDIENCE, *, app: str = "", user: str = "", tenant: str = ""
     ) -> str:
-        """A token that stands for one of Microsoft Entra ID's, signed with a secret of this emulator.
+        """Issue a token in place of one of Microsoft Entra ID, signed with a secret of this emulator.
 
         Args:
             expires: seconds since the epoch.
@@ -159,9 +159,9 @@ class IdentityStore:
         return self._sign({"aud": audience, "exp": expires, "iss": "emulator", **named}, _ENTRA)
 
     def entra_claims(self, token: str, now: int) -> Mapping[str, Any]:
-        """What a token of `issue_entra` says; nothing if it is none: a user's access token is none either.
+        """Return the claims of a token of `issue_entra`; None for any other token, such as a user's access token.
 
-        Nothing either if it has expired, or if this emulator does not take such tokens.
+        Also None if it has expired, or if this emulator does not accept such tokens.
         """
         signed, _, signature = token.rpartition(".")
         if not self.takes_entra or not token.isascii():

@@ -47,7 +47,7 @@ _ATTRIBUTES = {
 
 
 def sanitize(html: str) -> str:
-    """The html as the service would store it."""
+    """Return the HTML as the service would store it."""
     return nh3.clean(
         html,
         tags=_TEXT | _BLOCKS | _TABLES | _SOCIAL,
@@ -62,7 +62,7 @@ MAX_BYTES = 28 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A message somebody wants to send."""
+    """A message to send."""
 
     content: str
     type: str = "text"
@@ -126,7 +126,7 @@ class Messages:
         return self.post(room, now, replace(blank, topic=topic, participants=people))
 
     def post(self, room: ThreadContents, now: int, message: Message) -> Message:
-        """Give a new message its id, version, sequence and activity, and file it."""
+        """Assign id, version, sequence and activity to a new message, and store it."""
         number = self._next_version(room, now)
         while number in room.messages:
             number += 1
@@ -142,7 +142,7 @@ class Messages:
         return posted
 
     def get(self, room: ThreadContents, reader: str, number: int) -> Message:
-        """One message, tombstones and the service's own included."""
+        """Return a message, which may be a tombstone or a system message."""
         low, high = self._window(room, reader)
         message = room.messages.get(number)
         if message is None or message.id < low or message.version > high:
@@ -176,7 +176,7 @@ class Messages:
         return self._change(room, edited, version, now)
 
     def delete(self, room: ThreadContents, deleter: str, number: int, now: int) -> Message:
-        """Leave a tombstone: no content, `deletedOn`, no `editedOn`, a new version."""
+        """Replace a message with a tombstone: no content, `deletedOn`, no `editedOn`, a new version."""
         self._writable(room, deleter)
         message = self._own(room, deleter, number, self.quirks.delete_of_others)
         if message.deleted is not None:
@@ -198,7 +198,7 @@ class Messages:
         start: int | None = None,
         cursor: tuple[int, int] | None = None,
     ) -> MessageListPage:
-        """A page by descending version; later changes than the cursor knew of are delivered on it too."""
+        """Return a page by descending version; it also contains changes made after the cursor was created."""
         low, high = self._window(room, reader)
         timeline = room.timeline if room.late <= now else self._visible_timeline(room, now)
         if start is None and cursor is None and not low and high >= room.version:
@@ -243,7 +243,7 @@ class Messages:
 
     @staticmethod
     def _with_equal_versions(chosen: list[Message], timeline: list[Message]) -> list[Message]:
-        """Never cut between equal versions: the cursor could not tell them apart."""
+        """Extend a page so that it does not end between equal versions, which a cursor cannot distinguish."""
         last = chosen[-1].version
         if sum(message.version == last for message in chosen) == sum(message.version == last for message in timeline):
             return chosen
@@ -252,7 +252,7 @@ class Messages:
 
     @staticmethod
     def _visible_timeline(room: ThreadContents, now: int) -> list[Message]:
-        """The timeline a stale reader sees: late messages missing, late changes not yet made."""
+        """Return the timeline of a stale read: without late messages and late changes."""
         room.pending_visibility = [(until, message) for until, message in room.pending_visibility if until > now]
         seen = [message for message in room.timeline if message.visible <= now]
         known = {message.id for message in seen}
@@ -263,7 +263,7 @@ class Messages:
         return sorted(seen, key=lambda message: (message.version, message.id))
 
     def _window(self, room: ThreadContents, reader: str) -> tuple[int, int]:
-        """The ids and versions a reader may see: from the shared history to the removal."""
+        """Return the range of ids and versions that a reader may see: from the shared history to the removal."""
         member = room.members.get(reader)
         if member is None:
             raise forbidden()
@@ -301,7 +301,7 @@ class Messages:
         return changed
 
     def _activity(self, message: Message, now: int) -> int:
-        """When the message moves its thread in people's lists, 0 for not at all."""
+        """Return the activity by which a message moves its thread in lists; 0 if it does not."""
         if message.type == "participantRemoved" and self.quirks.removal_activity == "unmoved":
             return 0
         return self._state.next_activity(now)

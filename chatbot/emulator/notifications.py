@@ -1,4 +1,4 @@
-"""From the world's records to the events of the real-time channel: who hears of what, and in which words.
+"""Conversion of records to events of the real-time channel: recipients and contents.
 
 Values are strings, and what has a structure of its own is JSON within a string. The events of threads are read with
 JavaScript's `unescape`, so that their percent signs are escaped.
@@ -35,19 +35,19 @@ class Notification:
 
 
 class Notifier:
-    """Turns what happens into notifications; knows each thread as it was before."""
+    """Converts records to notifications; remembers the previous state of each thread."""
 
     def __init__(self, state: WorldState) -> None:
         self._state = state
         self._heads = {room.head.id: room.head for room in state.rooms.values()}
 
     def note(self, record: Record) -> None:
-        """Remember a thread nobody hears of."""
+        """Record a thread without notifying anyone."""
         if isinstance(record, ThreadEntry):
             self._heads[record.id] = record
 
     def of(self, record: Record) -> list[Notification]:
-        """The notifications of a record that was just put."""
+        """Return the notifications of a record that was just stored."""
         match record:
             case Message():
                 return self._message(self._state.rooms[record.thread], record)
@@ -58,7 +58,7 @@ class Notifier:
         return []
 
     def typing(self, typing: Typing) -> list[Notification]:
-        """The notifications of somebody who types."""
+        """Return the notifications of a typing participant."""
         room = self._state.rooms[typing.thread]
         fields = {
             "senderId": typing.user,
@@ -116,7 +116,7 @@ class Notifier:
         return [Notification(user, kind, {**fields, "recipientMri": user}) for user in _present(room)]
 
     def _receipt(self, room: ThreadContents, receipt: ReceiptEntry) -> list[Notification]:
-        """To everybody but the reader, for whom the service keeps silent."""
+        """Return notifications for everyone except the reader, whom the service does not notify."""
         people = _present(room)
         if len(people) > MAX_RECEIPT_PEOPLE:
             return []
@@ -150,7 +150,7 @@ class Notifier:
         return []
 
     def _created(self, room: ThreadContents, message: Message) -> list[Notification]:
-        """The thread as those see it who are in it from now on."""
+        """Return notifications of the thread for its new participants."""
         head = room.head
         fields = {
             "threadId": head.id,

@@ -1,4 +1,4 @@
-"""The operations of Chat and Identity: one function each, from a request to its answer."""
+"""The operations of Chat and Identity: one function each, from a request to its response."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Item = TypeVar("Item")
 
 @dataclass(slots=True)
 class Chat:
-    """What an operation works with."""
+    """Arguments of a chat operation."""
 
     world: World
     request: Request
@@ -37,7 +37,7 @@ class Chat:
 
     @property
     def thread_id(self) -> str:
-        """The thread id of the path; 400 without a message if it is none (recorded).
+        """Thread id in the path; 400 without a message if it is invalid (recorded).
 
         The list of participants, and nothing else that was recorded, answers 404 without a message.
         """
@@ -48,19 +48,19 @@ class Chat:
 
     @property
     def base(self) -> str:
-        """Scheme and host that Location names."""
+        """Scheme and host of the Location header."""
         return self.request.base if self.world.quirks.location_host == "request" else GLOBAL_HOST
 
     def room(self) -> ThreadContents:
-        """The thread's room."""
+        """Contents of the thread."""
         return self.world.room(self.thread_id, self.request.now)
 
     def message_id(self) -> int:
-        """The message id of the path."""
+        """Message id in the path."""
         return parsing.message_id(self.request.segments[4])
 
     def link(self, path: str, query: str) -> str:
-        """A nextLink: absolute, path as recorded, the caller's api-version last."""
+        """Return a nextLink: absolute, path as recorded, the caller's api-version last."""
         return f"{self.request.base}{path}?{query}&api-version={self.request.version}"
 
 
@@ -262,7 +262,7 @@ def delete_image(chat: Chat) -> Response:
 def _skipped(
     chat: Chat, room: ThreadContents, noun: str, items: Sequence[Item], default: int, render: Callable[[Item], Json]
 ) -> Response:
-    """A page by `skip` and `maxPageSize`; no nextLink when it ends exactly at the end (recorded)."""
+    """Return a page by `skip` and `maxPageSize`; no nextLink if it ends exactly at the last item (recorded)."""
     size = parsing.page_size(chat.request, default, chat.world.quirks)
     first = parsing.skip(chat.request, chat.world.quirks)
     body: Json = {"value": [render(item) for item in items[first : first + size]]}
@@ -303,7 +303,7 @@ def get_user(world: World, request: Request) -> Response:
 
 
 def _user(world: World, request: Request, user_id: str) -> dict[str, str]:
-    """The model of an identity; versions before 2025 know its id alone."""
+    """Return the model of an identity; versions before 2025 only have its id."""
     user = world.identities.get(user_id)
     if request.version < "2025":
         return {"id": user.id}
@@ -340,7 +340,7 @@ def exchange_token(world: World, request: Request) -> Response:
     claims = world.identities.entra_claims(str(body["token"]), request.now)
     if not claims:
         raise ErrorResponse(401, "InvalidAccessToken", "Provided access token is not valid.", is_versioned=False)
-    if request.version < "2022":  # the preview of October 2021 takes the token alone
+    if request.version < "2022":  # the preview of October 2021 takes only the token
         return _exchanged(world, request, claims, claims.get("oid") or world.state.new_guid())
     app, user = _required(body, "appId"), _required(body, "userId")
     if not _GUID.fullmatch(app):

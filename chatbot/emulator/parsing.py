@@ -1,6 +1,6 @@
-"""From request bodies and queries to what the world understands.
+"""Parsing of request bodies and queries.
 
-Every doubt is a 400 in the service's words.
+Everything invalid is a 400 with the service's text.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ SCOPES = frozenset({"chat", "chat.join", "chat.join.limited", "voip", "voip.join
 
 
 def message_id(text: str) -> int:
-    """A message id: up to 19 digits."""
+    """Parse a message id: up to 19 digits."""
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise bad_message_id(text)
     return int(text)
 
 
 def text_of(body: Mapping[str, Any], key: str) -> str | None:
-    """An optional string of a body."""
+    """Return an optional string of a body."""
     value = body.get(key)
     if value is not None and not isinstance(value, str):
         raise bad_request()
@@ -40,7 +40,7 @@ def text_of(body: Mapping[str, Any], key: str) -> str | None:
 
 
 def metadata_of(body: Mapping[str, Any]) -> dict[str, str] | None:
-    """An optional map of strings."""
+    """Return an optional map of strings."""
     value = body.get("metadata")
     if value is None:
         return None
@@ -52,7 +52,7 @@ def metadata_of(body: Mapping[str, Any]) -> dict[str, str] | None:
 
 
 def draft(request: Request, quirks: Quirks) -> Draft:
-    """The body of a send; without a type it is a text (recorded)."""
+    """Parse the body of a send; without a type it is a text (recorded)."""
     body = request.json()
     content = text_of(body, "content")
     kind = (text_of(body, "type") or "text").lower()
@@ -82,7 +82,7 @@ def _attachment(one: Mapping[str, Any]) -> MessageAttachment:
 
 
 def identifier(value: Any) -> str:
-    """The raw id of an identifier model, by its rawId or by the kind that is filled."""
+    """Return the raw id of an identifier model, from its rawId or from the kind that is set."""
     if not isinstance(value, dict):
         raise bad_request()
     raw = text_of(value, "rawId")
@@ -104,7 +104,7 @@ def identifier(value: Any) -> str:
 
 
 def invited(body: Mapping[str, Any], request: Request) -> list[Invited]:
-    """The participants of a create or add."""
+    """Parse the participants of a create or add."""
     listed = body.get("participants")
     if listed is None:
         listed = []
@@ -125,7 +125,7 @@ def _invited(one: Mapping[str, Any], request: Request) -> Invited:
 
 
 def plan(request: Request) -> Plan:
-    """The body of a thread's creation."""
+    """Parse the body of a thread's creation."""
     body = request.json()
     topic = text_of(body, "topic")
     if topic is None:
@@ -144,7 +144,7 @@ def plan(request: Request) -> Plan:
 
 
 def thread_change(request: Request) -> ThreadChange:
-    """What a PATCH of a thread changes."""
+    """Parse the body of a thread's PATCH."""
     body = request.json()
     days, is_set = retention(body) if has_retention(request.version) else (None, False)
     metadata = metadata_of(body) if has_metadata(request.version) else None
@@ -169,7 +169,7 @@ def retention(body: Mapping[str, Any]) -> tuple[int | None, bool]:
 
 
 def page_size(request: Request, default: int, quirks: Quirks, maximum: int = MAX_PAGE) -> int:
-    """`maxPageSize`, or the default."""
+    """Return `maxPageSize`, or the default."""
     text = request.query.get("maxpagesize")
     if text is None or text == "":
         return default
@@ -184,7 +184,7 @@ def page_size(request: Request, default: int, quirks: Quirks, maximum: int = MAX
 
 
 def skip(request: Request, quirks: Quirks) -> int:
-    """`skip`, not negative."""
+    """Return `skip`, which is not negative."""
     count = _integer(request.query.get("skip") or "0")
     if count < 0 and quirks.negative_skip == "reject":
         raise bad_request()
@@ -192,7 +192,7 @@ def skip(request: Request, quirks: Quirks) -> int:
 
 
 def start_time(request: Request, quirks: Quirks) -> int | None:
-    """`startTime` in milliseconds, None if absent."""
+    """Return `startTime` in milliseconds; None if absent."""
     text = request.query.get("starttime")
     if not text:
         return None
@@ -219,7 +219,7 @@ def _integer(text: str) -> int:
 
 
 def token_request(body: Mapping[str, Any], key: str) -> tuple[list[str], int]:
-    """Scopes and minutes of a token; the three refusals of scopes were recorded."""
+    """Parse scopes and minutes of a token; the three errors about scopes were recorded."""
     scopes = body.get(key)
     if scopes is None:
         raise required("Scopes")  # noqa: EM101 -- a field name, not a message
@@ -233,7 +233,7 @@ def token_request(body: Mapping[str, Any], key: str) -> tuple[list[str], int]:
 
 
 def minutes(body: Mapping[str, Any]) -> int:
-    """The wanted lifetime of a token, 24 hours if none is given."""
+    """Return the requested lifetime of a token; 24 hours by default."""
     wanted = body.get("expiresInMinutes")
     if wanted is None:
         return MAX_MINUTES

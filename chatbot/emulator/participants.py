@@ -24,7 +24,7 @@ from chatbot.emulator.state import ThreadContents, WorldState
 MAX_PARTICIPANTS = 250
 MAX_BATCH = 200
 MAX_METADATA_BYTES = 1024
-"""Of a thread, and of each participant."""
+"""Maximum size of the metadata of a thread, and of each participant."""
 
 MAX_RECEIPT_PEOPLE = 20
 """Receipts and typing work in threads of up to this many people (documented service limit)."""
@@ -39,7 +39,7 @@ _FOREIGN_IDENTITY = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Invited:
-    """A participant somebody wants in a thread."""
+    """A participant to add to a thread."""
 
     user: str
     display_name: str | None = None
@@ -49,7 +49,7 @@ class Invited:
 
 @dataclass(frozen=True, slots=True)
 class InvalidParticipant:
-    """A participant who was not admitted, and why."""
+    """A participant who was rejected, and the reason."""
 
     user: str
     code: str
@@ -65,9 +65,9 @@ class Participants:
         self._messages = messages
 
     def validate(self, invited: Sequence[Invited]) -> tuple[list[Invited], list[InvalidParticipant]]:
-        """Split into those who can be admitted and those who cannot.
+        """Split participants into valid and rejected ones.
 
-        A malformed id refuses the whole call.
+        A malformed id rejects the whole request.
         """
         if len(invited) > MAX_BATCH or any(_size(one.metadata) > MAX_METADATA_BYTES for one in invited):
             raise bad_request()
@@ -89,7 +89,7 @@ class Participants:
     def add(
         self, room: ThreadContents, initiator: str, invited: Sequence[Invited], now: int
     ) -> list[InvalidParticipant]:
-        """Add people; those already there stay as they are."""
+        """Add participants; existing ones stay unchanged."""
         self.check_member(room, initiator, self.quirks)
         welcome, rejected = self.validate(invited)
         fresh = [one for one in welcome if room.member(one.user) is None]
@@ -100,7 +100,7 @@ class Participants:
         return rejected
 
     def add_members(self, room: ThreadContents, initiator: str, fresh: Sequence[Invited], now: int) -> None:
-        """File the memberships and announce them in one message."""
+        """Store memberships and announce them in one message."""
         for one in fresh:
             self._state.put(
                 Member(
@@ -116,7 +116,7 @@ class Participants:
         self._messages.announce(room, "participantAdded", initiator, now, people=people)
 
     def remove(self, room: ThreadContents, initiator: str, user: str, now: int) -> None:
-        """Remove somebody, or leave; the announcement is the last thing the removed one can read."""
+        """Remove a participant, or leave; the announcement is the last message that the removed user can read."""
         if initiator in room.members and room.member(initiator) is None:
             raise refused(self.quirks.removed_removal)
         self.check_member(room, initiator, self.quirks)
@@ -133,7 +133,7 @@ class Participants:
         self._state.put(replace(member, removed=notice.version))
 
     def list_present(self, room: ThreadContents, reader: str) -> list[Member]:
-        """Everybody present, creator first; the one removed asks in vain (Communication issue 345)."""
+        """Return the current participants, creator first; a removed user is refused (Communication issue 345)."""
         if room.member(reader) is None:
             reading = self.quirks.removed_participants if reader in room.members else "forbidden"
         elif room.head.deleted is not None:
@@ -146,7 +146,7 @@ class Participants:
 
     @staticmethod
     def check_member(room: ThreadContents, user: str, quirks: Quirks) -> None:
-        """Refuse who is not a participant, and everybody once the thread is deleted."""
+        """Refuse users who are not participants, and all users once the thread is deleted."""
         if room.member(user) is None:
             raise refused(quirks.removed_writes if user in room.members else "forbidden")
         if room.head.deleted is not None:
@@ -158,7 +158,7 @@ def _size(metadata: Mapping[str, str]) -> int:
 
 
 class ReceiptStore:
-    """The operations on receipts and typing; `typing` keeps the latest notifications for tests to look at."""
+    """The operations on receipts and typing; `typing` keeps the latest notifications for tests."""
 
     def __init__(self, state: WorldState, quirks: Quirks) -> None:
         self._state = state
@@ -167,7 +167,7 @@ class ReceiptStore:
         self.typing_listeners: list[Callable[[Typing], None]] = []
 
     def send(self, room: ThreadContents, reader: str, number: int, now: int) -> None:
-        """Remember that `reader` has read up to a message; an older one changes nothing."""
+        """Record that `reader` has read up to a message; an older message changes nothing."""
         Participants.check_member(room, reader, self.quirks)
         if number not in room.messages:
             raise message_not_found()
@@ -177,14 +177,14 @@ class ReceiptStore:
             self._bump(room, now)
 
     def latest(self, room: ThreadContents, reader: str) -> list[ReceiptEntry]:
-        """One receipt per user, or none at all in a large thread."""
+        """Return one receipt per user; none in a large thread."""
         Participants.check_member(room, reader, self.quirks)
         if len(room.present()) > MAX_RECEIPT_PEOPLE:
             return []
         return [receipt for receipt in room.receipts.values() if room.member(receipt.user) is not None]
 
     def type(self, room: ThreadContents, typist: str, display_name: str, now: int) -> None:
-        """Pass a typing notification on to whoever could see it."""
+        """Pass a typing notification to the participants who can see it."""
         Participants.check_member(room, typist, self.quirks)
         if len(room.present()) <= MAX_RECEIPT_PEOPLE:
             typing = Typing(thread=room.head.id, user=typist, display_name=display_name, at=now)

@@ -1,4 +1,4 @@
-"""What tests and demos do to the world without HTTP: create people, let them talk, look at what happened."""
+"""Direct access to the world without HTTP, for tests and demos: create users, send messages, read the results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from chatbot.emulator.world import World
 
 
 class UserDirectory:
-    """A world with a clock, and plain methods for what people do in it."""
+    """A world with a clock, and methods for the actions of its users."""
 
     def __init__(self, world: World, clock: Callable[[], float]) -> None:
         self.world = world
@@ -22,23 +22,23 @@ class UserDirectory:
         self.offset_seconds = 0.0
 
     def now(self) -> int:
-        """The world's time in milliseconds since the epoch: the clock's, and the offset somebody set."""
+        """Return the world's time in epoch milliseconds: the clock plus the configured offset."""
         return int((self.clock() + self.offset_seconds) * 1000)
 
     def iso_now(self) -> str:
-        """The world's time as ISO 8601."""
+        """Return the world's time as ISO 8601."""
         return precise_time(self.now())
 
     def create_user(self) -> str:
-        """A new user's id."""
+        """Create a user; return its id."""
         return self.world.identities.create(self.now()).id
 
     def issue_token(self, user: str, scopes: Sequence[str] = ("chat",), minutes: int = 1440) -> Token:
-        """A token for a user."""
+        """Issue a token for a user."""
         return self.world.identities.issue(user, scopes, minutes, self.now())
 
     def revoke_tokens(self, user: str) -> None:
-        """Make a user's tokens worthless."""
+        """Revoke a user's tokens."""
         self.world.identities.revoke(user, self.now())
 
     def delete_user(self, user: str) -> None:
@@ -54,7 +54,7 @@ class UserDirectory:
         names: Mapping[str, str] | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> str:
-        """A new thread's id; `names` gives people display names."""
+        """Create a thread; return its id. `names` are display names by user."""
         names = names or {}
         people = tuple(Invited(user, names.get(user)) for user in (creator, *others))
         plan = Plan(topic, people, metadata=metadata or {})
@@ -119,7 +119,7 @@ class UserDirectory:
         self.world.participants.add(self.world.room(thread, self.now()), initiator, invited, self.now())
 
     def remove(self, thread: str, initiator: str, user: str) -> None:
-        """Remove somebody from a thread, or leave it."""
+        """Remove a participant from a thread, or leave it."""
         self.world.participants.remove(self.world.room(thread, self.now()), initiator, user, self.now())
 
     def read(self, thread: str, reader: str, message: int) -> None:
@@ -131,11 +131,11 @@ class UserDirectory:
         self.world.receipts.type(self.world.room(thread, self.now()), typist, display_name, self.now())
 
     def transcript(self, thread: str) -> list[Message]:
-        """Everything in a thread in the order it was first said, tombstones and system messages included."""
+        """Return all messages of a thread by creation, including tombstones and system messages."""
         return [message for _, message in sorted(self.world.state.room(thread).messages.items())]
 
     def texts(self, thread: str) -> list[tuple[str, str]]:
-        """Sender and content of every living message of people, oldest first."""
+        """Return sender and content of every message of people that is not deleted, oldest first."""
         return [
             (message.sender, message.text)
             for message in self.transcript(thread)
@@ -143,17 +143,17 @@ class UserDirectory:
         ]
 
     def participants(self, thread: str) -> list[Member]:
-        """Who is in a thread."""
+        """Return the participants of a thread."""
         return self.world.state.room(thread).present()
 
     def receipts(self, thread: str) -> dict[str, ReceiptEntry]:
-        """The latest receipt of each user."""
+        """Return the latest receipt of each user."""
         return dict(self.world.state.room(thread).receipts)
 
     def typing(self, thread: str) -> list[Typing]:
-        """The latest typing notifications in a thread, oldest first."""
+        """Return the latest typing notifications in a thread, oldest first."""
         return [one for one in self.world.receipts.typing if one.thread == thread]
 
     def threads(self) -> list[str]:
-        """All thread ids, oldest first."""
+        """Return all thread ids, oldest first."""
         return list(self.world.state.rooms)

@@ -1,4 +1,4 @@
-"""The data file: a journal of records, one JSON line each, so that a restarted emulator is the same service.
+"""The data file: a journal of records, one JSON line each, that keeps the state across restarts.
 
 A record is on its way to the disk before its request is answered: killing the process loses nothing that was
 acknowledged. A last line cut in half was never acknowledged and is dropped. Each start writes the journal
@@ -53,12 +53,12 @@ _FORMAT = 1
 
 
 class DataFileError(Exception):
-    """The data file cannot be used: it is no journal of the emulator, or another emulator has it open."""
+    """The data file cannot be used: it is not a journal of the emulator, or another emulator has it open."""
 
 
 @contextlib.contextmanager
 def persist(world: World, path: Path) -> Iterator[World]:
-    """Fill the world from the file and keep every further change in it until the block ends."""
+    """Load the world from the file, and write all further changes to it until the block ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{path}.lock", mode=0o600)
     try:
@@ -80,7 +80,7 @@ def persist(world: World, path: Path) -> Iterator[World]:
 
 
 class _Journal:
-    """Writes records as they are put; unbuffered, so they survive the process."""
+    """Writes records as they are stored; unbuffered, so that they survive the process."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -90,7 +90,7 @@ class _Journal:
 
 
 def encode(record: Record) -> bytes:
-    """A record as a line: its class and the fields that differ from their defaults."""
+    """Encode a record as a line: its class, and the fields that differ from their defaults."""
     values: dict[str, Any] = {}
     for item in dataclasses.fields(record):
         value = getattr(record, item.name)
@@ -104,7 +104,7 @@ def encode(record: Record) -> bytes:
 
 
 def decode(line: bytes) -> Record:
-    """The record of a line; ValueError if it is none."""
+    """Decode the record of a line; ValueError if it is invalid."""
     try:
         name, values = json.loads(line)
         if name == "Message":
@@ -134,14 +134,14 @@ def _load(state: WorldState, path: Path) -> None:
             else:
                 state.store(decode(line))
         except ValueError as error:
-            msg = f"{path}:{number}: {error}; move the file away to begin afresh"
+            msg = f"{path}:{number}: {error}; move the file away to start empty"
             raise DataFileError(msg) from error
 
 
 def _check(line: bytes) -> None:
     head = json.loads(line)
     if not isinstance(head, dict) or head.get("chatbot-emulator") != _FORMAT:
-        msg = "this is no data file of the emulator"
+        msg = "this is not a data file of the emulator"
         raise ValueError(msg)
 
 

@@ -1,4 +1,4 @@
-"""What nobody outside Microsoft knows about the service, each as a named switch.
+"""Quirks: named switches for behavior of the service that is unknown outside Microsoft.
 
 The defaults are the readings best supported by the recorded sessions and the documentation; a bot should be
 right under every other value too, and can be tested so: `chatbot emulator --quirk start-time=exclusive`. The
@@ -24,7 +24,7 @@ def _quirk(default: Any, doc: str) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quirks:
-    """Switches for every behaviour of the service that is not established."""
+    """Switches for all behavior of the service that is not established."""
 
     start_time: Literal["inclusive", "exclusive"] = _quirk(
         "inclusive", "U1: whether list_messages returns a message exactly at startTime"
@@ -102,7 +102,7 @@ class Quirks:
         "no-content", "U6: deleting a deleted message or thread again"
     )
     tombstone_metadata: Literal["drop", "keep"] = _quirk("drop", "U7: the metadata of a deleted message")
-    metadata_limit_bytes: int = _quirk(0, "U7: cap of a message's metadata, 0 for none but the message's own")
+    metadata_limit_bytes: int = _quirk(0, "U7: maximum bytes of a message's metadata; 0 for the message's limit only")
     blank_content: Literal["accept", "reject"] = _quirk("accept", "U7: a message of white space only")
     identifier_kind: bool = _quirk(False, "U8: whether identifiers carry `kind` since 2024-03-07")
     edited_sequence: Literal["kept", "next"] = _quirk(
@@ -138,7 +138,7 @@ class Quirks:
         "0", "the end of identity's MS-CV (2.0 in December 2023 and in early April 2024)"
     )
     negative_skip: Literal["reject", "zero"] = _quirk("reject", "U5: a negative skip")
-    bad_start_time: Literal["reject", "ignore"] = _quirk("reject", "U5: a startTime that is no time")
+    bad_start_time: Literal["reject", "ignore"] = _quirk("reject", "U5: a startTime that is not a time")
     system_type: Literal["reject", "text"] = _quirk(
         "reject", "sending a message of a type of the service's own: refused, or stored as text"
     )
@@ -199,7 +199,7 @@ class Quirks:
 
     @classmethod
     def parse(cls, switches: Iterable[str], base: Quirks | None = None) -> Quirks:
-        """Read `name=value` texts, names with dashes or underscores; ValueError says what is possible."""
+        """Parse `name=value` texts, with dashes or underscores in names; the ValueError lists the possible values."""
         changes: dict[str, Any] = {}
         for switch in switches:
             name, _, value = switch.partition("=")
@@ -230,7 +230,7 @@ class Quirks:
 
     @classmethod
     def describe(cls) -> list[tuple[str, str, str]]:
-        """Name, possible values (default first) and meaning of every switch."""
+        """Return name, possible values (default first) and meaning of every switch."""
         return [
             (item.name.replace("_", "-"), " | ".join(_choices(item.name)), str(item.metadata["doc"]))
             for item in dataclasses.fields(cls)

@@ -77,7 +77,7 @@ class Quotas:
         self._counters: dict[tuple[object, ...], deque[int]] = {}
 
     def admit(self, operation: str, user: str, thread: str, now: int, quirks: Quirks) -> float:
-        """Count a request and return 0, or return after how many seconds it would be admitted."""
+        """Count a request and return 0, or return the seconds until it would be allowed."""
         counters: list[deque[int]] = []
         wait = 0
         for number, row in self._rows.get(operation, ()):
@@ -91,7 +91,7 @@ class Quotas:
         return max(0, wait) / 1000
 
     def clear(self) -> None:
-        """Forget every count."""
+        """Reset all counters."""
         self._counters.clear()
 
     def _counter(self, number: int, row: Row, operation: str, user: str, thread: str) -> deque[int]:
@@ -111,7 +111,7 @@ class Quotas:
 
 
 def _wait(times: deque[int], limit: Limit, now: int, quirks: Quirks) -> int:
-    """Milliseconds until one more request fits."""
+    """Return the milliseconds until another request is allowed."""
     if len(times) < limit.count:
         return 0
     width = limit.seconds * 1000

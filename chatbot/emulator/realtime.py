@@ -1,4 +1,4 @@
-"""Real-time notifications: what browsers hear of a chat without asking, as Microsoft's JavaScript SDK speaks it.
+"""Real-time notifications for browsers, with the protocol of Microsoft's JavaScript SDK.
 
 The way of a client: it reads where the channel is (`/chat/config/realTimeNotifications`), asks for a connection
 (`POST /v4/a`), opens a session (`GET /socket.io/1/`), connects its websocket (`/socket.io/1/websocket/{session}`) and
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 CONFIG_VERSIONS = ("2024-09-01",)
 HEARTBEAT_SECONDS = 30.0
-"""How often a frame goes to every client, and how long one may be silent three times over."""
+"""Seconds between heartbeats to each client; a client may be silent for three times as long."""
 
 _ANNOUNCED_HEARTBEAT = 180
 _TTL_SECONDS = 86_400
@@ -44,7 +44,7 @@ _MAX_SESSIONS = 10_000
 
 @dataclass(eq=False, slots=True)
 class RealtimeConnection:
-    """A client's websocket: its user, the path its events are addressed to, and the events that wait for it."""
+    """A client's websocket: its user, the path of its events, and its queue of events."""
 
     user: str
     path: str
@@ -75,7 +75,7 @@ class RealtimeChannel:
     _notifier: Notifier | None = None
 
     def answer(self, request: Request) -> Response | None:
-        """The answer to a request of the channel; None if it is none."""
+        """Answer a request of the channel; return None for other requests."""
         path = [segment.lower() for segment in request.segments]
         match path:
             case ["chat", "config", "realtimenotifications"] if request.method == "GET":
@@ -157,7 +157,7 @@ class RealtimeChannel:
     # The websocket
 
     async def connect(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a websocket until either side closes it; one without a session of its own is refused."""
+        """Serve a websocket until either side closes it; one without a session is refused."""
         await receive()
         raw = scope.get("raw_path")
         path = parse_path(raw.decode("latin-1") if raw else scope["path"])
@@ -197,14 +197,14 @@ class RealtimeChannel:
             await send({"type": "websocket.close", "code": 1000})
 
     def drop(self, user: str) -> None:
-        """Cut every connection of a user, who will come back."""
+        """Close every connection of a user; clients reconnect."""
         for connection in self.connections.get(user, ()):
             connection.frames.close()
 
     # The events
 
     def _listen(self) -> None:
-        """Hear what happens from the first connection on: until then nothing is spent on it."""
+        """Start listening at the first connection, so that the channel costs nothing before."""
         if self._notifier is None:
             self._notifier = Notifier(self.world.state)
             self.world.listen(self._record_put)
@@ -242,7 +242,7 @@ class RealtimeChannel:
 
 
 async def _write(waiting: MemoryObjectReceiveStream[str], send: Send, scope: anyio.CancelScope) -> None:
-    """Send what waits, and a heartbeat where nothing does."""
+    """Send queued frames, and a heartbeat if there are none."""
     while True:
         frame = "2::"
         try:
@@ -253,13 +253,13 @@ async def _write(waiting: MemoryObjectReceiveStream[str], send: Send, scope: any
             return
         try:
             await send({"type": "websocket.send", "text": frame})
-        except (OSError, RuntimeError):  # the client is gone; which of them it is depends on the server
+        except (OSError, RuntimeError):  # the client has disconnected; the type of error depends on the server
             scope.cancel()
             return
 
 
 async def _read(receive: Receive, outgoing: MemoryObjectSendStream[str]) -> None:
-    """Acknowledge what the client sends, until it says goodbye, is gone or has been silent for too long."""
+    """Acknowledge the client's frames until it disconnects or has been silent for too long."""
     while True:
         text: str | None = None
         with anyio.move_on_after(3 * HEARTBEAT_SECONDS):
@@ -285,7 +285,7 @@ def _answer(status: int, body: bytes | None, *, content_type: bytes = b"applicat
 
 
 def _add_bounded(table: dict[str, Any], name: str, value: Any) -> None:
-    """Add to a table that forgets its oldest entry when it is full."""
+    """Add to a table, and drop its oldest entry if it is full."""
     table[name] = value
     if len(table) > _MAX_SESSIONS:
         del table[next(iter(table))]

@@ -1,4 +1,4 @@
-"""What the emulated service remembers: frozen facts, one class per noun.
+"""Records of the emulated service: frozen dataclasses.
 
 Every change of the world is the arrival of one of these records, so a journal of records is the whole state
 (`persistence.py`) and a listener to records sees everything that happens (`eventgrid.py`). Times are Unix
@@ -15,7 +15,7 @@ NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
 
 def no_metadata() -> Mapping[str, str]:
-    """The one empty map."""
+    """Return the shared empty map."""
     return NO_METADATA
 
 
@@ -24,7 +24,7 @@ SYSTEM_TYPES = frozenset({"topicUpdated", "participantAdded", "participantRemove
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """The Azure resource the emulator stands for."""
+    """The emulated Azure resource."""
 
     id: str
     access_key: str
@@ -32,7 +32,7 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """An identity of the resource; a token is good while its generation is not older than the user's."""
+    """An identity of the resource; a token is valid while its generation is not older than the user's."""
 
     id: str
     created: int
@@ -65,7 +65,7 @@ class ThreadEntry:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A user's place in a thread; kept after removal, because the thread stays in that user's list."""
+    """A user's membership in a thread; kept after removal, because the thread stays in that user's list."""
 
     thread: str
     user: str
@@ -78,7 +78,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A participant as a system message names it."""
+    """A participant as listed in a system message."""
 
     user: str
     display_name: str | None
@@ -145,7 +145,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class ReceiptEntry:
-    """The latest message a user says to have read in a thread."""
+    """The latest message that a user has read in a thread."""
 
     thread: str
     user: str

@@ -1,4 +1,4 @@
-"""One HTTP request as the operations see it, and the answer they give. No ASGI, no world."""
+"""HTTP requests and responses of operations, independent of ASGI."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_BODY = 1024 * 1024
 
 @dataclass(slots=True)
 class Request:
-    """What arrived. `base` is scheme and host as the caller named them; `now` is epoch milliseconds."""
+    """A request. `base` is scheme and host as used by the caller; `now` is epoch milliseconds."""
 
     method: str
     segments: list[str]
@@ -30,17 +30,17 @@ class Request:
     caller: str = ""
 
     def header(self, name: bytes) -> str:
-        """A header's text, empty if absent."""
+        """Return a header's text; empty if absent."""
         return self.headers.get(name, b"").decode("latin-1")
 
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object; 400 if it is anything else. An empty body is an empty object."""
+        """Return the body as a JSON object; 400 if it is anything else. An empty body is an empty object."""
         if not self.body.strip():
             return {}
         try:
             value = json.loads(self.body, parse_constant=_no_constant)
             if b"\\ud" in self.body.lower():
-                json.dumps(value, ensure_ascii=False).encode()  # refuses half a surrogate pair
+                json.dumps(value, ensure_ascii=False).encode()  # rejects lone surrogates
         except (ValueError, RecursionError) as error:
             raise bad_request() from error
         if not isinstance(value, dict):
@@ -50,7 +50,7 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """What is answered. `body` None is no body at all: no content type, and on 204 no content length.
+    """A response. `body` None means no body: no content type, and no content length for a 204.
 
     `is_versioned`: the service's answer names its api-versions. `is_beside`: it is not the service's answer.
     """
@@ -64,12 +64,12 @@ class Response:
 
 
 def parse_path(raw: str) -> list[str]:
-    """The path's segments, decoded one by one, so that an encoded slash stays inside its segment."""
+    """Split a path into segments and decode each, so that an encoded slash stays inside its segment."""
     return [urllib.parse.unquote(segment) for segment in raw.strip("/").split("/")]
 
 
 def parse_query(raw: str) -> dict[str, str]:
-    """The query's values by lower-case name; the first of several wins, as nothing is known to repeat."""
+    """Return the query's values by lower-case name; the first one of repeated names."""
     values: dict[str, str] = {}
     for pair in raw.split("&"):
         name, _, value = pair.partition("=")

@@ -1,6 +1,6 @@
-"""The outside of an answer: the service's headers, and refusals in the envelope of chat or identity.
+"""Response headers of the service, and error responses in the envelope of chat or identity.
 
-Headers as recorded in 2024 and 2025; what changed before that are quirks.
+Headers as recorded in 2024 and 2025; earlier ones are quirks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CONTEXT = (b"request-context", b"appId=")
 
 
 def preflight(request: Request) -> Response:
-    """The answer to a browser that asks whether it may send a request."""
+    """Return the response to a CORS preflight."""
     headers = [
         (b"access-control-allow-origin", b"*"),
         (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
@@ -40,14 +40,14 @@ def preflight(request: Request) -> Response:
 
 
 class Answers:
-    """Dresses what operations answer."""
+    """Adds headers and envelopes to the responses of operations."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._date = (0, b"")
 
     def refusal(self, error: ErrorResponse, route: Route | None, request: Request) -> Response:
-        """The answer that says no."""
+        """Return the response of an error."""
         headers = list(error.headers)
         if not _is_chat(route, request):
             return Response(error.status, identity_error(error), headers, _ERROR_JSON, error.is_versioned)
@@ -62,7 +62,7 @@ class Answers:
         return Response(error.status, chat_error(error, quirks), headers, _ERROR_JSON)
 
     def throttled(self, status: int, wait_seconds: float) -> ErrorResponse:
-        """429 or 503, with a hint when to come back if the quirk says so; none is documented."""
+        """Return a 429 or 503, with a Retry-After according to the quirk; none is documented."""
         headers: tuple[tuple[bytes, bytes], ...] = ()
         match self._world.quirks.retry_after:
             case "seconds":
@@ -74,7 +74,7 @@ class Answers:
         return ErrorResponse(status, "ServiceUnavailable", "The service is unavailable.", headers=headers)
 
     def headers(self, response: Response, route: Route | None, request: Request, took_ms: int) -> Headers:
-        """The headers of an answer."""
+        """Return the headers of a response."""
         quirks = self._world.quirks
         vector = self._world.state.new_vector().encode()
         is_chat = isinstance(route, ChatRoute)
@@ -95,7 +95,7 @@ class Answers:
             headers += self._chat_headers(route, request)
         elif route is not None:
             headers += _identity_headers(response, route, request)
-        elif not response.is_beside:  # no operation: a browser's program must be able to read why
+        elif not response.is_beside:  # not an operation: scripts in a browser must be able to read the error
             headers += _ANY_ORIGIN if b"origin" in request.headers else (_EXPOSE,)
         headers.append((b"x-processing-time", b"%dms" % took_ms))
         if request.base.startswith("https:") and not request.base.startswith("https://localhost"):

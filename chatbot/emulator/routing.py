@@ -1,6 +1,6 @@
-"""From an ASGI scope to a request and its route: which operation a method on a path is, and what it asks of a token.
+"""Routing: from an ASGI scope to a request, its operation, and the token scopes that the operation requires.
 
-What the service does not have is refused here. Literals of a path match in any case.
+Unknown paths and methods are refused here. Literal path segments are case-insensitive.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Send = Callable[[Event], Awaitable[None]]
 
 
 def read(scope: Scope, public: str | None, fallback: str, now: int) -> Request:
-    """The request of a scope, its body still to come.
+    """Return the request of a scope, without its body.
 
     Links name the public base for requests that came by its scheme (plain http beside https is the own machine's
     way in), else the host the request came to.
@@ -71,7 +71,7 @@ async def body(receive: Receive, request: Request) -> bytes:
 
 
 def find_route(request: Request, quirks: Quirks) -> Route:
-    """The operation asked for; notes the api-version in the request."""
+    """Return the requested operation; store the api-version in the request."""
     methods = _methods(request.segments)
     if methods is None:
         raise ErrorResponse(404, "NotFound", "The requested resource does not exist.")
@@ -195,20 +195,20 @@ OPERATIONS = tuple(
 
 
 def check_operation(name: str) -> None:
-    """Refuse what is no operation, nor `*`, which is all of them.
+    """Check that a name is an operation, or `*` for all of them.
 
     Raises:
-        ValueError: says what it may have been meant to be.
+        ValueError: it is neither; the message suggests similar names.
     """
     if name not in OPERATIONS and name != "*":
         near = difflib.get_close_matches(name, OPERATIONS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(OPERATIONS))}"
-        msg = f"there is no operation {name!r} to have a fault ({hint})"
+        msg = f"there is no operation {name!r} for a fault ({hint})"
         raise ValueError(msg)
 
 
 def _methods(segments: list[str]) -> dict[str, ChatRoute] | dict[str, IdentityRoute] | None:
-    """The methods of a path, or None if the service has no such path."""
+    """Return the methods of a path; None if the service has no such path."""
     count, head = len(segments), segments[0].lower()
     if head == "chat" and 2 <= count <= 7 and segments[1].lower() == "threads":
         if count <= 3:

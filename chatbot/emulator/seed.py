@@ -1,4 +1,4 @@
-"""Seeds: users, threads and messages from a document, so that a demo or a test begins in the middle of a story.
+"""Seeds: users, threads and messages from a document, as a starting point of a demo or test.
 
     users: [ann, bob]
     threads:
@@ -9,8 +9,8 @@
           - {from: ann, text: "Hello"}
           - {from: bob, text: "<b>Hi</b>", type: html, metadata: {mood: good}}
 
-Names are display names and stand for users throughout the document. Each planting makes new users and threads; the
-command plants into an empty world only, so that a restarted emulator with a data file does not grow.
+Names are display names and identify users in the document. Applying a seed always creates new users and threads; the
+command applies it to an empty world only, so that a restarted emulator with a data file does not grow.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from chatbot.emulator.people import UserDirectory
 
 
 class SeedError(ValueError):
-    """The seed document is wrong; the text says where and what was expected."""
+    """The seed document is invalid; the message names the place and what was expected."""
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The document of a YAML (or JSON) file."""
+    """Read the document of a YAML (or JSON) file."""
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -43,7 +43,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def apply_seed(people: UserDirectory, document: Mapping[str, Any]) -> dict[str, Any]:
-    """Create what the document says; answers the ids by name and topic."""
+    """Create the users, threads and messages of a document; return the ids by name and topic."""
     unknown = set(document) - {"users", "threads"}
     if unknown:
         msg = f"unknown key {sorted(unknown)[0]!r}; a seed has users and threads"

@@ -1,4 +1,4 @@
-"""From the world's records to the service's JSON, as each api-version of Chat and Identity writes it.
+"""Serialization of records to the service's JSON, for each api-version of Chat and Identity.
 
 Key order as recorded; absent fields are omitted, never null. What a version knows comes from the published
 specifications (stable and preview) and the recorded `api-supported-versions` headers.
@@ -22,13 +22,13 @@ Json = dict[str, Any]
 
 
 def dump(value: Any) -> bytes:
-    """Compact JSON as UTF-8."""
+    """Return compact JSON as UTF-8."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How one api-version writes; made once per version."""
+    """The JSON format of one api-version; created once per version."""
 
     version: str
     has_kind: bool
@@ -42,7 +42,7 @@ class Dialect:
 
     @classmethod
     def of(cls, version: str, quirks: Quirks) -> Dialect:
-        """The dialect of an api-version under these quirks."""
+        """Return the format of an api-version under these quirks."""
         recent = is_recent(version)
         return cls(
             version=version,
@@ -57,7 +57,7 @@ class Dialect:
         )
 
     def identifier(self, user: str) -> Json:
-        """The identifier model of a user of the resource."""
+        """Return the identifier model of a user of the resource."""
         kind = {"kind": "communicationUser"} if self.has_kind else {}
         return {**kind, "rawId": user, "communicationUser": {"id": user}}
 
@@ -101,7 +101,7 @@ class Dialect:
         return {"participants": [self.participant(one) for one in message.participants], **initiator}
 
     def participant(self, one: Member | Listed) -> Json:
-        """A participant, of a thread's list or of a system message."""
+        """Return a participant of a thread's list or of a system message."""
         body: Json = {"communicationIdentifier": self.identifier(one.user)}
         if one.display_name is not None:
             body["displayName"] = one.display_name
@@ -111,7 +111,7 @@ class Dialect:
         return body
 
     def thread(self, head: ThreadEntry) -> Json:
-        """A thread's properties."""
+        """Return a thread's properties."""
         body: Json = {
             "id": head.id,
             "topic": head.topic,
@@ -132,7 +132,7 @@ class Dialect:
         return body
 
     def receipt(self, receipt: ReceiptEntry) -> Json:
-        """A read receipt."""
+        """Return a read receipt."""
         return {
             "senderCommunicationIdentifier": self.identifier(receipt.user),
             "chatMessageId": str(receipt.message),
@@ -141,7 +141,7 @@ class Dialect:
 
 
 def thread_item(room: ThreadContents, now: int, quirks: Quirks) -> Json:
-    """A thread as lists show it: four keys at most."""
+    """Return a thread as an item of a list: four keys at most."""
     head = room.head
     body: Json = {"id": head.id, "topic": head.topic}
     if head.deleted is not None:
@@ -161,7 +161,7 @@ def attachment_model(one: MessageAttachment, base: str, query: str) -> Json:
 
 
 def rejected(people: Sequence[InvalidParticipant]) -> Json:
-    """`invalidParticipants`, only when there are any."""
+    """Return `invalidParticipants`, only if there are any."""
     if not people:
         return {}
     errors = [{"code": one.code, "message": one.message, "target": one.user} for one in people]
@@ -169,7 +169,7 @@ def rejected(people: Sequence[InvalidParticipant]) -> Json:
 
 
 def chat_error(error: ErrorResponse, quirks: Quirks) -> bytes:
-    """Chat's real envelope (pretty-printed, PascalCase, CRLF), or the specification's."""
+    """Return an error in chat's real envelope (pretty-printed, PascalCase, CRLF), or the specification's."""
     if quirks.error_envelope == "error":
         return identity_error(error)
     inner: Json = {"Code": error.code}
@@ -180,7 +180,7 @@ def chat_error(error: ErrorResponse, quirks: Quirks) -> bytes:
 
 
 def identity_error(error: ErrorResponse) -> bytes:
-    """Identity's envelope, as recorded."""
+    """Return an error in identity's envelope, as recorded."""
     inner: Json = {"code": error.code, "message": error.message or error.code}
     if error.target is not None:
         inner["target"] = error.target
@@ -252,12 +252,12 @@ _PREVIEW_ATTACHMENTS = frozenset({"2023-07-01-preview", "2023-11-15-preview", "2
 
 
 def has_metadata(version: str) -> bool:
-    """Whether threads and participants carry metadata."""
+    """Return whether threads and participants have metadata."""
     return version in _METADATA
 
 
 def has_retention(version: str) -> bool:
-    """Whether threads have a retention policy."""
+    """Return whether threads have a retention policy."""
     return version in _RETENTION
 
 

@@ -1,4 +1,4 @@
-"""Serving an emulator on sockets: https for strangers' SDKs and, beside it, plain http for loopback callers.
+"""Serve an emulator on sockets: https for SDKs of other programs, and plain http for callers on this machine.
 
 Uvicorn's protocol classes on listeners of our own, without `uvicorn.Server`: a taken port is an error of ours and no
 `sys.exit`, signals stay with whoever owns the process, stopping waits for no idle connection, and nothing outlives the
@@ -41,7 +41,7 @@ from chatbot.emulator.routing import Receive, Scope, Send
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """The authority and the file strangers trust it by (`SSL_CERT_FILE`.
+    """The certificate authority, and the file by which clients trust it (`SSL_CERT_FILE`,
 
     `REQUESTS_CA_BUNDLE`, `NODE_EXTRA_CA_CERTS`).
     """
@@ -50,7 +50,7 @@ class Authority:
     ca_file: Path
 
     def server_context(self, names: Sequence[str]) -> ssl.SSLContext:
-        """A server's TLS context for these host names and addresses."""
+        """Return a server's TLS context for these host names and addresses."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.ca.issue_cert(*names).configure_cert(context)
@@ -58,12 +58,12 @@ class Authority:
 
 
 def default_directory() -> Path:
-    """Where the authority is kept when nobody says otherwise."""
+    """Return the default directory of the certificate authority."""
     return Path(platformdirs.user_data_dir("chatbot", appauthor=False)) / "emulator"
 
 
 def authority(directory: Path | None = None) -> Authority:
-    """The authority kept in `directory`, made if there is none."""
+    """Return the certificate authority in `directory`; create it if there is none."""
     directory = directory or default_directory()
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     certificate, key = directory / "ca.pem", directory / "ca.key"
@@ -78,7 +78,7 @@ def authority(directory: Path | None = None) -> Authority:
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
-    """Put a file in place whole, with its mode from the first byte on."""
+    """Write a file atomically, with its final mode from the start."""
     handle, name = tempfile.mkstemp(dir=path.parent)
     with os.fdopen(handle, "wb") as file:
         file.write(content)
@@ -93,7 +93,7 @@ class EmulatorConnection(HttpToolsProtocol):
     """One connection to the emulator."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the transport, wrapped."""
+        """Wrap the transport."""
         # Not through uvicorn's configuration: that would silence its logger for the whole process.
         self.access_log = False
         super().connection_made(_BatchingTransport(transport))  # type: ignore[arg-type]
@@ -101,7 +101,7 @@ class EmulatorConnection(HttpToolsProtocol):
 
 
 class _ConnectionApp:
-    """The application, as one connection sees it."""
+    """The application for one connection, which it can reset."""
 
     def __init__(self, emulator: Emulator, transport: asyncio.Transport) -> None:
         self._emulator = emulator
@@ -111,10 +111,10 @@ class _ConnectionApp:
         try:
             await self._emulator(scope, receive, send)
         except ConnectionError:
-            # Lets what was written leave, then resets instead of closing politely.
+            # Sends what was written, then resets the connection instead of closing it.
             await asyncio.sleep(0)
             sock = self._transport.get_extra_info("socket")
-            if sock is not None and sock.fileno() >= 0:  # else the client was quicker
+            if sock is not None and sock.fileno() >= 0:  # otherwise the client has already closed it
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self._transport.abort()
             while (await receive())["type"] != "http.disconnect":
@@ -122,7 +122,7 @@ class _ConnectionApp:
 
 
 class _BatchingTransport:
-    """A transport that joins what is written within one turn of the loop."""
+    """A transport that joins all writes within one turn of the event loop."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -136,7 +136,7 @@ class _BatchingTransport:
         self._parts.append(data)
 
     def close(self) -> None:
-        """Write what is waiting, then close."""
+        """Write pending data, then close."""
         self._flush()
         self._transport.close()
 
@@ -161,9 +161,9 @@ class PortTakenError(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A serving emulator.
+    """A running emulator server.
 
-    Where strangers find it (`endpoint`), and where its own process does (`http_endpoint`).
+    `endpoint` is its address for other programs, `http_endpoint` the one for its own process.
     """
 
     emulator: Emulator
@@ -173,7 +173,7 @@ class Running:
 
     @property
     def connection_string(self) -> str:
-        """The connection string for strangers' SDKs."""
+        """Connection string for SDKs of other programs."""
         return f"endpoint={self.endpoint}/;accesskey={self.emulator.access_key}"
 
 
@@ -243,9 +243,9 @@ async def _listening(app: _App, sock: socket.socket, context: ssl.SSLContext | N
 
 
 def _check_host_header(emulator: Emulator, host: str, public_host: str | None) -> _App:
-    """On loopback, answer only those who ask for loopback, or for the public host, by name.
+    """On loopback, answer only requests whose Host header names loopback or the public host.
 
-    A web page that somebody has open can make their browser ask this machine under a name of the page's own (DNS
+    An open web page can make the browser send requests to this machine under a host name of the page (DNS
     rebinding).
     """
     if not _is_loopback(host):
@@ -287,7 +287,7 @@ def _is_loopback(host: str) -> bool:
 
 
 async def _drain(state: ServerState) -> None:
-    """Let answers in flight finish, briefly; then cut every connection."""
+    """Wait briefly for running responses, then close every connection."""
     for connection in list(state.connections):
         connection.shutdown()
     tasks = set(state.tasks)
@@ -299,7 +299,7 @@ async def _drain(state: ServerState) -> None:
     for connection in list(state.connections):
         if connection.transport is not None:
             connection.transport.abort()
-    # The socket of a connection is open until the loop has told it that it is lost, a few turns later.
+    # The socket of a connection stays open until the event loop has reported its loss, a few turns later.
     while state.connections:  # noqa: ASYNC110 -- uvicorn's set has no event
         await asyncio.sleep(0)
 

@@ -1,4 +1,4 @@
-"""The tables of the world: every record's latest state, and the orders in which the service lists them.
+"""The state of the world: the latest version of every record, and the orders in which the service lists them.
 
 The one owner of mutable state. It decides nothing: a change arrives through `put`, is filed, and is told to
 the listeners (journal, Event Grid). Putting a journal's records in order gives the same state again.
@@ -29,7 +29,7 @@ from chatbot.emulator.records import (
 
 
 class ThreadContents:
-    """A thread with everything in it. `timeline` ascends by version; lists read it backwards."""
+    """A thread with its contents. `timeline` ascends by version; lists read it backwards."""
 
     __slots__ = (
         "head",
@@ -61,16 +61,16 @@ class ThreadContents:
         self.pending_visibility: list[tuple[int, Message]] = []
 
     def present(self) -> list[Member]:
-        """The current participants, in the order they joined."""
+        """Return the current participants, in the order they joined."""
         return [member for member in self.members.values() if member.removed is None]
 
     def member(self, user: str) -> Member | None:
-        """The user's membership if it is current."""
+        """Return the user's membership if it is current."""
         member = self.members.get(user)
         return member if member is not None and member.removed is None else None
 
     def activity(self) -> int:
-        """When the thread last moved, in microseconds, for the order of people's lists."""
+        """Latest activity of the thread in microseconds, which orders thread lists."""
         return max(self.head.activity, self.moved)
 
     def store(self, message: Message) -> None:
@@ -117,13 +117,13 @@ def _version(message: Message) -> int:
 
 
 class Slot(NamedTuple):
-    """A place in somebody's list of threads; without a room, the service shows nothing there."""
+    """An entry of a user's thread list; without contents, the service shows nothing there."""
 
     activity: int
     room: ThreadContents | None
 
     def rank(self) -> int:
-        """What lists ascend by: the latest activity first."""
+        """Return the sort key of lists: latest activity first."""
         return -self.activity
 
 
@@ -148,13 +148,13 @@ class WorldState:
         self.lists: dict[str, list[Slot]] = {}
 
     def put(self, record: Record) -> None:
-        """File a record and tell the listeners."""
+        """Store a record and notify the listeners."""
         self.store(record)
         for listener in self.listeners:
             listener(record)
 
     def store(self, record: Record) -> None:
-        """File a record silently, as when a journal is read."""
+        """Store a record without notifying the listeners, as when a journal is read."""
         match record:
             case Message():
                 room = self.rooms[record.thread]
@@ -201,7 +201,7 @@ class WorldState:
         room.members[member.user] = member
 
     def _move(self, room: ThreadContents) -> None:
-        """Bring the room to its new place in everybody's list."""
+        """Move a thread to its new position in all lists."""
         activity = room.activity()
         self.activity = max(self.activity, activity)
         if activity == room.listed:
@@ -213,31 +213,31 @@ class WorldState:
             _enter(self.lists[user], room)
 
     def next_activity(self, now: int) -> int:
-        """A new, world-wide unique stamp for the order of thread lists."""
+        """Return a new timestamp for the order of thread lists, unique in the world."""
         return max(now * 1000, self.activity + 1)
 
     def room(self, thread: str) -> ThreadContents:
-        """The room of a thread id; raises `ErrorResponse` for an unknown thread."""
+        """Return the contents of a thread; raise `ErrorResponse` for an unknown one."""
         room = self.rooms.get(thread)
         if room is None:
             raise thread_not_found()
         return room
 
     def new_guid(self) -> str:
-        """A random guid in the common notation."""
+        """Return a random GUID in the common notation."""
         return str(uuid.UUID(int=self.random.getrandbits(128), version=4))
 
     def new_vector(self) -> str:
-        """A correlation vector's base: 22 characters of base64."""
+        """Return the base of a correlation vector: 22 characters of base64."""
         return base64.b64encode(self.random.randbytes(16)).decode()[:22]
 
     def new_user_id(self) -> str:
-        """An id of the recorded form `8:acs:{resource}_0000001c-8f4e-af9f-2c8a-084822002b21`."""
+        """Return an id of the recorded form `8:acs:{resource}_0000001c-8f4e-af9f-2c8a-084822002b21`."""
         text = f"{self.random.getrandbits(96):024x}"
         return f"8:acs:{self.resource.id}_0000001c-{text[:4]}-{text[4:8]}-{text[8:12]}-{text[12:]}"
 
     def new_thread_id(self) -> str:
-        """An id of the form recorded until 2024, `19:{43 base64url characters}1@thread.v2`."""
+        """Return an id of the form recorded until 2024, `19:{43 base64url characters}1@thread.v2`."""
         text = base64.urlsafe_b64encode(self.random.randbytes(32)).decode().rstrip("=")
         return f"19:{text}1@thread.v2"
 
@@ -246,5 +246,5 @@ class WorldState:
         return f"0-eus-d1-{self.random.getrandbits(128):032x}"
 
     def new_ticks(self) -> int:
-        """The digits of a time that are below a millisecond, in units of 100 nanoseconds."""
+        """Return random digits below a millisecond, in units of 100 nanoseconds."""
         return self.random.randrange(10_000)

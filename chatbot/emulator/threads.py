@@ -28,7 +28,7 @@ from chatbot.emulator.state import Slot, ThreadContents, WorldState
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A thread somebody wants to create."""
+    """A thread to create."""
 
     topic: str
     participants: Sequence[Invited] = ()
@@ -41,7 +41,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class ThreadChange:
-    """What somebody wants to change about a thread; None leaves a field as it is."""
+    """A change of a thread; None leaves a field unchanged."""
 
     topic: str | None = None
     metadata: Mapping[str, str] | None = None
@@ -51,7 +51,7 @@ class ThreadChange:
 
 @dataclass(frozen=True, slots=True)
 class ThreadListPage:
-    """A page of rooms, latest activity first, and the cursor window (microseconds) if there is more."""
+    """A page of threads, latest activity first, and the cursor window (microseconds) if there are more."""
 
     rooms: list[ThreadContents]
     next: tuple[int, int] | None
@@ -67,7 +67,7 @@ class Threads:
         self._participants = participants
 
     def create(self, creator: str, plan: Plan, now: int) -> tuple[ThreadContents, list[InvalidParticipant]]:
-        """A new thread, or the one this repeatability key created before."""
+        """Create a thread, or return the one that this repeatability key created before."""
         digest = hashlib.sha256(repr(replace(plan, repeat_key="")).encode()).hexdigest() if plan.repeat_key else ""
         repeated = self._repeated(creator, plan.repeat_key, digest, now)
         if repeated is not None:
@@ -109,7 +109,7 @@ class Threads:
         return self._state.rooms[repeat.thread]
 
     def get(self, thread: str, reader: str) -> ThreadContents:
-        """The thread's room for somebody who is in it."""
+        """Return the contents of a thread to one of its participants."""
         room = self._state.room(thread)
         if room.head.deleted is not None:
             if reader in room.members and self.quirks.deleted_thread == "properties":
@@ -140,7 +140,7 @@ class Threads:
             self._messages.announce(room, "topicUpdated", editor, now, topic=head.topic)
 
     def delete(self, thread: str, deleter: str, now: int) -> None:
-        """Delete the thread for everybody; it stays listed, and its deletion counts as activity."""
+        """Delete the thread for everyone; it stays listed, and its deletion counts as activity."""
         room = self._state.room(thread)
         if room.head.deleted is not None and deleter in room.members:
             if self.quirks.delete_again == "not-found":
@@ -160,7 +160,7 @@ class Threads:
     def page(
         self, reader: str, size: int, *, start: int | None = None, cursor: tuple[int, int] | None = None
     ) -> ThreadListPage:
-        """A page of every thread the reader is or was in, deleted ones included."""
+        """Return a page of all threads the reader is or was in, including deleted ones."""
         slots = self._slots(reader)
         if cursor is not None:
             oldest, newest = cursor
@@ -180,7 +180,7 @@ class Threads:
         return ThreadListPage(rooms, (lowest, highest))
 
     def _slots(self, reader: str) -> list[Slot]:
-        """What the service pages through: the reader's threads, and conversations it does not show."""
+        """Return the entries that the service pages through: the reader's threads, and hidden conversations."""
         slots = self._state.lists.get(reader, [])
         if not self.quirks.phantom_threads:
             return slots

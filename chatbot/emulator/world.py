@@ -46,7 +46,7 @@ class World:
 
     @property
     def quirks(self) -> Quirks:
-        """How the world reads what is unknown; may be set at any time."""
+        """Quirks of the world; may be set at any time."""
         return self._quirks
 
     @quirks.setter
@@ -66,7 +66,7 @@ class World:
         self.sweep(now)
 
     def sweep(self, now: int) -> None:
-        """Let deleted users leave their threads once the deletion has got about."""
+        """Remove deleted users from their threads once the deletion has taken effect."""
         for user_id, deleted in list(self.state.leaving.items()):
             if now < deleted + self.quirks.deletion_delay_seconds * 1000:
                 continue
@@ -76,14 +76,14 @@ class World:
                     self.participants.remove(room, user_id, user_id, now)
 
     def expire(self, now: int) -> None:
-        """Delete every thread whose retention has run out, and let deleted users go."""
+        """Delete every thread whose retention has expired, and remove deleted users from their threads."""
         if self.state.leaving:
             self.sweep(now)
         for thread_id in list(self.state.retained):
             self.threads.expire(self.state.rooms[thread_id], now)
 
     def room(self, thread_id: str, now: int) -> ThreadContents:
-        """The room of a thread, deleted first if its retention ran out."""
+        """Return the contents of a thread; it is deleted first if its retention has expired."""
         if self.state.leaving:
             self.sweep(now)
         room = self.state.room(thread_id)
@@ -92,5 +92,5 @@ class World:
         return room
 
     def listen(self, listener: Callable[[Record], None]) -> None:
-        """Call `listener` with every record that is put from now on."""
+        """Call `listener` with every record that is stored from now on."""
         self.state.listeners.append(listener)

@@ -87,7 +87,7 @@ def syntax_of(function: Any) -> Syntax | None:
 
 CLOCK: Final = "use `await talk.now()`"
 EFFECT: Final = "use `await talk.run(…)`"
-WAIT: Final = "ask with a timeout=, or go on in a timer"
+WAIT: Final = "ask with a timeout=, or continue in a timer"
 REMEMBERED: Final = "keep it in a State"
 ORDER: Final = "do one thing after the other, or all of it within one `talk.run(…)`"
 

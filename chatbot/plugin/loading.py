@@ -98,7 +98,7 @@ def _check_reference(reference: str) -> None:
     if not all(part.isidentifier() for part in reference.split(".")):
         msg = (
             f"plugin {reference!r} is not an import path; name the module, with dots and without .py, as in"
-            " plugins.echo for plugins/echo.py beside bots.yaml"
+            " plugins.echo for plugins/echo.py next to bots.yaml"
         )
         raise PluginError(msg)
     top = reference.partition(".")[0]
@@ -286,5 +286,5 @@ def _no_such_module(reference: str, base_dir: Path) -> str:
     expected = Path(*reference.split(".")).with_suffix(".py")
     hint = f"did you mean {near[0]}?" if near else f"write {expected} there, or install the package that brings it"
     return (
-        f"plugin {reference}: there is no such module in {location(str(base_dir), None)}, nor an installed one; {hint}"
+        f"plugin {reference}: there is no such module in {location(str(base_dir), None)}, and none is installed; {hint}"
     )

@@ -82,7 +82,7 @@ def validate_name(name: object, place: str) -> str:
         PluginError: it is not a valid name.
     """
     if not isinstance(name, str) or not name.strip():
-        msg = f'{place}: {shown(name)} is no name of a plugin; write Plugin("dice")'
+        msg = f'{place}: {shown(name)} is not a plugin name; write Plugin("dice")'
         raise PluginError(msg)
     return name
 
@@ -123,7 +123,7 @@ def validate_filter(filter: FilterLike | None, place: str) -> Filter | None:
     """
     if inspect.iscoroutinefunction(filter):
         msg = (
-            f"{place}: {filter.__name__} stands where a filter is wanted, but it is async: a handler's decorator needs"
+            f"{place}: {filter.__name__} is used as a filter, but it is async: a handler's decorator needs"
             " its parentheses, as in @plugin.message(), and a filter is a plain function from an event to a bool"
         )
         raise PluginError(msg)
@@ -411,10 +411,10 @@ class Plugin:
             chain = f"{self.name!r} includes {other.name!r}" + (
                 "" if other is self else f", which includes {self.name!r}"
             )
-            msg = f"{place}: plugins cannot include each other in a circle: {chain}; take out one of the includes"
+            msg = f"{place}: plugins cannot include each other in a circle: {chain}; remove one of the includes"
             raise PluginError(msg)
         if self.includes(other):
-            msg = f"{place}: plugin {self.name!r} includes {other.name!r} already; take this include out"
+            msg = f"{place}: plugin {self.name!r} includes {other.name!r} already; remove this include"
             raise PluginError(msg)
         self._parts.append(other)
 

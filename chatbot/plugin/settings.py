@@ -31,13 +31,13 @@ def make_plugin(found: object, place: str, settings: Mapping[str, Any] | None) -
         if settings:
             given = ", ".join(map(repr, settings))
             msg = (
-                f"{found.place}: plugin {found.name!r} takes no settings, but has {given}; take them out, or make"
+                f"{found.place}: plugin {found.name!r} takes no settings, but has {given}; remove them, or make"
                 " `plugin` a function that takes a pydantic model and returns the Plugin"
             )
             raise PluginError(msg)
         return found
     if isinstance(found, type) or not callable(found):
-        msg = f"{place}: `plugin` is {found!r}; it must be a Plugin, or a function that makes one of its settings"
+        msg = f"{place}: `plugin` is {found!r}; it must be a Plugin, or a function that creates one from settings"
         raise PluginError(msg)
     return _call(found, settings or {})
 
@@ -74,7 +74,7 @@ def _call(factory: Callable[..., object], settings: Mapping[str, Any]) -> Plugin
     model = settings_model(factory)
     place = place_of(factory)
     if model is None and settings:
-        msg = f"{place}: this plugin takes no settings, but has {', '.join(map(repr, settings))}; take them out"
+        msg = f"{place}: this plugin takes no settings, but has {', '.join(map(repr, settings))}; remove them"
         raise PluginError(msg)
     arguments = [] if model is None else [_validated(model, settings, place)]
     try:

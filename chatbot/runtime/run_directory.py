@@ -1,4 +1,4 @@
-"""The directory `.chatbot/` beside bots.yaml: the run file, the lock, and facts that commands and daemons store.
+"""The directory `.chatbot/` next to bots.yaml: the run file, the lock, and facts that commands and daemons store.
 
 One daemon at a time can hold it. Its files give access to the service, so only its owner can read it (0700, files
 0600).

@@ -57,7 +57,7 @@ def segment(text: str, what: str, operation: str) -> str:
     """Encode an id as one path segment; reject empty ids and dots, which would address another resource."""
     if text.strip("."):
         return text
-    msg = f"cannot {operation}: {text!r} is no {what}"
+    msg = f"cannot {operation}: {text!r} is not a {what}"
     raise Rejected(msg)
 
 
@@ -65,5 +65,5 @@ def decimal(message: MessageId, operation: str) -> str:
     """Encode a message id as one path segment."""
     if message.isascii() and message.isdigit():
         return message
-    msg = f"cannot {operation}: {message[:40]!r} is no message id; expected decimal digits"
+    msg = f"cannot {operation}: {message[:40]!r} is not a message id; expected decimal digits"
     raise Rejected(msg)

@@ -97,7 +97,7 @@ class Paging:
             raise ProtocolError(msg)
         self._followed.add(hash(link))
         if self._pages_without_news >= MAX_PAGES_WITHOUT_NEWS or len(self._followed) >= MAX_PAGES:
-            msg = f"cannot {self._operation}: the service's pages have no end"
+            msg = f"cannot {self._operation}: the service's pages do not end"
             raise ProtocolError(msg)
         return link
 

@@ -286,7 +286,7 @@ def _sdk(answer: Answer, *, is_write: bool = False) -> Iterator[None]:
 async def _load_page(listing: AsyncItemPaged[Any], link: str | None) -> None:
     """Load one page into the `Answer` that the listing was made with."""
     if link is not None and not _is_address(link):
-        msg = "the link to the next page is no address"
+        msg = "the link to the next page is not an address"
         raise ProtocolError(msg)
     await anext(listing.by_page(continuation_token=link))
 

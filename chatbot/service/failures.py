@@ -98,7 +98,7 @@ def from_status(operation: str, status: int, headers: Mapping[str, str], text: s
         message += "; the token or key is expired, revoked, or of another resource: check it, and the endpoint"
     if 400 <= status < 500:
         return _BY_STATUS.get(status, Rejected)(message, status=status, code=code)
-    return ProtocolError(f"{message}, which is neither success nor failure; is the endpoint right?", status=status)
+    return ProtocolError(f"{message}, which is neither success nor failure; check the endpoint", status=status)
 
 
 _BY_STATUS: Final[Mapping[int, type[ServiceError]]] = {401: Unauthorized, 403: Forbidden, 404: NotFound}
@@ -117,7 +117,7 @@ def from_exception(operation: str, error: BaseException) -> ServiceError:
     """
     reason = clean(str(error)) or type(error).__name__
     if any(isinstance(cause, TooLarge) for cause in _causes(error)):
-        return ProtocolError(f"cannot {operation}: {reason}, which no answer of the service is; is the endpoint right?")
+        return ProtocolError(f"cannot {operation}: {reason}, which is not an answer of the service; check the endpoint")
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
         remedy = "name the authority that signed it as ca_file or in SSL_CERT_FILE"
         return Unreachable(f"cannot {operation}: the service's certificate is not trusted ({reason}); {remedy}")

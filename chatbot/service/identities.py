@@ -106,7 +106,7 @@ class Identities:
         except (ValueError, TypeError, AttributeError, KeyError, ProtocolError) as error:
             # The SDK decodes these responses itself, and raises such errors for unexpected shapes.
             reason = failures.clean(str(error))
-            msg = f"cannot {operation}: the identity service's answer is not its protocol ({reason})"
+            msg = f"cannot {operation}: the identity service's answer breaks its protocol ({reason})"
             raise ProtocolError(msg) from error
 
 

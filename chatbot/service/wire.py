@@ -145,7 +145,7 @@ class UnexpectedShape(ProtocolError):
     """
 
     def __init__(self, place: str, expected: str, found: str) -> None:
-        super().__init__(f"the service's answer is not its protocol: {place}: expected {expected}, found {found}")
+        super().__init__(f"the service's answer breaks its protocol: {place}: expected {expected}, found {found}")
         self.place = place
         self.expected = expected
         self.found = found
@@ -196,7 +196,7 @@ _UNREADABLE: Final = (msgspec.DecodeError, ValueError, RecursionError)
 def _no_json(body: bytes | str) -> ProtocolError:
     length = len(body)
     return ProtocolError(
-        f"the service's answer is not JSON ({length} bytes); a JSON object was expected; is this the service?"
+        f"the service's answer is not JSON ({length} bytes); a JSON object was expected; check the endpoint"
     )
 
 

@@ -150,7 +150,7 @@ def _reading(file: Path) -> Iterator[sqlite3.Connection]:
 
 def _problem(file: Path, error: sqlite3.Error) -> str:
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return f"{file} is damaged, or no SQLite database: restore a backup"
+        return f"{file} is damaged, or not an SQLite database: restore a backup"
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     return f"{file} cannot be read ({name}): check its file mode and disk"
 

@@ -197,19 +197,19 @@ def _decode(kinds: Kinds, stored: str, what: str) -> Any:
     try:
         form: Any = json.loads(stored)
     except (ValueError, RecursionError) as error:
-        msg = f"the store holds no JSON where an {what} should be: {_DAMAGED}"
+        msg = f"a stored {what} is not JSON: {_DAMAGED}"
         raise StoreError(msg) from error
     version = form.pop("v", None) if isinstance(form, dict) else None
     if not isinstance(version, int):
-        msg = f"the store holds an {what} without a version: {_DAMAGED}"
+        msg = f"a stored {what} has no version: {_DAMAGED}"
         raise StoreError(msg)
     if version > VERSION:
-        msg = f"the store holds a value of form {version}; this chatbot reads up to {VERSION}: run a newer one"
+        msg = f"a stored {what} has version {version}, but this chatbot reads up to {VERSION}: run a newer chatbot"
         raise StoreTooNew(msg)
     try:
         return kinds.decode(form, what)
     except CannotStore as error:
-        msg = f"the store holds what is no {what} ({error}): {_DAMAGED}"
+        msg = f"a stored {what} cannot be read ({error}): {_DAMAGED}"
         raise StoreError(msg) from error
 
 

@@ -68,7 +68,7 @@ def probe_store(url: str, *, base_dir: Path) -> StoreProbe:
         base_dir: see there.
 
     Raises:
-        ConfigError: the URL names no store that there is.
+        ConfigError: the URL is not supported.
     """
     open_store(url, base_dir=base_dir)  # which refuses what is no store; nothing is opened yet
     named = file_of(url, base_dir=base_dir)
@@ -113,7 +113,7 @@ def _unusable(file: Path) -> str | None:
     if file.is_dir():
         return f"{file} is a directory: name a file in it"
     if not has_access(directory, os.W_OK | os.X_OK):
-        return f"its directory {directory} cannot be written by this user, and logs and locks lie beside the file"
+        return f"this user cannot write its directory {directory}, in which its log and lock files are created"
     beside = (file.with_name(f"{file.name}{suffix}") for suffix in ("", "-wal", "-shm", ".lock"))
     locked = [path.name for path in beside if path.exists() and not has_access(path, os.R_OK | os.W_OK)]
     return (
@@ -130,7 +130,7 @@ def _read(file: Path) -> tuple[int | None, str | None]:
     if not header:
         return None, None
     if not header.startswith(_MAGIC) or len(header) < _HEADER:
-        return None, f"{file} is no SQLite database, or is damaged: restore a backup, or name another file"
+        return None, f"{file} is not an SQLite database, or it is damaged: restore a backup, or name another file"
     version = int.from_bytes(header[_VERSION : _VERSION + 4])
     application = int.from_bytes(header[_APPLICATION : _APPLICATION + 4])
     if version > len(MIGRATIONS):

@@ -41,11 +41,11 @@ _REMEDIES: Final = {
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened: let this user read and write the file and its directory",
     sqlite3.SQLITE_PERM: "it may not be opened: let this user read and write the file and its directory",
     sqlite3.SQLITE_CORRUPT: "it is damaged: stop, and restore a backup (or try `sqlite3 FILE .recover`)",
-    sqlite3.SQLITE_NOTADB: "it is no SQLite database, or is damaged: restore a backup, or name another file",
+    sqlite3.SQLITE_NOTADB: "it is not an SQLite database, or it is damaged: restore a backup, or name another file",
     sqlite3.SQLITE_BUSY: "another program has locked it: end that program",
     sqlite3.SQLITE_LOCKED: "another program has locked it: end that program",
     sqlite3.SQLITE_IOERR: "the disk refused: look for a full, failing or disconnected disk",
-    sqlite3.SQLITE_NOMEM: "there is no memory left",
+    sqlite3.SQLITE_NOMEM: "the process is out of memory",
 }
 
 
@@ -70,7 +70,7 @@ class SqliteFile:
         """
         self.path = self.path.resolve()
         if not self.path.parent.is_dir():
-            msg = f"the store {self.path} has no directory to be in: create {self.path.parent}, or name another file"
+            msg = f"the store {self.path} has no directory: create {self.path.parent}, or name another file"
             raise StoreError(msg)
         if self.path.is_dir():
             msg = f"the store {self.path} is a directory: name a file in it"
@@ -133,7 +133,7 @@ class SqliteFile:
         if self._identify() != self._identity:
             msg = (
                 f"the store {self.path} was moved, deleted or replaced while in use: "
-                "put the very same file back, or start again with what is there now"
+                "put the same file back, or restart with the new one"
             )
             raise StoreError(msg)
 

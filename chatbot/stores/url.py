@@ -59,20 +59,20 @@ def file_of(url: str, *, base_dir: Path) -> Path | None:
 def _open(url: str, base_dir: Path, *, is_between_runs: bool) -> Store:
     scheme, colon, rest = url.partition(":")
     if not colon:
-        problem = f"{url!r} is no store URL: expected {FORMS} (for a file of this name: {'sqlite:///' + url!r})"
+        problem = f"{url!r} is not a store URL: expected {FORMS} (for a file of this name: {'sqlite:///' + url!r})"
         raise ConfigError(problem)
     if scheme == "memory":
         return _memory(rest)
     if scheme == "sqlite":
         return SqliteStore(base_dir / _path(url, rest), is_between_runs=is_between_runs)
     # only the scheme is shown: the rest of an unsupported URL may contain a password
-    problem = f"{scheme + ':…'!r} is no store that there is: expected {FORMS}"
+    problem = f"{scheme + ':…'!r} is not a supported store: expected {FORMS}"
     raise ConfigError(problem)
 
 
 def _memory(rest: str) -> MemoryStore:
     if rest.strip("/"):
-        problem = f"'memory:{rest}' has something behind memory:, which takes nothing; expected {FORMS}"
+        problem = f"'memory:{rest}' has text after memory:, which takes none; expected {FORMS}"
         raise ConfigError(problem)
     return MemoryStore()
 
@@ -83,9 +83,9 @@ def _path(url: str, rest: str) -> str:
         raise ConfigError(problem)
     path = rest[3:]
     if path == ":memory:":
-        problem = f'{url!r} would lose everything at every restart unasked: write "memory:" for that, or name a file'
+        problem = f'{url!r} would lose all data at each restart: write "memory:" if that is intended, or name a file'
         raise ConfigError(problem)
     if not path or path.endswith("/") or "?" in path or "\0" in path:
-        problem = f"{url!r} names no file: expected sqlite:///FILE, without options behind it"
+        problem = f"{url!r} does not name a file: expected sqlite:///FILE, without options"
         raise ConfigError(problem)
     return path

@@ -139,7 +139,7 @@ def test_what_is_no_store_or_is_damaged_is_told_in_a_sentence(folder: Path, caps
 
     said = capsys.readouterr()
     assert set(codes.values()) == {69}
-    assert "text.db is damaged, or no SQLite database" in said.err
+    assert "text.db is damaged, or not an SQLite database" in said.err
     assert "other.db is not a store of chatbot" in said.err
     assert "none.db: there is no such store" in said.err
     assert "Traceback" not in said.err

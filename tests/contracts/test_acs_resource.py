@@ -136,7 +136,7 @@ async def test_a_wrong_access_key_is_refused_without_being_shown() -> None:
 async def test_a_user_id_that_is_none_addresses_nothing(user: str) -> None:
     async with room() as it:
         for call in (it.resource.delete_user, it.resource.revoke_tokens, it.resource.issue_token):
-            with pytest.raises(Rejected, match="is no user id"):
+            with pytest.raises(Rejected, match="is not a user id"):
                 await call(UserId(user))
 
         assert it.weather.requests == []

@@ -128,7 +128,7 @@ async def test_a_message_id_that_is_none_addresses_nothing(message: str) -> None
     """`DELETE …/messages/..` is `DELETE` of the thread."""
     async with room() as it:
         for call in (it.ann.delete_message, it.ann.get_message, it.ann.send_receipt, it.ann.edit_message):
-            with pytest.raises(Rejected, match="is no message id"):
+            with pytest.raises(Rejected, match="is not a message id"):
                 await call(it.thread, MessageId(message))
 
         assert it.weather.requests == []
@@ -138,7 +138,7 @@ async def test_a_message_id_that_is_none_addresses_nothing(message: str) -> None
 async def test_a_thread_id_that_is_none_addresses_nothing(thread: str) -> None:
     async with room() as it:
         for call in (it.ann.delete_thread, it.ann.get_thread, it.ann.list_messages):
-            with pytest.raises(Rejected, match="is no thread id"):
+            with pytest.raises(Rejected, match="is not a thread id"):
                 await call(ThreadId(thread))
 
         assert it.weather.requests == []

@@ -152,7 +152,7 @@ async def test_a_timer_whose_function_is_gone_is_buried_and_said() -> None:
         bot = next(iter(room.bots.values()))
 
         (letter,) = await store.dead_letters(bot.user)
-        assert "is no timer or schedule of this bot any more: restore the function" in letter.error
+        assert "is no longer a timer or schedule of this bot: restore the function" in letter.error
         assert isinstance(letter.event, TimerFired)
 
 
@@ -264,7 +264,7 @@ async def test_a_failing_schedule_is_tried_again_and_does_not_hold_up_its_next_t
 
 def test_mistakes_with_timers_are_refused_where_they_stand() -> None:
     plugin = Plugin("wrong")
-    with pytest.raises(PluginError, match=r"test_timers\.py:\d+: 'hourly' is no cron expression"):
+    with pytest.raises(PluginError, match=r"test_timers\.py:\d+: 'hourly' is not a cron expression"):
         plugin.cron("hourly")
     with pytest.raises(PluginError, match=r"test_timers\.py:\d+: every\(0:00:00\) is more often"):
         plugin.every(timedelta(0))
@@ -276,7 +276,10 @@ def test_mistakes_with_timers_are_refused_where_they_stand() -> None:
     @plugin.timer
     async def untyped(ctx: Context[TimerFired], what) -> None: ...  # type: ignore[no-untyped-def]
 
-    with pytest.raises(PluginError, match=r"parameter 'what' of untyped has no type; say what ctx\.later"):
+    with pytest.raises(
+        PluginError,
+        match=r"parameter 'what' of untyped has no type; annotate it with the type",
+    ):
         plugin.handlers()
 
 
@@ -309,7 +312,7 @@ def test_two_timers_of_one_name_are_refused() -> None:
 
         return plugin
 
-    with pytest.raises(PluginError, match=r"timer .*ring stands for two functions, the other at .*test_timers\.py"):
+    with pytest.raises(PluginError, match=r"timer .*ring names two functions, the other at .*test_timers\.py"):
         context("a", made(), made())
 
 

@@ -198,8 +198,8 @@ def test_a_number_may_come_from_a_variable(folder: Path, port: str, sentence: st
 @pytest.mark.parametrize(
     ("store", "sentence"),
     [
-        ("chatbot.db", "bots.yaml:6:8: store: 'chatbot.db' is no store URL: expected "),
-        ("postgres://bot:hunter2@host/db", "bots.yaml:6:8: store: 'postgres:…' is no store that there is: expected "),
+        ("chatbot.db", "bots.yaml:6:8: store: 'chatbot.db' is not a store URL: expected "),
+        ("postgres://bot:hunter2@host/db", "bots.yaml:6:8: store: 'postgres:…' is not a supported store: expected "),
     ],
 )
 def test_a_store_that_cannot_be_is_refused_without_its_password(folder: Path, store: str, sentence: str) -> None:
@@ -212,7 +212,7 @@ def test_a_store_that_cannot_be_is_refused_without_its_password(folder: Path, st
 def test_a_secret_that_is_no_store_is_not_shown(folder: Path) -> None:
     (problem,) = refusal(f"{SMALL}store: !secret env:STORE\nretention: !secret env:STORE\n", STORE="hunter2")[:1]
 
-    assert "what this secret holds is no store URL: expected sqlite:///FILE" in problem
+    assert "what this secret holds is not a store URL: expected sqlite:///FILE" in problem
     assert "hunter2" not in problem
 
 

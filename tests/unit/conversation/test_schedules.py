@@ -114,13 +114,13 @@ def test_weekdays_are_those_of_the_zone() -> None:
 @pytest.mark.parametrize(
     ("expression", "tz", "text"),
     [
-        ("hourly", "UTC", r"'hourly' is no cron expression; give minute, hour, day of month"),
-        ("0 0 9 * * 1", "UTC", r"'0 0 9 \* \* 1' is no cron expression; give minute"),
-        ("61 * * * *", "UTC", r"is no cron expression: bad minute; an example is"),
-        ("0 0 30 2 *", "UTC", r"is no cron expression: bad day-of-month"),
-        ("0 9 * * *", "Paris", r"'Paris' is no time zone; give one of the IANA database, as in 'Europe/Paris'"),
-        ("0 9 * * *", "/etc/passwd", r"is no time zone"),
-        ("0 9 * * *", "", r"'' is no time zone"),
+        ("hourly", "UTC", r"'hourly' is not a cron expression; give minute, hour, day of month"),
+        ("0 0 9 * * 1", "UTC", r"'0 0 9 \* \* 1' is not a cron expression; give minute"),
+        ("61 * * * *", "UTC", r"is not a cron expression: bad minute; an example is"),
+        ("0 0 30 2 *", "UTC", r"is not a cron expression: bad day-of-month"),
+        ("0 9 * * *", "Paris", r"'Paris' is not a time zone; give one of the IANA database, as in 'Europe/Paris'"),
+        ("0 9 * * *", "/etc/passwd", r"is not a time zone"),
+        ("0 9 * * *", "", r"'' is not a time zone"),
     ],
 )
 def test_what_is_no_schedule_is_refused(expression: str, tz: str, text: str) -> None:

@@ -170,8 +170,8 @@ class NeedsName(BaseModel):
         (State[int], r"State\[int\] must hold a dataclass or a pydantic model"),
         (UserState[dict[str, int]], r"UserState\[dict\[str, int\]\] must hold a dataclass"),
         (State[Plain], r"State\[Plain\] must hold"),
-        (State[Unready], r"Unready cannot begin: name has no default"),
-        (BotState[NeedsName], r"NeedsName cannot begin: name has no default"),
+        (State[Unready], r"Unready cannot be a state: name has no default"),
+        (BotState[NeedsName], r"NeedsName cannot be a state: name has no default"),
         (State[Open], r"Open\.lock\[\] is memoryview, which cannot be stored; use dataclasses"),
     ],
 )
@@ -267,5 +267,5 @@ def test_a_missing_migration_is_refused_at_load() -> None:
 
 
 def test_a_migration_that_is_no_static_method_is_refused_where_it_stands() -> None:
-    with pytest.raises(TypeError, match="stands above a @staticmethod"):
+    with pytest.raises(TypeError, match="must decorate a @staticmethod"):
         migration(from_version=1)(lambda stored: stored)  # type: ignore[arg-type]

@@ -85,7 +85,7 @@ def test_what_is_typed_becomes_the_values_of_the_parameters(
         (roll, "", "COUNT is missing."),
         (roll, "six", 'COUNT: "six" is not a whole number.'),
         (roll, "2 6 8", 'I do not know what to do with "8": I expected only COUNT and SIDES.'),
-        (lambda: None, "now", 'I do not know what to do with "now": this command takes nothing behind it.'),
+        (lambda: None, "now", 'I do not know what to do with "now": this command takes no arguments.'),
         (
             pair,
             "two words x",

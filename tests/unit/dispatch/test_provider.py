@@ -302,15 +302,16 @@ async def needs_untyped(basket) -> Shop:  # type: ignore[no-untyped-def]
         ),
         (
             yields_unsaid,
-            "provider yields_unsaid yields, so it returns AsyncIterator[…] of what it provides; annotate it so",
+            "provider yields_unsaid yields, so annotate its return as AsyncIterator[…] of what it provides",
         ),
         (argument, "provider argument provides int, which parameters are filled with already; wrap it"),
         (a_context, "provider a_context provides Context, which parameters are filled with already; wrap it"),
         (
             needs_basket,
-            "parameter 'basket' of provider needs_basket has Basket, which nobody provides; provide it, or take it out",
+            "parameter 'basket' of provider needs_basket has Basket, which no provider supplies;"
+            " provide it, or remove it",
         ),
-        (needs_untyped, "parameter 'basket' of provider needs_untyped has no type; say what it is, or take it out"),
+        (needs_untyped, "parameter 'basket' of provider needs_untyped has no type; annotate it, or remove it"),
     ],
 )
 def test_a_provider_that_cannot_be_used_is_refused(provider: Any, reason: str) -> None:
@@ -343,7 +344,7 @@ def test_providers_that_need_each_other_are_refused() -> None:
         return Basket(shop, "x")
 
     assert refused(plugin) == (
-        "providers cannot need each other in a circle: Shop needs Basket needs Shop; take one parameter out"
+        "providers cannot need each other in a circle: Shop needs Basket needs Shop; remove one parameter"
     )
 
 

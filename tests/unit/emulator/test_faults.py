@@ -116,12 +116,12 @@ async def test_every_and_thread_and_user_narrow_a_fault() -> None:
     [
         ("send_message", "write OPERATION:KIND"),
         ("*:explode", "there is no kind 'explode'"),
-        ("*:200", "200 is no error status"),
+        ("*:200", "200 is not an error status"),
         ("*:500,probability=2", "probability is between 0 and 1"),
         ("*:500,often=yes", "there is no setting 'often'"),
         ("*:latency=soon", "could not convert"),
-        ("*:latency=inf", "inf is no number of seconds"),
-        ("*:stale=nan", "nan is no number of seconds"),
+        ("*:latency=inf", "inf is not a number of seconds"),
+        ("*:stale=nan", "nan is not a number of seconds"),
         ("*:500,every=0", "every is a whole number"),
     ],
 )

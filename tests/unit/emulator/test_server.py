@@ -203,7 +203,7 @@ def test_a_command_line_that_makes_no_sense_is_one_sentence(tmp_path: Path) -> N
         (
             ["--fault", "sned_message:503"],
             2,
-            "there is no operation 'sned_message' to have a fault (did you mean send_message?).\n",
+            "there is no operation 'sned_message' for a fault (did you mean send_message?).\n",
         ),
         (["--quirk", "start-time=never"], 2, "quirk start-time cannot be 'never'; it can be: inclusive | exclusive.\n"),
         (["--fault", "*:explode"], 2, "there is no kind 'explode'"),

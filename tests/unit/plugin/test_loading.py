@@ -132,8 +132,8 @@ def test_wrong_settings_are_refused_all_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "settings", "reason"),
     [
-        (ECHO, {"a": 1}, "it.py:4: plugin 'echo' takes no settings, but has 'a'; take them out, or make `plugin`"),
-        ("def plugin(): ...", {"a": 1}, "it.py:1: this plugin takes no settings, but has 'a'; take them out"),
+        (ECHO, {"a": 1}, "it.py:4: plugin 'echo' takes no settings, but has 'a'; remove them, or make `plugin`"),
+        ("def plugin(): ...", {"a": 1}, "it.py:1: this plugin takes no settings, but has 'a'; remove them"),
         (FAQ, {"zzz": 1}, "it.py:9: settings.zzz: there is no such setting; there are language, limit"),
         ("def plugin(): ...", None, "it.py:1: the factory `plugin` returned None; it must return a Plugin"),
         ("def plugin(): 1 / 0", None, "it.py:1: the factory `plugin` failed: ZeroDivisionError: division by zero"),
@@ -147,7 +147,7 @@ def test_wrong_settings_are_refused_all_at_once(tmp_path: Path) -> None:
             "it.py:1: the annotations of the factory `plugin` cannot be resolved: name 'B'",
         ),
         ("async def plugin(): ...", None, "it.py:1: the factory `plugin` is async; write a plain `def`"),
-        ("plugin = 3", None, "it.py: `plugin` is 3; it must be a Plugin, or a function that makes one of its settings"),
+        ("plugin = 3", None, "it.py: `plugin` is 3; it must be a Plugin, or a function that creates one from settings"),
         ("from chatbot import Plugin as plugin", None, "it.py: `plugin` is <class"),
         ("", None, 'it.py: the module it has no `plugin`; write `plugin = Plugin("it")`'),
         (ECHO.replace("plugin", "bot"), None, "it.py: the module it has no `plugin`; rename 'bot' to `plugin`"),

@@ -43,7 +43,7 @@ def sync_function(plugin: Any) -> None:
         return ctx.text
 
 
-@says("a lambda cannot be a handler, which is async; write an `async def` of its own")
+@says("a lambda cannot be a handler, which is async; write a separate `async def`")
 def nameless_function(plugin: Any) -> None:
     plugin.message()(lambda ctx: ctx.text)
 
@@ -204,7 +204,7 @@ def reply_to_those_who_are_left(plugin: Any) -> None:
         return "bye"
 
 
-@says("handler say is a method; take it out of its class, or register it of an instance")
+@says("handler say is a method; move it out of its class, or register a bound method")
 def method(plugin: Any) -> None:
     class Desk:
         @plugin.message()
@@ -229,13 +229,13 @@ def middleware_for_messages(plugin: Any) -> None:
     async def time_it(ctx: Context, proceed: object) -> None: ...
 
 
-@says("parameter 'shop' of middleware time_it has Decimal, which nobody provides; provide it, or take it out")
+@says("parameter 'shop' of middleware time_it has Decimal, which no provider supplies; provide it, or remove it")
 def middleware_asks_for_what_nobody_provides(plugin: Any) -> None:
     @plugin.middleware
     async def time_it(ctx: Context[Event], proceed: object, shop: decimal.Decimal) -> None: ...
 
 
-@says("parameter 'shop' of middleware time_it has no type; say what it is, or take it out")
+@says("parameter 'shop' of middleware time_it has no type; annotate it, or remove it")
 def middleware_asks_for_anything(plugin: Any) -> None:
     @plugin.middleware
     async def time_it(ctx: Context[Event], proceed: object, shop) -> None: ...  # type: ignore[no-untyped-def]
@@ -263,20 +263,18 @@ def middleware_asks_for_what_only_messages_have(plugin: Any) -> None:
         return decimal.Decimal(1)
 
 
-@says("parameter 'shop' of error handler sorry has Decimal, which nobody provides; provide it, or take it out")
+@says("parameter 'shop' of error handler sorry has Decimal, which no provider supplies; provide it, or remove it")
 def error_handler_asks_for_what_nobody_provides(plugin: Any) -> None:
     @plugin.error(ValueError)
     async def sorry(ctx: Context[Event], error: ValueError, shop: decimal.Decimal) -> None: ...
 
 
-@says("plugins cannot include each other in a circle: 'a' includes 'a'; take out one of the includes")
+@says("plugins cannot include each other in a circle: 'a' includes 'a'; remove one of the includes")
 def includes_itself(plugin: Any) -> None:
     plugin.include(plugin)
 
 
-@says(
-    "plugins cannot include each other in a circle: 'b' includes 'a', which includes 'b'; take out one of the includes"
-)
+@says("plugins cannot include each other in a circle: 'b' includes 'a', which includes 'b'; remove one of the includes")
 def circle(plugin: Any) -> None:
     between, other = Plugin("between"), Plugin("b")
     plugin.include(between)
@@ -284,7 +282,7 @@ def circle(plugin: Any) -> None:
     other.include(plugin)
 
 
-@says("plugin 'a' includes 'b' already; take this include out")
+@says("plugin 'a' includes 'b' already; remove this include")
 def included_twice(plugin: Any) -> None:
     other = Plugin("b")
     plugin.include(other)
@@ -317,7 +315,7 @@ def test_two_timers_of_one_name_are_refused_as_only_the_name_is_stored() -> None
         @plugin.timer
         async def ring(ctx: Context[TimerFired]) -> None: ...
 
-    with pytest.raises(PluginError, match=r":\d+: timer .*ring stands for two functions, the other at tests/.*:\d+;"):
+    with pytest.raises(PluginError, match=r":\d+: timer .*ring names two functions, the other at tests/.*:\d+;"):
         HandlerRegistry(plugin.handlers())
 
 
@@ -335,5 +333,5 @@ def test_two_dialogs_of_one_name_are_refused_but_one_may_begin_in_several_ways()
         @plugin.command(name)
         async def order(talk: Dialog) -> None: ...
 
-    with pytest.raises(PluginError, match=r":\d+: dialog .*order stands for two functions, the other at tests/.*:\d+;"):
+    with pytest.raises(PluginError, match=r":\d+: dialog .*order names two functions, the other at tests/.*:\d+;"):
         HandlerRegistry(plugin.handlers())

@@ -25,7 +25,7 @@ def command_without_its_name(plugin: Any) -> None:
 
 
 @says(
-    "echo stands where a filter is wanted, but it is async: a handler's decorator needs its parentheses,"
+    "echo is used as a filter, but it is async: a handler's decorator needs its parentheses,"
     " as in @plugin.message(), and a filter is a plain function from an event to a bool"
 )
 def forgotten_parentheses(plugin: Any) -> None:
@@ -60,32 +60,32 @@ def error_handler_without_parentheses(plugin: Any) -> None:
     async def sorry(ctx: Context[Event], error: Exception) -> None: ...
 
 
-@says("'(unclosed' is no regular expression: missing ), unterminated subpattern at position 0")
+@says("'(unclosed' is not a regular expression: missing ), unterminated subpattern at position 0")
 def broken_pattern(plugin: Any) -> None:
     plugin.message(regex("(unclosed"))
 
 
-@says("'0 25 * * *' is no cron expression: bad hour; an example is '0 9 * * 1-5'")
+@says("'0 25 * * *' is not a cron expression: bad hour; an example is '0 9 * * 1-5'")
 def no_such_hour(plugin: Any) -> None:
     plugin.cron("0 25 * * *")
 
 
-@says("9 is no cron expression; give minute, hour, day of month, month, day of week, as in '0 9 * * 1-5'")
+@says("9 is not a cron expression; give minute, hour, day of month, month, day of week, as in '0 9 * * 1-5'")
 def cron_by_hour(plugin: Any) -> None:
     plugin.cron(9)
 
 
-@says("'Europe/Pari' is no time zone; give one of the IANA database, as in 'Europe/Paris'")
+@says("'Europe/Pari' is not a time zone; give one of the IANA database, as in 'Europe/Paris'")
 def unknown_zone(plugin: Any) -> None:
     plugin.cron("0 9 * * *", tz="Europe/Pari")
 
 
-@says("2 is no time zone; give one of the IANA database, as in 'Europe/Paris'")
+@says("2 is not a time zone; give one of the IANA database, as in 'Europe/Paris'")
 def zone_by_offset(plugin: Any) -> None:
     plugin.cron("0 9 * * *", tz=2)
 
 
-@says("every(60) is no time; write every(timedelta(seconds=60))")
+@says("every(60) is not a duration; write every(timedelta(seconds=60))")
 def period_in_seconds(plugin: Any) -> None:
     plugin.every(60)
 
@@ -115,7 +115,7 @@ def included_by_name(plugin: Any) -> None:
     plugin.include("plugins.other")
 
 
-@says('7 is no name of a plugin; write Plugin("dice")')
+@says('7 is not a plugin name; write Plugin("dice")')
 def number_as_a_name(plugin: Any) -> None:
     plugin.include(Plugin(7))  # type: ignore[arg-type]
 

@@ -35,5 +35,5 @@ def test_pages_without_end_that_show_nothing_new_are_noticed() -> None:
     for number in range(MAX_PAGES_WITHOUT_NEWS - 1):
         paging.follow(f"again {number}", is_news=False)
 
-    with pytest.raises(ProtocolError, match="no end"):
+    with pytest.raises(ProtocolError, match="do not end"):
         paging.follow("one more", is_news=False)

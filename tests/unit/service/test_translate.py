@@ -190,7 +190,7 @@ def test_a_page_of_another_shape_is_refused(page: dict[str, Any], problem: str) 
     with pytest.raises(ProtocolError) as caught:
         translate.messages(body(page))
 
-    assert str(caught.value).endswith(f"not its protocol: {problem}")
+    assert str(caught.value).endswith(f"breaks its protocol: {problem}")
 
 
 @pytest.mark.parametrize(

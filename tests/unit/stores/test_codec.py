@@ -227,7 +227,7 @@ def test_damage_never_passes_for_another_value(fields):
 
 
 def test_a_form_of_a_newer_chatbot_says_so():
-    with pytest.raises(StoreTooNew, match="form 2; this chatbot reads up to 1: run a newer one"):
+    with pytest.raises(StoreTooNew, match="has version 2, but this chatbot reads up to 1: run a newer chatbot"):
         codec.decode_action('{"v":2,"kind":"send_message","content":"a"}')
 
 

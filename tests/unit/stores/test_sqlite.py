@@ -99,7 +99,7 @@ class TestTheFile:
             assert await keys(store) == ["a"]
 
     async def test_a_missing_directory_is_named(self, tmp_path):
-        with refusal(f"has no directory to be in: create {tmp_path / 'data'}, or name another file"):
+        with refusal(f"has no directory: create {tmp_path / 'data'}, or name another file"):
             await SqliteStore(tmp_path / "data" / "bot.db").__aenter__()
 
     async def test_a_directory_is_no_store(self, tmp_path):
@@ -133,7 +133,7 @@ class TestTheFile:
         path = tmp_path / "bot.db"
         path.write_text("Dear diary, " * 400)
 
-        with refusal(f"cannot open the store {path}: it is no SQLite database, or is damaged: restore a backup"):
+        with refusal(f"cannot open the store {path}: it is not an SQLite database, or it is damaged: restore a backup"):
             await SqliteStore(path).__aenter__()
 
         assert path.read_text().startswith("Dear diary")
@@ -162,7 +162,7 @@ class TestTheFile:
         connection.close()
 
         async with SqliteStore(path) as store:
-            with pytest.raises(StoreTooNew, match="outbox row b: the store holds a value of form 9"):
+            with pytest.raises(StoreTooNew, match="outbox row b: a stored action has version 9"):
                 await store.pending(BOT)
             assert (await store.row(BOT, ActionKey("a"))).key == "a"
 
@@ -308,7 +308,7 @@ class TestTrouble:
         async with SqliteStore(path) as store:
             await store.commit(BOT, [enqueue("a")])
             path.rename(elsewhere)
-            with refusal(f"the store {path} was moved, deleted or replaced while in use: put the very same file back"):
+            with refusal(f"the store {path} was moved, deleted or replaced while in use: put the same file back"):
                 await store.commit(BOT, [enqueue("b")])
             elsewhere.rename(path)
 
@@ -321,7 +321,7 @@ class TestTrouble:
         async with SqliteStore(path) as store:
             path.rename(tmp_path / "elsewhere.db")
             path.write_bytes(b"")
-            with refusal("put the very same file back, or start again with what is there now"):
+            with refusal("put the same file back, or restart with the new one"):
                 await store.commit(BOT, [enqueue("b")])
 
         assert path.read_bytes() == b""

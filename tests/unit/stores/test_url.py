@@ -29,16 +29,20 @@ async def test_an_absolute_file_lies_where_it_says(tmp_path):
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("chatbot.db", "'chatbot.db' is no store URL: expected sqlite:///FILE or \"memory:\" (for a file of this name: 'sqlite:///chatbot.db')"),
-        ("", "'' is no store URL"),
-        ("redis://host", "'redis:…' is no store that there is: expected sqlite:///FILE or \"memory:\""),
+        (
+            "chatbot.db",
+            "'chatbot.db' is not a store URL: expected sqlite:///FILE or \"memory:\""
+            " (for a file of this name: 'sqlite:///chatbot.db')",
+        ),
+        ("", "'' is not a store URL"),
+        ("redis://host", "'redis:…' is not a supported store: expected sqlite:///FILE or \"memory:\""),
         ("sqlite:chatbot.db", "'sqlite:chatbot.db' needs three slashes and a path: sqlite:///chatbot.db, or sqlite:////absolute/chatbot.db"),
         ("sqlite://chatbot.db", "'sqlite://chatbot.db' needs three slashes"),
-        ("sqlite:///", "'sqlite:///' names no file: expected sqlite:///FILE, without options behind it"),
-        ("sqlite:///dir/", "'sqlite:///dir/' names no file"),
-        ("sqlite:///chatbot.db?mode=ro", "'sqlite:///chatbot.db?mode=ro' names no file"),
-        ("sqlite:///:memory:", "'sqlite:///:memory:' would lose everything at every restart unasked: write"),
-        ("memory:shared", "'memory:shared' has something behind memory:, which takes nothing"),
+        ("sqlite:///", "'sqlite:///' does not name a file: expected sqlite:///FILE, without options"),
+        ("sqlite:///dir/", "'sqlite:///dir/' does not name a file"),
+        ("sqlite:///chatbot.db?mode=ro", "'sqlite:///chatbot.db?mode=ro' does not name a file"),
+        ("sqlite:///:memory:", "'sqlite:///:memory:' would lose all data at each restart: write"),
+        ("memory:shared", "'memory:shared' has text after memory:, which takes none"),
     ],
 )  # fmt: skip
 def test_other_urls_are_refused_with_what_would_be_right(url, sentence):
