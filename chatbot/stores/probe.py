@@ -13,7 +13,7 @@ from typing import Final
 
 from chatbot.errors import StoreError, StoreInUse
 from chatbot.stores.schema import APPLICATION_ID, MIGRATIONS
-from chatbot.stores.sqlite_file import StoreLock
+from chatbot.stores.sqlite_file import StoreLock, hard_linked
 from chatbot.stores.url import file_of, open_store
 
 NEEDED_BYTES: Final = 100 * 1024 * 1024
@@ -112,6 +112,8 @@ def _unusable(file: Path) -> str | None:
         return f"its directory {directory} is not there: create it, or name another file"
     if file.is_dir():
         return f"{file} is a directory: name a file in it"
+    if os.name == "posix" and file.exists() and (names := file.stat().st_nlink) > 1:
+        return hard_linked(file, names)
     if not has_access(directory, os.W_OK | os.X_OK):
         return f"this user cannot write its directory {directory}, in which its log and lock files are created"
     beside = (file.with_name(f"{file.name}{suffix}") for suffix in ("", "-wal", "-shm", ".lock"))

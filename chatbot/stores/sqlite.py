@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -21,10 +22,10 @@ from chatbot.model import UserId
 from chatbot.stores import codec, queries, rows
 from chatbot.stores.queries import SqlStore
 from chatbot.stores.sql import Plan, execute, run
-from chatbot.stores.sqlite_file import SqliteFile, StoreLock
+from chatbot.stores.sqlite_file import CHECKPOINT_SECONDS, SqliteFile, StoreLock
 from chatbot.stores.statements import statements
 from chatbot.stores.writer import Job, Writer
-from chatbot.stores.writes import Write
+from chatbot.stores.writes import RenameBot, SaveBot, Write
 
 T = TypeVar("T")
 
@@ -87,8 +88,12 @@ class SqliteStore(SqlStore):
         writer = self._open_writer()
         # Encoded here, not in the writer: what cannot be stored must fail this caller, not the group it would be in.
         asked = statements(bot, writes)
-        if asked:
-            await writer.submit(partial(execute, statements=asked))
+        if not asked:
+            return
+        if any(isinstance(write, SaveBot | RenameBot) for write in writes):
+            # Whoever copies the file alone must at least not lose who the bots are.
+            self._transactions.is_checkpoint_due = True
+        await writer.submit(partial(execute, statements=asked))
 
     def stop_began(self) -> None:
         """See `EndableStore.stop_began`."""
@@ -141,6 +146,8 @@ class _Transactions:
         self._is_between_runs = is_between_runs
         self._connection: sqlite3.Connection | None = None
         self.ends_in_order = True
+        self.is_checkpoint_due = False
+        self._checkpointed_at = 0.0
 
     def open(self) -> queries.LastHolder:
         """Open the file and record this process as its holder; return how the last holder ended."""
@@ -154,6 +161,7 @@ class _Transactions:
         except sqlite3.Error as error:
             self._drop()
             raise self._file.explain(error, "open") from error
+        self._checkpoint(self._connection)
         return last
 
     def close(self) -> None:
@@ -179,11 +187,18 @@ class _Transactions:
             connection = self._connected()
             if not _write_together(connection, group):
                 _write_separately(connection, group)
+            if self.is_checkpoint_due or time.monotonic() - self._checkpointed_at >= CHECKPOINT_SECONDS:
+                self._checkpoint(connection)
         except Exception as error:  # handed to the tasks that wait, which log or raise it
             self._drop()
             for job in group:
                 job.error = self._error(error)
                 job.error.__cause__ = error
+
+    def _checkpoint(self, connection: sqlite3.Connection) -> None:
+        self.is_checkpoint_due = False
+        self._file.checkpoint(connection)
+        self._checkpointed_at = time.monotonic()
 
     def _error(self, error: Exception) -> StoreError:
         """Return a new error for each job, because each is raised in a different task."""

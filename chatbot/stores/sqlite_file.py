@@ -30,6 +30,9 @@ Pages that many threads change repeatedly are then written once. This takes a th
 default of 1,000 pages.
 """
 
+CHECKPOINT_SECONDS: Final = 60.0
+"""How old the file alone may be while bots write: a copy without its write-ahead log is then not far behind."""
+
 LOG_BYTES: Final = 64 * 1024 * 1024
 """The size to which the write-ahead log is truncated after a huge commit."""
 
@@ -166,9 +169,17 @@ class SqliteFile:
         name = getattr(error, "sqlite_errorname", type(error).__name__)
         return StoreError(f"cannot {doing} the store {self.path}: {remedy or error} ({name})")
 
+    def checkpoint(self, connection: sqlite3.Connection) -> None:
+        """Copy the write-ahead log into the file, as far as readers allow, so that a copy of the file alone is recent.
+
+        A failure is not reported: the log still has everything, and the next write meets the same fault.
+        """
+        with suppress(sqlite3.Error):
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
     def _create(self) -> None:
-        is_new = not self.path.exists()
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, _OWNER_ONLY))
+        is_new = create_for_owner(self.path)
+        self._refuse_hard_links()
         for suffix in ("", "-wal", "-shm"):
             with suppress(FileNotFoundError, PermissionError):
                 restrict_to_owner(self.path.with_name(self.path.name + suffix))
@@ -176,12 +187,49 @@ class SqliteFile:
             _sync_directory(self.path.parent)
         self._identity = self._identify()
 
+    def _refuse_hard_links(self) -> None:
+        """Refuse a file with several names: lock and write-ahead log belong to a name, and two would damage the file.
+
+        Raises:
+            StoreError: it has several names.
+        """
+        if os.name == "posix" and (names := os.stat(self.path).st_nlink) > 1:
+            raise StoreError(hard_linked(self.path, names))
+
     def _identify(self) -> tuple[int, int] | None:
         try:
             found = os.stat(self.path)
         except FileNotFoundError:
             return None
         return found.st_dev, found.st_ino
+
+
+def hard_linked(path: Path, names: int) -> str:
+    """Return the problem of a store whose file has several names, and its remedy."""
+    return (
+        f"the store {path} has {names} hard links, and another process may use it by another name: "
+        f"make it a file of its own (cp {path.name} copy && mv copy {path.name}), or delete the other names"
+    )
+
+
+def create_for_owner(path: Path) -> bool:
+    """Create an empty file that only its owner can read, unless it exists; return whether it was created.
+
+    What root creates is given to the owner of the directory: the service's own user must be able to use it later.
+    SQLite gives the files beside its database to the database's owner itself.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+    except FileExistsError:
+        os.close(os.open(path, os.O_RDWR))  # says now whether this user may write it
+        return False
+    try:
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            owner = path.parent.stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def restrict_to_owner(path: Path) -> None:
@@ -238,6 +286,7 @@ class StoreLock:
             StoreError: the lock file cannot be created.
         """
         try:
+            create_for_owner(self._path)
             self._lock.acquire()
         except Timeout as error:
             msg = f"the store {self._store} is in use by {self._holder()}: stop that one first, or name another file"

@@ -124,7 +124,9 @@ def test_what_root_leaves_in_the_directory_of_the_bots_is_its_owners(place: Path
     while not (directory / "watchdog.stack").exists():  # the watchdog's thread makes it in its own time
         time.sleep(0.01)
     made = {path.name: path.lstat() for path in directory.rglob("*")}
+    made |= {path.name: path.lstat() for path in (place / "state").glob("chatbot.db*")}
 
+    assert {"chatbot.db", "chatbot.db-wal", "chatbot.db-shm", "chatbot.db.lock"} <= made.keys()
     assert {"emulator.db", "emulator.db.lock", "control.sock", "watchdog.stack", "run.json"} <= made.keys()
     assert {(found.st_uid, found.st_gid) for found in made.values()} == {(NOBODY, NOBODY)}
     assert bots.stop() == 0

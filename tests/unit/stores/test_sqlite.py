@@ -11,17 +11,21 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from chatbot.actions import ActionKey, SendMessage
 from chatbot.errors import StateError, StoreError, StoreInUse, StoreTooNew
 from chatbot.model import ThreadId, UserId
-from chatbot.stores.records import OutboxRow, ThreadRecord
+from chatbot.stores import sqlite
+from chatbot.stores.probe import probe_store
+from chatbot.stores.records import BotRecord, OutboxRow, ThreadRecord
 from chatbot.stores.sqlite import SqliteStore
-from chatbot.stores.writes import Enqueue, MarkSeen, SaveThread
+from chatbot.stores.writes import Enqueue, MarkSeen, SaveBot, SaveThread
 from tests.rights import as_ordinary_user
 
 BOT = UserId("8:acs:bot")
@@ -96,6 +100,47 @@ class TestTheFile:
         async with store:
             await store.commit(BOT, [enqueue("a")])
         async with store:
+            assert await keys(store) == ["a"]
+
+    async def test_a_plain_copy_of_a_file_in_use_knows_who_the_bots_are(self, tmp_path):
+        bot = BotRecord("desk", "contoso", BOT, 7)
+        async with SqliteStore(tmp_path / "chatbot.db") as store:
+            await store.commit(BOT, [SaveBot(bot)])
+            await anyio.to_thread.run_sync(shutil.copyfile, tmp_path / "chatbot.db", tmp_path / "copy.db")
+        async with SqliteStore(tmp_path / "copy.db") as copy:
+            assert await copy.bots() == [bot]
+
+    async def test_a_plain_copy_of_a_file_in_use_is_never_empty(self, tmp_path):
+        async with SqliteStore(tmp_path / "chatbot.db"):
+            await anyio.to_thread.run_sync(shutil.copyfile, tmp_path / "chatbot.db", tmp_path / "copy.db")
+        connection = sqlite3.connect(tmp_path / "copy.db")
+
+        assert connection.execute("SELECT count(*) FROM bot").fetchone() == (0,)
+        connection.close()
+
+    async def test_the_log_is_worked_into_the_file_at_intervals(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(sqlite, "CHECKPOINT_SECONDS", 0.0)
+        async with SqliteStore(tmp_path / "chatbot.db") as store:
+            await store.commit(BOT, [enqueue("a")])
+            await store.commit(BOT, [enqueue("b")])
+            await anyio.to_thread.run_sync(shutil.copyfile, tmp_path / "chatbot.db", tmp_path / "copy.db")
+        async with SqliteStore(tmp_path / "copy.db") as copy:
+            assert "a" in await keys(copy)
+
+    async def test_a_file_with_a_second_name_is_refused_by_each_of_them(self, tmp_path):
+        async with SqliteStore(tmp_path / "chatbot.db") as store:
+            await store.commit(BOT, [enqueue("a")])
+        (tmp_path / "other").mkdir()
+        os.link(tmp_path / "chatbot.db", tmp_path / "other" / "chatbot.db")
+
+        for name in ("chatbot.db", "other/chatbot.db"):
+            with refusal("has 2 hard links, and another process may use it by another name: make it a file of its own"):
+                async with SqliteStore(tmp_path / name):
+                    pass
+        probe = await anyio.to_thread.run_sync(partial(probe_store, "sqlite:///chatbot.db", base_dir=tmp_path))
+        assert "2 hard links" in str(probe.problem)
+        (tmp_path / "other" / "chatbot.db").unlink()
+        async with SqliteStore(tmp_path / "chatbot.db") as store:
             assert await keys(store) == ["a"]
 
     async def test_a_missing_directory_is_named(self, tmp_path):
