@@ -25,7 +25,7 @@ from chatbot.polling.cadence import Cadence
 from chatbot.runtime.bot_users import lost_identities, note_users, noted_users
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.observe.counters import BotCounters
-from chatbot.runtime.observe.instrumented_service import CountedService, CountedTokens
+from chatbot.runtime.observe.instrumented_service import CountedTokens, counted
 from chatbot.runtime.observe.log_context import LoggedWork
 from chatbot.runtime.plugins import Plugins
 from chatbot.service.acs import AcsResource
@@ -321,7 +321,7 @@ async def _identity(
     record = await store.find_bot(name, connection.resource)
     user = config.user or (record.user if record else await resource.create_user())
     tokens = CountedTokens(connection.tokens(resource, user, config), counters)
-    service = CountedService(resource.chat(user, tokens), counters)
+    service = counted(resource.chat(user, tokens), counters)
     server_ms = await server_ms_of(service)
     if record is None or record.user != user:
         if record is not None:

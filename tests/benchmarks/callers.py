@@ -25,7 +25,7 @@ from chatbot.model import ThreadId, UserId
 from chatbot.plugin import Plugin
 from chatbot.polling.cadence import Cadence
 from chatbot.runtime.observe.counters import BotCounters
-from chatbot.runtime.observe.instrumented_service import CountedService
+from chatbot.runtime.observe.instrumented_service import counted
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
 from chatbot.service.credentials import StaticToken
@@ -144,7 +144,7 @@ async def our_bot(endpoint: str, seconds: float) -> float:
         await store.commit(BOT_USER, [SaveThread(ThreadRecord(thread, floor=now, base=now)) for thread in THREADS])
         bot = Bot(
             name="quiet",
-            service=CountedService(chat, counters),
+            service=counted(chat, counters),
             store=store,
             dispatcher=Dispatcher([plugin], bot=BotInfo("quiet", BOT_USER, "Quiet")),
             settings=BotSettings(cadence=Cadence(interval=0.3, idle=0.3, rate=1000)),
