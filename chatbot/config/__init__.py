@@ -1,7 +1,7 @@
-"""What operators write in bots.yaml: read, checked whole, and handed on as frozen settings.
+"""Read and validate bots.yaml, and return it as frozen settings.
 
-The names below are loaded when the first of them is used. pydantic takes a while to load, and commands that must answer
-soon, such as `chatbot status`, need only `source_location`.
+The names below are imported on first use: pydantic takes long to import, and commands that must answer soon, such as
+`chatbot status`, need only `source_location`.
 """
 
 from importlib import import_module

@@ -1,13 +1,12 @@
-"""A YAML file as plain data that still knows where every value stands. No schema here; that comes after.
+"""Read YAML files as plain data with the source location of every value. The schema is checked later.
 
 Read as YAML 1.2's core schema: `no`, `on` and `2026-11-23` are text; true, false, null and numbers are not.
-Anchors, aliases and merge keys work; duplicate keys and aliases that multiply beyond all measure are refused.
+Anchors, aliases and merge keys work; duplicate keys and aliases that expand to too many values are refused.
 
-Several files as one: `include` at the top of bots.yaml names files, relative to the one that names them.
-
-What the including file says itself goes before what it includes; of two that it includes, the later goes before. `log`,
-`server`, `event_grid` and `emulator` are put together key by key. Each bot is written in one file: two of one name are
-a mistake.
+Several files can form one configuration: `include` at the top of bots.yaml names files, relative to the including one.
+Settings of the including file take precedence over included ones; of two included files, the later one takes
+precedence. `log`, `server`, `event_grid` and `emulator` are merged key by key. Each bot is written in one file: two
+bots of the same name are an error.
 """
 
 from __future__ import annotations
@@ -54,14 +53,14 @@ for _tag, _pattern, _first in (
 
 @dataclass(slots=True)
 class Document:
-    """What a file says.
+    """The content of a file.
 
     Args:
         data: mappings, lists, text, numbers, booleans, None, and `SecretStr` for `!secret`.
-        values, keys: where each value, and each key, stands.
-        problems: what is wrong already, each with its place and its path in the data.
-        others: the names of the files that it includes, and those include.
-        is_complete: whether all of them could be read.
+        values, keys: the source location of each value, and of each key.
+        problems: the problems found so far, each with its place and its path in the data.
+        others: the names of all files that it includes, directly or indirectly.
+        is_complete: whether all included files could be read.
     """
 
     source: SourceText
@@ -73,7 +72,7 @@ class Document:
     is_complete: bool = True
 
     def place(self, path: DataPath, *, of_key: bool = False) -> SourceLocation:
-        """Where the value (or key) at this path stands; what is missing, where it would belong."""
+        """Return the location of the value (or key) at this path; if it is missing, the location where it belongs."""
         first, second = (self.keys, self.values) if of_key else (self.values, self.keys)
         place = first.get(path) or second.get(path)
         if place is None and path:
@@ -81,21 +80,21 @@ class Document:
         return place or SourceLocation(self.source, 1, 1)
 
     def problem(self, path: DataPath, text: str, *, of_key: bool = False) -> Problem:
-        """Something to be said about the value (or key) at this path."""
+        """Return a problem of the value (or key) at this path."""
         return Problem(self.place(path, of_key=of_key), path, text)
 
     def refuse(self, path: DataPath, text: str) -> None:
-        """Note that something is wrong with the value at this path."""
+        """Add a problem of the value at this path."""
         self.problems.append(self.problem(path, text))
 
 
 def read_document(name: str, text: str, environ: Mapping[str, str], directory: Path) -> Document:
-    """Read a YAML text; what is wrong with it is in the document's `problems`, never raised.
+    """Read a YAML text. Problems are never raised, but listed in the document's `problems`.
 
     Args:
         name: the file as the user named it.
-        environ: what `${…}` and `!secret env:` look into.
-        directory: where the paths of `!secret file:` start.
+        environ: the environment variables for `${…}` and `!secret env:`.
+        directory: paths of `!secret file:` are relative to it.
     """
     document = Document(SourceText.of(name, text))
     try:
@@ -135,11 +134,11 @@ def _unreadable(source: SourceText, error: Exception) -> Problem:
 
 
 class _TooMuchError(Exception):
-    """The aliases of the file multiply it beyond measure."""
+    """The aliases of the file expand to too many values."""
 
 
 class _Builder:
-    """Turns composed nodes into plain data, noting places and problems on the way."""
+    """Converts composed nodes to plain data, and records locations and problems."""
 
     def __init__(self, document: Document, environ: Mapping[str, str], directory: Path) -> None:
         self._document = document
@@ -152,7 +151,7 @@ class _Builder:
         try:
             return self._value(root, path)
         except _TooMuchError:
-            self._problem(root, (), f"aliases make more than {_MAX_VALUES:,} values; write fewer")
+            self._problem(root, (), f"aliases expand to more than {_MAX_VALUES:,} values; use fewer")
             return None
 
     def _value(self, node: yaml.Node, path: DataPath) -> Any:
@@ -191,7 +190,7 @@ class _Builder:
             here = (*path, key)
             if key in own:
                 first = self._document.keys[here].line
-                self._problem(key_node, here, f"this key is given twice (first in line {first}); keep one")
+                self._problem(key_node, here, f"this key is duplicated (first in line {first}); remove one")
                 continue
             self._document.keys[here] = self._place(key_node)
             own[key] = self._value(value_node, here)
@@ -225,7 +224,7 @@ class _Builder:
         return self._unknown_tag(node, path)
 
     def _unknown_tag(self, node: yaml.Node, path: DataPath) -> None:
-        self._problem(node, path, f"the tag {node.tag} is not known here (only !secret is)")
+        self._problem(node, path, f"unknown tag {node.tag}; only !secret is supported")
 
     def _interpolated(self, node: yaml.Node, path: DataPath) -> Any:
         try:
@@ -233,7 +232,7 @@ class _Builder:
         except InterpolationError as error:
             return self._problem(node, path, str(error))
         if "settings" not in path and (wrong := _UNUSABLE.search(text)):
-            what = f"a character that no text or file name can have, U+{ord(wrong[0]):04X}; remove it"
+            what = f"a character that no text or file name can contain, U+{ord(wrong[0]):04X}; remove it"
             return self._problem(node, path, what)
         return text
 
@@ -253,8 +252,8 @@ class _Builder:
             try:
                 return SecretStr(read_secret(file))
             except UnreadableError as error:
-                return self._problem(node, path, f"the secret file {file} cannot be used: {error}")
-        return self._problem(node, path, "a secret is written !secret env:NAME or !secret file:PATH")
+                return self._problem(node, path, f"the secret file {file} cannot be read: {error}")
+        return self._problem(node, path, "write a secret as !secret env:NAME or !secret file:PATH")
 
     def _problem(self, node: yaml.Node, path: DataPath, text: str) -> None:
         self._document.problems.append(Problem(self._place(node), path, text))
@@ -273,11 +272,11 @@ _EXPECTED: Final = "this must be a file, or a list of files (conf.d/*.yaml)"
 
 
 def read_files(path: Path, environ: Mapping[str, str]) -> Document:
-    """Read a file and all that it includes; what is wrong is in the document's `problems`.
+    """Read a file and all files that it includes. Problems are listed in the document's `problems`.
 
     Args:
-        path: the file, as the user named it: the others are named after it.
-        environ: what `${…}` and `!secret env:` look into.
+        path: the file, as the user named it; the names of the others derive from it.
+        environ: the environment variables for `${…}` and `!secret env:`.
 
     Raises:
         UnreadableError: the file itself cannot be read.
@@ -292,7 +291,7 @@ class _Reader:
         self._open: list[Path] = []
 
     def read(self, path: Path, text: str) -> Document:
-        """A file with all that it includes."""
+        """Reads a file and all files that it includes."""
         own = read_document(str(path), text, self._environ, path.absolute().parent)
         self._open.append(path)
         included = [self._included(own, place, file) for place, file in _files(own)]
@@ -304,25 +303,25 @@ class _Reader:
         return whole
 
     def _included(self, own: Document, at: DataPath, path: Path) -> Document | None:
-        """A file that another names at this place; None, with a problem there, if it cannot be had."""
+        """Return an included file; None, with a problem at the including place, if it cannot be read."""
         if _real(path) in {_real(one) for one in self._open}:
             circle = " → ".join(map(str, [*self._open, path]))
-            own.refuse(at, f"this leads in a circle: {circle}; remove one of these")
+            own.refuse(at, f"circular include: {circle}; remove one `include`")
             return None
         if (known := self._read.get(_real(path))) is not None:
             return known
         if len(self._read) + len(self._open) >= MAX_FILES:
-            own.refuse(at, f"this makes more than {MAX_FILES} files; include fewer")
+            own.refuse(at, f"more than {MAX_FILES} files in total; include fewer")
             return None
         try:
             text = read_text(path)
         except UnreadableError as error:
-            remedy = "; name one that there is" if isinstance(error, MissingError) else ""
+            remedy = "; name an existing file" if isinstance(error, MissingError) else ""
             own.refuse(at, f"{path}{f':{error.line}' if error.line else ''}: {error}{remedy}")
             return None
         document = self.read(path, text)
         if document.data is not None and not isinstance(document.data, dict):
-            what = "this file is not a mapping; write settings into it, such as bots:"
+            what = "this file is not a mapping; write settings such as bots: at its top"
             document.problems.append(Problem(SourceLocation(document.source, 1, 1), (), what))
             document.data = None
         document.is_complete &= document.data is not None or not document.problems
@@ -330,12 +329,12 @@ class _Reader:
 
 
 def _real(path: Path) -> Path:
-    """The path without links; as far as it can be followed where links lead in a circle."""
+    """Return the path with links resolved, as far as possible if links form a cycle."""
     return Path(os.path.realpath(path))
 
 
 def _files(document: Document) -> Iterator[tuple[DataPath, Path]]:
-    """The files that a document includes, each with the place where it is named."""
+    """Yield the files that a document includes, each with the location of its name."""
     given = document.data.get("include") if isinstance(document.data, dict) else None
     entries = given if isinstance(given, list) else [] if given is None else [given]
     for index, entry in enumerate(entries):
@@ -347,7 +346,7 @@ def _files(document: Document) -> Iterator[tuple[DataPath, Path]]:
 
 
 def _matching(including: Path, entry: str) -> list[Path]:
-    """The file of this name, or all files of this pattern, in the order of their names; none is none."""
+    """Return the file of this name, or all files that match this pattern, sorted by name."""
     directory, name = including.parent, str(without_tilde(entry))
     if not glob.has_magic(name):
         return [directory / name]
@@ -370,17 +369,17 @@ def _merge_included(own: Document, included: list[Document]) -> Document:
 
 
 def _data_of_included(document: Document) -> dict[str, Any]:
-    """What an included file has for others: places for anchors, and what it includes itself, are its own."""
+    """Return the settings of an included file that count for the including one: all but `include` and anchors (x-…)."""
     data = document.data or {}
     return {key: value for key, value in data.items() if key != "include" and not key.startswith("x-")}
 
 
 def _merge_over(merged: Document, upper: Document, data: Mapping[str, Any]) -> None:
-    """Put what a document says over what is there."""
+    """Merge the settings of a document over those merged so far."""
     for key, value in data.items():
         lower = merged.data.get(key)
         if key == "version" and lower not in (None, value):
-            text = f"{merged.place((key,))} says another version; write the same in both"
+            text = f"{merged.place((key,))} has a different version; write the same in both"
             upper.refuse((key,), text)
         elif key == "bots" and lower is not None and not (isinstance(value, dict) and isinstance(lower, dict)):
             _keep_mapping(merged, upper, value)
@@ -392,11 +391,11 @@ def _merge_over(merged: Document, upper: Document, data: Mapping[str, Any]) -> N
 
 
 def _keep_mapping(merged: Document, upper: Document, bots: object) -> None:
-    """Where two say what bots there are, and one of them does not say it as a mapping."""
-    if bots is None:  # `bots:` with nothing below it, because all bots are in other files
+    """Merge `bots` of two documents one of which has no mapping there."""
+    if bots is None:  # an empty `bots:`, because all bots are in other files
         return
     if isinstance(merged.data["bots"], dict):
-        merged.data["bots"] = bots  # what is wrong with it is found as if it stood alone
+        merged.data["bots"] = bots  # its problem is reported by the validation, as in a single file
         _copy_places(merged, upper, ("bots",))
 
 
@@ -406,7 +405,7 @@ def _merge_keys(merged: Document, upper: Document, key: str, mapping: Mapping[st
         path = (key, name)
         first, second = merged.place(path, of_key=True), upper.place(path, of_key=True)
         if key == "bots" and name in values and first != second:
-            text = f"there is a bot of this name at {first} already; keep one, or give it another name"
+            text = f"a bot of this name exists at {first}; rename or remove one"
             upper.problems.append(Problem(second, path, text))
             continue
         values[name] = value

@@ -1,4 +1,4 @@
-"""Pydantic's findings as sentences for whoever wrote it: what stands there and what to write instead."""
+"""Convert errors of pydantic to sentences for the author of bots.yaml: what is wrong and what to write instead."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _KINDS: Final = {
 
 
 def explain_errors(error: ValidationError, document: Document, data: Any) -> list[Problem]:
-    """Make problems of what pydantic found.
+    """Convert pydantic's errors to problems.
 
-    Left out is what has been told already: of values of which the document has a problem of its own, of keys that are
-    missing because they are misspelt, or that may be in a file which could not be read.
+    Errors that follow from a known problem are left out: those of values with a problem of their own, and of keys that
+    are missing because they are misspelled or may be in a file that could not be read.
 
     Args:
-        document: what the file says.
-        data: what of it was validated.
+        document: the content of the file.
+        data: the validated part of it.
     """
     findings = error.errors(include_url=False)
     misspelt = {_misspelled_at(one, data) for one in findings}
@@ -48,7 +48,9 @@ def explain_errors(error: ValidationError, document: Document, data: Any) -> lis
         path, kind = _path(one["loc"], data), one["type"]
         is_told = any(_is_known(path, kind, known.path) for known in document.problems)
         is_elsewhere = kind == "missing" and (path in misspelt or (len(path) == 1 and not document.is_complete))
-        is_short_of_wrong_ones = kind == "too_short" and one["input"]  # it counts what is right; the others are told
+        is_short_of_wrong_ones = (
+            kind == "too_short" and one["input"]
+        )  # pydantic counts valid items only; the invalid ones are reported themselves
         if not (is_told or is_elsewhere or is_short_of_wrong_ones):
             problems.append(_problem(one, document, path))
     return problems
@@ -64,7 +66,7 @@ def _problem(details: ErrorDetails, document: Document, path: DataPath) -> Probl
 
 
 def _misspelled_at(details: ErrorDetails, data: Any) -> DataPath | None:
-    """The path of the key that an unknown one was probably meant to be."""
+    """Return the path of the known key that an unknown one was probably meant to be."""
     if details["type"] != "extra_forbidden":
         return None
     *above, key = _path(details["loc"], data)
@@ -73,14 +75,14 @@ def _misspelled_at(details: ErrorDetails, data: Any) -> DataPath | None:
 
 
 def _is_known(path: DataPath, kind: str, known: DataPath) -> bool:
-    """Whether a finding comes of a problem that is known: of the value itself, of what holds it, or of a part of it."""
+    """Return whether an error follows from a known problem of the value, of its container, or of a part of it."""
     if not known:
         return False
     return known == path[: len(known)] or (kind == "value_error" and path == known[: len(path)])
 
 
 def _path(loc: tuple[int | str, ...], data: Any) -> DataPath:
-    """The steps that are in the data, plus the missing key at the end, without pydantic's own markers."""
+    """Return the path in the data, with a missing key at the end, without pydantic's own markers."""
     path: list[str | int] = []
     for index, step in enumerate(loc):
         if str(step).startswith("<"):  # the tag of one kind of `service`
@@ -104,7 +106,7 @@ def _sentence(details: ErrorDetails) -> str:
         expected = [word.strip("'") for word in str(context["expected"]).replace(" or ", ", ").split(", ")]
         return f"{_quoted(value)} is not {_one_of(expected)}{_suggestion(str(value), expected)}"
     if isinstance(value, SecretStr):
-        return "a secret cannot stand here, because this is shown to people"
+        return "a secret is not allowed here, because this value is shown to people"
     quoted = f' (put it in quotes: "{value}")' if isinstance(value, int | float) else ""
     sentence = _KINDS.get(kind, details["msg"])
     return sentence.format(value=_quoted(value), quoted=quoted, **context)
@@ -112,12 +114,12 @@ def _sentence(details: ErrorDetails) -> str:
 
 def _unknown(path: DataPath) -> str:
     known = _keys_at(path[:-1])
-    hint = _suggestion(str(path[-1]), known) or f" (known are {', '.join(known)})"
-    return f"this key is not known{hint}"
+    hint = _suggestion(str(path[-1]), known) or f" (known keys: {', '.join(known)})"
+    return f"unknown key{hint}"
 
 
 def _keys_at(path: DataPath) -> list[str]:
-    """The keys that the model behind this path takes."""
+    """Return the keys of the model at this path."""
     annotation: Any = Config
     for step in path:
         model = _model_in(annotation)
@@ -127,7 +129,7 @@ def _keys_at(path: DataPath) -> list[str]:
 
 
 def _model_in(annotation: Any) -> Any:
-    """The model that an annotation is made of: `dict[str, M]`, `tuple[M, ...]`, `M | None`, or `M`."""
+    """Return the model in an annotation: `dict[str, M]`, `tuple[M, ...]`, `M | None`, or `M`."""
     for part in get_args(annotation):
         if (found := _model_in(part)) is not None:
             return found

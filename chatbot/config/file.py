@@ -1,4 +1,4 @@
-"""The text of a configuration file, read with care: it may be anything."""
+"""Read the text of a configuration file; the path may name anything, such as a device or a pipe."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MAX_SECRET_BYTES: Final = 65_536
 """Bytes."""
 
 _OPEN_FLAGS: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
-"""Opening a pipe without a writer does not wait for one; opening a terminal does not adopt it."""
+"""Do not wait for the writer of a pipe, and do not make a terminal the controlling one."""
 
 
 class UnreadableError(Exception):
     """A file cannot be read as text; the message says why and what to do.
 
     Args:
-        line: where in it; 0 is all of it.
+        line: the line; 0 for the whole file.
     """
 
     def __init__(self, text: str, line: int = 0) -> None:
@@ -32,15 +32,15 @@ class UnreadableError(Exception):
 
 
 class MissingError(UnreadableError):
-    """There is no such file."""
+    """The file does not exist."""
 
 
 def read_text(path: Path) -> str:
-    """The text of a file.
+    """Return the text of a file.
 
     Raises:
-        MissingError: there is none.
-        UnreadableError: it is not for us.
+        MissingError: the file does not exist.
+        UnreadableError: it is not a readable text file.
     """
     content = _read(path, MAX_BYTES)
     try:
@@ -51,12 +51,12 @@ def read_text(path: Path) -> str:
 
 
 def read_secret(path: Path) -> str:
-    """Return the secret that a file holds, without the byte order mark and the blanks around it.
+    """Return the secret in a file, without byte order mark and surrounding white space.
 
-    Windows writes marks: PowerShell's `>` also writes UTF-16.
+    Windows programs write byte order marks, and PowerShell's `>` writes UTF-16.
 
     Raises:
-        UnreadableError: the file cannot be read, or holds no secret. The message does not quote the file.
+        UnreadableError: the file cannot be read or is empty. The message does not quote the file.
     """
     content = _read(path, MAX_SECRET_BYTES)
     is_utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -74,7 +74,7 @@ def read_secret(path: Path) -> str:
 
 
 def without_tilde(name: str) -> Path:
-    """Return a path with `~` replaced by the home directory; as it is where nobody has such a directory."""
+    """Return a path with `~` replaced by the home directory; unchanged if there is no such directory."""
     try:
         return Path(name).expanduser()
     except RuntimeError:
@@ -82,17 +82,17 @@ def without_tilde(name: str) -> Path:
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
-    """Return the bytes of a regular file, at most `largest` of them.
+    """Return the bytes of a regular file, at most `max_bytes` of them.
 
-    Whoever writes a configuration can name a device or a pipe: opening one must not wait for a writer, and reading one
-    must not fill the memory.
+    A configuration can name a device or a pipe: opening one must not wait for a writer, and reading one must not fill
+    the memory.
 
     Raises:
         MissingError: there is no such file.
         UnreadableError: it is not a regular file, is too large, or cannot be read.
     """
     try:
-        _require_regular(os.stat(path).st_mode)  # first, because opening alone wakes some devices
+        _require_regular(os.stat(path).st_mode)  # checked before opening, because opening alone affects some devices
         descriptor = os.open(path, os.O_RDONLY | _OPEN_FLAGS)
         try:
             _require_regular(os.fstat(descriptor).st_mode)
@@ -106,11 +106,11 @@ def _read(path: Path, max_bytes: int) -> bytes:
     except OSError as error:
         message = f"this cannot be read: {os.strerror(error.errno or 0)}"
         raise UnreadableError(message) from None
-    except ValueError:  # a NUL, or half of a surrogate pair
-        message = "this cannot be the name of a file"
+    except ValueError:  # the name contains a NUL or a lone surrogate
+        message = "this is not a valid file name"
         raise UnreadableError(message) from None
     if len(content) > max_bytes:
-        message = f"this is larger than {max_bytes:,} bytes; is it the right file?"
+        message = f"this file is larger than {max_bytes:,} bytes; name the right file"
         raise UnreadableError(message)
     return content
 
@@ -119,5 +119,5 @@ def _require_regular(mode: int) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(mode):
-        message = "this is not a regular file; name one"
+        message = "this is not a regular file"
         raise UnreadableError(message)

@@ -1,4 +1,4 @@
-"""`${VARIABLE}` in the values of bots.yaml, as Compose does it. Pure: the environment is an argument.
+"""Replace `${VARIABLE}` in the values of bots.yaml, with the syntax of Compose. Pure: the environment is an argument.
 
     ${V}            its value; an error if it is not set
     ${V:-default}   `default` if V is unset or empty         ${V-default}   if it is unset
@@ -6,7 +6,7 @@
     ${V:+other}     `other` if V is set and not empty        ${V+other}     if it is set
     $V              the same as ${V}                         $$             a dollar sign
 
-Defaults may hold variables of their own. Unlike in Compose, an unset variable is never taken for empty text.
+Defaults may contain variables. Unlike in Compose, an unset variable without a default is an error.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _MAX_DEPTH: Final = 20
 
 
 class InterpolationError(ValueError):
-    """A `$` that stands for nothing; the message says for what it might have stood."""
+    """A variable cannot be replaced; the message says why and what to write."""
 
 
 def interpolate(text: str, environ: Mapping[str, str]) -> str:
     """Replace every variable in a value.
 
     Raises:
-        InterpolationError: a variable is not set, or a `$` begins nothing.
+        InterpolationError: a variable is not set, or a `$` begins no variable.
     """
     return _replace(text, environ, depth=0)
 
@@ -46,7 +46,7 @@ def _replace(text: str, environ: Mapping[str, str], depth: int) -> str:
 
 
 def _variable(text: str, dollar: int, environ: Mapping[str, str], depth: int) -> tuple[str, int]:
-    """The value of what begins at this `$`, and where the text goes on."""
+    """Return the value of the variable that begins at this `$`, and the position after it."""
     if text.startswith("$$", dollar):
         return "$", dollar + 2
     braced = text.startswith("${", dollar)
@@ -59,7 +59,7 @@ def _variable(text: str, dollar: int, environ: Mapping[str, str], depth: int) ->
     end = _closing_brace(text, name.end())
     operator = _OPERATOR.match(text, name.end())
     if operator is None and end != name.end():
-        message = f"${{{text[dollar + 2 : end]}}} is not understood (try ${{{name[0]}}} or ${{{name[0]}:-default}})"
+        message = f"${{{text[dollar + 2 : end]}}} is not valid (try ${{{name[0]}}} or ${{{name[0]}:-default}})"
         raise InterpolationError(message)
     mark = operator[0] if operator else ""
     return _value(name[0], mark, text[name.end() + len(mark) : end], environ, depth), end + 1

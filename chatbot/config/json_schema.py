@@ -1,4 +1,4 @@
-"""bots.yaml as a JSON Schema (draft 2020-12), for editors: what may stand where, what it means, what is the default."""
+"""The JSON Schema (draft 2020-12) of bots.yaml for editors: allowed keys and values, their meaning, and defaults."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class _Generator(GenerateJsonSchema):
 
 
 def json_schema(plugins: Mapping[str, type[BaseModel] | None], *, is_part: bool = False) -> dict[str, Any]:
-    """The schema.
+    """Return the schema.
 
     Args:
-        plugins: the settings of each plugin that is known, by the name under which bots.yaml knows it; None takes none.
-        is_part: of a file that bots.yaml includes, in which nothing must be.
+        plugins: the settings model of each known plugin, by its name in bots.yaml; None if it takes no settings.
+        is_part: return the schema of an included file, in which no key is required.
     """
     generated: _Json = models.Config.model_json_schema(schema_generator=_Generator)
     definitions = generated["$defs"]
@@ -68,7 +68,7 @@ def json_schema(plugins: Mapping[str, type[BaseModel] | None], *, is_part: bool 
 
 
 def _plugin(definitions: _Json, plugins: Mapping[str, type[BaseModel] | None]) -> _Json:
-    """One plugin: its name, or a mapping whose settings depend on it."""
+    """Add the schema of a plugin entry: its name, or a mapping whose settings depend on the name."""
     definitions["PluginConfig"]["allOf"] = [
         {
             "if": {"properties": {"module": {"const": name}}},
@@ -86,13 +86,13 @@ def _settings(definitions: _Json, name: str, model: type[BaseModel] | None) -> _
     made = model.model_json_schema(schema_generator=_Generator, ref_template=f"#/$defs/{name}.{{model}}")
     for inner, definition in made.pop("$defs", {}).items():
         definitions[f"{name}.{inner}"] = definition
-    if model.model_config.get("extra") is None:  # what the plugin's loader refuses, too
+    if model.model_config.get("extra") is None:  # the plugin loader refuses them, too
         made["additionalProperties"] = False
     return made
 
 
 def _describe(definition: _Json, model: type[BaseModel]) -> None:
-    """Take the meaning of each field out of the docstring, where it is written."""
+    """Describe each field by its text in the docstring of the model."""
     text = inspect.getdoc(model) or ""
     definition["description"] = text.partition("\n\nArgs:")[0]
     for names, meaning in _ARGUMENT.findall(text):
@@ -102,7 +102,7 @@ def _describe(definition: _Json, model: type[BaseModel]) -> None:
 
 
 def _allow_variables(generated: _Json) -> None:
-    """Whatever is not text may also be a `${VARIABLE}`, which is read before it is checked."""
+    """Allow `${VARIABLE}` for every value that is not text: it is replaced before validation."""
     for holder, key in list(_scalars(generated)):
         leaf = holder[key]
         beside = {name: leaf.pop(name) for name in ("default", "description", "title") if name in leaf}
@@ -110,7 +110,7 @@ def _allow_variables(generated: _Json) -> None:
 
 
 def _scalars(node: object) -> Iterator[tuple[Any, Any]]:
-    """Where the schemas of numbers, switches and choices are."""
+    """Yield the places of the schemas of numbers, switches and choices."""
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
         if isinstance(value, dict) and key != "if" and _is_scalar(value):

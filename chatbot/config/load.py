@@ -1,6 +1,6 @@
-"""Whether the bots' users and tokens go together with the service: what no single setting can tell. Pure.
+"""Load bots.yaml: read, interpolate, validate; report every problem at once, each with its place.
 
-From files to settings: read, interpolate, check; and every problem at once, each with its place.
+`contradictions` checks what no single setting shows: whether the bots' users and tokens fit the service.
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ from chatbot.errors import ConfigError
 from chatbot.model import UserId
 from chatbot.service.credentials import read_user
 
-_NEEDS_USER = "this is missing: nothing here may make users; `chatbot identity create`, run with a key, prints one's id"
-_UNGIVEN = "this is missing: `service` names nothing that gives tokens out (entra, token_endpoint), so write one"
+_NEEDS_USER = (
+    "this is missing, because `service` cannot create users; run `chatbot identity create` with a key, and write "
+    "the id that it prints"
+)
+_UNGIVEN = "this is missing, because `service` names no source of tokens (entra, token_endpoint); write a token"
 
 
 def contradictions(config: Config, document: Document) -> Iterator[Problem]:
-    """What is wrong, each with its place.
+    """Yield contradictions between settings, each with its place.
 
     Args:
-        document: the file that the configuration was read from.
+        document: the document that the configuration was read from.
     """
     seen: dict[UserId, str] = {}
     for name, bot in config.bots.items():
@@ -37,16 +40,16 @@ def contradictions(config: Config, document: Document) -> Iterator[Problem]:
         for key, text in _of_bot(config, bot):
             yield document.problem((*path, key), text)
         if bot.user is not None and (other := seen.setdefault(bot.user, name)) != name:
-            yield document.problem((*path, "user"), f"this is the user of {other} already; every bot needs its own")
+            yield document.problem((*path, "user"), f"this user already belongs to {other}; every bot needs its own")
 
 
 def _of_bot(config: Config, bot: BotConfig) -> Iterator[tuple[str, str]]:
     service = config.service
     if config.uses_emulator and bot.user is not None:
-        yield "user", "the emulator makes its users itself; remove this"
+        yield "user", "the emulator creates its users itself; remove this"
     is_static = isinstance(service, ServiceConfig) and service.entra is None and service.token_endpoint is None
     if bot.token is not None and not is_static:
-        yield "token", "`service` says where tokens come from already; remove this"
+        yield "token", "`service` already names a source of tokens; remove this"
     if not config.creates_users and bot.user is None:
         yield "user", _NEEDS_USER
     if is_static:
@@ -59,18 +62,18 @@ def _static(bot: BotConfig) -> Iterator[tuple[str, str]]:
         return
     owner = read_user(bot.token.get_secret_value().strip())
     if bot.user is not None and owner not in (None, bot.user):
-        yield "token", f"this is a token of another user, {owner}; take one of {bot.user}"
+        yield "token", f"this token belongs to another user, {owner}; use a token of {bot.user}"
 
 
 def load_config(path: Path, environ: Mapping[str, str]) -> Config:
-    """Read bots.yaml, and the files that it includes.
+    """Load bots.yaml and the files that it includes.
 
     Args:
-        path: the file, as the user named it: problems name it so, too.
-        environ: the environment that `${…}` and `!secret env:` look into.
+        path: the file, as the user named it; problems use the same name.
+        environ: the environment variables for `${…}` and `!secret env:`.
 
     Raises:
-        ConfigError: it cannot be used; lists everything that is wrong.
+        ConfigError: the configuration is not valid; lists all problems.
     """
     found = examine(path, environ)
     if found.config is None:
@@ -80,12 +83,12 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What was found in a file.
+    """The result of reading and validating a file.
 
     Args:
-        config: the settings; None if the file cannot be used.
-        problems: why it cannot, in the order of the files.
-        document: what the file says, as far as it could be read.
+        config: the settings; None if the file is not valid.
+        problems: all problems, in the order of the files.
+        document: the content of the file, as far as it could be read.
     """
 
     config: Config | None
@@ -94,12 +97,16 @@ class Examined:
 
 
 def examine(path: Path, environ: Mapping[str, str]) -> Examined:
-    """As `load_config`, with everything that was found, right or wrong."""
+    """Load bots.yaml like `load_config`, but return the problems instead of raising them."""
     try:
         document = read_files(path, environ)
     except UnreadableError as error:
         source = SourceText(str(path), ())
-        remedy = "; name your configuration, or go where it is" if isinstance(error, MissingError) else ""
+        remedy = (
+            "; pass the path of your configuration, or change to its directory"
+            if isinstance(error, MissingError)
+            else ""
+        )
         return Examined(
             None, [Problem(SourceLocation(source, error.line, 0), (), f"{error}{remedy}")], Document(source)
         )
@@ -113,7 +120,7 @@ def examine(path: Path, environ: Mapping[str, str]) -> Examined:
 
 
 def in_order(problems: Iterable[Problem], document: Document) -> list[Problem]:
-    """Problems in the order of the files, each once; what stands in no file of the document comes last."""
+    """Return each problem once, in the order of the files; those outside the files of the document come last."""
     files = [document.source.name, *document.others]
 
     def rank(problem: Problem) -> tuple[int, int, int]:
@@ -126,7 +133,7 @@ def in_order(problems: Iterable[Problem], document: Document) -> list[Problem]:
 
 def _validate(document: Document) -> tuple[Config | None, list[Problem]]:
     data = document.data
-    if isinstance(data, dict):  # x-… at the top is a place for anchors, as in Compose files
+    if isinstance(data, dict):  # x-… keys at the top hold anchors, as in Compose files
         data = {key: value for key, value in data.items() if not key.startswith("x-")}
     if data is None:
         problem = Problem(

@@ -1,6 +1,6 @@
 """The keys of bots.yaml: frozen models, one per mapping. Meaning and defaults are documented at each field.
 
-Nothing here reads files or the environment; `load` does, and knows where each value stands.
+Nothing here reads files or the environment; `load` does, and records the location of each value.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from chatbot.stores import open_store
 from chatbot.stores.url import FORMS
 
 EMULATOR: Final = "emulator"
-"""The `service:` that is no resource of Azure's but the emulator inside the daemon's own process."""
+"""The value of `service:` that selects the emulator in the daemon's process instead of a resource of Azure."""
 
-# Edits of a message that was sent find it by its row.
+# Edits find a sent message by its outbox row, so rows must be kept for a while.
 _MIN_RETENTION: Final = timedelta(hours=1)
 
 _MIN_KEY_LENGTH: Final = 16
 
-# The service's quota: 200 times list messages per minute, user and thread.
+# The service's quota: list messages 200 times per minute, user and thread.
 _MIN_POLL_INTERVAL: Final = timedelta(milliseconds=300)
 
 
 def _name_of_bot(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
-        message = f'"{name}" cannot name a bot: use letters, digits, - and _ (people see display_name)'
+        message = f'"{name}" is not a valid name of a bot: use letters, digits, - and _ (people see display_name)'
         raise ValueError(message)
     return name
 
@@ -90,7 +90,7 @@ def _plugin(value: object) -> object:
 
 
 def _composed(name: str) -> str:
-    """The name of a module as Python spells it, however the editor has."""
+    """Return the name of a module in the Unicode form that Python uses for identifiers."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -104,7 +104,7 @@ def _name_of_class(name: str) -> str:
 def _user(value: object) -> object:
     if isinstance(value, str) and re.fullmatch(r"\d+:\S+", value):
         return value
-    message = 'this is not the id of a user ("8:acs:…"); `chatbot identity create` makes one and prints it'
+    message = 'this is not the id of a user ("8:acs:…"); `chatbot identity create` creates one and prints its id'
     raise ValueError(message)
 
 
@@ -113,7 +113,7 @@ def _apology(value: object) -> object:
 
 
 def _whole_number(value: object) -> object:
-    """What came from a variable is text, which may be a number; pydantic would take `true` for one, too."""
+    """Accept a number, or text that a variable has set; refuse booleans, which pydantic would accept as numbers."""
     if isinstance(value, bool):
         message = f"{str(value).lower()} is not a whole number"
         raise ValueError(message)
@@ -122,7 +122,7 @@ def _whole_number(value: object) -> object:
 
 def _version(value: object) -> object:
     if value != 1 or isinstance(value, bool):
-        message = "this is no version of the format that this chatbot reads; write version: 1"
+        message = "this version of the format is not supported; write version: 1"
         raise ValueError(message)
     return value
 
@@ -146,10 +146,11 @@ class PollConfig(Settings):
     """How often a thread is polled.
 
     Args:
-        interval: while people talk in it; and how often the list of threads is asked which of them have moved.
-        idle: while it is silent.
-        rate: the most regular polls per second, over all threads. With more threads, each is polled less often, and
-            changes that the list of threads does not show are noticed later.
+        interval: between polls while people talk in it; also between requests of the list of threads, which shows where
+            something has changed.
+        idle: between polls while nobody talks in it.
+        rate: the maximum number of regular polls per second, over all threads. With more threads, each is polled less
+            often, and changes that the list of threads does not show are noticed later.
     """
 
     interval: Duration = timedelta(seconds=1)
@@ -186,10 +187,10 @@ class PluginConfig(Settings):
 
 
 class RateConfig(Settings):
-    """How many answers each person gets in a thread.
+    """How many replies each person gets in a thread.
 
     Args:
-        messages: the most answers within `per`.
+        messages: the maximum number of messages answered within `per`.
         per: the time in which they are counted.
     """
 
@@ -204,18 +205,18 @@ class BotConfig(Settings):
         display_name: the name that people see; by default its name in bots.yaml.
         threads: `all` that it is a member of, or only these.
         history: how far back a newly joined thread is read: `none`, `all`, or a duration.
-        rejoin: how long replies to a thread wait for the bot that was removed from it; then they fail.
+        rejoin: how long replies wait after the bot was removed from their thread; then they fail.
         plugins: its plugins, in the order in which their handlers are tried.
-        ack: when people see a read receipt: when the message was `received`, when it was `handled`, or only if a
+        ack: when the bot sends a read receipt: when the message was `received`, when it was `handled`, or only if a
             handler sends one (`manual`).
         admins: user ids that the filter `admin` matches, and that no limit applies to.
-        allow: user ids; if given, messages of anybody else but the admins are ignored.
-        rate_limit: how many answers each person gets in a thread, over restarts; by default as many as they ask for.
+        allow: user ids; if given, messages of all others except admins are ignored.
+        rate_limit: how many replies each person gets in a thread, counted over restarts; by default there is no limit.
         apology: the text sent to a person when all attempts to handle their message have failed; `off` sends nothing.
-        max_handlers: the most handlers that run at the same time; events of further threads wait.
-        timeout: how long one attempt of a handler may run, unless the handler sets its own; null is without limit.
-        user: the id of its user in the service; required if nothing may create users, otherwise one is created at the
-            first start and stored.
+        max_handlers: the maximum number of handlers that run at the same time; events of further threads wait.
+        timeout: how long one attempt of a handler may run, unless the handler sets a timeout; null means no limit.
+        user: the id of its user in the service; required if `service` cannot create users; otherwise one is created at
+            the first start and stored.
         token: an access token of that user, as `!secret`, if `service` names nothing that issues tokens.
     """
 
@@ -251,7 +252,7 @@ class LogConfig(Settings):
 
 
 class EmulatorConfig(Settings):
-    """The emulator inside the daemon, where `service: emulator`.
+    """The emulator in the daemon's process, for `service: emulator`.
 
     Args:
         data: the file that stores its users, threads and messages; relative to bots.yaml.
@@ -279,15 +280,15 @@ class ServerConfig(Settings):
     """The status server: /healthz, /readyz, /status and /metrics; off by default.
 
     Args:
-        listen: `HOST:PORT`, or a port of 127.0.0.1. Anybody who reaches it can read the status of the bots without a
-            password, so an address other than loopback must be named.
+        listen: `HOST:PORT`, or a port of 127.0.0.1. Anybody who can connect to it can read the status of the bots
+            without a password, so an address other than loopback must be written out.
     """
 
     listen: Annotated[tuple[str, int], BeforeValidator(parse_listen)]
 
 
 class EventGridConfig(Settings):
-    """Where Event Grid posts the chat's events, as a further bell; see docs/how-to/event-grid.md.
+    """The webhook to which Event Grid posts chat events, so that bots poll at once; see docs/how-to/event-grid.md.
 
     Args:
         listen: `HOST:PORT`, or a port of 127.0.0.1; the path is /eventgrid. Event Grid requires https, so put a
@@ -321,13 +322,13 @@ class Config(Settings):
         bots: the bots by name; logs and the store use these names.
         log: what is logged, and how.
         drain_timeout: how long a stop waits for running handlers and pending replies.
-        emulator: the one inside the daemon, where `service: emulator`.
+        emulator: the emulator in the daemon's process, for `service: emulator`.
         server: the status server; null is off.
         event_grid: the webhook for Event Grid; null is off.
         reload: what a reload does with code that cannot continue what the store holds.
         allow_new_users: start a bot as a new user although the store was lost or the bot renamed; refused otherwise.
-        retention: how long the store keeps what was said and done; what is still to be done, and dead letters, stay.
-            So long, too, timers and dialogs wait for a bot that was removed from their thread.
+        retention: how long the store keeps records of finished work; pending work and dead letters are not deleted.
+            Also how long timers and dialogs wait for a bot that was removed from their thread.
     """
 
     version: Annotated[Literal[1], BeforeValidator(_version)]
@@ -360,7 +361,7 @@ class Config(Settings):
     @classmethod
     def _require_min_retention(cls, value: timedelta) -> timedelta:
         if value < _MIN_RETENTION:
-            message = f"{format_duration(value)} is too short to edit what was just said (at least 1h)"
+            message = f"{format_duration(value)} is too short: bots could not edit recent messages (at least 1h)"
             raise ValueError(message)
         return value
 
@@ -378,7 +379,7 @@ class Config(Settings):
         return value
 
     def set_source(self, path: Path, document: Document) -> Self:
-        """Note which file, and which places in it, these settings were read from; `load` does."""
+        """Record the file, and the locations in it, that these settings were read from. Called by `load`."""
         self._path = path
         self._directory = path.absolute().parent
         self._document = document
@@ -386,36 +387,36 @@ class Config(Settings):
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The path of the file."""
         return self._path
 
     @property
     def directory(self) -> Path:
-        """Where relative paths of the file start, and where plugins are looked for first; absolute."""
+        """The absolute directory that paths in the file are relative to, and that plugins are imported from first."""
         return self._directory
 
     @property
     def document(self) -> Document:
-        """What the file says, and where each value stands in it."""
+        """The content of the file, with the location of each value."""
         return self._document
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The names of the file and of all that it includes."""
+        """The names of the file and of all files that it includes."""
         return self._document.source.name, *self._document.others
 
     @property
     def uses_emulator(self) -> bool:
-        """Whether the service is the emulator inside the daemon."""
+        """Whether the service is the emulator in the daemon's process."""
         return isinstance(self.service, SecretStr) and self.service.get_secret_value() == EMULATOR
 
     @property
     def creates_users(self) -> bool:
-        """Whether the service lets whoever has this file make users: with its key, or by Entra."""
+        """Whether this configuration can create users: with the key of the resource, or by Entra."""
         return not isinstance(self.service, ServiceConfig) or self.service.entra is not None
 
     def problem(self, path: DataPath, text: str) -> str:
-        """Say something about the value at this path, with its place in the file, for a `ConfigError`."""
+        """Return a problem of the value at this path, with its place in the file, for a `ConfigError`."""
         return str(self._document.problem(path, text))
 
 
@@ -424,17 +425,17 @@ _EXPECTED: Final = "write HOST:PORT, such as 127.0.0.1:8080"
 
 
 def parse_listen(value: object) -> tuple[str, int]:
-    """Read an address and a port, 0 being any free one; a port alone is one of this machine's own 127.0.0.1.
+    """Parse an address and a port (0 for any free one); a port alone is one of 127.0.0.1.
 
     Raises:
-        ValueError: it is none; the text says what to write.
+        ValueError: the text is not an address; the message says what to write.
     """
-    if isinstance(value, tuple):  # read already
+    if isinstance(value, tuple):  # already parsed
         return value
     text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
     host, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdecimal() and int(port) < 65536):
-        message = f"{_quoted(value)} is not where one can listen: {_EXPECTED}"
+        message = f"{_quoted(value)} is not an address to listen on: {_EXPECTED}"
         raise ValueError(message)
     return _address(host), int(port)
 

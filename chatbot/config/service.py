@@ -1,6 +1,6 @@
-"""What all models of bots.yaml are made of.
+"""Base classes and types of the models of bots.yaml, and the models of `service:`.
 
-`service:` in bots.yaml: one text, or a mapping that holds no key but says where the bots' tokens come from.
+`service:` is one text, or a mapping without an access key that says where the bots' tokens come from.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from chatbot.service.endpoint import check_endpoint, check_token_endpoint
 
 
 class Settings(BaseModel):
-    """One mapping of bots.yaml: frozen, and without keys that nobody knows."""
+    """Base of the models: frozen; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 def checked(read: Callable[[], object], remedy: str = "") -> None:
-    """Let whoever will use the value judge it; their refusal gets its place in the file."""
+    """Return a value as its later user reads it; a refusal becomes a problem with its place in the file."""
     try:
         read()
     except ConfigError as error:
@@ -44,7 +44,7 @@ def checked(read: Callable[[], object], remedy: str = "") -> None:
 def _only_secret(value: object) -> object:
     if isinstance(value, SecretStr) and value.get_secret_value().strip():
         return value
-    message = "this is secret and does not stand in the file: write !secret env:NAME, or !secret file:PATH"
+    message = "a secret must not be written in the file: use !secret env:NAME or !secret file:PATH"
     raise ValueError(message)
 
 
@@ -60,11 +60,11 @@ def _entra(value: object) -> object:
 
 
 class EntraConfig(Settings):
-    """Microsoft Entra ID, which lets the bots in without a key; needs the extra `entra`.
+    """Microsoft Entra ID, which authenticates the bots without a key; requires the extra `entra`.
 
     Args:
-        credential: who the bots are: a `managed-identity`, a `workload-identity` of Kubernetes, whoever is logged in
-            to the Azure `cli`, or `default`: the first of these, and of azure-identity's others, that there is.
+        credential: the identity to use: a `managed-identity`, a `workload-identity` of Kubernetes, the user who is
+            logged in to the Azure `cli`, or `default`, the first that azure-identity finds.
         client_id: of a user-assigned managed identity, or of the workload's application.
     """
 
@@ -74,7 +74,7 @@ class EntraConfig(Settings):
     @model_validator(mode="after")
     def _client_is_used(self) -> Self:
         if self.client_id is not None and self.credential == "cli":
-            message = "client_id does nothing for the Azure cli; remove it, or take another credential"
+            message = "client_id has no effect with the Azure cli; remove it, or use another credential"
             raise ValueError(message)
         return self
 
@@ -83,8 +83,8 @@ class TokenEndpointConfig(Settings):
     """An endpoint of your own that issues tokens of the bots' users; docs/how-to/authenticate.md has its protocol.
 
     Args:
-        url: where it is; https, or http to this machine.
-        authorization: what to send as `Authorization` header, such as "Bearer …", as `!secret`.
+        url: its URL; https, or http on this machine.
+        authorization: the `Authorization` header to send, such as "Bearer …", as `!secret`.
     """
 
     url: SecretStr
@@ -98,10 +98,10 @@ class TokenEndpointConfig(Settings):
 
 
 class ServiceConfig(Settings):
-    """A resource, and how the bots come by their tokens without its key; with neither, each bot has a `token`.
+    """A resource, and the source of the bots' tokens without its key; without a source, each bot has a `token`.
 
     Args:
-        endpoint: of the resource, https://NAME.communication.azure.com.
+        endpoint: the endpoint of the resource, https://NAME.communication.azure.com.
         entra: Microsoft Entra ID.
         token_endpoint: an endpoint of your own.
     """
@@ -119,7 +119,7 @@ class ServiceConfig(Settings):
     @model_validator(mode="after")
     def _require_one_authentication(self) -> Self:
         if self.entra is not None and self.token_endpoint is not None:
-            message = "entra and token_endpoint are two ways to come by tokens; keep one"
+            message = "entra and token_endpoint are both sources of tokens; keep one"
             raise ValueError(message)
         return self
 
@@ -131,4 +131,4 @@ def _kind(value: object) -> str:
 Service = Annotated[
     Annotated[SecretStr, Tag("<text>")] | Annotated[ServiceConfig, Tag("<mapping>")], Discriminator(_kind)
 ]
-"""`service:` in bots.yaml; the tags are no keys of anybody's file."""
+"""The type of `service:` in bots.yaml; the tags are not keys of the file."""

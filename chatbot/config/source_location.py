@@ -1,4 +1,4 @@
-"""Where in a file something stands, and how it is shown to people: `bots.yaml:14:9`, the line, a caret."""
+"""Locations in files, shown as `bots.yaml:14:9` with the source line and a caret; masking of secrets in them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _SECRETS: Final = re.compile(
 
 
 DataPath = tuple[str | int, ...]
-"""Where a value is in the data of a file: keys and indices from the top."""
+"""The path of a value in the data of a file: keys and indices from the top."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceText:
-    """A file's text, by lines.
+    """The lines of a file.
 
     Args:
         name: the file as the user named it.
@@ -41,10 +41,10 @@ class SourceText:
 
 @dataclass(frozen=True, slots=True)
 class SourceLocation:
-    """A stretch of one line.
+    """A range of one line.
 
     Args:
-        line, column: counted from 1; 0 is the whole file, or the whole line.
+        line, column: from 1; 0 is the whole file, or the whole line.
         width: how many characters the caret underlines.
     """
 
@@ -57,7 +57,7 @@ class SourceLocation:
         return ":".join([self.source.name, *(str(number) for number in (self.line, self.column) if number)])
 
     def excerpt(self) -> str:
-        """The line with a caret below, indented; "" where the file has no such line. Secrets are masked."""
+        """Return the line with a caret below, indented; "" if the file has no such line. Secrets are masked."""
         if not 1 <= self.line <= len(self.source.lines):
             return ""
         text = masked(self.source.lines[self.line - 1])
@@ -73,7 +73,7 @@ class SourceLocation:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something wrong in a file: where, in which value, and one sentence that says what to write instead."""
+    """A problem in a file: the location, the path of the value, and a sentence that says what to write instead."""
 
     place: SourceLocation
     path: DataPath
@@ -81,7 +81,7 @@ class Problem:
 
     @property
     def name(self) -> str:
-        """The path as people write it: `bots.echo.plugins[0]`; "" for the file itself."""
+        """The path as text: `bots.echo.plugins[0]`; "" for the file itself."""
         return name_of(self.path)
 
     def __str__(self) -> str:
@@ -91,24 +91,24 @@ class Problem:
 
 
 def name_of(path: DataPath) -> str:
-    """A path as people write it: `bots.echo.plugins[0]`."""
+    """Return a path as text: `bots.echo.plugins[0]`."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
 
 
 def printable(text: str) -> str:
-    """The text on one line, with tabs as a space and every other control character escaped."""
+    """Return the text on one line: tabs become spaces, other control characters are escaped."""
     return "".join(" " if c == "\t" else c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def masked(text: str) -> str:
-    """The text with stars for what looks like a key or a password, one for one, so that carets below stay true."""
+    """Return the text with keys and passwords replaced by as many stars, so that a caret below stays in place."""
     return _SECRETS.sub(_mask_match, text)
 
 
 def shows_secret(text: str) -> bool:
-    """Whether an access key or a password stands in the text as it is, and not as a variable.
+    """Return whether the text contains an access key or a password literally, and not as a variable.
 
-    Values that are only called token or key may be anything; those of chatbot's own settings are refused anyway.
+    Values merely named token or key are not reported; those of chatbot's own settings are refused anyway.
     """
     found = (match for match in _SECRETS.finditer(text) if match["name"] is None)
     return any(not _parts(match)[1].startswith("$") for match in found)
@@ -125,5 +125,5 @@ def _parts(match: re.Match[str]) -> tuple[str, str]:
 
 
 def cells(text: str) -> int:
-    """How many columns of a terminal the text takes."""
+    """Return the width of the text in terminal columns."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

@@ -96,7 +96,7 @@ def test_a_bad_file_is_78_before_anything_is_started(
         'chatbot: bots.yaml:5:19: bots.dice.display_name: 5 is not text (put it in quotes: "5")',
         "    5 |     display_name: 5",
         "      |                   ^",
-        "bots.yaml:7:5: bots.dice.pol: this key is not known (did you mean poll?)",
+        "bots.yaml:7:5: bots.dice.pol: unknown key (did you mean poll?)",
         "    7 |     pol: {interval: 500ms, idle: 1m}",
         "      |     ^^^",
     ]
@@ -254,7 +254,7 @@ def test_programs_are_told_that_a_file_is_not_there(folder: Path, capsys: pytest
     assert main(["check", "nope.yaml", "--format", "json"]) == 78
 
     (problem,) = json.loads(capsys.readouterr().out)["problems"]
-    text = "there is no such file; name your configuration, or go where it is"
+    text = "there is no such file; pass the path of your configuration, or change to its directory"
     assert problem == {"file": "nope.yaml", "line": None, "column": None, "path": "", "text": text}
 
 

@@ -105,7 +105,7 @@ def test_editors_are_told_what_every_setting_means_and_its_default(
     schema = json.loads(capsys.readouterr().out)
     poll = schema["$defs"]["PollConfig"]["properties"]
     assert poll["interval"]["default"] == "1s"
-    assert poll["interval"]["description"].startswith("while people talk in it;")
+    assert poll["interval"]["description"].startswith("between polls while people talk in it;")
     assert poll["rate"]["default"] == 100
     assert [name for name, value in schema["properties"].items() if not value.get("description")] == []
 

@@ -119,16 +119,16 @@ def test_anchors_of_an_included_file_are_its_own() -> None:
 
 def test_two_bots_of_one_name_are_refused_with_both_places() -> None:
     assert refusal(f"{START}include: [a.yaml, b.yaml]\n{ECHO}", a=ECHO, b=DESK) == [
-        "bots.yaml:5:3: bots.echo: there is a bot of this name at a.yaml:2:3 already; keep one, or give it another name"
+        "bots.yaml:5:3: bots.echo: a bot of this name exists at a.yaml:2:3; rename or remove one"
     ]
     assert refusal(f"{START}include: [a.yaml, b.yaml]\n", a=ECHO, b=ECHO) == [
-        "b.yaml:2:3: bots.echo: there is a bot of this name at a.yaml:2:3 already; keep one, or give it another name"
+        "b.yaml:2:3: bots.echo: a bot of this name exists at a.yaml:2:3; rename or remove one"
     ]
 
 
 def test_another_version_is_refused_with_both_places() -> None:
     assert refusal(f"{START}include: [a.yaml]\n", a="version: 2\n" + ECHO) == [
-        "bots.yaml:1:10: version: a.yaml:1:10 says another version; write the same in both"
+        "bots.yaml:1:10: version: a.yaml:1:10 has a different version; write the same in both"
     ]
 
 
@@ -138,14 +138,14 @@ def test_another_version_is_refused_with_both_places() -> None:
         (
             "gone.yaml",
             {},
-            "bots.yaml:3:10: include: gone.yaml: there is no such file; name one that there is",
+            "bots.yaml:3:10: include: gone.yaml: there is no such file; name an existing file",
         ),
         ("[a.yaml, gone.yaml]", {"a": ECHO}, "bots.yaml:3:19: include[1]: gone.yaml: there is no such file; "),
-        ("bots.yaml", {}, "bots.yaml:3:10: include: this leads in a circle: bots.yaml → bots.yaml; remove one"),
+        ("bots.yaml", {}, "bots.yaml:3:10: include: circular include: bots.yaml → bots.yaml; remove one"),
         (
             "a.yaml",
             {"a": "include: sub/b.yaml\n", "sub__b": "include: [../a.yaml]\n"},
-            "sub/b.yaml:1:11: include[0]: this leads in a circle: bots.yaml → a.yaml → sub/b.yaml → sub/../a.yaml; ",
+            "sub/b.yaml:1:11: include[0]: circular include: bots.yaml → a.yaml → sub/b.yaml → sub/../a.yaml; ",
         ),
         ("3", {}, "bots.yaml:3:10: include: this must be a file, or a list of files (conf.d/*.yaml)"),
         ("[3]", {}, "bots.yaml:3:11: include[0]: this must be a file, or a list of files (conf.d/*.yaml)"),
@@ -153,10 +153,10 @@ def test_another_version_is_refused_with_both_places() -> None:
         ("''", {}, "bots.yaml:3:10: include: this must be a file, or a list of files (conf.d/*.yaml)"),
         ("!secret env:SECRET", {}, "bots.yaml:3:10: include: this must be a file, or a list of files (conf.d/*.yaml)"),
         ("${NOPE}.yaml", {}, "bots.yaml:3:10: include: the environment variable NOPE is not set"),
-        ("a.yaml", {"a": "- 1\n"}, "a.yaml:1:1: this file is not a mapping; write settings into it, such as bots:"),
+        ("a.yaml", {"a": "- 1\n"}, "a.yaml:1:1: this file is not a mapping; write settings such as bots: at its top"),
         ("a.yaml", {"a": "bots: [\n"}, "a.yaml:2:1: this is not YAML: "),
         ("a.yaml", {"a": "bots: 3\n"}, "a.yaml:1:7: bots: 3 is not a mapping; write its keys below it, indented"),
-        ("a.yaml", {"a": ECHO + "servce: x\n"}, "a.yaml:3:1: servce: this key is not known (did you mean service?)"),
+        ("a.yaml", {"a": ECHO + "servce: x\n"}, "a.yaml:3:1: servce: unknown key (did you mean service?)"),
         ("a.yaml", {"a": ECHO + "include: b.yaml\n"}, "a.yaml:3:10: include: b.yaml: there is no such file; "),
     ],
 )
@@ -170,7 +170,7 @@ def test_what_cannot_be_included_is_refused_where_it_is_named(
 
 def test_what_is_missing_may_be_in_a_file_that_cannot_be_read_so_nobody_is_told_to_write_it() -> None:
     assert refusal("version: 1\ninclude: [a.yaml]\nlog: {level: loud}\n") == [
-        "bots.yaml:2:11: include[0]: a.yaml: there is no such file; name one that there is",
+        "bots.yaml:2:11: include[0]: a.yaml: there is no such file; name an existing file",
         'bots.yaml:3:14: log.level: "loud" is not one of debug, info, warning, error',
     ]
 
@@ -205,7 +205,7 @@ def test_there_are_limits_to_how_many_files_there_may_be() -> None:
 
     (problem,) = refusal(f"{START}include: many/*.yaml\n{ECHO}")
 
-    assert problem == f"bots.yaml:3:10: include: this makes more than {MAX_FILES} files; include fewer"
+    assert problem == f"bots.yaml:3:10: include: more than {MAX_FILES} files in total; include fewer"
 
 
 def test_every_value_is_shown_with_the_file_that_it_came_from() -> None:

@@ -52,7 +52,7 @@ def test_variables_are_replaced_as_compose_does(text: str, expected: str) -> Non
         ("${NONE:-${V}", "a ${ is not closed by }"),
         ("5 $", "a $ must be followed by {NAME}; for a plain dollar sign write $$"),
         ("${1}", "a $ must be followed by {NAME}; for a plain dollar sign write $$"),
-        ("${V V}", "${V V} is not understood (try ${V} or ${V:-default})"),
+        ("${V V}", "${V V} is not valid (try ${V} or ${V:-default})"),
         ("${NONE:-" * 30 + "}" * 30, "variables are nested more than 20 deep"),
     ],
 )

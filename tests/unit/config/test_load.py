@@ -137,20 +137,20 @@ emulator: {port: 99999}
 
     assert first_lines(problems) == snapshot(
         [
-            "bots.yaml:1:10: version: this is no version of the format that this chatbot reads; write version: 1",
-            "bots.yaml:2:1: servce: this key is not known (did you mean service?)",
+            "bots.yaml:1:10: version: this version of the format is not supported; write version: 1",
+            "bots.yaml:2:1: servce: unknown key (did you mean service?)",
             'bots.yaml:5:19: bots.helpdesk.display_name: 42 is not text (put it in quotes: "42")',
             'bots.yaml:6:14: bots.helpdesk.threads: this must be all, or a list of thread ids ("19:…@thread.v2")',
             'bots.yaml:7:14: bots.helpdesk.history: "yesterday" is not a duration (try 1s, 500ms, 2m, 1h 30m or 30d); or write none, or all',  # noqa: E501
-            "bots.yaml:8:5: bots.helpdesk.plugin: this key is not known (did you mean plugins?)",
+            "bots.yaml:8:5: bots.helpdesk.plugin: unknown key (did you mean plugins?)",
             'bots.yaml:9:22: bots.helpdesk.poll.interval: "1 sec" is not a duration (try 1s)',
             'bots.yaml:10:10: bots.helpdesk.ack: "handle" is not one of received, handled, manual (did you mean handled?)',  # noqa: E501
             'bots.yaml:12:38: bots.echo.plugins[1].module: 7 is not text (put it in quotes: "7")',
-            "bots.yaml:12:41: bots.echo.plugins[1].setings: this key is not known (did you mean settings?)",
+            "bots.yaml:12:41: bots.echo.plugins[1].setings: unknown key (did you mean settings?)",
             "bots.yaml:12:55: bots.echo.plugins[2]: this must be an import path (plugins.echo), or a mapping with module and settings",  # noqa: E501
             "bots.yaml:13:19: bots.echo.display_name: the environment variable NOPE is not set (set it, or give a default: ${NOPE:-default})",  # noqa: E501
             "bots.yaml:14:11: bots.echo.poll: idle (100ms) must not be shorter than interval (2m)",
-            'bots.yaml:15:3: bots.bad name!: "bad name!" cannot name a bot: use letters, digits, - and _ (people see display_name)',  # noqa: E501
+            'bots.yaml:15:3: bots.bad name!: "bad name!" is not a valid name of a bot: use letters, digits, - and _ (people see display_name)',  # noqa: E501
             'bots.yaml:15:26: bots.bad name!.plugins: "plugins.echo" is not a list; write each item on its own line, after a dash',  # noqa: E501
             'bots.yaml:16:14: log.level: "warn" is not one of debug, info, warning, error (did you mean warning?)',
             "bots.yaml:17:16: drain_timeout: 5 is not a duration (try 5s)",
@@ -178,7 +178,7 @@ def test_a_secret_is_refused_where_people_would_see_it(folder: Path) -> None:
     text = SMALL.replace("    plugins:", "    display_name: !secret env:NAME\n    plugins:")
 
     assert first_lines(refusal(text, NAME="hidden")) == [
-        "bots.yaml:5:19: bots.echo.display_name: a secret cannot stand here, because this is shown to people"
+        "bots.yaml:5:19: bots.echo.display_name: a secret is not allowed here, because this value is shown to people"
     ]
 
 
@@ -241,7 +241,7 @@ def test_a_file_without_bots_is_refused(folder: Path, text: str, sentence: str) 
 
 
 def test_a_missing_file_is_refused_with_the_remedy(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^nope\.yaml: there is no such file; name your configuration"):
+    with pytest.raises(ConfigError, match=r"^nope\.yaml: there is no such file; pass the path of your configuration"):
         load_config(Path("nope.yaml"), {})
 
 
@@ -269,8 +269,8 @@ def test_a_later_finding_can_be_told_with_its_place(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("written", "problem"),
     [
-        ("10m", "10m is too short to edit what was just said (at least 1h)"),
-        ("0s", "0s is too short to edit what was just said (at least 1h)"),
+        ("10m", "10m is too short: bots could not edit recent messages (at least 1h)"),
+        ("0s", "0s is too short: bots could not edit recent messages (at least 1h)"),
         ("a month", '"a month" is not a duration (try 1s, 500ms, 2m, 1h 30m or 30d)'),
     ],
 )

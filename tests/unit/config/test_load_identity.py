@@ -75,24 +75,24 @@ def test_every_mistake_of_the_service_has_its_place_and_its_remedy() -> None:
         [
             "2:21: service.endpoint: http://my.communication.azure.com is not encrypted: use https://; http:// is for this machine only (127.0.0.1)",  # noqa: E501
             '2:63: service.entra: "managed" is not one of default, managed-identity, workload-identity, cli (did you mean managed-identity?)',  # noqa: E501
-            "2:72: service.foo: this key is not known (known are endpoint, entra, token_endpoint)",
+            "2:72: service.foo: unknown key (known keys: endpoint, entra, token_endpoint)",
         ]
     )
     assert refusals("{entra: {credential: cli, client_id: x}}") == snapshot(
         [
             "2:1: service.endpoint: this is missing",
-            "2:18: service.entra: client_id does nothing for the Azure cli; remove it, or take another credential",
+            "2:18: service.entra: client_id has no effect with the Azure cli; remove it, or use another credential",
         ]
     )
     two = "entra: cli, token_endpoint: {url: ftp://x, authorization: Bearer visible}"
     assert refusals(f"{{endpoint: {ENDPOINT}, {two}}}") == snapshot(
         [
             "2:91: service.token_endpoint.url: the token endpoint is not an address such as https://HOST/PATH (with no name or password in it)",  # noqa: E501
-            "2:115: service.token_endpoint.authorization: this is secret and does not stand in the file: write !secret env:NAME, or !secret file:PATH",  # noqa: E501
+            "2:115: service.token_endpoint.authorization: a secret must not be written in the file: use !secret env:NAME or !secret file:PATH",  # noqa: E501
         ]
     )
     assert refusals(f"{{endpoint: {ENDPOINT}, entra: cli, token_endpoint: {{url: https://x.example}}}}") == snapshot(
-        ["2:10: service: entra and token_endpoint are two ways to come by tokens; keep one"]
+        ["2:10: service: entra and token_endpoint are both sources of tokens; keep one"]
     )
     assert refusals("[emulator]") == snapshot(["2:10: service: a list is not text"])
 
@@ -103,35 +103,35 @@ def test_users_and_tokens_that_do_not_go_with_the_service_have_their_place_too()
 
     assert refusals(f"{{endpoint: {ENDPOINT}}}") == snapshot(
         [
-            "4:3: bots.desk.user: this is missing: nothing here may make users; `chatbot identity create`, run with a key, prints one's id",  # noqa: E501
-            "4:3: bots.desk.token: this is missing: `service` names nothing that gives tokens out (entra, token_endpoint), so write one as !secret",  # noqa: E501
+            "4:3: bots.desk.user: this is missing, because `service` cannot create users; run `chatbot identity create` with a key, and write the id that it prints",  # noqa: E501
+            "4:3: bots.desk.token: this is missing, because `service` names no source of tokens (entra, token_endpoint); write a token as !secret",  # noqa: E501
         ]
     )
     assert refusals(f"{{endpoint: {ENDPOINT}}}", theirs, T=token_of("8:acs:other")) == snapshot(
-        ["4:50: bots.desk.token: this is a token of another user, 8:acs:other; take one of 8:acs:a_1"]
+        ["4:50: bots.desk.token: this token belongs to another user, 8:acs:other; use a token of 8:acs:a_1"]
     )
     assert refusals(endpoint) == snapshot(
         [
-            "4:3: bots.desk.user: this is missing: nothing here may make users; `chatbot identity create`, run with a key, prints one's id"  # noqa: E501
+            "4:3: bots.desk.user: this is missing, because `service` cannot create users; run `chatbot identity create` with a key, and write the id that it prints"  # noqa: E501
         ]
     )
     for service in (endpoint, f'"{KEYED}"', f"{{endpoint: {ENDPOINT}, entra: cli}}"):
         assert refusals(service, theirs, T="x") == snapshot(
-            ["4:50: bots.desk.token: `service` says where tokens come from already; remove this"]
+            ["4:50: bots.desk.token: `service` already names a source of tokens; remove this"]
         )
     assert refusals("emulator", theirs, T="x") == snapshot(
         [
-            "4:30: bots.desk.user: the emulator makes its users itself; remove this",
-            "4:50: bots.desk.token: `service` says where tokens come from already; remove this",
+            "4:30: bots.desk.user: the emulator creates its users itself; remove this",
+            "4:50: bots.desk.token: `service` already names a source of tokens; remove this",
         ]
     )
     two = 'desk: {plugins: [p], user: "8:acs:a_1"}\n  echo: {plugins: [p], user: "8:acs:a_1"}'
     assert refusals(endpoint, two) == snapshot(
-        ["5:30: bots.echo.user: this is the user of desk already; every bot needs its own"]
+        ["5:30: bots.echo.user: this user already belongs to desk; every bot needs its own"]
     )
     assert refusals(endpoint, "desk: {plugins: [p], user: helpdesk}") == snapshot(
         [
-            '4:30: bots.desk.user: this is not the id of a user ("8:acs:…"); `chatbot identity create` makes one and prints it'  # noqa: E501
+            '4:30: bots.desk.user: this is not the id of a user ("8:acs:…"); `chatbot identity create` creates one and prints its id'  # noqa: E501
         ]
     )
 
