@@ -170,21 +170,39 @@ def _package_of(name: str) -> tuple[ModuleType | None, str]:
 
 def _own_modules(directory: Path) -> Iterator[tuple[str, ModuleType]]:
     """Yield the modules imported from the directory, except installed packages and chatbot itself."""
+    root = _Root(directory)
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in _NEVER_OWN:
             continue
         places = [module.__file__] if getattr(module, "__file__", None) else list(getattr(module, "__path__", ()))
-        if any(_is_own(Path(place), directory) for place in places if place):
+        if any(root.owns(place) for place in places if place):
             yield name, module
 
 
-def _is_own(place: Path, directory: Path) -> bool:
-    """Return whether a path belongs to the directory; a link inside it does, wherever it leads."""
-    for follow in (os.path.abspath, os.path.realpath):
-        with suppress(ValueError):
-            parts = Path(follow(place)).relative_to(follow(directory)).parts
-            return "site-packages" not in parts and not any(part.startswith(".") for part in parts)
-    return False
+class _Root:
+    """The directory of bots.yaml, asked about thousands of modules: most of them lie in few other directories."""
+
+    def __init__(self, directory: Path) -> None:
+        self._given = os.path.normcase(os.path.abspath(directory))
+        self._real = os.path.normcase(os.path.realpath(directory))
+        self._real_directories: dict[str, str] = {}
+
+    def owns(self, place: str) -> bool:
+        """Return whether a path belongs to the directory; a link inside it does, wherever it leads."""
+        given = os.path.normcase(os.path.abspath(place))
+        for path, root in ((given, self._given), (self._resolved(given), self._real)):
+            if path == root or path.startswith(os.path.join(root, "")):
+                parts = path[len(root) :].split(os.sep)
+                return "site-packages" not in parts and not any(part.startswith(".") for part in parts)
+        return False
+
+    def _resolved(self, path: str) -> str:
+        if os.path.islink(path):
+            return os.path.normcase(os.path.realpath(path))
+        directory, name = os.path.split(path)
+        if directory not in self._real_directories:
+            self._real_directories[directory] = os.path.normcase(os.path.realpath(directory))
+        return os.path.join(self._real_directories[directory], name)
 
 
 def _drop_cache(module: ModuleType) -> None:

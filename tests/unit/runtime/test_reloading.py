@@ -501,7 +501,7 @@ async def test_texts_are_logged_from_a_reload_on_or_no_more(folder: Path) -> Non
         async def say(text: str) -> None:
             for bot, thread in threads.items():
                 message = running.emulator.send(thread, ann, text)
-                await bot.settled(ThreadId(thread), int(message))
+                await bot.wait_until_settled(ThreadId(thread), int(message))
 
         await say("before")
         await running.change(("bots:", "log: {texts: true}\nbots:"))
