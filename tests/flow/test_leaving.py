@@ -6,13 +6,16 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
+import anyio
 import pytest
 
 from chatbot import ActionFailed, Context, Dialog, Plugin, State, ThreadJoined, ThreadLeft, TimerFired
 from chatbot.bot import BotSettings
+from chatbot.bot.membership import PROOF_SECONDS
 from chatbot.emulator import Quirks, World
 from chatbot.model import ThreadId
 from chatbot.polling.cadence import Cadence
+from chatbot.service.back_off import FIRST_PAUSE
 from chatbot.stores import MemoryStore
 from chatbot.stores.records import DeadLetter, OutboxRow
 from chatbot.testing import chat
@@ -185,6 +188,48 @@ async def test_a_removal_is_noticed_and_a_return_goes_on_under_every_reading(qui
 
         assert room.replies == ["count 1", "name?", "hello Ann", "name?", "hello Eve", "count 2"]
         assert guest.heard == ["joined", "joined", "left", "joined"]
+
+
+async def seconds_until_left(room: Room, guest: Guest) -> float:
+    """How long it takes after a removal by somebody who says nothing more."""
+    room.emulator.remove(room.thread, room.user("Ann").user, room.bot.user)
+    begun = anyio.current_time()
+    while guest.heard[-1] != "left":
+        await anyio.sleep(0.25)
+        assert anyio.current_time() - begun < 600
+    return anyio.current_time() - begun
+
+
+REAL: Final = Cadence()
+"""As bots poll by default."""
+
+
+@pytest.mark.parametrize("quirks", [*READINGS, {"removal_activity": "moved"}], ids=str)
+async def test_a_removal_from_a_silent_thread_is_noticed_by_the_next_poll_although_the_list_says_nothing(
+    quirks: dict[str, Any],
+) -> None:
+    guest = Guest()
+    async with chat(guest(), world=world(**quirks), settings=BotSettings(cadence=REAL)) as room:
+        await room.another().user("Bob").says("hi")
+        await room.user("Ann").says("/count")
+        await room.advance(minutes=3)
+        room.emulator.calls.clear()
+
+        seconds = await seconds_until_left(room, guest)
+
+        # The poll, and a second sighting to be certain; a 500 is believed only when it comes again.
+        certain = PROOF_SECONDS + 2 * FIRST_PAUSE
+        assert seconds < (2 * REAL.interval if "removal_activity" in quirks else REAL.idle) + certain
+        asked = [call for call in room.emulator.calls if call.operation == "list_participants"]
+        assert len(asked) <= 4  # twice here, and as often elsewhere: is it this thread alone that refuses?
+
+
+async def test_a_removal_from_an_active_thread_is_noticed_within_seconds() -> None:
+    guest = Guest()
+    async with chat(guest(), world=world(), settings=BotSettings(cadence=REAL)) as room:
+        await room.user("Ann").says("/count")
+
+        assert await seconds_until_left(room, guest) < 2 * REAL.interval + PROOF_SECONDS
 
 
 DELETIONS = [
