@@ -88,7 +88,7 @@ class Membership:
 
     Args:
         presence: The state.
-        is_reported_out: The handlers consider the bot out: they were told so, or never told that it is in.
+        is_reported_out: The handlers consider the bot out: its leaving was reported, or its joining never was.
         left_ms: When the bot was found to be out, epoch ms; None while the handlers consider it in.
     """
 

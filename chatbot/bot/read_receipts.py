@@ -143,7 +143,7 @@ REFUSED_PAUSE: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ReportedReceipts:
-    """Receipts that the handlers were told about.
+    """Receipts that were reported to the handlers.
 
     Args:
         messages: Id of the last read message, by user id.
@@ -192,7 +192,7 @@ class ReceiptPoller:
     async def events(
         self, receipts: Sequence[Receipt], floor: int
     ) -> AsyncGenerator[tuple[ReadReceiptReceived, Write]]:
-        """Yield an event for each receipt the handlers were not told about, with the write for the event's commit.
+        """Yield an event for each unreported receipt, with the write for the event's commit.
 
         A receipt counts as reported once the next one is requested. So the caller must handle and commit each event
         before it continues, or the receipt is lost.

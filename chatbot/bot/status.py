@@ -52,7 +52,7 @@ class BotStatus:
         degraded: Reasons why the bot is impaired in a way that a restart does not fix; longest first.
         waiting: Events that wait for a handler slot.
         max_handlers: Maximum number of handlers that run at the same time.
-        doorbell: Seconds between two polls of the thread list; longer while Event Grid delivers.
+        thread_list_interval: Seconds between two polls of the thread list; longer while Event Grid delivers.
         stretch: Factor by which polling intervals are stretched because the bot has so many threads.
         paused: Seconds since an operator paused the bot; None if it is not paused.
     """

@@ -191,7 +191,7 @@ class UnitOfWork:
         return self._replay is not None and self._replay.has_begun
 
     def dialog_writes_on_failure(self) -> list[Write]:
-        """Return the writes that keep a dialog whose event is given up, so that a revived dead letter continues it."""
+        """Return the writes that keep a dialog whose event is given up, so that a retried dead letter continues it."""
         performance = self._replay
         if performance is None and self._resumed is not None:  # no handler continued it
             entries = entries_for(self._resumed, self._event, self._text, ())

@@ -1,8 +1,8 @@
 """Decide whether an event may be answered: allow lists, rate limits, and loop protection between bots.
 
 Rules:
-    1. With an allow list, only users on it, admins, and the daemon's other bots are heard.
-    2. With a rate, nobody but admins gets more answers in a thread; each person is told so once.
+    1. With an allow list, only users on it, admins, and the daemon's other bots are answered.
+    2. With a rate, everyone but admins gets at most that many answers in a thread; each person is notified once.
     3. Conversations between bots end: a known bot gets ten answers in a row, any other sender two hundred without a
        pause of a minute, since only machines talk like that. A pause or a message from somebody else resets the count.
     4. Only answers count. Messages to others in a thread are not limited.
@@ -47,7 +47,7 @@ class RateUsage:
 
     Args:
         answered_ms: the times of the answered events, epoch ms.
-        is_told: whether the person was told that they are over the limit.
+        is_told: whether the person was notified of the limit.
     """
 
     answered_ms: tuple[int, ...] = ()
@@ -80,7 +80,7 @@ def rate_usage_type() -> StateType:
 
 
 MAX_SENDERS: Final = 10_000
-"""How many threads are remembered for loop protection; the one without answers for longest is dropped first."""
+"""Maximum number of threads remembered for loop protection; the least recently answered one is dropped first."""
 
 MAX_ANSWERS_TO_BOT: Final = 10
 MAX_ANSWERS_IN_A_ROW: Final = 200

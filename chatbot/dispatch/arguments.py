@@ -140,7 +140,7 @@ def is_rest(annotation: object) -> bool:
     """Return whether an annotation is `Rest` or `Rest | None`."""
     if get_origin(annotation) is Annotated:
         return any(isinstance(mark, _Tail) for mark in get_args(annotation)[1:])
-    return any(is_rest(one) for one in get_args(annotation) if one is not annotation)
+    return any(is_rest(part) for part in get_args(annotation) if part is not annotation)
 
 
 @dataclass(slots=True)
@@ -420,7 +420,7 @@ class TimerPayload:
             takes = ", ".join(self.forms) or "nothing"
             msg = f"timer {self.function} takes {takes}, but is to be called with {', '.join(values) or 'nothing'}"
             raise TypeError(msg)
-        encoded = {name: self.forms[name].encode(one, f"{self.function}.{name}") for name, one in values.items()}
+        encoded = {name: self.forms[name].encode(value, f"{self.function}.{name}") for name, value in values.items()}
         return check_size(to_json(encoded), f"what timer {self.function} is to be called with")
 
     def decode(self, stored: str) -> Values:
@@ -434,7 +434,7 @@ class TimerPayload:
             if values.keys() - self.forms.keys() or self.required - values.keys():
                 problem = f"{', '.join(values) or 'nothing'}"
                 raise CannotStore(problem)
-            return Values({name: self.forms[name].decode(one, name) for name, one in values.items()})
+            return Values({name: self.forms[name].decode(value, name) for name, value in values.items()})
         except CannotStore as error:
             msg = f"timer {self.function} was set to be called with other arguments than it takes now: {error}"
             raise StateError(msg) from error

@@ -229,7 +229,7 @@ class Context(Durable, Generic[E]):
     @property
     def event(self) -> E:
         """The event."""
-        return self._view.event  # type: ignore[return-value]  # whoever builds a context matches it with E
+        return self._view.event  # type: ignore[return-value]  # the event of a context is always an E
 
     @property
     def bot(self) -> BotInfo:

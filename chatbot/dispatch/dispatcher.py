@@ -211,7 +211,7 @@ class Dispatcher:
             if view is None:
                 continue
             is_answered = False
-            # Filters run before access is checked: a person whom no handler would answer is not told of a limit.
+            # Filters run before the access check: a person whom no handler would answer is not notified of a limit.
             try:
                 match = handler.match(view) if handler else None
             except BaseException as error:  # what `author_code.call` does, without a call for each handler

@@ -127,8 +127,8 @@ class Control:
 
     def _typing(self, request: Request) -> Json:
         thread = request.query.get("thread")
-        seen = [dataclasses.asdict(one) for one in self._emulator.world.receipts.typing]
-        return {"typing": [one for one in seen if thread in {None, one["thread"]}]}
+        seen = [dataclasses.asdict(typing) for typing in self._emulator.world.receipts.typing]
+        return {"typing": [typing for typing in seen if thread in {None, typing["thread"]}]}
 
     def _threads(self, request: Request) -> Json:
         if len(request.segments) < 3:
@@ -137,9 +137,9 @@ class Control:
         room = self._emulator.world.state.room(thread)
         return {
             "thread": _plain(room.head),
-            "participants": [_plain(one) for one in room.present()],
-            "messages": [_plain(one) for one in self._emulator.transcript(thread)],
-            "receipts": [_plain(one) for one in room.receipts.values()],
+            "participants": [_plain(member) for member in room.present()],
+            "messages": [_plain(message) for message in self._emulator.transcript(thread)],
+            "receipts": [_plain(receipt) for receipt in room.receipts.values()],
         }
 
     def _faults(self, _: Request) -> Json:
@@ -223,7 +223,7 @@ def _text(value: object) -> str:
 
 def _plain(record: Any) -> Json:
     return {
-        item.name: [_plain(one) for one in value] if isinstance(value, tuple) else value
+        item.name: [_plain(part) for part in value] if isinstance(value, tuple) else value
         for item in dataclasses.fields(record)
         for value in (_value(getattr(record, item.name)),)
         if value is not None

@@ -125,17 +125,17 @@ class EventPublisher:
         head = room.head
         where = f"thread/{head.id}/createdBy/{head.creator}"
         by = {"createdByCommunicationIdentifier": _identifier(head.creator)}
-        people = {"participants": [self._participant(room, one) for one in message.participants]}
-        members = {"members": [_member(one) for one in message.participants]}
+        people = {"participants": [self._participant(room, person) for person in message.participants]}
+        members = {"members": [_member(person) for person in message.participants]}
         properties = {"properties": {"topic": head.topic}}
         tail = {"createTime": precise_time(head.created), "version": message.version}
         metadata = {"metadata": dict(head.metadata)} if head.metadata else {}
         yield "ChatThreadCreated", where, {**by, **properties, **people, **metadata, **tail, **self._tail(room)}
-        for one in message.participants:
-            if one.user != head.creator:
+        for person in message.participants:
+            if person.user != head.creator:
                 yield (
                     "ChatThreadCreatedWithUser",
-                    f"{where}/recipient/{one.user}",
+                    f"{where}/recipient/{person.user}",
                     {
                         "createdBy": head.creator,
                         **by,
@@ -145,7 +145,7 @@ class EventPublisher:
                         **metadata,
                         "createTime": _zulu(head.created),
                         "version": message.version,
-                        **_recipient(one.user),
+                        **_recipient(person.user),
                         **self._tail(room),
                     },
                 )
@@ -190,31 +190,31 @@ class EventPublisher:
         self, room: ThreadContents, message: Message, kind: str, verb: str
     ) -> Iterator[tuple[str, str, Json]]:
         way = "AddedTo" if kind == "Added" else "RemovedFrom"
-        for one in message.participants:
+        for person in message.participants:
             data = {
                 "time": precise_time(message.version),
                 f"{verb}ByCommunicationIdentifier": _identifier(message.sender),
-                f"participant{kind}": self._participant(room, one),
+                f"participant{kind}": self._participant(room, person),
             }
             tail = {"createTime": precise_time(room.head.created), "version": message.version}
-            where = f"thread/{room.head.id}/participant{verb}/{one.user}"
+            where = f"thread/{room.head.id}/participant{verb}/{person.user}"
             yield f"ChatThreadParticipant{kind}", where, {**data, **tail, **self._tail(room)}
             for recipient in self._others(room, message.sender):
                 to = {"recipientCommunicationIdentifier": _identifier(recipient)}
                 late = {"time": _zulu(message.version)}
                 tail = {"createTime": _zulu(room.head.created), "version": message.version}
-                subject = f"thread/{room.head.id}/participant{kind}/{one.user}/recipient/{recipient}"
+                subject = f"thread/{room.head.id}/participant{kind}/{person.user}/recipient/{recipient}"
                 yield (
                     f"ChatParticipant{way}ThreadWithUser",
                     subject,
                     {**data, **late, **to, **tail, **self._tail(room)},
                 )
 
-    def _participant(self, room: ThreadContents, one: Listed) -> Json:
-        name = {"displayName": one.display_name} if one.display_name is not None else {}
-        member = room.members.get(one.user)
+    def _participant(self, room: ThreadContents, person: Listed) -> Json:
+        name = {"displayName": person.display_name} if person.display_name is not None else {}
+        member = room.members.get(person.user)
         metadata = {"metadata": dict(member.metadata)} if member is not None and member.metadata else {}
-        return {**name, "participantCommunicationIdentifier": _identifier(one.user), **metadata}
+        return {**name, "participantCommunicationIdentifier": _identifier(person.user), **metadata}
 
     def _tail(self, room: ThreadContents) -> Json:
         number = self._state.random.getrandbits(31)
@@ -233,9 +233,9 @@ def _recipient(user: str) -> Json:
     return {"recipientId": user, "recipientCommunicationIdentifier": _identifier(user)}
 
 
-def _member(one: Listed) -> Json:
-    name = {"displayName": one.display_name} if one.display_name is not None else {}
-    return {**name, "memberId": one.user}
+def _member(person: Listed) -> Json:
+    name = {"displayName": person.display_name} if person.display_name is not None else {}
+    return {**name, "memberId": person.user}
 
 
 def _zulu(millis: int) -> str:

@@ -321,12 +321,12 @@ def _version(message: Message) -> int:
 def _resolved(room: ThreadContents, attachments: Sequence[MessageAttachment]) -> tuple[MessageAttachment, ...]:
     """The attachments as they are stored: images of the thread get their name, and paths to read them by."""
     stored: list[MessageAttachment] = []
-    for one in attachments:
-        image = room.images.get(one.id) if one.type == "image" else None
+    for attachment in attachments:
+        image = room.images.get(attachment.id) if attachment.type == "image" else None
         if image is not None and not image.is_deleted:
             path = f"/chat/threads/{room.head.id}/images/{image.id}/views"
-            name = one.name or image.name
-            stored.append(replace(one, name=name, url=f"{path}/original", preview_url=f"{path}/small"))
+            name = attachment.name or image.name
+            stored.append(replace(attachment, name=name, url=f"{path}/original", preview_url=f"{path}/small"))
         else:
-            stored.append(one)
+            stored.append(attachment)
     return tuple(stored)

@@ -79,7 +79,7 @@ class Notifier:
         if message.type == "topicUpdated":
             return [] if message.sequence <= 2 else self._updated(room, message.sender, message.version)
         if message.type == "participantRemoved":
-            gone = [one.user for one in message.participants]
+            gone = [person.user for person in message.participants]
             return self._participants_changed(
                 room, message, REMOVED, "removedBy", "participantsRemoved", [*_present(room), *gone]
             )
@@ -95,7 +95,7 @@ class Notifier:
         body = {
             "messageBody": message.text,
             "acsChatMessageMetadata": json.dumps(dict(message.metadata)) if message.metadata else "",
-            "attachments": json.dumps([attachment_model(one, "", "") for one in message.attachments]),
+            "attachments": json.dumps([attachment_model(attachment, "", "") for attachment in message.attachments]),
         }
         if message.deleted is not None:
             kind, extra, body = DELETED, {"deletetime": precise_time(message.deleted)}, {}
@@ -157,10 +157,12 @@ class Notifier:
             "version": str(message.version),
             "createTime": precise_time(head.created),
             "createdBy": self._person(room, head.creator),
-            "members": self._people(Listed(one.user, one.display_name, one.share_history) for one in room.present()),
+            "members": self._people(
+                Listed(member.user, member.display_name, member.share_history) for member in room.present()
+            ),
             "properties": self._properties(head),
         }
-        return _to([one.user for one in message.participants], THREAD_CREATED, fields)
+        return _to([person.user for person in message.participants], THREAD_CREATED, fields)
 
     def _updated(self, room: ThreadContents, editor: str, version: int) -> list[Notification]:
         fields = {
@@ -204,11 +206,11 @@ class Notifier:
         return _escaped(
             [
                 {
-                    "participantId": one.user,
-                    "displayName": one.display_name or "",
-                    "shareHistoryTime": precise_time(one.share_history),
+                    "participantId": person.user,
+                    "displayName": person.display_name or "",
+                    "shareHistoryTime": precise_time(person.share_history),
                 }
-                for one in people
+                for person in people
             ]
         )
 

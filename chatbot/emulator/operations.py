@@ -137,11 +137,13 @@ def list_messages(chat: Chat) -> Response:
     if page.next is None:
         if not page.messages:
             return Response(200, EMPTY_PAGE)
-        return Response(200, dump({"value": [chat.dialect.message(one, request.base) for one in page.messages]}))
+        return Response(
+            200, dump({"value": [chat.dialect.message(message, request.base) for message in page.messages]})
+        )
     state = cursors.message_cursor(room.head.id, *page.next)
     query = f"syncState={state}&startTime={cursors.echo_time(asked or 0)}&maxPageSize={size}"
     link = chat.link(f"/chat/threads/{room.head.id}/messages", query)
-    shown = [chat.dialect.message(one, request.base) for one in page.messages]
+    shown = [chat.dialect.message(message, request.base) for message in page.messages]
     return Response(200, dump({"value": shown, "nextLink": link}))
 
 
@@ -394,7 +396,7 @@ def set_assignment(world: World, request: Request) -> Response:
     if kind not in _PRINCIPALS:
         message = "Provided PrincipalType is not supported."
         raise validation(message, "principalType")
-    if clients is not None and not (isinstance(clients, list) and all(isinstance(one, str) for one in clients)):
+    if clients is not None and not (isinstance(clients, list) and all(isinstance(client, str) for client in clients)):
         message = "Provided ClientIds have invalid format."
         raise validation(message, "clientIds")
     is_new = world.identities.assignment(tenant, user) is None
@@ -423,9 +425,14 @@ def _principal(request: Request) -> tuple[str, str]:
     return tenant.lower(), user.lower()
 
 
-def _assignment(one: Assignment) -> Json:
-    clients = {} if one.client_ids is None else {"clientIds": list(one.client_ids)}
-    return {"objectId": one.user, "tenantId": one.tenant, "principalType": one.principal, **clients}
+def _assignment(assignment: Assignment) -> Json:
+    clients = {} if assignment.client_ids is None else {"clientIds": list(assignment.client_ids)}
+    return {
+        "objectId": assignment.user,
+        "tenantId": assignment.tenant,
+        "principalType": assignment.principal,
+        **clients,
+    }
 
 
 def _exchanged(world: World, request: Request, claims: Mapping[str, Any], user: str) -> Response:

@@ -20,7 +20,7 @@ from chatbot.emulator.threads import Plan, ThreadChange
 
 MIN_MINUTES, MAX_MINUTES = 60, 1440
 MAX_PAGE = 200
-_SYSTEM_TYPES = frozenset(one.lower() for one in SYSTEM_TYPES)
+_SYSTEM_TYPES = frozenset(type.lower() for type in SYSTEM_TYPES)
 SCOPES = frozenset({"chat", "chat.join", "chat.join.limited", "voip", "voip.join"})
 
 
@@ -69,13 +69,13 @@ def attachments_of(body: Mapping[str, Any], version: str) -> tuple[MessageAttach
     listed = body.get("attachments") if version in IMAGES else None
     if listed is None:
         return None
-    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+    if not isinstance(listed, list) or not all(isinstance(attachment, dict) for attachment in listed):
         raise bad_request()
-    return tuple(_attachment(one) for one in listed)
+    return tuple(_attachment(attachment) for attachment in listed)
 
 
-def _attachment(one: Mapping[str, Any]) -> MessageAttachment:
-    fields = [text_of(one, key) or "" for key in ("id", "attachmentType", "name", "url", "previewUrl")]
+def _attachment(attachment: Mapping[str, Any]) -> MessageAttachment:
+    fields = [text_of(attachment, key) or "" for key in ("id", "attachmentType", "name", "url", "previewUrl")]
     if not fields[0] or fields[1] not in {"image", "file"}:
         raise bad_request()
     return MessageAttachment(*fields)
@@ -108,17 +108,17 @@ def invited(body: Mapping[str, Any], request: Request) -> list[Invited]:
     listed = body.get("participants")
     if listed is None:
         listed = []
-    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+    if not isinstance(listed, list) or not all(isinstance(person, dict) for person in listed):
         raise bad_request()
-    return [_invited(one, request) for one in listed]
+    return [_invited(person, request) for person in listed]
 
 
-def _invited(one: Mapping[str, Any], request: Request) -> Invited:
-    share = text_of(one, "shareHistoryTime")
-    metadata = metadata_of(one) if has_metadata(request.version) else None
+def _invited(person: Mapping[str, Any], request: Request) -> Invited:
+    share = text_of(person, "shareHistoryTime")
+    metadata = metadata_of(person) if has_metadata(request.version) else None
     return Invited(
-        user=identifier(one.get("communicationIdentifier")),
-        display_name=text_of(one, "displayName"),
+        user=identifier(person.get("communicationIdentifier")),
+        display_name=text_of(person, "displayName"),
         share_history=_time(share) if share else 0,
         metadata=metadata or NO_METADATA,
     )
@@ -226,7 +226,7 @@ def token_request(body: Mapping[str, Any], key: str) -> tuple[list[str], int]:
     if scopes == []:
         message = "Invalid scopes - Scopes field is required."
         raise validation(message, "scopes")
-    if not isinstance(scopes, list) or not all(isinstance(one, str) and one in SCOPES for one in scopes):
+    if not isinstance(scopes, list) or not all(isinstance(scope, str) and scope in SCOPES for scope in scopes):
         message = "Invalid scopes."
         raise validation(message, "scopes")
     return scopes, minutes(body)

@@ -69,21 +69,21 @@ class Participants:
 
         A malformed id rejects the whole request.
         """
-        if len(invited) > MAX_BATCH or any(_size(one.metadata) > MAX_METADATA_BYTES for one in invited):
+        if len(invited) > MAX_BATCH or any(_size(person.metadata) > MAX_METADATA_BYTES for person in invited):
             raise bad_request()
         welcome: dict[str, Invited] = {}
         rejected: list[InvalidParticipant] = []
-        for one in invited:
-            known = self._state.users.get(one.user)
-            if _FOREIGN_IDENTITY.fullmatch(one.user):
+        for person in invited:
+            known = self._state.users.get(person.user)
+            if _FOREIGN_IDENTITY.fullmatch(person.user):
                 text = "Permissions check failed for the requested participant."
-                rejected.append(InvalidParticipant(one.user, "403", text))
-            elif not _ACS.fullmatch(one.user):
-                raise bad_identifier(one.user)
+                rejected.append(InvalidParticipant(person.user, "403", text))
+            elif not _ACS.fullmatch(person.user):
+                raise bad_identifier(person.user)
             elif (known is None and self.quirks.unknown_participant == "invalid") or (known and known.deleted):
-                rejected.append(InvalidParticipant(one.user, "403", "Permissions check failed"))
+                rejected.append(InvalidParticipant(person.user, "403", "Permissions check failed"))
             else:
-                welcome.setdefault(one.user, one)
+                welcome.setdefault(person.user, person)
         return list(welcome.values()), rejected
 
     def add(
@@ -92,7 +92,7 @@ class Participants:
         """Add participants; existing ones stay unchanged."""
         self.check_member(room, initiator, self.quirks)
         welcome, rejected = self.validate(invited)
-        fresh = [one for one in welcome if room.member(one.user) is None]
+        fresh = [person for person in welcome if room.member(person.user) is None]
         if len(room.present()) + len(fresh) > MAX_PARTICIPANTS:
             raise bad_request()
         if fresh:
@@ -101,18 +101,18 @@ class Participants:
 
     def add_members(self, room: ThreadContents, initiator: str, fresh: Sequence[Invited], now: int) -> None:
         """Store memberships and announce them in one message."""
-        for one in fresh:
+        for person in fresh:
             self._state.put(
                 Member(
                     thread=room.head.id,
-                    user=one.user,
+                    user=person.user,
                     joined=now,
-                    display_name=one.display_name,
-                    share_history=one.share_history,
-                    metadata=one.metadata,
+                    display_name=person.display_name,
+                    share_history=person.share_history,
+                    metadata=person.metadata,
                 )
             )
-        people = tuple(Listed(one.user, one.display_name, one.share_history) for one in fresh)
+        people = tuple(Listed(person.user, person.display_name, person.share_history) for person in fresh)
         self._messages.announce(room, "participantAdded", initiator, now, people=people)
 
     def remove(self, room: ThreadContents, initiator: str, user: str, now: int) -> None:

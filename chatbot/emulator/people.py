@@ -152,7 +152,7 @@ class UserDirectory:
 
     def typing(self, thread: str) -> list[Typing]:
         """Return the latest typing notifications in a thread, oldest first."""
-        return [one for one in self.world.receipts.typing if one.thread == thread]
+        return [typing for typing in self.world.receipts.typing if typing.thread == thread]
 
     def threads(self) -> list[str]:
         """Return all thread ids, oldest first."""

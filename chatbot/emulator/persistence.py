@@ -99,7 +99,7 @@ def encode(record: Record) -> bytes:
     if isinstance(record, Message):
         for name in _PARTS:
             if name in values:
-                values[name] = [dataclasses.astuple(one) for one in values[name]]
+                values[name] = [dataclasses.astuple(item) for item in values[name]]
     return json.dumps([_NAMES[type(record)], values], separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
 
@@ -110,7 +110,7 @@ def decode(line: bytes) -> Record:
         if name == "Message":
             for part, kind in _PARTS.items():
                 if part in values:
-                    values[part] = tuple(kind(*one) for one in values[part])
+                    values[part] = tuple(kind(*fields) for fields in values[part])
         elif "client_ids" in values:
             values["client_ids"] = tuple(values["client_ids"])
         record: Record = _CLASSES[name](**values)
@@ -167,4 +167,4 @@ def _all_records(state: WorldState) -> Iterator[records.Record]:
         yield from room.receipts.values()
         yield from (image for image in room.images.values() if not image.is_deleted)
     yield from state.repeats.values()
-    yield from (one for one in state.assignments.values() if not one.is_removed)
+    yield from (assignment for assignment in state.assignments.values() if not assignment.is_removed)

@@ -91,7 +91,7 @@ class Quirks:
         "not-found", "U6: whether a deleted thread's messages can still be listed and got"
     )
     delete_thread_by: Literal["participants", "creator"] = _quirk(
-        "participants", "who may delete a thread: whoever is in it, or its creator alone"
+        "participants", "who may delete a thread: any participant, or only its creator"
     )
     edit_of_others: Literal["forbidden", "allowed"] = _quirk("forbidden", "U6: editing another's message")
     delete_of_others: Literal["forbidden", "allowed"] = _quirk(

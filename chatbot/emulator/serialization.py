@@ -91,23 +91,23 @@ class Dialect:
             links = f"?api-version={self.version}"
             return {
                 "message": message.text,
-                "attachments": [attachment_model(one, base, links) for one in message.attachments],
+                "attachments": [attachment_model(attachment, base, links) for attachment in message.attachments],
             }
         initiator: Json = {}
         if message.sender:
             initiator["initiatorCommunicationIdentifier"] = self.identifier(message.sender)
         if message.type == "topicUpdated":
             return {"topic": message.topic, **initiator}
-        return {"participants": [self.participant(one) for one in message.participants], **initiator}
+        return {"participants": [self.participant(person) for person in message.participants], **initiator}
 
-    def participant(self, one: Member | Listed) -> Json:
+    def participant(self, person: Member | Listed) -> Json:
         """Return a participant of a thread's list or of a system message."""
-        body: Json = {"communicationIdentifier": self.identifier(one.user)}
-        if one.display_name is not None:
-            body["displayName"] = one.display_name
-        body["shareHistoryTime"] = wire_time(one.share_history)
-        if self.has_metadata and isinstance(one, Member) and one.metadata:
-            body["metadata"] = dict(one.metadata)
+        body: Json = {"communicationIdentifier": self.identifier(person.user)}
+        if person.display_name is not None:
+            body["displayName"] = person.display_name
+        body["shareHistoryTime"] = wire_time(person.share_history)
+        if self.has_metadata and isinstance(person, Member) and person.metadata:
+            body["metadata"] = dict(person.metadata)
         return body
 
     def thread(self, head: ThreadEntry) -> Json:
@@ -151,10 +151,10 @@ def thread_item(room: ThreadContents, now: int, quirks: Quirks) -> Json:
     return body
 
 
-def attachment_model(one: MessageAttachment, base: str, query: str) -> Json:
+def attachment_model(attachment: MessageAttachment, base: str, query: str) -> Json:
     """An attachment; a link of the service's own is given the reader's host and api-version."""
-    body: Json = {"id": one.id, "attachmentType": one.type}
-    for name, value in (("name", one.name), ("url", one.url), ("previewUrl", one.preview_url)):
+    body: Json = {"id": attachment.id, "attachmentType": attachment.type}
+    for name, value in (("name", attachment.name), ("url", attachment.url), ("previewUrl", attachment.preview_url)):
         if value:
             body[name] = f"{base}{value}{query}" if value.startswith("/") else value
     return body
@@ -164,7 +164,7 @@ def rejected(people: Sequence[InvalidParticipant]) -> Json:
     """Return `invalidParticipants`, only if there are any."""
     if not people:
         return {}
-    errors = [{"code": one.code, "message": one.message, "target": one.user} for one in people]
+    errors = [{"code": person.code, "message": person.message, "target": person.user} for person in people]
     return {"invalidParticipants": errors}
 
 

@@ -4,8 +4,8 @@ Uvicorn's protocol classes on listeners of our own, without `uvicorn.Server`: a 
 `sys.exit`, signals stay with whoever owns the process, stopping waits for no idle connection, and nothing outlives the
 `async with`. An answer leaves in one write, which halves the system calls of an idle poll.
 
-The certificate authority for https is made at the first start and kept in the user's data directory, so that whoever
-trusts it once can talk to every later emulator. Each server gets a fresh certificate from it.
+The certificate authority for https is created at the first start and kept in the user's data directory. A client that
+trusts it once can use every later emulator. Each server gets a new certificate from it.
 """
 
 from __future__ import annotations

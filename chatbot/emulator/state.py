@@ -1,6 +1,6 @@
 """The state of the world: the latest version of every record, and the orders in which the service lists them.
 
-The one owner of mutable state. It decides nothing: a change arrives through `put`, is filed, and is told to
+The only owner of mutable state. It decides nothing: `put` stores a change and passes it to
 the listeners (journal, Event Grid). Putting a journal's records in order gives the same state again.
 """
 

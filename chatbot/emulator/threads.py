@@ -74,9 +74,9 @@ class Threads:
             return repeated, self._participants.validate(plan.participants)[1]
         self._topic(plan.topic)
         self._room_for(plan.metadata)
-        own = next((one for one in plan.participants if one.user == creator), Invited(creator))
+        own = next((person for person in plan.participants if person.user == creator), Invited(creator))
         welcome, rejected = self._participants.validate(plan.participants)
-        others = [one for one in welcome if one.user != creator]
+        others = [person for person in welcome if person.user != creator]
         if len(others) + 1 > MAX_PARTICIPANTS:
             raise bad_request()
         thread_id = self._state.new_thread_id()
@@ -185,7 +185,7 @@ class Threads:
         if not self.quirks.phantom_threads:
             return slots
         phantoms = range(self.quirks.phantom_threads, 0, -1)
-        return [one for slot in slots for one in (*(Slot(slot.activity + place, None) for place in phantoms), slot)]
+        return [entry for slot in slots for entry in (*(Slot(slot.activity + place, None) for place in phantoms), slot)]
 
     def _end(self, room: ThreadContents, by: str, when: int) -> None:
         activity = self._state.next_activity(when)

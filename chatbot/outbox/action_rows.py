@@ -66,7 +66,7 @@ def pieces_of(keyed: KeyedAction) -> Iterator[KeyedAction]:
 
 
 def person_who_caused(event: Event) -> UserId | None:
-    """Return the person who caused an event, if the event says so."""
+    """Return the person who caused an event; None if the event names nobody."""
     return event.message.sender if isinstance(event, MessageEvent) else person_of(event)
 
 

@@ -238,7 +238,7 @@ class Outbox:
         """Drop the rows that hold data of a person, as the store did; a request that is under way is not repeated."""
         erased = (erasure.erase(row, user) for row in self._rows)
         self._rows = [row for row in erased if row.status is RowStatus.PENDING]
-        self._given_up = [one for one in self._given_up if erasure.erase(one[0], user) is one[0]]
+        self._given_up = [failure for failure in self._given_up if erasure.erase(failure[0], user) is failure[0]]
         self._unproven &= {row.key for row in self._rows}
 
     def _is_pending(self, row: OutboxRow) -> bool:

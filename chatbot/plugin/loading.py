@@ -77,7 +77,7 @@ def _find(reference: str, base_dir: Path) -> tuple[object, str]:
     """Return the plugin or factory, and its place."""
     installed = [] if _file_of(reference, base_dir) else _entry_points(reference)
     if len(installed) > 1:
-        names = ", ".join(sorted(str(one.value) for one in installed))
+        names = ", ".join(sorted(str(entry_point.value) for entry_point in installed))
         msg = f"plugin {reference}: several installed packages offer it: {names}; name the module instead"
         raise PluginError(msg)
     if installed and ":" in installed[0].value:
@@ -91,7 +91,7 @@ def _entry_points(*names: str) -> list[EntryPoint]:
     from importlib.metadata import entry_points  # imported late: it takes longer to import than all of chatbot
 
     found = entry_points(group=ENTRY_POINTS)
-    return [one for one in found if not names or one.name in names]
+    return [entry_point for entry_point in found if not names or entry_point.name in names]
 
 
 def _check_reference(reference: str) -> None:
@@ -111,7 +111,7 @@ def _check_reference(reference: str) -> None:
 def _prepend_to_path(base_dir: Path) -> None:
     entry = str(base_dir)
     if sys.path[:1] != [entry]:
-        sys.path[:] = [entry, *(one for one in sys.path if one != entry)]
+        sys.path[:] = [entry, *(path for path in sys.path if path != entry)]
     if _ComposedNames not in sys.meta_path:
         sys.meta_path.append(_ComposedNames)
 
@@ -281,7 +281,7 @@ def _place(module: ModuleType) -> str:
 def _no_such_module(reference: str, base_dir: Path) -> str:
     known = [".".join(file.relative_to(base_dir).with_suffix("").parts) for file in base_dir.glob("*/*.py")]
     known += [file.stem for file in base_dir.glob("*.py")]
-    known += [one.name for one in _entry_points()]
+    known += [entry_point.name for entry_point in _entry_points()]
     near = difflib.get_close_matches(reference, known, n=1)
     expected = Path(*reference.split(".")).with_suffix(".py")
     hint = f"did you mean {near[0]}?" if near else f"write {expected} there, or install the package that brings it"

@@ -201,7 +201,7 @@ class Plugin:
 
         Args:
             filter: which of them; all by default. Its named groups fill the handler's parameters of these names.
-            from_bots: whether other chatbots' messages count too; the bot's own never do.
+            from_bots: whether it also receives messages of other chatbots; it never receives the bot's own.
             ack: when messages it answers are shown as read; by default as the bot's `ack` says.
             retry: how often it is tried when it fails; by default three times.
             timeout: how long an attempt may run before it is canceled and counts as failed; by default as the bot's
@@ -225,7 +225,7 @@ class Plugin:
         retry: Retry | None = None,
         timeout: timedelta | None = BOT_TIMEOUT,
     ) -> RegistersMessages:
-        """Register a handler for `/name`; its further parameters are what may be typed behind it.
+        """Register a handler for `/name`; its further parameters are the arguments of the command.
 
         Parameters may be str, int, float, bool, date, timedelta, UUID, an Enum or a Literal; a `Participant` is a
         person in the thread, typed by name. `Rest` takes the remaining text, `*many` all words, and keyword-only
@@ -234,7 +234,7 @@ class Plugin:
         Args:
             name: without the slash; people may type it in any case.
             filter: which messages; a command that its filter refuses is a message like any other.
-            from_bots: whether other chatbots may command too.
+            from_bots: whether it also answers other chatbots.
             ack: when messages it answers are shown as read; by default as the bot's `ack` says.
             retry: how often it is tried when it fails; by default three times.
             timeout: how long an attempt may run before it is canceled and counts as failed; by default as the bot's
@@ -293,13 +293,13 @@ class Plugin:
     def timer(
         self, function: Any = None, *, retry: Retry | None = None, timeout: timedelta | None = BOT_TIMEOUT
     ) -> Any:
-        """Register a function that `ctx.later` may have called: `@plugin.timer`.
+        """Register a function that `ctx.later` can schedule: `@plugin.timer`.
 
-        Its parameters behind the context are what it is called with, besides state and what is provided. It is stored
-        by its qualified name: a timer whose function was renamed meanwhile becomes a dead letter.
+        Its parameters after the context are arguments of `ctx.later`, state, or provided values. A timer is stored
+        with the function's qualified name: if the function is renamed before it is due, it becomes a dead letter.
 
         Args:
-            function: given by the decorator without parentheses.
+            function: passed by the decorator if it is used without parentheses.
             retry: how often it is tried when it fails; by default three times.
             timeout: how long an attempt may run before it is canceled and counts as failed; by default as the bot's
                 `timeout` says (10 minutes). None is without limit.
@@ -310,7 +310,7 @@ class Plugin:
     def every(
         self, period: timedelta, *, retry: Retry | None = None, timeout: timedelta | None = BOT_TIMEOUT
     ) -> Registers[ScheduleFired]:
-        """Register a function to be called again and again, first one period after the bot's first start with it.
+        """Register a function to be called periodically, first one period after the bot's first start with it.
 
         The event has no thread: use `ctx.reply(…, thread=…)`. The times do not shift when the bot is restarted; if
         calls were missed while it was not running, the function is called once.
@@ -331,18 +331,19 @@ class Plugin:
     ) -> Registers[ScheduleFired]:
         """Register a function to be called by local time: `@plugin.cron("0 9 * * 1-5", tz="Europe/Paris")`.
 
-        It happens in no thread: `ctx.reply(…, thread=…)`. What was missed while the bot was not running is called
-        once. A time that a clock change skips is called right after it; one that comes twice, the first time.
+        The event has no thread: use `ctx.reply(…, thread=…)`. If calls were missed while the bot was not running, the
+        function is called once. A time that a clock change skips is due right after it; a time that occurs twice is
+        due the first time.
 
         Args:
-            expression: minute, hour, day of month, month, day of week, as cron has them.
+            expression: minute, hour, day of month, month, day of week, as in cron.
             tz: the time zone of the clock, by its name in the IANA database.
             retry: how often it is tried when it fails; by default three times.
             timeout: how long an attempt may run before it is canceled and counts as failed; by default as the bot's
                 `timeout` says (10 minutes). None is without limit.
 
         Raises:
-            PluginError: the expression or the time zone is none.
+            PluginError: the expression or the time zone is invalid.
         """
         return self._register_schedule(lambda: Cron(expression, tz), Options(retry=retry, timeout=timeout))
 
@@ -352,8 +353,8 @@ class Plugin:
         """Register a function around all handlers of this plugin and of those it includes; the first is outermost.
 
         It is `async def around(ctx: Context[Event], proceed: Proceed) -> Reply` and returns what `await proceed()`
-        gave it, or something else instead. Further parameters are filled by providers; what one makes for the event
-        is the same thing for the middleware and for the handlers inside.
+        returned, or another reply. Further parameters are supplied by providers; a value that is created for the event
+        is shared by the middleware and the handler.
         """
         check_middleware(function)
         self._middleware.append(function)
@@ -362,9 +363,9 @@ class Plugin:
     def provide(self, function: F) -> F:
         """Register a provider of values that handlers ask for by type, in this plugin and those it includes.
 
-        It is an `async def` whose return annotation says what it makes; one that yields it, annotated
-        `AsyncIterator[…]`, tears it down behind the `yield`. With a context as its first parameter it is called for
-        every handled event, without one once per bot. Further parameters are filled by other providers.
+        It is an `async def` annotated with the type of its value. One that yields its value, annotated with
+        `AsyncIterator[…]`, tears it down after the `yield`. With a context as its first parameter it is called for
+        every handled event, otherwise once per bot. Further parameters are supplied by other providers.
         """
         self._providers.append(function)
         return function
@@ -379,15 +380,15 @@ class Plugin:
         """Register an error handler for handlers of this plugin, and of those it includes, whose retries have failed.
 
         It is `async def sorry(ctx: Context[Event], error: ValueError) -> Reply`, called once, after the last retry
-        and before the event becomes a dead letter. What the handler itself had asked for is gone. The first one for
+        and before the event becomes a dead letter. The actions of the failed handler are discarded. The first one for
         the error answers, those of the nearest plugin first; `return PASS` hands on. Further parameters are filled
         by providers.
 
         Args:
-            errors: the exceptions it is for; all by default.
+            errors: the exceptions that it handles; all by default.
 
         Raises:
-            PluginError: one of them is no class of exceptions.
+            PluginError: one of them is not an exception class.
         """
         check_errors(errors, place_of_caller())
 
@@ -401,7 +402,7 @@ class Plugin:
         """Include another plugin's handlers at this place in the order, within this plugin's middleware.
 
         Raises:
-            PluginError: it is no plugin, would include itself, or is included already.
+            PluginError: it is not a plugin, would include itself, or is included already.
         """
         place = place_of_caller()
         if not isinstance(other, Plugin):
@@ -426,10 +427,10 @@ class Plugin:
         """Return all handlers, ready to run, in order; also those of included plugins.
 
         Args:
-            provide: things by type that they get in place of what providers make: for tests.
+            provide: values by type that replace those of providers; for tests.
 
         Raises:
-            PluginError: a handler asks for something that nobody can give; file, line and remedy are named.
+            PluginError: a parameter of a handler has no source; the message names file, line and remedy.
         """
         scope = {type: fixed_provider(type, thing) for type, thing in provide.items()}
         return self._prepared(PluginScope(providers=scope, fixed=frozenset(scope)))
@@ -437,9 +438,9 @@ class Plugin:
     def _prepared(self, outer: PluginScope) -> list[Handler]:
         scope = resolve_providers(self._providers, outer.providers, outer.fixed)
         around = PluginScope(
-            (*outer.middleware, *(prepare_layer(one, scope) for one in self._middleware)),
+            (*outer.middleware, *(prepare_layer(function, scope) for function in self._middleware)),
             scope,
-            (*(one.within(scope) for one in self._errors), *outer.errors),
+            (*(error_handler.within(scope) for error_handler in self._errors), *outer.errors),
             self._cancel_words or outer.cancel_words,
             outer.fixed,
         )
@@ -478,10 +479,10 @@ class Plugin:
         name = None if command is None else validate_command(command, place)
 
         def register(function: Function) -> Function:
-            one = Registration(function, event, wanted, name, options, schedule, needs_text)
-            check_async(function, one.role)
-            self._check_unique(one)
-            self._parts.append(one)
+            registration = Registration(function, event, wanted, name, options, schedule, needs_text)
+            check_async(function, registration.role)
+            self._check_unique(registration)
+            self._parts.append(registration)
             return function
 
         return register

@@ -100,7 +100,7 @@ def _validated(model: type[BaseModel], settings: Mapping[str, Any], place: str) 
     try:
         valid = model.model_validate(dict(settings))
     except ValidationError as error:
-        problems += [(one["loc"], one["msg"]) for one in error.errors(include_url=False)]
+        problems += [(problem["loc"], problem["msg"]) for problem in error.errors(include_url=False)]
         raise PluginSettingsError(place, problems) from None
     if problems:
         raise PluginSettingsError(place, problems)

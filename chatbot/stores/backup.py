@@ -110,7 +110,7 @@ def info(file: Path) -> StoreInfo:
     except sqlite3.Error as error:
         raise StoreError(_problem(file, error)) from None
     beside = (file, file.with_name(f"{file.name}-wal"))
-    return StoreInfo(int(version), sum(one.stat().st_size for one in beside if one.exists()), bots)
+    return StoreInfo(int(version), sum(path.stat().st_size for path in beside if path.exists()), bots)
 
 
 def problems(file: Path) -> list[str]:

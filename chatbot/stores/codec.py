@@ -185,12 +185,12 @@ def check_utf8(form: Any, place: str) -> None:
     if isinstance(form, str):
         _utf8(form, place)
     elif isinstance(form, list):
-        for index, one in enumerate(form):
-            check_utf8(one, f"{place}[{index}]")
+        for index, item in enumerate(form):
+            check_utf8(item, f"{place}[{index}]")
     elif isinstance(form, dict):
-        for key, one in form.items():
+        for key, item in form.items():
             _utf8(key, f"a key of {place}")
-            check_utf8(one, f"{place}[{key!r}]")
+            check_utf8(item, f"{place}[{key!r}]")
 
 
 def _decode(kinds: Kinds, stored: str, what: str) -> Any:

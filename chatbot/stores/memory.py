@@ -150,7 +150,7 @@ class MemoryStore(SqlStore):
 
     def _database(self) -> sqlite3.Connection:
         if self._connection is None:
-            import sqlite3  # here, because only who opens a store shall pay for it
+            import sqlite3  # imported here, so that only programs that open a store pay for it
 
             self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA secure_delete = ON")  # what was erased is in no snapshot

@@ -70,7 +70,7 @@ def probe_store(url: str, *, base_dir: Path) -> StoreProbe:
     Raises:
         ConfigError: the URL is not supported.
     """
-    open_store(url, base_dir=base_dir)  # which refuses what is no store; nothing is opened yet
+    open_store(url, base_dir=base_dir)  # raises for an invalid URL; opens nothing
     named = file_of(url, base_dir=base_dir)
     if named is None:
         return StoreProbe()

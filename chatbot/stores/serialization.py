@@ -277,9 +277,9 @@ def _json(value: object, place: str) -> Any:
     if type(value) is float:
         return _float(value, place)
     if type(value) is list:
-        return [_json(one, f"{place}[{index}]") for index, one in enumerate(value)]
+        return [_json(item, f"{place}[{index}]") for index, item in enumerate(value)]
     if type(value) is dict and all(type(key) is str for key in value):
-        return {key: _json(one, f"{place}[…]") for key, one in value.items()}
+        return {key: _json(item, f"{place}[…]") for key, item in value.items()}
     raise wrong_type(value, place, "None, text, a number, a list or a dict with texts as keys")
 
 
@@ -395,10 +395,10 @@ def sequence_form(form: Form, kind: type) -> Form:
     def encode(value: object, place: str) -> list[Any]:
         if not isinstance(value, kind):
             raise wrong_type(value, place, f"a {kind.__name__}")
-        return [form.encode(one, f"{place}[{index}]") for index, one in enumerate(value)]  # type: ignore[arg-type, var-annotated]
+        return [form.encode(item, f"{place}[{index}]") for index, item in enumerate(value)]  # type: ignore[arg-type, var-annotated]
 
     def decode(value: object, place: str) -> Any:
-        return kind(form.decode(one, f"{place}[{index}]") for index, one in enumerate(_listed(value, place)))
+        return kind(form.decode(item, f"{place}[{index}]") for index, item in enumerate(_listed(value, place)))
 
     return Form(encode, decode)
 
@@ -409,10 +409,10 @@ def set_form(form: Form, kind: type) -> Form:
     def encode(value: object, place: str) -> list[Any]:
         if not isinstance(value, kind):
             raise wrong_type(value, place, f"a {kind.__name__}")
-        return sorted((form.encode(one, f"an item of {place}") for one in value), key=to_json)  # type: ignore[attr-defined]
+        return sorted((form.encode(item, f"an item of {place}") for item in value), key=to_json)  # type: ignore[attr-defined]
 
     def decode(value: object, place: str) -> Any:
-        return kind(form.decode(one, f"an item of {place}") for one in _listed(value, place))
+        return kind(form.decode(item, f"an item of {place}") for item in _listed(value, place))
 
     return Form(encode, decode)
 
@@ -424,15 +424,15 @@ def tuple_form(forms: Sequence[Form]) -> Form:
         if len(value) != len(forms):
             msg = f"{place} has {len(value)} items; expected {len(forms)}"
             raise CannotStore(msg)
-        return [step(form, one, f"{place}[{n}]") for n, (form, one) in enumerate(zip(forms, value, strict=True))]
+        return [step(form, item, f"{place}[{n}]") for n, (form, item) in enumerate(zip(forms, value, strict=True))]
 
     def encode(value: object, place: str) -> list[Any]:
         if not isinstance(value, tuple):
             raise wrong_type(value, place, "a tuple")
-        return each(value, place, lambda form, one, at: form.encode(one, at))
+        return each(value, place, lambda form, item, at: form.encode(item, at))
 
     def decode(value: object, place: str) -> tuple[Any, ...]:
-        return tuple(each(_listed(value, place), place, lambda form, one, at: form.decode(one, at)))
+        return tuple(each(_listed(value, place), place, lambda form, item, at: form.decode(item, at)))
 
     return Form(encode, decode)
 
@@ -444,13 +444,13 @@ def mapping_form(keys: Form, values: Form) -> Form:
         if not isinstance(value, Mapping):
             raise wrong_type(value, place, "a dict")
         pairs = [
-            (keys.encode(key, f"a key of {place}"), values.encode(one, f"{place}[…]")) for key, one in value.items()
+            (keys.encode(key, f"a key of {place}"), values.encode(item, f"{place}[…]")) for key, item in value.items()
         ]
         return dict(pairs) if all(isinstance(key, str) for key, _ in pairs) else [list(pair) for pair in pairs]
 
     def decode(form: Any, place: str) -> dict[Any, Any]:
         pairs = form.items() if isinstance(form, dict) else map(tuple, _listed(form, place))
-        return {keys.decode(key, f"a key of {place}"): values.decode(one, f"{place}[…]") for key, one in pairs}
+        return {keys.decode(key, f"a key of {place}"): values.decode(item, f"{place}[…]") for key, item in pairs}
 
     return Form(encode, decode)
 

@@ -32,7 +32,7 @@ def check_running_bots(status: Mapping[str, Any] | None, control: ControlDirecto
     late = [f"{bot['name']}: {poller}" for bot in status["bots"] for poller in bot["missed"]]
     if late:
         yield failed(
-            "bots", f"{what}, has lost its beat in {', '.join(late)}", "see its log; restart it if that is silent"
+            "bots", f"{what}, has stalled pollers: {', '.join(late)}", "see its log; restart it if the log is silent"
         )
     elif status["unready"]:
         yield failed("bots", f"{what}, is not ready: {'; '.join(status['unready'])}", "see its log for `trouble.began`")

@@ -18,23 +18,26 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _GAUGES: Final[Mapping[str, tuple[str, Callable[[ServedBot], float | None]]]] = {
     "chatbot_threads": ("Threads the bot is in.", lambda bot: bot.report.threads),
     "chatbot_paused": ("1 while an operator has paused the bot.", lambda bot: int(bot.report.paused is not None)),
-    "chatbot_poll_lag_seconds": ("How far the latest poller is behind its beat.", lambda bot: bot.report.lag),
-    "chatbot_missed_beats": ("Pollers that have missed their beat.", lambda bot: len(bot.report.stalled)),
+    "chatbot_poll_lag_seconds": ("Seconds by which the latest poller is overdue.", lambda bot: bot.report.lag),
+    "chatbot_missed_beats": (
+        "Stalled pollers: those more than five minutes overdue.",
+        lambda bot: len(bot.report.stalled),
+    ),
     "chatbot_oldest_unhandled_seconds": (
-        "Age of the oldest message that was seen and is not handled.",
+        "Age of the oldest message that was seen but not handled.",
         lambda bot: bot.report.oldest_unhandled or 0.0,
     ),
-    "chatbot_handlers_running": ("Handlers that have not ended.", lambda bot: len(bot.report.running)),
+    "chatbot_handlers_running": ("Running handlers.", lambda bot: len(bot.report.running)),
     "chatbot_handler_longest_seconds": (
-        "How long the handler has run that runs for longest.",
+        "Seconds for which the longest-running handler has run.",
         lambda bot: bot.report.running[0].seconds if bot.report.running else 0.0,
     ),
-    "chatbot_handlers_waiting": ("Events that wait until a handler may run.", lambda bot: bot.report.waiting),
-    "chatbot_handlers_most": ("Handlers that may run at one time.", lambda bot: bot.report.max_handlers),
-    "chatbot_outbox_rows": ("Actions that are not sent yet.", lambda bot: bot.report.outbox),
-    "chatbot_outbox_oldest_seconds": ("Age of the oldest of them.", lambda bot: bot.report.outbox_age or 0.0),
-    "chatbot_troubles": ("Kinds of work that fail at the moment.", lambda bot: len(bot.report.troubles)),
-    "chatbot_dead_letters": ("Dead letters that wait to be seen to.", lambda bot: bot.dead_letters),
+    "chatbot_handlers_waiting": ("Events that wait for a handler slot.", lambda bot: bot.report.waiting),
+    "chatbot_handlers_most": ("Maximum number of concurrent handlers.", lambda bot: bot.report.max_handlers),
+    "chatbot_outbox_rows": ("Unsent actions.", lambda bot: bot.report.outbox),
+    "chatbot_outbox_oldest_seconds": ("Age of the oldest unsent action.", lambda bot: bot.report.outbox_age or 0.0),
+    "chatbot_troubles": ("Kinds of work that are failing.", lambda bot: len(bot.report.troubles)),
+    "chatbot_dead_letters": ("Dead letters.", lambda bot: bot.dead_letters),
 }
 
 
@@ -61,15 +64,19 @@ class _Snapshot(Collector):
 
     def _of_process(self) -> Iterable[Metric]:
         status = self._status
-        info = GaugeMetricFamily("chatbot_info", "Which chatbot this is.", labels=["version"])
+        info = GaugeMetricFamily("chatbot_info", "Version of chatbot.", labels=["version"])
         info.add_metric([status.version], 1)
         yield info
-        yield GaugeMetricFamily("chatbot_emulator", "1 where the bots talk to the emulator.", int(status.is_emulator))
-        yield GaugeMetricFamily("chatbot_ready", "1 while store and tokens can be used.", int(not status.unready))
+        yield GaugeMetricFamily("chatbot_emulator", "1 if the bots use the emulator.", int(status.is_emulator))
+        yield GaugeMetricFamily(
+            "chatbot_ready", "1 while the store and all tokens are usable.", int(not status.unready)
+        )
         is_refused = status.reloaded is not None and status.reloaded.is_refused
         postponed = len(status.reloaded.postponed) if status.reloaded else 0
-        yield GaugeMetricFamily("chatbot_reload_refused", "1 where the latest reload changed nothing.", int(is_refused))
-        yield GaugeMetricFamily("chatbot_settings_postponed", "Settings that wait for a restart.", postponed)
+        yield GaugeMetricFamily("chatbot_reload_refused", "1 if the latest reload was refused.", int(is_refused))
+        yield GaugeMetricFamily(
+            "chatbot_settings_postponed", "Settings of the latest reload that need a restart.", postponed
+        )
         yield GaugeMetricFamily("chatbot_tasks", "Tasks of the event loop.", status.tasks)
         if status.memory is not None:
             yield GaugeMetricFamily("chatbot_memory_bytes", "Resident memory.", status.memory)
