@@ -70,7 +70,7 @@ def test_a_daemon_exports_its_traces_where_the_environment_says(
     assert bots.stop() == 0
 
     names: set[str] = set()
-    while not names >= {"MessageReceived", "look", "plugins.echo.echo", "commit", "SendMessage", "receipt"}:
+    while not names >= {"MessageReceived", "poll", "plugins.echo.echo", "commit", "SendMessage", "receipt"}:
         path, body = collector.requests.get(timeout=PATIENCE)
         assert path == "/v1/traces"
         assert b"hello" not in body

@@ -1,4 +1,4 @@
-"""Traces, made with the real OpenTelemetry SDK: from the look that shows a message to the receipt, without a word."""
+"""Traces, made with the real OpenTelemetry SDK: from the poll that shows a message to the receipt, without a word."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ async def test_a_message_is_one_trace_from_the_look_to_the_receipt(tmp_path: Pat
         message = await site.say("hello")
 
     spans = traces.of(message)
-    root, look = sorted(spans[:2], key=lambda span: span.name)
-    assert [root.name, look.name] == ["MessageReceived", "look"]
+    root, poll = sorted(spans[:2], key=lambda span: span.name)
+    assert [root.name, poll.name] == ["MessageReceived", "poll"]
     assert [short(span) for span in spans[2:]] == ["first", "echo", "commit", "SendMessage", "receipt"]
     assert root.parent is None
     assert root.context is not None
@@ -92,8 +92,8 @@ async def test_a_message_is_one_trace_from_the_look_to_the_receipt(tmp_path: Pat
     assert attribute(root, "chatbot.thread") == site.thread
     assert attribute(root, "chatbot.message") == message
     assert all(span.status.is_ok for span in spans)
-    assert look.start_time == root.start_time
-    assert (look.end_time or 0) <= (spans[2].start_time or 0)
+    assert poll.start_time == root.start_time
+    assert (poll.end_time or 0) <= (spans[2].start_time or 0)
 
 
 async def test_attempts_and_late_replies_stay_in_the_trace_and_failures_are_told_by_their_class(tmp_path: Path) -> None:

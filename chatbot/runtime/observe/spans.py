@@ -2,7 +2,7 @@
 
 ```
 MessageReceived            from the poll to the commit; a further attempt is a further such span of the same trace
-├── look                   the poll of the thread, until the event was seen
+├── poll                   the poll of the thread, until the event was seen
 ├── plugins.dice.roll      each handler that ran
 ├── commit                 the transaction with all results of the event
 ├── SendMessage            each action, when it is carried out: after the commit, and once quotas allow it
@@ -62,7 +62,7 @@ class SpannedWork(LoggedWork):
         """Start the trace of the event, or continue it."""
         thread = event.thread if isinstance(event, ThreadEvent) else ThreadId("")
         known = self._parent("event", thread, event.key)
-        look = self._polls.get(thread) if isinstance(event, MessageEvent) and number == 1 else None
+        poll = self._polls.get(thread) if isinstance(event, MessageEvent) and number == 1 else None
         attributes: dict[str, str | int] = {
             "chatbot.bot": self._bot,
             "chatbot.event": type(event).__name__,
@@ -71,12 +71,12 @@ class SpannedWork(LoggedWork):
             **({"chatbot.thread": thread} if thread else {}),
             **({"chatbot.message": event.message.id} if isinstance(event, MessageEvent) else {}),
         }
-        name, begun = type(event).__name__, look[0] if look else None
+        name, begun = type(event).__name__, poll[0] if poll else None
         with self._spanning(name, attributes, parent=known, kind=SpanKind.CONSUMER, begun=begun) as span:
             if known is None:
                 self._remember(("event", thread, event.key), span.get_span_context())
-            if look:
-                self._tracer.start_span("look", start_time=look[0]).end(look[1])
+            if poll:
+                self._tracer.start_span("poll", start_time=poll[0]).end(poll[1])
             with super().attempt(event, number):
                 yield span
 
