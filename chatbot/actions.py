@@ -83,14 +83,14 @@ def is_encodable(text: str) -> bool:
     return True
 
 
-def make_encodable(text: str, whose: str) -> str:
+def make_encodable(text: str, handler: str) -> str:
     """Return a text that can be encoded: adjacent halves of surrogate pairs are joined, single ones become U+FFFD.
 
     A long answer must not be lost because of half an emoji. The log reports replacements, without the text.
 
     Args:
         text: the text of a handler.
-        whose: the handler's name.
+        handler: the handler's name.
     """
     if is_encodable(text):
         return text
@@ -99,11 +99,11 @@ def make_encodable(text: str, whose: str) -> str:
     if whole.encode("utf-16-le") != units:
         import structlog  # here, because importing it is slow and most runs do not log
 
-        structlog.get_logger("chatbot").warning("text.repaired", handler=whose, replaced="half of a surrogate pair")
+        structlog.get_logger("chatbot").warning("text.repaired", handler=handler, replaced="half of a surrogate pair")
     return whole
 
 
-async def make_pieces_encodable(source: AsyncIterable[str], whose: str) -> AsyncIterator[str]:
+async def make_pieces_encodable(source: AsyncIterable[str], handler: str) -> AsyncIterator[str]:
     """Yield the pieces of a text so that each can be encoded; an emoji that is split over two pieces is joined.
 
     Raises:
@@ -115,9 +115,9 @@ async def make_pieces_encodable(source: AsyncIterable[str], whose: str) -> Async
         if text and _HIGH_SURROGATE[0] <= text[-1] <= _HIGH_SURROGATE[1]:
             text, half = text[:-1], text[-1]
         if text:
-            yield make_encodable(text, whose)
+            yield make_encodable(text, handler)
     if half:
-        yield make_encodable(half, whose)
+        yield make_encodable(half, handler)
 
 
 @dataclass(frozen=True, slots=True)

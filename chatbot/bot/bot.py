@@ -208,10 +208,10 @@ class Bot:
         scheduler = self.scheduler
         scheduler.clear()
         while True:
-            owing = {thread for thread, lane in scheduler.lanes.items() if lane.has_pending_work}
-            if not scheduler.working and not owing:
+            pending = {thread for thread, lane in scheduler.lanes.items() if lane.has_pending_work}
+            if not scheduler.working and not pending:
                 return
-            scheduler.schedule_idle(owing)
+            scheduler.schedule_idle(pending)
             await scheduler.ended.wait()
 
     async def use_plugins(self, plugins: Iterable[HandlerSource]) -> None:

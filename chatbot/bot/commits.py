@@ -221,14 +221,14 @@ class WriteBehind:
         """Store all scheduled writes; those that the store refuses stay scheduled."""
         async with self._lock:
             self._requested = anyio.Event()
-            owing, self._waiting = frozenset(self._waiting), {}
-            taken = {commits: commits.take_deferred() for commits in owing}
+            scheduled, self._waiting = frozenset(self._waiting), {}
+            taken = {commits: commits.take_deferred() for commits in scheduled}
             writes: list[Write] = []
             for commits, deferred in taken.items():
                 writes += [*deferred.writes, *commits.marks_of(deferred.marks)]
             if not writes:
                 return
-            self._writing = owing
+            self._writing = scheduled
             try:
                 await self._context.commit(writes)
             except StoreError as error:

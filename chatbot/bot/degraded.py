@@ -100,9 +100,9 @@ class DegradedReasons:
     def current(self, now: float) -> tuple[Degraded, ...]:
         """Return all current reasons, longest first."""
         found = [
-            Degraded(reason, begun.detail, now - begun.since)
-            for (reason, _), begun in self._begun.items()
-            if now - begun.since >= begun.after
+            Degraded(reason, ongoing.detail, now - ongoing.since)
+            for (reason, _), ongoing in self._begun.items()
+            if now - ongoing.since >= ongoing.after
         ]
         for source in self._sources:
             found += source(now)

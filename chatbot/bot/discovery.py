@@ -109,9 +109,9 @@ class ThreadWatcher:
     async def _wait(self, pause: float) -> None:
         """Wait for the next poll; `request_poll` shortens the wait, but not below `MIN_POLL_SECONDS` or the pause."""
         self._context.monitor.thread_list_polled(pause)
-        least = min(pause, MIN_POLL_SECONDS)
-        await anyio.sleep(least)
-        with anyio.move_on_after(pause - least):
+        min_pause = min(pause, MIN_POLL_SECONDS)
+        await anyio.sleep(min_pause)
+        with anyio.move_on_after(pause - min_pause):
             await self._requested.wait()
         self._requested = anyio.Event()
 

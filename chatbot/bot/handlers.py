@@ -211,14 +211,14 @@ class HandlerRunner:
             channel: Live channel of the event's thread.
             before: Called when a slot is free, before the handlers run.
         """
-        begun = anyio.current_time()
+        started_at = anyio.current_time()
         async with self._slot(event) as dispatcher:
             before()
             memory = self._context.conversations.unit_of_work(event)
             outcome = await dispatcher.dispatch(
                 event, memory, live=channel, handler_scope=self._context.tracer.handler, limits=limits
             )
-        self._context.monitor.handled(outcome, begun)
+        self._context.monitor.handled(outcome, started_at)
         if outcome.error is not None:
             self.report_failure(event, outcome.handler, outcome.error)
         return outcome

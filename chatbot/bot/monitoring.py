@@ -153,7 +153,7 @@ class Heartbeats:
 
     def running(self, now: float) -> dict[str, tuple[str, float]]:
         """Return the running handlers by poller: the kind of event, and for how many seconds."""
-        return {poller: (event, now - begun) for poller, (event, begun) in self._running.items()}
+        return {poller: (event, now - started_at) for poller, (event, started_at) in self._running.items()}
 
 
 class Monitor:
@@ -201,10 +201,10 @@ class Monitor:
         finally:
             self.heartbeats.handler_ended(place, anyio.current_time())
 
-    def handled(self, outcome: Outcome, begun: float) -> None:
-        """Report the outcome of the handlers, which ran or waited to run since `begun`."""
+    def handled(self, outcome: Outcome, started_at: float) -> None:
+        """Report the outcome of the handlers, which ran or waited to run since `started_at`."""
         error = kind_of(outcome.error) if outcome.error is not None else None
-        self._observer.observe(EventHandled(outcome.handler, anyio.current_time() - begun, error))
+        self._observer.observe(EventHandled(outcome.handler, anyio.current_time() - started_at, error))
 
     def slow(self, event: Event, handler: str, place: str) -> None:
         """Report a handler that has run for more than a minute; `place` is its current line of code."""

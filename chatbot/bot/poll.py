@@ -145,7 +145,7 @@ class ThreadPoller:
         try:
             async with aclosing(poll.batches()) as batches:
                 async for batch in batches:
-                    self._note_batch(poll, batch, begun=now)
+                    self._note_batch(poll, batch, started_at=now)
                     for message in self._in_order(batch):
                         if poll.membership_changes and await self._is_settled_by_membership(message, poll):
                             continue
@@ -203,12 +203,12 @@ class ThreadPoller:
             return full_poll(service, thread, cursor, budget, catch_up=self._full_poll_at is None)
         return incremental_poll(service, thread, cursor, budget, polled_ms=self.polled_ms)
 
-    def _note_batch(self, poll: Poll, batch: list[ChatMessage], *, begun: float) -> None:
+    def _note_batch(self, poll: Poll, batch: list[ChatMessage], *, started_at: float) -> None:
         # Until the poll ends, own messages that it has shown prove to the outbox that they were sent.
         self._commits.proofs = poll.keys
         self._context.monitor.lane_at_work(self._state.key)
         if batch:
-            self._context.tracer.polled(self._state.key, anyio.current_time() - begun)
+            self._context.tracer.polled(self._state.key, anyio.current_time() - started_at)
         self._shown = max(self._shown, *(message.version for message in batch), 0)
 
     def _in_order(self, batch: list[ChatMessage]) -> list[ChatMessage]:

@@ -183,8 +183,8 @@ class ReceiptPoller:
         try:
             receipts = [receipt async for receipt in self._context.service.list_receipts(self._state.key)]
         except ServiceError as error:
-            asked = error.retry_after if isinstance(error, Throttled) else None
-            self._state.budget.block(Operation.LIST_RECEIPTS, now + (asked or REFUSED_PAUSE))
+            retry_after = error.retry_after if isinstance(error, Throttled) else None
+            self._state.budget.block(Operation.LIST_RECEIPTS, now + (retry_after or REFUSED_PAUSE))
             self._state.log.debug("receipts.refused", error=error)
             return []
         return [receipt for receipt in receipts if self._is_news(receipt.reader, int(receipt.message), floor)]

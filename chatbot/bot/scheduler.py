@@ -273,7 +273,7 @@ class Scheduler:
     def _schedule_next(self, lane: Lane, next_run: NextRun) -> None:
         """Queue the next turn of a lane, including requests and routed rows that arrived while it was running."""
         thread, now = lane.thread, anyio.current_time()
-        asked, was_routed = self._requested.pop(thread, None), thread in self._routed
+        requested, was_routed = self._requested.pop(thread, None), thread in self._routed
         self._routed.discard(thread)
         if was_routed and next_run.due_in is None and lane.commits.outbox:
             # Another thread routed a row here after this lane had emptied its outbox.
@@ -282,11 +282,11 @@ class Scheduler:
         elif lane.is_finished and not lane.commits.outbox:
             self._drop(lane)
             return
-        if asked is not None and (next_run != NextRun() or not thread):
+        if requested is not None and (next_run != NextRun() or not thread):
             # Not immediately: each turn polls, so back-to-back turns would exhaust the quota.
             # The lane outside threads does not poll.
-            least = self._context.settings.cadence.interval if thread else 0.0
-            pause = max(least, asked - now)
+            min_pause = self._context.settings.cadence.interval if thread else 0.0
+            pause = max(min_pause, requested - now)
             next_run = replace(next_run, due_in=pause if next_run.due_in is None else min(next_run.due_in, pause))
         self._queue.schedule(thread, next_run, now)
 

@@ -88,7 +88,9 @@ def report(bot: Bot, now: float) -> BotStatus:
     late = _late(bot, now)
     unhandled = [lane.poller.unhandled_ms for lane in lanes if lane.poller.unhandled_ms is not None]
     running = _running(bot, now)
-    created = [made for lane in bot.scheduler.lanes.values() if (made := lane.commits.outbox.oldest_ms) is not None]
+    created = [
+        created_ms for lane in bot.scheduler.lanes.values() if (created_ms := lane.commits.outbox.oldest_ms) is not None
+    ]
     return BotStatus(
         name=bot.name,
         user=bot.user,

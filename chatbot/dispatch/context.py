@@ -66,15 +66,15 @@ MAX_QUOTE: Final = 200
 """How many characters of a message are quoted."""
 
 
-def quoted(said: str, answer: str, kind: Literal["text", "html"]) -> str:
+def quoted(quoted_text: str, answer: str, kind: Literal["text", "html"]) -> str:
     """Return an answer below a quotation of the message that it answers.
 
     Args:
-        said: the quoted message, as plain text.
+        quoted_text: the quoted message, as plain text.
         answer: the reply, as text or HTML.
         kind: the type of the reply.
     """
-    beginning = said.strip()
+    beginning = quoted_text.strip()
     if len(beginning) > MAX_QUOTE:
         beginning = beginning[:MAX_QUOTE].rstrip() + "…"
     if not beginning:

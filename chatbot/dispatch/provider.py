@@ -204,11 +204,11 @@ def check_contexts(function: Function, event: type[Event], needs: Needs) -> None
                 )
 
 
-def fixed_provider(type: object, thing: object) -> Provider:
+def fixed_provider(type: object, value: object) -> Provider:
     """Return a provider of an existing value."""
 
     async def give() -> object:
-        return thing
+        return value
 
     return Provider(give, type, {}, (), is_per_event=False)
 
@@ -296,9 +296,9 @@ async def _make(
     return _checked(provider, await teardown.enter_async_context(lifetime))
 
 
-def _checked(provider: Provider, thing: Any) -> Any:
+def _checked(provider: Provider, value: Any) -> Any:
     """Return the value of a provider, and reject None unless its annotation allows it."""
-    if thing is None and type(None) not in get_args(provider.makes):
+    if value is None and type(None) not in get_args(provider.makes):
         function = provider.function
         does = "yields" if inspect.isasyncgenfunction(function) else "returns"
         msg = (
@@ -306,4 +306,4 @@ def _checked(provider: Provider, thing: Any) -> Any:
             f" is there a `{does[:-1]}` missing, or a value behind it?"
         )
         raise TypeError(msg)
-    return thing
+    return value

@@ -128,15 +128,15 @@ class Faults:
 
     def select(self, operation: str, user: str, thread: str, now: int) -> list[Fault]:
         """Return the faults that apply to this request, with their random values drawn."""
-        struck: list[Fault] = []
+        applied: list[Fault] = []
         for rule in self._rules:
             if rule.in_force(now) and rule.applies(operation, user, thread, self._random):
                 fault = rule.fault
                 if fault.most_seconds is not None:
                     drawn = self._random.uniform(fault.seconds, fault.most_seconds)
                     fault = dataclasses.replace(fault, seconds=drawn, most_seconds=None)
-                struck.append(fault)
-        return struck
+                applied.append(fault)
+        return applied
 
 
 class _Rule:
@@ -156,7 +156,7 @@ class _Rule:
         end = self.fault.end_seconds
         return elapsed >= self.fault.begin_seconds and (end is None or elapsed < end)
 
-    def applies(self, operation: str, user: str, thread: str, dice: random.Random) -> bool:
+    def applies(self, operation: str, user: str, thread: str, generator: random.Random) -> bool:
         fault = self.fault
         if fault.operation not in {"*", operation}:
             return False
@@ -167,7 +167,7 @@ class _Rule:
             return False
         if fault.times is not None and self._applied >= fault.times:
             return False
-        if fault.probability < 1 and dice.random() >= fault.probability:
+        if fault.probability < 1 and generator.random() >= fault.probability:
             return False
         self._applied += 1
         return True
@@ -233,10 +233,10 @@ _PAGE = b"<html><head><title>%d</title></head><body>The proxy does not let you t
 
 
 async def apply_before(
-    struck: Sequence[Fault], request: Request, world: World, answers: Answers, receive: Receive
+    applied: Sequence[Fault], request: Request, world: World, answers: Answers, receive: Receive
 ) -> Response | None:
     """Apply faults that precede or prevent the effect; return the response if a fault provides it."""
-    for fault in struck:
+    for fault in applied:
         match fault.kind:
             case "latency":
                 await anyio.sleep(fault.seconds)
@@ -263,18 +263,18 @@ async def apply_before(
     return None
 
 
-def apply_after(struck: Sequence[Fault], answers: Answers) -> None:
+def apply_after(applied: Sequence[Fault], answers: Answers) -> None:
     """Apply faults that hide an effect that took place."""
-    for fault in struck:
+    for fault in applied:
         if fault.kind == "reset-after":
             raise ConnectionLost
         if fault.kind == "status" and fault.after:
             raise refusal(fault, answers)
 
 
-def list_delay_ms(struck: Sequence[Fault]) -> int:
+def list_delay_ms(applied: Sequence[Fault]) -> int:
     """Return the milliseconds for which lists do not show the changes of this request."""
-    return max((int(fault.seconds * 1000) for fault in struck if fault.kind == "stale"), default=0)
+    return max((int(fault.seconds * 1000) for fault in applied if fault.kind == "stale"), default=0)
 
 
 def refusal(fault: Fault, answers: Answers) -> ErrorResponse:
@@ -289,11 +289,11 @@ def refusal(fault: Fault, answers: Answers) -> ErrorResponse:
     return error
 
 
-async def deliver(struck: Sequence[Fault], response: Response, headers: Headers, send: Send) -> None:
+async def deliver(applied: Sequence[Fault], response: Response, headers: Headers, send: Send) -> None:
     """Send a response, complete or truncated, at once or slowly."""
     body = response.body or b""
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    for fault in struck:
+    for fault in applied:
         if fault.kind == "truncate":
             await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
             raise ConnectionLost

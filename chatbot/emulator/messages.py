@@ -185,8 +185,8 @@ class Messages:
             return message
         version = self._next_version(room, now)
         metadata = message.metadata if self.quirks.tombstone_metadata == "keep" else {}
-        grave = replace(message, text="", edited=None, deleted=version, metadata=metadata, attachments=())
-        return self._change(room, grave, version, now)
+        tombstone = replace(message, text="", edited=None, deleted=version, metadata=metadata, attachments=())
+        return self._change(room, tombstone, version, now)
 
     def page(
         self,

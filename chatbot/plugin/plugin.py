@@ -432,7 +432,7 @@ class Plugin:
         Raises:
             PluginError: a parameter of a handler has no source; the message names file, line and remedy.
         """
-        scope = {type: fixed_provider(type, thing) for type, thing in provide.items()}
+        scope = {type: fixed_provider(type, value) for type, value in provide.items()}
         return self._prepared(PluginScope(providers=scope, fixed=frozenset(scope)))
 
     def _prepared(self, outer: PluginScope) -> list[Handler]:

@@ -319,15 +319,15 @@ class Poll:
         raise Interrupted if self._is_interrupted or throttled is None else throttled
 
     async def _request_page(self, link: str | None) -> MessagePage:
-        begun = anyio.current_time()
+        started_at = anyio.current_time()
         # Before the request: one that fails may have been counted by the service.
-        self._budget.spend(Operation.LIST_MESSAGES, begun)
+        self._budget.spend(Operation.LIST_MESSAGES, started_at)
         page = await self._service.list_messages(
             self._thread, start_time=self._start_time, page_size=self._page_size, link=link
         )
         if self.server_time_ms is None and page.server_time is not None:
             # The Date header was written after the read, by at most the time the whole call took.
-            taken = anyio.current_time() - begun
+            taken = anyio.current_time() - started_at
             self.server_time_ms = int((page.server_time.timestamp() - taken) * 1000)
         self._has_read = True
         self._collect_keys(page.messages)

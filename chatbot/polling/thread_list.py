@@ -108,11 +108,11 @@ class ThreadListWalk:
         if self._fault is not None:
             raise self._fault
         await anyio.sleep(self._budget.delay(Operation.LIST_THREADS, anyio.current_time()))
-        begun = anyio.current_time()
-        self._budget.spend(Operation.LIST_THREADS, begun)
+        started_at = anyio.current_time()
+        self._budget.spend(Operation.LIST_THREADS, started_at)
         page = await self._service.list_threads(page_size=PAGE_SIZE, link=self._link)
         if not self.pages:
-            self.begun_ms = _time_of(page, taken=anyio.current_time() - begun)
+            self.begun_ms = _time_of(page, taken=anyio.current_time() - started_at)
             self.date_ms = None if page.server_time is None else milliseconds(page.server_time)
         self.pages += 1
         has_passed = self._horizon_ms is not None and passes_horizon(page.items, self._horizon_ms)

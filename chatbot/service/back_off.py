@@ -66,7 +66,7 @@ class BackOff:
 
     def failed(self, error: ServiceError | StoreError, now: float, operation: Operation) -> float:
         """Count a failure of this operation; return the seconds until the next attempt."""
-        asked: float = getattr(error, "retry_after", None) or 0.0
+        retry_after: float = getattr(error, "retry_after", None) or 0.0
         if not isinstance(error, Throttled):
             self._failures += 1
             own, at_least = _doubled(self._failures, MAX_PAUSE), 0.75
@@ -75,8 +75,8 @@ class BackOff:
             at_least = 1.0
             # In the one recorded throttling, waiting as requested was not enough, so the pauses grow nevertheless.
             window = longest_window(operation)
-            own = _doubled(self._throttlings, window) if asked else window
-        pause = self._jitter(asked, 1.0) if asked >= own else self._jitter(own, at_least)
+            own = _doubled(self._throttlings, window) if retry_after else window
+        pause = self._jitter(retry_after, 1.0) if retry_after >= own else self._jitter(own, at_least)
         self.wait(pause, now)
         return pause
 

@@ -106,9 +106,9 @@ class MemoryStore(SqlStore):
     async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
         """Make these changes, all of them or none; see `Store.commit`."""
         await self._check_open()
-        asked = statements(bot, writes)
-        if asked:
-            self._transact(partial(execute, statements=asked))
+        commands = statements(bot, writes)
+        if commands:
+            self._transact(partial(execute, statements=commands))
 
     async def forget(self, user: UserId) -> int:
         """See `Store.forget`."""

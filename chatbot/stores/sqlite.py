@@ -87,13 +87,13 @@ class SqliteStore(SqlStore):
         """Make changes durable, in one transaction with other waiting commits; see `Store.commit`."""
         writer = self._open_writer()
         # Encoded here, not in the writer: what cannot be stored must fail this caller, not the group it would be in.
-        asked = statements(bot, writes)
-        if not asked:
+        commands = statements(bot, writes)
+        if not commands:
             return
         if any(isinstance(write, SaveBot | RenameBot) for write in writes):
             # Whoever copies the file alone must at least not lose who the bots are.
             self._transactions.is_checkpoint_due = True
-        await writer.submit(partial(execute, statements=asked))
+        await writer.submit(partial(execute, statements=commands))
 
     def stop_began(self) -> None:
         """See `EndableStore.stop_began`."""
@@ -102,8 +102,8 @@ class SqliteStore(SqlStore):
 
     def submit_from_thread(self, bot: UserId, writes: Sequence[Write]) -> None:
         """See `EndableStore.submit_from_thread`."""
-        if self._writer is not None and (asked := statements(bot, writes)):
-            self._writer.submit_from_thread(partial(execute, statements=asked))
+        if self._writer is not None and (commands := statements(bot, writes)):
+            self._writer.submit_from_thread(partial(execute, statements=commands))
 
     def stay_marked(self) -> None:
         """See `EndableStore.stay_marked`."""
