@@ -1,13 +1,14 @@
 """Images that are uploaded into a thread, to be shown in its messages (two preview versions of 2024).
 
 The service stores what is uploaded and gives it an id; a message names the id in its html and in its attachments.
-The small view is the image itself here: nothing is scaled. Which image formats the service takes is known from what
-the SDK asks for when it reads one; how large one may be is not (20 MB is what Microsoft's own front end allows).
+The small view is the image itself here: nothing is scaled. The formats are those of the published specification; how
+large an image may be is not known (20 MB is what Microsoft's own front end allows).
 """
 
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import replace
 
 from chatbot.emulator.errors import ErrorResponse, bad_request, forbidden, message_not_found
@@ -20,12 +21,11 @@ MAX_IMAGE_BYTES = 20 * 1024 * 1024
 VIEWS = frozenset({"original", "small"})
 
 _FORMATS = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF8", "image/gif"),
-    (b"BM", "image/bmp"),
-    (b"II*\x00", "image/tiff"),
-    (b"MM\x00*", "image/tiff"),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
+    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
+    (re.compile(rb"GIF8[79]a"), "image/gif"),
+    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "image/webp"),
+    (re.compile(rb".{4}ftyp(?:heic|heix|heim|heis|hevc|mif1)", re.DOTALL), "image/heic"),
 )
 
 
@@ -41,7 +41,7 @@ class Images:
         Participants.check_member(room, user, self.quirks)
         if len(content) > MAX_IMAGE_BYTES:
             raise ErrorResponse(413, "RequestEntityTooLarge")
-        media_type = next((kind for start, kind in _FORMATS if content.startswith(start)), "")
+        media_type = next((kind for start, kind in _FORMATS if start.match(content)), "")
         if not media_type:
             raise bad_request()
         data = base64.b64encode(content).decode()

@@ -53,6 +53,29 @@ async def test_chat_is_as_its_specification_says_whatever_is_sent(schemathesis: 
     assert {call.status for call in emulator.calls} >= {200, 201, 204, 400}
 
 
+async def test_images_are_as_their_specification_says_whatever_is_sent(schemathesis: Path, tmp_path: Path) -> None:
+    quirks = Quirks(error_envelope="error", unauthorized_body="envelope", removed_removal="forbidden")
+    emulator = Emulator(World(quirks=quirks), quotas=False)
+    ann = emulator.create_user()
+    thread = emulator.create_thread(ann, "topic")
+    image = emulator.upload_image(thread, ann, b"GIF89a", "cat.gif")
+    message = emulator.send(thread, ann, "hello", images=[image])
+    specification = json.loads((SPECIFICATIONS / "chat-2025-03-15.json").read_text())
+    _add_images(specification)
+    known = {"chatThreadId": thread, "chatMessageId": str(message), "imageId": image, "api-version": PREVIEW}
+    _offer(specification, known)
+    file = tmp_path / "images.json"
+    file.write_text(json.dumps(specification))
+    for operation in ("delete_thread", "delete_image", "delete_message"):
+        emulator.faults.add(f"{operation}:403")
+
+    report = await _run(schemathesis, emulator, file, f"Authorization: Bearer {emulator.issue_token(ann).text}")
+
+    assert "6 selected / 6 total" in report
+    answered = {(call.operation, call.status) for call in emulator.calls}
+    assert answered >= {("upload_image", 400), ("get_image", 200), ("send_message", 201), ("get_message", 200)}
+
+
 async def test_identity_is_as_its_specification_says_whatever_is_sent(schemathesis: Path, tmp_path: Path) -> None:
     emulator = Emulator(quotas=False)
     user = emulator.create_user()
@@ -65,6 +88,52 @@ async def test_identity_is_as_its_specification_says_whatever_is_sent(schemathes
     report = await _run(schemathesis, emulator, file, f"Authorization: Bearer {emulator.issue_token(user).text}")
 
     assert "5 selected / 5 total" in report
+
+
+PREVIEW = "2024-06-05-preview"
+
+
+def _add_images(specification: Any) -> None:
+    """Leave of chat what images have to do with, and add what the preview has and the later version lacks."""
+    paths, definitions = specification["paths"], specification["definitions"]
+    thread = "/chat/threads/{chatThreadId}"
+    for path in list(paths):
+        if path not in {f"{thread}/messages", f"{thread}/messages/{{chatMessageId}}"}:
+            del paths[path]
+    for path, method in ((f"{thread}/messages", "get"), (f"{thread}/messages/{{chatMessageId}}", "delete")):
+        del paths[path][method]
+    for name in ("SendChatMessageRequest", "UpdateChatMessageRequest"):
+        attachments = {"type": "array", "items": {"$ref": "#/definitions/ChatAttachment"}}
+        definitions[name]["properties"]["attachments"] = attachments
+    definitions["UploadChatImageResult"] = {
+        "type": "object",
+        "required": ["id"],
+        "properties": {
+            "id": {"type": "string"},
+            "attachmentType": {"$ref": "#/definitions/ChatAttachmentType"},
+            "name": {"type": "string"},
+        },
+    }
+    refusal = {"description": "Error", "schema": {"$ref": "#/definitions/CommunicationErrorResponse"}}
+    version = {"$ref": "#/parameters/ApiVersionParameter"}
+
+    def operation(name: str, status: str, schema: Any, *parameters: Any, **more: Any) -> dict[str, Any]:
+        answer = {"description": "Success", **({"schema": schema} if schema else {})}
+        named = [{"in": "path", "name": "chatThreadId", "required": True, "type": "string"}, version, *parameters]
+        return {"operationId": name, "parameters": named, "responses": {status: answer, "default": refusal}, **more}
+
+    image = {"in": "path", "name": "imageId", "required": True, "type": "string"}
+    view = {"in": "path", "name": "imageViewType", "required": True, "type": "string", "enum": ["original", "small"]}
+    file = {"in": "body", "name": "chatImageFile", "required": True, "schema": {"type": "string", "format": "binary"}}
+    name = {"in": "header", "name": "image-filename", "type": "string"}
+    result = {"$ref": "#/definitions/UploadChatImageResult"}
+    binary = {"consumes": ["application/octet-stream"], "produces": ["application/json"]}
+    pictures = {"produces": ["image/gif", "image/jpeg", "image/png"]}
+    paths[f"{thread}/images"] = {"post": operation("UploadChatImage", "201", result, name, file, **binary)}
+    paths[f"{thread}/images/{{imageId}}/view/{{imageViewType}}"] = {
+        "get": operation("GetChatImage", "200", None, image, view, **pictures)
+    }
+    paths[f"{thread}/images/{{imageId}}"] = {"delete": operation("DeleteChatImage", "204", None, image)}
 
 
 async def _run(program: Path, emulator: Emulator, file: Path, header: str) -> str:

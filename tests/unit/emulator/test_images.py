@@ -60,7 +60,24 @@ async def test_only_the_previews_take_images_and_others_refuse_the_version(versi
     assert shown.status == (200 if version >= "2023-11-07" else 400)
 
 
-@pytest.mark.parametrize("content", [b"", b"no image", b"<svg/>"])
+@pytest.mark.parametrize(
+    ("content", "media_type"),
+    [
+        (PNG, "image/png"),
+        (b"\xff\xd8\xff\xe0", "image/jpeg"),
+        (b"GIF89a", "image/gif"),
+        (b"RIFF\n\x00\x00\x00WEBPVP8 ", "image/webp"),
+        (b"\x00\x00\x00\x18ftypheic", "image/heic"),
+    ],
+)
+async def test_the_formats_of_the_specification_are_told_by_their_first_bytes(content: bytes, media_type: str) -> None:
+    scene = Scene()
+    image = (await scene("POST", "/images", content, version=PREVIEW)).json["id"]
+
+    assert (await scene("GET", f"/images/{image}/view/small", version=PREVIEW)).headers["content-type"] == media_type
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"<svg/>", b"BM", b"RIFF\n\x00\x00\x00WAVE"])
 async def test_what_is_no_image_is_refused(content: bytes) -> None:
     assert (await Scene()("POST", "/images", content, version=PREVIEW)).status == 400
 
