@@ -24,6 +24,7 @@ import aiohttp
 import anyio
 import anyio.to_thread
 from azure.core.exceptions import (
+    AzureError,
     ServiceRequestError,
     ServiceRequestTimeoutError,
     ServiceResponseError,
@@ -241,14 +242,19 @@ class SessionTransport(OpenTransport):
             ) as response:
                 body = await _whole(response.content)
                 return WholeResponse(request, response.status, response.reason, response.headers, body)
-        except aiohttp.ClientResponseError as error:
-            raise ServiceResponseError(error, error=error) from error
-        except aiohttp.ConnectionTimeoutError as error:
-            raise ServiceRequestTimeoutError(error, error=error) from error
-        except TimeoutError as error:
-            raise ServiceResponseTimeoutError(error, error=error) from error
-        except aiohttp.ClientError as error:
-            raise ServiceRequestError(error, error=error) from error
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _sdk_error(error) from error
+
+
+def _sdk_error(error: aiohttp.ClientError | TimeoutError) -> AzureError:
+    """Return azure-core's error for one of aiohttp: those of requests say that nothing was sent."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return ServiceResponseError(error, error=error)
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return ServiceRequestTimeoutError(error, error=error)
+    if isinstance(error, TimeoutError):
+        return ServiceResponseTimeoutError(error, error=error)
+    return ServiceRequestError(error, error=error)
 
 
 async def _whole(content: aiohttp.StreamReader) -> bytes:

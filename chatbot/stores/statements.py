@@ -56,6 +56,8 @@ from chatbot.stores.writes import (
     Write,
 )
 
+BotWrite = SaveBot | RenameBot | RetireBots | PauseBot | ResumeBot
+FailureWrite = SaveDeadLetter | ReviveDeadLetter | DropDeadLetter | BeginAttempt | EndAttempt
 ThreadWrite = SaveThread | MoveBase | MarkSeen | LeaveThread | EnterThread | BeginStay | OweReceipt | SettleReceipt
 
 SAVE_BOT: Final = """
@@ -201,25 +203,6 @@ def _statements(bot: str, write: Write) -> Iterator[Statement]:
     # SAVE_OWNER comes first wherever a row is inserted: the rows refer to the owner by its number, and a bot's first
     # write may be any of them.
     match write:
-        case SaveBot(record):
-            yield Statement(SAVE_BOT, rows.encode_bot(record))
-        case RenameBot(old, new, resource):
-            place = codec.text(resource, "RenameBot.resource")
-            was, name = codec.text(old, "RenameBot.old"), codec.text(new, "RenameBot.new")
-            yield Statement(DROP_BOT, (name, place, was))
-            yield Statement(RENAME_BOT, (name, was, place))
-        case RetireBots(resource, kept):
-            place = codec.text(resource, "RetireBots.resource")
-            yield Statement(RETIRE_BOTS, (place,))
-            yield from (Statement(KEEP_BOT, (codec.text(name, "RetireBots.kept"), place)) for name in kept)
-        case PauseBot(name, resource, paused_ms):
-            at = codec.integer(paused_ms, "PauseBot.paused_ms")
-            yield Statement(
-                PAUSE_BOT, (at, codec.text(name, "PauseBot.name"), codec.text(resource, "PauseBot.resource"))
-            )
-        case ResumeBot(name, resource, is_skipping):
-            names = codec.text(name, "ResumeBot.name"), codec.text(resource, "ResumeBot.resource")
-            yield Statement(RESUME_BOT, (int(is_skipping), *names))
         case MoveHorizon(horizon_ms):
             yield Statement(SAVE_OWNER, (bot,))
             yield Statement(MOVE_HORIZON, (codec.integer(horizon_ms, "MoveHorizon.horizon_ms"), bot))
@@ -239,6 +222,19 @@ def _statements(bot: str, write: Write) -> Iterator[Statement]:
             limit = codec.integer(before_ms, "Prune.before_ms")
             yield Statement(PRUNE, (bot, limit, limit, bot))
             yield from prune_statements(bot, limit)
+        case SaveDeadLetter() | ReviveDeadLetter() | DropDeadLetter() | BeginAttempt() | EndAttempt():
+            yield from _failure_statements(bot, write)
+        case SaveBot() | RenameBot() | RetireBots() | PauseBot() | ResumeBot():
+            yield from _bot_statements(write)
+        case _ if isinstance(write, ThreadWrite):
+            yield from _thread_statements(bot, write)
+        case _:
+            yield Statement(SAVE_OWNER, (bot,))
+            yield from conversation_statements(bot, write)
+
+
+def _failure_statements(bot: str, write: FailureWrite) -> Iterator[Statement]:
+    match write:
         case SaveDeadLetter(letter):
             yield Statement(SAVE_OWNER, (bot,))
             yield Statement(SAVE_DEAD_LETTER, (bot, *rows.encode_letter(letter)))
@@ -251,20 +247,29 @@ def _statements(bot: str, write: Write) -> Iterator[Statement]:
             yield Statement(BEGIN_ATTEMPT, (bot, *rows.encode_attempt(thread, attempt)))
         case EndAttempt(thread):
             yield Statement(END_ATTEMPT, (bot, codec.text(thread, "EndAttempt.thread")))
-        case (
-            SaveThread()
-            | MoveBase()
-            | MarkSeen()
-            | LeaveThread()
-            | EnterThread()
-            | BeginStay()
-            | OweReceipt()
-            | SettleReceipt()
-        ):
-            yield from _thread_statements(bot, write)
-        case _:
-            yield Statement(SAVE_OWNER, (bot,))
-            yield from conversation_statements(bot, write)
+
+
+def _bot_statements(write: BotWrite) -> Iterator[Statement]:
+    match write:
+        case SaveBot(record):
+            yield Statement(SAVE_BOT, rows.encode_bot(record))
+        case RenameBot(old, new, resource):
+            place = codec.text(resource, "RenameBot.resource")
+            was, name = codec.text(old, "RenameBot.old"), codec.text(new, "RenameBot.new")
+            yield Statement(DROP_BOT, (name, place, was))
+            yield Statement(RENAME_BOT, (name, was, place))
+        case RetireBots(resource, kept):
+            place = codec.text(resource, "RetireBots.resource")
+            yield Statement(RETIRE_BOTS, (place,))
+            yield from (Statement(KEEP_BOT, (codec.text(name, "RetireBots.kept"), place)) for name in kept)
+        case PauseBot(name, resource, paused_ms):
+            at = codec.integer(paused_ms, "PauseBot.paused_ms")
+            yield Statement(
+                PAUSE_BOT, (at, codec.text(name, "PauseBot.name"), codec.text(resource, "PauseBot.resource"))
+            )
+        case ResumeBot(name, resource, is_skipping):
+            names = codec.text(name, "ResumeBot.name"), codec.text(resource, "ResumeBot.resource")
+            yield Statement(RESUME_BOT, (int(is_skipping), *names))
 
 
 def _thread_statements(bot: str, write: ThreadWrite) -> Iterator[Statement]:
