@@ -156,7 +156,7 @@ def attachment_model(attachment: MessageAttachment, base: str, query: str) -> Js
     body: Json = {"id": attachment.id, "attachmentType": attachment.type}
     for name, value in (("name", attachment.name), ("url", attachment.url), ("previewUrl", attachment.preview_url)):
         if value:
-            body[name] = f"{base}{value}{query}" if value.startswith("/") else value
+            body[name] = f"{base}{value}{query}" if value.startswith("/chat/") else value
     return body
 
 

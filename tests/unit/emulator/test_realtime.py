@@ -214,12 +214,45 @@ async def test_receipts_are_for_others_and_large_threads_hear_neither_receipts_n
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/nowhere", 404), ("PUT", "/chat/threads", 405), ("GET", "/chat/threads?api-version=1999-01-01", 400)],
+    [
+        ("GET", "/", 404),
+        ("GET", "/nowhere", 404),
+        ("GET", "/chat/threads/x/images/y/view", 404),
+        ("GET", "/identities/x/y/z", 404),
+        ("GET", "/access/teamsExtension/x", 404),
+        ("OPTIONS", "/chat/threads", 405),
+        ("PUT", "/chat/threads", 405),
+        ("GET", "/chat/threads/x/images/y", 405),
+        ("PATCH", "/identities/x", 405),
+        ("GET", "/chat/threads?api-version=1999-01-01", 400),
+        ("GET", "/chat/threads?api-version=", 400),
+        ("DELETE", "/identities/x?api-version=1999-01-01", 400),
+        ("POST", "/chat/threads/x/images?api-version=2025-03-15", 400),
+        ("GET", "/chat/config/realTimeNotifications?api-version=2024-09-01", 401),
+        ("POST", "/v4/a", 401),
+        ("GET", "/socket.io/1/", 401),
+        ("POST", "/v3/registrations", 401),
+    ],
 )
 async def test_a_browser_can_read_a_refusal_that_is_of_no_operation(method: str, path: str, status: int) -> None:
     scene = Scene()
 
     answer = await call(scene.emulator, method, path, headers={"origin": "http://page.example"})
+    elsewhere = await call(scene.emulator, method, path)
 
-    assert answer.status == status
+    assert answer.status == elsewhere.status == status
     assert answer.headers["access-control-allow-origin"] == "*"
+    assert "access-control-allow-origin" not in elsewhere.headers
+
+
+async def test_a_browser_can_read_that_its_request_was_too_large_and_may_ask_before_any_request() -> None:
+    scene = Scene()
+    origin = {"origin": "http://page.example"}
+
+    too_large = await scene("POST", "/messages", bytes(1024 * 1024 + 1), headers=origin)
+    asking = {**origin, "access-control-request-method": "PUT", "access-control-request-headers": "authorization"}
+    asked = await call(scene.emulator, "OPTIONS", "/nowhere", headers=asking)
+
+    assert (too_large.status, too_large.headers["access-control-allow-origin"]) == (413, "*")
+    assert (asked.status, asked.headers["access-control-allow-headers"]) == (204, "authorization")
+    assert "PUT" in asked.headers["access-control-allow-methods"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chatbot.emulator.quotas import TABLE
 from chatbot.model import ThreadId
 from chatbot.service.budget import QUOTAS, SHARED_QUOTAS, Budget, Operation, SharedQuotas
 
@@ -157,3 +159,28 @@ def test_a_message_that_every_poll_shows_again_is_counted_once() -> None:
             budget.count_other(Operation.WRITE_MESSAGE, float(second), change=7)
 
         assert budget.left(Operation.WRITE_MESSAGE, 9.0) == 9
+
+
+NAMES = {
+    Operation.LIST_THREADS: "list_threads",
+    Operation.LIST_MESSAGES: "list_messages",
+    Operation.GET_MESSAGE: "get_message",
+    Operation.WRITE_MESSAGE: "send_message update_message delete_message",
+    Operation.SEND_RECEIPT: "send_read_receipt",
+    Operation.LIST_RECEIPTS: "list_read_receipts",
+    Operation.SEND_TYPING: "send_typing_notification",
+    Operation.LIST_PARTICIPANTS: "list_participants",
+    Operation.CHANGE_PARTICIPANTS: "add_participants remove_participant",
+    Operation.UPDATE_THREAD: "update_thread",
+}
+
+
+@pytest.mark.parametrize("operation", NAMES, ids=lambda operation: operation.label)
+def test_bots_keep_the_quotas_that_the_emulator_enforces(operation: Operation) -> None:
+    for name in NAMES[operation].split():
+        rows = [row for row in TABLE if name in row.operations]
+        limits = {row.bucket: [(limit.count, limit.seconds) for limit in row.limits] for row in rows}
+        own = [(window.limit, window.seconds) for window in QUOTAS[operation]]
+        shared = [(window.limit, window.seconds) for window in SHARED_QUOTAS.get(operation, ())]
+        assert shared == limits.get("thread", [])
+        assert own == next((limits[bucket] for bucket in ("user+thread", "user") if bucket in limits), shared)
