@@ -15,7 +15,7 @@ ENDLESS: Final = frozenset({"cursor_seconds", "hmac_skew_seconds", "metadata_lim
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class QuirkFinding:
     """What was observed of one quirk: a value, or an interval of values.
 
     Args:
@@ -72,7 +72,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class QuestionAnswer:
     """An answer to an open question that no quirk expresses.
 
     Args:
@@ -90,21 +90,21 @@ class Answer:
 class Findings:
     """Everything that one probe found out."""
 
-    found: dict[str, Finding] = field(default_factory=dict)
-    answers: list[Answer] = field(default_factory=list)
+    found: dict[str, QuirkFinding] = field(default_factory=dict)
+    answers: list[QuestionAnswer] = field(default_factory=list)
     unseen: dict[str, str] = field(default_factory=dict)
 
     def note(self, quirk: str, value: Any, evidence: str) -> None:
         """Keep the value of a quirk."""
-        self.found[quirk] = Finding(quirk, value, value, evidence)
+        self.found[quirk] = QuirkFinding(quirk, value, value, evidence)
 
     def between(self, quirk: str, low: float, high: float | None, evidence: str) -> None:
         """Keep the interval in which the value of a quirk lies; `high` is None if it has no end."""
-        self.found[quirk] = Finding(quirk, low, high, evidence)
+        self.found[quirk] = QuirkFinding(quirk, low, high, evidence)
 
     def answer(self, question: str, subject: str, text: str) -> None:
         """Keep an answer that no quirk expresses."""
-        self.answers.append(Answer(question, subject, text))
+        self.answers.append(QuestionAnswer(question, subject, text))
 
     def miss(self, quirks: Iterable[str], reason: str) -> None:
         """Keep why these quirks were not observed."""
@@ -118,7 +118,7 @@ class Findings:
         return {name: self.unseen.get(name, "not probed: its group was skipped or not reached") for name in names}
 
     @property
-    def differences(self) -> dict[str, Finding]:
+    def differences(self) -> dict[str, QuirkFinding]:
         """Return what differs from the emulator's defaults."""
         return {name: one for name, one in self.found.items() if not one.fits(getattr(Quirks(), name))}
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from chatbot.calibration.calibrate import ProbeResult
-from chatbot.calibration.findings import Finding, question_of
+from chatbot.calibration.findings import QuirkFinding, question_of
 from chatbot.distribution import version
 from chatbot.emulator.quirks import Quirks
 
@@ -63,7 +63,7 @@ def lines(result: ProbeResult) -> Iterator[str]:
     yield ""
     yield "Different from the emulator's defaults:" if differences else "Nothing differs from the emulator's defaults."
     for name, one in sorted(differences.items()):
-        default = Finding(name, getattr(Quirks(), name), getattr(Quirks(), name), "")
+        default = QuirkFinding(name, getattr(Quirks(), name), getattr(Quirks(), name), "")
         yield f"  {_dashed(name)}: {one.text} (emulator: {default.text})"
         yield f"      {result.redact(one.evidence)}"
     watched = {name: one for name, one in findings.found.items() if not one.is_exact and name not in differences}
@@ -82,7 +82,7 @@ def lines(result: ProbeResult) -> Iterator[str]:
         yield from (f"  {_dashed(name)}: {result.redact(why)}" for name, why in sorted(findings.missing.items()))
 
 
-def _entry(result: ProbeResult, one: Finding) -> dict[str, Any]:
+def _entry(result: ProbeResult, one: QuirkFinding) -> dict[str, Any]:
     default = getattr(Quirks(), one.quirk)
     question = question_of(one.quirk)
     return {
