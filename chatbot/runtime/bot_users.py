@@ -1,4 +1,4 @@
-"""Notice bots that would start as a new user although they were somebody before.
+"""Detect bots that would start as a new user although they had a user before.
 
 A bot's user is stored under the bot's name. Without the store, or under another name, the bot would get a new user: in
 none of its threads, and a stranger to everybody. Two places tell of it: `.chatbot/identities.json` survives a lost

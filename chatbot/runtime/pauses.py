@@ -1,7 +1,7 @@
 """Pause and resume single bots, for `chatbot pause` and `chatbot resume`.
 
 A paused bot is not run. Pausing stops it in order, as a reload does, and resuming starts it as a restart of the process
-would, so nothing else has to know about pauses. The store records the pause first, and a restart therefore keeps it.
+would, so no other module knows of pauses. The store records the pause first, and a restart therefore keeps it.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Pauses:
         self._log = structlog.get_logger()
 
     async def pause(self, name: str) -> Mapping[str, Any]:
-        """Stop a bot until it is resumed; return when it has finished what it had in hand.
+        """Stop a bot until it is resumed; return when it has finished its current work.
 
         Raises:
             UnknownName: there is no such bot.
-            StoreError: the store cannot be written; the bot runs on.
+            StoreError: the store cannot be written; the bot keeps running.
         """
         # A reload would start a bot again that is just being paused, so both take the same lock.
         async with self._runtime.changing:

@@ -1,6 +1,6 @@
 """List, show and export what bots have stored, and end dialogs and timers, for `chatbot state`.
 
-Lists hold no values and no words of people; only the details of one entry and an export do.
+Lists contain no values and no texts of people; only the details of one entry and an export do.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Entry:
 
     @property
     def id(self) -> str:
-        """A short id for people, the same in every list as long as the entry exists."""
+        """A short id to type; it stays the same as long as the entry exists."""
         match self.stored:
             case (key, _):
                 parts = [key.name, key.thread or "", key.user or ""]
@@ -135,7 +135,7 @@ class StateAdmin:
         return {"user": user, "records": shown}
 
     async def end_dialog(self, id: str) -> Mapping[str, Any]:
-        """End a dialog without a word: the person's next message is handled as if nothing had been asked.
+        """End a dialog without a reply: the person's next message is handled as if nothing had been asked.
 
         Raises:
             UnknownName: there is no dialog of this id.

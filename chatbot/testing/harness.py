@@ -154,7 +154,7 @@ class Harness:
     def _explain_hang(self) -> str:
         kind = "virtual" if virtual_loop() else "real"
         return (
-            f"nothing came of it within {self._patience} of {kind} time. If that is no hang, give the chat more "
+            f"nothing happened within {self._patience} of {kind} time. If nothing hangs, give the chat more "
             "patience: chat(…, patience=timedelta(…)). Waiting are:\n" + waiting_places(asyncio.all_tasks())
         )
 
@@ -312,7 +312,7 @@ def _unwrapping() -> Iterator[None]:
         context = error.__context__
         try:
             raise error
-        finally:  # the group is no part of the story
+        finally:  # the group is of no interest to the reader
             error.__context__ = context
 
 

@@ -23,14 +23,14 @@ _interrupts: list[bool] = []
 def ends_the_test(error: BaseException) -> bool:
     """Return whether an error of a handler ends the test, rather than being a failure of its event."""
     if isinstance(error, KeyboardInterrupt):
-        return bool(_interrupts)  # one that a handler raises itself is a failure like any other
+        return bool(_interrupts)  # an exception that a handler raises itself is a failure like any other
     outcomes: Any = sys.modules.get("_pytest.outcomes")
     return outcomes is not None and isinstance(error, outcomes.OutcomeException | outcomes.Exit)
 
 
 @contextmanager
 def raising_test_outcomes() -> Iterator[None]:
-    """Raise what ends the test as it was raised, in the place of what carried it here."""
+    """Raise an exception that ends the test as it was raised, without the groups and errors around it."""
     try:
         yield
     except BaseException as error:

@@ -17,11 +17,11 @@ __tracebackhide__ = True  # pytest: what is of interest is the author's test and
 
 
 class _Provided:
-    """A plugin whose handlers get things of the test.
+    """A plugin whose handlers get objects of the test.
 
     Args:
-        plugin: whose handlers.
-        provide: things by type.
+        plugin: the plugin with the handlers.
+        provide: objects by type.
     """
 
     def __init__(self, plugin: Plugin, provide: Mapping[Any, object]) -> None:
@@ -33,15 +33,15 @@ class _Provided:
 
 
 def with_provided(plugins: Sequence[Any], provide: Mapping[Any, object], caller: str) -> list[HandlerSource]:
-    """The plugins, with these things in place of what their providers make.
+    """Return the plugins, with these objects in place of those that their providers make.
 
     Args:
-        plugins: what a test has given.
-        provide: things by type.
-        caller: what it has called with them.
+        plugins: the plugins that the test passed.
+        provide: objects by type.
+        caller: the function that it called.
 
     Raises:
-        TypeError: one of them is no plugin, such as the function that makes it.
+        TypeError: one of them is not a plugin, but, for example, the function that makes it.
     """
     for plugin in [plugins] if isinstance(plugins, Plugin | str) or not isinstance(plugins, Sequence) else plugins:
         if not isinstance(plugin, Plugin) and not _has_handlers(plugin):
@@ -56,10 +56,10 @@ def with_provided(plugins: Sequence[Any], provide: Mapping[Any, object], caller:
 
 
 def check_provided(sources: Sequence[HandlerSource], provide: Mapping[Any, object]) -> None:
-    """See that somebody asks for everything that is given.
+    """Check that a handler asks for each provided object.
 
     Raises:
-        TypeError: nobody asks for one of the types, or a class is given where one of its instances belongs.
+        TypeError: no handler asks for one of the types, or a class is given instead of an instance.
     """
     if not provide:
         return

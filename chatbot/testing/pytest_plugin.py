@@ -3,10 +3,10 @@
 A test asks with `@pytest.mark.virtual_time` (or `pytestmark` for a module) or with the fixture `virtual_time`. That
 is all: it need not be marked `asyncio` too, in neither mode of pytest-asyncio, and nothing has to be configured.
 
-pytest-asyncio chooses event loops through the hook `pytest_asyncio_loop_factories`. Whoever implements it gets
-*every* async test of the project and cannot decline one. So the implementation is registered only while a test that
-asks is being generated. The plugin is loaded at every start of pytest where chatbot is installed: nothing but pytest
-may be imported before a test asks.
+pytest-asyncio chooses event loops through the hook `pytest_asyncio_loop_factories`. An implementation
+gets *every* async test of the project and cannot decline one, so it is registered only while a test that asks is being
+generated. The plugin is loaded at every start of pytest where chatbot is installed: nothing but pytest may be imported
+before a test asks.
 
 A file `*.chat` is a test, too: a recorded conversation (`chatbot.testing.chat_files.script` has the rules). It runs
 on virtual time, on a loop of its own, and needs no pytest-asyncio.
@@ -46,26 +46,26 @@ OTHER_LOOPS = (
 
 
 class VirtualLoops:
-    """What pytest-asyncio asks for the loop of a test, while the test is one that wants virtual time."""
+    """Hook implementation that gives pytest-asyncio the virtual loop, registered only for tests that ask for it."""
 
     @staticmethod
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], AbstractEventLoop]]:
-        """Offer a single kind of loop."""
+        """Return the factory of the virtual loop."""
         from chatbot.testing.virtual_time import VirtualTimeLoop
 
         return {"virtual": VirtualTimeLoop}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known, so that `--strict-markers` accepts it."""
+    """Register the marker, so that `--strict-markers` accepts it."""
     config.addinivalue_line(
         "markers", f"{NAME}: run this async test on virtual time, where nothing waits (chatbot.testing)"
     )
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ChatFile | None:
-    """Take the files that are conversations."""
+    """Collect `.chat` files."""
     if file_path.suffix != ".chat":
         return None
     from chatbot.testing.chat_files.chat_file import ChatFile
@@ -83,7 +83,7 @@ def virtual_time() -> VirtualClock:
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_pycollect_makeitem() -> Generator[None, Any, Any]:
-    """Mark the tests that ask as `asyncio`, before pytest-asyncio looks for its mark."""
+    """Mark the tests that ask as `asyncio`, before pytest-asyncio looks for its marker."""
     made = yield
     for node in made if isinstance(made, list) else [made]:
         if isinstance(node, pytest.Function) and _wants_virtual_time(node, node.fixturenames):
@@ -105,7 +105,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> Generator[None, None, No
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
-    """Let pytest-asyncio know while tests run that loops differ.
+    """Tell pytest-asyncio while tests run that loops differ.
 
     Where loops outlive a test (`loop_scope="session"`), it then looks first which loop a test needs, and rebuilds
     the async fixtures that live on another one. It does not ask for loops any more at this time.
@@ -136,7 +136,7 @@ def _wants_virtual_time(node: pytest.Item, fixtures: Collection[str]) -> bool:
 
 
 def _can_choose(config: pytest.Config) -> bool:
-    """Whether a pytest-asyncio is active that asks plugins for loops."""
+    """Return whether an active pytest-asyncio asks plugins for loops."""
     hook = getattr(config.hook, "pytest_asyncio_loop_factories", None)
     return hook is not None and hook.spec is not None
 

@@ -83,7 +83,7 @@ class RoomHost(Protocol):
         ...
 
     def extend_deadline(self, seconds: float = 0.0) -> None:
-        """Count the patience of the chat anew, and add some seconds."""
+        """Restart the deadline of the chat, plus some seconds."""
         ...
 
 
@@ -322,7 +322,7 @@ class Room:
             StateError: nobody has entered yet.
         """
         if self._thread is None:
-            msg = "nobody has come into the room yet: let somebody say something, or come in (await ann.joins())"
+            msg = "nobody is in the room yet: let somebody say something, or join (await ann.joins())"
             raise StateError(msg)
         return self._thread
 
@@ -333,7 +333,7 @@ class Room:
 
     @property
     def emulator(self) -> Emulator:
-        """The service: to add faults, and to read its calls (`emulator.calls`)."""
+        """The service, to add faults and to read its calls (`emulator.calls`)."""
         return self.stage.emulator
 
     @property
@@ -375,7 +375,7 @@ class Room:
         present = (person for person in self._people.values() if self.stage.is_in(self.thread, person.user))
         host = next(present, None)
         if host is None:
-            msg = f"nobody is left in the room who could let {person.name} in: somebody has to stay, or take another"
+            msg = f"nobody is left in the room who could add {person.name}: somebody has to stay, or use another"
             raise StateError(msg)
         guest = Participant(person.user, person.name)
         await retry_throttled(lambda: host.service.add_participants(self.thread, [guest]))

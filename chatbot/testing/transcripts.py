@@ -1,6 +1,6 @@
-"""What a failing test shows: the conversation as text, and errors from the author's own code on.
+"""What a failing test shows: the conversation as text, and tracebacks that begin at the author's code.
 
-Transcripts are also used wherever else a conversation is shown to people.
+Transcripts are also used wherever else a conversation is shown.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _CHATBOT: Final = str(Path(__file__).parents[1]) + os.sep
 
 
 def check_plugins_fit(plugins: Sequence[HandlerSource]) -> None:
-    """See that these can be the plugins of one bot.
+    """Check that these can be the plugins of one bot.
 
     Raises:
-        PluginError: they cannot; raised here, with nothing in between, as its message has the place.
+        PluginError: they cannot. Raised without a cause, because the message names the place.
     """
     try:
         HandlerRegistry(handler for plugin in plugins for handler in plugin.handlers())
@@ -35,7 +35,7 @@ def check_plugins_fit(plugins: Sequence[HandlerSource]) -> None:
 
 
 def without_framework_frames(error: X) -> X:
-    """The error without the calls of chatbot that led to the author's code, if it came so far."""
+    """Return the error without the frames of chatbot that led to the author's code, if it got there."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_CHATBOT):
         trace = trace.tb_next
@@ -43,19 +43,19 @@ def without_framework_frames(error: X) -> X:
 
 
 INDENT: Final = " " * len("00:00:00 ")
-"""Under the time of a line: where a text of several lines goes on."""
+"""Indentation of further lines of a text, below the time of its first line."""
 
 
 def transcript(messages: Sequence[Message], names: Mapping[str, str], *, last: int | None = None) -> str:
-    """Write a conversation down, one line per message, in the order in which they were first said.
+    """Return a conversation as text, one line per message, in the order in which they were first sent.
 
     Args:
         messages: everything in the thread, tombstones and system messages included.
-        names: user id to name; who has none appears under the id.
-        last: how many messages to show at most; the number of those left out is said.
+        names: names by user id; users without a name appear with their id.
+        last: the maximum number of messages; the number of omitted ones is shown.
     """
     shown = messages if last is None else messages[-last:] if last else ()
-    lines = [f"… {len(messages) - len(shown)} messages before"] if len(shown) < len(messages) else []
+    lines = [f"… {len(messages) - len(shown)} earlier messages"] if len(shown) < len(messages) else []
     day: str | None = None
     for message in shown:
         said = datetime.fromtimestamp(message.id / 1000, UTC)

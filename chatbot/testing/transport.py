@@ -31,10 +31,10 @@ from chatbot.service.transport import TIMEOUT_SECONDS, OpenTransport, WholeRespo
 
 
 class Stage:
-    """One emulated resource and all who are known on it.
+    """One emulated resource and all users known on it.
 
     Args:
-        emulator: the service; its clock is everybody's.
+        emulator: the service; all use its clock.
     """
 
     def __init__(self, emulator: Emulator) -> None:
@@ -47,51 +47,51 @@ class Stage:
         self._services: dict[UserId, ChatService] = {}
 
     def clock(self) -> float:
-        """The service's time, epoch seconds."""
+        """The service's time in epoch seconds."""
         return self.emulator.clock()
 
     def create_user(self, name: str) -> UserId:
-        """Somebody new, under a name for transcripts."""
+        """Create a user; the name is for transcripts."""
         user = UserId(self.emulator.create_user())
         self.names[user] = name
         return user
 
     def person(self, name: str) -> UserId:
-        """The user of the person of this name; the same one at each call."""
+        """Return the user of the person of this name; the same one at each call."""
         if name not in self._people:
             self._people[name] = self.create_user(name)
         return self._people[name]
 
     def has_user(self, user: UserId) -> bool:
-        """Whether this user exists on the service."""
+        """Return whether this user exists on the service."""
         return user in self.emulator.world.state.users
 
     def service_of(self, user: UserId) -> ChatService:
-        """Somebody's view of the service; one and the same at each call."""
+        """Return the service as a user sees it; the same client at each call."""
         if user not in self._services:
             self._services[user] = self.new_service_of(user)
         return self._services[user]
 
     def new_service_of(self, user: UserId) -> ChatService:
-        """A view of somebody's that remembers nothing, as a new process has it."""
+        """Return a new client of a user, without a history, as a new process has it."""
         return self.resource.chat(user, self.resource.issued_tokens(user))
 
     def messages(self, thread: ThreadId) -> list[Message]:
-        """Everything in a thread, in the order in which it was first said."""
+        """Return all messages of a thread, in the order in which they were first sent."""
         return self.emulator.transcript(thread)
 
     def version(self, thread: ThreadId) -> int:
-        """The latest change in a thread."""
+        """Return the version of the latest change in a thread."""
         return self.emulator.world.state.room(thread).version
 
     def read_by_others(self, thread: ThreadId, user: UserId) -> dict[UserId, int]:
-        """The number of the latest message that each of the others who are there has read."""
+        """Return the number of the latest message that each other participant has read."""
         receipts = self.emulator.receipts(thread).values()
         there = (receipt for receipt in receipts if receipt.user != user and self.is_in(thread, UserId(receipt.user)))
         return {UserId(receipt.user): receipt.message for receipt in there}
 
     def is_in(self, thread: ThreadId, user: UserId) -> bool:
-        """Whether somebody is in a thread that was not deleted."""
+        """Return whether a user is in a thread that was not deleted."""
         room = self.emulator.world.state.room(thread)
         return room.head.deleted is None and room.member(user) is not None
 
@@ -106,10 +106,10 @@ AsgiApp = Callable[
 class AsgiTransport(OpenTransport):
     """Carries the SDK's requests to an ASGI application by calling it.
 
-    A request that outlasts its `read_timeout` ends the application's call as well; a real server would go on.
+    A request that exceeds its `read_timeout` also cancels the application's call; a real server would continue.
 
     Args:
-        app: the application; it gets no lifespan events.
+        app: the application; it receives no lifespan events.
     """
 
     def __init__(self, app: AsgiApp) -> None:
@@ -123,11 +123,11 @@ class AsgiTransport(OpenTransport):
         total_timeout: float = TIMEOUT_SECONDS,
         **_options: Any,
     ) -> AsyncHttpResponse:
-        """Call the application with a request and hand back its whole answer.
+        """Call the application with a request and return its complete response.
 
         Args:
             request: of either of azure-core's two kinds; its body is text or bytes.
-            read_timeout, total_timeout: seconds until the answer must be complete; the lesser counts.
+            read_timeout, total_timeout: seconds until the response must be complete; the smaller one counts.
 
         Raises:
             ServiceRequestError: the application raised `ConnectionRefusedError`.
@@ -148,7 +148,7 @@ class AsgiTransport(OpenTransport):
 
 
 class _Exchange:
-    """One request and its answer, as the application sees them."""
+    """One request and its response, as the application sees them."""
 
     def __init__(self, body: bytes) -> None:
         self._request: AsgiMessage | None = {"type": "http.request", "body": body, "more_body": False}
@@ -174,9 +174,9 @@ class _Exchange:
                 self._is_answered.set()
 
     def response(self, request: HttpRequest) -> WholeResponse:
-        """The answer in azure-core's shape."""
+        """Return the response as azure-core represents it."""
         if self.status is None or not self._is_answered.is_set():
-            msg = f"The application ended without a complete answer to {request.method} {request.url}."
+            msg = f"The application ended without a complete response to {request.method} {request.url}."
             raise RuntimeError(msg)
         headers = case_insensitive_dict()
         for name, value in self.headers:

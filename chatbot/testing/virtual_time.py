@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 
 def store_in_real_time(store: Store, loop: VirtualTimeLoop) -> Store:
-    """The same store, waited for in real time.
+    """Return the store wrapped so that virtual time stands still while it works.
 
     Args:
         store: any store.
-        loop: whose time is to stand still.
+        loop: the loop whose time stands still.
     """
     return cast("Store", _RealTimeStore(store, loop))
 
@@ -74,38 +74,38 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 START: Final = datetime(2024, 1, 1, tzinfo=UTC)
-"""When a virtual clock starts: a Monday, at the first hour of a leap year, and before any real token's expiry."""
+"""Start of a virtual clock: a Monday, the first hour of a leap year, and before any real token expires."""
 
 MAX_REAL_SECONDS: Final = 20.0
-"""Real seconds for which the virtual time may stand still: threads work, or tasks that never wait for time."""
+"""Real seconds that virtual time may stand still, because threads work or tasks never wait for time."""
 
 ROUNDS_PER_CHECK: Final = 1024
-"""Rounds of the loop between two looks at the real time."""
+"""Rounds of the loop between two checks of the real time."""
 
 REFUSAL: Final = (
     "a test on virtual time tried to wait for {what}, where time does not jump. Keep the test in its process "
     "(chatbot.testing.chat does), or let it run in real time: without the virtual_time marker or fixture."
 )
 
-IDLE: Final = "nothing is ready, nothing is scheduled and no thread is at work, so this test would wait for ever"
+IDLE: Final = "nothing is ready, nothing is scheduled and no thread is at work, so this test would wait forever"
 BUSY: Final = (
-    f"for {MAX_REAL_SECONDS:.0f} real seconds tasks have woken each other without any of them waiting for time to "
-    "pass, so the virtual time never moves on: an endless loop, or a great deal of work"
+    f"for {MAX_REAL_SECONDS:.0f} real seconds tasks have woken each other without waiting for time to "
+    "pass, so virtual time does not advance: an endless loop, or very much work"
 )
 
 LIBRARIES: Final = (
     contextlib.__file__,
     *(os.path.dirname(file) + os.sep for file in (asyncio.__file__, anyio.__file__, os.path.dirname(__file__))),
 )
-"""Where the code lies that does the waiting; it is not what people look for when they ask where a task waits."""
+"""Directories of libraries, whose frames do not tell a test author where a task waits."""
 
 
 class Stuck(ChatbotError):
-    """Every task waits for something that no task, timer or thread will bring; the message names the places."""
+    """All tasks wait, and no task, timer or thread can wake them; the message names the places."""
 
 
 class JumpingSelector(selectors.DefaultSelector):
-    """Never waits for time to pass: when nothing is ready, its clock jumps to the next deadline."""
+    """Selector that never waits: if nothing is ready, its clock jumps to the next deadline."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,10 +113,10 @@ class JumpingSelector(selectors.DefaultSelector):
         self._rounds = 0
         self._moved: float | None = None
         self.threads = 0
-        """How much work is with threads and not yet back."""
+        """Number of calls in threads that have not returned."""
 
     def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> selectors.SelectorKey:
-        """Admit the loop's own wake-up pipe, which comes first, and nothing else."""
+        """Accept the loop's own wake-up pipe, which is registered first, and refuse everything else."""
         if self.get_map():
             raise StateError(REFUSAL.format(what=f"a real socket or pipe ({_describe(fileobj)})"))
         return super().register(fileobj, events, data)
@@ -137,7 +137,7 @@ class JumpingSelector(selectors.DefaultSelector):
         return []
 
     def _check_progress(self) -> None:
-        """Notice tasks that wake each other for ever without a moment's pause: time then never moves on."""
+        """Detect tasks that wake each other forever without a pause, so that time never advances."""
         self._rounds += 1
         if self._rounds % ROUNDS_PER_CHECK:
             return
@@ -150,7 +150,7 @@ class JumpingSelector(selectors.DefaultSelector):
         give_up = time.monotonic() + MAX_REAL_SECONDS
         while time.monotonic() < give_up:
             busy = self.threads > 0 or _anyio_threads_at_work()
-            ready = super().select(0)  # after the look at the threads: one that just finished has rung by now
+            ready = super().select(0)  # after checking the threads: one that just finished has woken the loop by now
             if ready or not busy:
                 return ready
             ready = super().select(0.02)
@@ -161,7 +161,7 @@ class JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop on virtual time, beginning at 0 seconds."""
+    """An event loop on virtual time, which starts at 0 seconds."""
 
     def __init__(self) -> None:
         self._jumping = JumpingSelector()
@@ -171,13 +171,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._clock_resolution = 1e-6
 
     def time(self) -> float:
-        """Virtual seconds since the loop was made."""
+        """Return the virtual seconds since the loop was created."""
         return self._jumping.now
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
     ) -> asyncio.Future[T]:
-        """Let a thread do it, while the virtual time stands still."""
+        """Run a function in a thread while virtual time stands still."""
         future = super().run_in_executor(executor, func, *args)
         self._jumping.threads += 1
         future.add_done_callback(self._count_back)
@@ -188,7 +188,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     @contextlib.contextmanager
     def work_outside(self) -> Iterator[None]:
-        """Let the virtual time stand still inside of this block, for threads that the loop cannot see."""
+        """Stop virtual time inside this block, for threads that the loop does not know of."""
         self._jumping.threads += 1
         try:
             yield
@@ -196,12 +196,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             self._jumping.threads -= 1
 
     async def shutdown_default_executor(self, *args: Any, **options: Any) -> None:
-        """Let the executor's threads end; asyncio starts another thread to wait for them."""
+        """Shut down the executor; asyncio starts another thread to wait for its threads."""
         with self.work_outside():
             await super().shutdown_default_executor(*args, **options)
 
     async def _refuse(self, *_args: Any, **_options: Any) -> NoReturn:
-        """Refuse before a socket is open or a process runs that nobody would close."""
+        """Refuse before a socket is opened or a process is started that nobody would close."""
         raise StateError(REFUSAL.format(what="a real connection, server or process"))
 
     create_connection = create_server = create_datagram_endpoint = _refuse
@@ -209,7 +209,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     subprocess_exec = subprocess_shell = _refuse
 
     def run_until_complete(self, future: Any) -> Any:
-        """Run to the end of `future`; if it gets stuck, cancel it, so that it cleans up, and raise `Stuck`."""
+        """Run until `future` is done; if it gets stuck, cancel it, so that it cleans up, and raise `Stuck`."""
         task = asyncio.ensure_future(future, loop=self)
         try:
             return super().run_until_complete(task)
@@ -224,8 +224,8 @@ class VirtualClock:
     """A wall clock on virtual time: `time.time()` for the emulator, the store and tokens.
 
     Args:
-        loop: whose time it tells; without one, the running loop's at each call.
-        start: what it shows when the loop's time is 0.
+        loop: the loop whose time it shows; by default the running loop at each call.
+        start: the time that it shows when the loop's time is 0.
 
     Raises:
         StateError: the loop is not on virtual time.
@@ -236,7 +236,7 @@ class VirtualClock:
         self._start = start.timestamp()
 
     def __call__(self) -> float:
-        """Epoch seconds, like `time.time()`."""
+        """Return epoch seconds, like `time.time()`."""
         loop = self._loop or virtual_loop()
         if loop is None:
             msg = (
@@ -247,12 +247,12 @@ class VirtualClock:
         return self._start + loop.time()
 
     def now(self) -> datetime:
-        """The same as an aware datetime, UTC."""
+        """Return the time as an aware datetime in UTC."""
         return datetime.fromtimestamp(self(), UTC)
 
 
 def virtual_loop() -> VirtualTimeLoop | None:
-    """The running loop if it is on virtual time, else None."""
+    """Return the running loop if it is on virtual time, else None."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
@@ -261,7 +261,7 @@ def virtual_loop() -> VirtualTimeLoop | None:
 
 
 def _anyio_threads_at_work() -> bool:
-    """Whether anyio has given work to a thread for the running loop. It tells nobody, but its threads can be seen."""
+    """Return whether a thread of anyio works for the running loop. There is no API for it, so threads are inspected."""
     loop = asyncio.get_running_loop()
     return any(
         getattr(thread, "loop", None) is loop and thread.queue.unfinished_tasks  # type: ignore[attr-defined]
@@ -279,14 +279,14 @@ def _stuck(reason: str) -> Stuck:
 
 
 def waiting_places(tasks: Iterable[asyncio.Task[Any]]) -> str:
-    """Where tasks wait, a line each: those of tests and bots; if there are none, those inside of libraries."""
+    """Return where tasks wait, one line each: tasks of tests and bots or, if there are none, those inside libraries."""
     places = [(task.get_name(), *_place(task)) for task in tasks]
     own = [place for place in places if place[1]]
     return "\n".join(sorted(f"  {name}: {line}" for name, _, line in own or places))
 
 
 def _place(task: asyncio.Task[Any]) -> tuple[bool, str]:
-    """Whether a task waits in code that is not a library's, and the innermost line of it, or else of the library."""
+    """Return whether a task waits in code outside libraries, and the innermost line of that code or of the library."""
     frames = list(_frames(task.get_coro()))
     own = [frame for frame in frames if not frame.f_code.co_filename.startswith(LIBRARIES)]
     if not frames:
@@ -296,9 +296,9 @@ def _place(task: asyncio.Task[Any]) -> tuple[bool, str]:
 
 
 def _frames(waiting: object) -> Iterator[FrameType]:
-    """The frames of a suspended coroutine and of all that it awaits, outermost first."""
+    """Return the frames of a suspended coroutine and of everything that it awaits, outermost first."""
     while waiting is not None:
-        if inspect.iscoroutine(getattr(waiting, "code", None)):  # a task that code of a plugin has started
+        if inspect.iscoroutine(getattr(waiting, "code", None)):  # a task that plugin code has started
             waiting = waiting.code  # type: ignore[attr-defined]
         if inspect.iscoroutine(waiting):
             frame, waiting = waiting.cr_frame, waiting.cr_await

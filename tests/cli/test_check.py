@@ -66,7 +66,7 @@ def test_a_good_file_is_described_with_the_file_of_every_plugin_and_handler(
         "    /roll COUNT [SIDES]          checked.py:6",
         "    ParticipantsAdded → welcome  checked.py:10",
         "",
-        "✓ store         chatbot.db: not there yet; it is made at the first start",
+        "✓ store         chatbot.db: does not exist yet; it is created at the first start",
     ]
     assert sorted(path.name for path in folder.iterdir() if path.name != "__pycache__") == ["bots.yaml", "checked.py"]
 
@@ -349,8 +349,8 @@ def test_online_the_service_is_asked_and_nothing_is_made_there(
     assert main(["check", "--online"]) == 0
 
     shown = capsys.readouterr().out
-    assert "✓ access        the service lets us in with its access key" in shown
-    assert "✓ token         parrot has no user that is known here; one is made at its first start" in shown
+    assert "✓ access        the service grants access with its access key" in shown
+    assert "✓ token         parrot has no known user yet; one is created at its first start" in shown
     assert resource.control("GET", "status")["users"] == users
     assert everything_in(folder) == before
 

@@ -36,8 +36,8 @@ def test_a_fresh_clone_is_well_and_nothing_is_changed(tmp_path: Path, capsys: Ou
     shown = capsys.readouterr().out
     assert sorted(path for path in tmp_path.rglob("*") if "__pycache__" not in path.parts) == before
     assert {line[0] for line in shown.splitlines()[:-2]} == {"✓"}
-    assert "chatbot.db: not there yet; it is made at the first start" in shown
-    assert "runs in the bots' own process" in shown
+    assert "chatbot.db: does not exist yet; it is created at the first start" in shown
+    assert "runs in the bots' process" in shown
     assert shown.endswith("\nNo problems.\n")
 
 
@@ -63,8 +63,8 @@ def test_a_resource_is_well_before_the_first_start_and_nothing_is_made_there(
     assert (report.code, report.ills) == (0, [])
     assert "a trusted certificate until" in report.one("tls")[1]
     assert report.one("clock")[1] == "agrees with the service's"
-    assert report.one("access")[1] == "the service lets us in with its access key"
-    assert "parrot has no user that is known here" in report.one("token")[1]
+    assert report.one("access")[1] == "the service grants access with its access key"
+    assert "parrot has no known user yet" in report.one("token")[1]
     assert resource.control("GET", "status")["users"] == users
     assert not (tmp_path / "chatbot.db").exists()
 
@@ -131,7 +131,7 @@ def test_a_missing_ca_file_and_a_taken_port_are_told_with_their_place(tmp_path: 
     assert (missing.code, missing.ills) == (78, ["tls"])
     assert "none.pem cannot be used" in missing.one("tls")[1]
     assert (busy.code, busy.ills) == (78, ["emulator"])
-    assert f"emulator.port: port {port} is already in use" in busy.all("emulator")[0][1]
+    assert f"emulator.port: port {port} is in use" in busy.all("emulator")[0][1]
 
 
 # ── the way to the service ────────────────────────────────────────────────────────────────────────────────────────
@@ -142,8 +142,8 @@ def test_a_name_that_nobody_knows(tmp_path: Path, doctor: Doctor) -> None:
 
     assert (report.code, report.ills) == (69, ["dns"])
     assert report.one("dns")[1].startswith("nowhere.invalid has no address")
-    assert "is the endpoint spelt right" in report.one("dns")[2]
-    assert report.one("token")[:2] == ("warning", "not looked at: there is no way to the service")
+    assert "check the spelling of the endpoint" in report.one("dns")[2]
+    assert report.one("token")[:2] == ("warning", "not checked: the service cannot be reached")
 
 
 def test_a_port_that_takes_no_connections(tmp_path: Path, doctor: Doctor) -> None:
@@ -153,7 +153,7 @@ def test_a_port_that_takes_no_connections(tmp_path: Path, doctor: Doctor) -> Non
     report = doctor(bots_yaml(tmp_path, keyed(gone.url.replace("http:", "https:"))))
 
     assert (report.code, report.ills) == (69, ["tcp"])
-    assert "does not take connections: Connection refused" in report.one("tcp")[1]
+    assert "does not accept connections: Connection refused" in report.one("tcp")[1]
     assert "firewall" in report.one("tcp")[2]
 
 
@@ -191,7 +191,7 @@ def test_an_authority_that_is_not_trusted(tmp_path: Path, doctor: Doctor) -> Non
 
     assert (unknown.code, unknown.ills) == (69, ["tls"])
     assert "the certificate of 127.0.0.1 is not trusted: unable to get local issuer" in unknown.one("tls")[1]
-    assert "ca_file in bots.yaml, or in SSL_CERT_FILE" in unknown.one("tls")[2]
+    assert "ca_file in bots.yaml, or SSL_CERT_FILE" in unknown.one("tls")[2]
     assert known.one("tls")[0] == "ok"
 
 
@@ -203,7 +203,7 @@ def test_authorities_that_the_environment_names_and_that_are_not_there(
         report = doctor(bots_yaml(tmp_path, keyed(url)))
 
     assert [state for state, _, _ in report.all("tls")] == ["warning", "failed"]
-    assert report.all("tls")[0][1] == "SSL_CERT_FILE names /nowhere/ca.pem, which is not there"
+    assert report.all("tls")[0][1] == "SSL_CERT_FILE names /nowhere/ca.pem, which does not exist"
 
 
 def test_a_certificate_of_another_name_or_of_another_time(tmp_path: Path, doctor: Doctor) -> None:
@@ -216,11 +216,11 @@ def test_a_certificate_of_another_name_or_of_another_time(tmp_path: Path, doctor
     with secure(tmp_path, not_after=now + timedelta(days=3)) as (url, trust):
         dying = doctor(bots_yaml(tmp_path, keyed(url), more=trust))
 
-    assert "name the endpoint as its certificate does" in other.one("tls")[2]
+    assert "use the host name that the certificate contains" in other.one("tls")[2]
     assert "certificate has expired" in expired.one("tls")[1]
     assert "renew the certificate" in expired.one("tls")[2]
     assert dying.one("tls")[0] == "warning"
-    assert "which is in 2 days" in dying.one("tls")[1]
+    assert ", in 2 days" in dying.one("tls")[1]
 
 
 def test_a_port_that_speaks_something_else(tmp_path: Path, doctor: Doctor) -> None:
@@ -228,7 +228,7 @@ def test_a_port_that_speaks_something_else(tmp_path: Path, doctor: Doctor) -> No
         report = doctor(bots_yaml(tmp_path, keyed(plain.url.replace("http:", "https:"))))
 
     assert report.ills == ["tls"]
-    assert "is this the port of an https server" in report.one("tls")[2]
+    assert "check that this is the port of an https server" in report.one("tls")[2]
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_a_token_that_nothing_renews_is_worth_a_word_in_its_last_hour(
 
     assert report.code == 0
     assert report.one("token")[0] == "warning"
-    assert "nothing here can renew it" in report.one("token")[2]
+    assert "it cannot be renewed automatically" in report.one("token")[2]
 
 
 def test_a_quota_that_is_used_up(resource: Azure, tmp_path: Path, doctor: Doctor) -> None:
@@ -314,7 +314,7 @@ def test_a_quota_that_is_used_up(resource: Azure, tmp_path: Path, doctor: Doctor
 
     assert report.code == 0
     assert report.one("quota")[0] == "warning"
-    assert "asks too often (429)" in report.one("quota")[1]
+    assert "throttles its requests (429)" in report.one("quota")[1]
 
 
 def test_running_bots_tell_what_was_refused_for_a_quota(

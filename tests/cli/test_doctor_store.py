@@ -121,7 +121,7 @@ def test_a_store_of_an_older_version_is_left_as_it_is(kept: Path, doctor: Doctor
 
     report = doctor(bots_yaml(kept, keyed("https://nowhere.invalid")))
 
-    assert "version 1, to be brought up to date at the next start" in report.one("store")[1]
+    assert "version 1, to be migrated at the next start" in report.one("store")[1]
     assert (kept / "chatbot.db").read_bytes() == before
 
 

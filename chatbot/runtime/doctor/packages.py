@@ -74,5 +74,5 @@ def _wrong(needed: Sequence[Requirement], installed: Callable[[str], str]) -> It
             continue
         if not one.specifier.contains(found, prereleases=True):
             yield failed(
-                "packages", f"{one.name} {found} is installed, and {wanted} is needed", f"pip install '{wanted}'"
+                "packages", f"{one.name} {found} is installed, but {wanted} is required", f"pip install '{wanted}'"
             )

@@ -1,4 +1,4 @@
-"""Check that the bots can reach the service and are admitted.
+"""Check that the bots can reach the service and are authorized.
 
 The service is the one in bots.yaml, or the one that the running bots use. The network path to it is checked first:
 proxy, DNS, TCP, certificate, and the clock difference.
@@ -87,7 +87,7 @@ def _environment() -> list[Finding]:
     """Report missing files named in the environment: TLS ignores them silently and then trusts no certificate."""
     named = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
     return [
-        warning("tls", f"{name} names {place}, which is not there", "correct it, or unset it")
+        warning("tls", f"{name} names {place}, which does not exist", "correct the variable, or unset it")
         for name, place in named.items()
         if place and not os.path.exists(place)
     ]
@@ -124,11 +124,11 @@ class _ConnectionCheck:
             with anyio.fail_after(STEP_TIMEOUT_SECONDS):
                 found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, TimeoutError, UnicodeError) as error:
-            what = "is the proxy's name right" if self.proxy else "is the endpoint spelt right"
+            what = "check the name of the proxy" if self.proxy else "check the spelling of the endpoint"
             return failed(
                 "dns",
                 f"{self._proxy_prefix}{host} has no address: {_reason(error)}",
-                f"{what}, and does this machine resolve other names?",
+                f"{what}, and whether this machine resolves other names",
             )
         addresses = dict.fromkeys(str(address[0]) for *_, address in found)
         return ok("dns", f"{self._proxy_prefix}{host} is {', '.join(list(addresses)[:4])}")
@@ -142,18 +142,18 @@ class _ConnectionCheck:
                     pass
         except (OSError, TimeoutError) as error:
             remedy = (
-                "start it, or correct HTTPS_PROXY and NO_PROXY"
+                "start the proxy, or correct HTTPS_PROXY and NO_PROXY"
                 if self.proxy
-                else "does a firewall stand between, or is a proxy needed (HTTPS_PROXY)? Is the port right?"
+                else "check the port, firewalls in between, and whether a proxy is required (HTTPS_PROXY)"
             )
             return failed(
-                "tcp", f"{self._proxy_prefix}{host}:{port} does not take connections: {_reason(error)}", remedy
+                "tcp", f"{self._proxy_prefix}{host}:{port} does not accept connections: {_reason(error)}", remedy
             )
         return ok("tcp", f"{self._proxy_prefix}{host}:{port} answers in {(time.perf_counter() - begun) * 1000:.0f} ms")
 
     async def certificate(self) -> Finding | None:
         if self.url.scheme != "https":
-            return ok("tls", "not needed: plain http to this machine itself")
+            return ok("tls", "not required: plain http on this machine")
         if self.proxy:
             return None  # the request of the next step checks the certificate, through the proxy
         host, port = self._first
@@ -168,8 +168,8 @@ class _ConnectionCheck:
         except ssl.SSLCertVerificationError as error:
             return _untrusted(host, error)
         except (ssl.SSLError, OSError, anyio.BrokenResourceError, anyio.EndOfStream, TimeoutError) as error:
-            remedy = "is this the port of an https server, and does nothing in between break TLS?"
-            return failed("tls", f"{host}:{port} does not shake hands: {_reason(error)}", remedy)
+            remedy = "check that this is the port of an https server, and that nothing in between breaks TLS"
+            return failed("tls", f"{host}:{port} fails the TLS handshake: {_reason(error)}", remedy)
         return _lifetime(certificate, version, self.clock())
 
     async def time(self) -> Finding:
@@ -191,7 +191,7 @@ class _ConnectionCheck:
             return failed("tls", _reason(error))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             what = f"{self.url.netloc} does not answer{self._proxy_suffix}: {_reason(error)}"
-            return failed("http", what, "is this the endpoint of a Communication Services resource?")
+            return failed("http", what, "check that this is the endpoint of a Communication Services resource")
         return _skew(stamp, (begun + self.clock()) / 2)
 
 
@@ -206,7 +206,7 @@ def _is_address(host: str) -> bool:
 def _reason(error: BaseException) -> str:
     """Return the text of the innermost cause, which is the most specific."""
     if isinstance(error, TimeoutError):
-        return f"nothing came for {STEP_TIMEOUT_SECONDS:.0f} s"
+        return f"no response within {STEP_TIMEOUT_SECONDS:.0f} s"
     while error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, BaseExceptionGroup):
@@ -221,13 +221,13 @@ def _reason(error: BaseException) -> str:
 
 def _untrusted(host: str, error: ssl.SSLCertVerificationError) -> Finding:
     remedy = {
-        _EXPIRED: "renew the certificate of the server; if it is a new one, is this machine's clock right?",
-        _NOT_YET: "is this machine's clock right?",
-        _OTHER_NAME: "name the endpoint as its certificate does",
-        _OTHER_ADDRESS: "name the endpoint as its certificate does",
+        _EXPIRED: "renew the certificate of the server; if it is new, check this machine's clock",
+        _NOT_YET: "check this machine's clock",
+        _OTHER_NAME: "use the host name that the certificate contains",
+        _OTHER_ADDRESS: "use the host name that the certificate contains",
     }.get(
         error.verify_code,
-        "name the authority that signed it as ca_file in bots.yaml, or in SSL_CERT_FILE; is a proxy in between?",
+        "set ca_file in bots.yaml, or SSL_CERT_FILE, to the authority that signed it; a proxy may be in between",
     )
     return failed("tls", f"the certificate of {host} is not trusted: {error.verify_message}", remedy)
 
@@ -237,7 +237,7 @@ def _lifetime(certificate: Any, version: str, now: float) -> Finding:
     days = int((until - now) // 86_400)
     text = f"{version}, a trusted certificate until {datetime.fromtimestamp(until, UTC):%Y-%m-%d}"
     if days < SOON_DAYS:
-        return warning("tls", f"{text}, which is in {days} days", "have it renewed")
+        return warning("tls", f"{text}, in {days} days", "renew the certificate")
     return ok("tls", text)
 
 
@@ -245,12 +245,12 @@ def _skew(stamp: str, now: float) -> Finding:
     try:
         theirs = parsedate_to_datetime(stamp).replace(tzinfo=UTC).timestamp() + 0.5  # the service truncates to seconds
     except (ValueError, TypeError):
-        return warning("clock", "the service does not say what time it is, so the clock cannot be compared")
+        return warning("clock", "the service does not report its time, so the clock cannot be compared")
     off = now - theirs
     if abs(off) < SKEW_SECONDS:
         return ok("clock", "agrees with the service's")
     text = f"this machine's clock is {abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} the service's"
-    remedy = "set it by the network: timedatectl set-ntp true, or whatever this system has for it"
+    remedy = "synchronize the clock: timedatectl set-ntp true, or the equivalent of this system"
     return failed("clock", text, remedy) if abs(off) >= WRONG_SECONDS else warning("clock", text, remedy)
 
 
@@ -285,7 +285,7 @@ def check_service(config: Config, info: RunInfo | None, store: StoreProbe) -> It
     network = anyio.run(check_network, connection.endpoint, connection.ca_file)
     yield from network
     if any(one.state is FindingState.FAILED and one.subject != "clock" for one in network):
-        yield warning("token", "not looked at: there is no way to the service")
+        yield warning("token", "not checked: the service cannot be reached")
         return
     yield from anyio.run(_check_access, connection, bots)
 
@@ -328,19 +328,21 @@ async def _check_identity_access(connection: Connection, resource: AcsResource) 
     try:
         await resource.issue_token(NOBODY)
     except Throttled:
-        return warning("access", "the identity service says that we ask too often", "wait half a minute, and ask again")
+        return warning(
+            "access", "the identity service throttles requests (429)", "wait half a minute and run the check again"
+        )
     except Unauthorized as error:
         if error.code == NOT_OWNED:
-            return ok("access", f"the service lets us in {connection.authentication}")
+            return ok("access", f"the service grants access {connection.authentication}")
         return failed("access", str(error), connection.remedy)
     except ServiceError as error:
         return failed("access", str(error), connection.remedy)
-    return ok("access", f"the service lets us in {connection.authentication}")
+    return ok("access", f"the service grants access {connection.authentication}")
 
 
 async def _of_bot(connection: Connection, resource: AcsResource, bot: KnownBot) -> Finding:
     if bot.user is None:
-        return ok("token", f"{bot.name} has no user that is known here; one is made at its first start")
+        return ok("token", f"{bot.name} has no known user yet; one is created at its first start")
     try:
         tokens = connection.tokens(resource, bot.user, bot.settings)
         expires = (await tokens.get_token()).expires_on
@@ -349,7 +351,7 @@ async def _of_bot(connection: Connection, resource: AcsResource, bot: KnownBot) 
         return misconfigured("token", f"{bot.name}: {error}")
     except Throttled as error:
         wait = "a minute" if error.retry_after is None else f"{error.retry_after:.0f} s"
-        return warning("quota", f"{bot.name}: the service says that it asks too often (429)", f"wait {wait}")
+        return warning("quota", f"{bot.name}: the service throttles its requests (429)", f"wait {wait}")
     except ServiceError as error:
         return failed("token", f"{bot.name}: {error}", connection.remedy)
     return _validity(bot, expires)
@@ -358,10 +360,10 @@ async def _of_bot(connection: Connection, resource: AcsResource, bot: KnownBot) 
 def _validity(bot: KnownBot, expires: float) -> Finding:
     left = timedelta(seconds=max(0, int(expires - time.time())))
     if left > timedelta(days=365):
-        return ok("token", f"{bot.name}: the service takes its token, which does not say how long it lasts")
-    text = f"{bot.name}: the service takes its token, which lasts {format_duration(left)}"
+        return ok("token", f"{bot.name}: the service accepts its token, which has no readable expiry")
+    text = f"{bot.name}: the service accepts its token, which is valid for {format_duration(left)}"
     if bot.settings is not None and bot.settings.token is not None and left < SOON:
-        return warning("token", text, "replace it in time: nothing here can renew it")
+        return warning("token", text, "replace it in time: it cannot be renewed automatically")
     return ok("token", text)
 
 
@@ -373,15 +375,15 @@ def _check_emulator(config: Config) -> Iterator[Finding]:
     """
     port = config.emulator.port
     if port is not None and _is_taken(port):
-        problem = f"port {port} is already in use; free it, or choose another"
+        problem = f"port {port} is in use; free it, or configure another one"
         yield misconfigured("emulator", config.problem(("emulator", "port"), problem))
     file = config.directory / config.emulator.data
     place = file if file.exists() else next(parent for parent in file.parents if parent.exists())
     if not has_access(place, os.R_OK | os.W_OK):
-        what = f"this user may not write {place}, where the emulator keeps its state"
-        yield failed("emulator", what, "mend its rights, or name another file: emulator: {data: FILE}")
+        what = f"this user cannot write {place}, where the emulator stores its state"
+        yield failed("emulator", what, "correct its permissions, or configure another file: emulator: {data: FILE}")
     else:
-        yield ok("emulator", f"runs in the bots' own process while they run, and keeps its state in {file}")
+        yield ok("emulator", f"runs in the bots' process while they run, and stores its state in {file}")
 
 
 def _is_taken(port: int) -> bool:

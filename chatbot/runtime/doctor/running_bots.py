@@ -47,7 +47,7 @@ def _directory(control: ControlDirectory) -> Iterator[Finding]:
     if os.name != "posix" or not control.path.is_dir():
         return
     if control.path.stat().st_mode & 0o077:
-        what = f"others than its owner may look into {control.path}, where keys are"
+        what = f"other users can read {control.path}, which contains keys"
         yield warning("bots", what, f"chmod 700 {control.path}")
 
 
@@ -62,20 +62,24 @@ def _of_bot(bot: Mapping[str, Any]) -> Iterator[Finding]:
     yield from (_degraded(name, reason) for reason in bot.get("degraded", ()))
     if bot["troubles"]:
         troubles = ", ".join(f"{work} ({kind})" for work, kind in bot["troubles"].items())
-        yield warning("bots", f"{name} has trouble with {troubles}", "see its log for `trouble.began`")
+        yield warning("bots", f"{name} has failing work: {troubles}", "see its log for `trouble.began`")
     if bot["dead_letters"]:
-        yield warning("bots", f"{name} has given up on {bot['dead_letters']} events", "chatbot dead-letters list")
+        yield warning("bots", f"{name} has {bot['dead_letters']} dead letters", "chatbot dead-letters list")
     limits = {label: min(window.limit for window in windows) for label, windows in SERVICE_QUOTAS.items()}
     scarce = [label for label, left in bot["quota_left"].items() if left * _SCARCE_SHARE < limits.get(label, 0)]
     throttled = bot.get("throttled", 0)  # missing from daemons of older versions
-    refused = f"; {throttled} calls were refused for it (429) since the start" if throttled else ""
+    refused = f"; {throttled} calls were throttled (429) since the start" if throttled else ""
     if scarce:
         yield warning(
-            "quota", f"{name}: little is left of {', '.join(scarce)}{refused}", "it comes back within a minute"
+            "quota",
+            f"{name}: quotas are nearly used up: {', '.join(scarce)}{refused}",
+            "quotas recover within a minute",
         )
     elif refused:
         yield warning(
-            "quota", f"{name}: enough is left{refused}", "do others write in its threads, or run as its user?"
+            "quota",
+            f"{name}: no quota is short{refused}",
+            "check whether other processes use the bot's user or write in its threads",
         )
     else:
-        yield ok("quota", f"{name}: enough is left of every quota, and no call was refused for one")
+        yield ok("quota", f"{name}: no quota is short, and no call was throttled")

@@ -24,8 +24,8 @@ def check_files(files: Sequence[str]) -> Iterator[Finding]:
     """
     for file in map(Path, files):
         if os.name == "posix" and file.stat().st_mode & 0o077 and shows_secret(file.read_text("utf-8", "replace")):
-            what = f"others than its owner may read {file}, where a secret stands as it is"
-            yield warning("configuration", what, f"chmod 600 {file}, or write !secret env:NAME, or ${{NAME}} instead")
+            what = f"other users can read {file}, which contains a secret in plain text"
+            yield warning("configuration", what, f"chmod 600 {file}, or use !secret env:NAME or ${{NAME}}")
 
 
 def check_store(config: Config, found: StoreProbe, *, is_running: bool) -> Iterator[Finding]:
@@ -37,8 +37,8 @@ def check_store(config: Config, found: StoreProbe, *, is_running: bool) -> Itera
         is_running: Bots use the store now, so being in use is no problem.
     """
     if found.file is None:
-        what = "kept in memory: the bots forget everything, who they are included, when they stop"
-        yield warning("store", what, "name a file: store: sqlite:///chatbot.db")
+        what = "in memory: when the bots stop, everything is lost, including their users"
+        yield warning("store", what, "configure a file: store: sqlite:///chatbot.db")
         return
     if found.problem is not None:
         yield failed("store", f"{masked(config.store.get_secret_value())}: {found.problem}")
@@ -47,10 +47,10 @@ def check_store(config: Config, found: StoreProbe, *, is_running: bool) -> Itera
     else:
         yield ok("store", f"{found.file}: {_described(found)}")
     if found.owner is not None:
-        what = f"{found.file} belongs to the user with the id {found.owner}, who this is not"
-        yield warning("store", what, f"be the user that runs the bots: sudo -u '#{found.owner}' chatbot doctor")
+        what = f"{found.file} belongs to another user (id {found.owner})"
+        yield warning("store", what, f"run this as the user of the bots: sudo -u '#{found.owner}' chatbot doctor")
     if found.is_open_to_others and found.problem is None:
-        what = f"others than its owner may read {found.file}, where people's words are"
+        what = f"other users can read {found.file}, which contains messages"
         yield warning("store", what, f"chmod 600 {found.file}")
     yield from _disk_space(found)
 
@@ -65,7 +65,7 @@ def check_identities(config: Config, stored: Sequence[BotRecord]) -> Iterator[Fi
     try:
         resource = Connection.of(config).resource
         noted = noted_users(config, resource)
-    except (ConfigError, StoreError):  # told by other checks
+    except (ConfigError, StoreError):  # reported by other checks
         return
     for lost in lost_identities(config, resource, stored, noted):
         state = warning if config.allow_new_users else failed
@@ -74,19 +74,19 @@ def check_identities(config: Config, stored: Sequence[BotRecord]) -> Iterator[Fi
 
 def _described(found: StoreProbe) -> str:
     if not found.exists:
-        return "not there yet; it is made at the first start"
+        return "does not exist yet; it is created at the first start"
     version = "" if found.version is None else f", version {found.version}"
     if found.is_outdated:
-        version += ", to be brought up to date at the next start"
+        version += ", to be migrated at the next start"
     return f"{'in use' if found.in_use else 'readable and writable'}{version}"
 
 
 def _disk_space(found: StoreProbe) -> Iterator[Finding]:
     if found.free_bytes is None:
         return
-    free = f"{found.free_bytes / 1e9:.1f} GB are free where the store is"
+    free = f"{found.free_bytes / 1e9:.1f} GB are free on the disk of the store"
     if found.free_bytes < NEEDED_BYTES:
-        what = f"only {found.free_bytes / 1e6:.0f} MB are free where the store is"
+        what = f"only {found.free_bytes / 1e6:.0f} MB are free on the disk of the store"
         yield warning("disk", what, f"free some: at least {NEEDED_BYTES / 1e6:.0f} MB")
     else:
         yield ok("disk", free)

@@ -273,7 +273,7 @@ class StatusMonitor:
             return
         seconds = max(0.0, time.time() - last.at)
         if last.is_refused:
-            yield Degraded(RELOAD_REFUSED, f"the bots run as before: {last.advice}", seconds)
+            yield Degraded(RELOAD_REFUSED, f"the bots run unchanged: {last.advice}", seconds)
         if last.postponed:
             detail = f"only a restart applies {', '.join(last.postponed)}"
             yield Degraded(SETTINGS_POSTPONED, detail, seconds)

@@ -34,14 +34,14 @@ from chatbot.testing.room import Person, Room, ThreadMember
 from chatbot.testing.virtual_time import VirtualTimeLoop
 
 CONTEXT: Final = 3
-"""How many steps are shown before and after a difference."""
+"""Number of steps shown before and after a difference."""
 
 
 def difference(expected: Sequence[ScriptStep], actual: Sequence[ScriptStep]) -> list[str]:
-    """Show the differences: `-` is what was expected, with its line in the file; `+` is what happened.
+    """Return the differences as text: `-` is an expected step with its line in the file; `+` is what happened.
 
     Returns:
-        No line if there is no difference.
+        No lines if there is no difference.
     """
     matcher = SequenceMatcher(None, [step.key for step in expected], [step.key for step in actual], autojunk=False)
     width = len(str(max((step.number for step in expected), default=0)))
@@ -58,8 +58,9 @@ def difference(expected: Sequence[ScriptStep], actual: Sequence[ScriptStep]) -> 
 
 
 def other_replies(script: Script, done: Sequence[ScriptStep]) -> Iterator[tuple[str, list[str]]]:
-    """Show what bots say otherwise, one after the other, each with its lines. How their replies mix with what people
-    say does not count: people do not wait for bots, and in a performance they do.
+    """Return the differing replies of each bot, one bot after the other.
+
+    The order of replies and people's messages is not compared: people in a recording did not wait for the bots.
     """
     for bot in script.bots:
         before, now = final_replies(script.steps, bot), final_replies(done, bot)
@@ -73,7 +74,7 @@ def other_replies(script: Script, done: Sequence[ScriptStep]) -> Iterator[tuple[
 def _with_replies(
     done: Sequence[ScriptStep], before: Sequence[ScriptStep], now: Sequence[ScriptStep]
 ) -> list[ScriptStep]:
-    """What was done, with a bot's earlier replies in the place of those it gives now."""
+    """Return the steps that happened, with a bot's expected replies in place of its actual ones."""
     matcher = SequenceMatcher(None, [step.key for step in before], [step.key for step in now], autojunk=False)
     places: dict[int, list[ScriptStep]] = {}
     for tag, first, last, begin, _ in matcher.get_opcodes():
@@ -91,7 +92,7 @@ def _with_replies(
 
 
 def first_difference(expected: Sequence[ScriptStep], actual: Sequence[ScriptStep]) -> int:
-    """The line of the file at which they begin to differ."""
+    """Return the line of the file at which the steps begin to differ."""
     for one, other in zip(expected, actual, strict=False):
         if one.key != other.key:
             return one.number
@@ -108,11 +109,11 @@ def _shown(sign: str, steps: Sequence[ScriptStep], width: int) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class ScriptRun:
-    """What happened.
+    """The result of a run.
 
     Args:
-        steps: everything, in order: people's steps as in the script, the bots' as they were.
-        failures: of handlers, where they were not raised.
+        steps: all steps in order: people's as in the script, the bots' as they happened.
+        failures: of handlers, unless they were raised.
     """
 
     steps: tuple[ScriptStep, ...]
@@ -120,17 +121,17 @@ class ScriptRun:
 
 
 def perform(script: Script, *, near: Path, root: Path, raise_failures: bool = True) -> ScriptRun:
-    """Load the plugins of a script and perform it, in virtual time, on an event loop of its own.
+    """Load the plugins of a script and run it, in virtual time, on an event loop of its own.
 
     Args:
         script: the conversation.
-        near: its directory. A plugin is looked for there, then in each directory above, up to `root`.
-        root: the directory of the project; it comes first on `sys.path` where no nearer one has the plugin.
-        raise_failures: whether a handler's failure ends the performance.
+        near: its directory. Plugins are searched for there, then in each directory above, up to `root`.
+        root: the directory of the project; it comes first on `sys.path` if no nearer directory has the plugin.
+        raise_failures: whether a handler's failure ends the run.
 
     Raises:
         ConfigError: a plugin cannot be loaded.
-        Exception: what a handler raised, with the line of the script as a note.
+        Exception: the exception of a handler, with the line of the script as a note.
     """
     cast = {role.name: [_load(script, role, path, near, root) for path in role.plugins] for role in script.roles}
     return anyio.run(_perform, script, cast, raise_failures, backend_options={"loop_factory": VirtualTimeLoop})
@@ -167,7 +168,7 @@ async def _perform(script: Script, cast: Mapping[str, Sequence[Plugin]], raise_f
 
 
 class _Player:
-    """Plays people's part, and notes down what the bots did after each step."""
+    """Performs people's steps, and records what the bots did after each of them."""
 
     def __init__(self, room: Room) -> None:
         self.steps: list[ScriptStep] = []
@@ -185,7 +186,7 @@ class _Player:
             person = self._room.user(step.who)
             if step.verb is not Verb.JOINS:
                 await self._room.add_person(person, rejoins=False)
-                self._record_replies()  # bots may greet whoever comes in, before they have said anything
+                self._record_replies()  # bots may greet a person who joins before they say anything
             self.steps.append(step)
             await self._act(person, step)
         self._record_replies()
@@ -214,7 +215,7 @@ class _Player:
         return self._room.bots.get(name) or self._room.user(name)
 
     def _message(self, person: Person, step: ScriptStep) -> MessageId:
-        """What is edited or deleted; the script was checked to have it."""
+        """Return the message that is edited or deleted; the parser has checked that there is one."""
         said = [message for message in self._room.messages if message.sender == person.user and _is_said(message)]
         fitting = [
             message for message in said if step.target is None or first_line(message.text) == step.target.strip()
@@ -224,7 +225,7 @@ class _Player:
     # ── what the bots did ─────────────────────────────────────────────────────────────────────────────────────
 
     def _record_replies(self) -> None:
-        """Note down what bots have done since the last time, in order; of a new message only how it reads now."""
+        """Record what bots have done since the last call, in order; a new message with its current text only."""
         names = {guest.user: name for name, guest in self._room.bots.items()}
         changed = [message for message in self._room.messages if self._is_new(message)]
         for message in sorted(changed, key=lambda one: one.version if one.id in self._seen else one.id):
@@ -253,7 +254,7 @@ class _Player:
         return not own or own[-1].id <= message.id
 
     def _describe_change(self, who: str, message: Message) -> ScriptStep:
-        """What a bot did to the thread itself."""
+        """Return the step of a bot that changed the thread itself."""
         if message.type == "topicUpdated":
             return ScriptStep(Verb.RENAMES, who, message.topic)
         names = self._room.stage.names
@@ -271,5 +272,5 @@ def _is_said(message: Message) -> bool:
 
 
 def _readable(message: Message) -> str:
-    """The text as people read it."""
+    """Return the text as people read it."""
     return plain_text(message.text) if message.type == "html" else message.text

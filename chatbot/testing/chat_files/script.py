@@ -1,7 +1,7 @@
 """Scripts: conversations in readable text files (`.chat`), which are tests of the bots in them.
 
-A script has steps: what a person or a bot did, or that time passed. The same words are read from `.chat` files, written
-by recordings, and shown where a bot said something else.
+A script has steps: what a person or a bot did, or that time passed. The same notation is read from `.chat` files,
+written by recordings, and shown where a bot replied differently.
 
 ::
 
@@ -15,12 +15,12 @@ by recordings, and shown where a bot said something else.
     Ann: a message
       of two lines
 
-Rules: headers come first; a line is what somebody says, `* ` what somebody does, `( )` the time that passes; further
-lines of a text begin with two spaces; `#` at the beginning of a line is a comment. All mistakes are reported at once,
-with file and line.
+Rules: headers come first; `Name: text` is a message, `* ` an action, `( )` the time that passes; further lines of a
+text begin with two spaces; `#` at the beginning of a line is a comment. All errors are reported at once, with file
+and line.
 
-A header `compare: replies` is for recordings, in which people did not wait for the bots as they do in a test: what each
-bot says must be the same, in the same order; between which lines of people it stands does not count.
+A header `compare: replies` is for recordings, in which people did not wait for the bots as they do in a test: each bot
+must give the same replies in the same order; their position between people's lines is not compared.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ UNITS: Final[Mapping[str, timedelta]] = {
 
 
 class Verb(StrEnum):
-    """What can happen in a conversation, by the word that `.chat` files have for it."""
+    """What can happen in a conversation; the values are the words in `.chat` files."""
 
     SAYS = "says"
     EDITS = "edits"
@@ -64,11 +64,11 @@ class ScriptStep:
 
     Args:
         verb: what happened.
-        who: the person or bot; empty where time passes or the bots are restarted.
-        text: what was said; the new text, or topic; or the names of those who are added or removed.
-        target: of an edit or deletion: the first line of what stood there; None is what was said last.
+        who: the person or bot; empty if time passes or the bots are restarted.
+        text: the message; the new text or topic; or the names of those who are added or removed.
+        target: of an edit or deletion: the first line of the old text; None is the last message.
         duration: how much time passed.
-        number: the line of the file; 0 if it comes from none.
+        number: the line of the file; 0 if there is no file.
     """
 
     verb: Verb
@@ -80,7 +80,7 @@ class ScriptStep:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What two steps must have in common to be the same."""
+        """The properties that two equal steps have in common."""
         return self.verb, self.who, as_written(self.text), self.duration
 
     @property
@@ -103,13 +103,13 @@ class ScriptStep:
 
 
 def as_written(text: str) -> str:
-    """The text as a file can hold it: white space at the ends of the text and of its lines does not count."""
+    """Return the text as a file can hold it, without white space around the text and at the ends of lines."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return "\n".join(line.rstrip() for line in lines).strip()
 
 
 def with_final_texts(steps: Iterable[ScriptStep], bots: Container[str]) -> list[ScriptStep]:
-    """The steps with what these bots have said as it read in the end, where they had said it first."""
+    """Return the steps with the final texts of these bots' messages, at the places of the original messages."""
     read: list[ScriptStep] = []
     for step in steps:
         if step.who not in bots or step.verb not in (Verb.EDITS, Verb.DELETES):
@@ -125,13 +125,13 @@ def with_final_texts(steps: Iterable[ScriptStep], bots: Container[str]) -> list[
 
 
 def final_replies(steps: Iterable[ScriptStep], who: str) -> list[ScriptStep]:
-    """What somebody has said and not taken back, in order, as it read in the end."""
+    """Return the final texts of somebody's messages, in order, without deleted ones."""
     own = with_final_texts((step for step in steps if step.who == who), {who})
     return [step for step in own if step.verb is Verb.SAYS]
 
 
 def find_target(said: list[ScriptStep], step: ScriptStep) -> int | None:
-    """Which of the things said an edit or deletion means; None if it means none of them."""
+    """Return which message an edit or deletion refers to; None if it refers to none."""
     fitting = [
         place
         for place, other in enumerate(said)
@@ -141,7 +141,7 @@ def find_target(said: list[ScriptStep], step: ScriptStep) -> int | None:
 
 
 def first_line(text: str) -> str:
-    """What names a message in an edit or deletion."""
+    """Return the line that identifies a message in an edit or deletion."""
     return as_written(text).partition("\n")[0].strip()
 
 
@@ -188,7 +188,7 @@ class Role:
     Args:
         name: what the lines call it.
         plugins: the references of its plugins, as in bots.yaml.
-        settings: those of the plugins that have some.
+        settings: settings by plugin, for plugins that have any.
         number: the line of the file.
     """
 
@@ -200,13 +200,13 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A whole conversation.
+    """A conversation.
 
     Args:
-        file: where it comes from, for messages.
+        file: its name, for error messages.
         roles: its bots.
-        steps: what happens: people's part is done, the bots' part is expected.
-        has_loose_order: how the bots' replies mix with what people say does not count.
+        steps: people's steps are performed, the bots' steps are expected.
+        has_loose_order: do not compare the position of the bots' replies between people's messages.
     """
 
     file: str
@@ -226,20 +226,20 @@ class Script:
 
 
 def parse_script(text: str, file: str) -> Script:
-    """Read a conversation.
+    """Parse a conversation.
 
     Args:
         text: of the file.
-        file: its name, for messages.
+        file: its name, for error messages.
 
     Raises:
-        ConfigError: some lines cannot be understood; every one is told with its number and what is expected.
+        ConfigError: some lines are not valid; lists each with its number and what is expected.
     """
     return _Reader(file).read(text)
 
 
 class _Reader:
-    """Reads one file, line by line."""
+    """Parses one file, line by line."""
 
     def __init__(self, file: str) -> None:
         self._file = file
@@ -273,7 +273,7 @@ class _Reader:
     def _continue(self, number: int, line: str) -> None:
         last = self._steps[-1] if self._steps else None
         if last is None or last.verb not in (Verb.SAYS, Verb.EDITS):
-            self._refuse(number, f"{line.strip()!r} goes on with a message, and there is none above; {EXPECTED}")
+            self._refuse(number, f"{line.strip()!r} continues a message, but there is none above; {EXPECTED}")
             return
         self._steps[-1] = replace(last, text=last.text + "\n" * (self._blanks + 1) + line)
         self._blanks = 0
@@ -284,7 +284,7 @@ class _Reader:
         elif line.startswith("*"):
             self._does(number, line)
         elif (said := _SAID.fullmatch(line)) is None:
-            self._refuse(number, f"{line!r} is no line of a conversation; {EXPECTED}")
+            self._refuse(number, f"{line!r} is not a line of a conversation; {EXPECTED}")
         elif said[1] in HEADERS:
             self._header(number, said[1], (said[2] or "").strip())
         else:
@@ -299,12 +299,12 @@ class _Reader:
             return
         parts = [_PART.fullmatch(part) for part in re.split(r",\s*(?:and\s+)?|\s+and\s+", inner.removesuffix(" later"))]
         if not inner.endswith(" later") or not line.endswith(")") or not all(parts):
-            self._refuse(number, f"{line!r} is nothing that passes; {PASSING}")
+            self._refuse(number, f"{line!r} is not a time that passes; {PASSING}")
             return
         try:
             duration = sum((int(part[1]) * UNITS[part[2]] for part in parts if part), timedelta(0))
         except OverflowError:
-            self._refuse(number, f"{line!r} is longer than time is counted; {PASSING}")
+            self._refuse(number, f"{line!r} is too long; {PASSING}")
             return
         self._steps.append(ScriptStep(Verb.WAITS, duration=duration, number=number))
 
@@ -318,7 +318,7 @@ class _Reader:
         elif listed := _LISTED.fullmatch(line):
             step = ScriptStep(Verb(listed[2]), listed[1], listed[3], number=number)
         else:
-            self._refuse(number, f"{line!r} is nothing that can be done; {ACTS}")
+            self._refuse(number, f"{line!r} is not an action; {ACTS}")
             return
         self._steps.append(step)
 
@@ -326,13 +326,13 @@ class _Reader:
 
     def _header(self, number: int, name: str, value: str) -> None:
         if self._steps:
-            self._refuse(number, f"`{name}:` comes too late: headers stand above the conversation")
+            self._refuse(number, f"`{name}:` comes too late: headers must precede the conversation")
         elif name == "bot":
             self._roles.append(Role(value, (), number=number))
         elif name == "compare" and value == REPLIES:
             self._has_loose_order = True
         elif name == "compare":
-            self._refuse(number, f"{value!r} is nothing that can be compared; expected compare: {REPLIES}")
+            self._refuse(number, f"{value!r} is not a way to compare; expected compare: {REPLIES}")
         elif name == "plugins":
             self._plugins(number, tuple(name.strip() for name in value.split(",") if name.strip()))
         else:
@@ -345,7 +345,7 @@ class _Reader:
         self._roles[-1] = replace(role, plugins=(*role.plugins, *references), number=number)
 
     def _settings(self, number: int, value: str) -> None:
-        import yaml  # here, because few files have settings, and pytest loads this for every one
+        import yaml  # imported here: few files have settings, and pytest imports this module for each file
 
         given = _SETTINGS.fullmatch(value)
         try:
@@ -355,19 +355,19 @@ class _Reader:
         role = self._roles[-1] if self._roles else Role("", ())
         if given is None or settings is None or given[1] not in role.plugins:
             expected = "settings: plugins.faq {language: fr}, below the `plugins:` that names plugins.faq"
-            self._refuse(number, f"{value!r} are no settings of a plugin; expected {expected}")
+            self._refuse(number, f"{value!r} are not valid settings of a plugin; expected {expected}")
             return
         self._roles[-1] = replace(role, settings={**role.settings, given[1]: settings})
 
     def _named(self, role: Role) -> Role:
-        """A bot without a name is called after its first plugin."""
+        """Name a bot after its first plugin if it has no name."""
         return role if role.name else replace(role, name=role.plugins[0].rpartition(".")[2].capitalize())
 
     # ── the whole ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def _check(self) -> None:
         if not self._roles:
-            self._refuse(1, "no bot takes part; name its plugins first, as in plugins: plugins.echo, plugins.help")
+            self._refuse(1, "there is no bot; name its plugins first, as in plugins: plugins.echo, plugins.help")
         for role in self._roles:
             if not role.plugins:
                 self._refuse(role.number, "this bot has no plugins; add a line, as in plugins: plugins.echo")
@@ -376,7 +376,7 @@ class _Reader:
 
     def _check_step(self, step: ScriptStep, before: Sequence[ScriptStep]) -> None:
         if step.verb is Verb.SAYS and not as_written(step.text):
-            self._refuse(step.number, f"{step.who} says nothing; write the text behind the colon, or below it")
+            self._refuse(step.number, f"{step.who} says nothing; write the text after the colon, or below it")
         elif step.verb in (Verb.EDITS, Verb.DELETES) and find_target(final_replies(before, step.who), step) is None:
             what = "nothing yet" if step.target is None else f"nothing that begins with the line {step.target!r}"
-            self._refuse(step.number, f"{step.who} has said {what} that could be changed; put what they say above it")
+            self._refuse(step.number, f"{step.who} has said {what} that could be changed; write the message above it")

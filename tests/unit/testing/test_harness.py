@@ -82,7 +82,7 @@ async def test_a_long_conversation_is_shown_from_its_end() -> None:
         await test()
 
     lines = caught.value.__notes__[0].splitlines()
-    assert lines[2:4] == ["… 22 messages before", "── Monday 2024-01-01"]
+    assert lines[2:4] == ["… 22 earlier messages", "── Monday 2024-01-01"]
     assert [line[len("00:00:00 ") :] for line in lines[4:]] == [
         f"{who}: {number}" for number in range(10, 30) for who in ("Ann", "bot")
     ]
@@ -184,7 +184,7 @@ async def test_before_anybody_comes_there_is_no_thread() -> None:
     async with chat(echo()) as room:
         assert room.replies == []
         assert room.transcript == ""
-        with pytest.raises(StateError, match="nobody has come into the room yet"):
+        with pytest.raises(StateError, match="nobody is in the room yet"):
             _ = room.thread
 
 
@@ -242,7 +242,7 @@ async def test_somebody_has_to_be_there_to_let_others_in() -> None:
         await room.user("Ann").joins()
         await room.user("Ann").leaves()
 
-        with pytest.raises(StateError, match="nobody is left in the room who could let Bob in"):
+        with pytest.raises(StateError, match="nobody is left in the room who could add Bob"):
             await room.user("Bob").says("hi")
 
 

@@ -64,7 +64,7 @@ def test_what_is_left_out_is_counted() -> None:
     messages = [message(str(number), at=number) for number in range(5)]
 
     assert transcript(messages, NAMES, last=2).splitlines() == [
-        "… 3 messages before",
+        "… 3 earlier messages",
         "── Monday 2024-01-01",
         "12:00:03 Ann: 3",
         "12:00:04 Ann: 4",

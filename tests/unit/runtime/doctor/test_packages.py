@@ -30,7 +30,7 @@ def test_what_is_asked_for_is_here_in_this_very_environment() -> None:
 def test_a_package_that_is_too_old_is_named_with_what_installs_a_right_one() -> None:
     (ill,) = ills(installed=lambda name: {"azure-core": "1.30.0"}.get(name, "1"))
 
-    assert ill.text == "azure-core 1.30.0 is installed, and azure-core<2,>=1.41 is needed"
+    assert ill.text == "azure-core 1.30.0 is installed, but azure-core<2,>=1.41 is required"
     assert ill.remedy == "pip install 'azure-core<2,>=1.41'"
 
 

@@ -22,15 +22,15 @@ def told(tmp_path: Path, subject: str, **facts: Any) -> list[str]:
 
 
 def test_of_a_quota_that_nobody_has_used_nothing_is_said(tmp_path: Path) -> None:
-    assert told(tmp_path, "quota") == ["echo: enough is left of every quota, and no call was refused for one"]
+    assert told(tmp_path, "quota") == ["echo: no quota is short, and no call was throttled"]
 
 
 @pytest.mark.parametrize("label", SERVICE_QUOTAS)
 def test_a_quota_that_is_nearly_used_up_is_named(label: str, tmp_path: Path) -> None:
-    assert told(tmp_path, "quota", quota_left={**PLENTY, label: 0}) == [f"echo: little is left of {label}"]
+    assert told(tmp_path, "quota", quota_left={**PLENTY, label: 0}) == [f"echo: quotas are nearly used up: {label}"]
 
 
 def test_calls_that_were_refused_are_counted(tmp_path: Path) -> None:
     (text,) = told(tmp_path, "quota", throttled=3)
 
-    assert "3 calls were refused for it (429)" in text
+    assert "3 calls were throttled (429)" in text

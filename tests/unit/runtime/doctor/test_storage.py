@@ -15,4 +15,4 @@ def test_a_disk_that_is_nearly_full_is_worth_a_word(tmp_path: Path) -> None:
     store, disk = check_store(load_config(tmp_path / "bots.yaml", {}), found, is_running=False)
 
     assert store.state is FindingState.OK
-    assert (disk.state, disk.text) == (FindingState.WARNING, "only 50 MB are free where the store is")
+    assert (disk.state, disk.text) == (FindingState.WARNING, "only 50 MB are free on the disk of the store")

@@ -303,7 +303,7 @@ async def test_each_reason_to_be_degraded_is_logged_when_it_begins_and_when_it_e
         ("degraded.ended", "info", None, "reload_refused"),
         ("degraded.ended", "info", "echo", "lane_failing"),
     ]
-    assert found[0]["detail"].startswith("the bots run as before")
+    assert found[0]["detail"].startswith("the bots run unchanged")
 
 
 def test_the_table_has_a_row_for_every_test_and_no_other() -> None:

@@ -108,7 +108,7 @@ def test_what_a_bot_says_otherwise_is_shown_with_the_lines_of_the_file(pytester:
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "tests/talk.chat:4: the bots said something else (- expected, + happened)",
+            "tests/talk.chat:4: the bots replied differently (- expected, + actual)",
             "  3  Ann: hi",
             "- 4  Talker: ho",
             "+    Talker: hi",
@@ -145,7 +145,7 @@ def test_another_reply_than_a_recorded_one_is_shown_where_it_is_given_now(pytest
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "tests/talk.chat: Talker said something else (- expected, + happened)",
+            "tests/talk.chat: Talker replied differently (- expected, + actual)",
             "   7  Ann: two",
             "  11  Talker: two",
             "  10  Ann: three",
@@ -166,7 +166,7 @@ def test_a_line_that_is_wrong_is_an_error_of_collection(pytester: pytest.Pyteste
     result = run(pytester, "plugins: parlour.talker\nhello\n")
 
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["tests/talk.chat:2: 'hello' is no line of a conversation; expected*"])
+    result.stdout.fnmatch_lines(["tests/talk.chat:2: 'hello' is not a line of a conversation; expected*"])
 
 
 def test_a_file_that_is_no_text_is_refused(pytester: pytest.Pytester) -> None:

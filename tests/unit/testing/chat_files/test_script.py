@@ -88,20 +88,23 @@ def test_what_counts_of_a_recording_are_its_replies() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("hello", "a.chat:2: 'hello' is no line of a conversation; expected \"Ann: hello\""),
+        ("hello", "a.chat:2: 'hello' is not a line of a conversation; expected \"Ann: hello\""),
         ("Ann:hello", "a.chat:2: 'Ann:hello' is no line of a conversation"),
-        ("  hello", "a.chat:2: 'hello' goes on with a message, and there is none above"),
-        ("Ann:", "a.chat:2: Ann says nothing; write the text behind the colon, or below it"),
-        ("* Ann sings", "a.chat:2: '* Ann sings' is nothing that can be done; expected"),
+        ("  hello", "a.chat:2: 'hello' continues a message, but there is none above"),
+        ("Ann:", "a.chat:2: Ann says nothing; write the text after the colon, or below it"),
+        ("* Ann sings", "a.chat:2: '* Ann sings' is not an action; expected"),
         ("* Ann edits: x", "a.chat:2: Ann has said nothing yet that could be changed"),
         ('Ann: a\n* Ann deletes "b"', "a.chat:3: Ann has said nothing that begins with the line 'b'"),
-        ("(tomorrow)", "a.chat:2: '(tomorrow)' is nothing that passes; expected \"(restart)\", or a time"),
+        ("(tomorrow)", "a.chat:2: '(tomorrow)' is not a time that passes; expected \"(restart)\", or a time"),
         ("(1 day)", "a.chat:2: '(1 day)' is nothing that passes"),
-        (f"({'9' * 30} weeks later)", "is longer than time is counted"),
-        ("Ann: hi\nplugins: plugins.help", "a.chat:3: `plugins:` comes too late: headers stand above"),
-        ("settings: plugins.faq {a: 1}", "a.chat:2: 'plugins.faq {a: 1}' are no settings of a plugin; expected"),
-        ("settings: plugins.echo {a: [}", "a.chat:2: 'plugins.echo {a: [}' are no settings of a plugin; expected"),
-        ("compare: everything", "a.chat:2: 'everything' is nothing that can be compared; expected compare: replies"),
+        (f"({'9' * 30} weeks later)", "is too long"),
+        ("Ann: hi\nplugins: plugins.help", "a.chat:3: `plugins:` comes too late: headers must precede the conversation"),
+        ("settings: plugins.faq {a: 1}", "a.chat:2: 'plugins.faq {a: 1}' are not valid settings of a plugin; expected"),
+        (
+            "settings: plugins.echo {a: [}",
+            "a.chat:2: 'plugins.echo {a: [}' are not valid settings of a plugin; expected",
+        ),
+        ("compare: everything", "a.chat:2: 'everything' is not a way to compare; expected compare: replies"),
         ("bot: Poll", "a.chat:2: this bot has no plugins; add a line, as in plugins: plugins.echo"),
     ],
 )
@@ -117,7 +120,7 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 def test_a_file_without_a_bot_is_refused_with_the_remedy() -> None:
     assert problems("Ann: hi\n") == [
-        "a.chat:1: no bot takes part; name its plugins first, as in plugins: plugins.echo, plugins.help"
+        "a.chat:1: there is no bot; name its plugins first, as in plugins: plugins.echo, plugins.help"
     ]
 
 
