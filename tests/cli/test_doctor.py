@@ -109,7 +109,7 @@ def test_a_key_in_a_file_that_others_may_read_is_worth_a_word(
 
     state, text, remedy = report.all("configuration")[1]
     assert (report.code, state) == (0, "warning")
-    assert "more.yaml, where a secret stands as it is" in text
+    assert "more.yaml, which contains a secret in plain text" in text
     assert remedy.startswith(f"chmod 600 {tmp_path / 'more.yaml'}")
     assert "hunter2" not in json.dumps(report.findings)
     assert [one[0] for one in mended.all("configuration")] == ["ok"]

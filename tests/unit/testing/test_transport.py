@@ -107,7 +107,7 @@ async def test_an_application_that_does_not_answer_is_a_defect() -> None:
     async def mute(scope: AsgiMessage, receive: Any, send: Any) -> None:
         return None
 
-    with pytest.raises(RuntimeError, match="without a complete answer to GET"):
+    with pytest.raises(RuntimeError, match="without a complete response to GET"):
         await AsgiTransport(mute).send(HttpRequest("GET", URL))
 
 

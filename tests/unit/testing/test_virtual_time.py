@@ -110,7 +110,7 @@ def test_tasks_that_wake_each_other_for_ever_are_an_error(monkeypatch: pytest.Mo
 
     monkeypatch.setattr("chatbot.testing.virtual_time.MAX_REAL_SECONDS", 0.05)
 
-    with pytest.raises(Stuck, match=r"virtual time never moves on(.|\n)* in .*spin"):
+    with pytest.raises(Stuck, match=r"virtual time does not advance(.|\n)* in .*spin"):
         run(spin())
 
 

@@ -175,7 +175,7 @@ def test_a_file_that_is_no_text_is_refused(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest(*QUIET)
 
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["binary.chat: this is not text in UTF-8*save it as UTF-8"])
+    result.stdout.fnmatch_lines(["binary.chat: not UTF-8 text*save it as UTF-8"])
 
 
 def test_a_plugin_that_is_not_there_is_told_with_the_line_that_names_it(pytester: pytest.Pytester) -> None:

@@ -89,16 +89,19 @@ def test_what_counts_of_a_recording_are_its_replies() -> None:
     ("text", "problem"),
     [
         ("hello", "a.chat:2: 'hello' is not a line of a conversation; expected \"Ann: hello\""),
-        ("Ann:hello", "a.chat:2: 'Ann:hello' is no line of a conversation"),
+        ("Ann:hello", "a.chat:2: 'Ann:hello' is not a line of a conversation"),
         ("  hello", "a.chat:2: 'hello' continues a message, but there is none above"),
         ("Ann:", "a.chat:2: Ann says nothing; write the text after the colon, or below it"),
         ("* Ann sings", "a.chat:2: '* Ann sings' is not an action; expected"),
         ("* Ann edits: x", "a.chat:2: Ann has said nothing yet that could be changed"),
         ('Ann: a\n* Ann deletes "b"', "a.chat:3: Ann has said nothing that begins with the line 'b'"),
         ("(tomorrow)", "a.chat:2: '(tomorrow)' is not a time that passes; expected \"(restart)\", or a time"),
-        ("(1 day)", "a.chat:2: '(1 day)' is nothing that passes"),
+        ("(1 day)", "a.chat:2: '(1 day)' is not a time that passes"),
         (f"({'9' * 30} weeks later)", "is too long"),
-        ("Ann: hi\nplugins: plugins.help", "a.chat:3: `plugins:` comes too late: headers must precede the conversation"),
+        (
+            "Ann: hi\nplugins: plugins.help",
+            "a.chat:3: `plugins:` comes too late: headers must precede the conversation",
+        ),
         ("settings: plugins.faq {a: 1}", "a.chat:2: 'plugins.faq {a: 1}' are not valid settings of a plugin; expected"),
         (
             "settings: plugins.echo {a: [}",
