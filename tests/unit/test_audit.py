@@ -25,7 +25,7 @@ def test_each_vulnerability_is_a_line_and_what_was_not_audited_is_told_apart() -
     }
 
     assert JUDGE(report) == (
-        ["holey 2.0: PYSEC-2026-1, mended in 2.1, 3.0", "holey 2.0: PYSEC-2026-2, not mended yet"],
+        ["holey 2.0: PYSEC-2026-1, fixed in 2.1, 3.0", "holey 2.0: PYSEC-2026-2, no fixed version yet"],
         2,
         1,
     )

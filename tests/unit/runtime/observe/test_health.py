@@ -171,7 +171,7 @@ async def reload_refused(site: Site) -> None:
 
 
 ROWS: dict[str, tuple[Make, int, int, set[str]]] = {
-    "a bot has ended for good, and is not started again": (ended, 503, 503, set()),
+    "a bot has ended and will not be restarted": (ended, 503, 503, set()),
     "a thread or the list of threads that is due was not polled for 5 minutes": (lane_not_begun, 503, 200, set()),
     "the store cannot be written": (store_full, 200, 503, set()),
     "a bot has no valid token": (no_token, 200, 503, set()),
