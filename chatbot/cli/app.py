@@ -110,7 +110,13 @@ _COMMANDS: Final = {
 _MODULES: Final = {"schema": "config", "resume": "pause"}
 """Commands that are not in the module of their name."""
 
+_WITH_SUBCOMMANDS: Final = {"emulator": "chatbot.cli.emulator:command"}
+"""Commands that have subcommands, too: their apps, which are imported when the command runs."""
+
 for _position, (_name, _help) in enumerate(_COMMANDS.items()):
+    if _name in _WITH_SUBCOMMANDS:
+        app.command(_WITH_SUBCOMMANDS[_name], name=_name, help="\n\n".join(_help), sort_key=_position)
+        continue
     app.command(
         f"chatbot.cli.{_MODULES.get(_name, _name)}:{_name}",
         name=_name,

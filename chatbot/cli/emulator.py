@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import anyio
-from cyclopts import Parameter, validators
+from cyclopts import App, Parameter, validators
 
 from chatbot.emulator import (
     DataFileError,
@@ -24,6 +24,7 @@ from chatbot.emulator import (
     Quirks,
     Running,
     SeedError,
+    SnapshotError,
     World,
     event_grid,
     load_seed,
@@ -31,6 +32,7 @@ from chatbot.emulator import (
     plant_seed,
     serve,
 )
+from chatbot.emulator.snapshots import find
 
 EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 69
@@ -68,6 +70,15 @@ class ContentOptions:
     seed: Annotated[
         Path | None, Parameter(help="YAML file of users, threads and messages to create if there are none yet.")
     ] = None
+    snapshot: Annotated[
+        str | None,
+        Parameter(
+            help="Snapshot to begin with, if there are no threads yet: a name, or a file that ends in .snapshot."
+        ),
+    ] = None
+    snapshots: Annotated[
+        Path | None, Parameter(help="Directory of named snapshots; in the user's data directory by default.")
+    ] = None
     access_key: Annotated[
         str | None,
         Parameter(
@@ -92,14 +103,18 @@ class ContentOptions:
             raise ValueError(msg) from None
         return key
 
-    def put_into(self, emulator: Emulator, access_key: str | None) -> None:
-        """Set the key, and plant the seed unless there are threads already."""
+    async def put_into(self, emulator: Emulator, access_key: str | None) -> None:
+        """Set the key, and load the snapshot and plant the seed unless there are threads already."""
         world = emulator.world
         if access_key is not None and access_key != world.resource.access_key:
             world.state.put(dataclasses.replace(world.resource, access_key=access_key))
+        emulator.snapshots = self.snapshots
+        is_empty = not world.state.rooms
+        if self.snapshot is not None and is_empty:
+            await emulator.load_snapshot(find(self.snapshot, self.snapshots))
         if self.seed is not None:
             document = load_seed(self.seed)
-            if not world.state.rooms:
+            if is_empty:
                 plant_seed(emulator, document)
 
 
@@ -173,7 +188,7 @@ async def emulator(
         return _fail(f"{error}.", EXIT_USAGE)
     try:
         with persist(emulator.world, content.data) if content.data is not None else nullcontext():
-            content.put_into(emulator, access_key)
+            await content.put_into(emulator, access_key)
             webhook = behavior.event_grid
             async with (
                 _stopping() as stopped,
@@ -184,6 +199,8 @@ async def emulator(
                 await stopped()
     except SeedError as error:
         return _fail(f"The seed cannot be used: {error}.", EXIT_CONFIG)
+    except SnapshotError as error:
+        return _fail(f"The snapshot cannot be used: {error}.", EXIT_CONFIG)
     except PortTakenError as error:
         advice = "Choose another with --port, or --port 0 for any free one."
         return _fail(f"The emulator cannot start: {error.strerror}. {advice}", EXIT_UNAVAILABLE)
@@ -252,3 +269,26 @@ def _as_text(running: Running, data: Path | None) -> str:
     else:
         lines += ["", "SDKs use https with a connection string: start the emulator with --tls for them."]
     return "\n".join([*lines, "", "Ctrl-C stops it."])
+
+
+command = App(name="emulator", help_epilogue="")
+"""The command with its subcommands, which control an emulator that runs."""
+
+command["--help"].group = "Options"
+command.default(emulator)
+_snapshot = App(
+    name="snapshot",
+    help="Save and load the state of a running emulator under a name.\n\nUsers, threads, messages and receipts; not "
+    "the access key, quirks and faults.",
+    help_epilogue="",
+)
+_snapshot["--help"].group = "Options"
+for _position, (_name, _function, _help) in enumerate(
+    (
+        ("save", "save", "Save the state, in place of an earlier snapshot of this name."),
+        ("load", "load", "Replace the whole state by a snapshot. Tokens of users that both have stay valid."),
+        ("list", "list_snapshots", "List the snapshots."),
+    )
+):
+    _snapshot.command(f"chatbot.cli.snapshot:{_function}", name=_name, help=_help, sort_key=_position, help_epilogue="")
+command.command(_snapshot)

@@ -12,6 +12,7 @@ from chatbot.emulator.seed import SeedError
 from chatbot.emulator.seed import apply_seed as plant_seed
 from chatbot.emulator.seed import load as load_seed
 from chatbot.emulator.server import PortTakenError, Running, serve
+from chatbot.emulator.snapshots import SnapshotError
 from chatbot.emulator.world import World
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Quirks",
     "Running",
     "SeedError",
+    "SnapshotError",
     "World",
     "event_grid",
     "load_seed",

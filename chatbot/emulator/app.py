@@ -16,6 +16,8 @@ Whoever has the access key may use the control API (`Authorization: Bearer {acce
 * `POST /emulator/entra`: a token that is taken for one of Microsoft Entra ID's, where that is switched on;
   `{"appId": "…", "userId": "…", "tenantId": "…"}` names the application and the Teams user it is for
 * `POST /emulator/seed`: a seed document (`seed.py`) as JSON; answers what it created
+* `GET  /emulator/snapshots`: all that were saved
+* `PUT|POST|DELETE /emulator/snapshots/{name}`: saves, loads, deletes one
 """
 
 from __future__ import annotations
@@ -27,9 +29,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from chatbot.emulator import auth, faults, routing, seed
+import anyio
+import anyio.to_thread
+
+from chatbot.emulator import auth, faults, routing, seed, snapshots
 from chatbot.emulator.errors import ErrorResponse
 from chatbot.emulator.faults import Fault, Faults
 from chatbot.emulator.operations import Chat
@@ -41,6 +47,7 @@ from chatbot.emulator.request import Request, Response
 from chatbot.emulator.responses import Answers, preflight
 from chatbot.emulator.routing import ChatRoute, Receive, Route, Scope, Send
 from chatbot.emulator.serialization import Dialect, dump
+from chatbot.emulator.snapshots import Contents, SnapshotError
 from chatbot.emulator.world import World
 
 Json = dict[str, Any]
@@ -77,14 +84,39 @@ class Control:
             body: Json = {"error": {"code": error.code, "message": error.message}}
             return Response(error.status, dump(body), is_beside=True)
 
+    async def answer_snapshots(self, request: Request) -> Response:
+        """The answer to what is asked about snapshots, whose files are read and written beside the event loop."""
+        try:
+            self._authorize(request)
+            return Response(200, dump(await self._snapshots(request)), is_beside=True)
+        except ErrorResponse as error:
+            body: Json = {"error": {"code": error.code, "message": error.message}}
+            return Response(error.status, dump(body), is_beside=True)
+        except SnapshotError as error:
+            return Response(400, dump({"error": {"code": "BadRequest", "message": str(error)}}), is_beside=True)
+
+    async def _snapshots(self, request: Request) -> Json:
+        emulator = self._emulator
+        if len(request.segments) < 3:
+            if request.method != "GET":
+                msg = "There are: GET /emulator/snapshots, and PUT, POST and DELETE /emulator/snapshots/NAME."
+                raise ErrorResponse(404, "NotFound", msg)
+            return {"snapshots": await anyio.to_thread.run_sync(snapshots.listed, emulator.snapshots)}
+        path = snapshots.path_of(request.segments[2], emulator.snapshots)
+        match request.method:
+            case "PUT":
+                return (await snapshots.save(emulator.world, path)).as_json()
+            case "POST":
+                return (await emulator.load_snapshot(path)).as_json()
+            case "DELETE":
+                await anyio.Path(path).unlink(missing_ok=True)
+                return {}
+        raise ErrorResponse(405, "MethodNotAllowed", "PUT saves a snapshot, POST loads it, DELETE deletes it.")
+
     def _run(self, request: Request) -> Any:
         if request.segments[1:] == ["eventgrid"]:
             return self._validate(request)
-        key = request.header(b"authorization").removeprefix("Bearer ").encode("latin-1")
-        if not hmac.compare_digest(key, self._emulator.access_key.encode()):
-            raise ErrorResponse(
-                401, "Unauthorized", "Authorization: Bearer with the emulator's access key is required."
-            )
+        self._authorize(request)
         noun = request.segments[1] if len(request.segments) > 1 else "status"
         handler = self._handlers.get((request.method, noun))
         if handler is None:
@@ -94,6 +126,13 @@ class Control:
             return handler(request)
         except (ValueError, RecursionError) as error:
             raise ErrorResponse(400, "BadRequest", str(error)) from error
+
+    def _authorize(self, request: Request) -> None:
+        key = request.header(b"authorization").removeprefix("Bearer ").encode("latin-1")
+        if not hmac.compare_digest(key, self._emulator.access_key.encode()):
+            raise ErrorResponse(
+                401, "Unauthorized", "Authorization: Bearer with the emulator's access key is required."
+            )
 
     def _validate(self, request: Request) -> str:
         """Complete the manual handshake: the receiver of the secret code opens its URL."""
@@ -262,7 +301,7 @@ class Emulator(UserDirectory):
 
     All time comes from `clock` (Unix epoch seconds): ids, expiries, quotas, the `Date` header. `calls` keeps
     the latest requests; `faults` may be changed at any time; `quotas` switches the service's rate limits; with `entra`,
-    identity also takes tokens of `entra_token`.
+    identity also takes tokens of `entra_token`; `snapshots` is the directory of named snapshots.
     """
 
     def __init__(
@@ -275,11 +314,13 @@ class Emulator(UserDirectory):
         faults: Faults | None = None,
         public_base: str | None = None,
         entra: bool = False,
+        snapshots: Path | None = None,
     ) -> None:
         super().__init__(world or World(), clock)
         self.endpoint = endpoint.rstrip("/")
         self.public_base = public_base
         self.has_quotas = quotas
+        self.snapshots = snapshots
         self.world.identities.takes_entra = entra
         self.quotas = Quotas()
         self.faults = faults or Faults()
@@ -309,6 +350,16 @@ class Emulator(UserDirectory):
         expires = self.now() // 1000 + lifetime
         return self.world.identities.issue_entra(expires, app=app, user=user, tenant=tenant)
 
+    async def load_snapshot(self, path: Path) -> Contents:
+        """Replace the state by a snapshot's; quotas are counted anew.
+
+        Raises:
+            SnapshotError: the file cannot be used; nothing has changed.
+        """
+        found = await snapshots.load(self.world, path)
+        self.quotas.clear()
+        return found
+
     @property
     def connection_string(self) -> str:
         """Connection string for SDKs, with the configured endpoint."""
@@ -326,7 +377,7 @@ class Emulator(UserDirectory):
         asked = _Progress()
         try:
             request.body = await routing.body(receive, request)
-            response = self._answer_other(request) or await self._run_operation(request, asked, receive)
+            response = await self._answer_other(request) or await self._run_operation(request, asked, receive)
         except ErrorResponse as error:
             response = self._answers.refusal(error, asked.route, request)
         except ConnectionError:
@@ -340,9 +391,11 @@ class Emulator(UserDirectory):
         headers = self._answers.headers(response, asked.route, request, max(0, self.now() - request.now))
         await faults.deliver(asked.struck, response, headers, send)
 
-    def _answer_other(self, request: Request) -> Response | None:
+    async def _answer_other(self, request: Request) -> Response | None:
         """Answer requests that are not operations: the control API, CORS preflights, the real-time channel."""
         if request.segments[0] == "emulator":
+            if request.segments[1:2] == ["snapshots"]:
+                return await self._control.answer_snapshots(request)
             return self._control.answer(request)
         if request.method == "OPTIONS" and b"access-control-request-method" in request.headers:
             return preflight(request)

@@ -37,7 +37,11 @@ class EventPublisher:
 
     def __init__(self, state: WorldState) -> None:
         self._state = state
-        self._heads = {room.head.id: room.head for room in state.rooms.values()}
+        self.reset()
+
+    def reset(self) -> None:
+        """Take every thread as it is now for what it was before."""
+        self._heads = {room.head.id: room.head for room in self._state.rooms.values()}
 
     def of(self, record: Record, now: int) -> list[Json]:
         """Yield the events of a record, with their envelopes."""
@@ -262,6 +266,7 @@ async def event_grid(
     publisher = EventPublisher(emulator.world.state)
     listener = _Listener(emulator, publisher, send)
     emulator.world.state.listeners.append(listener)
+    emulator.world.state.replacement_listeners.append(publisher.reset)
     timeout = aiohttp.ClientTimeout(total=30)
     try:
         async with aiohttp.ClientSession(timeout=timeout) as session, anyio.create_task_group() as tasks:
@@ -270,6 +275,7 @@ async def event_grid(
             tasks.cancel_scope.cancel()
     finally:
         emulator.world.state.listeners.remove(listener)
+        emulator.world.state.replacement_listeners.remove(publisher.reset)
         send.close()
         receive.close()
 

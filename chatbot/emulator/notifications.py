@@ -39,7 +39,11 @@ class Notifier:
 
     def __init__(self, state: WorldState) -> None:
         self._state = state
-        self._heads = {room.head.id: room.head for room in state.rooms.values()}
+        self.reset()
+
+    def reset(self) -> None:
+        """Take every thread as it is now for what it was before."""
+        self._heads = {room.head.id: room.head for room in self._state.rooms.values()}
 
     def note(self, record: Record) -> None:
         """Record a thread without notifying anyone."""

@@ -11,9 +11,9 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from filelock import FileLock, Timeout
 
@@ -68,25 +68,45 @@ def persist(world: World, path: Path) -> Iterator[World]:
         raise DataFileError(msg) from error
     with lock:
         if path.exists():
-            _load(world.state, path)
-        _compact(world.state, path)
-        with path.open("ab", buffering=0) as file:
-            journal = _Journal(file)
+            read_records(world.state, path, remedy="move the file away to start empty")
+        with _Journal(world.state, path) as journal:
             world.state.listeners.append(journal)
+            world.state.replacement_listeners.append(journal.rewrite)
             try:
                 yield world
             finally:
                 world.state.listeners.remove(journal)
+                world.state.replacement_listeners.remove(journal.rewrite)
 
 
 class _Journal:
     """Writes records as they are stored; unbuffered, so that they survive the process."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+    def __init__(self, state: WorldState, path: Path) -> None:
+        self._state = state
+        self._path = path
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.rewrite()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._close()
 
     def __call__(self, record: Record) -> None:
+        assert self._file is not None
         self._file.write(encode(record))
+
+    def rewrite(self) -> None:
+        """Write the whole state anew, to a file that takes the place of the earlier one."""
+        write_lines(self._path, encode_all(self._state, self._state.resource))
+        self._close()
+        self._file = self._path.open("ab", buffering=0)
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 def encode(record: Record) -> bytes:
@@ -120,7 +140,18 @@ def decode(line: bytes) -> Record:
     return record
 
 
-def _load(state: WorldState, path: Path) -> None:
+def read_records(state: WorldState, path: Path, *, remedy: str) -> None:
+    """File the records of a data file.
+
+    Args:
+        state: an empty one.
+        path: the file.
+        remedy: what to do if it is damaged, for the error.
+
+    Raises:
+        DataFileError: the file is none of ours, or is damaged.
+        OSError: it cannot be read.
+    """
     content = path.read_bytes()
     lines = content.split(b"\n")
     if lines[-1]:
@@ -133,8 +164,11 @@ def _load(state: WorldState, path: Path) -> None:
                 _check(line)
             else:
                 state.store(decode(line))
+        except KeyError as error:
+            msg = f"{path}:{number}: it belongs to a thread that is not there ({error}); {remedy}"
+            raise DataFileError(msg) from error
         except ValueError as error:
-            msg = f"{path}:{number}: {error}; move the file away to start empty"
+            msg = f"{path}:{number}: {error}; {remedy}"
             raise DataFileError(msg) from error
 
 
@@ -145,20 +179,32 @@ def _check(line: bytes) -> None:
         raise ValueError(msg)
 
 
-def _compact(state: WorldState, path: Path) -> None:
+def write_lines(path: Path, lines: Iterable[bytes]) -> None:
+    """Write a data file whole, readable by its owner alone; it takes the place of an earlier one in one step."""
     fresh = path.with_name(f"{path.name}.new")
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(json.dumps({"chatbot-emulator": _FORMAT}).encode() + b"\n")
-        for record in _all_records(state):
-            file.write(encode(record))
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        rest = memoryview(b"".join([json.dumps({"chatbot-emulator": _FORMAT}).encode(), b"\n", *lines]))
+        while rest:
+            rest = rest[os.write(handle, rest) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
     fresh.replace(path)
 
 
-def _all_records(state: WorldState) -> Iterator[records.Record]:
-    yield state.resource
+def encode_all(state: WorldState, resource: Resource) -> Iterator[bytes]:
+    """Yield a state as lines of a data file.
+
+    Args:
+        state: the tables.
+        resource: in place of the state's own.
+    """
+    return (encode(record) for record in _all_records(state, resource))
+
+
+def _all_records(state: WorldState, resource: Resource) -> Iterator[records.Record]:
+    yield resource
     yield from state.users.values()
     for room in state.rooms.values():
         yield room.head

@@ -207,6 +207,7 @@ class RealtimeChannel:
         """Start listening at the first connection, so that the channel costs nothing before."""
         if self._notifier is None:
             self._notifier = Notifier(self.world.state)
+            self.world.state.replacement_listeners.append(self._notifier.reset)
             self.world.listen(self._record_put)
             self.world.receipts.typing_listeners.append(self._typing_sent)
 

@@ -23,13 +23,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
 import platformdirs
-import trustme
 import uvicorn
 from filelock import FileLock
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -37,6 +36,9 @@ from uvicorn.server import ServerState
 
 from chatbot.emulator.app import Emulator
 from chatbot.emulator.routing import Receive, Scope, Send
+
+if TYPE_CHECKING:
+    import trustme
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ def default_directory() -> Path:
 
 def authority(directory: Path | None = None) -> Authority:
     """Return the certificate authority in `directory`; create it if there is none."""
+    import trustme  # here, because a start without TLS does not wait for it
+
     directory = directory or default_directory()
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     certificate, key = directory / "ca.pem", directory / "ca.key"

@@ -142,6 +142,7 @@ class WorldState:
         self.assignments: dict[tuple[str, str], Assignment] = {}
         self.rooms_of: dict[str, dict[str, ThreadContents]] = {}
         self.listeners: list[Callable[[Record], None]] = []
+        self.replacement_listeners: list[Callable[[], None]] = []
         self.activity = 0
         self.leaving: dict[str, int] = {}
         self.retained: set[str] = set()
@@ -178,6 +179,15 @@ class WorldState:
                 self.repeats[(record.user, record.key)] = record
             case Resource():
                 self.resource = record
+
+    def replace(self, other: WorldState) -> None:
+        """Take all tables of another state, but the access key; listeners hear that, and not of the records."""
+        self.resource = Resource(id=other.resource.id or self.resource.id, access_key=self.resource.access_key)
+        self.users, self.rooms, self.rooms_of, self.lists = other.users, other.rooms, other.rooms_of, other.lists
+        self.repeats, self.assignments = other.repeats, other.assignments
+        self.leaving, self.retained, self.activity = other.leaving, other.retained, other.activity
+        for listener in self.replacement_listeners:
+            listener()
 
     def _head(self, head: ThreadEntry) -> None:
         room = self.rooms.get(head.id)

@@ -91,6 +91,11 @@ class World:
             self.threads.expire(room, now)
         return room
 
+    def replace_state(self, state: WorldState) -> None:
+        """Replace everything in the world, but its access key and quirks."""
+        self.state.replace(state)
+        self.receipts.typing.clear()
+
     def listen(self, listener: Callable[[Record], None]) -> None:
         """Call `listener` with every record that is stored from now on."""
         self.state.listeners.append(listener)

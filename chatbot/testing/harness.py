@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from os import PathLike
 from typing import Any, Final
 
@@ -21,7 +21,9 @@ from anyio.abc import TaskGroup
 from chatbot.bot import BotSettings
 from chatbot.dispatch import Ack, Rate
 from chatbot.emulator import Emulator, Quirks, World
+from chatbot.emulator.snapshots import Contents, find, load
 from chatbot.errors import StateError, StoreError, described
+from chatbot.model import ThreadId
 from chatbot.plugin import Plugin
 from chatbot.polling.cadence import Cadence
 from chatbot.stores import MemoryStore
@@ -33,7 +35,14 @@ from chatbot.testing.provided import check_provided, with_provided
 from chatbot.testing.room import Room
 from chatbot.testing.transcripts import check_plugins_fit, transcript, without_framework_frames
 from chatbot.testing.transport import Stage
-from chatbot.testing.virtual_time import VirtualClock, store_in_real_time, virtual_loop, waiting_places
+from chatbot.testing.virtual_time import (
+    START,
+    VirtualClock,
+    VirtualTimeLoop,
+    store_in_real_time,
+    virtual_loop,
+    waiting_places,
+)
 
 __tracebackhide__ = True  # pytest: what is of interest is the author's test and code
 
@@ -44,6 +53,9 @@ VIRTUAL_CADENCE: Final = Cadence(interval=300, idle=1800)
 """Polls are rare, so that a day of silence costs little: the harness asks for one whenever something has happened."""
 
 REAL_CADENCE: Final = Cadence(interval=0.2, idle=5)
+
+AFTER_SNAPSHOT: Final = timedelta(minutes=1)
+"""How long after the last change of its snapshot a chat begins on virtual time."""
 
 SHOWN_MESSAGES: Final = 40
 """How much of the conversation a failing test shows."""
@@ -76,6 +88,7 @@ class Harness:
         self.failures: list[Failure] = []
         self.rooms: list[Room] = []
         self.dead_letters: list[DeadLetter] = []
+        self.threads: dict[str, ThreadId] = {}
         self.is_waiting = True
         self._store = store
         self._raises_failures = raise_failures
@@ -86,9 +99,15 @@ class Harness:
         self.extend_deadline()
 
     def open_room(self, topic: str) -> Room:
-        """Return another room; its thread is created when somebody enters."""
-        self.rooms.append(Room(self, topic))
+        """Return another room; its thread is created when somebody enters, or is the snapshot's of this topic."""
+        self.rooms.append(Room(self, topic, self.threads.pop(topic, None)))
         return self.rooms[-1]
+
+    def open_first_room(self) -> Room:
+        """Return the first room: of a snapshot, the thread in which something happened last."""
+        state = self.stage.emulator.world.state
+        latest = max(self.threads, key=lambda topic: state.room(self.threads[topic]).version, default="room")
+        return self.open_room(latest)
 
     # ── failures ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -186,6 +205,7 @@ async def chat(
     provide: Mapping[Any, object] | None = None,
     world: World | None = None,
     quirks: Quirks | str | PathLike[str] | None = None,
+    snapshot: str | PathLike[str] | None = None,
     quotas: bool = True,
     raise_failures: bool = True,
     patience: timedelta | None = None,
@@ -222,6 +242,10 @@ async def chat(
         world: the state of the service, to continue an earlier chat; by default a new one, the same for every test.
         quirks: how the service behaves where that is not known, or a file of `chatbot doctor --probe` that says how
             yours does; by default as the recordings of the service do.
+        snapshot: the state of the service to begin with: a name, or a file that ends in `.snapshot`; see
+            `Room.save_snapshot` and `chatbot emulator snapshot`. The first room is the thread in which something
+            happened last, and `another` finds the others by topic. People and bots are who had their names. Virtual
+            time begins a minute after the last change.
         quotas: the service throttles as the real one does; people wait then, too.
         raise_failures: a handler's failure fails the act that caused it. Otherwise see `Room.failures`.
         patience: how long an act may take until the chat counts as hanging; by default an hour of virtual time, or 20 s
@@ -231,21 +255,26 @@ async def chat(
         TimeoutError: something hangs; the message says where.
         PluginError: a plugin cannot be used.
         ValueError: the file of `quirks` cannot be used.
+        SnapshotError: there is no such snapshot, or it cannot be used.
         TypeError: an argument is not a plugin, or `provide` has a type that no handler asks for.
     """
     loop = virtual_loop()
     world = world or World(seed=0)
     if quirks is not None:
         world.quirks = quirks if isinstance(quirks, Quirks) else await anyio.to_thread.run_sync(_load_quirks, quirks)
+    found = None if snapshot is None else await load(world, find(snapshot))
     settings = settings or BotSettings(cadence=VIRTUAL_CADENCE if loop else REAL_CADENCE)
     store = store or MemoryStore()
     harness = Harness(
-        Emulator(world, clock=VirtualClock(loop) if loop else time.time, quotas=quotas),
+        Emulator(world, clock=_virtual_clock(loop, found) if loop else time.time, quotas=quotas),
         store_in_real_time(store, loop) if loop else store,
         _bot_specs(plugins, name, bots or {}, BotOptions(settings, ack, admins, allow, rate, apology), provide or {}),
         patience=patience or (VIRTUAL_LIMIT if loop else REAL_LIMIT),
         raise_failures=raise_failures,
     )
+    if found is not None:
+        harness.stage.adopt(found.users)
+        harness.threads = {topic: ThreadId(thread) for topic, thread in found.threads.items()}
     async with run_harness(harness) as room:
         yield room
 
@@ -256,11 +285,19 @@ async def run_harness(harness: Harness) -> AsyncIterator[Room]:
     with detecting_interrupts(), _unwrapping(), _explaining(harness):
         async with harness.stage.resource, anyio.create_task_group() as group:
             await harness.run(group)
-            yield harness.open_room("room")
+            yield harness.open_first_room()
             harness.extend_deadline()
             await harness.process.stop()
             harness.raise_failures()
             group.cancel_scope.cancel()
+
+
+def _virtual_clock(loop: VirtualTimeLoop, found: Contents | None) -> VirtualClock:
+    """Return a clock that shows a time after everything in the snapshot: ids are times, and must go on rising."""
+    if found is None:
+        return VirtualClock(loop)
+    begin = datetime.fromtimestamp(found.last_change / 1000, UTC) + AFTER_SNAPSHOT - timedelta(seconds=loop.time())
+    return VirtualClock(loop, start=max(START, begin))
 
 
 def _load_quirks(path: str | PathLike[str]) -> Quirks:

@@ -284,7 +284,7 @@ class BotProcess:
         if known is not None and self._stage.has_user(known.user):
             self._stage.names[known.user] = name
             return known
-        user = self._stage.create_user(name)
+        user = self._stage.bot_user(name)
         record = BotRecord(name, resource, user, first_started_ms=int(self._stage.clock() * 1000))
         await self.store_for_bots().commit(user, [SaveBot(record)])
         return record

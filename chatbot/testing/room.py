@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from os import PathLike
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import anyio
 
 from chatbot.emulator.records import Message
+from chatbot.emulator.snapshots import find, save
 from chatbot.errors import StateError, Throttled
 from chatbot.model import MessageId, Participant, ThreadId, UserId
 from chatbot.testing.process import BotMember, Failure
@@ -225,12 +227,14 @@ class Room:
     Made by `chat` and by `another`.
     """
 
-    def __init__(self, host: RoomHost, topic: str) -> None:
+    def __init__(self, host: RoomHost, topic: str, thread: ThreadId | None = None) -> None:
         self._host = host
         self._topic = topic
-        self._thread: ThreadId | None = None
+        self._thread = thread
         self._people: dict[str, Person] = {}
         self._entry_lock = anyio.Lock()
+        if thread is not None:
+            self._meet(thread)
 
     # ── who is there ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -347,7 +351,11 @@ class Room:
         return self._host.stage
 
     def another(self, topic: str = "another room") -> Room:
-        """Return another room, a second thread with the same bots, for the same people or others."""
+        """Return another room, a second thread with the same bots, for the same people or others.
+
+        Args:
+            topic: of the thread; a thread of this topic in the snapshot of the chat is continued.
+        """
         return self._host.open_room(topic)
 
     async def add_person(self, person: Person, *, rejoins: bool) -> None:
@@ -360,6 +368,14 @@ class Room:
             else:
                 return
         await self.settle()
+
+    def _meet(self, thread: ThreadId) -> None:
+        """Know the people of a thread that was there before, so that one of them can let others in."""
+        bots = {bot.user for bot in self.bots.values()}
+        for member in self.emulator.participants(thread):
+            name = self.stage.names.get(member.user)
+            if name is not None and member.user not in bots and self.stage.person(name) == member.user:
+                self.user(name)
 
     def _is_absent(self, user: UserId, *, rejoins: bool) -> bool:
         members = self.emulator.world.state.room(self.thread).members
@@ -379,6 +395,17 @@ class Room:
             raise StateError(msg)
         guest = Participant(person.user, person.name)
         await retry_throttled(lambda: host.service.add_participants(self.thread, [guest]))
+
+    async def save_snapshot(self, snapshot: str | PathLike[str]) -> None:
+        """Save the state of the service, for `chat(snapshot=…)` and `chatbot emulator --snapshot`.
+
+        Args:
+            snapshot: a name, or a file that ends in `.snapshot`, such as one beside the test.
+
+        Raises:
+            SnapshotError: it cannot be written.
+        """
+        await save(self.emulator.world, find(snapshot))
 
     # ── time and process ──────────────────────────────────────────────────────────────────────────────────────
 

@@ -11,7 +11,7 @@ other exception is a defect of the application and passes through unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -61,6 +61,16 @@ class Stage:
         if name not in self._people:
             self._people[name] = self.create_user(name)
         return self._people[name]
+
+    def adopt(self, users: Mapping[str, str]) -> None:
+        """Let names stand for users that are there already."""
+        for name, user in users.items():
+            self.names[user] = name
+            self._people[name] = UserId(user)
+
+    def bot_user(self, name: str) -> UserId:
+        """The user for a bot: the one whom an adopted name stands for, or somebody new."""
+        return self._people.get(name) or self.create_user(name)
 
     def has_user(self, user: UserId) -> bool:
         """Return whether this user exists on the service."""
