@@ -32,11 +32,11 @@ from chatbot.outbox.stream import INTERRUPTED
 from chatbot.stores import MemoryStore
 from chatbot.stores.writes import SaveDeadLetter
 from chatbot.testing import chat
+from tests.support.failures import ONCE, STILL_HERE, chat_with_failures
 
 pytestmark = pytest.mark.virtual_time
 
 Hostile = Callable[[], Awaitable[None]]
-ONCE = Retry(attempts=1)
 
 
 class Own(BaseException):
@@ -291,27 +291,23 @@ PLACES = [
 async def test_the_event_becomes_a_dead_letter_and_the_thread_goes_on(
     place: Callable[[Plugin, Hostile], None], hostile: Hostile
 ) -> None:
-    plugin, store = Plugin("hostile"), MemoryStore()
+    plugin = Plugin("hostile")
     place(plugin, hostile)
 
-    @plugin.message()
-    async def others(ctx: Context) -> str:
-        return "still here"
-
-    async with chat(plugin, store=store, raise_failures=False) as room:
+    async with chat_with_failures(plugin) as room:
         await room.user("Ann").says("/x")
         await room.advance(seconds=30)
         await room.user("Ann").says("next")
 
-        assert room.replies[-1:] == ["still here"]
-        letters = await store.dead_letters(room.bot.user)
+        assert room.replies[-1:] == [STILL_HERE]
+        letters = room.dead_letters
         assert letters
         assert all(letter.handler and letter.error for letter in letters)
 
 
 @pytest.mark.parametrize("hostile", [asyncio.CancelledError, SystemExit, Own])
 async def test_a_filter_fails_likewise(hostile: type[BaseException]) -> None:
-    plugin, store = Plugin("hostile"), MemoryStore()
+    plugin = Plugin("hostile")
 
     def wanted(event: Event) -> bool:
         if isinstance(event, MessageReceived) and event.message.content == "x":
@@ -321,21 +317,17 @@ async def test_a_filter_fails_likewise(hostile: type[BaseException]) -> None:
     @plugin.message(wanted, retry=ONCE)
     async def never(ctx: Context) -> None: ...
 
-    @plugin.message()
-    async def others(ctx: Context) -> str:
-        return "still here"
-
-    async with chat(plugin, store=store, raise_failures=False) as room:
+    async with chat_with_failures(plugin) as room:
         await room.user("Ann").says("x", "next")
 
-        assert room.replies == ["still here"]
-        (letter,) = await store.dead_letters(room.bot.user)
+        assert room.replies == [STILL_HERE]
+        (letter,) = room.dead_letters
         assert letter.handler.endswith("never")
 
 
 @pytest.mark.parametrize("value", [b"bytes", 7, ["list"], "half \ud83d"])
 async def test_what_is_no_reply_stops_no_thread_whoever_returns_it(value: object) -> None:
-    plugin, store = Plugin("hostile"), MemoryStore()
+    plugin = Plugin("hostile")
 
     @plugin.error(Exception)
     async def sorry(ctx: Context[Event], error: Exception) -> Reply:
@@ -345,15 +337,11 @@ async def test_what_is_no_reply_stops_no_thread_whoever_returns_it(value: object
     async def x(ctx: Context) -> Reply:
         return [value]  # type: ignore[return-value]
 
-    @plugin.message()
-    async def others(ctx: Context) -> str:
-        return "still here"
-
-    async with chat(plugin, store=store, raise_failures=False) as room:
+    async with chat_with_failures(plugin) as room:
         await room.user("Ann").says("/x", "next")
 
-        assert room.replies[-1] == "still here"
-        (letter,) = await store.dead_letters(room.bot.user)
+        assert room.replies[-1] == STILL_HERE
+        (letter,) = room.dead_letters
         assert letter.handler.endswith("x")
         assert letter.error.startswith("TypeError")
 

@@ -11,9 +11,9 @@ from typing import Any
 import anyio
 import pytest
 
-from chatbot import Context, Dialog, Plugin, Retry, State
-from chatbot.stores import MemoryStore
+from chatbot import Context, Dialog, Plugin, State
 from chatbot.testing import chat
+from tests.support.failures import ONCE, STILL_HERE, chat_with_failures
 
 pytestmark = pytest.mark.virtual_time
 
@@ -96,41 +96,33 @@ class Kept:
 
 
 async def test_half_an_emoji_in_a_state_is_refused_with_a_dead_letter_that_names_the_handler() -> None:
-    plugin, store = Plugin("p"), MemoryStore()
+    plugin = Plugin("p")
 
     @plugin.command("keep")
     async def keep(ctx: Context, kept: State[Kept]) -> None:
         kept.value.text = BAD
 
-    @plugin.message()
-    async def others(ctx: Context) -> str:
-        return "still here"
-
-    async with chat(plugin, store=store, raise_failures=False) as room:
+    async with chat_with_failures(plugin) as room:
         await room.user("Ann").says("/keep", "next")
 
-        assert room.replies == ["still here"]
-        (letter,) = await store.dead_letters(room.bot.user)
+        assert room.replies == [STILL_HERE]
+        (letter,) = room.dead_letters
         assert letter.handler.endswith("keep")
         assert "half of a surrogate pair" in letter.error
 
 
 async def test_half_an_emoji_in_a_question_is_refused_as_its_answer_belongs_to_its_words() -> None:
-    plugin, store = Plugin("p"), MemoryStore()
+    plugin = Plugin("p")
 
-    @plugin.command("ask", retry=Retry(attempts=1))
+    @plugin.command("ask", retry=ONCE)
     async def ask(talk: Dialog) -> None:
         await talk.ask(BAD)
 
-    @plugin.message()
-    async def others(ctx: Context) -> str:
-        return "still here"
-
-    async with chat(plugin, store=store, raise_failures=False) as room:
+    async with chat_with_failures(plugin) as room:
         await room.user("Ann").says("/ask", "next")
 
-        assert room.replies == ["still here"]
-        (letter,) = await store.dead_letters(room.bot.user)
+        assert room.replies == [STILL_HERE]
+        (letter,) = room.dead_letters
         assert letter.error.startswith("ValueError: ask() got a text with half of a surrogate pair")
 
 
@@ -158,22 +150,18 @@ REFUSED: list[tuple[str, Call]] = [
 
 @pytest.mark.parametrize(("name", "call"), REFUSED)
 async def test_what_cannot_be_done_is_refused_at_the_call(name: str, call: Call) -> None:
-    plugin, store = Plugin("p"), MemoryStore()
+    plugin = Plugin("p")
 
-    @plugin.command("x", retry=Retry(attempts=1))
+    @plugin.command("x", retry=ONCE)
     async def x(ctx: Context) -> None:
         await call(ctx)
 
-    @plugin.message()
-    async def others(ctx: Context) -> str:
-        return "still here"
-
-    async with chat(plugin, store=store, raise_failures=False) as room:
+    async with chat_with_failures(plugin) as room:
         await room.user("Ann").says("/x", "next")
 
-        assert room.replies == ["still here"]
+        assert room.replies == [STILL_HERE]
         (failure,) = room.failures
         assert isinstance(failure.error, TypeError | ValueError)
         assert "await call(ctx)" in "".join(traceback.format_exception(failure.error))
-        (letter,) = await store.dead_letters(room.bot.user)
+        (letter,) = room.dead_letters
         assert letter.handler.endswith("x")
