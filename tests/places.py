@@ -28,7 +28,7 @@ def exists(file: str, name: str) -> bool:
 
 
 def modules() -> Iterator[Path]:
-    """Yield all modules of chatbot/, relative to it, without `timeout` and `__main__`."""
+    """Yield all modules of chatbot/, relative to it, without `__init__` and `__main__`."""
     for path in sorted(ROOT.rglob("*.py")):
         if not path.stem.startswith("__"):
             yield path.relative_to(ROOT)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections import Counter, defaultdict
 from typing import Final
 
 import pytest
 
-from tests.places import DOCS, exists, modules, places_in
+from tests.places import DOCS, ROOT, exists, modules, places_in
 
 PAGE: Final = DOCS / "concepts" / "glossary.md"
 
@@ -76,3 +77,13 @@ def test_the_packages_on_the_way_of_a_message_share_no_module_name() -> None:
     names = Counter(path.stem for path in modules() if path.parts[0] in DISTINCT)
 
     assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_a_public_class_name_means_one_thing() -> None:
+    files = defaultdict(list)
+    for path in modules():
+        for node in ast.parse((ROOT / path).read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                files[node.name].append(path.as_posix())
+
+    assert {name: paths for name, paths in files.items() if len(paths) > 1} == {}

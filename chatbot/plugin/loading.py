@@ -203,7 +203,7 @@ def _import_failed(reference: str, error: BaseException) -> str:
 def _ensure_found_below(reference: str, base_dir: Path) -> None:
     """Ensure that the module of `base_dir` is found, even if another one has the same name.
 
-    Loaded modules of that name from other places are dropped. A directory without `timeout.py` is made a package here,
+    Loaded modules of that name from other places are dropped. A directory without `__init__.py` is made a package here,
     because a directory of the same name with that file, anywhere on `sys.path`, would take precedence.
     """
     expected = _file_of(reference, base_dir)
