@@ -36,7 +36,7 @@ from chatbot.service.base import ChatService
 from chatbot.service.budget import SharedQuotas
 from chatbot.stores.base import Store
 from chatbot.stores.records import Attempt, DeadLetter, OutboxRow, Progress
-from chatbot.stores.writes import BeginAttempt, DropDeadLetter, EndAttempt, MoveHorizon, Prune, ReviveDeadLetter, Write
+from chatbot.stores.writes import BeginAttempt, DropDeadLetter, EndAttempt, MoveHorizon, Prune, RequestRetry, Write
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -312,7 +312,7 @@ class Bot:
         """
         if not self.can_retry(letter):
             return False
-        await self.context.commit([ReviveDeadLetter(letter.id)])
+        await self.context.commit([RequestRetry(letter.id)])
         return self.queue_letter(letter)
 
     def can_retry(self, letter: DeadLetter) -> bool:

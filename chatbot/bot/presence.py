@@ -33,7 +33,7 @@ from chatbot.service.back_off import jittered
 from chatbot.service.base import is_refusal
 from chatbot.service.budget import Operation
 from chatbot.stores.records import ThreadRecord
-from chatbot.stores.writes import BeginStay, EnterThread, LeaveThread, SaveThread
+from chatbot.stores.writes import EnterThread, LeaveThread, MarkJoined, SaveThread
 
 
 class ThreadPresence:
@@ -109,7 +109,7 @@ class ThreadPresence:
             absent_since_ms=None if arrival else state.membership.left_ms,
         )
         arrived = int(arrival) if arrival else None
-        await self._processor.handle(event, {}, BeginStay(state.key, arrived))
+        await self._processor.handle(event, {}, MarkJoined(state.key, arrived))
         state.arrived = max(state.arrived, arrived or 0)
         state.membership.mark_reported_in()
         state.log.info("thread.joined", floor=self._commits.cursor.floor, people=self._commits.receipts.people)

@@ -21,7 +21,7 @@ from chatbot.events import ActionFailed, Event, MessageEvent
 from chatbot.model import UserId
 from chatbot.outbox.action_rows import person_who_caused, pieces_of, receipts_in, row_of, target_of
 from chatbot.stores.records import DeadLetter, OutboxRow, RowStatus
-from chatbot.stores.writes import DropDeadLetter, Enqueue, OweReceipt, ReopenRow, SaveDeadLetter, SettleRow, Write
+from chatbot.stores.writes import DropDeadLetter, Enqueue, MarkReceiptDue, RetryRow, SaveDeadLetter, SettleRow, Write
 
 
 class EventProcessor:
@@ -129,7 +129,7 @@ class EventProcessor:
             await self.commits.commit([Enqueue(row), DropDeadLetter(letter.id)], {})
             self.commits.outbox.add(row)
         elif row.status is RowStatus.FAILED:
-            await self.commits.commit([ReopenRow(key, created_ms), DropDeadLetter(letter.id)], {})
+            await self.commits.commit([RetryRow(key, created_ms), DropDeadLetter(letter.id)], {})
             self.commits.outbox.add(replace(row, status=RowStatus.PENDING, reason=None, created_ms=created_ms))
         else:
             await self.commits.commit([DropDeadLetter(letter.id)], {})
@@ -193,12 +193,12 @@ class EventProcessor:
         due = receipts_in(outcome.keyed_actions, self._state.key)
         commit: list[Write] = [*writes, *further, *outcome.writes, *(Enqueue(row) for row in rows)]
         if due is not None:
-            commit.append(OweReceipt(self._state.key, due))
+            commit.append(MarkReceiptDue(self._state.key, due))
         await self.commits.commit([*commit, *self.retries.attempts.end()], seen)
         # Committed. Nothing below may fail: the retry loop would take it for a failure of the handler and run it again.
         self.retries.attempts.committed()
         if due is not None:
-            self.commits.receipts.owe(due)
+            self.commits.receipts.mark_due(due)
         if rows:
             self._context.tracer.journalled(rows)
             self._route(rows)

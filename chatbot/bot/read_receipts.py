@@ -66,16 +66,16 @@ class ReceiptSender:
         return cls(record.receipt_due, record.receipt_sent) if record else cls()
 
     @property
-    def is_owed(self) -> bool:
+    def is_due(self) -> bool:
         """Whether a receipt must still be sent."""
         return self.due is not None and (self.sent is None or int(self.due) > int(self.sent))
 
     @property
     def is_worth_waiting_for(self) -> bool:
         """Whether a receipt is due and none has failed so far: a failing receipt must not delay the bot's stop."""
-        return self.is_owed and not self._back_off.has_failed
+        return self.is_due and not self._back_off.has_failed
 
-    def owe(self, message: MessageId) -> None:
+    def mark_due(self, message: MessageId) -> None:
         """Make a receipt due up to this message; an older message changes nothing."""
         if self.due is None or int(message) > int(self.due):
             self.due = message
@@ -113,7 +113,7 @@ class ReceiptSender:
         Returns:
             The seconds to wait if no receipt may be sent yet, and the write that records a settled receipt.
         """
-        if not self.is_owed or self.due is None:
+        if not self.is_due or self.due is None:
             return None, None
         if self.people <= MAX_PEOPLE:
             now = anyio.current_time()

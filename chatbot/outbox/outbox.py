@@ -40,7 +40,7 @@ from chatbot.service.base import ChatService, is_refusal
 from chatbot.service.budget import Budget, Operation
 from chatbot.stores import erasure
 from chatbot.stores.records import OutboxRow, RowStatus
-from chatbot.stores.writes import RepointRow, SettleRow
+from chatbot.stores.writes import ReplaceRowMessage, SettleRow
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -127,7 +127,7 @@ class Outbox:
         self._back_off = BackOff()
         self._partial_tries = 0
         self._sent: dict[ActionKey, MessageId] = {}
-        self._settlements: list[SettleRow | RepointRow] = []
+        self._settlements: list[SettleRow | ReplaceRowMessage] = []
         self._given_up: list[tuple[OutboxRow, str]] = []
         self.latest = 0
         self._refused: ActionKey | None = None
@@ -202,7 +202,7 @@ class Outbox:
     def _heal(self, key: ActionKey, seen: ChatMessage, other: ChatMessage) -> list[OutboxRow]:
         healing = heal(key, seen, other, is_edited_soon=self._edits(key))
         self._sent[key] = healing.kept
-        self._settlements.append(RepointRow(key, healing.kept))
+        self._settlements.append(ReplaceRowMessage(key, healing.kept))
         self._log.warning("double.healed", key=key, kept=healing.kept, deleted=healing.deleted)
         # The creation time matters: rows are pruned by age, and a tombstone of our own making must stay known for as
         # long as a proof read may ask about it. Otherwise it would prove a later reply, which is then never sent.
@@ -220,7 +220,7 @@ class Outbox:
         """Return the message that was recently sent under this key, if it is remembered."""
         return self._sent.get(key)
 
-    def take_settlements(self) -> list[SettleRow | RepointRow]:
+    def take_settlements(self) -> list[SettleRow | ReplaceRowMessage]:
         """Return what was settled since the last call, for the lane's next commit."""
         taken, self._settlements = self._settlements, []
         return taken

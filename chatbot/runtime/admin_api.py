@@ -26,7 +26,7 @@ from chatbot.runtime.stored_state import StateAdmin
 from chatbot.stores.base import Store
 from chatbot.stores.codec import EVENTS
 from chatbot.stores.records import BotRecord, DeadLetter
-from chatbot.stores.writes import DropDeadLetter, ReviveDeadLetter
+from chatbot.stores.writes import DropDeadLetter, RequestRetry
 
 
 class ControlApi:
@@ -216,7 +216,7 @@ class AdminApi:
             if await bot.retry_letter(letter):
                 outcome = "now"
         elif await self._is_in(record, letter):
-            await self._store.commit(record.user, [ReviveDeadLetter(letter.id)])
+            await self._store.commit(record.user, [RequestRetry(letter.id)])
             outcome = "at the next start"
         self._log.info("dead_letter.retry_requested", letter=letter.id, bot=record.name, outcome=outcome)
         return {**letter_summary(record, letter), "outcome": outcome}

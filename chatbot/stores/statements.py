@@ -23,7 +23,6 @@ from chatbot.stores.rows import (
 from chatbot.stores.sql import Statement, Value
 from chatbot.stores.writes import (
     BeginAttempt,
-    BeginStay,
     ConversationWrite,
     DropDeadLetter,
     DropDialog,
@@ -32,18 +31,19 @@ from chatbot.stores.writes import (
     Enqueue,
     EnterThread,
     LeaveThread,
+    MarkJoined,
+    MarkReceiptDue,
     MarkSeen,
     MoveBase,
     MoveHorizon,
-    OweReceipt,
     PauseBot,
     Prune,
     RenameBot,
-    ReopenRow,
-    RepointRow,
+    ReplaceRowMessage,
+    RequestRetry,
     ResumeBot,
     RetireBots,
-    ReviveDeadLetter,
+    RetryRow,
     SaveBot,
     SaveDeadLetter,
     SaveDialog,
@@ -57,8 +57,8 @@ from chatbot.stores.writes import (
 )
 
 BotWrite = SaveBot | RenameBot | RetireBots | PauseBot | ResumeBot
-FailureWrite = SaveDeadLetter | ReviveDeadLetter | DropDeadLetter | BeginAttempt | EndAttempt
-ThreadWrite = SaveThread | MoveBase | MarkSeen | LeaveThread | EnterThread | BeginStay | OweReceipt | SettleReceipt
+FailureWrite = SaveDeadLetter | RequestRetry | DropDeadLetter | BeginAttempt | EndAttempt
+ThreadWrite = SaveThread | MoveBase | MarkSeen | LeaveThread | EnterThread | MarkJoined | MarkReceiptDue | SettleReceipt
 
 SAVE_BOT: Final = """
     INSERT INTO bot (name, resource, user_id, first_started_ms) VALUES (?, ?, ?, ?)
@@ -120,11 +120,11 @@ LEAVE_THREAD: Final = """
 ENTER_THREAD: Final = """
     UPDATE thread SET is_left = 0 WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND id = ?"""
 
-BEGIN_STAY: Final = """
+MARK_JOINED: Final = """
     UPDATE thread SET left_ms = NULL, arrived = COALESCE(?, arrived)
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND id = ?"""
 
-OWE_RECEIPT: Final = """
+MARK_RECEIPT_DUE: Final = """
     UPDATE thread SET receipt_due = CASE WHEN receipt_due > ? THEN receipt_due ELSE ? END
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND id = ?"""
 
@@ -143,11 +143,11 @@ SETTLE_ROW: Final = """
     UPDATE outbox SET status = ?, message = ?, reason = ?
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND key = ? AND status = 'pending'"""
 
-REPOINT_ROW: Final = """
+REPLACE_ROW_MESSAGE: Final = """
     UPDATE outbox SET message = ?
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND key = ? AND status = 'done'"""
 
-REOPEN_ROW: Final = """
+RETRY_ROW: Final = """
     UPDATE outbox
     SET status = 'pending', reason = NULL, created_ms = COALESCE(CAST(? AS BIGINT), created_ms),
         position = (SELECT MAX(position) + 1 FROM outbox)
@@ -160,7 +160,7 @@ SAVE_DEAD_LETTER: Final = """
     SET event = excluded.event, handler = excluded.handler, error = excluded.error, attempts = excluded.attempts,
         died_ms = excluded.died_ms, is_revived = excluded.is_revived, caused_by = excluded.caused_by"""
 
-REVIVE_DEAD_LETTER: Final = """
+REQUEST_RETRY: Final = """
     UPDATE dead_letter SET is_revived = 1
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND id = ?"""
 
@@ -211,18 +211,19 @@ def _statements(bot: str, write: Write) -> Iterator[Statement]:
             yield Statement(ENQUEUE, (bot, *rows.encode_action_row(row)))
         case SettleRow():
             yield _settle_row(bot, write)
-        case RepointRow(key, message):
+        case ReplaceRowMessage(key, message):
             yield Statement(
-                REPOINT_ROW, (codec.text(message, "RepointRow.message"), bot, codec.text(key, "RepointRow.key"))
+                REPLACE_ROW_MESSAGE,
+                (codec.text(message, "ReplaceRowMessage.message"), bot, codec.text(key, "ReplaceRowMessage.key")),
             )
-        case ReopenRow(key, created_ms):
-            reopened = None if created_ms is None else codec.integer(created_ms, "ReopenRow.created_ms")
-            yield Statement(REOPEN_ROW, (reopened, bot, codec.text(key, "ReopenRow.key")))
+        case RetryRow(key, created_ms):
+            reopened = None if created_ms is None else codec.integer(created_ms, "RetryRow.created_ms")
+            yield Statement(RETRY_ROW, (reopened, bot, codec.text(key, "RetryRow.key")))
         case Prune(before_ms):
             limit = codec.integer(before_ms, "Prune.before_ms")
             yield Statement(PRUNE, (bot, limit, limit, bot))
             yield from prune_statements(bot, limit)
-        case SaveDeadLetter() | ReviveDeadLetter() | DropDeadLetter() | BeginAttempt() | EndAttempt():
+        case SaveDeadLetter() | RequestRetry() | DropDeadLetter() | BeginAttempt() | EndAttempt():
             yield from _failure_statements(bot, write)
         case SaveBot() | RenameBot() | RetireBots() | PauseBot() | ResumeBot():
             yield from _bot_statements(write)
@@ -238,8 +239,8 @@ def _failure_statements(bot: str, write: FailureWrite) -> Iterator[Statement]:
         case SaveDeadLetter(letter):
             yield Statement(SAVE_OWNER, (bot,))
             yield Statement(SAVE_DEAD_LETTER, (bot, *rows.encode_letter(letter)))
-        case ReviveDeadLetter(id):
-            yield Statement(REVIVE_DEAD_LETTER, (bot, codec.text(id, "ReviveDeadLetter.id")))
+        case RequestRetry(id):
+            yield Statement(REQUEST_RETRY, (bot, codec.text(id, "RequestRetry.id")))
         case DropDeadLetter(id):
             yield Statement(DROP_DEAD_LETTER, (bot, codec.text(id, "DropDeadLetter.id")))
         case BeginAttempt(thread, attempt):
@@ -286,12 +287,12 @@ def _thread_statements(bot: str, write: ThreadWrite) -> Iterator[Statement]:
             yield _change(thread, LEAVE_THREAD, codec.integer(left_ms, "LeaveThread.left_ms"), bot, thread)
         case EnterThread(thread):
             yield _change(thread, ENTER_THREAD, bot, thread)
-        case BeginStay(thread, arrived):
-            known = None if arrived is None else codec.integer(arrived, "BeginStay.arrived")
-            yield _change(thread, BEGIN_STAY, known, bot, thread)
-        case OweReceipt(thread, message):
-            number = codec.number(message, "OweReceipt.message")
-            yield _change(thread, OWE_RECEIPT, number, number, bot, thread)
+        case MarkJoined(thread, arrived):
+            known = None if arrived is None else codec.integer(arrived, "MarkJoined.arrived")
+            yield _change(thread, MARK_JOINED, known, bot, thread)
+        case MarkReceiptDue(thread, message):
+            number = codec.number(message, "MarkReceiptDue.message")
+            yield _change(thread, MARK_RECEIPT_DUE, number, number, bot, thread)
         case SettleReceipt(thread, message):
             number = codec.number(message, "SettleReceipt.message")
             yield _change(thread, SETTLE_RECEIPT, number, number, bot, thread)

@@ -125,7 +125,7 @@ class EnterThread:
 
 
 @dataclass(frozen=True, slots=True)
-class BeginStay:
+class MarkJoined:
     """Mark `ThreadJoined` as handled in the thread.
 
     Args:
@@ -137,7 +137,7 @@ class BeginStay:
 
 
 @dataclass(frozen=True, slots=True)
-class OweReceipt:
+class MarkReceiptDue:
     """Mark a read receipt up to this message as due."""
 
     thread: ThreadId
@@ -170,7 +170,7 @@ class SettleRow:
 
 
 @dataclass(frozen=True, slots=True)
-class RepointRow:
+class ReplaceRowMessage:
     """Set the message of a done action that was sent twice to the copy that stays; does nothing to other rows."""
 
     key: ActionKey
@@ -178,7 +178,7 @@ class RepointRow:
 
 
 @dataclass(frozen=True, slots=True)
-class ReopenRow:
+class RetryRow:
     """Retry a failed action: it becomes the last pending one of its thread.
 
     Args:
@@ -198,7 +198,7 @@ class SaveDeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
-class ReviveDeadLetter:
+class RequestRetry:
     """Request a retry of a dead letter; unknown ids change nothing."""
 
     id: str
@@ -319,15 +319,15 @@ Write = (
     | MarkSeen
     | LeaveThread
     | EnterThread
-    | BeginStay
-    | OweReceipt
+    | MarkJoined
+    | MarkReceiptDue
     | SettleReceipt
     | Enqueue
     | SettleRow
-    | RepointRow
-    | ReopenRow
+    | ReplaceRowMessage
+    | RetryRow
     | SaveDeadLetter
-    | ReviveDeadLetter
+    | RequestRetry
     | DropDeadLetter
     | BeginAttempt
     | EndAttempt

@@ -21,7 +21,7 @@ from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.stores.records import OutboxRow, RowStatus, ThreadRecord
 from chatbot.stores.sqlite import SqliteStore
 from chatbot.stores.statements import statements
-from chatbot.stores.writes import Enqueue, MarkSeen, OweReceipt, SaveThread, SettleReceipt, SettleRow, Write
+from chatbot.stores.writes import Enqueue, MarkReceiptDue, MarkSeen, SaveThread, SettleReceipt, SettleRow, Write
 from tests.benchmarks.frame import Frame, Report, Row, child, ratio
 from tests.benchmarks.peers import PeerMissing, peer, versions
 
@@ -53,7 +53,7 @@ def event_writes(thread: ThreadId, turn: int) -> list[Write]:
     action = SendMessage(TEXT)
     writes: list[Write] = [
         Enqueue(OutboxRow(_key(thread, now), thread, action, after=now, created_ms=now, caused_by=ANN)),
-        OweReceipt(thread, MessageId(str(now))),
+        MarkReceiptDue(thread, MessageId(str(now))),
         MarkSeen(thread, {now: now}),
     ]
     if turn:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from chatbot.stores.writes import DropDeadLetter, ReviveDeadLetter, SaveDeadLetter
+from chatbot.stores.writes import DropDeadLetter, RequestRetry, SaveDeadLetter
 from tests.contracts.records import BOT, OTHER_BOT, letter
 
 
@@ -18,7 +18,7 @@ class TestDeadLetters:
 
     async def test_a_letter_of_the_same_id_replaces_the_first(self, reopen):
         async with reopen() as store:
-            await store.commit(BOT, [SaveDeadLetter(letter("a", died_ms=1)), ReviveDeadLetter("a")])
+            await store.commit(BOT, [SaveDeadLetter(letter("a", died_ms=1)), RequestRetry("a")])
             await store.commit(BOT, [SaveDeadLetter(letter("a", died_ms=9, attempts=7))])
 
             assert await store.dead_letters(BOT) == [letter("a", died_ms=9, attempts=7)]
@@ -27,7 +27,7 @@ class TestDeadLetters:
         async with reopen() as store:
             await store.commit(BOT, [SaveDeadLetter(letter(id)) for id in "abc"])
             await store.commit(OTHER_BOT, [SaveDeadLetter(letter("a"))])
-            await store.commit(BOT, [ReviveDeadLetter("a"), DropDeadLetter("b"), ReviveDeadLetter("x")])
+            await store.commit(BOT, [RequestRetry("a"), DropDeadLetter("b"), RequestRetry("x")])
             await store.commit(BOT, [DropDeadLetter("x")])
         async with reopen() as store:
             assert await store.dead_letters(BOT) == [letter("a", is_revived=True), letter("c")]

@@ -5,7 +5,7 @@ from dataclasses import replace
 from chatbot.actions import ActionKey, SendMessage
 from chatbot.model import MessageId
 from chatbot.stores.records import RowStatus
-from chatbot.stores.writes import Enqueue, Prune, ReopenRow, RepointRow, SettleRow
+from chatbot.stores.writes import Enqueue, Prune, ReplaceRowMessage, RetryRow, SettleRow
 from tests.contracts.records import ANN, BOT, OTHER_BOT, YARD, outbox_row
 
 
@@ -60,7 +60,7 @@ class TestOutbox:
         async with reopen() as store:
             await store.commit(BOT, [Enqueue(outbox_row("a")), Enqueue(outbox_row("b"))])
             await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.DONE, MessageId("9"))])
-            await store.commit(BOT, [RepointRow(ActionKey(key), MessageId("8")) for key in ("a", "b", "gone")])
+            await store.commit(BOT, [ReplaceRowMessage(ActionKey(key), MessageId("8")) for key in ("a", "b", "gone")])
 
             assert [(await store.row(BOT, ActionKey(key))).message for key in ("a", "b")] == ["8", None]
 
@@ -127,7 +127,7 @@ class TestOutbox:
             await store.commit(
                 BOT, [Enqueue(outbox_row("a")), SettleRow(ActionKey("a"), RowStatus.FAILED, reason="no")]
             )
-            await store.commit(BOT, [ReopenRow(ActionKey("a"), created_ms=5000)])
+            await store.commit(BOT, [RetryRow(ActionKey("a"), created_ms=5000)])
 
             assert [row.created_ms for row in await store.pending(BOT)] == [5000]
 
@@ -139,7 +139,7 @@ class TestOutbox:
             await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.FAILED, reason="refused")])
             await store.commit(BOT, [SettleRow(ActionKey("c"), RowStatus.DONE)])
 
-            await store.commit(BOT, [ReopenRow(ActionKey(key)) for key in ("a", "b", "c", "unknown")])
+            await store.commit(BOT, [RetryRow(ActionKey(key)) for key in ("a", "b", "c", "unknown")])
             await store.commit(BOT, [Enqueue(outbox_row("d"))])
 
             pending = await store.pending(BOT)

@@ -6,13 +6,13 @@ from chatbot.errors import StateError
 from chatbot.model import MessageId
 from chatbot.stores.records import ThreadRecord
 from chatbot.stores.writes import (
-    BeginStay,
     Enqueue,
     EnterThread,
     LeaveThread,
+    MarkJoined,
+    MarkReceiptDue,
     MarkSeen,
     MoveBase,
-    OweReceipt,
     SaveThread,
     SettleReceipt,
 )
@@ -40,7 +40,7 @@ class TestThreads:
 
     async def test_a_thread_begun_anew_forgets_what_was_before(self, reopen):
         async with reopen() as store:
-            await store.commit(BOT, [begin(), MarkSeen(HALL, {6: 6}), OweReceipt(HALL, MessageId("6"))])
+            await store.commit(BOT, [begin(), MarkSeen(HALL, {6: 6}), MarkReceiptDue(HALL, MessageId("6"))])
             await store.commit(BOT, [LeaveThread(HALL, 7)])
             await store.commit(BOT, [begin(floor=50, base=60, seen={55: 55})])
 
@@ -68,7 +68,9 @@ class TestThreads:
 
     async def test_receipts_only_advance_and_compare_as_numbers(self, reopen):
         async with reopen() as store:
-            await store.commit(BOT, [begin(), OweReceipt(HALL, MessageId("100")), OweReceipt(HALL, MessageId("99"))])
+            await store.commit(
+                BOT, [begin(), MarkReceiptDue(HALL, MessageId("100")), MarkReceiptDue(HALL, MessageId("99"))]
+            )
             await store.commit(BOT, [SettleReceipt(HALL, MessageId("20")), SettleReceipt(HALL, MessageId("9"))])
 
             thread = await only_thread(store)
@@ -77,7 +79,7 @@ class TestThreads:
     async def test_leaving_a_thread_keeps_its_cursor_and_what_is_still_to_be_done_there(self, reopen):
         async with reopen() as store:
             await store.commit(BOT, [begin(seen={6: 6}), begin(YARD), Enqueue(outbox_row("a", after_failure=True))])
-            await store.commit(BOT, [BeginStay(HALL, 3), LeaveThread(HALL, 7)])
+            await store.commit(BOT, [MarkJoined(HALL, 3), LeaveThread(HALL, 7)])
         async with reopen() as store:
             threads = {one.thread: one for one in await store.threads(BOT)}
             assert threads[HALL] == ThreadRecord(HALL, 5, 10, {6: 6}, is_left=True, left_ms=7, arrived=3)
@@ -86,13 +88,13 @@ class TestThreads:
 
     async def test_a_thread_that_is_entered_again_remembers_since_when_until_a_stay_begins(self, reopen):
         async with reopen() as store:
-            await store.commit(BOT, [begin(seen={6: 6}), BeginStay(HALL, 3), LeaveThread(HALL, 7), EnterThread(HALL)])
+            await store.commit(BOT, [begin(seen={6: 6}), MarkJoined(HALL, 3), LeaveThread(HALL, 7), EnterThread(HALL)])
             assert await only_thread(store) == ThreadRecord(HALL, 5, 10, {6: 6}, left_ms=7, arrived=3)
 
-            await store.commit(BOT, [BeginStay(HALL, None)])
+            await store.commit(BOT, [MarkJoined(HALL, None)])
             assert await only_thread(store) == ThreadRecord(HALL, 5, 10, {6: 6}, arrived=3)
 
-            await store.commit(BOT, [BeginStay(HALL, 9)])
+            await store.commit(BOT, [MarkJoined(HALL, 9)])
             assert await only_thread(store) == ThreadRecord(HALL, 5, 10, {6: 6}, arrived=9)
 
     @pytest.mark.parametrize(
@@ -102,8 +104,8 @@ class TestThreads:
             MarkSeen(HALL, {6: 6}),
             LeaveThread(HALL, 7),
             EnterThread(HALL),
-            BeginStay(HALL, 7),
-            OweReceipt(HALL, MessageId("6")),
+            MarkJoined(HALL, 7),
+            MarkReceiptDue(HALL, MessageId("6")),
             SettleReceipt(HALL, MessageId("6")),
         ],
         ids=lambda write: type(write).__name__,

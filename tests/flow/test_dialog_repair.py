@@ -6,7 +6,7 @@ import pytest
 
 from chatbot import Dialog
 from chatbot.stores import MemoryStore
-from chatbot.stores.writes import ReviveDeadLetter
+from chatbot.stores.writes import RequestRetry
 from chatbot.testing import chat
 from tests.flow.dialogs import Deployed, hello, plugin_of
 
@@ -78,7 +78,7 @@ async def test_a_dead_letter_of_a_dialog_goes_on_where_it_was_once_the_code_is_m
         broken.clear()
         (letter,) = await store.dead_letters(room.bot.user)
         await room.restart()
-        await store.commit(room.bot.user, [ReviveDeadLetter(letter.id)])
+        await store.commit(room.bot.user, [RequestRetry(letter.id)])
         await room.restart()
         await ann.says("no")
 

@@ -12,7 +12,7 @@ from chatbot.bot import BotSettings
 from chatbot.emulator import Quirks, World
 from chatbot.model import MessageId
 from chatbot.stores import MemoryStore
-from chatbot.stores.writes import ReviveDeadLetter
+from chatbot.stores.writes import RequestRetry
 from chatbot.testing import chat
 from chatbot.testing.harness import VIRTUAL_CADENCE
 from chatbot.testing.room import Room
@@ -128,7 +128,7 @@ async def test_a_action_that_is_tried_again_after_its_row_was_pruned_is_done() -
         await ann.says("hi")
         await room.advance(hours=3)
         [letter] = await store.dead_letters(user)
-        await store.commit(user, [ReviveDeadLetter(letter.id)])
+        await store.commit(user, [RequestRetry(letter.id)])
         await room.restart()
 
         assert room.replies == ["hi"]

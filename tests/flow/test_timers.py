@@ -26,7 +26,7 @@ from chatbot import (
 )
 from chatbot.emulator import World
 from chatbot.stores import MemoryStore
-from chatbot.stores.writes import ReviveDeadLetter
+from chatbot.stores.writes import RequestRetry
 from chatbot.testing import chat, context
 
 
@@ -332,7 +332,7 @@ async def test_a_dead_letter_of_a_schedule_can_be_revived() -> None:
         await room.user("Ann").joins()
         await room.advance(hours=10)
         (letter,) = await store.dead_letters(room.bot.user)
-        await store.commit(room.bot.user, [ReviveDeadLetter(letter.id)])
+        await store.commit(room.bot.user, [RequestRetry(letter.id)])
         await room.restart()
 
         assert calls[0] == calls[1]

@@ -13,7 +13,7 @@ from chatbot.bot import BotSettings
 from chatbot.errors import StoreError
 from chatbot.model import UserId
 from chatbot.stores import MemoryStore
-from chatbot.stores.writes import Enqueue, MarkSeen, OweReceipt, SettleReceipt, SettleRow, Write
+from chatbot.stores.writes import Enqueue, MarkReceiptDue, MarkSeen, SettleReceipt, SettleRow, Write
 from chatbot.testing import chat
 
 pytestmark = pytest.mark.virtual_time
@@ -76,7 +76,7 @@ async def test_an_event_with_a_reply_costs_one_transaction_and_what_came_of_it_a
         events = store.holding(Enqueue)
         assert len(events) == THREADS
         for writes in events:
-            assert {Enqueue, OweReceipt, MarkSeen} <= {type(one) for one in writes}
+            assert {Enqueue, MarkReceiptDue, MarkSeen} <= {type(one) for one in writes}
         settled = [one for writes in store.noted for one in writes if isinstance(one, SettleRow)]
         read = [one for writes in store.noted for one in writes if isinstance(one, SettleReceipt)]
         assert len(settled) == len(read) == THREADS
