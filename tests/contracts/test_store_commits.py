@@ -43,7 +43,7 @@ class TestCommits:
             (MarkSeen(HALL, {"6": 6}), "key of MarkSeen.seen is of type str"),
             (MoveBase(HALL, 1.5, 0), "MoveBase.base is of type float"),
             (MoveBase(HALL, 11, None), "MoveBase.below is of type NoneType"),
-            (MarkReceiptDue(HALL, MessageId("soon")), "OweReceipt.message is 'soon'"),
+            (MarkReceiptDue(HALL, MessageId("soon")), "MarkReceiptDue.message is 'soon'"),
             (SettleReceipt(HALL, MessageId("")), "SettleReceipt.message is ''"),
             (SaveBot(BotRecord("a\0", "b", BOT, 1)), "BotRecord.name has a NUL"),
             (SaveBot(BotRecord("a", "b", BOT, "now")), "BotRecord.first_started_ms is of type str"),

@@ -244,8 +244,8 @@ def test_other_numbers_are_not(value):
 
 @pytest.mark.parametrize("value", ["", "m1", "-5", "007", "٣", "1.5", "9" * 19, "9" * 5000, HALF, 12])
 def test_a_message_id_is_epoch_milliseconds_in_decimal(value):
-    with pytest.raises(CannotStore, match=r"OweReceipt\.message"):
-        codec.number(value, "OweReceipt.message")
+    with pytest.raises(CannotStore, match=r"MarkReceiptDue\.message"):
+        codec.number(value, "MarkReceiptDue.message")
 
 
 @given(st.integers(0, 2**63 - 1))
