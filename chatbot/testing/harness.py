@@ -109,6 +109,11 @@ class Harness:
         latest = max(self.threads, key=lambda topic: state.room(self.threads[topic]).version, default="room")
         return self.open_room(latest)
 
+    def adopt(self, found: Contents) -> None:
+        """Open rooms in the threads of a snapshot, with the users who have names there."""
+        self.stage.adopt(found.users)
+        self.threads = {topic: ThreadId(thread) for topic, thread in found.threads.items()}
+
     # ── failures ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _record_failure(self, failure: Failure) -> None:
@@ -260,9 +265,7 @@ async def chat(
     """
     loop = virtual_loop()
     world = world or World(seed=0)
-    if quirks is not None:
-        world.quirks = quirks if isinstance(quirks, Quirks) else await anyio.to_thread.run_sync(_load_quirks, quirks)
-    found = None if snapshot is None else await load(world, find(snapshot))
+    found = await _set_up(world, quirks, snapshot)
     settings = settings or BotSettings(cadence=VIRTUAL_CADENCE if loop else REAL_CADENCE)
     store = store or MemoryStore()
     harness = Harness(
@@ -273,8 +276,7 @@ async def chat(
         raise_failures=raise_failures,
     )
     if found is not None:
-        harness.stage.adopt(found.users)
-        harness.threads = {topic: ThreadId(thread) for topic, thread in found.threads.items()}
+        harness.adopt(found)
     async with run_harness(harness) as room:
         yield room
 
@@ -290,6 +292,15 @@ async def run_harness(harness: Harness) -> AsyncIterator[Room]:
             await harness.process.stop()
             harness.raise_failures()
             group.cancel_scope.cancel()
+
+
+async def _set_up(
+    world: World, quirks: Quirks | str | PathLike[str] | None, snapshot: str | PathLike[str] | None
+) -> Contents | None:
+    """Set how the service behaves and what it holds; return the contents of the snapshot, if there is one."""
+    if quirks is not None:
+        world.quirks = quirks if isinstance(quirks, Quirks) else await anyio.to_thread.run_sync(_load_quirks, quirks)
+    return None if snapshot is None else await load(world, find(snapshot))
 
 
 def _virtual_clock(loop: VirtualTimeLoop, found: Contents | None) -> VirtualClock:
