@@ -1,7 +1,8 @@
 """Which clients of others were run against the emulator: each test that ran one says so, and the manual has the table.
 
 A test writes its row into the cache (`clients`, beside the screenshots), and compares it with the manual's. After a
-change, run the tests and then `python -m tests.contracts.clients`, which writes the manual's table from these rows.
+change, run all of them (the markers browser and node, and test_python_sdk.py) and then
+`python -m tests.contracts.clients`, which writes the manual's table from these rows.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ import platformdirs
 CACHE = Path(os.environ.get("CHATBOT_BROWSER_CACHE") or platformdirs.user_cache_path("chatbot-tests"))
 RESULTS = CACHE / "clients"
 MANUAL = Path(__file__).parents[2] / "docs" / "reference" / "emulator.md"
+
+BROWSERS = frozenset({"headless Chromium"})
+"""Where one version of a client is run; a newer one takes its place."""
 
 _TABLE = re.compile(r"(?<=<!-- clients that were run -->\n)(?:\|.*\n)*")
 _HEAD = "| Client | Version | In | What was run |\n|---|---|---|---|\n"
@@ -45,7 +49,7 @@ def ran_as_installed(client: str, version: str, what: str) -> None:
 
 def _noted(client: str, version: str, place: str, what: str, measured: dict[str, float]) -> str:
     row = f"| {client} | {version} | {place} | {what} |"
-    name = hashlib.sha256(f"{client} {place} {what} {version * (place == 'Python')}".encode()).hexdigest()[:16]
+    name = hashlib.sha256(f"{client} {place} {what} {version * (place not in BROWSERS)}".encode()).hexdigest()[:16]
     (RESULTS / f"{name}.json").write_text(json.dumps({"row": row, "measured": measured}))
     return row
 
@@ -59,7 +63,7 @@ def documented() -> list[str]:
 
 def write() -> None:
     """Put the rows of the latest runs into the manual."""
-    rows = sorted(json.loads(path.read_text())["row"] for path in RESULTS.glob("*.json"))
+    rows = sorted({json.loads(path.read_text())["row"] for path in RESULTS.glob("*.json")})
     text = MANUAL.read_text()
     MANUAL.write_text(_TABLE.sub(lambda _: _HEAD + "".join(f"{row}\n" for row in rows), text))
 
