@@ -106,6 +106,11 @@ _COMMANDS: Final = {
         "Run an emulator of the chat service on this machine.",
         "Every Azure Communication Services SDK works with the connection string that it prints.",
     ),
+    "completion": (
+        "Print the completion script of a shell: bash, zsh or fish.",
+        'For bash: eval "$(chatbot completion bash)" in ~/.bashrc. For zsh: chatbot completion zsh > a file _chatbot '
+        "in a directory of $fpath. For fish: chatbot completion fish > ~/.config/fish/completions/chatbot.fish",
+    ),
 }
 _MODULES: Final = {"schema": "config", "resume": "pause"}
 """Commands that are not in the module of their name."""

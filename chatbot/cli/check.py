@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,19 +27,20 @@ from chatbot.dispatch.handler import Handler
 from chatbot.dispatch.source_location import location
 from chatbot.distribution import shadowed, shadowing_path
 from chatbot.durations import format_duration
-from chatbot.errors import ChatbotError, ConfigError
+from chatbot.errors import ChatbotError, ConfigError, StoreError
 from chatbot.plugin import Plugin
 from chatbot.plugin.lint import findings, mistakes, unawaited
 from chatbot.runtime.compatibility import Incompatibility, incompatibilities
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control_socket import find_daemon
-from chatbot.runtime.doctor.finding import Finding, FindingState, misconfigured, ok, warning
+from chatbot.runtime.doctor.finding import Finding, FindingState, failed, misconfigured, warning
 from chatbot.runtime.doctor.reachability import check_service
 from chatbot.runtime.doctor.storage import check_identities, check_store
 from chatbot.runtime.logs import logging_to
 from chatbot.runtime.plugins import Plugins, examine_plugins
 from chatbot.runtime.run_directory import ControlDirectory, RunInfo
-from chatbot.stores import open_between_runs
+from chatbot.stores import MemoryStore
+from chatbot.stores import backup as backups
 from chatbot.stores.probe import StoreProbe
 from chatbot.stores.probe import probe_store as examine_store
 
@@ -55,7 +57,7 @@ def summarize(config: Config, plugins: Plugins) -> Summary:
     return {
         "files": list(config.files),
         "service": _service(config),
-        "store": masked(config.store.get_secret_value()),
+        "store": "(secret)" if config.document.is_secret(("store",)) else masked(config.store.get_secret_value()),
         "bots": [{"name": name, **_bot(bot, plugins[name])} for name, bot in config.bots.items()],
     }
 
@@ -134,6 +136,14 @@ def check(
             negative="", show_default=False, help="Also connect to the service, and request a token for each bot."
         ),
     ] = False,
+    without_secrets: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="Accept variables that are not set and secret files that are missing, as in CI.",
+        ),
+    ] = False,
     format: Format = "text",
 ) -> int:
     """Check a bots.yaml, its plugins and its store without starting anything."""
@@ -141,6 +151,10 @@ def check(
         examined = examine(config, os.environ)
         plugins, problems = _with_plugins(examined, config)
         settings = examined.config
+        if without_secrets and settings is None:
+            unset, problems = _apart(problems)
+            if unset and not problems:
+                return _report_unset(config, unset, plugins, format)
         if problems or settings is None:
             return _report_problems(problems, format)
         found = [*_findings(settings, is_online=online), *_incompatible(settings, plugins)]
@@ -153,6 +167,27 @@ def check(
         verdict = "no problems found" if code == 0 else "valid, but the bots cannot run (see below)"
         print("\n".join([*summary_lines(summary, verdict), "", *(line for one in found for line in lines(one))]))
     return code
+
+
+def _apart(problems: Sequence[Problem]) -> tuple[list[str], list[Problem]]:
+    """Return the names of values that are unset, and the problems that do not come from them."""
+    paths = {problem.path: problem.name for problem in problems if problem.is_unset}
+    # What the schema says about a value that is not there, or about one below it, follows from its absence.
+    others = [one for one in problems if not any(one.path[: len(path)] == path for path in paths)]
+    return list(paths.values()), others
+
+
+def _report_unset(config: Path, unset: Sequence[str], plugins: Plugins, format: Format) -> int:
+    loaded = {name: [_plugin(plugin) for plugin in found] for name, found in plugins.items()}
+    if format == "json":
+        bots = [{"name": name, "plugins": found} for name, found in loaded.items()]
+        print(json.dumps({"is_right": True, "problems": [], "unset": unset, "bots": bots, "findings": []}, indent=2))
+        return 0
+    handlers = sum(len(plugin["handlers"]) for found in loaded.values() for plugin in found)
+    number = sum(map(len, loaded.values()))
+    print(f"{config}: no problems found, {counted(number, 'plugin')}, {counted(handlers, 'handler')}")
+    print(f"Not checked, because variables or secret files are missing: {', '.join(unset)}; nor is the store.")
+    return 0
 
 
 def _report_problems(problems: Sequence[Problem], format: Format) -> int:
@@ -221,6 +256,8 @@ def _findings(config: Config, *, is_online: bool) -> Iterator[Finding]:
             quirks_of(config)
         except ConfigError as error:
             yield misconfigured("emulator", str(error))
+    if not control.is_held:
+        yield from _taken_addresses(config)
     yield from identity_findings(config, store)
     if is_online:
         yield from check_service(config, _run_info(control, config.path), store)
@@ -229,6 +266,22 @@ def _findings(config: Config, *, is_online: bool) -> Iterator[Finding]:
             Connection.of(config)
         except ConfigError as error:  # this machine lacks something that is needed to connect
             yield from (misconfigured("service", problem) for problem in error.problems)
+
+
+def _taken_addresses(config: Config) -> Iterator[Finding]:
+    """Addresses that another program listens at."""
+    wanted = {"server": config.server, "event_grid": config.event_grid}
+    for name, settings in wanted.items():
+        if settings is None:
+            continue
+        host, port = settings.listen
+        try:
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind((host, port))
+        except OSError as error:
+            what = f"nobody can listen at {host}:{port} now: {error.strerror}"
+            yield warning(name, config.problem((name, "listen"), what), "end the program that does, or choose another")
 
 
 def identity_findings(config: Config, found: StoreProbe) -> Iterator[Finding]:
@@ -248,13 +301,18 @@ def _incompatible(config: Config, plugins: Plugins) -> Iterator[Finding]:
     """Yield findings about stored data that the plugins cannot continue."""
     url = config.store.get_secret_value()
     found = examine_store(url, base_dir=config.directory)
-    if found.in_use is not None and found.problem is None:
-        yield ok(
-            "store",
-            "not compared with the code, because running bots use it; `chatbot reload` compares before any change",
-        )
-    store = open_between_runs(url, base_dir=config.directory) if found.can_be_read else None
-    if store is None:
+    if found.file is None or not found.exists or found.problem is not None:
+        return
+    store = MemoryStore()  # a copy: the bots that run on the file are not disturbed, nor is an older one changed
+    try:
+        if damage := backups.problems(found.file, is_quick=True):
+            yield failed(
+                "store", f"{found.file} is damaged: {damage[0]}", "restore a backup; `chatbot store check` shows all"
+            )
+            return
+        store.restore(backups.snapshot(found.file))
+    except StoreError as error:
+        yield failed("store", str(error))
         return
 
     async def compare() -> list[Incompatibility]:

@@ -68,7 +68,9 @@ def _values(value: Any, path: DataPath, document: Document) -> Iterator[Value]:
             yield from _values(inner, (*path, index), document)
     else:
         source, variables = _source(path, document)
-        yield Value(path, _masked(value, path, variables), source)
+        # Of a service one must see which it is; a store that is secret tells nobody where it is.
+        is_hidden = path == ("store",) and document.is_secret(path)
+        yield Value(path, MASK if is_hidden else _masked(value, path, variables), source)
 
 
 def _masked(value: Any, path: DataPath, variables: tuple[str, ...]) -> Any:

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,8 +15,8 @@ from typing import Annotated, Literal
 import structlog
 from cyclopts import Parameter
 
-from chatbot.cli.boundary import EXIT_CRASH, Report, guard, print_text, to_stderr
-from chatbot.cli.options import BOTS_YAML, AllowNewUsers
+from chatbot.cli.boundary import EXIT_CRASH, EXIT_DEGRADED, Report, guard, print_text, to_stderr
+from chatbot.cli.options import BOTS_YAML, AllowNewUsers, duration
 from chatbot.config import Config, LogConfig, load_config
 from chatbot.config.source_location import printable
 from chatbot.errors import ConfigError
@@ -74,6 +75,14 @@ def run(
     once: Annotated[
         bool, Parameter(negative="", show_default=False, help="Handle what is waiting, then stop; for cron and CI.")
     ] = False,
+    for_: Annotated[
+        timedelta | None,
+        Parameter(
+            name="--for",
+            converter=duration,
+            help="Stop after this time. With --once at the latest then: exits with 75 if not everything was handled.",
+        ),
+    ] = None,
     require_azure: Annotated[
         bool, Parameter(negative="", show_default=False, help="Refuse to run on the emulator.")
     ] = False,
@@ -99,7 +108,12 @@ def run(
         forced_exit.is_json = resolve_format(wanted, sys.stderr) == "json"
         level = log_level or settings.log.level
         with logging_to(
-            sys.stderr, format=wanted, level=level, texts=settings.log.texts, harmless=settings.log.harmless
+            sys.stderr,
+            format=wanted,
+            level=level,
+            texts=settings.log.texts,
+            harmless=settings.log.harmless,
+            bots={} if log_level else settings.log.bots,
         ) as log:
 
             def reconfigure_log(new: LogConfig) -> None:
@@ -108,6 +122,7 @@ def run(
                     level=log_level or new.level,
                     texts=new.texts,
                     harmless=new.harmless,
+                    bots={} if log_level else new.bots,
                 )
 
             def begin() -> int:
@@ -123,10 +138,11 @@ def run(
                     forced_exit=forced_exit,
                     on_ready=_ready(settings, resolve_format(wanted, sys.stderr)),
                     is_once=once,
+                    limit=None if for_ is None else for_.total_seconds(),
                     notifier=SystemdNotifier.of(os.environ),
                     reloads=reload,
                 )
-                return _run(make, settings, control, wanted)
+                return _run(make, settings, control, wanted, is_once=once)
 
             # Before the bots run, problems are plain text, unless the log is JSON by request.
             return guard(begin, report=_report(wanted == "json"))
@@ -155,7 +171,9 @@ def _ready(config: Config, log_format: Format) -> Callable[[RunInfo], None]:
     return ready
 
 
-def _run(make: Callable[..., Daemon], config: Config, control: ControlDirectory, log_format: Format) -> int:
+def _run(
+    make: Callable[..., Daemon], config: Config, control: ControlDirectory, log_format: Format, *, is_once: bool
+) -> int:
     def begin() -> int:
         loop = event_loop.chosen(os.environ)
         with control.hold(), traced(os.environ) as traces:
@@ -164,7 +182,9 @@ def _run(make: Callable[..., Daemon], config: Config, control: ControlDirectory,
                 _on_emulator(loop, daemon, config, control)
             else:
                 event_loop.run(loop, _on_azure, daemon, Connection.of(config))
-        return EXIT_CRASH if daemon.was_cut else 0
+        if daemon.was_cut:
+            return EXIT_CRASH
+        return EXIT_DEGRADED if is_once and daemon.has_expired else 0
 
     return guard(begin, report=_report(resolve_format(log_format, sys.stderr) == "json"))
 

@@ -20,7 +20,7 @@ from cyclopts import Parameter
 from chatbot.cli.boundary import EXIT_DEGRADED, EXIT_UNAVAILABLE
 from chatbot.cli.options import BOTS_YAML, Format, RunningConfig
 from chatbot.cli.output import table, truncated
-from chatbot.config.source_location import printable
+from chatbot.config.source_location import cells, printable
 from chatbot.durations import format_duration
 from chatbot.errors import StateError
 from chatbot.runtime.control_socket import Address, ask, find_daemon
@@ -59,7 +59,7 @@ def status(
         elif is_screen:
             size = shutil.get_terminal_size()
             name = min(MAX_NAME_WIDTH, max(MIN_NAME_WIDTH, size.columns - COLUMNS_BESIDE_NAME))
-            lines = status_lines(found, max_lines=size.lines - 1, max_name_width=name)
+            lines = status_lines(found, max_lines=size.lines - 1, max_name_width=name, max_width=size.columns)
             text = "\n".join(truncated(line, size.columns) for line in lines)
         else:
             text = "\n".join(status_lines(found))
@@ -114,7 +114,11 @@ def exit_code(found: Mapping[str, Any]) -> int:
 
 
 def status_lines(
-    found: Mapping[str, Any], *, max_lines: int | None = None, max_name_width: int = MAX_NAME_WIDTH
+    found: Mapping[str, Any],
+    *,
+    max_lines: int | None = None,
+    max_name_width: int = MAX_NAME_WIDTH,
+    max_width: int | None = None,
 ) -> list[str]:
     """Yield the status as lines of text.
 
@@ -122,6 +126,7 @@ def status_lines(
         found: the status.
         max_lines: how many fit on the screen; if there are more, bots with remarks come first, the rest is counted.
         max_name_width: maximum width of a bot's name, in terminal columns.
+        max_width: how many terminal columns there are; columns of the table that do not fit are left out.
     """
     bots, head = list(found["bots"]), _head(found)
     remarks = {bot["name"]: list(_remarks(bot, max_name_width)) for bot in bots}
@@ -131,10 +136,21 @@ def status_lines(
         bots.sort(key=lambda bot: not remarks[bot["name"]])
         reload_lines = _truncate_lines(reload_lines, room, "remarks")
         bots = bots[: max(1, max_lines - len(head) - len(reload_lines) - 2)]
-    lines = [*head, *table(_TITLES, [_row(bot, max_name_width) for bot in bots])]
+    lines = [*head, *_fitting_table([_row(bot, max_name_width) for bot in bots], max_width)]
     if left := len(found["bots"]) - len(bots):
         lines.append(f"and {left} more bots")
     return [*lines, *reload_lines]
+
+
+def _fitting_table(rows: list[tuple[str, ...]], max_width: int | None) -> list[str]:
+    """Return the table, without the columns that matter least where it would be too wide."""
+    titles, dispensable = list(_TITLES), list(_DISPENSABLE)
+    while True:
+        kept = [_TITLES.index(title) for title in titles]
+        lines = list(table(titles, [tuple(row[column] for column in kept) for row in rows]))
+        if max_width is None or not dispensable or max(map(cells, lines)) <= max_width:
+            return lines
+        titles.remove(dispensable.pop(0))
 
 
 def _truncate_lines(lines: list[str], limit: int, what: str) -> list[str]:
@@ -167,6 +183,10 @@ def _reload(last: Mapping[str, Any] | None) -> Iterator[str]:
 
 
 _TITLES: Final = ("BOT", "THREADS", "LAG", "UNHANDLED", "OUTBOX", "READS LEFT", "SENDS LEFT", "DEAD", "TOKEN")
+
+
+_DISPENSABLE: Final = ("SENDS LEFT", "READS LEFT", "TOKEN", "THREADS", "OUTBOX", "UNHANDLED")
+"""What is left out on narrow terminals, in this order."""
 
 
 def _row(bot: Mapping[str, Any], max_name_width: int) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ import yaml
 from pydantic import SecretStr
 
 from chatbot.config.file import MissingError, UnreadableError, read_secret, read_text, without_tilde
-from chatbot.config.interpolation import InterpolationError, interpolate
+from chatbot.config.interpolation import InterpolationError, UnsetVariableError, interpolate
 from chatbot.config.source_location import DataPath, Problem, SourceLocation, SourceText
 
 _MAX_VALUES: Final = 20_000
@@ -79,6 +79,14 @@ class Document:
             return self.place(path[:-1], of_key=True)
         return place or SourceLocation(self.source, 1, 1)
 
+    def is_secret(self, path: DataPath) -> bool:
+        """Return whether the value at this path is written as `!secret`."""
+        place = self.values.get(path)
+        if place is None:
+            return False
+        written = place.source.lines[place.line - 1][place.column - 1 :]
+        return re.match(r"(&\S+\s+)?!secret\b", written) is not None
+
     def problem(self, path: DataPath, text: str, *, of_key: bool = False) -> Problem:
         """Return a problem of the value (or key) at this path."""
         return Problem(self.place(path, of_key=of_key), path, text)
@@ -120,7 +128,26 @@ def _syntax_problem(source: SourceText, error: yaml.MarkedYAMLError) -> Problem:
         hint = '; inside { } and [ ] write "${…}" in quotes'
     elif "\\t" in what or "\t" in line:
         hint = "; indent with spaces, not tabs"
+    elif (quote := _unclosed_quote(error, source)) is not None:
+        return quote
+    elif error.context_mark is not None:
+        opened = error.context_mark.line + 1
+        for kind, opening, closing in (("flow sequence", "[", "]"), ("flow mapping", "{", "}")):
+            if kind in (error.context or ""):
+                hint = f"; write {closing} where the {opening} of line {opened} ends, and commas between its parts"
     return Problem(place, (), f"this is not YAML: {what}{hint}")
+
+
+def _unclosed_quote(error: yaml.MarkedYAMLError, source: SourceText) -> Problem | None:
+    """Return the problem of a quote that is not closed, where it opens: the parser gives up at the end of the file."""
+    start = error.context_mark
+    if start is None or "quoted scalar" not in (error.context or "") or start.line >= len(source.lines):
+        return None
+    quote = source.lines[start.line][start.column : start.column + 1]
+    if quote not in ("'", '"') or "end of stream" not in (error.problem or ""):
+        return None
+    place = SourceLocation(source, start.line + 1, start.column + 1)
+    return Problem(place, (), f"this is not YAML: this quote is not closed; write {quote} at the end of the text")
 
 
 def _unreadable(source: SourceText, error: Exception) -> Problem:
@@ -230,7 +257,7 @@ class _Builder:
         try:
             text = interpolate(node.value, self._environ)
         except InterpolationError as error:
-            return self._problem(node, path, str(error))
+            return self._problem(node, path, str(error), is_unset=isinstance(error, UnsetVariableError))
         if "settings" not in path and (wrong := _UNUSABLE.search(text)):
             what = f"a character that no text or file name can contain, U+{ord(wrong[0]):04X}; remove it"
             return self._problem(node, path, what)
@@ -245,18 +272,18 @@ class _Builder:
             value = self._environ.get(name)
             if value is None or not value.strip():
                 state = "is not set" if value is None else "is empty"
-                return self._problem(node, path, f"the environment variable {name} {state}")
+                return self._problem(node, path, f"the environment variable {name} {state}", is_unset=True)
             return SecretStr(value)
         if kind == "file" and name:
             file = self._directory / without_tilde(name)
             try:
                 return SecretStr(read_secret(file))
             except UnreadableError as error:
-                return self._problem(node, path, f"the secret file {file} cannot be read: {error}")
+                return self._problem(node, path, f"the secret file {file} cannot be read: {error}", is_unset=True)
         return self._problem(node, path, "write a secret as !secret env:NAME or !secret file:PATH")
 
-    def _problem(self, node: yaml.Node, path: DataPath, text: str) -> None:
-        self._document.problems.append(Problem(self._place(node), path, text))
+    def _problem(self, node: yaml.Node, path: DataPath, text: str, *, is_unset: bool = False) -> None:
+        self._document.problems.append(Problem(self._place(node), path, text, is_unset=is_unset))
 
     def _place(self, node: yaml.Node) -> SourceLocation:
         start, end = node.start_mark, node.end_mark

@@ -24,6 +24,10 @@ class InterpolationError(ValueError):
     """A variable cannot be replaced; the message says why and what to write."""
 
 
+class UnsetVariableError(InterpolationError):
+    """A variable is not set, or is empty where it must not be."""
+
+
 def interpolate(text: str, environ: Mapping[str, str]) -> str:
     """Replace every variable in a value.
 
@@ -90,4 +94,4 @@ def _value(name: str, operator: str, word: str, environ: Mapping[str, str], dept
         message = f"the environment variable {name} {state}" + (f": {reason}" if reason else "")
     else:
         message = f"the environment variable {name} {state} (set it, or give a default: ${{{name}:-default}})"
-    raise InterpolationError(message)
+    raise UnsetVariableError(message)

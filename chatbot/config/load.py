@@ -34,6 +34,10 @@ def contradictions(config: Config, document: Document) -> Iterator[Problem]:
     Args:
         document: the document that the configuration was read from.
     """
+    for name in config.log.bots:
+        if name not in config.bots:
+            known = ", ".join(config.bots)
+            yield document.problem(("log", "bots", name), f"there is no bot {name!r}; there are: {known}", of_key=True)
     seen: dict[UserId, str] = {}
     for name, bot in config.bots.items():
         path = ("bots", name)

@@ -54,10 +54,18 @@ def _name_of_bot(name: str) -> str:
     return name
 
 
+_THREAD_ID = re.compile(r"\d+:\S+")
+
+
 def _threads(value: object) -> object:
     if value == "all":
         return value
     if isinstance(value, list) and value and all(isinstance(thread, str) for thread in value):
+        if wrong := next((thread for thread in value if not _THREAD_ID.fullmatch(thread)), None):
+            message = (
+                f'{wrong!r} is not a thread id: expected one like "19:…@thread.v2", as `chatbot threads list` shows it'
+            )
+            raise ValueError(message)
         return tuple(value)
     message = 'this must be all, or a list of thread ids ("19:…@thread.v2")'
     raise ValueError(message)
@@ -197,6 +205,14 @@ class RateConfig(Settings):
     messages: Annotated[int, BeforeValidator(_whole_number), Field(ge=1)]
     per: Duration = timedelta(minutes=1)
 
+    @field_validator("per")
+    @classmethod
+    def _require_time(cls, value: timedelta) -> timedelta:
+        if not value:
+            message = "0s counts nothing (try 1m); without a limit leave rate_limit out"
+            raise ValueError(message)
+        return value
+
 
 class BotConfig(Settings):
     """One bot.
@@ -241,12 +257,14 @@ class LogConfig(Settings):
     """What is logged, and how: `auto` is console on a terminal and JSON lines otherwise.
 
     Args:
+        bots: the least level of single bots, by their names in bots.yaml; `level` applies to all others.
         texts: whether messages and replies are logged, and exceptions with their texts.
         harmless: classes of exceptions that never quote people, as `package.module.Class`: their texts are logged.
     """
 
     format: Literal["auto", "console", "json"] = "auto"
     level: Literal["debug", "info", "warning", "error"] = "info"
+    bots: dict[str, Literal["debug", "info", "warning", "error"]] = Field(default_factory=dict)
     texts: bool = False
     harmless: tuple[Annotated[str, AfterValidator(_name_of_class)], ...] = ()
 

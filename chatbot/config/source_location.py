@@ -78,6 +78,8 @@ class Problem:
     place: SourceLocation
     path: DataPath
     text: str
+    is_unset: bool = False
+    """A variable or a secret file is missing: on another machine the value may be right."""
 
     @property
     def name(self) -> str:

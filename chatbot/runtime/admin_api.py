@@ -28,6 +28,43 @@ from chatbot.stores.codec import EVENTS
 from chatbot.stores.records import BotRecord, DeadLetter
 from chatbot.stores.writes import DropDeadLetter, RequestRetry
 
+_AUDITED: Final = frozenset(
+    {
+        "reload",
+        "pause",
+        "resume",
+        "dead-letters show",
+        "dead-letters retry",
+        "dead-letters drop",
+        "state show",
+        "state export",
+        "state forget",
+        "state end-dialog",
+        "state cancel-timer",
+        "identity adopt",
+    }
+)
+"""Requests that change something, or show what people wrote."""
+
+_LETTER_OR_ENTRY: Final = re.compile(r"[0-9a-f]{10}|all")
+
+
+def audit(question: Mapping[str, Any]) -> Mapping[str, str] | None:
+    """Return what the log may say of a request; None if it changes nothing and shows nobody's words.
+
+    The id of a person is not logged: who was erased must not stay in the log. The name of a bot is checked by nobody
+    yet, so the caller logs it only once the request was accepted.
+    """
+    command = question.get("ask")
+    if command not in _AUDITED:
+        return None
+    facts = {"command": str(command)}
+    if isinstance(bot := question.get("bot"), str):
+        facts["bot"] = bot
+    if isinstance(id := question.get("id"), str) and _LETTER_OR_ENTRY.fullmatch(id):
+        facts["id"] = id
+    return facts
+
 
 class ControlApi:
     """Answers the requests that commands send to running bots.

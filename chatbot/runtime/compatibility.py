@@ -22,7 +22,8 @@ from chatbot.conversation.conversations import SCHEDULE
 from chatbot.conversation.journal import JournalStep
 from chatbot.conversation.state import StateType
 from chatbot.dispatch import HandlerRegistry
-from chatbot.dispatch.event_view import function_called_by
+from chatbot.dispatch.arguments import BadArguments
+from chatbot.dispatch.event_view import BotInfo, CommandInfo, EventView, function_called_by
 from chatbot.dispatch.handler import Handler
 from chatbot.errors import StateError, StoreError
 from chatbot.events import ActionFailed
@@ -148,6 +149,7 @@ def _accepts(handler: Handler, payload: str) -> bool:
 
 def _compare_dialogs(groups: _Groups, registry: HandlerRegistry, dialogs: Iterable[DialogRecord]) -> None:
     questions: dict[str, _Questions] = {}
+    commands = tuple(handler.info for handler in registry.by_name.values() if handler.info)
     for dialog in dialogs:
         handler = registry.by_name.get(dialog.handler)
         if handler is None or not handler.is_dialog:
@@ -159,6 +161,10 @@ def _compare_dialogs(groups: _Groups, registry: HandlerRegistry, dialogs: Iterab
         except StoreError:
             groups.add("dialog", "of", "of", f"{dialog.handler} cannot be read", thread=dialog.thread)
             continue
+        if _takes_other_arguments(handler, dialog, commands):
+            what = f"{dialog.handler}, which takes other arguments than it began with"
+            groups.add("dialog", "is held by", "are held by", what, thread=dialog.thread)
+            continue
         if not dialog.is_waiting or last.step is not JournalStep.ASKED:
             continue
         if dialog.handler not in questions:
@@ -167,6 +173,18 @@ def _compare_dialogs(groups: _Groups, registry: HandlerRegistry, dialogs: Iterab
         if not questions[dialog.handler].may_ask(asked, last.label):
             shown = f"{asked!r}, which is now another question" if asked else f"a question that {dialog.handler} lost"
             groups.add("dialog", "asked", "asked", shown, thread=dialog.thread)
+
+
+def _takes_other_arguments(handler: Handler, dialog: DialogRecord, commands: tuple[CommandInfo, ...]) -> bool:
+    """Return whether the event that began a dialog is refused now. Its replay needs the same arguments."""
+    if handler.info is None:
+        return False
+    # Neither name nor admins are known here; a command that is typed as /name needs the one, and no refusal the other.
+    bot = BotInfo("", dialog.event.bot, "")
+    try:
+        return isinstance(handler.match(EventView(dialog.event, bot, commands)), BadArguments)
+    except BaseException:  # a filter, or the class of an argument, is an author's: whatever it raises
+        return False
 
 
 class _Questions:

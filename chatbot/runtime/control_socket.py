@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Any, Final
 
 import anyio
 import anyio.to_thread
-from anyio.abc import SocketListener, SocketStream
+from anyio.abc import SocketAttribute, SocketListener, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from chatbot.errors import ChatbotError, ConfigError, ServiceError, StateError, StoreError, UnknownName
@@ -113,6 +114,9 @@ ACCEPT_PAUSE: Final = 1.0
 CLOSE_SECONDS: Final = 1.0
 FACTS: Final = "control"
 
+Audit = Callable[[Mapping[str, Any]], Mapping[str, str] | None]
+"""Returns what the log may say of a request; None for requests that are not logged."""
+
 Answer = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 """Answers a request; a `ChatbotError` is sent to the command."""
 
@@ -126,14 +130,53 @@ class Address:
     token: str = field(default="", repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of a connection, as the operating system says; None where it does not."""
+
+    pid: int | None = None
+    uid: int | None = None
+
+    @classmethod
+    def of(cls, client: SocketStream) -> Peer:
+        """Return the peer of a connection. Only Linux tells it, and only of Unix sockets."""
+        connection = client.extra(SocketAttribute.raw_socket)  # noqa: S610 - this is no Django
+        if not hasattr(socket, "SO_PEERCRED") or connection.family != socket.AF_UNIX:
+            return cls()
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, uid, _gid = _CREDENTIALS.unpack(credentials)
+        return cls(pid, uid)
+
+    def as_fields(self) -> dict[str, Any]:
+        """Return the fields of a log line."""
+        return {"by": _name_of_user(self.uid), "uid": self.uid, "pid": self.pid}
+
+
+_CREDENTIALS: Final = struct.Struct("3i")
+
+
+def _name_of_user(uid: int | None) -> str | None:
+    if uid is None:
+        return None
+    try:
+        import pwd
+
+        return pwd.getpwuid(uid).pw_name
+    except (ImportError, KeyError):  # no such system, or a user of no name, as in a container
+        return None
+
+
 @asynccontextmanager
-async def listening(control: ControlDirectory, answer: Answer, *, config: Path) -> AsyncIterator[None]:
+async def listening(
+    control: ControlDirectory, answer: Answer, *, config: Path, audit: Audit = lambda _question: None
+) -> AsyncIterator[None]:
     """Answer requests while the block runs. A daemon that cannot listen logs it, and runs without.
 
     Args:
         control: the directory, held by the caller.
         answer: answers the requests.
         config: the bots.yaml; commands for another file do not find this daemon.
+        audit: says which requests are logged, with who made them.
     """
     try:
         listener, address = await anyio.to_thread.run_sync(_open, control, config)
@@ -145,7 +188,7 @@ async def listening(control: ControlDirectory, answer: Answer, *, config: Path) 
         return
     try:
         async with await SocketListener.from_socket(listener) as sockets, anyio.create_task_group() as group:
-            group.start_soon(_Server(answer, address.token).accept, sockets)
+            group.start_soon(_Server(answer, address.token, audit).accept, sockets)
             yield
             group.cancel_scope.cancel()
     finally:
@@ -199,8 +242,9 @@ def _close(control: ControlDirectory, address: Address) -> None:
 class _Server:
     """Accepts connections and answers requests, whatever clients send."""
 
-    def __init__(self, answer: Answer, token: str) -> None:
+    def __init__(self, answer: Answer, token: str, audit: Audit) -> None:
         self._answer = answer
+        self._audit = audit
         self._token = token
         self._connected = 0
         self._idle: dict[anyio.CancelScope, None] = {}  # ordered by the length of silence
@@ -270,19 +314,32 @@ class _Server:
                 return
             if asking.cancelled_caught:
                 return
-            reply = await self._reply(line)  # without a limit: a reload takes as long as the bots may take to finish
+            reply = await self._reply(
+                line, client
+            )  # without a limit: a reload takes as long as the bots may take to finish
             with self._waiting_for_client() as reading:
                 await _send(client, reply)
             if reading.cancelled_caught:
                 return
 
-    async def _reply(self, line: bytes) -> dict[str, Any]:
+    async def _reply(self, line: bytes, client: SocketStream) -> dict[str, Any]:
         question = _parse(line)
         if question is None:
             return _refusal("a request is one JSON object on one line")
         given = question.pop("token", "")
         if self._token and not _is_same(str(given), self._token):
             return _refusal("the token is wrong; it is stored in the .chatbot directory, which only its owner can read")
+        facts = self._audit(question)
+        peer = Peer.of(client) if facts is not None else None  # before the answer: the client may be gone after it
+        reply = await self._answered(question)
+        if facts is not None and peer is not None:
+            if "answer" not in reply:  # a name that is refused may be any words
+                facts = {"command": facts["command"]}
+            outcome = "done" if "answer" in reply else reply["kind"]
+            self._log.info("command.answered", **facts, outcome=outcome, **peer.as_fields())
+        return reply
+
+    async def _answered(self, question: Mapping[str, Any]) -> dict[str, Any]:
         try:
             return {"answer": await self._answer(question)}
         except ChatbotError as error:

@@ -15,7 +15,7 @@ import structlog
 from chatbot.bot import Bot
 from chatbot.bot.status import wait_until_caught_up
 from chatbot.config import Config, LogConfig
-from chatbot.runtime.admin_api import AdminApi, ControlApi
+from chatbot.runtime.admin_api import AdminApi, ControlApi, audit
 from chatbot.runtime.assemble import Runtime, explaining
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control_socket import listening
@@ -56,11 +56,13 @@ class Daemon:
         forced_exit: receives the signals, and ends the process if a stop does not.
         on_ready: called once other processes can find the bots.
         is_once: stop when everything that was waiting is handled.
+        limit: stop after so many seconds; None is without limit.
         notifier: tells systemd when the process is ready, alive and stopping.
         reloads: reload when files change.
         traces: creates spans of the bots' work; None without tracing.
 
     Attributes:
+        has_expired: the limit has ended the bots; with `is_once`, before everything was handled.
         was_cut: a second signal ended the bots before they had finished.
     """
 
@@ -76,6 +78,7 @@ class Daemon:
         forced_exit: ForcedExit,
         on_ready: Callable[[RunInfo], None] = lambda _info: None,
         is_once: bool = False,
+        limit: float | None = None,
         notifier: SystemdNotifier | None = None,
         reloads: bool = False,
         traces: TracerProvider | None = None,
@@ -85,6 +88,7 @@ class Daemon:
         self._control = control
         self._on_ready = on_ready
         self._is_once = is_once
+        self._limit = limit
         self._notifier = notifier or SystemdNotifier()
         self._reloads = reloads
         self._traces = traces
@@ -97,6 +101,7 @@ class Daemon:
         self._status_monitor: StatusMonitor | None = None
         self._reload_is_due = False
         self.was_cut = False
+        self.has_expired = False
         self._stopping = anyio.Event()
         self._log = structlog.get_logger()
 
@@ -179,7 +184,7 @@ class Daemon:
                 Pauses(runtime, bot_supervisor),
             )
             async with (
-                listening(self._control, admin.answer, config=config.path),
+                listening(self._control, admin.answer, config=config.path, audit=audit),
                 server.open(config),
                 webhook_served(config, runtime.bots),
             ):
@@ -213,6 +218,8 @@ class Daemon:
             beside.start_soon(_log_degraded, status_monitor)
             if self._is_once:
                 beside.start_soon(self._stop_when_done, runtime.bots)
+            if self._limit is not None:
+                beside.start_soon(self._stop_after, self._limit)
             beside.start_soon(reloader.run)
             self._reloader = reloader
             if self._reload_is_due:
@@ -268,6 +275,12 @@ class Daemon:
             if not is_paused(bot):
                 await wait_until_caught_up(bot)
         self._log.info("daemon.finished")
+        self._stop()
+
+    async def _stop_after(self, seconds: float) -> None:
+        await anyio.sleep(seconds)
+        self.has_expired = not self._stopping.is_set()
+        self._log.info("daemon.limit_reached", seconds=seconds)
         self._stop()
 
     def _stop(self) -> None:

@@ -25,9 +25,9 @@ import ssl
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Collection, Iterator, MutableMapping
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, TextIO
@@ -277,7 +277,13 @@ class Logging:
         self._stream = stream
 
     def change(
-        self, *, format: LogFormat, level: LogLevel, texts: bool = False, harmless: Collection[str] = ()
+        self,
+        *,
+        format: LogFormat,
+        level: LogLevel,
+        texts: bool = False,
+        harmless: Collection[str] = (),
+        bots: Mapping[str, LogLevel] | None = None,
     ) -> None:
         """Apply new settings to the lines that follow; see `logging_to` for the arguments."""
         activate_redaction(Redaction(texts, frozenset(harmless)))
@@ -289,7 +295,10 @@ class Logging:
                 processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
             )
         )
-        least = logging.getLevelName(level.upper())
+        own = {bot: _number(wanted) for bot, wanted in (bots or {}).items()}
+        self.handler.levels = _Levels(_number(level), own)
+        # What passes here for the sake of one bot, the handler drops for all others.
+        least = min([self.handler.levels.level, *own.values()])
         logging.getLogger().setLevel(least)
         for name in _VERBOSE_LOGGERS:
             logging.getLogger(name).setLevel(max(least, logging.WARNING))
@@ -305,6 +314,7 @@ def logging_to(
     level: LogLevel = "info",
     texts: bool = False,
     harmless: Collection[str] = (),
+    bots: Mapping[str, LogLevel] | None = None,
 ) -> Iterator[Logging]:
     """Send every log line of the process to `stream`, and restore the previous configuration at the end.
 
@@ -316,11 +326,12 @@ def logging_to(
         level: The minimum level. Verbose libraries are logged from `warning` on.
         texts: Show exception texts, which may quote people.
         harmless: Exception classes whose texts are always shown; see `Redaction`.
+        bots: The minimum levels of single bots, by name.
     """
     ours = Logging(stream)
     redaction = active_redaction()
     with _stdlib_through(ours.handler), _errors_through_logging():
-        ours.change(format=format, level=level, texts=texts, harmless=harmless)
+        ours.change(format=format, level=level, texts=texts, harmless=harmless, bots=bots)
         with _structlog_through_stdlib():
             try:
                 yield ours
@@ -450,8 +461,69 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+@dataclass(frozen=True, slots=True)
+class _Levels:
+    """The minimum level of the process, and those of single bots."""
+
+    level: int = logging.NOTSET
+    bots: Mapping[str, int] = field(default_factory=dict)
+
+    def let_pass(self, record: logging.LogRecord) -> bool:
+        """Return whether a record is to be logged. Those of our own name their bot; in others the work in hand does."""
+        if not self.bots:
+            return True
+        bot = record.msg.get("bot") if isinstance(record.msg, dict) else None
+        if bot is None and (work := CURRENT_WORK.get()) is not None:
+            bot = work.as_values().get("bot")
+        return record.levelno >= self.bots.get(str(bot), self.level)
+
+
+def _number(level: LogLevel) -> int:
+    return int(logging.getLevelNamesMapping()[level.upper()])
+
+
+def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Return whether a stream leads into systemd's journal, which `JOURNAL_STREAM` names as `DEVICE:INODE`."""
+    wanted = environ.get("JOURNAL_STREAM", "")
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # no file, or closed
+        return False
+    return wanted == f"{found.st_dev}:{found.st_ino}"
+
+
+def _priority(level: int) -> int:
+    """Return the syslog priority of a level."""
+    if level >= logging.CRITICAL:
+        return 2
+    if level >= logging.ERROR:
+        return 3
+    if level >= logging.WARNING:
+        return 4
+    return 6 if level >= logging.INFO else 7
+
+
 class _Handler(logging.StreamHandler[TextIO]):
-    """Log handler that replaces a record it cannot format with a fixed line, never with free text."""
+    """Log handler that replaces a record it cannot format with a fixed line, never with free text.
+
+    In the journal each line begins with its priority (`<4>`), which journald takes off and stores.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self.levels = _Levels()
+        self._is_journal = is_journal(stream, os.environ)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Drop what is below the level of its bot."""
+        return self.levels.let_pass(record) and bool(super().filter(record))
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, or in the journal the lines with their priority."""
+        text = super().format(record)
+        if not self._is_journal:
+            return text
+        return "\n".join(f"<{_priority(record.levelno)}>{line}" for line in text.split("\n"))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line; exceptions among its arguments are redacted as in tracebacks."""

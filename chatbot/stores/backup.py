@@ -113,15 +113,37 @@ def info(file: Path) -> StoreInfo:
     return StoreInfo(int(version), sum(path.stat().st_size for path in beside if path.exists()), bots)
 
 
-def problems(file: Path) -> list[str]:
-    """Return the errors that SQLite finds in a store's file, one line each; empty if it is intact.
+def snapshot(file: Path) -> bytes:
+    """Return a consistent copy of a store, for `MemoryStore.restore`.
 
     Raises:
         StoreError: the file is not a store, or cannot be read.
     """
     try:
+        with _reading(file) as source, closing(sqlite3.connect(":memory:")) as copy:
+            source.backup(copy)
+            content = bytearray(copy.serialize())
+            # SQLite's "Database File Format": 2 here says that there is a write-ahead log, which memory has not.
+            content[18:20] = b"\1\1"
+            return bytes(content)
+    except sqlite3.Error as error:
+        raise StoreError(_problem(file, error)) from None
+
+
+def problems(file: Path, *, is_quick: bool = False) -> list[str]:
+    """Return the errors that SQLite finds in a store's file, one line each; empty if it is intact.
+
+    Args:
+        file: the file of the store.
+        is_quick: do not compare indexes with their tables, which takes most of the time.
+
+    Raises:
+        StoreError: the file is not a store, or cannot be read.
+    """
+    check = "PRAGMA quick_check" if is_quick else "PRAGMA integrity_check"
+    try:
         with _reading(file) as connection:
-            found = [line for (line,) in connection.execute("PRAGMA integrity_check").fetchall()]
+            found = [line for (line,) in connection.execute(check).fetchall()]
     except sqlite3.Error as error:
         raise StoreError(_problem(file, error)) from None
     return [] if found == ["ok"] else found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shlex
 import socket
 import subprocess
@@ -215,10 +216,26 @@ def test_a_bot_is_paused_and_resumed_beside_the_daemon_and_over_a_restart(
     again.event("daemon.started")
     assert chatbot("resume", "picky", "--config", "bots.yaml") == (0, "picky is resumed.\n")
     again.event("bot.started", bot="picky")
+    asked = again.event("command.answered", command="resume", bot="picky", outcome="done")
+    assert (asked["uid"], asked["pid"]) == (os.geteuid(), os.getpid())
     assert status()["paused_seconds"] is None
     assert chatbot("resume", "picky", "--skip")[0] == 69
+    assert chatbot("pause", "hunter2")[0] == 2
+    refused = again.event("command.answered", command="pause", outcome="UnknownName")
+    assert "bot" not in refused
     assert "echo hello" in chat(tmp_path, "--as", "Ann", typed="hello\n").out
     assert again.stop() == 0
+
+
+def test_a_limited_run_stops_in_order_and_says_if_something_was_left(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "picky.py").write_text(PLUGIN)
+    (tmp_path / "bots.yaml").write_text(BOTS)
+
+    assert run(tmp_path, "--once", "--for", "1m").ended() == 0
+    limited = run(tmp_path, "--for", "10ms")
+    assert limited.ended() == 0
+    assert limited.event("daemon.limit_reached")
+    assert run(tmp_path, "--once", "--for", "0s").ended() == 75
 
 
 def test_on_a_terminal_what_cannot_be_undone_is_asked_first(

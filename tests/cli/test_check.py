@@ -1,11 +1,13 @@
 """`chatbot check`, in this process: it starts nothing and changes nothing."""
 
 import json
+import socket
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from chatbot.cli import main
@@ -392,3 +394,82 @@ def test_what_the_store_holds_and_the_code_cannot_go_on_with_is_named(
     shown = capsys.readouterr().out
     assert "bot dice: 1 timer of 1 thread calls checked.ring, which is gone" in shown
     assert "secret" not in shown
+
+
+def test_an_address_that_is_taken_is_a_warning(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with (folder / "bots.yaml").open("a") as file:
+            file.write(f"server: {{listen: {port}}}\nevent_grid: {{listen: {port}, key: 0123456789abcdef0123}}\n")
+
+        assert main(["check"]) == 0
+
+    shown = capsys.readouterr().out
+    assert f"server.listen: nobody can listen at 127.0.0.1:{port} now: Address already in use" in shown
+    assert f"event_grid.listen: nobody can listen at 127.0.0.1:{port} now" in shown
+
+
+def test_a_damaged_store_is_found(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def fill() -> None:
+        async with SqliteStore(folder / "chatbot.db") as store:
+            record = BotRecord("dice", "r", UserId("8:acs:dice"), 0)
+            timers = [SetTimer(TimerRecord(str(n), "gone.away", n, ThreadId("19:x"), "{}")) for n in range(2000)]
+            await store.commit(record.user, [SaveBot(record), *timers])
+
+    anyio.run(fill)
+    content = bytearray((folder / "chatbot.db").read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 8192] = b"\xff" * 8192
+    (folder / "chatbot.db").write_bytes(content)
+
+    assert main(["check"]) == 69
+
+    shown = capsys.readouterr().out
+    assert "chatbot.db is damaged" in shown
+    assert "restore a backup" in shown
+
+
+@pytest.mark.parametrize("written", ["!secret env:ACS", "${ACS}", "!secret file:acs.txt"])
+def test_ci_checks_without_the_secrets(folder: Path, capsys: pytest.CaptureFixture[str], written: str) -> None:
+    text = (folder / "bots.yaml").read_text().replace("${ACS_CONNECTION_STRING:-emulator}", written)
+    (folder / "bots.yaml").write_text(text)
+
+    assert main(["check"]) == 78
+    capsys.readouterr()
+    assert main(["check", "--without-secrets"]) == 0
+    shown = capsys.readouterr().out
+    assert "bots.yaml: no problems found, 1 plugin, 2 handlers" in shown
+    assert "Not checked, because variables or secret files are missing: service" in shown
+    assert main(["check", "--without-secrets", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["unset"] == ["service"]
+
+    (folder / "bots.yaml").write_text(text.replace("interval: 500ms", "interval: 5 sec"))
+    assert main(["check", "--without-secrets"]) == 78
+    shown = capsys.readouterr().err
+    assert '"5 sec" is not a duration' in shown
+    assert "service" not in shown
+
+
+def test_a_store_that_is_secret_is_not_shown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STORE", "sqlite:///hidden.db")
+    with (folder / "bots.yaml").open("a") as file:
+        file.write("store: !secret env:STORE\n")
+
+    assert main(["check"]) == 0
+    assert "store    (secret)" in capsys.readouterr().out
+    assert main(["config"]) == 0
+    assert "hidden" not in capsys.readouterr().out
+
+
+def test_the_code_is_compared_with_a_store_that_bots_hold(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def look() -> None:
+        record = BotRecord("dice", "r", UserId("8:acs:dice"), 0)
+        async with SqliteStore(folder / "chatbot.db") as store:
+            await store.commit(record.user, [SaveBot(record)])
+            await store.commit(record.user, [SetTimer(TimerRecord("t", "gone.away", 0, ThreadId("19:x"), "{}"))])
+            await anyio.to_thread.run_sync(main, ["check"])
+
+    anyio.run(look)
+
+    assert "calls gone.away, which is gone" in capsys.readouterr().out

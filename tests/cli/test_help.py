@@ -1,5 +1,6 @@
 """What people read who do not know what to type, or typed it wrong."""
 
+import shutil
 import subprocess
 import sys
 
@@ -77,3 +78,13 @@ def test_a_reader_who_has_enough_is_no_error() -> None:
     )
 
     assert piped.stderr == ""
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands_and_options(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+
+    script = capsys.readouterr().out
+    assert all(word in script for word in ("chatbot", "dead-letters", "resume", "cancel-timer", "without-secrets"))
+    if shutil.which(shell):
+        assert subprocess.run([shell, "-n"], input=script, text=True, check=False).returncode == 0

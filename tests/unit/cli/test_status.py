@@ -139,3 +139,12 @@ def test_a_refused_reload_and_what_waits_for_a_restart_are_told() -> None:
 
     assert "  REFUSED a reload 1m 30s ago: the bots run unchanged; `chatbot check` shows why\n" in shown
     assert "  applied only after a restart: store\n" in shown
+
+
+def test_a_narrow_terminal_shows_whole_columns_and_leaves_out_those_that_matter_least() -> None:
+    wide = status_lines(status(bot("a-bot-with-a-name")), max_width=120)
+    narrow = status_lines(status(bot("a-bot-with-a-name")), max_name_width=10, max_width=40)
+
+    assert "SENDS LEFT" in wide[3]
+    assert narrow[3].split() == ["BOT", "LAG", "UNHANDLED", "DEAD"]
+    assert max(map(cells, narrow[3:5])) <= 40

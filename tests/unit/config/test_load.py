@@ -96,6 +96,42 @@ emulator: {data: world.db, port: 8443}
     assert (config.emulator.data, config.emulator.port) == ("world.db", 8443)
 
 
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        ("    threads: [x]\n", "bots.echo.threads: 'x' is not a thread id"),
+        ("    rate_limit: {messages: 1, per: 0s}\n", "bots.echo.rate_limit.per: 0s counts nothing (try 1m)"),
+        ("log: {bots: {ecco: debug}}\n", "log.bots.ecco: there is no bot 'ecco'; there are: echo"),
+    ],
+)
+def test_what_can_mean_nothing_is_refused(folder: Path, more: str, problem: str) -> None:
+    problems = refusal(f"version: 1\nservice: emulator\nbots:\n  echo:\n    plugins: [plugins.echo]\n{more}")
+
+    assert problem in "".join(problems)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "remedy"),
+    [
+        ('version: 1\nservice: "emulator\nbots: {}\n', 2, 'write " at the end of the text'),
+        ("version: 1\nservice: 'emulator\nbots: {}\n", 2, "write ' at the end of the text"),
+        (
+            "version: 1\nbots:\n  echo: {plugins: [plugins.echo\n  other: {plugins: [x]}\n",
+            4,
+            "write ] where the [ of line 3 ends",
+        ),
+        ("version: 1\nbots:\n  echo: {plugins: [plugins.echo]\n", 4, "write } where the { of line 3 ends"),
+    ],
+)
+def test_a_quote_or_bracket_that_is_not_closed_is_named_where_it_opens(
+    folder: Path, text: str, line: int, remedy: str
+) -> None:
+    (problem,) = refusal(text)
+
+    assert f"bots.yaml:{line}:" in problem
+    assert remedy in problem
+
+
 def test_the_same_file_runs_against_azure_when_the_variable_is_set(folder: Path) -> None:
     config = load(SMALL, ACS_CONNECTION_STRING=AZURE)
 

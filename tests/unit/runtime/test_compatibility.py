@@ -146,6 +146,17 @@ async def test_a_function_that_is_no_dialog_any_more_is_named(folder: Path) -> N
     assert await problems(folder, store, text) == ["2 dialogs are held by compared.order, which is no dialog any more"]
 
 
+async def test_a_dialog_whose_command_takes_other_arguments_is_named(folder: Path) -> None:
+    store = await remembered(folder, "/order")
+
+    optional = PLUGIN.replace("order(talk: Dialog)", "order(talk: Dialog, cups: int = 1)")
+    assert await problems(folder, store, optional) == []
+    required = PLUGIN.replace("order(talk: Dialog)", "order(talk: Dialog, cups: int)")
+    assert await problems(folder, store, required) == [
+        "2 dialogs are held by compared.order, which takes other arguments than it began with"
+    ]
+
+
 STATEFUL = """
 from dataclasses import dataclass, field
 from typing import Any

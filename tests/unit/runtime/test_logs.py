@@ -1,16 +1,19 @@
 import io
 import json
 import logging
+import os
 import sys
 import threading
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
 from chatbot.runtime.logs import logging_to, resolve_format
+from chatbot.runtime.observe.log_context import CURRENT_WORK, LogContext
 
 
 class Terminal(io.StringIO):
@@ -156,3 +159,49 @@ def test_format_and_level_can_change_while_loggers_are_in_use() -> None:
     assert "bot.second" in second
     assert not second.startswith("{")
     assert json.loads(third)["event"] == "bot.third"
+
+
+def test_a_bot_has_a_level_of_its_own_and_so_have_libraries_that_work_for_it() -> None:
+    def everyone() -> None:
+        for bot in ("loud", "quiet", "other"):
+            for level in ("debug", "info", "error"):
+                getattr(structlog.get_logger(), level)("event.said", bot=bot)
+        logging.getLogger("some.library").debug("nobody's")
+        structlog.get_logger().info("daemon.said")
+        token = CURRENT_WORK.set(LogContext(bot="loud"))
+        logging.getLogger("some.library").debug("of the loud one")
+        CURRENT_WORK.reset(token)
+
+    found = objects(everyone, level="info", bots={"loud": "debug", "quiet": "error"})
+
+    assert [(line.get("bot"), line["level"]) for line in found] == [
+        ("loud", "debug"),
+        ("loud", "info"),
+        ("loud", "error"),
+        ("quiet", "error"),
+        ("other", "info"),
+        ("other", "error"),
+        (None, "info"),
+        ("loud", "debug"),
+    ]
+
+
+def test_lines_in_the_journal_begin_with_their_priority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "journal"
+    with file.open("w") as stream:
+        found = os.fstat(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        with logging_to(stream, format="console", level="debug"):
+            for level in ("debug", "info", "warning", "error"):
+                getattr(structlog.get_logger(), level)("event.said")
+            try:
+                raise OSError(1, "x")
+            except OSError:
+                structlog.get_logger().exception("event.failed")
+    written = file.read_text().splitlines()
+
+    assert [line[:3] for line in written[:4]] == ["<7>", "<6>", "<4>", "<3>"]
+    assert {line[:3] for line in written[4:]} == {"<3>"}
+    assert len(written) > 6
+    monkeypatch.setenv("JOURNAL_STREAM", "1:2")
+    assert not lines(lambda: structlog.get_logger().info("event.said"), format="console")[0].startswith("<")
