@@ -69,7 +69,7 @@ _COMMANDS: Final = {
     "pause": (
         "Pause a bot until it is resumed, also over restarts.",
         "The bot finishes its current work and then polls and handles nothing: messages stay in their threads, timers "
-        "and schedules wait. Other bots run on. `chatbot status` and the metric chatbot_paused show it. Asks the "
+        "and schedules wait. Other bots keep running. `chatbot status` and the metric chatbot_paused show it. Asks the "
         "running bots; if none run, the next start leaves the bot out.",
     ),
     "resume": (
@@ -159,7 +159,7 @@ _GROUPS: Final = {
             "show": ("show", "Show the bots' users, where they are stored, and how long their tokens are valid."),
             "adopt": (
                 "adopt",
-                "Give a bot the user that it was before it was renamed (--from), or before its store was lost.",
+                "Assign a bot its former user after it was renamed (--from) or its store was lost.",
             ),
             "revoke": (
                 "revoke",

@@ -1,8 +1,8 @@
 """Detect bots that would start as a new user although they had a user before.
 
-A bot's user is stored under the bot's name. Without the store, or under another name, the bot would get a new user: in
-none of its threads, and a stranger to everybody. Two places tell of it: `.chatbot/identities.json` survives a lost
-store, and the store survives a renamed bot.
+A bot's user is stored under the bot's name. Without the store, or under another name, the bot would get a new user,
+which is in none of its threads and unknown to everybody. Two places reveal that: `.chatbot/identities.json` survives a
+lost store, and the store survives a renamed bot.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class LostIdentity:
 
     Args:
         bot: the bot's name in bots.yaml.
-        candidates: who it may have been, by name; its own name if the store has lost it.
+        candidates: the users that it may have had, by bot name; under its own name if the store has lost it.
     """
 
     bot: str
@@ -39,7 +39,7 @@ class LostIdentity:
 
     @property
     def problem(self) -> str:
-        """What is wrong."""
+        """The problem, as a sentence."""
         if self.bot in self.candidates:
             return (
                 f"the store does not know the bot {self.bot}, which was the user {self.candidates[self.bot]}: "
@@ -50,18 +50,18 @@ class LostIdentity:
 
     @property
     def remedy(self) -> str:
-        """What to do."""
+        """The remedy, as a sentence."""
         if self.bot in self.candidates:
-            return f"restore the store, or go on as that user: chatbot identity adopt {self.bot}; {ALLOW}"
+            return f"restore the store, or continue as that user: chatbot identity adopt {self.bot}; {ALLOW}"
         old = next(iter(self.candidates)) if len(self.candidates) == 1 else "OLD"
-        return f"go on as the same user: chatbot identity adopt {self.bot} --from {old}; {ALLOW}"
+        return f"continue as the same user: chatbot identity adopt {self.bot} --from {old}; {ALLOW}"
 
     def __str__(self) -> str:
         return f"{self.problem}; {self.remedy}"
 
 
 def noted_users(config: Config, resource: str) -> dict[str, UserId]:
-    """Return the users of the bots that this bots.yaml ran last, by name.
+    """Return the users of the bots of this bots.yaml at their last start, by name.
 
     Raises:
         StoreError: the file cannot be read.
@@ -71,7 +71,7 @@ def noted_users(config: Config, resource: str) -> dict[str, UserId]:
 
 
 def note_users(config: Config, resource: str, users: Mapping[str, UserId]) -> None:
-    """Write down which users the bots are.
+    """Store the users of the bots.
 
     Raises:
         StoreError: the file cannot be written.
@@ -84,7 +84,7 @@ def note_users(config: Config, resource: str, users: Mapping[str, UserId]) -> No
 
 
 def _noted(facts: Mapping[str, object], file: str) -> dict[str, object]:
-    # By file, because two of them in one directory, each with its own store, do not rename each other's bots.
+    # By file, because two bots.yaml in one directory, each with its own store, do not rename each other's bots.
     found = facts.get(file)
     return dict(found) if isinstance(found, dict) else {}
 
@@ -97,7 +97,7 @@ def lost_identities(
     Args:
         config: the configuration that is to run.
         resource: the resource of the service.
-        stored: the identities in the store. A store in memory knows nobody after a restart: nothing is lost there.
+        stored: the identities in the store. A store in memory is always empty after a restart: nothing is lost there.
         noted: from `noted_users`.
     """
     if file_of(config.store.get_secret_value(), base_dir=config.directory) is None:
@@ -124,7 +124,7 @@ def lost_identities(
 
 
 async def adopt(store: Store, name: str, *, resource: str, user: UserId | None, old: str | None, since_ms: int) -> str:
-    """Give a bot the user that it, or another bot, had before; return that user.
+    """Assign a bot the user that it, or another bot, had before; return that user.
 
     Args:
         store: opened by the caller.
@@ -141,7 +141,7 @@ async def adopt(store: Store, name: str, *, resource: str, user: UserId | None, 
     """
     if old is None:
         if user is None:
-            message = "name the user with --user, or the bot that this one was before with --from"
+            message = "name the user with --user, or the former name of the bot with --from"
             raise StateError(message)
         await store.commit(user, [SaveBot(BotRecord(name, resource, user, since_ms))])
         return user
@@ -155,7 +155,7 @@ def _record_of(name: str, resource: str, records: Sequence[BotRecord]) -> BotRec
     if len(found) == 1:
         return found[0]
     if found:
-        message = f"the bot {name} has run on several resources; start the bots, or set the service, to say which"
+        message = f"the bot {name} has run on several resources; start the bots, or set the service, to select one"
         raise StateError(message)
     known = ", ".join(sorted({one.name for one in records})) or "none"
     message = f"the store knows no bot {name!r}; it knows: {known}"
