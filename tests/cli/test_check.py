@@ -295,7 +295,7 @@ async def _make_store(file: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (lambda file: file.write_bytes(b"no database at all" * 100), "is no SQLite database, or is damaged"),
+        (lambda file: file.write_bytes(b"no database at all" * 100), "is not an SQLite database, or it is damaged"),
         (lambda file: spoil_version(file), "run a newer chatbot, or name another file"),
         (lambda file: (file.unlink(), file.mkdir()), "is a directory: name a file in it"),
     ],
@@ -327,7 +327,7 @@ def test_a_store_in_use_by_the_running_bots_is_as_it_should_be(demo: Demo, capsy
 
     shown = capsys.readouterr().out
     assert "chatbot.db: in use" in shown
-    assert "✓ token         echo: the service takes its token" in shown
+    assert "✓ token         echo: the service accepts its token" in shown
 
 
 def test_a_store_in_use_by_others_is_said_to_be(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

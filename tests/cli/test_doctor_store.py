@@ -50,8 +50,8 @@ def test_a_store_that_this_user_may_not_write(kept: Path, doctor: Doctor) -> Non
         report = doctor(kept)
 
     assert (report.code, report.ills) == (69, ["store", "emulator"])
-    assert f"its directory {kept} cannot be written by this user" in report.all("store")[0][1]
-    assert "belongs to the user with the id 0, who this is not" in report.all("store")[1][1]
+    assert f"this user cannot write its directory {kept}" in report.all("store")[0][1]
+    assert "belongs to another user (id 0)" in report.all("store")[1][1]
     assert (kept / "chatbot.db.lock").stat().st_uid == 0
 
 
@@ -72,9 +72,7 @@ def test_a_store_on_a_file_system_that_is_mounted_read_only(kept: Path) -> None:
     finished = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, check=False)
 
     assert finished.returncode == 69, finished.stderr
-    assert (
-        f"✗ store         sqlite:///chatbot.db: its directory {kept} cannot be written by this user" in finished.stdout
-    )
+    assert f"✗ store         sqlite:///chatbot.db: this user cannot write its directory {kept}" in finished.stdout
 
 
 def test_a_store_that_others_may_read(kept: Path, doctor: Doctor) -> None:
@@ -107,7 +105,7 @@ def test_a_store_that_is_damaged_of_another_program_or_too_new(kept: Path, docto
 
     assert "it has version 99" in newer.one("store")[1]
     assert "another program's SQLite database" in other.all("store")[0][1]
-    assert "is no SQLite database, or is damaged" in damaged.all("store")[0][1]
+    assert "is not an SQLite database, or it is damaged" in damaged.all("store")[0][1]
     assert "is a directory: name a file in it" in directory.all("store")[0][1]
     assert {one.code for one in (newer, other, damaged, directory)} == {69}
 
