@@ -80,6 +80,23 @@ def test_the_example_has_a_bot_and_its_test_in_25_lines() -> None:
     assert len(example.splitlines()) <= 25
 
 
+def test_the_page_about_the_tests_names_files_that_are_there() -> None:
+    page = (README.parent / "tests" / "README.md").read_text(encoding="utf-8")
+
+    paths = re.findall(r"`((?:tests|chatbot|plugins|docs)/[^`*: ]*)`", page)
+    assert len(paths) > 15
+    assert [path for path in paths if not (README.parent / path).exists()] == []
+    support = {path.name for path in (README.parent / "tests" / "support").glob("*.py")}
+    assert support | {"conftest.py"} == set(re.findall(r"`(\w+\.py)`", page))
+
+
+def test_unit_tests_lie_in_the_packages_of_the_code_that_they_test() -> None:
+    root = README.parent / "tests" / "unit"
+
+    packages = {path.parent.relative_to(root) for path in root.rglob("test_*.py")}
+    assert [str(path) for path in packages if not (README.parent / "chatbot" / path).is_dir()] == []
+
+
 def test_the_tutorial_leads_from_nothing_to_a_bot_that_is_tested(tmp_path: Path) -> None:
     """Its files are written and its commands run, in the order in which they are read."""
     tutorial = (DOCS / "tutorial.md").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.machine import KEY
+from tests.support.machine import KEY
 
 PATIENCE: Final = 20.0
 """Seconds; how long a busy machine may take for anything here."""

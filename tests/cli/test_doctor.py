@@ -19,7 +19,7 @@ from chatbot.cli import main
 from tests.cli.conftest import Demo, Run, copy_of_the_clone
 from tests.cli.doctor_report import Doctor, bots_yaml, keyed
 from tests.cli.resource import Azure
-from tests.loopback import Answered, site
+from tests.support.loopback import Answered, site
 
 Out = pytest.CaptureFixture[str]
 

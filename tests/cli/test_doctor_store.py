@@ -17,7 +17,7 @@ import pytest
 from chatbot.stores import SqliteStore
 from chatbot.stores.schema import MIGRATIONS
 from tests.cli.doctor_report import Doctor, bots_yaml, keyed
-from tests.rights import as_ordinary_user
+from tests.support.rights import as_ordinary_user
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from chatbot.cli import main
 from tests.cli.conftest import Demo, Run
 from tests.cli.resource import Azure
-from tests.loopback import Answered, site
+from tests.support.loopback import Answered, site
 
 
 def test_a_user_is_made_and_its_id_is_all_that_is_printed(

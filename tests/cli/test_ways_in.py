@@ -16,8 +16,8 @@ import pytest
 from chatbot.cli import main
 from tests.cli.conftest import Run, Running
 from tests.cli.resource import Azure
-from tests.loopback import site
-from tests.machine import metadata, needs_azure_identity
+from tests.support.loopback import site
+from tests.support.machine import metadata, needs_azure_identity
 
 Out = pytest.CaptureFixture[str]
 SERVER = Path(__file__).with_name("token_server.py")

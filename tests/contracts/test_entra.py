@@ -18,8 +18,8 @@ from chatbot.emulator.server import authority
 from chatbot.errors import ConfigError, ServiceError, Unauthorized, Unreachable
 from chatbot.service.acs import AcsResource
 from chatbot.service.entra import Credential, Entra
-from tests.loopback import Answered, Asked, site
-from tests.machine import KEY, RESOURCE, entra_token, metadata, needs_azure_identity
+from tests.support.loopback import Answered, Asked, site
+from tests.support.machine import KEY, RESOURCE, entra_token, metadata, needs_azure_identity
 
 pytestmark = needs_azure_identity
 

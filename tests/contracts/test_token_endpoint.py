@@ -11,7 +11,7 @@ from chatbot.emulator.server import authority
 from chatbot.errors import ProtocolError, Unreachable
 from chatbot.model import UserId
 from chatbot.service.acs import AcsResource
-from tests.loopback import Answered, Site, site
+from tests.support.loopback import Answered, Site, site
 
 BOT = UserId("8:acs:bot")
 GIVEN = Answered(200, {"token": "t", "expiresOn": "2999-01-01T00:00:00Z"})

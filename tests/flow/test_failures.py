@@ -9,6 +9,7 @@ from chatbot.bot import BotSettings
 from chatbot.errors import Rejected
 from chatbot.polling.cadence import Cadence
 from chatbot.testing import chat
+from tests.support.plugins import echo
 
 pytestmark = pytest.mark.virtual_time
 
@@ -22,16 +23,6 @@ def fragile() -> Plugin:
         if ctx.text == "bad":
             msg = "cannot digest this"
             raise ValueError(msg)
-        return ctx.text
-
-    return plugin
-
-
-def echo() -> Plugin:
-    plugin = Plugin("echo")
-
-    @plugin.message()
-    async def repeat(ctx: Context) -> str:
         return ctx.text
 
     return plugin

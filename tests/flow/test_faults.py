@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from chatbot import Context, Plugin
 from chatbot.testing import chat
+from tests.support.plugins import echo
 
 pytestmark = pytest.mark.virtual_time
-
-
-def echo() -> Plugin:
-    plugin = Plugin("echo")
-
-    @plugin.message()
-    async def repeat(ctx: Context) -> str:
-        return ctx.text
-
-    return plugin
 
 
 FAULTS = [

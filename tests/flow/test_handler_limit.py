@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from chatbot.bot.status import report, stalled
-from tests.flow.assembled import assembled
+from tests.support.assembled import assembled
 
 pytestmark = pytest.mark.virtual_time
 

@@ -12,7 +12,7 @@ from chatbot.actions import action_key
 from chatbot.model import REPLY_KEY
 from chatbot.runtime.logs import logging_to
 from chatbot.runtime.observe.status import StatusMonitor, as_json
-from tests.flow.assembled import assembled
+from tests.support.assembled import assembled
 
 pytestmark = pytest.mark.virtual_time
 

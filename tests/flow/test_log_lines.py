@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from chatbot.runtime.logs import logging_to
-from tests.flow.assembled import assembled
+from tests.support.assembled import assembled
 
 pytestmark = pytest.mark.virtual_time
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tests.flow.assembled import Assembled, assembled
+from tests.support.assembled import Assembled, assembled
 
 pytestmark = pytest.mark.virtual_time
 

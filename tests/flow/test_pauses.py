@@ -24,7 +24,7 @@ from chatbot.runtime.plugins import load_plugins
 from chatbot.runtime.supervisor import Supervisor
 from chatbot.service.base import ChatService
 from chatbot.stores import MemoryStore
-from tests.flow.assembled import BEGUN, connected
+from tests.support.assembled import BEGUN, connected
 
 pytestmark = pytest.mark.virtual_time
 

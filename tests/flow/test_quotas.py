@@ -10,7 +10,8 @@ from chatbot.bot import BotSettings
 from chatbot.emulator import Quirks, World
 from chatbot.polling.cadence import Cadence
 from chatbot.testing import chat
-from tests.flow.assembled import assembled
+from tests.support.assembled import assembled
+from tests.support.plugins import ECHO
 
 pytestmark = pytest.mark.virtual_time
 
@@ -99,16 +100,6 @@ async def test_many_bots_in_one_thread_are_together_within_the_quotas_of_the_thr
         assert len(room.replies) == 20
         users = {guest.user for guest in room.bots.values()}
         assert not [call for call in refusals(room.emulator.calls) if call.user in users]  # type: ignore[attr-defined]
-
-
-ECHO = """
-from chatbot import Context, Plugin
-plugin = Plugin("echo")
-
-@plugin.message()
-async def echo(ctx: Context) -> str:
-    return ctx.text
-"""
 
 
 async def test_a_flood_of_event_grid_deliveries_uses_up_no_quota_of_the_thread(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import anyio.to_thread
 import pytest
 import structlog
 
-from chatbot import Context, Plugin
 from chatbot.stores import SqliteStore
 from chatbot.testing import chat
+from tests.support.plugins import echo
 
 pytestmark = pytest.mark.virtual_time
 
@@ -38,16 +38,6 @@ def troubles(said: Said, work: str) -> list[str]:
     """The beginnings and ends of trouble with this kind of work, in their order."""
     events = ("trouble.began", "trouble.ended")
     return [line["event"].partition(".")[2] for line in said if line["event"] in events and line["work"] == work]
-
-
-def echo() -> Plugin:
-    plugin = Plugin("echo")
-
-    @plugin.message()
-    async def repeat(ctx: Context) -> str:
-        return ctx.text
-
-    return plugin
 
 
 @pytest.mark.parametrize("fault", ["refuse", "reset", "503", "401", "expired-token", "hang", "429"])

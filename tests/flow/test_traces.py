@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from chatbot.runtime.logs import logging_to
-from tests.flow.assembled import assembled
+from tests.support.assembled import assembled
 
 pytest.importorskip("opentelemetry.sdk", reason="OpenTelemetry is not installed: pip install 'chatbot-acs[otel]'")
 

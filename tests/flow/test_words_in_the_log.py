@@ -21,8 +21,8 @@ from chatbot.runtime.admin_api import AdminApi
 from chatbot.runtime.logs import LogFormat, Redaction, logging_to
 from chatbot.runtime.observe.status import StatusMonitor, as_json
 from chatbot.stores.sqlite import SqliteStore
-from tests.flow.assembled import assembled
 from tests.flow.test_traces import Traces
+from tests.support.assembled import assembled
 
 OLD_STORE = Path(__file__).parents[1] / "upgrade" / "f8eade2" / "store.sqlite"
 """A store with rows of every kind."""

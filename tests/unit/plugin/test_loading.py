@@ -1,7 +1,7 @@
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import dedent
 from typing import Any, Literal
@@ -13,16 +13,9 @@ from chatbot import Plugin, PluginError
 from chatbot.errors import PluginSettingsError
 from chatbot.plugin import load_plugin
 from chatbot.testing import EventStream
+from tests.support.plugins import ECHO
 
-ECHO = """
-from chatbot import Context, Plugin
-
-plugin = Plugin("echo")
-
-@plugin.message()
-async def echo(ctx: Context) -> str:
-    return ctx.text
-"""
+pytestmark = pytest.mark.usefixtures("imports_restored")
 
 FAQ = """
 from chatbot import Context, Plugin
@@ -41,16 +34,6 @@ def plugin(settings: Settings) -> Plugin:
 
     return made
 """
-
-
-@pytest.fixture(autouse=True)
-def imports_restored() -> Iterator[None]:
-    path, modules = list(sys.path), dict(sys.modules)
-    yield
-    sys.path[:] = path
-    for name in set(sys.modules) - set(modules):
-        del sys.modules[name]
-    sys.modules.update(modules)
 
 
 def write(base_dir: Path, path: str, source: str) -> None:

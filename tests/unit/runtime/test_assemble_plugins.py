@@ -1,5 +1,3 @@
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,6 +5,8 @@ import pytest
 from chatbot.config import load_config
 from chatbot.errors import ConfigError
 from chatbot.runtime.plugins import load_plugins
+
+pytestmark = pytest.mark.usefixtures("imports_restored")
 
 ROLL = """\
 from chatbot import Context, Plugin
@@ -24,16 +24,6 @@ class Settings(BaseModel):
 def plugin(settings: Settings) -> Plugin:
     return Plugin("faq")
 """
-
-
-@pytest.fixture(autouse=True)
-def imports_restored() -> Iterator[None]:
-    path, modules = list(sys.path), dict(sys.modules)
-    yield
-    sys.path[:] = path
-    for name in set(sys.modules) - set(modules):
-        del sys.modules[name]
-    sys.modules.update(modules)
 
 
 def problems(tmp_path: Path, plugins: str) -> list[str]:

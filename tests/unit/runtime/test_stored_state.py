@@ -17,7 +17,7 @@ from chatbot.runtime.admin_api import AdminApi
 from chatbot.stores import MemoryStore
 from chatbot.stores.records import BotRecord, DialogRecord, StateKey, TimerRecord
 from chatbot.stores.writes import SaveBot, SaveDialog, SaveState, SetTimer
-from tests.flow.assembled import assembled
+from tests.support.assembled import assembled
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 HALL = ThreadId("19:hall@thread.v2")

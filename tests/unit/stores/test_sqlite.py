@@ -26,7 +26,7 @@ from chatbot.stores.probe import probe_store
 from chatbot.stores.records import BotRecord, OutboxRow, ThreadRecord
 from chatbot.stores.sqlite import SqliteStore
 from chatbot.stores.writes import Enqueue, MarkSeen, SaveBot, SaveThread
-from tests.rights import as_ordinary_user
+from tests.support.rights import as_ordinary_user
 
 BOT = UserId("8:acs:bot")
 ANN = UserId("8:acs:ann")

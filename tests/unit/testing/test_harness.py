@@ -13,18 +13,9 @@ from chatbot.errors import Forbidden, StateError, StoreError
 from chatbot.stores import MemoryStore, SqliteStore
 from chatbot.stores.base import Store
 from chatbot.testing import chat
+from tests.support.plugins import echo
 
 virtual = pytest.mark.virtual_time
-
-
-def echo() -> Plugin:
-    plugin = Plugin("echo")
-
-    @plugin.message()
-    async def repeat(ctx: Context) -> str:
-        return ctx.text
-
-    return plugin
 
 
 # ── what fails ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -25,7 +25,7 @@ from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.runtime.status_server import pages
 from chatbot.runtime.watchdog import BLOCKED_SECONDS, LoopWatchdog
 from chatbot.stores import MemoryStore
-from tests.flow.assembled import Assembled, assembled
+from tests.support.assembled import Assembled, assembled
 
 DOCS = Path(__file__).parents[4] / "docs" / "how-to" / "monitor.md"
 

@@ -26,7 +26,7 @@ from chatbot.runtime.status_server import pages
 from chatbot.service.budget import SERVICE_QUOTAS, Operation
 from chatbot.stores import MemoryStore
 from chatbot.stores.writes import Write
-from tests.flow.assembled import connected
+from tests.support.assembled import connected
 
 pytestmark = pytest.mark.virtual_time
 

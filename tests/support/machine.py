@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import pytest
 
 from chatbot.emulator import World
-from tests.loopback import Answered, Asked
+from tests.support.loopback import Answered, Asked
 
 RESOURCE = "https://communication.azure.com/"
 
