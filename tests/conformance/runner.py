@@ -152,7 +152,8 @@ class Run:
         if "wait" in step:
             time.sleep(float(step["wait"]))
             return
-        deadline = time.monotonic() + (self.target.patience_seconds if step.get("eventually") or step.get("until") else 0)
+        is_repeated = step.get("eventually") or step.get("until")
+        deadline = time.monotonic() + (self.target.patience_seconds if is_repeated else 0)
         while True:
             known = dict(self.names)
             try:

@@ -16,7 +16,7 @@ import yaml
 
 from chatbot.emulator import Quirks
 from tests.conformance.runner import DIRECTORY, Failure, Run, Scenario, Target, default_quirks, scenarios
-from tests.machine import KEY
+from tests.support.machine import KEY
 
 ALL: Final = list(scenarios())
 
