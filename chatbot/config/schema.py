@@ -120,6 +120,41 @@ def _apology(value: object) -> object:
     return None if value is False or (isinstance(value, str) and value.strip().lower() == "off") else value
 
 
+LOOPBACK: Final = "127.0.0.1"
+_EXPECTED: Final = "write HOST:PORT, such as 127.0.0.1:8080"
+
+
+def parse_listen(value: object) -> tuple[str, int]:
+    """Parse an address and a port (0 for any free one); a port alone is one of 127.0.0.1.
+
+    Raises:
+        ValueError: the text is not an address; the message says what to write.
+    """
+    if isinstance(value, tuple):  # already parsed
+        return value
+    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    host, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdecimal() and int(port) < 65536):
+        message = f"{_quoted(value)} is not an address to listen on: {_EXPECTED}"
+        raise ValueError(message)
+    return _address(host), int(port)
+
+
+def _address(host: str) -> str:
+    if host in ("", "localhost"):
+        return LOOPBACK
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        return str(ip_address(bare))
+    except ValueError:
+        message = f'"{host}" is not an address of this machine: {_EXPECTED}, or 0.0.0.0:8080 for all of its addresses'
+        raise ValueError(message) from None
+
+
+def _quoted(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value) if isinstance(value, int) else "this"
+
+
 def _whole_number(value: object) -> object:
     """Accept a number, or text that a variable has set; refuse booleans, which pydantic would accept as numbers."""
     if isinstance(value, bool):
@@ -436,38 +471,3 @@ class Config(Settings):
     def problem(self, path: DataPath, text: str) -> str:
         """Return a problem of the value at this path, with its place in the file, for a `ConfigError`."""
         return str(self._document.problem(path, text))
-
-
-LOOPBACK: Final = "127.0.0.1"
-_EXPECTED: Final = "write HOST:PORT, such as 127.0.0.1:8080"
-
-
-def parse_listen(value: object) -> tuple[str, int]:
-    """Parse an address and a port (0 for any free one); a port alone is one of 127.0.0.1.
-
-    Raises:
-        ValueError: the text is not an address; the message says what to write.
-    """
-    if isinstance(value, tuple):  # already parsed
-        return value
-    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
-    host, _, port = text.rpartition(":")
-    if not (port.isascii() and port.isdecimal() and int(port) < 65536):
-        message = f"{_quoted(value)} is not an address to listen on: {_EXPECTED}"
-        raise ValueError(message)
-    return _address(host), int(port)
-
-
-def _address(host: str) -> str:
-    if host in ("", "localhost"):
-        return LOOPBACK
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    try:
-        return str(ip_address(bare))
-    except ValueError:
-        message = f'"{host}" is not an address of this machine: {_EXPECTED}, or 0.0.0.0:8080 for all of its addresses'
-        raise ValueError(message) from None
-
-
-def _quoted(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value) if isinstance(value, int) else "this"

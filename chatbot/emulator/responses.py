@@ -107,7 +107,7 @@ class Answers:
 
     def _chat_headers(self, route: ChatRoute, request: Request) -> Headers:
         is_typing = route.name == "send_typing_notification"
-        headers = [serialization.TYPING_HEADER if is_typing else serialization.CHAT_HEADER]
+        headers: Headers = [serialization.TYPING_HEADER if is_typing else serialization.CHAT_HEADER]
         if self._world.quirks.mise_correlation:
             headers.append((b"mise-correlation-id", self._world.state.new_guid().encode()))
         _echo(request, headers)

@@ -227,11 +227,11 @@ def _statements(bot: str, write: Write) -> Iterator[Statement]:
             yield from _failure_statements(bot, write)
         case SaveBot() | RenameBot() | RetireBots() | PauseBot() | ResumeBot():
             yield from _bot_statements(write)
-        case _ if isinstance(write, ThreadWrite):
-            yield from _thread_statements(bot, write)
-        case _:
+        case SaveState() | SaveDialog() | DropDialog() | SetTimer() | DropTimer() | SaveResult():
             yield Statement(SAVE_OWNER, (bot,))
             yield from conversation_statements(bot, write)
+        case _:
+            yield from _thread_statements(bot, write)
 
 
 def _failure_statements(bot: str, write: FailureWrite) -> Iterator[Statement]:
