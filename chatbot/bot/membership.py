@@ -26,7 +26,8 @@ bot. The functions below find where a thread begins for a bot that finds itself 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -35,7 +36,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from chatbot.bot.environment import ALL_HISTORY, NO_THREAD, BotContext
-from chatbot.errors import Forbidden, ServiceError
+from chatbot.errors import Forbidden, ServiceError, Throttled
 from chatbot.model import MessageId, MessageType, Participant, ThreadId
 from chatbot.polling.message_events import names_user
 from chatbot.polling.thread_list import may_have_moved
@@ -277,11 +278,9 @@ class AnswerCheck:
         thread. If other threads are refused as well, the bot is in trouble and was not removed.
         """
         if anyio.current_time() - self._answered_at >= ANSWER_SECONDS:
-            budget = self._context.budget
-            await anyio.sleep(budget.delay(Operation.LIST_THREADS, anyio.current_time()))
-            budget.spend(Operation.LIST_THREADS, anyio.current_time())
             try:
-                await self._context.service.list_threads(page_size=1)
+                async with _quota(self._context.budget, Operation.LIST_THREADS):
+                    await self._context.service.list_threads(page_size=1)
             except ServiceError:
                 return False
             self.note_answer()
@@ -410,8 +409,8 @@ async def find_arrival(service: ChatService, thread: ThreadId, budget: Budget, *
     paging = Paging(f"list the messages of thread {thread}")
     lowest: int | None = None
     while True:
-        await _spend_quota(budget, Operation.LIST_MESSAGES)
-        page = await service.list_messages(thread, page_size=PAGE_SIZE, link=link)
+        async with _quota(budget, Operation.LIST_MESSAGES):
+            page = await service.list_messages(thread, page_size=PAGE_SIZE, link=link)
         top = max([top, *(message.version for message in page.messages)])
         for message in page.messages:
             if names_user(message, MessageType.PARTICIPANT_ADDED, service.user):
@@ -430,8 +429,8 @@ async def count_people(service: ChatService, thread: ThreadId, budget: Budget) -
         Forbidden: The bot is not in the thread.
         ServiceError: As `ChatService.list_participants`.
     """
-    await _spend_quota(budget, Operation.LIST_PARTICIPANTS)
-    people = [person.user async for person in service.list_participants(thread)]
+    async with _quota(budget, Operation.LIST_PARTICIPANTS):
+        people = [person.user async for person in service.list_participants(thread)]
     if service.user not in people:
         raise not_listed(thread)
     return len(people)
@@ -456,8 +455,8 @@ async def shows_removal(service: ChatService, thread: ThreadId, budget: Budget, 
     """
     link: str | None = None
     for _ in range(REMOVAL_PAGES):
-        await _spend_quota(budget, Operation.LIST_MESSAGES)
-        page = await service.list_messages(thread, page_size=PAGE_SIZE, link=link)
+        async with _quota(budget, Operation.LIST_MESSAGES):
+            page = await service.list_messages(thread, page_size=PAGE_SIZE, link=link)
         for message in sorted(page.messages, key=lambda message: message.number, reverse=True):
             if message.number > since and names_user(message, MessageType.PARTICIPANT_REMOVED, service.user):
                 return True
@@ -469,9 +468,16 @@ async def shows_removal(service: ChatService, thread: ThreadId, budget: Budget, 
     return False
 
 
-async def _spend_quota(budget: Budget, operation: Operation) -> None:
+@asynccontextmanager
+async def _quota(budget: Budget, operation: Operation) -> AsyncIterator[None]:
+    """Make a request when the quota allows it; if it is throttled all the same, no other one follows too soon."""
     await anyio.sleep(budget.delay(operation, anyio.current_time()))
     budget.spend(operation, anyio.current_time())
+    try:
+        yield
+    except Throttled as error:
+        budget.block_throttled(operation, anyio.current_time(), error.retry_after)
+        raise
 
 
 def floor_of(arrival: MessageId | None, history: timedelta, *, first_started_ms: int) -> int:

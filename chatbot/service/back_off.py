@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from chatbot.errors import ServiceError, StoreError, Throttled
-from chatbot.service.budget import Operation, longest_window
+from chatbot.service.budget import QUOTAS, Operation, longest_window
 
 FIRST_PAUSE: Final = 1.0
 MAX_PAUSE: Final = 30.0
@@ -74,8 +74,8 @@ class BackOff:
             self._throttlings += 1
             at_least = 1.0
             # In the one recorded throttling, waiting as requested was not enough, so the pauses grow nevertheless.
-            window = longest_window(operation)
-            own = _doubled(self._throttlings, window) if retry_after else window
+            shortest = QUOTAS[operation][0].seconds
+            own = _doubled(self._throttlings, shortest) if retry_after else longest_window(operation)
         pause = self._jitter(retry_after, 1.0) if retry_after >= own else self._jitter(own, at_least)
         self.wait(pause, now)
         return pause

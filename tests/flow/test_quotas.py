@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
@@ -190,3 +191,50 @@ async def test_polls_of_a_thread_whose_quota_others_exhausted_are_refused_only_o
 
         assert room.replies == ["0", "0"]
         assert len(refusals(room.emulator.calls)) == 1
+
+
+async def test_participants_that_may_not_be_listed_now_are_not_asked_for_again_too_soon() -> None:
+    """A bot that is removed looks for itself among the participants, and probes while it is out."""
+    quirks = Quirks(retry_after="none", refused_requests="counted")
+    async with chat(chatterbox(1), world=World(quirks=quirks), settings=BotSettings(cadence=Cadence())) as room:
+        ann = room.user("Ann")
+        await ann.says("hi")
+        emulator = room.emulator
+        for number in range(300):
+            emulator.quotas.admit("list_participants", f"somebody {number}", room.thread, emulator.now(), quirks)
+        emulator.remove(room.thread, ann.user, room.bot.user)
+        await room.advance(minutes=2)
+        emulator.add(room.thread, ann.user, room.bot.user)
+        await ann.says("hi again")
+
+        assert room.replies == ["0", "0"]
+        assert len(refusals(emulator.calls)) == 1
+
+
+async def test_typing_and_streams_that_are_refused_wait_for_the_longest_window_too() -> None:
+    quirks = Quirks(retry_after="none", refused_requests="counted")
+    plugin = Plugin("slow")
+
+    async def words() -> AsyncIterator[str]:
+        yield "one "
+        await anyio.sleep(10)
+        for number in range(40):
+            for operation in ("send_message", "send_typing_notification"):
+                emulator = room.emulator
+                emulator.quotas.admit(operation, f"somebody {number}", room.thread, emulator.now(), quirks)
+        for word in ("two ", "three ", "four"):
+            yield word
+            await anyio.sleep(10)
+
+    @plugin.message()
+    async def answer(ctx: Context) -> None:
+        async with ctx.typing():
+            await ctx.stream(words())
+            await anyio.sleep(30)
+
+    async with chat(plugin, world=World(quirks=quirks)) as room:
+        await room.user("Ann").says("go")
+
+        assert room.replies == ["one two three four"]
+        refused = [call.operation for call in refusals(room.emulator.calls)]  # type: ignore[attr-defined]
+        assert sorted(refused) == ["send_typing_notification", "update_message"]
