@@ -436,6 +436,7 @@ class Emulator(UserDirectory):
         finally:
             messages.stale_ms = stale_ms
         faults.apply_after(struck, self._answers)
+        faults.mislead(struck, request, response)
         return response
 
     def _dialect(self, version: str) -> Dialect:

@@ -9,6 +9,7 @@ A fault is written `OPERATION:KIND[=VALUE][,NAME=VALUE…]`; `*` is every operat
 * `reset`: the connection breaks before the effect; `reset-after`: the effect took place, the answer is lost
 * `truncate`: half the body, then the connection breaks; `drip=SECONDS`: the body in pieces over that time
 * `hang`: no answer until the client gives up
+* `circle`: a page's nextLink leads back to it; `endless`: to further copies of it, without end
 * `expired-token`: 401 as for an expired token; `revoked-token`: the caller's tokens are revoked for good
 * `skew=SECONDS`: the service's clock is off (may be negative), for this request
 * `stale=SECONDS`: what this request changes is shown in lists only so much later
@@ -21,6 +22,7 @@ only each n-th matching call), `begin` and `end` (seconds since the first reques
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import random
 from collections.abc import Iterable, Sequence
@@ -45,6 +47,8 @@ KINDS = frozenset(
         "truncate",
         "drip",
         "hang",
+        "circle",
+        "endless",
         "expired-token",
         "revoked-token",
         "skew",
@@ -270,6 +274,16 @@ def apply_after(applied: Sequence[Fault], answers: Answers) -> None:
             raise ConnectionLost
         if fault.kind == "status" and fault.after:
             raise refusal(fault, answers)
+
+
+def mislead(applied: Sequence[Fault], request: Request, response: Response) -> None:
+    """Make the link of a page lead nowhere."""
+    for fault in applied:
+        if fault.kind in {"circle", "endless"} and response.body and b'"value"' in response.body:
+            target, _, lap = request.target.partition("&lap=")
+            if fault.kind == "endless":
+                target = f"{target}&lap={int(lap or 0) + 1}"
+            response.body = json.dumps(json.loads(response.body) | {"nextLink": request.base + target}).encode()
 
 
 def list_delay_ms(applied: Sequence[Fault]) -> int:

@@ -240,6 +240,8 @@ class Outbox:
         self._rows = [row for row in erased if row.status is RowStatus.PENDING]
         self._given_up = [failure for failure in self._given_up if erasure.erase(failure[0], user) is failure[0]]
         self._unproven &= {row.key for row in self._rows}
+        if not self._rows:
+            self._end_failure()
 
     def _is_pending(self, row: OutboxRow) -> bool:
         return any(row.key == other.key for other in self._rows)
@@ -286,10 +288,6 @@ class Outbox:
                     self._budget.spend(operation, now)
                     with self._during(row):
                         await self._execute(row)
-                # A proof read that proves nothing is no success: the send that failed before may fail again, and its
-                # pause must go on growing.
-                if not self._is_pending(row) and self._back_off.succeeded():
-                    self._report_failure(None)
             except ServiceError as error:
                 self._failed(row, operation, error)
         return None
@@ -393,8 +391,7 @@ class Outbox:
     def _settle(
         self, row: OutboxRow, status: RowStatus, message: MessageId | None = None, reason: str | None = None
     ) -> None:
-        self._rows = [other for other in self._rows if other.key != row.key]
-        self._unproven.discard(row.key)
+        self._remove(row)
         if message is None:
             message = self._known_target(row)  # it may be deleted now: its tombstone is of our making
         elif isinstance(row.action, SendMessage):
@@ -406,6 +403,20 @@ class Outbox:
         if status is RowStatus.DONE:
             self._log.debug("action.done", action=type(row.action).__name__, key=row.key, message=message)
 
+    def _remove(self, row: OutboxRow) -> None:
+        """Remove a row that nothing more will be done for, for whatever reason."""
+        is_first = bool(self._rows) and self._rows[0].key == row.key
+        self._rows = [other for other in self._rows if other.key != row.key]
+        self._unproven.discard(row.key)
+        # Only the first row is tried. While it stays, as after a proof read that proves nothing for it, its pauses must
+        # go on growing. Once it is gone, what it failed of is no longer true, although perhaps nothing else is sent.
+        if is_first:
+            self._end_failure()
+
+    def _end_failure(self) -> None:
+        if self._back_off.succeeded():
+            self._report_failure(None)
+
     def _drop_old_sent(self, before: int) -> None:
         """Drop old message ids, which the store knows as well: every busy thread holds memory for its own."""
         old = [key for key, message in self._sent.items() if int(message) < before]
@@ -414,8 +425,7 @@ class Outbox:
 
     def _give_up(self, row: OutboxRow, reason: str) -> None:
         """Stop trying a row. It is committed as failed together with its dead letter: see `next_failure`."""
-        self._rows = [other for other in self._rows if other.key != row.key]
-        self._unproven.discard(row.key)
+        self._remove(row)
         message = self._known_target(row)  # it may be deleted now: its tombstone is of our making
         if message is not None:
             self._sent[row.key] = message

@@ -143,3 +143,63 @@ async def test_replies_that_cannot_be_sent_are_said_once_and_once_more_when_they
     assert len(during) == 1
     assert [line["event"] for line in log.lines() if line.get("work") == "send"] == ["trouble.began", "trouble.ended"]
     assert replies == ["logged"] * 3
+
+
+async def test_a_lost_answer_is_no_trouble_any_more_once_a_poll_shows_the_reply(tmp_path: Path) -> None:
+    log = Log()
+    with logging_to(log, format="json"):
+        async with assembled(tmp_path, PLUGIN) as site:
+            await site.say("/log")
+            site.emulator.faults.add(f"send_message:reset-after,times=1,user={site.bot.user}")
+            await site.ann.send_message(site.thread, "/log")
+            await anyio.sleep(60)  # nothing more is sent in the thread
+            ended = log.lines("trouble.ended")
+
+    assert log.lines("send.confirmed_by_reading") == []  # the poll came before the proof read
+    assert [line["work"] for line in ended] == ["send"]
+
+
+@pytest.mark.parametrize("operation", ["list_messages", "send_message", "list_threads"])
+async def test_a_wait_of_a_day_that_the_service_asks_for_is_cut_to_five_minutes_and_said(
+    operation: str, tmp_path: Path
+) -> None:
+    log = Log()
+    with logging_to(log, format="json"):
+        async with assembled(tmp_path, PLUGIN) as site:
+            await site.say("/log")
+            site.emulator.faults.add(f"{operation}:503,retry-after=86400,times=1,user={site.bot.user}")
+            thread = await site.another_thread()
+            await site.ann.send_message(site.thread, "/log")
+            await site.ann.send_message(thread, "/log")
+            await anyio.sleep(400)
+            replies = await site.replies()
+            others = [one.content for one in (await site.ann.list_messages(thread)).messages]
+
+    [line] = log.lines("service.wait_capped")
+    assert (line["asked"], line["seconds"]) == (86400, 300)
+    assert replies == ["logged"] * 2
+    assert "logged" in others
+
+
+@pytest.mark.parametrize("fault", ["circle", "endless"])
+@pytest.mark.parametrize(("operation", "work"), [("list_messages", "read"), ("list_threads", "list threads")])
+async def test_links_of_pages_that_lead_nowhere_fail_the_poll_and_lose_nothing(
+    operation: str, work: str, fault: str, tmp_path: Path
+) -> None:
+    log = Log()
+    with logging_to(log, format="json"):
+        async with assembled(tmp_path, PLUGIN) as site:
+            await site.say("/log")
+            site.emulator.faults.add(f"{operation}:{fault},user={site.bot.user}")
+            await anyio.sleep(60)
+            await site.ann.send_message(site.thread, "/log")
+            await anyio.sleep(60)
+            site.emulator.faults.clear()
+            await anyio.sleep(120)
+            replies = await site.replies()
+
+    said = [(line["event"], line["kind"]) for line in log.lines() if line.get("work") == work]
+    if ("trouble.began", "Throttled") in said:  # before the end of its patience, a walk may use up the quota
+        said.remove(("trouble.began", "Throttled"))
+    assert said == [("trouble.began", "ProtocolError"), ("trouble.ended", "ProtocolError")]
+    assert replies == ["logged"] * 2
