@@ -6,11 +6,13 @@ An action names its thread only if that is not the thread of the event that caus
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Coroutine, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, NewType
+from typing import Final, Literal, NewType, TypeVar
 
 from chatbot.model import MessageId, Participant, ThreadId, UserId
+
+T = TypeVar("T")
 
 ActionKey = NewType("ActionKey", str)
 """The idempotency key of an action, equal in all retries and after restarts; see `action_key`."""
@@ -70,6 +72,27 @@ def expect_identifier(value: object, what: str) -> str:
         msg = f"{what} got a text with half of a surrogate pair, which has no UTF-8 form; remove it"
         raise ValueError(msg)
     return text
+
+
+def expect_result(value: T, what: str) -> T:
+    """Return what a plain function of a plugin returned, if it is a result: a coroutine or a generator has not begun.
+
+    Both are always true, so a filter that returns one would match every event, and nothing of its code would run.
+
+    Args:
+        value: what the function returned.
+        what: the function, for the message: `bot.py:7: the filter is_open`.
+
+    Raises:
+        TypeError: it is no result.
+    """
+    if isinstance(value, Awaitable | Generator | AsyncGenerator):
+        if isinstance(value, Coroutine):
+            value.close()  # Python would warn that it was never awaited, far from here
+        kind = type(value).__name__
+        msg = f"{what} returned a {kind}, which is no result; write a plain function, without `async` and `yield`"
+        raise TypeError(msg)
+    return value
 
 
 def is_encodable(text: str) -> bool:

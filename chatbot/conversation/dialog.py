@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, cast, overload
 
-from chatbot.actions import ActionKey, SendMessage, expect_identifier, expect_text
+from chatbot.actions import ActionKey, SendMessage, expect_identifier, expect_result, expect_text
 from chatbot.conversation.dialog_replay import Replay
 from chatbot.events import MessageReceived
 from chatbot.message_size import check_message
@@ -221,6 +221,9 @@ class Dialog:
         _check_timeout(timeout)
         expect_identifier(question, "ask()")
         written = _source_text(question, sys._getframe(1))
+        if inspect.iscoroutinefunction(validate):
+            msg = "validate= is async; write a plain function, and await what it needs after ask(), or in `talk.run`"
+            raise TypeError(msg)
         if validate is not None and not callable(validate):
             msg = f"validate={validate!r} cannot be called; write a function that takes the answer, such as `int`"
             raise TypeError(msg)
@@ -356,9 +359,10 @@ class Dialog:
     def _checked(
         self, question: str, timeout: timedelta | None, validate: Callable[[str], T], written: str | None
     ) -> T:
+        expect_identifier(question, "ask()")  # choices and words are part of it by now
         answer = self._replay.ask(_message(question, None), timeout, written)
         try:
-            return validate(answer)
+            return expect_result(validate(answer), "validate=")
         except ValueError as error:
             self._replay.reject(complaint(error, validate))
             raise

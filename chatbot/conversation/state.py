@@ -10,7 +10,7 @@ version of a class is one more than its last migration's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NoReturn, TypeAlias, TypeVar, get_args, get_origin
 
@@ -161,6 +161,11 @@ class StateType:
             raise StateError(msg)
         for migrate in self.migrations[version - 1 :]:
             value = migrate(value)
+            if value is None or isinstance(value, Awaitable):
+                msg = (
+                    f"the migration {migrate.__qualname__} returned {type(value).__name__}; return the converted fields"
+                )
+                raise StateError(msg)
         try:
             return self.form.decode(value, self.cls.__name__)
         except CannotStore as error:

@@ -32,6 +32,7 @@ from chatbot.durations import TooLong
 from chatbot.errors import CannotStore, ChatbotError, StateError
 from chatbot.model import Participant, UserId
 from chatbot.normalization import DASHES, INVISIBLE, fold_name, is_blank
+from chatbot.stores.codec import check_utf8
 from chatbot.stores.serialization import Form, check_size, from_json, to_json
 
 
@@ -414,13 +415,15 @@ class TimerPayload:
 
         Raises:
             TypeError: the arguments do not fit the function's parameters.
-            CannotStore: an argument is not of its declared type; the text names the argument.
+            CannotStore: an argument is not of its declared type, or has half of a surrogate pair; the text names it.
         """
         if values.keys() - self.forms.keys() or self.required - values.keys():
             takes = ", ".join(self.forms) or "nothing"
             msg = f"timer {self.function} takes {takes}, but is to be called with {', '.join(values) or 'nothing'}"
             raise TypeError(msg)
         encoded = {name: self.forms[name].encode(value, f"{self.function}.{name}") for name, value in values.items()}
+        for name, form in encoded.items():
+            check_utf8(form, f"{self.function}.{name}")
         return check_size(to_json(encoded), f"what timer {self.function} is to be called with")
 
     def decode(self, stored: str) -> Values:

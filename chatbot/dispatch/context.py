@@ -126,7 +126,7 @@ class Durable:
             ValueError: a datetime without a time zone.
             TimeTooFar: more than 100 years from now. If a handler of a message does not catch it, its text is sent.
             TypeError: the function takes other arguments, or `when` is neither a timedelta nor a datetime.
-            CannotStore: an argument is not of its declared type.
+            CannotStore: an argument is not of its declared type, or has half of a surrogate pair.
         """
         self._check_can_act("later")
         name = qualified_name(timer)

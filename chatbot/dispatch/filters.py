@@ -11,11 +11,14 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
+from chatbot.actions import expect_result
 from chatbot.dispatch.event_view import EventView
-from chatbot.dispatch.source_location import place_of_caller
+from chatbot.dispatch.source_location import place_of, place_of_caller
 from chatbot.errors import PluginError
 from chatbot.events import Event
 from chatbot.model import MessageType, ThreadId, UserId
@@ -69,21 +72,39 @@ def as_filter(value: FilterLike) -> Filter:
     """Return a filter unchanged, or wrap a synchronous predicate.
 
     Raises:
-        TypeError: the value is neither. An async function is rejected, because a coroutine is always true.
+        TypeError: the value is neither. An async function is rejected, because a coroutine is always true; so are a
+            generator function and a class.
     """
     if isinstance(value, Filter):
+        if is_unfinished_function(type(value).match):
+            msg = f"the filter {type(value).__name__} has a match() that is async, or yields; write a plain method"
+            raise TypeError(msg)
         return value
-    if not callable(value):
+    if not callable(value) or isinstance(value, type):
         msg = f"{value!r} is not a filter; use one of chatbot's filters or a function from an event to a bool"
         raise TypeError(msg)
     makers: tuple[object, ...] = (text, regex, from_user, in_thread)
     if value in makers:
         msg = f"{value.__name__} makes filters; call it, as in {value.__name__}(…)"
         raise TypeError(msg)
-    if inspect.iscoroutinefunction(value):
-        msg = f"the filter {value.__name__} is async; a filter is a plain function from an event to a bool"
+    if is_unfinished_function(value):
+        name = name_of_filter(value)
+        msg = f"the filter {name} is async, or yields; a filter is a plain function from an event to a bool"
         raise TypeError(msg)
     return _Predicate(value)
+
+
+def is_unfinished_function(function: object) -> bool:
+    """Return whether calling this gives a coroutine or a generator rather than a result."""
+    called = function if inspect.isroutine(function) or isinstance(function, partial) else type(function).__call__
+    return any(is_such(called) for is_such in (iscoroutinefunction, isgeneratorfunction, isasyncgenfunction))
+
+
+def name_of_filter(function: object) -> str:
+    """Return a name for people: filters may be functions, partial functions and objects that can be called."""
+    while isinstance(function, partial):
+        function = function.func
+    return str(getattr(function, "__name__", None) or type(function).__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +112,13 @@ class _Predicate(Filter):
     predicate: Callable[[Event], bool]
 
     def match(self, view: EventView) -> Found | None:
-        return NOTHING if self.predicate(view.event) else None
+        verdict = self.predicate(view.event)
+        if verdict is True:
+            return NOTHING
+        if verdict is False:
+            return None
+        what = f"{place_of(self.predicate)}: the filter {name_of_filter(self.predicate)}"
+        return NOTHING if expect_result(verdict, what) else None
 
 
 @dataclass(frozen=True, slots=True)

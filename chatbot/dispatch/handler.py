@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from itertools import takewhile
 from typing import Any, Final
 
+from chatbot.actions import expect_result
 from chatbot.conversation.dialog import Dialog
 from chatbot.conversation.schedules import Schedule
 from chatbot.conversation.unit_of_work import CANCEL_WORDS, UnitOfWork
@@ -179,7 +180,14 @@ class Handler:
     def match(self, view: EventView) -> Match | None:
         """Return the arguments of the call, or None if the event does not match."""
         found = self.find(view)
-        return None if found is None else self.bind(view, found)
+        if found is None:
+            return None
+        if found is not NOTHING and not isinstance(found, Mapping):  # a filter may be a class of a plugin
+            what = f"{self.place}: the filter of {self.name}"
+            expect_result(found, what)
+            msg = f"{what} returned {type(found).__name__}; match() returns a dict or None"
+            raise TypeError(msg)
+        return self.bind(view, found)
 
     async def answer(
         self, ctx: Context[Any], match: Match, provider_cache: ProviderCache, unit_of_work: UnitOfWork
@@ -200,6 +208,8 @@ class Handler:
             reply = await chain(ctx, partial(self._proceed, ctx, match, unit_of_work, injector))
         if reply is None or isinstance(reply, str | Pass):
             return reply
+        if isinstance(reply, Coroutine):
+            reply.close()  # Python would warn that it was never awaited, far from here
         msg = f"{self.place}: {self.name} returned {type(reply).__name__}; a handler returns str, None or PASS"
         raise TypeError(msg)
 

@@ -15,10 +15,21 @@ Rules:
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, NewType, TypeAlias, Union, get_args, get_origin
 
 from chatbot.conversation.state import Remembered
 from chatbot.dispatch.argument_types import conversion_for
@@ -45,6 +56,7 @@ class Provider:
         needs: its parameters that other providers supply.
         accepts: the event types of its context; empty if it takes no context.
         is_per_event: whether it is called for every handled event rather than once per bot.
+        is_given: whether its value was given by a test, which may stand in for the type.
     """
 
     function: Function
@@ -52,6 +64,7 @@ class Provider:
     needs: Needs
     accepts: tuple[type[Event], ...]
     is_per_event: bool
+    is_given: bool = False
 
     def with_needed(self) -> Iterator[Provider]:
         """Yield its direct and indirect dependencies and then itself; a provider may appear more than once."""
@@ -113,7 +126,7 @@ class Injector:
 
         Raises:
             StateError: a value that lives as long as the bot is missing, because the dispatcher was not entered.
-            TypeError: a provider returned None, which its annotation does not allow.
+            TypeError: a provider returned something else than its annotation says.
         """
         own: list[Provider] = []
         failure: BaseException | None = None
@@ -210,7 +223,7 @@ def fixed_provider(type: object, value: object) -> Provider:
     async def give() -> object:
         return value
 
-    return Provider(give, type, {}, (), is_per_event=False)
+    return Provider(give, type, {}, (), is_per_event=False, is_given=True)
 
 
 def resolve_providers(functions: Sequence[Function], outer: Scope, fixed: Collection[object] = ()) -> Scope:
@@ -297,13 +310,47 @@ async def _make(
 
 
 def _checked(provider: Provider, value: Any) -> Any:
-    """Return the value of a provider, and reject None unless its annotation allows it."""
-    if value is None and type(None) not in get_args(provider.makes):
-        function = provider.function
-        does = "yields" if inspect.isasyncgenfunction(function) else "returns"
-        msg = (
-            f"{place_of(function)}: provider {name_of(function)} {does} None instead of {type_name(provider.makes)};"
-            f" is there a `{does[:-1]}` missing, or a value behind it?"
-        )
-        raise TypeError(msg)
-    return value
+    """Return the value of a provider, and reject one that is not of the type that its annotation promises."""
+    if _fits(value, provider.makes) or (provider.is_given and value is not None):
+        return value
+    if isinstance(value, Coroutine):
+        value.close()  # Python would warn that it was never awaited, far from here
+    function = provider.function
+    does = "yields" if inspect.isasyncgenfunction(function) else "returns"
+    what = "None" if value is None else f"a {type(value).__qualname__}"
+    remedy = (
+        f"is there a `{does[:-1]}` missing, or a value behind it?"
+        if value is None
+        else "is there an `await` missing?"
+        if isinstance(value, Awaitable)
+        else "correct the annotation or the value"
+    )
+    msg = (
+        f"{place_of(function)}: provider {name_of(function)} {does} {what} instead of {type_name(provider.makes)};"
+        f" {remedy}"
+    )
+    raise TypeError(msg)
+
+
+def _fits(value: object, wanted: Any) -> bool:
+    """Return whether a value is of a type, as far as that can be told without looking into the value."""
+    if wanted is None or wanted is type(None):
+        return value is None
+    while isinstance(wanted, NewType):
+        wanted = wanted.__supertype__
+    origin, arguments = get_origin(wanted), get_args(wanted)
+    if origin is Annotated:
+        return _fits(value, arguments[0])
+    if origin in (Union, UnionType):
+        return any(_fits(value, argument) for argument in arguments)
+    kind = origin or wanted
+    if value is None or not isinstance(kind, type):
+        return value is not None
+    try:
+        return isinstance(value, _WIDER.get(kind, kind))
+    except TypeError:  # a protocol that is for type checkers only
+        return True
+
+
+_WIDER: Mapping[type, tuple[type, ...]] = {float: (float, int), complex: (complex, float, int)}
+"""Types whose annotation also allows others."""

@@ -238,12 +238,17 @@ def test_words_for_cancelling_are_several_texts() -> None:
         Plugin("wrong", cancel_words="stop")
 
 
+async def looks_up(answer: str) -> int:
+    return 7
+
+
 @pytest.mark.virtual_time
 @pytest.mark.parametrize(
     ("question", "problem"),
     [
         ({"timeout": 5}, r"timeout=5 is not a time; write timeout=timedelta\(seconds=60\)"),
         ({"validate": 42}, "validate=42 cannot be called; write a function"),
+        ({"validate": looks_up}, "validate= is async; write a plain function"),
         ({"choices": []}, r"there is nothing to choose from in 'Which\?': choices= is empty"),
     ],
 )

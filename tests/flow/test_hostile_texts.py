@@ -5,13 +5,13 @@ from __future__ import annotations
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
 import pytest
 
-from chatbot import Context, Dialog, Plugin, State
+from chatbot import Context, Dialog, Plugin, State, TimerFired
 from chatbot.testing import chat
 from tests.support.failures import ONCE, STILL_HERE, chat_with_failures
 
@@ -124,6 +124,53 @@ async def test_half_an_emoji_in_a_question_is_refused_as_its_answer_belongs_to_i
         assert room.replies == [STILL_HERE]
         (letter,) = room.dead_letters
         assert letter.error.startswith("ValueError: ask() got a text with half of a surrogate pair")
+
+
+async def test_half_an_emoji_in_the_arguments_of_a_timer_is_refused_where_it_is_set() -> None:
+    plugin = Plugin("p")
+
+    @plugin.timer
+    async def ring(ctx: Context[TimerFired], text: str, more: list[Kept] | None = None) -> str:
+        return text
+
+    @plugin.command("later", retry=ONCE)
+    async def later(ctx: Context) -> None:
+        await ctx.later(timedelta(seconds=1), ring, text=BAD)
+
+    @plugin.command("deep", retry=ONCE)
+    async def deep(ctx: Context) -> None:
+        await ctx.later(timedelta(seconds=1), ring, text="", more=[Kept(BAD)])
+
+    @plugin.command("talk", retry=ONCE)
+    async def talk(talk: Dialog) -> None:
+        await talk.later(timedelta(seconds=1), ring, text=BAD)
+
+    async with chat_with_failures(plugin) as room:
+        await room.user("Ann").says("/later", "/deep", "/talk")
+        await room.advance(minutes=1)
+
+        assert room.replies == []
+        letters = room.dead_letters
+        assert [letter.handler.rpartition(".")[2] for letter in letters] == ["later", "deep", "talk"]
+        assert all("ring.text has half" in letter.error or "ring.more" in letter.error for letter in letters)
+
+
+@pytest.mark.parametrize("kind", ["choices", "confirm"])
+async def test_half_an_emoji_in_what_can_be_answered_is_refused_like_one_in_the_question(kind: str) -> None:
+    plugin = Plugin("p")
+
+    @plugin.command("ask", retry=ONCE)
+    async def ask(talk: Dialog) -> None:
+        if kind == "choices":
+            await talk.ask("Which?", choices=["one", BAD])
+        else:
+            await talk.confirm("Well?", yes=[BAD])
+
+    async with chat_with_failures(plugin) as room:
+        await room.user("Ann").says("/ask")
+
+        (letter,) = room.dead_letters
+        assert "half of a surrogate pair" in letter.error
 
 
 Call = Callable[[Any], Awaitable[object]]

@@ -261,6 +261,23 @@ def test_a_value_of_a_newer_version_is_not_touched() -> None:
         kind(State[Basket]).load('{"v":3,"value":{}}')
 
 
+@dataclass(frozen=True)
+class Forgetful:
+    """Its migration forgets to return what it has made."""
+
+    note: str = ""
+
+    @migration(from_version=1)
+    @staticmethod
+    def rename(stored: dict[str, Any]) -> dict[str, Any]:  # type: ignore[return]
+        stored["note"] = stored.pop("text")
+
+
+def test_a_migration_that_returns_nothing_is_named() -> None:
+    with pytest.raises(StateError, match=r"the migration Forgetful\.rename returned NoneType; return the converted"):
+        kind(State[Forgetful]).load('{"v":1,"value":{"text":"x"}}')
+
+
 def test_a_missing_migration_is_refused_at_load() -> None:
     with pytest.raises(TypeError, match=r"Gap has migrations from versions 2; write one from each version"):
         state_type_of(State[Gap])

@@ -1,4 +1,6 @@
 import re
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -145,3 +147,39 @@ def test_filters_are_values_that_tell_what_they_are() -> None:
     assert isinstance(mentioned, Filter)
     assert repr(mentioned) == "mentioned"
     assert regex("a") == regex("a")
+
+
+async def looks_up(event: Event) -> bool:
+    return True
+
+
+def yields(event: Event) -> Iterator[bool]:
+    yield False
+
+
+class Asynchronous:
+    async def __call__(self, event: Event) -> bool:
+        return True
+
+
+class AsyncFilter(Filter):
+    async def match(self, view: EventView) -> dict[str, str | None]:  # type: ignore[override]
+        return {}
+
+
+@pytest.mark.parametrize("value", [looks_up, partial(looks_up), yields, Asynchronous(), AsyncFilter(), bool])
+def test_what_gives_no_verdict_is_refused_where_a_filter_is_wanted(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"filter"):
+        as_filter(value)
+
+
+@pytest.mark.parametrize("wrong", [lambda event: looks_up(event), lambda event: yields(event)])
+def test_a_verdict_that_is_always_true_as_it_has_not_begun_is_an_error(wrong: Any) -> None:
+    for wanted in (as_filter(wrong), ~as_filter(wrong), mentioned | wrong):
+        with pytest.raises(TypeError, match=r"test_filters\.py:\d+: the filter .* returned a (coroutine|generator)"):
+            wanted.match(EventView(said("x"), BOT))
+
+
+@pytest.mark.parametrize("verdict", [True, 1, "x", re.compile("x").search("x")])
+def test_what_is_true_is_a_match(verdict: Any) -> None:
+    assert matches(lambda event: verdict, said("x"))

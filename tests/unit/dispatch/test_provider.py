@@ -1,6 +1,6 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, NewType, Protocol
 
 import pytest
 
@@ -371,3 +371,69 @@ def test_what_nobody_provides_is_refused() -> None:
     async def show(ctx: Context, shop: Shop) -> None: ...
 
     assert refused(plugin).startswith("parameter 'shop' of show is Shop, which nothing can fill;")
+
+
+async def _coroutine() -> Shop:
+    return Shop()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "value"),
+    [
+        (Shop, lambda: Basket),
+        (Shop, lambda: "shop"),
+        (Shop | None, lambda: 7),
+        (list[Shop], lambda: (Shop(),)),
+        (Annotated[Shop, "x"], dict),
+        (NewType("Own", Shop), lambda: 1.0),
+        (Callable[[], int], lambda: 1),
+        (Shop, _coroutine),
+    ],
+)
+async def test_a_provider_that_makes_something_else_than_it_says_is_named(wanted: Any, value: Any) -> None:
+    plugin = Plugin("a")
+
+    async def make(ctx: Context) -> Any:
+        return value()
+
+    async def look(ctx: Context, thing: Any) -> str:
+        return "looked"
+
+    make.__annotations__["return"] = look.__annotations__["thing"] = wanted
+    plugin.provide(make)
+    plugin.command("look")(look)
+
+    with pytest.raises(TypeError, match=r"test_provider\.py:\d+: provider make returns a .* instead of "):
+        await talk("/look").into(plugin)
+
+
+class Sells(Protocol):
+    def sell(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("wanted", "value"),
+    [
+        (Shop | None, None),
+        (list[Shop], []),
+        (Mapping[str, Shop], {}),
+        (Sells, Shop()),
+        (Callable[[], int], len),
+        (NewType("Own", Shop), Shop()),
+        (Annotated[Shop, "x"], Shop()),
+    ],
+)
+async def test_what_a_provider_says_is_read_as_type_checkers_read_it(wanted: Any, value: Any) -> None:
+    plugin = Plugin("a")
+
+    async def make(ctx: Context) -> Any:
+        return value
+
+    async def look(ctx: Context, thing: Any) -> str:
+        return "looked"
+
+    make.__annotations__["return"] = look.__annotations__["thing"] = wanted
+    plugin.provide(make)
+    plugin.command("look")(look)
+
+    assert (await talk("/look").into(plugin)).replies == ["looked"]
