@@ -20,7 +20,7 @@ from chatbot.conversation.dialog import Dialog
 from chatbot.conversation.schedules import Cron, Every, Schedule
 from chatbot.dispatch.context import Context
 from chatbot.dispatch.error_handler import ErrorHandler, check_errors, prepare_error_handler
-from chatbot.dispatch.filters import Filter, FilterLike, as_filter
+from chatbot.dispatch.filters import Filter, FilterLike, as_filter, name_of_filter
 from chatbot.dispatch.handler import BOT_TIMEOUT, Handler, Options, PluginScope, Registration, prepare
 from chatbot.dispatch.middleware import Middleware, Proceed, prepare_layer
 from chatbot.dispatch.outcome import Ack, Reply, Retry
@@ -123,8 +123,8 @@ def validate_filter(filter: FilterLike | None, place: str) -> Filter | None:
     """
     if inspect.iscoroutinefunction(filter):
         msg = (
-            f"{place}: {filter.__name__} is used as a filter, but it is async: a handler's decorator needs"
-            " its parentheses, as in @plugin.message(), and a filter is a plain function from an event to a bool"
+            f"{place}: {name_of_filter(filter)} is used as a filter, but it is async: a handler's decorator"
+            " needs its parentheses, as in @plugin.message(), and a filter is a plain function from an event to a bool"
         )
         raise PluginError(msg)
     try:

@@ -15,8 +15,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import anyio.to_thread
-
 from chatbot.conversation import journal
 from chatbot.conversation.conversations import SCHEDULE
 from chatbot.conversation.journal import JournalStep
@@ -30,6 +28,7 @@ from chatbot.events import ActionFailed
 from chatbot.plugin import Plugin
 from chatbot.stores.base import Store
 from chatbot.stores.records import DeadLetter, DialogRecord, StateKey, StoredState, TimerRecord
+from chatbot.worker_threads import run_in_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +68,12 @@ async def incompatibilities(store: Store, plugins: Mapping[str, Sequence[Plugin]
     for record in await store.bots():
         if record.name not in plugins:
             continue
-        registry = await anyio.to_thread.run_sync(_registry, plugins[record.name])
+        registry = await run_in_thread(_registry, plugins[record.name])
         timers, dialogs = await store.timers(record.user), await store.dialogs(record.user)
         letters = await store.dead_letters(record.user)
         states = [(state, await store.states(record.user, state.name)) for state in _states_of(registry)]
         if timers or dialogs or letters or states:  # in a thread: there may be many thousands, and files are read
-            found += await anyio.to_thread.run_sync(_compare, record.name, registry, timers, dialogs, letters, states)
+            found += await run_in_thread(_compare, record.name, registry, timers, dialogs, letters, states)
     return found
 
 

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
-import anyio.to_thread
 from anyio.abc import SocketAttribute, SocketListener, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from chatbot.errors import ChatbotError, ConfigError, ServiceError, StateError, StoreError, UnknownName
 from chatbot.runtime.run_directory import ControlDirectory
+from chatbot.worker_threads import run_in_thread
 
 ANSWER_TIMEOUT_SECONDS: Final = 60.0
 
@@ -179,7 +179,7 @@ async def listening(
         audit: says which requests are logged, with who made them.
     """
     try:
-        listener, address = await anyio.to_thread.run_sync(_open, control, config)
+        listener, address = await run_in_thread(_open, control, config)
     except (OSError, StoreError) as error:
         import structlog
 
@@ -193,7 +193,7 @@ async def listening(
             group.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(_close, control, address)
+            await run_in_thread(_close, control, address)
 
 
 def _open(control: ControlDirectory, config: Path) -> tuple[socket.socket, Address]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import anyio.to_thread
 import structlog
 
 from chatbot.bot import Bot
 from chatbot.errors import Forbidden, NotFound
 from chatbot.model import Participant, ThreadId
 from chatbot.runtime.run_directory import ControlDirectory
+from chatbot.worker_threads import run_in_thread
 
 TOPIC: Final = "Lobby"
 _NOTES: Final = "lobby"
@@ -27,7 +27,7 @@ async def open_lobby(bots: Sequence[Bot], control: ControlDirectory, resource: s
         control: stores the lobby and who was added.
         resource: each resource has its own lobby.
     """
-    notes = (await anyio.to_thread.run_sync(control.read_facts, _NOTES)).get(resource, {})
+    notes = (await run_in_thread(control.read_facts, _NOTES)).get(resource, {})
     thread, known = notes.get("thread"), set(notes.get("bots", ()))
     people = [Participant(bot.user, bot.context.display_name) for bot in bots]
     if thread is None or not await _is_there(bots[0], thread):
@@ -37,7 +37,7 @@ async def open_lobby(bots: Sequence[Bot], control: ControlDirectory, resource: s
     elif newcomers := [person for person in people if person.user not in known]:
         await bots[0].context.service.add_participants(thread, newcomers)
     facts: dict[str, Any] = {resource: {"thread": thread, "bots": [bot.user for bot in bots]}}
-    await anyio.to_thread.run_sync(control.write_facts, _NOTES, facts)
+    await run_in_thread(control.write_facts, _NOTES, facts)
     return ThreadId(thread)
 
 

@@ -22,7 +22,6 @@ from typing import Any, Final, Self
 import anyio
 import anyio.from_thread
 import anyio.lowlevel
-import anyio.to_thread
 import structlog
 
 from chatbot.bot import Bot
@@ -39,6 +38,7 @@ from chatbot.runtime.status_server import StatusServer
 from chatbot.runtime.supervisor import Supervisor
 from chatbot.runtime.systemd import SystemdNotifier
 from chatbot.runtime.watchdog import place_of
+from chatbot.worker_threads import run_in_thread
 
 LIVE: Final = ("log", "drain_timeout", "retention", "server", "reload", "allow_new_users")
 """Settings of the whole process that can change while it runs."""
@@ -268,12 +268,12 @@ class Reloader:
 
     async def _watch_linked(self) -> None:
         while True:
-            linked = await anyio.to_thread.run_sync(self._sources.linked_directories)
+            linked = await run_in_thread(self._sources.linked_directories)
             reloaded = self._reloaded
             async with anyio.create_task_group() as group:
                 if linked:
                     group.start_soon(self._watch_directories, linked)
-                while linked == await anyio.to_thread.run_sync(self._sources.linked_directories):
+                while linked == await run_in_thread(self._sources.linked_directories):
                     await reloaded.wait()
                     reloaded = self._reloaded
                 group.cancel_scope.cancel()
@@ -342,7 +342,7 @@ class Reloader:
 
     async def _reload(self, *, is_forced: bool, are_new_users_allowed: bool) -> Outcome:
         runtime = self._runtime
-        new = await anyio.to_thread.run_sync(self._read)
+        new = await run_in_thread(self._read)
         changes = Changes.between(runtime.config, new)
         config = changes.applied_to(runtime.config, new)
         recreated = {*changes.added, *changes.restarted}

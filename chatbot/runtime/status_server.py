@@ -21,7 +21,6 @@ from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
-import anyio.to_thread
 import structlog
 import uvicorn
 from anyio.from_thread import start_blocking_portal
@@ -39,6 +38,7 @@ from chatbot.errors import StateError
 from chatbot.runtime.observe.metrics import CONTENT_TYPE, render
 from chatbot.runtime.observe.status import StatusMonitor, as_json
 from chatbot.service.endpoint import is_loopback
+from chatbot.worker_threads import run_in_thread
 
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ def pages(status_monitor: StatusMonitor) -> Starlette:
             found = await loop.call(status_monitor.read_status, SCRAPE_SECONDS)
         except TimeoutError:
             return _no_answer(status_monitor)
-        text = await anyio.to_thread.run_sync(render, found)
+        text = await run_in_thread(render, found)
         return Response(text, headers={**_UNCACHED, "Content-Type": CONTENT_TYPE})
 
     endpoints = (healthz, readyz, status, metrics)
@@ -337,15 +337,15 @@ class StatusServer:
 async def _in_a_thread(serving: AbstractAsyncContextManager[str]) -> AsyncIterator[str]:
     """Run a context manager on the event loop of its own thread, which lives as long as the block."""
     thread = start_blocking_portal("asyncio", name="chatbot-status-pages")
-    portal = await anyio.to_thread.run_sync(thread.__enter__)
+    portal = await run_in_thread(thread.__enter__)
     try:
         inside = portal.wrap_async_context_manager(serving)
-        address = await anyio.to_thread.run_sync(inside.__enter__)
+        address = await run_in_thread(inside.__enter__)
         try:
             yield address
         finally:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(inside.__exit__, None, None, None)
+                await run_in_thread(inside.__exit__, None, None, None)
     finally:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(thread.__exit__, None, None, None)
+            await run_in_thread(thread.__exit__, None, None, None)

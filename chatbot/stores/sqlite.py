@@ -26,6 +26,7 @@ from chatbot.stores.sqlite_file import CHECKPOINT_SECONDS, SqliteFile, StoreLock
 from chatbot.stores.statements import statements
 from chatbot.stores.writer import Job, Writer
 from chatbot.stores.writes import RenameBot, SaveBot, Write
+from chatbot.worker_threads import run_in_thread
 
 T = TypeVar("T")
 
@@ -63,16 +64,16 @@ class SqliteStore(SqlStore):
             StoreError: the file cannot be used.
         """
         async with AsyncExitStack() as exits:
-            await anyio.to_thread.run_sync(self._file.find)
+            await run_in_thread(self._file.find)
             lock, transactions = StoreLock(self._file.path), self._transactions
-            await anyio.to_thread.run_sync(lock.acquire)
+            await run_in_thread(lock.acquire)
             exits.push_async_callback(_shielded, lock.release)
-            self._last = await anyio.to_thread.run_sync(transactions.open)
+            self._last = await run_in_thread(transactions.open)
             exits.push_async_callback(_shielded, transactions.close)
             readers = _Readers(self._file)
             exits.push_async_callback(readers.close)
             writer = Writer(transactions.write)
-            await anyio.to_thread.run_sync(writer.start)
+            await run_in_thread(writer.start)
             exits.push_async_callback(writer.close)
             self._exits = exits.pop_all()
         self._writer, self._readers = writer, readers
@@ -120,7 +121,7 @@ class SqliteStore(SqlStore):
         person = UserId(codec.text(user, "user"))
         # The plan is created inside the job: the writer repeats a job if another one of its group fails.
         changed = await writer.submit(lambda connection: run(connection, queries.forget(person)))
-        await anyio.to_thread.run_sync(self._file.empty_log)
+        await run_in_thread(self._file.empty_log)
         return changed
 
     def _open_writer(self) -> Writer:
@@ -263,7 +264,7 @@ class _Readers:
         with anyio.CancelScope(shield=True):
             for _ in range(READERS):
                 await self._limiter.acquire_on_behalf_of(object())
-            await anyio.to_thread.run_sync(self._close)
+            await run_in_thread(self._close)
 
     def _close(self) -> None:
         while self._idle:
@@ -287,4 +288,4 @@ class _Readers:
 async def _shielded(work: Callable[[], None]) -> None:
     """Run a blocking function to completion, even if the task is cancelled."""
     with anyio.CancelScope(shield=True):
-        await anyio.to_thread.run_sync(work)
+        await run_in_thread(work)

@@ -15,9 +15,9 @@ from typing import Any, Final, Generic, TypeVar
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 
 from chatbot.stores import rows
+from chatbot.worker_threads import run_in_thread
 
 T = TypeVar("T")
 
@@ -112,7 +112,7 @@ class Writer:
         self._is_closing = True
         self._queue.put(None)
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._thread.join)
+            await run_in_thread(self._thread.join)
 
     def _run(self) -> None:
         is_last = False

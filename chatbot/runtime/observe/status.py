@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
-import anyio.to_thread
 import structlog
 
 from chatbot.bot import Bot
@@ -26,6 +25,7 @@ from chatbot.runtime.watchdog import LoopWatchdog
 from chatbot.stores.base import Store
 from chatbot.stores.records import Attempt
 from chatbot.stores.writes import BeginAttempt, EndAttempt
+from chatbot.worker_threads import run_in_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +242,7 @@ class StatusMonitor:
             endpoint=self._connection.endpoint,
             is_emulator=self._connection.is_emulator,
             tasks=len(anyio.get_running_tasks()),
-            memory=await anyio.to_thread.run_sync(_resident_bytes),
+            memory=await run_in_thread(_resident_bytes),
             bots=tuple(bots),
             unready=await self.unready(),
             reloaded=self.last_reload.reloaded,
