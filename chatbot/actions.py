@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaita
 from dataclasses import dataclass, field
 from typing import Final, Literal, NewType, TypeVar
 
+from chatbot.message_size import MAX_TEXT_BYTES
 from chatbot.model import MessageId, Participant, ThreadId, UserId
 
 T = TypeVar("T")
@@ -131,10 +132,15 @@ async def make_pieces_encodable(source: AsyncIterable[str], handler: str) -> Asy
 
     Raises:
         TypeError: a piece is not a `str`.
+        ValueError: the text is too long.
     """
-    half = ""
+    half, length = "", 0
     async for piece in source:
         text, half = half + expect_text(piece, "stream()"), ""
+        length += len(text)
+        if length > MAX_TEXT_BYTES:
+            msg = f"stream() got a text of more than {MAX_TEXT_BYTES:,} bytes; does its source not end?"
+            raise ValueError(msg)
         if text and _HIGH_SURROGATE[0] <= text[-1] <= _HIGH_SURROGATE[1]:
             text, half = text[:-1], text[-1]
         if text:

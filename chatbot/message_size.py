@@ -1,4 +1,4 @@
-"""Message size limits, and splitting of longer texts at natural boundaries. Performs no I/O.
+"""Limits of messages and of their number, and splitting of longer texts at natural boundaries. Performs no I/O.
 
 Only plain text is split. A part of an HTML message or of a JSON text (a card) is useless, so these are rejected.
 """
@@ -18,6 +18,12 @@ MAX_TOTAL_BYTES: Final = 28_000
 MAX_METADATA_BYTES: Final = 20_000
 """Maximum UTF-8 bytes of metadata. It leaves room for content, as each piece of a split text carries the metadata."""
 
+MAX_TEXT_BYTES: Final = 1_048_576
+"""Maximum UTF-8 bytes of a text that is sent in pieces; the service takes 30 messages a minute in a thread."""
+
+MAX_ACTIONS: Final = 1_000
+"""Maximum number of actions of one event in one thread, which the service takes half an hour for; more is a mistake."""
+
 _BOUNDARIES: Final = ("\n\n", "\n", ". ", " ")
 
 
@@ -28,8 +34,8 @@ def split(text: str, limit: int = MAX_MESSAGE_BYTES) -> list[str]:
     """
     pieces: list[str] = []
     rest = text
-    while len(rest.encode()) > limit:
-        head = rest.encode()[:limit].decode(errors="ignore")
+    while len(rest) > limit or len(rest.encode()) > limit:
+        head = rest[:limit].encode()[:limit].decode(errors="ignore")
         cut = _cut(head)
         piece = rest[:cut].rstrip()
         if piece:
@@ -65,12 +71,36 @@ def check_message(call: str, content: str, metadata: Mapping[str, str] | None = 
         msg = f"{call} got metadata of {beside:,} bytes; a message takes at most {MAX_METADATA_BYTES:,}"
         raise ValueError(msg)
     limit = min(MAX_MESSAGE_BYTES, MAX_TOTAL_BYTES - beside)
-    size = _size(content)
+    size = check_text(call, content)
     if size > limit and (is_html or _is_json(content)):
         kind = "html" if is_html else "JSON text"
         msg = (
             f"{call} got {kind} of {size:,} bytes; a message takes at most {limit:,}, and {kind} is never cut in pieces"
         )
+        raise ValueError(msg)
+
+
+def check_text(call: str, content: str) -> int:
+    """Return the UTF-8 bytes of a text that may be sent in pieces.
+
+    Raises:
+        ValueError: it is too large.
+    """
+    size = len(content) if len(content) > MAX_TEXT_BYTES else _size(content)
+    if size > MAX_TEXT_BYTES:
+        msg = f"{call} got a text of {size:,} bytes or more; it takes at most {MAX_TEXT_BYTES:,}: shorten it"
+        raise ValueError(msg)
+    return size
+
+
+def check_count(actions: int) -> None:
+    """Check that a handler may do one thing more in a thread.
+
+    Raises:
+        ValueError: it has done too much; perhaps in a loop that does not end.
+    """
+    if actions >= MAX_ACTIONS:
+        msg = f"more than {MAX_ACTIONS:,} actions for one event in one thread; does a loop not end?"
         raise ValueError(msg)
 
 
@@ -80,6 +110,7 @@ def pieces_of_edit(call: str, content: str, pieces: int) -> list[str]:
     Raises:
         ValueError: the text needs more pieces than were sent; the text of the error states size and limit.
     """
+    check_text(call, content)
     parts = split(content)
     if len(parts) > pieces or (len(parts) > 1 and _is_json(content)):
         room = f"{MAX_MESSAGE_BYTES:,}" if pieces == 1 else f"{pieces} times {MAX_MESSAGE_BYTES:,}"

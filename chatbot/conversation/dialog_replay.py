@@ -17,6 +17,7 @@ from chatbot.conversation.idempotency import perform, refuse_inside_effect, resu
 from chatbot.conversation.journal import Entry, JournalStep
 from chatbot.durations import LONGEST
 from chatbot.errors import DialogCancelled, DialogDiverged, DialogTimeout
+from chatbot.message_size import check_count
 from chatbot.model import Participant, TimerId, UserId
 from chatbot.stores.records import DialogRecord, TimerRecord
 from chatbot.stores.serialization import check_size, form_of, to_json
@@ -120,6 +121,7 @@ class Replay:
         index = self._index
         self._take_step(JournalStep.SAID, action.thread or "")
         if index > journal.last_boundary(self.entries):
+            check_count(len(self.keyed_actions))
             self._add_action(index, action)
         return self._key(index)
 

@@ -21,6 +21,7 @@ from chatbot.conversation.journal import Entry, JournalStep
 from chatbot.conversation.state import Remembered, StateType, person_of
 from chatbot.errors import DialogCancelled, DialogTimeout, StateError, TimeTooFar
 from chatbot.events import DialogTimedOut, Event, MessageReceived, ThreadEvent
+from chatbot.message_size import check_count
 from chatbot.stores.erasure import NOBODY
 from chatbot.stores.records import DialogRecord, StateKey, StoredState, TimerRecord
 from chatbot.stores.serialization import check_size, from_json, to_json
@@ -87,6 +88,7 @@ class UnitOfWork:
         self._now_ms = int(event.occurred_on.timestamp() * 1000) if now_ms is None else now_ms
         self._opened: dict[StateKey, _Opened] = {}
         self._writes: list[Write] = []
+        self._timers = 0
 
     @property
     def now(self) -> datetime:
@@ -117,6 +119,8 @@ class UnitOfWork:
         if not isinstance(event, ThreadEvent):
             msg = f"a timer needs a thread, and {type(event).__name__} happens in none; use @plugin.every or cron"
             raise StateError(msg)
+        check_count(self._timers)
+        self._timers += 1
         due_ms = int(due.timestamp() * 1000)
         self._writes.append(SetTimer(TimerRecord(id, handler, due_ms, event.thread, payload, person_of(event))))
 

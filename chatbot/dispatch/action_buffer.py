@@ -11,8 +11,8 @@ from chatbot.actions import Action, ActionKey, EditMessage, KeyedAction, SendMes
 from chatbot.conversation.unit_of_work import UnitOfWork
 from chatbot.dispatch.event_view import EventView
 from chatbot.dispatch.live import LiveChannel, NoLiveChannel
-from chatbot.message_size import split, split_message
-from chatbot.model import MessageId
+from chatbot.message_size import check_count, split, split_message
+from chatbot.model import MessageId, ThreadId
 
 HandlerScope = Callable[[str], AbstractContextManager[object]]
 """Makes a context manager that is entered while the handler of this name runs, such as a span."""
@@ -46,6 +46,7 @@ class ActionBuffer:
     live: LiveChannel = field(default_factory=NoLiveChannel)
     handler_scope: HandlerScope = no_handler_scope
     _ordinals: dict[str, int] = field(default_factory=dict)
+    _counts: dict[ThreadId | None, int] = field(default_factory=dict)
 
     def next_key(self, handler: str) -> ActionKey:
         """Return the key of a handler's next action; a handler that runs twice for one event goes on counting."""
@@ -61,7 +62,15 @@ class ActionBuffer:
         return key
 
     def put(self, key: ActionKey, action: Action, *, pieces: int = 1) -> None:
-        """Add an action under a given key."""
+        """Add an action under a given key.
+
+        Raises:
+            ValueError: there are too many.
+        """
+        thread = getattr(action, "thread", None)  # None is that of the event
+        counted = self._counts.get(thread, 0)
+        check_count(counted)
+        self._counts[thread] = counted + 1
         self.keyed_actions.append(KeyedAction(key, action, pieces))
 
     async def pieces(self, message: MessageId | ActionKey) -> int:

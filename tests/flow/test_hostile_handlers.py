@@ -510,3 +510,81 @@ async def test_a_stream_whose_event_is_buried_says_that_it_breaks_off() -> None:
 
         assert room.replies == ["The answer is 42"]
         assert await store.dead_letters(room.bot.user) == []
+
+
+async def replies_without_end(ctx: Context) -> None:
+    while True:
+        await ctx.reply("more")
+
+
+async def sets_timers_without_end(ctx: Context) -> None:
+    while True:
+        await ctx.later(timedelta(days=1), ring)
+
+
+async def streams_without_end(ctx: Context) -> None:
+    async def words() -> AsyncIterator[str]:
+        while True:
+            yield "word " * 100
+
+    await ctx.stream(words())
+
+
+async def replies_with_a_book(ctx: Context) -> None:
+    await ctx.reply("x" * 50_000_000)
+
+
+async def edits_to_a_book(ctx: Context) -> None:
+    await (await ctx.reply("x")).edit("x" * 50_000_000)
+
+
+async def ring(ctx: Context[TimerFired]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "much",
+    [
+        replies_without_end,
+        sets_timers_without_end,
+        streams_without_end,
+        replies_with_a_book,
+        edits_to_a_book,
+    ],
+)
+async def test_what_is_too_much_for_a_thread_is_the_handlers_failure(
+    much: Callable[[Context], Awaitable[None]],
+) -> None:
+    plugin, store = Plugin("hostile"), MemoryStore()
+    plugin.timer(ring)
+
+    @plugin.command("x", retry=ONCE)
+    async def x(ctx: Context) -> None:
+        await much(ctx)
+
+    @plugin.message()
+    async def others(ctx: Context) -> str:
+        return "still here"
+
+    async with chat(plugin, store=store, raise_failures=False) as room:
+        await room.user("Ann").says("/x", "next")
+
+        assert room.replies[-1] == "still here"
+        (letter,) = await store.dead_letters(room.bot.user)
+        assert letter.handler.endswith("x")
+        assert letter.error.startswith("ValueError: ")
+
+
+async def test_a_dialog_that_says_things_without_end_is_its_failure() -> None:
+    plugin, store = Plugin("hostile"), MemoryStore()
+
+    @plugin.command("x", retry=ONCE)
+    async def x(talk: Dialog) -> None:
+        while True:
+            await talk.say("more")
+
+    async with chat(plugin, store=store, raise_failures=False) as room:
+        await room.user("Ann").says("/x")
+
+        assert room.replies == []
+        (letter,) = await store.dead_letters(room.bot.user)
+        assert letter.error.startswith("ValueError: more than 1,000 actions")
