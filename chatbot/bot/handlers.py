@@ -54,7 +54,7 @@ class _Generation:
         Errors before `ready` is set are raised by `start`; later errors are raised here.
         """
         try:
-            await self.dispatcher.author_code.run(self._serve(), self)
+            await self.dispatcher.author_code.run(self._serve(), self, is_shared=True)
         except Exception as error:
             if self.ready.is_set():
                 raise

@@ -135,6 +135,7 @@ def run(
                     sources=sources,
                     read=read,
                     configure_log=reconfigure_log,
+                    restore_log=log.restore,
                     forced_exit=forced_exit,
                     on_ready=_ready(settings, resolve_format(wanted, sys.stderr)),
                     is_once=once,

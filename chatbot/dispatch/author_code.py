@@ -29,6 +29,7 @@ from asyncio.tasks import _enter_task, _leave_task  # documented, for those who 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import asynccontextmanager
 from contextvars import Context, copy_context
+from functools import partial
 from sys import getrefcount
 from typing import Any, Final, NamedTuple, ParamSpec, Protocol, Self, TypeVar
 from weakref import getweakrefcount
@@ -136,6 +137,7 @@ class AuthorCode:
         *,
         timeout: float | None = None,
         limits: RunLimits | None = None,
+        is_shared: bool = False,
     ) -> T:
         """Await code of a plugin.
 
@@ -144,6 +146,8 @@ class AuthorCode:
             owner: The function that it belongs to.
             timeout: Maximum seconds.
             limits: Callbacks about its progress.
+            is_shared: All events depend on its task, so code of other events cannot cancel it where the event loop
+                protects tasks.
 
         Raises:
             TimeoutError: It exceeded the timeout and was stopped.
@@ -152,9 +156,9 @@ class AuthorCode:
             Exception: Any exception that it raised itself.
         """
         spare = self._spare
-        if spare is None or not spare.is_parked or spare.handed_over.done():
+        if is_shared or spare is None or not spare.is_parked or spare.handed_over.done():
             running = RunningCode(owner, timeout, limits)
-            running.start(code)
+            running.start(code, is_shared=is_shared)
             if spare is None or spare.task.done():
                 self._spare = SpareTask() if self._entered else None
         else:
@@ -285,9 +289,10 @@ class RunningCode:
             if limits is not None:
                 limits.on_started(self)
 
-    def start(self, code: Coroutine[Any, Any, Any]) -> None:
+    def start(self, code: Coroutine[Any, Any, Any], *, is_shared: bool = False) -> None:
         """Run the code in a new task."""
-        self.task = asyncio.Task(self._run(code), loop=self._loop, name=self.owner.name)
+        make = self._loop.create_task if is_shared else partial(asyncio.Task, loop=self._loop)
+        self.task = make(self._run(code), name=self.owner.name)
         if self._limits is not None:
             self._limits.on_started(self)
         self._start_timer()

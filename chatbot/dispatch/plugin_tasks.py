@@ -7,14 +7,34 @@ task. Those of plugins raise `AbnormalExit` instead, which is an ordinary failur
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 from chatbot.errors import AbnormalExit
 
-is_plugin_code: ContextVar[bool] = ContextVar("chatbot_is_plugin_code", default=False)
-"""Whether a task runs code of a plugin; tasks that it starts inherit it."""
+is_plugin_code: ContextVar[bool] = ContextVar("chatbot_is_plugin_code")
+"""Whether a task runs code of a plugin; tasks that it starts inherit it. Threads that plugins start do not know."""
+
+
+def runs_plugin_code(unknown: bool) -> bool:
+    """Return whether code of a plugin runs.
+
+    Args:
+        unknown: what to return where nothing tells, as in a callback from a thread that a plugin has started.
+    """
+    return is_plugin_code.get(unknown)
+
+
+@contextmanager
+def running_our_code() -> Iterator[None]:
+    """Mark the code in the block, and whatever it starts, as code of no plugin until `AuthorCode` runs some."""
+    before = is_plugin_code.set(False)
+    try:
+        yield
+    finally:
+        is_plugin_code.reset(before)
 
 
 class StartedTask(Coroutine[Any, Any, Any]):
@@ -59,11 +79,11 @@ def guard_tasks() -> None:
     """Keep the tasks that code of plugins starts on the running event loop from ending that loop."""
     loop = asyncio.get_running_loop()
     before: Any = loop.get_task_factory()
-    if getattr(before, "guards_tasks", False):
+    if getattr(before, "guards_tasks", False) or getattr(loop, "guards_tasks", False):
         return
 
     def make(loop: asyncio.AbstractEventLoop, code: Any, **options: Any) -> Any:
-        if is_plugin_code.get() and asyncio.iscoroutine(code):
+        if runs_plugin_code(False) and asyncio.iscoroutine(code):
             code = StartedTask(code)
         return asyncio.Task(code, loop=loop, **options) if before is None else before(loop, code, **options)
 

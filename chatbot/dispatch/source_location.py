@@ -65,13 +65,14 @@ def place_of_caller(depth: int = 1) -> str:
     return location(frame.f_code.co_filename, frame.f_lineno)
 
 
-def place_of_error(error: BaseException) -> str | None:
+def place_of_error(error: BaseException, *, is_own: bool = False) -> str | None:
     """Return the innermost location of an error in plugin code, skipping Python, chatbot and installed packages.
 
-    Return None if the error did not come from code in a file.
+    Return None if the error did not come from code in a file; with `is_own`, also if it did not come from plugin code.
     """
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_machinery(frame.filename)]
-    own = [frame for frame in frames if not frame.filename.startswith(_FOREIGN)] or frames
+    own = [frame for frame in frames if not frame.filename.startswith(_FOREIGN)]
+    own = own if is_own else own or frames
     return location(own[-1].filename, own[-1].lineno) if own else None
 
 

@@ -13,7 +13,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.to_thread
 import structlog
 
 from chatbot.bot import ALL_HISTORY, NO_HISTORY, Bot, BotSettings
@@ -34,6 +33,7 @@ from chatbot.service.budget import SharedQuotas
 from chatbot.stores.base import Store
 from chatbot.stores.records import BotRecord
 from chatbot.stores.writes import ResumeBot, RetireBots, SaveBot, SaveThread, Write
+from chatbot.worker_threads import run_in_thread
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -135,7 +135,7 @@ class Runtime:
             ConfigError: a bot would be a stranger to its threads.
             StoreError: the store cannot be read.
         """
-        noted = await anyio.to_thread.run_sync(noted_users, config, self.connection.resource)
+        noted = await run_in_thread(noted_users, config, self.connection.resource)
         lost = lost_identities(config, self.connection.resource, await self.store.bots(), noted)
         for one in lost:
             structlog.get_logger().warning("identity.lost", bot=one.bot, problem=one.problem, remedy=one.remedy)
@@ -152,7 +152,7 @@ class Runtime:
         resource, users = self.connection.resource, {bot.name: bot.user for bot in self.bots}
         if self.bots:
             await self.store.commit(self.bots[0].user, [RetireBots(resource, tuple(users))])
-        await anyio.to_thread.run_sync(note_users, self.config, resource, users)
+        await run_in_thread(note_users, self.config, resource, users)
 
     def bot(self, name: str) -> Bot:
         return next(bot for bot in self.bots if bot.name == name)

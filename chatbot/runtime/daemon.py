@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import anyio
-import anyio.to_thread
 import structlog
 
 from chatbot.bot import Bot
@@ -35,6 +34,7 @@ from chatbot.runtime.watchdog import HEARTBEAT_SECONDS, LoopWatchdog
 from chatbot.runtime.webhook import webhook_served
 from chatbot.stores import open_store
 from chatbot.stores.base import EndableStore, Store
+from chatbot.worker_threads import run_in_thread
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -53,6 +53,7 @@ class Daemon:
         sources: the files that the plugins were loaded from.
         read: reads the configuration again for a reload; called in a thread.
         configure_log: applies the log settings of a reloaded configuration.
+        restore_log: undoes what plugins did to the log, and returns what that was.
         forced_exit: receives the signals, and ends the process if a stop does not.
         on_ready: called once other processes can find the bots.
         is_once: stop when everything that was waiting is handled.
@@ -75,6 +76,7 @@ class Daemon:
         sources: Sources,
         read: Callable[[], Config],
         configure_log: Callable[[LogConfig], None],
+        restore_log: Callable[[], list[str]] = list,
         forced_exit: ForcedExit,
         on_ready: Callable[[RunInfo], None] = lambda _info: None,
         is_once: bool = False,
@@ -95,6 +97,7 @@ class Daemon:
         self._sources = sources
         self._read = read
         self._configure_log = configure_log
+        self._restore_log = restore_log
         self._forced_exit = forced_exit
         self._reloader: Reloader | None = None
         self._has_abandoned: Callable[[], bool] = lambda: False
@@ -115,13 +118,13 @@ class Daemon:
         with anyio.CancelScope() as everything:
 
             def request_stop(signal: str) -> None:
+                self._stop()  # first: what logs may be a plugin's
                 self._log.info("daemon.stop_requested", signal=signal)
-                self._stop()
 
             def stop_now(signal: str) -> None:
-                self._log.warning("daemon.cut", signal=signal)
                 self.was_cut = True
                 everything.cancel()
+                self._log.warning("daemon.cut", signal=signal)
 
             def request_reload(signal: str) -> None:
                 if self._is_once or self._stopping.is_set():
@@ -140,6 +143,7 @@ class Daemon:
             ServiceError: the service cannot be reached at the start, or refuses access.
             StoreError: the store cannot be opened, read or written.
         """
+        self._restore()  # plugins were imported
         config = self._config
         store = open_store(config.store.get_secret_value(), base_dir=config.directory)
         self._forced_exit.drain_seconds = config.drain_timeout.total_seconds
@@ -257,11 +261,17 @@ class Daemon:
         self._has_abandoned = lambda: bool(runtime.shared_quotas.abandoned)
 
     async def _send_heartbeats(self, status_monitor: StatusMonitor) -> None:
-        """Show the watchdog, until canceled, that the event loop runs."""
+        """Show the watchdog, until canceled, that the event loop runs, and keep the process stoppable."""
         while True:
+            self._restore()
             if status_monitor.watchdog is not None:
                 status_monitor.watchdog.heartbeat(status_monitor.missed())
             await anyio.sleep(HEARTBEAT_SECONDS)
+
+    def _restore(self) -> None:
+        changed = [*self._restore_log(), *self._forced_exit.restore()]
+        if changed:
+            self._log.warning("process.restored", changed=changed, reason="code of a plugin changed it")
 
     def _reload(self) -> None:
         """Request a reload; before the bots run, it waits until they do."""
@@ -309,7 +319,7 @@ class Daemon:
             bots=tuple(RunningBot(bot.name, bot.user, bot.context.display_name) for bot in bots),
             lobby=await open_lobby(bots, self._control, connection.resource) if connection.is_emulator else None,
         )
-        await anyio.to_thread.run_sync(self._control.publish, info)
+        await run_in_thread(self._control.publish, info)
         await runtime.note_identities()
         return info
 

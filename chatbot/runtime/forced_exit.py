@@ -15,6 +15,7 @@ event loop is blocked.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import faulthandler
 import json
 import logging
@@ -48,6 +49,9 @@ WRITE_SECONDS: Final = 1.0
 
 LEFT_SECONDS: Final = 1.0
 """How long to wait for threads that end by themselves, as idle worker threads do."""
+
+EXIT_HOOKS_SECONDS: Final = 5.0
+"""How long functions that plugins registered with `atexit` may take; everything is closed by then."""
 
 NO_GIL_SECONDS: Final = WRITE_SECONDS + 0.5
 """How much later than the watchdog thread faulthandler ends the process."""
@@ -86,6 +90,7 @@ class ForcedExit:
         self._reported: SimpleQueue[None] = SimpleQueue()
         self._threads: frozenset[threading.Thread] = frozenset()
         self._before: dict[signal.Signals, object] = {}
+        self._recursion_limit = sys.getrecursionlimit()
 
     def __enter__(self) -> Self:
         """Catch stop signals from now on."""
@@ -95,6 +100,32 @@ class ForcedExit:
             threading.Thread(target=run, name=name, daemon=True).start()
         self._before = {number: signal.signal(number, self._caught) for number in STOP_SIGNALS}
         return self
+
+    def restore(self) -> list[str]:
+        """Undo what code of plugins did to settings that all of the process needs; return what was changed.
+
+        Libraries often handle signals, and would keep the process from ever being stopped. Call it in the main thread.
+        """
+        changed: list[str] = []
+        if self._first_at is None:
+            for number in STOP_SIGNALS:
+                if signal.getsignal(number) != self._caught:
+                    signal.signal(number, self._caught)
+                    changed.append(f"the handler of {number.name}")
+        if hasattr(signal, "pthread_sigmask"):
+            blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS) & set(STOP_SIGNALS)
+            changed += [f"{signal.Signals(number).name}, which was blocked" for number in sorted(blocked)]
+        for descriptor in range(3):
+            # The next connection or file would get its number, and with it what is written to stdout or stderr.
+            try:
+                os.fstat(descriptor)
+            except OSError:
+                _occupy(descriptor)
+                changed.append(f"file descriptor {descriptor}, which was closed")
+        if sys.getrecursionlimit() < self._recursion_limit:
+            sys.setrecursionlimit(self._recursion_limit)
+            changed.append("the recursion limit")
+        return changed
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _t: TracebackType | None) -> None:
         """Wait for threads that author code has left, as long as a stop may take; then end the watch."""
@@ -119,6 +150,9 @@ class ForcedExit:
         self._deadlines.put(None)
         self._reasons.put(None)
         faulthandler.cancel_dump_traceback_later()
+        if self._has_listened:
+            # Those that plugins have registered run after this one, and might hang.
+            atexit.register(_limit_exit_hooks)
         for number, handler in self._before.items():
             # After a stop the process is about to exit: another signal must not change its exit code.
             signal.signal(number, handler if self._first_at is None else signal.SIG_IGN)  # type: ignore[arg-type]
@@ -234,6 +268,20 @@ class ForcedExit:
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):
                 stream.flush()
+
+
+def _limit_exit_hooks() -> None:
+    """End the process if functions that plugins have registered with `atexit` do not."""
+    with suppress(ValueError, OSError, AttributeError, RuntimeError):  # there may be no stderr to write to
+        faulthandler.dump_traceback_later(EXIT_HOOKS_SECONDS, exit=True, file=2)
+
+
+def _occupy(descriptor: int) -> None:
+    """Open the null device in place of a closed descriptor."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    if nowhere != descriptor:
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
 
 
 def place_of_main_thread() -> str:

@@ -28,6 +28,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, TextIO
@@ -46,6 +47,8 @@ _OURS: Final = os.path.join(str(Path(__file__).parents[1]), "")
 _PYTHON_NAMES: Final = ("<module>", "<lambda>")
 _MAX_GROUP_MEMBERS: Final = 15
 _MAX_GROUP_DEPTH: Final = 10
+_LONGEST_CHAIN: Final = 30
+_MOST_LINES: Final = 2000
 _CAUSE: Final = "The above exception was the direct cause of the following exception:"
 _CONTEXT: Final = "During handling of the above exception, another exception occurred:"
 
@@ -68,7 +71,7 @@ class Redaction:
             with suppress(BaseException):  # traceback fails on a class without a module
                 return "".join(traceback.format_exception(*exc_info)).rstrip("\n")
         try:
-            return "\n".join(self._chain(exc_info[1], set(), 0))
+            return "\n".join(islice(self._chain(exc_info[1], set(), 0), _MOST_LINES))
         except BaseException:  # plugin classes control `__cause__` and group members
             return f"{name_of_class(exc_info[1])}: {ELISION}"
 
@@ -109,6 +112,9 @@ class Redaction:
             is_caused = error.__cause__ is not None
             chain.append((error, _CAUSE if is_caused else _CONTEXT))
             error = error.__cause__ if is_caused or error.__suppress_context__ else error.__context__
+            if len(chain) == _LONGEST_CHAIN and error is not None:
+                yield from (ELISION, "")  # what came before, often the same again and again
+                break
         for position, (one, link) in enumerate(reversed(chain)):
             if position:
                 yield from ("", link, "")
@@ -275,6 +281,13 @@ class Logging:
     def __init__(self, stream: TextIO) -> None:
         self.handler = _Handler(stream)
         self._stream = stream
+        self._level = logging.INFO
+        self._processors: list[Processor] = [
+            structlog.stdlib.filter_by_level,
+            structlog.contextvars.merge_contextvars,
+            *_common(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ]
 
     def change(
         self,
@@ -298,12 +311,42 @@ class Logging:
         own = {bot: _number(wanted) for bot, wanted in (bots or {}).items()}
         self.handler.levels = _Levels(_number(level), own)
         # What passes here for the sake of one bot, the handler drops for all others.
-        least = min([self.handler.levels.level, *own.values()])
+        least = self._level = min([self.handler.levels.level, *own.values()])
         logging.getLogger().setLevel(least)
         for name in _VERBOSE_LOGGERS:
             logging.getLogger(name).setLevel(max(least, logging.WARNING))
         for name in _DUPLICATE_LOGGERS:
             logging.getLogger(name).setLevel(max(least, logging.ERROR))
+
+    def restore(self) -> list[str]:
+        """Undo what code of plugins did to the log of the process; return what was changed.
+
+        Many programs configure structlog or logging when they are imported. Then what people say would get into the
+        log, unredacted, or chatbot's own lines would be lost. Handlers that are added are left alone.
+        """
+        changed: list[str] = []
+        if structlog.get_config()["processors"] is not self._processors:
+            self.configure_structlog()
+            changed.append("the configuration of structlog")
+        root = logging.getLogger()
+        if self.handler not in root.handlers:
+            root.addHandler(self.handler)
+            root.setLevel(self._level)
+            changed.append("the handlers of logging")
+        if logging.root.manager.disable >= self._level:
+            logging.disable(logging.NOTSET)
+            changed.append("logging, which was disabled")
+        return changed
+
+    def configure_structlog(self) -> None:
+        """Send the lines of structlog to the standard library's logging, redacted."""
+        structlog.configure(
+            processors=self._processors,
+            wrapper_class=structlog.stdlib.BoundLogger,
+            logger_factory=structlog.stdlib.LoggerFactory(),
+            # A cached logger would keep this configuration after the block.
+            cache_logger_on_first_use=False,
+        )
 
 
 @contextmanager
@@ -332,34 +375,15 @@ def logging_to(
     redaction = active_redaction()
     with _stdlib_through(ours.handler), _errors_through_logging():
         ours.change(format=format, level=level, texts=texts, harmless=harmless, bots=bots)
-        with _structlog_through_stdlib():
-            try:
-                yield ours
-            finally:
-                activate_redaction(redaction)
-
-
-@contextmanager
-def _structlog_through_stdlib() -> Iterator[None]:
-    before = structlog.get_config() if structlog.is_configured() else None
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            structlog.contextvars.merge_contextvars,
-            *_common(),
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        # A cached logger would keep this configuration after the block.
-        cache_logger_on_first_use=False,
-    )
-    try:
-        yield
-    finally:
-        structlog.reset_defaults()
-        if before is not None:
-            structlog.configure(**before)
+        before = structlog.get_config() if structlog.is_configured() else None
+        ours.configure_structlog()
+        try:
+            yield ours
+        finally:
+            activate_redaction(redaction)
+            structlog.reset_defaults()
+            if before is not None:
+                structlog.configure(**before)
 
 
 def _common() -> list[Processor]:
@@ -533,6 +557,9 @@ class _Handler(logging.StreamHandler[TextIO]):
             record.args = tuple(
                 active_redaction().summary(one) if isinstance(one, BaseException) else one for one in args
             )
+        if self.stream.closed:  # by code of a plugin, which cannot close the descriptor so
+            with suppress(OSError):
+                self.stream = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
         super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
@@ -541,7 +568,8 @@ class _Handler(logging.StreamHandler[TextIO]):
             return
         text = f"log.failed: {active_redaction().summary(error)}: {record.pathname}:{record.lineno}"
         fallback = logging.LogRecord(record.name, logging.ERROR, record.pathname, record.lineno, text, (), None)
-        self.stream.write(self.format(fallback) + self.terminator)
+        with suppress(OSError, ValueError):  # whoever logs must not fail of it
+            self.stream.write(self.format(fallback) + self.terminator)
 
 
 @contextmanager
