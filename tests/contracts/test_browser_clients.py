@@ -300,6 +300,8 @@ async def test_webchat_works_with_microsofts_adapter_as_far_as_the_adapter_goes(
         pushed = emulator.send(thread, bob, "a **pushed** message", display_name="Bob")
         await page.tab.locator("strong", has_text="pushed").wait_for()
         seconds = time.monotonic() - begun
+        emulator.send(thread, bob, "some <b>html</b>", type="html", display_name="Bob")
+        await page.tab.locator("b, strong", has_text="html").first.wait_for()
         emulator.edit(thread, bob, pushed, "a better message")
         await page.shows("a better message", exact=True)
         emulator.delete(thread, bob, pushed)

@@ -238,3 +238,20 @@ async def test_typing_and_streams_that_are_refused_wait_for_the_longest_window_t
         assert room.replies == ["one two three four"]
         refused = [call.operation for call in refusals(room.emulator.calls)]  # type: ignore[attr-defined]
         assert sorted(refused) == ["send_typing_notification", "update_message"]
+
+
+async def test_a_list_of_threads_that_is_refused_is_asked_for_again_only_when_the_quota_is_free() -> None:
+    """Another process of the same user has used it up."""
+    quirks = Quirks(retry_after="none", refused_requests="counted")
+    async with chat(chatterbox(1), world=World(quirks=quirks), settings=BotSettings(cadence=Cadence())) as room:
+        ann = room.user("Ann")
+        await ann.says("hi")
+        emulator = room.emulator
+        for _ in range(60):
+            emulator.quotas.admit("list_threads", room.bot.user, "", emulator.now(), quirks)
+        await ann.says("hi again")
+        await room.another().user("Bob").says("hi")
+        await room.advance(minutes=1)
+
+        assert room.replies == ["0", "0"]
+        assert len(refusals(emulator.calls)) == 1
