@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import structlog
 from cyclopts import Parameter
@@ -106,24 +106,7 @@ def run(
         settings = read()
         wanted = log_format or settings.log.format
         forced_exit.is_json = resolve_format(wanted, sys.stderr) == "json"
-        level = log_level or settings.log.level
-        with logging_to(
-            sys.stderr,
-            format=wanted,
-            level=level,
-            texts=settings.log.texts,
-            harmless=settings.log.harmless,
-            bots={} if log_level else settings.log.bots,
-        ) as log:
-
-            def reconfigure_log(new: LogConfig) -> None:
-                log.change(
-                    format=log_format or new.format,
-                    level=log_level or new.level,
-                    texts=new.texts,
-                    harmless=new.harmless,
-                    bots={} if log_level else new.bots,
-                )
+        with logging_to(sys.stderr, **_log_options(settings.log, log_format, log_level)) as log:
 
             def begin() -> int:
                 control, sources = ControlDirectory(settings.directory), Sources(settings.directory)
@@ -134,7 +117,7 @@ def run(
                     control,
                     sources=sources,
                     read=read,
-                    configure_log=reconfigure_log,
+                    configure_log=lambda new: log.change(**_log_options(new, log_format, log_level)),
                     restore_log=log.restore,
                     forced_exit=forced_exit,
                     on_ready=_ready(settings, resolve_format(wanted, sys.stderr)),
@@ -153,6 +136,17 @@ def run(
             return guard(start)
         with logging_to(sys.stderr, format="json"):
             return guard(start, report=_log)
+
+
+def _log_options(log: LogConfig, format: Format | None, level: Level | None) -> dict[str, Any]:
+    """Return the arguments of `logging_to`: options of the command line take precedence over bots.yaml."""
+    return {
+        "format": format or log.format,
+        "level": level or log.level,
+        "texts": log.texts,
+        "harmless": log.harmless,
+        "bots": {} if level else log.bots,
+    }
 
 
 def _refuse_emulator(config: Config) -> None:
