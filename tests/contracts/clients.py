@@ -1,7 +1,7 @@
 """Which clients of others were run against the emulator: each test that ran one says so, and the manual has the table.
 
 A test writes its row into the cache (`clients`, beside the screenshots), and compares it with the manual's. After a
-change, run all of them (the markers browser and node, and test_python_sdk.py) and then
+change, run all of them (the markers browser, node and sdk, and test_python_sdk.py) and then
 `python -m tests.contracts.clients`, which writes the manual's table from these rows.
 """
 
