@@ -286,21 +286,27 @@ async def probe(
 
 async def _observe(scene: Scene, groups: list[Group], tell: Callable[[str], None]) -> None:
     scene.findings.miss(NOT_PROBED, "not observable")
-    await _choose_version(scene, groups[0])
-    for position, group in enumerate(groups):
-        tell(f"{group.name}: {group.what}")
-        try:
-            await group.run(scene)
-            await scene.look()
-        except LimitReached as error:
-            for later in groups[position:]:
-                scene.findings.miss(later.quirks, f"not probed: {error}")
-            return
-        except (ServiceError, KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
-            reason = (
-                str(error) if isinstance(error, ServiceError) else f"an answer was unlike any known: {described(error)}"
-            )
-            scene.findings.miss(group.quirks, f"the group {group.name} ended early: {reason}")
+    left = list(groups)
+    try:
+        await _choose_version(scene, groups[0])
+        while left:
+            tell(f"{left[0].name}: {left[0].what}")
+            await _run_group(scene, left[0])
+            left.pop(0)
+    except LimitReached as error:
+        for group in left:
+            scene.findings.miss(group.quirks, f"not probed: {error}")
+
+
+async def _run_group(scene: Scene, group: Group) -> None:
+    """Run one group; an answer that it cannot make sense of ends this group alone."""
+    try:
+        await group.run(scene)
+        await scene.look()
+    except (ServiceError, KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+        unlike = f"an answer was unlike any known: {described(error)}"
+        reason = str(error) if isinstance(error, ServiceError) else unlike
+        scene.findings.miss(group.quirks, f"the group {group.name} ended early: {reason}")
 
 
 async def _choose_version(scene: Scene, first: Group) -> None:

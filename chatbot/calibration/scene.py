@@ -30,6 +30,8 @@ CLEANUP_REQUESTS: Final = 45
 """Kept back for the cleanup."""
 
 CLEANUP_SECONDS: Final = 25.0
+"""Kept back for the cleanup; more if the service is slow."""
+
 AGES: Final = (0.0, 0.5, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 110.0)
 """Seconds at which a watch looks again."""
 
@@ -72,7 +74,8 @@ class Meter:
             if self.count >= self._limit:
                 msg = f"the limit of {self._limit} requests was reached"
                 raise LimitReached(msg)
-            if self.seconds > MAX_SECONDS - CLEANUP_SECONDS:
+            needed = CLEANUP_REQUESTS * self.seconds / max(1, self.count)
+            if self.seconds > MAX_SECONDS - max(CLEANUP_SECONDS, needed):
                 msg = f"the limit of {MAX_SECONDS:.0f} s was near"
                 raise LimitReached(msg)
         self.count += 1

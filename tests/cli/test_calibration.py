@@ -107,6 +107,16 @@ def test_what_is_wrong_with_the_options_is_said(
     assert text in capsys.readouterr().err
 
 
+def test_a_wrong_key_is_said_and_leaves_nothing_to_clean_up(resource: Azure, tmp_path: Path, capsys: Out) -> None:
+    wrong = resource.connection_string.partition("accesskey=")[0] + "accesskey=d3Jvbmc="
+    file = resource.bots_yaml(tmp_path, json.dumps(wrong))
+
+    assert main(["doctor", str(file), "--probe", "--yes", *QUICK]) == 69
+
+    assert "cannot create a user: the identity service answered 401 Denied" in capsys.readouterr().err
+    assert main(["doctor", str(file), "--cleanup"]) == 0
+
+
 def test_the_emulator_of_bots_that_do_not_run_cannot_be_probed(tmp_path: Path, capsys: Out) -> None:
     (tmp_path / "bots.yaml").write_text("version: 1\nservice: emulator\nbots: {b: {plugins: [b]}}\n")
 

@@ -13,6 +13,9 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from chatbot.calibration.calibrate import chosen, probe
+from chatbot.calibration.intents import IntentJournal
+from chatbot.calibration.scene import Meter
 from chatbot.emulator import Emulator, World, serve
 from chatbot.emulator.server import authority
 from chatbot.errors import ConfigError, ServiceError, Unauthorized, Unreachable
@@ -107,6 +110,25 @@ async def test_the_default_is_whatever_is_found(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv("IDENTITY_HEADER", "the machine's own secret")
 
         assert await use("default") == WHOLE
+
+
+async def test_a_resource_is_probed_by_entra_but_for_its_signatures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    emulator = Emulator(World(access_key=KEY), entra=True)
+    meter = Meter(time.monotonic)
+    with site(metadata) as machine:
+        monkeypatch.setenv("IDENTITY_ENDPOINT", f"{machine.url}/msi/token")
+        monkeypatch.setenv("IDENTITY_HEADER", "the machine's own secret")
+        async with (
+            serve(emulator, tls=False) as running,
+            AcsResource(running.http_endpoint, entra=Entra("managed-identity")) as resource,
+        ):
+            result = await probe(resource, IntentJournal(tmp_path / "journal"), meter, chosen(["answers", "deletion"]))
+
+    assert (result.findings.differences, result.left) == ({}, [])
+    assert result.findings.found["deleted_thread"].value == "not-found"
+    assert all(user.deleted for user in emulator.world.state.users.values())
 
 
 async def test_a_machine_that_does_not_know_us_is_an_error_that_says_what_to_do(

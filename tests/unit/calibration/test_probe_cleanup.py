@@ -161,3 +161,52 @@ async def test_a_file_that_is_no_journal_is_refused_and_kept(tmp_path: Path) -> 
         await IntentJournal(tmp_path / "notes.txt").begin("https://emulator.invalid")
 
     assert await path.read_text() == "my notes\nof today\nand more\n"
+
+
+class Older:
+    """A service of 2024: without customId, and without the latest version of chat."""
+
+    def __init__(self, service: Emulator) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if b"api-version=2025" in scope["query_string"]:
+            scope = {**scope, "query_string": b"api-version=2020-01-01", "path": "/chat/threads"}
+        await self._service(scope, receive, send)
+
+
+@pytest.mark.virtual_time
+async def test_a_service_without_custom_ids_is_probed_with_its_latest_version(tmp_path: Path) -> None:
+    service = emulator()
+
+    result = await run(service, tmp_path / "journal", ("answers", "deletion"), app=Older(service))
+
+    assert result.version == "2024-03-07"
+    assert result.findings.missing["retention_none"] == "this resource does not have api-version 2025-03-15"
+    assert result.findings.found["deleted_thread"].value == "not-found"
+    assert (result.left, remains(service)) == ([], [])
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("limit", [1, 2, 3, 8, 40, 75, 110, 145, 170])
+async def test_a_probe_that_reaches_its_limit_says_what_is_missing_and_cleans_up(limit: int, tmp_path: Path) -> None:
+    service = emulator()
+
+    result = await run(service, tmp_path / "journal", requests=limit)
+
+    assert any("the limit of" in why for why in result.findings.missing.values())
+    assert result.findings.differences == {}
+    assert (result.left, remains(service)) == ([], [])
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("seconds", [1, 3])
+async def test_a_probe_of_a_slow_service_ends_in_time(seconds: int, tmp_path: Path) -> None:
+    service = emulator()
+    service.faults.add(f"*:latency={seconds}")
+
+    result = await run(service, tmp_path / "journal")
+
+    assert result.seconds <= 180
+    assert any("the limit of 180 s" in why for why in result.findings.missing.values())
+    assert (result.left, remains(service)) == ([], [])

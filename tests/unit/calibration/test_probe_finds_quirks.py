@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
+import anyio.to_thread
 import pytest
 
+from chatbot.calibration import report
 from chatbot.calibration.calibrate import GROUPS, NOT_PROBED, Group
 from chatbot.emulator import Quirks
 from tests.unit.calibration.probing import emulator, remains, run
@@ -104,3 +109,25 @@ async def test_a_probe_of_the_emulator_as_it_is_finds_no_difference(tmp_path: Pa
     assert result.left == []
     assert remains(service) == []
     assert not (tmp_path / "journal").exists()
+
+
+@pytest.mark.virtual_time
+async def test_the_report_of_a_whole_probe_has_no_secrets_and_its_quirks_can_be_read(tmp_path: Path) -> None:
+    service = emulator("removed-reads=not-found", "deletion-delay-seconds=60", "revocation-delay-seconds=900")
+
+    result = await run(service, tmp_path / "journal")
+
+    document = json.dumps(await anyio.to_thread.run_sync(report.document, result, service.clock()))
+    shown = "\n".join(report.lines(result))
+    for secret in ("8:acs:", "19:acsV1", "eyJ", "emulator.invalid", service.world.resource.id, service.access_key):
+        assert secret not in document
+        assert secret not in shown
+    assert "removed-reads: not-found (emulator: history)" in shown
+    assert "deletion-delay-seconds: between 30.0 and 60.0 s (emulator: 5 s)" in shown
+    assert re.search(r"revocation-delay-seconds: longer than the probe, which watched it for \d+\.\d s", shown)
+    file = anyio.Path(tmp_path / "quirks.yaml")
+    await file.write_text(report.quirks_yaml(result, service.clock()))
+    found = await anyio.to_thread.run_sync(Quirks.load, str(file))
+    assert found == result.findings.quirks
+    assert (found.removed_reads, found.deletion_delay_seconds) == ("not-found", 60)
+    assert 60 < found.revocation_delay_seconds < 180
