@@ -35,3 +35,13 @@ def test_every_event_is_named_by_a_noun_and_a_verb_in_the_past() -> None:
 
     assert len(found) > 50
     assert not wrong
+
+
+def test_the_page_of_log_events_names_only_events_that_there_are() -> None:
+    page = (ROOT.parent / "docs" / "reference" / "log-events.md").read_text("utf-8")
+    table = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    named = {name for cell in table for name in re.findall(r"`([\w.]+)`", cell)}
+    composed = {f"trouble.{verb}" for verb in ("began", "ended")}  # of a noun and a verb, or logged by a callable
+
+    assert len(named) > 15
+    assert named - {name for name, _ in names()} - composed == set()
