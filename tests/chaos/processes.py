@@ -131,7 +131,7 @@ async def running_service(
     process = await _open("emulator", "--json", "--fault-seed", str(seed), *options, stderr=None)
     try:
         assert process.stdout is not None
-        with anyio.fail_after(30):
+        with anyio.fail_after(120):
             line = await BufferedByteReceiveStream(process.stdout).receive_until(b"\n", LONGEST_LINE)
         facts = json.loads(line)
         key = facts["connection_string"].partition("accesskey=")[2]

@@ -25,7 +25,7 @@ plugin = Plugin("slow")
 @plugin.on(ThreadJoined)
 async def settle_in(ctx: Context[ThreadJoined]) -> str:
     ctx.log.info("handler.begun")
-    await anyio.sleep(60)
+    await anyio.sleep(600)
     return "done"
 """
 SLOW_BOTS = """\

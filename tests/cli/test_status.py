@@ -42,7 +42,7 @@ class Site(Running):
     def get(self, path: str) -> tuple[int, str]:
         """A page."""
         try:
-            with urllib.request.urlopen(f"{self.event('status.served')['address']}{path}", timeout=20) as answer:
+            with urllib.request.urlopen(f"{self.event('status.served')['address']}{path}", timeout=120) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

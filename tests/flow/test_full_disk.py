@@ -13,7 +13,7 @@ def test_a_full_disk_is_said_once_and_everything_answered_when_there_is_room_aga
         [sys.executable, Path(__file__).with_name("full_disk.py"), tmp_path / "bot.db"],
         capture_output=True,
         text=True,
-        timeout=25,
+        timeout=120,
         check=False,
     )
 

@@ -66,7 +66,7 @@ def asking(fake: FakeModel, **settings: Any) -> Plugin:
 
 
 async def eventually(room: Room, condition: Callable[[Room], bool]) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(120):
         while not condition(room):  # noqa: ASYNC110 -- nothing tells when a service has taken an edit
             await anyio.sleep(0.01)
 

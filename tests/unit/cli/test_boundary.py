@@ -98,7 +98,7 @@ sys.exit(guard(COMMAND))
         writer = subprocess.Popen([sys.executable, "-c", script.replace("COMMAND", command)], stdout=subprocess.PIPE)
         assert writer.stdout is not None
         writer.stdout.close()
-        assert writer.wait(20) == 141
+        assert writer.wait(120) == 141
 
     assert capfd.readouterr().err == ""
 

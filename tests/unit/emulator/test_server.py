@@ -354,10 +354,10 @@ def test_the_access_key_comes_from_a_file_or_the_environment_and_is_in_no_error(
         assert process.stdout is not None
         facts = json.loads(process.stdout.readline())
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
     wrong = ["--access-key-file", str(tmp_path / "wrong")] if way == "file" else ["--access-key", "not-base64-hunter2"]
     with start(*wrong) as process:
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
 
     assert facts["connection_string"].endswith(";accesskey=c2VjcmV0")
     assert facts["entra_token"].count(".") == 2

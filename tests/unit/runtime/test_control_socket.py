@@ -92,7 +92,7 @@ async def exchange(address: Address, sent: bytes) -> list[dict[str, Any]]:
     sent = sent.replace(b"TOKEN", address.token.encode())
     received = b""
     async with await connect(address) as stream:
-        with anyio.fail_after(20):
+        with anyio.fail_after(120):
             await stream.send(sent)
             await stream.send_eof()
             try:

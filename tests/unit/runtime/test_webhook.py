@@ -26,7 +26,7 @@ from chatbot.stores import MemoryStore
 from chatbot.testing.transport import AsgiTransport
 
 KEY = "0123456789abcdef0123456789abcdef"
-PATIENCE = 30
+PATIENCE = 120
 
 
 @dataclass

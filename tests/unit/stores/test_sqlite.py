@@ -409,7 +409,7 @@ class TestAfterAKill:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(60)]
         process.send_signal(signal.SIGKILL)
-        rest, _ = process.communicate(timeout=10)
+        rest, _ = process.communicate(timeout=120)
         return {line for line in ("".join(lines) + rest).split("\n")[:-1] if line}
 
     async def test_a_closed_store_was_not_killed(self, tmp_path):

@@ -19,7 +19,7 @@ class Disk:
     def __call__(self, group: list[Job]) -> None:
         self.groups.append([])
         self.is_busy.set()
-        self.gate.wait(10)
+        self.gate.wait(120)
         for job in group:
             job.result = job.work(self.groups[-1])
 
