@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
-import inspect
 import ssl
+import subprocess
+import sys
+import venv
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import anyio
 import pytest
-from azure.communication.chat import ChatClient, ChatParticipant, ChatThreadClient, CommunicationTokenCredential
+from azure.communication.chat import ChatParticipant
 from azure.communication.chat import aio as chat_aio
 from azure.communication.identity import (
     CommunicationIdentityClient,
@@ -30,32 +33,9 @@ from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, 
 from azure.core.pipeline.transport import AioHttpTransport
 
 from chatbot.emulator import Emulator, Running, serve
-from tests.contracts.clients import ran_as_installed
-
-GUID = "8a5e3ae1-0c9b-4c4a-9b0e-6e5f6d1c2b3a"
-STRANGER = CommunicationUserIdentifier(f"8:acs:{GUID}_0000001c-0000-0000-0000-000000000000")
-
-
-class Used:
-    """A client that notes which of its methods were called."""
-
-    def __init__(self, client: Any, seen: set[str]) -> None:
-        self._client = client
-        self._seen = seen
-
-    def __getattr__(self, name: str) -> Any:
-        self._seen.add(name)
-        return getattr(self._client, name)
-
-
-def public(*classes: type) -> set[str]:
-    """The public methods and properties of the classes."""
-    return {
-        name
-        for one in classes
-        for name, member in inspect.getmembers(one)
-        if not name.startswith("_") and (callable(member) or isinstance(member, property))
-    }
+from tests.contracts import python_sdk
+from tests.contracts.clients import ran, ran_as_installed
+from tests.contracts.python_sdk import GUID, Used, public, unused
 
 
 @asynccontextmanager
@@ -67,82 +47,45 @@ async def served(tmp_path: Path) -> AsyncIterator[tuple[Running, ssl.SSLContext]
 
 async def test_every_public_method_of_the_sync_clients_works(tmp_path: Path) -> None:
     async with served(tmp_path) as (running, _):
-        seen = await asyncio.to_thread(as_a_stranger, running)
+        entra = running.emulator.entra_token()
+        left = await asyncio.to_thread(unused, running.connection_string, str(running.ca_file), entra)
 
-    assert public(CommunicationIdentityClient, ChatClient, ChatThreadClient) - seen == {"from_connection_string"}
+    assert left == set()
     _noted("every public method")
+
+
+OTHERS = [("1.0.0", "1.0.1"), ("1.1.0", "1.2.0"), ("1.2.0", "1.3.1"), ("1.2.0", "1.4.0")]
+
+
+@pytest.mark.sdk
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("chat", "identity"), OTHERS, ids=lambda version: version)
+async def test_every_public_method_of_other_versions_of_the_sync_clients_works(
+    chat: str, identity: str, tmp_path: Path
+) -> None:
+    python = await asyncio.to_thread(_environment, tmp_path / "environment", chat, identity)
+    async with served(tmp_path) as (running, _):
+        told = [running.connection_string, str(running.ca_file), running.emulator.entra_token()]
+        result = await anyio.run_process([python, python_sdk.__file__, *told], check=False)
+
+    assert (result.returncode, result.stdout.decode().strip()) == (0, "[]"), result.stderr.decode()
+    for name, version in (("azure-communication-chat", chat), ("azure-communication-identity", identity)):
+        ran(f"`{name}`", version, "Python", "every public method")
+
+
+def _environment(directory: Path, chat: str, identity: str) -> str:
+    """The Python of an environment with these versions."""
+    venv.create(directory, with_pip=True)
+    python = str(directory / ("Scripts" if sys.platform == "win32" else "bin") / "python")
+    packages = [f"azure-communication-chat=={chat}", f"azure-communication-identity=={identity}"]
+    packages.append("six")  # some versions import it without saying so
+    subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True, timeout=240)
+    return python
 
 
 def _noted(what: str) -> None:
     for name in ("azure-communication-chat", "azure-communication-identity"):
         ran_as_installed(f"`{name}`", importlib.metadata.version(name), what)
-
-
-def as_a_stranger(running: Running) -> set[str]:
-    """A program that knows the connection string and the certificate file, and nothing else."""
-    seen: set[str] = set()
-    verify = {"connection_verify": str(running.ca_file)}
-    identity = Used(CommunicationIdentityClient.from_connection_string(running.connection_string, **verify), seen)
-    ann = identity.create_user()
-    bob, bobs_token = identity.create_user_and_token(
-        [CommunicationTokenScope.CHAT], token_expires_in=timedelta(hours=1)
-    )
-    token = identity.get_token(ann, [CommunicationTokenScope.CHAT])
-    teams = identity.get_token_for_teams_user(running.emulator.entra_token(), GUID, GUID)
-    assert teams.token
-
-    credential = CommunicationTokenCredential(token.token)
-    chat = Used(ChatClient(running.endpoint, credential, **verify), seen)
-    invited = [ChatParticipant(identifier=bob, display_name="Bob"), ChatParticipant(identifier=STRANGER)]
-    created = chat.create_chat_thread("topic", thread_participants=invited, idempotency_token=GUID)
-    again = chat.create_chat_thread("topic", thread_participants=invited, idempotency_token=GUID)
-    assert created.chat_thread.id == again.chat_thread.id
-    assert [error.code for _, error in created.errors] == ["403"]
-    assert [thread.id for thread in chat.list_chat_threads(results_per_page=1)] == [created.chat_thread.id]
-
-    thread = Used(chat.get_chat_thread_client(created.chat_thread.id, **verify), seen)
-    assert thread.thread_id == created.chat_thread.id
-    _talk(thread, bob)
-    bobs = ChatClient(running.endpoint, CommunicationTokenCredential(bobs_token.token), **verify)
-    with pytest.raises(HttpResponseError, match="Forbidden"):
-        bobs.get_chat_thread_client(created.chat_thread.id, **verify).send_message("I am gone")
-
-    chat.delete_chat_thread(created.chat_thread.id)
-    with pytest.raises(ResourceNotFoundError):
-        thread.get_properties()
-    identity.revoke_tokens(ann)
-    with pytest.raises(ClientAuthenticationError):
-        list(chat.list_chat_threads())
-    identity.delete_user(ann)
-    for client in (thread, chat, bobs):
-        client.close()
-    return seen
-
-
-def _talk(thread: Any, bob: CommunicationUserIdentifier) -> None:
-    sent = [
-        thread.send_message(str(number), sender_display_name="Ann", metadata={"n": str(number)}) for number in range(3)
-    ]
-    html = thread.send_message("<b>hi</b>", chat_message_type="html")
-    thread.update_message(sent[0].id, content="edited", metadata={"more": "yes"})
-    thread.delete_message(sent[1].id)
-    edited = thread.get_message(sent[0].id)
-    assert (edited.content.message, edited.metadata) == ("edited", {"n": "0", "more": "yes"})
-    assert edited.edited_on is not None
-    listed = list(thread.list_messages(results_per_page=2))
-    assert [one.id for one in listed][:4] == [sent[1].id, sent[0].id, html.id, sent[2].id]
-    assert listed[0].deleted_on is not None
-    since = datetime.now(UTC) - timedelta(hours=1)
-    assert len(list(thread.list_messages(start_time=since))) == len(listed) == 6
-    thread.update_topic("new topic")
-    assert thread.get_properties().topic == "new topic"
-    thread.send_read_receipt(html.id)
-    assert [one.chat_message_id for one in thread.list_read_receipts()] == [html.id]
-    thread.send_typing_notification(sender_display_name="Ann")
-    assert thread.add_participants([ChatParticipant(identifier=bob)]) == []
-    assert len(list(thread.list_participants(results_per_page=1))) == 2
-    thread.remove_participant(bob)
-    assert len(list(thread.list_participants())) == 1
 
 
 async def test_every_public_method_of_the_aio_clients_works(tmp_path: Path) -> None:
