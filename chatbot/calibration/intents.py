@@ -240,7 +240,8 @@ class Cleanup:
         user = intent.user or await self._find_user(name, intent)
         if user is None:
             return
-        planned = [one for one in self.journal.threads.values() if one.creator == name and not one.is_gone]
+        # Those that are gone, too: a repeated creation may have made another thread, which only the list shows.
+        planned = [one for one in self.journal.threads.values() if one.creator == name]
         if planned:
             token = self.tokens.get(user) or await self._token(intent, user)
             if token is not None and not await self._clear_threads(token, planned):

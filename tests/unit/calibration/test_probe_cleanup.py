@@ -107,16 +107,22 @@ async def test_the_kills_reach_into_the_probes_own_cleanup(tmp_path: Path) -> No
 
 
 @pytest.mark.virtual_time
-@pytest.mark.parametrize("cleanup_request", [1, 2, 5, 9])
-async def test_a_killed_cleanup_is_repeated(cleanup_request: int, tmp_path: Path) -> None:
-    service, journal = emulator(), tmp_path / "journal"
-    assert await killed_at(service, journal, 30, is_done=True)
+@pytest.mark.parametrize(
+    "killed", [20, 33, *(pytest.param(request, marks=pytest.mark.calibration) for request in (30, 36, 37, 38, 39, 40))]
+)
+async def test_a_cleanup_that_is_killed_at_any_request_is_repeated(killed: int, tmp_path: Path) -> None:
+    kills = 0
+    for request in range(1, 16):
+        service, journal = emulator("repeatability-seconds=2"), tmp_path / f"journal {request}"
+        assert await killed_at(service, journal, killed, is_done=True)
+        try:
+            await clean(service, journal, Deadly(service, request, is_done=True))
+        except Killed:
+            kills += 1
 
-    with pytest.raises(Killed):
-        await clean(service, journal, Deadly(service, cleanup_request, is_done=True))
-
-    assert await clean(service, journal) == []
-    assert remains(service) == []
+        assert await clean(service, journal) == []
+        assert remains(service) == []
+    assert kills > 3
 
 
 @pytest.mark.virtual_time
