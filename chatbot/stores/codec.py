@@ -206,11 +206,21 @@ def _decode(kinds: Kinds, stored: str, what: str) -> Any:
     if version > VERSION:
         msg = f"a stored {what} has version {version}, but this chatbot reads up to {VERSION}: run a newer chatbot"
         raise StoreTooNew(msg)
+    if "do" in form and "kind" not in form:
+        form = _of_first_version(form)
     try:
         return kinds.decode(form, what)
     except CannotStore as error:
         msg = f"a stored {what} cannot be read ({error}): {_DAMAGED}"
         raise StoreError(msg) from error
+
+
+def _of_first_version(form: dict[str, Any]) -> dict[str, Any]:
+    """Return the present form of an action that the first version with a store has written."""
+    kind, message = form.pop("do"), form.get("message")
+    if kind in ("edit_message", "delete_message"):  # that was always a message's id, and can be an action's key now
+        form["message"] = {"is": "chatbot.model.MessageId", "value": message}
+    return {"kind": kind, **form}
 
 
 _DAMAGED: Final = "it is damaged, or was not written by chatbot; restore a backup"

@@ -14,113 +14,120 @@ if TYPE_CHECKING:
 APPLICATION_ID: Final = int.from_bytes(b"chbt")
 """Distinguishes chatbot's files from SQLite files of other programs (`PRAGMA application_id`)."""
 
+_FIRST: Final = (
+    """CREATE TABLE IF NOT EXISTS bot (
+        name TEXT NOT NULL,
+        resource TEXT NOT NULL,
+        user_id TEXT NOT NULL,
+        first_started_ms BIGINT NOT NULL,
+        PRIMARY KEY (name, resource)
+    )""",
+    """CREATE TABLE IF NOT EXISTS owner (
+        key INTEGER PRIMARY KEY,
+        user_id TEXT NOT NULL UNIQUE
+    )""",
+    """CREATE TABLE IF NOT EXISTS thread (
+        key INTEGER PRIMARY KEY,
+        owner BIGINT NOT NULL,
+        id TEXT NOT NULL,
+        floor BIGINT NOT NULL,
+        base BIGINT NOT NULL,
+        is_left SMALLINT NOT NULL,
+        receipt_due BIGINT,
+        receipt_sent BIGINT,
+        UNIQUE (owner, id)
+    )""",
+    """CREATE TABLE IF NOT EXISTS seen (
+        thread BIGINT NOT NULL,
+        message BIGINT NOT NULL,
+        version BIGINT NOT NULL,
+        PRIMARY KEY (thread, message)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS outbox (
+        position INTEGER PRIMARY KEY,
+        owner BIGINT NOT NULL,
+        key TEXT NOT NULL,
+        thread TEXT NOT NULL,
+        action TEXT NOT NULL,
+        after BIGINT NOT NULL,
+        created_ms BIGINT NOT NULL,
+        status TEXT NOT NULL,
+        message TEXT,
+        reason TEXT,
+        caused_by TEXT,
+        UNIQUE (owner, key)
+    )""",
+    """CREATE TABLE IF NOT EXISTS dead_letter (
+        owner BIGINT NOT NULL,
+        id TEXT NOT NULL,
+        event TEXT NOT NULL,
+        handler TEXT NOT NULL,
+        error TEXT NOT NULL,
+        attempts BIGINT NOT NULL,
+        died_ms BIGINT NOT NULL,
+        is_revived SMALLINT NOT NULL,
+        PRIMARY KEY (owner, id)
+    )""",
+    """CREATE TABLE IF NOT EXISTS attempt (
+        owner BIGINT NOT NULL,
+        thread TEXT NOT NULL,
+        event_key TEXT NOT NULL,
+        tries BIGINT NOT NULL,
+        PRIMARY KEY (owner, thread)
+    )""",
+    """CREATE TABLE IF NOT EXISTS state (
+        owner BIGINT NOT NULL,
+        thread TEXT NOT NULL,
+        person TEXT NOT NULL,
+        name TEXT NOT NULL,
+        value TEXT NOT NULL,
+        version BIGINT NOT NULL,
+        PRIMARY KEY (owner, thread, person, name)
+    )""",
+    """CREATE TABLE IF NOT EXISTS dialog (
+        owner BIGINT NOT NULL,
+        id TEXT NOT NULL,
+        thread TEXT NOT NULL,
+        person TEXT NOT NULL,
+        handler TEXT NOT NULL,
+        event TEXT NOT NULL,
+        journal TEXT NOT NULL,
+        event_key TEXT NOT NULL,
+        is_waiting SMALLINT NOT NULL,
+        deadline_ms BIGINT,
+        changed_ms BIGINT NOT NULL,
+        PRIMARY KEY (owner, id)
+    )""",
+    """CREATE TABLE IF NOT EXISTS timer (
+        owner BIGINT NOT NULL,
+        id TEXT NOT NULL,
+        handler TEXT NOT NULL,
+        due_ms BIGINT NOT NULL,
+        thread TEXT NOT NULL,
+        payload TEXT NOT NULL,
+        caused_by TEXT NOT NULL,
+        PRIMARY KEY (owner, id)
+    )""",
+    """CREATE TABLE IF NOT EXISTS result (
+        owner BIGINT NOT NULL,
+        key TEXT NOT NULL,
+        value TEXT NOT NULL,
+        created_ms BIGINT NOT NULL,
+        PRIMARY KEY (owner, key)
+    )""",
+    "CREATE TABLE IF NOT EXISTS holder (pid BIGINT NOT NULL)",
+    "CREATE INDEX IF NOT EXISTS outbox_pending ON outbox (owner) WHERE status = 'pending'",
+    "CREATE INDEX IF NOT EXISTS outbox_settled ON outbox (owner, created_ms) WHERE status <> 'pending'",
+)
+"""The tables of version 1.
+
+Before the first release, tables were added to version 1 itself: files of that time say version 1 and lack some. So the
+statements create only what is missing, and are run once more for a file of version 1.
+"""
+
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
-    (
-        """CREATE TABLE bot (
-            name TEXT NOT NULL,
-            resource TEXT NOT NULL,
-            user_id TEXT NOT NULL,
-            first_started_ms BIGINT NOT NULL,
-            PRIMARY KEY (name, resource)
-        )""",
-        """CREATE TABLE owner (
-            key INTEGER PRIMARY KEY,
-            user_id TEXT NOT NULL UNIQUE
-        )""",
-        """CREATE TABLE thread (
-            key INTEGER PRIMARY KEY,
-            owner BIGINT NOT NULL,
-            id TEXT NOT NULL,
-            floor BIGINT NOT NULL,
-            base BIGINT NOT NULL,
-            is_left SMALLINT NOT NULL,
-            receipt_due BIGINT,
-            receipt_sent BIGINT,
-            UNIQUE (owner, id)
-        )""",
-        """CREATE TABLE seen (
-            thread BIGINT NOT NULL,
-            message BIGINT NOT NULL,
-            version BIGINT NOT NULL,
-            PRIMARY KEY (thread, message)
-        ) WITHOUT ROWID""",
-        """CREATE TABLE outbox (
-            position INTEGER PRIMARY KEY,
-            owner BIGINT NOT NULL,
-            key TEXT NOT NULL,
-            thread TEXT NOT NULL,
-            action TEXT NOT NULL,
-            after BIGINT NOT NULL,
-            created_ms BIGINT NOT NULL,
-            status TEXT NOT NULL,
-            message TEXT,
-            reason TEXT,
-            caused_by TEXT,
-            UNIQUE (owner, key)
-        )""",
-        """CREATE TABLE dead_letter (
-            owner BIGINT NOT NULL,
-            id TEXT NOT NULL,
-            event TEXT NOT NULL,
-            handler TEXT NOT NULL,
-            error TEXT NOT NULL,
-            attempts BIGINT NOT NULL,
-            died_ms BIGINT NOT NULL,
-            is_revived SMALLINT NOT NULL,
-            PRIMARY KEY (owner, id)
-        )""",
-        """CREATE TABLE attempt (
-            owner BIGINT NOT NULL,
-            thread TEXT NOT NULL,
-            event_key TEXT NOT NULL,
-            tries BIGINT NOT NULL,
-            PRIMARY KEY (owner, thread)
-        )""",
-        """CREATE TABLE state (
-            owner BIGINT NOT NULL,
-            thread TEXT NOT NULL,
-            person TEXT NOT NULL,
-            name TEXT NOT NULL,
-            value TEXT NOT NULL,
-            version BIGINT NOT NULL,
-            PRIMARY KEY (owner, thread, person, name)
-        )""",
-        """CREATE TABLE dialog (
-            owner BIGINT NOT NULL,
-            id TEXT NOT NULL,
-            thread TEXT NOT NULL,
-            person TEXT NOT NULL,
-            handler TEXT NOT NULL,
-            event TEXT NOT NULL,
-            journal TEXT NOT NULL,
-            event_key TEXT NOT NULL,
-            is_waiting SMALLINT NOT NULL,
-            deadline_ms BIGINT,
-            changed_ms BIGINT NOT NULL,
-            PRIMARY KEY (owner, id)
-        )""",
-        """CREATE TABLE timer (
-            owner BIGINT NOT NULL,
-            id TEXT NOT NULL,
-            handler TEXT NOT NULL,
-            due_ms BIGINT NOT NULL,
-            thread TEXT NOT NULL,
-            payload TEXT NOT NULL,
-            caused_by TEXT NOT NULL,
-            PRIMARY KEY (owner, id)
-        )""",
-        """CREATE TABLE result (
-            owner BIGINT NOT NULL,
-            key TEXT NOT NULL,
-            value TEXT NOT NULL,
-            created_ms BIGINT NOT NULL,
-            PRIMARY KEY (owner, key)
-        )""",
-        "CREATE TABLE holder (pid BIGINT NOT NULL)",
-        "CREATE INDEX outbox_pending ON outbox (owner) WHERE status = 'pending'",
-        "CREATE INDEX outbox_settled ON outbox (owner, created_ms) WHERE status <> 'pending'",
-    ),
-    ("ALTER TABLE owner ADD COLUMN horizon_ms BIGINT",),
+    _FIRST,
+    (*_FIRST, "ALTER TABLE owner ADD COLUMN horizon_ms BIGINT"),
     (
         "ALTER TABLE holder ADD COLUMN is_stopping SMALLINT NOT NULL DEFAULT 0",
         "ALTER TABLE attempt ADD COLUMN cuts BIGINT NOT NULL DEFAULT 0",

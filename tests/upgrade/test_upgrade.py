@@ -13,20 +13,25 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 
 import anyio
+import anyio.to_thread
 import pytest
 
+from chatbot.actions import ActionKey, DeleteMessage, EditMessage, SendMessage, UpdateTopic
 from chatbot.conversation import journal
 from chatbot.dispatch import Rate
 from chatbot.emulator import World
 from chatbot.emulator.persistence import persist
-from chatbot.model import ThreadId, UserId
+from chatbot.events import BotStarted
+from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.stores import MemoryStore, SqliteStore, codec
+from chatbot.stores.records import BotRecord, DeadLetter, RowStatus
 from chatbot.stores.schema import MIGRATIONS
+from chatbot.stores.writes import MarkJoined, MoveHorizon, SaveDeadLetter
 from chatbot.testing import Room, chat
 
 HERE = Path(__file__).parent
@@ -170,3 +175,30 @@ async def test_a_person_of_the_old_version_is_erased(old: OldData) -> None:
     assert b"Ann-secret" not in old.store.read_bytes()
     assert "Bob-secret" in content
     assert old.people["Bob"] in content
+
+
+@pytest.mark.parametrize("opened", [on_disk, in_memory])
+async def test_the_store_of_the_first_version_that_had_one_is_continued(
+    tmp_path: Path, opened: Callable[[Path], SqliteStore | MemoryStore]
+) -> None:
+    shutil.copy(HERE / "4df41c8" / "store.sqlite", tmp_path)
+    bot, hall, yard = UserId("8:acs:bot"), ThreadId("19:hall@thread.v2"), ThreadId("19:yard@thread.v2")
+    letter = DeadLetter("1", BotStarted(bot=bot, occurred_on=datetime(2030, 1, 1, tzinfo=UTC)), "f", "E", 1, 7)
+
+    async with await anyio.to_thread.run_sync(opened, tmp_path / "store.sqlite") as store:
+        assert await store.bots() == [BotRecord("desk", "contoso", bot, 5)]
+        threads = {thread.thread: thread for thread in await store.threads(bot)}
+        assert (threads[hall].seen, threads[hall].receipt_due) == ({11: 12}, "11")
+        assert threads[yard].is_left
+        assert [row.action for row in await store.pending(bot)] == [
+            EditMessage(MessageId("8"), "hi"),
+            DeleteMessage(MessageId("8")),
+            UpdateTopic("tea"),
+        ]
+        sent = await store.row(bot, ActionKey("sent"))
+        assert sent is not None
+        assert (sent.status, sent.message, sent.action) == (RowStatus.DONE, "9", SendMessage("hello"))
+        await store.commit(bot, [SaveDeadLetter(letter), MoveHorizon(9), MarkJoined(yard, 3)])
+        assert await store.dead_letters(bot) == [letter]
+        assert await store.timers(bot) == await store.dialogs(bot) == await store.every_state(bot) == []
+        assert await store.forget(UserId("8:acs:ann")) == 1

@@ -29,7 +29,7 @@ def test_every_event_is_named_by_a_noun_and_a_verb_in_the_past() -> None:
     wrong = [
         f"{place}: {name}"
         for name, place in found
-        if not re.fullmatch(r"[a-z]+\.[a-z]+(_[a-z]+)*", name)
+        if not re.fullmatch(r"[a-z]+(_[a-z]+)*\.[a-z]+(_[a-z]+)*", name)
         or not any(word.endswith("ed") or word in IRREGULAR for word in name.partition(".")[2].split("_"))
     ]
 
