@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
 import pytest
 from anyio import to_thread
 
@@ -65,6 +66,48 @@ async def test_bots_that_go_on_from_a_backup_say_nothing_twice(
         await room.advance(minutes=2)
 
         assert room.replies == ["1: one", "2: two", "3: three", "4: four", "5: five"]
+
+
+echoing = Plugin("echoing")
+
+
+@echoing.message()
+async def echo(ctx: Context, counter: State[Counter]) -> str:
+    counter.value.count += 1
+    return f"echo {ctx.text}"
+
+
+@pytest.mark.parametrize("after", [1, 5, 9])
+async def test_a_backup_that_is_taken_while_people_talk_doubles_and_loses_nothing(
+    after: int, tmp_path: Path, virtual_time: VirtualClock
+) -> None:
+    """Several people talk at once; the copy is made between any two commits of the bot, and is what goes on later."""
+    store, copy = tmp_path / "chatbot.db", tmp_path / "copy.db"
+    people, said = ("Ann", "Ben", "Cem"), 6
+    async with chat(echoing, store=SqliteStore(store)) as room:
+
+        async def talk(name: str) -> None:
+            for number in range(said):
+                await room.user(name).says(f"{name} {number}")
+
+        async def back_up_amid() -> None:
+            while len(room.replies) < after:  # noqa: ASYNC110 - the replies come from the service
+                await anyio.sleep(0.1)
+            await to_thread.run_sync(back_up, store, copy)
+            assert len(room.replies) < len(people) * said, "nobody talks any more"
+
+        async with anyio.create_task_group() as group:
+            for name in people:
+                group.start_soon(talk, name)
+            group.start_soon(back_up_amid)
+        await room.kill()
+        await to_thread.run_sync(put_back, copy, store)
+        await room.start()
+        await room.user("Ann").says("after")
+        await room.advance(minutes=5)
+
+        expected = [f"echo {name} {number}" for name in people for number in range(said)] + ["echo after"]
+        assert sorted(room.replies) == sorted(expected)
 
 
 def look_at(copy: Path) -> tuple[list[str], int, list[str], StoreInfo]:
