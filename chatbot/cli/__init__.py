@@ -33,20 +33,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"chatbot: {repair(others)}", file=sys.stderr)
         try:
             from chatbot.cli.app import run_command
-        except ModuleNotFoundError as error:
-            return _incomplete(error)
-        return run_command(words)
+
+            return run_command(words)
+        except ImportError as error:  # a plugin's is a PluginError
+            if (missing := _missing_module(error)) is None:
+                raise
+            return _incomplete(missing)
 
     return guard(run)
 
 
-def _incomplete(error: ModuleNotFoundError) -> int:
+def _missing_module(error: BaseException | None) -> str | None:
+    """Return the module whose absence caused an error; the command line library wraps what an import raises."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("chatbot"):
+            return error.name
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _incomplete(module: str) -> int:
     """Report that a required package is missing, for example because somebody uninstalled it."""
     from chatbot.cli.boundary import EXIT_CONFIG
     from chatbot.distribution import DISTRIBUTION, install_command
 
     print(
-        f"chatbot: the module {error.name}, which {DISTRIBUTION} requires, is missing; install it: {install_command()}",
+        f"chatbot: the module {module}, which {DISTRIBUTION} requires, is missing; install it: {install_command()}",
         file=sys.stderr,
     )
     return EXIT_CONFIG

@@ -1,8 +1,10 @@
 """What people read who do not know what to type, or typed it wrong."""
 
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +52,7 @@ def test_wrong_words_are_2_with_a_sentence(words: list[str], sentence: str, caps
 def test_help_loads_nothing_that_only_commands_need() -> None:
     script = """
 import sys
+from pathlib import Path
 from chatbot.cli import main
 main(["--help"])
 heavy = {"azure", "aiohttp", "yaml", "pydantic", "structlog", "uvicorn", "anyio"} & set(sys.modules)
@@ -63,6 +66,7 @@ sys.exit(", ".join(sorted(heavy)))
 def test_a_daemon_loads_no_emulator_unless_it_runs_on_it() -> None:
     script = """
 import sys
+from pathlib import Path
 import chatbot.cli.run
 needless = {"chatbot.emulator", "trustme", "cryptography"} & set(sys.modules)
 sys.exit(", ".join(sorted(needless)))
@@ -88,3 +92,22 @@ def test_a_shell_completes_commands_and_options(shell: str, capsys: pytest.Captu
     assert all(word in script for word in ("chatbot", "dead-letters", "resume", "cancel-timer", "without-secrets"))
     if shutil.which(shell):
         assert subprocess.run([shell, "-n"], input=script, text=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("missing", ["cyclopts", "structlog", "anyio", "yaml", "pydantic", "msgspec"])
+def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it(missing: str, tmp_path: Path) -> None:
+    (tmp_path / f"{missing}.py").write_text(
+        f"raise ModuleNotFoundError(\"No module named '{missing}'\", name='{missing}')"
+    )
+    found = subprocess.run(
+        [sys.executable, "-m", "chatbot", "check"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert found.returncode == 78
+    assert f"the module {missing}, which chatbot-acs requires, is missing; install it: " in found.stderr
+    assert "Traceback" not in found.stderr
