@@ -20,6 +20,8 @@ _HSTS: Final = {
     "max-age=2592000": "month",
 }
 _MOST_PHANTOMS: Final = 8
+_SHORT_ID: Final = 57
+"""Characters of thread ids until 2024."""
 
 
 def path_of(thread: str) -> str:
@@ -41,7 +43,9 @@ async def answers(scene: Scene) -> None:
     ann = await scene.user("ann")
     created = await scene.thread(ann, "answers")
     found = scene.findings
-    found.note("thread_ids", "acsV1" if created.startswith("19:acsV1_") else "short", f"an id of {len(created)} chars")
+    _thread_id(scene, created)
+    await scene.say(ann, created, "how late is the clock?")
+    await scene.until_fraction(0.5, scene.lag)  # where a few milliseconds do not change what is floored
     sent = await scene.ask(ann, "POST", f"{path_of(created)}/messages", {"content": "hello"})
     _location(scene, sent)
     _clock(scene, sent)
@@ -75,6 +79,16 @@ async def answers(scene: Scene) -> None:
         found.note("identity_vector", ending, "the end of MS-CV of the identity service")
     else:
         found.miss(["identity_vector"], f"MS-CV ends in {ending!r}")
+
+
+def _thread_id(scene: Scene, thread: str) -> None:
+    text = f"an id of {len(thread)} characters"
+    if thread.startswith("19:acsV1_"):
+        scene.findings.note("thread_ids", "acsV1", text)
+    elif thread.startswith("19:") and len(thread) == _SHORT_ID:
+        scene.findings.note("thread_ids", "short", text)
+    else:
+        scene.findings.miss(["thread_ids"], f"unlike any known: {text}")
 
 
 def _location(scene: Scene, sent: RawResponse) -> None:
@@ -147,21 +161,16 @@ async def _ids(scene: Scene, user: ProbeUser, path: str, **query: Any) -> list[i
 
 async def _start_time(scene: Scene, ann: ProbeUser, thread: ThreadId, changed: int) -> None:
     path, found = path_of(thread), scene.findings
-    before = scene.clock()
     quiet = await scene.say(ann, thread, "quiet")
-    lag = quiet / 1000 - before
     late = await _ids(scene, ann, path, startTime=iso(quiet - quiet % 1000 + 999))
     is_floored = quiet in late or quiet % 1000 == 999
     value = "seconds" if is_floored else "milliseconds"
     found.note("start_time_precision", value, f"a message {999 - quiet % 1000} ms before startTime, in its second")
     exact = quiet
-    for attempt in range(5):
+    for _attempt in range(5):
         if not is_floored or exact % 1000 == 0:
             break
-        if attempt:
-            lag = exact / 1000 - before
-        await scene.until_fraction(0.0003, lag)
-        before = scene.clock()
+        await scene.until_fraction(0.0003, scene.lag)
         exact = await scene.say(ann, thread, "on the second")
     if is_floored and exact % 1000:
         reason = "startTime is floored to the second, and no message of the probe fell on a whole one"
@@ -243,9 +252,10 @@ async def thread_lists(scene: Scene) -> None:
     await _watch_stamp(scene, dan, thread)
     await _phantoms(scene, dan)
     await scene.pause(2.2)
+    await scene.until_fraction(0.5, scene.lag)
     last = await scene.say(dan, thread, "last")
     await scene.pause(1.5)
-    stamp = await _stamp(scene, dan, thread)
+    stamp = await stamp_of(scene, dan, thread)
     if stamp is None:
         names = ["stamp_behind_seconds", "activity", "thread_start_time"]
         scene.findings.miss(names, "the thread had no lastMessageReceivedOn after several seconds")
@@ -255,11 +265,11 @@ async def thread_lists(scene: Scene) -> None:
     await _start_of_threads(scene, dan, thread, last)
     await scene.edit(dan, thread, last, "edited")
     await scene.pause(1.5)
-    edited = await _stamp(scene, dan, thread)
+    edited = await stamp_of(scene, dan, thread)
     await scene.chat_of(ann).send_receipt(thread, MessageId(str(last)))
     await scene.chat_of(ann).send_typing(thread)
     await scene.pause(1.5)
-    read_stamp = await _stamp(scene, dan, thread)
+    read_stamp = await stamp_of(scene, dan, thread)
     value = "everything" if read_stamp != edited else "changes" if edited != stamp else "messages"
     evidence = (
         f"stamps after a message, an edit, a receipt: {[(one or 0) - stamp for one in (stamp, edited, read_stamp)]}"
@@ -285,9 +295,6 @@ async def stamp_of(scene: Scene, user: ProbeUser, thread: str) -> int | None:
     """Return a thread's lastMessageReceivedOn in epoch seconds, as a user's list shows it."""
     text = (await _item(scene, user, thread)).get("lastMessageReceivedOn")
     return int(datetime.fromisoformat(text).timestamp()) if isinstance(text, str) else None
-
-
-_stamp = stamp_of
 
 
 async def _watch_stamp(scene: Scene, dan: ProbeUser, thread: str) -> None:

@@ -137,6 +137,8 @@ class Scene:
         self.clock = clock
         self.findings = Findings()
         self.version = CHAT_VERSIONS[0]
+        self.lag = 0.0
+        """How far the service's clock is ahead when it handles a request that is sent now, in seconds."""
         self.run = uuid.uuid4().hex[:12]
         self._identity_version = IDENTITY_VERSIONS[0]
         self._users: dict[str, ProbeUser] = {}
@@ -213,7 +215,10 @@ class Scene:
         """Send a message within the quota; return its id."""
         await self._pace(thread)
         chat = self.chat_of(user)
-        return int(await self.patiently(lambda: chat.send_message(thread, text, metadata=metadata)))
+        before = self.clock()
+        message = int(await self.patiently(lambda: chat.send_message(thread, text, metadata=metadata)))
+        self.lag = message / 1000 - before
+        return message
 
     async def edit(self, user: ProbeUser, thread: ThreadId, message: int, text: str) -> None:
         """Edit a message within the quota."""
