@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from chatbot.emulator import Quirks
-from tests.conformance.runner import DIRECTORY, Failure, Run, Scenario, Target, default_quirks, scenarios
+from tests.conformance.runner import DIRECTORY, KINDS, Failure, Run, Scenario, Target, default_quirks, scenarios
 from tests.support.machine import KEY
 
 ALL: Final = list(scenarios())
@@ -58,6 +58,13 @@ def test_the_emulator_conforms(scenario: Scenario, served: Served) -> None:
 
 def test_the_documented_quirks_are_the_emulators_defaults() -> None:
     assert default_quirks() == {name.replace("_", "-"): value for name, value in dataclasses.asdict(Quirks()).items()}
+
+
+def test_the_manual_describes_every_key_and_kind() -> None:
+    page = (DIRECTORY.parents[1] / "docs" / "reference" / "conformance.md").read_text()
+    keys = {key for scenario in ALL for step in scenario.steps for key in step}
+
+    assert [name for name in (*sorted(keys), *KINDS) if f"`{name}`" not in page] == []
 
 
 def test_every_quirk_that_a_scenario_names_exists_with_that_value() -> None:

@@ -93,6 +93,14 @@ def test_every_quirk_is_observed_by_one_group_or_listed_with_the_reason_why_not(
     assert sorted([*observed, *NOT_PROBED]) == sorted(item.name for item in dataclasses.fields(Quirks))
 
 
+def test_the_manual_lists_every_group() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "calibrate.md").read_text()
+
+    listed = [line for line in page.splitlines() if line.startswith("| `") and not line.startswith("| `--")]
+
+    assert listed == [f"| `{group.name}` | {group.what} |" for group in GROUPS]
+
+
 @pytest.mark.virtual_time
 async def test_a_probe_of_the_emulator_as_it_is_finds_no_difference(tmp_path: Path) -> None:
     service = emulator()
