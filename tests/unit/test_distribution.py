@@ -208,6 +208,6 @@ def test_a_missing_dependency_is_a_sentence(tmp_path: Path) -> None:
     )
 
     assert finished.returncode == 78, finished.stderr
-    assert "the module cyclopts is missing" in finished.stderr
+    assert "the module cyclopts, which chatbot-acs requires, is missing" in finished.stderr
     assert "pip install chatbot-acs" in finished.stderr
     assert "Traceback" not in finished.stderr
