@@ -398,3 +398,21 @@ async def test_probes_become_rarer_and_end_with_the_retention() -> None:
         assert 2 <= counts[1] <= 12
         assert 12 <= counts[2] <= 30
         assert counts[3] <= 1
+
+
+async def test_removed_from_all_threads_at_once_without_history_it_leaves_them_when_one_answers_again() -> None:
+    guest = Guest()
+    async with chat(guest(), world=world(removed_reads="forbidden")) as room:
+        rooms = [room, room.another(), room.another()]
+        for each in rooms:
+            await each.user("Ann").says("/count")
+        for each in rooms:
+            room.emulator.remove(each.thread, each.user("Ann").user, room.bot.user)
+        await anyio.sleep(1800)
+        assert guest.heard == ["joined"] * 3  # the same would be seen of a token that is refused
+
+        with room.not_waiting():
+            await room.another().user("Bob").says("/count")
+        await anyio.sleep(600)
+
+        assert guest.heard == ["joined"] * 4 + ["left"] * 3
