@@ -17,9 +17,9 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 SURVIVED = [
     "call-soon", "call-later", "bare-thread", "task", "done-callback", "loop-stop", "loop-policy",
-    "executor", "sweep-thread", "generator-left", "finalizer", "signals", "loop-signals", "alarm", "stderr",
+    "executor", "sweep-thread", "generator-left", "finalizer", "signals", "loop-signals", "stderr",
     "chdir", "umask", "locale", "dice", "logging", "structlog", "warnings", "hooks", "socket-timeout", "fork",
-    "many-threads", "late-reply", "parallel", "recursion-limit", "loop-settings",
+    "many-threads", "late-reply", "parallel", "loop-settings",
 ]  # fmt: skip
 """What a daemon survives in one process, one after the other. The handlers answer.
 
