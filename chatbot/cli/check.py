@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import anyio
 from cyclopts import Parameter
@@ -33,7 +33,7 @@ from chatbot.plugin.lint import findings, mistakes, unawaited
 from chatbot.runtime.compatibility import Incompatibility, incompatibilities
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control_socket import find_daemon
-from chatbot.runtime.doctor.finding import Finding, FindingState, failed, misconfigured, warning
+from chatbot.runtime.doctor.finding import Finding, FindingState, failed, misconfigured, ok, warning
 from chatbot.runtime.doctor.reachability import check_service
 from chatbot.runtime.doctor.storage import check_identities, check_store
 from chatbot.runtime.logs import logging_to
@@ -46,6 +46,10 @@ from chatbot.stores.probe import probe_store as examine_store
 
 Summary = Mapping[str, Any]
 """JSON data without secrets."""
+
+
+MAX_COMPARED_BYTES: Final = 512 * 1024 * 1024
+"""Larger stores are not compared with the code, as a copy in memory is compared."""
 
 
 def summarize(config: Config, plugins: Plugins) -> Summary:
@@ -302,6 +306,9 @@ def _incompatible(config: Config, plugins: Plugins) -> Iterator[Finding]:
     url = config.store.get_secret_value()
     found = examine_store(url, base_dir=config.directory)
     if found.file is None or not found.exists or found.problem is not None:
+        return
+    if found.file.stat().st_size > MAX_COMPARED_BYTES:
+        yield ok("store", f"not compared with the code: it is larger than {MAX_COMPARED_BYTES // 1024**2} MiB")
         return
     store = MemoryStore()  # a copy: the bots that run on the file are not disturbed, nor is an older one changed
     try:

@@ -14,6 +14,7 @@ import structlog
 from chatbot.bot import Bot
 from chatbot.bot.status import wait_until_caught_up
 from chatbot.config import Config, LogConfig
+from chatbot.errors import StoreError
 from chatbot.runtime.admin_api import AdminApi, ControlApi, audit
 from chatbot.runtime.assemble import Runtime, explaining
 from chatbot.runtime.connection import Connection
@@ -320,7 +321,10 @@ class Daemon:
             lobby=await open_lobby(bots, self._control, connection.resource) if connection.is_emulator else None,
         )
         await run_in_thread(self._control.publish, info)
-        await runtime.note_identities()
+        try:
+            await runtime.note_identities()
+        except StoreError as error:  # the bots run all the same; only a later loss would not be noticed
+            self._log.warning("identity.not_noted", error=error)
         return info
 
     @asynccontextmanager

@@ -1,7 +1,7 @@
 """Backup, statistics and integrity checks of a store that may be in use.
 
-All functions block. None of them takes the store's lock or changes its file: SQLite's read transaction makes the copy
-consistent even while bots write.
+All functions block. None of them changes a file: SQLite's read transaction makes the copy consistent even while bots
+write. The lock of a store that nobody uses is held for the moment.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Final
 
 from chatbot.errors import StoreError
 from chatbot.stores.schema import APPLICATION_ID
+from chatbot.stores.sqlite_file import StoreLock
 
 _BUSY_SECONDS: Final = 10.0
 _COUNTED: Final = {
@@ -161,13 +162,36 @@ def _reading(file: Path) -> Iterator[sqlite3.Connection]:
     if not file.is_file():
         msg = f"{file}: there is no such store"
         raise StoreError(msg)
-    uri = f"{file.absolute().as_uri()}?mode=ro"
-    with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)) as connection:
-        connection.execute("PRAGMA query_only = ON")
-        if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            msg = f"{file} is not a store of chatbot: name another file"
-            raise StoreError(msg)
-        yield connection
+    with _held_if_unused(file) as is_unused:
+        # Otherwise SQLite would leave a write-ahead log and its index beside a store that nobody has open.
+        mode = "mode=ro&immutable=1" if is_unused else "mode=ro"
+        uri = f"{file.absolute().as_uri()}?{mode}"
+        with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)) as connection:
+            connection.execute("PRAGMA query_only = ON")
+            if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+                msg = f"{file} is not a store of chatbot: name another file"
+                raise StoreError(msg)
+            yield connection
+
+
+@contextmanager
+def _held_if_unused(file: Path) -> Iterator[bool]:
+    """Yield whether no process has the store open, and keep it so meanwhile: what is immutable must not change."""
+    path = file.resolve()
+    log = path.with_name(f"{path.name}-wal")
+    if not path.with_name(f"{path.name}.lock").exists():  # a copy that was never opened; no lock file is made for it
+        yield not log.exists()
+        return
+    lock = StoreLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except StoreError:
+        yield False
+        return
+    try:
+        yield not log.exists()  # one that a killed process has left holds commits
+    finally:
+        lock.release()
 
 
 def _problem(file: Path, error: sqlite3.Error) -> str:

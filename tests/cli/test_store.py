@@ -160,6 +160,20 @@ def test_the_commands_take_the_store_of_the_configuration_or_a_file(
     assert [bot["name"] for bot in facts["bots"]] == ["parrot"]
 
 
+def test_reading_a_store_that_nobody_uses_leaves_nothing_beside_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy("chatbot.db", "raw.db")
+    before = sorted(path.name for path in folder.iterdir())
+
+    for words in (["check"], ["store", "info"], ["store", "check"], ["store", "info", "raw.db"], ["doctor"]):
+        assert main(words) == 0, words
+
+    assert sorted(path.name for path in folder.iterdir() if "__pycache__" not in path.name) == [
+        name for name in before if "__pycache__" not in name
+    ]
+
+
 def test_an_existing_file_is_not_replaced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "copy.db").write_text("precious")
 
