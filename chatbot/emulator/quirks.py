@@ -8,6 +8,7 @@ docstring of each switch says what is unknown; `U1` to `U12` number the open que
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,9 +18,12 @@ from typing import Any, Literal
 
 import yaml
 
+DECADE_SECONDS = 315_360_000
 
-def _quirk(default: Any, doc: str) -> Any:
-    return field(default=default, metadata={"doc": doc})
+
+def _quirk(default: Any, doc: str, least: int = 0, most: int = DECADE_SECONDS) -> Any:
+    """A switch; `least` and `most` bound a number, which is a duration unless they are given."""
+    return field(default=default, metadata={"doc": doc, "range": (least, most)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +106,9 @@ class Quirks:
         "no-content", "U6: deleting a deleted message or thread again"
     )
     tombstone_metadata: Literal["drop", "keep"] = _quirk("drop", "U7: the metadata of a deleted message")
-    metadata_limit_bytes: int = _quirk(0, "U7: maximum bytes of a message's metadata; 0 for the message's limit only")
+    metadata_limit_bytes: int = _quirk(
+        0, "U7: maximum bytes of a message's metadata; 0 for the message's limit only", most=28 * 1024
+    )
     blank_content: Literal["accept", "reject"] = _quirk("accept", "U7: a message of white space only")
     identifier_kind: bool = _quirk(False, "U8: whether identifiers carry `kind` since 2024-03-07")
     edited_sequence: Literal["kept", "next"] = _quirk(
@@ -145,9 +151,11 @@ class Quirks:
     leave_initiator: Literal["self", "absent"] = _quirk(
         "self", "U12: whether participantRemoved names an initiator when somebody leaves"
     )
-    default_page_size: int = _quirk(10, "U9: list_messages without maxPageSize (10 in 2021, 6 reported in 2024)")
-    default_participants: int = _quirk(100, "U9: list_participants without maxPageSize")
-    default_receipts: int = _quirk(100, "U9: list_read_receipts without maxPageSize")
+    default_page_size: int = _quirk(
+        10, "U9: list_messages without maxPageSize (10 recorded from 2021 to 2025, 6 reported in 2024)", 1, 200
+    )
+    default_participants: int = _quirk(100, "U9: list_participants without maxPageSize", 1, 250)
+    default_receipts: int = _quirk(100, "U9: list_read_receipts without maxPageSize", 1, 250)
     link_after_last: bool = _quirk(
         True,
         "U10: whether a page that ends exactly at the last message has a nextLink to an empty page (three messages in "
@@ -175,9 +183,12 @@ class Quirks:
         0,
         "how many conversations the service hides before each thread of a list: pages become short or empty although "
         "more follow (recorded: 94, 96 and 0 of 100 with a nextLink)",
+        most=1_000,
     )
     stampless_seconds: int = _quirk(
-        0, "how long a fresh thread is listed without lastMessageReceivedOn (recorded in 8 cases)"
+        0,
+        "how long a fresh thread is listed without lastMessageReceivedOn (recorded in 8 cases until 2023, and for two "
+        "threads made up to two seconds earlier in 2025)",
     )
     unknown_participant: Literal["invalid", "accept"] = _quirk(
         "invalid",
@@ -196,6 +207,17 @@ class Quirks:
     hmac_skew_seconds: int = _quirk(
         0, "how far x-ms-date may be off, 0 for not checked (the service's tolerance is unknown)"
     )
+
+    def __post_init__(self) -> None:
+        """Check the values: wrong ones would answer like no service, and numbers out of range not at all.
+
+        Raises:
+            ValueError: a value is not possible; says what is.
+        """
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if value != item.default or type(value) is not type(item.default):
+                _check(item.name, value)
 
     @classmethod
     def parse(cls, switches: Iterable[str], base: Quirks | None = None) -> Quirks:
@@ -242,7 +264,7 @@ def _written(value: object) -> str:
 
 
 def _choices(key: str) -> list[str]:
-    hint = typing.get_type_hints(Quirks)[key]
+    hint = _hints()[key]
     default = next(item.default for item in dataclasses.fields(Quirks) if item.name == key)
     if hint is bool:
         values = ["true", "false"]
@@ -254,8 +276,39 @@ def _choices(key: str) -> list[str]:
     return [first, *(value for value in values if value != first)]
 
 
+def _range(key: str) -> tuple[int, int]:
+    least, most = next(item.metadata["range"] for item in dataclasses.fields(Quirks) if item.name == key)
+    return int(least), int(most)
+
+
+def _check(key: str, value: object) -> None:
+    hint = _hints()[key]
+    if hint is bool:
+        is_possible = isinstance(value, bool)
+    elif hint is int:
+        least, most = _range(key)
+        is_possible = isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+    else:
+        is_possible = any(value == choice and type(value) is type(choice) for choice in typing.get_args(hint))
+    if not is_possible:
+        raise ValueError(_impossible(key, value))
+
+
+def _impossible(key: str, value: object) -> str:
+    possible = " | ".join(_choices(key))
+    if _hints()[key] is int:
+        least, most = _range(key)
+        possible = f"a whole number from {least} to {most}"
+    return f"quirk {key.replace('_', '-')} cannot be {value!r}; it can be: {possible}"
+
+
+@functools.cache
+def _hints() -> dict[str, Any]:
+    return typing.get_type_hints(Quirks)
+
+
 def _value(key: str, text: str) -> Any:
-    hints = typing.get_type_hints(Quirks)
+    hints = _hints()
     if key not in hints:
         names = ", ".join(sorted(hints)).replace("_", "-")
         msg = f"there is no quirk {key.replace('_', '-')!r}; there are: {names}"
@@ -263,10 +316,9 @@ def _value(key: str, text: str) -> Any:
     hint = hints[key]
     if hint is bool and text.lower() in {"true", "false", "on", "off", "yes", "no"}:
         return text.lower() in {"true", "on", "yes"}
-    if hint is int and text.isdecimal():
-        return int(text)
+    if hint is int and text.isascii() and text.isdecimal() and len(text) < 20:
+        return int(text)  # its range is checked with the other values
     for choice in typing.get_args(hint):
         if text == str(choice):
             return choice
-    msg = f"quirk {key.replace('_', '-')} cannot be {text!r}; it can be: {' | '.join(_choices(key))}"
-    raise ValueError(msg)
+    raise ValueError(_impossible(key, text))

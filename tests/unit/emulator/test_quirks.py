@@ -20,11 +20,66 @@ def test_every_quirk_is_described_and_can_be_written_as_its_default() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["nonsense=1", "start-time", "start-time=", "www-authenticate=maybe", "cursor-seconds=-1", ""]
+    "text",
+    [
+        "nonsense=1",
+        "start-time",
+        "start-time=",
+        "www-authenticate=maybe",
+        "cursor-seconds=-1",
+        "cursor-seconds=\u0663",
+        "",
+        "default-page-size=0",
+        "default-page-size=201",
+        "default-participants=0",
+        "default-receipts=0",
+        "metadata-limit-bytes=30000",
+        "phantom-threads=1001",
+        "stamp-behind-seconds=400000000",
+        f"date-behind-seconds={'9' * 5000}",
+    ],
 )
 def test_a_quirk_nobody_knows_is_explained(text: str) -> None:
     with pytest.raises(ValueError, match="quirk"):
         Quirks.parse([text])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("start_time", "exclusively"),
+        ("start_time", None),
+        ("www_authenticate", 1),
+        ("too_large_status", "413"),
+        ("too_large_status", True),
+        ("cursor_seconds", False),
+        ("cursor_seconds", 1.5),
+        ("default_page_size", 0),
+        ("date_behind_seconds", -1),
+        ("thread_ids", ["short"]),
+    ],
+)
+def test_a_value_that_is_not_possible_is_refused_in_python_too(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"quirk {name.replace('_', '-')} cannot be .* it can be: "):
+        Quirks(**{name: value})
+
+
+NUMBERS = {
+    item.name: item.metadata["range"]
+    for item in dataclasses.fields(Quirks)
+    if type(item.default) is int and item.name != "too_large_status"
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, end) for name, ends in NUMBERS.items() for end in ends])
+async def test_requests_are_answered_with_the_least_and_the_greatest_number_of_a_quirk(name: str, value: int) -> None:
+    quirks: dict[str, Any] = {name: value}
+    scene = Scene(**quirks)
+    number = scene.emulator.send(scene.thread, scene.ann, "x")
+    scene.emulator.read(scene.thread, scene.bob, number)
+
+    for path in ("/chat/threads", "", "/messages", f"/messages/{number}", "/participants", "/readReceipts"):
+        assert (await scene("GET", path)).status == 200
 
 
 def test_quirks_are_read_from_a_file(tmp_path: Path) -> None:
@@ -321,3 +376,63 @@ async def test_a_thread_of_2025_shows_that_it_has_no_retention_and_an_empty_meta
     assert preview["messagingPolicy"] == {"textOnlyChat": False}
     assert "retentionPolicy" not in older
     assert "retentionPolicy" not in (await Scene(retention_none="omitted")("GET", version="2025-03-15")).json
+
+
+async def test_headers_of_another_date_or_edge_can_be_answered() -> None:
+    plain = Scene()
+    other = Scene(edge_headers=True, mise_correlation=True, identity_vector="2.0", hsts="month")
+
+    default, switched = await plain("GET"), await other("GET")
+    empty, created = await other("POST", "/typing", {}), await other("POST", "/messages", {"content": "x"})
+    refused = await other("GET", "/messages/1700000000000")
+    user = await signed(other.emulator, "POST", "/identities")
+
+    assert not {"accept-ranges", "connection", "mise-correlation-id"} & set(default.headers)
+    assert default.headers["strict-transport-security"] == "max-age=31536000;includeSubDomains"
+    assert switched.headers["strict-transport-security"] == "max-age=2592000"
+    for answer, has_ranges in ((switched, True), (empty, True), (created, False), (refused, False), (user, False)):
+        assert answer.headers["connection"] == "keep-alive"
+        assert ("accept-ranges" in answer.headers) is has_ranges
+    assert "mise-correlation-id" in switched.headers
+    assert "mise-correlation-id" not in user.headers
+    assert (switched.headers["ms-cv"][-2:], user.headers["ms-cv"][-4:]) == (".0", ".2.0")
+    assert (await signed(plain.emulator, "POST", "/identities")).headers["ms-cv"].count(".") == 1
+
+
+async def test_people_and_receipts_come_in_pages_of_the_default_size() -> None:
+    scene = Scene(default_participants=1, default_receipts=1)
+    number = scene.emulator.send(scene.thread, scene.ann, "x")
+    for reader in (scene.ann, scene.bob):
+        scene.emulator.read(scene.thread, reader, number)
+
+    for noun in ("participants", "readReceipts"):
+        page = (await scene("GET", f"/{noun}")).json
+        assert len(page["value"]) == 1
+        assert f"/{noun}?skip=1&maxPageSize=1&" in page["nextLink"]
+
+
+async def test_a_repeatability_id_is_forgotten_after_its_time() -> None:
+    scene = Scene(repeatability_seconds=60)
+
+    async def create() -> str:
+        answer = await scene("POST", "/chat/threads", {"topic": "a"}, headers={"repeatability-request-id": "x"})
+        return str(answer.json["chatThread"]["id"])
+
+    first = await create()
+    scene.clock.advance(60)
+    assert await create() == first
+    scene.clock.advance(1)
+    assert await create() != first
+
+
+async def test_the_token_of_a_deleted_user_is_accepted_for_its_time() -> None:
+    scene = Scene(deletion_delay_seconds=30)
+    token = scene.token(scene.bob)
+    await signed(scene.emulator, "DELETE", f"/identities/{scene.bob}")
+
+    statuses = []
+    for _ in range(2):
+        statuses.append((await call(scene.emulator, "GET", scene.path, token=token)).status)
+        scene.clock.advance(30)
+
+    assert statuses == [200, 401]
