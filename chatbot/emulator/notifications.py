@@ -162,7 +162,7 @@ class Notifier:
             "createTime": precise_time(head.created),
             "createdBy": self._person(room, head.creator),
             "members": self._people(
-                Listed(member.user, member.display_name, member.share_history) for member in room.present()
+                room, (Listed(member.user, member.display_name, member.share_history) for member in room.present())
             ),
             "properties": self._properties(head),
         }
@@ -197,22 +197,24 @@ class Notifier:
             "version": str(message.version),
             "time": precise_time(message.version),
             by: self._person(room, message.sender),
-            people: self._people(message.participants),
+            people: self._people(room, message.participants),
         }
         return _to(dict.fromkeys(recipients), kind, fields)
 
     def _person(self, room: ThreadContents, user: str) -> str:
         member = room.members.get(user)
-        return _escaped({"participantId": user, "displayName": (member and member.display_name) or ""})
+        name = (member and member.display_name) or ""
+        return _escaped({"participantId": user, "displayName": name, **_metadata(room, user)})
 
     @staticmethod
-    def _people(people: Iterable[Listed]) -> str:
+    def _people(room: ThreadContents, people: Iterable[Listed]) -> str:
         return _escaped(
             [
                 {
                     "participantId": person.user,
                     "displayName": person.display_name or "",
                     "shareHistoryTime": precise_time(person.share_history),
+                    **_metadata(room, person.user),
                 }
                 for person in people
             ]
@@ -235,6 +237,14 @@ class Notifier:
 
 def _present(room: ThreadContents) -> list[str]:
     return [member.user for member in room.present()]
+
+
+def _metadata(room: ThreadContents, user: str) -> dict[str, str]:
+    """The metadata of a participant, which the service's messages leave out and the events have."""
+    member = room.members.get(user)
+    if member is None or not member.metadata:
+        return {}
+    return {"memberMetaData": json.dumps(dict(member.metadata), ensure_ascii=False)}
 
 
 def _to(people: Iterable[str], kind: int, fields: dict[str, Any]) -> list[Notification]:

@@ -93,7 +93,8 @@ class RealtimeChannel:
         return None
 
     def _configure(self, request: Request) -> Response:
-        request.caller = self._check(request.header(b"authorization").removeprefix("Bearer ").strip(), request.now)
+        scheme, _, token = request.header(b"authorization").partition(" ")
+        request.caller = self._check(token.strip() if scheme.lower() == "bearer" else "", request.now)
         if request.query.get("api-version") not in CONFIG_VERSIONS:
             raise ErrorResponse(400, "UnsupportedApiVersion", "The API version is not supported.")
         base = request.base

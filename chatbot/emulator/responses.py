@@ -19,6 +19,8 @@ _ERROR_JSON = b"application/json"
 _CACHE = (b"x-cache", b"CONFIG_NOCACHE")
 _EXPOSE = (b"access-control-expose-headers", b"*")
 _ANY_ORIGIN = ((b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"Location"))
+_CHUNKED = (b"transfer-encoding", b"chunked")
+_CHANNEL = frozenset({"v3", "v4", "socket.io"})
 _RANGES = (b"accept-ranges", b"bytes")
 _HSTS = {
     "year": b"max-age=31536000;includeSubDomains",
@@ -83,7 +85,9 @@ class Answers:
         headers = [(b"date", date), (b"ms-cv", vector + end)]
         if response.body is not None:
             headers.append((b"content-type", response.content_type))
-            headers.append((b"content-length", b"%d" % len(response.body)))
+            # The service's errors come in chunks (all that were recorded), everything else with a length.
+            is_chunked = response.content_type == _ERROR_JSON and route is not None
+            headers.append(_CHUNKED if is_chunked else (b"content-length", b"%d" % len(response.body)))
         elif response.status != 204:
             headers.append((b"content-length", b"0"))
         if route is not None:
@@ -96,7 +100,11 @@ class Answers:
         elif route is not None:
             headers += _identity_headers(response, route, request)
         elif not response.is_beside:  # not an operation: scripts in a browser must be able to read the error
-            headers += _ANY_ORIGIN if b"origin" in request.headers else (_EXPOSE,)
+            is_browser = b"origin" in request.headers
+            # The SDK's channel reads WWW-Authenticate.
+            is_channel = request.segments[0].lower() in _CHANNEL
+            headers += _ANY_ORIGIN if is_browser and not is_channel else (_EXPOSE,)
+            headers += [_ANY_ORIGIN[0]] if is_browser and is_channel else []
         headers.append((b"x-processing-time", b"%dms" % took_ms))
         if request.base.startswith("https:") and not request.base.startswith("https://localhost"):
             headers.append(

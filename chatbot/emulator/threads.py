@@ -155,7 +155,7 @@ class Threads:
         """Delete a thread whose retention has run out."""
         days = room.head.retention_days
         if days is not None and room.head.deleted is None and now >= room.head.created + days * 86_400_000:
-            self._end(room, room.head.creator, room.head.created + days * 86_400_000)
+            self._end(room, "", room.head.created + days * 86_400_000)
 
     def page(
         self, reader: str, size: int, *, start: int | None = None, cursor: tuple[int, int] | None = None
@@ -188,6 +188,7 @@ class Threads:
         return [entry for slot in slots for entry in (*(Slot(slot.activity + place, None) for place in phantoms), slot)]
 
     def _end(self, room: ThreadContents, by: str, when: int) -> None:
+        """Mark a thread as deleted, by nobody if its retention has run out."""
         activity = self._state.next_activity(when)
         self._state.put(replace(room.head, changed_by=by, deleted=when, activity=activity))
 

@@ -145,3 +145,19 @@ async def test_the_clock_can_be_put_forward_so_that_tokens_expire() -> None:
     assert (await call(scene.emulator, "GET", scene.path, token=token)).status == 200
     for nonsense in ({}, {"offset": "1"}, {"offset": True}, {"offset": 1e300}):
         assert (await control(scene, "PUT", "clock", nonsense)).status == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/messages/x"), ("GET", "/chat/threads/x"), ("GET", "/messages?maxPageSize=0"), ("POST", "/messages")],
+)
+async def test_errors_of_operations_come_in_chunks_and_all_other_answers_with_a_length(method: str, path: str) -> None:
+    scene = Scene()
+
+    refused, fine = await scene(method, path, {}), await scene("GET")
+
+    assert refused.status == 400
+    assert refused.headers["transfer-encoding"] == "chunked"
+    assert "content-length" not in refused.headers
+    assert fine.headers["content-length"] == str(len(fine.body))
+    assert "transfer-encoding" not in fine.headers

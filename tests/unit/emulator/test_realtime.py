@@ -92,6 +92,8 @@ async def test_the_configuration_names_the_emulator_itself_to_whoever_has_a_toke
     assert named.json == {"trouterServiceUrl": base, "registrarServiceUrl": base, "cloudType": "public"}
     assert named.headers["access-control-allow-origin"] == "*"
     assert (await call(scene.emulator, "GET", CONFIG)).status == 401
+    assert (await call(scene.emulator, "GET", CONFIG, headers={"authorization": f"bearer {token}"})).status == 200
+    assert (await call(scene.emulator, "GET", CONFIG, headers={"authorization": token})).status == 401
     assert (await call(scene.emulator, "GET", CONFIG.replace("09", "08"), token=token)).status == 400
 
 
@@ -103,10 +105,12 @@ async def test_every_step_asks_for_a_token_of_chat_that_has_not_expired(method: 
     scene = Scene()
     expired, calls_only = scene.token(scene.ann), scene.token(scene.ann, "voip")
 
-    statuses = {(await ask(scene, method, path, token, {})).status for token in ("", "x", "é", calls_only)}
+    refusals = [await ask(scene, method, path, token, {}) for token in ("", "x", "é", calls_only)]
     scene.clock.advance(90_000)
 
-    assert statuses == {401}
+    assert {refusal.status for refusal in refusals} == {401}
+    assert {refusal.headers["www-authenticate"] for refusal in refusals} == {"Bearer"}
+    assert {refusal.headers["access-control-expose-headers"] for refusal in refusals} == {"*"}
     assert (await ask(scene, method, path, expired, {})).status == 401
 
 
@@ -192,6 +196,48 @@ async def test_everybody_in_the_thread_hears_of_it_the_sender_too_and_nobody_els
     assert [one["eventId"] for one in gone] == [261] * 3
     assert (came["eventId"], joined["eventId"]) == (257, 260)
     assert (elsewhere["eventId"], elsewhere["threadId"] == scene.thread) == (257, False)
+
+
+async def test_events_tell_the_metadata_of_participants() -> None:
+    scene = Scene()
+    eve = scene.emulator.create_user()
+    async with listening(scene, scene.ann) as ann, listening(scene, eve) as newcomer:
+        scene.emulator.add(scene.thread, scene.ann, eve, display_name="Eve", metadata={"share": "100% \u00fc"})
+        made, joined = await newcomer.event(), await newcomer.event()
+        await ann.event()
+        scene.emulator.set_topic(scene.thread, eve, "new")
+        updated = await ann.event()
+        scene.emulator.remove(scene.thread, scene.ann, eve)
+        removed = await ann.event()
+
+    def plain(text: str) -> Any:
+        return json.loads(text.replace("%25", "%"))  # what `unescape` of JavaScript does with it
+
+    shown = [
+        plain(made["members"])[-1],
+        plain(joined["participantsAdded"])[0],
+        plain(updated["editedBy"]),
+        plain(removed["participantsRemoved"])[0],
+    ]
+    assert [person["participantId"] for person in shown] == [eve] * 4
+    assert [json.loads(person["memberMetaData"]) for person in shown] == [{"share": "100% \u00fc"}] * 4
+    assert "memberMetaData" not in plain(made["members"])[0]
+
+
+@pytest.mark.parametrize(("is_expiry", "reason"), [(True, "deletedByPolicy"), (False, "deletedByUser")])
+async def test_the_end_of_a_thread_says_whether_its_retention_or_somebody_ended_it(
+    is_expiry: bool, reason: str
+) -> None:
+    scene = Scene()
+    policy = {"retentionPolicy": {"kind": "threadCreationDate", "deleteThreadAfterDays": 30}}
+    await scene("PATCH", "", policy, version="2025-03-15")
+    if is_expiry:
+        scene.clock.advance(30 * 86_400)
+    async with listening(scene, scene.bob) as bob:
+        await scene("GET" if is_expiry else "DELETE")
+        ended = await bob.event()
+
+    assert (ended["eventId"], ended["threadId"], ended["reason"]) == (259, scene.thread, reason)
 
 
 async def test_receipts_are_for_others_and_large_threads_hear_neither_receipts_nor_typing() -> None:
