@@ -3,8 +3,9 @@
 The names below are loaded when the first of them is asked for: `chatbot --help` needs none, and answers at once.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from chatbot.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from chatbot.actions import (
@@ -131,34 +132,80 @@ __all__ = [
     "text",
 ]
 
-_MODULES = (
-    "chatbot.actions",
-    "chatbot.conversation",
-    "chatbot.dispatch.arguments",
-    "chatbot.dispatch.context",
-    "chatbot.dispatch.filters",
-    "chatbot.dispatch.middleware",
-    "chatbot.dispatch.event_view",
-    "chatbot.dispatch.outcome",
-    "chatbot.dispatch.plaintext",
-    "chatbot.dispatch.outcome",
-    "chatbot.dispatch.context",
-    "chatbot.errors",
-    "chatbot.events",
-    "chatbot.model",
-    "chatbot.plugin",
-)
-
 if not TYPE_CHECKING:  # type checkers know the names from above, and flag those that do not exist
-
-    def __getattr__(name: str) -> Any:
-        if name in __all__:
-            for module in map(import_module, _MODULES):
-                if hasattr(module, name):
-                    globals()[name] = value = getattr(module, name)
-                    return value
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "PASS": "chatbot.dispatch.outcome",
+            "Ack": "chatbot.dispatch.outcome",
+            "Action": "chatbot.actions",
+            "ActionFailed": "chatbot.events",
+            "ActionKey": "chatbot.actions",
+            "AddParticipants": "chatbot.actions",
+            "Attachment": "chatbot.model",
+            "BotInfo": "chatbot.dispatch.event_view",
+            "BotStarted": "chatbot.events",
+            "BotState": "chatbot.conversation.state",
+            "BotStopping": "chatbot.events",
+            "ChatMessage": "chatbot.model",
+            "ChatbotError": "chatbot.errors",
+            "CommandInfo": "chatbot.dispatch.event_view",
+            "Context": "chatbot.dispatch.context",
+            "DeleteMessage": "chatbot.actions",
+            "Dialog": "chatbot.conversation.dialog",
+            "DialogCancelled": "chatbot.errors",
+            "DialogTimedOut": "chatbot.events",
+            "DialogTimeout": "chatbot.errors",
+            "EditMessage": "chatbot.actions",
+            "Event": "chatbot.events",
+            "Filter": "chatbot.dispatch.filters",
+            "MessageDeleted": "chatbot.events",
+            "MessageEdited": "chatbot.events",
+            "MessageEvent": "chatbot.events",
+            "MessageId": "chatbot.model",
+            "MessageReceived": "chatbot.events",
+            "Middleware": "chatbot.dispatch.middleware",
+            "Participant": "chatbot.model",
+            "ParticipantsAdded": "chatbot.events",
+            "ParticipantsRemoved": "chatbot.events",
+            "Pass": "chatbot.dispatch.outcome",
+            "Plugin": "chatbot.plugin.plugin",
+            "PluginError": "chatbot.errors",
+            "Proceed": "chatbot.dispatch.middleware",
+            "ProfileState": "chatbot.conversation.state",
+            "Quotation": "chatbot.dispatch.plaintext",
+            "ReadReceiptReceived": "chatbot.events",
+            "RemoveParticipant": "chatbot.actions",
+            "Reply": "chatbot.dispatch.outcome",
+            "Rest": "chatbot.dispatch.arguments",
+            "Retry": "chatbot.dispatch.outcome",
+            "ScheduleFired": "chatbot.events",
+            "SendMessage": "chatbot.actions",
+            "SendReadReceipt": "chatbot.actions",
+            "SentMessage": "chatbot.dispatch.context",
+            "State": "chatbot.conversation.state",
+            "ThreadEvent": "chatbot.events",
+            "ThreadId": "chatbot.model",
+            "ThreadJoined": "chatbot.events",
+            "ThreadLeft": "chatbot.events",
+            "TimeTooFar": "chatbot.errors",
+            "TimerFired": "chatbot.events",
+            "TimerId": "chatbot.model",
+            "TopicUpdated": "chatbot.events",
+            "UpdateTopic": "chatbot.actions",
+            "UserId": "chatbot.model",
+            "UserState": "chatbot.conversation.state",
+            "admin": "chatbot.dispatch.filters",
+            "from_user": "chatbot.dispatch.filters",
+            "has_attachment": "chatbot.dispatch.filters",
+            "in_thread": "chatbot.dispatch.filters",
+            "is_html": "chatbot.dispatch.filters",
+            "mentioned": "chatbot.dispatch.filters",
+            "migration": "chatbot.conversation.state",
+            "regex": "chatbot.dispatch.filters",
+            "text": "chatbot.dispatch.filters",
+        },
+    )
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

@@ -18,7 +18,6 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, cast, overload
 
 from chatbot.actions import ActionKey, SendMessage, expect_identifier, expect_result, expect_text
-from chatbot.conversation.dialog_replay import Replay
 from chatbot.events import MessageReceived
 from chatbot.message_size import check_message
 from chatbot.model import Participant, ThreadId, TimerId, UserId
@@ -26,6 +25,8 @@ from chatbot.normalization import find_match, fold_name
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
+
+    from chatbot.conversation.dialog_replay import Replay
 
 C = TypeVar("C", bound=str)
 
@@ -63,6 +64,10 @@ def complaint(error: ValueError, validate: Callable[[str], Any]) -> str:
     """Return an author's text of a validation error; texts of built-in functions are replaced."""
     plain = inspect.unwrap(validate)
     return str(error) if hasattr(plain, "__code__") and str(error) else NOT_UNDERSTOOD
+
+
+CANCEL_WORDS: Final = ("cancel", "/cancel")
+"""Words that cancel a dialog, unless a plugin sets its own."""
 
 
 def is_cancel(answer: str, words: Sequence[str]) -> bool:

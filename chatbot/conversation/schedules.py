@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeAlias
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-from cronsim import CronSim, CronSimError
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from chatbot.durations import LONGEST
 from chatbot.model import milliseconds
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 MIN_PERIOD: Final = timedelta(seconds=1)
 """The shortest period: the service's own times are no finer."""
@@ -79,6 +79,10 @@ class Cron:
     _zone: ZoneInfo = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # here, because most plugins have no such schedule
+
+        from cronsim import CronSimError
+
         try:
             object.__setattr__(self, "_zone", ZoneInfo(self.tz))  # read from its file here, not when it is due
         except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
@@ -104,6 +108,8 @@ class Cron:
 
     def next_due(self, after_ms: int, last_ms: int | None = None) -> int | None:
         """Return the first due time after `after_ms`, epoch ms; None if there is none."""
+        from cronsim import CronSim
+
         after = datetime.fromtimestamp(after_ms // 1000, UTC).astimezone(self._zone)
         due = next(CronSim(self.expression, after), None)
         return None if due is None else milliseconds(due)

@@ -18,8 +18,16 @@ from chatbot.conversation.idempotency import refuse_inside_effect
 from chatbot.errors import CannotStore, StateError
 from chatbot.events import DialogTimedOut, Event, MessageEvent, ReadReceiptReceived, ThreadEvent, TimerFired
 from chatbot.model import UserId
-from chatbot.stores.codec import check_utf8
-from chatbot.stores.serialization import Form, check_size, form_of, from_json, has_default, is_model, to_json
+from chatbot.stores.serialization import (
+    Form,
+    check_size,
+    check_utf8,
+    form_of,
+    from_json,
+    has_default,
+    is_model,
+    to_json,
+)
 
 Stored: TypeAlias = dict[str, Any]
 """The fields of a stored value, as JSON."""

@@ -279,9 +279,6 @@ class UnitOfWork:
         return StateKey(kind.name, thread, user)
 
 
-CANCEL_WORDS: Final = ("cancel", "/cancel")
-"""Words that cancel a dialog, unless a plugin sets its own."""
-
 CANCELLED: Final = "Cancelled."
 """Sent when a dialog does not catch `DialogCancelled`."""
 

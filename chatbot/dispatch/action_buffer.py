@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from chatbot.actions import Action, ActionKey, EditMessage, KeyedAction, SendMessage, action_key, piece_key
-from chatbot.conversation.unit_of_work import UnitOfWork
 from chatbot.dispatch.event_view import EventView
 from chatbot.dispatch.live import LiveChannel, NoLiveChannel
 from chatbot.message_size import check_count, split, split_message
 from chatbot.model import MessageId, ThreadId
+
+if TYPE_CHECKING:
+    from chatbot.conversation.unit_of_work import UnitOfWork
 
 HandlerScope = Callable[[str], AbstractContextManager[object]]
 """Makes a context manager that is entered while the handler of this name runs, such as a span."""

@@ -20,7 +20,6 @@ The arguments of `ctx.later` are no text: `TimerPayload` validates and stores th
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,8 +31,7 @@ from chatbot.durations import TooLong
 from chatbot.errors import CannotStore, ChatbotError, StateError
 from chatbot.model import Participant, UserId
 from chatbot.normalization import DASHES, INVISIBLE, fold_name, is_blank
-from chatbot.stores.codec import check_utf8
-from chatbot.stores.serialization import Form, check_size, from_json, to_json
+from chatbot.stores.serialization import Form, check_size, check_utf8, from_json, to_json
 
 
 class BadArguments(ChatbotError):
@@ -336,6 +334,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _no_such_option(label: str, options: Mapping[str, Argument]) -> str:
+    import difflib  # here, because plugins are imported without it
+
     near = difflib.get_close_matches(label, options, n=1)
     return f"There is no option {_shown(label)}." + (f" Did you mean {near[0]}?" if near else "")
 

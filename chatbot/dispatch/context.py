@@ -36,7 +36,6 @@ from chatbot.actions import (
     piece_key,
 )
 from chatbot.conversation.idempotency import refuse_inside_effect
-from chatbot.conversation.unit_of_work import UnitOfWork
 from chatbot.dispatch.action_buffer import ActionBuffer
 from chatbot.dispatch.event_view import BotInfo, CommandInfo, EventView
 from chatbot.dispatch.live import show_typing_while
@@ -212,8 +211,8 @@ class Context(Durable, Generic[E]):
 
     __slots__ = ("_log",)
 
-    def __init__(self, view: EventView, *, handler: str, buffer: ActionBuffer | None = None) -> None:
-        super().__init__(view, handler, ActionBuffer(view, UnitOfWork(view.event)) if buffer is None else buffer)
+    def __init__(self, view: EventView, *, handler: str, buffer: ActionBuffer) -> None:
+        super().__init__(view, handler, buffer)
         self._log: FilteringBoundLogger | None = None
 
     def __enter__(self) -> Self:

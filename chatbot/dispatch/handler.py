@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from itertools import takewhile
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from chatbot.actions import expect_result
-from chatbot.conversation.dialog import Dialog
+from chatbot.conversation.dialog import CANCEL_WORDS, Dialog
 from chatbot.conversation.schedules import Schedule
-from chatbot.conversation.unit_of_work import CANCEL_WORDS, UnitOfWork
 from chatbot.dispatch.argument_types import plain_type
 from chatbot.dispatch.arguments import BadArguments, ParticipantResolver, TimerPayload, names_in
 from chatbot.dispatch.binding import (
@@ -38,6 +37,9 @@ from chatbot.dispatch.provider import Injector, Needs, Provider, ProviderCache, 
 from chatbot.dispatch.source_location import place_of, qualified_name
 from chatbot.events import Event, ScheduleFired, TimerFired
 from chatbot.model import Participant
+
+if TYPE_CHECKING:
+    from chatbot.conversation.unit_of_work import UnitOfWork
 
 BOT_TIMEOUT: Final = timedelta(minutes=10)
 """The default of a handler's `timeout`: the bot's setting in bots.yaml, which is ten minutes by default.

@@ -10,8 +10,6 @@ from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-import anyio
-
 from chatbot.actions import Action, ActionKey, SendMessage
 from chatbot.errors import StateError
 from chatbot.model import Participant
@@ -78,6 +76,8 @@ class NoLiveChannel:
 @asynccontextmanager
 async def show_typing_while(live: LiveChannel) -> AsyncIterator[None]:
     """Show the typing indicator while the block runs; errors of the block are raised unchanged, not in a group."""
+    import anyio  # here, because importing it is slow and plugins are imported without it
+
     failure: Exception | None = None
     async with anyio.create_task_group() as group:
         group.start_soon(_keep_showing_typing, live)
@@ -91,5 +91,7 @@ async def show_typing_while(live: LiveChannel) -> AsyncIterator[None]:
 
 
 async def _keep_showing_typing(live: LiveChannel) -> None:
+    import anyio
+
     while True:  # noqa: ASYNC110 -- it is time that is waited for
         await anyio.sleep(await live.show_typing())

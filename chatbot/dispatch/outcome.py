@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, StrEnum
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from chatbot.actions import Action, KeyedAction
-from chatbot.stores.writes import Write
+if TYPE_CHECKING:
+    from chatbot.actions import Action, KeyedAction
+    from chatbot.stores.writes import Write
 
 
 class Pass(Enum):

@@ -9,10 +9,7 @@ import linecache
 import os
 import re
 import sys
-import sysconfig
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 
@@ -24,13 +21,6 @@ def _working_directory() -> str:
 
 
 _HERE: Final = _working_directory() + os.sep  # read once: `os.getcwd` would be a system call on the event loop
-
-
-_FOREIGN: Final = (
-    *{os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib", "purelib", "platlib")},
-    os.path.join(str(Path(__file__).parents[1]), ""),
-)
-"""Directories of code that is not plugin code: Python, installed packages, chatbot."""
 
 
 _OF_PYTHON: Final = ("<string>", "<unknown>", "<stdin>")
@@ -70,10 +60,22 @@ def place_of_error(error: BaseException, *, is_own: bool = False) -> str | None:
 
     Return None if the error did not come from code in a file; with `is_own`, also if it did not come from plugin code.
     """
+    import traceback  # here, because plugins are imported without it
+
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_machinery(frame.filename)]
-    own = [frame for frame in frames if not frame.filename.startswith(_FOREIGN)]
+    own = [frame for frame in frames if not frame.filename.startswith(_foreign())]
     own = own if is_own else own or frames
     return location(own[-1].filename, own[-1].lineno) if own else None
+
+
+@functools.cache
+def _foreign() -> tuple[str, ...]:
+    """Return the directories of code that is not plugin code: Python, installed packages, chatbot."""
+    import sysconfig  # here, because plugins are imported without it
+
+    of_python = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    of_chatbot = os.path.dirname(os.path.dirname(__file__))
+    return tuple(os.path.join(directory, "") for directory in (*of_python, of_chatbot))
 
 
 def _is_machinery(filename: str) -> bool:

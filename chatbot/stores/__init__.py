@@ -6,8 +6,9 @@ loaded when they are first named, so that bots and tests pay only for the one th
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from chatbot.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from chatbot.stores.memory import MemoryStore as MemoryStore
@@ -15,19 +16,15 @@ if TYPE_CHECKING:
     from chatbot.stores.url import open_between_runs as open_between_runs
     from chatbot.stores.url import open_store as open_store
 
-_HOMES = {
-    "MemoryStore": "chatbot.stores.memory",
-    "SqliteStore": "chatbot.stores.sqlite",
-    "open_store": "chatbot.stores.url",
-    "open_between_runs": "chatbot.stores.url",
-}
-
 __all__ = ["MemoryStore", "SqliteStore", "open_between_runs", "open_store"]
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    return getattr(import_module(home), name)
+if not TYPE_CHECKING:  # type checkers know the names from above, and flag those that do not exist
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "MemoryStore": "chatbot.stores.memory",
+            "SqliteStore": "chatbot.stores.sqlite",
+            "open_store": "chatbot.stores.url",
+            "open_between_runs": "chatbot.stores.url",
+        },
+    )

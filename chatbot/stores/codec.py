@@ -15,7 +15,7 @@ from chatbot import actions, events
 from chatbot.actions import Action
 from chatbot.errors import CannotStore, StoreError, StoreTooNew
 from chatbot.events import Event
-from chatbot.stores.serialization import Form, Kinds, wrong_type
+from chatbot.stores.serialization import Form, Kinds, check_utf8, encodable_text, wrong_type
 
 VERSION: Final = 1
 """The version of the JSON form. Increase it when an older chatbot could misread what a newer one writes."""
@@ -70,7 +70,7 @@ def text(value: object, place: str) -> str:
     """
     if type(value) is str and value.isascii() and "\0" not in value:  # fast path: nearly all texts
         return value
-    checked = _utf8(value, place)
+    checked = encodable_text(value, place)
     if "\0" in checked:
         msg = f"{place} has a NUL character at {checked.index(chr(0))}; remove it"
         raise CannotStore(msg)
@@ -162,35 +162,6 @@ def decode_event(stored: str) -> Event:
 def stored_texts(part: str) -> tuple[str, str]:
     """Return the forms of a text inside a stored action and inside a stored event, for searching."""
     return _UTF8.encode(part)[1:-1], _ASCII.encode(part)[1:-1]
-
-
-def _utf8(value: object, place: str) -> str:
-    if not isinstance(value, str):
-        raise wrong_type(value, place, "text")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            msg = f"{place} has half of a surrogate pair at {error.start}, which has no UTF-8 form; remove it"
-            raise CannotStore(msg) from None
-    return value
-
-
-def check_utf8(form: Any, place: str) -> None:
-    """Check that all texts can be encoded in UTF-8.
-
-    Raises:
-        CannotStore: a text cannot be encoded; the error names its place.
-    """
-    if isinstance(form, str):
-        _utf8(form, place)
-    elif isinstance(form, list):
-        for index, item in enumerate(form):
-            check_utf8(item, f"{place}[{index}]")
-    elif isinstance(form, dict):
-        for key, item in form.items():
-            _utf8(key, f"a key of {place}")
-            check_utf8(item, f"{place}[{key!r}]")
 
 
 def _decode(kinds: Kinds, stored: str, what: str) -> Any:

@@ -565,3 +565,33 @@ def check_size(stored: str, what: str) -> str:
 def from_json(text: str) -> Any:
     """Parse a text to a stored form."""
     return json.loads(text)
+
+
+def encodable_text(value: object, place: str) -> str:
+    """Return a text unchanged; raises `CannotStore` if it is not a text, or has no UTF-8 form."""
+    if not isinstance(value, str):
+        raise wrong_type(value, place, "text")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            msg = f"{place} has half of a surrogate pair at {error.start}, which has no UTF-8 form; remove it"
+            raise CannotStore(msg) from None
+    return value
+
+
+def check_utf8(form: Any, place: str) -> None:
+    """Check that all texts can be encoded in UTF-8.
+
+    Raises:
+        CannotStore: a text cannot be encoded; the error names its place.
+    """
+    if isinstance(form, str):
+        encodable_text(form, place)
+    elif isinstance(form, list):
+        for index, item in enumerate(form):
+            check_utf8(item, f"{place}[{index}]")
+    elif isinstance(form, dict):
+        for key, item in form.items():
+            encodable_text(key, f"a key of {place}")
+            check_utf8(item, f"{place}[{key!r}]")

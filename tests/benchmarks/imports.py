@@ -1,11 +1,12 @@
 """What it costs to begin: a plugin's import of chatbot, and `chatbot --help`, beside the imports of others.
 
-Processor time of a fresh process with warm files, less that of a Python which does nothing; of --help the time on the
-clock, too, Python's own start included.
+Processor time of a fresh process with warm files and compiled modules, less that of a Python which does nothing; of
+--help the time on the clock, too, Python's own start included.
 """
 
 from __future__ import annotations
 
+import os
 import resource
 import statistics
 import subprocess
@@ -35,6 +36,10 @@ OTHERS = {
 SDK = "import azure.communication.chat.aio"
 
 
+_ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+"""With that variable, every process would compile every module."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """Of one process: processor time and time on the clock, in ms."""
@@ -58,6 +63,8 @@ def run(frame: Frame) -> Report:
         else:
             whom[statement] = partial(_cost, python, ("-c", statement))
             labels[statement] = f"{name} {versions(Path(python), name)[name]}"
+    for measure in whom.values():
+        measure()  # compiles what is not compiled yet
     costs = frame.interleaved(whom)
     return Report([*_rows(costs, labels), *missing])
 
@@ -71,7 +78,7 @@ def _peer(frame: Frame, name: str) -> str:
 
 def _cost(python: str, words: Sequence[str]) -> Cost:
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run([python, *words], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run([python, *words], cwd=ROOT, stdout=subprocess.DEVNULL, check=True, env=_ENVIRONMENT)
     clock, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Cost(used * 1e3, clock * 1e3)
@@ -81,7 +88,10 @@ def _rows(costs: dict[str, list[Cost]], labels: dict[str, str]) -> list[Row]:
     def beyond(name: str) -> list[float]:
         return [max(0.0, one.processor - bare.processor) for one, bare in zip(costs[name], costs[""], strict=True)]
 
-    rows = [Row(IMPORT, statistics.median(beyond(IMPORT)), "ms", target="≤ 60 ms")]
+    rows = [
+        Row(IMPORT, statistics.median(beyond(IMPORT)), "ms"),
+        Row(PLUGIN, statistics.median(beyond(PLUGIN)), "ms", target="≤ 60 ms"),
+    ]
     rows += [
         Row(PLUGIN, statistics.median(beyond(PLUGIN)), "ms", label, statistics.median(beyond(name)),
             ratio(beyond(PLUGIN), beyond(name)))

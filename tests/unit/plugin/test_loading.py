@@ -1,3 +1,4 @@
+import importlib
 import subprocess
 import sys
 import unicodedata
@@ -278,3 +279,21 @@ def test_a_module_may_have_a_name_of_any_script(tmp_path: Path) -> None:
     write(tmp_path, "plugins_of_the_world/हिन्दी.py", ECHO)
 
     assert load_plugin("plugins_of_the_world.हिन्दी", base_dir=tmp_path).name == "echo"
+
+
+def test_importing_the_plugin_class_loads_no_event_loop_no_dispatcher_and_no_store() -> None:
+    code = "import sys; from chatbot import Context, Plugin; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert not loaded & {
+        *("asyncio", "anyio", "azure", "aiohttp", "cyclopts", "pydantic", "rich", "structlog", "cronsim"),
+        *("chatbot.dispatch.dispatcher", "chatbot.conversation.unit_of_work", "chatbot.stores.writes"),
+    }
+
+
+@pytest.mark.parametrize("package", ["chatbot", "chatbot.conversation", "chatbot.dispatch", "chatbot.plugin"])
+def test_every_exported_name_has_a_home(package: str) -> None:
+    module = importlib.import_module(package)
+    assert all(hasattr(module, name) for name in module.__all__)
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nonsense'"):
+        _ = module.nonsense
