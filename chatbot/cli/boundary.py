@@ -13,6 +13,7 @@ from io import TextIOWrapper
 from typing import Any, Final, TextIO
 
 from chatbot.errors import ChatbotError, ConfigError, PluginError, ServiceError, StateError, StoreError, UnknownName
+from chatbot.standard_streams import STREAMS, occupy
 
 EXIT_CRASH: Final = 1
 EXIT_USAGE: Final = 2
@@ -38,25 +39,13 @@ def prepare_streams() -> None:
     a stream, it is replaced by the null device, descriptor included. Otherwise the next file to be opened would get
     descriptor 2, and libraries and crash reports would write into that file.
     """
-    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+    occupy()
+    for name in STREAMS.values():
         stream = getattr(sys, name)
-        if stream is None:
-            _open_null_device(descriptor)
         if (stream is None or stream.closed) and name != "stdin":
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8", errors="backslashreplace"))  # noqa: SIM115
         elif isinstance(stream, TextIOWrapper) and not stream.closed:
             stream.reconfigure(errors="replace" if name == "stdin" else "backslashreplace")
-
-
-def _open_null_device(descriptor: int) -> None:
-    """Open the null device in place of a closed descriptor."""
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        null_device = os.open(os.devnull, os.O_RDWR)
-        if null_device != descriptor:
-            os.dup2(null_device, descriptor)
-            os.close(null_device)
 
 
 def guard(command: Callable[[], int], *, report: Report | None = None) -> int:

@@ -106,7 +106,8 @@ def run(
         settings = read()
         wanted = log_format or settings.log.format
         forced_exit.is_json = resolve_format(wanted, sys.stderr) == "json"
-        with logging_to(sys.stderr, **_log_options(settings.log, log_format, log_level)) as log:
+        options = _log_options(settings.log, log_format, log_level)
+        with forced_exit.streams.log_stream(sys.stderr) as stderr, logging_to(stderr, **options) as log:
 
             def begin() -> int:
                 control, sources = ControlDirectory(settings.directory), Sources(settings.directory)
@@ -134,7 +135,7 @@ def run(
     with forced_exit:
         if log_format != "json":
             return guard(start)
-        with logging_to(sys.stderr, format="json"):
+        with forced_exit.streams.log_stream(sys.stderr) as stderr, logging_to(stderr, format="json"):
             return guard(start, report=_log)
 
 

@@ -32,6 +32,7 @@ from types import FrameType, TracebackType
 from typing import Final, Self
 
 from chatbot.runtime.signals import STOP_SIGNALS
+from chatbot.standard_streams import StandardStreams
 
 EXIT_CODE: Final = 1
 
@@ -71,6 +72,7 @@ class ForcedExit:
         describe: returns what is still running, in a few words; called in the watchdog thread.
         on_stop: called in the watchdog thread when a stop begins.
         before_exit: called in the watchdog thread before the process is ended, with the seconds that it may take.
+        streams: the standard streams of the process.
     """
 
     def __init__(self, *, is_json: bool = False) -> None:
@@ -91,6 +93,7 @@ class ForcedExit:
         self._threads: frozenset[threading.Thread] = frozenset()
         self._before: dict[signal.Signals, object] = {}
         self._recursion_limit = sys.getrecursionlimit()
+        self.streams = StandardStreams()
 
     def __enter__(self) -> Self:
         """Catch stop signals from now on."""
@@ -115,13 +118,7 @@ class ForcedExit:
         if hasattr(signal, "pthread_sigmask"):
             blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS) & set(STOP_SIGNALS)
             changed += [f"{signal.Signals(number).name}, which was blocked" for number in sorted(blocked)]
-        for descriptor in range(3):
-            # The next connection or file would get its number, and with it what is written to stdout or stderr.
-            try:
-                os.fstat(descriptor)
-            except OSError:
-                _occupy(descriptor)
-                changed.append(f"file descriptor {descriptor}, which was closed")
+        changed += self.streams.restore()
         if sys.getrecursionlimit() < self._recursion_limit:
             sys.setrecursionlimit(self._recursion_limit)
             changed.append("the recursion limit")
@@ -152,7 +149,9 @@ class ForcedExit:
         faulthandler.cancel_dump_traceback_later()
         if self._has_listened:
             # Those that plugins have registered run after this one, and might hang.
-            atexit.register(_limit_exit_hooks)
+            atexit.register(_limit_exit_hooks, self.streams.stderr)
+        else:
+            self.streams.close()
         for number, handler in self._before.items():
             # After a stop the process is about to exit: another signal must not change its exit code.
             signal.signal(number, handler if self._first_at is None else signal.SIG_IGN)  # type: ignore[arg-type]
@@ -217,7 +216,7 @@ class ForcedExit:
         # Both: the thread logs the reason and lets the store finish, but needs the GIL; faulthandler needs nothing.
         self._deadlines.put((time.monotonic() + seconds, reason))
         with suppress(ValueError, OSError, AttributeError, RuntimeError):  # there may be no stderr to write to
-            faulthandler.dump_traceback_later(seconds + NO_GIL_SECONDS, exit=True, file=2)
+            faulthandler.dump_traceback_later(seconds + NO_GIL_SECONDS, exit=True, file=self.streams.stderr)
 
     def _watch(self) -> None:
         """Wait for a stop, then exit when its latest deadline has passed."""
@@ -259,7 +258,7 @@ class ForcedExit:
             stamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
             line = json.dumps({"timestamp": stamp, "level": level, "event": event, **values})
         with suppress(OSError):
-            os.write(2, f"{line}\n".encode("utf-8", "backslashreplace"))
+            os.write(self.streams.stderr, f"{line}\n".encode("utf-8", "backslashreplace"))
 
     def _flush(self) -> None:
         for handler in logging.getLogger().handlers:
@@ -270,18 +269,10 @@ class ForcedExit:
                 stream.flush()
 
 
-def _limit_exit_hooks() -> None:
+def _limit_exit_hooks(stderr: int) -> None:
     """End the process if functions that plugins have registered with `atexit` do not."""
     with suppress(ValueError, OSError, AttributeError, RuntimeError):  # there may be no stderr to write to
-        faulthandler.dump_traceback_later(EXIT_HOOKS_SECONDS, exit=True, file=2)
-
-
-def _occupy(descriptor: int) -> None:
-    """Open the null device in place of a closed descriptor."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    if nowhere != descriptor:
-        os.dup2(nowhere, descriptor)
-        os.close(nowhere)
+        faulthandler.dump_traceback_later(EXIT_HOOKS_SECONDS, exit=True, file=stderr)
 
 
 def place_of_main_thread() -> str:

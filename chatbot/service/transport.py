@@ -34,6 +34,7 @@ from azure.core.pipeline.transport import AsyncHttpResponse, AsyncHttpTransport,
 
 from chatbot.errors import ConfigError
 from chatbot.service.endpoint import is_loopback
+from chatbot.standard_streams import open_socket
 
 MAX_CONNECTIONS: Final = 100
 """The maximum number of open connections; further requests wait for a free one."""
@@ -50,7 +51,7 @@ async def open_transport(ca_file: Path | None) -> AsyncIterator[AsyncHttpTranspo
         ConfigError: the file cannot be read or is invalid.
     """
     context = await anyio.to_thread.run_sync(tls_context, ca_file)
-    connector = aiohttp.TCPConnector(ssl=context, limit=MAX_CONNECTIONS)
+    connector = aiohttp.TCPConnector(ssl=context, limit=MAX_CONNECTIONS, socket_factory=open_socket)
     async with aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
