@@ -27,7 +27,7 @@ def promised() -> dict[str, str]:
     }
 
 
-def test_type_checkers_and_programs_are_told_of_the_same_names() -> None:
+def test_type_checkers_and_programs_see_the_same_names() -> None:
     assert sorted(promised()) == sorted(chatbot.__all__)
 
 

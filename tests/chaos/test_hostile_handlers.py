@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 KILLS = 3
 
 
-async def test_whatever_handlers_do_others_are_answered_and_every_event_is_answered_or_dead_lettered(
+async def test_hostile_handlers_keep_nobody_else_waiting_and_every_event_is_answered_or_dead_lettered(
     tmp_path: Path,
 ) -> None:
     dice = random.Random(3)

@@ -52,7 +52,7 @@ async def _chatter(talk: Talk, dice: random.Random) -> None:
 
 
 @pytest.mark.parametrize("how", ["exit", "kill"])
-async def test_a_handler_that_kills_the_process_ends_as_a_dead_letter_and_the_others_go_on(
+async def test_a_handler_that_kills_the_process_becomes_a_dead_letter_and_the_others_continue(
     tmp_path: Path, how: str
 ) -> None:
     async with chaos(tmp_path) as stage:
@@ -76,7 +76,7 @@ async def test_a_handler_that_kills_the_process_ends_as_a_dead_letter_and_the_ot
         assert letter.attempts == 3
 
 
-async def test_sigterm_finishes_what_is_in_hand_and_the_rest_is_done_after_the_next_start(tmp_path: Path) -> None:
+async def test_sigterm_finishes_running_handlers_and_the_rest_is_done_after_the_next_start(tmp_path: Path) -> None:
     async with chaos(tmp_path) as stage:
         await stage.start()
         talk, other = await stage.talk(), await stage.talk()

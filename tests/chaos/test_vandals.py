@@ -52,7 +52,7 @@ async def buried(stage: Stage) -> set[str]:
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-async def test_whatever_plugins_do_to_the_process_everybody_is_answered_and_it_stops_in_order(
+async def test_plugins_that_damage_the_process_keep_nobody_unanswered_and_it_stops_in_order(
     loop: str, tmp_path: Path
 ) -> None:
 
@@ -73,7 +73,7 @@ async def test_whatever_plugins_do_to_the_process_everybody_is_answered_and_it_s
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-async def test_a_handler_that_cancels_all_tasks_by_force_is_a_killer_and_named_by_its_dead_letter(
+async def test_a_handler_that_cancels_all_tasks_by_force_counts_as_a_kill_and_its_dead_letter_names_it(
     loop: str, tmp_path: Path
 ) -> None:
     async with vandals(tmp_path, loop) as stage:

@@ -43,7 +43,7 @@ def test_what_is_wrong_is_seen(said: list[str], found: str) -> None:
     assert not verdict.is_clean
 
 
-def test_a_correction_may_be_answered_beside_the_message_or_in_its_place() -> None:
+def test_an_edited_message_may_be_answered_in_addition_or_in_its_place() -> None:
     assert judge(talk("say 1 anew", "say 2", ">1", ">2", ">1 anew")).is_clean
     assert judge(talk("say 1 anew", "say 2", ">1 anew", ">2")).is_clean
 

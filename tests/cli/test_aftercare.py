@@ -142,7 +142,7 @@ def test_words_in_questions_to_the_daemon_reach_neither_its_log_nor_a_terminal_u
     assert not [line for line in shown.splitlines() if not line.isprintable()]
 
 
-def test_a_letter_marked_while_no_daemon_runs_is_tried_at_the_next_start(
+def test_a_dead_letter_marked_while_no_daemon_runs_is_retried_at_the_next_start(
     bots: Running, tmp_path: Path, run: Run, chatbot: Chatbot
 ) -> None:
     assert bots.stop() == 0
@@ -157,7 +157,7 @@ def test_a_letter_marked_while_no_daemon_runs_is_tried_at_the_next_start(
     run(tmp_path).event("dead_letter.retried", letter=letter["id"])
 
 
-def test_a_letter_is_dropped_with_and_without_a_daemon(bots: Running, chatbot: Chatbot) -> None:
+def test_a_dead_letter_is_dropped_with_and_without_a_daemon(bots: Running, chatbot: Chatbot) -> None:
     (letter,) = letters(chatbot)
 
     assert chatbot("dead-letters", "drop", letter["id"])[1].endswith("is deleted\n")
@@ -167,7 +167,7 @@ def test_a_letter_is_dropped_with_and_without_a_daemon(bots: Running, chatbot: C
     assert chatbot("dead-letters", "drop", "all") == (0, "No dead letters.\n")
 
 
-def test_a_person_is_forgotten_while_the_daemon_runs(bots: Running, tmp_path: Path, chatbot: Chatbot) -> None:
+def test_a_user_is_erased_while_the_daemon_runs(bots: Running, tmp_path: Path, chatbot: Chatbot) -> None:
     (letter,) = letters(chatbot)
     ann: str = json.loads(chatbot("dead-letters", "show", letter["id"], "--format", "json")[1])["sender"]
 
@@ -181,7 +181,7 @@ def test_a_person_is_forgotten_while_the_daemon_runs(bots: Running, tmp_path: Pa
     assert b"hello" not in kept
 
 
-def test_after_a_kill_commands_see_the_store_and_the_next_daemon_is_heard(
+def test_after_a_kill_commands_read_the_store_and_reach_the_next_daemon(
     bots: Running, tmp_path: Path, run: Run, chatbot: Chatbot
 ) -> None:
     bots.process.kill()
@@ -196,7 +196,7 @@ def test_after_a_kill_commands_see_the_store_and_the_next_daemon_is_heard(
     again.event("dead_letter.retried")
 
 
-def test_a_bot_is_paused_and_resumed_beside_the_daemon_and_over_a_restart(
+def test_a_bot_is_paused_and_resumed_while_the_daemon_runs_and_over_a_restart(
     bots: Running, tmp_path: Path, run: Run, chat: Chat, chatbot: Chatbot
 ) -> None:
     def status() -> dict[str, object]:

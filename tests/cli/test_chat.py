@@ -29,7 +29,7 @@ def test_through_a_pipe_people_send_see_answers_receipts_and_leave(demo: Demo, c
     assert talk.out.replace("\n", "").isprintable()
 
 
-def test_the_same_name_is_the_same_person_and_threads_can_be_chosen(demo: Demo, chat: Chat) -> None:
+def test_the_same_name_is_the_same_user_and_threads_can_be_chosen(demo: Demo, chat: Chat) -> None:
     first = chat(demo.directory, "--as", "Cleo", "--new", "About x", typed="one\n").out
 
     listed = chat(demo.directory, "--as", "Cleo", "--list").out
@@ -40,14 +40,14 @@ def test_the_same_name_is_the_same_person_and_threads_can_be_chosen(demo: Demo, 
     assert "Cleo: one" in again
 
 
-def test_a_thread_that_neither_person_nor_bot_is_in_is_refused(demo: Demo, chat: Chat) -> None:
+def test_a_thread_without_the_user_and_the_bot_is_refused(demo: Demo, chat: Chat) -> None:
     refused = chat(demo.directory, "--as", "Bob", "--thread", "19:" + "x" * 43 + "1@thread.v2")
 
     assert refused.code == 69
     assert "Bob is not in this thread, and none of the running bots could add them" in refused.err
 
 
-def test_where_no_bots_run_people_are_told_how_to_start_them(
+def test_without_running_bots_the_command_to_start_them_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -81,7 +81,7 @@ def test_ctrl_c_leaves_with_130_and_gives_the_terminal_back(demo: Demo) -> None:
     assert terminal.ended() == 130
 
 
-def test_when_the_bots_are_gone_people_are_told(tmp_path: Path, run: Run) -> None:
+def test_the_end_of_the_bots_is_reported(tmp_path: Path, run: Run) -> None:
     bots = run(copy_of_the_clone(tmp_path))
     bots.event("daemon.started")
     terminal = Terminal(tmp_path, "chat", "--as", "Ann")

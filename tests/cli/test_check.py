@@ -138,7 +138,7 @@ def test_plugins_that_cannot_be_used_are_78_with_both_places(
     assert "Traceback" not in written
 
 
-def test_with_json_logs_what_is_wrong_is_told_in_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_json_logs_errors_are_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (folder / "bots.yaml").read_text()
     (folder / "bots.yaml").write_text(text.replace("[checked]", "[nope]") + "log: {format: json}\n")
 
@@ -252,7 +252,7 @@ def test_timers_and_schedules_are_listed_with_when_they_are_due(
     ]
 
 
-def test_programs_are_told_that_a_file_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_says_that_a_file_is_missing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "nope.yaml", "--format", "json"]) == 78
 
     (problem,) = json.loads(capsys.readouterr().out)["problems"]
@@ -260,7 +260,7 @@ def test_programs_are_told_that_a_file_is_not_there(folder: Path, capsys: pytest
     assert problem == {"file": "nope.yaml", "line": None, "column": None, "path": "", "text": text}
 
 
-def test_programs_are_told_what_is_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_lists_bots_plugins_and_handlers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "more.yaml").write_text("bots:\n  other: {plugins: [checked], threads: ['19:a@thread.v2']}\n")
     (folder / "bots.yaml").write_text((folder / "bots.yaml").read_text() + "include: more.yaml\n")
 

@@ -69,7 +69,7 @@ def test_a_resource_is_well_before_the_first_start_and_nothing_is_made_there(
     assert not (tmp_path / "chatbot.db").exists()
 
 
-def test_for_terminals_without_signs_there_are_letters(
+def test_terminals_without_symbols_get_letters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     bots_yaml(tmp_path, keyed("https://nowhere.invalid"))
@@ -96,7 +96,7 @@ def test_mistakes_in_bots_yaml_are_its_problems_and_exit_78(tmp_path: Path, doct
     assert report.one("service")[1].startswith("not checked")
 
 
-def test_a_key_in_a_file_that_others_may_read_is_worth_a_word(
+def test_a_key_in_a_file_that_others_may_read_is_a_warning(
     tmp_path: Path, doctor: Doctor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bots_yaml(tmp_path, "emulator", more="include: [more.yaml]\n")
@@ -122,7 +122,7 @@ def test_a_plugin_that_cannot_be_loaded_is_one(tmp_path: Path, doctor: Doctor) -
     assert "bots.yaml:3:27: bots.parrot.plugins[0]: plugin nowhere" in report.one("plugins")[1]
 
 
-def test_a_missing_ca_file_and_a_taken_port_are_told_with_their_place(tmp_path: Path, doctor: Doctor) -> None:
+def test_a_missing_ca_file_and_a_taken_port_are_reported_with_their_place(tmp_path: Path, doctor: Doctor) -> None:
     missing = doctor(bots_yaml(tmp_path, keyed("https://127.0.0.1:9"), more="ca_file: none.pem\n"))
     with site(lambda _: Answered()) as taken:
         port = taken.url.rpartition(":")[2]
@@ -157,7 +157,7 @@ def test_a_port_that_takes_no_connections(tmp_path: Path, doctor: Doctor) -> Non
     assert "firewall" in report.one("tcp")[2]
 
 
-def test_a_proxy_that_is_not_there_or_does_not_let_us_through(
+def test_an_unreachable_or_refusing_proxy_is_reported(
     tmp_path: Path, doctor: Doctor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bots_yaml(tmp_path, keyed("https://my.invalid"))
@@ -223,7 +223,7 @@ def test_a_certificate_of_another_name_or_of_another_time(tmp_path: Path, doctor
     assert ", in 2 days" in dying.one("tls")[1]
 
 
-def test_a_port_that_speaks_something_else(tmp_path: Path, doctor: Doctor) -> None:
+def test_a_port_with_another_protocol_is_reported(tmp_path: Path, doctor: Doctor) -> None:
     with site(lambda _: Answered()) as plain:
         report = doctor(bots_yaml(tmp_path, keyed(plain.url.replace("http:", "https:"))))
 
@@ -287,7 +287,7 @@ def test_a_token_that_is_not_given_out_or_has_expired(resource: Azure, tmp_path:
     assert "expired at 2023-11-14" in expired.one("token")[1]
 
 
-def test_a_token_that_nothing_renews_is_worth_a_word_in_its_last_hour(
+def test_a_token_that_nothing_renews_is_a_warning_in_its_last_hour(
     resource: Azure, tmp_path: Path, doctor: Doctor, capsys: Out
 ) -> None:
     file = str(resource.bots_yaml(tmp_path))
@@ -317,7 +317,7 @@ def test_a_quota_that_is_used_up(resource: Azure, tmp_path: Path, doctor: Doctor
     assert "throttles its requests (429)" in report.one("quota")[1]
 
 
-def test_running_bots_tell_what_was_refused_for_a_quota(
+def test_running_bots_report_what_was_refused_for_a_quota(
     resource: Azure, tmp_path: Path, doctor: Doctor, run: Run
 ) -> None:
     resource.bots_yaml(tmp_path)

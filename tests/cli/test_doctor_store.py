@@ -138,7 +138,7 @@ def test_a_store_that_somebody_else_has_open(kept: Path, doctor: Doctor) -> None
     assert "is in use by another process" in report.one("store")[1]
 
 
-def test_a_memory_that_forgets_is_worth_a_word(tmp_path: Path, doctor: Doctor) -> None:
+def test_a_store_in_memory_is_a_warning(tmp_path: Path, doctor: Doctor) -> None:
     report = doctor(bots_yaml(tmp_path, "emulator", more='store: "memory:"\n'))
 
     assert report.code == 0

@@ -42,7 +42,7 @@ def start_and_stop(run: Run, directory: Path, bot: str, *options: str) -> str:
     return str(user)
 
 
-def test_a_lost_store_is_refused_by_every_command_until_the_user_is_adopted(
+def test_every_command_refuses_a_lost_store_until_the_user_is_adopted(
     resource: Azure, tmp_path: Path, run: Run, chatbot: Chatbot
 ) -> None:
     resource.bots_yaml(tmp_path, bots=PARROT)
@@ -77,7 +77,7 @@ def test_new_users_are_allowed_on_request(resource: Azure, tmp_path: Path, run: 
     assert start_and_stop(run, tmp_path, "parrot") not in (user, new)
 
 
-def test_a_renamed_bot_goes_on_as_the_same_user_beside_the_daemon(
+def test_a_renamed_bot_continues_as_the_same_user_while_the_daemon_runs(
     resource: Azure, tmp_path: Path, run: Run, chatbot: Chatbot
 ) -> None:
     resource.bots_yaml(tmp_path, bots=PARROT)
@@ -121,7 +121,7 @@ def test_a_bot_that_has_another_user_is_replaced_only_on_request(
         (["parrot", "--from", "macaw", "--user", "8:acs:x"], 2, "give only one of --user and --from"),
     ],
 )
-def test_what_cannot_be_adopted_is_said(
+def test_a_failed_adoption_is_explained(
     resource: Azure, tmp_path: Path, chatbot: Chatbot, words: list[str], code: int, sentence: str
 ) -> None:
     resource.bots_yaml(tmp_path, bots=PARROT)

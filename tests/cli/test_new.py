@@ -77,7 +77,7 @@ def test_in_a_directory_with_bots_everything_that_was_there_stays(folder: Path) 
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_in_a_project_pytest_is_told_nothing_that_it_was_not_told_before(folder: Path) -> None:
+def test_a_new_plugin_does_not_change_the_pytest_configuration_of_a_project(folder: Path) -> None:
     (folder / "pyproject.toml").write_text("[tool.pytest.ini_options]\naddopts = ['-ra']\n")
     (folder / "site").mkdir()
 
@@ -88,7 +88,7 @@ def test_in_a_project_pytest_is_told_nothing_that_it_was_not_told_before(folder:
     assert "1 passed" in python(folder, *PYTEST).stdout
 
 
-def test_a_project_that_tells_pytest_its_path_gets_no_conftest(folder: Path) -> None:
+def test_a_project_that_configures_pytests_path_gets_no_conftest(folder: Path) -> None:
     (folder / "pyproject.toml").write_text('[tool.pytest.ini_options]\npythonpath = ["."]\n')
 
     assert main(["new", "dice"]) == 0
@@ -97,7 +97,7 @@ def test_a_project_that_tells_pytest_its_path_gets_no_conftest(folder: Path) -> 
     assert "1 passed" in python(folder, *PYTEST).stdout
 
 
-def test_another_configuration_has_its_plugins_beside_itself(folder: Path) -> None:
+def test_plugins_are_created_next_to_the_given_configuration(folder: Path) -> None:
     (folder / "site").mkdir()
 
     assert main(["new", "dice", "--config", "site/bots.yaml"]) == 0

@@ -76,7 +76,7 @@ def write_bots(place: Path, demo: Demo) -> str:
 
 
 @pytest.mark.parametrize("is_read_only", [False, True], ids=["rights alone", "a read-only file system"])
-def test_bots_need_to_write_nothing_but_their_store_and_what_lies_beside_it(
+def test_bots_write_only_their_store_and_its_companion_files(
     place: Path, demo: Demo, run: Run, is_read_only: bool
 ) -> None:
     if is_read_only and not can_make_read_only(place / "state"):

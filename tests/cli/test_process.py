@@ -36,7 +36,7 @@ def heard_from(ear: socket.socket, *ignored: bytes) -> list[str]:
     return heard.decode().splitlines()
 
 
-def test_systemd_hears_ready_then_signs_of_life_then_stopping(
+def test_systemd_is_notified_of_ready_then_watchdog_then_stopping(
     ear: socket.socket, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "300000")
@@ -50,7 +50,7 @@ def test_systemd_hears_ready_then_signs_of_life_then_stopping(
     assert bots.ended() == 0
 
 
-def test_systemd_hears_of_each_reload_when_it_begins_and_when_it_is_over_also_if_it_was_refused(
+def test_systemd_is_notified_of_the_begin_and_end_of_each_reload_also_if_it_was_refused(
     ear: socket.socket, tmp_path: Path, run: Run
 ) -> None:
     bots = run(copy_of_the_clone(tmp_path))

@@ -50,7 +50,7 @@ def test_a_recording_masks_people_and_replays_with_the_same_replies(
     assert "Maria" not in written
 
 
-def test_who_leaves_or_records_before_all_answers_have_come_is_told(
+def test_leaving_or_recording_before_all_replies_have_come_is_noted(
     run: Run, chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "talkative.py").write_text(TALKATIVE)

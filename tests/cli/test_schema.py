@@ -95,7 +95,7 @@ def test_what_chatbot_refuses_the_schema_refuses_at_the_same_place(problems: Pro
     assert place in problems(text)
 
 
-def test_editors_are_told_what_every_setting_means_and_its_default(
+def test_the_schema_describes_every_setting_and_its_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

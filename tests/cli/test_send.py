@@ -104,7 +104,7 @@ def test_what_may_have_been_said_is_looked_for_before_it_is_said_again(
     assert capsys.readouterr().out.split() == [str(resource.transcript(thread)[0]["id"])]
 
 
-def test_a_service_that_never_answers_is_told_in_the_end(resource: Azure, tmp_path: Path, capsys: Out) -> None:
+def test_a_service_that_never_answers_is_reported_in_the_end(resource: Azure, tmp_path: Path, capsys: Out) -> None:
     file, thread = thread_of(resource, tmp_path, capsys)
     resource.control("PUT", "faults", {"faults": ["send_message:503"]})
 

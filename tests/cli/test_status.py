@@ -74,7 +74,7 @@ def test_a_running_daemon_is_healthy_and_ready_and_says_that_it_is_the_emulator(
     assert site.event("status.served")["address"].startswith("http://127.0.0.1:")
 
 
-def test_status_and_metrics_tell_of_a_failure_without_its_text(site: Site, chat: Chat) -> None:
+def test_status_and_metrics_show_a_failure_without_its_text(site: Site, chat: Chat) -> None:
     chat(site.directory, "--as", "Ann", "--wait", "1s", typed="hello\n/fail\n")
     site.event("event.dead_lettered")
     deadline = time.monotonic() + PATIENCE_SECONDS

@@ -78,7 +78,7 @@ async def echo(ctx: Context, counter: State[Counter]) -> str:
 
 
 @pytest.mark.parametrize("after", [1, 5, 9])
-async def test_a_backup_that_is_taken_while_people_talk_doubles_and_loses_nothing(
+async def test_a_backup_taken_under_load_duplicates_and_loses_nothing(
     after: int, tmp_path: Path, virtual_time: VirtualClock
 ) -> None:
     """Several people talk at once; the copy is made between any two commits of the bot, and is what goes on later."""
@@ -160,9 +160,7 @@ def test_the_commands_take_the_store_of_the_configuration_or_a_file(
     assert [bot["name"] for bot in facts["bots"]] == ["parrot"]
 
 
-def test_reading_a_store_that_nobody_uses_leaves_nothing_beside_it(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_reading_an_unused_store_leaves_no_files_next_to_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy("chatbot.db", "raw.db")
     before = sorted(path.name for path in folder.iterdir())
 
@@ -183,7 +181,9 @@ def test_an_existing_file_is_not_replaced(folder: Path, capsys: pytest.CaptureFi
     assert (folder / "copy.db").read_text() == "precious"
 
 
-def test_what_is_no_store_or_is_damaged_is_told_in_a_sentence(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_no_store_or_is_damaged_is_reported_in_a_sentence(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole = (folder / "chatbot.db").read_bytes()
     (folder / "damaged.db").write_bytes(whole[:4096] + bytes(len(whole) - 4096))
     (folder / "text.db").write_text("hello " * 1000)

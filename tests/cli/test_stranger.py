@@ -68,7 +68,7 @@ def eventually(look: Callable[[], T], is_right: Callable[[T], bool]) -> T:
     return seen
 
 
-def test_a_stranger_brings_the_bot_in_and_talks_to_it(ann: Stranger) -> None:
+def test_another_user_adds_the_bot_and_gets_replies(ann: Stranger) -> None:
     failed = ann.thread.add_participants(
         [ChatParticipant(identifier=CommunicationUserIdentifier(ann.bot), display_name="Echo")]
     )

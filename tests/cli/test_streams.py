@@ -138,7 +138,7 @@ def test_closed_streams_change_nothing_but_what_is_shown(directory: Path, closed
     ],
 )
 @pytest.mark.parametrize("words", [["check"], ["chat"]])
-def test_streams_that_are_not_there_are_nobodys(directory: Path, gone: str, words: Sequence[str]) -> None:
+def test_commands_work_without_standard_streams(directory: Path, gone: str, words: Sequence[str]) -> None:
     """As under pythonw, or inside a service; and no file gets the number of a standard stream."""
     code = f"""
 import os, sys

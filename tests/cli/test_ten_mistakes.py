@@ -48,7 +48,7 @@ def as_documented(folder: Path, text: str) -> str:
     return text.replace(f"{folder}/", "").replace(str(folder), "/srv/bots")
 
 
-def test_ten_mistakes_are_all_told_at_once_with_their_places_as_the_documentation_shows(
+def test_ten_mistakes_are_reported_at_once_with_their_places_as_the_documentation_shows(
     ten_mistakes: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["check"]) == 78
@@ -58,7 +58,7 @@ def test_ten_mistakes_are_all_told_at_once_with_their_places_as_the_documentatio
     assert sum(": " in line and "yaml:" in line for line in told) == 10
 
 
-def test_programs_are_told_of_each_mistake_by_its_parts(
+def test_json_output_has_the_parts_of_each_mistake(
     ten_mistakes: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["check", "--format", "json"]) == 78

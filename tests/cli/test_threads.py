@@ -58,7 +58,7 @@ def test_a_thread_is_created_people_come_and_go_and_the_bot_leaves_it(parrot: st
     assert "the bot is no longer in it" in made(capsys, "threads", "list", parrot)
 
 
-def test_only_those_that_spoke_last_are_shown_and_it_is_said_that_there_are_more(parrot: str, capsys: Out) -> None:
+def test_only_the_most_recent_threads_are_listed_with_a_note_that_there_are_more(parrot: str, capsys: Out) -> None:
     for topic in ("one", "two", "three"):
         made(capsys, "threads", "create", topic, parrot)
 
@@ -87,7 +87,7 @@ def test_a_thread_that_the_bot_cannot_see_is_an_error_that_says_where_to_look(pa
     assert "`chatbot threads list --bot parrot` shows the threads" in capsys.readouterr().err
 
 
-def test_whoever_cannot_be_added_is_named_with_the_reason(parrot: str, capsys: Out) -> None:
+def test_a_user_who_cannot_be_added_is_named_with_the_reason(parrot: str, capsys: Out) -> None:
     teams = "8:orgid:11111111-1111-1111-1111-111111111111"
 
     assert main(["threads", "create", "With Teams", parrot, "--add", teams]) == 69
@@ -113,14 +113,14 @@ def test_mistakes_are_refused(parrot: str, capsys: Out, words: list[str], senten
     assert sentence in capsys.readouterr().err
 
 
-def test_a_bot_that_never_started_has_no_threads_and_is_told_how_to_get_a_user(
+def test_a_bot_that_never_started_has_no_threads_and_the_remedy_is_named(
     resource: Azure, tmp_path: Path, capsys: Out
 ) -> None:
     assert main(["threads", "list", str(resource.bots_yaml(tmp_path))]) == 69
     assert "the bot parrot has no user yet: start it once with `chatbot run`" in capsys.readouterr().err
 
 
-def test_beside_running_bots_their_own_emulator_is_asked(demo: Demo, capsys: Out) -> None:
+def test_while_bots_run_their_own_emulator_is_asked(demo: Demo, capsys: Out) -> None:
     file = str(demo.directory / "bots.yaml")
 
     thread = made(capsys, "threads", "create", "Beside", file, "--bot", "helpdesk")

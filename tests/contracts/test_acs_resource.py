@@ -115,7 +115,7 @@ async def test_a_deleted_user_has_no_tokens_any_more() -> None:
             await it.resource.issue_token(it.bob.user)
 
 
-async def test_an_issued_token_tells_when_it_expires() -> None:
+async def test_an_issued_token_has_its_expiry() -> None:
     async with room() as it:
         token = await it.resource.issue_token(it.ann.user)
 

@@ -77,7 +77,7 @@ async def listening(packages: Path, stage: Stage, directory: Path) -> AsyncItera
         yield page
 
 
-async def test_the_javascript_sdk_hears_of_everything_that_happens_in_a_thread(
+async def test_the_javascript_sdk_is_notified_of_everything_that_happens_in_a_thread(
     packages: Path, stage: Stage, tmp_path: Path
 ) -> None:
     emulator, ann, bob, eve = stage.emulator, stage.ann, stage.bob, stage.eve
@@ -129,9 +129,7 @@ async def test_the_javascript_sdk_hears_of_everything_that_happens_in_a_thread(
     ran(SDK, VERSIONS["@azure/communication-chat"], CHROMIUM, "every event of a thread")
 
 
-async def test_a_page_that_lost_its_connection_comes_back_and_hears_again(
-    packages: Path, stage: Stage, tmp_path: Path
-) -> None:
+async def test_a_page_reconnects_and_is_notified_again(packages: Path, stage: Stage, tmp_path: Path) -> None:
     thread = stage.lobby()
     async with listening(packages, stage, tmp_path) as page:
         stage.emulator.realtime.drop(stage.ann)

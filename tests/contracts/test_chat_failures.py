@@ -34,7 +34,7 @@ async def test_a_refusal_says_why_in_either_envelope(envelope: Any) -> None:
         assert (caught.value.status, caught.value.code) == (404, "NotFound")
 
 
-async def test_a_stranger_may_not_write() -> None:
+async def test_a_user_outside_of_the_thread_may_not_write() -> None:
     async with room() as it:
         user = await it.resource.create_user()
 
@@ -154,7 +154,7 @@ async def test_empty_texts_are_refused_before_they_are_sent() -> None:
         assert it.weather.requests == []
 
 
-async def test_requests_name_the_sdk_and_us() -> None:
+async def test_requests_name_the_sdk_and_chatbot() -> None:
     async with room() as it:
         await it.bob.list_threads()
 
@@ -183,7 +183,7 @@ async def test_each_thread_is_addressed_by_its_own_id() -> None:
         ]
 
 
-async def test_a_link_cannot_pass_for_an_address_of_ours() -> None:
+async def test_a_link_cannot_pass_for_the_address_of_the_endpoint() -> None:
     async with room() as it:
         with pytest.raises(ProtocolError):
             await it.ann.list_messages(it.thread, link=f"https://evil.example/chat/threads/{ANY_THREAD}/messages")

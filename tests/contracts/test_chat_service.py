@@ -42,7 +42,7 @@ async def test_a_creation_repeated_with_its_id_gives_the_same_thread() -> None:
         assert threads[0] == threads[1] != it.thread
 
 
-async def test_people_who_cannot_come_in_are_told_apart_whatever_kind_they_are() -> None:
+async def test_participants_that_cannot_be_added_are_listed_whatever_their_kind() -> None:
     """The SDK loses errors that name nobody it knows, and fails outright when anyone is no user of its own."""
     async with room() as it:
         people = [Participant(it.bob.user), Participant(UserId("8:orgid:teams-user"), "Tim")]
@@ -244,7 +244,7 @@ async def test_a_listing_of_many_pages_is_read_to_its_end() -> None:
 LINK = b"https://acs.example/chat/threads/x/participants?skip="
 
 
-async def test_pages_that_lead_in_a_circle_are_left() -> None:
+async def test_cyclic_pages_are_left() -> None:
     async with room() as it:
         page = answering(200, b'{"value": [], "nextLink": "%s1"}' % LINK)
         it.weather.faults = [page] * 9

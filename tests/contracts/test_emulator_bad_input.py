@@ -151,7 +151,7 @@ async def test_no_request_is_answered_with_a_500_or_out_of_envelope(data: st.Dat
 
 @thoroughly
 @given(st.data())
-async def test_a_stranger_never_sees_or_changes_what_others_said(data: st.DataObject) -> None:
+async def test_a_user_outside_of_a_thread_never_sees_or_changes_its_messages(data: st.DataObject) -> None:
     stage = Stage()
     method, path = data.draw(st.sampled_from(CALLS[2:16]))
     path = fill(path, data, stage)

@@ -33,7 +33,7 @@ def schemathesis(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bin_directory / "schemathesis"
 
 
-async def test_chat_is_as_its_specification_says_whatever_is_sent(schemathesis: Path, tmp_path: Path) -> None:
+async def test_chat_conforms_to_its_specification_for_generated_requests(schemathesis: Path, tmp_path: Path) -> None:
     # The real envelope, the empty 401, and the 500 that a removed user got are not what the specification says.
     quirks = Quirks(error_envelope="error", unauthorized_body="envelope", removed_removal="forbidden")
     emulator = Emulator(World(quirks=quirks), quotas=False)
@@ -53,7 +53,7 @@ async def test_chat_is_as_its_specification_says_whatever_is_sent(schemathesis: 
     assert {call.status for call in emulator.calls} >= {200, 201, 204, 400}
 
 
-async def test_images_are_as_their_specification_says_whatever_is_sent(schemathesis: Path, tmp_path: Path) -> None:
+async def test_images_conform_to_their_specification_for_generated_requests(schemathesis: Path, tmp_path: Path) -> None:
     quirks = Quirks(error_envelope="error", unauthorized_body="envelope", removed_removal="forbidden")
     emulator = Emulator(World(quirks=quirks), quotas=False)
     ann = emulator.create_user()
@@ -76,7 +76,9 @@ async def test_images_are_as_their_specification_says_whatever_is_sent(schemathe
     assert answered >= {("upload_image", 400), ("get_image", 200), ("send_message", 201), ("get_message", 200)}
 
 
-async def test_identity_is_as_its_specification_says_whatever_is_sent(schemathesis: Path, tmp_path: Path) -> None:
+async def test_identity_conforms_to_its_specification_for_generated_requests(
+    schemathesis: Path, tmp_path: Path
+) -> None:
     emulator = Emulator(quotas=False)
     user = emulator.create_user()
     specification = json.loads((SPECIFICATIONS / "identity-2023-10-01.json").read_text())

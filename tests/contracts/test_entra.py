@@ -94,9 +94,7 @@ async def test_a_workload_identity_shows_the_pods_token_to_entra(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the Azure CLI's stand-in is a shell's script")
-async def test_whoever_is_logged_in_to_the_azure_cli_may_do_it_too(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_a_login_of_the_azure_cli_is_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     answer = {"accessToken": entra_token(), "expires_on": int(time.time()) + 3600, "tokenType": "Bearer"}
     await _program(tmp_path, f"print({json.dumps(json.dumps(answer))})")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
@@ -104,7 +102,7 @@ async def test_whoever_is_logged_in_to_the_azure_cli_may_do_it_too(
     assert await use("cli") == WHOLE
 
 
-async def test_the_default_is_whatever_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_default_credential_uses_what_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
     with site(metadata) as machine:
         monkeypatch.setenv("IDENTITY_ENDPOINT", f"{machine.url}/msi/token")
         monkeypatch.setenv("IDENTITY_HEADER", "the machine's own secret")
@@ -131,7 +129,7 @@ async def test_a_resource_is_probed_by_entra_but_for_its_signatures(
     assert all(user.deleted for user in emulator.world.state.users.values())
 
 
-async def test_a_machine_that_does_not_know_us_is_an_error_that_says_what_to_do(
+async def test_a_machine_without_the_identity_is_an_error_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with site(lambda _: Answered(400, {"error": "invalid_request", "error_description": "Identity not found"})) as it:
@@ -146,7 +144,7 @@ async def test_a_machine_that_does_not_know_us_is_an_error_that_says_what_to_do(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the Azure CLI's stand-in is a shell's script")
-async def test_nobody_who_is_logged_in_is_told_to_log_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_a_missing_login_is_an_error_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     await _program(tmp_path, "import sys; sys.exit('ERROR: Please run az login to setup account.')")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
 

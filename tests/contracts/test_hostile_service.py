@@ -116,7 +116,7 @@ async def test_an_answer_that_unpacks_to_gigabytes_is_left_and_not_kept(status: 
     assert peak < 3 * MAX_ANSWER_BYTES
 
 
-async def test_an_answer_that_drips_is_given_up_in_the_time_a_call_may_take() -> None:
+async def test_a_dripping_response_is_given_up_within_the_time_of_a_call() -> None:
     async def answer(stream: SocketStream) -> None:
         await stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
         while True:

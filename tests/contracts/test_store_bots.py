@@ -48,7 +48,7 @@ class TestPauses:
 
 
 class TestHorizons:
-    async def test_each_bot_has_a_horizon_of_its_own_which_the_last_one_noted_replaces(self, reopen):
+    async def test_each_bot_has_its_own_horizon_and_the_latest_replaces_it(self, reopen):
         async with reopen() as store:
             assert await store.horizon(BOT) is None
             await store.commit(BOT, [MoveHorizon(7), MoveHorizon(9), MoveHorizon(8)])

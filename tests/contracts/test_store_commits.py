@@ -100,7 +100,7 @@ class TestCommits:
             assert (await store.threads(BOT), await store.pending(BOT)) == before
             assert await store.row(BOT, ActionKey("old")) is not None
 
-    async def test_a_commit_that_fails_leaves_the_commits_beside_it_alone(self, reopen):
+    async def test_a_failing_commit_does_not_affect_concurrent_commits(self, reopen):
         refused = []
 
         async with reopen() as store:

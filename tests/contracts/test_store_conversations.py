@@ -178,7 +178,7 @@ class TestResults:
 
 
 class TestForgetting:
-    async def test_the_state_dialogs_and_timers_of_a_person_go(self, reopen):
+    async def test_state_dialogs_and_timers_of_an_erased_user_are_deleted(self, reopen):
         hers, annas = dialog(), dialog("a", user=ANNA, event=said(sender=ANNA))
         timers = [TimerRecord("1", "f", 1, HALL, caused_by=ANN), TimerRecord("2", "f", 2, HALL, f'{{"who":"{ANN}"}}')]
 
@@ -191,7 +191,7 @@ class TestForgetting:
             assert await store.dialogs(BOT) == [annas]
             assert await store.timers(BOT) == [TimerRecord("3", "f", 3, HALL)]
 
-    async def test_the_state_of_a_thread_and_results_lose_the_persons_name_only(self, reopen):
+    async def test_thread_states_and_results_lose_only_the_name_of_an_erased_user(self, reopen):
         votes = StateKey("poll.Votes", HALL)
 
         async with reopen() as store:

@@ -16,14 +16,14 @@ class TestDeadLetters:
             assert await store.dead_letters(BOT) == [letters[2], letters[0], letters[1]]
             assert await store.dead_letters(OTHER_BOT) == []
 
-    async def test_a_letter_of_the_same_id_replaces_the_first(self, reopen):
+    async def test_a_dead_letter_of_the_same_id_replaces_the_first(self, reopen):
         async with reopen() as store:
             await store.commit(BOT, [SaveDeadLetter(letter("a", died_ms=1)), RequestRetry("a")])
             await store.commit(BOT, [SaveDeadLetter(letter("a", died_ms=9, attempts=7))])
 
             assert await store.dead_letters(BOT) == [letter("a", died_ms=9, attempts=7)]
 
-    async def test_letters_are_revived_and_dropped_by_their_bot_and_unknown_ones_do_not_matter(self, reopen):
+    async def test_dead_letters_are_retried_and_dropped_by_their_bot_and_unknown_ones_are_ignored(self, reopen):
         async with reopen() as store:
             await store.commit(BOT, [SaveDeadLetter(letter(id)) for id in "abc"])
             await store.commit(OTHER_BOT, [SaveDeadLetter(letter("a"))])
@@ -33,7 +33,7 @@ class TestDeadLetters:
             assert await store.dead_letters(BOT) == [letter("a", is_revived=True), letter("c")]
             assert await store.dead_letters(OTHER_BOT) == [letter("a")]
 
-    async def test_a_letter_is_stored_whatever_was_said(self, reopen):
+    async def test_a_dead_letter_with_any_text_can_be_stored(self, reopen):
         poison = letter("a", text="half \ud83d of a \0 pair", error="ValueError: \ud83d")
 
         async with reopen() as store:

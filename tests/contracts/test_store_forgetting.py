@@ -23,7 +23,7 @@ LEFT = ThreadLeft(bot=BOT, thread=HALL, occurred_on=NOON)
 
 
 class TestForgetting:
-    async def test_a_forgotten_person_leaves_no_text_but_what_was_done_stays_done(self, reopen):
+    async def test_an_erased_user_leaves_no_text_but_done_actions_stay_done(self, reopen):
         async with reopen() as store:
             await store.commit(BOT, [Enqueue(outbox_row("a", "Ann said: I am ill", caused_by=ANN)), begin()])
             await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.DONE, MessageId("8"))])
@@ -37,7 +37,7 @@ class TestForgetting:
             assert [one.action for one in await store.pending(BOT)] == [SendMessage("for Bob")]
             assert await store.forget(ANN) == 0
 
-    async def test_what_was_still_to_be_said_to_a_forgotten_person_fails(self, reopen):
+    async def test_pending_actions_for_an_erased_user_fail(self, reopen):
         async with reopen() as store:
             await store.commit(BOT, [Enqueue(outbox_row("a", caused_by=ANN))])
             await store.forget(ANN)
@@ -46,7 +46,7 @@ class TestForgetting:
             assert (row.status, row.reason) == (RowStatus.FAILED, "erased: the person was forgotten")
             assert await store.pending(BOT) == []
 
-    async def test_a_person_is_forgotten_in_the_rows_of_every_bot_that_name_them(self, reopen):
+    async def test_a_user_is_erased_from_the_rows_of_every_bot_that_name_them(self, reopen):
         add = AddParticipants((Participant(ANN, "Ann"), Participant(BOB, "Bob")))
 
         async with reopen() as store:
@@ -61,7 +61,7 @@ class TestForgetting:
             assert (topic.action, topic.reason) == (UpdateTopic(""), "erased: the person was forgotten")
             assert [row.key for row in await store.pending(OTHER_BOT)] == ["other"]
 
-    async def test_dead_letters_that_hold_anything_of_a_person_are_dropped(self, reopen):
+    async def test_dead_letters_that_contain_anything_of_an_erased_user_are_dropped(self, reopen):
         async with reopen() as store:
             await store.commit(BOT, [SaveDeadLetter(letter("said"))])
             await store.commit(OTHER_BOT, [SaveDeadLetter(replace(letter("told", error=f"{BOB} is gone"), event=LEFT))])
@@ -86,7 +86,7 @@ class TestForgetting:
             assert [(row.action, row.caused_by) for row in await store.pending(BOT)] == [(delete.action, None)]
 
     @pytest.mark.parametrize("is_known_by_the_letter", [True, False])
-    async def test_a_letter_of_an_answer_that_failed_goes_with_whose_words_it_may_quote(
+    async def test_a_dead_letter_of_a_failed_reply_is_erased_with_the_user_it_may_quote(
         self, reopen, is_known_by_the_letter
     ):
         failed = ActionFailed(

@@ -80,7 +80,7 @@ class TestOutbox:
 
             assert await store.row(BOT, ActionKey("a")) is None
 
-    async def test_a_reason_is_kept_whatever_a_service_said(self, reopen):
+    async def test_a_reason_with_any_text_can_be_stored(self, reopen):
         async with reopen() as store:
             await store.commit(BOT, [Enqueue(outbox_row("a"))])
             await store.commit(BOT, [SettleRow(ActionKey("a"), RowStatus.FAILED, reason="said \ud83d\0")])

@@ -38,7 +38,7 @@ class TestThreads:
             assert await store.threads(OTHER_BOT) == [ThreadRecord(HALL, 5, 20, {7: 7})]
             assert await store.threads(ANN) == []
 
-    async def test_a_thread_begun_anew_forgets_what_was_before(self, reopen):
+    async def test_a_thread_that_is_begun_again_forgets_its_earlier_data(self, reopen):
         async with reopen() as store:
             await store.commit(BOT, [begin(), MarkSeen(HALL, {6: 6}), MarkReceiptDue(HALL, MessageId("6"))])
             await store.commit(BOT, [LeaveThread(HALL, 7)])

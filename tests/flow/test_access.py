@@ -26,7 +26,7 @@ def echo(*, from_bots: bool = False) -> Plugin:
     return plugin
 
 
-async def test_with_an_allow_list_nobody_else_but_admins_is_heard() -> None:
+async def test_with_an_allow_list_nobody_else_but_admins_is_answered() -> None:
     async with chat(echo(), allow=["Ann"], admins=["Cem"]) as room:
         await room.user("Ann").says("a")
         await room.user("Bob").says("b")
@@ -66,7 +66,7 @@ async def test_the_admin_filter_holds_in_an_event_stream_too() -> None:
     assert (await stream.into(plugin)).replies == ["yes"]
 
 
-async def test_a_person_gets_so_many_answers_in_so_much_time_and_is_told_once() -> None:
+async def test_a_rate_limit_bounds_the_answers_to_a_user_and_is_announced_once() -> None:
     async with chat(echo(), rate=Rate(3, timedelta(minutes=1)), admins=["Cem"]) as room:
         ann, bob, cem = room.user("Ann"), room.user("Bob"), room.user("Cem")
         await ann.says("1", "2", "3", "4", "5")
@@ -81,7 +81,7 @@ async def test_a_person_gets_so_many_answers_in_so_much_time_and_is_told_once() 
         assert room.replies[-4:] == ["6", "7", "8", LIMIT]
 
 
-async def test_a_restart_gives_nobody_more_answers_and_tells_nobody_again() -> None:
+async def test_a_rate_limit_and_its_announcement_survive_a_restart() -> None:
     async with chat(echo(), rate=Rate(2, timedelta(days=1))) as room:
         ann = room.user("Ann")
         await ann.says("1", "2")
@@ -96,7 +96,7 @@ async def test_a_restart_gives_nobody_more_answers_and_tells_nobody_again() -> N
         assert room.replies[3:] == ["5"]
 
 
-async def test_what_waited_while_the_bot_was_away_is_judged_by_when_it_was_said() -> None:
+async def test_the_rate_limit_of_messages_during_downtime_goes_by_when_they_were_sent() -> None:
     async with chat(echo(), rate=Rate(2, timedelta(minutes=1))) as room:
         ann = room.user("Ann")
         await ann.says("1")
@@ -110,7 +110,7 @@ async def test_what_waited_while_the_bot_was_away_is_judged_by_when_it_was_said(
         assert room.replies == ["1", "2", LIMIT, "4", "5"]
 
 
-async def test_the_count_is_kept_beside_dialogs_and_their_states() -> None:
+async def test_the_rate_limit_and_dialogs_are_stored_side_by_side() -> None:
     plugin = Plugin("dialog")
 
     @plugin.command("order")
@@ -152,7 +152,7 @@ async def test_an_event_that_is_tried_again_is_one_answer() -> None:
         assert room.replies == ["a", "b", LIMIT]
 
 
-async def test_two_of_our_bots_that_answer_each_other_come_to_an_end_and_go_on_when_a_person_speaks() -> None:
+async def test_two_bots_that_answer_each_other_stop_and_continue_when_a_user_writes() -> None:
     async with chat(bots={"one": [echo(from_bots=True)], "two": [echo(from_bots=True)]}) as room:
         ann = room.user("Ann")
         await ann.says("hello")
@@ -175,7 +175,7 @@ async def test_a_machine_that_answers_every_answer_is_left_alone_in_the_end() ->
     assert handled.replies == [*map(str, range(MAX_ANSWERS_IN_A_ROW)), "What was that?", "hello"]
 
 
-async def test_a_person_who_talks_long_but_makes_a_pause_is_always_answered() -> None:
+async def test_a_user_who_writes_for_long_with_pauses_is_always_answered() -> None:
     stream = EventStream()
     ann = stream.user("Ann")
     for number in range(MAX_ANSWERS_IN_A_ROW + 20):

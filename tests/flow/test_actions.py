@@ -48,7 +48,7 @@ async def test_an_own_message_can_be_edited_and_deleted_before_it_was_ever_sent(
         assert room.replies == ["final"]
 
 
-async def test_whoever_cannot_be_added_is_tried_again_alone_then_given_up_with_an_event_and_a_dead_letter() -> None:
+async def test_a_user_who_cannot_be_added_is_retried_alone_then_given_up_with_an_event_and_a_dead_letter() -> None:
     plugin, failures = doer()
     store = MemoryStore()
     async with chat(plugin, store=store) as room:

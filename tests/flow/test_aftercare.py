@@ -50,7 +50,7 @@ async def letter_ids(room: Room, store: MemoryStore) -> list[str]:
     return [letter.id for letter in await store.dead_letters(room.bot.user)]
 
 
-async def test_a_dead_letter_is_tried_again_while_the_bot_runs() -> None:
+async def test_a_dead_letter_is_retried_while_the_bot_runs() -> None:
     picky, store = Picky(), MemoryStore()
     async with chat(picky.plugin, store=store, raise_failures=False) as room:
         await room.user("Ann").says("bad luck", "hi")
@@ -65,7 +65,7 @@ async def test_a_dead_letter_is_tried_again_while_the_bot_runs() -> None:
         assert await letter_ids(room, store) == []
 
 
-async def test_a_letter_that_fails_again_stays_and_counts_the_try() -> None:
+async def test_a_dead_letter_that_fails_again_stays_and_counts_the_attempt() -> None:
     picky, store = Picky(), MemoryStore()
     async with chat(picky.plugin, store=store, raise_failures=False) as room:
         await room.user("Ann").says("bad luck")
@@ -80,7 +80,7 @@ async def test_a_letter_that_fails_again_stays_and_counts_the_try() -> None:
         assert (letter.attempts, letter.is_revived) == (before + 2, False)
 
 
-async def test_asked_twice_at_once_a_letter_is_tried_once() -> None:
+async def test_a_dead_letter_requested_twice_at_once_is_retried_once() -> None:
     picky, store = Picky(), MemoryStore()
     async with chat(picky.plugin, store=store, raise_failures=False) as room:
         await room.user("Ann").says("bad luck")
@@ -94,7 +94,7 @@ async def test_asked_twice_at_once_a_letter_is_tried_once() -> None:
         assert room.replies == ["echo bad luck"]
 
 
-async def test_what_the_service_refused_is_sent_after_all_when_its_letter_is_retried() -> None:
+async def test_a_refused_action_is_sent_when_its_dead_letter_is_retried() -> None:
     store = MemoryStore()
     async with chat(Picky().plugin, store=store, raise_failures=False) as room:
         await room.user("Ann").says("one")
@@ -109,7 +109,7 @@ async def test_what_the_service_refused_is_sent_after_all_when_its_letter_is_ret
         assert await letter_ids(room, store) == []
 
 
-async def test_a_letter_of_a_thread_the_bot_was_taken_out_of_is_not_tried_and_said_so() -> None:
+async def test_a_dead_letter_of_a_thread_without_the_bot_is_not_retried_and_the_refusal_says_so() -> None:
     picky, store = Picky(), MemoryStore()
     async with chat(picky.plugin, store=store, raise_failures=False) as room:
         await room.user("Ann").says("bad luck")
@@ -124,7 +124,7 @@ async def test_a_letter_of_a_thread_the_bot_was_taken_out_of_is_not_tried_and_sa
         assert len(await letter_ids(room, store)) == 1
 
 
-async def test_a_letter_marked_while_the_bots_were_down_is_tried_at_the_next_start() -> None:
+async def test_a_dead_letter_marked_while_the_bots_were_down_is_retried_at_the_next_start() -> None:
     picky, store = Picky(), MemoryStore()
     async with chat(picky.plugin, store=store, raise_failures=False) as room:
         await room.user("Ann").says("bad luck")
@@ -142,7 +142,7 @@ async def test_a_letter_marked_while_the_bots_were_down_is_tried_at_the_next_sta
         assert room.replies == ["echo bad luck", "echo hi"]
 
 
-async def test_a_letter_whose_retry_killed_the_process_is_not_tried_again_unasked() -> None:
+async def test_a_dead_letter_whose_retry_killed_the_process_is_not_retried_without_request() -> None:
     """The next start must not run what killed the last one."""
     store, begun = MemoryStore(), anyio.Event()
     plugin = Plugin("killer")
@@ -169,7 +169,7 @@ async def test_a_letter_whose_retry_killed_the_process_is_not_tried_again_unaske
         assert len(await letter_ids(room, store)) == 1
 
 
-async def test_a_stop_does_not_wait_for_letters_that_were_not_begun() -> None:
+async def test_a_stop_does_not_wait_for_dead_letters_whose_retry_has_not_begun() -> None:
     """They are marked in the store: the next start tries them."""
     picky, store = Picky(), MemoryStore()
     async with chat(picky.plugin, store=store, raise_failures=False) as room:
@@ -189,7 +189,7 @@ async def test_a_stop_does_not_wait_for_letters_that_were_not_begun() -> None:
         assert room.replies == ["echo bad luck", "echo hi"]
 
 
-async def test_a_dropped_letter_is_gone_also_where_it_waited_for_its_try() -> None:
+async def test_a_dropped_dead_letter_is_gone_even_while_it_waits_for_its_retry() -> None:
     picky, store = Picky(), MemoryStore()
     async with chat(picky.plugin, store=store, raise_failures=False) as room:
         await room.user("Ann").says("bad luck")
@@ -205,7 +205,7 @@ async def test_a_dropped_letter_is_gone_also_where_it_waited_for_its_try() -> No
 # ── forgetting ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_what_was_still_to_be_said_to_a_forgotten_person_is_never_said() -> None:
+async def test_pending_replies_to_an_erased_user_are_never_sent() -> None:
     store = MemoryStore()
     async with chat(Picky().plugin, store=store) as room:
         ann, ben = room.user("Ann"), room.user("Ben")
@@ -227,7 +227,7 @@ async def test_what_was_still_to_be_said_to_a_forgotten_person_is_never_said() -
         assert b"secret" not in store.snapshot()
 
 
-async def test_a_person_is_forgotten_whose_message_a_handler_has_in_hand() -> None:
+async def test_a_user_can_be_erased_while_a_handler_works_on_their_message() -> None:
     picky, store = Picky(), MemoryStore()
     async with chat(picky.plugin, store=store) as room:
         ann = room.user("Ann")
@@ -263,7 +263,7 @@ async def test_a_handler_that_works_for_too_long_is_said() -> None:
         assert not answer_["is_complete"]
 
 
-async def test_a_letter_of_a_forgotten_person_is_not_tried() -> None:
+async def test_a_dead_letter_of_an_erased_user_is_not_retried() -> None:
     picky, store = Picky(), MemoryStore()
     async with chat(picky.plugin, store=store, raise_failures=False) as room:
         await room.user("Ann").says("bad luck")

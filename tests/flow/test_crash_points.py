@@ -191,7 +191,7 @@ async def test_a_kill_at_any_point_leaves_no_trace_where_the_bot_comes_and_goes(
 
 @virtual
 @sample_and_all
-async def test_a_kill_at_any_point_of_the_healing_of_a_double_leaves_no_trace(every: int) -> None:
+async def test_a_kill_at_any_point_of_the_repair_of_a_duplicate_leaves_no_trace(every: int) -> None:
     settings = BotSettings(cadence=CADENCE, retention=timedelta(minutes=1))
 
     report = await crash_points(healing, waiter, settings=settings, every=every)
@@ -204,7 +204,7 @@ async def test_a_kill_at_any_point_of_the_healing_of_a_double_leaves_no_trace(ev
 @virtual
 @sample_and_all
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_kill_at_any_point_leaves_no_trace_while_the_service_stumbles(fault: str, every: int) -> None:
+async def test_a_kill_at_any_point_leaves_no_trace_while_the_service_fails_at_times(fault: str, every: int) -> None:
     report = await crash_points(order, waiter, faults=[fault], every=every)
 
     print(f"\n{report}")

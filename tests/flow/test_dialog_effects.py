@@ -13,7 +13,7 @@ from tests.flow.dialogs import plugin_of
 
 
 @pytest.mark.virtual_time
-async def test_what_is_run_is_run_once_whatever_happens_and_gives_the_same_in_every_run() -> None:
+async def test_a_durable_step_runs_once_and_gives_the_same_result_in_every_replay() -> None:
     charges: list[int] = []
     crashes = ["once"]
 

@@ -35,7 +35,7 @@ async def swallows(talk: Dialog) -> str:
 
 @pytest.mark.parametrize("then", [asks_other, runs_first, ends, swallows, None])
 @pytest.mark.virtual_time
-async def test_a_dialog_whose_code_was_changed_ends_as_a_dead_letter_with_a_word_to_the_person(then) -> None:
+async def test_a_dialog_whose_code_was_changed_becomes_a_dead_letter_and_the_user_is_informed(then) -> None:
     code = [hello]
 
     async def talk(talk: Dialog) -> str:
@@ -60,7 +60,7 @@ async def test_a_dialog_whose_code_was_changed_ends_as_a_dead_letter_with_a_word
 
 
 @pytest.mark.virtual_time
-async def test_a_dead_letter_of_a_dialog_goes_on_where_it_was_once_the_code_is_mended() -> None:
+async def test_a_dead_letter_of_a_dialog_continues_where_it_was_once_the_code_is_fixed() -> None:
     broken = ["still"]
     charges: list[str] = []
 

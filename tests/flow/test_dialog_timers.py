@@ -73,7 +73,7 @@ async def test_no_kill_loses_or_doubles_the_reminder_that_a_dialog_has_set(every
 
 
 @virtual
-async def test_a_timer_of_a_dialog_survives_attempts_that_fail_and_rings_when_the_first_one_said() -> None:
+async def test_a_timer_of_a_dialog_survives_failed_attempts_and_fires_when_the_first_one_asked() -> None:
     failures = ["before the run", "after the run"]
 
     async def ring(ctx: Context[TimerFired], name: str) -> str:
@@ -204,7 +204,7 @@ async def test_typing_may_surround_a_question() -> None:
 
 
 @virtual
-async def test_a_dialog_tells_the_person_who_asks_for_a_time_that_is_too_far() -> None:
+async def test_a_dialog_informs_a_user_who_asks_for_a_time_that_is_too_far() -> None:
     async def remind(talk: Dialog) -> None:
         await talk.later(timedelta(days=int(await talk.ask("In how many days?"))), ring)
 
@@ -217,7 +217,7 @@ async def test_a_dialog_tells_the_person_who_asks_for_a_time_that_is_too_far() -
         assert room.replies[2] == "echo hi"
 
 
-async def test_an_event_stream_rings_the_timers_of_dialogs() -> None:
+async def test_an_event_stream_fires_the_timers_of_dialogs() -> None:
     stream = EventStream()
     ann = stream.user("Ann")
     plugin = booking()

@@ -31,7 +31,7 @@ async def test_a_dialog_goes_on_after_the_process_was_killed_wherever_it_was() -
 
 
 @pytest.mark.virtual_time
-async def test_a_dialog_is_one_persons_in_one_thread() -> None:
+async def test_a_dialog_belongs_to_one_user_in_one_thread() -> None:
     async with chat(plugin_of(hello)) as room:
         ann, bob = room.user("Ann"), room.user("Bob")
         await ann.says("/talk")
@@ -51,7 +51,7 @@ async def test_a_command_leaves_a_dialog_pending() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_a_dialog_that_is_begun_again_begins_anew() -> None:
+async def test_a_dialog_that_is_begun_again_starts_over() -> None:
     async with chat(plugin_of(hello)) as room:
         await room.user("Ann").says("/talk", "Ann", "/talk", "Bob", "red", "more")
 
@@ -73,7 +73,7 @@ async def test_of_two_dialogs_the_one_that_asked_last_gets_the_answer() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_whoever_cancels_is_asked_no_more() -> None:
+async def test_a_dialog_asks_nothing_more_after_its_cancellation() -> None:
     async with chat(plugin_of(hello)) as room:
         await room.user("Ann").says("/talk", "Cancel!", "Ann", "cancel")
 
@@ -184,7 +184,7 @@ async def test_a_dialog_that_has_asked_passes_to_nobody() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_a_dialog_begun_anew_replaces_the_old_one_also_if_it_fails_at_first() -> None:
+async def test_a_restarted_dialog_replaces_the_old_one_even_if_it_fails_at_first() -> None:
     troubles = ["first", "second"]
 
     async def order(talk: Dialog) -> str:

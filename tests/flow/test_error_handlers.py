@@ -51,7 +51,7 @@ def breaking(*, answers: bool) -> Plugin:
     return plugin
 
 
-async def test_a_person_is_told_once_that_their_message_could_not_be_handled() -> None:
+async def test_one_apology_is_sent_for_a_message_that_could_not_be_handled() -> None:
     async with chat(breaking(answers=False), apology=APOLOGY, raise_failures=False) as room:
         ann = room.user("Ann")
         await ann.says("one")
@@ -63,7 +63,7 @@ async def test_a_person_is_told_once_that_their_message_could_not_be_handled() -
         assert room.replies == [APOLOGY, APOLOGY]
 
 
-async def test_nobody_is_told_where_that_is_turned_off_or_an_error_handler_has_the_last_word() -> None:
+async def test_no_apology_is_sent_where_it_is_turned_off_or_an_error_handler_answered() -> None:
     async with chat(breaking(answers=False), raise_failures=False) as room:
         await room.user("Ann").says("one")
         assert room.replies == []
@@ -72,7 +72,7 @@ async def test_nobody_is_told_where_that_is_turned_off_or_an_error_handler_has_t
         assert room.replies == []
 
 
-async def test_apologies_between_bots_come_to_no_talk() -> None:
+async def test_bots_do_not_answer_each_others_apologies() -> None:
     plugin = Plugin("echo")
 
     @plugin.message(from_bots=True)

@@ -36,7 +36,7 @@ async def test_a_failing_handler_fails_the_act_that_caused_it() -> None:
         assert caught.value.__notes__ == ["raised in bot 'bot' while it handled: MessageReceived"]
 
 
-async def test_a_failing_handler_says_nothing_and_hurts_nothing_else() -> None:
+async def test_a_failing_handler_sends_nothing_and_affects_nothing_else() -> None:
     async with chat(fragile(), raise_failures=False) as room:
         await room.user("Ann").says("bad", "good")
 
@@ -44,7 +44,7 @@ async def test_a_failing_handler_says_nothing_and_hurts_nothing_else() -> None:
         assert {(one.bot, str(one.error)) for one in room.failures} == {("bot", "cannot digest this")}
 
 
-async def test_a_failing_handler_hurts_no_other_thread_and_no_other_bot() -> None:
+async def test_a_failing_handler_affects_no_other_thread_and_no_other_bot() -> None:
     async with chat(bots={"fragile": [fragile()], "echo": [echo()]}, raise_failures=False) as room:
         other = room.another()
         await room.user("Ann").says("bad")

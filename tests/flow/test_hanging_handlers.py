@@ -49,7 +49,7 @@ async def test_an_attempt_is_canceled_after_ten_minutes_or_the_handlers_own_time
         assert room.replies == ["you said hi"]
 
 
-async def test_a_handler_without_limit_may_take_as_long_as_it_likes() -> None:
+async def test_a_handler_without_timeout_may_take_any_time() -> None:
     plugin = Plugin("slow")
 
     @plugin.message(timeout=None)

@@ -63,7 +63,7 @@ async def test_after_a_throttling_threads_come_back_one_by_one_and_everybody_is_
         assert most_in_a_second(first.values()) <= THREADS / 4
 
 
-async def test_a_thread_that_cannot_be_read_is_left_alone_however_often_it_rings() -> None:
+async def test_a_thread_that_cannot_be_read_is_not_polled_however_often_it_is_called() -> None:
     async with chat(plugin, settings=BotSettings()) as room:
         (thread, *_) = await crowd(room)
         room.emulator.faults = Faults([f"list_messages:503,thread={thread}"])
@@ -77,7 +77,7 @@ async def test_a_thread_that_cannot_be_read_is_left_alone_however_often_it_rings
         assert len(refused) <= 12  # 1, 2, 4, … 30 seconds apart
 
 
-async def test_the_beats_of_silent_threads_are_spread_after_a_start() -> None:
+async def test_polls_of_silent_threads_are_spread_after_a_start() -> None:
     async with chat(plugin, settings=BotSettings(cadence=Cadence(rate=20))) as room:
         await crowd(room)
         await room.restart()

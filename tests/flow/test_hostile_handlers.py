@@ -288,7 +288,7 @@ PLACES = [
 
 @pytest.mark.parametrize("hostile", HOSTILE)
 @pytest.mark.parametrize("place", PLACES)
-async def test_the_event_becomes_a_dead_letter_and_the_thread_goes_on(
+async def test_the_event_becomes_a_dead_letter_and_the_thread_continues(
     place: Callable[[Plugin, Hostile], None], hostile: Hostile
 ) -> None:
     plugin = Plugin("hostile")
@@ -326,7 +326,7 @@ async def test_a_filter_fails_likewise(hostile: type[BaseException]) -> None:
 
 
 @pytest.mark.parametrize("value", [b"bytes", 7, ["list"], "half \ud83d"])
-async def test_what_is_no_reply_stops_no_thread_whoever_returns_it(value: object) -> None:
+async def test_a_return_value_that_is_no_reply_stops_no_thread(value: object) -> None:
     plugin = Plugin("hostile")
 
     @plugin.error(Exception)
@@ -387,7 +387,7 @@ async def test_a_text_with_methods_of_its_own_is_said_as_it_is(command: str) -> 
         assert room.replies == ["hello"]
 
 
-async def test_what_ends_a_stream_is_the_reason_of_its_dead_letter() -> None:
+async def test_the_dead_letter_of_a_stream_names_what_ended_it() -> None:
     plugin, store = Plugin("hostile"), MemoryStore()
 
     @plugin.command("x", retry=ONCE)
@@ -452,7 +452,7 @@ def cancel_tasks(name: str) -> None:
         task.cancel()
 
 
-async def test_a_bot_whose_loops_are_cancelled_by_a_handler_dies_and_says_why() -> None:
+async def test_a_bot_whose_loops_are_cancelled_by_a_handler_crashes_with_the_reason() -> None:
     plugin = Plugin("sweeper")
 
     @plugin.message()
@@ -482,7 +482,7 @@ async def test_a_turn_that_is_cancelled_by_a_handler_is_given_again() -> None:
         assert room.replies == ["one", "two"]
 
 
-async def test_a_stream_whose_event_is_buried_says_that_it_breaks_off() -> None:
+async def test_a_stream_whose_event_is_dead_lettered_ends_with_a_note_to_the_user() -> None:
     plugin, store, is_mended = Plugin("hostile"), MemoryStore(), list[bool]()
 
     @plugin.command("x", retry=Retry(attempts=2))

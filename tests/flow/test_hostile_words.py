@@ -94,7 +94,7 @@ async def test_a_reply_key_that_somebody_else_put_into_a_message_proves_nothing(
         assert forged in {one.reply_key for one in page.messages if one.sender == site.bot.user}  # it was the right one
 
 
-async def test_hostile_metadata_is_carried_and_harms_nothing(tmp_path: Path) -> None:
+async def test_hostile_metadata_is_passed_on_and_breaks_nothing(tmp_path: Path) -> None:
     metadata = {"{0}": "%s", "\x1b[31m": "\n", "chatbot.unheard": "of", "__proto__": "x", "a": "\ud7ff" * 100}
     async with assembled(tmp_path, PLUGIN) as site:
         message = await site.ann.send_message(site.thread, "hi", metadata=metadata)
@@ -103,7 +103,7 @@ async def test_hostile_metadata_is_carried_and_harms_nothing(tmp_path: Path) -> 
         assert await site.replies() == ["hi"]
 
 
-async def test_the_status_tells_nothing_that_people_said(tmp_path: Path) -> None:
+async def test_the_status_contains_no_message_text(tmp_path: Path) -> None:
     async with assembled(tmp_path, PLUGIN) as site:
         await site.say("lose the-secret-word")
         status_monitor = StatusMonitor([site.bot], {"echo": site.counters}, site.store, site.connection)

@@ -40,7 +40,7 @@ async def test_a_handler_that_fails_after_a_kill_has_all_its_attempts_and_its_ow
         assert tries == ["hi"] * letter.attempts == ["hi"] * 5
 
 
-async def test_a_handler_that_waits_for_its_next_try_is_not_blamed_when_the_process_is_killed() -> None:
+async def test_a_kill_does_not_count_against_a_handler_that_waits_for_its_next_attempt() -> None:
     plugin, store, failed = Plugin("shaky"), MemoryStore(), list[anyio.Event]()
 
     @plugin.message()
@@ -70,7 +70,7 @@ async def test_a_handler_that_waits_for_its_next_try_is_not_blamed_when_the_proc
         assert await store.dead_letters(room.bot.user) == []
 
 
-async def test_what_happens_to_run_at_three_kills_in_a_row_is_buried_and_answered_when_it_is_revived() -> None:
+async def test_an_event_that_ran_at_three_kills_in_a_row_is_dead_lettered_and_answered_when_retried() -> None:
     plugin, store, begun = Plugin("slow"), MemoryStore(), list[anyio.Event]()
 
     @plugin.message()
@@ -228,7 +228,7 @@ async def test_a_handler_of_a_failed_action_that_kills_the_process_is_not_asked_
         assert letter.handler == "EditMessage"
 
 
-async def test_a_dead_letter_of_a_schedule_that_kills_the_process_is_tried_once_for_each_request() -> None:
+async def test_a_dead_letter_of_a_schedule_that_kills_the_process_is_tried_once_per_request() -> None:
     plugin, store, begun = Plugin("poison"), MemoryStore(), list[anyio.Event]()
 
     @plugin.every(timedelta(hours=1), retry=Retry(attempts=1))

@@ -140,7 +140,7 @@ async def test_a_refusal_that_proves_nothing_loses_nothing_and_leaves_no_thread(
         assert guest.heard == ["joined"]
 
 
-async def test_threads_that_are_all_refused_are_the_bots_trouble_and_none_is_left() -> None:
+async def test_refusals_of_all_threads_degrade_the_bot_and_no_thread_is_left() -> None:
     guest = Guest()
     async with chat(guest()) as room:
         rooms = [room, room.another(), room.another()]
@@ -318,7 +318,7 @@ async def test_what_is_parked_for_too_long_fails_once_and_timers_and_dialogs_wai
         assert len(await letters(store, room)) == 2 * parked
 
 
-async def test_timers_and_dialogs_become_dead_letters_when_nobody_brings_the_bot_back() -> None:
+async def test_timers_and_dialogs_become_dead_letters_when_the_bot_is_not_added_again() -> None:
     guest, store = Guest(), MemoryStore()
     settings = BotSettings(cadence=RARE, retention=timedelta(days=2))
     async with chat(guest(), store=store, settings=settings) as room:
@@ -354,7 +354,7 @@ async def test_a_reply_to_a_thread_that_the_bot_is_not_in_fails_and_is_kept() ->
         assert guest.heard.count("failed psst") == 2
 
 
-async def test_forgetting_a_person_reaches_everything_that_is_parked() -> None:
+async def test_erasing_a_user_reaches_everything_that_waits_for_the_bots_return() -> None:
     guest, store = Guest(), MemoryStore()
     async with chat(guest(), store=store) as room:
         ann = room.user("Ann")

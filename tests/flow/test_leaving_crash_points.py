@@ -30,7 +30,7 @@ async def test_no_kill_around_a_removal_and_a_return_is_noticed(every: int) -> N
 
 
 @sample_and_all
-async def test_no_kill_is_noticed_while_replies_wait_in_vain_for_the_bot_to_return(every: int) -> None:
+async def test_no_kill_is_noticed_while_replies_wait_for_a_bot_that_does_not_return(every: int) -> None:
     async def script(room: Room) -> None:
         ann = room.user("Ann")
         await ann.says("/later", "/ask")

@@ -49,7 +49,7 @@ class Log(io.StringIO):
         return [line for line in found if event in (None, line["event"])]
 
 
-async def test_a_line_names_bot_thread_message_handler_and_attempt_whoever_writes_it(tmp_path: Path) -> None:
+async def test_every_log_line_names_bot_thread_message_handler_and_attempt(tmp_path: Path) -> None:
     log = Log()
     with logging_to(log, format="json"):
         async with assembled(tmp_path, PLUGIN) as site:
@@ -145,7 +145,7 @@ async def test_replies_that_cannot_be_sent_are_said_once_and_once_more_when_they
     assert replies == ["logged"] * 3
 
 
-async def test_a_lost_answer_is_no_trouble_any_more_once_a_poll_shows_the_reply(tmp_path: Path) -> None:
+async def test_a_lost_response_no_longer_degrades_the_bot_once_a_poll_shows_the_reply(tmp_path: Path) -> None:
     log = Log()
     with logging_to(log, format="json"):
         async with assembled(tmp_path, PLUGIN) as site:

@@ -37,7 +37,7 @@ async def test_hundreds_of_threads_are_found_and_answered_without_ever_being_thr
         assert 429 not in {call.status for call in room.emulator.calls}
 
 
-async def test_silent_threads_are_looked_at_on_their_slow_beat_only() -> None:
+async def test_silent_threads_are_polled_at_their_slow_interval_only() -> None:
     async with chat(plugin, settings=BotSettings()) as room:
         ann = room.user("Ann")
         for number in range(5):

@@ -61,7 +61,7 @@ async def talk(site: Assembled, rounds: int) -> tuple[int, int]:
     return size_of(lane, bot, *outside), size_of(bot, lane, *outside)
 
 
-async def test_what_is_held_of_a_thread_and_beside_it_does_not_grow_with_what_is_said(tmp_path: Path) -> None:
+async def test_memory_of_a_thread_does_not_grow_with_its_messages(tmp_path: Path) -> None:
     async with assembled(tmp_path, PLUGIN) as site:
         of_thread, beside = await talk(site, 5)
         of_thread_later, beside_later = await talk(site, 15)
@@ -72,7 +72,7 @@ async def test_what_is_held_of_a_thread_and_beside_it_does_not_grow_with_what_is
     assert 5_000 < beside_later < 1.1 * beside
 
 
-async def test_what_is_held_of_a_thread_is_flat_while_people_talk_without_a_pause(tmp_path: Path) -> None:
+async def test_memory_of_a_thread_is_flat_while_people_write_without_a_pause(tmp_path: Path) -> None:
     async with assembled(tmp_path, PLUGIN) as site:
         await site.say("hello")
         bot, lane = site.bot, site.bot.scheduler.lanes[site.thread]

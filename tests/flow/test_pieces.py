@@ -173,7 +173,7 @@ async def test_a_message_that_was_shortened_does_not_grow_again() -> None:
         assert "at most 27,000" in str(room.failures[0].error)
 
 
-async def test_pieces_leave_room_for_the_metadata_that_each_of_them_has() -> None:
+async def test_parts_of_a_long_reply_leave_space_for_the_metadata_of_each() -> None:
     async with chat(speaker(), quotas=False) as room:
         await room.user("Ann").says("/tagged")
 

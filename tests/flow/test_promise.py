@@ -91,7 +91,7 @@ async def test_a_store_restored_from_a_backup_doubles_no_reply() -> None:
         assert room.replies == ["echo one", "echo two", "echo three", "echo four"]
 
 
-async def test_a_double_that_shows_up_late_is_healed() -> None:
+async def test_a_duplicate_that_becomes_visible_late_is_repaired() -> None:
     async with chat(echo()) as room:
         ann = room.user("Ann")
         await ann.says("one")
@@ -121,7 +121,7 @@ async def test_thousands_of_messages_that_came_while_the_bot_was_away_are_handle
 
 
 @pytest.mark.parametrize("fault", ["429", "429,retry-after=3", "503", "reset", "truncate"])
-async def test_a_gap_is_caught_up_however_the_service_stumbles_over_its_pages(fault: str) -> None:
+async def test_a_gap_is_caught_up_although_pages_fail_at_times(fault: str) -> None:
     listener = Listener()
     async with chat(listener.plugin) as room:
         ann = room.user("Ann")
@@ -149,7 +149,7 @@ async def test_a_failing_handler_is_tried_again_and_its_thread_keeps_its_order()
         assert unlucky.tries == {"fail 2": 3, "after": 1}
 
 
-async def test_a_handler_that_keeps_failing_leaves_a_dead_letter_and_lets_its_thread_go_on() -> None:
+async def test_a_handler_that_keeps_failing_leaves_a_dead_letter_and_its_thread_continues() -> None:
     unlucky, store = Unlucky(), MemoryStore()
     async with chat(unlucky.plugin, store=store, raise_failures=False) as room:
         ann = room.user("Ann")
@@ -179,7 +179,7 @@ async def test_other_threads_do_not_wait_for_a_poisoned_message() -> None:
         assert answered.id - asked.id < 1_500
 
 
-async def test_what_the_service_refuses_for_good_is_a_dead_letter_and_not_tried_for_ever() -> None:
+async def test_an_action_that_is_refused_permanently_becomes_a_dead_letter() -> None:
     store = MemoryStore()
     async with chat(echo(), store=store, raise_failures=False) as room:
         ann = room.user("Ann")

@@ -14,7 +14,7 @@ class Shop:
     """What a bot keeps open as long as it runs."""
 
 
-async def test_what_a_plugin_provides_lives_from_before_the_start_of_a_bot_until_its_end() -> None:
+async def test_provided_objects_exist_from_before_the_start_of_a_bot_until_its_end() -> None:
     plugin, log = Plugin("shop"), list[str]()
 
     @plugin.provide

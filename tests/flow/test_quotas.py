@@ -52,7 +52,7 @@ async def test_what_people_say_counts_too() -> None:
         assert not [call for call in refusals(room.emulator.calls) if call.user == room.bot.user]  # type: ignore[attr-defined]
 
 
-async def test_one_crowded_thread_slows_no_other() -> None:
+async def test_a_busy_thread_does_not_slow_down_others() -> None:
     async with chat(chatterbox(40)) as room:
         other = room.another()
         await room.user("Ann").joins()
@@ -130,7 +130,7 @@ async def test_a_flood_of_event_grid_deliveries_uses_up_no_quota_of_the_thread(t
         assert 429 not in {call.status for call in emulator.calls}
 
 
-async def test_what_event_grid_tells_of_people_who_talk_is_read_at_once(tmp_path: Path) -> None:
+async def test_threads_that_event_grid_names_are_polled_at_once(tmp_path: Path) -> None:
     async with assembled(tmp_path, ECHO, bot_more="poll: {interval: 30s, idle: 5m}") as running:
         await running.say("hello")
         await anyio.sleep(600)
@@ -158,7 +158,7 @@ async def test_people_who_say_more_than_the_quota_allows_get_through_although_re
 
 
 @pytest.mark.parametrize("requests", [10, 40], ids=["in ten seconds", "in a minute"])
-async def test_a_quota_that_others_exhausted_is_asked_for_in_vain_only_once(requests: int) -> None:
+async def test_a_quota_that_others_exhausted_costs_only_one_refused_request(requests: int) -> None:
     """Nobody sees the refused requests of others, and the service does not say how long to wait."""
     quirks = Quirks(retry_after="none", refused_requests="counted")
     plugin = Plugin("late")

@@ -44,7 +44,7 @@ def reads(room: Room) -> list[str]:
     return [reply for reply in room.replies if reply.startswith("read")]
 
 
-async def test_handlers_are_told_once_what_each_person_has_read_also_over_a_restart() -> None:
+async def test_a_read_receipt_is_handled_once_also_over_a_restart() -> None:
     async with chat(watcher()) as room:
         ann, ben = room.user("Ann"), room.user("Ben")
         first = await ann.says("one")
@@ -61,7 +61,7 @@ async def test_handlers_are_told_once_what_each_person_has_read_also_over_a_rest
         assert reads(room)[1:] == [f"read up to {second[-5:]}"] * 2
 
 
-async def test_what_was_read_while_the_bot_was_away_is_told_when_it_is_back() -> None:
+async def test_read_receipts_during_downtime_are_handled_after_the_restart() -> None:
     async with chat(watcher()) as room:
         ann = room.user("Ann")
         said = await ann.says("one")
@@ -72,7 +72,7 @@ async def test_what_was_read_while_the_bot_was_away_is_told_when_it_is_back() ->
         assert reads(room) == [f"read up to {said[-5:]}"]
 
 
-async def test_the_bots_own_receipts_and_older_messages_than_its_own_time_are_no_news() -> None:
+async def test_the_bots_own_receipts_and_those_of_older_messages_are_not_reported() -> None:
     async with chat(watcher()) as room:
         ann = room.user("Ann")
         await ann.joins()
@@ -102,7 +102,7 @@ async def test_nobody_is_asked_where_no_handler_wants_to_know() -> None:
         assert asked(room) == 0
 
 
-async def test_silent_threads_are_not_asked_about_until_somebody_speaks() -> None:
+async def test_receipts_of_silent_threads_are_not_read_until_somebody_writes() -> None:
     async with chat(watcher()) as room:
         ann = room.user("Ann")
         said = await ann.says("one")
@@ -143,7 +143,7 @@ async def test_a_service_that_gives_no_receipts_is_left_alone_and_everything_els
         assert asked(room) < 10
 
 
-async def test_a_handler_that_fails_is_tried_again_and_then_a_dead_letter() -> None:
+async def test_a_failing_handler_is_retried_and_then_becomes_a_dead_letter() -> None:
     plugin, store, tries = Plugin("unlucky"), MemoryStore(), list[str]()
 
     @plugin.on(ReadReceiptReceived, retry=Retry(2))
@@ -185,7 +185,7 @@ def counter() -> Plugin:
 
 
 @sample_and_all
-async def test_no_kill_makes_a_receipt_be_told_twice_or_never(every: int) -> None:
+async def test_no_kill_makes_a_receipt_be_handled_twice_or_never(every: int) -> None:
     async def script(room: Room) -> None:
         ann, ben = room.user("Ann"), room.user("Ben")
         await ben.reads(await ann.says("one"))

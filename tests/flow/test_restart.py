@@ -65,7 +65,7 @@ async def test_a_kill_during_a_handler_makes_it_run_again_but_reply_once() -> No
         assert room.replies == ["hi"]
 
 
-async def test_a_store_tells_a_kill_from_a_stop() -> None:
+async def test_a_store_distinguishes_a_kill_from_a_stop() -> None:
     store = MemoryStore()
     async with chat(echo(), store=store) as room:
         await room.restart()
@@ -75,7 +75,7 @@ async def test_a_store_tells_a_kill_from_a_stop() -> None:
         assert not store.was_killed
 
 
-async def test_a_stop_lets_the_handler_in_hand_finish_and_its_reply_go_out() -> None:
+async def test_a_stop_lets_the_running_handler_finish_and_sends_its_reply() -> None:
     handled: list[str] = []
     async with chat(echo(handled, seconds=60)) as room:
         ann = room.user("Ann")
@@ -121,7 +121,7 @@ async def test_a_bot_goes_on_with_the_store_of_an_earlier_chat() -> None:
         assert [text for _, text in people.texts(thread)] == ["one", "one", "two", "two"]
 
 
-async def test_a_new_bot_reads_as_much_history_as_it_is_told() -> None:
+async def test_a_new_bot_reads_as_much_history_as_configured() -> None:
     async with chat(echo()) as room:
         await room.user("Ann").says("one", "two")
         await room.user("Ann").removes(room.bot)
@@ -157,7 +157,7 @@ async def test_thousands_of_waiting_messages_are_handled_in_order() -> None:
         assert room.replies == ["done"]
 
 
-async def test_thousands_of_waiting_messages_are_handled_in_order_while_people_talk_on_and_edit() -> None:
+async def test_thousands_of_waiting_messages_are_handled_in_order_while_users_write_and_edit() -> None:
     plugin = Plugin("slow counter")
     heard: list[int] = []
     is_caught_up = anyio.Event()

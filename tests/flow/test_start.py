@@ -80,7 +80,7 @@ async def test_only_threads_that_have_moved_are_looked_at_at_once(ending: str) -
         assert 429 not in {call.status for call in room.emulator.calls}
 
 
-async def test_the_rest_is_looked_at_at_the_rate_of_beats_so_that_edits_are_found_too(ending: str) -> None:
+async def test_the_other_threads_are_polled_at_the_usual_rate_so_that_edits_are_found(ending: str) -> None:
     async with chat(plugin, settings=BEATS) as room:
         threads = await settled_threads(room)
         await end(room, ending)
@@ -146,7 +146,7 @@ async def test_what_shows_late_after_a_restart_is_answered() -> None:
         assert room.emulator.texts(threads[3])[-1] == (room.bot.user, "late")
 
 
-async def test_a_bot_that_serves_some_threads_only_notes_no_horizon_for_all_of_them() -> None:
+async def test_a_bot_limited_to_some_threads_stores_no_common_horizon() -> None:
     for threads in (None, frozenset({ThreadId("19:elsewhere@thread.v2")})):
         store = MemoryStore()
         async with chat(plugin, store=store, settings=BotSettings(threads=threads)) as room:

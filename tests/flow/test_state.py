@@ -62,7 +62,7 @@ def counting() -> Plugin:
 
 
 @pytest.mark.virtual_time
-async def test_each_kind_of_state_is_shared_by_whom_it_says() -> None:
+async def test_each_kind_of_state_has_its_documented_scope() -> None:
     async with chat(counting()) as room:
         ann, bob = room.user("Ann"), room.user("Bob")
         await ann.says("/thread", "/user", "/profile", "/bot")
@@ -104,7 +104,7 @@ async def test_a_handler_that_fails_changes_nothing() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_a_value_that_cannot_be_stored_buries_the_event_at_once_and_names_the_field() -> None:
+async def test_a_value_that_cannot_be_stored_dead_letters_the_event_at_once_and_names_the_field() -> None:
     plugin = Plugin("odd")
 
     @plugin.message()

@@ -41,7 +41,7 @@ def writes(room: Room) -> list[str]:
     return [call.operation for call in room.emulator.calls if call.user == room.bot.user and call.operation in names]
 
 
-async def test_a_text_is_shown_while_it_grows_and_ends_whole_in_one_message() -> None:
+async def test_a_streamed_text_is_shown_while_it_grows_and_ends_complete_in_one_message() -> None:
     async with chat(counting(60, 0.5)) as room:
         ann = room.user("Ann")
         await ann.joins()

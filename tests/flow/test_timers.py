@@ -96,7 +96,7 @@ async def test_a_timer_is_cancelled_by_what_later_returned() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_a_failing_timer_is_tried_again_then_buried_and_the_thread_goes_on() -> None:
+async def test_a_failing_timer_is_retried_then_dead_lettered_and_the_thread_continues() -> None:
     plugin = Plugin("failing")
     tries: list[datetime] = []
 
@@ -143,7 +143,7 @@ async def test_a_handler_that_fails_after_setting_a_timer_sets_none() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_a_timer_whose_function_is_gone_is_buried_and_said() -> None:
+async def test_a_timer_whose_function_is_gone_is_dead_lettered_and_logged() -> None:
     store, world = MemoryStore(), World(seed=0)
     async with chat(reminding(), store=store, world=world) as room:
         await room.user("Ann").says("/remind 1h tea")
@@ -212,7 +212,7 @@ SCHEDULED = scheduled()  # here, as time zones are read from files, which a runn
 
 
 @pytest.mark.virtual_time
-async def test_schedules_are_called_on_their_beat_and_by_the_clock() -> None:
+async def test_schedules_run_at_their_interval_and_at_clock_times() -> None:
     async with chat(SCHEDULED) as room:  # from Monday, 1 January 2024, 00:00 UTC
         await room.user("Ann").joins()
         await room.advance(hours=13)
@@ -221,7 +221,7 @@ async def test_schedules_are_called_on_their_beat_and_by_the_clock() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_schedules_missed_without_the_bot_are_called_once_and_go_on_in_their_beat() -> None:
+async def test_schedules_missed_during_downtime_run_once_and_keep_their_interval() -> None:
     async with chat(SCHEDULED) as room:
         await room.user("Ann").joins()
         await room.kill()
@@ -262,7 +262,7 @@ async def test_a_failing_schedule_is_tried_again_and_does_not_hold_up_its_next_t
 # ── mistakes ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_mistakes_with_timers_are_refused_where_they_stand() -> None:
+def test_wrong_uses_of_timers_are_refused_at_their_line() -> None:
     plugin = Plugin("wrong")
     with pytest.raises(PluginError, match=r"test_timers\.py:\d+: 'hourly' is not a cron expression"):
         plugin.cron("hourly")
@@ -317,7 +317,7 @@ def test_two_timers_of_one_name_are_refused() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_a_dead_letter_of_a_schedule_can_be_revived() -> None:
+async def test_a_dead_letter_of_a_schedule_can_be_retried() -> None:
     plugin = Plugin("failing")
     calls: list[str] = []
 
@@ -420,7 +420,7 @@ def patient() -> Plugin:
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("words", ["in 36501", "in 2900000", "in 3000000", "in 999999999", "year 9999"])
-async def test_a_time_that_cannot_be_kept_is_explained_to_the_person_and_nothing_else_is_done(words: str) -> None:
+async def test_a_time_out_of_range_is_explained_to_the_user_and_nothing_else_is_done(words: str) -> None:
     async with chat(patient()) as room:
         await room.user("Ann").says(words)
 

@@ -96,7 +96,9 @@ async def test_a_message_is_one_trace_from_the_look_to_the_receipt(tmp_path: Pat
     assert (poll.end_time or 0) <= (spans[2].start_time or 0)
 
 
-async def test_attempts_and_late_replies_stay_in_the_trace_and_failures_are_told_by_their_class(tmp_path: Path) -> None:
+async def test_attempts_and_late_replies_stay_in_the_trace_and_failures_are_named_by_their_class(
+    tmp_path: Path,
+) -> None:
     traces = Traces()
     async with assembled(tmp_path, PLUGIN, traces=traces.provider) as site:
         site.emulator.faults.add(f"send_message:429,user={site.bot.user}")

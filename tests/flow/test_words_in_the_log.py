@@ -228,7 +228,9 @@ HOSTILE = [
 @pytest.mark.parametrize("said", HOSTILE, ids=range(len(HOSTILE)))
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-async def test_no_word_that_was_said_gets_out_by_any_way(said: str, format: LogFormat, tmp_path: Path) -> None:
+async def test_no_message_text_reaches_logs_traces_errors_or_metrics(
+    said: str, format: LogFormat, tmp_path: Path
+) -> None:
     log, traces = io.StringIO(), Traces()
     with logging_to(log, format=format, level="debug"):
         async with assembled(tmp_path, PLUGIN, traces=traces.provider) as site:

@@ -26,7 +26,7 @@ async def test_the_echo_command_says_its_text() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_a_person_gets_an_echo_and_sees_that_it_was_read() -> None:
+async def test_a_user_gets_an_echo_and_sees_that_it_was_read() -> None:
     async with chat(plugin, name="echo") as room:
         await room.user("Ann").says("hi", "/echo hello")
 

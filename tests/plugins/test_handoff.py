@@ -13,7 +13,7 @@ def with_agents(**users: UserId) -> Plugin:
     return handoff.plugin(handoff.Settings(agents=agents))
 
 
-async def test_a_human_comes_and_the_bot_keeps_quiet_until_the_human_has_gone() -> None:
+async def test_the_bot_is_silent_while_a_human_agent_is_in_the_thread() -> None:
     world = World(seed=0)
     bea = UserId(Emulator(world).create_user())
     async with chat(with_agents(Bea=bea), echo.plugin, world=world) as room:
@@ -33,7 +33,7 @@ async def test_a_human_comes_and_the_bot_keeps_quiet_until_the_human_has_gone() 
         assert room.replies[3:] == ["I am back.", "hello"]
 
 
-async def test_the_bot_is_back_only_when_the_last_human_has_gone() -> None:
+async def test_the_bot_returns_when_the_last_human_agent_has_left() -> None:
     stream = EventStream()
     ann, bea, cem = stream.user("Ann"), stream.user("Bea"), stream.user("Cem")
     stream += [ann.left(), bea.left()]
@@ -43,7 +43,7 @@ async def test_the_bot_is_back_only_when_the_last_human_has_gone() -> None:
     assert handled.replies == []
 
 
-async def test_who_has_no_human_to_send_away_is_told_that_the_bot_is_there() -> None:
+async def test_ending_a_handover_without_an_agent_says_that_the_bot_is_active() -> None:
     stream = EventStream()
     stream += stream.user("Ann").said("/bot")
 

@@ -25,7 +25,7 @@ async def test_help_explains_one_command() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_two_bots_in_one_room_answer_people_and_not_each_other() -> None:
+async def test_two_bots_in_one_thread_answer_people_and_not_each_other() -> None:
     async with chat(bots={"echo": [echo.plugin], "host": [help.plugin, welcome.plugin]}) as room:
         ann, bob = room.user("Ann"), room.user("Bob")
         await ann.says("/help", "hi")

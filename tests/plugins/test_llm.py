@@ -71,7 +71,7 @@ async def eventually(room: Room, condition: Callable[[Room], bool]) -> None:
             await anyio.sleep(0.01)
 
 
-async def test_an_answer_is_shown_while_the_model_still_speaks_and_whole_when_it_has_ended() -> None:
+async def test_an_answer_is_shown_while_the_model_generates_it_and_complete_at_the_end() -> None:
     async with model_endpoint(is_ready=False) as fake, chat(asking(fake)) as room:
         ann = room.user("Ann")
         await ann.joins()
@@ -84,7 +84,7 @@ async def test_an_answer_is_shown_while_the_model_still_speaks_and_whole_when_it
         assert room.emulator.typing(room.thread)
 
 
-async def test_the_model_is_told_the_instructions_and_what_was_said_until_it_is_to_forget() -> None:
+async def test_the_model_gets_the_instructions_and_the_history_until_it_is_reset() -> None:
     async with model_endpoint() as fake, chat(asking(fake, memory=2, api_key=SecretStr("k3y"))) as room:
         await room.user("Ann").says("one", "two", "three", "/forget", "four")
 
@@ -112,7 +112,7 @@ async def test_a_model_that_fails_is_asked_again() -> None:
         assert room.replies == ["I heard 2 messages."]
 
 
-async def test_people_are_told_when_the_model_cannot_be_had() -> None:
+async def test_users_are_informed_when_the_model_is_unavailable() -> None:
     async with model_endpoint(failures=1) as fake:
         stream = EventStream()
         stream += stream.user("Ann").said("Hello?")

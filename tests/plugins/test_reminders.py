@@ -20,7 +20,7 @@ async def test_people_are_reminded_in_time_even_if_the_bot_was_restarted() -> No
         assert room.replies[2:] == ["You have no reminders."]
 
 
-async def test_reminders_are_everybodys_own_and_can_be_taken_back() -> None:
+async def test_reminders_belong_to_each_user_and_can_be_cancelled() -> None:
     async with chat(plugin) as room:
         ann, bob = room.user("Ann"), room.user("Bob")
         await ann.says("/remind 1h tea", "/remind 2h cake")

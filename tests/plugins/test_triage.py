@@ -35,7 +35,7 @@ async def test_a_ticket_is_asked_for_step_by_step_over_restarts_and_seen_by_ever
 
 
 @pytest.mark.virtual_time
-async def test_whoever_does_not_answer_or_cancels_has_no_ticket() -> None:
+async def test_no_ticket_is_created_without_an_answer_or_after_a_cancellation() -> None:
     async with chat(plugin) as room:
         ann = room.user("Ann")
         await ann.says("/ticket")

@@ -12,7 +12,7 @@ def recorded(held: list[float], *, every: float = 10.0, settled_at: float | None
     return record
 
 
-def test_memory_that_stays_is_flat_and_told_by_minutes() -> None:
+def test_constant_memory_is_flat_and_reported_by_minutes() -> None:
     record = recorded([50.0] * 6 + [100.0, 101.0] * 12)
 
     assert record.growth == 1.0
@@ -20,7 +20,7 @@ def test_memory_that_stays_is_flat_and_told_by_minutes() -> None:
     assert record.by_minute == [100.5, 100.5, 100.5]
 
 
-def test_memory_that_grows_is_not_flat() -> None:
+def test_growing_memory_is_not_flat() -> None:
     assert not recorded([100.0 + number for number in range(40)]).is_flat
 
 
@@ -28,7 +28,7 @@ def test_a_single_peak_is_no_growth() -> None:
     assert recorded([100.0] * 20 + [500.0] + [100.0] * 20).is_flat
 
 
-def test_what_was_held_while_it_was_cold_or_people_were_coming_or_silent_is_not_judged() -> None:
+def test_memory_during_warm_up_arrivals_and_silence_is_not_evaluated() -> None:
     record = recorded([10.0] * 20 + [100.0] * 20, settled_at=200.0 - WARM_UP_SECONDS)
     record.silent_at = 300.0
     record.note(1, 400.0, 900.0)
@@ -36,7 +36,7 @@ def test_what_was_held_while_it_was_cold_or_people_were_coming_or_silent_is_not_
     assert [held for _, held in record.judged] == [100.0] * 11
 
 
-def test_another_process_begins_anew() -> None:
+def test_another_process_begins_a_new_measurement() -> None:
     record = recorded([100.0] * 40)
     record.note(2, 500.0, 50.0)
 

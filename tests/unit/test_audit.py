@@ -8,7 +8,7 @@ from pathlib import Path
 JUDGE = runpy.run_path(str(Path(__file__).parents[2] / ".ci" / "audit"))["judge"]
 
 
-def test_each_vulnerability_is_a_line_and_what_was_not_audited_is_told_apart() -> None:
+def test_each_vulnerability_is_one_line_and_unaudited_packages_are_listed_separately() -> None:
     report = {
         "dependencies": [
             {"name": "fine", "version": "1.0", "vulns": []},

@@ -74,7 +74,7 @@ def test_no_file_names_another_distribution() -> None:
         "chatbot>=0.1",
     ],
 )
-def test_the_search_finds_each_way_to_name_the_stranger(line: str) -> None:
+def test_the_search_finds_each_way_to_name_the_other_package(line: str) -> None:
     assert any(pattern.search(line) for pattern in WRONG)
 
 

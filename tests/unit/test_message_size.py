@@ -62,7 +62,7 @@ def test_text_of_any_length_can_be_sent_and_html_and_json_that_fit(content: str,
         ("[" * 99_999, False),
     ],
 )
-def test_html_and_json_that_do_not_fit_are_refused_without_a_word_of_them(content: str, is_html: bool) -> None:
+def test_html_and_json_that_are_too_large_are_refused_without_being_quoted(content: str, is_html: bool) -> None:
     with pytest.raises(ValueError, match="a message takes at most 27,000") as caught:
         check_message("reply()", content, is_html=is_html)
 

@@ -160,7 +160,7 @@ def test_old_actions_and_events_are_written_with_the_same_bytes(old: OldData) ->
     assert [codec.encode_event(codec.decode_event(stored)) for stored in events] == events
 
 
-async def test_a_person_of_the_old_version_is_erased(old: OldData) -> None:
+async def test_a_user_of_the_old_version_is_erased(old: OldData) -> None:
     assert "Ann-secret" in old.values()
 
     async with SqliteStore(old.store) as store:

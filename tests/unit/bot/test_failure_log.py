@@ -29,7 +29,7 @@ def events(said) -> list[object]:
     return [(line["event"], line["kind"]) for line in said]
 
 
-def test_trouble_is_said_once_however_often_it_is_met(trouble, said):
+def test_a_repeated_failure_is_logged_once(trouble, said):
     for _ in range(100):
         trouble.record_failure("read", Unreachable("nobody answers"))
 
@@ -56,7 +56,7 @@ def test_two_kinds_of_failure_that_take_turns_are_said_once_each(trouble, said):
     assert events(said) == [("trouble.began", "Unreachable"), ("trouble.began", "Throttled")]
 
 
-def test_what_works_in_one_place_does_not_end_the_trouble_of_another(trouble, said):
+def test_a_success_in_one_place_does_not_end_the_failure_of_another(trouble, said):
     for _ in range(10):
         trouble.record_failure("read", Unreachable("nobody answers"), place="hall")
         trouble.record_success("read", place="yard")

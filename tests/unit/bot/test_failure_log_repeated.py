@@ -30,7 +30,7 @@ def raised(divisor: object) -> Exception:
     raise AssertionError
 
 
-def test_a_failure_is_news_once_and_summed_up_afterwards(
+def test_a_failure_is_logged_once_and_summed_up_afterwards(
     recurrence: RepeatedFailures, said: list[dict[str, Any]]
 ) -> None:
     news = [recurrence.is_new("echo", raised(0), now) for now in (0.0, 1.0, 2.0)]
@@ -51,7 +51,7 @@ def test_another_handler_error_or_line_of_code_is_another_failure(recurrence: Re
     assert recurrence.is_new("echo", ZeroDivisionError(), 0.0)
 
 
-def test_what_was_not_met_for_an_hour_is_news_again(recurrence: RepeatedFailures) -> None:
+def test_a_failure_that_returns_after_an_hour_is_logged_again(recurrence: RepeatedFailures) -> None:
     recurrence.is_new("echo", ValueError(), 0.0)
 
     assert not recurrence.is_new("echo", ValueError(), FORGOTTEN_SECONDS - 1)

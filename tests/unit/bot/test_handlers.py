@@ -58,7 +58,7 @@ async def test_the_next_event_is_handled_by_the_new_ones_and_the_old_are_closed(
     assert diary == ["old opened", "new opened", "old closed", "new closed"]
 
 
-async def test_the_old_ones_are_closed_only_when_the_last_event_in_hand_is_handled() -> None:
+async def test_old_handlers_are_closed_after_the_last_running_event() -> None:
     diary: list[str] = []
     async with HandlerGenerations(keeping("old", diary)) as crew:
         with crew.use(), crew.use() as dispatcher:
@@ -102,7 +102,7 @@ async def test_a_failing_teardown_is_raised_as_it_is() -> None:
             pass
 
 
-async def test_a_crew_works_again_with_its_latest_handlers() -> None:
+async def test_a_handler_runner_works_again_with_its_latest_handlers() -> None:
     diary: list[str] = []
     crew = HandlerGenerations(keeping("old", diary))
     async with crew:

@@ -45,7 +45,7 @@ def test_failing_probes_become_rarer_up_to_five_minutes() -> None:
     assert pauses[-1] == 300
 
 
-def test_whoever_comes_back_is_in_and_will_be_told_of_the_next_going() -> None:
+def test_a_return_ends_the_removal_and_the_next_removal_is_reported_again() -> None:
     membership = out()
     membership.probe(None)
     membership.enter()

@@ -24,7 +24,7 @@ def test_without_history_a_thread_begins_just_below_the_arrival() -> None:
     assert floor_of(ARRIVAL, NO_HISTORY, first_started_ms=FIRST) == int(ARRIVAL) - 1
 
 
-def test_an_arrival_before_the_first_start_does_not_open_months_of_old_talk() -> None:
+def test_joining_before_the_first_start_does_not_open_months_of_history() -> None:
     old = MessageId(str(FIRST - 90 * 24 * HOUR))
 
     assert floor_of(old, NO_HISTORY, first_started_ms=FIRST) == FIRST - 1

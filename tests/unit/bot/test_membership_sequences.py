@@ -22,7 +22,7 @@ sightings = st.lists(st.tuples(st.sampled_from(Sighting), st.floats(0, 20)), max
 
 
 @given(sightings)
-def test_a_removal_is_proven_by_two_sightings_that_are_apart_and_by_nothing_else(
+def test_a_removal_is_proven_by_two_separate_observations_only(
     seen: list[tuple[Sighting, float]],
 ) -> None:
     membership, now = Membership(Presence.IN, is_reported_out=False), 0.0

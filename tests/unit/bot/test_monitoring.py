@@ -1,7 +1,7 @@
 from chatbot.bot.monitoring import THREAD_LIST, Heartbeats
 
 
-def test_a_poller_is_late_from_the_time_it_had_promised_on() -> None:
+def test_a_poller_is_stalled_from_its_announced_time_on() -> None:
     pulse = Heartbeats()
     pulse.set_deadline(THREAD_LIST, until=30.0)
 
@@ -9,7 +9,7 @@ def test_a_poller_is_late_from_the_time_it_had_promised_on() -> None:
     assert pulse.overdue(31.5) == {THREAD_LIST: 1.5}
 
 
-def test_whoever_is_heard_again_is_late_no_more() -> None:
+def test_a_poller_that_continues_is_no_longer_stalled() -> None:
     pulse = Heartbeats()
     pulse.set_deadline("19:a", until=0.0)
     pulse.set_deadline("19:a", until=60.0)
@@ -34,7 +34,7 @@ def test_a_long_handler_is_listed_and_makes_nobody_late() -> None:
     assert pulse.running(1000.0) == {"19:a": ("MessageReceived", 999.0)}
 
 
-def test_after_the_handler_the_beat_counts_from_its_end() -> None:
+def test_after_a_handler_the_interval_counts_from_its_end() -> None:
     pulse = Heartbeats()
     pulse.set_deadline("19:a", until=0.0)
     pulse.handler_started("19:a", "MessageReceived", now=1.0)

@@ -11,7 +11,7 @@ from chatbot.model import ThreadId
 A, B, C = ThreadId("a"), ThreadId("b"), ThreadId("c")
 
 
-def test_a_call_goes_before_a_beat_that_is_due_for_longer() -> None:
+def test_a_called_thread_goes_before_one_whose_interval_is_overdue() -> None:
     rota = PollQueue(100)
     rota.schedule(A, NextRun(poll_in=1.0), 0.0)
     rota.request(B, 5.0)
@@ -19,7 +19,7 @@ def test_a_call_goes_before_a_beat_that_is_due_for_longer() -> None:
     assert [rota.pop(5.0), rota.pop(5.0), rota.pop(5.0)] == [B, A, None]
 
 
-def test_one_turn_serves_the_call_and_the_beat_of_a_thread() -> None:
+def test_one_poll_serves_the_call_and_the_interval_of_a_thread() -> None:
     rota = PollQueue(100)
     rota.schedule(A, NextRun(due_in=1.0, poll_in=1.0), 0.0)
 
@@ -38,7 +38,7 @@ def test_a_lane_that_needs_nothing_has_neither() -> None:
     assert rota.stretch == 1
 
 
-def test_the_next_turn_is_the_earlier_of_call_and_beat() -> None:
+def test_the_next_poll_is_the_earlier_of_call_and_interval() -> None:
     rota = PollQueue(100)
     rota.schedule(A, NextRun(poll_in=3.0), 0.0)
     rota.request(B, 7.0)
@@ -48,7 +48,7 @@ def test_the_next_turn_is_the_earlier_of_call_and_beat() -> None:
 
 
 @given(st.lists(st.sampled_from([A, B]), min_size=1, max_size=60))
-def test_a_beat_that_is_due_gets_its_turn_however_many_calls_come(callers: list[ThreadId]) -> None:
+def test_an_interval_that_is_due_is_served_however_many_calls_come(callers: list[ThreadId]) -> None:
     rota, waited = PollQueue(100), 0
     rota.schedule(C, NextRun(poll_in=1.0), 0.0)
     for caller in callers:

@@ -29,7 +29,7 @@ def test_a_thread_is_looked_at_after_its_pause() -> None:
     assert beats.next_due() is None
 
 
-def test_beats_that_want_more_than_the_rate_are_all_stretched_by_the_same_factor() -> None:
+def test_intervals_above_the_poll_rate_are_all_stretched_by_the_same_factor() -> None:
     beats = RateLimitedPolls(RATE)
     for thread in threads(600):
         beats.set(thread, 30.0, 0.0)  # 20 looks a second are wanted
@@ -41,7 +41,7 @@ def test_beats_that_want_more_than_the_rate_are_all_stretched_by_the_same_factor
     assert beats.first() == (A, pytest.approx(2.1))
 
 
-def test_who_needs_no_looks_any_more_makes_room_for_the_others() -> None:
+def test_dropped_threads_leave_their_rate_to_the_others() -> None:
     beats = RateLimitedPolls(RATE)
     for thread in threads(600):
         beats.set(thread, 30.0, 0.0)
@@ -52,7 +52,7 @@ def test_who_needs_no_looks_any_more_makes_room_for_the_others() -> None:
     assert len(beats) == 0
 
 
-def test_a_stopped_process_finds_no_herd_when_it_goes_on() -> None:
+def test_a_suspended_process_does_not_poll_everything_at_once_when_it_continues() -> None:
     beats = RateLimitedPolls(RATE)
     for thread in threads(100):
         beats.set(thread, 30.0, 0.0)

@@ -25,7 +25,7 @@ def shown(lines: list[TranscriptLine]) -> list[str]:
     return [str(line) for line in lines]
 
 
-def test_news_come_oldest_first_and_once() -> None:
+def test_new_messages_are_shown_oldest_first_and_once() -> None:
     seen = transcript()
     messages = [said(3, "c"), said(1, "a"), said(2, "mine", ME)]
 
@@ -38,7 +38,7 @@ def test_what_was_said_before_shows_own_words_too() -> None:
     assert shown(transcript().new_lines([said(1, "mine", ME)], has_own=True)) == ["Ann: mine"]
 
 
-def test_changes_and_deletions_are_told() -> None:
+def test_edits_and_deletions_are_shown() -> None:
     seen = transcript()
     seen.new_lines([said(1, "a"), said(2, "b")])
 
@@ -67,7 +67,7 @@ def test_hostile_text_and_names_cannot_reach_the_terminal_nor_forge_lines() -> N
         assert second == "  Echo: forged"
 
 
-def test_people_and_topics_are_told_by_name() -> None:
+def test_participants_and_topics_are_shown_by_name() -> None:
     desk = Participant(DESK, "Help desk")
     lines = transcript().new_lines(
         [
@@ -81,7 +81,7 @@ def test_people_and_topics_are_told_by_name() -> None:
     assert shown(lines) == ["Help desk joined", "The topic is now: News", "Help desk left"]
 
 
-def test_a_receipt_is_told_once_per_reader_and_never_ones_own() -> None:
+def test_a_receipt_is_shown_once_per_reader_and_never_to_its_author() -> None:
     seen = transcript()
     receipts = [
         Receipt(ECHO, MessageId("5"), NOW),
@@ -95,5 +95,5 @@ def test_a_receipt_is_told_once_per_reader_and_never_ones_own() -> None:
     assert shown(seen.read_lines([Receipt(DESK, MessageId("5"), NOW)], MessageId("5"))) == ["✓ read by acs:desk"]
 
 
-def test_colours_set_off_who_speaks() -> None:
+def test_colors_mark_the_sender() -> None:
     assert TranscriptLine("Echo", "a", LineStyle.SAID).formatted(has_colors=True) == "\x1b[1mEcho: \x1b[0ma"

@@ -49,7 +49,7 @@ def test_comments_and_blank_lines_stay_where_they_are() -> None:
     ],
 )
 @pytest.mark.parametrize("end", ["\n", "\nlog: {level: info}\n", "\n\n\n"])
-def test_whatever_the_last_bot_looks_like_the_others_mean_the_same_as_before(last: str, end: str) -> None:
+def test_a_bot_added_below_any_last_bot_leaves_the_others_unchanged(last: str, end: str) -> None:
     text = f"version: 1\nbots:\n  old:\n    {last}{end}"
     before, after = yaml.safe_load(text), yaml.safe_load(added(text))
 

@@ -2,7 +2,7 @@ from chatbot.cli.output import MAX_CELL_WIDTH, table
 from chatbot.config.source_location import cells
 
 
-def test_columns_stand_below_each_other_whatever_is_in_them() -> None:
+def test_columns_are_aligned_for_every_content() -> None:
     lines = list(table(("ID", "NAME"), [("1", "wide 日本"), ("22", "x")]))
 
     assert lines == ["ID  NAME", "1   wide 日本", "22  x"]

@@ -40,12 +40,12 @@ def test_somebody_has_a_name_when_all_are_taken() -> None:
         ("card 4111 1111 1111 1111", "card +1 555 0101"),
     ],
 )
-def test_what_tells_who_somebody_is_is_masked(text: str, masked: str) -> None:
+def test_what_identifies_a_person_is_masked(text: str, masked: str) -> None:
     assert masks().text(text) == masked
 
 
 @pytest.mark.parametrize("text", ["/roll 2 6 1 2 3 4 5", "on 2026-11-23 10:30", "3.14159 + 12345", "Ann, Mariage"])
-def test_what_tells_nobody_is_left_as_it_is(text: str) -> None:
+def test_what_identifies_nobody_is_left_as_it_is(text: str) -> None:
     assert masks().text(text) == text
 
 

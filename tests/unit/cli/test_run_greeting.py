@@ -23,7 +23,9 @@ def text_for(path: Path, service: str, user: str = "") -> str:
     return greeting(INFO, load_config(path, {}))
 
 
-def test_people_are_told_who_is_there_and_how_to_talk_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_output_lists_the_bots_and_the_command_to_chat_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", [".venv/bin/chatbot"])
 
@@ -47,7 +49,9 @@ def test_another_file_is_named_in_the_command_and_a_real_resource_is_not_shown(
     assert "c2VjcmV0" not in text
 
 
-def test_where_nobody_can_make_a_user_nobody_is_told_to_talk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_right_to_create_users_no_chat_is_suggested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sys.argv", ["/venv/chatbot/__main__.py"])
     own = "{endpoint: https://my.communication.azure.com, token_endpoint: {url: https://t.example}}"
 

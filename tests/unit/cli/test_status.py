@@ -92,7 +92,7 @@ def test_what_is_alike_is_counted() -> None:
     ]
 
 
-def test_reasons_to_be_degraded_and_events_that_wait_are_told() -> None:
+def test_reasons_to_be_degraded_and_waiting_events_are_shown() -> None:
     reason = {"reason": "list_threads:403", "detail": "the service answers 403\x1b[31m", "seconds": 200.0}
     handlers = {"most": 32, "running": 32, "waiting": 7}
     of_process = {"reason": "settings_postponed", "detail": "only a restart applies store", "seconds": 5.0}
@@ -126,13 +126,13 @@ def test_what_does_not_fit_on_a_screen_is_counted_and_bots_with_remarks_come_fir
     assert len(status_lines(status(*bots))) == 4 + 42 + 2
 
 
-def test_what_is_not_ready_is_told_with_its_reason() -> None:
+def test_what_is_not_ready_is_shown_with_its_reason() -> None:
     shown = status_lines(status(bot("echo"), is_ready=False, is_healthy=False, unready=["no\x1b[31m token"]))
 
     assert shown[1:3] == ["NOT HEALTHY, NOT READY, 9 tasks, 123 MB", "  not ready: no\\x1b[31m token"]
 
 
-def test_a_refused_reload_and_what_waits_for_a_restart_are_told() -> None:
+def test_a_refused_reload_and_settings_that_wait_for_a_restart_are_shown() -> None:
     last = {"seconds_ago": 90.0, "is_refused": True, "postponed": ["store"]}
 
     shown = "\n".join(status_lines(status(bot("echo"), last_reload=last)))

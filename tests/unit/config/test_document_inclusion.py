@@ -73,7 +73,7 @@ def test_service_is_one_thing_and_is_not_put_together_of_two() -> None:
     assert "token_endpoint=None" in repr(config.service)
 
 
-def test_everything_may_stand_in_included_files_and_they_may_include_others() -> None:
+def test_included_files_may_contain_everything_and_include_others() -> None:
     config = load(
         "version: 1\ninclude: [parts/all.yaml]\nbots:\n",
         parts__all="include: [more/bots.yaml]\nservice: emulator\n",
@@ -168,14 +168,14 @@ def test_what_cannot_be_included_is_refused_where_it_is_named(
     assert found.startswith(problem)
 
 
-def test_what_is_missing_may_be_in_a_file_that_cannot_be_read_so_nobody_is_told_to_write_it() -> None:
+def test_a_key_that_may_be_in_an_unreadable_included_file_is_not_reported_as_missing() -> None:
     assert refusal("version: 1\ninclude: [a.yaml]\nlog: {level: loud}\n") == [
         "bots.yaml:2:11: include[0]: a.yaml: there is no such file; name an existing file",
         'bots.yaml:3:14: log.level: "loud" is not one of debug, info, warning, error',
     ]
 
 
-def test_mistakes_of_all_files_are_told_at_once_file_by_file() -> None:
+def test_mistakes_of_all_files_are_reported_at_once_file_by_file() -> None:
     problems = refusal(
         f"{START}include: [b.yaml, a.yaml]\nlog: {{level: loud}}\n",
         a="bots:\n  echo: {plugin: [plugins.echo]}\n",
@@ -220,7 +220,7 @@ def test_every_value_is_shown_with_the_file_that_it_came_from() -> None:
     assert found[("retention",)] == "default"
 
 
-def test_what_is_found_later_is_told_with_the_place_in_the_included_file() -> None:
+def test_later_findings_are_reported_with_the_line_of_the_included_file() -> None:
     config = load(f"{START}include: [a.yaml]\n", a=ECHO)
 
     assert config.problem(("bots", "echo", "plugins", 0), "no").startswith("a.yaml:2:20: bots.echo.plugins[0]: no\n")

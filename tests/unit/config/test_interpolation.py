@@ -56,7 +56,7 @@ def test_variables_are_replaced_as_compose_does(text: str, expected: str) -> Non
         ("${NONE:-" * 30 + "}" * 30, "variables are nested more than 20 deep"),
     ],
 )
-def test_a_dollar_sign_that_stands_for_nothing_is_refused_with_the_remedy(text: str, sentence: str) -> None:
+def test_a_dollar_sign_without_a_variable_is_refused_with_the_remedy(text: str, sentence: str) -> None:
     with pytest.raises(InterpolationError) as caught:
         interpolate(text, ENVIRON)
 

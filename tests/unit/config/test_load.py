@@ -252,7 +252,7 @@ def test_a_secret_that_is_no_store_is_not_shown(folder: Path) -> None:
     assert "hunter2" not in problem
 
 
-def test_a_file_in_the_place_of_an_import_path_is_told_once(folder: Path) -> None:
+def test_a_file_in_the_place_of_an_import_path_is_reported_once(folder: Path) -> None:
     assert first_lines(refusal("version: 1\nservice: emulator\nbots:\n  a:\n    plugins: [plugins/echo.py]\n")) == [
         'bots.yaml:5:15: bots.a.plugins[0]: "plugins/echo.py" is not an import path (like plugins.echo for'
         " plugins/echo.py)"
@@ -290,7 +290,7 @@ def test_a_directory_and_a_binary_file_are_no_configuration(folder: Path) -> Non
         load_config(Path("binary.yaml"), {})
 
 
-def test_a_later_finding_can_be_told_with_its_place(folder: Path) -> None:
+def test_a_later_finding_can_be_reported_with_its_line(folder: Path) -> None:
     config = load(SMALL)
 
     problem = config.problem(("bots", "echo", "plugins", 0), "it does not import")

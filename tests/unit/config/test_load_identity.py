@@ -37,7 +37,7 @@ def refusals(service: str, bots: str = "desk: {plugins: [p]}", **environ: str) -
     return [problem.splitlines()[0].removeprefix("bots.yaml:") for problem in caught.value.problems]
 
 
-def test_entra_is_one_word_or_a_mapping() -> None:
+def test_entra_is_a_string_or_a_mapping() -> None:
     word = load(f"{{endpoint: {ENDPOINT}, entra: managed-identity}}")
     mapping = load(f"{{endpoint: {ENDPOINT}, entra: {{credential: workload-identity, client_id: abc}}}}")
 
@@ -136,7 +136,7 @@ def test_users_and_tokens_that_do_not_go_with_the_service_have_their_place_too()
     )
 
 
-def test_a_secret_that_stands_in_the_file_is_not_shown_where_it_is_refused() -> None:
+def test_a_refusal_does_not_show_a_secret_of_the_file() -> None:
     bots = 'desk: {plugins: [p], user: "8:acs:a_1", token: eyJ.visible.x}'
     Path("bots.yaml").write_text(
         f"version: 1\nservice:\n  endpoint: {ENDPOINT}\n  token_endpoint:\n    url: ftp://t.example/?code=visible\n"

@@ -7,7 +7,7 @@ def excerpt(text: str, column: int, width: int = 1) -> str:
     return SourceLocation(SourceText.of("f", text), 1, column, width).excerpt()
 
 
-def test_the_caret_stands_below_what_it_means() -> None:
+def test_the_caret_is_below_the_wrong_value() -> None:
     assert excerpt("poll: {interval: 1 sec}", 18, 5) == (
         "    1 | poll: {interval: 1 sec}\n"
         "      |                  ^^^^^"
@@ -78,5 +78,5 @@ def test_a_place_beyond_the_file_has_no_excerpt() -> None:
         ("url: https://x/?code=hunter2", True),
     ],
 )
-def test_a_secret_is_told_from_a_variable(text: str, is_shown: bool) -> None:
+def test_a_secret_is_distinguished_from_a_variable(text: str, is_shown: bool) -> None:
     assert shows_secret(text) is is_shown

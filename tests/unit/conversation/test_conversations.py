@@ -46,7 +46,7 @@ def timer(id: str, due_ms: int, **fields: object) -> TimerRecord:
     return TimerRecord(id, "shop.remind", due_ms, **values)  # type: ignore[arg-type]
 
 
-async def test_what_is_due_rings_in_its_place_and_stays_until_it_is_committed() -> None:
+async def test_a_due_timer_fires_in_order_and_stays_until_it_is_committed() -> None:
     store, clock = MemoryStore(), Clock()
     async with store:
         conversations = Conversations(BOT.user, store, clock=clock)
@@ -81,7 +81,7 @@ async def test_what_is_due_rings_in_its_place_and_stays_until_it_is_committed() 
         assert again.next_due_ms() == 2 * HOUR + 1000
 
 
-async def test_a_schedule_that_is_gone_ends_and_a_changed_one_begins_anew() -> None:
+async def test_a_removed_schedule_ends_and_a_changed_one_starts_over() -> None:
     store, clock = MemoryStore(), Clock()
     async with store:
         conversations = Conversations(BOT.user, store, clock=clock)
@@ -93,7 +93,7 @@ async def test_a_schedule_that_is_gone_ends_and_a_changed_one_begins_anew() -> N
         assert conversations.collect_due() == set()
 
 
-async def test_the_dialog_that_asked_last_gets_a_message_and_only_of_its_person() -> None:
+async def test_a_message_goes_to_the_dialog_of_its_user_that_asked_last() -> None:
     store, clock = MemoryStore(), Clock()
     older, newer = waiting(ANN.said("/a"), changed_ms=1), waiting(ANN.said("/b"), changed_ms=2)
     async with store:
@@ -112,7 +112,7 @@ async def test_the_dialog_that_asked_last_gets_a_message_and_only_of_its_person(
         assert again.dialogs_like(newer) == [older.id]
 
 
-async def test_an_overdue_dialog_is_told_once() -> None:
+async def test_an_overdue_dialog_is_informed_once() -> None:
     store, clock = MemoryStore(), Clock()
     record = waiting(ANN.said("/a"), deadline_ms=2000)
     async with store:
@@ -132,7 +132,7 @@ async def test_an_overdue_dialog_is_told_once() -> None:
         assert conversations.next_due_ms() is None
 
 
-async def test_whoever_is_forgotten_has_nothing_going_on_and_nothing_is_due_in_threads_that_are_left() -> None:
+async def test_an_erased_user_has_no_dialogs_and_nothing_is_due_in_left_threads() -> None:
     store, clock = MemoryStore(), Clock()
     async with store:
         conversations = Conversations(BOT.user, store, clock=clock)
@@ -171,7 +171,7 @@ async def test_whoever_is_forgotten_has_nothing_going_on_and_nothing_is_due_in_t
 
 
 @given(error_hours=st.integers(-100_000, 100_000), is_restarted=st.booleans(), readings=st.integers(1, 8))
-async def test_a_timer_that_was_set_by_a_wrong_clock_rings_when_its_time_has_passed(
+async def test_a_timer_set_by_a_wrong_clock_fires_when_its_time_has_passed(
     error_hours: int, is_restarted: bool, readings: int
 ) -> None:
     true_ms = 1_700_000_000_000
@@ -207,7 +207,7 @@ async def test_one_wrong_reading_of_the_services_clock_changes_nothing() -> None
             assert conversations.now_ms == clock.ms
 
 
-async def test_what_rang_by_a_wrong_clock_waits_until_it_is_due() -> None:
+async def test_a_timer_that_a_wrong_clock_fired_waits_until_it_is_due() -> None:
     store, clock = MemoryStore(), Clock()
     async with store:
         conversations = Conversations(BOT.user, store, clock=clock)

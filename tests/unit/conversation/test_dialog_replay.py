@@ -148,7 +148,7 @@ async def _try(dispatcher: Dispatcher, conversations: Conversations, event: Even
     blows=st.frozensets(st.integers(1, 60), max_size=8),
     restarts=st.booleans(),
 )
-async def test_trouble_changes_nothing_but_how_long_it_takes(
+async def test_faults_change_nothing_but_the_duration(
     steps: list[str], answers: list[str], blows: frozenset[int], restarts: bool
 ) -> None:
     undisturbed, done = await tell(steps, answers, frozenset(), restarts=False)

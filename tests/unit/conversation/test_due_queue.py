@@ -13,7 +13,7 @@ steps = st.one_of(
 
 
 @given(st.lists(steps))
-def test_it_gives_the_earliest_of_what_is_noted_last(story: list[tuple]) -> None:
+def test_the_heap_returns_the_earliest_of_the_latest_entries(story: list[tuple]) -> None:
     agenda, known = DueQueue[str, int](), dict[str, int]()
     for verb, *arguments in story:
         if verb == "set":

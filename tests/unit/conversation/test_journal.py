@@ -46,7 +46,7 @@ def test_what_comes_of_a_question_takes_its_place_and_begins_the_next_part() -> 
 @pytest.mark.parametrize(
     "stored", ["", "[]", "{}", '{"v":1,"entries":[["sang","",null,{}]]}', '{"v":1,"entries":[[1]]}']
 )
-def test_damage_is_told_from_a_journal(stored: str) -> None:
+def test_damage_is_distinguished_from_a_journal(stored: str) -> None:
     with pytest.raises(StoreError, match="damaged"):
         journal.load(stored)
 

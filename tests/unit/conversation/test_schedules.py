@@ -39,7 +39,7 @@ def shown(cron: Cron, after: int, count: int) -> list[str]:
 
 
 @given(st.timedeltas(timedelta(seconds=1), timedelta(days=400)), moments, moments)
-def test_a_period_is_due_on_its_beat_and_soonest_after_now(period: timedelta, last: int, after: int) -> None:
+def test_a_period_is_due_at_its_next_multiple_after_now(period: timedelta, last: int, after: int) -> None:
     step = period // timedelta(milliseconds=1)
     due = Every(period).next_due(after, last)
 

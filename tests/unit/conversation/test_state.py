@@ -17,7 +17,7 @@ class Cart:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_written_beside_the_value_is_refused_before_it_is_lost(kind: Any) -> None:
+def test_an_attribute_outside_of_the_value_is_refused_before_it_is_lost(kind: Any) -> None:
     state = kind(Cart())
 
     with pytest.raises(AttributeError, match=rf"a {kind.__name__} has no 'items' of its own;.* write `\.value\.items`"):

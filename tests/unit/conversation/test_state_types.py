@@ -283,6 +283,6 @@ def test_a_missing_migration_is_refused_at_load() -> None:
         state_type_of(State[Gap])
 
 
-def test_a_migration_that_is_no_static_method_is_refused_where_it_stands() -> None:
+def test_a_migration_that_is_no_static_method_is_refused_at_its_line() -> None:
     with pytest.raises(TypeError, match="must decorate a @staticmethod"):
         migration(from_version=1)(lambda stored: stored)  # type: ignore[arg-type]

@@ -31,7 +31,7 @@ def test_answers_that_do_not_count_any_more_are_not_kept() -> None:
     assert len(answered(0, 1, 90, 91).answered_ms) == 2
 
 
-def test_an_answer_makes_the_next_refusal_news_again() -> None:
+def test_after_an_answer_the_next_refusal_is_announced_again() -> None:
     assert not RateUsage(is_told=True).with_answer(RATE, NOON).is_told
 
 

@@ -6,7 +6,7 @@ from chatbot.testing import EventStream
 from tests.unit.dispatch.talk import replies
 
 
-async def test_a_bot_never_hears_itself() -> None:
+async def test_a_bot_never_handles_its_own_messages() -> None:
     plugin = Plugin("a")
 
     @plugin.message(from_bots=True)
@@ -21,7 +21,7 @@ async def test_a_bot_never_hears_itself() -> None:
     assert handled.handlers == [None]
 
 
-async def test_other_bots_are_heard_only_by_handlers_that_want_them() -> None:
+async def test_messages_of_other_bots_reach_only_handlers_that_ask_for_them() -> None:
     plugin = Plugin("a")
 
     @plugin.message()

@@ -40,7 +40,7 @@ Name = NewType("Name", str)
         (Name, "Ann", "Ann"),
     ],
 )
-def test_a_word_becomes_a_value_of_its_type(annotation: object, word: str, value: object) -> None:
+def test_an_argument_becomes_a_value_of_its_type(annotation: object, word: str, value: object) -> None:
     conversion = conversion_for(annotation)
 
     assert conversion is not None
@@ -64,7 +64,7 @@ def test_a_word_becomes_a_value_of_its_type(annotation: object, word: str, value
         (Literal["small"], "big"),
     ],
 )
-def test_a_word_of_another_kind_is_refused(annotation: object, word: str) -> None:
+def test_an_argument_of_another_type_is_refused(annotation: object, word: str) -> None:
     conversion = conversion_for(annotation)
 
     assert conversion is not None

@@ -110,7 +110,7 @@ def test_what_does_not_fit_is_explained_with_the_usage(function: Callable[..., A
     assert str(caught.value) == f"{reason}\nUsage: {arguments.usage}"
 
 
-def test_what_is_said_back_of_a_long_word_is_short() -> None:
+def test_a_refusal_quotes_a_long_argument_shortened() -> None:
     with pytest.raises(BadArguments) as caught:
         arguments_of(roll).parse("9" * 20_000)
 
@@ -129,7 +129,7 @@ def test_refusing_takes_no_longer_than_the_length_asks_for(function: Callable[..
 
 
 @given(st.text(max_size=40))
-def test_whatever_is_typed_is_understood_or_refused_in_words(typed: str) -> None:
+def test_every_input_is_understood_or_refused_with_a_message(typed: str) -> None:
     for function in (roll, add, total, say, shout, book, pair):
         with contextlib.suppress(BadArguments):
             arguments_of(function).parse(typed)
@@ -141,7 +141,7 @@ def test_many_takes_all_words(numbers: list[int]) -> None:
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
-def test_any_word_can_be_typed_in_quotes(word: str) -> None:
+def test_any_argument_can_be_typed_in_quotes(word: str) -> None:
     quoted = '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
     assert arguments_of(pair).parse(f"{quoted} x").named == {"first": word, "second": "x"}

@@ -77,7 +77,7 @@ async def test_a_command_gets_participants_for_the_names_that_are_typed_behind_i
 
 
 @pytest.mark.virtual_time
-async def test_whoever_came_or_left_meanwhile_is_known_and_the_service_is_not_asked_for_each_command() -> None:
+async def test_arrivals_and_departures_are_known_without_asking_the_service_for_each_command() -> None:
     async with chat(kicker()) as room:
         ann, bob = room.user("Ann"), room.user("Bob")
         await ann.joins()

@@ -170,7 +170,7 @@ async def author_code(has_spare: bool) -> AsyncIterator[AuthorCode]:
 @pytest.mark.parametrize("hostile", HOSTILE)
 @pytest.mark.parametrize("timeout", [None, 600.0])
 @pytest.mark.parametrize("has_spare", [False, True])
-async def test_whatever_comes_out_is_raised_as_an_exception_and_the_caller_goes_on(
+async def test_every_base_exception_is_raised_as_an_exception_and_the_caller_continues(
     hostile: Callable[[], Awaitable[None]], timeout: float | None, has_spare: bool
 ) -> None:
     guard_tasks()
@@ -232,7 +232,7 @@ async def test_work_that_is_shielded_is_finished_when_the_timeout_strikes(has_sp
     assert done == ["written"]
 
 
-async def test_what_it_returns_in_spite_of_being_stopped_counts() -> None:
+async def test_a_result_returned_after_a_cancellation_counts() -> None:
     async def finishes() -> str:
         with contextlib.suppress(asyncio.CancelledError):
             await anyio.sleep(10)
@@ -362,7 +362,7 @@ async def test_callbacks_on_its_task_are_called_when_the_code_has_ended(has_spar
 
 
 @pytest.mark.parametrize("has_spare", [False, True])
-async def test_what_code_notes_on_its_task_is_not_told_to_the_next(has_spare: bool) -> None:
+async def test_attributes_that_code_sets_on_its_task_do_not_reach_the_next_event(has_spare: bool) -> None:
     async def notes() -> str | None:
         task: Any = the_task()
         noted: str | None = getattr(task, "sender", None)

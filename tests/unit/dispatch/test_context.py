@@ -136,7 +136,7 @@ async def test_nothing_can_be_asked_for_when_the_handler_has_ended() -> None:
     assert ctx.actions == [SendMessage("in time")]
 
 
-async def test_an_event_without_a_thread_needs_to_be_told_where() -> None:
+async def test_a_reply_to_an_event_without_a_thread_needs_a_thread() -> None:
     ctx = context(started(), bot=BOT)
 
     await ctx.reply("good morning", thread=ELSEWHERE)

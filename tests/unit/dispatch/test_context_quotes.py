@@ -10,11 +10,11 @@ from chatbot.errors import StateError
 from chatbot.testing import EventStream, context
 
 
-def test_a_text_stands_below_the_lines_it_answers() -> None:
+def test_a_reply_is_below_the_lines_it_quotes() -> None:
     assert quoted(" one\n\ntwo ", "Yes.", "text") == "> one\n>\n> two\n\nYes."
 
 
-def test_html_stands_below_what_it_answers_with_its_brackets_as_they_were_typed() -> None:
+def test_an_html_reply_is_below_its_quote_with_brackets_as_they_were_typed() -> None:
     assert quoted("a < b\nc", "<b>Yes</b>", "html") == "<blockquote>a &lt; b<br>c</blockquote><b>Yes</b>"
 
 
@@ -41,7 +41,7 @@ async def test_a_reply_quotes_the_message_of_its_event_as_plain_text() -> None:
     ]
 
 
-async def test_an_event_without_anybodys_words_cannot_be_quoted() -> None:
+async def test_an_event_without_text_cannot_be_quoted() -> None:
     stream = EventStream()
     ctx = context(stream.bot_joined())
 

@@ -121,7 +121,7 @@ async def test_a_group_that_took_no_part_is_an_empty_text() -> None:
     assert await replies(talk("a", "ab"), plugin) == ["[]", "[b]"]
 
 
-async def test_mentions_are_told_by_the_bots_display_name() -> None:
+async def test_mentions_are_recognized_by_the_bots_display_name() -> None:
     plugin = Plugin("a")
 
     @plugin.message(mentioned)

@@ -39,7 +39,7 @@ async def failing(plugin: Plugin, error: Exception, ack: Ack = Ack.HANDLED) -> H
     return await stream.into(plugin, should_raise=False, ack=ack)
 
 
-async def test_an_error_handler_has_the_last_word_on_a_failure() -> None:
+async def test_an_error_handler_decides_about_a_failure() -> None:
     plugin = Plugin("a")
 
     @plugin.error(ValueError)
@@ -93,7 +93,7 @@ async def test_what_cannot_be_made_for_an_error_handler_is_what_went_wrong_last(
     assert isinstance(outcome.error, OSError)
 
 
-async def test_error_handlers_hear_only_of_their_own_errors_and_may_pass() -> None:
+async def test_error_handlers_get_only_errors_of_their_types_and_may_pass() -> None:
     plugin = Plugin("a")
 
     @plugin.error(KeyError)
@@ -176,7 +176,7 @@ async def test_what_is_owed_for_receiving_stays_owed() -> None:
     assert isinstance(action, SendReadReceipt)
 
 
-async def test_an_error_handler_that_fails_is_told_and_drops_its_actions() -> None:
+async def test_a_failing_error_handler_is_logged_and_its_actions_are_dropped() -> None:
     plugin = Plugin("a")
 
     @plugin.error()

@@ -143,7 +143,7 @@ def test_an_async_predicate_is_refused_because_it_would_always_match() -> None:
         as_filter(is_good)  # type: ignore[arg-type]
 
 
-def test_filters_are_values_that_tell_what_they_are() -> None:
+def test_filters_are_values_with_a_readable_repr() -> None:
     assert isinstance(mentioned, Filter)
     assert repr(mentioned) == "mentioned"
     assert regex("a") == regex("a")

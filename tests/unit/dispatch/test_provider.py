@@ -214,7 +214,7 @@ async def test_nothing_is_made_that_no_handler_needs() -> None:
     assert (await talk("hi").into(plugin)).replies == ["hi"]
 
 
-async def test_arguments_of_any_annotation_stand_beside_what_is_provided() -> None:
+async def test_arguments_of_any_annotation_may_follow_provided_objects() -> None:
     plugin = Plugin("a")
 
     @plugin.provide

@@ -147,7 +147,7 @@ def test_a_journal_read_back_is_the_same_world(story: list[tuple[str, int, float
     assert again.state.activity == stage.emulator.world.state.activity
 
 
-def test_the_emulator_imports_nothing_else_of_the_house() -> None:
+def test_the_emulator_imports_no_other_package_of_chatbot() -> None:
     sources = Path(__file__).parents[3] / "chatbot" / "emulator"
     foreign = [
         line

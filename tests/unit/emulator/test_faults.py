@@ -131,7 +131,7 @@ def test_a_fault_nobody_understands_is_explained(text: str, complaint: str) -> N
 
 
 @pytest.mark.virtual_time
-async def test_latency_and_drips_take_their_time() -> None:
+async def test_latency_and_dripping_delay_the_response() -> None:
     loop = asyncio.get_running_loop()
     scene = Scene()
     scene.emulator.faults.add("send_message:latency=1..3")

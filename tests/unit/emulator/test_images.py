@@ -70,7 +70,9 @@ async def test_only_the_previews_take_images_and_others_refuse_the_version(versi
         (b"\x00\x00\x00\x18ftypheic", "image/heic"),
     ],
 )
-async def test_the_formats_of_the_specification_are_told_by_their_first_bytes(content: bytes, media_type: str) -> None:
+async def test_the_formats_of_the_specification_are_recognized_by_their_first_bytes(
+    content: bytes, media_type: str
+) -> None:
     scene = Scene()
     image = (await scene("POST", "/images", content, version=PREVIEW)).json["id"]
 

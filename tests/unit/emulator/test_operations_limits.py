@@ -4,7 +4,7 @@ from chatbot.emulator.records import Resource
 from tests.unit.emulator.asgi import Scene, call, make, signed
 
 
-async def test_a_creation_takes_up_to_200_participants_and_refuses_more_without_a_word() -> None:
+async def test_a_creation_takes_up_to_200_participants_and_refuses_more_with_an_empty_body() -> None:
     emulator, _ = make()
     ann = emulator.create_user()
     token = emulator.issue_token(ann).text
@@ -31,7 +31,7 @@ async def test_above_20_people_typing_is_accepted_and_nobody_sees_it() -> None:
     assert len(scene.emulator.typing(scene.thread)) == 1
 
 
-async def test_another_resources_tokens_and_users_are_strangers() -> None:
+async def test_tokens_and_users_of_another_resource_are_unknown() -> None:
     here, there = Scene(), Scene()
     there.emulator.world.state.put(Resource(id="other", access_key="b3RoZXI="))
     token = there.token(there.ann)

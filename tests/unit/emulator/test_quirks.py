@@ -266,7 +266,7 @@ async def test_repeatability_can_conflict() -> None:
         assert (await scene("POST", "/chat/threads", {"topic": "b"}, headers=headers)).status == expected
 
 
-async def test_unknown_participants_can_be_accepted_and_removing_strangers_refused() -> None:
+async def test_adding_unknown_participants_can_be_accepted_and_removing_nonparticipants_refused() -> None:
     scene = Scene(unknown_participant="accept", remove_stranger="not-found")
     stranger = {"rawId": f"8:acs:{scene.emulator.world.state.new_guid()}_0000001c-0000-0000-0000-000000000000"}
 

@@ -70,7 +70,7 @@ def test_buckets_are_counted_apart() -> None:
     assert quotas.admit("list_messages", "b", "1", 1000, Quirks()) == 0
 
 
-def test_fixed_windows_start_afresh_at_their_border() -> None:
+def test_fixed_windows_are_reset_at_their_boundary() -> None:
     quirks = Quirks(quota_window="fixed")
     quotas = Quotas()
     for _ in range(10):

@@ -82,7 +82,7 @@ async def listening(scene: Scene, user: str) -> AsyncIterator[Client]:
         yield client
 
 
-async def test_the_configuration_names_the_emulator_itself_to_whoever_has_a_token() -> None:
+async def test_the_realtime_configuration_names_the_emulator_to_every_user_with_a_token() -> None:
     scene = Scene()
     token = scene.token(scene.ann)
 
@@ -159,7 +159,7 @@ async def test_what_a_client_emits_is_acknowledged_and_its_goodbye_ends_the_conn
 
 
 @pytest.mark.virtual_time
-async def test_a_silent_client_hears_a_heartbeat_and_is_given_up_after_three() -> None:
+async def test_a_silent_client_is_disconnected_after_three_heartbeats() -> None:
     scene = Scene()
     async with listening(scene, scene.ann) as client:
         frames = [await client.frame() for _ in range(3)]
@@ -170,7 +170,7 @@ async def test_a_silent_client_hears_a_heartbeat_and_is_given_up_after_three() -
                 await client.frame()
 
 
-async def test_everybody_in_the_thread_hears_of_it_the_sender_too_and_nobody_else_does() -> None:
+async def test_exactly_the_participants_of_the_thread_are_notified_the_sender_included() -> None:
     scene = Scene()
     eve = scene.emulator.create_user()
     async with (
@@ -198,7 +198,7 @@ async def test_everybody_in_the_thread_hears_of_it_the_sender_too_and_nobody_els
     assert (elsewhere["eventId"], elsewhere["threadId"] == scene.thread) == (257, False)
 
 
-async def test_events_tell_the_metadata_of_participants() -> None:
+async def test_events_contain_the_metadata_of_participants() -> None:
     scene = Scene()
     eve = scene.emulator.create_user()
     async with listening(scene, scene.ann) as ann, listening(scene, eve) as newcomer:
@@ -240,7 +240,7 @@ async def test_the_end_of_a_thread_says_whether_its_retention_or_somebody_ended_
     assert (ended["eventId"], ended["threadId"], ended["reason"]) == (259, scene.thread, reason)
 
 
-async def test_receipts_are_for_others_and_large_threads_hear_neither_receipts_nor_typing() -> None:
+async def test_receipts_are_for_others_and_large_threads_get_neither_receipts_nor_typing() -> None:
     scene = Scene()
     number = scene.emulator.send(scene.thread, scene.ann, "hi")
     async with listening(scene, scene.ann) as ann, listening(scene, scene.bob) as bob:

@@ -140,7 +140,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_the_command_tells_where_it_is_and_ends_with_zero(how: signal.Signals, tmp_path: Path) -> None:
+def test_the_command_prints_its_address_and_exits_with_zero(how: signal.Signals, tmp_path: Path) -> None:
     with start("--json", "--data", str(tmp_path / "state")) as process:
         assert process.stdout is not None
         facts = json.loads(process.stdout.readline())

@@ -69,7 +69,7 @@ async def test_a_malformed_participant_refuses_the_whole_call() -> None:
     assert len(scene.emulator.threads()) == 1
 
 
-async def test_unknown_malformed_and_foreign_threads_are_told_apart() -> None:
+async def test_unknown_malformed_and_foreign_threads_are_distinguished() -> None:
     scene = Scene()
     stranger = scene.emulator.create_user()
 
@@ -245,7 +245,7 @@ async def test_browsers_are_let_in_as_recorded() -> None:
     assert (await scene("GET")).headers["access-control-expose-headers"] == "*"
 
 
-async def test_lists_of_threads_stay_in_order_whatever_moves_them() -> None:
+async def test_lists_of_threads_stay_ordered_after_every_change() -> None:
     emulator, clock = make()
     dice, ann, bob = random.Random(3), emulator.create_user(), emulator.create_user()
     threads = [emulator.create_thread(ann, str(number)) for number in range(20)]

@@ -34,7 +34,7 @@ def test_a_message_with_the_key_proves_its_row_and_no_other() -> None:
     assert match_proofs([own(101, "k1")], [row("k1"), row("k2")]) == {"k1": "101"}
 
 
-def test_of_a_double_the_elder_is_the_proof() -> None:
+def test_the_older_of_two_duplicates_is_the_proof() -> None:
     assert match_proofs([own(105, "k1"), own(101, "k1")], [row("k1")]) == {"k1": "101"}
 
 

@@ -30,7 +30,7 @@ def actions(healing: Healing) -> list[Action]:
     return [action for _, action in healing.actions]
 
 
-def test_the_elder_stays_whichever_is_seen_later() -> None:
+def test_the_older_duplicate_stays_whichever_is_seen_later() -> None:
     for seen, other in ((100, 200), (200, 100)):
         healing = heal(KEY, message(seen), message(other), is_edited_soon=False)
 
@@ -38,7 +38,7 @@ def test_the_elder_stays_whichever_is_seen_later() -> None:
         assert actions(healing) == [DeleteMessage(MessageId("200"))]
 
 
-def test_the_elder_gets_what_the_younger_was_edited_to() -> None:
+def test_the_older_duplicate_gets_the_edits_of_the_newer_one() -> None:
     healing = heal(KEY, message(100), message(200, "hello", edited_at=300), is_edited_soon=False)
 
     assert actions(healing) == [EditMessage(MessageId("100"), "hello"), DeleteMessage(MessageId("200"))]
@@ -65,7 +65,7 @@ def test_a_reply_that_was_taken_back_takes_its_double_with_it() -> None:
     assert actions(healing) == [DeleteMessage(MessageId("100"))]
 
 
-def test_healing_the_same_double_again_is_the_same_action() -> None:
+def test_repairing_the_same_duplicate_again_is_the_same_action() -> None:
     first = heal(KEY, message(100), message(200), is_edited_soon=False)
     second = heal(KEY, message(200), message(100), is_edited_soon=False)
 

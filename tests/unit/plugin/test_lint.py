@@ -88,7 +88,7 @@ def test_a_handler_behind_one_that_takes_everything_is_found() -> None:
 
 
 @pytest.mark.parametrize("first", [handing_on, unknown])
-def test_a_handler_behind_one_that_may_hand_on_is_reached(first: Any) -> None:
+def test_a_handler_after_one_that_may_pass_is_reachable(first: Any) -> None:
     plugin = Plugin("p")
     plugin.message()(first)
     plugin.message(text("hi"))(later_one)
@@ -96,7 +96,7 @@ def test_a_handler_behind_one_that_may_hand_on_is_reached(first: Any) -> None:
     assert found_in(plugin) == []
 
 
-def test_a_handler_that_the_first_one_leaves_something_is_reached() -> None:
+def test_a_handler_after_a_narrower_one_is_reachable() -> None:
     plugin = Plugin("p")
     plugin.message(text("hi"))(every)
     plugin.message(from_bots=True)(later_one)

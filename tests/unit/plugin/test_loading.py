@@ -176,7 +176,7 @@ def test_a_failure_in_a_module_that_a_plugin_imports_is_named_there(tmp_path: Pa
     )
 
 
-def test_a_plugin_that_failed_can_be_mended_and_loaded(tmp_path: Path) -> None:
+def test_a_plugin_that_failed_to_load_can_be_fixed_and_loaded(tmp_path: Path) -> None:
     write(tmp_path, "it.py", "1 / 0")
     refused(tmp_path, "it")
     write(tmp_path, "it.py", ECHO + "# mended")
@@ -196,7 +196,7 @@ def test_modules_of_python_and_chatbot_are_no_plugins(reference: str, tmp_path: 
     assert "not a plugin; give your module another name" in refused(tmp_path, reference)
 
 
-def test_a_missing_module_is_told_with_what_it_may_have_been(tmp_path: Path) -> None:
+def test_a_missing_module_is_reported_with_suggestions(tmp_path: Path) -> None:
     write(tmp_path, "plugins/echo.py", ECHO)
 
     assert refused(tmp_path, "plugins.ecko").endswith("did you mean plugins.echo?")
@@ -224,7 +224,7 @@ def test_an_installed_package_offers_its_plugin_by_an_entry_point(tmp_path: Path
     assert load_plugin("dice", base_dir=tmp_path).name == "echo"
 
 
-def test_a_module_beside_the_configuration_goes_before_an_entry_point(tmp_path: Path) -> None:
+def test_a_module_next_to_the_configuration_takes_precedence_over_an_entry_point(tmp_path: Path) -> None:
     site = tmp_path / "site"
     write(site, "acme-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
     write(site, "acme-1.0.dist-info/entry_points.txt", "[chatbot.plugins]\necho = nowhere:plugin\n")

@@ -31,7 +31,7 @@ async def test_decorators_return_the_function_unchanged_so_that_tests_call_it() 
     assert await decorated(context("/roll 2 8"), 2, 8) == "2d8 for /roll 2 8"
 
 
-async def test_an_included_plugin_stands_where_it_was_included() -> None:
+async def test_handlers_of_an_included_plugin_are_ordered_where_it_was_included() -> None:
     outer, inner, innermost = Plugin("outer"), Plugin("inner"), Plugin("innermost")
 
     def answers(plugin: Plugin, wanted: str) -> None:

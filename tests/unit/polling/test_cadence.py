@@ -9,14 +9,14 @@ from chatbot.polling.cadence import Cadence
 from chatbot.service.budget import QUOTAS, Operation
 
 
-def test_a_thread_that_speaks_is_looked_at_on_the_fast_beat_and_a_silent_one_on_the_slow_one() -> None:
+def test_an_active_thread_is_polled_at_the_fast_interval_and_a_silent_one_at_the_slow_one() -> None:
     cadence = Cadence(interval=1, idle=30)
 
     assert [cadence.pause(silent) for silent in (0, 4, 8, 40, 120, 1e6)] == [1, 1, 2, 10, 30, 30]
 
 
 @given(st.floats(0, 10), st.floats(0, 100), st.lists(st.floats(0, 600), min_size=1))
-def test_no_beat_is_faster_than_the_quotas_of_a_thread_allow(
+def test_no_interval_is_shorter_than_the_quotas_of_a_thread_allow(
     interval: float, idle: float, silences: list[float]
 ) -> None:
     cadence = Cadence(interval=interval, idle=max(idle, interval, 0.3))
@@ -33,7 +33,7 @@ def test_the_longer_the_silence_the_longer_the_pause(a: float, b: float) -> None
     assert Cadence().pause(shorter) <= Cadence().pause(longer)
 
 
-def test_a_look_is_whole_when_the_last_whole_one_is_a_slow_beat_ago() -> None:
+def test_a_poll_is_full_when_the_last_full_one_is_a_slow_interval_ago() -> None:
     cadence = Cadence(idle=30)
 
     assert cadence.is_full_poll_due(None)

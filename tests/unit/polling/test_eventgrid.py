@@ -43,7 +43,7 @@ def test_a_delivery_names_threads_once_each_and_ignores_what_is_of_no_chat() -> 
     assert read_delivery(body) == Delivery(frozenset({HALL, YARD}), others=1)
 
 
-def test_whatever_is_told_but_messages_may_mean_that_somebody_has_come_in() -> None:
+def test_every_event_but_a_message_may_mean_a_new_participant() -> None:
     added = event("Microsoft.Communication.ChatThreadParticipantAdded", threadId=YARD)
 
     assert read_delivery(delivery(said(HALL), said(YARD), added)) == Delivery(
@@ -59,7 +59,7 @@ def test_a_code_that_cannot_be_sent_back_is_refused(code: str) -> None:
         read_delivery(delivery(said(HALL), handshake))
 
 
-def test_a_thread_whose_name_is_no_text_is_nobodys() -> None:
+def test_a_thread_whose_id_is_no_text_belongs_to_no_bot() -> None:
     assert read_delivery(delivery(said("19:\ud800@thread.v2"), said(HALL))) == Delivery(frozenset({HALL}), others=1)
 
 
@@ -76,7 +76,7 @@ def test_the_handshake_is_recognised_by_its_type() -> None:
 
 
 @pytest.mark.parametrize("thread", [None, 7, "", "x" * 513, ["19:hall@thread.v2"], {}])
-def test_a_thread_that_cannot_be_one_is_not_rung(thread: object) -> None:
+def test_an_impossible_thread_id_triggers_no_poll(thread: object) -> None:
     assert read_delivery(delivery(said(thread))) == Delivery(frozenset(), others=1)
 
 
@@ -109,7 +109,7 @@ json_values = st.recursive(
 
 
 @given(st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
-def test_whatever_comes_is_a_delivery_or_refused(body: bytes) -> None:
+def test_every_request_is_a_delivery_or_refused(body: bytes) -> None:
     try:
         found = read_delivery(body)
     except InvalidDelivery:
@@ -117,7 +117,7 @@ def test_whatever_comes_is_a_delivery_or_refused(body: bytes) -> None:
     assert isinstance(found, Delivery)
 
 
-def test_event_grid_is_relied_upon_from_its_first_event_of_ours() -> None:
+def test_event_grid_is_relied_upon_from_the_first_event_of_a_bots_thread() -> None:
     reliance = DeliveryReliability()
     assert not reliance.is_trusted(0.0)
 
@@ -126,7 +126,7 @@ def test_event_grid_is_relied_upon_from_its_first_event_of_ours() -> None:
     assert reliance.is_trusted(0.0)
 
 
-def test_what_it_has_not_told_puts_it_on_probation() -> None:
+def test_a_missing_event_ends_the_reliance_on_event_grid() -> None:
     reliance = DeliveryReliability()
     reliance.record_delivery(HALL, 0.0)
 
@@ -136,7 +136,7 @@ def test_what_it_has_not_told_puts_it_on_probation() -> None:
     assert reliance.is_trusted(30.0 + PROBATION_SECONDS)
 
 
-def test_what_it_has_told_or_may_yet_tell_does_not() -> None:
+def test_an_event_that_came_or_may_still_come_does_not_end_the_reliance() -> None:
     reliance = DeliveryReliability()
     reliance.record_delivery(HALL, 0.0)
 
@@ -146,7 +146,7 @@ def test_what_it_has_told_or_may_yet_tell_does_not() -> None:
     assert reliance.is_trusted(30.0)
 
 
-def test_what_it_told_long_ago_is_no_excuse() -> None:
+def test_an_old_event_does_not_count_for_a_new_message() -> None:
     reliance = DeliveryReliability()
     reliance.record_delivery(HALL, 0.0)
 
@@ -156,7 +156,7 @@ def test_what_it_told_long_ago_is_no_excuse() -> None:
 
 
 @given(st.lists(st.integers(0, 5000), max_size=300))
-def test_it_remembers_no_more_threads_than_were_told_of_lately(numbers: list[int]) -> None:
+def test_event_grid_remembers_only_threads_of_recent_events(numbers: list[int]) -> None:
     reliance = DeliveryReliability()
     for second, number in enumerate(numbers):
         reliance.record_delivery(ThreadId(str(number)), float(second))

@@ -161,7 +161,7 @@ happenings = st.tuples(st.sampled_from(["say", "say", "edit", "delete", None, No
     kills=st.lists(st.integers(0, 60), max_size=3),
 )
 @example(paging="frozen", page_size=2, depth=3, before=[], meanwhile=[("edit", 0)], kills=[])  # the last page is empty
-async def test_order_is_kept_and_nothing_is_skipped_whatever_happens_during_a_deep_catch_up(
+async def test_a_deep_catch_up_keeps_the_order_and_skips_nothing(
     paging: Paging,
     page_size: int,
     depth: int,
@@ -221,7 +221,7 @@ async def test_a_deep_page_is_not_read_again_for_what_was_handled_before() -> No
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])
-async def test_links_that_lead_in_a_circle_fail_the_look(length: int) -> None:
+async def test_cyclic_page_links_fail_the_poll(length: int) -> None:
     class Circle(ModelService):
         async def list_messages(self, *args: Any, **kwargs: Any) -> MessagePage:
             self.requests += 1

@@ -27,14 +27,14 @@ def item(number: int, stamp_ms: int | None) -> ThreadItem:
 
 
 @given(st.integers(0, 5000), st.integers(0, 5000), st.integers(0, 1))
-def test_whatever_is_said_after_a_look_has_begun_rings(said: int, looked: int, lag: int) -> None:
+def test_messages_after_the_start_of_a_poll_trigger_another_one(said: int, looked: int, lag: int) -> None:
     assume(said >= looked)
     stamp = datetime.fromtimestamp((NOON_MS + said) // 1000 - lag, UTC)
 
     assert may_have_moved(stamp, NOON_MS + looked)
 
 
-def test_a_stamp_that_is_clearly_older_than_the_look_does_not_ring_and_a_missing_one_does() -> None:
+def test_a_timestamp_older_than_the_poll_triggers_none_and_a_missing_one_does() -> None:
     stamp = datetime.fromtimestamp(NOON_MS // 1000, UTC)
 
     assert not may_have_moved(stamp, NOON_MS + CERTAINTY_MS)
@@ -106,7 +106,7 @@ async def test_a_walk_reads_one_page_while_little_has_moved_and_all_pages_withou
 
 
 @pytest.mark.parametrize("length", [1, 2, 5])
-async def test_links_that_lead_in_a_circle_fail_the_walk_after_what_they_showed(length: int) -> None:
+async def test_cyclic_page_links_fail_the_listing_after_its_pages(length: int) -> None:
     class Circle:
         pages = 0
 

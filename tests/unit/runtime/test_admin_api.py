@@ -50,12 +50,12 @@ async def ids(store: MemoryStore, **more: str) -> list[str]:
     return [one["id"] for one in answer["letters"]]
 
 
-async def test_letters_of_all_bots_are_listed_oldest_first_and_those_of_one_on_request(store: MemoryStore) -> None:
+async def test_dead_letters_of_all_bots_or_of_one_are_listed_oldest_first(store: MemoryStore) -> None:
     assert await ids(store) == ["c", "a", "b"]
     assert await ids(store, bot="dice") == ["a"]
 
 
-async def test_a_list_quotes_nobody_and_one_letter_says_all(store: MemoryStore) -> None:
+async def test_the_list_of_dead_letters_quotes_nobody_and_a_single_one_is_shown_whole(store: MemoryStore) -> None:
     listed = await AdminApi(store).answer({"ask": "dead-letters list"})
     shown = await AdminApi(store).answer({"ask": "dead-letters show", "id": "b"})
 
@@ -66,7 +66,9 @@ async def test_a_list_quotes_nobody_and_one_letter_says_all(store: MemoryStore) 
     assert shown["letter"]["error"] == "ValueError: cannot digest my secret"
 
 
-async def test_of_very_many_letters_the_latest_are_listed(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_very_many_dead_letters_the_latest_are_listed(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "MAX_LISTED", 2)
 
     answer = await AdminApi(store).answer({"ask": "dead-letters list"})
@@ -98,7 +100,7 @@ async def test_retries_are_marked_for_the_next_start_except_where_the_bot_has_le
     assert {one.id: one.is_revived for one in await store.dead_letters(DESK.user)} == {"b": True, "c": False}
 
 
-async def test_a_letter_is_dropped_alone(store: MemoryStore) -> None:
+async def test_dropping_a_dead_letter_leaves_the_others(store: MemoryStore) -> None:
     await AdminApi(store).answer({"ask": "dead-letters drop", "id": "a"})
 
     assert await ids(store) == ["c", "b"]

@@ -170,7 +170,7 @@ async def test_another_user_for_a_bot_is_a_new_beginning_that_is_remembered(fold
     assert record.user == other
 
 
-async def test_the_lobby_is_made_once_and_new_bots_come_in(folder: Path) -> None:
+async def test_the_lobby_is_created_once_and_new_bots_are_added(folder: Path) -> None:
     emulator, store = Emulator(), MemoryStore()
     control = ControlDirectory(folder)
     one_bot = await loaded(folder, TWO_BOTS[: TWO_BOTS.index("  helpdesk")])

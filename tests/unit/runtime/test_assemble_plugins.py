@@ -62,7 +62,7 @@ def test_two_plugins_of_a_bot_with_the_same_command_are_refused(tmp_path: Path) 
     ]
 
 
-def test_wrong_settings_of_a_plugin_are_told_where_they_stand(tmp_path: Path) -> None:
+def test_wrong_settings_of_a_plugin_are_reported_with_their_line(tmp_path: Path) -> None:
     (tmp_path / "faq.py").write_text(FAQ)
 
     assert problems(tmp_path, "      - module: faq\n        settings: {limits: 1, limit: x}\n") == [

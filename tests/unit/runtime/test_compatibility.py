@@ -130,7 +130,7 @@ async def test_a_timer_that_takes_other_arguments_is_named_without_its_own(folde
         (("/order", "secret"), "Which tea?", "What tea?", []),
     ],
 )
-async def test_a_question_that_was_changed_is_named_where_it_holds_nobodys_words(
+async def test_a_changed_question_is_named_where_it_holds_no_words_of_users(
     folder: Path, said: tuple[str, ...], old: str, new: str, expected: list[str]
 ) -> None:
     store = await remembered(folder, *said)

@@ -71,7 +71,7 @@ async def test_tokens_are_issued_asked_for_or_given(tmp_path: Path) -> None:
             given.tokens(resource, user)
 
 
-def test_what_a_way_in_lacks_on_this_machine_is_told_with_its_place(
+def test_what_an_authentication_method_lacks_on_this_machine_is_reported_with_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chatbot.service.entra.find_spec", lambda _name: True)

@@ -201,7 +201,7 @@ async def test_what_goes_wrong_there_is_raised_here(
         assert await ask(address, {}) == {"heard": {}}
 
 
-async def test_connections_that_are_silent_make_room_for_who_asks(control: ControlDirectory) -> None:
+async def test_silent_connections_are_closed_in_favor_of_new_requests(control: ControlDirectory) -> None:
     async with daemon(control) as address, AsyncExitStack() as guests:
         silent = [await guests.enter_async_context(await connect(address)) for _ in range(MAX_CONNECTIONS)]
         half = await guests.enter_async_context(await connect(address))
@@ -214,7 +214,7 @@ async def test_connections_that_are_silent_make_room_for_who_asks(control: Contr
             await silent[0].receive()
 
 
-async def test_who_does_not_read_the_answer_makes_room_too(
+async def test_connections_that_do_not_read_the_response_are_closed_in_favor_of_new_ones(
     control: ControlDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control_socket, "MAX_ANSWER", 2 * control_socket.MAX_ANSWER)
@@ -274,7 +274,7 @@ def leave_behind(control: ControlDirectory) -> None:
     control.write_facts("control", {"path": "/x", "port": 0, "token": "", "config": str(config_of(control))})
 
 
-def test_a_daemon_that_is_not_ready_is_told_from_none(tmp_path: Path) -> None:
+def test_a_daemon_that_is_not_ready_is_distinguished_from_none(tmp_path: Path) -> None:
     with held(tmp_path) as control, pytest.raises(StateError, match="they are starting or stopping; try again"):
         find_daemon(control, config_of(control))
 
@@ -285,7 +285,7 @@ async def test_the_daemon_of_another_file_is_not_meant(control: ControlDirectory
         assert await anyio.to_thread.run_sync(find_daemon, control, other) is None
 
 
-async def test_a_daemon_that_left_meanwhile_is_told_in_a_sentence(control: ControlDirectory) -> None:
+async def test_a_daemon_that_stopped_meanwhile_is_reported_in_a_sentence(control: ControlDirectory) -> None:
     async with daemon(control) as address:
         pass
 

@@ -137,7 +137,7 @@ def test_both_run_as_an_ordinary_user_on_a_read_only_file_system_and_one_at_a_ti
     assert container()["workingDir"] == "/bots"
 
 
-def test_systemd_starts_again_what_may_mend_itself_and_nothing_else() -> None:
+def test_systemd_restarts_what_may_recover_by_itself_and_nothing_else() -> None:
     assert unit()["Type"] == "notify-reload"
     assert unit()["Restart"] == "on-failure"
     assert unit()["RestartPreventExitStatus"].split() == ["2", "78"]

@@ -45,7 +45,7 @@ def test_an_event_is_one_json_object_with_its_values() -> None:
     assert line == {"level": "info", "event": "bot.started", "bot": "echo", "user_id": "8:acs:1"}
 
 
-def test_whoever_writes_every_line_is_a_json_object() -> None:
+def test_every_log_line_of_any_library_is_a_json_object() -> None:
     def everyone() -> None:
         structlog.get_logger().info("ours.said", text="two\nlines\x1b[0m")
         logging.getLogger("some.library").error("theirs: %s\nsecond", "x")
@@ -80,7 +80,7 @@ def test_the_level_holds_for_our_events_and_for_libraries() -> None:
     assert [line["event"] for line in objects(talk, level="warning")] == ["ours.warned"]
 
 
-def test_libraries_that_describe_every_request_are_heard_from_warning_on() -> None:
+def test_libraries_that_log_every_request_are_logged_from_warning_on() -> None:
     def talk() -> None:
         for name in ("azure.core.pipeline.policies.http_logging_policy", "asyncio", "uvicorn.access"):
             logging.getLogger(name).info("chatter")
@@ -127,7 +127,7 @@ def test_what_was_configured_before_comes_back() -> None:
     assert not structlog.is_configured()
 
 
-def test_a_reader_who_went_away_does_no_harm() -> None:
+def test_a_disconnected_reader_does_no_harm() -> None:
     class Gone(io.StringIO):
         def write(self, _text: str) -> int:
             raise BrokenPipeError

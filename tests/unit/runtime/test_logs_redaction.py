@@ -84,7 +84,7 @@ def test_names_that_code_made_at_run_time_has_are_left_out() -> None:
     assert 'File "<…>", line 1, in …' in text
 
 
-def test_causes_contexts_groups_and_notes_are_shown_without_their_words() -> None:
+def test_causes_contexts_groups_and_notes_are_shown_without_their_texts() -> None:
     inner = KeyError(WORD)
     inner.add_note(f"while {WORD} was read")
     outer = ValueError(f"first line\n{WORD} in the second")
@@ -104,7 +104,7 @@ def test_causes_contexts_groups_and_notes_are_shown_without_their_words() -> Non
     assert "During handling" in text
 
 
-def test_chains_that_lead_in_a_circle_and_groups_without_end_come_to_an_end() -> None:
+def test_cyclic_chains_and_endless_groups_of_exceptions_are_cut() -> None:
     first, second = ValueError(WORD), ValueError(WORD)
     first.__cause__, second.__cause__ = second, first
     deep: Exception = first
@@ -114,7 +114,7 @@ def test_chains_that_lead_in_a_circle_and_groups_without_end_come_to_an_end() ->
     assert len(told(throw(deep))) < 100_000
 
 
-def test_an_exception_that_cannot_say_what_it_is_does_no_harm() -> None:
+def test_an_exception_whose_str_fails_does_no_harm() -> None:
     class Mute(Exception):
         def __str__(self) -> str:
             raise RuntimeError(WORD)
@@ -169,7 +169,7 @@ def test_no_text_that_an_exception_holds_is_in_its_summary(said: str) -> None:
     assert Redaction().summary(ValueError(said)) == f"ValueError: {ELISION}"
 
 
-def test_what_is_no_exception_is_told_by_its_class_without_its_words() -> None:
+def test_a_base_exception_is_shown_by_its_class_without_its_text() -> None:
     class Mute(BaseException):
         def __str__(self) -> str:
             raise Mute

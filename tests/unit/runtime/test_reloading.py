@@ -406,7 +406,7 @@ async def test_schedules_are_followed_as_they_are_now(folder: Path) -> None:
         assert running.bots["echo"].context.conversations.next_due_ms() is not None
 
 
-async def test_every_mistake_in_the_file_is_told_and_the_old_one_stays_in_force(folder: Path) -> None:
+async def test_every_mistake_in_the_file_is_reported_and_the_old_configuration_stays_in_force(folder: Path) -> None:
     async with scene(folder) as running:
         before = running.bots
         config = running.site.config
@@ -457,7 +457,7 @@ async def test_a_port_that_is_taken_changes_nothing(folder: Path) -> None:
         assert running.events("bot.stopped") == []
 
 
-async def test_what_concerns_all_bots_is_applied_or_postponed_and_told(folder: Path) -> None:
+async def test_changes_that_concern_all_bots_are_applied_or_postponed_and_reported(folder: Path) -> None:
     async with scene(folder) as running:
         outcome = await running.change(
             ("bots:", "drain_timeout: 2s\nretention: 2d\nlog: {level: debug}\nstore: 'memory:'\nbots:")
@@ -528,7 +528,7 @@ async def test_however_many_ask_during_a_reload_there_is_one_more(folder: Path) 
         group.cancel_scope.cancel()
 
 
-async def test_what_nobody_foresaw_ends_neither_the_reloader_nor_a_bot(folder: Path) -> None:
+async def test_an_unexpected_error_ends_neither_the_reloader_nor_a_bot(folder: Path) -> None:
     async with scene(folder) as running, anyio.create_task_group() as group:
         good, running.reading[0] = running.reading[0], partial(int, "x")
         group.start_soon(running.reloader.run)

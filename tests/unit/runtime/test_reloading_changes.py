@@ -62,7 +62,7 @@ def test_differences_are_sorted_by_what_they_take(tmp_path: Path, old: str, new:
     assert Changes.between(before, found.applied_to(before, after)).postponed == ()
 
 
-def test_what_was_postponed_is_told_again_at_the_next_reload(tmp_path: Path) -> None:
+def test_postponed_changes_are_reported_again_at_the_next_reload(tmp_path: Path) -> None:
     before = config(tmp_path, OLD)
     after = config(tmp_path, OLD + "store: sqlite:///other.db\nlog: {level: debug}\n")
 

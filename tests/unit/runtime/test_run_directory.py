@@ -84,7 +84,7 @@ with control.hold():
         pass
 
 
-def test_a_second_daemon_is_refused_and_told_about_the_first(tmp_path: Path) -> None:
+def test_a_second_daemon_is_refused_with_the_process_id_of_the_first(tmp_path: Path) -> None:
     first, second = ControlDirectory(tmp_path), ControlDirectory(tmp_path)
 
     with first.hold():

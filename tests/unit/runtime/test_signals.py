@@ -22,7 +22,7 @@ def handlers() -> Iterator[None]:
 
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_the_first_stop_signal_is_heard_and_its_twin_is_not_a_second_one(number: signal.Signals) -> None:
+async def test_the_first_stop_signal_counts_and_its_immediate_repetition_does_not(number: signal.Signals) -> None:
     heard: list[str] = []
     came = anyio.Event()
 

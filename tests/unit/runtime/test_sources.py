@@ -112,7 +112,7 @@ def test_modules_of_bots_that_have_not_changed_stay_what_they_are(
     assert {name: sys.modules[name] for name in before} == before
 
 
-def test_what_no_import_statement_names_counts_as_everybodys(folder: Path, config: Config) -> None:
+def test_a_module_that_no_import_statement_names_counts_as_shared_by_all_plugins(folder: Path, config: Config) -> None:
     (folder / "sourced" / "one.py").write_text(
         "import importlib\nfrom chatbot import Plugin\n"
         'plugin = Plugin(importlib.import_module("sourced." + "words").one)\n'
@@ -124,7 +124,7 @@ def test_what_no_import_statement_names_counts_as_everybodys(folder: Path, confi
     assert names(sources.load(config, [])) == {"first": ["new"], "second": ["two"]}
 
 
-def test_a_bot_is_loaded_when_asked_for_without_its_code_being_imported_anew(sources: Sources, config: Config) -> None:
+def test_a_bot_is_loaded_on_request_without_importing_its_code_again(sources: Sources, config: Config) -> None:
     before = sys.modules["sourced.one"]
 
     assert names(sources.load(config, ["first"])) == {"first": ["one"]}
@@ -248,7 +248,7 @@ def atomically(file: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("arrange", [config_map, linked_directory, linked_file, other_release])
-def test_what_changes_behind_a_link_is_loaded_anew_and_shared_modules_once(
+def test_changes_behind_a_link_are_loaded_and_shared_modules_once(
     folder: Path, config: Config, arrange: Callable[[Path], Callable[[str], None]]
 ) -> None:
     change = arrange(folder)

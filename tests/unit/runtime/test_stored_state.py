@@ -100,7 +100,7 @@ async def test_what_cannot_be_ended_is_said(store: MemoryStore) -> None:
         await admin.answer({"ask": "state list", "bot": "nope"})
 
 
-async def test_an_export_holds_what_is_stored_about_a_person(store: MemoryStore) -> None:
+async def test_an_export_holds_what_is_stored_about_a_user(store: MemoryStore) -> None:
     answer = await AdminApi(store).answer({"ask": "state export", "user": ANN})
 
     assert {(one["bot"], one["kind"]) for one in answer["records"]} == {("desk", "state"), ("desk", "dialog")}

@@ -69,7 +69,7 @@ async def test_bots_run_until_they_are_to_stop() -> None:
 
 
 @pytest.mark.parametrize("ending", [die, end_by_itself])
-async def test_a_bot_that_dies_is_started_again_while_the_others_go_on(
+async def test_a_bot_that_crashes_is_restarted_while_the_others_continue(
     ending: Callable[[anyio.Event], Awaitable[None]],
 ) -> None:
     dying, other = Scripted("dying", [ending, ending, work]), Scripted("other", [work])
@@ -94,7 +94,7 @@ async def test_the_pauses_between_restarts_grow_up_to_a_limit() -> None:
     assert max(pauses) == pytest.approx(MAX_PAUSE_SECONDS)
 
 
-async def test_deaths_of_one_kind_are_logged_once() -> None:
+async def test_repeated_crashes_of_one_kind_are_logged_once() -> None:
     bot = Scripted("a", [die, die, die, die_otherwise, die_otherwise, work])
 
     with capture_logs() as logs:
@@ -103,7 +103,7 @@ async def test_deaths_of_one_kind_are_logged_once() -> None:
     assert [(line["event"], line["bot"]) for line in logs] == [("bot.crashed", "a")] * 2
 
 
-async def test_a_bot_that_somebody_else_cancels_has_died_and_is_run_again() -> None:
+async def test_a_bot_that_is_cancelled_from_outside_has_crashed_and_is_restarted() -> None:
     async def be_cancelled(_stopping: anyio.Event) -> None:
         task = asyncio.current_task()
         assert task is not None

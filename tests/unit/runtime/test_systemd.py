@@ -32,7 +32,7 @@ def test_ready_and_stopping_are_each_one_datagram(ear: socket.socket) -> None:
     assert ear.recv(1000).splitlines()[0] == b"STOPPING=1"
 
 
-def test_a_reload_is_told_in_one_datagram_with_the_time_and_ends_with_ready(ear: socket.socket) -> None:
+def test_a_reload_is_announced_in_one_datagram_with_the_time_and_ends_with_ready(ear: socket.socket) -> None:
     supervisor = SystemdNotifier.of(environ(ear))
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
 
@@ -45,7 +45,7 @@ def test_a_reload_is_told_in_one_datagram_with_the_time_and_ends_with_ready(ear:
     assert ear.recv(1000).startswith(b"READY=1\n")
 
 
-def test_once_the_end_has_begun_a_reload_is_told_no_more(ear: socket.socket) -> None:
+def test_a_reload_is_not_announced_once_stopping_has_begun(ear: socket.socket) -> None:
     supervisor = SystemdNotifier.of(environ(ear))
 
     supervisor.stopping()
@@ -90,7 +90,7 @@ def test_none_is_given_while_something_is_wrong_that_a_restart_helps_with(ear: s
 
 
 @pytest.mark.parametrize("watchdog", [{}, {"WATCHDOG_USEC": "3000", "WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "0"}])
-def test_a_watchdog_that_is_not_ours_hears_nothing(ear: socket.socket, watchdog: dict[str, str]) -> None:
+def test_a_watchdog_of_another_process_is_not_notified(ear: socket.socket, watchdog: dict[str, str]) -> None:
     SystemdNotifier.of(environ(ear, **watchdog)).alive({})
 
     ear.setblocking(False)

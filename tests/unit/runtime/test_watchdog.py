@@ -88,7 +88,7 @@ def site(tmp_path: Path) -> Site:
     return site
 
 
-def test_a_restart_helps_only_after_a_minute_without_a_beat(site: Site) -> None:
+def test_a_blocked_loop_needs_a_restart_only_after_a_minute(site: Site) -> None:
     site.dog.heartbeat({})
     site.now = BLOCKED_SECONDS
     assert site.dog.problems == {}
@@ -100,7 +100,7 @@ def test_a_restart_helps_only_after_a_minute_without_a_beat(site: Site) -> None:
     assert site.dog.problems == {"echo": {"19:a": 400.0}}
 
 
-def test_a_blocked_loop_is_noted_for_other_processes_until_it_runs_again(site: Site, tmp_path: Path) -> None:
+def test_a_blocked_loop_is_recorded_for_other_processes_until_it_runs_again(site: Site, tmp_path: Path) -> None:
     site.dog.heartbeat({})
     site.now = RECORDED_SECONDS
     site.dog.look()

@@ -101,7 +101,7 @@ async def scene() -> AsyncIterator[Scene]:
         stopping.set()
 
 
-async def test_an_event_rings_and_the_doorbell_rests_while_every_message_is_told() -> None:
+async def test_an_event_triggers_a_poll_and_the_thread_list_is_read_less_while_events_are_complete() -> None:
     async with scene() as the, event_grid(the.emulator, f"{the.url}?key={KEY}"):
         the.emulator.send(the.thread, the.ann, "one")
         await the.answered("one")
@@ -118,7 +118,7 @@ async def test_an_event_rings_and_the_doorbell_rests_while_every_message_is_told
         assert the.asked(the.bot) <= 2
 
 
-async def test_a_thread_that_is_new_to_the_bot_is_found_when_event_grid_tells_of_it() -> None:
+async def test_a_thread_that_is_new_to_the_bot_is_found_when_event_grid_names_it() -> None:
     async with scene() as the, event_grid(the.emulator, f"{the.url}?key={KEY}"):
         the.emulator.send(the.thread, the.ann, "one")
         await the.answered("one")
@@ -158,7 +158,7 @@ async def test_a_message_to_one_bot_has_the_others_ask_nothing_until_people_come
         ("", {"authorization": f"Bearer {KEY}"}, 200),
     ],
 )
-async def test_only_who_knows_the_key_is_heard(query: str, headers: dict[str, str], status: int) -> None:
+async def test_deliveries_without_the_key_are_refused(query: str, headers: dict[str, str], status: int) -> None:
     async with (
         scene() as the,
         aiohttp.ClientSession(headers=headers) as session,
@@ -168,7 +168,7 @@ async def test_only_who_knows_the_key_is_heard(query: str, headers: dict[str, st
         assert KEY not in await answer.text()
 
 
-async def test_hostile_deliveries_are_refused_and_the_next_one_is_heard() -> None:
+async def test_hostile_deliveries_are_refused_and_the_next_one_is_accepted() -> None:
     async with scene() as the, aiohttp.ClientSession(headers={"authorization": f"Bearer {KEY}"}) as session:
         statuses = []
         for body in (b"{", b"[" * 50_000, b" " * (MAX_BYTES + 1), b'[{"eventType": []}]'):

@@ -45,7 +45,7 @@ def test_what_the_service_asks_for_is_done() -> None:
 
 
 @pytest.mark.parametrize("error", [Throttled("slow down", retry_after=1.0), OutcomeUnknown("lost", retry_after=1.0)])
-def test_a_hint_that_is_obeyed_in_vain_does_not_keep_the_pauses_short(error: ServiceError) -> None:
+def test_a_useless_retry_after_does_not_keep_the_pauses_short(error: ServiceError) -> None:
     back_off = BackOff(exactly)
 
     assert [back_off.failed(error, 0.0, WRITE) for _ in range(4)] == [1.0, 2.0, 4.0, 8.0]

@@ -18,7 +18,7 @@ def test_links_that_differ_are_followed(links: list[str]) -> None:
 
 
 @given(st.lists(st.text(), unique=True, min_size=1, max_size=20), st.booleans())
-def test_a_circle_of_any_length_is_noticed_when_it_closes(links: list[str], is_news: bool) -> None:
+def test_a_cycle_of_any_length_is_noticed_when_it_closes(links: list[str], is_news: bool) -> None:
     paging = Paging("list it")
     for link in links:
         paging.follow(link, is_news=is_news)

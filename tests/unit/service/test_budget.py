@@ -69,7 +69,7 @@ def test_a_thread_that_the_service_has_closed_is_remembered_until_it_opens() -> 
     st.sampled_from(list(Operation)),
     st.lists(st.floats(0, 3, allow_nan=False), min_size=1, max_size=120),
 )
-def test_whoever_waits_as_told_is_never_above_any_quota(operation: Operation, pauses: list[float]) -> None:
+def test_a_caller_that_waits_as_told_never_exceeds_a_quota(operation: Operation, pauses: list[float]) -> None:
     budget, now, sent = Budget(), 0.0, list[float]()
     for pause in pauses:
         now += pause

@@ -258,7 +258,7 @@ async def test_a_token_that_does_not_say_when_it_expires_is_used_as_it_is(token:
 
 
 @pytest.mark.parametrize("token", ["", "  ", "two words", "évil", "a\r\nX-Header: 1"])
-def test_what_cannot_stand_in_a_header_is_no_token(token: str) -> None:
+def test_a_token_with_characters_that_a_header_cannot_hold_is_refused(token: str) -> None:
     with pytest.raises(ConfigError) as caught:
         StaticToken(token)
 

@@ -85,7 +85,7 @@ def test_both_envelopes_give_code_and_words(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "<html>", "[]", "null", '{"error": "x"}', '{"error": {"code": 5}}', "[" * 99_999])
-def test_a_body_of_another_shape_leaves_the_status_alone_to_speak(text: str) -> None:
+def test_an_error_with_an_unknown_body_is_described_by_its_status(text: str) -> None:
     error = refusal(403, text)
 
     assert error.code is None
@@ -171,7 +171,7 @@ def test_what_may_have_left_is_of_unknown_outcome(error: Exception) -> None:
 
 
 @given(st.text(), st.dictionaries(st.sampled_from(["retry-after", "date", "x-ms-retry-after-ms"]), st.text()))
-def test_no_answer_is_too_strange_to_be_sorted(text: str, headers: dict[str, str]) -> None:
+def test_every_response_is_classified(text: str, headers: dict[str, str]) -> None:
     for status in (100, 300, 400, 429, 500, 999):
         error = failures.from_status("do it", status, headers, text, NOW)
 

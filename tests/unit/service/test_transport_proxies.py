@@ -37,7 +37,7 @@ def test_a_proxy_without_a_scheme_is_an_http_one(monkeypatch: pytest.MonkeyPatch
     assert proxy_for(ACS) == "http://proxy:3128"
 
 
-def test_hosts_that_the_environment_excepts_are_reached_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hosts_in_no_proxy_are_reached_directly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
     monkeypatch.setenv("NO_PROXY", ".azure.com")
 

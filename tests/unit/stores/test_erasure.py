@@ -78,7 +78,7 @@ def test_a_action_without_words_is_carried_out_all_the_same():
     assert erase(queued, ANN) == replace(queued, caused_by=None)
 
 
-def test_a_reason_that_names_a_person_is_lost_alone():
+def test_a_reason_that_names_a_user_is_the_only_thing_lost():
     queued = row(SendMessage("hi"), status=RowStatus.FAILED, reason=f"{ANN} may not (403)")
 
     assert erase(queued, ANN) == replace(queued, reason=REASON)
@@ -95,14 +95,14 @@ def test_a_reason_that_names_a_person_is_lost_alone():
         ({"sender": BOB, "content": f"hi {ANN}e"}, "ValueError: no", False),
     ],
 )
-def test_a_dead_letter_is_theirs_when_it_holds_them_anywhere(fields, error, is_theirs):
+def test_a_dead_letter_belongs_to_a_user_when_it_names_them_anywhere(fields, error, is_theirs):
     said = ChatMessage(id=EIGHT, version=8, type=MessageType.TEXT, created_on=NOON, **fields)
     event = MessageReceived(bot=BOT, thread=HALL, occurred_on=NOON, message=said)
 
     assert holds(DeadLetter("x", event, "echo", error, 3, 5), ANN) is is_theirs
 
 
-def test_a_dead_letter_about_somebodys_arrival_is_theirs():
+def test_a_dead_letter_about_the_arrival_of_a_user_belongs_to_them():
     listed = ChatMessage(id=EIGHT, version=8, type=MessageType.PARTICIPANT_ADDED, created_on=NOON)
     event = ParticipantsAdded(
         bot=BOT, thread=HALL, occurred_on=NOON, message=listed, participants=(Participant(ANN, "Ann"),)

@@ -71,7 +71,7 @@ def own_dir(tmp_path_factory) -> Iterator[Path]:
 
 
 class TestTheFile:
-    async def test_it_and_everything_beside_it_is_its_owners_alone(self, tmp_path):
+    async def test_the_store_and_its_companion_files_are_readable_by_their_owner_only(self, tmp_path):
         async with SqliteStore(tmp_path / "bot.db") as store:
             await store.commit(BOT, [enqueue("a")])
             await store.pending(BOT)
@@ -236,7 +236,7 @@ class TestOneProcess:
                     "stop that one first, or name another file"
                 )
 
-    async def test_the_same_process_is_told_so(self, tmp_path):
+    async def test_a_second_lock_of_the_same_process_is_refused_with_that_reason(self, tmp_path):
         async with SqliteStore(tmp_path / "bot.db"):
             with pytest.raises(StoreInUse, match="is in use by this process already"):
                 await SqliteStore(tmp_path / "bot.db").__aenter__()
@@ -306,7 +306,7 @@ class TestTrouble:
             assert sorted(failed) == [3, 8, 13, 18]
             assert sorted(await keys(store)) == [f"{n:02}" for n in range(20) if n % 5 != 3]
 
-    async def test_a_person_is_forgotten_although_a_commit_of_the_same_group_fails(self, tmp_path):
+    async def test_a_user_is_erased_although_a_commit_of_the_same_group_fails(self, tmp_path):
         path, ann, changed = tmp_path / "bot.db", UserId("8:acs:ann"), []
         async with SqliteStore(path) as store:
             await store.commit(BOT, [enqueue("a", "secret", caused_by=ann)])
@@ -371,7 +371,7 @@ class TestTrouble:
 
         assert path.read_bytes() == b""
 
-    async def test_a_file_that_is_gone_at_the_end_does_not_hinder_closing(self, tmp_path):
+    async def test_a_store_whose_file_was_deleted_can_be_closed(self, tmp_path):
         path = tmp_path / "bot.db"
         async with SqliteStore(path) as store:
             await store.commit(BOT, [enqueue("a")])
@@ -435,7 +435,7 @@ class TestAfterAKill:
             assert await keys(store) == ["a", "b"]
 
 
-async def test_a_forgotten_person_is_in_no_byte_of_the_file(tmp_path):
+async def test_an_erased_user_is_in_no_byte_of_the_file(tmp_path):
     """Neither in free pages nor in the write-ahead log, where SQLite would leave old text lying."""
     secret = b"my-rash-is-back"
 
@@ -455,7 +455,7 @@ async def test_a_forgotten_person_is_in_no_byte_of_the_file(tmp_path):
         assert len(await keys(store)) == 50
 
 
-async def test_a_person_whose_id_has_letters_that_search_patterns_know_is_forgotten_alone(tmp_path):
+async def test_an_id_with_characters_of_search_patterns_erases_this_user_only(tmp_path):
     odd, other = UserId('8:a%_"\\ü!'), UserId('8:abc"\\ü!')
 
     async with SqliteStore(tmp_path / "bot.db") as store:

@@ -16,7 +16,7 @@ def connection(tmp_path):
     opened.close()
 
 
-def test_a_full_disk_is_told_with_its_remedy(connection):
+def test_a_full_disk_is_reported_with_its_remedy(connection):
     """SQLite's own limit raises what a full disk raises."""
     connection.execute("PRAGMA max_page_count = 3")
     with pytest.raises(sqlite3.OperationalError) as full:
@@ -27,7 +27,7 @@ def test_a_full_disk_is_told_with_its_remedy(connection):
     )
 
 
-def test_a_file_that_became_read_only_is_told_with_its_remedy(connection):
+def test_a_file_that_became_read_only_is_reported_with_its_remedy(connection):
     connection.execute("PRAGMA query_only = ON")
     with pytest.raises(sqlite3.OperationalError) as read_only:
         connection.execute("INSERT INTO x VALUES ('y')")
@@ -38,7 +38,7 @@ def test_a_file_that_became_read_only_is_told_with_its_remedy(connection):
     )
 
 
-def test_trouble_without_a_remedy_is_told_as_sqlite_tells_it(connection):
+def test_an_error_without_a_remedy_is_reported_in_the_words_of_sqlite(connection):
     with pytest.raises(sqlite3.OperationalError) as unknown:
         connection.execute("SELECT z FROM x")
 

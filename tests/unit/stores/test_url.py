@@ -12,7 +12,7 @@ def test_memory_is_a_store(url):
     assert isinstance(open_store(url, base_dir=Path("/bots")), MemoryStore)
 
 
-async def test_a_relative_file_lies_beside_the_configuration(tmp_path):
+async def test_a_relative_file_is_in_the_directory_of_the_configuration(tmp_path):
     store = open_store("sqlite:///my bots.db", base_dir=tmp_path)
 
     assert isinstance(store, SqliteStore)
@@ -50,7 +50,7 @@ def test_other_urls_are_refused_with_what_would_be_right(url, sentence):
         open_store(url, base_dir=Path())
 
 
-def test_a_refusal_does_not_tell_a_password():
+def test_a_refusal_does_not_show_a_password():
     with pytest.raises(ConfigError) as refusal:
         open_store("postgresql://bot:hunter2@db/chat", base_dir=Path())
 
@@ -58,6 +58,6 @@ def test_a_refusal_does_not_tell_a_password():
 
 
 @pytest.mark.parametrize("url", ["memory:", "sqlite:///bots.db"])
-def test_a_visit_to_a_store_that_keeps_nothing_makes_nothing(tmp_path, url):
+def test_reading_a_store_in_memory_creates_nothing(tmp_path, url):
     assert open_between_runs(url, base_dir=tmp_path) is None
     assert not any(tmp_path.iterdir())

@@ -161,7 +161,7 @@ async def test_closing_waits_for_the_disk_even_when_it_is_cancelled():
     assert disk.groups == [[0]]
 
 
-async def test_a_job_whose_task_is_cancelled_while_it_waits_is_written_and_gives_its_room_back():
+async def test_a_job_whose_task_is_cancelled_while_it_waits_is_written_and_frees_its_slot():
     disk = Disk()
     writer = await started(disk, max_pending=1)
 
@@ -178,7 +178,7 @@ async def test_a_job_whose_task_is_cancelled_while_it_waits_is_written_and_gives
     assert disk.groups == [[0], [1]]
 
 
-def test_a_writer_outlives_its_loop_without_trouble():
+def test_a_writer_may_outlive_its_event_loop():
     """As when a process is told to stop now: nobody waits for the answer any more."""
     disk = Disk()
     disk.gate.clear()

@@ -180,7 +180,7 @@ class Pot:
     filled: int = 0
 
 
-async def test_a_timer_that_a_handler_has_set_rings_when_time_was_let_pass() -> None:
+async def test_a_timer_that_a_handler_has_set_fires_when_time_advances() -> None:
     plugin, _ = kettle()
     stream = EventStream()
     stream += stream.user("Ann").said("/brew 2")
@@ -211,7 +211,7 @@ async def test_what_is_due_before_an_event_happens_before_it() -> None:
     ]  # fmt: skip
 
 
-async def test_a_timer_can_ring_that_nobody_has_set() -> None:
+async def test_a_timer_that_was_not_set_can_be_fired() -> None:
     plugin, ready = kettle()
     stream = EventStream()
     stream += [stream.timer_fired(ready, cups=3), stream.timer_fired(ready, cups=4)]
@@ -232,7 +232,7 @@ async def test_a_timer_is_refused_what_it_does_not_take() -> None:
         stream.timer_fired(echo)
 
 
-async def test_a_timer_that_fails_fails_the_test_and_rings_no_second_time_if_that_is_what_is_tested() -> None:
+async def test_a_failing_timer_fails_the_test_and_does_not_fire_again_if_failures_are_expected() -> None:
     plugin = Plugin("a")
 
     @plugin.timer
@@ -256,7 +256,7 @@ async def test_a_timer_that_fails_fails_the_test_and_rings_no_second_time_if_tha
     assert (await stream.into(plugin)).outcomes == ()
 
 
-async def test_a_timer_that_was_cancelled_does_not_ring() -> None:
+async def test_a_timer_that_was_cancelled_does_not_fire() -> None:
     plugin, ready = kettle()
 
     @plugin.command("off")
@@ -283,7 +283,7 @@ async def morning(ctx: Context[ScheduleFired]) -> None:
     rung.append(f"morning {ctx.event.due:%H:%M}")
 
 
-async def test_schedules_ring_from_the_start_of_the_stream_on_at_each_of_their_times() -> None:
+async def test_schedules_fire_from_the_start_of_the_stream_at_each_of_their_times() -> None:
     rung.clear()
     stream = EventStream()
     await stream.into(clock)

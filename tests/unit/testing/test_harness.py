@@ -44,7 +44,7 @@ async def test_a_failed_assertion_comes_out_as_itself_with_the_conversation() ->
 
 
 @virtual
-async def test_a_failed_assertion_tells_of_handlers_that_failed() -> None:
+async def test_a_failed_assertion_names_the_handlers_that_failed() -> None:
     plugin = Plugin("fragile")
 
     @plugin.message(retry=Retry(1))
@@ -127,7 +127,7 @@ async def test_a_test_that_hangs_is_found() -> None:
 
 
 @virtual
-async def test_a_bot_that_dies_fails_the_chat() -> None:
+async def test_a_bot_that_crashes_fails_the_chat() -> None:
     class Broken(MemoryStore):
         async def pending(self, bot: object) -> list[object]:  # type: ignore[override]
             msg = "the disk is gone"
@@ -193,7 +193,7 @@ async def test_people_come_in_with_what_they_do() -> None:
 
 
 @virtual
-async def test_a_name_is_one_person_in_all_rooms() -> None:
+async def test_a_name_is_one_user_in_all_rooms() -> None:
     async with chat(echo()) as room:
         other = room.another()
 
@@ -202,7 +202,7 @@ async def test_a_name_is_one_person_in_all_rooms() -> None:
 
 
 @virtual
-async def test_who_has_left_cannot_speak_but_can_come_back() -> None:
+async def test_a_user_who_has_left_cannot_write_but_can_return() -> None:
     async with chat(echo()) as room:
         ann, bob = room.user("Ann"), room.user("Bob")
         await ann.joins()

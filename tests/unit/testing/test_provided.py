@@ -89,7 +89,7 @@ async def test_a_type_that_nobody_provides_can_be_given() -> None:
         ({Api: FakeApi}, r"gives the class FakeApi for Api; give an instance, FakeApi\(\)"),
     ],
 )
-async def test_what_is_provided_in_vain_is_named(provide: Any, message: str) -> None:
+async def test_an_unused_replacement_of_a_provider_is_named(provide: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         async with chat(shopping(), provide=provide):
             pass

@@ -177,7 +177,7 @@ def test_each_test_begins_at_the_same_time(pytester: pytest.Pytester) -> None:
     pytester.runpytest(*QUIET).assert_outcomes(passed=2)
 
 
-def test_a_hang_fails_the_test_and_spares_the_next_one(pytester: pytest.Pytester) -> None:
+def test_a_hang_fails_its_test_and_not_the_next_one(pytester: pytest.Pytester) -> None:
     write(
         pytester,
         """

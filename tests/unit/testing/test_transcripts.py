@@ -29,13 +29,13 @@ def test_several_lines_of_text_stay_together() -> None:
     assert lines(message("one\ntwo")) == ["12:00:00 Ann: one", "         two"]
 
 
-def test_what_became_of_a_message_is_told() -> None:
+def test_edits_and_deletions_of_a_message_are_reported() -> None:
     assert lines(message("hi", edited=NOON + 1)) == ["12:00:00 Ann: hi (edited)"]
     assert lines(message("", deleted=NOON + 1)) == ["12:00:00 Ann: (deleted)"]
     assert lines(message("<b>hi</b>", type="html")) == ["12:00:00 Ann: (html) <b>hi</b>"]
 
 
-def test_comings_and_goings_are_told() -> None:
+def test_arrivals_and_departures_are_reported() -> None:
     added, removed = "participantAdded", "participantRemoved"
 
     assert lines(message(type=added, participants=listed("ann", "bot"))) == ["12:00:00 * Ann added bot"]

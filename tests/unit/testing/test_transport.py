@@ -98,7 +98,7 @@ async def test_an_answer_slower_than_the_read_timeout_is_given_up() -> None:
         await AsgiTransport(silent).send(HttpRequest("GET", URL), read_timeout=0.001)
 
 
-async def test_a_defect_of_the_application_is_not_dressed_up_as_weather() -> None:
+async def test_a_defect_of_the_application_is_not_reported_as_a_network_failure() -> None:
     with pytest.raises(KeyError):
         await AsgiTransport(raising(KeyError("bug"))).send(HttpRequest("GET", URL))
 

@@ -8,7 +8,7 @@ from chatbot.stores.probe import StoreProbe
 SMALL = "version: 1\nservice: emulator\nbots: {echo: {plugins: [p]}}\n"
 
 
-def test_a_disk_that_is_nearly_full_is_worth_a_word(tmp_path: Path) -> None:
+def test_a_nearly_full_disk_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "bots.yaml").write_text(SMALL)
     found = StoreProbe(tmp_path / "chatbot.db", exists=True, version=2, free_bytes=50_000_000)
 

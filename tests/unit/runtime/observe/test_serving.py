@@ -42,7 +42,7 @@ async def asked(address: str, host: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]:8080", "127.1.2.3"])
-async def test_on_loopback_whoever_asks_for_loopback_is_answered(host: str) -> None:
+async def test_on_loopback_requests_for_loopback_hosts_are_answered(host: str) -> None:
     async with serve_pages(APP, "127.0.0.1", 0) as address:
         assert await asked(address, host) == (200, "well")
 

@@ -99,7 +99,7 @@ def site(tmp_path: Path) -> Open:
     return opened
 
 
-async def test_a_bot_that_polls_is_healthy_and_one_that_died_in_silence_is_not(site: Open) -> None:
+async def test_a_bot_that_polls_is_healthy_and_one_that_ended_silently_is_not(site: Open) -> None:
     async with site() as here:
         async with anyio.create_task_group() as group:
             group.start_soon(here.bot.run, anyio.Event())
@@ -114,7 +114,7 @@ async def test_a_bot_that_polls_is_healthy_and_one_that_died_in_silence_is_not(s
     assert "thread list" in afterwards.json["missed"]["echo"]
 
 
-async def test_a_stopped_bot_misses_no_beat(site: Open) -> None:
+async def test_a_stopped_bot_is_not_stalled(site: Open) -> None:
     async with site() as here:
         stopping = anyio.Event()
         async with anyio.create_task_group() as group:
@@ -155,7 +155,7 @@ async def test_ready_says_no_while_a_bot_has_no_valid_token(site: Open) -> None:
     assert answer.json["unready"] == ["echo has no valid token"]
 
 
-async def test_the_status_tells_what_is_left_of_the_services_quotas_and_no_rule_of_our_own(site: Open) -> None:
+async def test_the_status_shows_what_is_left_of_the_services_quotas_but_no_limits_of_the_bot(site: Open) -> None:
     async with site() as here:
         for operation, count in ((Operation.LIST_THREADS, 45), (Operation.WALK_THREADS, 20)):
             for _ in range(count):

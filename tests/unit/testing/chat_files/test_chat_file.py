@@ -178,14 +178,14 @@ def test_a_file_that_is_no_text_is_refused(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["binary.chat: not UTF-8 text*save it as UTF-8"])
 
 
-def test_a_plugin_that_is_not_there_is_told_with_the_line_that_names_it(pytester: pytest.Pytester) -> None:
+def test_a_missing_plugin_is_reported_with_the_line_that_names_it(pytester: pytest.Pytester) -> None:
     result = run(pytester, "# no such plugin\nplugins: parlour.talkr\nAnn: hi\n")
 
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["tests/talk.chat:2: plugin parlour.talkr: there is no such module*"])
 
 
-def test_a_plugin_is_looked_for_beside_the_file_and_above_it(pytester: pytest.Pytester) -> None:
+def test_a_plugin_is_searched_next_to_the_file_and_above_it(pytester: pytest.Pytester) -> None:
     inner = pytester.path / "part" / "tests"
     inner.mkdir(parents=True)
     (pytester.path / "part" / "nearby.py").write_text(BOT, encoding="utf-8")

@@ -111,13 +111,13 @@ def test_what_counts_of_a_recording_are_its_replies() -> None:
         ("bot: Poll", "a.chat:2: this bot has no plugins; add a line, as in plugins: plugins.echo"),
     ],
 )
-def test_a_line_that_is_wrong_is_told_with_its_place_and_what_is_expected(text: str, problem: str) -> None:
+def test_a_wrong_line_is_reported_with_its_place_and_what_is_expected(text: str, problem: str) -> None:
     (told,) = problems(HEAD + text)
 
     assert problem in told
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     assert [one.split(":")[1] for one in problems("Ann: hi\nhello\n(soon)\n")] == ["2", "3", "1"]
 
 
