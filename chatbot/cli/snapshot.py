@@ -17,6 +17,7 @@ from chatbot.cli.options import BOTS_YAML, Format
 from chatbot.cli.output import table
 from chatbot.config import load_config
 from chatbot.emulator.server import default_directory
+from chatbot.emulator.snapshots import SnapshotError, path_of
 from chatbot.errors import StateError
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.control_socket import find_daemon
@@ -38,14 +39,14 @@ Name = Annotated[str, Parameter(help="Letters, digits, dots, dashes and undersco
 
 def save(name: Name, /, *, config: Config = BOTS_YAML, address: Address = None) -> int:
     """Save the state of a running emulator."""
-    found = _ask("PUT", f"snapshots/{name}", config, address)
+    found = _ask("PUT", _path(name), config, address)
     print(f"Saved {name}: {_counts(found)}.")
     return 0
 
 
 def load(name: Name, /, *, config: Config = BOTS_YAML, address: Address = None) -> int:
     """Replace the state of a running emulator by a snapshot."""
-    found = _ask("POST", f"snapshots/{name}", config, address)
+    found = _ask("POST", _path(name), config, address)
     print(f"Loaded {name}: {_counts(found)}.")
     return 0
 
@@ -61,9 +62,23 @@ def list_snapshots(*, config: Config = BOTS_YAML, address: Address = None, forma
     return 0
 
 
+def _path(name: str) -> str:
+    """The path of a snapshot.
+
+    Raises:
+        StateError: it is no name; parts of it would be no part of the path.
+    """
+    try:
+        path_of(name)
+    except SnapshotError as error:
+        raise StateError(str(error)) from None
+    return f"snapshots/{name}"
+
+
 def _counts(found: dict[str, Any]) -> str:
     topics = ", ".join(found["threads"]) or "no thread"
-    return f"{len(found['users'])} people by name; {topics}"
+    count = len(found["users"])
+    return f"{count} {'person' if count == 1 else 'people'} by name; {topics}"
 
 
 def _moment(seconds: int) -> str:

@@ -97,8 +97,8 @@ class Control:
 
     async def _snapshots(self, request: Request) -> Json:
         emulator = self._emulator
-        if len(request.segments) < 3:
-            if request.method != "GET":
+        if len(request.segments) != 3:
+            if request.method != "GET" or len(request.segments) > 3:
                 msg = "There are: GET /emulator/snapshots, and PUT, POST and DELETE /emulator/snapshots/NAME."
                 raise ErrorResponse(404, "NotFound", msg)
             return {"snapshots": await anyio.to_thread.run_sync(snapshots.listed, emulator.snapshots)}

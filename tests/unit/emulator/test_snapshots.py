@@ -111,6 +111,8 @@ async def test_the_control_api_saves_lists_loads_and_deletes(tmp_path: Path) -> 
     assert "there are: lobby" in (await control("POST", "snapshots/lobbi", 400))["error"]["message"]
     assert "is no name" in (await control("PUT", "snapshots/..%2Fx", 400))["error"]["message"]
     await control("PATCH", "snapshots/lobby", 405)
+    await control("PUT", "snapshots/lobby/more", 404)
+    await control("GET", "snapshots/lobby/more", 404)
     await control("DELETE", "snapshots/lobby")
     assert (await control("GET", "snapshots")) == {"snapshots": []}
     refused = await call(emulator, "PUT", "/emulator/snapshots/lobby", headers={"authorization": "Bearer guess"})
@@ -220,12 +222,17 @@ def test_the_command_saves_loads_and_lists_and_an_emulator_begins_with_a_snapsho
         assert main(["emulator", "snapshot", "load", "lobby"]) == 0
         assert main(["emulator", "snapshot", "list"]) == 0
         assert main(["emulator", "snapshot", "load", "lobbi"]) == 69
+        for name in ("a b", "a/b", "a?b", "a#b", "caf\u00e9", "../a", ""):
+            assert main(["emulator", "snapshot", "save", name]) == 69, name
+        assert [path.name for path in tmp_path.iterdir()] == ["lobby.snapshot"]
         process.terminate()
 
     shown = capsys.readouterr()
-    assert shown.out.startswith("There are no snapshots.\nSaved lobby: 1 people by name; Lobby.\nLoaded lobby: 1")
+    assert shown.out.startswith("There are no snapshots.\nSaved lobby: 1 person by name; Lobby.\nLoaded lobby: 1")
     assert re.search(r"^lobby  \d{4}-\d\d-\d\d ", shown.out, re.MULTILINE)
     assert "there are: lobby" in shown.err
+    assert "'a/b' is no name of a snapshot" in shown.err
+    assert "'caf\u00e9' is no name of a snapshot" in shown.err
 
     process, facts = begin(*directory, "--snapshot", "lobby")
     with process:
