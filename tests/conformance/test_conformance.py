@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from chatbot.emulator import Quirks
+from tests.conformance.__main__ import main
 from tests.conformance.runner import DIRECTORY, KINDS, Failure, Run, Scenario, Target, default_quirks, scenarios
 from tests.support.machine import KEY
 
@@ -179,7 +181,45 @@ def test_the_command_reports_in_words_and_in_json(served: Served, tmp_path: Path
     ]
     assert wrong.returncode == 1
     assert "step 4, bob PATCH /chat/threads/$thread/messages/$message: expected 204, not 403" in wrong.stdout
-    assert run("--only", "no such scenario").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--only", "no such scenario"], "--only: no scenario has 'no such scenario' in its title"),
+        (["--endpoint", "127.0.0.1:1"], "has no scheme; write https://HOST"),
+        (["--access-key-file", "{missing}"], "has no key in base64"),
+        (["--access-key-file", "{words}"], "has no key in base64"),
+        (["--ca-file", "{missing}"], "--ca-file: there is no file"),
+        (["--quirks", "{missing}"], "cannot be read"),
+        (["--quirks", "{words}"], "is no mapping of quirks"),
+        (["--quirks", "{misspelt}"], "there is no quirk start-tine"),
+    ],
+)
+def test_the_command_explains_an_option_that_it_cannot_use(
+    options: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {"missing": tmp_path / "missing", "words": tmp_path / "words", "misspelt": tmp_path / "misspelt"}
+    files["words"].write_text("no key, nor a mapping")
+    files["misspelt"].write_text("start-tine: exclusive\n")
+    (tmp_path / "key").write_text(KEY)
+    given = [option.format(**files) for option in options]
+
+    with pytest.raises(SystemExit, match="2"):
+        main(["--endpoint", "https://127.0.0.1:1", "--access-key-file", str(tmp_path / "key"), *given])
+    assert complaint in capsys.readouterr().err
+
+
+def test_an_implementation_that_does_not_answer_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "key").write_text(KEY)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
+
+    code = main(["--endpoint", endpoint, "--access-key-file", str(tmp_path / "key"), "--only", "messages: Html"])
+
+    assert code == 1
+    assert f"{endpoint} does not answer" in capsys.readouterr().out
 
 
 def _written(directory: Path, quirks: dict[str, Any]) -> Path:
