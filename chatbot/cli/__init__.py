@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ[DEBUG] = "1"
 
     def run() -> int:
+        if (at_once := _status_at_once(words)) is not None:
+            return at_once()
         from chatbot.distribution import conflicting_distributions, repair
 
         if others := conflicting_distributions():
@@ -41,6 +43,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _incomplete(missing)
 
     return guard(run)
+
+
+def _status_at_once(words: Sequence[str]) -> Callable[[], int] | None:
+    """Return the command `chatbot status` if that is what these words ask for, without the command line library.
+
+    It must answer within two seconds on a busy machine, and the library takes most of that. Whatever is not quite
+    simple is left to it, and so are all errors of usage.
+    """
+    if not words or words[0] != "status":
+        return None
+    files: list[str] = []
+    watch, format = False, "text"
+    rest = iter(words[1:])
+    for word in rest:
+        name, _, value = word.partition("=")
+        if word == "--watch":
+            watch = True
+        elif name == "--format" and (value or (value := next(rest, ""))) in ("text", "json"):
+            format = value
+        elif word and not word.startswith("-") and not files and word.isprintable():
+            files.append(word)
+        else:
+            return None
+
+    def run() -> int:
+        from pathlib import Path
+
+        from chatbot.cli.status_report import show_status
+
+        return show_status(Path(*files or ("bots.yaml",)), watch=watch, format=format)
+
+    return run
 
 
 def _missing_module(error: BaseException | None) -> str | None:

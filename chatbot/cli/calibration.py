@@ -22,7 +22,7 @@ from chatbot.config import Config, load_config
 from chatbot.config.source_location import printable
 from chatbot.errors import ConfigError, StateError
 from chatbot.runtime.connection import Connection
-from chatbot.runtime.control_socket import find_daemon
+from chatbot.runtime.control_client import find_daemon
 from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.service.raw_requests import MeteredTransport
 from chatbot.service.transport import open_transport

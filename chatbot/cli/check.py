@@ -32,7 +32,7 @@ from chatbot.plugin import Plugin
 from chatbot.plugin.lint import findings, mistakes, unawaited
 from chatbot.runtime.compatibility import Incompatibility, incompatibilities
 from chatbot.runtime.connection import Connection
-from chatbot.runtime.control_socket import find_daemon
+from chatbot.runtime.control_client import find_daemon
 from chatbot.runtime.doctor.finding import Finding, FindingState, failed, misconfigured, ok, warning
 from chatbot.runtime.doctor.reachability import check_service
 from chatbot.runtime.doctor.storage import check_identities, check_store

@@ -22,7 +22,7 @@ from chatbot.errors import Forbidden, NotFound, StateError, UnknownName
 from chatbot.model import ThreadId, UserId
 from chatbot.runtime.admin_api import AdminApi
 from chatbot.runtime.connection import Connection, KnownBot, KnownBots, published_bots, stored_bots
-from chatbot.runtime.control_socket import ANSWER_TIMEOUT_SECONDS, Address, ask, find_daemon
+from chatbot.runtime.control_client import ANSWER_TIMEOUT_SECONDS, Address, ask, find_daemon
 from chatbot.runtime.logs import logging_to
 from chatbot.runtime.run_directory import ControlDirectory, RunInfo
 from chatbot.service.acs import AcsResource

@@ -19,7 +19,7 @@ from chatbot.cli.options import BOTS_YAML, ConfigFile, Format
 from chatbot.cli.output import as_json, counted, exit_code, lines
 from chatbot.config import Config, ServiceConfig, load_config
 from chatbot.errors import ChatbotError, ConfigError
-from chatbot.runtime.control_socket import ask, find_daemon
+from chatbot.runtime.control_client import ask, find_daemon
 from chatbot.runtime.doctor.finding import Finding, FindingState, failed, misconfigured, ok, warning
 from chatbot.runtime.doctor.packages import check_packages
 from chatbot.runtime.doctor.reachability import check_service

@@ -26,7 +26,7 @@ from chatbot.model import UserId
 from chatbot.runtime.assemble import server_ms_of
 from chatbot.runtime.bot_users import noted_users
 from chatbot.runtime.connection import KnownBot
-from chatbot.runtime.control_socket import ask
+from chatbot.runtime.control_client import ask
 from chatbot.runtime.logs import logging_to
 from chatbot.service.acs import AcsResource
 from chatbot.stores import open_store

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from chatbot.cli.boundary import EXIT_CRASH
 from chatbot.cli.options import BOTS_YAML, AllowNewUsers, Format, RunningConfig
 from chatbot.errors import StateError
-from chatbot.runtime.control_socket import ask, find_daemon
+from chatbot.runtime.control_client import ask, find_daemon
 from chatbot.runtime.run_directory import ControlDirectory
 
 RELOAD_TIMEOUT_SECONDS: Final = 3600.0

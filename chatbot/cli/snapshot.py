@@ -20,7 +20,7 @@ from chatbot.emulator.server import default_directory
 from chatbot.emulator.snapshots import SnapshotError, path_of
 from chatbot.errors import StateError
 from chatbot.runtime.connection import Connection
-from chatbot.runtime.control_socket import find_daemon
+from chatbot.runtime.control_client import find_daemon
 from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.service.endpoint import ConnectionString
 from chatbot.service.transport import tls_context

@@ -1,4 +1,4 @@
-"""The control socket, both sides: commands of the same user ask the daemon, one line of JSON each way.
+"""The control socket of a daemon: commands of the same user ask it, one line of JSON each way.
 
 It is a Unix socket in `.chatbot/`, which only its owner can enter. Where there are none (Windows), or where the path is
 too long for one, it is a port on loopback, and a client must know the token that is stored in `.chatbot/`.
@@ -7,12 +7,11 @@ too long for one, it is a port on loopback, and a client must know the token tha
 from __future__ import annotations
 
 import json
-import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,114 +19,29 @@ import anyio
 from anyio.abc import SocketAttribute, SocketListener, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from chatbot.errors import ChatbotError, ConfigError, ServiceError, StateError, StoreError, UnknownName
+from chatbot.errors import ChatbotError, StateError, StoreError
+from chatbot.runtime.control_client import FACTS, KINDS, MAX_ANSWER, Address
 from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.worker_threads import run_in_thread
 
-ANSWER_TIMEOUT_SECONDS: Final = 60.0
-
-
-def find_daemon(control: ControlDirectory, config: Path) -> Address | None:
-    """Return the address of the daemon that runs the bots of this file; None if there is none.
-
-    Raises:
-        StateError: a daemon runs, but does not listen.
-        StoreError: the directory cannot be read.
-    """
-    if not control.is_held:
-        return None
-    facts = control.read_facts(FACTS)
-    match facts:
-        case {"path": str(path), "port": int(port), "token": str(token), "config": str(known)}:
-            # Links are resolved only now: every change of a Kubernetes config map makes them lead to another file.
-            return Address(path, port, token) if os.path.realpath(known) == os.path.realpath(config) else None
-        case _:
-            message = (
-                f"bots run in {control.path.parent}, but do not take requests: they are starting or stopping; try again"
-            )
-            raise StateError(message)
-
-
-async def ask(
-    address: Address, question: Mapping[str, Any], timeout: float = ANSWER_TIMEOUT_SECONDS
-) -> Mapping[str, Any]:
-    """Send a request to the daemon, and return its answer.
-
-    Args:
-        address: from `find_daemon`.
-        question: see `ControlApi.answer`.
-        patience: seconds to wait for the answer.
-
-    Raises:
-        ChatbotError: the error that the daemon answered.
-        StateError: the daemon does not answer.
-    """
-    try:
-        with anyio.fail_after(timeout):
-            async with await _connect(address) as stream:
-                await stream.send(json.dumps({**question, "token": address.token}).encode() + b"\n")
-                line = await BufferedByteReceiveStream(stream).receive_until(b"\n", MAX_ANSWER)
-        reply = json.loads(line)
-    except (
-        OSError,
-        ValueError,
-        TimeoutError,
-        anyio.BrokenResourceError,
-        anyio.EndOfStream,
-        anyio.IncompleteRead,
-    ) as error:
-        message = "the process does not answer; it may be stopping or very busy: try again in a moment"
-        raise StateError(message) from error
-    match reply:
-        case {"answer": dict(answer)}:
-            return answer
-        case {"error": str(text), "kind": str(kind)}:
-            raise _KINDS.get(kind, StateError)(text)
-        case _:
-            message = "the running bots sent an unknown answer; if they have another version of chatbot, restart them"
-            raise StateError(message)
-
-
-async def _connect(address: Address) -> SocketStream:
-    if address.path:
-        return await anyio.connect_unix(address.path)
-    return await anyio.connect_tcp("127.0.0.1", address.port)
-
-
-_KINDS: Final[Mapping[str, type[ChatbotError]]] = {
-    kind.__name__: kind for kind in (ConfigError, ServiceError, StoreError, UnknownName, StateError)
-}
-"""Errors that the command raises again; they decide its exit code."""
-
 
 def _kind_of(error: ChatbotError) -> str:
-    return next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _KINDS), StateError.__name__)
+    return next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in KINDS), StateError.__name__)
 
 
 MAX_QUESTION: Final = 65_536
-MAX_ANSWER: Final = 16 * 1024 * 1024
 MAX_CONNECTIONS: Final = 16
 """The most connections; one more ends the connection that has been silent for the longest time."""
 
 IDLE_SECONDS: Final = 30.0
 ACCEPT_PAUSE: Final = 1.0
 CLOSE_SECONDS: Final = 1.0
-FACTS: Final = "control"
 
 Audit = Callable[[Mapping[str, Any]], Mapping[str, str] | None]
 """Returns what the log may say of a request; None for requests that are not logged."""
 
 Answer = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 """Answers a request; a `ChatbotError` is sent to the command."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """The address of a daemon: the path of a Unix socket, or a port on loopback with a token."""
-
-    path: str = ""
-    port: int = 0
-    token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from types import FrameType, TracebackType
 from typing import Final, Self
 
 from chatbot.runtime.signals import STOP_SIGNALS
+from chatbot.runtime.watchdog import is_waiting
 from chatbot.standard_streams import StandardStreams
 
 EXIT_CODE: Final = 1
@@ -280,7 +281,7 @@ def place_of_main_thread() -> str:
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     while frame is not None:
         file = frame.f_code.co_filename
-        if file.endswith("selectors.py") or f"{os.sep}asyncio{os.sep}" in file:
+        if is_waiting(file) or f"{os.sep}asyncio{os.sep}" in file:
             return ""
         if not file.startswith("<"):
             return f"the main thread is at {file}:{frame.f_lineno} in {frame.f_code.co_name}"

@@ -12,12 +12,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Any, Final
 
 from chatbot.errors import StateError, StoreError, StoreInUse
-from chatbot.model import ThreadId, UserId
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from filelock import FileLock  # imported where it is used: `chatbot status` must answer at once
+
+    from chatbot.model import ThreadId, UserId
 
 DIRECTORY_NAME: Final = ".chatbot"
 
@@ -76,6 +83,8 @@ class ControlDirectory:
             StoreInUse: another daemon runs.
             StoreError: the directory cannot be created or written.
         """
+        from filelock import Timeout
+
         self._make()
         lock = self._lock(
             timeout=0.5
@@ -187,10 +196,16 @@ class ControlDirectory:
         with suppress(OSError):  # exists already; other errors come up when the lock is taken
             new = os.O_RDWR | os.O_CREAT | os.O_EXCL | _UNFOLLOWED
             self._give_to_owner(os.open(self.path / "run.lock", new, 0o600), self.path)
+        from filelock import FileLock
+
         return FileLock(self.path / "run.lock", timeout=timeout, mode=0o600)
 
     def _is_held(self) -> bool:
         """Return whether a running process holds the directory. A lock ends with its process; a pid may be reused."""
+        if fcntl is not None:
+            return self._is_locked()
+        from filelock import Timeout
+
         lock = self._lock(timeout=0)
         try:
             with lock:
@@ -199,6 +214,28 @@ class ControlDirectory:
             return True
         except OSError as error:
             raise self._unusable(error) from error
+
+    def _is_locked(self) -> bool:
+        """Return what `FileLock` would, without its import, which takes longer than the rest of a command.
+
+        The lock is shared, so that commands that ask at the same time do not take each other for a daemon.
+        """
+        assert fcntl is not None
+        try:
+            descriptor = os.open(self.path / "run.lock", os.O_RDWR | _UNFOLLOWED)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise self._unusable(error) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            raise self._unusable(error) from error
+        finally:
+            os.close(descriptor)
+        return False
 
     def _read_run(self) -> RunInfo | None:
         facts = self.read_facts("run")

@@ -304,7 +304,12 @@ def _frames_of(thread: int, text: str) -> list[tuple[str, int, str]]:
 def is_waiting(file: str) -> bool:
     """Return whether a thread whose innermost frame is in this file is an idle event loop."""
     return file.endswith(
-        ("selectors.py", os.path.join("asyncio", "runners.py"), os.path.join("_backends", "_asyncio.py"))
+        (
+            "selectors.py",
+            os.path.join("asyncio", "runners.py"),
+            os.path.join("_backends", "_asyncio.py"),
+            os.path.join("chatbot", "runtime", "event_loop.py"),  # with uvloop, whose own frames are no Python
+        )
     )
 
 

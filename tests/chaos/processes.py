@@ -25,8 +25,8 @@ from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from chatbot.errors import StateError
-from chatbot.runtime import control_socket, event_loop
-from chatbot.runtime.control_socket import find_daemon
+from chatbot.runtime import event_loop
+from chatbot.runtime.control_client import ask, find_daemon
 from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.service.acs import AcsResource
 
@@ -292,7 +292,7 @@ class Daemon:
         if daemon is None:
             message = "no daemon runs"
             raise StateError(message)
-        return await control_socket.ask(daemon, question)
+        return await ask(daemon, question)
 
     def kill(self) -> bool:
         """`kill -9` the process that runs; False if none does."""

@@ -18,7 +18,7 @@ import pytest
 
 from chatbot.cli import main
 from chatbot.errors import ChatbotError
-from chatbot.runtime.control_socket import ask, find_daemon
+from chatbot.runtime.control_client import ask, find_daemon
 from chatbot.runtime.run_directory import ControlDirectory
 from tests.cli.conftest import Chat, Run, Running
 

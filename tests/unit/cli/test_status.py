@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from chatbot.cli.status import MAX_NAME_WIDTH, status_lines
+import pytest
+
+from chatbot.cli import app, main, status_report
+from chatbot.cli.status_report import MAX_NAME_WIDTH, status_lines
 from chatbot.config.source_location import cells
 
 
@@ -148,3 +155,58 @@ def test_a_narrow_terminal_shows_whole_columns_and_leaves_out_those_that_matter_
     assert "SENDS LEFT" in wide[3]
     assert narrow[3].split() == ["BOT", "LAG", "UNHANDLED", "DEAD"]
     assert max(map(cells, narrow[3:5])) <= 40
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["my bots.yaml"],
+        ["--format", "json"],
+        ["--format=json", "other.yaml", "--watch"],
+        ["--watch", "--format", "text"],
+        ["--config", "other.yaml"],
+        ["--config=other.yaml", "--format", "json"],
+        ["--", "other.yaml"],
+        ["--no-such"],
+        ["--format", "xml"],
+        ["--format"],
+        ["a.yaml", "b.yaml"],
+        ["--help"],
+    ],
+)
+def test_the_short_way_to_the_status_means_what_the_command_line_library_would(
+    words: Sequence[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[Path, bool, str]] = []
+
+    def show(config: Path, *, watch: bool = False, format: str = "text") -> int:
+        asked.append((config, watch, format))
+        return 7
+
+    monkeypatch.setattr(status_report, "show_status", show)
+    monkeypatch.setattr("chatbot.cli.status.show_status", show)
+
+    codes = [main(["status", *words]), app.run_command(["status", *words])]
+
+    assert codes[0] == codes[1]
+    assert asked[:1] == asked[1:]
+    printed = capsys.readouterr()
+    assert printed.out[: len(printed.out) // 2] * 2 == printed.out
+
+
+def test_the_status_is_asked_for_without_libraries_that_take_longer_than_the_answer(tmp_path: Path) -> None:
+    code = """if True:
+        import sys
+        from chatbot.cli import main
+        main(["status"])
+        slow = {"cyclopts", "anyio", "asyncio", "filelock", "pydantic", "structlog", "yaml", "rich", "aiohttp"}
+        sys.exit(str(slow & set(sys.modules)) if slow & set(sys.modules) else 0)
+        """
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "no bots run in" in done.stderr

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import socket
 import stat
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -17,7 +19,8 @@ from anyio.abc import SocketStream
 
 from chatbot.errors import CannotStore, StateError, StoreError, UnknownName
 from chatbot.runtime import control_socket
-from chatbot.runtime.control_socket import MAX_CONNECTIONS, MAX_QUESTION, Address, ask, find_daemon, listening
+from chatbot.runtime.control_client import MAX_ANSWER, Address, ask, ask_at_once, find_daemon
+from chatbot.runtime.control_socket import MAX_CONNECTIONS, MAX_QUESTION, listening
 from chatbot.runtime.run_directory import ControlDirectory
 
 LONG = "d" * 120
@@ -39,7 +42,7 @@ async def echo(question: Mapping[str, Any]) -> Mapping[str, Any]:
             message = "no form"
             raise CannotStore(message)
         case "much":
-            return {"much": "x" * control_socket.MAX_ANSWER}
+            return {"much": "x" * MAX_ANSWER}
     return {"heard": dict(question)}
 
 
@@ -106,6 +109,45 @@ async def exchange(address: Address, sent: bytes) -> list[dict[str, Any]]:
 async def test_a_question_is_answered(control: ControlDirectory) -> None:
     async with daemon(control) as address:
         assert await ask(address, {"ask": "x", "text": "ä\n\ud800"}) == {"heard": {"ask": "x", "text": "ä\n\ud800"}}
+
+
+def no_wait(_number: int) -> None:
+    """Do nothing while there is no answer."""
+
+
+async def test_a_question_is_answered_without_an_event_loop_as_well(control: ControlDirectory) -> None:
+    def asked(question: Mapping[str, Any]) -> Mapping[str, Any]:
+        return ask_at_once(address, question, 120.0, no_wait, 60.0)
+
+    async with daemon(control) as address:
+        assert await anyio.to_thread.run_sync(asked, {"text": "ä\n"}) == {"heard": {"text": "ä\n"}}
+        long = "x" * (MAX_QUESTION // 2)
+        assert await anyio.to_thread.run_sync(asked, {"text": long}) == {"heard": {"text": long}}
+        with pytest.raises(UnknownName, match=r"who\?"):
+            await anyio.to_thread.run_sync(asked, {"ask": "unknown"})
+
+
+def test_who_gets_no_answer_without_an_event_loop_is_told_while_it_waits_and_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    waited: list[int] = []
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(path))
+        silent.listen(1)
+        with pytest.raises(StateError, match="the process does not answer"):
+            ask_at_once(Address(path=str(path)), {}, 0.05, waited.append, 0.01)
+
+    assert waited[:2] == [0, 1]
+    with pytest.raises(StateError, match="the process does not answer"):
+        ask_at_once(Address(path=str(path)), {}, 1.0, waited.append, 1.0)
+
+
+def test_commands_that_ask_at_the_same_time_are_not_taken_for_a_daemon(tmp_path: Path) -> None:
+    with held(tmp_path) as control:
+        assert control.is_held
+    with (control.path / "run.lock").open() as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+
+        assert not control.is_held
 
 
 async def test_where_it_listens_is_the_owners_alone_and_gone_at_the_end(control: ControlDirectory) -> None:
@@ -217,7 +259,7 @@ async def test_silent_connections_are_closed_in_favor_of_new_requests(control: C
 async def test_connections_that_do_not_read_the_response_are_closed_in_favor_of_new_ones(
     control: ControlDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control_socket, "MAX_ANSWER", 2 * control_socket.MAX_ANSWER)
+    monkeypatch.setattr(control_socket, "MAX_ANSWER", 2 * MAX_ANSWER)
     async with daemon(control) as address, AsyncExitStack() as guests:
         for _ in range(MAX_CONNECTIONS):
             guest = await guests.enter_async_context(await connect(address))

@@ -16,7 +16,7 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from chatbot.bot.degraded import LASTING_SECONDS
-from chatbot.cli.status import exit_code
+from chatbot.cli.status_report import exit_code
 from chatbot.errors import StoreError
 from chatbot.model import UserId
 from chatbot.runtime import status_server as pages_module
