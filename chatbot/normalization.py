@@ -63,6 +63,11 @@ _UNSPACED: Final = re.compile(
 )
 
 
+def is_plain(text: str) -> bool:
+    """Return whether text is printable ASCII and line feeds, so that normalization does not change it."""
+    return _PLAIN.fullmatch(text) is not None
+
+
 def normalize(text: str) -> str:
     """Normalize text for parsing: composed, no invisible characters, plain spaces, quotes, dashes and letters.
 

@@ -200,6 +200,7 @@ class Dispatcher:
             return Outcome(handler=name, error=unknown_function(event, name), is_final=True)
         unit_of_work = unit_of_work or UnitOfWork(event)
         verdict = await self._access.admit(event, unit_of_work)
+        is_allowed = verdict is Verdict.ALLOWED
         if verdict is Verdict.DENIED:
             return Outcome()
         everyone, people = self._views(event)
@@ -210,18 +211,22 @@ class Dispatcher:
                 view = everyone
             if view is None:
                 continue
-            is_answered = False
+            is_answered, match = False, None
             # Filters run before the access check: a person whom no handler would answer is not notified of a limit.
             try:
-                match = handler.match(view) if handler else None
+                if handler is not None:
+                    found = handler.find(view)
+                    if found is None:
+                        continue
+                    match = handler.match_found(view, found)
             except BaseException as error:  # what `author_code.call` does, without a call for each handler
                 return self._failed(handler, event, buffer, self.author_code.failure(error))
             if handler and match is None:
                 continue
-            if limits is not None and limits.before is not None and verdict is Verdict.ALLOWED:
+            if limits is not None and limits.before is not None and is_allowed:
                 await limits.before(handler.name if handler else _name_of(unit_of_work.pending))
             try:
-                if verdict is Verdict.ALLOWED:
+                if is_allowed:
                     is_answered = await self._offer(handler, match, view, buffer, limits)
             except TimeTooFar as error:
                 if handler is None or handler.is_dialog or not isinstance(event, MessageReceived):
@@ -229,7 +234,7 @@ class Dispatcher:
                 return self._explain(handler, event, buffer, error)
             except Exception as error:
                 return self._failed(handler, event, buffer, error)
-            if verdict is not Verdict.ALLOWED:
+            if not is_allowed:
                 await self._refuse(event, verdict, buffer)
                 return self._done(None, event, buffer, is_owed=True)
             if is_answered:
@@ -455,4 +460,6 @@ def _name_of(pending: DialogRecord | None) -> str:
 
 def _add_receipt(event: Event, buffer: ActionBuffer) -> None:
     if isinstance(event, MessageReceived):
-        buffer.put(ActionKey(f"{RECEIPT}.{event.message.id}"), SendReadReceipt(event.message.id))
+        # Not through `put`: it limits what handlers do, and an event has one receipt.
+        id = event.message.id
+        buffer.keyed_actions.append(KeyedAction(ActionKey(f"{RECEIPT}.{id}"), SendReadReceipt(id)))

@@ -33,7 +33,17 @@ from chatbot.events import (
     TopicUpdated,
 )
 from chatbot.model import ChatMessage, MessageType, ThreadId, UserId
-from chatbot.normalization import Normalized, fold, fold_name, is_blank, is_boundary, is_unspaced, normalize, spell
+from chatbot.normalization import (
+    Normalized,
+    fold,
+    fold_name,
+    is_blank,
+    is_boundary,
+    is_plain,
+    is_unspaced,
+    normalize,
+    spell,
+)
 
 _NO_TIMERS: Final[Mapping[str, TimerPayload]] = MappingProxyType({})
 _NOTHING_SAID: Final = Reading("")
@@ -108,6 +118,9 @@ class EventView:
     Attributes:
         thread: the thread of the event; None for events of the bot itself.
         message: the message of the event, if it has one.
+        reading: the text, mentions and quotation of the message.
+        text: the message's plain text; empty if there is none.
+        is_plain: normalization does not change the text.
     """
 
     __slots__ = (
@@ -115,14 +128,15 @@ class EventView:
         "_folded_text",
         "_is_mentioned",
         "_normalized",
-        "_reading",
         "_spelled_text",
-        "_text",
         "_typed",
         "bot",
         "commands",
         "event",
+        "is_plain",
         "message",
+        "reading",
+        "text",
         "thread",
         "timers",
     )
@@ -140,28 +154,16 @@ class EventView:
         self.timers = timers
         self.thread: ThreadId | None = event.thread if isinstance(event, ThreadEvent) else None
         self.message: ChatMessage | None = event.message if isinstance(event, MessageEvent) else None
-        self._reading: Reading | None = None
-        self._text: str | None = None
+        # Plain attributes, because each filter reads them.
+        self.reading = _NOTHING_SAID if self.message is None else _reading_of(self.message)
+        self.text = self.reading.text
+        self.is_plain = is_plain(self.text)
         self._typed: Normalized | Literal[False] | None = False
         self._normalized: Normalized | None = None
         self._spelled_text: str | None = None
         self._folded_text: str | None = None
         self._is_mentioned: bool | None = None
         self._command_line: CommandLine | Literal[False] | None = False
-
-    @property
-    def reading(self) -> Reading:
-        """Return the text, mentions and quotation of the message."""
-        if self._reading is None:
-            self._reading = _NOTHING_SAID if self.message is None else _reading_of(self.message)
-        return self._reading
-
-    @property
-    def text(self) -> str:
-        """Return the message's plain text; empty if there is none."""
-        if self._text is None:  # cached: every filter reads it
-            self._text = self.reading.text
-        return self._text
 
     @property
     def quoted(self) -> Quotation | None:
@@ -179,7 +181,7 @@ class EventView:
     def normalized_if_different(self) -> Normalized | None:
         """Return the normalized text, or None if it equals the text, which is the usual case."""
         if self._typed is False:
-            self._typed = None if normalize(self.text) == self.text else self.normalized
+            self._typed = None if self.is_plain or normalize(self.text) == self.text else self.normalized
         return self._typed
 
     @property
@@ -242,13 +244,13 @@ class EventView:
         """Return the text as a command. A mention of the bot may precede it, because Teams inserts one."""
         if self._command_line is False:
             text = self.text
-            has_slash = "/" in text or "／" in text
+            has_slash = "/" in text or (not self.is_plain and "／" in text)
             self._command_line = self._find_command() if has_slash else None
         return self._command_line
 
     def _find_command(self) -> CommandLine | None:
         text = self.text
-        if text[0] == "/" and self.normalized_if_different is None:  # fast path: nearly every command
+        if self.is_plain and text[0] == "/":  # fast path: nearly every command
             found = _COMMAND.match(text)
             return None if found is None else CommandLine(fold_name(found[1]), text[found.end() :].strip())
         typed = self.normalized

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from chatbot.actions import expect_result
 from chatbot.dispatch.event_view import EventView
@@ -174,18 +174,24 @@ class _Test(Filter):
 
 @dataclass(frozen=True, slots=True)
 class _Regex(Filter):
+    """A filter that searches for a pattern.
+
+    `part` occurs in every match. Most messages do not contain it, and looking for it is much faster than a search.
+    """
+
     pattern: re.Pattern[str]
+    part: str
 
     @property
     def names(self) -> frozenset[str]:
         return frozenset(self.pattern.groupindex)
 
     def match(self, view: EventView) -> Found | None:
-        found = self.pattern.search(view.text)
-        if found is not None:
+        if self.part in view.text and (found := self.pattern.search(view.text)) is not None:
             return found.groupdict()
-        typed = view.normalized_if_different
-        if typed is None or (found := self.pattern.search(typed.text)) is None:
+        if view.is_plain or (typed := view.normalized_if_different) is None:
+            return None
+        if (found := self.pattern.search(typed.text)) is None:
             return None
         spans = {name: found.span(name) for name in self.pattern.groupindex}
         return {
@@ -250,10 +256,26 @@ def regex(pattern: str | re.Pattern[str], flags: int = 0) -> Filter:
         PluginError: the pattern is not a valid regular expression.
     """
     try:
-        return _Regex(re.compile(pattern, flags))
+        compiled = re.compile(pattern, flags)
+        return _Regex(compiled, _part_of_every_match(compiled))
     except (re.error, TypeError, ValueError) as error:
         msg = f"{place_of_caller()}: {pattern!r} is not a regular expression: {error}"
         raise PluginError(msg) from None
+
+
+def _part_of_every_match(pattern: re.Pattern[str]) -> str:
+    """Return the longest literal text at the top level of a pattern; empty if there is none, or case is ignored."""
+    if pattern.flags & re.IGNORECASE or not isinstance(pattern.pattern, str):
+        return ""
+    parts = [""]
+    # Python has no public parser of patterns. Without this one, every message is searched.
+    parser: Any = getattr(re, "_parser", None)
+    for operation, argument in parser.parse(pattern.pattern, pattern.flags & ~re.DEBUG) if parser else ():
+        if str(operation) == "LITERAL":
+            parts[-1] += chr(argument)
+        else:
+            parts.append("")
+    return max(parts, key=len)
 
 
 def from_user(*users: UserId) -> Filter:

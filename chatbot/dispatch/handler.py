@@ -182,9 +182,12 @@ class Handler:
     def match(self, view: EventView) -> Match | None:
         """Return the arguments of the call, or None if the event does not match."""
         found = self.find(view)
-        if found is None:
-            return None
-        if found is not NOTHING and not isinstance(found, Mapping):  # a filter may be a class of a plugin
+        return None if found is None else self.match_found(view, found)
+
+    def match_found(self, view: EventView, found: Found) -> Match | None:
+        """Return the arguments of the call, of what `find` has found, or None if they do not fit."""
+        if type(found) is not dict and found is not NOTHING and not isinstance(found, Mapping):
+            # A filter may be a class of a plugin.
             what = f"{self.place}: the filter of {self.name}"
             expect_result(found, what)
             msg = f"{what} returned {type(found).__name__}; match() returns a dict or None"

@@ -4,6 +4,8 @@ from functools import partial
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chatbot import (
     Attachment,
@@ -183,3 +185,46 @@ def test_a_verdict_that_is_always_true_as_it_has_not_begun_is_an_error(wrong: An
 @pytest.mark.parametrize("verdict", [True, 1, "x", re.compile("x").search("x")])
 def test_what_is_true_is_a_match(verdict: Any) -> None:
     assert matches(lambda event: verdict, said("x"))
+
+
+ATOMS = st.sampled_from(
+    ["a", "b", "ab", "abc", ".", r"\b", "[ab]", "[^a]", r"\w", "^", "$", "(?i:ab)", "(?=ab)", "(?<!a)"]
+)
+
+
+def patterns() -> st.SearchStrategy[str]:
+    def larger(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+        return st.one_of(
+            st.lists(inner, min_size=1, max_size=4).map("".join),
+            st.lists(inner, min_size=2, max_size=3).map("|".join),
+            inner.map(lambda part: f"({part})"),
+            st.tuples(inner, st.sampled_from(["?", "*", "+", "{2}", "{0,1}", "*?"])).map(
+                lambda pair: f"(?:{pair[0]}){pair[1]}"
+            ),
+        )
+
+    return st.recursive(ATOMS, larger, max_leaves=8)
+
+
+@given(patterns(), st.sampled_from([0, re.IGNORECASE, re.VERBOSE, re.ASCII]), st.text("abcAB x1", max_size=8))
+def test_a_regex_finds_whatever_python_finds(pattern: str, flags: int, words: str) -> None:
+    found = re.search(pattern, words, flags) is not None
+    assert matches(regex(pattern, flags), said(words)) == found
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("colou?r", "color"),
+        ("cat|dog", "a dog"),
+        ("cat|car", "a car"),
+        ("(?i)HELP", "help"),
+        ("(?x) he  lp  # a comment", "help"),
+        (r"(a)?b(?(1)c|d)", "bd"),
+        (r"(?:really )*sure", "sure"),
+        (r"ﬁx it", "ﬁx it"),
+        (r"it's", "it’s"),  # found in the normalized text only
+    ],
+)
+def test_a_regex_is_not_skipped_for_a_text_that_matches_need_not_contain(pattern: str, words: str) -> None:
+    assert matches(regex(pattern), said(words))
