@@ -92,7 +92,8 @@ def run_cleanup(config_file: Path, journal_file: Path | None) -> int:
     code = _say_left(anyio.run(_clean_up, _connection(config), journal), journal)
     if code == 0:
         users, threads = len(journal.users), sum(len(one.gone - {"none"}) for one in journal.threads.values())
-        print(f"Everything that the probe created is deleted: {users} users, {threads} threads.")
+        gone = f"{users} user{'s'[: users != 1]}, {threads} thread{'s'[: threads != 1]}"
+        print(f"Everything that the probe created is deleted: {gone}.")
     return code
 
 

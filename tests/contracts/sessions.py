@@ -77,7 +77,7 @@ DATES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("js/2024-06", {**_SHORT, "mise_correlation": True}),
     ("net-identity/2025-04", {"edge_headers": True}),
     ("js-identity/2025-04", {"edge_headers": True}),
-    ("java/2025-06", {**_INT}),
+    ("java/2025-06", {**_INT, "stampless_seconds": 3}),
     ("net/2025-06", _PPE),
     ("js/2025-06", _PPE),
 )
