@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 MAX_SLEEP: Final = 3600.0
 """Maximum seconds until the timers are checked again, because the clock may have been changed."""
 
+SERVICE_TIME_SECONDS: Final = 5.0
+"""Maximum seconds for which timers wait, after a start, until the service has reported its time."""
+
 MAINTENANCE_SECONDS: Final = 60.0
 """Seconds between two maintenance runs; after a kill, the stored horizon is at most this old."""
 
@@ -194,6 +197,9 @@ class Bot:
     async def _run_timers(self) -> None:
         """Schedule a turn of each lane with a due timer, dialog or schedule."""
         conversations = self.context.conversations
+        with anyio.move_on_after(SERVICE_TIME_SECONDS):
+            # A machine whose clock is wrong learns the time from the service's first answer.
+            await self.watcher.answered.wait()
         while True:
             changed = conversations.changed
             for thread in conversations.collect_due():

@@ -252,6 +252,7 @@ def _outbox(context: BotContext, state: ThreadState, rows: Sequence[OutboxRow]) 
         context.service,
         state.key,
         state.budget,
+        user_budget=context.budget,
         find_row=context.find_row,
         find_known_messages=context.find_made,
         clock=context.clock,

@@ -14,18 +14,21 @@ from chatbot.bot.scheduler import Scheduler
 from chatbot.errors import OutcomeUnknown, ServiceError, Throttled, Unreachable
 from chatbot.model import ThreadId, ThreadItem, milliseconds
 from chatbot.polling.eventgrid import DeliveryReliability
-from chatbot.polling.thread_list import ThreadListWalk, may_have_moved
+from chatbot.polling.thread_list import PAGE_SIZE, SMALL_PAGE_SIZE, ThreadListWalk, may_have_moved
 from chatbot.service.back_off import BackOff
 from chatbot.service.budget import Operation
 
 FULL_WALK_SECONDS: Final = 600.0
 """Seconds between two full reads of the thread list: a few threads are listed out of order (recorded sessions)."""
 
-ASSUMED_SPENT: Final = 30
-"""Requests that a previous process may have made just before this one started."""
+COMPLETE_POLL_SECONDS: Final = 1.0
+"""Seconds after which a poll reads everything that is listed since the last complete one, and not only what is new."""
 
-MIN_POLL_SECONDS: Final = 0.25
-"""Minimum seconds between two polls, however often `request_poll` is called: 40 in 10 s; the service allows 50."""
+GOLDEN_RATIO: Final = 0.618
+"""Multiples of it, modulo 1, are spread evenly for any number of bots."""
+
+FEW_MOVED: Final = 8
+"""Threads with news for which the next poll is expected to need no more than a small page."""
 
 
 class ThreadWatcher:
@@ -37,6 +40,7 @@ class ThreadWatcher:
 
     Attributes:
         has_walked: The thread list was read to its end since the start.
+        answered: Set once the service has listed threads.
     """
 
     def __init__(self, context: BotContext, scheduler: Scheduler) -> None:
@@ -48,7 +52,11 @@ class ThreadWatcher:
         self._full_walk_at = 0.0
         self._is_complete = False
         self._reliability = DeliveryReliability()
+        self._page_size = SMALL_PAGE_SIZE
+        self._completed_at = -COMPLETE_POLL_SECONDS
+        self._is_budgeted = False
         self.has_walked = False
+        self.answered = anyio.Event()
 
     def restart(self, horizon_ms: int | None) -> None:
         """Reset the state, at the start of the bot.
@@ -67,6 +75,16 @@ class ThreadWatcher:
         """Return whether the bot is in a thread, as far as it knows."""
         lane = self._scheduler.lanes.get(thread)
         return lane is not None and not lane.membership.is_out
+
+    def notice(self, thread: ThreadId, change: int) -> None:
+        """Poll a thread in which another bot of this process has seen a change that is not known here."""
+        lane = self._scheduler.lanes.get(thread)
+        if lane is None or lane.membership.presence is not Presence.IN:
+            return
+        if thread in self._scheduler.working:
+            lane.poller.note_change(change)
+        elif not lane.poller.has_seen(change) and not lane.is_backing_off:
+            self._scheduler.schedule(thread)
 
     def handle_notification(self, thread: ThreadId) -> None:
         """Handle an Event Grid notification about a thread, which may not be one of the bot's."""
@@ -87,31 +105,41 @@ class ThreadWatcher:
 
     async def run(self) -> None:
         """Poll the thread list until canceled."""
-        now = self._full_walk_at = anyio.current_time()
-        if self._polled_ms is not None:
-            # A previous process may just have used part of the quota. Changes since its end are found by one poll.
-            for _ in range(ASSUMED_SPENT):
-                self._context.budget.spend(Operation.LIST_THREADS, now)
-                self._context.budget.spend(Operation.WALK_THREADS, now)
+        neighbors = self._context.shared.neighbors
+        # Bots that start together poll in turn: what one of them sees wakes the others.
+        phase = len(neighbors) * GOLDEN_RATIO % 1
+        neighbors[self._context.user] = self
+        try:
+            await anyio.sleep(phase * self._context.settings.cadence.fast)
+            self._full_walk_at = anyio.current_time()
+            if not self._is_budgeted:
+                # Even at the first start: a process that was killed within its first seconds has stored nothing.
+                self._context.budget.assume_previous_process(anyio.current_time())
+                self._is_budgeted = True
+            await self._poll_until_stopping()
+        finally:
+            neighbors.pop(self._context.user, None)
+        await anyio.sleep_forever()  # a stopping bot polls no more, but returning here would count as a failure
+
+    async def _poll_until_stopping(self) -> None:
         back_off = BackOff()
         self._context.monitor.thread_list_polled()
         while not self._context.is_stopping:
+            begun_at = anyio.current_time()
             try:
                 await self._poll()
                 self._context.ongoing.record_success("list threads")
                 back_off.succeeded()
                 pause = self.pause if self._full_walk is None else self._context.settings.cadence.interval
+                pause = max(0.0, begun_at + pause - anyio.current_time())
             except ServiceError as error:
                 pause = self._failed(error, back_off)
             await self._wait(pause)
-        await anyio.sleep_forever()  # a stopping bot polls no more, but returning here would count as a failure
 
     async def _wait(self, pause: float) -> None:
-        """Wait for the next poll; `request_poll` shortens the wait, but not below `MIN_POLL_SECONDS` or the pause."""
+        """Wait for the next poll; `request_poll` shortens the wait to what the quota allows."""
         self._context.monitor.thread_list_polled(pause)
-        min_pause = min(pause, MIN_POLL_SECONDS)
-        await anyio.sleep(min_pause)
-        with anyio.move_on_after(pause - min_pause):
+        with anyio.move_on_after(pause):
             await self._requested.wait()
         self._requested = anyio.Event()
 
@@ -125,21 +153,37 @@ class ThreadWatcher:
 
     async def _poll(self) -> None:
         """Read what has changed since the last poll, then continue the full walk."""
-        if self._polled_ms is not None:
-            walk = ThreadListWalk(self._context.service, self._context.budget, horizon_ms=self._polled_ms)
-            while not walk.is_over:
-                self._process(await walk.read(), walk)
-            # The start of the walk, not its end: changes made during the walk must be read again.
-            self._polled_ms = walk.begun_ms or self._polled_ms
+        is_urgent = self._full_walk is not None and self._full_walk.is_urgent
+        if self._polled_ms is not None and not is_urgent:
+            await self._read_top(self._polled_ms)
         if self._full_walk is None and (self._polled_ms is None or anyio.current_time() >= self._full_walk_at):
-            self._full_walk = ThreadListWalk(self._context.service, self._context.budget)
+            is_first = self._polled_ms is None
+            self._full_walk = ThreadListWalk(self._context.service, self._context.budget, is_urgent=is_first)
         if self._full_walk is not None:
             await self._continue_full_walk(self._full_walk)
 
+    async def _read_top(self, horizon_ms: int) -> None:
+        """Read the top of the list: down to the horizon, or, in between, while all threads of a page have news.
+
+        Only a complete poll moves the horizon. A thread may be listed late, below threads whose news is known, so the
+        others only find most news earlier.
+        """
+        now = anyio.current_time()
+        walk = ThreadListWalk(
+            self._context.service, self._context.budget, horizon_ms=horizon_ms, page_size=self._page_size
+        )
+        news = self._process(await walk.read(), walk)
+        self._page_size = SMALL_PAGE_SIZE if sum(news) <= FEW_MOVED else PAGE_SIZE
+        if now < self._completed_at + COMPLETE_POLL_SECONDS and not any(news[len(news) // 2 :]) and not walk.is_over:
+            return
+        while not walk.is_over:
+            self._process(await walk.read(), walk)
+        # The start of the walk, not its end: changes made during the walk must be read again.
+        self._polled_ms, self._completed_at = walk.begun_ms or self._polled_ms, now
+
     async def _continue_full_walk(self, walk: ThreadListWalk) -> None:
         """Read further pages of the full walk, as many as its share of the quota allows now."""
-        while not self._context.budget.delay(Operation.WALK_THREADS, anyio.current_time()):
-            self._context.budget.spend(Operation.WALK_THREADS, anyio.current_time())
+        while walk.is_urgent or not walk.delay(anyio.current_time()):
             try:
                 self._process(await walk.read(), walk)
             except (Throttled, Unreachable, OutcomeUnknown):
@@ -153,28 +197,36 @@ class ThreadWatcher:
                 self.has_walked = self._is_complete = True
                 return
 
-    def _process(self, items: Iterable[ThreadItem], walk: ThreadListWalk) -> None:
+    def _process(self, items: Iterable[ThreadItem], walk: ThreadListWalk) -> list[bool]:
+        """Schedule polls of the threads that have news; return for each of these threads whether it has."""
         self._context.monitor.thread_list_polled()
         self._scheduler.answers.note_answer()
+        self.answered.set()
         if walk.pages == 1 and walk.date_ms is not None:
             self._context.conversations.note_service_time(walk.date_ms)
-        for item in items:
-            if not self._needs_poll(item):
-                continue
-            lane = self._scheduler.lanes.get(item.id)
-            if lane is None:
-                lane = self._scheduler.open(item.id, item.last_activity)
-            elif item.deleted_on is not None:
-                lane.mark_deleted()
-            elif lane.membership.presence is Presence.OUT:
-                lane.membership.probe(item.last_activity)
-            stamp_ms = milliseconds(item.last_activity) if item.last_activity else walk.begun_ms
-            if stamp_ms is not None:
-                lane.poller.note_activity(stamp_ms)
-                age = ((walk.begun_ms or stamp_ms) - stamp_ms) / 1000
-                self._reliability.record_activity(item.id, age, anyio.current_time())
-            if not lane.is_backing_off:
-                self._scheduler.schedule(item.id)
+        return [self._needs_poll(item) and self._schedule_poll(item, walk) for item in items]
+
+    def _schedule_poll(self, item: ThreadItem, walk: ThreadListWalk) -> bool:
+        """Schedule the polls of a thread that its timestamp calls for, and return whether there are any."""
+        now, is_change = anyio.current_time(), True
+        lane = self._scheduler.lanes.get(item.id)
+        if lane is None:
+            lane = self._scheduler.open(item.id, item.last_activity)
+        elif item.deleted_on is not None:
+            lane.mark_deleted()
+        elif lane.membership.presence is Presence.OUT:
+            lane.membership.probe(item.last_activity)
+        else:
+            is_change = False
+        stamp_ms = None if item.last_activity is None else milliseconds(item.last_activity)
+        due = lane.poller.note_activity(stamp_ms, walk.service_ms(now))
+        if stamp_ms is not None:
+            self._reliability.record_activity(item.id, ((walk.begun_ms or stamp_ms) - stamp_ms) / 1000, now)
+        if is_change:
+            due = now
+        if due is not None and not lane.is_backing_off:
+            self._scheduler.schedule(item.id, due=due)
+        return due is not None
 
     def _needs_poll(self, item: ThreadItem) -> bool:
         """Return whether a listed thread must be polled."""

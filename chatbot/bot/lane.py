@@ -185,11 +185,15 @@ class Lane:
             return next_run
         try:
             pause = None if self._context.is_stopping else await self._receive()
+            if pause is None:
+                pause = self.poller.next_poll(anyio.current_time())
             if self.membership.presence is not Presence.IN:
                 return NextRun(due_in=pause)
             pause = earliest(pause, await self._send())
             self.state.budget.expire(anyio.current_time())
-            return NextRun(due_in=pause, poll_in=None if self._context.is_stopping else self._poll_pause())
+            if self._context.is_stopping:
+                return NextRun(due_in=pause)
+            return NextRun(due_in=pause, poll_in=self._poll_pause())
         except (Forbidden, NotFound) as error:
             return await self._refused(error)
         except OutcomeUnknown as error:
@@ -265,7 +269,13 @@ class Lane:
         return earliest(pause, wait)
 
     def _poll_pause(self) -> float:
-        return self._context.settings.cadence.pause(anyio.current_time() - self.poller.last_message_at)
+        cadence, silence = self._context.settings.cadence, anyio.current_time() - self.poller.last_message_at
+        pause = cadence.pause(silence)
+        if pause < cadence.idle and (bots := self._context.shared.count_in(self.thread)) > 1:
+            # What one of them sees wakes the others, and their thread lists are polled in turn. So together they need
+            # no more polls than one bot alone, and leave what the quota of the thread allows for polls on demand.
+            pause = min(cadence.idle, pause * bots * bots)
+        return pause
 
     def _failed(self, error: ServiceError | StoreError) -> float:
         now = anyio.current_time()

@@ -279,7 +279,7 @@ class AnswerCheck:
         """
         if anyio.current_time() - self._answered_at >= ANSWER_SECONDS:
             try:
-                async with _quota(self._context.budget, Operation.LIST_THREADS):
+                async with _quota(self._context.budget, Operation.GET_THREAD):
                     await self._context.service.list_threads(page_size=1)
             except ServiceError:
                 return False

@@ -14,14 +14,24 @@ from chatbot.bot.membership import absences
 from chatbot.bot.presence import ThreadPresence
 from chatbot.events import Event
 from chatbot.model import ChatMessage
+from chatbot.polling.cadence import DECAY
 from chatbot.polling.cursor import Change, order_key
 from chatbot.polling.message_events import event_of
 from chatbot.polling.poller import Interrupted, Poll, full_poll, incremental_poll
-from chatbot.polling.thread_list import is_covered
+from chatbot.polling.thread_list import COVER_MS, is_covered
 from chatbot.service.budget import Operation
 
 NOTIFIED_POLL_SECONDS: Final = 1.0
 """Average seconds between polls caused by Event Grid: 60 per minute, of 200 that the service allows."""
+
+UNSEEN_SILENCE: Final = DECAY * 1.0
+"""Assumed silence of a thread whose reported activity cannot be seen yet: a poll a second, then fewer."""
+
+NEIGHBOR_SECONDS: Final = 1.0
+"""Seconds by which a covering poll is postponed for each other bot of the process in the thread."""
+
+NO_STAMP_SECONDS: Final = 1.0
+"""Minimum seconds between polls of a thread that is listed without a timestamp."""
 
 NOTIFIED_POLLS_AT_ONCE: Final = 4
 """Maximum burst of such polls, so that messages in an active conversation are read at once."""
@@ -39,6 +49,7 @@ class ThreadPoller:
     Attributes:
         polled_ms: Service time at the start of the last complete poll.
         activity_ms: Service time of the latest activity in the thread list that no poll has covered yet.
+        cover_at: When a poll may begin that covers this activity, in seconds of the event loop's clock.
         run_at: Start of the last poll, in seconds of the event loop's clock; None before the first.
         last_message_at: Time of the last message, in seconds of the event loop's clock.
         unhandled_ms: Version of the first message that was seen but not handled.
@@ -49,6 +60,7 @@ class ThreadPoller:
     __slots__ = (
         "_commits",
         "_context",
+        "_covered_ms",
         "_full_poll_at",
         "_ignored_removal",
         "_is_notified",
@@ -56,9 +68,11 @@ class ThreadPoller:
         "_notified_until",
         "_poll",
         "_presence",
+        "_reported",
         "_shown",
         "_state",
         "activity_ms",
+        "cover_at",
         "has_shown_removal",
         "last_message_at",
         "polled_ms",
@@ -84,6 +98,9 @@ class ThreadPoller:
         self.polled_ms = polled_ms
         self.run_at: float | None = None
         self.activity_ms: int | None = None
+        self.cover_at = 0.0
+        self._covered_ms = 0
+        self._reported = 0
         self.removal: dict[int, int] = {}
         self.has_shown_removal = False
         self.unhandled_ms: int | None = None
@@ -103,9 +120,44 @@ class ThreadPoller:
         """Whether the thread was fully polled since the bot started or entered it."""
         return self._full_poll_at is not None
 
-    def note_activity(self, stamp_ms: int) -> None:
-        """Record activity from the thread list, at this service time, epoch ms."""
-        self.activity_ms = max(stamp_ms, self.activity_ms or 0)
+    def note_activity(self, stamp_ms: int | None, listed_ms: int | None) -> float | None:
+        """Record the thread's timestamp in the thread list, and return when it calls for a poll; None if it does not.
+
+        A new timestamp calls for two polls: one at once, to find what it reports, and one that covers everything it can
+        mean. The first is not needed if its second has already been seen; what else was sent in that second is found by
+        the fast polls of an active thread, or by the covering poll.
+
+        Args:
+            stamp_ms: The timestamp, epoch ms; None if the thread is listed without one.
+            listed_ms: Not later than the service's time now, epoch ms; None if unknown.
+        """
+        now = anyio.current_time()
+        if stamp_ms is None:
+            if listed_ms is None or (self.run_at is not None and now < self.run_at + NO_STAMP_SECONDS):
+                return None
+            stamp_ms = listed_ms
+        if stamp_ms <= max(self._covered_ms, self.activity_ms or 0):
+            return None
+        self.activity_ms = stamp_ms
+        self.cover_at = now + max(0.0, (stamp_ms + COVER_MS - (listed_ms or stamp_ms)) / 1000)
+        # In a thread of many bots, the polls for the next message cover most stamps: the quota is for all of them.
+        self.cover_at += NEIGHBOR_SECONDS * max(0, self._context.shared.count_in(self._state.key) - 1)
+        return self.cover_at if self._shown // 1000 >= stamp_ms // 1000 else now
+
+    def has_seen(self, change: int) -> bool:
+        """Return whether a poll has shown this version, or a later one."""
+        return self._shown >= change
+
+    def note_change(self, change: int) -> None:
+        """Record a change that another bot has seen while this poll is running; it may not be shown to it."""
+        self._reported = max(change, self._reported)
+
+    def next_poll(self, now: float) -> float | None:
+        """Return the seconds until a poll is needed for recorded activity or a reported change; None if it is not."""
+        reported, self._reported = self._reported, 0
+        if reported > self._shown:
+            return self._context.settings.cadence.fast
+        return None if self.activity_ms is None else max(self._context.settings.cadence.fast, self.cover_at - now)
 
     def mark_notified(self) -> None:
         """Record that Event Grid has reported activity."""
@@ -176,6 +228,8 @@ class ThreadPoller:
         if is_full and self._state.membership.is_reported_out:
             await self._presence.handle_joined(None)
         self.polled_ms = poll.server_time_ms
+        if self.polled_ms is not None and not self._context.conversations.has_service_time:
+            self._context.conversations.note_service_time(self.polled_ms)  # before any timer is found to be due
         self._shown = max(self._shown, poll.top or 0)
         self._check_activity(shown_before)
         if is_full:
@@ -190,11 +244,14 @@ class ThreadPoller:
         """
         is_unseen = self.activity_ms is not None and self._shown < self.activity_ms
         if is_unseen or (self._is_notified and self._shown <= shown_before):
-            # The reported message is not visible yet and may become visible late: poll as if it had just been sent.
-            self.last_message_at = anyio.current_time()
+            # The reported message is not visible yet and may become visible late: poll as if it had been sent a little
+            # ago. Not at the fastest interval: what is reported may never become visible, and comes from anybody.
+            self.last_message_at = max(self.last_message_at, anyio.current_time() - UNSEEN_SILENCE)
         self._is_notified = False
-        if self.activity_ms is not None and is_covered(self.activity_ms, self.polled_ms):
-            self.activity_ms = None
+        # By this machine's clock too: a poll without a Date header, or a slow one, would never cover anything.
+        is_late_enough = self.run_at is not None and self.run_at >= self.cover_at
+        if self.activity_ms is not None and (is_late_enough or is_covered(self.activity_ms, self.polled_ms)):
+            self._covered_ms, self.activity_ms = self.activity_ms, None
 
     def _start_poll(self, is_full: bool) -> Poll:
         service, thread, budget = self._context.service, self._state.key, self._state.budget
@@ -267,6 +324,8 @@ class ThreadPoller:
             commits.mark_handled(message.number, message.version)
             return None
         self._note_message(message)
+        if message.sender not in self._context.shared.users:
+            self._context.shared.share_change(self._state.key, message.version, self._context.user)
         if self.unhandled_ms is None:
             self.unhandled_ms = message.version
             self._context.monitor.event_noticed(self._context.clock() - message.version / 1000)

@@ -4,6 +4,9 @@ A *request* asks for a turn at a certain time: for a change in the thread list, 
 *periodic poll* needs no request and is paced by `RateLimitedPolls`. Requests go first, but never so many in a row that
 periodic polls starve.
 
+Active and silent threads have a rate each: how late a change in a silent thread is noticed does not depend on how many
+people talk elsewhere.
+
 Rules of this module:
 
 1. Times are arguments, in seconds of one monotonic clock. There is no wall clock, so a step of the wall clock cannot
@@ -127,23 +130,25 @@ class PollQueue:
     """Queue of turns. A thread has at most one request and one periodic poll, and one turn serves both.
 
     Args:
-        rate: Maximum periodic polls per second.
+        rate: Maximum periodic polls per second of silent threads, and of active ones.
+        idle: Pause between periodic polls of a silent thread.
     """
 
-    __slots__ = ("_in_a_row", "_periodic_polls", "_requests")
+    __slots__ = ("_active_polls", "_idle", "_in_a_row", "_requests", "_silent_polls")
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, idle: float) -> None:
         self._requests = DueQueue[ThreadId, float]()
-        self._periodic_polls = RateLimitedPolls(rate)
+        self._active_polls, self._silent_polls = RateLimitedPolls(rate), RateLimitedPolls(rate)
+        self._idle = idle
         self._in_a_row = 0
 
     def __contains__(self, thread: ThreadId) -> bool:
-        return thread in self._requests or thread in self._periodic_polls
+        return thread in self._requests or thread in self._silent_polls or thread in self._active_polls
 
     @property
     def stretch(self) -> float:
-        """Factor by which periodic polls are stretched."""
-        return self._periodic_polls.stretch
+        """Factor by which periodic polls of silent threads are stretched."""
+        return self._silent_polls.stretch
 
     def request(self, thread: ThreadId, due: float) -> None:
         """Request a turn at `due`; an earlier request stays."""
@@ -151,25 +156,42 @@ class PollQueue:
 
     def start_periodic(self, thread: ThreadId, pause: float, now: float, *, phase: float) -> None:
         """Start the periodic polls of a thread; `phase` (0 to 1) is the remaining part of its first pause."""
-        self._periodic_polls.set(thread, pause, now, phase=phase)
+        self._set_periodic(thread, pause, now, phase)
 
-    def schedule(self, thread: ThreadId, next_run: NextRun, now: float) -> None:
-        """Schedule the next turn of a thread after a turn has ended."""
+    def schedule(self, thread: ThreadId, next_run: NextRun, now: float, *, begun_at: float | None = None) -> None:
+        """Schedule the next turn of a thread after a turn has ended.
+
+        Args:
+            thread: The thread.
+            next_run: When it needs the next turn.
+            now: The time.
+            begun_at: When the turn began; the pause between periodic polls counts from there.
+        """
         if next_run.due_in is not None:
             self._requests.set_earlier(thread, now + next_run.due_in)
         if next_run.poll_in is None:
-            self._periodic_polls.drop(thread)
+            self._silent_polls.drop(thread)
+            self._active_polls.drop(thread)
         else:
-            self._periodic_polls.set(thread, next_run.poll_in, now)
+            self._set_periodic(thread, next_run.poll_in, now if begun_at is None else begun_at)
+
+    def _set_periodic(self, thread: ThreadId, pause: float, now: float, phase: float = 1.0) -> None:
+        polls, others = self._silent_polls, self._active_polls
+        if pause < self._idle:
+            polls, others = others, polls
+        others.drop(thread)
+        polls.set(thread, pause, now, phase=phase)
 
     def first(self) -> tuple[ThreadId, float] | None:
         """Return the thread whose turn is due first, and when; None if none waits. Ignores the rate limit."""
-        turns = [turn for turn in (self._requests.first(), self._periodic_polls.first()) if turn is not None]
+        queues = (self._requests, self._active_polls, self._silent_polls)
+        turns = [turn for queue in queues if (turn := queue.first()) is not None]
         return min(turns, key=lambda turn: turn[1], default=None)
 
     def next_due(self) -> float | None:
         """Return when `take` returns the next thread; None if none waits."""
-        dues = [due for due in (self._requests.next_due(), self._periodic_polls.next_due()) if due is not None]
+        queues = (self._requests, self._active_polls, self._silent_polls)
+        dues = [due for queue in queues if (due := queue.next_due()) is not None]
         return min(dues, default=None)
 
     def pop(self, now: float) -> ThreadId | None:
@@ -177,7 +199,8 @@ class PollQueue:
         thread = self._pop(now)
         if thread is not None:
             self._requests.drop(thread)
-            self._periodic_polls.skip(thread)
+            self._active_polls.skip(thread)
+            self._silent_polls.skip(thread)
         return thread
 
     def _pop(self, now: float) -> ThreadId | None:
@@ -185,7 +208,10 @@ class PollQueue:
             self._in_a_row += 1
             return thread
         self._in_a_row = 0
-        return self._periodic_polls.pop(now) or self._requests.pop_due(now)
+        first, second = self._active_polls, self._silent_polls
+        if (second.next_due() or math.inf) < (first.next_due() or math.inf):
+            first, second = second, first
+        return first.pop(now) or second.pop(now) or self._requests.pop_due(now)
 
 
 def earliest(a: float | None, b: float | None) -> float | None:

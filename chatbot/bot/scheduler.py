@@ -61,7 +61,7 @@ class Scheduler:
         self._write_behind = write_behind
         self.answers = AnswerCheck(context, self.wake)
         self._services = LaneServices(context, handlers, attempts, write_behind, self.answers, self.route, self.wake)
-        self._queue = PollQueue(context.settings.cadence.rate)
+        self._queue = _queue(context)
         self._count = 0
         self._announcing = 0
         self._requested: dict[ThreadId, float] = {}
@@ -174,7 +174,7 @@ class Scheduler:
 
     def clear(self) -> None:
         """Remove all waiting turns; running turns continue."""
-        self._queue = PollQueue(self._context.settings.cadence.rate)
+        self._queue = _queue(self._context)
 
     def schedule(self, thread: ThreadId, *, due: float | None = None) -> None:
         """Schedule a turn of a lane, now or at `due`. A lane at work runs again afterwards."""
@@ -247,7 +247,7 @@ class Scheduler:
 
     async def _turn(self, lane: Lane) -> None:
         """Run one lane. An unexpected error is logged with its traceback and does not stop other lanes."""
-        context, thread = self._context, lane.thread
+        context, thread, begun_at = self._context, lane.thread, anyio.current_time()
         next_run = NextRun()
         context.monitor.lane_at_work(thread)
         try:
@@ -266,11 +266,11 @@ class Scheduler:
             # outlive it.
             del self.working[thread]
             context.monitor.lane_ended(thread)
-        self._schedule_next(lane, next_run)
+        self._schedule_next(lane, next_run, begun_at)
         self._changed.set()
         self.notify_turn_ended()
 
-    def _schedule_next(self, lane: Lane, next_run: NextRun) -> None:
+    def _schedule_next(self, lane: Lane, next_run: NextRun, begun_at: float) -> None:
         """Queue the next turn of a lane, including requests and routed rows that arrived while it was running."""
         thread, now = lane.thread, anyio.current_time()
         requested, was_routed = self._requested.pop(thread, None), thread in self._routed
@@ -285,10 +285,10 @@ class Scheduler:
         if requested is not None and (next_run != NextRun() or not thread):
             # Not immediately: each turn polls, so back-to-back turns would exhaust the quota.
             # The lane outside threads does not poll.
-            min_pause = self._context.settings.cadence.interval if thread else 0.0
-            pause = max(min_pause, requested - now)
+            earliest_turn = begun_at + self._context.settings.cadence.fast if thread else now
+            pause = max(0.0, max(earliest_turn, requested) - now)
             next_run = replace(next_run, due_in=pause if next_run.due_in is None else min(next_run.due_in, pause))
-        self._queue.schedule(thread, next_run, now)
+        self._queue.schedule(thread, next_run, now, begun_at=begun_at)
 
     def _drop(self, lane: Lane) -> None:
         """Remove the lane of a thread that the bot is out of and has no pending work in."""
@@ -301,3 +301,7 @@ class Scheduler:
         # Events cannot be reset, so each waiter wakes once and then waits for the new one.
         self.ended.set()
         self.ended = anyio.Event()
+
+
+def _queue(context: BotContext) -> PollQueue:
+    return PollQueue(context.settings.cadence.rate, context.settings.cadence.idle)

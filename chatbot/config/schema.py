@@ -192,11 +192,12 @@ class PollConfig(Settings):
         interval: between polls while people talk in it; also between requests of the list of threads, which shows where
             something has changed.
         idle: between polls while nobody talks in it.
-        rate: the maximum number of regular polls per second, over all threads. With more threads, each is polled less
-            often, and changes that the list of threads does not show are noticed later.
+        rate: the maximum number of regular polls per second, over all silent threads, and over all active ones. With
+            more threads, each is polled less often, and changes that the list of threads does not show are noticed
+            later.
     """
 
-    interval: Duration = timedelta(seconds=1)
+    interval: Duration = timedelta(milliseconds=300)
     idle: Duration = timedelta(seconds=30)
     rate: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_whole_number)] = 100
 

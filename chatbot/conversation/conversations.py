@@ -80,6 +80,11 @@ class Conversations:
         """The time, epoch ms: this machine's, corrected to the service's if they differ by more than the tolerance."""
         return int(self._clock() * 1000) + self._correction_ms
 
+    @property
+    def has_service_time(self) -> bool:
+        """Whether the service has reported its time since the start."""
+        return bool(self._clock_errors)
+
     def note_service_time(self, service_ms: int) -> None:
         """Compare this machine's clock with the time that the service has just reported, epoch ms.
 

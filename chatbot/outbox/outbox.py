@@ -80,6 +80,7 @@ class Outbox:
         service: the bot's view of the service.
         thread: the thread.
         budget: the thread's quotas, shared with everything else that uses them for this bot.
+        user_budget: the bot's quotas outside threads.
         find_row: reads a settled row from the store, for example for an edit of a message sent long ago.
         find_known_messages: returns which of these messages the store knows as results of settled rows.
         clock: the time, in seconds since the epoch.
@@ -100,6 +101,7 @@ class Outbox:
         thread: ThreadId,
         budget: Budget,
         *,
+        user_budget: Budget,
         find_row: FindRow,
         find_known_messages: FindKnownMessages,
         clock: Callable[[], float],
@@ -113,6 +115,7 @@ class Outbox:
         self._service = service
         self._thread = thread
         self._budget = budget
+        self._user_budget = user_budget
         self._find_row = find_row
         self._find_known_messages = find_known_messages
         self._clock = clock
@@ -278,6 +281,8 @@ class Outbox:
             pause = max(self._budget.delay(operation, now), self._back_off.pause(now))
             if row.key in self._unproven:
                 pause = max(pause, self._proof_at - now)
+                if isinstance(row.action, UpdateTopic):
+                    pause = max(pause, self._user_budget.delay(Operation.GET_THREAD, now))
             if pause > 0:
                 return pause
             try:
@@ -304,7 +309,12 @@ class Outbox:
                     self._settle(row, RowStatus.DONE, proofs[row.key])
         first = self._rows[0] if self._rows else None
         if first is not None and first.key in self._unproven and isinstance(first.action, UpdateTopic):
-            thread = await self._service.get_thread(self._thread)
+            self._user_budget.spend(Operation.GET_THREAD, anyio.current_time())
+            try:
+                thread = await self._service.get_thread(self._thread)
+            except Throttled as error:
+                self._user_budget.block_throttled(Operation.GET_THREAD, anyio.current_time(), error.retry_after)
+                raise
             if thread.topic == first.action.topic:
                 self._settle(first, RowStatus.DONE)
         # Topics overwrite each other: whether a later one was set can be read only after all earlier ones are set.

@@ -5,7 +5,9 @@ Rules of this file
    timestamp is clearly older than its last poll. A thread without a timestamp is always polled.
 2. A walk reads the list down to a horizon, before which everything was reported already. It has passed the horizon when
    the older half of a page lies below it: one thread out of order neither ends a walk nor keeps it going.
-3. Threads out of order (a few were recorded until July 2021) are found by walks that read the list to its end.
+3. While little moves, a small page shows it. If that page does not pass the horizon, the list is read from its top
+   again in large pages: a link keeps the page size that it was made for.
+4. Threads out of order (a few were recorded until July 2021) are found by walks that read the list to its end.
 """
 
 from __future__ import annotations
@@ -26,6 +28,15 @@ CERTAINTY_MS: Final = 2_000
 
 PAGE_SIZE: Final = 100
 """Threads a page: the service's own default (recorded sessions)."""
+
+SMALL_PAGE_SIZE: Final = 20
+"""Threads of a page that is requested several times a second: a fifth of the bytes and of the work to read them."""
+
+URGENT_PAGES: Final = 10
+"""Pages that the first walk of a bot reads before anything else: the latest thousand threads."""
+
+COVER_MS: Final = CERTAINTY_MS + 1_000
+"""How much later than a timestamp a poll begins that covers it: `Date` headers, too, are floored to seconds."""
 
 
 def may_have_moved(stamp: datetime | None, polled_ms: int | None) -> bool:
@@ -62,6 +73,8 @@ class ThreadListWalk:
         service: whose threads.
         budget: the user's quotas; every page waits for them.
         horizon_ms: where to stop: the service's time, epoch ms, before which everything was reported; None reads all.
+        page_size: threads of the first page.
+        is_urgent: the first pages may also use the quota of polls.
 
     Attributes:
         begun_ms: not later than the service's time at the first page; the next walk's horizon. None before, and
@@ -72,10 +85,13 @@ class ThreadListWalk:
     """
 
     __slots__ = (
+        "_begun_at",
         "_budget",
         "_fault",
         "_horizon_ms",
+        "_is_urgent",
         "_link",
+        "_page_size",
         "_paging",
         "_service",
         "_shown",
@@ -85,18 +101,48 @@ class ThreadListWalk:
         "pages",
     )
 
-    def __init__(self, service: ChatService, budget: Budget, *, horizon_ms: int | None = None) -> None:
+    def __init__(
+        self,
+        service: ChatService,
+        budget: Budget,
+        *,
+        horizon_ms: int | None = None,
+        page_size: int = PAGE_SIZE,
+        is_urgent: bool = False,
+    ) -> None:
         self._service = service
         self._budget = budget
         self._horizon_ms = horizon_ms
+        self._page_size = page_size
+        self._is_urgent = is_urgent
         self._link: str | None = None
         self._paging = Paging("list the threads")
         self._shown: set[int] = set()
         self._fault: ProtocolError | None = None
+        self._begun_at = 0.0
         self.begun_ms: int | None = None
         self.date_ms: int | None = None
         self.pages = 0
         self.is_over = False
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether the walk precedes polls of the top of the list: the first pages of a bot's first walk."""
+        return self._is_urgent and self.pages < URGENT_PAGES
+
+    def service_ms(self, now: float) -> int | None:
+        """Return a time that is not later than the service's time now, epoch ms; None if the service gave none."""
+        return None if self.begun_ms is None else self.begun_ms + int((now - self._begun_at) * 1000)
+
+    def delay(self, now: float) -> float:
+        """Return the seconds until the quotas allow the next page."""
+        return min(self._budget.delay(part, now) for part in self._parts())
+
+    def _parts(self) -> Sequence[Operation]:
+        """Return the parts of the quota that the next page may use, the preferred one first."""
+        if self.is_urgent or (self._horizon_ms is not None and self.pages):
+            return Operation.WALK_THREADS, Operation.POLL_THREADS
+        return (Operation.WALK_THREADS,) if self._horizon_ms is None else (Operation.POLL_THREADS,)
 
     async def read(self) -> Sequence[ThreadItem]:
         """Return the threads of the next page; those that move meanwhile may come twice.
@@ -107,11 +153,13 @@ class ThreadListWalk:
         """
         if self._fault is not None:
             raise self._fault
-        await anyio.sleep(self._budget.delay(Operation.LIST_THREADS, anyio.current_time()))
+        await anyio.sleep(self.delay(anyio.current_time()))
         started_at = anyio.current_time()
-        self._budget.spend(Operation.LIST_THREADS, started_at)
-        page = await self._service.list_threads(page_size=PAGE_SIZE, link=self._link)
+        part = min(self._parts(), key=lambda part: self._budget.delay(part, started_at))
+        self._budget.spend(part, started_at)
+        page = await self._service.list_threads(page_size=self._page_size, link=self._link)
         if not self.pages:
+            self._begun_at = started_at
             self.begun_ms = _time_of(page, taken=anyio.current_time() - started_at)
             self.date_ms = None if page.server_time is None else milliseconds(page.server_time)
         self.pages += 1
@@ -119,7 +167,9 @@ class ThreadListWalk:
         known = len(self._shown)
         self._shown.update(hash(item.id) for item in page.items)
         self.is_over = has_passed or page.next_link is None
-        if page.next_link is not None and not self.is_over:
+        if self._page_size < PAGE_SIZE:
+            self._page_size = PAGE_SIZE
+        elif page.next_link is not None and not self.is_over:
             self._fault = self._follow(page.next_link, is_news=len(self._shown) > known)
         return page.items
 

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, Protocol
 
 from chatbot.model import ThreadId, UserId
 
@@ -29,7 +29,9 @@ class Operation(Enum):
     """Requests that share a quota."""
 
     LIST_THREADS = "list threads"
-    WALK_THREADS = "the part of list threads that walks to the end of the list may use"
+    POLL_THREADS = "the part of list threads that polls of the top of the list may use"
+    WALK_THREADS = "the part of list threads that pages further down the list may use"
+    GET_THREAD = "the part of list threads that requests for one thread may use"
     LIST_MESSAGES = "list messages"
     GET_MESSAGE = "get message"
     WRITE_MESSAGE = "send, edit and delete messages"
@@ -49,7 +51,11 @@ class Operation(Enum):
 
 QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
     Operation.LIST_THREADS: (Window(50, 10),),
-    Operation.WALK_THREADS: (Window(20, 10),),  # our own limit: the rest is reserved for reading the top of the list
+    # Our own limits, together all of LIST_THREADS. Polls of the list are paced: the next process does not know when
+    # this one made its last requests, and can continue at the same pace only if they were never made in a burst.
+    Operation.POLL_THREADS: (Window(1, 0.2546), Window(33, 10)),
+    Operation.WALK_THREADS: (Window(12, 10),),
+    Operation.GET_THREAD: (Window(5, 10),),
     Operation.LIST_MESSAGES: (Window(50, 10), Window(200, 60)),
     Operation.GET_MESSAGE: (Window(50, 10),),
     Operation.WRITE_MESSAGE: (Window(10, 10), Window(30, 60)),
@@ -63,10 +69,15 @@ QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
 }
 """Quotas per user and thread; but WRITE_MESSAGE is per thread, for all its participants, and LIST_THREADS per user."""
 
+PARTS: Final[Mapping[Operation, Operation]] = dict.fromkeys(
+    (Operation.POLL_THREADS, Operation.WALK_THREADS, Operation.GET_THREAD), Operation.LIST_THREADS
+)
+"""Operations whose requests also count against the quota of another one."""
+
 SERVICE_QUOTAS: Final = {
     operation.label: windows
     for operation, windows in QUOTAS.items()
-    if operation not in (Operation.WALK_THREADS, Operation.STREAM_MESSAGE)
+    if operation not in PARTS and operation is not Operation.STREAM_MESSAGE
 }
 """The quotas of the service by label. Our own limits are omitted: reaching one is not a problem."""
 
@@ -81,6 +92,12 @@ SHARED_QUOTAS: Final[dict[Operation, tuple[Window, ...]]] = {
     Operation.UPDATE_THREAD: QUOTAS[Operation.UPDATE_THREAD],
 }
 """Quotas shared by all participants of a thread."""
+
+PROCESS_QUOTAS: Final[Mapping[Operation, tuple[Window, ...]]] = {
+    **SHARED_QUOTAS,
+    Operation.LIST_MESSAGES: tuple(Window(w.limit // 2, w.seconds) for w in SHARED_QUOTAS[Operation.LIST_MESSAGES]),
+}
+"""What all bots of one process may use of them. People's clients read the same thread, and need the other half."""
 
 THREAD_QUOTAS: Final = frozenset(
     operation for operation, windows in SHARED_QUOTAS.items() if windows is QUOTAS[operation]
@@ -142,6 +159,8 @@ class Budget:
                 if len(spent) >= limit:
                     ready = max(ready, spent[-limit] + window.seconds + JITTER)
         wait = max(0.0, ready - now)
+        if (whole := PARTS.get(operation)) is not None:
+            wait = max(wait, self.delay(whole, now, spare=spare))
         shared = self._sharing(operation)
         return wait if shared is None else max(wait, shared.delay(operation, now, spare=spare))
 
@@ -162,8 +181,23 @@ class Budget:
     def spend(self, operation: Operation, at: float) -> None:
         """Count a request of this bot."""
         self._count(operation, at)
+        if (whole := PARTS.get(operation)) is not None:
+            self._count(whole, at)
         if (shared := self._sharing(operation)) is not None:
             shared.spend(operation, at)
+
+    def assume_previous_process(self, now: float) -> None:
+        """Count the requests to list threads that a process of the same bot may have made until just now.
+
+        Its polls of the list were made at their pace. Of the other requests it is not known when they were made, so all
+        of them count as made now.
+        """
+        pace, polls = self._quotas[Operation.POLL_THREADS]
+        for number in reversed(range(polls.limit)):
+            self.spend(Operation.POLL_THREADS, now - number * (pace.seconds + JITTER))
+        for operation in (Operation.WALK_THREADS, Operation.GET_THREAD):
+            for _ in range(self._quotas[operation][-1].limit):
+                self.spend(operation, now)
 
     def count_other(self, operation: Operation, at: float, change: int | None) -> None:
         """Count a request of another user that uses the same quota.
@@ -197,6 +231,7 @@ class Budget:
 
     def block(self, operation: Operation, until: float) -> None:
         """Allow no request of this operation until then, because the service has throttled it."""
+        operation = PARTS.get(operation, operation)  # the service knows only the whole
         self._closed_until[operation] = max(until, self._closed_until.get(operation, until))
         if self._shared is not None and operation in THREAD_QUOTAS:
             self._shared.block(operation, until)  # requests of other bots of this process would extend the window
@@ -236,10 +271,23 @@ class AbandonedHandler:
     since: float
 
 
+class Neighbor(Protocol):
+    """What a bot offers the other bots of its process."""
+
+    def is_in(self, thread: ThreadId) -> bool:
+        """Return whether the bot is in a thread, as far as it knows."""
+        ...
+
+    def notice(self, thread: ThreadId, change: int) -> None:
+        """Poll a thread in which another bot has seen a change, as a version; without effect if it is known here."""
+        ...
+
+
 class SharedQuotas:
-    """State shared by the bots of one process: quotas of threads, and abandoned handlers.
+    """State shared by the bots of one process: quotas of threads, abandoned handlers, and who is in which thread.
 
     Attributes:
+        neighbors: the running bots, by user.
         users: the users of these bots; each bot counts its own requests.
         abandoned: handlers that did not end after they were canceled, by bot user and thread ("" for no thread). A bot
             that replaces another must not start a handler next to one of these.
@@ -248,6 +296,7 @@ class SharedQuotas:
 
     def __init__(self) -> None:
         self.users: set[UserId] = set()
+        self.neighbors: dict[UserId, Neighbor] = {}
         self.restored: set[UserId] = set()
         self.abandoned: dict[tuple[UserId, str], AbandonedHandler] = {}
         self._budgets: dict[ThreadId, Budget] = {}
@@ -255,5 +304,15 @@ class SharedQuotas:
     def of(self, thread: ThreadId) -> Budget:
         """Return the shared budget of a thread."""
         if thread not in self._budgets:
-            self._budgets[thread] = Budget(SHARED_QUOTAS)
+            self._budgets[thread] = Budget(PROCESS_QUOTAS)
         return self._budgets[thread]
+
+    def count_in(self, thread: ThreadId) -> int:
+        """Return how many of the running bots are in a thread."""
+        return sum(neighbor.is_in(thread) for neighbor in self.neighbors.values())
+
+    def share_change(self, thread: ThreadId, change: int, by: UserId) -> None:
+        """Wake the other bots in a thread, because this one has seen a change there that nobody of them made."""
+        for user, neighbor in self.neighbors.items():
+            if user != by:
+                neighbor.notice(thread, change)

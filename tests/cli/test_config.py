@@ -55,7 +55,7 @@ def test_every_value_is_there_with_its_place_or_as_a_default(found: Callable[[],
     assert values["log.format"] == ("auto", "default")
     assert values["store"] == ("sqlite:///chatbot.db", "default")
     assert values["retention"] == ("30d", "default")
-    assert values["bots.desk.poll.interval"] == ("1s", "default")
+    assert values["bots.desk.poll.interval"] == ("300ms", "default")
     assert values["bots.desk.plugins[0].module"] == ("plugins.help", "bots.yaml:7:9")
     assert values["bots.desk.plugins[1].module"] == ("plugins.faq", "bots.yaml:8:17")
     assert values["server.listen"] == ("127.0.0.1:8080", "bots.yaml:16:18")

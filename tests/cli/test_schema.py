@@ -104,7 +104,7 @@ def test_the_schema_describes_every_setting_and_its_default(
 
     schema = json.loads(capsys.readouterr().out)
     poll = schema["$defs"]["PollConfig"]["properties"]
-    assert poll["interval"]["default"] == "1s"
+    assert poll["interval"]["default"] == "300ms"
     assert poll["interval"]["description"].startswith("between polls while people talk in it;")
     assert poll["rate"]["default"] == 100
     assert [name for name, value in schema["properties"].items() if not value.get("description")] == []

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -238,7 +239,7 @@ async def test_a_violation_names_its_point_and_fault_and_shows_what_was_said() -
 
     text = str(report)
     assert ", before a send (send_message), under send_message:429,times=1:" in text
-    assert "00:00:01 Ann: tea" in text
+    assert re.search(r"00:00:0\d Ann: tea", text)
     assert f"{report.count} crash points in {report.runs} runs" in text
 
 

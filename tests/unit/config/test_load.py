@@ -52,7 +52,7 @@ def test_a_small_file_is_completed_with_defaults(folder: Path) -> None:
     assert (config.log.format, config.log.level) == ("auto", "info")
     bot = config.bots["echo"]
     assert (bot.threads, bot.history, bot.ack, bot.display_name) == ("all", "none", "handled", None)
-    assert (bot.poll.interval, bot.poll.idle) == (timedelta(seconds=1), timedelta(seconds=30))
+    assert (bot.poll.interval, bot.poll.idle) == (timedelta(milliseconds=300), timedelta(seconds=30))
     assert [(plugin.module, dict(plugin.settings)) for plugin in bot.plugins] == [("plugins.echo", {})]
 
 

@@ -95,7 +95,7 @@ def test_settings_of_bots_yaml_become_the_bots_own(folder: Path) -> None:
 
     echo, helpdesk = (bot_settings(bots[name], retention=timedelta(days=7)) for name in ("echo", "helpdesk"))
 
-    assert (echo.threads, echo.history, echo.cadence.interval, echo.cadence.idle) == (None, NO_HISTORY, 1.0, 30.0)
+    assert (echo.threads, echo.history, echo.cadence.interval, echo.cadence.idle) == (None, NO_HISTORY, 0.3, 30.0)
     assert echo.retention == timedelta(days=7)
     assert (helpdesk.threads, helpdesk.history) == (frozenset({"19:a@thread.v2"}), timedelta(hours=2))
     assert (helpdesk.cadence.interval, helpdesk.cadence.idle, helpdesk.cadence.rate) == (0.5, 5.0, 20)

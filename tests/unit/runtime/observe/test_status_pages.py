@@ -157,7 +157,7 @@ async def test_ready_says_no_while_a_bot_has_no_valid_token(site: Open) -> None:
 
 async def test_the_status_shows_what_is_left_of_the_services_quotas_but_no_limits_of_the_bot(site: Open) -> None:
     async with site() as here:
-        for operation, count in ((Operation.LIST_THREADS, 45), (Operation.WALK_THREADS, 20)):
+        for operation, count in ((Operation.POLL_THREADS, 33), (Operation.WALK_THREADS, 12)):
             for _ in range(count):
                 here.bot.context.budget.spend(operation, anyio.current_time())
 
