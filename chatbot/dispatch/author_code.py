@@ -37,7 +37,7 @@ from weakref import getweakrefcount
 import anyio.lowlevel
 from anyio import CancelScope
 
-from chatbot.dispatch.plugin_tasks import is_plugin_code
+from chatbot.dispatch.plugin_tasks import call_as_plugin, is_plugin_code
 from chatbot.errors import AbnormalExit, plain_error
 
 P = ParamSpec("P")
@@ -202,7 +202,7 @@ class AuthorCode:
     def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call synchronous code of a plugin; errors as for `run`."""
         try:
-            return function(*args, **kwargs)
+            return call_as_plugin(function, *args, **kwargs)
         except BaseException as error:
             failure = self.failure(error)
             if failure is error:

@@ -34,7 +34,7 @@ from chatbot.dispatch.event_view import BotInfo, CommandInfo, EventView, functio
 from chatbot.dispatch.handler import Handler
 from chatbot.dispatch.live import LiveChannel, NoLiveChannel
 from chatbot.dispatch.outcome import PASS, Ack, Outcome, Retry
-from chatbot.dispatch.plugin_tasks import guard_tasks
+from chatbot.dispatch.plugin_tasks import call_as_plugin, guard_tasks
 from chatbot.dispatch.provider import ProviderCache
 from chatbot.dispatch.registry import HandlerRegistry, unknown_function
 from chatbot.errors import CannotStore, DialogDiverged, TimeTooFar, text_of
@@ -418,7 +418,7 @@ class Dispatcher:
             _add_receipt(event, buffer)
         name = handler.name if handler else None
         try:
-            writes = tuple(buffer.unit_of_work.writes())
+            writes = call_as_plugin(lambda: tuple(buffer.unit_of_work.writes()))
         except CannotStore as error:
             if handler is not None:
                 error = CannotStore(f"{handler.place}: {handler.name} left what cannot be stored: {text_of(error)}")

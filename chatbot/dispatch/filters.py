@@ -18,6 +18,7 @@ from typing import Any, Final, TypeAlias
 
 from chatbot.actions import expect_result
 from chatbot.dispatch.event_view import EventView
+from chatbot.dispatch.plugin_tasks import call_as_plugin
 from chatbot.dispatch.source_location import place_of, place_of_caller
 from chatbot.errors import PluginError
 from chatbot.events import Event
@@ -94,6 +95,20 @@ def as_filter(value: FilterLike) -> Filter:
     return _Predicate(value)
 
 
+def finder(filter: Filter) -> Callable[[EventView], Found | None]:
+    """Return the function that applies a filter; classes of a plugin run as code of the plugin."""
+    return (lambda view: call_as_plugin(filter.match, view)) if _is_of_plugin(filter) else filter.match
+
+
+def _is_of_plugin(filter: Filter) -> bool:
+    match filter:
+        case _Pair(first=first, second=second):
+            return _is_of_plugin(first) or _is_of_plugin(second)
+        case _Not(inner=inner):
+            return _is_of_plugin(inner)
+    return type(filter).__module__.partition(".")[0] != __name__.partition(".")[0]
+
+
 def is_unfinished_function(function: object) -> bool:
     """Return whether calling this gives a coroutine or a generator rather than a result."""
     called = function if inspect.isroutine(function) or isinstance(function, partial) else type(function).__call__
@@ -112,7 +127,7 @@ class _Predicate(Filter):
     predicate: Callable[[Event], bool]
 
     def match(self, view: EventView) -> Found | None:
-        verdict = self.predicate(view.event)
+        verdict = call_as_plugin(self.predicate, view.event)
         if verdict is True:
             return NOTHING
         if verdict is False:

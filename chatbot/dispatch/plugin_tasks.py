@@ -7,12 +7,15 @@ task. Those of plugins raise `AbnormalExit` instead, which is an ordinary failur
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from chatbot.errors import AbnormalExit
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 is_plugin_code: ContextVar[bool] = ContextVar("chatbot_is_plugin_code")
 """Whether a task runs code of a plugin; tasks that it starts inherit it. Threads that plugins start do not know."""
@@ -33,6 +36,15 @@ def running_our_code() -> Iterator[None]:
     before = is_plugin_code.set(False)
     try:
         yield
+    finally:
+        is_plugin_code.reset(before)
+
+
+def call_as_plugin(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call synchronous code of a plugin that runs in a task of ours, such as a filter, and return its result."""
+    before = is_plugin_code.set(True)
+    try:
+        return function(*args, **kwargs)
     finally:
         is_plugin_code.reset(before)
 

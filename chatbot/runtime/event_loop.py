@@ -27,7 +27,7 @@ from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from time import monotonic as _monotonic  # a plugin may replace that of the module
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 import anyio
@@ -80,12 +80,23 @@ class BotTask(asyncio.Task[Any]):
         Raises:
             StateError: code of a plugin asks for it.
         """
-        # A scope or a connection of ours may end while code of a plugin runs.
-        caller = sys._getframe(1).f_globals.get("__name__") or ""
-        if runs_plugin_code(True) and caller.partition(".")[0] not in _CANCELERS:
+        if runs_plugin_code(True) and not _is_cancelled_by_us(sys._getframe(1)):
             text = "this task belongs to chatbot; code of a plugin may cancel only its own tasks"
             raise StateError(text)
         return super().cancel(msg)
+
+
+def _is_cancelled_by_us(caller: FrameType | None) -> bool:
+    """Return whether a task is cancelled by a scope or a connection of ours that ends while code of a plugin runs.
+
+    asyncio hands the cancellation of a task on to the tasks that it waits for, some of it through its own functions.
+    """
+    while caller is not None:
+        root = str(caller.f_globals.get("__name__")).partition(".")[0]
+        if root != "asyncio":
+            return root in _CANCELERS or caller.f_code is BotTask.cancel.__code__
+        caller = caller.f_back
+    return False
 
 
 RESOLVERS: Final = 4

@@ -34,6 +34,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from chatbot.config import Config
+from chatbot.dispatch.plugin_tasks import running_our_code
 from chatbot.errors import StateError
 from chatbot.runtime.observe.metrics import CONTENT_TYPE, render
 from chatbot.runtime.observe.status import StatusMonitor, as_json
@@ -76,8 +77,11 @@ class BotsLoop:
         async def run() -> T:
             return await function()
 
+        # This may be a thread of the server: what it does there, such as canceling the call, is no code of a plugin.
+        with running_our_code():
+            asked = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), self._loop))
         async with asyncio.timeout(seconds):
-            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), self._loop))
+            return await asked
 
 
 def pages(status_monitor: StatusMonitor) -> Starlette:

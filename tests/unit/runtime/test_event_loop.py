@@ -8,7 +8,9 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import anyio
@@ -16,9 +18,15 @@ import anyio.from_thread
 import anyio.to_thread
 import pytest
 
+from chatbot import Context, Event, Filter, MessageReceived, Plugin, text
+from chatbot.dispatch import BotInfo, Dispatcher
 from chatbot.dispatch.author_code import AuthorCode
+from chatbot.dispatch.event_view import EventView
+from chatbot.dispatch.filters import FilterLike, Found
 from chatbot.errors import AbnormalExit, ChatbotError, ConfigError, StateError
+from chatbot.model import ChatMessage, MessageId, MessageType, ThreadId, UserId
 from chatbot.runtime import event_loop
+from chatbot.runtime.status_server import BotsLoop
 from chatbot.worker_threads import run_in_thread
 
 needs_uvloop = pytest.mark.skipif(sys.platform == "win32", reason="uvloop does not exist for Windows")
@@ -279,6 +287,146 @@ def test_a_thread_of_a_plugin_cannot_either(name: str) -> None:
 
     assert said
     assert "may cancel only its own" in said[0]
+
+
+BOT, ANN, THREAD = UserId("8:acs:bot"), UserId("8:acs:ann"), ThreadId("19:thread@thread.v2")
+
+
+def said(content: str) -> MessageReceived:
+    time = datetime(2025, 1, 1, tzinfo=UTC)
+    message = ChatMessage(
+        id=MessageId("1"), version=1, type=MessageType.TEXT, created_on=time, content=content, sender=ANN
+    )
+    return MessageReceived(bot=BOT, thread=THREAD, occurred_on=time, message=message)
+
+
+class Sweeps(Filter):
+    """A filter of a plugin that cancels all tasks."""
+
+    def match(self, view: EventView) -> Found | None:
+        sweeps(view.event)
+        return None
+
+
+def sweeps(_event: Event) -> bool:
+    for task in asyncio.all_tasks():
+        task.cancel()
+    return False
+
+
+@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize("filter", [sweeps, Sweeps(), ~Sweeps(), text("x") | Sweeps()])
+def test_synchronous_code_cannot_either(name: str, filter: FilterLike) -> None:
+    plugin = Plugin("sweeps")
+
+    @plugin.message(filter)
+    async def never(ctx: Context) -> None: ...
+
+    async def main() -> BaseException | None:
+        async with Dispatcher([plugin], bot=BotInfo("bot", BOT, "Bot")) as dispatcher:
+            outcome = await dispatcher.dispatch(said("hello"))
+            await asyncio.sleep(0)
+            return outcome.error
+
+    assert isinstance(event_loop.run(name, main), StateError)
+
+
+async def in_a_task_of_ours() -> None:
+    await asyncio.create_task(asyncio.sleep(60))
+
+
+async def in_tasks_that_are_gathered() -> None:
+    await asyncio.gather(asyncio.create_task(asyncio.sleep(60)), asyncio.sleep(60))
+
+
+async def in_a_task_that_is_waited_for() -> None:
+    await asyncio.wait_for(asyncio.create_task(in_tasks_that_are_gathered()), 60)
+
+
+async def in_a_group() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(in_a_task_of_ours())
+
+
+async def in_a_thread() -> None:
+    await anyio.to_thread.run_sync(time.sleep, 0.01)
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize(
+    "waits", [in_a_task_of_ours, in_tasks_that_are_gathered, in_a_task_that_is_waited_for, in_a_group, in_a_thread]
+)
+def test_work_of_ours_that_code_of_a_plugin_makes_us_end_is_ended(
+    name: str, waits: Callable[[], Awaitable[object]]
+) -> None:
+    """However deep the cancelled work waits for other tasks: it is our scope that is cancelled."""
+
+    async def main() -> bool:
+        refused, cancelled = list[object](), list[bool]()
+
+        async def work() -> None:
+            try:
+                await waits()
+            except asyncio.CancelledError:
+                cancelled.append(True)
+                raise
+
+        loop().set_exception_handler(lambda _loop, context: refused.append(context))
+        async with anyio.create_task_group() as group, AuthorCode() as author_code:
+            group.start_soon(work)
+
+            async def ends() -> None:
+                group.cancel_scope.cancel()
+
+            await anyio.sleep(0.02)
+            with anyio.CancelScope(shield=True):
+                await author_code.run(ends(), Author())
+        assert refused == []
+        return cancelled == [True]
+
+    assert event_loop.run(name, main)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_our_own_limits_of_time_are_kept_whoever_runs(name: str) -> None:
+    async def main() -> bool:
+        with anyio.move_on_after(0.01) as scope:
+            await in_a_task_of_ours()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await in_a_task_of_ours()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(in_a_group(), 0.01)
+        return scope.cancelled_caught
+
+    assert event_loop.run(name, main)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_call_of_another_loop_that_takes_too_long_is_cancelled_here(name: str) -> None:
+    async def main() -> list[str]:
+        errors, ended = list[str](), asyncio.Event()
+        loop().set_exception_handler(lambda _loop, context: errors.append(str(context["exception"])))
+        bots = BotsLoop()
+
+        async def slow() -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.set()
+
+        def elsewhere() -> None:
+            with pytest.raises(TimeoutError):
+                asyncio.run(bots.call(slow, 0.05))
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        await ended.wait()
+        await anyio.to_thread.run_sync(thread.join)
+        return errors
+
+    assert event_loop.run(name, main) == []
 
 
 @pytest.mark.parametrize("name", LOOPS)
