@@ -43,7 +43,8 @@ class Chat:
         """
         text = self.request.segments[2]
         if not _THREAD_ID.fullmatch(text):
-            raise message_not_found() if self.request.segments[3:] == ["participants"] else bad_request()
+            below = [segment.lower() for segment in self.request.segments[3:]]
+            raise message_not_found() if below == ["participants"] else bad_request()
         return text
 
     @property

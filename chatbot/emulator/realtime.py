@@ -87,8 +87,8 @@ class RealtimeChannel:
             case ["v3", "registrations"] if request.method == "POST":
                 return self._register(request)
             case ["v3", "registrations", _] if request.method == "DELETE":
-                self._user(request)
-                self.registrations.pop(request.segments[2], None)
+                if self._user(request) == self.registrations.get(request.segments[2]):
+                    del self.registrations[request.segments[2]]
                 return _answer(204, None)
         return None
 

@@ -100,11 +100,7 @@ class Answers:
         elif route is not None:
             headers += _identity_headers(response, route, request)
         elif not response.is_beside:  # not an operation: scripts in a browser must be able to read the error
-            is_browser = b"origin" in request.headers
-            # The SDK's channel reads WWW-Authenticate.
-            is_channel = request.segments[0].lower() in _CHANNEL
-            headers += _ANY_ORIGIN if is_browser and not is_channel else (_EXPOSE,)
-            headers += [_ANY_ORIGIN[0]] if is_browser and is_channel else []
+            headers += _readable(request)
         headers.append((b"x-processing-time", b"%dms" % took_ms))
         if request.base.startswith("https:") and not request.base.startswith("https://localhost"):
             headers.append(
@@ -127,6 +123,14 @@ class Answers:
         if self._date[0] != second:
             self._date = (second, http_date(second).encode())
         return self._date[1]
+
+
+def _readable(request: Request) -> Headers:
+    """What lets a script read an answer of no operation; of the real-time channel all of it, WWW-Authenticate too."""
+    if b"origin" not in request.headers:
+        return [_EXPOSE]
+    is_channel = request.segments[0].lower() in _CHANNEL
+    return [_ANY_ORIGIN[0], _EXPOSE if is_channel else _ANY_ORIGIN[1]]
 
 
 def _is_chat(route: Route | None, request: Request) -> bool:

@@ -121,6 +121,8 @@ async def test_a_registration_is_taken_and_given_up() -> None:
     assert (await ask(scene, "POST", "/v3/registrations", token, {"registrationId": "e"})).status == 202
     assert scene.emulator.realtime.registrations == {"e": scene.ann}
     assert (await ask(scene, "POST", "/v3/registrations", token, {"registrationId": 7})).status == 400
+    assert (await ask(scene, "DELETE", "/v3/registrations/e", scene.token(scene.bob))).status == 204
+    assert scene.emulator.realtime.registrations == {"e": scene.ann}
     assert (await ask(scene, "DELETE", "/v3/registrations/e", token)).status == 204
     assert scene.emulator.realtime.registrations == {}
 
