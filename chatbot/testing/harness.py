@@ -312,6 +312,9 @@ def _virtual_clock(loop: VirtualTimeLoop, found: Contents | None) -> VirtualCloc
 
 
 def _load_quirks(path: str | PathLike[str]) -> Quirks:
+    if not isinstance(path, str | PathLike):
+        msg = f"chat(quirks=…): write Quirks(start_time='exclusive'), or the path of a file, not {type(path).__name__}"
+        raise TypeError(msg)
     try:
         return Quirks.load(path)
     except ValueError as error:

@@ -358,3 +358,6 @@ async def test_a_file_of_quirks_that_cannot_be_used_is_refused(tmp_path: Path) -
     with pytest.raises(ValueError, match="there is no quirk 'nonsense'"):
         async with chat(echo(), quirks=str(file)):
             pass
+    with pytest.raises(TypeError, match=r"write Quirks\(.*\), or the path of a file, not dict"):
+        async with chat(echo(), quirks={"start_time": "exclusive"}):  # type: ignore[arg-type]
+            pass
