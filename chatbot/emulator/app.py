@@ -43,6 +43,7 @@ from chatbot.emulator.people import UserDirectory
 from chatbot.emulator.quirks import Quirks
 from chatbot.emulator.quotas import Quotas
 from chatbot.emulator.realtime import RealtimeChannel
+from chatbot.emulator.records import Member, Message, ReceiptEntry, Record, ThreadEntry, Typing
 from chatbot.emulator.request import Request, Response
 from chatbot.emulator.responses import Answers, preflight
 from chatbot.emulator.routing import ChatRoute, Receive, Route, Scope, Send
@@ -275,6 +276,8 @@ def _value(value: Any) -> Any:
 
 _log = logging.getLogger(__name__)
 
+_OBSERVED = {ThreadEntry: "thread", Member: "member", Message: "message", ReceiptEntry: "receipt"}
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -359,6 +362,37 @@ class Emulator(UserDirectory):
         found = await snapshots.load(self.world, path)
         self.quotas.clear()
         return found
+
+    def observe(self, listener: Callable[[str, Json], None]) -> Callable[[], None]:
+        """Call `listener` with each change from now on; return a function that ends it.
+
+        The first argument is the kind of change: `thread`, `member`, `message`, `receipt` or `typing`, with the record
+        as the control API shows it, or `replaced` when a snapshot has replaced everything. Keys and images are left
+        out.
+        """
+
+        def stored(record: Record) -> None:
+            kind = _OBSERVED.get(type(record))
+            if kind is not None:
+                listener(kind, _plain(record))
+
+        def replaced() -> None:
+            listener("replaced", {})
+
+        def typed(typing: Typing) -> None:
+            listener("typing", _plain(typing))
+
+        state, receipts = self.world.state, self.world.receipts
+        state.listeners.append(stored)
+        state.replacement_listeners.append(replaced)
+        receipts.typing_listeners.append(typed)
+
+        def end() -> None:
+            state.listeners.remove(stored)
+            state.replacement_listeners.remove(replaced)
+            receipts.typing_listeners.remove(typed)
+
+        return end
 
     @property
     def connection_string(self) -> str:
