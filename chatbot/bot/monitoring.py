@@ -5,7 +5,7 @@ Monitoring never changes what a bot does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -13,6 +13,7 @@ from typing import Final, Protocol
 import anyio
 
 from chatbot.dispatch import Outcome
+from chatbot.dispatch.handler import Handler
 from chatbot.errors import kind_of
 from chatbot.events import Event, ThreadEvent
 from chatbot.model import MessageId, ThreadId
@@ -232,6 +233,10 @@ Block = AbstractContextManager[object]
 """Context manager around a piece of work; an exception that leaves it means that the work failed."""
 
 
+Considered = Callable[[Handler, object], None]
+"""Takes a handler that is tried, and what it would be called with; None without a match."""
+
+
 class Tracer(Protocol):
     """Traces the work of a bot. Methods must be quick and must not raise: they are called in the middle of the work."""
 
@@ -245,6 +250,14 @@ class Tracer(Protocol):
 
     def handler(self, name: str) -> Block:
         """Return a block around a handler."""
+        ...
+
+    @property
+    def considered(self) -> Considered | None:
+        """Called with each handler that is tried; None if nobody looks, which costs nothing.
+
+        The handlers of a busy bot are tried millions of times.
+        """
         ...
 
     def commit(self) -> Block:
@@ -269,6 +282,9 @@ _NOTHING: Final = nullcontext()
 
 class NoTracer:
     """Tracer that does nothing."""
+
+    def __init__(self) -> None:
+        self.considered: Considered | None = None
 
     def polled(self, thread: ThreadId, seconds: float) -> None:
         """Do nothing."""

@@ -350,7 +350,14 @@ class RetryLoop:
         # Handlers of the start have no time limit: the resources that they wait for may take long.
         timeout = None if isinstance(event, BotStarted) else self._context.settings.timeout
         before = partial(self._record_start, event) if self.attempts.is_suspicious else None
-        return RunLimits(timeout, partial(self._slow, event), partial(self._abandoned, event), self._begun, before)
+        return RunLimits(
+            timeout,
+            partial(self._slow, event),
+            partial(self._abandoned, event),
+            self._begun,
+            before,
+            self._context.tracer.considered,
+        )
 
     def _begun(self, running: RunningCode) -> None:
         self._running = running

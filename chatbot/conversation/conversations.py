@@ -98,6 +98,10 @@ class Conversations:
             self._correction_ms = correction_ms
             self._wake()
 
+    def clock_changed(self) -> None:
+        """Check again what is due, because the clock was set."""
+        self._wake()
+
     def unit_of_work(self, event: Event) -> UnitOfWork:
         """Begin the unit of work of an event, with the dialog that the event continues, if any."""
         return UnitOfWork(event, self, pending=self._pending(event), now_ms=self.now_ms)

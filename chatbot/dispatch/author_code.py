@@ -85,6 +85,8 @@ class RunLimits(NamedTuple):
         on_started: Called when code starts.
         before: Awaited with the name of a handler or error handler before it runs; its errors are not failures of the
             handler.
+        considered: Called with each handler that is tried and with what it would be called with; None if the event does
+            not match. For an inspector.
     """
 
     timeout: float | None = None
@@ -92,6 +94,7 @@ class RunLimits(NamedTuple):
     on_abandoned: Callable[[RunningCode], None] = lambda _running: None
     on_started: Callable[[RunningCode], None] = lambda _running: None
     before: Callable[[str], Awaitable[None]] | None = None
+    considered: Callable[[Any, Any], None] | None = None
 
 
 class Abandoned(TimeoutError):

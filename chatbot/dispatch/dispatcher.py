@@ -88,6 +88,7 @@ class Dispatcher:
 
     Attributes:
         author_code: runs all code of the plugins.
+        handlers: all handlers, in order.
 
     Raises:
         PluginError: two of them have the same name, or a handler cannot be prepared.
@@ -110,6 +111,7 @@ class Dispatcher:
         self._bot = bot
         self._ack = ack
         self._access = AccessPolicy(bot, access or Access())
+        self.handlers = registry.everyone
         self._commands = registry.commands
         self._by_name = registry.by_name
         self._timed = registry.timed
@@ -205,6 +207,7 @@ class Dispatcher:
             return Outcome()
         everyone, people = self._views(event)
         buffer = ActionBuffer(everyone, unit_of_work, live=live or NoLiveChannel(), handler_scope=handler_scope)
+        considered = limits.considered if limits is not None else None
         for handler in self._candidates(everyone, name, buffer.unit_of_work.pending):
             view = people
             if people is not everyone and handler and handler.registration.options.from_bots:
@@ -221,6 +224,8 @@ class Dispatcher:
                     match = handler.match_found(view, found)
             except BaseException as error:  # what `author_code.call` does, without a call for each handler
                 return self._failed(handler, event, buffer, self.author_code.failure(error))
+            if considered is not None and handler is not None:
+                considered(handler, match)
             if handler and match is None:
                 continue
             if limits is not None and limits.before is not None and is_allowed:

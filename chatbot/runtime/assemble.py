@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, MutableMapping, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import anyio
 import structlog
@@ -26,6 +26,7 @@ from chatbot.runtime.connection import Connection
 from chatbot.runtime.observe.counters import BotCounters
 from chatbot.runtime.observe.instrumented_service import CountedTokens, counted
 from chatbot.runtime.observe.log_context import LoggedWork
+from chatbot.runtime.observe.story import Stories, StoryStore, StoryTracer, recorded
 from chatbot.runtime.plugins import Plugins
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
@@ -95,6 +96,8 @@ class Runtime:
         counters: by bot name. The counters of a removed bot are kept, and continue if it is added again.
         shared_quotas: the bots' users, and the quotas of the threads they are in.
         traces: creates spans of the bots' work; None without tracing.
+        stories: record what the bots do with each event, for the playground; None without it.
+        clock: the bots' wall clock, in epoch seconds.
         changing: held while bots are started, stopped or replaced.
     """
 
@@ -106,6 +109,8 @@ class Runtime:
     counters: dict[str, BotCounters] = field(default_factory=dict)
     shared_quotas: SharedQuotas = field(default_factory=SharedQuotas)
     traces: TracerProvider | None = None
+    stories: Stories | None = None
+    clock: Callable[[], float] = time.time
     changing: anyio.Lock = field(default_factory=anyio.Lock)
 
     async def create_bots(self, config: Config, plugins: Plugins, names: Collection[str] | None = None) -> list[Bot]:
@@ -120,6 +125,8 @@ class Runtime:
             self.traces,
             names=names,
             shared=self.shared_quotas,
+            stories=self.stories,
+            clock=self.clock,
         )
 
     async def check_identities(self, config: Config, *, are_new_users_allowed: bool = False) -> None:
@@ -178,7 +185,7 @@ class Runtime:
         self.config = config
         for bot in self.bots:
             bot.context.settings = replace(bot.context.settings, retention=config.retention)
-            if isinstance(bot.context.tracer, LoggedWork):
+            if isinstance(bot.context.tracer, LoggedWork | StoryTracer):
                 bot.context.tracer.log_texts(config.log.texts)
 
 
@@ -206,6 +213,8 @@ async def assemble(
     *,
     names: Collection[str] | None = None,
     shared: SharedQuotas | None = None,
+    stories: Stories | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> list[Bot]:
     """Create bots. A bot's user is created at its first start, and stored.
 
@@ -218,6 +227,8 @@ async def assemble(
         names: the bots to create; None for all.
         shared: shared by all bots of the process. The users of the new bots are added; bots treat its users as their
             siblings.
+        stories: record what the bots do with each event; None without a playground.
+        clock: the bots' wall clock, in epoch seconds.
 
     Raises:
         ServiceError: the service cannot be reached, or refuses one of them.
@@ -232,7 +243,7 @@ async def assemble(
     ]
     # Before any bot exists: from its first event on, a bot must know every sibling.
     shared.users |= {identity.record.user for identity in identities}
-    return [_create_bot(identity, config, plugins, store, shared, traces) for identity in identities]
+    return [_create_bot(identity, config, plugins, store, shared, traces, stories, clock) for identity in identities]
 
 
 def _create_bot(
@@ -242,6 +253,8 @@ def _create_bot(
     store: Store,
     shared: SharedQuotas,
     traces: TracerProvider | None,
+    stories: Stories | None,
+    clock: Callable[[], float],
 ) -> Bot:
     settings, record = identity.config, identity.record
     info = BotInfo(
@@ -258,20 +271,25 @@ def _create_bot(
         access=access(settings),
         apology=settings.apology,
     )
+    logged = _tracer(identity.name, traces, texts=config.log.texts)
+    tracer = logged if stories is None else StoryTracer(identity.name, logged, stories, info)
     bot = Bot(
         name=identity.name,
-        service=identity.service,
-        store=store,
+        service=identity.service if stories is None else recorded(identity.service),
+        store=store if stories is None else cast(Store, StoryStore(store, stories)),
+        clock=clock,
         dispatcher=dispatcher,
         settings=bot_settings(settings, retention=config.retention),
         display_name=identity.display_name,
         first_started_ms=record.first_started_ms,
         shared=shared,
         observer=identity.counters,
-        tracer=_tracer(identity.name, traces, texts=config.log.texts),
+        tracer=tracer,
         log=structlog.get_logger(),
     )
     bot.context.paused_ms = record.paused_ms
+    if isinstance(tracer, StoryTracer):
+        tracer.handlers = lambda: bot.handlers.dispatcher.handlers
     return bot
 
 

@@ -96,7 +96,7 @@ def _loaded(directory: Path, plugin: str, more: str, bot_more: str) -> tuple[Con
 
 @asynccontextmanager
 async def assembled(
-    directory: Path, plugin: str, *, traces: Any = None, more: str = "", bot_more: str = ""
+    directory: Path, plugin: str, *, traces: Any = None, stories: Any = None, more: str = "", bot_more: str = ""
 ) -> AsyncIterator[Assembled]:
     """Run a bot `echo` with a plugin of this source.
 
@@ -104,6 +104,7 @@ async def assembled(
         directory: an empty one.
         plugin: the source of its module.
         traces: what makes spans.
+        stories: what the playground shows of the bot.
         more: lines of bots.yaml beside the bot.
         bot_more: settings of the bot, in the form of `max_handlers: 2`.
     """
@@ -113,7 +114,7 @@ async def assembled(
     connection, resource = connected(emulator)
     async with resource, store, anyio.create_task_group() as group:
         counters: dict[str, BotCounters] = {}
-        (bot,) = await assemble(config, plugins, connection, resource, store, counters, traces)
+        (bot,) = await assemble(config, plugins, connection, resource, store, counters, traces, stories=stories)
         user = await resource.create_user()
         ann = resource.chat(user, resource.issued_tokens(user))
         stopping, ended = anyio.Event(), anyio.Event()

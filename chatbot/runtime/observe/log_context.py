@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from chatbot.actions import EditMessage, SendMessage
-from chatbot.bot.monitoring import Block
+from chatbot.bot.monitoring import Block, Considered
 from chatbot.events import Event, MessageEdited, MessageEvent, MessageReceived, ThreadEvent
 from chatbot.model import MessageId, ThreadId
 from chatbot.stores.records import OutboxRow
@@ -111,6 +111,7 @@ class LoggedWork:
     """
 
     def __init__(self, bot: str, *, texts: bool = False) -> None:
+        self.considered: Considered | None = None
         self._bot = bot
         self.log_texts(texts)
 
