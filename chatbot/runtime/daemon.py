@@ -26,6 +26,7 @@ from chatbot.runtime.pauses import Pauses, is_paused
 from chatbot.runtime.plugins import Plugins
 from chatbot.runtime.reloading import Reloader
 from chatbot.runtime.run_directory import ControlDirectory, RunInfo, RunningBot
+from chatbot.runtime.sandbox import Sandbox
 from chatbot.runtime.signals import hangups
 from chatbot.runtime.sources import Sources
 from chatbot.runtime.status_server import StatusServer, pages
@@ -62,6 +63,7 @@ class Daemon:
         notifier: tells systemd when the process is ready, alive and stopping.
         reloads: reload when files change.
         traces: creates spans of the bots' work; None without tracing.
+        sandbox: shifts the bots' clock and records what they do, for the playground; None on Azure, and without one.
 
     Attributes:
         has_expired: the limit has ended the bots; with `is_once`, before everything was handled.
@@ -85,6 +87,7 @@ class Daemon:
         notifier: SystemdNotifier | None = None,
         reloads: bool = False,
         traces: TracerProvider | None = None,
+        sandbox: Sandbox | None = None,
     ) -> None:
         self._config = config
         self._plugins = plugins
@@ -95,6 +98,7 @@ class Daemon:
         self._notifier = notifier or SystemdNotifier()
         self._reloads = reloads
         self._traces = traces
+        self._sandbox = sandbox
         self._sources = sources
         self._read = read
         self._configure_log = configure_log
@@ -146,6 +150,8 @@ class Daemon:
         """
         self._restore()  # plugins were imported
         config = self._config
+        if not connection.is_emulator:
+            self._sandbox = None  # people's words reach nobody there
         store = open_store(config.store.get_secret_value(), base_dir=config.directory)
         self._forced_exit.drain_seconds = config.drain_timeout.total_seconds
         async with store, self._marking_clean_stop(store), connection.open() as resource:
@@ -157,6 +163,8 @@ class Daemon:
                 store=store,
                 traces=self._traces,
             )
+            if self._sandbox is not None:
+                runtime.stories, runtime.clock = self._sandbox.stories, self._sandbox.clock
             async with self._unless_stopped():
                 with explaining(config, connection):
                     await runtime.check_identities(config)
@@ -188,6 +196,8 @@ class Daemon:
                 None if self._is_once else reloader,
                 Pauses(runtime, bot_supervisor),
             )
+            if self._sandbox is not None:
+                self._sandbox.attach(runtime, admin)
             async with (
                 listening(self._control, admin.answer, config=config.path, audit=audit),
                 server.open(config),

@@ -1,0 +1,97 @@
+"""What the playground may do with running bots: read their stories, shift their clock, and send admin requests.
+
+It exists only for bots on the embedded emulator: the command creates it with the emulator, and the daemon drops it on
+any other service.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from chatbot.errors import StateError
+from chatbot.runtime.admin_api import ControlApi, audit
+from chatbot.runtime.assemble import Runtime
+from chatbot.runtime.observe.story import Stories
+
+
+class ShiftedClock:
+    """This machine's clock plus an offset.
+
+    Args:
+        offset: Seconds.
+    """
+
+    def __init__(self, offset: float = 0.0) -> None:
+        self.offset = offset
+
+    def __call__(self) -> float:
+        return time.time() + self.offset
+
+
+class Sandbox:
+    """The bots of this process, for the playground.
+
+    Args:
+        clock: The clock of the bots.
+        stories: What the bots do with each event; None without a playground.
+
+    Attributes:
+        link: Address of the playground, with its token: for the terminal, never for the log. Empty without one.
+    """
+
+    def __init__(self, clock: ShiftedClock, stories: Stories | None = None) -> None:
+        self.clock = clock
+        self.stories = stories
+        self.link = ""
+        self._runtime: Runtime | None = None
+        self._control: ControlApi | None = None
+
+    def attach(self, runtime: Runtime, control: ControlApi) -> None:
+        """Connect to the bots, which are about to run."""
+        self._runtime, self._control = runtime, control
+
+    def bots(self) -> list[dict[str, str]]:
+        """Return the bots: name, user and display name."""
+        bots = self._runtime.bots if self._runtime is not None else []
+        return [{"name": bot.name, "user": bot.user, "display_name": bot.context.display_name} for bot in bots]
+
+    def shift_clock(self, offset: float) -> None:
+        """Set the bots' clock to this machine's plus an offset in seconds; what is due by then is due now."""
+        self.clock.offset = offset
+        for bot in self._runtime.bots if self._runtime is not None else ():
+            bot.context.conversations.clock_changed()
+
+    def lanes(self) -> list[dict[str, Any]]:
+        """Return what each bot does in each of its threads now."""
+        bots = self._runtime.bots if self._runtime is not None else []
+        return [
+            {
+                "bot": bot.name,
+                "thread": thread,
+                "presence": lane.membership.presence.name.lower(),
+                "is_working": thread in bot.scheduler.working,
+                "outbox": len(lane.commits.outbox),
+            }
+            for bot in bots
+            for thread, lane in bot.scheduler.lanes.items()
+        ]
+
+    async def answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Answer an admin request; see `ControlApi.answer`.
+
+        Raises:
+            StateError: the bots are starting.
+            ChatbotError: the request was refused.
+        """
+        if self._control is None:
+            message = "the bots are starting; try again in a moment"
+            raise StateError(message)
+        answer = await self._control.answer(question)
+        facts = audit(question)
+        if facts is not None:
+            import structlog
+
+            structlog.get_logger().info("command.answered", **facts, outcome="done", by="playground")
+        return answer
