@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Final
@@ -10,13 +11,20 @@ from urllib.parse import urlsplit
 import anyio.to_thread
 import structlog
 
+from chatbot.cli.record import thread_as_test
 from chatbot.config import Config
 from chatbot.emulator import DataFileError, Emulator, PortTakenError, Quirks, Running, World, persist, serve
 from chatbot.errors import ConfigError, StateError, StoreError, StoreInUse
+from chatbot.model import ThreadId
+from chatbot.playground import Notes, Playground, serve_playground
 from chatbot.runtime.connection import Connection
+from chatbot.runtime.observe.story import Stories
 from chatbot.runtime.run_directory import ControlDirectory
+from chatbot.runtime.sandbox import Sandbox, ShiftedClock
 
 _NOTES: Final = "emulator"
+_PAGE_NOTES: Final = "playground"
+_PEOPLE: Final = "people"
 
 
 @contextmanager
@@ -56,15 +64,29 @@ def quirks_of(config: Config) -> Quirks:
         raise ConfigError(config.problem(("emulator", "quirks"), str(error))) from None
 
 
+def sandbox_of(control: ControlDirectory, *, has_page: bool) -> Sandbox:
+    """Return what the playground may do with the bots; the clock is as far ahead as the last run left it."""
+    offset = control.read_facts(_PAGE_NOTES).get("offset", 0)
+    return Sandbox(ShiftedClock(float(offset)), Stories() if has_page else None)
+
+
 @asynccontextmanager
-async def serve_world(world: World, config: Config, control: ControlDirectory) -> AsyncIterator[Connection]:
-    """Serve the world: https for other programs, plain http on loopback for the bots.
+async def serve_world(
+    world: World, config: Config, control: ControlDirectory, sandbox: Sandbox
+) -> AsyncIterator[Connection]:
+    """Serve the world: https for other programs, plain http on loopback for the bots, and the playground.
 
     Raises:
         StateError: the port in bots.yaml is in use.
         StoreError: its certificate authority cannot be stored.
     """
-    async with _started_server(Emulator(world), config, control) as running:
+    emulator = Emulator(world)
+    emulator.offset_seconds = sandbox.clock.offset
+    if sandbox.clock.offset:
+        structlog.get_logger().warning("emulator.clock_shifted", seconds=round(sandbox.clock.offset))
+    async with _started_server(emulator, config, control) as running, AsyncExitStack() as stack:
+        if sandbox.stories is not None:
+            await stack.enter_async_context(_page(emulator, config, control, sandbox))
         ca_file = running.ca_file
         structlog.get_logger().warning(
             "emulator.started",
@@ -81,6 +103,43 @@ async def serve_world(world: World, config: Config, control: ControlDirectory) -
             ca_file=ca_file,
             is_emulator=True,
         )
+
+
+@asynccontextmanager
+async def _page(emulator: Emulator, config: Config, control: ControlDirectory, sandbox: Sandbox) -> AsyncIterator[None]:
+    """Serve the playground under the link of the last run, so that an open page finds it again."""
+    facts = await anyio.to_thread.run_sync(control.read_facts, _PAGE_NOTES)
+    token, resource = facts.get("token") or secrets.token_urlsafe(32), emulator.world.resource.id
+
+    def people() -> dict[str, str]:
+        known: dict[str, str] = control.read_facts(_PEOPLE).get(resource, {})
+        return known
+
+    def save_people(found: dict[str, str]) -> None:
+        control.write_facts(_PEOPLE, {**control.read_facts(_PEOPLE), resource: found})
+
+    def save_offset(offset: float) -> None:
+        control.write_facts(_PAGE_NOTES, {**control.read_facts(_PAGE_NOTES), "offset": offset})
+
+    async def record(thread: str, form: str) -> str:
+        return await thread_as_test(config, control, ThreadId(thread), form)
+
+    playground = Playground(
+        emulator,
+        bots=sandbox,
+        stories=sandbox.stories,
+        notes=Notes(people=people, save_people=save_people, save_offset=save_offset),
+        quirks=list(Quirks.describe()),
+        record=record,
+        offset=sandbox.clock.offset,
+    )
+    async with serve_playground(playground, token=token, port=facts.get("port", 0)) as link:
+        address = urlsplit(link)
+        kept = {"token": token, "port": address.port, "offset": sandbox.clock.offset}
+        await anyio.to_thread.run_sync(control.write_facts, _PAGE_NOTES, kept)
+        structlog.get_logger().info("playground.served", address=f"{address.scheme}://{address.netloc}/")
+        sandbox.link = link
+        yield
 
 
 def _masked_connection_string(connection_string: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json as jsonlib
+import secrets
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -172,6 +173,12 @@ async def emulator(
     address: AddressOptions = AddressOptions(),
     content: ContentOptions = ContentOptions(),
     behavior: BehaviorOptions = BehaviorOptions(),
+    playground: Annotated[
+        bool,
+        Parameter(
+            negative="", help="Serve a page on loopback for acting as users of the emulator, and print its link."
+        ),
+    ] = False,
     json: Annotated[bool, Parameter(negative="", help="Print one JSON object instead of text.")] = False,
 ) -> int:
     """Serve an emulator of Azure Communication Services Chat and Identity.
@@ -194,8 +201,9 @@ async def emulator(
                 _stopping() as stopped,
                 serve(emulator, **vars(address)) as running,
                 event_grid(emulator, webhook) if webhook else nullcontext(),
+                _page(emulator) if playground else nullcontext("") as link,
             ):
-                print(_as_json(running) if json else _as_text(running, content.data), flush=True)
+                print(_as_json(running, link) if json else _as_text(running, content.data, link), flush=True)
                 await stopped()
     except SeedError as error:
         return _fail(f"The seed cannot be used: {error}.", EXIT_CONFIG)
@@ -239,15 +247,29 @@ async def _stopping() -> AsyncIterator[Callable[[], Awaitable[object]]]:
         yield wait
 
 
-def _as_json(running: Running) -> str:
+@asynccontextmanager
+async def _page(emulator: Emulator) -> AsyncIterator[str]:
+    """Serve the playground; its link and the names of new people last as long as the process."""
+    from chatbot.playground import Notes, Playground, serve_playground
+
+    people: dict[str, str] = {}
+    notes = Notes(people=lambda: dict(people), save_people=people.update, save_offset=lambda _offset: None)
+    page = Playground(emulator, bots=None, stories=None, notes=notes, quirks=list(Quirks.describe()))
+    async with serve_playground(page, token=secrets.token_urlsafe(32)) as link:
+        yield link
+
+
+def _as_json(running: Running, link: str) -> str:
     ca_file = str(running.ca_file) if running.ca_file else None
     facts = {"endpoint": running.endpoint, "connection_string": running.connection_string, "ca_file": ca_file}
     if running.emulator.takes_entra:
         facts["entra_token"] = running.emulator.entra_token()
+    if link:
+        facts["playground"] = link
     return jsonlib.dumps(facts)
 
 
-def _as_text(running: Running, data: Path | None) -> str:
+def _as_text(running: Running, data: Path | None, link: str) -> str:
     lines = [
         "The emulator of Azure Communication Services Chat is running.",
         "",
@@ -260,6 +282,8 @@ def _as_text(running: Running, data: Path | None) -> str:
         lines.append(f"  ca file            {running.ca_file}")
         lines.append(f"  plain http         {running.http_endpoint}  (this machine only)")
     lines.append(f"  state              {data or 'in memory'}")
+    if link:
+        lines.append(f"  playground         {link}  (this machine only)")
     if running.ca_file is not None:
         lines += [
             "",

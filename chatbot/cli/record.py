@@ -14,7 +14,7 @@ from cyclopts import Parameter
 
 from chatbot.cli.daemon_client import connection_to, count_unsent
 from chatbot.cli.options import BOTS_YAML, RunningConfig
-from chatbot.cli.recording import record_steps, without_controls
+from chatbot.cli.recording import as_pytest, record_steps, without_controls
 from chatbot.config import Config, load_config
 from chatbot.errors import ConfigError, Forbidden, NotFound, StateError, Throttled, UnknownName
 from chatbot.model import ChatMessage, ThreadId, UserId
@@ -23,6 +23,7 @@ from chatbot.runtime.logs import logging_to
 from chatbot.runtime.run_directory import ControlDirectory, RunInfo
 from chatbot.service.base import ChatService, MessagePage
 from chatbot.testing.chat_files.script import HEADERS, Role, Script, Verb
+from chatbot.worker_threads import run_in_thread
 
 _NOTE = """\
 # Recorded with `chatbot record`. The participants' names are masked, and so are ids, e-mail and IP addresses,
@@ -68,7 +69,34 @@ def record(
     return 0
 
 
+async def thread_as_test(config: Config, control: ControlDirectory, thread: ThreadId, form: str) -> str:
+    """Return a thread of running bots as a test: `pytest` or `chat`, with personal data masked.
+
+    Raises:
+        StateError: the thread has no messages.
+        ServiceError: it cannot be read.
+    """
+    info = await run_in_thread(control.running)
+    messages = await _read_thread(info, connection_to(info, config.path), config, thread)
+    if form == "pytest":
+        return _NOTE + as_pytest(_script_of(messages, info, config))
+    return _format_recording(messages, info, config)
+
+
 def _format_recording(messages: list[ChatMessage], info: RunInfo, config: Config) -> str:
+    script = _script_of(messages, info, config)
+    given = [one for name in config.bots for one in config.bots[name].plugins]
+    taking_part = {reference for role in script.roles for reference in role.plugins}
+    notes = (
+        f"# {one.module} has settings in {config.path.name}; if the test needs them, write below its `plugins:` line\n"
+        f"#   settings: {one.module} {{…}}\n"
+        for one in given
+        if one.settings and one.module in taking_part
+    )
+    return _NOTE + "".join(notes) + str(script)
+
+
+def _script_of(messages: list[ChatMessage], info: RunInfo, config: Config) -> Script:
     names = _bot_names(info)
     steps = record_steps(messages, {UserId(bot.user_id): names[bot.name] for bot in info.bots})
     speakers = {step.who for step in steps} | {name for step in steps for name in step.others}
@@ -78,14 +106,7 @@ def _format_recording(messages: list[ChatMessage], info: RunInfo, config: Config
         raise StateError(msg)
     plugins = {name: config.bots[name].plugins for name in taking_part if name in config.bots}
     roles = tuple(Role(names[name], tuple(one.module for one in given)) for name, given in plugins.items())
-    notes = (
-        f"# {one.module} has settings in {config.path.name}; if the test needs them, write below its `plugins:` line\n"
-        f"#   settings: {one.module} {{…}}\n"
-        for given in plugins.values()
-        for one in given
-        if one.settings
-    )
-    return _NOTE + "".join(notes) + str(Script("", roles, tuple(steps), has_loose_order=True))
+    return Script("", roles, tuple(steps), has_loose_order=True)
 
 
 def _bot_names(info: RunInfo) -> Mapping[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -16,7 +17,7 @@ from typing import Final
 
 from chatbot.dispatch.plaintext import plain_text
 from chatbot.model import ChatMessage, MessageType, UserId
-from chatbot.testing.chat_files.script import ScriptStep, Verb, as_written
+from chatbot.testing.chat_files.script import Script, ScriptStep, Verb, as_written
 
 # fmt: off
 NAMES: Final = (
@@ -278,3 +279,65 @@ class _Recorder:
 
     def _name(self, user: UserId) -> str:
         return self._bots.get(user) or self._masks.person(user)
+
+
+def as_pytest(script: Script) -> str:
+    """Return a recorded conversation as a pytest test. Replies are compared for each bot by itself, as in `.chat`."""
+    plugins = {reference: _plugin_in(reference) for role in script.roles for reference in role.plugins}
+    imports = [f"from {reference} import {name} as {_variable(reference)}" for reference, name in plugins.items()]
+    bots = {role.name: [_variable(reference) for reference in role.plugins] for role in script.roles}
+    shown = ", ".join(f"{name!r}: [{', '.join(given)}]" for name, given in bots.items())
+    people: dict[str, str] = {}
+    for step in script.steps:
+        for name in (step.who, *(step.others if step.verb in (Verb.ADDS, Verb.REMOVES) else ())):
+            if name and name not in bots and name not in people:
+                people[name] = f"person_{len(people) + 1}" if not name.isidentifier() else name.lower()
+    lines = [f"{variable} = room.user({name!r})" for name, variable in people.items()]
+    lines += [line for step in script.steps if (line := _as_code(step, people)) is not None]
+    for name in bots:
+        replies = [as_written(step.text) for step in script.steps if step.verb is Verb.SAYS and step.who == name]
+        lines.append(f"assert [text for who, text in room.said if who == {name!r}] == [")
+        lines += [*(f"    {text!r}," for text in replies), "]"]
+    body = "\n".join(f"        {line}" for line in lines)
+    return (
+        "import pytest\n\nfrom chatbot.testing import chat\n"
+        + "\n".join(imports)
+        + "\n\n\n@pytest.mark.virtual_time\nasync def test_recorded_conversation() -> None:\n"
+        + f"    async with chat(bots={{{shown}}}) as room:\n{body}\n"
+    )
+
+
+def _as_code(step: ScriptStep, people: Mapping[str, str]) -> str | None:
+    """Return the call that performs a step; None for what a bot did."""
+    if step.verb is Verb.WAITS:
+        return f"await room.advance(minutes={math.ceil(step.duration.total_seconds() / 60)})"
+    who = people.get(step.who)
+    if who is None:
+        return None
+    others = ", ".join(people.get(name, f"room.bots[{name!r}]") for name in step.others)
+    match step.verb:
+        case Verb.SAYS:
+            return f"await {who}.says({as_written(step.text)!r})"
+        case Verb.RENAMES:
+            return f"await {who}.renames({step.text!r})"
+        case Verb.JOINS | Verb.LEAVES:
+            return f"await {who}.{step.verb}()"
+        case Verb.ADDS | Verb.REMOVES:
+            return f"await {who}.{step.verb}({others})"
+    return None
+
+
+def _variable(reference: str) -> str:
+    return re.sub(r"\W", "_", reference.rpartition(".")[2])
+
+
+def _plugin_in(reference: str) -> str:
+    """Return the name of the plugin in its module, which a running bot has imported."""
+    from chatbot.plugin import Plugin
+
+    module = sys.modules.get(reference)
+    return (
+        next((name for name, value in vars(module).items() if isinstance(value, Plugin)), "plugin")
+        if module
+        else "plugin"
+    )

@@ -31,11 +31,19 @@ from chatbot.runtime.systemd import SystemdNotifier
 from chatbot.runtime.tracing import traced
 
 
-def greeting(info: RunInfo, config: Config) -> str:
-    """Return the text to print on a terminal once the bots run."""
+def greeting(info: RunInfo, config: Config, link: str = "") -> str:
+    """Return the text to print on a terminal once the bots run.
+
+    Args:
+        info: what the bots have published.
+        config: their configuration.
+        link: the address of the playground; empty without one.
+    """
     bots = ", ".join(printable(bot.display_name) for bot in info.bots)
     file = "" if config.path == BOTS_YAML else f" {shlex.quote(str(config.path))}"
     lines = ["", f"  Running: {bots}.  Ctrl-C stops.", ""]
+    if link:
+        lines += ["  Talk to them and see how they think, in a browser on this machine:", f"      {link}", ""]
     if config.creates_users:
         lines += ["  Talk to them from a second terminal:", f"      {program()} chat{file}"]
     else:
@@ -90,6 +98,13 @@ def run(
         bool,
         Parameter(negative="", show_default=False, help="Reload when files of plugins or bots.yaml change."),
     ] = False,
+    playground: Annotated[
+        bool | None,
+        Parameter(
+            show_default=False,
+            help="Serve the playground, a page for talking to bots on the emulator; as bots.yaml says by default.",
+        ),
+    ] = None,
     allow_new_users: AllowNewUsers = False,
 ) -> int:
     """Run the bots of a bots.yaml until stopped."""
@@ -98,6 +113,9 @@ def run(
         settings = load_config(config, os.environ)
         if require_azure:
             _refuse_emulator(settings)
+        if playground and not settings.uses_emulator:
+            what = "the playground belongs to the emulator; leave out --playground, or run the bots on the emulator"
+            raise ConfigError(settings.problem(("service",), what))
         return settings.model_copy(update={"allow_new_users": True}) if allow_new_users else settings
 
     forced_exit = ForcedExit(is_json=log_format == "json")
@@ -111,6 +129,7 @@ def run(
 
             def begin() -> int:
                 control, sources = ControlDirectory(settings.directory), Sources(settings.directory)
+                has_page = (settings.emulator.playground if playground is None else playground) and not once
                 make = partial(
                     Daemon,
                     settings,
@@ -121,13 +140,12 @@ def run(
                     configure_log=lambda new: log.change(**_log_options(new, log_format, log_level)),
                     restore_log=log.restore,
                     forced_exit=forced_exit,
-                    on_ready=_ready(settings, resolve_format(wanted, sys.stderr)),
                     is_once=once,
                     limit=None if for_ is None else for_.total_seconds(),
                     notifier=SystemdNotifier.of(os.environ),
                     reloads=reload,
                 )
-                return _run(make, settings, control, wanted, is_once=once)
+                return _run(make, settings, control, wanted, is_once=once, has_page=has_page)
 
             # Before the bots run, problems are plain text, unless the log is JSON by request.
             return guard(begin, report=_report(wanted == "json"))
@@ -157,44 +175,66 @@ def _refuse_emulator(config: Config) -> None:
         raise ConfigError(config.problem(("service",), what))
 
 
-def _ready(config: Config, log_format: Format) -> Callable[[RunInfo], None]:
+def _ready(config: Config, log_format: Format, link: Callable[[], str]) -> Callable[[RunInfo], None]:
     def ready(info: RunInfo) -> None:
         bots = [bot.name for bot in info.bots]
         structlog.get_logger().info("daemon.started", pid=info.pid, bots=bots, event_loop=event_loop.running())
         if log_format == "console":
-            print_text(greeting(info, config), sys.stdout)
+            print_text(greeting(info, config, link()), sys.stdout)
 
     return ready
 
 
 def _run(
-    make: Callable[..., Daemon], config: Config, control: ControlDirectory, log_format: Format, *, is_once: bool
+    make: Callable[..., Daemon],
+    config: Config,
+    control: ControlDirectory,
+    log_format: Format,
+    *,
+    is_once: bool,
+    has_page: bool,
 ) -> int:
+    shown_format = resolve_format(log_format, sys.stderr)
+
     def begin() -> int:
         loop = event_loop.chosen(os.environ)
         with control.hold(), traced(os.environ) as traces:
-            daemon = make(traces=traces)
             if config.uses_emulator:
-                _on_emulator(loop, daemon, config, control)
+                daemon = _on_emulator(
+                    loop, partial(make, traces=traces), config, control, shown_format, has_page=has_page
+                )
             else:
+                daemon = make(traces=traces, on_ready=_ready(config, shown_format, str))
                 event_loop.run(loop, _on_azure, daemon, Connection.of(config))
         if daemon.was_cut:
             return EXIT_CRASH
         return EXIT_DEGRADED if is_once and daemon.has_expired else 0
 
-    return guard(begin, report=_report(resolve_format(log_format, sys.stderr) == "json"))
+    return guard(begin, report=_report(shown_format == "json"))
 
 
-def _on_emulator(loop: str, daemon: Daemon, config: Config, control: ControlDirectory) -> None:
+def _on_emulator(
+    loop: str,
+    make: Callable[..., Daemon],
+    config: Config,
+    control: ControlDirectory,
+    log_format: Format,
+    *,
+    has_page: bool,
+) -> Daemon:
     # Imported here: on Azure the emulator must cost neither start time nor memory.
-    from chatbot.cli.embedded_emulator import load_world, serve_world
+    from chatbot.cli.embedded_emulator import load_world, sandbox_of, serve_world
+
+    sandbox = sandbox_of(control, has_page=has_page)
+    daemon = make(sandbox=sandbox, on_ready=_ready(config, log_format, lambda: sandbox.link))
 
     async def run() -> None:
-        async with daemon.handling_signals(), serve_world(world, config, control) as connection:
+        async with daemon.handling_signals(), serve_world(world, config, control, sandbox) as connection:
             await daemon.run(connection)
 
     with load_world(config, control) as world:
         event_loop.run(loop, run)
+    return daemon
 
 
 async def _on_azure(daemon: Daemon, connection: Connection) -> None:

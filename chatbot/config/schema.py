@@ -313,9 +313,12 @@ class EmulatorConfig(Settings):
         port: the port of its https endpoint; by default the port of the last run, or any if that is taken.
         quirks: a file of quirks, as `chatbot doctor --probe` writes it; relative to bots.yaml. By default the emulator
             behaves as the recordings of the service do.
+        playground: serve a page on loopback on which you talk to the bots and see how they handle each message;
+            `chatbot run` prints its link.
     """
 
     data: Text = ".chatbot/emulator.db"
+    playground: bool = True
     quirks: Text | None = None
     port: Annotated[int, Field(ge=1, le=65535), BeforeValidator(_whole_number)] | None = None
 

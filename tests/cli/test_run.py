@@ -112,6 +112,25 @@ def test_with_the_variable_set_the_same_file_runs_on_a_real_endpoint(
     assert not (tmp_path / ".chatbot" / "emulator.db").exists()
 
 
+def test_bots_on_a_real_resource_have_no_playground(
+    demo: Demo, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service = demo.bots.event("emulator.started")
+    published = json.loads((demo.directory / ".chatbot" / "run.json").read_text())
+    monkeypatch.setenv("ACS_CONNECTION_STRING", published["connection_string"])
+    with (copy_of_the_clone(tmp_path) / "bots.yaml").open("a") as file:
+        file.write(f"\nca_file: {service['ca_file']}\nemulator: {{playground: true}}\n")
+
+    bots = run(tmp_path)
+    bots.event("daemon.started")
+    assert bots.stop() == 0
+
+    assert "playground.served" not in {json.loads(line)["event"] for line in bots.lines}
+    assert not (tmp_path / ".chatbot" / "playground.json").exists()
+    assert main(["run", str(tmp_path / "bots.yaml"), "--playground"]) == 78
+    assert "the playground belongs to the emulator; leave out --playground" in capsys.readouterr().err
+
+
 def test_a_second_daemon_in_the_same_directory_is_refused(
     demo: Demo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

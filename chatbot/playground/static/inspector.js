@@ -1,0 +1,227 @@
+// The inspector: the story of a message, its details, the bots, and the tools.
+
+import { html, useState } from "./vendor/preact-htm.js";
+import { Modal } from "./sidebar.js";
+import { Bots, Tools } from "./tools.js";
+
+const TABS = { story: "Story", details: "Details", bots: "Bots", tools: "Tools" };
+
+export function Inspector({ app }) {
+  const { state } = app;
+  const pressed = (event) => {
+    const names = Object.keys(TABS);
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    const next = names[(names.indexOf(state.tab) + step + names.length) % names.length];
+    app.showTab(next);
+    event.currentTarget.querySelector(`#tab-${next}`).focus();
+  };
+  const Panel = { story: Stories, details: Details, bots: Bots, tools: Tools }[state.tab];
+  return html`<aside class="inspector" aria-label="Inspector">
+    <div class="tabs" role="tablist" aria-label="Inspector" onKeyDown=${pressed}>
+      ${Object.entries(TABS).map(
+        ([name, label]) => html`<button key=${name} id=${`tab-${name}`} role="tab" aria-selected=${state.tab === name} aria-controls="panel" tabindex=${state.tab === name ? 0 : -1} onClick=${() => app.showTab(name)}>${label}</button>`,
+      )}
+    </div>
+    <div class="panel" id="panel" role="tabpanel" aria-labelledby=${`tab-${state.tab}`} tabindex="0"><${Panel} app=${app} /></div>
+  </aside>`;
+}
+
+function Stories({ app }) {
+  const { state } = app;
+  const message = state.messages.get(state.message);
+  if (message) {
+    const stories = app.storiesOf(message);
+    return html`<div>
+      <div class="panel-head"><h2>Story of a message</h2><button class="quiet small" onClick=${() => app.choose(null)}>All events</button></div>
+      <blockquote class="quote" dir="auto">${message.text || message.topic || message.type}</blockquote>
+      ${stories.length === 0 && html`<p class="empty">No bot has handled this message in this run. Bots do not handle their own messages.</p>`}
+      ${stories.map((story) => html`<${Story} key=${story.id} app=${app} story=${story} isOpen />`)}
+    </div>`;
+  }
+  const stories = [...state.stories.values()].sort((a, b) => b.id - a.id).slice(0, 100);
+  return html`<div>
+    <h2>Events</h2>
+    <p class="hint">What the bots did in this thread, newest first. Choose a message to see only its story.</p>
+    ${stories.length === 0 && html`<p class="empty">Nothing yet. The story of each event appears here while bots handle it.</p>`}
+    ${stories.map((story) => html`<${Story} key=${story.id} app=${app} story=${story} />`)}
+  </div>`;
+}
+
+function Story({ app, story, isOpen = false }) {
+  const last = story.steps.findLast((step) => step.kind === "handler");
+  const state = story.dead_letter ? "dead letter" : last?.error ? "failed" : story.handler ? "handled" : "no handler";
+  return html`<details class="story" open=${isOpen}>
+    <summary>
+      <bdi class="name">${app.state.hello.bots.find((b) => b.name === story.bot)?.display_name ?? story.bot}</bdi>
+      <span class="what">${story.text ? html`<bdi>${story.text.slice(0, 80)}</bdi>` : story.event}</span>
+      <span class=${`pill ${state === "handled" ? "good" : state === "no handler" ? "" : "bad"}`}>${state}</span>
+    </summary>
+    <p class="hint">${story.event}</p>
+    ${story.handler && html`<${Place} handler=${story.handler} place=${story.place} app=${app} />`}
+    ${story.text !== undefined && story.normalized !== story.text && html`<p class="fact">Normalized to <q dir="auto">${story.normalized}</q></p>`}
+    <ol class="steps">${merged(story.steps).map((step, n) => html`<${Step} key=${n} app=${app} step=${step} />`)}</ol>
+    ${story.others?.length > 0 &&
+    html`<details class="others"><summary>${story.others.length} other ${story.others.length === 1 ? "handler" : "handlers"} did not match</summary>
+      <ul>${story.others.map((o) => html`<li key=${o.handler}><code>${o.handler}</code> ${o.reason}</li>`)}</ul></details>`}
+    ${story.trace && html`<p class="fact">Trace <code>${story.trace}</code></p>`}
+    ${story.dead_letter && html`<p><button class="primary small" onClick=${() => retry(app, story.dead_letter)}>Retry the dead letter</button></p>`}
+  </details>`;
+}
+
+export async function retry(app, letter) {
+  const answer = await app.ask("retry", { letter });
+  if (answer) app.tell(answer.outcome === "now" ? "The bot handles it again now." : `Retry: ${answer.outcome}.`);
+}
+
+/** Steps without those that another one already tells. */
+function merged(steps) {
+  return steps.filter((step) => !(step.kind === "attempt" && step.number === 1));
+}
+
+function Place({ app, handler, place }) {
+  const copy = async () => {
+    await navigator.clipboard.writeText(place);
+    app.tell("Copied.");
+  };
+  return html`<p class="place"><code>${handler}</code><br /><button class="link" onClick=${copy} title="Copy file and line">${place}</button></p>`;
+}
+
+const MS = (seconds) => (seconds === undefined ? "" : seconds >= 1 ? `${seconds.toFixed(2)} s` : `${(seconds * 1000).toFixed(1)} ms`);
+
+function Step({ app, step }) {
+  const [title, body, kind] = told(app, step);
+  return html`<li class=${`step ${kind ?? (step.error ? "bad" : "")}`}>
+    <div class="step-head"><span>${title}</span><span class="time">${MS(step.seconds)}</span></div>
+    ${body}
+  </li>`;
+}
+
+function told(app, step) {
+  switch (step.kind) {
+    case "poll":
+      return ["Found by a poll", null];
+    case "attempt":
+      return [`Attempt ${step.number}`, null];
+    case "skipped":
+      return ["Did not match", html`<p class="fact"><code>${step.handler}</code> ${step.reason}</p>`, "dim"];
+    case "chosen":
+      return ["Chosen", html`<p class="fact"><code>${step.command ?? step.handler}</code>${step.refused && html` <span class="bad">${step.refused}</span>`}</p><${Values} values=${step.arguments} />`];
+    case "handler":
+      return [
+        html`Ran <code>${short(step.handler)}</code>`,
+        step.error && html`<p class="bad"><strong>${step.error}</strong> ${step.text}</p><details><summary>Traceback</summary><pre tabindex="0">${step.traceback}</pre></details>`,
+      ];
+    case "retry":
+      return [`Retried in ${step.pause} s`, null, "warn"];
+    case "commit":
+      return [step.error ? "Commit failed" : "Committed", html`${step.changes?.map((change, n) => html`<${Change} key=${n} change=${change} />`)}<p class="hint">${step.writes.join(", ")}</p>`];
+    case "action":
+      return [html`Action <code>${step.action}</code>`, html`<${Values} values=${step.values} /><p class="hint">key ${step.key}</p>`];
+    case "sent":
+      return [step.error?.startsWith("OutcomeUnknown") ? "Sent, outcome unknown" : step.error ? "Sending failed" : "Sent", step.error && html`<p class="bad">${step.error}</p>`];
+    case "settled":
+      return step.status === "done" ? ["Found in the thread: it was sent", null] : ["Given up", html`<p class="bad">${step.reason}</p>`, "bad"];
+    case "receipt":
+      return [step.error ? "Read receipt failed" : "Read receipt sent", step.error && html`<p class="bad">${step.error}</p>`];
+    case "call":
+      return [html`Called <code>${step.operation}</code>`, step.outcome !== "ok" && html`<p class="bad">${step.outcome} ${step.status ?? ""}</p>`, step.outcome === "ok" ? "dim" : "bad"];
+  }
+  return [step.kind, null];
+}
+
+const short = (name) => name.split(".").slice(-2).join(".");
+
+function Values({ values }) {
+  const entries = Object.entries(values ?? {}).filter(([, value]) => value !== "{}");
+  if (!entries.length) return null;
+  return html`<dl class="values">${entries.map(([name, value]) => html`<dt key=${`${name}.`}>${name}</dt><dd dir="auto">${value}</dd>`)}</dl>`;
+}
+
+function Change({ change }) {
+  if (change.kind === "state") {
+    const [before, after] = [change.before, change.after].map((value) => (value === null ? "" : JSON.stringify(value, null, 2)));
+    const [old, now] = [before.split("\n"), after.split("\n")];
+    const lines = [...old.filter((l) => l && !now.includes(l)).map((l) => ["−", l]), ...now.filter((l) => l && !old.includes(l)).map((l) => ["+", l])];
+    return html`<p class="fact">State <code>${short(change.name)}</code> ${change.whose}</p>
+      <pre class="diff" tabindex="0">${lines.map(([sign, line], n) => html`<span key=${n} class=${sign === "+" ? "added" : "removed"}>${sign} ${line}</span>`)}</pre>`;
+  }
+  if (change.kind === "dialog") {
+    return html`<p class="fact">Dialog <code>${short(change.name)}</code> ${change.state}${change.deadline_ms ? `, until ${new Date(change.deadline_ms).toLocaleString()}` : ""}</p>
+      ${change.journal && html`<details><summary>Journal</summary><pre tabindex="0">${JSON.stringify(change.journal, null, 1)}</pre></details>`}`;
+  }
+  if (change.kind === "timer") {
+    return html`<p class="fact">Timer <code>${short(change.name)}</code> ${change.due_ms ? `due ${new Date(change.due_ms).toLocaleString()}` : "ended"}</p>`;
+  }
+  if (change.state === "ended") return html`<p class="fact">Dead letter <code>${change.name}</code> dropped</p>`;
+  return html`<p class="bad">Dead letter ${change.name}: ${change.error}</p>`;
+}
+
+function Details({ app }) {
+  const { state } = app;
+  const message = state.messages.get(state.message);
+  if (!message) return html`<div><h2>Details</h2><p class="empty">Choose a message to see its id, version, sequence and metadata.</p></div>`;
+  return html`<${MessageDetails} key=${message.id} app=${app} message=${message} />`;
+}
+
+function MessageDetails({ app, message }) {
+  const { state } = app;
+  const [text, setText] = useState(null);
+  const thread = state.threads.get(state.thread);
+  const isMine = message.sender === state.me && !message.deleted && message.text !== undefined;
+  const metadata = Object.entries(message.metadata ?? {}).filter(([key]) => key !== "chatbot.key");
+  const facts = {
+    Id: message.id,
+    Version: message.version,
+    Sequence: message.sequence,
+    Type: message.type,
+    Sender: message.sender && `${app.name(message.sender)} ${message.sender}`,
+    Created: new Date(Number(message.id)).toLocaleString(),
+    Edited: message.edited && new Date(message.edited).toLocaleString(),
+    Deleted: message.deleted && new Date(message.deleted).toLocaleString(),
+    "Reply key": message.metadata?.["chatbot.key"],
+    "Read by": Object.entries(thread?.receipts ?? {}).filter(([, read]) => Number(read) >= Number(message.id)).map(([user]) => app.name(user)).join(", "),
+  };
+  const edit = async (event) => {
+    event.preventDefault();
+    if (await app.act("edit", { message: message.id, content: text })) setText(null);
+  };
+  return html`<div>
+    <h2>Details</h2>
+    ${text === null
+      ? html`<blockquote class="quote" dir="auto">${message.text || message.topic || message.type}</blockquote>`
+      : html`<form class="form" onSubmit=${edit}><label>Text <textarea rows="4" value=${text} onInput=${(e) => setText(e.target.value)} dir="auto"></textarea></label>
+          <div class="buttons"><button class="primary small">Save</button><button type="button" class="quiet small" onClick=${() => setText(null)}>Cancel</button></div></form>`}
+    ${isMine &&
+    text === null &&
+    html`<div class="buttons"><button class="quiet small" onClick=${() => setText(message.text)}>Edit</button>
+      <button class="quiet small danger" onClick=${() => app.act("delete", { message: message.id })}>Delete</button></div>`}
+    <dl class="facts">
+      ${Object.entries(facts).filter(([, value]) => value !== undefined && value !== "" && value !== 0).map(([name, value]) => html`<dt key=${`${name}.`}>${name}</dt><dd>${value}</dd>`)}
+      ${metadata.map(([name, value]) => html`<dt key=${`m ${name}`}>${name}</dt><dd dir="auto">${value}</dd>`)}
+    </dl>
+  </div>`;
+}
+
+export function People({ app }) {
+  const { state } = app;
+  const { hello } = state;
+  const thread = state.threads.get(state.thread);
+  const present = new Set(thread.participants.map((p) => p.user));
+  const absent = [...hello.bots.map((b) => ({ user: b.user, name: b.display_name })), ...hello.people].filter((p) => !present.has(p.user));
+  const [other, setOther] = useState("");
+  const chosen = absent.some((p) => p.user === other) ? other : absent[0]?.user;
+  return html`<${Modal} app=${app} title="Participants">
+    <ul class="people">
+      ${thread.participants.map(
+        (p) => html`<li key=${p.user}><bdi>${p.name || app.name(p.user)}</bdi>${app.bot(p.user) && html`<span class="tag">bot</span>`}<span class="grow"></span>
+          ${thread.is_in && html`<button class="quiet small" aria-label=${`${p.user === state.me ? "Leave" : "Remove"} ${p.name}`} onClick=${() => app.act("remove", { other: p.user })}>${p.user === state.me ? "Leave" : "Remove"}</button>`}</li>`,
+      )}
+    </ul>
+    ${thread.is_in &&
+    absent.length > 0 &&
+    html`<div class="buttons"><label class="grow">Add <select value=${chosen} onChange=${(e) => setOther(e.target.value)}>${absent.map((p) => html`<option key=${p.user} value=${p.user}>${p.name}</option>`)}</select></label>
+      <button class="primary small" onClick=${() => app.act("add", { other: chosen })}>Add</button></div>`}
+    ${thread.is_in && html`<p><button class="quiet small danger" onClick=${async () => (await app.act("delete_thread", {})) && app.set({ dialog: null })}>Delete the thread for everyone</button></p>`}
+  <//>`;
+}

@@ -1,0 +1,110 @@
+// A list that renders only what is on the screen, for threads of thousands of messages.
+
+import { html, useLayoutEffect, useRef, useState } from "./vendor/preact-htm.js";
+
+const ESTIMATE = 68;
+const BEYOND = 1500;
+const ENOUGH = 300;
+const NEAR_END = 60;
+
+/** `items` have an `id`; `current` is the id of the item that the keyboard is at. */
+export function VirtualList({ items, current, onMove, onChoose, renderItem, label, resetKey }) {
+  const box = useRef(null);
+  const heights = useRef(new Map());
+  const isAtEnd = useRef(true);
+  const moved = useRef(false);
+  const at = useRef(current); // not drawn yet when keys follow each other quickly
+  at.current = current;
+  const [, redraw] = useState(0);
+  const [view, setView] = useState({ top: 0, height: 600 });
+
+  const offsets = new Array(items.length + 1);
+  offsets[0] = 0;
+  for (let n = 0; n < items.length; n++) offsets[n + 1] = offsets[n] + (heights.current.get(items[n].id) ?? ESTIMATE);
+  const total = offsets[items.length];
+  const top = isAtEnd.current ? Math.max(0, total - view.height) : view.top;
+  const first = find(offsets, top - BEYOND);
+  const last = Math.min(items.length, find(offsets, top + view.height + BEYOND) + 1);
+
+  useLayoutEffect(() => {
+    heights.current = new Map();
+    isAtEnd.current = true;
+    redraw((n) => n + 1);
+  }, [resetKey]);
+
+  useLayoutEffect(() => {
+    let hasChanged = false;
+    for (const row of box.current.querySelectorAll("[data-row]")) {
+      const height = row.offsetHeight;
+      if (height && heights.current.get(row.dataset.row) !== height) {
+        heights.current.set(row.dataset.row, height);
+        hasChanged = true;
+      }
+    }
+    if (isAtEnd.current) box.current.scrollTop = box.current.scrollHeight;
+    if (moved.current) {
+      const row = box.current.querySelector(`[data-row="${CSS.escape(current ?? "")}"]`);
+      if (row) {
+        moved.current = false;
+        row.focus({ preventScroll: true });
+        row.scrollIntoView({ block: "nearest" });
+      }
+    }
+    if (hasChanged) redraw((n) => n + 1);
+  });
+
+  useLayoutEffect(() => {
+    const watcher = new ResizeObserver(() => {
+      if (box.current) setView((v) => ({ ...v, height: box.current.clientHeight }));
+    });
+    watcher.observe(box.current);
+    return () => watcher.disconnect();
+  }, []);
+
+  // Drawn again only when the rows that were drawn beyond the screen run out.
+  const scrolled = () => {
+    const { scrollTop, scrollHeight, clientHeight } = box.current;
+    isAtEnd.current = scrollHeight - scrollTop - clientHeight < NEAR_END;
+    const isCovered = offsets[first] <= Math.max(0, scrollTop - ENOUGH) && offsets[last] >= Math.min(total, scrollTop + clientHeight + ENOUGH);
+    if (!isCovered) setView({ top: scrollTop, height: clientHeight });
+  };
+
+  const pressed = (event) => {
+    if (event.target !== box.current && !event.target.matches("[data-row]")) return;
+    const place = items.findIndex((item) => item.id === at.current);
+    const steps = { ArrowUp: -1, ArrowDown: 1, PageUp: -8, PageDown: 8, Home: -items.length, End: items.length };
+    if (event.key in steps && items.length) {
+      const from = place < 0 ? items.length : place;
+      const next = Math.max(0, Math.min(items.length - 1, from + steps[event.key]));
+      event.preventDefault();
+      moved.current = true;
+      if (next < first || next >= last) {
+        isAtEnd.current = false;
+        box.current.scrollTop = Math.max(0, offsets[next] - view.height / 2);
+      }
+      at.current = items[next].id;
+      onMove(items[next].id);
+    } else if ((event.key === "Enter" || event.key === " ") && place >= 0) {
+      event.preventDefault();
+      onChoose(items[place].id);
+    }
+  };
+
+  return html`<div class="virtual" ref=${box} onScroll=${scrolled} onKeyDown=${pressed} tabindex="0" role="group" aria-label=${label}>
+    <div style=${{ height: `${offsets[first] ?? 0}px` }}></div>
+    ${items.slice(first, last).map((item) => renderItem(item))}
+    <div style=${{ height: `${Math.max(0, total - (offsets[last] ?? total))}px` }}></div>
+  </div>`;
+}
+
+/** The last index whose offset is not above `wanted`. */
+function find(offsets, wanted) {
+  let low = 0;
+  let high = offsets.length - 1;
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (offsets[middle] <= wanted) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}

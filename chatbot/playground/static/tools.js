@@ -1,0 +1,156 @@
+// The bots' live state, and the tools: faults, time, quirks, and copying a conversation as a test.
+
+import { html, useState } from "./vendor/preact-htm.js";
+import { retry } from "./inspector.js";
+
+export function Bots({ app }) {
+  const { bots, hello } = app.state;
+  if (!hello.has_bots) return html`<div><h2>Bots</h2><p class="empty">This emulator runs without bots.</p></div>`;
+  if (bots?.error) return html`<div><h2>Bots</h2><p class="empty">${bots.error}</p></div>`;
+  if (!bots) return html`<div><h2>Bots</h2><p class="empty">Loading…</p></div>`;
+  return html`<div>
+    <h2>Bots</h2>
+    ${bots.bots.map((bot) => html`<${Bot} key=${bot.name} app=${app} bot=${bot} all=${bots} />`)}
+  </div>`;
+}
+
+function Bot({ app, bot, all }) {
+  const { state } = app;
+  const lanes = all.lanes.filter((lane) => lane.bot === bot.name && lane.thread);
+  const mine = all.entries.filter((entry) => entry.bot === bot.name);
+  const timers = mine.filter((entry) => entry.kind === "timer").sort((a, b) => a.due_ms - b.due_ms);
+  const dialogs = mine.filter((entry) => entry.kind === "dialog");
+  const letters = all.letters.filter((letter) => letter.bot === bot.name);
+  const topic = (id) => state.threads.get(id)?.topic ?? "(no thread)";
+  const restart = async () => {
+    if (await app.ask("restart", { bot: bot.name })) app.tell("Restarted: its tasks were cut off, and it began again from what is stored.");
+  };
+  const quota = Object.entries(bot.quota_left).map(([name, left]) => `${name} ${left}`).join(", ");
+  return html`<section class="card">
+    <div class="panel-head"><h3>${state.hello.bots.find((b) => b.name === bot.name)?.display_name ?? bot.name}</h3><button class="quiet small" onClick=${restart}>Restart</button></div>
+    <dl class="facts">
+      <dt>Threads</dt><dd>${bot.threads}</dd>
+      <dt>Handlers</dt><dd>${bot.handlers.running} running, ${bot.handlers.waiting} waiting</dd>
+      <dt>Outbox</dt><dd>${bot.outbox.rows} unsent</dd>
+      ${quota && html`<dt>Quota left</dt><dd>${quota}</dd>`}
+      ${bot.degraded.map((d) => html`<dt key=${d.reason}>Degraded</dt><dd class="bad">${d.detail || d.reason}</dd>`)}
+    </dl>
+    <h4>Lanes</h4>
+    ${lanes.length === 0 && html`<p class="empty">In no thread.</p>`}
+    <ul class="rows">${lanes.slice(0, 50).map((lane) => html`<li key=${lane.thread}><bdi>${topic(lane.thread)}</bdi><span class="grow"></span><span class=${`pill ${lane.is_working ? "good" : ""}`}>${lane.is_working ? "working" : lane.presence === "in" ? "idle" : lane.presence}</span>${lane.outbox > 0 && html`<span class="pill warn">${lane.outbox} to send</span>`}</li>`)}</ul>
+    ${timers.length > 0 && html`<h4>Timers</h4><ul class="rows">${timers.map((t) => html`<li key=${t.id}><code>${t.name.split(".").slice(-2).join(".")}</code><span class="grow"></span><span>${due(t.due_ms, state.hello)}</span></li>`)}</ul>`}
+    ${dialogs.length > 0 && html`<h4>Dialogs that wait</h4><ul class="rows">${dialogs.map((d) => html`<li key=${d.id}><code>${d.name.split(".").slice(-2).join(".")}</code> <bdi>with ${app.name(d.user)}</bdi></li>`)}</ul>`}
+    ${letters.length > 0 &&
+    html`<h4>Dead letters</h4><ul class="rows">${letters.map(
+      (l) => html`<li key=${l.id}><span><code>${l.id}</code> ${l.event}, ${l.error}, ${l.attempts} ${l.attempts === 1 ? "attempt" : "attempts"}</span><span class="grow"></span>
+        <button class="primary small" onClick=${() => retry(app, l.id)}>Retry</button><button class="quiet small" onClick=${() => app.ask("drop", { letter: l.id })}>Drop</button></li>`,
+    )}</ul>`}
+  </section>`;
+}
+
+function due(ms, hello) {
+  const seconds = Math.round((ms - (Date.now() + hello.offset * 1000)) / 1000);
+  if (seconds <= 0) return "due now";
+  if (seconds < 90) return `in ${seconds} s`;
+  if (seconds < 5400) return `in ${Math.round(seconds / 60)} min`;
+  return new Date(ms).toLocaleString();
+}
+
+export function Tools({ app }) {
+  return html`<div><${Time} app=${app} /><${Faults} app=${app} /><${CopyAsTest} app=${app} /><${Quirks} app=${app} /></div>`;
+}
+
+function Time({ app }) {
+  const advance = async (seconds, words) => {
+    if (await app.ask("advance", { seconds })) app.tell(`Advanced by ${words}.`);
+  };
+  const now = new Date(Date.now() + app.state.hello.offset * 1000);
+  return html`<section class="card"><h3>Time</h3>
+    <p class="hint">Moves the clock of the emulator and of the bots: timers, schedules, dialogs and tokens. Pauses between retries and polls go on in real time. It is now ${now.toLocaleString()}.</p>
+    <div class="buttons">
+      <button onClick=${() => advance(600, "10 minutes")}>10 minutes</button>
+      <button onClick=${() => advance(3600, "1 hour")}>1 hour</button>
+      <button onClick=${() => advance(86400, "1 day")}>1 day</button>
+    </div>
+  </section>`;
+}
+
+/** Name, what it shows, and the fault for a bot's user. */
+const FAULTS = [
+  ["Throttle sending", "The next three sends are refused with 429.", (user) => `send_message:429,retry-after=2,times=3,user=${user}`],
+  ["Lose the answer", "The next send takes effect, but its answer is lost.", (user) => `send_message:reset-after,times=1,user=${user}`],
+  ["Service error", "The next three sends fail with 500.", (user) => `send_message:500,times=3,user=${user}`],
+  ["Expire the token", "The next request is refused as with an expired token.", (user) => `*:expired-token,times=1,user=${user}`],
+  ["Slow service", "Every request takes a second longer.", (user) => `*:latency=1,user=${user}`],
+  ["Outage", "Every request is refused with 503.", (user) => `*:503,retry-after=1,user=${user}`],
+];
+
+function Faults({ app }) {
+  const { hello } = app.state;
+  const [bot, setBot] = useState("");
+  const [text, setText] = useState("");
+  const users = bot ? [bot] : hello.bots.map((b) => b.user);
+  const add = async (fault) => {
+    for (const user of users) if (!(await app.ask("fault", { fault: fault(user) }))) return;
+  };
+  const write = async (event) => {
+    event.preventDefault();
+    if (await app.ask("fault", { fault: text })) setText("");
+  };
+  return html`<section class="card"><h3>Faults</h3>
+    ${hello.bots.length > 0 &&
+    html`<label class="row">For <select value=${bot} onChange=${(e) => setBot(e.target.value)}><option value="">all bots</option>${hello.bots.map((b) => html`<option key=${b.user} value=${b.user}>${b.display_name}</option>`)}</select></label>
+      <div class="choices">${FAULTS.map(([name, meaning, fault]) => html`<button key=${name} title=${meaning} onClick=${() => add(fault)}>${name}</button>`)}</div>`}
+    <form class="buttons" onSubmit=${write}>
+      <label class="grow">Any fault <input value=${text} onInput=${(e) => setText(e.target.value)} placeholder="send_message:503,times=1" autocomplete="off" spellcheck="false" required /></label>
+      <button>Add</button>
+    </form>
+    ${hello.faults.length > 0 &&
+    html`<h4>In force</h4><ul class="rows">${hello.faults.map((f, n) => html`<li key=${n}><code>${described(app, f)}</code></li>`)}</ul>
+      <button class="primary small" onClick=${() => app.ask("clear_faults")}>End all faults</button>`}
+    <label class="check"><input type="checkbox" checked=${hello.quotas} onChange=${(e) => app.ask("quotas", { enabled: e.target.checked })} /> The service's rate limits apply</label>
+  </section>`;
+}
+
+function described(app, fault) {
+  const kind = fault.kind === "status" ? fault.status : fault.kind;
+  const amount = fault.seconds ? ` ${fault.seconds} s` : "";
+  return `${fault.operation}: ${kind}${amount}${fault.times ? `, ${fault.times} times` : ""}${fault.user ? `, ${app.name(fault.user)}` : ""}`;
+}
+
+function CopyAsTest({ app }) {
+  const [text, setText] = useState("");
+  if (!app.state.hello.can_record || !app.state.thread) return null;
+  const make = async (form) => {
+    const made = await app.ask("record", { thread: app.state.thread, form });
+    if (!made) return;
+    setText(made.text);
+    try {
+      await navigator.clipboard.writeText(made.text);
+      app.tell("Copied as a test.");
+    } catch {
+      app.tell("The browser does not allow copying: take it from the field.");
+    }
+  };
+  return html`<section class="card"><h3>Copy as test</h3>
+    <p class="hint">Writes this thread as a test, with names and personal data masked. Read it before you share it.</p>
+    <div class="buttons"><button onClick=${() => make("pytest")}>pytest</button><button onClick=${() => make("chat")}>.chat file</button></div>
+    ${text && html`<textarea class="code" aria-label="Test" rows="10" readonly value=${text}></textarea>`}
+  </section>`;
+}
+
+function Quirks({ app }) {
+  const { hello } = app.state;
+  return html`<details class="card"><summary><h3>Quirks</h3></summary>
+    <p class="hint">How the emulator behaves where that of the service is not known.</p>
+    ${hello.quirk_choices.map((q) => {
+      const values = q.values.split(" | ");
+      const value = String(hello.quirks[q.name]);
+      const set = (event) => app.ask("quirk", { name: q.name, value: event.target.value });
+      return html`<label class="quirk" key=${q.name}><span><code>${q.name}</code><small>${q.meaning}</small></span>
+        ${values.length > 1 && !values.includes("…")
+          ? html`<select value=${value} onChange=${set}>${values.map((v) => html`<option key=${v} value=${v} selected=${v === value}>${v}</option>`)}</select>`
+          : html`<input value=${value} onChange=${set} autocomplete="off" />`}</label>`;
+    })}
+  </details>`;
+}

@@ -1,0 +1,686 @@
+"""The playground in a real browser: everything that a bot's author does there, against a real `chatbot run`.
+
+Run by .ci/run: needs Debian's chromium, and playwright with axe. Screenshots go to CHATBOT_PLAYGROUND_PICTURES.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.playground, pytest.mark.timeout(300)]
+
+PHONE = {"width": 390, "height": 844}
+DESKTOP = {"width": 1360, "height": 860}
+SECONDS = 30_000
+
+BOTS = """
+version: 1
+service: emulator
+store: sqlite:///chatbot.db
+bots:
+  dice: {display_name: Dice, plugins: [playbots.dice]}
+  clerk: {display_name: Clerk, plugins: [playbots.clerk]}
+"""
+
+DICE = '''
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from chatbot import Context, Dialog, Plugin, Retry, State, TimerFired
+
+plugin = Plugin("dice")
+
+
+@dataclass
+class Rolls:
+    count: int = 0
+
+
+@plugin.command("roll")
+async def roll(ctx: Context, rolls: State[Rolls], dice: int, sides: int = 6) -> str:
+    """Roll dice."""
+    rolls.value = Rolls(rolls.value.count + 1)
+    return f"{dice}d{sides}, roll {rolls.value.count}"
+
+
+@plugin.command("hello")
+async def hello(talk: Dialog) -> None:
+    """Say hello."""
+    name = await talk.ask("What is your name?")
+    await talk.say(f"Hi {name}!")
+
+
+@plugin.command("remind")
+async def remind(ctx: Context) -> str:
+    """Remind me in an hour."""
+    await ctx.later(timedelta(hours=1), follow_up)
+    return "I will."
+
+
+@plugin.timer
+async def follow_up(ctx: Context[TimerFired]) -> str:
+    return "An hour has passed."
+
+
+@plugin.command("boom", retry=Retry(1))
+async def boom(ctx: Context) -> str:
+    """Fail, unless it was repaired."""
+    if Path("repaired").exists():
+        return "It works again."
+    raise ValueError("this handler fails")
+
+
+@plugin.message()
+async def echo(ctx: Context) -> str:
+    return f"echo: {ctx.text}"
+'''
+
+CLERK = '''
+from chatbot import Context, Plugin
+
+plugin = Plugin("clerk")
+
+
+@plugin.command("files")
+async def files(ctx: Context) -> str:
+    """List the files."""
+    return "none"
+'''
+
+
+class Daemon:
+    """A `chatbot run` in a directory of its own."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self.directory = directory
+        self.options = options
+        self.process: subprocess.Popen[str] | None = None
+        self.output = ""
+
+    def start(self) -> str:
+        """Start it, and return the link of the playground, or "" without one."""
+        command = [sys.executable, "-m", "chatbot", "run", "--log-format", "console", *self.options]
+        environment = {**os.environ, "XDG_DATA_HOME": str(self.directory / "data"), "NO_COLOR": "1"}
+        self.process = subprocess.Popen(
+            command, cwd=self.directory, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        assert self.process.stdout is not None
+        link = ""
+        for line in self.process.stdout:
+            self.output += line
+            if "#token=" in line:
+                link = line.strip()
+            if "ca file" in line:
+                break
+        return link
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self._collect()
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self._collect()
+
+    def _collect(self) -> None:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        self.output += self.process.stdout.read()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def bots_in(directory: Path) -> Path:
+    (directory / "bots.yaml").write_text(BOTS)
+    package = directory / "playbots"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "dice.py").write_text(DICE)
+    (package / "clerk.py").write_text(CLERK)
+    return directory
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    running = Daemon(bots_in(tmp_path))
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    program = shutil.which("chromium")
+    assert program is not None, "install Debian's package chromium"
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@contextmanager
+def page_of(browser: Any, link: str, scheme: str = "light", size: dict[str, int] = DESKTOP) -> Iterator[Any]:
+    """A page in a browser context of its own; an error of a script, or of the policy, fails the test."""
+    context = browser.new_context(
+        color_scheme=scheme, viewport=size, permissions=["clipboard-read", "clipboard-write"], locale="en-GB"
+    )
+    context.set_default_timeout(SECONDS)
+    problems: list[str] = []
+    asked: list[str] = []
+    context.on("page", lambda page: watch(page, problems))
+    context.on("request", lambda request: asked.append(request.url))
+    page = context.new_page()
+    page.goto(link)
+    try:
+        yield page
+    except BaseException:
+        picture(page, "when-it-failed")
+        raise
+    finally:
+        context.close()
+    assert problems == []
+    host = re.match(r"http://[^/]+/", link)
+    assert host is not None
+    assert [url for url in asked if not url.startswith((host[0], "data:"))] == []
+
+
+def watch(page: Any, problems: list[str]) -> None:
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda line: problems.append(line.text) if is_problem(line) else None)
+
+
+def is_problem(line: Any) -> bool:
+    """Whether a line on the console is a defect of the page; a lost connection is not."""
+    return bool(line.type == "error") and "WebSocket connection" not in line.text
+
+
+def picture(page: Any, name: str) -> None:
+    directory = os.environ.get("CHATBOT_PLAYGROUND_PICTURES")
+    if directory:
+        page.wait_for_timeout(300)
+        page.screenshot(path=Path(directory) / f"{name}.png")
+
+
+def begin(page: Any, name: str = "Ann") -> None:
+    """Enter as the first person, and wait for the thread with the bots."""
+    page.get_by_label("Your name").fill(name)
+    page.get_by_role("button", name="Start a thread").click()
+    page.get_by_role("heading", name=f"{name} and the bots").wait_for()
+
+
+def say(page: Any, text: str) -> None:
+    page.get_by_role("textbox", name="Message").fill(text)
+    page.keyboard.press("Enter")
+
+
+def said(page: Any, text: str) -> Any:
+    return page.locator(".message .text", has_text=text).last
+
+
+def until(page: Any, condition: str) -> None:
+    """Wait for a condition. The page's policy forbids playwright's own function for it, which evaluates text."""
+    for _ in range(SECONDS // 50):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"this has not come: {condition}")
+
+
+def story_of(page: Any, text: str) -> Any:
+    """Open the story of a message, and return the inspector."""
+    said(page, text).click()
+    page.get_by_role("tab", name="Story").click()
+    return page.get_by_role("complementary", name="Inspector")
+
+
+def test_a_person_talks_to_bots_and_sees_the_story_of_a_message(daemon: Daemon, browser: Any) -> None:
+    link = daemon.start()
+    with page_of(browser, link) as page:
+        page.get_by_label("Your name").wait_for()
+        picture(page, "welcome")
+        assert "token" not in page.url
+        begin(page)
+        picture(page, "empty")
+        say(page, "/roll 2 20")
+        said(page, "2d20, roll 1").wait_for()
+        say(page, "/roll 3")
+        said(page, "3d6, roll 2").wait_for()
+
+        inspector = story_of(page, "/roll 3")
+        inspector.get_by_text("Ran").first.wait_for()
+        dice = inspector.locator(".story", has_text="Dice")
+        dice.get_by_text("Read receipt sent").wait_for()
+        dice.get_by_text("Sent", exact=True).wait_for()
+        text = dice.inner_text()
+        picture(page, "story")
+        assert re.search(r"playbots/dice\.py:\d+", text)
+        assert re.search(r"dice\s+3", text), "the arguments of the handler"
+        assert '"count": 1' in text, "the state before"
+        assert '"count": 2' in text, "the state after"
+        assert "Found by a poll" in text
+        assert "send_message" in text
+        assert "other handlers did not match" in text
+        dice.locator(".others summary").click()
+        others = dice.locator(".others").inner_text()
+        assert "the message does not begin with /hello" in others
+        assert "not tried: playbots.dice.roll came first" in others
+        clerk = inspector.locator(".story", has_text="Clerk").inner_text()
+        assert "no handler" in clerk
+
+
+def test_a_failure_shows_its_traceback_and_its_dead_letter_can_be_retried(daemon: Daemon, browser: Any) -> None:
+    link = daemon.start()
+    with page_of(browser, link) as page:
+        begin(page)
+        say(page, "/boom")
+        page.locator(".message .bad").wait_for()
+        inspector = story_of(page, "/boom")
+        inspector.get_by_text("this handler fails").first.wait_for()
+        inspector.locator("summary", has_text="Traceback").click()
+        assert "raise ValueError" in inspector.inner_text()
+        picture(page, "failure")
+        (daemon.directory / "repaired").touch()
+        page.get_by_role("tab", name="Bots").click()
+        inspector.get_by_role("button", name="Retry").wait_for()
+        picture(page, "bots")
+        inspector.get_by_role("button", name="Retry").click()
+        said(page, "It works again.").wait_for()
+        inspector.get_by_role("heading", name="Dead letters").wait_for(state="detached")
+
+
+def test_several_people_talk_in_windows_of_their_own(daemon: Daemon, browser: Any) -> None:
+    link = daemon.start()
+    with page_of(browser, link) as page:
+        begin(page)
+        page.get_by_label("You are").select_option("New person…")
+        page.get_by_role("textbox", name="Name").fill("Ben")
+        page.get_by_role("button", name="Create and switch").click()
+        page.get_by_text("Ben is not in this thread").wait_for()
+        page.get_by_role("button", name=re.compile("^Join")).click()
+        page.get_by_role("textbox", name="Message").wait_for()
+        with page.context.expect_page() as opened:
+            page.get_by_role("button", name="Second window").click()
+        ben = opened.value
+        ben.get_by_role("textbox", name="Message").wait_for()
+        page.get_by_label("You are").select_option("Ann")
+
+        ben.get_by_role("textbox", name="Message").press_sequentially("hello Ann")
+        page.get_by_text("Ben is typing").wait_for()
+        ben.keyboard.press("Enter")
+        said(page, "echo: hello Ann").wait_for()
+        own = ben.locator(".message", has_text="hello Ann").first
+        own.get_by_text(re.compile("read by.*Dice")).wait_for()
+
+        own.click()
+        ben.get_by_role("tab", name="Details").click()
+        panel = ben.get_by_role("tabpanel")
+        for fact in ("Id", "Version", "Sequence"):
+            panel.get_by_text(fact, exact=True).wait_for()
+        panel.get_by_role("button", name="Edit").click()
+        panel.get_by_label("Text").fill("hello everybody")
+        panel.get_by_role("button", name="Save").click()
+        page.get_by_text("edited", exact=True).wait_for()
+        panel.get_by_role("button", name="Delete").click()
+        page.locator(".gone").wait_for()
+
+        page.get_by_role("button", name="Rename").click()
+        page.get_by_role("textbox", name="Topic").fill("A new topic")
+        page.keyboard.press("Enter")
+        ben.get_by_role("heading", name="A new topic").wait_for()
+        page.get_by_role("button", name="4 participants").click()
+        page.get_by_role("button", name="Remove Clerk").click()
+        page.get_by_role("dialog").get_by_role("button", name="Add").click()
+        page.get_by_role("button", name="Remove Clerk").wait_for()
+        picture(page, "participants")
+        page.keyboard.press("Escape")
+        ben.get_by_text("Ann added Clerk").wait_for()
+
+
+def test_metadata_and_html_are_sent_as_the_service_takes_them(daemon: Daemon, browser: Any) -> None:
+    link = daemon.start()
+    with page_of(browser, link) as page:
+        begin(page)
+        page.get_by_label("Type").select_option("html")
+        page.get_by_role("button", name="Metadata").click()
+        page.get_by_label("Metadata, name=value a line").fill("order = 7")
+        say(page, "<b>bold</b> words")
+        message = said(page, "bold words")
+        assert message.locator("b").inner_text() == "bold"
+        message.click()
+        page.get_by_role("tab", name="Details").click()
+        panel = page.get_by_role("tabpanel")
+        panel.get_by_text("order", exact=True).wait_for()
+        assert "html" in panel.inner_text()
+
+
+def test_hostile_names_html_and_scripts_do_nothing(daemon: Daemon, browser: Any) -> None:
+    link = daemon.start()
+    attack = (
+        "<script>window.hit=1</script><img src=x onerror='window.hit=1'><svg onload='window.hit=1'></svg>"
+        "<a href='javascript:window.hit=1'>click</a><style>*{display:none}</style>"
+        "<iframe src='http://192.0.2.1/'></iframe><form action='http://192.0.2.1/'><button>go</button></form>"
+        "<div class='top' style='position:fixed;inset:0'>cover</div>"
+    )
+    with page_of(browser, link) as page:
+        begin(page, "<img src=x onerror=window.hit=1>")
+        say(page, attack)
+        said(page, "<script>window.hit=1</script>").wait_for()
+        page.get_by_label("Type").select_option("html")
+        say(page, attack)
+        said(page, "cover").wait_for()
+        shown = page.locator(".text.html").first.inner_html()
+        said(page, "click").get_by_text("click").click()
+        assert page.evaluate("window.hit") is None
+        for forbidden in ("script", "img", "svg", "style", "iframe", "form", "javascript", "class"):
+            assert forbidden not in shown
+
+
+def test_long_names_and_right_to_left_text_keep_their_place(daemon: Daemon, browser: Any) -> None:
+    link = daemon.start()
+    name = "Maximiliane-Friederike von und zu Hohenlohe-Waldenburg-Schillingsfürst " * 2
+    with page_of(browser, link) as page:
+        begin(page, name.strip())
+        say(page, "שלום לכולם, מה שלומכם היום?")
+        say(page, "مرحبا بالعالم " * 12)
+        say(page, "x" * 400)
+        said(page, "echo: xxx").wait_for()
+        story_of(page, "שלום").get_by_text("Ran").first.wait_for()
+        picture(page, "long")
+        assert page.evaluate("document.documentElement.scrollWidth") <= DESKTOP["width"]
+
+
+def test_an_hour_passes_for_bots_and_service_at_once(daemon: Daemon, browser: Any) -> None:
+    link = daemon.start()
+    with page_of(browser, link) as page:
+        begin(page)
+        say(page, "/remind")
+        said(page, "I will.").wait_for()
+        page.get_by_role("tab", name="Bots").click()
+        page.get_by_role("heading", name="Timers").wait_for()
+        page.get_by_role("tab", name="Tools").click()
+        page.get_by_role("button", name="1 hour").click()
+        said(page, "An hour has passed.").wait_for()
+        page.get_by_text("Clock +1 h").wait_for()
+        say(page, "still there")
+        said(page, "echo: still there").wait_for()
+        picture(page, "tools")
+
+
+def test_faults_strike_the_bots_and_the_story_shows_them(daemon: Daemon, browser: Any) -> None:
+    link = daemon.start()
+    with page_of(browser, link) as page:
+        begin(page)
+        say(page, "first")
+        said(page, "echo: first").wait_for()
+        page.get_by_role("tab", name="Tools").click()
+        page.get_by_role("button", name="Lose the answer").click()
+        page.get_by_role("button", name="2 faults").wait_for()
+        say(page, "second")
+        said(page, "echo: second").wait_for()
+        inspector = story_of(page, "second")
+        inspector.get_by_text("outcome_unknown").first.wait_for()
+        inspector.get_by_text("Found in the thread: it was sent").wait_for()
+        picture(page, "fault")
+        assert page.locator(".message .text", has_text="echo: second").count() == 1
+        page.get_by_role("tab", name="Tools").click()
+        page.get_by_role("button", name="End all faults").click()
+        page.get_by_role("button", name="2 faults").wait_for(state="detached")
+        page.get_by_label("Any fault").fill("nonsense")
+        page.get_by_role("button", name="Add", exact=True).click()
+        page.get_by_role("alert").get_by_text("write OPERATION:KIND").wait_for()
+        page.get_by_text("Quirks", exact=True).click()
+        page.locator(".quirk", has_text="exactly at startTime").first.get_by_role("combobox").select_option("exclusive")
+        page.reload()
+        page.get_by_role("tab", name="Tools").click()
+        page.get_by_text("Quirks", exact=True).click()
+        quirk = page.locator(".quirk", has_text="exactly at startTime").first
+        assert quirk.get_by_role("combobox").input_value() == "exclusive"
+
+
+def test_a_restarted_bot_goes_on_from_what_is_stored(daemon: Daemon, browser: Any) -> None:
+    link = daemon.start()
+    with page_of(browser, link) as page:
+        begin(page)
+        say(page, "/hello")
+        said(page, "What is your name?").wait_for()
+        page.get_by_role("tab", name="Bots").click()
+        dice = page.locator(".card", has_text="Dice")
+        dice.get_by_role("heading", name="Dialogs that wait").wait_for()
+        dice.get_by_role("button", name="Restart").click()
+        page.get_by_role("alert").get_by_text("Restarted").wait_for()
+        say(page, "Ann")
+        said(page, "Hi Ann!").wait_for()
+
+
+def test_a_conversation_is_copied_as_a_test_that_passes(daemon: Daemon, browser: Any) -> None:
+    link = daemon.start()
+    with page_of(browser, link) as page:
+        begin(page)
+        say(page, "/roll 2 20")
+        said(page, "2d20, roll 1").wait_for()
+        page.get_by_role("tab", name="Tools").click()
+        tests = {}
+        for form in ("pytest", ".chat file"):
+            page.get_by_role("button", name=form).click()
+            page.get_by_text("Copied as a test.").wait_for()
+            starts = "import pytest" if form == "pytest" else "compare: replies"
+            until(page, f"document.querySelector('textarea[aria-label=Test]')?.value.includes({starts!r})")
+            tests[form] = page.evaluate("navigator.clipboard.readText()")
+    daemon.stop()
+    (daemon.directory / "test_copied.py").write_text(tests["pytest"])
+    (daemon.directory / "copied.chat").write_text(tests[".chat file"])
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_copied.py", "copied.chat"]
+    (daemon.directory / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\npythonpath = .\n")
+    done = subprocess.run(command, cwd=daemon.directory, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
+
+
+def test_the_page_connects_again_after_the_daemon_was_killed(daemon: Daemon, browser: Any) -> None:
+    link = daemon.start()
+    with page_of(browser, link) as page:
+        begin(page)
+        say(page, "before")
+        said(page, "echo: before").wait_for()
+        daemon.kill()
+        page.get_by_text("Connecting again").wait_for()
+        assert daemon.start() == link
+        page.get_by_text("Connecting again").wait_for(state="detached")
+        said(page, "echo: before").wait_for()
+        say(page, "after")
+        said(page, "echo: after").wait_for()
+        page.reload()
+        said(page, "echo: after").wait_for()
+    daemon.stop()
+    token = link.partition("#token=")[2]
+    logged = "\n".join(line for line in daemon.output.splitlines() if "#token=" not in line)
+    assert token not in logged
+    assert "playground.served" in logged
+
+
+def test_everything_works_by_the_keyboard_alone(daemon: Daemon, browser: Any) -> None:
+    link = daemon.start()
+    with page_of(browser, link) as page:
+        page.get_by_label("Your name").focus()
+        page.keyboard.type("Ann")
+        page.keyboard.press("Enter")
+        field = page.get_by_role("textbox", name="Message")
+        field.wait_for()
+        tab_to(page, "document.activeElement.getAttribute('aria-label') === 'Message'")
+        page.keyboard.type("/roll 1")
+        page.keyboard.press("Enter")
+        said(page, "1d6, roll 1").wait_for()
+        tab_to(page, "document.activeElement.classList.contains('virtual')", "Shift+Tab")
+        page.keyboard.press("End")
+        page.keyboard.press("ArrowUp")
+        until(
+            page, "document.activeElement.matches('[data-row]') && document.activeElement.innerText.includes('/roll 1')"
+        )
+        page.keyboard.press("Enter")
+        page.locator(".story", has_text="Dice").get_by_text("Ran").wait_for()
+        tab_to(page, "document.activeElement.role === 'tab'")
+        page.keyboard.press("ArrowRight")
+        until(page, "document.activeElement.id === 'tab-details'")
+        page.get_by_role("tabpanel").get_by_text("Version").wait_for()
+
+
+def tab_to(page: Any, condition: str, key: str = "Tab") -> None:
+    for _ in range(60):
+        if page.evaluate(condition):
+            return
+        page.keyboard.press(key)
+    pytest.fail(f"{key} does not lead to {condition}")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_the_page_is_accessible(daemon: Daemon, browser: Any, size: dict[str, int], scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+    link = daemon.start()
+    found: list[str] = []
+    kind = "phone" if size is PHONE else "desktop"
+
+    with page_of(browser, link, scheme, size) as page:
+
+        def check(place: str) -> None:
+            picture(page, f"{place}-{kind}-{scheme}")
+            violations = axe.run(page, options=options).response["violations"]
+            found.extend(f"{place}: {one['id']} {one['nodes'][0]['html'][:150]}" for one in violations)
+            assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+
+        page.get_by_label("Your name").wait_for()
+        check("welcome")
+        begin(page)
+        say(page, "/boom")
+        page.locator(".message .bad").wait_for()
+        say(page, "/remind")
+        said(page, "I will.").wait_for()
+        check("conversation")
+        said(page, "/boom").click()
+        if size is PHONE:
+            page.get_by_role("button", name="Inspector").click()
+        page.get_by_role("complementary").locator("summary", has_text="Traceback").click()
+        check("story")
+        for tab in ("Details", "Bots", "Tools"):
+            page.get_by_role("tab", name=tab).click()
+            if tab == "Bots":
+                page.get_by_role("heading", name="Timers").wait_for()
+            if tab == "Tools":
+                page.get_by_role("button", name="Slow service").click()
+                page.get_by_text("Quirks", exact=True).click()
+                page.get_by_role("button", name="End all faults").wait_for()
+            check(tab.lower())
+        if size is PHONE:
+            page.get_by_role("button", name="Threads").click()
+        page.get_by_role("button", name="New thread").first.click()
+        check("dialog")
+    assert found == []
+
+
+def test_long_threads_scroll_without_rendering_everything(daemon: Daemon, browser: Any) -> None:
+    link = daemon.start()
+    with page_of(browser, link) as page:
+        begin(page)
+        plant(daemon, threads=50, messages=5_000)
+        page.get_by_role("button", name=re.compile("^Planted 0 ")).click()
+        said(page, "line 4949").wait_for()
+        assert page.locator("[data-row]").count() < 100
+        frames = page.evaluate(
+            """async () => {
+                const box = document.querySelector(".virtual");
+                const times = [];
+                for (let n = 0; n < 120; n++) {
+                    const begun = performance.now();
+                    box.scrollTop -= 900;
+                    await new Promise((done) => requestAnimationFrame(done));
+                    times.push(performance.now() - begun);
+                }
+                return times.sort((a, b) => a - b);
+            }"""
+        )
+        results = {"median_ms": round(frames[60], 1), "p95_ms": round(frames[114], 1), "worst_ms": round(frames[-1], 1)}
+        directory = os.environ.get("CHATBOT_PLAYGROUND_PICTURES")
+        if directory:
+            (Path(directory) / "frames.json").write_text(json.dumps(results))
+        print(results)
+        page.locator(".virtual").focus()
+        page.keyboard.press("Home")
+        said(page, "line 0").wait_for()
+        picture(page, "many")
+        assert page.locator("[data-row]").count() < 100
+
+
+def plant(daemon: Daemon, *, threads: int, messages: int) -> None:
+    """Plant threads of others, as the seed of an emulator: one is long, the others are short."""
+    import urllib.request
+
+    facts = json.loads((daemon.directory / ".chatbot" / "run.json").read_text())
+    key = facts["connection_string"].partition("accesskey=")[2]
+    long = messages - (threads - 1)
+    document = {
+        "users": ["Bob"],
+        "threads": [
+            {
+                "topic": f"Planted {number}",
+                "creator": "Bob",
+                "messages": [
+                    {"from": "Bob", "text": f"line {line} " + "and more words " * (line % 9)}
+                    for line in range(long if number == 0 else 1)
+                ],
+            }
+            for number in range(threads)
+        ],
+    }
+    request = urllib.request.Request(
+        f"{facts['endpoint']}/emulator/seed",
+        data=json.dumps(document).encode(),
+        headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+        method="POST",
+    )
+    with urllib.request.urlopen(request) as answer:
+        assert answer.status == 200
+
+
+def test_an_emulator_without_bots_has_a_playground(browser: Any) -> None:
+    command = [sys.executable, "-m", "chatbot", "emulator", "--playground", "--json"]
+    process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        with page_of(browser, json.loads(process.stdout.readline())["playground"]) as page:
+            page.get_by_label("Your name").fill("Ann")
+            page.get_by_role("button", name="Start a thread").click()
+            say(page, "hello")
+            said(page, "hello").wait_for()
+            page.get_by_role("tab", name="Bots").click()
+            page.get_by_text("This emulator runs without bots.").wait_for()
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
+
+
+def test_without_playground_nothing_is_served(tmp_path: Path) -> None:
+    bots_in(tmp_path)
+    daemon = Daemon(tmp_path, "--no-playground")
+    try:
+        assert daemon.start() == ""
+    finally:
+        daemon.stop()
+    assert not (tmp_path / ".chatbot" / "playground.json").exists()
+    assert "playground.served" not in daemon.output
