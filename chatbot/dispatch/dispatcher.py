@@ -220,6 +220,8 @@ class Dispatcher:
                 if handler is not None:
                     found = handler.find(view)
                     if found is None:
+                        if considered is not None:
+                            considered(handler, None)
                         continue
                     match = handler.match_found(view, found)
             except BaseException as error:  # what `author_code.call` does, without a call for each handler
