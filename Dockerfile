@@ -11,7 +11,7 @@ ARG BASE=python:3.13-slim
 FROM ${BASE} AS build
 WORKDIR /source
 # The extras that the image has. The other ones: otel (traces).
-ARG EXTRAS=entra,uvloop
+ARG EXTRAS=entra,postgres,uvloop
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY pyproject.toml README.md LICENSE chatbot_acs_pytest.py ./
 COPY chatbot ./chatbot

@@ -16,6 +16,9 @@ import structlog
 from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
+from tests.support.postgres import postgres_server as postgres_server
+from tests.support.postgres import postgres_url as postgres_url
+
 pytest_plugins = ["pytester"]
 
 if sys.dont_write_bytecode:
@@ -51,6 +54,8 @@ _MAY_READ = {
     "rich/traceback.py": {"_render_stack", "__rich_console__"},
     # A schedule reads its time zone when its plugin is loaded, which tests do on the loop.
     "chatbot/conversation/schedules.py": {"__post_init__"},
+    # On the loop of the store's own thread, asyncpg looks for files of passwords whenever it connects.
+    "chatbot/stores/postgres_server.py": {"_connect"},
 }
 
 

@@ -190,12 +190,13 @@ _GROUPS: Final = {
         },
     ),
     "store": (
-        "Back up and check the file of the store.",
-        "Reads the file directly, whether the bots run or not, and never changes it.",
+        "Back up, check and copy the store.",
+        "All but `copy` read the store directly, whether the bots run or not, and never change it.",
         {
             "backup": ("backup", "Write a consistent copy of the store, also while the bots run."),
             "info": ("info", "Show the bots in a store, their users, and how many records each has."),
             "check": ("check", "Check that a store's file is sound. Exits with 69 if it is damaged."),
+            "copy": ("copy", "Copy a store to another database (sqlite:///, postgresql://) while no bots run."),
         },
     ),
 }

@@ -41,6 +41,7 @@ from chatbot.runtime.plugins import Plugins, examine_plugins
 from chatbot.runtime.run_directory import ControlDirectory, RunInfo
 from chatbot.stores import MemoryStore
 from chatbot.stores import backup as backups
+from chatbot.stores.copying import copy_in_memory
 from chatbot.stores.probe import StoreProbe
 from chatbot.stores.probe import probe_store as examine_store
 
@@ -305,19 +306,22 @@ def _incompatible(config: Config, plugins: Plugins) -> Iterator[Finding]:
     """Yield findings about stored data that the plugins cannot continue."""
     url = config.store.get_secret_value()
     found = examine_store(url, base_dir=config.directory)
-    if found.file is None or not found.exists or found.problem is not None:
+    if found.place is None or not found.exists or found.problem is not None:
         return
-    if found.file.stat().st_size > MAX_COMPARED_BYTES:
+    if found.size > MAX_COMPARED_BYTES:
         yield ok("store", f"not compared with the code: it is larger than {MAX_COMPARED_BYTES // 1024**2} MiB")
         return
     store = MemoryStore()  # a copy: the bots that run on the file are not disturbed, nor is an older one changed
     try:
-        if damage := backups.problems(found.file, is_quick=True):
+        if found.file is None:
+            store.restore(copy_in_memory(url, base_dir=config.directory))
+        elif damage := backups.problems(found.file, is_quick=True):
             yield failed(
                 "store", f"{found.file} is damaged: {damage[0]}", "restore a backup; `chatbot store check` shows all"
             )
             return
-        store.restore(backups.snapshot(found.file))
+        else:
+            store.restore(backups.snapshot(found.file))
     except StoreError as error:
         yield failed("store", str(error))
         return

@@ -192,7 +192,7 @@ def stored_identities(config: Config, found: StoreProbe) -> Sequence[BotRecord] 
     if daemon is not None:
         answer = anyio.run(ask, daemon, {"ask": "identity list"})["bots"]
         return [BotRecord(**{**record, "user": UserId(record["user"])}) for record in answer]
-    if found.file is None or not found.exists:
+    if found.place is None or not found.exists:
         return []
     store = open_between_runs(config.store.get_secret_value(), base_dir=config.directory) if found.can_be_read else None
     return None if store is None else anyio.run(_identities, store)

@@ -375,7 +375,8 @@ class Config(Settings):
         service: `emulator`, the connection string of an Azure Communication Services resource, or, to use no access
             key, a mapping with the resource's endpoint and where the bots' tokens come from.
         ca_file: a PEM file of certificate authorities to trust in addition to the system's; relative to bots.yaml.
-        store: the URL of the store; relative paths start at bots.yaml.
+        store: the URL of the store: sqlite:///FILE, postgresql://USER@HOST/DATABASE, or "memory:"; relative paths start
+            at bots.yaml.
         bots: the bots by name; logs and the store use these names.
         log: what is logged, and how.
         drain_timeout: how long a stop waits for running handlers and pending replies.

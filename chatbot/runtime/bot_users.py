@@ -17,7 +17,7 @@ from chatbot.model import UserId
 from chatbot.runtime.run_directory import ControlDirectory
 from chatbot.stores.base import Store
 from chatbot.stores.records import BotRecord
-from chatbot.stores.url import file_of
+from chatbot.stores.url import is_in_memory
 from chatbot.stores.writes import RenameBot, SaveBot
 
 FACTS: Final = "identities"
@@ -100,7 +100,7 @@ def lost_identities(
         stored: the identities in the store. A store in memory is always empty after a restart: nothing is lost there.
         noted: from `noted_users`.
     """
-    if file_of(config.store.get_secret_value(), base_dir=config.directory) is None:
+    if is_in_memory(config.store.get_secret_value()):
         return []
     records = {record.name: record for record in stored if record.resource == resource}
     taken = {bot.user for bot in config.bots.values()} | {

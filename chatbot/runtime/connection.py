@@ -17,6 +17,7 @@ from chatbot.service.acs import AcsResource
 from chatbot.service.credentials import StaticToken, TokenSource
 from chatbot.service.endpoint import ConnectionString, check_endpoint
 from chatbot.service.entra import Entra
+from chatbot.service.policies import Permit
 from chatbot.stores.base import Store
 from chatbot.stores.records import BotRecord
 
@@ -125,11 +126,12 @@ class Connection:
         """The authorities to trust besides the system's; the daemon's own emulator is reached by plain http."""
         return self.ca_file if self.endpoint.startswith("https:") else None
 
-    def open(self, transport: Any = None) -> AcsResource:
+    def open(self, transport: Any = None, permit: Permit | None = None) -> AcsResource:
         """Return the resource, to be used as a context manager.
 
         Args:
             transport: sends all requests instead of a connection pool; it is not closed by the resource.
+            permit: awaited before each request to the chat service.
         """
         return AcsResource(
             self.endpoint,
@@ -137,6 +139,7 @@ class Connection:
             entra=self.entra,
             ca_file=self.trusted_file,
             transport=transport,
+            permit=permit,
         )
 
     def tokens(self, resource: AcsResource, user: UserId, bot: BotConfig | None = None) -> TokenSource:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -35,7 +36,7 @@ from chatbot.runtime.systemd import SystemdNotifier
 from chatbot.runtime.watchdog import HEARTBEAT_SECONDS, LoopWatchdog
 from chatbot.runtime.webhook import webhook_served
 from chatbot.stores import open_store
-from chatbot.stores.base import EndableStore, Store
+from chatbot.stores.base import EndableStore, OwnedStore, Store
 from chatbot.worker_threads import run_in_thread
 
 if TYPE_CHECKING:
@@ -154,7 +155,8 @@ class Daemon:
             self._sandbox = None  # people's words reach nobody there
         store = open_store(config.store.get_secret_value(), base_dir=config.directory)
         self._forced_exit.drain_seconds = config.drain_timeout.total_seconds
-        async with store, self._marking_clean_stop(store), connection.open() as resource:
+        permit = partial(_held, store) if isinstance(store, OwnedStore) else None
+        async with store, self._marking_clean_stop(store), _owning(store), connection.open(permit=permit) as resource:
             self._prepare_forced_exit(store)
             runtime = Runtime(
                 config=config,
@@ -349,6 +351,38 @@ class Daemon:
             group.start_soon(give_up, group.cancel_scope)
             yield
             group.cancel_scope.cancel()
+
+
+async def _held(store: OwnedStore) -> None:
+    """Wait until the store is ours: until then, another process may act for the bots."""
+    while not store.is_held:  # noqa: ASYNC110 time takes it away, too, which sets no event
+        await anyio.sleep(0.05)
+
+
+@asynccontextmanager
+async def _owning(store: Store) -> AsyncIterator[None]:
+    """Cancel the block at once if the store is lost to another process.
+
+    Raises:
+        StoreError: it was.
+    """
+    if not isinstance(store, OwnedStore):
+        yield
+        return
+    problem: StoreError | None = None
+
+    async def watch(scope: anyio.CancelScope) -> None:
+        nonlocal problem
+        problem = await store.lost()
+        structlog.get_logger().error("store.lost", reason=str(problem))
+        scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch, group.cancel_scope)
+        yield
+        group.cancel_scope.cancel()
+    if problem is not None:
+        raise problem
 
 
 async def _log_degraded(status_monitor: StatusMonitor) -> None:

@@ -31,7 +31,7 @@ from chatbot.service.credentials import RenewingTokens, TokenSource
 from chatbot.service.endpoint import ConnectionString, check_access_key, check_endpoint
 from chatbot.service.entra import Entra, EntraCredential
 from chatbot.service.identities import Identities
-from chatbot.service.policies import ChatPolicy, Timeouts
+from chatbot.service.policies import ChatPolicy, Permit, Timeouts
 from chatbot.service.raw_requests import RawRequests
 from chatbot.service.token_endpoint import TokenEndpoint
 from chatbot.service.transport import open_transport, proxy_for
@@ -54,6 +54,7 @@ class AcsResource:
         transport: sends all requests instead of a connection pool; the resource does not close it.
         timeouts: the time limits of a call.
         clock: returns epoch seconds.
+        permit: awaited before each request to the chat service.
 
     Raises:
         ConfigError: endpoint or key cannot be used; the message does not show the key.
@@ -69,7 +70,9 @@ class AcsResource:
         transport: AsyncHttpTransport[Any, Any] | None = None,
         timeouts: Timeouts = _DEFAULT_TIMEOUTS,
         clock: Callable[[], float] = time.time,
+        permit: Permit | None = None,
     ) -> None:
+        self._permit = permit
         self._endpoint = check_endpoint(endpoint)
         self._key = AzureKeyCredential(check_access_key(access_key)) if access_key is not None else None
         self._entra = entra
@@ -235,6 +238,7 @@ class AcsResource:
             timeouts=self._timeouts,
             proxy=self._proxy,
             clock=self._clock,
+            permit=self._permit,
         )
         pipeline = AsyncPipeline[HttpRequest, AsyncHttpResponse](self._open_transport(), [policy])
         return AcsChatService(user, self._endpoint, tokens, pipeline)

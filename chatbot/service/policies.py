@@ -12,7 +12,7 @@ values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -33,6 +33,9 @@ from chatbot.service.credentials import TokenSource
 from chatbot.service.wire import read_http_date
 
 _log = structlog.get_logger(__name__)
+
+Permit = Callable[[], Awaitable[None]]
+"""Returns as soon as this process may act for its bots; while it waits, nothing is requested."""
 
 ANY_THREAD: Final = "ANY-THREAD"
 """The placeholder for the thread id in the SDK's addresses; it is replaced with the `Answer`'s thread."""
@@ -95,6 +98,7 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
         timeouts: the time limits of a call.
         proxy: the address of the proxy, if any.
         clock: returns epoch seconds.
+        permit: awaited before each request; it returns as soon as this process may act for its bots.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
         timeouts: Timeouts,
         proxy: str | None,
         clock: Callable[[], float],
+        permit: Permit | None = None,
     ) -> None:
         super().__init__()
         self._endpoint = f"{endpoint}/"
@@ -114,6 +119,7 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
         self._user_agent = user_agent
         self._options = timeouts.options(proxy)
         self._clock = clock
+        self._permit = permit
         ours = str(uuid4())[:24]
         self._request_ids = (f"{ours}{number:012x}" for number in count())
 
@@ -160,6 +166,8 @@ class ChatPolicy(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
         self, request: PipelineRequest[HttpRequest], token: str, answer: Answer
     ) -> PipelineResponse[HttpRequest, AsyncHttpResponse]:
         request.http_request.headers["Authorization"] = f"Bearer {token}"
+        if self._permit is not None:  # last: the request may have waited for a token
+            await self._permit()
         try:
             return await self.next.send(request)
         except (AzureError, TimeoutError, OSError) as error:

@@ -19,7 +19,7 @@ from chatbot.stores.schema import APPLICATION_ID
 from chatbot.stores.sqlite_file import StoreLock
 
 _BUSY_SECONDS: Final = 10.0
-_COUNTED: Final = {
+COUNTED: Final = {
     "threads": "SELECT count(*) FROM thread WHERE owner = ? AND is_left = 0",
     "outbox": "SELECT count(*) FROM outbox WHERE owner = ?",
     "states": "SELECT count(*) FROM state WHERE owner = ?",
@@ -153,8 +153,8 @@ def problems(file: Path, *, is_quick: bool = False) -> list[str]:
 def _counts(connection: sqlite3.Connection, user: str) -> dict[str, int]:
     row = connection.execute("SELECT key FROM owner WHERE user_id = ?", (user,)).fetchone()
     if row is None:
-        return dict.fromkeys(_COUNTED, 0)
-    return {name: int(connection.execute(query, row).fetchone()[0]) for name, query in _COUNTED.items()}
+        return dict.fromkeys(COUNTED, 0)
+    return {name: int(connection.execute(query, row).fetchone()[0]) for name, query in COUNTED.items()}
 
 
 @contextmanager

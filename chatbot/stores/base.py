@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from chatbot.actions import ActionKey
+from chatbot.errors import StoreError
 from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.stores.records import (
     Attempt,
@@ -155,4 +156,18 @@ class EndableStore(Protocol):
 
     def finish(self, seconds: float) -> None:
         """Block until everything that was queued is durable, or the time has passed."""
+        ...
+
+
+@runtime_checkable
+class OwnedStore(Protocol):
+    """A store on a server, which decides who owns it, and can give it to another process."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether no other process can own the store now; while it is false, nothing may be polled or sent."""
+        ...
+
+    async def lost(self) -> StoreError:
+        """Wait until the store is lost for good, and return why: this process must end without another write."""
         ...

@@ -116,7 +116,7 @@ class MemoryStore(SqlStore):
         plan = queries.forget(UserId(codec.text(user, "user")))
         return self._transact(partial(run, plan=plan))
 
-    async def _read(self, plan: Plan[T]) -> T:
+    async def _read(self, plan: Plan[T], *, is_single: bool = True) -> T:
         await self._check_open()
         return run(self._database(), plan)
 

@@ -14,7 +14,7 @@ from typing import Final
 from chatbot.errors import StoreError, StoreInUse
 from chatbot.stores.schema import APPLICATION_ID, MIGRATIONS
 from chatbot.stores.sqlite_file import StoreLock, hard_linked
-from chatbot.stores.url import file_of, open_store
+from chatbot.stores.url import file_of, open_store, server_of
 
 NEEDED_BYTES: Final = 100 * 1024 * 1024
 """How much of a disk should be free: the write-ahead log grows to 64 MB before it is worked into the file."""
@@ -37,6 +37,9 @@ class StoreProbe:
         in_use: which process has it open; None if none has.
         free_bytes: free space of its disk; None if unknown.
         problem: why it cannot be used, and the remedy; None if it can.
+        size: its size in bytes, without the write-ahead log.
+        server: the server and database, for a store on PostgreSQL.
+        is_verified: the server of the store proves who it is, or is this machine.
     """
 
     file: Path | None = None
@@ -47,6 +50,14 @@ class StoreProbe:
     in_use: str | None = None
     free_bytes: int | None = None
     problem: str | None = None
+    size: int = 0
+    server: str | None = None
+    is_verified: bool = True
+
+    @property
+    def place(self) -> str | None:
+        """The file, or the server and database; None for a store in memory."""
+        return self.server or (None if self.file is None else str(self.file))
 
     @property
     def is_outdated(self) -> bool:
@@ -71,6 +82,12 @@ def probe_store(url: str, *, base_dir: Path) -> StoreProbe:
         ConfigError: the URL is not supported.
     """
     open_store(url, base_dir=base_dir)  # raises for an invalid URL; opens nothing
+    server = server_of(url, base_dir=base_dir)
+    if server is not None:
+        # imported here, so that commands on SQLite do not load it
+        from chatbot.stores.postgres_reading import probe
+
+        return StoreProbe(server=str(server), is_verified=server.is_verified, **probe(server))
     named = file_of(url, base_dir=base_dir)
     if named is None:
         return StoreProbe()
@@ -92,6 +109,7 @@ def _probe_file(file: Path) -> StoreProbe:
         owner=None if owner is None or owner == os.geteuid() else owner,
         is_open_to_others=exists and os.name == "posix" and bool(file.stat().st_mode & 0o077),
         in_use=_holder(file) if exists else None,
+        size=file.stat().st_size if exists else 0,
         free_bytes=shutil.disk_usage(file.parent).free if file.parent.is_dir() else None,
         problem=_unusable(file) or problem,
     )

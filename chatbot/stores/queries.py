@@ -417,8 +417,12 @@ class SqlStore(ABC):
         return self._last.was_stopping
 
     @abstractmethod
-    async def _read(self, plan: Plan[T]) -> T:
+    async def _read(self, plan: Plan[T], *, is_single: bool = True) -> T:
         """Run a plan that only reads, within one transaction.
+
+        Args:
+            plan: the plan.
+            is_single: it has one statement, which sees one state of the database even without a transaction.
 
         Raises:
             StateError: the store is not open.
@@ -439,7 +443,7 @@ class SqlStore(ABC):
 
     async def threads(self, bot: UserId) -> Sequence[ThreadRecord]:
         """See `Store.threads`."""
-        return await self._read(threads(bot))
+        return await self._read(threads(bot), is_single=False)
 
     async def pending(self, bot: UserId) -> Sequence[OutboxRow]:
         """See `Store.pending`."""
@@ -475,7 +479,7 @@ class SqlStore(ABC):
 
     async def about(self, user: UserId) -> Sequence[PersonalRecord]:
         """See `Store.about`."""
-        return await self._read(about(UserId(codec.text(user, "user"))))
+        return await self._read(about(UserId(codec.text(user, "user"))), is_single=False)
 
     async def dialogs(self, bot: UserId) -> Sequence[DialogRecord]:
         """See `Store.dialogs`."""

@@ -1,4 +1,9 @@
-"""Schema and migrations of the SQLite store. Only append to `MIGRATIONS`: existing files have run its entries."""
+"""Schema and migrations of all stores. Only append to `MIGRATIONS`: existing stores have run its entries.
+
+The texts are SQLite's; `postgres_dialect` translates them. An entry expands: it adds tables, or columns that are
+nullable or have a default, which the release before it does not read. A later release fills and uses them. What no
+supported release uses is removed (contracted) last, in an entry of its own.
+"""
 
 from __future__ import annotations
 

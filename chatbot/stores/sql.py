@@ -2,10 +2,10 @@
 
 Statements and plans know no driver. A plan yields statements and receives the rows of each, so that the same plan runs
 over a blocking connection (SQLite, by `run` and `execute` below) and over an asynchronous one. Placeholders are `?`,
-numbered by their order. Everything that only one database understands stands in this file, in `schema` (the tables) or
-in the module that opens the connection (PRAGMAs):
+numbered by their order. The texts are SQLite's; `postgres_dialect` translates them. What differs stands there, in this
+file, in `schema` (the tables) or in the module that opens the connection (PRAGMAs):
 
-* `MADE`: `json_each` is SQLite's. PostgreSQL: `= ANY(...)`, or `json_array_elements_text`.
+* `JSON_LIST` and `NEXT_POSITION` have another text in PostgreSQL.
 * `LIKE ... ESCAPE '!'` ignores the case of ASCII letters in SQLite only. It only selects candidates for erasure; the
   plans compare again, exactly.
 * `outbox.position` and the `key` columns are SQLite's rowids: the database numbers them. PostgreSQL: identity columns.
@@ -25,9 +25,15 @@ T = TypeVar("T")
 
 Value: TypeAlias = str | int | None
 
-MADE: Final = """
+JSON_LIST: Final = "SELECT value FROM json_each(?)"
+"""The values of a JSON list."""
+
+NEXT_POSITION: Final = "(SELECT MAX(position) + 1 FROM outbox)"
+"""A position behind all others. In PostgreSQL, it would collide with the one that the identity column gives next."""
+
+MADE: Final = f"""
     SELECT DISTINCT message FROM outbox
-    WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND message IN (SELECT value FROM json_each(?))"""
+    WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND message IN ({JSON_LIST})"""  # noqa: S608
 """The messages of a JSON list that a bot's actions made."""
 
 

@@ -129,7 +129,7 @@ class SqliteStore(SqlStore):
             raise rows.not_open()
         return self._writer
 
-    async def _read(self, plan: Plan[T]) -> T:
+    async def _read(self, plan: Plan[T], *, is_single: bool = True) -> T:
         if self._readers is None:
             raise rows.not_open()
         return await self._readers.run(plan)

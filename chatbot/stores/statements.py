@@ -20,7 +20,7 @@ from chatbot.stores.rows import (
     encode_state_key,
     encode_timer,
 )
-from chatbot.stores.sql import Statement, Value
+from chatbot.stores.sql import NEXT_POSITION, Statement, Value
 from chatbot.stores.writes import (
     BeginAttempt,
     ConversationWrite,
@@ -147,11 +147,11 @@ REPLACE_ROW_MESSAGE: Final = """
     UPDATE outbox SET message = ?
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND key = ? AND status = 'done'"""
 
-RETRY_ROW: Final = """
+RETRY_ROW: Final = f"""
     UPDATE outbox
     SET status = 'pending', reason = NULL, created_ms = COALESCE(CAST(? AS BIGINT), created_ms),
-        position = (SELECT MAX(position) + 1 FROM outbox)
-    WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND key = ? AND status = 'failed'"""
+        position = {NEXT_POSITION}
+    WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND key = ? AND status = 'failed'"""  # noqa: S608
 
 SAVE_DEAD_LETTER: Final = """
     INSERT INTO dead_letter (owner, id, event, handler, error, attempts, died_ms, is_revived, caused_by)
@@ -370,6 +370,49 @@ PRUNE_CONVERSATIONS: Final = (
     WHERE owner = (SELECT key FROM owner WHERE user_id = ?) AND changed_ms < ? AND is_waiting = 0""",
 )
 """Further deletions of a prune; each takes the bot and the time."""
+
+
+TEXTS: Final = (
+    SAVE_BOT,
+    DROP_BOT,
+    RENAME_BOT,
+    RETIRE_BOTS,
+    KEEP_BOT,
+    PAUSE_BOT,
+    RESUME_BOT,
+    SAVE_OWNER,
+    SAVE_THREAD,
+    FORGET_SEEN,
+    MOVE_HORIZON,
+    MARK_SEEN,
+    MOVE_BASE,
+    FORGET_SETTLED,
+    LEAVE_THREAD,
+    ENTER_THREAD,
+    MARK_JOINED,
+    MARK_RECEIPT_DUE,
+    SETTLE_RECEIPT,
+    ENQUEUE,
+    SETTLE_ROW,
+    REPLACE_ROW_MESSAGE,
+    RETRY_ROW,
+    SAVE_DEAD_LETTER,
+    REQUEST_RETRY,
+    DROP_DEAD_LETTER,
+    BEGIN_ATTEMPT,
+    END_ATTEMPT,
+    PRUNE,
+    BEGIN_STATE,
+    CHANGE_STATE,
+    END_STATE,
+    SAVE_DIALOG,
+    DROP_DIALOG,
+    SET_TIMER,
+    DROP_TIMER,
+    SAVE_RESULT,
+    *PRUNE_CONVERSATIONS,
+)
+"""All texts of this module: a database may prepare them together."""
 
 
 def conversation_statements(bot: str, write: ConversationWrite) -> Iterator[Statement]:

@@ -8,9 +8,10 @@ from typing import Final
 from chatbot.errors import ConfigError
 from chatbot.stores.base import Store
 from chatbot.stores.memory import MemoryStore
+from chatbot.stores.postgres_url import SCHEMES, PostgresUrl
 from chatbot.stores.sqlite import SqliteStore
 
-FORMS: Final = 'sqlite:///FILE or "memory:"'
+FORMS: Final = 'sqlite:///FILE, postgresql://USER@HOST/DATABASE or "memory:"'
 """The supported URL forms, for error messages."""
 
 
@@ -19,7 +20,8 @@ def open_store(url: str, *, base_dir: Path) -> Store:
 
     Args:
         url: `memory:`, or `sqlite:///` and a path: `sqlite:///chatbot.db` is relative to `base_dir`;
-            `sqlite:////var/lib/chatbot.db` and `sqlite:///C:/chatbot.db` are absolute.
+            `sqlite:////var/lib/chatbot.db` and `sqlite:///C:/chatbot.db` are absolute. `postgresql://` is described
+            in `PostgresUrl`.
         base_dir: the base of relative paths: the directory of bots.yaml.
 
     Raises:
@@ -31,6 +33,8 @@ def open_store(url: str, *, base_dir: Path) -> Store:
 def open_between_runs(url: str, *, base_dir: Path) -> Store | None:
     """Return the store of a URL for inspection between two runs, or None if it does not exist yet.
 
+    A store on PostgreSQL is created when it is entered, if it does not exist: only the server knows.
+
     Args:
         url: see `open_store`.
         base_dir: see there.
@@ -38,12 +42,14 @@ def open_between_runs(url: str, *, base_dir: Path) -> Store | None:
     Raises:
         ConfigError: the URL is not supported.
     """
+    if server_of(url, base_dir=base_dir) is not None:
+        return _open(url, base_dir, is_between_runs=True)
     file = file_of(url, base_dir=base_dir)
     return _open(url, base_dir, is_between_runs=True) if file is not None and file.exists() else None
 
 
 def file_of(url: str, *, base_dir: Path) -> Path | None:
-    """Return the file of a store, or None for a store in memory.
+    """Return the file of a store, or None for a store in memory or on a server.
 
     Args:
         url: see `open_store`.
@@ -56,6 +62,24 @@ def file_of(url: str, *, base_dir: Path) -> Path | None:
     return base_dir / _path(url, rest) if scheme == "sqlite" else None
 
 
+def server_of(url: str, *, base_dir: Path) -> PostgresUrl | None:
+    """Return the server and database of a store, or None for a store in memory or in a file.
+
+    Args:
+        url: see `open_store`.
+        base_dir: see there.
+
+    Raises:
+        ConfigError: the URL is not supported.
+    """
+    return PostgresUrl.parse(url, base_dir) if url.partition(":")[0] in SCHEMES else None
+
+
+def is_in_memory(url: str) -> bool:
+    """Return whether a store ends with its process."""
+    return url.partition(":")[0] == "memory"
+
+
 def _open(url: str, base_dir: Path, *, is_between_runs: bool) -> Store:
     scheme, colon, rest = url.partition(":")
     if not colon:
@@ -65,6 +89,11 @@ def _open(url: str, base_dir: Path, *, is_between_runs: bool) -> Store:
         return _memory(rest)
     if scheme == "sqlite":
         return SqliteStore(base_dir / _path(url, rest), is_between_runs=is_between_runs)
+    if scheme in SCHEMES:
+        # imported here, so that bots on SQLite do not load it
+        from chatbot.stores.postgres import PostgresStore
+
+        return PostgresStore(url, base_dir=base_dir, is_between_runs=is_between_runs)
     # only the scheme is shown: the rest of an unsupported URL may contain a password
     problem = f"{scheme + ':…'!r} is not a supported store: expected {FORMS}"
     raise ConfigError(problem)

@@ -37,7 +37,7 @@ LONGEST_LINE: Final = 1_000_000
 BOTS_YAML: Final = """\
 version: 1
 service: {service}
-store: sqlite:///chatbot.db
+store: {store}
 drain_timeout: {drain}
 bots:
   echo:
@@ -152,6 +152,7 @@ class Daemon:
         directory: where bots.yaml, the plugin, the store and the log are.
         loop: the event loop to run on, `asyncio` or `uvloop`; by default what `chatbot run` chooses.
         port: where its status server listens, if it has one.
+        store_url: its store.
 
     Attributes:
         codes: the exit code of each process that has ended; negative is the signal that ended it.
@@ -161,6 +162,7 @@ class Daemon:
     directory: Path
     loop: str | None = None
     port: int | None = None
+    store_url: str = "sqlite:///chatbot.db"
     codes: list[int] = field(default_factory=list)
     said: Counter[str] = field(default_factory=Counter)
     _process: Process | None = None
@@ -180,6 +182,7 @@ class Daemon:
         drain: str = "10s",
         loop: str | None = None,
         has_status_server: bool = False,
+        store: str = "sqlite:///chatbot.db",
     ) -> Daemon:
         """Write what it runs: a bot with the `checkable` plugin.
 
@@ -191,17 +194,18 @@ class Daemon:
             drain: how long a stop may take.
             loop: the event loop to run on, `asyncio` or `uvloop`.
             has_status_server: whether it serves /healthz and /status.
+            store: the URL of the store.
         """
         port = _free_port() if has_status_server else None
-        text = BOTS_YAML.format(service=service, interval=interval, idle=idle, drain=drain)
+        text = BOTS_YAML.format(service=service, store=store, interval=interval, idle=idle, drain=drain)
         text += STATUS_YAML.format(port=port) if port else ""
         (directory / "bots.yaml").write_text(text)
         shutil.copy(PLUGIN, directory)
-        return cls(directory, loop, port)
+        return cls(directory, loop, port, store)
 
     @property
     def store(self) -> Path:
-        """Its store."""
+        """The file of its store."""
         return self.directory / "chatbot.db"
 
     @property

@@ -13,7 +13,7 @@ from chatbot.errors import Throttled
 from chatbot.model import Participant, ThreadId, UserId
 from chatbot.service.acs import AcsResource
 from chatbot.service.base import ChatService
-from chatbot.stores import SqliteStore
+from chatbot.stores import open_store
 from chatbot.stores.records import DeadLetter
 from tests.chaos.processes import Daemon, Service, running_service
 from tests.chaos.unlucky import revive_unlucky
@@ -105,7 +105,7 @@ class Stage:
 
     async def dead_letters(self) -> list[DeadLetter]:
         """What was given up; no daemon may run."""
-        async with SqliteStore(self.daemon.store) as store:
+        async with open_store(self.daemon.store_url, base_dir=self.daemon.directory) as store:
             return list(await store.dead_letters(self.user))
 
     async def _said(self, thread: str) -> list[Said]:
@@ -113,9 +113,9 @@ class Stage:
 
 
 @asynccontextmanager
-async def chaos(directory: Path) -> AsyncGenerator[Stage]:
+async def chaos(directory: Path, store: str = "sqlite:///chatbot.db") -> AsyncGenerator[Stage]:
     """Set the stage: the emulator runs, the daemon does not yet."""
     async with running_service() as service, service.resource() as resource, anyio.create_task_group() as group:
-        daemon = Daemon.set_up(directory, service.connection_string, interval="300ms", idle="5s")
+        daemon = Daemon.set_up(directory, service.connection_string, interval="300ms", idle="5s", store=store)
         yield Stage(service, daemon, resource, group)
         group.cancel_scope.cancel()

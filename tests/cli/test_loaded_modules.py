@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.cli.resource import PATIENCE, Azure
 
 OF_THE_EMULATOR = ("trustme", "cryptography", "nh3", "httptools", "wsproto", "chatbot.emulator")
-OF_EXTRAS = ("azure.identity", "msal", "opentelemetry")
+OF_EXTRAS = ("azure.identity", "msal", "opentelemetry", "asyncpg", "chatbot.stores.postgres")
 
 TELLING = """
 import atexit, json, os, sys

@@ -3,10 +3,12 @@
 import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 import anyio
-from hypothesis import given, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chatbot.actions import ActionKey, SendMessage
@@ -15,11 +17,14 @@ from chatbot.events import ThreadLeft
 from chatbot.model import MessageId, ThreadId, UserId
 from chatbot.stores import records, writes
 from chatbot.stores.memory import MemoryStore
+from chatbot.stores.postgres import PostgresStore
 from chatbot.stores.sqlite import SqliteStore
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 BOTS = [UserId("8:acs:bot"), UserId("8:acs:other")]
 PEOPLE = [UserId("8:acs:ann"), UserId("8:acs:bob")]
+
+_schemas = count()
 
 bots = st.sampled_from(BOTS)
 threads = st.sampled_from([ThreadId("19:a"), ThreadId("19:b")])
@@ -102,6 +107,20 @@ def test_all_stores_agree(steps):
     with tempfile.TemporaryDirectory() as directory:
         story = [(BOTS[0], BEGINNING), *steps]
         answers = [anyio.run(play, store, story) for store in (MemoryStore(), SqliteStore(Path(directory) / "bot.db"))]
+
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.postgres
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps)
+def test_postgresql_agrees(postgres_server, steps):
+    schema = f"agreeing{next(_schemas)}"
+    story = [(BOTS[0], BEGINNING), *steps]
+    postgres = PostgresStore(f"{postgres_server.url}?schema={schema}")
+
+    answers = [anyio.run(play, store, story) for store in (MemoryStore(), postgres)]
+    postgres_server.psql(f"DROP SCHEMA {schema} CASCADE")
 
     assert answers[0] == answers[1]
 

@@ -1,4 +1,4 @@
-"""State, dialogs and timers in a file and in real time: as in production."""
+"""State, dialogs and timers in a file or a database, and in real time: as in production."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from chatbot import Context, Dialog, Plugin, State, TimerFired
-from chatbot.stores import SqliteStore
+from chatbot.stores import open_store
 from chatbot.testing import chat
 
 
@@ -16,7 +18,11 @@ class Count:
     value: int = 0
 
 
-async def test_a_conversation_goes_on_from_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+async def test_a_conversation_goes_on_from_the_store(
+    database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = "sqlite:///bot.db" if database == "sqlite" else request.getfixturevalue("postgres_url")
     plugin = Plugin("disk")
     effects: list[str] = []
 
@@ -36,7 +42,7 @@ async def test_a_conversation_goes_on_from_the_file(tmp_path: Path) -> None:
         count.value.value += 1
         return f"{name} {count.value.value}"
 
-    async with chat(plugin, store=SqliteStore(tmp_path / "bot.db")) as room:
+    async with chat(plugin, store=open_store(url, base_dir=tmp_path)) as room:
         ann = room.user("Ann")
         await ann.says("/go now", "/talk")
         await room.stop()

@@ -36,7 +36,7 @@ def check_store(config: Config, found: StoreProbe, *, is_running: bool) -> Itera
         found: The probe of the store.
         is_running: Bots use the store now, so being in use is no problem.
     """
-    if found.file is None:
+    if found.place is None:
         what = "in memory: when the bots stop, everything is lost, including their users"
         yield warning("store", what, "configure a file: store: sqlite:///chatbot.db")
         return
@@ -45,7 +45,10 @@ def check_store(config: Config, found: StoreProbe, *, is_running: bool) -> Itera
     elif found.in_use is not None and not is_running:
         yield failed("store", found.in_use)
     else:
-        yield ok("store", f"{found.file}: {_described(found)}")
+        yield ok("store", f"{found.place}: {_described(found)}")
+    if not found.is_verified:
+        what = f"{found.place}: the connection does not prove which server it leads to"
+        yield warning("store", what, "use sslmode=verify-full in the URL of the store, with sslrootcert=FILE if needed")
     if found.owner is not None:
         what = f"{found.file} belongs to another user (id {found.owner})"
         yield warning("store", what, f"run this as the user of the bots: sudo -u '#{found.owner}' chatbot doctor")

@@ -22,7 +22,7 @@ from chatbot.model import ThreadId
 from chatbot.runtime.connection import Connection
 from chatbot.runtime.observe.counters import BotCounters, Counts
 from chatbot.runtime.watchdog import LoopWatchdog
-from chatbot.stores.base import Store
+from chatbot.stores.base import OwnedStore, Store
 from chatbot.stores.records import Attempt
 from chatbot.stores.writes import BeginAttempt, EndAttempt
 from chatbot.worker_threads import run_in_thread
@@ -219,6 +219,9 @@ class StatusMonitor:
             expires = self._counters[bot.name].token_expires_on
             if expires is None or expires <= now or "Unauthorized" in bot.context.ongoing.current.values():
                 reasons.append(f"{bot.name} has no valid token")
+        if isinstance(self._store, OwnedStore) and not self._store.is_held:
+            # A trial would wait until the server is back.
+            return (*reasons, "the store cannot be written: the session with its server is broken")
         try:
             await self._store.commit(self._bots[0].user, PROBE_WRITES)
         except StoreError as error:

@@ -235,7 +235,8 @@ def test_a_number_may_come_from_a_variable(folder: Path, port: str, sentence: st
     ("store", "sentence"),
     [
         ("chatbot.db", "bots.yaml:6:8: store: 'chatbot.db' is not a store URL: expected "),
-        ("postgres://bot:hunter2@host/db", "bots.yaml:6:8: store: 'postgres:…' is not a supported store: expected "),
+        ("redis://bot:hunter2@host/db", "bots.yaml:6:8: store: 'redis:…' is not a supported store: expected "),
+        ("postgres://bot:hunter2@host", "bots.yaml:6:8: store: the postgresql:// URL of the store cannot be used: it "),
     ],
 )
 def test_a_store_that_cannot_be_is_refused_without_its_password(folder: Path, store: str, sentence: str) -> None:

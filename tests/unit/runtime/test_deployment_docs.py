@@ -17,6 +17,7 @@ import yaml
 from chatbot.cli.app import app
 from chatbot.config import Config, load_config
 from chatbot.errors import ConfigError
+from chatbot.stores import open_store
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs" / "deployment"
@@ -163,6 +164,17 @@ def test_the_composed_bots_know_the_emulator_by_the_name_and_key_that_it_has() -
     assert named in bots["environment"]["ACS_CONNECTION_STRING"]
     assert services.keys() == {service["build"]["target"] for service in services.values()}
     assert all(service["read_only"] and service["cap_drop"] == ["ALL"] for service in services.values())
+
+
+def test_the_composed_bots_reach_the_postgresql_beside_them() -> None:
+    services = yaml.safe_load((ROOT / "compose.postgres.yaml").read_text())["services"]
+    given = services["postgres"]["environment"]
+    url = services["bots"]["environment"]["CHATBOT_STORE"]
+
+    expected = f"postgresql://{given['POSTGRES_USER']}:{given['POSTGRES_PASSWORD']}@postgres/{given['POSTGRES_DB']}"
+    assert url == f"{expected}?sslmode=disable"
+    open_store(url.replace("${CHATBOT_POSTGRES_PASSWORD:-only-within-compose}", "word"), base_dir=ROOT)
+    assert "store: ${CHATBOT_STORE:-" in (ROOT / "bots.yaml").read_text()
 
 
 def test_systemd_itself_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:

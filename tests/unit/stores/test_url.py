@@ -31,11 +31,11 @@ async def test_an_absolute_file_lies_where_it_says(tmp_path):
     [
         (
             "chatbot.db",
-            "'chatbot.db' is not a store URL: expected sqlite:///FILE or \"memory:\""
+            "'chatbot.db' is not a store URL: expected sqlite:///FILE, postgresql://USER@HOST/DATABASE or \"memory:\""
             " (for a file of this name: 'sqlite:///chatbot.db')",
         ),
         ("", "'' is not a store URL"),
-        ("redis://host", "'redis:…' is not a supported store: expected sqlite:///FILE or \"memory:\""),
+        ("redis://host", "'redis:…' is not a supported store: expected sqlite:///FILE, postgresql://USER@HOST/DATABASE"),
         ("sqlite:chatbot.db", "'sqlite:chatbot.db' needs three slashes and a path: sqlite:///chatbot.db, or sqlite:////absolute/chatbot.db"),
         ("sqlite://chatbot.db", "'sqlite://chatbot.db' needs three slashes"),
         ("sqlite:///", "'sqlite:///' does not name a file: expected sqlite:///FILE, without options"),
@@ -52,7 +52,7 @@ def test_other_urls_are_refused_with_what_would_be_right(url, sentence):
 
 def test_a_refusal_does_not_show_a_password():
     with pytest.raises(ConfigError) as refusal:
-        open_store("postgresql://bot:hunter2@db/chat", base_dir=Path())
+        open_store("mysql://bot:hunter2@db/chat", base_dir=Path())
 
     assert "hunter2" not in str(refusal.value)
 

@@ -1,0 +1,271 @@
+"""Connections to a PostgreSQL server: opening and checking them, and errors that say what to do.
+
+Everything here runs on the event loop of the store's thread (`LoopThread`). It is a thread of its own, so that the
+store keeps its sessions alive, and ends in order, even while the bots' event loop is blocked or has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from typing import Any, Final, TypeAlias, TypeVar
+
+from chatbot.distribution import install_command
+from chatbot.errors import ConfigError, StoreError, StoreTooNew
+from chatbot.stores import postgres_dialect as dialect
+from chatbot.stores.postgres_url import PostgresUrl
+from chatbot.stores.sql import Plan
+
+T = TypeVar("T")
+
+Connection: TypeAlias = Any
+"""A connection of asyncpg, which has no types, and is an extra that only those load who use it."""
+
+CONNECT_SECONDS: Final = 10
+"""How long opening a connection may take."""
+
+STATEMENT_SECONDS: Final = 30.0
+"""How long a statement may take."""
+
+LOCK_SECONDS: Final = 10.0
+"""How long a statement may wait for another program's locks."""
+
+SILENT_SECONDS: Final = 6.0
+"""How long a session may be silent, as an owner or within a transaction, before the server ends it."""
+
+
+class LoopThread:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop
+        self._thread = threading.Thread(target=self._run, name="chatbot-store-postgres", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._loop = asyncio.new_event_loop()
+        self._thread.start()
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine there, from a task of another event loop. If the task is cancelled, so is the coroutine."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine there, and block this thread until it is done."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def stop(self) -> None:
+        """End the loop and the thread; blocks."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            tasks = asyncio.all_tasks(self._loop)
+            for task in tasks:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            self._loop.close()
+
+
+class Server:
+    """A PostgreSQL server, and the database of a store.
+
+    Args:
+        url: where it is.
+    """
+
+    def __init__(self, url: PostgresUrl) -> None:
+        self.url = url
+        self._tls: ssl.SSLContext | None = None
+
+    async def connect(self, *, is_owner: bool = False) -> Connection:
+        """Open a connection to the server that accepts writes, and check that it is one to the server itself.
+
+        Args:
+            is_owner: the server shall end the session if it is silent.
+
+        Raises:
+            StoreError: there is none; the text gives the reason and a remedy.
+        """
+        if find_spec("asyncpg") is None:
+            msg = f"a store on PostgreSQL needs the package asyncpg: {install_command('postgres')}"
+            raise StoreError(msg)
+        try:
+            connection = await self._connect()
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise self.explain(error, "connect to") from error
+        try:
+            await self._prepare(connection, is_owner=is_owner)
+        except BaseException as error:
+            connection.terminate()
+            if isinstance(error, StoreError) or not isinstance(error, Exception):
+                raise
+            raise self.explain(error, "open") from error
+        return connection
+
+    async def _connect(self) -> Connection:
+        import asyncpg
+
+        url = self.url
+        if self._tls is None:
+            self._tls = await asyncio.to_thread(url.tls)
+        return await asyncpg.connect(
+            host=[host for host, _ in url.hosts],
+            port=[port for _, port in url.hosts],
+            user=url.user,
+            password=url.password,
+            passfile=url.passfile,
+            database=url.database,
+            ssl=self._tls or False,
+            timeout=CONNECT_SECONDS,
+            command_timeout=STATEMENT_SECONDS + LOCK_SECONDS,
+            target_session_attrs="read-write" if len(url.hosts) > 1 else "any",
+        )
+
+    async def _prepare(self, connection: Connection, *, is_owner: bool) -> None:
+        pid, version, encoding, synchronous = await connection.fetchrow(
+            "SELECT pg_backend_pid(), current_setting('server_version_num')::int / 10000,"
+            " current_setting('server_encoding'), current_setting('synchronous_commit')"
+        )
+        if pid != connection.get_server_pid():
+            msg = (
+                f"{self.url} is a connection pooler (such as PgBouncer), which does not keep a session for us: "
+                "name the PostgreSQL server itself"
+            )
+            raise StoreError(msg)
+        if version < dialect.OLDEST_SERVER:
+            msg = f"{self.url} is PostgreSQL {version}: chatbot needs {dialect.OLDEST_SERVER} or newer"
+            raise StoreError(msg)
+        if encoding != "UTF8":
+            msg = f"the database {self.url} has the encoding {encoding}: create one with ENCODING 'UTF8'"
+            raise StoreError(msg)
+        settings = {
+            "application_name": "chatbot",
+            "search_path": self.url.schema,
+            "statement_timeout": _milliseconds(STATEMENT_SECONDS),
+            "lock_timeout": _milliseconds(LOCK_SECONDS),
+            # Without it, a process that is paused within a transaction would block its successor for ever.
+            "idle_in_transaction_session_timeout": _milliseconds(SILENT_SECONDS),
+            "idle_session_timeout": _milliseconds(SILENT_SECONDS) if is_owner else "0",
+        }
+        if synchronous in ("off", "local"):
+            settings["synchronous_commit"] = "on"  # an acknowledged commit survives a power failure
+        await connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in settings.items()))
+
+    def explain(self, error: Exception, doing: str) -> StoreError:
+        """Return an error that states in one sentence what happened and what to do.
+
+        Args:
+            error: the exception of the driver. What it says of rows is not shown: it may quote people.
+            doing: "connect to", "open", "read" or "write".
+        """
+        code = getattr(error, "sqlstate", None)
+        if isinstance(error, StoreError):
+            return StoreError(str(error))
+        if code is not None:
+            name = f"{type(error).__name__}, {code}"
+            return StoreError(
+                f"cannot {doing} the store {self.url}: {dialect.remedy(code) or 'the server refuses'} ({name})"
+            )
+        if isinstance(error, ssl.SSLError):
+            reason = getattr(error, "verify_message", "") or error.reason
+            what = f"TLS fails ({reason}): name the authority of the server's certificate with sslrootcert=FILE"
+        elif isinstance(error, TimeoutError):
+            what = "the server does not answer: check the host, the network and the server's load"
+        elif isinstance(error, OSError):
+            what = f"{error.strerror or error}: check that the server runs, and the host and port"
+        else:
+            what = f"{error}" if doing == "connect to" else "the connection was lost"
+        return StoreError(f"cannot {doing} the store {self.url}: {what} ({type(error).__name__})")
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(int(seconds * 1000))
+
+
+async def run(connection: Connection, plan: Plan[T]) -> T:
+    """Run a plan, and return what it returns. The caller owns the transaction."""
+    try:
+        statement = next(plan)
+        while True:
+            rows = await connection.fetch(dialect.translated(statement.sql), *statement.values)
+            statement = plan.send(rows)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+async def close(connection: Connection | None) -> None:
+    """Close a connection in order if the server answers."""
+    if connection is None or connection.is_closed():
+        return
+    with suppress(Exception):  # it is given up either way
+        await connection.close(timeout=2)
+
+
+async def migrate(connection: Connection, url: PostgresUrl) -> None:
+    """Create the tables, or bring them up to date, in one transaction. The caller holds the lock of migrations.
+
+    Raises:
+        StoreTooNew: a newer chatbot wrote them.
+        StoreError: the schema belongs to another program.
+    """
+    known = dialect.migrations()
+    version = await stored_version(connection, url)
+    if version == len(known):
+        return
+    if version is not None and version > len(known):
+        msg = (
+            f"{url} has version {version} of the store, and this chatbot knows up to {len(known)}: "
+            "run a newer chatbot, or name another schema"
+        )
+        raise StoreTooNew(msg)
+    async with connection.transaction():
+        if version is None:
+            # Asked first: IF NOT EXISTS would need the right to create one even where there is one.
+            if not await connection.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = $1", url.schema):
+                await connection.execute(f"CREATE SCHEMA {url.schema}")
+            await _execute_all(connection, dialect.FOUNDATION)
+        for migration in known[version or 0 :]:
+            await _execute_all(connection, migration)
+        await connection.execute("UPDATE store_version SET version = $1", len(known))
+
+
+async def _execute_all(connection: Connection, texts: Sequence[str]) -> None:
+    for text in texts:
+        await connection.execute(text)
+
+
+async def stored_version(connection: Connection, url: PostgresUrl) -> int | None:
+    """Return the version of the tables; None if there are none.
+
+    Raises:
+        StoreError: the schema has tables of another program.
+    """
+    tables = {
+        name
+        for (name,) in await connection.fetch(
+            "SELECT relname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace"
+            " WHERE nspname = $1 AND relkind IN ('r', 'p', 'v', 'm', 'f')",
+            url.schema,
+        )
+    }
+    if not tables:
+        return None
+    found = (
+        await connection.fetch("SELECT application, version FROM store_version") if "store_version" in tables else []
+    )
+    if not found or found[0][0] != "chatbot":
+        msg = f"the schema {url.schema} of {url} has tables of another program: name another one with ?schema=NAME"
+        raise StoreError(msg)
+    return int(found[0][1])

@@ -1,0 +1,86 @@
+"""A TCP proxy between a store and its server: counts round trips, cuts connections, and swallows what is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+
+class Proxy:
+    """What the network between both does.
+
+    Attributes:
+        round_trips: how often the client spoke after the server had.
+        is_silent: nothing reaches the other side, and nobody is told.
+        cuts_answer_to: the connection on which the client sends this breaks before the answer arrives, once.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.port = 0
+        self.round_trips = 0
+        self.is_silent = False
+        self.cuts_answer_to: bytes | None = None
+        self.cuts = 0
+        self._server_port = port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
+
+    def cut(self) -> None:
+        """Reset all connections."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+        with suppress(OSError, asyncio.CancelledError):
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+            both = {writer, server_writer}
+            self._writers |= both
+            state = {"spoke": "server", "doomed": ""}
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._pass(reader, server_writer, "client", state))
+                    group.create_task(self._pass(server_reader, writer, "server", state))
+            except* (OSError, EOFError):
+                pass
+            finally:
+                self._writers -= both
+                for end in both:
+                    end.transport.abort()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, who: str, state: dict) -> None:
+        while data := await reader.read(65536):
+            while self.is_silent:  # noqa: ASYNC110 the test says when
+                await asyncio.sleep(0.05)
+            if who == "client":
+                self.round_trips += state["spoke"] == "server"
+                if self.cuts_answer_to is not None and self.cuts_answer_to in data:
+                    self.cuts_answer_to, state["doomed"] = None, "yes"
+            elif state["doomed"]:
+                self.cuts += 1
+                raise EOFError
+            state["spoke"] = who
+            writer.write(data)
+            await writer.drain()
+        raise EOFError
+
+    async def close(self) -> None:
+        for task in list(self._serving):
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
+
+@asynccontextmanager
+async def proxied(port: int) -> AsyncIterator[Proxy]:
+    proxy = Proxy(port)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
+        await proxy.close()

@@ -1,0 +1,184 @@
+"""Connections break, the server restarts, the network goes silent: no commit is lost, and none is made twice."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import anyio
+import pytest
+
+from chatbot.errors import CannotStore, StoreConflict, StoreError, StoreInUse
+from chatbot.stores.postgres import PostgresStore
+from chatbot.stores.records import StateKey
+from chatbot.stores.writes import MarkSeen, SaveState
+from tests.contracts.records import BOT, HALL, begin
+from tests.postgres.proxy import Proxy, proxied
+from tests.postgres.test_ownership import ENDING_SESSIONS
+from tests.support.postgres import PostgresServer, running_server
+
+pytestmark = pytest.mark.postgres
+
+COUNTERS = 5
+
+
+class Counter:
+    """A state that counts its own commits: a commit that is lost or doubled shows."""
+
+    def __init__(self, store: PostgresStore, name: str) -> None:
+        self.count = 0
+        self.errors: list[StoreError] = []
+        self._store = store
+        self._key = StateKey(name)
+
+    async def step(self) -> None:
+        expected = self.count or None
+        try:
+            await self._store.commit(BOT, [SaveState(self._key, str(self.count + 1), expected, self.count + 1)])
+        except (CannotStore, StoreConflict, StoreInUse):
+            raise
+        except StoreError as error:  # nothing was changed: the same again is right
+            self.errors.append(error)
+            await anyio.sleep(0.05)
+        else:
+            self.count += 1
+
+    async def stored(self) -> int:
+        state = await self._store.state(BOT, self._key)
+        return 0 if state is None else int(state.value)
+
+
+@asynccontextmanager
+async def counting(store: PostgresStore) -> AsyncIterator[list[Counter]]:
+    """Counts from many tasks while the block runs; afterwards, what is stored is what was acknowledged."""
+    counters = [Counter(store, f"counter {number}") for number in range(COUNTERS)]
+    is_over = False
+
+    async def count(counter: Counter) -> None:
+        while not is_over:
+            await counter.step()
+
+    async with anyio.create_task_group() as tasks:
+        for counter in counters:
+            tasks.start_soon(count, counter)
+        yield counters
+        is_over = True
+    assert [await counter.stored() for counter in counters] == [counter.count for counter in counters]
+
+
+@asynccontextmanager
+async def through_proxy(server: PostgresServer, url: str) -> AsyncIterator[tuple[Proxy, PostgresStore]]:
+    async with proxied(server.port) as proxy, PostgresStore(url.replace(str(server.port), str(proxy.port))) as store:
+        yield proxy, store
+
+
+async def progress(counters: list[Counter], more: int = 5) -> None:
+    """Wait until all counters have made some steps."""
+    targets = [counter.count + more for counter in counters]
+    while any(counter.count < target for counter, target in zip(counters, targets, strict=True)):  # noqa: ASYNC110
+        await anyio.sleep(0.02)
+
+
+async def test_connections_that_the_server_ends_lose_and_double_no_commit(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    async with PostgresStore(postgres_url) as store, counting(store) as counters:
+        for _ in range(8):
+            await progress(counters)
+            await anyio.to_thread.run_sync(postgres_server.psql, ENDING_SESSIONS)
+        await progress(counters)
+        assert store.is_held
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
+async def test_a_restart_of_the_server_under_load_loses_and_doubles_no_commit(how: signal.Signals) -> None:
+    with running_server() as server:
+        async with PostgresStore(server.url) as store, counting(store) as counters:
+            await progress(counters)
+            await anyio.to_thread.run_sync(server.stop, how)
+            await anyio.sleep(random.uniform(0, 2))
+            await anyio.to_thread.run_sync(server.start)
+            await progress(counters)
+        async with PostgresStore(server.url) as store:
+            assert not store.was_killed
+
+
+async def test_a_commit_whose_answer_is_lost_is_made_once(postgres_server: PostgresServer, postgres_url: str) -> None:
+    async with through_proxy(postgres_server, postgres_url) as (proxy, store):
+        counter = Counter(store, "unusual name")
+        for number in range(5):
+            proxy.cuts_answer_to = b"unusual name" if number else None
+            await counter.step()
+
+        assert proxy.cuts == 4
+        assert counter.errors == []
+        assert await counter.stored() == counter.count == 5
+
+
+async def test_a_partition_stops_the_owner_before_the_server_can_have_another(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    async with through_proxy(postgres_server, postgres_url) as (proxy, store):
+        async with counting(store) as counters:
+            await progress(counters)
+            proxy.is_silent = True
+            while store.is_held:  # noqa: ASYNC110 time takes it away
+                await anyio.sleep(0.05)
+            proxy.cut()
+            proxy.is_silent = False
+            await progress(counters)
+
+        assert store.is_held
+
+
+async def test_an_owner_that_was_partitioned_while_another_took_over_ends(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    async with through_proxy(postgres_server, postgres_url) as (proxy, store):
+        await store.commit(BOT, [begin()])
+        proxy.is_silent = True
+        async with PostgresStore(postgres_url) as other:
+            assert not store.is_held
+            proxy.cut()
+            proxy.is_silent = False
+            assert "another chatbot has taken over" in str(await store.lost())
+            await other.commit(BOT, [MarkSeen(HALL, {1: 1})])
+            with pytest.raises(StoreError):
+                await store.commit(BOT, [MarkSeen(HALL, {2: 2})])
+            assert [thread.seen for thread in await other.threads(BOT)] == [{1: 1}]
+
+
+async def test_while_the_server_is_away_commits_that_were_not_sent_fail_and_later_ones_succeed() -> None:
+    with running_server() as server:
+        async with PostgresStore(server.url) as store:
+            await store.commit(BOT, [begin()])
+            await anyio.to_thread.run_sync(server.stop)
+            failed = 0
+            while not failed:  # the first one may have been under way, and waits
+                with anyio.move_on_after(5):
+                    with suppress(StoreError):
+                        await store.commit(BOT, [MarkSeen(HALL, {1: 1})])
+                        continue
+                    failed += 1
+                    continue
+                break
+            with pytest.raises(StoreError, match=r"cannot connect to the store postgresql://127\.0\.0\.1"):
+                await store.threads(BOT)
+            await anyio.to_thread.run_sync(server.start)
+            await store.commit(BOT, [MarkSeen(HALL, {2: 2})])
+
+            assert 2 in (await store.threads(BOT))[0].seen
+
+
+async def test_a_commit_takes_one_round_trip(postgres_server: PostgresServer, postgres_url: str) -> None:
+    """At most four are promised. Beats go over another connection, which is counted, too: so there may be one more."""
+    async with through_proxy(postgres_server, postgres_url) as (proxy, store):
+        await store.commit(BOT, [begin()])
+        await store.commit(BOT, [MarkSeen(HALL, {1: 1})])
+        before = proxy.round_trips
+        for number in range(10):
+            await store.commit(BOT, [MarkSeen(HALL, {number: 1}), MarkSeen(HALL, {number: 2}), begin()])
+
+        assert 10 <= proxy.round_trips - before < 40
