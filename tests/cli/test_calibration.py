@@ -55,24 +55,20 @@ def test_a_probe_writes_quirks_and_a_report_without_secrets(resource: Azure, tmp
     assert not (tmp_path / ".chatbot" / "probe.jsonl").exists()
 
 
-def test_nothing_is_sent_before_the_answer_yes(resource: Azure, tmp_path: Path) -> None:
+def test_nothing_is_sent_before_the_answer_yes(
+    resource: Azure, tmp_path: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = resource.bots_yaml(tmp_path)
     before = counts(resource)
 
     for answer, code in (("y\n", 69), ("no\n", 69)):
         main_end, terminal = pty.openpty()
-        with subprocess.Popen(
-            [sys.executable, "-m", "chatbot", "doctor", str(file), "--probe", *QUICK],
-            stdin=terminal,
-            stderr=subprocess.PIPE,
-            cwd=tmp_path,
-        ) as process:
+        with open(terminal) as stdin, monkeypatch.context() as patched:
+            patched.setattr(sys, "stdin", stdin)
             os.write(main_end, answer.encode())
-            _, errors = process.communicate(timeout=60)
-        os.close(terminal)
+            assert main(["doctor", str(file), "--probe", *QUICK]) == code
         os.close(main_end)
-        assert process.returncode == code
-        assert b"Nothing was done." in errors
+        assert "Nothing was done." in capsys.readouterr().err
 
     assert counts(resource) == before
 

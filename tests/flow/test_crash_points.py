@@ -110,6 +110,18 @@ def forgetful() -> Plugin:
     return plugin
 
 
+def counter() -> Plugin:
+    """Do one thing only, so that a conversation with it has few points."""
+    plugin = Plugin("counter")
+
+    @plugin.message()
+    async def take_order(ctx: Context, orders: State[Tally]) -> str:
+        orders.value.count += 1
+        return f"order {orders.value.count}: {ctx.text}"
+
+    return plugin
+
+
 class Careless(MemoryStore):
     """Acknowledge every action and forget it at once."""
 
@@ -214,8 +226,9 @@ async def test_a_kill_at_any_point_leaves_no_trace_while_the_service_fails_at_ti
 
 
 @virtual
-async def test_a_plugin_that_remembers_in_its_process_only_is_found_out() -> None:
-    report = await crash_points(two_orders, forgetful)
+@sample_and_all
+async def test_a_plugin_that_remembers_in_its_process_only_is_found_out(every: int) -> None:
+    report = await crash_points(two_orders, forgetful, every=every)
 
     wrong = {sentence for violation in report.violations for sentence in violation.wrong}
     assert wrong == {"missing: bot: 'order 2: cake'", "unexpected: bot: 'order 1: cake'"}
@@ -223,7 +236,7 @@ async def test_a_plugin_that_remembers_in_its_process_only_is_found_out() -> Non
 
 @virtual
 async def test_a_store_that_acknowledges_and_forgets_is_found_out_where_it_matters() -> None:
-    report = await crash_points(order, waiter, store=Careless)
+    report = await crash_points(order, counter, store=Careless)
 
     lost = [violation for violation in report.violations if "missing: bot: 'order 1: tea'" in violation.wrong]
     first, last = lost[0].point, lost[-1].point
@@ -235,7 +248,7 @@ async def test_a_store_that_acknowledges_and_forgets_is_found_out_where_it_matte
 
 @virtual
 async def test_a_violation_names_its_point_and_fault_and_shows_what_was_said() -> None:
-    report = await crash_points(order, waiter, store=Careless, faults=["send_message:429,times=1"])
+    report = await crash_points(order, counter, store=Careless, faults=["send_message:429,times=1"])
 
     text = str(report)
     assert ", before a send (send_message), under send_message:429,times=1:" in text

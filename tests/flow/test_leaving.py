@@ -240,9 +240,16 @@ DELETIONS = [
 ]
 
 
-@pytest.mark.parametrize("quirks", DELETIONS, ids=str)
-async def test_a_deletion_is_noticed_under_every_reading(quirks: dict[str, Any]) -> None:
-    settings = BotSettings(cadence=RARE) if not quirks else BotSettings(cadence=RARE, retention=timedelta(days=3))
+@pytest.mark.parametrize(
+    ("quirks", "retention"),
+    [
+        *((quirks, timedelta(days=3)) for quirks in DELETIONS),
+        pytest.param({}, BotSettings().retention, marks=pytest.mark.chaos),
+    ],
+    ids=str,
+)
+async def test_a_deletion_is_noticed_under_every_reading(quirks: dict[str, Any], retention: timedelta) -> None:
+    settings = BotSettings(cadence=RARE, retention=retention)
     guest, store = Guest(), MemoryStore()
     async with chat(guest(), world=world(**quirks), store=store, settings=settings) as room:
         ann = room.user("Ann")

@@ -108,7 +108,7 @@ async def test_the_kills_reach_into_the_probes_own_cleanup(tmp_path: Path) -> No
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize(
-    "killed", [20, 33, *(pytest.param(request, marks=pytest.mark.calibration) for request in (30, 36, 37, 38, 39, 40))]
+    "killed", [33, *(pytest.param(request, marks=pytest.mark.calibration) for request in (20, 30, 36, 37, 38, 39, 40))]
 )
 async def test_a_cleanup_that_is_killed_at_any_request_is_repeated(killed: int, tmp_path: Path) -> None:
     kills = 0
@@ -194,7 +194,10 @@ async def test_a_service_without_custom_ids_is_probed_with_its_latest_version(tm
 
 
 @pytest.mark.virtual_time
-@pytest.mark.parametrize("limit", [1, 2, 3, 8, 40, 75, 110, 145, 170])
+@pytest.mark.parametrize(
+    "limit",
+    [1, 8, 75, 145, *(pytest.param(limit, marks=pytest.mark.calibration) for limit in (2, 3, 40, 110, 170))],
+)
 async def test_a_probe_that_reaches_its_limit_says_what_is_missing_and_cleans_up(limit: int, tmp_path: Path) -> None:
     service = emulator()
 
@@ -206,7 +209,7 @@ async def test_a_probe_that_reaches_its_limit_says_what_is_missing_and_cleans_up
 
 
 @pytest.mark.virtual_time
-@pytest.mark.parametrize("seconds", [1, 3])
+@pytest.mark.parametrize("seconds", [pytest.param(1, marks=pytest.mark.calibration), 3])
 async def test_a_probe_of_a_slow_service_ends_in_time(seconds: int, tmp_path: Path) -> None:
     service = emulator()
     service.faults.add(f"*:latency={seconds}")
