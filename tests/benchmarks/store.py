@@ -13,17 +13,20 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from chatbot.actions import ActionKey, SendMessage, action_key
 from chatbot.model import MessageId, ThreadId, UserId
+from chatbot.stores import open_store
 from chatbot.stores.records import OutboxRow, RowStatus, ThreadRecord
 from chatbot.stores.sqlite import SqliteStore
 from chatbot.stores.statements import statements
 from chatbot.stores.writes import Enqueue, MarkReceiptDue, MarkSeen, SaveThread, SettleReceipt, SettleRow, Write
 from tests.benchmarks.frame import Frame, Report, Row, child, ratio
 from tests.benchmarks.peers import PeerMissing, peer, versions
+from tests.support.postgres import binaries, running_server
 
 TITLE = "The store: durable commits"
 
@@ -74,7 +77,8 @@ async def commit_all(path: str, tasks: int, each: int, pause: float) -> Result:
     """Commit from so many tasks, each one after the other, or (`pause`) one in so many seconds."""
     latencies: list[float] = []
     prepared = [[event_writes(thread_of(number), turn) for turn in range(each)] for number in range(tasks)]
-    async with SqliteStore(path) as store:
+    is_file = not path.startswith("postgresql:")
+    async with SqliteStore(path) if is_file else open_store(path, base_dir=Path()) as store:
 
         async def commit(number: int) -> None:
             for turn, writes in enumerate(prepared[number]):
@@ -117,7 +121,36 @@ def run(frame: Frame) -> Report:
         label = name if python == sys.executable else f"{name} {versions(Path(python), name)[name]}"
         rows += _rows(label, *(found[f"{who} {when}"] for when in ("alone", "together") for who in ("chatbot", name)))
     rows += [Row(name, None, "", note=f"not measured: {why}") for name, why in missing.items()]
+    rows += _on_postgresql(frame, tasks, alone, together // tasks)
     return Report([*rows, *_paced(frame, PACED_TASKS // divisor)])
+
+
+def _on_postgresql(frame: Frame, tasks: int, alone: int, each: int) -> list[Row]:
+    """Compare the store on SQLite with the one on a PostgreSQL of this machine."""
+    try:
+        binaries()
+    except RuntimeError as error:
+        return [Row("PostgreSQL", None, "", note=f"not measured: {error}")]
+    schemas = count()
+    with running_server(is_on_disk=True) as server:
+
+        def theirs(tasks: int, each: int) -> Result:
+            url = f"{server.url}?schema=s{next(schemas)}"
+            result: Result = child("-m", "tests.benchmarks.store", url, tasks, each, 0.0)
+            return result
+
+        found = frame.interleaved(
+            {
+                "ours alone": partial(_ours, frame, 1, alone),
+                "theirs alone": partial(theirs, 1, alone),
+                "ours together": partial(_ours, frame, tasks, each),
+                "theirs together": partial(theirs, tasks, each),
+            }
+        )
+    return _rows(
+        "the store on PostgreSQL",
+        *(found[f"{who} {when}"] for when in ("alone", "together") for who in ("ours", "theirs")),
+    )
 
 
 def _pythons(frame: Frame) -> tuple[dict[str, str], dict[str, str]]:

@@ -150,9 +150,10 @@ def _unprivileged() -> str | None:
 
 
 @contextmanager
-def running_server() -> Iterator[PostgresServer]:
+def running_server(*, is_on_disk: bool = False) -> Iterator[PostgresServer]:
     # Not pytest's directory: the server's user may not enter it.
-    directory = Path(tempfile.mkdtemp(prefix="chatbot-postgres-", dir="/dev/shm" if sys.platform == "linux" else None))
+    parent = "/dev/shm" if sys.platform == "linux" and not is_on_disk else None
+    directory = Path(tempfile.mkdtemp(prefix="chatbot-postgres-", dir=parent))
     server = PostgresServer(directory)
     try:
         server.create()
