@@ -472,7 +472,7 @@ class RetryLoop:
             broken += await broken_streams(self._context, self._commits, event, last_words, count)
         letter = self.letter(event, outcome, count)
         if not any(isinstance(keyed.action, SendMessage) for keyed in last_words.keyed_actions):
-            last_words = replace(last_words, keyed_actions=(*broken, *last_words.keyed_actions))
+            last_words = last_words._replace(keyed_actions=(*broken, *last_words.keyed_actions))
         await self.settle(event, last_words, commit, [*outcome.writes, letter], [letter], broken)
 
     async def try_once(self, event: Event, commit: Commit, *, number: int) -> Outcome:
@@ -521,11 +521,11 @@ class RetryLoop:
         try:
             await commit(outcome, writes)
         except CannotStore as error:
-            failed = replace(outcome, keyed_actions=(), error=error, is_final=True, writes=())
+            failed = outcome._replace(keyed_actions=(), error=error, is_final=True, writes=())
         except StoreError:
             raise
         except Exception as error:
-            failed = replace(outcome, keyed_actions=(), error=error, writes=())
+            failed = outcome._replace(keyed_actions=(), error=error, writes=())
         else:
             return outcome
         assert failed.error is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from chatbot.actions import Action, KeyedAction
@@ -60,8 +60,7 @@ class Retry:
         return min(self.longest.total_seconds(), self.first.total_seconds() * 2.0 ** min(failures - 1, 30))
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):  # made for each event: a frozen dataclass takes three times as long
     """The result of dispatching one event.
 
     Args:
