@@ -151,5 +151,5 @@ def test_require_azure_refuses_the_emulator_before_anything_is_made(
     assert main(["run", "--require-azure"]) == 78
 
     said = capsys.readouterr().err
-    assert "bots.yaml:10:10: service: this is the emulator, and --require-azure was given" in said
+    assert "bots.yaml:9:10: service: this is the emulator, which --require-azure refuses" in said
     assert not (tmp_path / ".chatbot").exists()

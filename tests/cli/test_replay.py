@@ -123,7 +123,7 @@ def test_a_new_plugin_gets_its_settings_from_a_bots_yaml(replay: Replay, tmp_pat
 @pytest.mark.parametrize(
     ("talk", "arguments", "problem"),
     [
-        ("hello\n", (), "talk.chat:1: 'hello' is no line of a conversation"),
+        ("hello\n", (), "talk.chat:1: 'hello' is not a line of a conversation"),
         (TALK, ("--plugin", "played.newer"), "plugin played.newer: there is no such module"),
         (TALK.replace("old", "older"), (), "talk.chat:2: plugin played.older: there is no such module"),
     ],
