@@ -40,6 +40,7 @@ class ThreadWatcher:
 
     Attributes:
         has_walked: The thread list was read to its end since the start.
+        listed: How many threads the first read of the whole list has shown.
         answered: Set once the service has listed threads.
     """
 
@@ -54,8 +55,9 @@ class ThreadWatcher:
         self._reliability = DeliveryReliability()
         self._page_size = SMALL_PAGE_SIZE
         self._completed_at = -COMPLETE_POLL_SECONDS
-        self._is_budgeted = False
+        self._is_budgeted = self._is_partly_read = False
         self.has_walked = False
+        self.listed = 0
         self.answered = anyio.Event()
 
     def restart(self, horizon_ms: int | None) -> None:
@@ -65,7 +67,7 @@ class ThreadWatcher:
             horizon_ms: Service time, epoch ms, up to which everything is settled; None if unknown.
         """
         self._polled_ms, self._is_complete = horizon_ms, horizon_ms is not None
-        self._full_walk, self.has_walked = None, False
+        self._full_walk, self.has_walked, self.listed = None, False, 0
 
     def request_poll(self) -> None:
         """Poll the thread list as soon as possible, instead of at its next interval."""
@@ -184,6 +186,7 @@ class ThreadWatcher:
     async def _continue_full_walk(self, walk: ThreadListWalk) -> None:
         """Read further pages of the full walk, as many as its share of the quota allows now."""
         while walk.is_urgent or not walk.delay(anyio.current_time()):
+            was_urgent = walk.is_urgent
             try:
                 self._process(await walk.read(), walk)
             except (Throttled, Unreachable, OutcomeUnknown):
@@ -192,10 +195,21 @@ class ThreadWatcher:
                 self._full_walk = None  # start over: the service may have refused the page link
                 raise
             self._polled_ms = self._polled_ms or walk.begun_ms
+            if not self.has_walked:
+                self.listed = walk.listed
+                self._log_progress(walk, is_end_far=was_urgent and not walk.is_urgent)
             if walk.is_over:
                 self._full_walk, self._full_walk_at = None, anyio.current_time() + FULL_WALK_SECONDS
                 self.has_walked = self._is_complete = True
                 return
+
+    def _log_progress(self, walk: ThreadListWalk, *, is_end_far: bool) -> None:
+        """Log how far a first start has read the list, if its end is read much later than its beginning."""
+        if walk.is_over and self._is_partly_read:
+            self._context.log.info("thread_list.read", threads=walk.listed)
+        elif is_end_far and not walk.is_over:
+            self._context.log.info("thread_list.partly_read", threads=walk.listed)
+            self._is_partly_read = True
 
     def _process(self, items: Iterable[ThreadItem], walk: ThreadListWalk) -> list[bool]:
         """Schedule polls of the threads that have news; return for each of these threads whether it has."""

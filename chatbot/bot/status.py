@@ -53,6 +53,8 @@ class BotStatus:
         waiting: Events that wait for a handler slot.
         max_handlers: Maximum number of handlers that run at the same time.
         thread_list_interval: Seconds between two polls of the thread list; longer while Event Grid delivers.
+        listed: Number of threads that the first read of the whole thread list has shown since the start.
+        is_listed: The thread list has been read to its end since the start.
         stretch: Factor by which polling intervals are stretched because the bot has so many threads.
         paused: Seconds since an operator paused the bot; None if it is not paused.
     """
@@ -72,6 +74,8 @@ class BotStatus:
     waiting: int = 0
     max_handlers: int = 0
     thread_list_interval: float = 1.0
+    listed: int = 0
+    is_listed: bool = False
     stretch: float = 1.0
     paused: float | None = None
 
@@ -96,6 +100,8 @@ def report(bot: Bot, now: float) -> BotStatus:
         user=bot.user,
         threads=len(lanes),
         thread_list_interval=bot.watcher.pause,
+        listed=bot.watcher.listed,
+        is_listed=bot.watcher.has_walked,
         stretch=bot.scheduler.stretch,
         lag=max(late.values(), default=0.0),
         stalled=_stalled(late),

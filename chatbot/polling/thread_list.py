@@ -32,8 +32,9 @@ PAGE_SIZE: Final = 100
 SMALL_PAGE_SIZE: Final = 20
 """Threads of a page that is requested several times a second: a fifth of the bytes and of the work to read them."""
 
-URGENT_PAGES: Final = 10
-"""Pages that the first walk of a bot reads before anything else: the latest thousand threads."""
+URGENT_THREADS: Final = 1_000
+URGENT_PAGES: Final = 20
+"""Threads that the first walk of a bot reads before anything else, and in how many pages at most: some are short."""
 
 COVER_MS: Final = CERTAINTY_MS + 1_000
 """How much later than a timestamp a poll begins that covers it: `Date` headers, too, are floored to seconds."""
@@ -126,9 +127,14 @@ class ThreadListWalk:
         self.is_over = False
 
     @property
+    def listed(self) -> int:
+        """How many threads the pages have shown."""
+        return len(self._shown)
+
+    @property
     def is_urgent(self) -> bool:
         """Whether the walk precedes polls of the top of the list: the first pages of a bot's first walk."""
-        return self._is_urgent and self.pages < URGENT_PAGES
+        return self._is_urgent and self.listed < URGENT_THREADS and self.pages < URGENT_PAGES
 
     def service_ms(self, now: float) -> int | None:
         """Return a time that is not later than the service's time now, epoch ms; None if the service gave none."""

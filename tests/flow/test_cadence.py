@@ -8,9 +8,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import anyio
 import pytest
+import structlog
 
 from chatbot import Context, MessageEdited, Plugin
 from chatbot.bot import BotSettings
+from chatbot.bot.status import report
 from chatbot.emulator import Call, Faults, Quirks, World
 from chatbot.model import ThreadId
 from chatbot.polling.cadence import Cadence
@@ -268,3 +270,28 @@ async def test_what_one_bot_sees_wakes_the_others_of_its_process() -> None:
 
             assert sorted(name for name, _ in heard) == names
             assert max(at for _, at in heard) - min(at for _, at in heard) < 0.02
+
+
+@pytest.mark.chaos  # thousands of threads
+async def test_the_first_start_answers_the_latest_thousand_threads_early_and_says_how_far_it_has_read() -> None:
+    async with chat(plugin, settings=DEFAULT) as room:
+        await room.kill()
+        ann = room.user("Ann")
+        old, latest = new_threads(room, 300), new_threads(room, 1000)
+        for thread in (*old, *latest):
+            room.emulator.send(thread, ann.user, "hello")
+            await anyio.sleep(0.001)  # links to pages name the milliseconds of their threads
+        with structlog.testing.capture_logs() as logged:
+            await room.start()
+            await anyio.sleep(10)
+            (bot,) = room.process.bots
+
+            assert all(room.emulator.texts(thread)[-1] == (room.bot.user, "hello") for thread in latest)
+            assert report(bot, anyio.current_time()).listed >= 1000
+            await anyio.sleep(15)
+
+            assert all(room.emulator.texts(thread)[-1] == (room.bot.user, "hello") for thread in old)
+            assert report(bot, anyio.current_time()).is_listed
+        events = [line["event"] for line in logged]
+        assert events.index("thread_list.partly_read") < events.index("thread_list.read")
+        assert not refused(room)

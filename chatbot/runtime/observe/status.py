@@ -344,6 +344,7 @@ def _bot_as_json(bot: ServedBot, now: float) -> dict[str, Any]:
         "paused_seconds": _rounded(report.paused),
         "threads": report.threads,
         "doorbell_seconds": round(report.thread_list_interval, 1),
+        "thread_list": {"read": report.listed, "is_complete": report.is_listed},
         "beat_stretch": round(report.stretch, 2),
         "lag_seconds": round(report.lag, 1),
         "missed": {poller: round(seconds, 1) for poller, seconds in report.stalled.items()},
