@@ -47,7 +47,7 @@ def run(frame: Frame) -> Report:
         running_now = {}
         for size in sizes:
             frame.say(f"start with {size:,} threads")
-            running_now[size] = stacks.enter_context(running(frame.workdir / str(size), size, looks_per_second=LOOKS))
+            running_now[size] = stacks.enter_context(running(frame.workdir / str(size), size, poll={"rate": LOOKS}))
         _settle(running_now)
         frame.say("nobody speaks")
         _listen(running_now, found, quiet)

@@ -10,10 +10,11 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 from chatbot.model import ThreadId, UserId
@@ -26,7 +27,7 @@ BOTS_YAML = """\
 version: 1
 service: {service}
 store: sqlite:///chatbot.db
-bots: {{echo: {{plugins: [echo_plugin], poll: {{rate: {looks_per_second}}}}}}}
+bots: {bots}
 log: {{format: json, level: info}}
 """
 
@@ -41,7 +42,18 @@ async def echo(ctx: Context) -> str:
     return ctx.text
 """
 
-START_SECONDS = 30.0
+LISTENER = """\
+from chatbot import Context, Plugin
+
+plugin = Plugin("listen")
+
+
+@plugin.message()
+async def listen(ctx: Context) -> None:
+    pass
+"""
+
+START_SECONDS = 120.0
 STOPPED_MS = 600_000
 """How long after its threads were made the bot was stopped."""
 
@@ -50,6 +62,8 @@ FEW_THREADS = 1_000
 """So many are read in a second or two."""
 
 WINDOW_SECONDS = 12.0
+POLLS_PER_SECOND = 3.6
+"""A little more than the polls of the list while nothing else is requested of it."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +103,7 @@ class Stack:
         while time.monotonic() < until:
             # The quota lets it read some pages, then wait: only a whole window shows that it has done.
             calls = self.tell("quiet", seconds=WINDOW_SECONDS)["calls"]
-            if calls.get("list_threads", 0) <= 1.5 * WINDOW_SECONDS:
+            if calls.get("list_threads", 0) <= POLLS_PER_SECOND * WINDOW_SECONDS:
                 return
 
     def cpu(self) -> dict[str, float]:
@@ -98,51 +112,64 @@ class Stack:
 
 
 @contextmanager
-def running(directory: Path, threads: int, *, looks_per_second: float = 100) -> Iterator[Stack]:
+def running(
+    directory: Path,
+    threads: int,
+    *,
+    poll: Mapping[str, Any] = MappingProxyType({}),
+    stage: Sequence[str] = ("tests.benchmarks.stage",),
+    plugin: str = PLUGIN,
+) -> Iterator[Stack]:
     """Run both until the block ends; it begins when the bot answers.
 
     Args:
         directory: for what the bot needs and leaves.
         threads: how many there are; the bot knows them.
-        looks_per_second: how many looks that nobody asked for the bot may take; 100 is its default.
+        poll: how often the bots poll, as in bots.yaml.
+        stage: the module of the emulator's process, and its further arguments.
+        plugin: the source of the plugin of the first bot; all others listen.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "tests.benchmarks.stage", str(threads)]
-    stage = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    module, *options = stage
+    command = [sys.executable, "-m", module, str(threads), *options]
+    people = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
-        facts = json.loads(_open(stage.stdout).readline())
-        text = BOTS_YAML.format(service=json.dumps(facts["connection_string"]), looks_per_second=looks_per_second)
+        facts = json.loads(_open(people.stdout).readline())
+        plugins = [("echo", "echo_plugin"), *((f"bot{n}", "listen_plugin") for n in range(1, len(facts["bots"])))]
+        bots = {name: {"plugins": [module], "poll": dict(poll)} for name, module in plugins}
+        text = BOTS_YAML.format(service=json.dumps(facts["connection_string"]), bots=json.dumps(bots))
         (directory / "bots.yaml").write_text(text)
-        (directory / "echo_plugin.py").write_text(PLUGIN)
+        (directory / "echo_plugin.py").write_text(plugin)
+        (directory / "listen_plugin.py").write_text(LISTENER)
         asyncio.run(_remember(directory / "chatbot.db", facts))
         with (directory / "log").open("wb") as log:
             command = [sys.executable, "-m", "chatbot", "run", str(directory / "bots.yaml")]
             bot = subprocess.Popen(command, cwd=directory, stdout=subprocess.DEVNULL, stderr=log)
         try:
-            stack = Stack(facts, stage, bot)
+            stack = Stack(facts, people, bot)
             _await_answer(stack, directory / "log")
             yield stack
         finally:
             _end(bot)
     finally:
-        _end(stage)
+        _end(people)
 
 
 async def _remember(path: Path, facts: dict[str, Any]) -> None:
     """Write the store of a bot that was stopped when everything was settled."""
-    user, made = UserId(facts["bot"]), int(facts["made_ms"])
+    made = int(facts["made_ms"])
     records = [ThreadRecord(ThreadId(thread), floor=made, base=made) for thread in facts["threads"]]
     async with SqliteStore(path) as store:
-        await store.commit(
-            user, [SaveBot(BotRecord("echo", facts["resource"], user, made)), MoveHorizon(made + STOPPED_MS)]
-        )
-        for start in range(0, len(records), 1000):
-            await store.commit(user, [SaveThread(record) for record in records[start : start + 1000]])
+        for number, user in enumerate(map(UserId, facts["bots"])):
+            record = BotRecord(f"bot{number}" if number else "echo", facts["resource"], user, made)
+            await store.commit(user, [SaveBot(record), MoveHorizon(made + STOPPED_MS)])
+            for start in range(0, len(records), 1000):
+                await store.commit(user, [SaveThread(record) for record in records[start : start + 1000]])
 
 
 def _await_answer(stack: Stack, log: Path) -> None:
     until = time.monotonic() + START_SECONDS
-    while not stack.tell("burst", messages=1, seconds=1.0)["replied"]:
+    while not stack.tell("burst", messages=1, seconds=5.0)["replied"]:
         if stack.bot.poll() is not None or time.monotonic() > until:
             message = f"the bot does not answer:\n{log.read_text()[-2000:]}"
             raise RuntimeError(message)

@@ -43,19 +43,26 @@ class Stage:
 
     Args:
         count: how many threads.
+        bots: how many bots are in them; the first one answers.
+        quotas: the emulator enforces the service's.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, bots: int = 1, quotas: bool = False) -> None:
         self._behind = SILENT_SECONDS
-        self.emulator = Emulator(World(seed=1), quotas=False, clock=lambda: time.time() - self._behind)
+        self.emulator = Emulator(World(seed=1), quotas=quotas, clock=lambda: time.time() - self._behind)
         self.bot, self.ann, self.rival = (self.emulator.create_user() for _ in range(3))
-        self.threads = [self.emulator.create_thread(self.ann, f"{number}", [self.bot]) for number in range(count)]
+        self.bots = [self.bot, *(self.emulator.create_user() for _ in range(bots - 1))]
+        self.threads = [self.emulator.create_thread(self.ann, f"{number}", self.bots) for number in range(count)]
+        self.prepare_threads()
         self.made_ms = self.emulator.now() + 1000
         self._behind = 0.0
         self.order = random.Random(1).sample(self.threads, count)
         self._next = 0
         self._exchange = Exchange()
         self._dice = random.Random(2)
+
+    def prepare_threads(self) -> None:
+        """Do what has happened in the threads before the bot was stopped."""
 
     def say(self) -> None:
         """Say something in the next thread, unless its last message still waits."""
@@ -140,16 +147,15 @@ class Stage:
         }
 
 
-async def main(count: int) -> None:
+async def main(stage: Stage) -> None:
     """Serve, say who is who, and do what the lines say until they end."""
-    stage = Stage(count)
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     async with serve(stage.emulator, tls=False) as running:
         facts = {
             "connection_string": running.connection_string,
             "resource": urlsplit(running.endpoint).netloc,
-            "bot": stage.bot,
+            "bots": stage.bots,
             "threads": stage.threads,
             "made_ms": stage.made_ms,
         }
@@ -161,4 +167,4 @@ async def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    asyncio.run(main(Stage(int(sys.argv[1]))))
