@@ -113,9 +113,18 @@ class Stage:
 
 
 @asynccontextmanager
-async def chaos(directory: Path, store: str = "sqlite:///chatbot.db") -> AsyncGenerator[Stage]:
+async def chaos(
+    directory: Path, store: str = "sqlite:///chatbot.db", *, has_status_server: bool = False
+) -> AsyncGenerator[Stage]:
     """Set the stage: the emulator runs, the daemon does not yet."""
     async with running_service() as service, service.resource() as resource, anyio.create_task_group() as group:
-        daemon = Daemon.set_up(directory, service.connection_string, interval="300ms", idle="5s", store=store)
+        daemon = Daemon.set_up(
+            directory,
+            service.connection_string,
+            interval="300ms",
+            idle="5s",
+            store=store,
+            has_status_server=has_status_server,
+        )
         yield Stage(service, daemon, resource, group)
         group.cancel_scope.cancel()

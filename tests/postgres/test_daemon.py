@@ -8,6 +8,7 @@ import random
 import signal
 from pathlib import Path
 
+import aiohttp
 import anyio
 import pytest
 
@@ -32,6 +33,16 @@ async def talk_of_many(stage: Stage, people: anyio.abc.TaskGroup, count: int = 4
         people.start_soon(chatter, talk, random.Random(number))
 
 
+async def unready(stage: Stage) -> None:
+    """Wait until the daemon says that it is not ready, and why."""
+    async with aiohttp.ClientSession() as session:
+        while True:
+            async with session.get(f"http://127.0.0.1:{stage.daemon.port}/readyz") as answer:
+                if answer.status == 503 and "store cannot be written" in await answer.text():
+                    return
+            await anyio.sleep(0.1)
+
+
 async def test_kill_9_under_load_loses_and_doubles_nothing(tmp_path: Path, postgres_url: str) -> None:
     dice = random.Random(5)
     async with chaos(tmp_path, postgres_url) as stage, anyio.create_task_group() as people:
@@ -53,13 +64,13 @@ async def test_kill_9_under_load_loses_and_doubles_nothing(tmp_path: Path, postg
 
 async def test_restarts_of_the_server_under_load_lose_and_double_nothing_and_end_no_daemon(tmp_path: Path) -> None:
     with running_server() as server:
-        async with chaos(tmp_path, server.url) as stage, anyio.create_task_group() as people:
+        async with chaos(tmp_path, server.url, has_status_server=True) as stage, anyio.create_task_group() as people:
             await stage.start()
             await talk_of_many(stage, people)
             for how in (signal.SIGINT, signal.SIGQUIT):
                 await anyio.sleep(1)
                 await anyio.to_thread.run_sync(server.stop, how)
-                await anyio.sleep(1)
+                await unready(stage)
                 await anyio.to_thread.run_sync(server.start)
             verdict = await stage.settled()
 
