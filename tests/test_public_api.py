@@ -17,11 +17,13 @@ TYPING = Path(__file__).parent / "typing"
 
 
 def promised() -> dict[str, str]:
-    """Every name that type checkers are told of, and the room it lives in."""
+    """Every name that type checkers see, with its module."""
     tree = ast.parse(Path(chatbot.__file__).read_text("utf-8"))
     return {
         alias.name: node.module
-        for node in ast.walk(tree)
+        for block in tree.body
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in ast.walk(block)
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("chatbot.")
         for alias in node.names
     }
