@@ -30,7 +30,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Gener
 from contextlib import asynccontextmanager
 from contextvars import Context, copy_context
 from functools import partial
-from sys import getrefcount
+from sys import getrecursionlimit, getrefcount, setrecursionlimit
 from typing import Any, Final, NamedTuple, ParamSpec, Protocol, Self, TypeVar
 from weakref import getweakrefcount
 
@@ -48,6 +48,8 @@ SLOW_SECONDS: Final = 60.0
 
 ABANDON_SECONDS: Final = 5.0
 """Seconds that code may take to end after it was stopped."""
+
+_RECURSION_LIMIT: Final = getrecursionlimit()
 
 IsFatal = Callable[[BaseException], bool]
 """Returns whether an error ends everything at once, instead of failing only the current event."""
@@ -326,6 +328,7 @@ class RunningCode:
         except BaseException as error:
             self.error = error
         finally:
+            restore_recursion_limit()
             self.over()
 
     def over(self) -> None:
@@ -444,7 +447,10 @@ class Continuation(Generator[Any, Any, Any]):
                 raise self._error
             raise StopIteration(self._result)
         if self._is_begun:
-            return self._context.run(self.code.send, value)
+            try:
+                return self._context.run(self.code.send, value)
+            finally:
+                restore_recursion_limit()
         self._is_begun = True
         if self._cancelled is not None:
             return self.throw(self._cancelled)
@@ -556,6 +562,7 @@ class SpareTask:
         try:
             awaited = context.run(self._first_step, code)
         finally:
+            restore_recursion_limit()
             _leave_task(loop, self.task)
             _enter_task(loop, caller)
         return None if awaited is self else Continuation(code, context, awaited)
@@ -602,6 +609,12 @@ class SpareTask:
         self.dismiss()
         with CancelScope(shield=True):
             await asyncio.wait([self.task])
+
+
+def restore_recursion_limit() -> None:
+    """Raise the recursion limit again if code of a plugin has lowered it: our own code would fail at once."""
+    if getrecursionlimit() < _RECURSION_LIMIT:
+        setrecursionlimit(_RECURSION_LIMIT)
 
 
 @asynccontextmanager

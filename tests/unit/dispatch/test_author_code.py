@@ -513,3 +513,24 @@ async def test_errors_that_end_everything_are_carried_through() -> None:
     with pytest.raises(FatalError) as caught:
         await code.run(exits_in_a_group(), Function())
     assert isinstance(caught.value.raised, Own)
+
+
+@pytest.mark.parametrize("waits", [0, 1, 2])
+@pytest.mark.parametrize("has_spare", [True, False])
+async def test_a_lowered_recursion_limit_is_raised_before_anybody_else_runs(waits: int, has_spare: bool) -> None:
+    before = sys.getrecursionlimit()
+    seen: list[int] = []
+
+    async def lowers() -> str:
+        for _ in range(waits):
+            await asyncio.sleep(1)
+        asyncio.get_running_loop().call_soon(lambda: seen.append(sys.getrecursionlimit()))
+        sys.setrecursionlimit(before - 1)
+        return "done"
+
+    author_code = AuthorCode()
+    async with author_code if has_spare else contextlib.nullcontext():
+        assert await author_code.run(lowers(), Function()) == "done"
+        await asyncio.sleep(1)
+
+    assert seen == [before]
