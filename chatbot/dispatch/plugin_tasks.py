@@ -6,13 +6,15 @@ task. Those of plugins raise `AbnormalExit` instead, which is an ordinary failur
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from chatbot.errors import AbnormalExit
+
+if TYPE_CHECKING:
+    import asyncio
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -89,6 +91,8 @@ class StartedTask(Coroutine[Any, Any, Any]):
 
 def guard_tasks() -> None:
     """Keep the tasks that code of plugins starts on the running event loop from ending that loop."""
+    import asyncio  # here, because plugins are imported without it, and filters need this module
+
     loop = asyncio.get_running_loop()
     before: Any = loop.get_task_factory()
     if getattr(before, "guards_tasks", False) or getattr(loop, "guards_tasks", False):
