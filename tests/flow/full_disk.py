@@ -41,7 +41,7 @@ async def live(path: Path) -> dict[str, Any]:
     async with chat(plugin, store=SqliteStore(path)) as room:
         ann = room.user("Ann")
         await ann.says("one")
-        limit(path.with_name(path.name + "-wal").stat().st_size)
+        limit(0)  # also within the write-ahead log, which is written from its beginning again after a checkpoint
         with room.not_waiting():
             for number in range(30):
                 await ann.says("x" * 3000 + str(number))
