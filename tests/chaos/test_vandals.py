@@ -19,7 +19,8 @@ SURVIVED = [
     "call-soon", "call-later", "bare-thread", "task", "done-callback", "loop-stop", "loop-policy",
     "executor", "sweep-thread", "generator-left", "finalizer", "signals", "loop-signals", "stderr",
     "chdir", "umask", "locale", "dice", "logging", "structlog", "warnings", "hooks", "socket-timeout", "fork",
-    "many-threads", "late-reply", "parallel", "recursion-limit", "stdio", "loop-settings",
+    "many-threads", "late-reply", "parallel", "timers", "steps", "recursion-limit", "stdio",
+    "loop-settings",
 ]  # fmt: skip
 """What a daemon survives in one process, one after the other. The handlers answer.
 
