@@ -72,7 +72,7 @@ def optimum(talk: Talk) -> list[tuple[float, float]]:
 
 
 def rows_of(kind: str, found: Mapping[str, Outcome]) -> list[Row]:
-    """Ours beside a fixed interval of the same length; and how the others did, our default first."""
+    """Ours beside a fixed interval of the same length; and how the others did, the shortest interval of ours first."""
     mine, other = found["ours, 1 s"], found["fixed interval, 1 s"]
     rival = "every thread each second"
     target = "≤ 2 s" if kind == "silent" else "≤ 1 s"
