@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import re
 import subprocess
+import symtable
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,21 @@ GUIDES = (README, *sorted(DOCS.rglob("*.md")))
 
 def blocks(language: str, page: Path = README) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def undefined_names(source: str) -> set[str]:
+    """Return the names that the source uses, and neither it nor Python defines."""
+
+    def scopes(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
+        yield table
+        for child in table.get_children():
+            yield from scopes(child)
+
+    module = symtable.symtable(source, "<page>", "exec")
+    defined = {symbol.get_name() for symbol in module.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
+    symbols = [symbol for scope in scopes(module) for symbol in scope.get_symbols()]
+    used = {symbol.get_name() for symbol in symbols if symbol.is_referenced() and symbol.is_global()}
+    return used - defined - {*dir(builtins), "__file__"}
 
 
 @pytest.fixture
@@ -71,6 +89,13 @@ def test_every_plugin_that_is_shown_can_be_loaded(project: Path) -> None:
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert names == ["cart", "counter", "desk", "greeter", "news", "shop", "shopping", "story", "survey", "tea"]
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.relative_to(README.parent).as_posix())
+def test_whole_files_that_are_shown_use_no_undefined_names(page: Path) -> None:
+    files = [block for block in blocks("python", page) if re.match(r"# \S+\.py\n", block)]
+
+    assert {name for block in files for name in undefined_names(block)} == set()
 
 
 def test_the_example_has_a_bot_and_its_test_in_25_lines() -> None:
