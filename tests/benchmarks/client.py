@@ -1,9 +1,9 @@
 """What a call costs: our client and our whole bot, beside the SDK used as its quickstart uses it, and raw aiohttp.
 
 What counts is the processor time of the client's process for each call, of some thousands, 32 at a time over kept
-connections, to a server that gives every call the same answer. The bot looks at 200 threads as fast as their quota
-allows, with its doorbell, its beats, its cursor and its counting; as it wakes up for some twenty at a time, it stands
-beside a quickstart that does the same: a call by itself costs more than one among many.
+connections, to a server that gives every call the same answer. The bot polls 200 threads as fast as their quota
+allows, with its thread list, its scheduler, its cursor and its quotas. It polls some twenty threads at each wake-up, so
+it is compared with a quickstart that does the same: a single call costs more than one among many.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How soon a message is noticed, against what that costs in requests: ours beside fixed intervals and the optimum.
 
-All of it in virtual time, so the figures are the same on every machine. The optimum under the quota is a doorbell that
-knows nothing but the list of threads, asked as often as the requests allow (50 in 10 s), and one look for each message:
-half of its interval in the median, and a request there and back.
+All of it in virtual time, so the figures are the same on every machine. The optimum under the quota is a poller of the
+thread list alone, as often as the requests allow (50 in 10 s), and one poll of the thread for each message: half of its
+interval in the median, and a request there and back.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def contenders(*, quick: bool) -> dict[str, Contender]:
 
 
 def optimum(talk: Talk) -> list[tuple[float, float]]:
-    """Requests a minute, and seconds: a doorbell alone, and a look for each message."""
+    """Return requests a minute, and seconds: polls of the thread list, and one poll of the thread for each message."""
     looks = 60 * THREADS * talk.burst / talk.pause
     waits = [(lists, 30 / lists + 1.5 * REQUEST_SECONDS) for lists in (12.0, 30.0, 60.0, 120.0, MOST_LISTS)]
     return [(lists + looks, seconds) for lists, seconds in waits]

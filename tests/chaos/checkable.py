@@ -165,7 +165,7 @@ async def hang(ctx: Context, number: int) -> None:
 
 @plugin.command("swallow", retry=HASTY, timeout=SOON)
 async def swallow(ctx: Context, number: int) -> None:
-    """Not end when it is told to, but a little later."""
+    """End a little later than its cancellation."""
     end = time.monotonic() + 3
     while time.monotonic() < end:
         try:

@@ -45,8 +45,8 @@ async def test_hostile_handlers_keep_nobody_else_waiting_and_every_event_is_answ
         assert set(stage.daemon.codes) <= {-signal.SIGKILL}, "no handler has ended the process"
         await _degraded(stage, False)
         assert await stage.daemon.stop() == 0
-        letters = [letter.event for letter in await stage.dead_letters()]
-        buried = Counter(event.message.content for event in letters if isinstance(event, MessageReceived))
+        dead_letters = [letter.event for letter in await stage.dead_letters()]
+        buried = Counter(event.message.content for event in dead_letters if isinstance(event, MessageReceived))
         assert buried == Counter(f"/{command} 2" for command in HOSTILE)
 
 

@@ -48,8 +48,8 @@ async def vandals(directory: Path, loop: str) -> AsyncGenerator[Stage]:
 
 
 async def buried(stage: Stage) -> set[str]:
-    letters = [letter.event for letter in await stage.dead_letters()]
-    return {event.message.content.removeprefix("/") for event in letters if isinstance(event, MessageReceived)}
+    dead_letters = [letter.event for letter in await stage.dead_letters()]
+    return {event.message.content.removeprefix("/") for event in dead_letters if isinstance(event, MessageReceived)}
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])

@@ -24,7 +24,7 @@ async def revive_unlucky(daemon: Daemon) -> list[ThreadId]:
         The thread of each; the replies stand where they are said, not where they were asked for.
     """
     threads: list[ThreadId] = []
-    for letter in await _letters(daemon):
+    for letter in await _dead_letters(daemon):
         if letter["event"] not in MESSAGES:
             continue
         about = {"id": letter["id"], "bot": letter["bot"]}
@@ -34,11 +34,11 @@ async def revive_unlucky(daemon: Daemon) -> list[ThreadId]:
                 await daemon.answer({"ask": "dead-letters retry", **about})
                 threads.append(ThreadId(letter["thread"]))
         except ChatbotError:
-            if letter["id"] in {one["id"] for one in await _letters(daemon)}:
+            if letter["id"] in {one["id"] for one in await _dead_letters(daemon)}:
                 raise
             # It is gone: what was revived a moment ago has been answered since it was listed.
     return threads
 
 
-async def _letters(daemon: Daemon) -> list[dict[str, Any]]:
+async def _dead_letters(daemon: Daemon) -> list[dict[str, Any]]:
     return list((await daemon.answer({"ask": "dead-letters list"}))["letters"])

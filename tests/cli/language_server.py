@@ -18,7 +18,7 @@ class Editor:
     Args:
         server: the process.
         folder: where the files are.
-        settings: what the server is told when it asks for the section `yaml`.
+        settings: the answer to the server's request for the section `yaml`.
     """
 
     def __init__(self, server: subprocess.Popen[bytes], folder: Path, settings: Message) -> None:

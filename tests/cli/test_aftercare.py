@@ -30,7 +30,7 @@ plugin = Plugin("picky")
 
 @plugin.message(retry=Retry(1))
 async def answer(ctx: Context) -> str:
-    if ctx.text.startswith("bad") and not Path("mended").exists():
+    if ctx.text.startswith("bad") and not Path("fixed").exists():
         raise ValueError(f"cannot digest {ctx.text}")
     return f"echo {ctx.text}"
 """
@@ -67,12 +67,12 @@ def bots(tmp_path: Path, run: Run, chat: Chat, chatbot: Chatbot) -> Running:
     running.event("daemon.started")
     chat(tmp_path, "--as", "Ann", "--wait", "0s", typed="hello\nbad \x1b[2J luck\n")
     running.event("event.dead_lettered")
-    while not letters(chatbot):  # it is kept a moment after it was said
+    while not dead_letters(chatbot):  # it is kept a moment after it was said
         pass
     return running
 
 
-def letters(chatbot: Chatbot) -> list[dict[str, str]]:
+def dead_letters(chatbot: Chatbot) -> list[dict[str, str]]:
     code, listed = chatbot("dead-letters", "list", "--format", "json")
     assert code == 0
     found: list[dict[str, str]] = json.loads(listed)["letters"]
@@ -83,7 +83,7 @@ def test_dead_letters_are_seen_shown_and_retried_while_the_daemon_runs(
     bots: Running, tmp_path: Path, chatbot: Chatbot
 ) -> None:
     _, listed = chatbot("dead-letters", "list")
-    (letter,) = letters(chatbot)
+    (letter,) = dead_letters(chatbot)
     _, shown = chatbot("dead-letters", "show", letter["id"])
 
     head = ["ID", "BOT", "DIED", "(UTC)", "TRIES", "EVENT", "HANDLER", "ERROR", "THREAD"]
@@ -96,7 +96,7 @@ def test_dead_letters_are_seen_shown_and_retried_while_the_daemon_runs(
     assert "error    ValueError: cannot digest bad \\x1b[2J luck\n" in shown
     assert "\x1b" not in shown
 
-    (tmp_path / "mended").touch()
+    (tmp_path / "fixed").touch()
     code, retried = chatbot("dead-letters", "retry", letter["id"])
     bots.event("dead_letter.retried", letter=letter["id"])
 
@@ -146,34 +146,34 @@ def test_a_dead_letter_marked_while_no_daemon_runs_is_retried_at_the_next_start(
     bots: Running, tmp_path: Path, run: Run, chatbot: Chatbot
 ) -> None:
     assert bots.stop() == 0
-    (letter,) = letters(chatbot)
+    (letter,) = dead_letters(chatbot)
 
     code, retried = chatbot("dead-letters", "retry", "all", "--bot", "picky")
 
     assert code == 0
     assert retried.endswith("will be retried at the next start\n")
     assert "(to be retried)" in chatbot("dead-letters", "list")[1]
-    (tmp_path / "mended").touch()
+    (tmp_path / "fixed").touch()
     run(tmp_path).event("dead_letter.retried", letter=letter["id"])
 
 
 def test_a_dead_letter_is_dropped_with_and_without_a_daemon(bots: Running, chatbot: Chatbot) -> None:
-    (letter,) = letters(chatbot)
+    (letter,) = dead_letters(chatbot)
 
     assert chatbot("dead-letters", "drop", letter["id"])[1].endswith("is deleted\n")
-    assert letters(chatbot) == []
+    assert dead_letters(chatbot) == []
     assert bots.stop() == 0
-    assert letters(chatbot) == []
+    assert dead_letters(chatbot) == []
     assert chatbot("dead-letters", "drop", "all") == (0, "No dead letters.\n")
 
 
 def test_a_user_is_erased_while_the_daemon_runs(bots: Running, tmp_path: Path, chatbot: Chatbot) -> None:
-    (letter,) = letters(chatbot)
+    (letter,) = dead_letters(chatbot)
     ann: str = json.loads(chatbot("dead-letters", "show", letter["id"], "--format", "json")[1])["sender"]
 
     assert chatbot("state", "forget", ann) == (0, f"{ann} is erased: 2 records changed or deleted.\n")
 
-    assert letters(chatbot) == []
+    assert dead_letters(chatbot) == []
     assert chatbot("state", "forget", ann) == (0, f"Nothing about {ann} is stored.\n")
     assert bots.stop() == 0
     kept = b"".join(path.read_bytes() for path in tmp_path.glob("chatbot.db*"))
@@ -187,9 +187,9 @@ def test_after_a_kill_commands_read_the_store_and_reach_the_next_daemon(
     bots.process.kill()
     bots.ended()
 
-    (letter,) = letters(chatbot)
+    (letter,) = dead_letters(chatbot)
 
-    (tmp_path / "mended").touch()
+    (tmp_path / "fixed").touch()
     again = run(tmp_path)
     again.event("bot.started")  # it knows its threads from here on
     assert chatbot("dead-letters", "retry", letter["id"])[1].endswith("is retried now\n")
@@ -272,7 +272,7 @@ def commands_for_an_incident() -> list[list[str]]:
 def test_the_commands_for_an_incident_can_be_typed_as_the_readme_has_them(
     bots: Running, tmp_path: Path, chatbot: Chatbot
 ) -> None:
-    (letter,) = letters(chatbot)
+    (letter,) = dead_letters(chatbot)
     ann: str = json.loads(chatbot("dead-letters", "show", letter["id"], "--format", "json")[1])["sender"]
     named = {"3f2a1b9c0d": letter["id"], "8:acs:…": ann}
 
@@ -282,12 +282,12 @@ def test_the_commands_for_an_incident_can_be_typed_as_the_readme_has_them(
         own = [named.get(word, word) for word in words if word != "--watch"]  # which would not end
         assert (chatbot(*own)[0], own) == (0, own)
         typed.append(" ".join(own[:2]))
-        while own[1:2] == ["retry"] and not letters(chatbot):  # it is given up once more
+        while own[1:2] == ["retry"] and not dead_letters(chatbot):  # it is given up once more
             pass
 
     assert typed[:3] == ["status", "doctor", "dead-letters list"]
     assert "reload" in typed
-    assert letters(chatbot) == []
+    assert dead_letters(chatbot) == []
     assert bots.stop() == 0
 
 

@@ -105,14 +105,14 @@ def test_a_key_in_a_file_that_others_may_read_is_a_warning(
 
     report = doctor(tmp_path)
     (tmp_path / "more.yaml").chmod(0o600)
-    mended = doctor(tmp_path)
+    fixed = doctor(tmp_path)
 
     state, text, remedy = report.all("configuration")[1]
     assert (report.code, state) == (0, "warning")
     assert "more.yaml, which contains a secret in plain text" in text
     assert remedy.startswith(f"chmod 600 {tmp_path / 'more.yaml'}")
     assert "hunter2" not in json.dumps(report.findings)
-    assert [one[0] for one in mended.all("configuration")] == ["ok"]
+    assert [one[0] for one in fixed.all("configuration")] == ["ok"]
 
 
 def test_a_plugin_that_cannot_be_loaded_is_one(tmp_path: Path, doctor: Doctor) -> None:

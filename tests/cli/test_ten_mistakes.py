@@ -34,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def ten_mistakes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The file of the documentation, in the working directory; what the documentation says is told of it."""
+    """Write the documentation's file to the working directory, and return the output that the documentation shows."""
     (folder / "plugins").mkdir()
     for name, code in TEN_PLUGINS.items():
         (folder / "plugins" / f"{name}.py").write_text(code)

@@ -1,4 +1,4 @@
-// Every public method of the official JavaScript SDK against a served emulator, as a stranger's program would.
+// Every public method of the official JavaScript SDK against a served emulator, as another program would.
 // Run by test_javascript_sdk.py with the connection string as argument; NODE_EXTRA_CA_CERTS names the certificate file.
 // Not emulated: the real-time channel (startRealtimeNotifications, on, off), which is another service.
 

@@ -1,4 +1,4 @@
-"""A stranger's program: every public method of the sync clients of the Python SDK, in whichever version is installed.
+"""A separate program: every public method of the sync clients of the Python SDK, in whichever version is installed.
 
 It knows an emulator's connection string, its certificate file and a token of a Teams user, and nothing else. The tests
 of the installed version import it, others run it as a program: it prints which methods it did not use.

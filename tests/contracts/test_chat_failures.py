@@ -1,4 +1,4 @@
-"""What `ChatService` promises when something fails: the right class, no repetition, no token to strangers."""
+"""What `ChatService` promises when something fails: the right class, no repetition, no token to other hosts."""
 
 from __future__ import annotations
 

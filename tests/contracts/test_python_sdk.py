@@ -1,6 +1,6 @@
 """Every public method of the official Python SDK, sync and aio, over https against a served emulator.
 
-The sync clients run in a thread of their own, as a stranger's program would.
+The sync clients run in a thread of their own, as another program would.
 """
 
 from __future__ import annotations

@@ -8,12 +8,12 @@ from tests.contracts.records import BOT, OTHER_BOT, letter
 
 class TestDeadLetters:
     async def test_dead_letters_come_back_whole_and_oldest_first(self, reopen):
-        letters = [letter("b", died_ms=2), letter("a", died_ms=3), letter("c", died_ms=1)]
+        dead_letters = [letter("b", died_ms=2), letter("a", died_ms=3), letter("c", died_ms=1)]
 
         async with reopen() as store:
-            await store.commit(BOT, [SaveDeadLetter(one) for one in letters])
+            await store.commit(BOT, [SaveDeadLetter(one) for one in dead_letters])
         async with reopen() as store:
-            assert await store.dead_letters(BOT) == [letters[2], letters[0], letters[1]]
+            assert await store.dead_letters(BOT) == [dead_letters[2], dead_letters[0], dead_letters[1]]
             assert await store.dead_letters(OTHER_BOT) == []
 
     async def test_a_dead_letter_of_the_same_id_replaces_the_first(self, reopen):

@@ -85,9 +85,9 @@ class TestForgetting:
             assert await store.forget(ANN) == 3
             assert [(row.action, row.caused_by) for row in await store.pending(BOT)] == [(delete.action, None)]
 
-    @pytest.mark.parametrize("is_known_by_the_letter", [True, False])
+    @pytest.mark.parametrize("is_known_by_the_dead_letter", [True, False])
     async def test_a_dead_letter_of_a_failed_reply_is_erased_with_the_user_it_may_quote(
-        self, reopen, is_known_by_the_letter
+        self, reopen, is_known_by_the_dead_letter
     ):
         failed = ActionFailed(
             bot=BOT,
@@ -97,9 +97,9 @@ class TestForgetting:
             action_key=ActionKey("a"),
             reason="no",
         )
-        hers = replace(letter("1"), event=failed, caused_by=ANN if is_known_by_the_letter else None)
+        hers = replace(letter("1"), event=failed, caused_by=ANN if is_known_by_the_dead_letter else None)
         other = replace(failed, action_key=ActionKey("b"))
-        others = [] if is_known_by_the_letter else [Enqueue(outbox_row("a", "you said ill", caused_by=ANN))]
+        others = [] if is_known_by_the_dead_letter else [Enqueue(outbox_row("a", "you said ill", caused_by=ANN))]
         async with reopen() as store:
             await store.commit(BOT, [*others, Enqueue(outbox_row("b", "for Bob", caused_by=BOB))])
             await store.commit(

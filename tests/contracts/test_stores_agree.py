@@ -29,7 +29,7 @@ _schemas = count()
 bots = st.sampled_from(BOTS)
 threads = st.sampled_from([ThreadId("19:a"), ThreadId("19:b")])
 keys = st.sampled_from([ActionKey(key) for key in "abcd"])
-letter_ids = st.sampled_from(["x", "y"])
+dead_letter_ids = st.sampled_from(["x", "y"])
 numbers = st.integers(0, 9)
 messages = numbers.map(str).map(MessageId)
 seen = st.dictionaries(numbers, numbers, max_size=4)
@@ -59,9 +59,9 @@ rows = st.builds(
     caused_by=st.none() | st.sampled_from(PEOPLE),
     after_failure=st.booleans(),
 )
-letters = st.builds(
+dead_letters = st.builds(
     records.DeadLetter,
-    letter_ids,
+    dead_letter_ids,
     st.builds(ThreadLeft, bot=bots, thread=threads, occurred_on=st.just(NOON), is_deleted=st.booleans(), floor=numbers),
     texts,
     texts,
@@ -83,9 +83,9 @@ any_write = st.one_of(
     st.builds(writes.Enqueue, rows),
     st.builds(writes.SettleRow, keys, statuses, st.none() | messages, reasons),
     st.builds(writes.RetryRow, keys, st.none() | numbers),
-    st.builds(writes.SaveDeadLetter, letters),
-    st.builds(writes.RequestRetry, letter_ids),
-    st.builds(writes.DropDeadLetter, letter_ids),
+    st.builds(writes.SaveDeadLetter, dead_letters),
+    st.builds(writes.RequestRetry, dead_letter_ids),
+    st.builds(writes.DropDeadLetter, dead_letter_ids),
     st.builds(writes.BeginAttempt, threads, st.builds(records.Attempt, texts, numbers)),
     st.builds(writes.EndAttempt, threads),
     st.builds(writes.Prune, numbers),

@@ -63,9 +63,9 @@ async def test_a_user_who_cannot_be_added_is_retried_alone_then_given_up_with_an
         assert TEAMS_USER in failures[0].reason
         added = [one for one in room.messages if one.type == "participantAdded"]
         assert len(added) == 2, "the thread's beginning, and Carl once"
-        letters = await store.dead_letters(room.bot.user)
-        assert [letter.handler for letter in letters] == ["AddParticipants"]
-        assert not isinstance(letters[0].event, MessageReceived)
+        dead_letters = await store.dead_letters(room.bot.user)
+        assert [letter.handler for letter in dead_letters] == ["AddParticipants"]
+        assert not isinstance(dead_letters[0].event, MessageReceived)
 
 
 async def test_a_topic_is_given_once_although_the_answer_was_lost() -> None:

@@ -1,4 +1,4 @@
-"""What people ask of running bots afterwards: other tries of dead letters, and to forget somebody."""
+"""Operators retry and drop dead letters of running bots, and erase people."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ pytestmark = pytest.mark.virtual_time
 
 
 class Picky:
-    """A plugin that fails on every `bad` until it is mended, and answers slowly where it is asked to."""
+    """A plugin that fails on every `bad` until it is fixed, and answers slowly if asked to."""
 
     def __init__(self) -> None:
         self.plugin = Plugin("picky")
-        self.is_mended = False
+        self.is_fixed = False
         self.tries = 0
         self.begun = anyio.Event()
 
@@ -29,7 +29,7 @@ class Picky:
         async def answer(ctx: Context) -> str:
             if ctx.text.startswith("bad"):
                 self.tries += 1
-                if not self.is_mended:
+                if not self.is_fixed:
                     msg = f"cannot digest {ctx.text}"
                     raise ValueError(msg)
             if ctx.text == "slow":
@@ -46,7 +46,7 @@ def bots_of(room: Room) -> list[Bot]:
     return list(room.process.bots)
 
 
-async def letter_ids(room: Room, store: MemoryStore) -> list[str]:
+async def dead_letter_ids(room: Room, store: MemoryStore) -> list[str]:
     return [letter.id for letter in await store.dead_letters(room.bot.user)]
 
 
@@ -54,15 +54,15 @@ async def test_a_dead_letter_is_retried_while_the_bot_runs() -> None:
     picky, store = Picky(), MemoryStore()
     async with chat(picky.plugin, store=store, raise_failures=False) as room:
         await room.user("Ann").says("bad luck", "hi")
-        (letter,) = await letter_ids(room, store)
-        picky.is_mended = True
+        (letter,) = await dead_letter_ids(room, store)
+        picky.is_fixed = True
 
         answer = await caretaker_of(room, store).answer({"ask": "dead-letters retry", "id": letter})
         await room.settle()
 
         assert [one["outcome"] for one in answer["letters"]] == ["now"]
         assert room.replies == ["echo hi", "echo bad luck"]
-        assert await letter_ids(room, store) == []
+        assert await dead_letter_ids(room, store) == []
 
 
 async def test_a_dead_letter_that_fails_again_stays_and_counts_the_attempt() -> None:
@@ -84,7 +84,7 @@ async def test_a_dead_letter_requested_twice_at_once_is_retried_once() -> None:
     picky, store = Picky(), MemoryStore()
     async with chat(picky.plugin, store=store, raise_failures=False) as room:
         await room.user("Ann").says("bad luck")
-        picky.is_mended, before = True, picky.tries
+        picky.is_fixed, before = True, picky.tries
 
         for _ in range(2):
             await caretaker_of(room, store).answer({"ask": "dead-letters retry", "id": "all"})
@@ -106,7 +106,7 @@ async def test_a_refused_action_is_sent_when_its_dead_letter_is_retried() -> Non
         await room.settle()
 
         assert room.replies == ["echo one", "echo two"]
-        assert await letter_ids(room, store) == []
+        assert await dead_letter_ids(room, store) == []
 
 
 async def test_a_dead_letter_of_a_thread_without_the_bot_is_not_retried_and_the_refusal_says_so() -> None:
@@ -121,7 +121,7 @@ async def test_a_dead_letter_of_a_thread_without_the_bot_is_not_retried_and_the_
 
         assert [one["outcome"] for one in answer["letters"]] == ["not in the thread"]
         assert picky.tries == before
-        assert len(await letter_ids(room, store)) == 1
+        assert len(await dead_letter_ids(room, store)) == 1
 
 
 async def test_a_dead_letter_marked_while_the_bots_were_down_is_retried_at_the_next_start() -> None:
@@ -135,7 +135,7 @@ async def test_a_dead_letter_marked_while_the_bots_were_down_is_retried_at_the_n
         assert [one["outcome"] for one in answer["letters"]] == ["at the next start"]
         assert [one["is_revived"] for one in listed["letters"]] == [True]
 
-        picky.is_mended = True
+        picky.is_fixed = True
         await room.start()
         await room.user("Ann").says("hi")
 
@@ -166,7 +166,7 @@ async def test_a_dead_letter_whose_retry_killed_the_process_is_not_retried_witho
         await room.restart()
 
         assert tries == 4
-        assert len(await letter_ids(room, store)) == 1
+        assert len(await dead_letter_ids(room, store)) == 1
 
 
 async def test_a_stop_does_not_wait_for_dead_letters_whose_retry_has_not_begun() -> None:
@@ -174,7 +174,7 @@ async def test_a_stop_does_not_wait_for_dead_letters_whose_retry_has_not_begun()
     picky, store = Picky(), MemoryStore()
     async with chat(picky.plugin, store=store, raise_failures=False) as room:
         await room.user("Ann").says("bad luck")
-        picky.is_mended = True
+        picky.is_fixed = True
         room.emulator.faults.add(f"*:refuse,user={room.bot.user}")
         with room.not_waiting():
             await room.user("Ann").says("hi")
@@ -199,7 +199,7 @@ async def test_a_dropped_dead_letter_is_gone_even_while_it_waits_for_its_retry()
         await caretaker.answer({"ask": "dead-letters drop", "id": "all"})
         await room.settle()
 
-        assert await letter_ids(room, store) == []
+        assert await dead_letter_ids(room, store) == []
 
 
 # ── forgetting ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -267,13 +267,13 @@ async def test_a_dead_letter_of_an_erased_user_is_not_retried() -> None:
     picky, store = Picky(), MemoryStore()
     async with chat(picky.plugin, store=store, raise_failures=False) as room:
         await room.user("Ann").says("bad luck")
-        picky.is_mended, caretaker = True, caretaker_of(room, store)
+        picky.is_fixed, caretaker = True, caretaker_of(room, store)
         await caretaker.answer({"ask": "dead-letters retry", "id": "all"})
         await caretaker.answer({"ask": "state forget", "user": room.user("Ann").user})
         await room.settle()
 
         assert room.replies in ([], ["echo bad luck"])  # it may have been in hand already
-        assert await letter_ids(room, store) == []
+        assert await dead_letter_ids(room, store) == []
 
 
 async def test_a_bot_cannot_be_forgotten_and_a_name_is_no_id() -> None:

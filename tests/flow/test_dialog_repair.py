@@ -1,4 +1,4 @@
-"""Dialogs whose code was changed or broken: given up with a word to the person, and gone on with once it is mended."""
+"""Dialogs whose code was changed or broken: they end with a reply to the person, and continue once it is fixed."""
 
 from __future__ import annotations
 

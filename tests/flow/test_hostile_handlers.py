@@ -300,9 +300,9 @@ async def test_the_event_becomes_a_dead_letter_and_the_thread_continues(
         await room.user("Ann").says("next")
 
         assert room.replies[-1:] == [STILL_HERE]
-        letters = room.dead_letters
-        assert letters
-        assert all(letter.handler and letter.error for letter in letters)
+        dead_letters = room.dead_letters
+        assert dead_letters
+        assert all(letter.handler and letter.error for letter in dead_letters)
 
 
 @pytest.mark.parametrize("hostile", [asyncio.CancelledError, SystemExit, Own])
@@ -483,7 +483,7 @@ async def test_a_turn_that_is_cancelled_by_a_handler_is_given_again() -> None:
 
 
 async def test_a_stream_whose_event_is_dead_lettered_ends_with_a_note_to_the_user() -> None:
-    plugin, store, is_mended = Plugin("hostile"), MemoryStore(), list[bool]()
+    plugin, store, is_fixed = Plugin("hostile"), MemoryStore(), list[bool]()
 
     @plugin.command("x", retry=Retry(attempts=2))
     async def x(ctx: Context) -> None:
@@ -492,7 +492,7 @@ async def test_a_stream_whose_event_is_dead_lettered_ends_with_a_note_to_the_use
             await anyio.sleep(5)
             yield "is "
             await anyio.sleep(5)
-            if not is_mended:
+            if not is_fixed:
                 await exits()
             yield "42"
 
@@ -504,7 +504,7 @@ async def test_a_stream_whose_event_is_dead_lettered_ends_with_a_note_to_the_use
         (letter,) = await store.dead_letters(room.bot.user)
         assert room.replies == [f"The answer is …\n\n{INTERRUPTED}"]
 
-        is_mended.append(True)
+        is_fixed.append(True)
         await store.commit(room.bot.user, [SaveDeadLetter(replace(letter, is_revived=True))])
         await room.restart()
 

@@ -150,9 +150,9 @@ async def test_half_an_emoji_in_the_arguments_of_a_timer_is_refused_where_it_is_
         await room.advance(minutes=1)
 
         assert room.replies == []
-        letters = room.dead_letters
-        assert [letter.handler.rpartition(".")[2] for letter in letters] == ["later", "deep", "talk"]
-        assert all("ring.text has half" in letter.error or "ring.more" in letter.error for letter in letters)
+        dead_letters = room.dead_letters
+        assert [letter.handler.rpartition(".")[2] for letter in dead_letters] == ["later", "deep", "talk"]
+        assert all("ring.text has half" in letter.error or "ring.more" in letter.error for letter in dead_letters)
 
 
 @pytest.mark.parametrize("kind", ["choices", "confirm"])

@@ -101,7 +101,7 @@ async def pending(store: MemoryStore, room: Room) -> list[OutboxRow]:
     return list(await store.pending(room.bot.user))
 
 
-async def letters(store: MemoryStore, room: Room) -> list[DeadLetter]:
+async def dead_letters(store: MemoryStore, room: Room) -> list[DeadLetter]:
     return list(await store.dead_letters(room.bot.user))
 
 
@@ -259,7 +259,10 @@ async def test_a_deletion_is_noticed_under_every_reading(quirks: dict[str, Any],
         await room.advance(settings.retention + timedelta(days=1))
 
         assert guest.heard == ["joined", "left"]
-        assert sorted(letter.handler.rpartition(".")[2] for letter in await letters(store, room)) == ["ask", "ring"]
+        assert sorted(letter.handler.rpartition(".")[2] for letter in await dead_letters(store, room)) == [
+            "ask",
+            "ring",
+        ]
         probes = [call for call in room.emulator.calls if call.operation == "list_participants"]
         await room.advance(days=2)
         assert [call for call in room.emulator.calls if call.operation == "list_participants"] == probes
@@ -292,7 +295,7 @@ async def test_what_is_parked_is_said_when_the_bot_is_back_soon(is_killed: bool,
         assert sorted(room.replies) == sorted([*replies, "ring", "count 1", "count 2"])
         assert [reply for reply in room.replies if reply.startswith("reply")] == replies
         assert guest.heard == ["joined", "left", "joined"]
-        assert not await letters(store, room)
+        assert not await dead_letters(store, room)
 
 
 async def test_what_is_parked_for_too_long_fails_once_and_timers_and_dialogs_wait_on() -> None:
@@ -314,7 +317,9 @@ async def test_what_is_parked_for_too_long_fails_once_and_timers_and_dialogs_wai
         failed = [one for one in guest.heard if one.startswith("failed")]
         assert len(failed) == len(set(failed)) == parked
         assert not await pending(store, room)
-        assert len(await letters(store, room)) == 2 * parked  # what the handler said about it failed, too, and no more
+        assert (
+            len(await dead_letters(store, room)) == 2 * parked
+        )  # what the handler said about it failed, too, and no more
 
         await room.kill()
         await room.start()
@@ -322,7 +327,7 @@ async def test_what_is_parked_for_too_long_fails_once_and_timers_and_dialogs_wai
         await ann.adds(room.bot)
         await ann.says("Ann")
         assert room.replies[-2:] == ["ring", "hello Ann"]
-        assert len(await letters(store, room)) == 2 * parked
+        assert len(await dead_letters(store, room)) == 2 * parked
 
 
 async def test_timers_and_dialogs_become_dead_letters_when_the_bot_is_not_added_again() -> None:
@@ -339,7 +344,10 @@ async def test_timers_and_dialogs_become_dead_letters_when_the_bot_is_not_added_
 
         assert not await store.timers(room.bot.user)
         assert not await store.dialogs(room.bot.user)
-        assert sorted(letter.handler.rpartition(".")[2] for letter in await letters(store, room)) == ["ask", "ring"]
+        assert sorted(letter.handler.rpartition(".")[2] for letter in await dead_letters(store, room)) == [
+            "ask",
+            "ring",
+        ]
 
 
 async def test_a_reply_to_a_thread_that_the_bot_is_not_in_fails_and_is_kept() -> None:
@@ -354,7 +362,7 @@ async def test_a_reply_to_a_thread_that_the_bot_is_not_in_fails_and_is_kept() ->
         await room.advance(minutes=1)
 
         assert guest.heard.count("failed psst") == 2
-        assert len(await letters(store, room)) == 2
+        assert len(await dead_letters(store, room)) == 2
         assert room.replies == ["count 1"]
         await room.restart()
         await room.advance(hours=1)

@@ -1,4 +1,4 @@
-"""A bot in many threads: found within the quotas, and silent ones cost nothing but the doorbell."""
+"""A bot in many threads: polls keep to the quotas, and silent threads cost only polls of the thread list."""
 
 from __future__ import annotations
 

@@ -156,10 +156,10 @@ async def test_a_handler_that_keeps_failing_leaves_a_dead_letter_and_its_thread_
 
         await ann.says("fail 3", "after")
 
-        letters = await store.dead_letters(room.bot.user)
+        dead_letters = await store.dead_letters(room.bot.user)
         assert room.replies == ["echo after"]
-        assert [(letter.error, letter.attempts) for letter in letters] == [("RuntimeError: no luck", 3)]
-        event = letters[0].event
+        assert [(letter.error, letter.attempts) for letter in dead_letters] == [("RuntimeError: no luck", 3)]
+        event = dead_letters[0].event
         assert isinstance(event, MessageReceived)
         assert event.message.content == "fail 3"
 
@@ -188,9 +188,9 @@ async def test_an_action_that_is_refused_permanently_becomes_a_dead_letter() -> 
 
         await ann.says("two", "three")
 
-        letters = await store.dead_letters(room.bot.user)
+        dead_letters = await store.dead_letters(room.bot.user)
         assert room.replies == ["echo one", "echo three"]
-        assert [letter.handler for letter in letters] == ["SendMessage"]
+        assert [letter.handler for letter in dead_letters] == ["SendMessage"]
 
 
 async def test_a_long_reply_is_said_in_pieces_that_follow_each_other() -> None:

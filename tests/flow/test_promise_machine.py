@@ -1,6 +1,6 @@
-"""The promise under any history: hypothesis tells the stories, a model says what must come of them.
+"""The promise under any history: hypothesis generates the stories, a model predicts their outcome.
 
-The steps of a story are collected by a state machine, and played in one task when it is told. Longer runs:
+A state machine collects the steps of a story, which then run in one task. Longer runs:
 `CHATBOT_STORIES=2000 pytest -m chaos tests/flow/test_promise_machine.py --timeout=0`.
 """
 
@@ -221,8 +221,8 @@ async def play(steps: list[Step]) -> None:
         for step in steps:
             await step(story)
         await story.end()
-        letters = await store.dead_letters(room.bot.user)
-        check(story, {letter.event.key for letter in letters}, may_bury=len(fate.crashes) >= 3)
+        dead_letters = await store.dead_letters(room.bot.user)
+        check(story, {letter.event.key for letter in dead_letters}, may_bury=len(fate.crashes) >= 3)
         assert await store.pending(room.bot.user) == []
 
 

@@ -175,14 +175,14 @@ async def test_thousands_of_waiting_messages_are_handled_in_order_while_users_wr
         await room.stop()
         ids = [room.emulator.send(room.thread, ann.user, f"{number}") for number in range(2_000)]
         for number in range(0, 2_000, 100):
-            room.emulator.edit(room.thread, ann.user, ids[number], f"{number} mended while the bot was away")
+            room.emulator.edit(room.thread, ann.user, ids[number], f"{number} edited while the bot was away")
 
         async def talk_on() -> None:
             while not is_caught_up.is_set():
                 ids.append(room.emulator.send(room.thread, ann.user, f"{len(ids)}"))
-                mended = len(ids) * 7 % 2_000
+                edited = len(ids) * 7 % 2_000
                 if not len(ids) % 5:
-                    room.emulator.edit(room.thread, ann.user, ids[mended], f"{mended} mended")
+                    room.emulator.edit(room.thread, ann.user, ids[edited], f"{edited} edited")
                 await anyio.sleep(0.15)
 
         with room.not_waiting():

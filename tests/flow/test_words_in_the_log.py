@@ -246,15 +246,15 @@ async def test_no_message_text_reaches_logs_traces_errors_or_metrics(
             gc.collect()
             await anyio.sleep(5)
             caretaker = AdminApi(site.store, [site.bot])
-            letters = await caretaker.answer({"ask": "dead-letters list"})
+            dead_letters = await caretaker.answer({"ask": "dead-letters list"})
             status_monitor = StatusMonitor([site.bot], {"echo": site.counters}, site.store, site.connection)
             status = json.dumps(as_json(await status_monitor.read_status()))
 
-    assert len(letters["letters"]) > 20
+    assert len(dead_letters["letters"]) > 20
     for name, text in {
         "log": log.getvalue(),
         "spans": "".join(span.to_json() for span in traces.spans),
-        "list of dead letters": json.dumps(letters) + "\n".join(list_lines(letters)),
+        "list of dead letters": json.dumps(dead_letters) + "\n".join(list_lines(dead_letters)),
         "status": status,
     }.items():
         lines = [line for line in text.splitlines() if WORD in line]

@@ -12,7 +12,7 @@ class Proxy:
 
     Attributes:
         round_trips: how often the client spoke after the server had.
-        is_silent: nothing reaches the other side, and nobody is told.
+        is_silent: nothing reaches the other side, and no error is reported.
         cuts_answer_to: the connection on which the client sends this breaks before the answer arrives, once.
     """
 

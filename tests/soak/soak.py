@@ -244,7 +244,7 @@ class Soak:
         self.findings.memory.append(self._daemon.memory)
 
     async def _revive_unlucky(self) -> None:
-        """Revive letters one process after the other: a handler that kills may end the one that is asked."""
+        """Retry dead letters, by the next process if need be: a handler that kills may end the one that is asked."""
         while True:
             await self._daemon.ready()
             try:
@@ -300,12 +300,12 @@ class Soak:
 
     async def _buried(self) -> set[tuple[str, int]]:
         async with SqliteStore(self._daemon.store) as store:
-            letters = await store.dead_letters(self._bot)
+            dead_letters = await store.dead_letters(self._bot)
         return {
             (letter.event.thread, letter.event.message.number)
             if isinstance(letter.event, MessageEvent)
             else (letter.event.key, 0)
-            for letter in letters
+            for letter in dead_letters
         }
 
     async def _deadly(self, threads: Sequence[str]) -> set[tuple[str, int]]:

@@ -28,7 +28,7 @@ TEXTS = {".py", ".md", ".toml", ".yaml", ".yml", ".cfg", ".service", ".conf", ".
 APART = {".git", ".venv", "node_modules", "recordings", "spec", ".benchmarks", "site", ".cache", "__pycache__", "dist"}
 
 WRONG = (
-    re.compile(r"(?<![\w./-])chatbot\[(?!\[)(?!['\"])[a-z]"),  # an extra of the stranger
+    re.compile(r"(?<![\w./-])chatbot\[(?!\[)(?!['\"])[a-z]"),  # an extra of the other distribution
     re.compile(
         r"\b(?:pip|pipx|uv|uvx)\b[^\n|`]*\b(?:install|add|run|download|wheel)\b[^\n|`&;]*\s['\"]?chatbot(?![\w/.-])"
     ),

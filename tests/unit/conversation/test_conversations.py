@@ -163,8 +163,8 @@ async def test_an_erased_user_has_no_dialogs_and_nothing_is_due_in_left_threads(
 
         given_up = conversations.give_up(STREAM.thread, "the bot is not in the thread")
         await conversations.commit(given_up)
-        letters = await store.dead_letters(BOT.user)
-        assert {letter.handler for letter in letters} >= {his.handler}
+        dead_letters = await store.dead_letters(BOT.user)
+        assert {letter.handler for letter in dead_letters} >= {his.handler}
         assert not conversations.has_pending(STREAM.thread)
         assert his not in await store.dialogs(BOT.user)
         assert "k3" not in {record.id for record in await store.timers(BOT.user)}

@@ -1,4 +1,4 @@
-"""What a handler remembers is in the value; whoever forgets that is told at once."""
+"""State is read and set through `value`; other use is refused at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a page asks of the playground, and what it is told; the emulator in this process, without bots."""
+"""Requests of a page to the playground, and their answers; the emulator in this process, without bots."""
 
 from __future__ import annotations
 

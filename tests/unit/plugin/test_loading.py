@@ -179,7 +179,7 @@ def test_a_failure_in_a_module_that_a_plugin_imports_is_named_there(tmp_path: Pa
 def test_a_plugin_that_failed_to_load_can_be_fixed_and_loaded(tmp_path: Path) -> None:
     write(tmp_path, "it.py", "1 / 0")
     refused(tmp_path, "it")
-    write(tmp_path, "it.py", ECHO + "# mended")
+    write(tmp_path, "it.py", ECHO + "# fixed")
 
     assert load_plugin("it", base_dir=tmp_path).name == "echo"
 

@@ -170,8 +170,8 @@ def test_what_cannot_be_loaded_changes_nothing_that_was_imported(
     own = {name: module for name, module in sys.modules.items() if name.startswith("sourced")}
     assert own == {name: module for name, module in before.items() if name.startswith("sourced")}
     assert sys.modules["sourced"].one is before["sourced.one"]
-    (folder / "sourced" / "words.py").write_text('one = "mended"\n')
-    assert names(sources.load(config, [])) == {"first": ["mended"]}
+    (folder / "sourced" / "words.py").write_text('one = "fixed"\n')
+    assert names(sources.load(config, [])) == {"first": ["fixed"]}
 
 
 def test_a_file_that_nobody_imports_any_more_is_forgotten_once_it_is_gone(

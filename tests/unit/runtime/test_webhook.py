@@ -110,7 +110,7 @@ async def test_an_event_triggers_a_poll_and_the_thread_list_is_read_less_while_e
                 await the.bot.scheduler.ended.wait()
         the.emulator.calls.clear()
 
-        for text in ("two", "three", "four"):  # the doorbell would tell of them within the hour
+        for text in ("two", "three", "four"):  # a poll of the thread list would find them only within the hour
             the.emulator.send(the.thread, the.ann, text)
             await the.answered(text)
 

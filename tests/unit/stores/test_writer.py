@@ -179,7 +179,7 @@ async def test_a_job_whose_task_is_cancelled_while_it_waits_is_written_and_frees
 
 
 def test_a_writer_may_outlive_its_event_loop():
-    """As when a process is told to stop now: nobody waits for the answer any more."""
+    """When a process stops at once, nobody waits for the answer any more."""
     disk = Disk()
     disk.gate.clear()
     writers = []

@@ -1,4 +1,4 @@
-"""The running daemon as a stranger meets it: the SDK's synchronous clients, over https, from another process."""
+"""The SDK's synchronous clients in this process against a running daemon and its emulator, over https."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Stranger:
+class Person:
     """A person with a thread of their own, in which the echo bot is."""
 
     thread: ChatThreadClient
@@ -39,7 +39,7 @@ class Stranger:
 
 
 @pytest.fixture
-def ann(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stranger]:
+def ann(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Person]:
     """Someone who knows nothing of chatbot but the connection string and the certificate."""
     started = demo.bots.event("emulator.started")
     published = json.loads((demo.directory / ".chatbot" / "run.json").read_text())
@@ -56,7 +56,7 @@ def ann(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stranger]:
         created = client.create_chat_thread("Hello", thread_participants=[me])
         assert created.chat_thread is not None
         with client.get_chat_thread_client(created.chat_thread.id) as thread:
-            yield Stranger(thread, bot)
+            yield Person(thread, bot)
 
 
 def eventually(look: Callable[[], T], is_right: Callable[[T], bool]) -> T:
@@ -68,7 +68,7 @@ def eventually(look: Callable[[], T], is_right: Callable[[T], bool]) -> T:
     return seen
 
 
-def test_another_user_adds_the_bot_and_gets_replies(ann: Stranger) -> None:
+def test_another_user_adds_the_bot_and_gets_replies(ann: Person) -> None:
     failed = ann.thread.add_participants(
         [ChatParticipant(identifier=CommunicationUserIdentifier(ann.bot), display_name="Echo")]
     )
@@ -90,7 +90,7 @@ def test_another_user_adds_the_bot_and_gets_replies(ann: Stranger) -> None:
     assert set(read) == {ann.bot}
 
 
-def test_a_bot_that_is_taken_out_is_silent_and_answers_again_when_it_is_back(ann: Stranger) -> None:
+def test_a_bot_that_is_taken_out_is_silent_and_answers_again_when_it_is_back(ann: Person) -> None:
     echo = ChatParticipant(identifier=CommunicationUserIdentifier(ann.bot), display_name="Echo")
     ann.thread.add_participants([echo])
     ann.thread.send_message("one")
