@@ -95,6 +95,11 @@ class UnitOfWork:
         """The time, UTC."""
         return datetime.fromtimestamp(self._now_ms / 1000, UTC)
 
+    @property
+    def has_states(self) -> bool:
+        """Whether handlers asked for states, which `writes` stores by classes of plugins."""
+        return bool(self._opened)
+
     async def state(self, kind: StateType) -> Remembered[Any]:
         """Return the state that a handler asks for; all handlers of one event share it.
 

@@ -552,29 +552,26 @@ class SpareTask:
         Raises:
             BaseException: Anything that the code raised.
         """
-        loop, context = self._loop, copy_context()
+        loop = self._loop
         caller: Any = asyncio.current_task(loop)
+        before = is_plugin_code.set(True)  # the copy is the code's
+        context = copy_context()
+        is_plugin_code.reset(before)
         self.task.set_name(name)
         self._references = getrefcount(self.task)
         self._weak_references = getweakrefcount(self.task)
         _leave_task(loop, caller)
         _enter_task(loop, self.task)
         try:
-            awaited = context.run(self._first_step, code)
+            awaited = context.run(code.send, None)
+        except StopIteration as stop:  # the code has ended; it cannot raise this itself
+            self.result = stop.value
+            return None
         finally:
             restore_recursion_limit()
             _leave_task(loop, self.task)
             _enter_task(loop, caller)
-        return None if awaited is self else Continuation(code, context, awaited)
-
-    def _first_step(self, code: Coroutine[Any, Any, Any]) -> Any:
-        """Return the object that the code waits for, or this object if the code has ended."""
-        is_plugin_code.set(True)
-        try:
-            return code.send(None)
-        except StopIteration as stop:
-            self.result = stop.value
-            return self
+        return Continuation(code, context, awaited)
 
     def is_untouched(self) -> bool:
         """Return whether the ended code left no trace on the task, so that the task can be reused.

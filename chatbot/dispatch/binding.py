@@ -16,6 +16,7 @@ from chatbot.dispatch.arguments import Argument, Arguments, BadArguments, TimerP
 from chatbot.dispatch.event_view import EventView
 from chatbot.dispatch.filters import Found
 from chatbot.dispatch.parameters import Function, name_of, refuse, type_name
+from chatbot.dispatch.plugin_tasks import call_as_plugin
 from chatbot.events import Event, TimerFired
 from chatbot.model import Participant
 from chatbot.stores.serialization import Form, form_of
@@ -24,7 +25,10 @@ Match: TypeAlias = Values | BadArguments
 """What a matching handler is called with; or, of a command, what is wrong with what was typed."""
 
 Bind: TypeAlias = Callable[[EventView, Found], Match | None]
-"""Makes a handler's arguments of an event and what the filter found in it; None if they do not convert."""
+"""Makes a handler's arguments of an event and what the filter found in it; None if they do not convert.
+
+Types of parameters may be classes of a plugin: what converts to them is called as code of a plugin.
+"""
 
 
 def arguments_of(function: Function, command: str, parameters: Sequence[inspect.Parameter]) -> Arguments:
@@ -52,6 +56,8 @@ def bind_arguments(arguments: Arguments) -> Bind:
         if line is None:
             return None
         try:
+            if arguments.arguments:
+                return call_as_plugin(arguments.parse, line.arguments)
             return arguments.parse(line.arguments)
         except BadArguments as error:
             return error
@@ -85,7 +91,7 @@ def bind_groups(function: Function, names: frozenset[str], parameters: Sequence[
         arguments[parameter.name] = (argument, parameter.default)
 
     def bind(view: EventView, found: Found) -> Match | None:
-        return _read_groups(arguments, found)
+        return call_as_plugin(_read_groups, arguments, found) if arguments else Values()
 
     return bind
 
@@ -115,7 +121,7 @@ def bind_payload(payload: TimerPayload) -> Bind:
     """Fill a timer's parameters with what it was set with."""
 
     def bind(view: EventView, found: Found) -> Match | None:
-        return payload.decode(view.event.payload) if isinstance(view.event, TimerFired) else None
+        return call_as_plugin(payload.decode, view.event.payload) if isinstance(view.event, TimerFired) else None
 
     return bind
 

@@ -57,6 +57,8 @@ APOLOGY_HANDLER: Final = "chatbot.apology"
 LIMIT: Final = "chatbot.limit"
 """The handler name of messages about the rate limit."""
 
+_NO_LIVE_CHANNEL: Final = NoLiveChannel()
+
 _NEAR: Final = 0.75  # /hepl is near /help, /hello is not: it may be meant for another bot in the thread
 
 
@@ -206,7 +208,7 @@ class Dispatcher:
         if verdict is Verdict.DENIED:
             return Outcome()
         everyone, people = self._views(event)
-        buffer = ActionBuffer(everyone, unit_of_work, live=live or NoLiveChannel(), handler_scope=handler_scope)
+        buffer = ActionBuffer(everyone, unit_of_work, live=live or _NO_LIVE_CHANNEL, handler_scope=handler_scope)
         considered = limits.considered if limits is not None else None
         for handler in self._candidates(everyone, name, buffer.unit_of_work.pending):
             view = people
@@ -279,7 +281,7 @@ class Dispatcher:
         is_for_bots = handler is not None and handler.registration.options.from_bots
         view = everyone if is_for_bots else people or everyone
         buffer = ActionBuffer(
-            view, unit_of_work or UnitOfWork(event), live=live or NoLiveChannel(), handler_scope=handler_scope
+            view, unit_of_work or UnitOfWork(event), live=live or _NO_LIVE_CHANNEL, handler_scope=handler_scope
         )
         for error_handler in handler.errors if handler and error is not None else ():
             if error is None or not isinstance(error, error_handler.errors):
@@ -425,14 +427,15 @@ class Dispatcher:
             _add_receipt(event, buffer)
         name = handler.name if handler else None
         try:
-            writes = call_as_plugin(lambda: tuple(buffer.unit_of_work.writes()))
+            unit_of_work = buffer.unit_of_work
+            writes = call_as_plugin(unit_of_work.writes) if unit_of_work.has_states else unit_of_work.writes()
         except CannotStore as error:
             if handler is not None:
                 error = CannotStore(f"{handler.place}: {handler.name} left what cannot be stored: {text_of(error)}")
             return Outcome(handler=name, error=error, is_final=True, writes=self._dialog_writes(buffer.unit_of_work))
         except BaseException as error:  # classes of states, and how they are stored, are code of plugins
             return self._failed(handler, event, buffer, self.author_code.failure(error))
-        return Outcome(tuple(buffer.keyed_actions), name, writes=writes)
+        return Outcome(tuple(buffer.keyed_actions), name, writes=tuple(writes))
 
     def _explain(self, handler: Handler, event: Event, buffer: ActionBuffer, error: TimeTooFar) -> Outcome:
         """Send the error's text to the person; the handler's other actions are dropped."""

@@ -33,7 +33,6 @@ from chatbot.dispatch.filters import NOTHING, Filter, Found, finder
 from chatbot.dispatch.middleware import BoundMiddleware, MiddlewareChain, compose, compose_once
 from chatbot.dispatch.outcome import PASS, Ack, Pass, Reply, Retry
 from chatbot.dispatch.parameters import Function, name_of, read_signature, refuse
-from chatbot.dispatch.plugin_tasks import call_as_plugin
 from chatbot.dispatch.provider import Injector, Needs, Provider, ProviderCache, Scope, check_contexts, needs_of
 from chatbot.dispatch.source_location import place_of, qualified_name
 from chatbot.events import Event, ScheduleFired, TimerFired
@@ -193,7 +192,7 @@ class Handler:
             expect_result(found, what)
             msg = f"{what} returned {type(found).__name__}; match() returns a dict or None"
             raise TypeError(msg)
-        return call_as_plugin(self.bind, view, found)  # types of parameters may be classes of a plugin
+        return self.bind(view, found)
 
     async def answer(
         self, ctx: Context[Any], match: Match, provider_cache: ProviderCache, unit_of_work: UnitOfWork
