@@ -244,7 +244,11 @@ AFTERMATH: Final = timedelta(minutes=5)
 """How long the bots run after the script: a double may show only at the next full poll."""
 
 EPOCH_SECONDS: Final = 4096.0
-"""Every run begins at a multiple of this on the loop's clock, so that float sums lose no precision between runs."""
+"""Every run begins at a multiple of this on the loop's clock, so that float sums are rounded alike in all runs."""
+
+FIRST_EPOCH_SECONDS: Final = 2.0**24
+"""The first run begins no earlier: floats near zero are finer, so its sums would be rounded unlike those of later runs.
+Up to the next power of two there is room for 4,096 runs."""
 
 
 async def crash_points(
@@ -375,7 +379,8 @@ class _ScriptRunner:
     async def run(self, fault: str = NO_FAULT, fatal: int | None = None) -> _Run:
         """Run the script once, and kill the bots at the point `fatal`, if given."""
         now = self._loop.time()
-        await anyio.sleep(-now % EPOCH_SECONDS)
+        earliest = max(now, FIRST_EPOCH_SECONDS)
+        await anyio.sleep(earliest - now + -earliest % EPOCH_SECONDS)
         plan = CrashPlan(() if fatal is None else [fatal])
         store = store_in_real_time(self._store(), self._loop)
         harness = self._harness(store, plan, [Fault.parse(fault)] if fault else [])
