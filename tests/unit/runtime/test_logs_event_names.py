@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3] / "chatbot"
 METHODS = {"debug", "info", "warning", "error", "exception", "critical"}
-IRREGULAR = {"began", "broken", "cut", "done", "forgotten", "held", "kept", "left", "lost", "sent", "withheld"}
+IRREGULAR = {"began", "broken", "cut", "done", "forgotten", "held", "kept", "left", "lost", "read", "sent", "withheld"}
 
 
 def names() -> Iterator[tuple[str, str]]:
