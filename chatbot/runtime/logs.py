@@ -380,11 +380,10 @@ def logging_to(
         try:
             yield ours
         finally:
-            if not _is_replaced(ours.handler):
-                activate_redaction(redaction)
-                structlog.reset_defaults()
-                if before is not None:
-                    structlog.configure(**before)
+            activate_redaction(redaction)
+            structlog.reset_defaults()
+            if before is not None:
+                structlog.configure(**before)
 
 
 def _common() -> list[Processor]:
@@ -573,16 +572,6 @@ class _Handler(logging.StreamHandler[TextIO]):
             self.stream.write(self.format(fallback) + self.terminator)
 
 
-def _is_replaced(handler: logging.Handler) -> bool:
-    """Return whether a later block has taken the log over.
-
-    A block that was abandoned ends when it is collected as garbage, which may be within a later one. The configuration
-    of that one must stay.
-    """
-    handlers = logging.getLogger().handlers
-    return handler not in handlers and any(isinstance(other, _Handler) for other in handlers)
-
-
 @contextmanager
 def _stdlib_through(handler: logging.Handler) -> Iterator[None]:
     """Route all standard logging through this handler, and restore handlers and levels at the end."""
@@ -594,12 +583,11 @@ def _stdlib_through(handler: logging.Handler) -> Iterator[None]:
     try:
         yield
     finally:
-        if not _is_replaced(handler):
-            logging.captureWarnings(False)
-            for name, old in levels.items():
-                logging.getLogger(name).setLevel(old)
-            root.setLevel(root_level)
-            root.handlers[:] = handlers
+        logging.captureWarnings(False)
+        for name, old in levels.items():
+            logging.getLogger(name).setLevel(old)
+        root.setLevel(root_level)
+        root.handlers[:] = handlers
 
 
 @contextmanager
