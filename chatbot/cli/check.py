@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from chatbot.dispatch.source_location import location
 from chatbot.distribution import shadowed, shadowing_path
 from chatbot.durations import format_duration
 from chatbot.errors import ChatbotError, ConfigError, StoreError
+from chatbot.http_listener import bind_tcp
 from chatbot.plugin import Plugin
 from chatbot.plugin.lint import findings, mistakes, unawaited
 from chatbot.runtime.compatibility import Incompatibility, incompatibilities
@@ -281,9 +281,7 @@ def _taken_addresses(config: Config) -> Iterator[Finding]:
             continue
         host, port = settings.listen
         try:
-            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listener.bind((host, port))
+            bind_tcp(host, port).close()
         except OSError as error:
             what = f"nobody can listen at {host}:{port} now: {error.strerror}"
             yield warning(name, config.problem((name, "listen"), what), "end the program that does, or choose another")

@@ -13,7 +13,6 @@ What protects it, from the outside in:
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import json
 import mimetypes
@@ -29,6 +28,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from chatbot.http_listener import accept_connections, bind_tcp
 from chatbot.playground.channel import Playground
 from chatbot.worker_threads import run_in_thread
 
@@ -188,42 +188,12 @@ async def serve_playground(playground: Playground, *, token: str, port: int = 0)
         protocol.access_log = False
         return protocol
 
-    server = await asyncio.get_running_loop().create_server(connection, sock=listener)
-    try:
-        async with playground:
-            yield f"http://127.0.0.1:{number}/#token={token}"
-    finally:
-        server.close()
-        await _end(state)
+    async with accept_connections(listener, connection, state, grace_seconds=_GRACE_SECONDS), playground:
+        yield f"http://127.0.0.1:{number}/#token={token}"
 
 
 def _bind(port: int) -> socket.socket:
-    for wanted in (port, 0):
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        option = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
-        listener.setsockopt(socket.SOL_SOCKET, option, 1)
-        try:
-            listener.bind(("127.0.0.1", wanted))
-        except OSError:
-            listener.close()
-            if not wanted:
-                raise
-        else:
-            listener.setblocking(False)
-            return listener
-    raise AssertionError  # port 0 is free or an error
-
-
-async def _end(state: ServerState) -> None:
-    """Give responses a moment, then abort every connection; pages connect again."""
-    for connection in list(state.connections):
-        connection.shutdown()
-    if tasks := set(state.tasks):
-        _, late = await asyncio.wait(tasks, timeout=_GRACE_SECONDS)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
-    for connection in list(state.connections):
-        if connection.transport is not None:
-            connection.transport.abort()
-    await asyncio.sleep(0)
+    try:
+        return bind_tcp("127.0.0.1", port)
+    except OSError:
+        return bind_tcp("127.0.0.1", 0)

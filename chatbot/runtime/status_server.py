@@ -3,9 +3,6 @@
 The pages run on a thread with an event loop of its own, so that a probe is answered while the bots' loop is blocked.
 Their content is read on the bots' loop; if that does not answer in time, the pages say so.
 
-The server uses uvicorn's protocol class without `uvicorn.Server`: a taken port raises an error instead of calling
-`sys.exit`, signal handling stays with the daemon, and nothing outlives the block.
-
 A client can connect and send nothing. So every connection has a time limit for its next request and for its response,
 and a new connection replaces the one that has been idle for longest once `MOST_CONNECTIONS` are open. A probe sends
 its request at once, so it is answered however many idle connections there are.
@@ -36,6 +33,7 @@ from uvicorn.server import ServerState
 from chatbot.config import Config
 from chatbot.dispatch.plugin_tasks import running_our_code
 from chatbot.errors import StateError
+from chatbot.http_listener import accept_connections, bind_tcp
 from chatbot.runtime.observe.metrics import CONTENT_TYPE, render
 from chatbot.runtime.observe.status import StatusMonitor, as_json
 from chatbot.service.endpoint import is_loopback
@@ -160,15 +158,9 @@ def serve_pages(app: Starlette, host: str, port: int) -> AbstractAsyncContextMan
     Raises:
         CannotListen: The port is taken, or this user cannot bind the address.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is explicit because asyncio sets TCP_NODELAY only then.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.setblocking(False)
+        listener = bind_tcp(host, port)
     except OSError as error:
-        listener.close()
         message = f"nobody can listen at {host}:{port}: {error.strerror}; free it, or choose another"
         raise CannotListen(message) from error
     return _serving(_loopback_only(app) if is_loopback(host) else app, listener)
@@ -213,12 +205,8 @@ async def _serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[str]:
         return protocol
 
     host, port = listener.getsockname()[:2]
-    server = await asyncio.get_running_loop().create_server(connection, sock=listener)
-    try:
+    async with accept_connections(listener, connection, state, grace_seconds=_GRACE_SECONDS):
         yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    finally:
-        server.close()
-        await _end(state)
 
 
 class _Connection(H11Protocol):
@@ -266,21 +254,6 @@ class _Connection(H11Protocol):
             self._limit.cancel()
         self._waits_since, self._has_request = self.loop.time(), is_asking
         self._limit = self.loop.call_later(seconds, self.abort)
-
-
-async def _end(state: ServerState) -> None:
-    """Give responses in flight `_GRACE_SECONDS` to finish, then abort every connection."""
-    for connection in list(state.connections):
-        connection.shutdown()
-    if tasks := set(state.tasks):
-        _, late = await asyncio.wait(tasks, timeout=_GRACE_SECONDS)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
-    for connection in list(state.connections):
-        if connection.transport is not None:
-            connection.transport.abort()
-    await asyncio.sleep(0)
 
 
 Listen = tuple[str, int]

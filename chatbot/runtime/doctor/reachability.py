@@ -27,6 +27,7 @@ from anyio.streams.tls import TLSAttribute, TLSStream
 from chatbot.config import Config
 from chatbot.durations import format_duration
 from chatbot.errors import ConfigError, ServiceError, Throttled, Unauthorized
+from chatbot.http_listener import bind_tcp
 from chatbot.model import UserId
 from chatbot.runtime.connection import Connection, KnownBot, published_bots, stored_bots
 from chatbot.runtime.doctor.finding import Finding, FindingState, failed, misconfigured, ok, warning
@@ -387,11 +388,8 @@ def _check_emulator(config: Config) -> Iterator[Finding]:
 
 
 def _is_taken(port: int) -> bool:
-    with socket.socket() as probe:
-        if os.name == "posix":
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return True
+    try:
+        bind_tcp("127.0.0.1", port).close()
+    except OSError:
+        return True
     return False
