@@ -145,6 +145,10 @@ class StoreInUse(StoreError):
     """Another process has this store open, and only one can. Stop the other process or name another file."""
 
 
+class NotOwner(StoreError):
+    """Another process owns the thread, or may; nothing was changed. It handles what comes in the thread."""
+
+
 class StoreConflict(StoreError):
     """A state was changed by another commit since it was read; nothing was changed. Read it again and retry."""
 

@@ -6,6 +6,8 @@ Every lane of a bot commits once per handled event. Commands and the admin API u
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from chatbot.actions import ActionKey
@@ -40,12 +42,21 @@ class Store(Protocol):
         """Write what is still queued, then close and release the lock."""
         ...
 
-    async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
+    async def commit(
+        self, bot: UserId, writes: Sequence[Write], *, shards: Collection[int] = (), notes: Sequence[str] = ()
+    ) -> None:
         """Make these changes durable, all of them or none; returns when they are.
 
         Cancelled, it may or may not have happened, but never in part.
 
+        Args:
+            bot: whose records they are.
+            writes: the changes.
+            shards: the shards that they belong to. A `SharedStore` refuses them unless this process owns all of these.
+            notes: what a `SharedStore` tells the other processes once the changes are durable.
+
         Raises:
+            NotOwner: another process owns one of the shards, or may; nothing was changed.
             CannotStore: a value has no stored form; nothing was changed, and the same writes will fail again.
             StoreError: nothing was changed; committing the same writes again later is safe.
             StoreConflict: a state was changed since it was read; nothing was changed.
@@ -170,4 +181,101 @@ class OwnedStore(Protocol):
 
     async def lost(self) -> StoreError:
         """Wait until the store is lost for good, and return why: this process must end without another write."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ShardsGained:
+    """This process owns these shards from now on.
+
+    Args:
+        shards: the shards.
+        after_crash: those of them whose last owner did not release them in order.
+    """
+
+    shards: frozenset[int]
+    after_crash: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ShardsWanted:
+    """Other processes shall own these shards: finish what runs in their threads, then call `SharedStore.release`."""
+
+    shards: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardsLost:
+    """Another process owns these shards, or may: drop their threads at once, without another write."""
+
+    shards: frozenset[int]
+
+
+ShardChange = ShardsGained | ShardsWanted | ShardsLost
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A process that shares a store.
+
+    Args:
+        name: distinguishes it from the others.
+        host: its machine.
+        pid: its process id there.
+        version: the version of chatbot that it runs.
+        started_ms: since when, epoch ms.
+        shards: what it owns.
+        is_oneself: it is this process.
+    """
+
+    name: str
+    host: str
+    pid: int
+    version: str
+    started_ms: int
+    shards: frozenset[int]
+    is_oneself: bool = False
+
+
+@runtime_checkable
+class SharedStore(OwnedStore, Protocol):
+    """A store that several processes share. Each owns some of the shards, see `chatbot.stores.shards`.
+
+    A process polls, handles and sends only for threads of shards that it owns, and only while `is_held`.
+    """
+
+    async def next_change(self) -> ShardChange:
+        """Wait until this process gains shards, shall release some, or has lost some; return the next change."""
+        ...
+
+    async def release(self, shards: Collection[int]) -> None:
+        """Give up shards, in order: nothing of their threads runs here any more, and no commit of them is pending."""
+        ...
+
+    async def next_note(self) -> str:
+        """Wait for the next note of another process. Notes may be lost while the connection is."""
+        ...
+
+    async def tell(self, notes: Sequence[str]) -> None:
+        """Send notes to the other processes; those of a commit are better passed to `Store.commit`.
+
+        Raises:
+            StoreError: they could not be sent.
+        """
+        ...
+
+    async def replicas(self) -> Sequence[Replica]:
+        """Return the processes that share the store, with what they own.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        ...
+
+    def exclusive(self, name: str) -> AbstractAsyncContextManager[None]:
+        """Return a block that one process at a time may be in, for each name.
+
+        Raises:
+            StoreError: the store cannot be reached.
+        """
         ...

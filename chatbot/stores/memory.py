@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -103,7 +103,9 @@ class MemoryStore(SqlStore):
     def finish(self, seconds: float) -> None:
         """See `EndableStore.finish`: everything is written."""
 
-    async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
+    async def commit(
+        self, bot: UserId, writes: Sequence[Write], *, shards: Collection[int] = (), notes: Sequence[str] = ()
+    ) -> None:
         """Make these changes, all of them or none; see `Store.commit`."""
         await self._check_open()
         commands = statements(bot, writes)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -149,7 +149,9 @@ class PostgresStore(SqlStore):
         assert owner is not None
         return owner.lost or StoreError(f"the store {self._url} is lost")
 
-    async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
+    async def commit(
+        self, bot: UserId, writes: Sequence[Write], *, shards: Collection[int] = (), notes: Sequence[str] = ()
+    ) -> None:
         """Make changes durable, in one transaction with other waiting commits; see `Store.commit`."""
         writer = self._open_writer()
         # Encoded here, not in the writer: what cannot be stored must fail this caller, not the group it would be in.

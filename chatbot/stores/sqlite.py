@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -84,7 +84,9 @@ class SqliteStore(SqlStore):
         self._writer = self._readers = None
         await self._exits.aclose()
 
-    async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
+    async def commit(
+        self, bot: UserId, writes: Sequence[Write], *, shards: Collection[int] = (), notes: Sequence[str] = ()
+    ) -> None:
         """Make changes durable, in one transaction with other waiting commits; see `Store.commit`."""
         writer = self._open_writer()
         # Encoded here, not in the writer: what cannot be stored must fail this caller, not the group it would be in.

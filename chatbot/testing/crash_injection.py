@@ -8,7 +8,7 @@ handlers were given.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -335,10 +335,12 @@ class CrashingStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
+    async def commit(
+        self, bot: UserId, writes: Sequence[Write], *, shards: Collection[int] = (), notes: Sequence[str] = ()
+    ) -> None:
         """Commit as `Store.commit` does, between two points."""
         what = ", ".join(type(write).__name__ for write in writes)
         await self._plan.reach(CrashKind.COMMIT, what)
-        await self._store.commit(bot, writes)
+        await self._store.commit(bot, writes, shards=shards, notes=notes)
         self._states.update({(bot, write.key): None for write in writes if isinstance(write, SaveState)})
         await self._plan.reach(CrashKind.COMMIT, what, is_after=True)

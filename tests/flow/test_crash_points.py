@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -125,8 +125,12 @@ def counter() -> Plugin:
 class Careless(MemoryStore):
     """Acknowledge every action and forget it at once."""
 
-    async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
-        await super().commit(bot, [write for write in writes if not isinstance(write, Enqueue)])
+    async def commit(
+        self, bot: UserId, writes: Sequence[Write], *, shards: Collection[int] = (), notes: Sequence[str] = ()
+    ) -> None:
+        await super().commit(
+            bot, [write for write in writes if not isinstance(write, Enqueue)], shards=shards, notes=notes
+        )
 
 
 async def evening(room: Room) -> None:

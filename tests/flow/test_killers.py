@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -137,12 +137,14 @@ class FullDisk(MemoryStore):
 
     refusals = 0
 
-    async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
+    async def commit(
+        self, bot: UserId, writes: Sequence[Write], *, shards: Collection[int] = (), notes: Sequence[str] = ()
+    ) -> None:
         if self.refusals:
             self.refusals -= 1
             msg = "the disk is full"
             raise StoreError(msg)
-        await super().commit(bot, writes)
+        await super().commit(bot, writes, shards=shards, notes=notes)
 
 
 async def test_a_store_that_refuses_after_a_kill_is_no_killer() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import anyio
 import anyio.lowlevel
@@ -37,7 +37,9 @@ class Transactions(MemoryStore):
         self.refusals = 0
         self.is_deferring = anyio.Event()
 
-    async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
+    async def commit(
+        self, bot: UserId, writes: Sequence[Write], *, shards: Collection[int] = (), notes: Sequence[str] = ()
+    ) -> None:
         if is_deferred(writes):
             if self.refusals:
                 self.refusals -= 1
@@ -46,7 +48,7 @@ class Transactions(MemoryStore):
             self.is_deferring.set()
             for _ in range(20):  # whatever could overtake does so now
                 await anyio.lowlevel.checkpoint()
-        await super().commit(bot, writes)
+        await super().commit(bot, writes, shards=shards, notes=notes)
         self.noted.append(writes)
 
     def holding(self, kind: type[Write]) -> list[Sequence[Write]]:

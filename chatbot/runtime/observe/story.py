@@ -14,7 +14,7 @@ import json
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
@@ -355,16 +355,18 @@ class StoryStore:
                 self._read.popitem(last=False)
         return found
 
-    async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
+    async def commit(
+        self, bot: UserId, writes: Sequence[Write], *, shards: Collection[int] = (), notes: Sequence[str] = ()
+    ) -> None:
         """Commit, and record what was written."""
         story = _CURRENT.get()
         if story is None:
-            await self._store.commit(bot, writes)
+            await self._store.commit(bot, writes, shards=shards, notes=notes)
             self._note_settled(writes)
             return
         begun, error = time.perf_counter(), None
         try:
-            await self._store.commit(bot, writes)
+            await self._store.commit(bot, writes, shards=shards, notes=notes)
             self._note_settled(writes)
         except BaseException as raised:
             error = type(raised).__name__

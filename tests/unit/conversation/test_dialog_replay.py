@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -58,9 +58,11 @@ class FatefulStore(MemoryStore):
         super().__init__()
         self._fate = fate
 
-    async def commit(self, bot: UserId, writes: Sequence[Write]) -> None:
+    async def commit(
+        self, bot: UserId, writes: Sequence[Write], *, shards: Collection[int] = (), notes: Sequence[str] = ()
+    ) -> None:
         self._check()
-        await super().commit(bot, writes)
+        await super().commit(bot, writes, shards=shards, notes=notes)
 
     def _check(self) -> None:
         try:
