@@ -36,6 +36,8 @@ PUSH_SECONDS: Final = 0.05
 
 BOTS_SECONDS: Final = 1.0
 
+_NO_BOTS: Final = "there are no bots"
+
 
 class BotsApi(Protocol):
     """The bots that run on the emulator."""
@@ -50,6 +52,10 @@ class BotsApi(Protocol):
 
     async def answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
         """Answer a request of the admin API."""
+        ...
+
+    async def restart(self) -> None:
+        """Cut off all tasks of the bots as a kill does, and start them again from what the store holds."""
         ...
 
     def shift_clock(self, offset: float) -> None:
@@ -504,9 +510,12 @@ class PageSession:
         if self._watches_bots and self._playground.bots is not None:
             self.push({"push": "bots", **await _bots_now(self._playground.bots)})
 
-    async def do_restart(self, frame: Json) -> None:
-        """Cut off a bot's tasks and start it from what is stored."""
-        await self._ask({"ask": "restart", "bot": frame["bot"]})
+    async def do_restart(self, _: Json) -> None:
+        """Cut off the bots' tasks, and start them from what is stored."""
+        if self._playground.bots is None:
+            raise Refused(_NO_BOTS)
+        await self._playground.bots.restart()
+        await self._playground.tell_all()
 
     async def do_retry(self, frame: Json) -> Json:
         """Retry a dead letter."""
@@ -526,8 +535,7 @@ class PageSession:
 
     async def _ask(self, question: Json) -> Mapping[str, Any]:
         if self._playground.bots is None:
-            message = "there are no bots"
-            raise Refused(message)
+            raise Refused(_NO_BOTS)
         return await self._playground.bots.answer(question)
 
 

@@ -33,7 +33,6 @@ _AUDITED: Final = frozenset(
         "reload",
         "pause",
         "resume",
-        "restart",
         "dead-letters show",
         "dead-letters retry",
         "dead-letters drop",
@@ -85,8 +84,7 @@ class ControlApi:
 
     async def answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
         """Answer a request: `{"ask": "status"}`, `{"ask": "unsent", "thread": …}`, `{"ask": "reload", "force": …}`,
-        `{"ask": "pause", "bot": …}`, `{"ask": "resume", "bot": …, "skip": …}`, on the emulator
-        `{"ask": "restart", "bot": …}`, or one of `AdminApi.answer`.
+        `{"ask": "pause", "bot": …}`, `{"ask": "resume", "bot": …, "skip": …}`, or one of `AdminApi.answer`.
         """
         match question.get("ask"):
             case "status":
@@ -106,8 +104,6 @@ class ControlApi:
             case "resume":
                 is_skipping = question.get("skip") is True
                 return await self._pauses.resume(str(question.get("bot")), is_skipping=is_skipping)
-            case "restart" if self._status_monitor.is_emulator:
-                return await self._pauses.restart(str(question.get("bot")))
             case _:
                 return await self._admin.answer(question)
 

@@ -106,6 +106,10 @@ class Daemon:
         self._restore_log = restore_log
         self._forced_exit = forced_exit
         self._reloader: Reloader | None = None
+        self._cut_bots: Callable[[], None] = lambda: None
+        self._has_bots = anyio.Event()
+        self._is_restart = False
+        self._ends_at: float | None = None
         self._has_abandoned: Callable[[], bool] = lambda: False
         self._status_monitor: StatusMonitor | None = None
         self._reload_is_due = False
@@ -150,9 +154,29 @@ class Daemon:
             StoreError: the store cannot be opened, read or written.
         """
         self._restore()  # plugins were imported
-        config = self._config
         if not connection.is_emulator:
             self._sandbox = None  # people's words reach nobody there
+        while True:
+            with anyio.CancelScope() as scope:
+                self._cut_bots = scope.cancel
+                await self._run_from_store(connection)
+            if not scope.cancelled_caught:
+                return
+            self._reloader, self._is_restart = None, True
+            self._log.warning("bots.restarted")
+
+    async def _restart(self, runtime: Runtime) -> None:
+        """Cut off the bots as a kill does, and start them again; see `Sandbox.restart`."""
+        async with runtime.changing:
+            # Before anything is cut: code that does not load must not end what runs.
+            plugins = (await run_in_thread(self._sources.load, runtime.config)).plugins
+            self._config, self._plugins, self._has_bots = runtime.config, plugins, anyio.Event()
+            self._cut_bots()
+        await self._has_bots.wait()
+
+    async def _run_from_store(self, connection: Connection) -> None:
+        """Open the store, run the bots until they are stopped, and close everything."""
+        config = self._config
         store = open_store(config.store.get_secret_value(), base_dir=config.directory)
         self._forced_exit.drain_seconds = config.drain_timeout.total_seconds
         permit = partial(_held, store) if isinstance(store, OwnedStore) else None
@@ -199,7 +223,8 @@ class Daemon:
                 Pauses(runtime, bot_supervisor),
             )
             if self._sandbox is not None:
-                self._sandbox.attach(runtime, admin)
+                self._sandbox.attach(runtime, admin, partial(self._restart, runtime))
+                self._has_bots.set()
             async with (
                 listening(self._control, admin.answer, config=config.path, audit=audit),
                 server.open(config),
@@ -236,7 +261,8 @@ class Daemon:
             if self._is_once:
                 beside.start_soon(self._stop_when_done, runtime.bots)
             if self._limit is not None:
-                beside.start_soon(self._stop_after, self._limit)
+                self._ends_at = self._ends_at or anyio.current_time() + self._limit
+                beside.start_soon(self._stop_at, self._ends_at)
             beside.start_soon(reloader.run)
             self._reloader = reloader
             if self._reload_is_due:
@@ -300,10 +326,10 @@ class Daemon:
         self._log.info("daemon.finished")
         self._stop()
 
-    async def _stop_after(self, seconds: float) -> None:
-        await anyio.sleep(seconds)
+    async def _stop_at(self, ends_at: float) -> None:
+        await anyio.sleep_until(ends_at)
         self.has_expired = not self._stopping.is_set()
-        self._log.info("daemon.limit_reached", seconds=seconds)
+        self._log.info("daemon.limit_reached", seconds=self._limit)
         self._stop()
 
     def _stop(self) -> None:
@@ -317,6 +343,8 @@ class Daemon:
     async def _announce(self, runtime: Runtime) -> None:
         """Publish that the bots run, to commands, systemd and the terminal."""
         info = await self._publish(runtime)
+        if self._is_restart:
+            return
         self._notifier.ready(f"Running {len(runtime.bots)} bots")
         self._on_ready(info)
 

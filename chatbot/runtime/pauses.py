@@ -97,22 +97,6 @@ class Pauses:
             self._log.info("bot.resumed", bot=name, is_skipping=is_skipping)
             return {"bot": name, "has_changed": True}
 
-    async def restart(self, name: str) -> Mapping[str, Any]:
-        """Cut off a bot's tasks as a kill does, and start it again from what the store holds.
-
-        Raises:
-            UnknownName: there is no such bot.
-            StateError: it is paused.
-        """
-        async with self._runtime.changing:
-            bot = self._bot(name)
-            if is_paused(bot):
-                message = f"the bot {name} is paused: resume it first"
-                raise StateError(message)
-            await self._bot_supervisor.restart_bot(bot)
-            self._log.warning("bot.restarted", bot=name)
-            return {"bot": name}
-
     async def _commit(self, bot: Bot, *writes: Write) -> None:
         await self._runtime.store.commit(bot.user, writes)
 

@@ -7,13 +7,17 @@ any other service.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import anyio
 
 from chatbot.errors import StateError
 from chatbot.runtime.admin_api import ControlApi, audit
 from chatbot.runtime.assemble import Runtime
 from chatbot.runtime.observe.story import Stories
+
+_STARTING: Final = "the bots are starting; try again in a moment"
 
 
 class ShiftedClock:
@@ -47,10 +51,24 @@ class Sandbox:
         self.link = ""
         self._runtime: Runtime | None = None
         self._control: ControlApi | None = None
+        self._restart: Callable[[], Awaitable[None]] | None = None
+        self._restarting = anyio.Lock()
 
-    def attach(self, runtime: Runtime, control: ControlApi) -> None:
-        """Connect to the bots, which are about to run."""
-        self._runtime, self._control = runtime, control
+    def attach(self, runtime: Runtime, control: ControlApi, restart: Callable[[], Awaitable[None]]) -> None:
+        """Connect to the bots, which are about to run; `restart` cuts them off and starts them again."""
+        self._runtime, self._control, self._restart = runtime, control, restart
+
+    async def restart(self) -> None:
+        """Cut off all tasks of the bots as a kill does, and start them again from what the store holds.
+
+        Raises:
+            StateError: the bots are starting.
+            ConfigError: their code cannot be loaded any more; they continue to run.
+        """
+        async with self._restarting:
+            if self._restart is None:
+                raise StateError(_STARTING)
+            await self._restart()
 
     def bots(self) -> list[dict[str, str]]:
         """Return the bots: name, user and display name."""
@@ -86,8 +104,7 @@ class Sandbox:
             ChatbotError: the request was refused.
         """
         if self._control is None:
-            message = "the bots are starting; try again in a moment"
-            raise StateError(message)
+            raise StateError(_STARTING)
         answer = await self._control.answer(question)
         facts = audit(question)
         if facts is not None:

@@ -113,18 +113,6 @@ class Supervisor:
             await self._stop([run])
             del self._runs[name]
 
-    async def restart_bot(self, bot: Runnable) -> None:
-        """Cancel a bot without letting it finish anything, and start it again from what is stored.
-
-        Its tasks end as those of a killed process do: running handlers are cut off, and nothing more is sent.
-        """
-        run = self._runs.pop(bot.name, None)
-        if run is not None:
-            run.stopping.set()  # so that nothing restarts it, and `ended` does not report it
-            run.cut()
-            await run.ended.wait()
-        self.start_bot(bot)
-
     async def _stop(self, runs: Sequence[_Run]) -> None:
         for run in runs:
             run.stopping.set()

@@ -34,6 +34,7 @@ bots:
 """
 
 DICE = '''
+from asyncio import sleep
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -80,6 +81,15 @@ async def boom(ctx: Context) -> str:
     if Path("repaired").exists():
         return "It works again."
     raise ValueError("this handler fails")
+
+
+@plugin.command("slow")
+async def slow(ctx: Context) -> str:
+    """Hang at the first attempt."""
+    if not Path("hung").exists():
+        Path("hung").touch()
+        await sleep(3600)
+    return "The second attempt."
 
 
 @plugin.message()
@@ -347,7 +357,7 @@ def test_metadata_and_html_are_sent_as_the_service_takes_them(daemon: Daemon, br
         page.get_by_role("button", name="Metadata").click()
         page.get_by_label("Metadata, name=value a line").fill("order = 7")
         say(page, "<b>bold</b> words")
-        message = said(page, "bold words")
+        message = page.locator(".message .text.html", has_text="bold words")
         assert message.locator("b").inner_text() == "bold"
         message.click()
         page.get_by_role("tab", name="Details").click()
@@ -370,9 +380,9 @@ def test_hostile_names_html_and_scripts_do_nothing(daemon: Daemon, browser: Any)
         said(page, "<script>window.hit=1</script>").wait_for()
         page.get_by_label("Type").select_option("html")
         say(page, attack)
-        said(page, "cover").wait_for()
+        page.locator(".text.html", has_text="cover").wait_for()
         shown = page.locator(".text.html").first.inner_html()
-        said(page, "click").get_by_text("click").click()
+        page.locator(".text.html").first.get_by_text("click").click()
         assert page.evaluate("window.hit") is None
         for forbidden in ("script", "img", "svg", "style", "iframe", "form", "javascript", "class"):
             assert forbidden not in shown
@@ -440,7 +450,7 @@ def test_faults_strike_the_bots_and_the_story_shows_them(daemon: Daemon, browser
         assert quirk.get_by_role("combobox").input_value() == "exclusive"
 
 
-def test_a_restarted_bot_goes_on_from_what_is_stored(daemon: Daemon, browser: Any) -> None:
+def test_restarted_bots_are_cut_off_and_go_on_from_the_store_opened_again(daemon: Daemon, browser: Any) -> None:
     link = daemon.start()
     with page_of(browser, link) as page:
         begin(page)
@@ -449,10 +459,22 @@ def test_a_restarted_bot_goes_on_from_what_is_stored(daemon: Daemon, browser: An
         page.get_by_role("tab", name="Bots").click()
         dice = page.locator(".card", has_text="Dice")
         dice.get_by_role("heading", name="Dialogs that wait").wait_for()
-        dice.get_by_role("button", name="Restart").click()
+        page.get_by_role("button", name="Restart the bots").click()
         page.get_by_role("alert").get_by_text("Restarted").wait_for()
         say(page, "Ann")
         said(page, "Hi Ann!").wait_for()
+        say(page, "/slow")
+        dice.get_by_text("1 running").wait_for()
+        page.get_by_role("button", name="Restart the bots").click()
+        said(page, "The second attempt.").wait_for()
+        inspector = story_of(page, "/slow")
+        inspector.get_by_text("BeginAttempt").first.wait_for()  # as after a kill
+        (daemon.directory / "playbots" / "dice.py").write_text("this is no Python\n")
+        page.get_by_role("tab", name="Bots").click()
+        page.get_by_role("button", name="Restart the bots").click()
+        page.get_by_role("alert").get_by_text("dice.py").wait_for()
+        say(page, "still there")
+        said(page, "echo: still there").wait_for()
 
 
 def test_a_conversation_is_copied_as_a_test_that_passes(daemon: Daemon, browser: Any) -> None:

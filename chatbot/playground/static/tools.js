@@ -8,8 +8,11 @@ export function Bots({ app }) {
   if (!hello.has_bots) return html`<div><h2>Bots</h2><p class="empty">This emulator runs without bots.</p></div>`;
   if (bots?.error) return html`<div><h2>Bots</h2><p class="empty">${bots.error}</p></div>`;
   if (!bots) return html`<div><h2>Bots</h2><p class="empty">Loading…</p></div>`;
+  const restart = async () => {
+    if (await app.ask("restart")) app.tell("Restarted: all tasks were cut off, and the bots began again from what is stored.");
+  };
   return html`<div>
-    <h2>Bots</h2>
+    <div class="panel-head"><h2>Bots</h2><button class="quiet small" title="As a kill of the process: running handlers are cut off, and the store is opened again" onClick=${restart}>Restart the bots</button></div>
     ${bots.bots.map((bot) => html`<${Bot} key=${bot.name} app=${app} bot=${bot} all=${bots} />`)}
   </div>`;
 }
@@ -22,12 +25,9 @@ function Bot({ app, bot, all }) {
   const dialogs = mine.filter((entry) => entry.kind === "dialog");
   const letters = all.letters.filter((letter) => letter.bot === bot.name);
   const topic = (id) => state.threads.get(id)?.topic ?? "(no thread)";
-  const restart = async () => {
-    if (await app.ask("restart", { bot: bot.name })) app.tell("Restarted: its tasks were cut off, and it began again from what is stored.");
-  };
   const quota = Object.entries(bot.quota_left).map(([name, left]) => `${name} ${left}`).join(", ");
   return html`<section class="card">
-    <div class="panel-head"><h3>${state.hello.bots.find((b) => b.name === bot.name)?.display_name ?? bot.name}</h3><button class="quiet small" onClick=${restart}>Restart</button></div>
+    <h3>${state.hello.bots.find((b) => b.name === bot.name)?.display_name ?? bot.name}</h3>
     <dl class="facts">
       <dt>Threads</dt><dd>${bot.threads}</dd>
       <dt>Handlers</dt><dd>${bot.handlers.running} running, ${bot.handlers.waiting} waiting</dd>

@@ -229,18 +229,3 @@ async def test_a_bot_whose_task_others_cancel_between_two_runs_is_named_and_the_
 
     assert (at_first, meanwhile, fleet.ended()) == ([], ["gone"], [])
     assert [line["bot"] for line in logs if line["event"] == "bot.ended"] == ["gone"]
-
-
-async def test_a_restarted_bot_is_cut_off_and_begins_again_while_others_go_on() -> None:
-    bot, other = Scripted("a", [never_finish, work]), Scripted("b", [work])
-    supervisor = Supervisor([bot, other], drain_seconds=10)
-    stopping = anyio.Event()
-    async with anyio.create_task_group() as group:
-        group.start_soon(supervisor.run, stopping)
-        await anyio.sleep(5)
-        await supervisor.restart_bot(bot)
-        await anyio.sleep(5)
-        stopping.set()
-    assert bot.begun_at[1] - bot.begun_at[0] == 5
-    assert len(other.begun_at) == 1
-    assert supervisor.ended() == []
