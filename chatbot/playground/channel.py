@@ -13,6 +13,7 @@ Frames are JSON, one object each. A page first sends `{"token": …}`; what come
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -24,8 +25,16 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from chatbot.errors import ChatbotError
-from chatbot.playground.emulator_client import EmulatorApi, Refused, ServiceClient, person, place
-from chatbot.playground.thread_views import Json, ThreadView, ThreadViews, shown
+from chatbot.playground.emulator_client import (
+    API_VERSION,
+    IMAGES_API_VERSION,
+    EmulatorApi,
+    Refused,
+    ServiceClient,
+    person,
+    place,
+)
+from chatbot.playground.thread_views import Json, ThreadView, ThreadViews, shown, with_images
 from chatbot.worker_threads import run_in_thread
 
 MAX_WAITING: Final = 2_000
@@ -35,6 +44,9 @@ PUSH_SECONDS: Final = 0.05
 """How long changes are collected before they are pushed."""
 
 BOTS_SECONDS: Final = 1.0
+
+MAX_UPLOAD: Final = 28 * 1024 * 1024
+"""Characters of base64 in an image that a page uploads: 20 MB, as much as the emulator takes."""
 
 _NO_BOTS: Final = "there are no bots"
 
@@ -279,6 +291,7 @@ class PageSession:
         self._messages: dict[str, Json] = {}
         self._stories: dict[int, Json] = {}
         self._is_new_person = False
+        self._uploads: list[str] = []
         self._has_changes = anyio.Event()
         self._outgoing, self._waiting = anyio.create_memory_object_stream[str](MAX_WAITING)
         self._scope = anyio.CancelScope()
@@ -429,7 +442,42 @@ class PageSession:
         }
         if frame.get("metadata"):
             body["metadata"] = frame["metadata"]
-        return await self._service.chat(user, "POST", f"{path}/messages", body)
+        attachments = frame.get("attachments") or []
+        if attachments:
+            body |= {"attachments": attachments, **with_images(body["content"], body["type"], attachments)}
+        version = IMAGES_API_VERSION if attachments else API_VERSION
+        return await self._service.chat(user, "POST", f"{path}/messages", body, version=version)
+
+    async def do_upload_part(self, frame: Json) -> None:
+        """Keep a part of an image, base64; a frame is too small for a whole one."""
+        if frame.get("is_first"):
+            self._uploads.clear()
+        self._uploads.append(str(frame["data"]))
+        if sum(map(len, self._uploads)) > MAX_UPLOAD:
+            self._uploads.clear()
+            message = "the service takes images of up to 20 MB"
+            raise Refused(message)
+
+    async def do_upload(self, frame: Json) -> Json:
+        """Upload the image whose parts came before."""
+        parts, self._uploads = self._uploads, []
+        content = base64.b64decode("".join(parts), validate=True)
+        try:
+            image = await self._service.upload_image(
+                str(frame["user"]), str(frame["thread"]), str(frame["name"]), content
+            )
+        except Refused as error:
+            message = f"{error} (images may be PNG, JPEG, GIF, WebP and HEIC)"
+            raise Refused(message) from error
+        return {"image": image}
+
+    async def do_image(self, frame: Json) -> Json:
+        """Return an image of a thread; a person who is not in it sees it through the eyes of somebody who is."""
+        view = self._playground.views.threads[str(frame["thread"])]
+        present = [str(member["user"]) for member in view.present()]
+        reader = str(frame["user"]) if frame["user"] in present or not present else present[0]
+        content = await self._service.image(reader, view.id, str(frame["image"]))
+        return {"data": base64.b64encode(content).decode()}
 
     async def do_edit(self, frame: Json) -> None:
         """Edit a message."""

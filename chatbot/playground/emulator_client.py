@@ -18,6 +18,9 @@ Json = dict[str, Any]
 API_VERSION: Final = "2025-03-15"
 """Version of the routes: the newest stable one with metadata of messages."""
 
+IMAGES_API_VERSION: Final = "2024-06-05-preview"
+"""Version of the routes that take images and attachments; no stable one does."""
+
 ANSWER_SECONDS: Final = 30.0
 
 
@@ -86,22 +89,56 @@ class ServiceClient:
         """
         return await self._request(method, f"/emulator/{path}", self._emulator.access_key, body)
 
-    async def chat(self, user: str, method: str, path: str, body: object = None) -> Json:
+    async def chat(self, user: str, method: str, path: str, body: object = None, *, version: str = API_VERSION) -> Json:
         """Send a request to the chat service as a user. Quotas and faults apply, as they do to every client.
 
         Raises:
             Refused: It was refused, or a fault has lost it or its answer.
         """
+        return await self._request(method, f"/chat/threads{path}?api-version={version}", self._token(user), body)
+
+    async def upload_image(self, user: str, thread: str, name: str, content: bytes) -> str:
+        """Upload an image into a thread as a user, and return its id.
+
+        Raises:
+            Refused: It was refused, or a fault has lost it or its answer.
+        """
+        target = f"/chat/threads{place(thread, 'images')}?api-version={IMAGES_API_VERSION}"
+        # The header takes no more than ASCII, as in Microsoft's client.
+        named = (b"image-filename", name.encode("ascii", "replace"))
+        kind = (b"content-type", b"application/octet-stream")
+        answer = _parsed(*await self._exchange("POST", target, self._token(user), content, kind, named))
+        return str(answer["id"])
+
+    async def image(self, user: str, thread: str, image: str) -> bytes:
+        """Return an image of a thread, as a user.
+
+        Raises:
+            Refused: It was refused, or a fault has lost it or its answer.
+        """
+        target = f"/chat/threads{place(thread, 'images', image, 'views', 'original')}?api-version={IMAGES_API_VERSION}"
+        status, content = await self._exchange("GET", target, self._token(user), b"")
+        if status >= 400:
+            _parsed(status, content)
+        return content
+
+    def _token(self, user: str) -> str:
         try:
-            token = self._emulator.issue_token(user)
+            return self._emulator.issue_token(user).text
         except Exception as error:  # the emulator's own error: the user does not exist, or was deleted
             message = "there is no such user"
             raise Refused(message) from error
-        return await self._request(method, f"/chat/threads{path}?api-version={API_VERSION}", token.text, body)
 
     async def _request(self, method: str, target: str, bearer: str, body: object) -> Json:
-        path, _, query = target.partition("?")
         content = b"" if body is None else json.dumps(body).encode()
+        kind = b"application/merge-patch+json" if method == "PATCH" else b"application/json"
+        return _parsed(*await self._exchange(method, target, bearer, content, (b"content-type", kind)))
+
+    async def _exchange(
+        self, method: str, target: str, bearer: str, content: bytes, *more_headers: tuple[bytes, bytes]
+    ) -> tuple[int, bytes]:
+        """Send a request, and return the status and the body of the answer."""
+        path, _, query = target.partition("?")
         sent: list[MutableMapping[str, Any]] = []
         is_read = False
 
@@ -118,7 +155,7 @@ class ServiceClient:
         headers = [
             (b"host", b"127.0.0.1"),
             (b"authorization", f"Bearer {bearer}".encode()),
-            (b"content-type", b"application/merge-patch+json" if method == "PATCH" else b"application/json"),
+            *more_headers,
         ]
         scope = {
             "type": "http",
@@ -136,8 +173,7 @@ class ServiceClient:
             message = "the connection was lost before the answer came: a fault is in force"
             raise Refused(message) from error
         status = next(event["status"] for event in sent if event["type"] == "http.response.start")
-        answer = b"".join(event.get("body", b"") for event in sent if event["type"] == "http.response.body")
-        return _parsed(status, answer)
+        return status, b"".join(event.get("body", b"") for event in sent if event["type"] == "http.response.body")
 
 
 def place(*parts: str) -> str:

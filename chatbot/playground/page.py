@@ -60,8 +60,8 @@ _POLICY: Final = "; ".join(
 )
 # fmt: off
 _FILES: Final = (
-    "index.html", "app.css", "icon.svg", "main.js", "connection.js", "conversation.js", "inspector.js", "sidebar.js",
-    "tools.js", "list.js", "vendor/preact-htm.js", "vendor/LICENSES.txt",
+    "index.html", "app.css", "icon.svg", "main.js", "attachments.js", "connection.js", "conversation.js",
+    "inspector.js", "list.js", "sidebar.js", "tools.js", "vendor/preact-htm.js", "vendor/LICENSES.txt",
 )
 # fmt: on
 

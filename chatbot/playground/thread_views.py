@@ -160,8 +160,21 @@ def shown(message: Json) -> Json:
     return found
 
 
+def with_images(content: str, type: str, attachments: list[Json]) -> Json:
+    """Return content and type of a message with attachments: html in which each image has its place.
+
+    This is how Microsoft's own front end sends images. A message without images stays as it is.
+    """
+    images = [attachment for attachment in attachments if attachment.get("attachmentType") == "image"]
+    if not images:
+        return {"content": content, "type": type}
+    text = content if type == "html" else "".join(f"<p>{html.escape(line)}</p>" for line in content.splitlines())
+    places = "".join(f'<p><img alt="image" src="" id="{html.escape(str(image["id"]))}"></p>' for image in images)
+    return {"content": text + places, "type": "html"}
+
+
 def _plain(message: Json) -> str:
     text: str = message.get("text", "")
     if message["type"] == "html":
         text = html.unescape(nh3.clean(text, tags=set()))
-    return " ".join(text.split())
+    return " ".join(text.split()) or ", ".join(one["name"] or one["type"] for one in message.get("attachments", ()))

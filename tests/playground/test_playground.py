@@ -5,6 +5,7 @@ Run by .ci/run: needs Debian's chromium, and playwright with axe. Screenshots go
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -39,7 +40,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from chatbot import Context, Dialog, Plugin, Retry, State, TimerFired
+from chatbot import Context, Dialog, Plugin, Retry, State, TimerFired, has_attachment
 
 plugin = Plugin("dice")
 
@@ -92,6 +93,13 @@ async def slow(ctx: Context) -> str:
     return "The second attempt."
 
 
+@plugin.message(has_attachment)
+async def received(ctx: Context) -> str:
+    """Name what was attached."""
+    *files, image = sorted(ctx.message.attachments, key=lambda one: one.type == "image")
+    return f"{len(files)} files and {image.name}"
+
+
 @plugin.message()
 async def echo(ctx: Context) -> str:
     return f"echo: {ctx.text}"
@@ -133,8 +141,8 @@ class Daemon:
             if "#token=" in line:
                 link = line.strip()
             if "ca file" in line:
-                break
-        return link
+                return link
+        pytest.fail(f"the daemon does not start: {self.output}")
 
     def kill(self) -> None:
         assert self.process is not None
@@ -364,6 +372,49 @@ def test_metadata_and_html_are_sent_as_the_service_takes_them(daemon: Daemon, br
         panel = page.get_by_role("tabpanel")
         panel.get_by_text("order", exact=True).wait_for()
         assert "html" in panel.inner_text()
+
+
+def test_images_and_files_are_attached_as_the_service_takes_them(daemon: Daemon, browser: Any) -> None:
+    link = daemon.start()
+    png = base64.b64decode(
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgaPj/HwAD/gKA6f0hoQAAAABJRU5ErkJggg=="
+    )
+    with page_of(browser, link) as page:
+        begin(page)
+        page.get_by_role("button", name="Attach").click()
+        files = [
+            {"name": "dot.png", "mimeType": "image/png", "buffer": png},
+            {"name": "note.txt", "mimeType": "text/plain", "buffer": b"no image"},
+        ]
+        page.get_by_label("Images").set_input_files(files)
+        page.get_by_role("alert").get_by_text("images may be PNG").wait_for()
+        for name, address in (("plan.pdf", "https://files.example/plan.pdf"), ("bad", "javascript:window.hit=1")):
+            page.get_by_label("File name").fill(name)
+            page.get_by_label("Address").fill(address)
+            page.get_by_role("button", name="Add file").click()
+        picture(page, "attach")
+        say(page, "look <here>")
+        sent = page.locator(".message.mine").last
+        image = sent.get_by_role("img", name="dot.png")
+        until(page, "document.querySelector('.picture')?.naturalWidth === 1")
+        assert image.get_attribute("src").startswith("data:image/png;base64,")
+        assert "look <here>" in sent.inner_text()
+        assert sent.get_by_role("link").count() == 1
+        assert sent.get_by_role("link", name="plan.pdf").get_attribute("href") == "https://files.example/plan.pdf"
+        said(page, "2 files and dot.png").wait_for()
+        picture(page, "attached")
+        sent.click(position={"x": 5, "y": 5})
+        page.get_by_role("tab", name="Details").click()
+        panel = page.get_by_role("tabpanel")
+        panel.get_by_role("heading", name="Attachments").wait_for()
+        panel.get_by_role("button", name="Edit").click()
+        panel.get_by_label("Metadata").fill("mood = good")
+        panel.get_by_role("button", name="Save").click()
+        panel.get_by_text("mood", exact=True).wait_for()
+        panel.get_by_role("button", name="Edit").click()
+        panel.get_by_label("Metadata").fill("")
+        panel.get_by_role("button", name="Save").click()
+        panel.get_by_text("mood", exact=True).wait_for(state="detached")
 
 
 def test_hostile_names_html_and_scripts_do_nothing(daemon: Daemon, browser: Any) -> None:

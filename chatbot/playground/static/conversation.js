@@ -1,6 +1,7 @@
 // The conversation: messages, what is going on in the thread, and the composer.
 
 import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
+import { Attach, Attachments } from "./attachments.js";
 import { VirtualList } from "./list.js";
 
 const TYPING_SHOWN = 8000;
@@ -95,7 +96,8 @@ function Message({ app, thread, message }) {
         ? html`<p class="text gone">Deleted</p>`
         : message.type === "html"
           ? html`<div class="text html" dir="auto" dangerouslySetInnerHTML=${safe(message.html)}></div>`
-          : html`<p class="text" dir="auto">${message.text}</p>`}
+          : message.text !== "" && html`<p class="text" dir="auto">${message.text}</p>`}
+      <${Attachments} app=${app} message=${message} />
       <div class="under">
         ${message.edited && !message.deleted && html`<span>edited</span>`}
         ${message.metadata && Object.keys(message.metadata).some((key) => !key.startsWith("chatbot.")) && html`<span>metadata</span>`}
@@ -129,11 +131,12 @@ function Composer({ app }) {
   const [text, setText] = useState("");
   const [type, setType] = useState("text");
   const [metadata, setMetadata] = useState(null);
+  const [attached, setAttached] = useState(null);
   const typedAt = useRef(0);
   const field = useRef(null);
   const send = async (event) => {
     event?.preventDefault();
-    if (!text.trim()) return;
+    if (!text.trim() && !attached?.length) return;
     const values = parsed(metadata);
     if (values === null) {
       app.complain("write metadata as name=value, one a line");
@@ -142,10 +145,12 @@ function Composer({ app }) {
     // Emptied at once, because the next message may be typed before the answer comes; a refused one comes back.
     setText("");
     setMetadata(null);
+    setAttached(null);
     field.current?.focus();
-    if (!(await app.act("send", { content: text, type, metadata: values }))) {
+    if (!(await app.act("send", { content: text, type, metadata: values, attachments: attached ?? [] }))) {
       setText((next) => next || text);
       setMetadata((next) => next ?? metadata);
+      setAttached((next) => next ?? attached);
     }
   };
   const typed = (event) => {
@@ -162,6 +167,7 @@ function Composer({ app }) {
     ${metadata !== null &&
     html`<label class="metadata">Metadata, <code>name=value</code> a line
       <textarea rows="2" value=${metadata} onInput=${(e) => setMetadata(e.target.value)} dir="auto"></textarea></label>`}
+    ${attached !== null && html`<${Attach} app=${app} attached=${attached} change=${setAttached} />`}
     <textarea ref=${field} rows=${Math.min(8, text.split("\n").length)} aria-label="Message" placeholder=${`Message as ${brief(app.name(app.state.me))}`} value=${text} onInput=${typed} onKeyDown=${pressed} dir="auto"></textarea>
     <div class="composer-row">
       <select aria-label="Type" value=${type} onChange=${(e) => setType(e.target.value)}>
@@ -169,13 +175,15 @@ function Composer({ app }) {
         <option value="html">HTML</option>
       </select>
       <button type="button" class="quiet" aria-pressed=${metadata !== null} onClick=${() => setMetadata(metadata === null ? "" : null)}>Metadata</button>
+      <button type="button" class="quiet" aria-pressed=${attached !== null} onClick=${() => setAttached(attached === null ? [] : null)}>Attach</button>
       <span class="hint grow">Enter sends, Shift+Enter is a new line</span>
-      <button class="primary" disabled=${!text.trim()}>Send</button>
+      <button class="primary" disabled=${!text.trim() && !attached?.length}>Send</button>
     </div>
   </form>`;
 }
 
-function parsed(metadata) {
+/** Metadata as it is written: name=value a line; null if a line is something else. */
+export function parsed(metadata) {
   const values = {};
   for (const line of (metadata ?? "").split("\n").filter((l) => l.trim())) {
     const at = line.indexOf("=");

@@ -1,6 +1,7 @@
 // The inspector: the story of a message, its details, the bots, and the tools.
 
 import { html, useState } from "./vendor/preact-htm.js";
+import { parsed } from "./conversation.js";
 import { Modal } from "./sidebar.js";
 import { Bots, Tools } from "./tools.js";
 
@@ -167,6 +168,7 @@ function Details({ app }) {
 function MessageDetails({ app, message }) {
   const { state } = app;
   const [text, setText] = useState(null);
+  const [lines, setLines] = useState("");
   const thread = state.threads.get(state.thread);
   const isMine = message.sender === state.me && !message.deleted && message.text !== undefined;
   const metadata = Object.entries(message.metadata ?? {}).filter(([key]) => key !== "chatbot.key");
@@ -182,24 +184,39 @@ function MessageDetails({ app, message }) {
     "Reply key": message.metadata?.["chatbot.key"],
     "Read by": Object.entries(thread?.receipts ?? {}).filter(([, read]) => Number(read) >= Number(message.id)).map(([user]) => app.name(user)).join(", "),
   };
+  const begin = () => {
+    setText(message.text);
+    setLines(metadata.map(([name, value]) => `${name}=${value}`).join("\n"));
+  };
   const edit = async (event) => {
     event.preventDefault();
-    if (await app.act("edit", { message: message.id, content: text })) setText(null);
+    const values = parsed(lines);
+    if (values === null) {
+      app.complain("write metadata as name=value, one a line");
+      return;
+    }
+    // The service merges metadata: a name goes away by an empty value.
+    const gone = Object.fromEntries(metadata.filter(([name]) => !(name in values)).map(([name]) => [name, ""]));
+    const changed = { ...gone, ...values };
+    const fields = Object.keys(changed).length ? { metadata: changed } : {};
+    if (await app.act("edit", { message: message.id, content: text, ...fields })) setText(null);
   };
   return html`<div>
     <h2>Details</h2>
     ${text === null
       ? html`<blockquote class="quote" dir="auto">${message.text || message.topic || message.type}</blockquote>`
       : html`<form class="form" onSubmit=${edit}><label>Text <textarea rows="4" value=${text} onInput=${(e) => setText(e.target.value)} dir="auto"></textarea></label>
+          <label>Metadata, name=value a line <textarea rows="2" value=${lines} onInput=${(e) => setLines(e.target.value)} dir="auto"></textarea></label>
           <div class="buttons"><button class="primary small">Save</button><button type="button" class="quiet small" onClick=${() => setText(null)}>Cancel</button></div></form>`}
     ${isMine &&
     text === null &&
-    html`<div class="buttons"><button class="quiet small" onClick=${() => setText(message.text)}>Edit</button>
+    html`<div class="buttons"><button class="quiet small" onClick=${begin}>Edit</button>
       <button class="quiet small danger" onClick=${() => app.act("delete", { message: message.id })}>Delete</button></div>`}
     <dl class="facts">
       ${Object.entries(facts).filter(([, value]) => value !== undefined && value !== "" && value !== 0).map(([name, value]) => html`<dt key=${`${name}.`}>${name}</dt><dd>${value}</dd>`)}
-      ${metadata.map(([name, value]) => html`<dt key=${`m ${name}`}>${name}</dt><dd dir="auto">${value}</dd>`)}
     </dl>
+    ${metadata.length > 0 && html`<h3>Metadata</h3><dl class="facts">${metadata.map(([name, value]) => html`<dt key=${name}>${name}</dt><dd dir="auto">${value}</dd>`)}</dl>`}
+    ${message.attachments?.length > 0 && html`<h3>Attachments</h3>${message.attachments.map((one) => html`<dl class="facts" key=${one.id}>${Object.entries(one).filter(([, value]) => value).map(([name, value]) => html`<dt key=${name}>${name}</dt><dd>${value}</dd>`)}</dl>`)}`}
   </div>`;
 }
 

@@ -32,6 +32,7 @@ class App {
       toasts: [],
       news: "",
     };
+    this.pictures = new Map();
     this.isDrawing = false;
     this.reads = "";
   }

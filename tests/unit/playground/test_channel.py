@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -144,6 +145,47 @@ async def test_html_comes_without_anything_that_acts() -> None:
         assert "onerror" not in shown
         assert "javascript" not in shown
         assert "<img" not in shown
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 40
+
+
+async def upload(page: Page, user: str, thread: str, content: bytes) -> dict[str, Any]:
+    text = base64.b64encode(content).decode()
+    await page.ask("upload_part", data=text[:20], is_first=True)
+    await page.ask("upload_part", data=text[20:])
+    return await page.ask("upload", user=user, thread=thread, name="Grüße.png")
+
+
+async def test_an_image_is_uploaded_in_parts_and_sent_as_html_that_names_it() -> None:
+    async with opened(Emulator()) as (page,):
+        (user,), thread = await thread_of(page, "Ann")
+        await page.ask("open", thread=thread)
+        image = (await upload(page, user, thread, PNG))["image"]
+        attached = [{"id": image, "attachmentType": "image"}]
+        await page.ask("send", user=user, thread=thread, content="<see>", attachments=attached)
+        message = (await page.push("messages", lambda frame: "html" in frame["messages"][-1]))["messages"][-1]
+        assert message["text"] == f'<p>&lt;see&gt;</p><p><img alt="image" id="{image}"></p>'
+        assert (message["attachments"][0]["id"], message["attachments"][0]["type"]) == (image, "image")
+        for reader in (user, (await page.ask("create_person", name="Ben"))["user"]):
+            shown = await page.ask("image", user=reader, thread=thread, image=image)
+            assert base64.b64decode(shown["data"]) == PNG
+
+
+@pytest.mark.parametrize("content", [b"<svg onload='a()'></svg>", b"", b"MZ"])
+async def test_what_is_no_image_is_refused(content: bytes) -> None:
+    async with opened(Emulator()) as (page,):
+        (user,), thread = await thread_of(page, "Ann")
+        assert "PNG" in (await upload(page, user, thread, content))["error"]
+
+
+async def test_an_upload_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatbot.playground.channel.MAX_UPLOAD", 30)
+    async with opened(Emulator()) as (page,):
+        (user,), thread = await thread_of(page, "Ann")
+        assert "error" not in await page.ask("upload_part", data="x" * 20, is_first=True)
+        assert "20 MB" in (await page.ask("upload_part", data="x" * 20))["error"]
+        assert "error" in await page.ask("upload", user=user, thread=thread, name="x.png")
 
 
 async def test_a_refusal_of_the_service_is_told_in_its_words() -> None:
