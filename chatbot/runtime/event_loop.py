@@ -16,6 +16,7 @@ Nothing of this is on the path of a message: tasks and callbacks are run by the 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import sys
@@ -43,6 +44,10 @@ Args = TypeVarTuple("Args")
 
 VARIABLE: Final = "CHATBOT_EVENT_LOOP"
 """The environment variable that chooses the event loop: `asyncio` or `uvloop`."""
+
+GARBAGE_THRESHOLD: Final = 5_000
+"""New objects after which Python looks for garbage in cycles. At its own threshold of 700, the dozens of requests in
+flight are looked through again and again: a tenth of the processor time of a bot, for next to no garbage."""
 
 ASYNCIO: Final = "asyncio"
 UVLOOP: Final = "uvloop"
@@ -260,6 +265,9 @@ def run(loop: str, function: Callable[[*Args], Awaitable[T]], *args: *Args) -> T
         ChatbotError: all of it was canceled, by code of a plugin.
     """
     streams = sys.stdout, sys.stderr
+    thresholds = young, *others = gc.get_threshold()
+    if young:  # 0 is off
+        gc.set_threshold(max(young, GARBAGE_THRESHOLD), *others)
     try:
         with running_our_code():
             return anyio.run(function, *args, backend_options={"loop_factory": lambda: _new_loop(loop)})
@@ -269,3 +277,4 @@ def run(loop: str, function: Callable[[*Args], Awaitable[T]], *args: *Args) -> T
     finally:
         # A handler may have replaced them, and Python exits with a code of its own if it cannot flush them at the end.
         sys.stdout, sys.stderr = streams
+        gc.set_threshold(*thresholds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import os
 import signal
 import sys
@@ -73,6 +74,16 @@ def test_what_runs_is_what_was_chosen(name: str) -> None:
         return event_loop.running()
 
     assert event_loop.run(name, look, 0.0) == name
+
+
+def test_garbage_is_looked_for_less_often_while_the_loop_runs_and_as_before_afterwards() -> None:
+    before = gc.get_threshold()
+
+    async def threshold() -> int:
+        return gc.get_threshold()[0]
+
+    assert event_loop.run("asyncio", threshold) >= event_loop.GARBAGE_THRESHOLD
+    assert gc.get_threshold() == before
 
 
 def test_streams_that_handlers_replace_are_put_back() -> None:
