@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -76,23 +77,15 @@ class Stack:
 
     def tell(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Have people do something; returns what came of it."""
-        self.begin(do, **arguments)
-        return self.end()
+        return _tell(self.stage, do, **arguments)
 
     def begin(self, do: str, **arguments: Any) -> None:
         """Have people begin with something."""
-        stdin = _open(self.stage.stdin)
-        stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-        stdin.flush()
+        _begin(self.stage, do, **arguments)
 
     def end(self) -> dict[str, Any]:
         """Wait until they have done it; returns what came of it."""
-        line = _open(self.stage.stdout).readline()
-        if not line:
-            message = "the emulator's process has ended"
-            raise RuntimeError(message)
-        found: dict[str, Any] = json.loads(line)
-        return found
+        return _result(self.stage)
 
     def settle(self) -> None:
         """Wait until the bot has read the list of its threads to its end, as it does once after a start."""
@@ -119,6 +112,8 @@ def running(
     poll: Mapping[str, Any] = MappingProxyType({}),
     stage: Sequence[str] = ("tests.benchmarks.stage",),
     plugin: str = PLUGIN,
+    said_before: int = 0,
+    has_own_cores: bool = False,
 ) -> Iterator[Stack]:
     """Run both until the block ends; it begins when the bot answers.
 
@@ -128,11 +123,16 @@ def running(
         poll: how often the bots poll, as in bots.yaml.
         stage: the module of the emulator's process, and its further arguments.
         plugin: the source of the plugin of the first bot; all others listen.
+        said_before: in how many threads a word is said before the bot is started; then the block begins at its start.
+        has_own_cores: each of both processes stays on a core of its own, as far as there are two.
     """
     directory.mkdir(parents=True, exist_ok=True)
     module, *options = stage
     command = [sys.executable, "-m", module, str(threads), *options]
     people = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    cores = sorted(os.sched_getaffinity(0))
+    if has_own_cores:
+        os.sched_setaffinity(people.pid, {cores[0]})
     try:
         facts = json.loads(_open(people.stdout).readline())
         plugins = [("echo", "echo_plugin"), *((f"bot{n}", "listen_plugin") for n in range(1, len(facts["bots"])))]
@@ -142,12 +142,17 @@ def running(
         (directory / "echo_plugin.py").write_text(plugin)
         (directory / "listen_plugin.py").write_text(LISTENER)
         asyncio.run(_remember(directory / "chatbot.db", facts))
+        if said_before:
+            _tell(people, "place", messages=said_before)
         with (directory / "log").open("wb") as log:
             command = [sys.executable, "-m", "chatbot", "run", str(directory / "bots.yaml")]
             bot = subprocess.Popen(command, cwd=directory, stdout=subprocess.DEVNULL, stderr=log)
+            if has_own_cores:
+                os.sched_setaffinity(bot.pid, {cores[-1]})
         try:
             stack = Stack(facts, people, bot)
-            _await_answer(stack, directory / "log")
+            if not said_before:
+                _await_answer(stack, directory / "log")
             yield stack
         finally:
             _end(bot)
@@ -188,6 +193,26 @@ def resident_bytes(pid: int) -> int:
     """Return how much memory a process holds."""
     line = next(one for one in Path(f"/proc/{pid}/status").read_text().splitlines() if one.startswith("VmRSS"))
     return int(line.split()[1]) * 1024
+
+
+def _tell(people: subprocess.Popen[str], do: str, **arguments: Any) -> dict[str, Any]:
+    _begin(people, do, **arguments)
+    return _result(people)
+
+
+def _begin(people: subprocess.Popen[str], do: str, **arguments: Any) -> None:
+    stdin = _open(people.stdin)
+    stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+    stdin.flush()
+
+
+def _result(people: subprocess.Popen[str]) -> dict[str, Any]:
+    line = _open(people.stdout).readline()
+    if not line:
+        message = "the emulator's process has ended"
+        raise RuntimeError(message)
+    found: dict[str, Any] = json.loads(line)
+    return found
 
 
 def _end(process: subprocess.Popen[Any]) -> None:

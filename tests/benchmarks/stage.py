@@ -18,12 +18,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from chatbot.emulator import Emulator, World, serve
+from tests.benchmarks.stack import cpu_seconds
 
 POLL_SECONDS = 0.02
+FINE_POLL_SECONDS = 0.005
 SILENT_SECONDS = 3600.0
 """How long ago the threads were made, and the bot was stopped."""
 
 SENT, READ = "send_message", "send_read_receipt"
+POLLS = "list_threads", "list_messages"
 
 
 @dataclass
@@ -36,6 +39,7 @@ class Exchange:
     read: list[int] = field(default_factory=list)
     calls: Counter[str] = field(default_factory=Counter)
     latest_ms: int = 0
+    first_poll_ms: int = 0
 
 
 class Stage:
@@ -80,6 +84,8 @@ class Stage:
             if call.user != self.bot:
                 continue
             exchange.calls[call.operation] += 1
+            if call.operation in POLLS and not exchange.first_poll_ms:
+                exchange.first_poll_ms = call.at
             waiting = {SENT: exchange.waiting, READ: exchange.unread}.get(call.operation)
             thread = call.target.split("/")[3] if waiting is not None else ""
             if waiting and call.status < 300 and thread in waiting:
@@ -103,6 +109,41 @@ class Stage:
             self.say()
         await self.settle(seconds)
         return self._found(begun)
+
+    async def place(self, messages: int) -> dict[str, Any]:
+        """Speak in so many threads at once, and wait for nothing; see `answered`."""
+        self._begin()
+        for _ in range(messages):
+            self.say()
+        return {}
+
+    async def answered(self, bot: int, seconds: float) -> dict[str, Any]:
+        """Wait until what was placed has its replies, then its receipts; all is counted from the bot's first poll.
+
+        Args:
+            bot: the id of the bot's process.
+            seconds: how long to wait at most.
+        """
+        exchange, until = self._exchange, time.monotonic() + seconds
+        while not exchange.first_poll_ms and time.monotonic() < until:
+            await asyncio.sleep(FINE_POLL_SECONDS)
+            self.note()
+        used, own = cpu_seconds(bot), time.process_time()
+        while exchange.waiting and time.monotonic() < until:
+            await asyncio.sleep(FINE_POLL_SECONDS)
+            self.note()
+        used, own, polls = cpu_seconds(bot) - used, time.process_time() - own, exchange.calls["list_messages"]
+        to_replies, receipts = exchange.latest_ms - exchange.first_poll_ms, len(exchange.read)
+        await self.settle(until - time.monotonic())
+        return {
+            **self._found(exchange.first_poll_ms),
+            "seconds": to_replies / 1000,
+            "seconds_with_receipts": (exchange.latest_ms - exchange.first_poll_ms) / 1000,
+            "receipts_meanwhile": receipts,
+            "polls_meanwhile": polls,
+            "bot": used,
+            "emulator": own,
+        }
 
     async def talk(self, rate: float, seconds: float) -> dict[str, Any]:
         """Speak so many times a second, at irregular moments; then wait for the last replies."""
